@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train the network: losses, targets, schedules and the trainer."""
