@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Feature extractor: torchvision's MobileNetV2, cut into the levels that are forecast.
+
+The paper takes "the feature map before its average pool layer" of MobileNetV2 as F_t
+(section 4.2): 1280 channels at stride 32.  The number of channels is configurable here, because
+it sets the price of everything that runs on a forecast frame.
+"""
+
+from collections import OrderedDict
+
+from torch import nn, Tensor
+from torchvision.models import mobilenet_v2
+from torchvision.ops import Conv2dNormActivation
+
+WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.4)
+"""Width multipliers of MobileNetV2 (Sandler et al. 2018, table 4) that are accepted."""
+
+LITERAL_CHANNELS = 1280
+"""Channels of the last map of MobileNetV2 up to width 1.0 (Sandler et al. 2018, table 2)."""
+
+# torchvision numbers the stem 0, so the paper's inverted-residual block 13 stands at 14; it is
+# the block with stride 2 whose expansion is the last map at stride 16 (ssdlite's C4).
+_BLOCK_13 = 14
+
+
+class Extractor(nn.Module):
+    """
+    Map images to one feature map per level, shallow level first.
+
+    Parameters
+    ----------
+    width:
+        MobileNetV2's alpha, one of `WIDTHS`.
+    levels:
+        Strides to give out: ``(32,)`` or ``(16, 32)``.
+    feature_channels:
+        Channels of each level.  A level whose backbone map already has that many channels is
+        given out as it is; the others go through a 1x1 convolution, BN and ReLU6.  ReLU6 and not
+        a linear map, because an LSTM's output is never negative and the negative half of a
+        linear map would be out of the forecast's reach.
+
+    Raises
+    ------
+    ValueError
+        If an argument is outside what is said above.
+
+    """
+
+    def __init__(self, width: float = 1.0, levels: tuple[int, ...] = (32,),
+                 feature_channels: tuple[int, ...] = (LITERAL_CHANNELS,)) -> None:
+        super().__init__()
+        if width not in WIDTHS:
+            raise ValueError(f'width is {width}, must be one of {WIDTHS}')
+        if levels not in ((32,), (16, 32)):
+            raise ValueError(f'levels is {levels}, must be (32,) or (16, 32)')
+        if len(feature_channels) != len(levels):
+            raise ValueError(
+                f'feature_channels is {feature_channels}, must have one number for each of the '
+                f'levels {levels}')
+        features = mobilenet_v2(weights=None, width_mult=width).features
+        block_13 = features[_BLOCK_13].conv
+        self.levels = levels
+        self.feature_channels = feature_channels
+        # The backbone is kept in two parts at the stride-16 tap: `stem` ends with block 13's
+        # expansion, `trunk` is the rest of block 13 and everything behind it.
+        self.stem = nn.Sequential(OrderedDict(
+            [(str(i), features[i]) for i in range(_BLOCK_13)] + [('expand', block_13[0])]))
+        self.trunk = nn.Sequential(OrderedDict(
+            [('project', block_13[1:])]
+            + [(str(i), features[i]) for i in range(_BLOCK_13 + 1, len(features))]))
+        backbone_channels = {16: block_13[0][0].out_channels, 32: features[-1][0].out_channels}
+        self.projections = nn.ModuleList(
+            nn.Identity() if backbone_channels[stride] == channels
+            else Conv2dNormActivation(backbone_channels[stride], channels, kernel_size=1,
+                                      activation_layer=nn.ReLU6)
+            for stride, channels in zip(levels, feature_channels))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """
+        Extract the features of a batch of images.
+
+        Parameters
+        ----------
+        image:
+            ``(B, 3, H, W)`` float, RGB, ImageNet-normalised.
+
+        Returns
+        -------
+        tuple of Tensor
+            One ``(B, C, ceil(H / stride), ceil(W / stride))`` map per level, values in [0, 6].
+
+        """
+        middle = self.stem(image)
+        deep = self.trunk(middle)
+        taps = {16: middle, 32: deep}
+        return tuple(projection(taps[stride])
+                     for stride, projection in zip(self.levels, self.projections))
+
+    def load_imagenet(self, state_dict: dict[str, Tensor]) -> None:
+        """
+        Start the backbone from ImageNet weights in torchvision's naming.
+
+        Parameters
+        ----------
+        state_dict:
+            State of ``torchvision.models.mobilenet_v2`` of the same width; the classifier's
+            entries are not used.
+
+        Raises
+        ------
+        ValueError
+            If an entry of the backbone is missing or has another shape.
+
+        """
+        own = {}
+        for key in self.state_dict():
+            part, _, rest = key.partition('.')
+            if part == 'projections':
+                continue
+            index, _, tail = rest.partition('.')
+            if index == 'expand':
+                source = f'features.{_BLOCK_13}.conv.0.{tail}'
+            elif index == 'project':
+                source = f'features.{_BLOCK_13}.conv.{tail}'
+            else:
+                source = f'features.{index}.{tail}'
+            if source not in state_dict:
+                raise ValueError(f'ImageNet weights lack {source}')
+            own[key] = state_dict[source]
+        try:
+            self.load_state_dict(own, strict=False)
+        except RuntimeError as error:
+            raise ValueError(f'ImageNet weights do not fit this width: {error}') from None
+
+
+def feature_sizes(input_size: tuple[int, int], levels: tuple[int, ...]
+                  ) -> tuple[tuple[int, int], ...]:
+    """
+    Give the height and width of each level's map for an input of ``(height, width)`` pixels.
+
+    MobileNetV2 halves with 3x3 convolutions of padding 1, which round up.
+    """
+    height, width = input_size
+    return tuple((-(-height // stride), -(-width // stride)) for stride in levels)
+
+
+def freeze_batch_norm(module: nn.Module) -> None:
+    """Put every BatchNorm of a module into evaluation mode: its statistics stay as they are."""
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.eval()
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Count the elements of all parameters of a module."""
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,375 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The assembled detector: extractor, encoders, scheduler and head (paper, Fig. 2).
+
+State is a value: every step takes it and returns the next one.
+"""
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn, Tensor
+
+from .bottleneck_lstm import LSTMState
+from .encoder import Encoder, FORECAST_MODES
+from .extractor import Extractor, feature_sizes, LITERAL_CHANNELS, WIDTHS
+from .scheduler import REFERENCES, Scheduler
+from .ssdlite import HeadOutput, make_anchors, SSDLiteHead
+
+VARIANTS = ('complete', 'without_forecast', 'without_combination', 'baseline', 'persistence')
+"""
+Rows of the paper's Table 2, and one rival.
+
+`complete`; `without_forecast` has the same modules and is trained without L_for;
+`without_combination` feeds the head with `temporal` alone; `baseline` has no encoders and no
+scheduler; `persistence` takes the last `feature` as `forecast` in Encoder 1's place.
+"""
+
+STATE_UPDATES = ('advance', 'hold')
+"""What a forecast step does to the LSTMs' states: update them, or leave them as they were."""
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""Mean of ImageNet's RGB values in [0, 1], of torchvision's reference training."""
+
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Standard deviation of the same."""
+
+
+class ConfigError(ValueError):
+    """A network configuration that cannot be built; the message names the key."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """
+    Everything that decides the network's shape.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of its range.
+
+    """
+
+    classes: int = 30
+    """Number of classes without background, at least 1."""
+
+    input_size: tuple[int, int] = (320, 320)
+    """(height, width) of the input, pixels, each at least 64."""
+
+    width: float = 1.0
+    """MobileNetV2's alpha."""
+
+    levels: tuple[int, ...] = (32,)
+    """Strides of the forecast levels: (32,) or (16, 32)."""
+
+    feature_channels: tuple[int, ...] = (LITERAL_CHANNELS,)
+    """Channels of `feature`, one number per level."""
+
+    lstm_channels: tuple[int, ...] = (LITERAL_CHANNELS,)
+    """Hidden channels of the LSTMs, one number per level."""
+
+    upsample_channels: int | None = None
+    """Channels of a map upsampled from the deepest `fused` map; None for no such map."""
+
+    extra_channels: tuple[int, ...] = (512, 256, 256, 128)
+    """Output channels of the head's extra layers; the default is torchvision's ssdlite."""
+
+    anchor_scales: tuple[float, float] = (0.2, 0.95)
+    """Smallest and largest anchor, as fractions of the input."""
+
+    forecast_mode: str = 'direct'
+    """One of `FORECAST_MODES`."""
+
+    scheduler_reference: str = 'temporal'
+    """The map that `forecast` is compared with, one of `REFERENCES`."""
+
+    scheduler_channels: int = 64
+    """Channels of the scheduler's convolutions."""
+
+    state_update: str = 'advance'
+    """One of `STATE_UPDATES`."""
+
+    variant: str = 'complete'
+    """One of `VARIANTS`."""
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        _require(self.classes >= 1, 'classes', self.classes, 'at least 1')
+        _require(len(self.input_size) == 2 and min(self.input_size) >= 64, 'input_size',
+                 self.input_size, 'a height and a width of at least 64')
+        _require(self.width in WIDTHS, 'width', self.width, f'one of {WIDTHS}')
+        _require(self.levels in ((32,), (16, 32)), 'levels', self.levels, '(32,) or (16, 32)')
+        for key in ('feature_channels', 'lstm_channels'):
+            value = getattr(self, key)
+            _require(len(value) == len(self.levels) and min(value) >= 1, key, value,
+                     f'one positive number for each of the levels {self.levels}')
+        _require(self.upsample_channels is None or self.upsample_channels >= 1,
+                 'upsample_channels', self.upsample_channels, 'positive, or null')
+        _require(all(c >= 1 for c in self.extra_channels), 'extra_channels',
+                 self.extra_channels, 'positive numbers')
+        low, high = self.anchor_scales
+        _require(0 < low < high <= 1, 'anchor_scales', self.anchor_scales, '0 < low < high <= 1')
+        for key, allowed in (('forecast_mode', FORECAST_MODES),
+                             ('scheduler_reference', REFERENCES),
+                             ('state_update', STATE_UPDATES), ('variant', VARIANTS)):
+            _require(getattr(self, key) in allowed, key, getattr(self, key), f'one of {allowed}')
+        _require(self.scheduler_channels >= 1, 'scheduler_channels', self.scheduler_channels,
+                 'positive')
+
+    @property
+    def has_encoders(self) -> bool:
+        """Whether the variant has a state at all."""
+        return self.variant != 'baseline'
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> 'NetworkConfig':
+        """
+        Build from plain values, as YAML gives them; lists become tuples.
+
+        Raises
+        ------
+        ConfigError
+            If a key is unknown or a value has the wrong type or is out of range.
+
+        """
+        known = {field.name for field in fields(cls)}
+        for key in values:
+            _require(key in known, key, values[key], f'one of the keys {sorted(known)}')
+        try:
+            return cls(**{key: tuple(value) if isinstance(value, list) else value
+                          for key, value in values.items()})
+        except ConfigError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f'network configuration has a value of the wrong type: {error}'
+                              ) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values for YAML; tuples become lists."""
+        return {key: list(value) if isinstance(value, tuple) else value
+                for key, value in asdict(self).items()}
+
+
+def _require(condition: bool, key: str, value: object, wanted: str) -> None:
+    if not condition:
+        raise ConfigError(f'{key} is {value!r}, must be {wanted}')
+
+
+class NetworkState(NamedTuple):
+    """What a stream carries from frame to frame; each field has one entry per level."""
+
+    forecast: tuple[Tensor, ...]
+    """Encoder 1's guess of the next `feature`, ``(B, C, h, w)``."""
+
+    encoder1: tuple[LSTMState, ...]
+    encoder2: tuple[LSTMState, ...]
+
+
+class Maps(NamedTuple):
+    """The maps of one time step, one tensor per level; empty tuples where there are none."""
+
+    feature: tuple[Tensor, ...]
+    forecast: tuple[Tensor, ...]
+    temporal: tuple[Tensor, ...]
+    fused: tuple[Tensor, ...]
+
+
+class StepOutput(NamedTuple):
+    """Result of one time step."""
+
+    head: HeadOutput
+    decision: Tensor
+    """``(B, 2)`` scheduler logits for the next frame."""
+
+    state: NetworkState
+
+
+class ForecastDetector(nn.Module):
+    """
+    Video object detector that forecasts its next feature maps.
+
+    `read_step` and `forecast_step` are the two steps of inference; `extract`, `encode`,
+    `schedule` and `head` are their parts, for training.
+
+    Parameters
+    ----------
+    config:
+        The network's shape.
+
+    """
+
+    anchors: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.extractor = Extractor(config.width, config.levels, config.feature_channels)
+        pairs = tuple(zip(config.feature_channels, config.lstm_channels))
+        with_forecast = config.has_encoders and config.variant != 'persistence'
+        self.encoder1 = nn.ModuleList(
+            Encoder(channels, hidden, config.forecast_mode)
+            for channels, hidden in (pairs if with_forecast else ()))
+        self.encoder2 = nn.ModuleList(
+            Encoder(channels, hidden, config.forecast_mode)
+            for channels, hidden in (pairs if config.has_encoders else ()))
+        self.scheduler = Scheduler(hidden=config.scheduler_channels) \
+            if config.has_encoders else None
+        self.head = SSDLiteHead(config.feature_channels, config.classes, config.extra_channels,
+                                config.upsample_channels)
+        self.feature_sizes = feature_sizes(config.input_size, config.levels)
+        anchors = make_anchors(config.input_size, self.head.map_sizes(self.feature_sizes),
+                               config.anchor_scales)
+        self.register_buffer('anchors', anchors, persistent=False)
+        for name, value in (('mean', IMAGENET_MEAN), ('std', IMAGENET_STD)):
+            self.register_buffer(name, torch.tensor(value).mul(255.0).view(1, 3, 1, 1),
+                                 persistent=False)
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """
+        Turn 8-bit RGB into the extractor's input.
+
+        Parameters
+        ----------
+        image:
+            ``(B, 3, H, W)`` uint8 or float in [0, 255], RGB.
+
+        Returns
+        -------
+        Tensor
+            Same shape, the network's float type, ImageNet-normalised.
+
+        """
+        return (image.to(self.mean.dtype) - self.mean) / self.std
+
+    def normalise_bgr(self, image: Tensor) -> Tensor:
+        """Do the same with ``(B, H, W, 3)`` uint8 BGR, the layout of OpenCV's images."""
+        return self.normalise(image.flip(3).permute(0, 3, 1, 2))
+
+    def extract(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Extract `feature` from normalised ``(B, 3, H, W)`` images: one map per level."""
+        return self.extractor(image)
+
+    def initial_state(self, batch: int = 1) -> NetworkState:
+        """
+        Give the state before the first frame, all zero, on the network's device.
+
+        Its `forecast` is no forecast: a first frame has to be read.
+        """
+        forecast, encoder1, encoder2 = [], [], []
+        for size, channels, hidden in zip(self.feature_sizes, self.config.feature_channels,
+                                          self.config.lstm_channels):
+            forecast.append(self.mean.new_zeros((batch, channels, *size)))
+            zeros = self.mean.new_zeros((batch, hidden, *size))
+            encoder1.append(LSTMState(zeros, zeros))
+            encoder2.append(LSTMState(zeros, zeros))
+        return NetworkState(tuple(forecast), tuple(encoder1), tuple(encoder2))
+
+    def encode(self, feature: tuple[Tensor, ...], state: NetworkState
+               ) -> tuple[Maps, NetworkState]:
+        """
+        Run both encoders on the features of one frame.
+
+        Parameters
+        ----------
+        feature:
+            One ``(B, C, h, w)`` map per level.
+        state:
+            State of the frame before.
+
+        Returns
+        -------
+        tuple
+            The maps of this frame, and the state for the next.  The `baseline` variant hands
+            `feature` through as `forecast`, `temporal` and `fused`.
+
+        """
+        if not self.config.has_encoders:
+            return Maps(feature, feature, feature, feature), state._replace(forecast=feature)
+        if self.encoder1:
+            forecast, encoder1 = _encode(self.encoder1, feature, state.encoder1)
+        else:
+            forecast, encoder1 = feature, state.encoder1
+        temporal, encoder2 = _encode(self.encoder2, forecast, state.encoder2)
+        if self.config.variant == 'without_combination':
+            fused = temporal
+        else:
+            # Section 3.1: "element-wisely averaged".
+            fused = tuple((f + t) * 0.5 for f, t in zip(feature, temporal))
+        return (Maps(feature, forecast, temporal, fused),
+                NetworkState(forecast, encoder1, encoder2))
+
+    def schedule(self, maps: Maps) -> Tensor:
+        """
+        Score *read* and *forecast* for the next frame from the deepest level's maps.
+
+        Returns
+        -------
+        Tensor
+            ``(B, 2)`` logits; zeros, that is 0.5 each, for the `baseline` variant.
+
+        """
+        if self.scheduler is None:
+            return maps.feature[-1].new_zeros((maps.feature[-1].shape[0], 2))
+        reference = getattr(maps, self.config.scheduler_reference)
+        return self.scheduler(maps.forecast[-1], reference[-1])
+
+    def _step(self, feature: tuple[Tensor, ...], state: NetworkState) -> StepOutput:
+        maps, state = self.encode(feature, state)
+        return StepOutput(self.head(maps.fused), self.schedule(maps), state)
+
+    def read_step(self, image: Tensor, state: NetworkState) -> StepOutput:
+        """
+        Advance by one frame that is read.
+
+        Parameters
+        ----------
+        image:
+            ``(B, H, W, 3)`` uint8 BGR of the configured input size.
+        state:
+            State of the frame before, or `initial_state`.
+
+        Returns
+        -------
+        StepOutput
+            Raw head output, the scheduler's logits for the next frame, the next state.
+
+        """
+        return self._step(self.extract(self.normalise_bgr(image)), state)
+
+    def forecast_step(self, state: NetworkState) -> StepOutput:
+        """Advance by one frame without an image: the forecast stands in for `feature`."""
+        output = self._step(state.forecast, state)
+        if self.config.state_update == 'hold':
+            return output._replace(
+                state=state._replace(forecast=output.state.forecast))
+        return output
+
+    def with_variant(self, variant: str) -> 'ForecastDetector':
+        """
+        Give a network of another variant with a copy of this one's weights.
+
+        Raises
+        ------
+        ConfigError
+            If the variant is unknown or needs a module that this network does not have.
+
+        """
+        other = ForecastDetector(replace(self.config, variant=variant))
+        own = self.state_dict()
+        missing = [key for key in other.state_dict() if key not in own]
+        if missing:
+            raise ConfigError(
+                f'variant {variant!r} needs {missing[0].split(".")[0]}, which the variant '
+                f'{self.config.variant!r} does not have')
+        other.load_state_dict({key: own[key] for key in other.state_dict()})
+        return other.train(self.training).to(self.mean)
+
+
+def _encode(encoders: nn.ModuleList, maps: tuple[Tensor, ...], states: tuple[LSTMState, ...]
+            ) -> tuple[tuple[Tensor, ...], tuple[LSTMState, ...]]:
+    results = [encoder(x, state) for encoder, x, state in zip(encoders, maps, states)]
+    return tuple(x for x, _ in results), tuple(state for _, state in results)

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Named network shapes: `paper` is the paper's own, `default` is built for small machines."""
+
+from dataclasses import replace
+
+from .network import ConfigError, NetworkConfig
+
+PRESETS = {
+    # Section 4.2: MobileNetV2, alpha 1.0, the map before average pooling; 30 classes of VID.
+    'paper': NetworkConfig(),
+    'default': NetworkConfig(
+        levels=(16, 32), feature_channels=(96, 256), lstm_channels=(64, 128),
+        extra_channels=(256, 128, 128, 64), anchor_scales=(0.1, 0.95),
+        forecast_mode='residual'),
+}
+
+
+def preset(name: str, classes: int) -> NetworkConfig:
+    """
+    Look a preset up.
+
+    Parameters
+    ----------
+    name:
+        One of `PRESETS`.
+    classes:
+        Number of classes without background.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such preset.
+
+    """
+    if name not in PRESETS:
+        raise ConfigError(f'preset is {name!r}, must be one of {sorted(PRESETS)}')
+    return replace(PRESETS[name], classes=classes)

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+SSDLite head: extra layers, predictors, anchors and post-processing.
+
+The predictors are those of SSDLite (Sandler et al. 2018, section 6.2).  Anchor generator, box
+coder and NMS are torchvision's.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn, Tensor
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import batched_nms, clip_boxes_to_image, Conv2dNormActivation
+
+BOX_CODER_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+"""Weights of (dx, dy, dw, dh): the inverse of SSD's variances 0.1 and 0.2."""
+
+ASPECT_RATIOS = (2, 3)
+"""With 1 and the inverses: the ratios of SSD (Liu et al., ECCV 2016, section 2.2)."""
+
+ANCHORS_PER_CELL = 6
+"""Ratios 1, 2, 1/2, 3, 1/3 and a square of the geometric mean of two scales."""
+
+
+class HeadOutput(NamedTuple):
+    """Raw scores and box offsets of all anchors."""
+
+    logits: Tensor
+    """``(B, A, 1 + classes)``, background first."""
+
+    offsets: Tensor
+    """``(B, A, 4)``, (dx, dy, dw, dh) in the box coder's units."""
+
+
+def _extra_layer(inputs: int, outputs: int) -> nn.Sequential:
+    squeezed = max(outputs // 2, 8)
+    return nn.Sequential(
+        Conv2dNormActivation(inputs, squeezed, 1, activation_layer=nn.ReLU6),
+        Conv2dNormActivation(squeezed, squeezed, 3, stride=2, groups=squeezed,
+                             activation_layer=nn.ReLU6),
+        Conv2dNormActivation(squeezed, outputs, 1, activation_layer=nn.ReLU6))
+
+
+def _predictor(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        Conv2dNormActivation(inputs, inputs, 3, groups=inputs, activation_layer=nn.ReLU6),
+        nn.Conv2d(inputs, outputs, 1))
+
+
+class SSDLiteHead(nn.Module):
+    """
+    Predict scores and box offsets from the fused maps.
+
+    Parameters
+    ----------
+    channels:
+        Channels of the incoming maps, shallow level first.
+    classes:
+        Number of classes without background.
+    extra_channels:
+        Output channels of the extra layers behind the deepest map; each halves its size.
+    upsample_channels:
+        When given, one more map of this many channels and twice the deepest map's size is made
+        from the deepest map by a 1x1 convolution and bilinear upsampling, and predicted from
+        first.
+
+    """
+
+    def __init__(self, channels: Sequence[int], classes: int, extra_channels: Sequence[int],
+                 upsample_channels: int | None = None) -> None:
+        super().__init__()
+        self.classes = classes
+        self.upsample: nn.Module | None = None
+        maps = list(channels)
+        if upsample_channels is not None:
+            self.upsample = nn.Sequential(
+                Conv2dNormActivation(channels[-1], upsample_channels, 1,
+                                     activation_layer=nn.ReLU6),
+                nn.Upsample(scale_factor=2, mode='bilinear', align_corners=False))
+            maps.insert(0, upsample_channels)
+        self.extra = nn.ModuleList()
+        for outputs in extra_channels:
+            self.extra.append(_extra_layer(maps[-1], outputs))
+            maps.append(outputs)
+        self.classification = nn.ModuleList(
+            _predictor(c, ANCHORS_PER_CELL * (classes + 1)) for c in maps)
+        self.regression = nn.ModuleList(_predictor(c, ANCHORS_PER_CELL * 4) for c in maps)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                # Standard deviation of torchvision's ssdlite, after the TensorFlow original.
+                nn.init.normal_(module.weight, std=0.03)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def map_sizes(self, sizes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+        """Give the sizes of all predicted maps from those of the incoming ones."""
+        result = list(sizes)
+        if self.upsample is not None:
+            height, width = sizes[-1]
+            result.insert(0, (2 * height, 2 * width))
+        for _ in self.extra:
+            height, width = result[-1]
+            result.append((-(-height // 2), -(-width // 2)))
+        return tuple(result)
+
+    def forward(self, fused: Sequence[Tensor]) -> HeadOutput:
+        """
+        Predict from the fused maps.
+
+        Parameters
+        ----------
+        fused:
+            One ``(B, C, h, w)`` map per level, shallow level first.
+
+        Returns
+        -------
+        HeadOutput
+            Anchors are ordered by map, then row, column, and anchor of the cell, as torchvision
+            orders its default boxes.
+
+        """
+        maps = list(fused)
+        if self.upsample is not None:
+            maps.insert(0, self.upsample(maps[-1]))
+        for layer in self.extra:
+            maps.append(layer(maps[-1]))
+        logits = [_flatten(predictor(x), self.classes + 1)
+                  for predictor, x in zip(self.classification, maps)]
+        offsets = [_flatten(predictor(x), 4) for predictor, x in zip(self.regression, maps)]
+        return HeadOutput(torch.cat(logits, 1), torch.cat(offsets, 1))
+
+
+def _flatten(x: Tensor, last: int) -> Tensor:
+    return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, last)
+
+
+def make_anchors(input_size: tuple[int, int], map_sizes: Sequence[tuple[int, int]],
+                 scales: tuple[float, float] = (0.2, 0.95)) -> Tensor:
+    """
+    Make the default boxes of all maps.
+
+    Parameters
+    ----------
+    input_size:
+        (height, width) of the network's input, pixels.
+    map_sizes:
+        (height, width) of each predicted map.
+    scales:
+        Smallest and largest scale, as a fraction of the input; spaced linearly over the maps.
+        0.2 and 0.95 are MobileNetV2 SSDLite's.
+
+    Returns
+    -------
+    Tensor
+        ``(A, 4)`` float32, xyxy in pixels of the network's input; not clipped.
+
+    """
+    generator = DefaultBoxGenerator([list(ASPECT_RATIOS) for _ in map_sizes],
+                                    min_ratio=scales[0], max_ratio=scales[1], clip=False)
+    # The generator reads nothing but shapes.
+    images = ImageList(torch.empty(1, 0, *input_size), [input_size])
+    return generator(images, [torch.empty(1, 0, *size) for size in map_sizes])[0]
+
+
+def box_coder() -> BoxCoder:
+    """Build the coder between boxes and offsets that training and inference share."""
+    return BoxCoder(BOX_CODER_WEIGHTS)
+
+
+class Boxes(NamedTuple):
+    """Detections in pixels of the network's input, best score first."""
+
+    boxes: Tensor
+    """``(N, 4)`` float32, xyxy."""
+
+    labels: Tensor
+    """``(N,)`` int64, index of the class without background."""
+
+    scores: Tensor
+    """``(N,)`` float32, in (0, 1]."""
+
+
+def postprocess(logits: Tensor, offsets: Tensor, anchors: Tensor, input_size: tuple[int, int],
+                score_threshold: float, nms_threshold: float, max_detections: int,
+                classes: Tensor | None = None, candidates: int = 400) -> Boxes:
+    """
+    Turn the head's output for one image into detections: threshold, top-k, decode, NMS.
+
+    Parameters
+    ----------
+    logits:
+        ``(A, 1 + classes)``, background first.
+    offsets:
+        ``(A, 4)``.
+    anchors:
+        ``(A, 4)``, xyxy in pixels of the network's input.
+    input_size:
+        (height, width) that boxes are clipped to.
+    score_threshold:
+        Lower limit of scores, exclusive, in [0, 1].
+    nms_threshold:
+        IoU from which on the weaker of two boxes of one class is dropped, in (0, 1].
+    max_detections:
+        Upper limit of the number of detections.
+    classes:
+        Bool ``(classes,)``: those that are wanted; None wants all.
+    candidates:
+        Boxes that enter NMS; torchvision's ssdlite takes 300 per class.
+
+    Returns
+    -------
+    Boxes
+        At most `max_detections`.
+
+    """
+    scores = logits.softmax(1)[:, 1:]
+    wanted = scores > score_threshold
+    if classes is not None:
+        wanted &= classes
+    picked = wanted.nonzero()
+    anchor, label = picked[:, 0], picked[:, 1]
+    score = scores[anchor, label]
+    if score.numel() > candidates:
+        score, order = score.topk(candidates)
+        anchor, label = anchor[order], label[order]
+    boxes = box_coder().decode_single(offsets[anchor], anchors[anchor])
+    boxes = clip_boxes_to_image(boxes, input_size)
+    keep = batched_nms(boxes, score, label, nms_threshold)[:max_detections]
+    return Boxes(boxes[keep], label[keep], score[keep])
