@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turn a checkpoint into a running detector, without ROS."""
+"""From a checkpoint to a running detector; knows no ROS."""

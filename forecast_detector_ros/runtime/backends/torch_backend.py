@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Back-end: eager PyTorch, on the CPU or a CUDA device, in fp32 or fp16.
+
+The CUDA road is written after PyTorch's documentation; it has not been measured.
+"""
+
+import numpy as np
+import torch
+
+from . import RawOutput
+from ..checkpoint import RuntimeConfigError
+from ...model.network import ForecastDetector, NetworkState, StepOutput
+from ...model.scheduler import confidence
+
+PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16}
+"""Types that weights and activations can have."""
+
+
+class DeviceError(RuntimeConfigError):
+    """A device or precision that cannot be had here; one line."""
+
+
+def resolve_device(name: str) -> torch.device:
+    """
+    Turn ``cpu``, ``cuda`` or ``cuda:N`` into a device that exists.
+
+    Raises
+    ------
+    DeviceError
+        If the name is another one, or this machine or this PyTorch has no such device.
+
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device('meta')
+    if device.type not in ('cpu', 'cuda'):
+        raise DeviceError(f'device is {name!r}, must be cpu, cuda or cuda:N')
+    if device.type == 'cuda':
+        if not torch.cuda.is_available():
+            raise DeviceError(f'device is {name!r}, but PyTorch finds no CUDA device here; use '
+                              'device cpu')
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise DeviceError(f'device is {name!r}, but there are only '
+                              f'{torch.cuda.device_count()} CUDA devices')
+    return device
+
+
+class TorchBackend:
+    """
+    Run a network eagerly.
+
+    Parameters
+    ----------
+    network:
+        Moved to the device and turned into the precision in place.
+    device:
+        ``cpu``, ``cuda`` or ``cuda:N``.
+    precision:
+        One of `PRECISIONS`.
+
+    Raises
+    ------
+    DeviceError
+        If device or precision cannot be had.
+
+    """
+
+    name = 'torch'
+
+    def __init__(self, network: ForecastDetector, device: str = 'cpu',
+                 precision: str = 'fp32') -> None:
+        if precision not in PRECISIONS:
+            raise DeviceError(f'precision is {precision!r}, must be one of '
+                              f'{sorted(PRECISIONS)}')
+        self._device = resolve_device(device)
+        self.device = str(self._device)
+        self.precision = precision
+        # Boxes are decoded in fp32 whatever the network computes in: fp16 has no more than
+        # 11 bits for a coordinate.
+        self.anchors = network.anchors.detach().clone().float().to(self._device)
+        self.network = network.eval().to(self._device, PRECISIONS[precision])
+
+    def initial_state(self, batch: int) -> NetworkState:
+        """Give the zero state."""
+        return self.network.initial_state(batch)
+
+    @torch.inference_mode()
+    def read_step(self, images: np.ndarray, state: NetworkState) -> RawOutput:
+        """Read ``(B, H, W, 3)`` uint8 BGR images."""
+        tensor = torch.from_numpy(images)
+        if self._device.type == 'cuda':
+            tensor = tensor.pin_memory().to(self._device, non_blocking=True)
+        return _raw(self.network.read_step(tensor, state))
+
+    @torch.inference_mode()
+    def forecast_step(self, state: NetworkState) -> RawOutput:
+        """Advance without images."""
+        return _raw(self.network.forecast_step(state))
+
+
+def _raw(output: StepOutput) -> RawOutput:
+    return RawOutput(output.head.logits.float(), output.head.offsets.float(),
+                     confidence(output.decision.float()).cpu().numpy(), output.state)

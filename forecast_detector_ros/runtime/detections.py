@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Detections of one frame, in pixels of the incoming image."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Boxes with labels and scores, best score first."""
+
+    boxes: np.ndarray
+    """``(N, 4)`` float32, xyxy, pixels of the incoming image, inside it."""
+
+    labels: np.ndarray
+    """``(N,)`` int64, index into the detector's labels."""
+
+    scores: np.ndarray
+    """``(N,)`` float32, in (0, 1]."""
+
+    def __len__(self) -> int:
+        """Count the boxes."""
+        return len(self.scores)

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures on their way in: a frame that nobody has looked at yet, and its pixels."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+CHANNELS = {'bgr': 3, 'rgb': 3, 'bgra': 4, 'rgba': 4, 'mono': 1}
+"""Channel orders that are accepted, with their number of channels."""
+
+
+class FrameError(ValueError):
+    """A picture that cannot be used; the message says in one line what is wrong."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """
+    The pixels of a picture.
+
+    Raises
+    ------
+    FrameError
+        If type or shape do not fit the channel order, or a side is zero.
+
+    """
+
+    array: np.ndarray
+    """uint8, ``(H, W, channels)``, or ``(H, W)`` for mono; rows may be padded (a view)."""
+
+    order: str
+    """One of `CHANNELS`."""
+
+    def __post_init__(self) -> None:
+        """Check type and shape."""
+        if self.order not in CHANNELS:
+            raise FrameError(f'channel order is {self.order!r}, must be one of '
+                             f'{sorted(CHANNELS)}')
+        channels = CHANNELS[self.order]
+        shape = self.array.shape
+        if self.array.dtype != np.uint8:
+            raise FrameError(f'pixels are {self.array.dtype}, must be uint8')
+        fits = len(shape) == 2 if channels == 1 else len(shape) == 3 and shape[2] == channels
+        if not fits:
+            raise FrameError(f'pixels have shape {shape}, {self.order} needs '
+                             f'(height, width{"" if channels == 1 else f", {channels}"})')
+        if 0 in shape:
+            raise FrameError(f'picture is empty: {shape[1]}x{shape[0]} pixels')
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.array.shape[0], self.array.shape[1]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture that is loaded only when the detector decides to read it."""
+
+    size: tuple[int, int] | None
+    """(height, width); None when it cannot be known without decoding."""
+
+    load: Callable[[], Pixels]
+    """Gives the pixels or raises `FrameError`; called at most once, never on a forecast."""

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scheduling policies: read the next image, or take the forecast."""
+
+from dataclasses import dataclass
+from math import isfinite, nan
+import re
+from typing import Protocol
+
+READ = 'read'
+"""The image is loaded and the backbone runs on it."""
+
+FORECAST = 'forecast'
+"""The image is skipped and the forecast takes the place of its features."""
+
+REASONS = ('first_frame', 'scheduler', 'policy', 'max_consecutive', 'reset', 'size_changed',
+           'gap', 'budget')
+"""
+Why a decision came out as it did.
+
+`scheduler`: its confidence against the threshold; `policy`: a fixed rule; the others force a
+read.
+"""
+
+
+class PolicyError(ValueError):
+    """A policy that cannot be parsed or has a parameter out of range; one line."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided for a frame, and why."""
+
+    kind: str
+    """`READ` or `FORECAST`."""
+
+    reason: str
+    """One of `REASONS`."""
+
+    confidence: float
+    """The scheduler's score for *forecast*, in [0, 1]; NaN where it had none (first frame)."""
+
+    threshold: float
+    """What it was compared with, in [0, 1]; NaN for policies without a threshold."""
+
+    consecutive_forecasts: int
+    """Forecasts in a row, up to and including this frame; 0 on a read frame."""
+
+
+class Policy(Protocol):
+    """
+    A rule that decides frame by frame.
+
+    `threshold` is what the confidence is compared with, NaN where it is not; `reason` is one of
+    `REASONS`.
+    """
+
+    @property
+    def threshold(self) -> float: ...  # noqa: D102
+
+    @property
+    def reason(self) -> str: ...  # noqa: D102
+
+    def forecast(self, confidence: float, consecutive_forecasts: int) -> bool:
+        """
+        Tell whether the next frame is forecast.
+
+        Parameters
+        ----------
+        confidence:
+            The scheduler's score for *forecast*, in [0, 1].
+        consecutive_forecasts:
+            Forecasts since the last read.
+
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ThresholdPolicy:
+    """
+    Forecast if and only if the scheduler's confidence exceeds p (paper, section 3.2).
+
+    The comparison is strict, so p = 1 always reads (section 4.3 uses it so).
+
+    Raises
+    ------
+    PolicyError
+        If p is not in [0, 1].
+
+    """
+
+    p: float = 0.5
+    """Threshold in [0, 1]; 0.5 is the paper's in Fig. 4 and 6."""
+
+    reason = 'scheduler'
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if not (isfinite(self.p) and 0.0 <= self.p <= 1.0):
+            raise PolicyError(f'threshold is {self.p}, must be in [0, 1]')
+
+    @property
+    def threshold(self) -> float:
+        """Give p."""
+        return self.p
+
+    def forecast(self, confidence: float, consecutive_forecasts: int) -> bool:
+        """Compare the confidence with p."""
+        return confidence > self.p
+
+    def __str__(self) -> str:
+        """Write as `parse_policy` reads it."""
+        return f'threshold({self.p:g})'
+
+
+@dataclass(frozen=True)
+class AlternatePolicy:
+    """
+    Forecast k frames after every read, whatever the scheduler says.
+
+    k = 1 is the paper's "alternates": read every odd frame, forecast every even one.
+
+    Raises
+    ------
+    PolicyError
+        If k is not at least 1.
+
+    """
+
+    k: int = 1
+
+    reason = 'policy'
+    threshold = nan
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if self.k < 1:
+            raise PolicyError(f'alternate({self.k}): must be at least 1')
+
+    def forecast(self, confidence: float, consecutive_forecasts: int) -> bool:
+        """Forecast until k forecasts have passed since the last read."""
+        return consecutive_forecasts < self.k
+
+    def __str__(self) -> str:
+        """Write as `parse_policy` reads it."""
+        return f'alternate({self.k})'
+
+
+@dataclass(frozen=True)
+class AlwaysReadPolicy:
+    """Read every frame."""
+
+    reason = 'policy'
+    threshold = nan
+
+    def forecast(self, confidence: float, consecutive_forecasts: int) -> bool:
+        """Never forecast."""
+        return False
+
+    def __str__(self) -> str:
+        """Write as `parse_policy` reads it."""
+        return 'always_read'
+
+
+_CALL = re.compile(r'\s*(?P<name>[a-z_]+)\s*(?:\(\s*(?P<value>[^()]*?)\s*\))?\s*')
+
+
+def parse_policy(text: str) -> Policy:
+    """
+    Read a policy from text: ``threshold(0.5)``, ``alternate(1)`` or ``always_read``.
+
+    Raises
+    ------
+    PolicyError
+        If the text is none of these or the number is out of range.
+
+    """
+    match = _CALL.fullmatch(text)
+    name, value = (match['name'], match['value']) if match else ('', None)
+    try:
+        if name == 'threshold' and value:
+            return ThresholdPolicy(float(value))
+        if name == 'alternate' and value:
+            return AlternatePolicy(int(value))
+        if name == 'always_read' and not value:
+            return AlwaysReadPolicy()
+    except PolicyError:
+        raise
+    except ValueError:
+        pass
+    raise PolicyError(f'policy is {text!r}, must be threshold(p) with p in [0, 1], alternate(k) '
+                      'with k >= 1, or always_read')

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Preprocessing: one resize; everything else is inside the network's graph."""
+
+import cv2
+import numpy as np
+
+from .frame import Pixels
+
+_TO_BGR = {'rgb': cv2.COLOR_RGB2BGR, 'bgra': cv2.COLOR_BGRA2BGR, 'rgba': cv2.COLOR_RGBA2BGR,
+           'mono': cv2.COLOR_GRAY2BGR}
+
+
+def resize(pixels: Pixels, input_size: tuple[int, int]) -> np.ndarray:
+    """
+    Bring a picture to the network's input.
+
+    The picture is stretched, its aspect ratio is not kept.  Channels are swapped after the
+    resize, where there are few pixels left.
+
+    Parameters
+    ----------
+    pixels:
+        The picture, of any size; it is not changed.
+    input_size:
+        (height, width) of the result.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(height, width, 3)`` uint8 BGR, contiguous.
+
+    """
+    array = pixels.array
+    if pixels.size != input_size:
+        array = cv2.resize(array, (input_size[1], input_size[0]),
+                           interpolation=cv2.INTER_LINEAR)
+    if pixels.order != 'bgr':
+        array = cv2.cvtColor(array, _TO_BGR[pixels.order])
+    return np.ascontiguousarray(array)

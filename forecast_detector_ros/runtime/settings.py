@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What may change while a detector runs."""
+
+from dataclasses import dataclass, field
+from math import isfinite
+
+from .policy import Policy, ThresholdPolicy
+
+
+class SettingsError(ValueError):
+    """A setting out of range; the message names the key and what would be right."""
+
+
+@dataclass(frozen=True)
+class DetectorSettings:
+    """
+    Thresholds and limits, handed to every step.
+
+    Raises
+    ------
+    SettingsError
+        If a value is out of range.
+
+    """
+
+    policy: Policy = field(default_factory=ThresholdPolicy)
+    score_threshold: float = 0.3
+    """Detections need a score above it, in [0, 1]."""
+
+    nms_threshold: float = 0.45
+    """IoU from which on the weaker of two boxes of a class is dropped; (0, 1]; 0.45 is SSD's."""
+
+    max_detections: int = 100
+    """Per frame, 1 to 1000."""
+
+    classes: tuple[str, ...] = ()
+    """Names of the classes that are wanted; empty for all."""
+
+    max_consecutive_forecasts: int = 3
+    """A read is forced after so many forecasts, 1 to 1000."""
+
+    def __post_init__(self) -> None:
+        """Check every range."""
+        checks = (
+            ('score_threshold', isfinite(self.score_threshold)
+             and 0.0 <= self.score_threshold <= 1.0, 'in [0, 1]'),
+            ('nms_threshold', isfinite(self.nms_threshold) and 0.0 < self.nms_threshold <= 1.0,
+             'in (0, 1]'),
+            ('max_detections', 1 <= self.max_detections <= 1000, 'from 1 to 1000'),
+            ('max_consecutive_forecasts', 1 <= self.max_consecutive_forecasts <= 1000,
+             'from 1 to 1000'))
+        for key, fine, wanted in checks:
+            if not fine:
+                raise SettingsError(f'{key} is {getattr(self, key)}, must be {wanted}')
