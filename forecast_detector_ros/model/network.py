@@ -208,6 +208,7 @@ class ForecastDetector(nn.Module):
         super().__init__()
         self.config = config
         self.extractor = Extractor(config.width, config.levels, config.feature_channels)
+        self.feature_sizes = feature_sizes(config.input_size, config.levels)
         pairs = tuple(zip(config.feature_channels, config.lstm_channels))
         with_forecast = config.has_encoders and config.variant != 'persistence'
         self.encoder1 = nn.ModuleList(
@@ -216,11 +217,10 @@ class ForecastDetector(nn.Module):
         self.encoder2 = nn.ModuleList(
             Encoder(channels, hidden, config.forecast_mode)
             for channels, hidden in (pairs if config.has_encoders else ()))
-        self.scheduler = Scheduler(hidden=config.scheduler_channels) \
+        self.scheduler = Scheduler(self.feature_sizes[-1], hidden=config.scheduler_channels) \
             if config.has_encoders else None
         self.head = SSDLiteHead(config.feature_channels, config.classes, config.extra_channels,
                                 config.upsample_channels)
-        self.feature_sizes = feature_sizes(config.input_size, config.levels)
         anchors = make_anchors(config.input_size, self.head.map_sizes(self.feature_sizes),
                                config.anchor_scales)
         self.register_buffer('anchors', anchors, persistent=False)

@@ -7,8 +7,6 @@ fully connected layer turn it into two scores, as in Luo et al. 2018
 (https://arxiv.org/abs/1811.05340).
 """
 
-from functools import lru_cache
-
 import torch
 from torch import nn, Tensor
 from torch.nn import functional
@@ -23,51 +21,65 @@ FORECAST_INDEX = 1
 """Index of the *forecast* score; 1 is "exploit the forecast feature map" in section 3.2."""
 
 
-@lru_cache(maxsize=16)
-def _neighbours(height: int, width: int, displacement: int, device: torch.device
-                ) -> tuple[Tensor, Tensor]:
-    """Index every position's neighbours in a flattened map, with a mask of those outside."""
-    side = torch.arange(-displacement, displacement + 1, device=device)
-    dy, dx = torch.meshgrid(side, side, indexing='ij')
-    y, x = torch.meshgrid(torch.arange(height, device=device),
-                          torch.arange(width, device=device), indexing='ij')
-    rows = y.reshape(1, -1) + dy.reshape(-1, 1)
-    columns = x.reshape(1, -1) + dx.reshape(-1, 1)
-    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    index = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
-    return index.unsqueeze(0), inside.unsqueeze(0)
-
-
-def correlation(a: Tensor, b: Tensor, displacement: int = 3) -> Tensor:
+class Correlation(nn.Module):
     """
     Correlate two maps over a square neighbourhood, with L2-normalised channels.
 
-    Channel k of the result at (y, x) is the cosine of ``a[:, y, x]`` and
-    ``b[:, y + dy, x + dx]``, where k counts (dy, dx) row by row from (-d, -d) to (d, d);
-    outside the map it is 0.
-
     Parameters
     ----------
-    a, b:
-        ``(B, C, h, w)`` float.
+    size:
+        (height, width) of the maps.
     displacement:
-        d, in cells.
-
-    Returns
-    -------
-    Tensor
-        ``(B, (2 * d + 1) ** 2, h, w)``, in [-1, 1].
+        d, in cells; 3 gives 49 channels.
 
     """
-    batch, _, height, width = a.shape
-    a = functional.normalize(a, dim=1).flatten(2)
-    b = functional.normalize(b, dim=1).flatten(2)
-    # One matrix product over all pairs and a gather cost less than a pass over the channels for
-    # each of the displacements: the maps have few cells and many channels.
-    pairs = torch.bmm(b.transpose(1, 2), a)
-    index, inside = _neighbours(height, width, displacement, a.device)
-    near = pairs.gather(1, index.expand(batch, -1, -1)) * inside
-    return near.view(batch, -1, height, width)
+
+    index: Tensor
+    inside: Tensor
+
+    def __init__(self, size: tuple[int, int], displacement: int = 3) -> None:
+        super().__init__()
+        self.channels = (2 * displacement + 1) ** 2
+        height, width = size
+        side = torch.arange(-displacement, displacement + 1)
+        dy, dx = torch.meshgrid(side, side, indexing='ij')
+        y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing='ij')
+        rows = y.reshape(1, -1) + dy.reshape(-1, 1)
+        columns = x.reshape(1, -1) + dx.reshape(-1, 1)
+        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+        index = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
+        # Buffers and not a cache beside the module: a tensor that was first made in inference
+        # mode or while exporting cannot be used in training afterwards.
+        self.register_buffer('index', index.unsqueeze(0), persistent=False)
+        self.register_buffer('inside', inside.unsqueeze(0), persistent=False)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """
+        Correlate.
+
+        Channel k of the result at (y, x) is the cosine of ``a[:, y, x]`` and
+        ``b[:, y + dy, x + dx]``, where k counts (dy, dx) row by row from (-d, -d) to (d, d);
+        outside the map it is 0.
+
+        Parameters
+        ----------
+        a, b:
+            ``(B, C, h, w)`` float.
+
+        Returns
+        -------
+        Tensor
+            ``(B, (2 * d + 1) ** 2, h, w)``, in [-1, 1].
+
+        """
+        batch, _, height, width = a.shape
+        a = functional.normalize(a, dim=1).flatten(2)
+        b = functional.normalize(b, dim=1).flatten(2)
+        # One matrix product over all pairs and a gather cost less than a pass over the channels
+        # for each of the displacements: the maps have few cells and many channels.
+        pairs = torch.bmm(b.transpose(1, 2), a)
+        near = pairs.gather(1, self.index.expand(batch, -1, -1)) * self.inside
+        return near.view(batch, -1, height, width)
 
 
 class Scheduler(nn.Module):
@@ -76,6 +88,8 @@ class Scheduler(nn.Module):
 
     Parameters
     ----------
+    size:
+        (height, width) of the maps that are compared.
     displacement:
         Reach of the correlation, in cells; 3 gives 49 channels.
     hidden:
@@ -83,11 +97,11 @@ class Scheduler(nn.Module):
 
     """
 
-    def __init__(self, displacement: int = 3, hidden: int = 64) -> None:
+    def __init__(self, size: tuple[int, int], displacement: int = 3, hidden: int = 64) -> None:
         super().__init__()
-        self.displacement = displacement
+        self.correlation = Correlation(size, displacement)
         self.convs = nn.Sequential(
-            nn.Conv2d((2 * displacement + 1) ** 2, hidden, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(self.correlation.channels, hidden, 3, padding=1), nn.ReLU(),
             nn.Conv2d(hidden, hidden, 3, padding=1), nn.ReLU())
         self.fc = nn.Linear(hidden, 2)
 
@@ -106,7 +120,7 @@ class Scheduler(nn.Module):
             ``(B, 2)`` logits, in the order `READ_INDEX`, `FORECAST_INDEX`.
 
         """
-        x = self.convs(correlation(forecast, reference, self.displacement))
+        x = self.convs(self.correlation(forecast, reference))
         return self.fc(x.mean((2, 3)))
 
 
