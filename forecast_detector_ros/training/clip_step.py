@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One training step on a batch of clips: the losses of equation 1 (paper, Fig. 2 and 3.4)."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .losses import assign, decision_loss, detection_loss, forecast_loss
+from .targets import is_reliable, RELIABLE_IOU
+from ..data.clips import ClipBatch
+from ..model.network import ForecastDetector, Maps
+from ..model.ssdlite import HeadOutput, postprocess
+
+FEATURE, TEMPORAL, MEAN = range(3)
+"""What the head sees in training, drawn per clip (section 3.4)."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights and rules of the losses; the defaults are the paper's."""
+
+    alpha: float = 1.0
+    """Weight of L_loc (section 3.3)."""
+
+    beta: float = 1.0
+    """Weight of L_cls (section 3.3)."""
+
+    gamma: float = 1.0
+    """Weight of L_for (section 3.3); the variant `without_forecast` has 0."""
+
+    lambda_: float = 0.7
+    """Weight of L_dec (section 3.3)."""
+
+    min_negatives: int = 0
+    """Negatives that every image contributes at least; SSD has none."""
+
+    combination: tuple[float, float, float] = (1 / 3, 1 / 3, 1 / 3)
+    """Probabilities that the head sees `feature`, `temporal` or their mean; the paper names the
+    three and no probabilities."""
+
+    detach_target: bool = True
+    """Let no gradient of L_for into the extractor."""
+
+    reliable_iou: float = RELIABLE_IOU
+    """IoU for y_t."""
+
+    reliable_score: float = 0.3
+    """Score from which on a detection counts for y_t."""
+
+    decision_weights: tuple[float, float] = (1.0, 1.0)
+    """Class weights of L_dec, *read* first."""
+
+    rollout: float = 0.0
+    """Probability that a frame after the first takes the forecast in place of its image, as
+    inference does; 0 in the paper."""
+
+    score_weighted: bool = True
+    """Weight boxes with their scores (soft labels)."""
+
+
+@dataclass
+class StepLosses:
+    """The losses of one step, and what the log wants to know."""
+
+    total: Tensor
+    parts: dict[str, float] = field(default_factory=dict)
+    reliable: Tensor | None = None
+    """y_t of all clips and steps, flat bool."""
+
+
+def _combine(choice: Tensor, maps: Maps, config: LossConfig, variant: str
+             ) -> tuple[Tensor, ...]:
+    """Choose per clip what the head sees; `without_combination` always sees `temporal`."""
+    if variant in ('without_combination', 'baseline'):
+        return maps.fused
+    fused = []
+    for feature, temporal in zip(maps.feature, maps.temporal):
+        pick = choice.view(-1, 1, 1, 1)
+        share = torch.where(pick == FEATURE, 1.0, torch.where(pick == TEMPORAL, 0.0, 0.5))
+        share = share.to(feature.dtype)
+        fused.append(share * feature + (1.0 - share) * temporal)
+    return tuple(fused)
+
+
+def clip_losses(network: ForecastDetector, batch: ClipBatch, config: LossConfig,
+                generator: torch.Generator, extra_frame: bool, with_scheduler: bool,
+                frozen_extractor: bool = False, frozen_detection: bool = False) -> StepLosses:
+    """
+    Run a batch of clips through the network and add the losses up.
+
+    Parameters
+    ----------
+    network:
+        In whatever mode the stage wants it; runs under the caller's autocast.
+    batch:
+        The clips.
+    config:
+        Weights and rules.
+    generator:
+        Source of the random combination and the rollout; the same state gives the same step.
+    extra_frame:
+        Whether the last frame serves the forecast loss and y_t alone.
+    with_scheduler:
+        Whether L_dec is part of the loss.
+    frozen_extractor:
+        Compute the features without gradient.
+    frozen_detection:
+        Only L_dec is wanted: everything but the scheduler runs without gradient.
+
+    """
+    clips, frames = batch.images.shape[:2]
+    steps = frames - 1 if extra_frame else frames
+    variant = network.config.variant
+    with torch.set_grad_enabled(not (frozen_extractor or frozen_detection)):
+        flat = network.extract(network.normalise(batch.images.flatten(0, 1)).contiguous(
+            memory_format=torch.channels_last))
+    features = tuple(level.unflatten(0, (clips, frames)) for level in flat)
+
+    choice = torch.multinomial(torch.tensor(config.combination), clips, replacement=True,
+                               generator=generator)
+    rolled = torch.rand((frames, clips), generator=generator) < config.rollout
+    state = network.initial_state(clips)
+    heads: list[HeadOutput] = []
+    maps_of: list[Maps] = []
+    decisions: list[Tensor] = []
+    with torch.set_grad_enabled(not frozen_detection):
+        for t in range(steps):
+            feature = tuple(level[:, t] for level in features)
+            if t and network.config.has_encoders and bool(rolled[t].any()):
+                skip = rolled[t].view(-1, 1, 1, 1)
+                feature = tuple(torch.where(skip, f.to(x.dtype), x)
+                                for f, x in zip(state.forecast, feature))
+            maps, state = network.encode(feature, state)
+            heads.append(network.head(_combine(choice, maps, config, variant)))
+            maps_of.append(maps)
+    if with_scheduler:
+        for maps in maps_of:
+            if frozen_detection:
+                maps = Maps(*(tuple(x.detach() for x in level) for level in maps))
+            decisions.append(network.schedule(maps))
+
+    result = StepLosses(total=batch.images.new_zeros((), dtype=torch.float32))
+    if not frozen_detection:
+        _add_detection(result, network, batch, heads, steps, config)
+        if extra_frame and network.config.has_encoders:
+            _add_forecast(result, maps_of, features, config)
+    if with_scheduler:
+        _add_decision(result, network, batch, maps_of, decisions, config)
+    return result
+
+
+def _add_detection(result: StepLosses, network: ForecastDetector, batch: ClipBatch,
+                   heads: list[HeadOutput], steps: int, config: LossConfig) -> None:
+    # Time-major, as the heads were collected.
+    order = [(b, t) for t in range(steps) for b in range(len(batch.boxes))]
+    targets = assign(network.anchors,
+                     [batch.boxes[b][t] for b, t in order],
+                     [batch.labels[b][t] for b, t in order],
+                     [batch.scores[b][t] for b, t in order] if config.score_weighted else None,
+                     [batch.ignore[b][t] for b, t in order])
+    stacked = HeadOutput(torch.cat([h.logits for h in heads]),
+                         torch.cat([h.offsets for h in heads]))
+    l_loc, l_cls = detection_loss(stacked, targets, network.anchors,
+                                  min_negatives=config.min_negatives)
+    result.total = result.total + config.alpha * l_loc + config.beta * l_cls
+    result.parts |= {'loc': float(l_loc.detach()), 'cls': float(l_cls.detach())}
+
+
+def _add_forecast(result: StepLosses, maps_of: list[Maps], features: tuple[Tensor, ...],
+                  config: LossConfig) -> None:
+    forecast = [torch.stack([maps.forecast[level] for maps in maps_of], 1)
+                for level in range(len(features))]
+    wanted = [level[:, 1:len(maps_of) + 1] for level in features]
+    l_for = forecast_loss(forecast, wanted, config.detach_target)
+    with torch.no_grad():
+        # The rival that costs nothing: the map of t, unchanged, for t + 1.
+        still = forecast_loss([level[:, :len(maps_of)] for level in features], wanted)
+    if config.gamma:
+        result.total = result.total + config.gamma * l_for
+    result.parts |= {'for': float(l_for.detach()), 'persistence': float(still)}
+
+
+def _add_decision(result: StepLosses, network: ForecastDetector, batch: ClipBatch,
+                  maps_of: list[Maps], decisions: list[Tensor], config: LossConfig) -> None:
+    reliable = []
+    for t, maps in enumerate(maps_of):
+        reliable.append(reliable_targets(network, maps.forecast, batch, t + 1, config))
+    y = torch.stack(reliable).flatten()
+    l_dec = decision_loss(torch.cat(decisions), y, config.decision_weights)
+    result.total = result.total + config.lambda_ * l_dec
+    result.parts['dec'] = float(l_dec.detach())
+    result.reliable = y
+
+
+@torch.no_grad()
+def reliable_targets(network: ForecastDetector, forecast: tuple[Tensor, ...], batch: ClipBatch,
+                     frame: int, config: LossConfig) -> Tensor:
+    """
+    Compute y_t for every clip: detect on the raw forecast and compare with the next frame.
+
+    No state is propagated (section 3.4).
+
+    Parameters
+    ----------
+    network:
+        Its head detects.
+    forecast:
+        ``(B, C, h, w)`` per level, the forecast of `frame`.
+    batch:
+        Its boxes of `frame` are the ground truth.
+    frame:
+        Index of the next frame.
+    config:
+        IoU and score that count.
+
+    Returns
+    -------
+    Tensor
+        ``(B,)`` bool.
+
+    """
+    head = network.head(forecast)
+    result = []
+    for b in range(head.logits.shape[0]):
+        found = postprocess(head.logits[b].float(), head.offsets[b].float(), network.anchors,
+                            network.config.input_size, config.reliable_score, 0.45, 100)
+        result.append(is_reliable(found, batch.boxes[b][frame], batch.labels[b][frame],
+                                  config.reliable_iou))
+    return torch.tensor(result)

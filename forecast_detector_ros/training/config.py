@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training recipe: one YAML file, read into dataclasses and checked once."""
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+import types
+from typing import Any, get_args, get_origin, get_type_hints, Union
+
+import yaml
+
+from .clip_step import LossConfig
+from ..data.augment import AugmentConfig
+from ..data.errors import DataError
+from ..model.network import ConfigError, NetworkConfig, VARIANTS
+from ..model.presets import preset
+
+GROUPS = ('backbone', 'projection', 'encoder', 'scheduler', 'head')
+"""Parts of the network with a learning rate of their own; a part without one is frozen."""
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be used; the message names file and key."""
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """One annotated set of videos or stills."""
+
+    annotations: str
+    """COCO-video JSON, relative to the data root."""
+
+    images: str
+    """Folder that the JSON's file names start from, relative to the data root."""
+
+    kind: str = 'video'
+    """`video`, or `still` for pictures that become clips by synthetic motion."""
+
+    min_score: float = 0.0
+    """Boxes below are no targets."""
+
+    ignore_score: float = 0.0
+    """Boxes between this and `min_score` are regions without negatives."""
+
+    exclude: tuple[str, ...] = ()
+    """Names of videos that are left out."""
+
+
+@dataclass(frozen=True)
+class GroupConfig:
+    """Learning rate of one part of the network."""
+
+    lr: float
+    milestones: tuple[int, ...] = ()
+    """Epochs at whose start the rate is multiplied by `decay`."""
+
+    decay: float = 0.1
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage of the training."""
+
+    name: str
+    epochs: int
+    clips_per_epoch: int
+    batch: int
+    groups: dict[str, GroupConfig]
+    variant: str = 'complete'
+    clip_length: int = 10
+    """Frames per clip, without the extra one (section 4.2: 10)."""
+
+    extra_frame: bool = True
+    """Append the frame that the forecast loss and y_t need."""
+
+    thinning: int = 25
+    """r of section 4.2; 0 takes consecutive frames."""
+
+    plain_epochs: int = 2
+    """Last epochs without thinning (section 4.2: two)."""
+
+    still_share: float = 0.5
+    """Share of clips that are made from stills, when there are both."""
+
+    scheduler_from: int | None = None
+    """Epoch from which L_dec is part of the loss; null for never (section 4.2: 25)."""
+
+    frozen_blocks: int = 0
+    """First blocks of MobileNetV2 that are not trained even where `backbone` has a rate."""
+
+    freeze_bn: str = 'all'
+    """BatchNorm statistics that stay as they are: `all`, `backbone` or `none`."""
+
+    optimizer: str = 'sgd'
+    """`sgd` (momentum 0.9) or `adamw`."""
+
+    weight_decay: float = 5e-4
+    warmup: int = 0
+    """Iterations of linear warm-up."""
+
+    cosine: bool = False
+    """Let every rate fall to zero along a cosine over the stage instead of at milestones."""
+
+    clip_norm: float = 0.0
+    """Largest gradient norm; 0 for no limit."""
+
+    ema: float = 0.0
+    """Decay of the weights' exponential moving average; 0 for none."""
+
+    loss: LossConfig = field(default_factory=LossConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a training run needs but the place of the data."""
+
+    name: str
+    classes: tuple[str, ...]
+    sources: tuple[SourceConfig, ...]
+    stages: tuple[StageConfig, ...]
+    preset: str = 'default'
+    network: dict[str, Any] = field(default_factory=dict)
+    """Keys of the network that differ from the preset."""
+
+    cutouts: str = ''
+    """Folder of cut-outs with alpha, one sub-folder a class; empty for none."""
+
+    balance: float = 0.0
+    """Draw a picture in proportion to (1 / pictures with its rarest class) ** balance; [0, 1]."""
+
+    seed: int = 0
+    workers: int = 1
+    threads: int = 2
+    amp: str = 'none'
+    """`none` or `bf16` (autocast)."""
+
+    card: dict[str, Any] = field(default_factory=dict)
+    """Keys of the checkpoint's card: licence, description, provenance, thresholds."""
+
+    def network_config(self) -> NetworkConfig:
+        """
+        Give the network's shape.
+
+        Raises
+        ------
+        ConfigError
+            If preset or overrides are wrong.
+
+        """
+        base = preset(self.preset, len(self.classes)).to_dict()
+        return NetworkConfig.from_dict({**base, **self.network})
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """
+    Read a recipe.
+
+    Raises
+    ------
+    RecipeError
+        If the file cannot be read, or a key is unknown, missing, of the wrong type or out of
+        range.
+
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        raise RecipeError(f'{path}: no such file') from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f'{path}: cannot be read as YAML: '
+                          f'{" ".join(str(error).split())}') from None
+    try:
+        recipe = _build(Recipe, values, '')
+        recipe.network_config()
+        _check(recipe)
+    except (RecipeError, ConfigError, DataError) as error:
+        raise RecipeError(f'{path}: {error}') from None
+    return recipe
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """Turn plain YAML values into `kind`, a dataclass or a plain type, checking as it goes."""
+    origin = get_origin(kind)
+    if is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, dict):
+            raise RecipeError(f'{where or "recipe"} must be a mapping')
+        hints = get_type_hints(kind)
+        known = {item.name: item for item in fields(kind)}
+        for key in value:
+            if key not in known:
+                raise RecipeError(f'unknown key {_join(where, key)}')
+        built = {key: _build(hints[key], item, _join(where, key)) for key, item in value.items()}
+        try:
+            return kind(**built)
+        except TypeError as error:
+            missing = str(error).split(':')[-1].strip()
+            raise RecipeError(f'{where or "recipe"} lacks {missing}') from None
+    if origin in (types.UnionType, Union):
+        if value is None:
+            return None
+        return _build(get_args(kind)[0], value, where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise RecipeError(f'{where} must be a list')
+        arguments = get_args(kind)
+        if arguments[-1] is not Ellipsis and len(arguments) != len(value):
+            raise RecipeError(f'{where} must have {len(arguments)} entries')
+        return tuple(_build(arguments[0], item, f'{where}[{i}]') for i, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise RecipeError(f'{where} must be a mapping')
+        return {str(key): _build(get_args(kind)[1], item, _join(where, str(key)))
+                for key, item in value.items()}
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is Any or (isinstance(value, kind)
+                       and (kind is bool or not isinstance(value, bool))):
+        return value
+    raise RecipeError(f'{where} is {value!r}, must be of type {kind.__name__}')
+
+
+def _join(where: str, key: str) -> str:
+    return f'{where}.{key}' if where else key
+
+
+def _check(recipe: Recipe) -> None:
+    if not recipe.stages:
+        raise RecipeError('stages is empty')
+    if not recipe.sources:
+        raise RecipeError('sources is empty')
+    if recipe.amp not in ('none', 'bf16'):
+        raise RecipeError(f'amp is {recipe.amp!r}, must be none or bf16')
+    if not 0.0 <= recipe.balance <= 1.0:
+        raise RecipeError(f'balance is {recipe.balance}, must be in [0, 1]')
+    for source in recipe.sources:
+        if source.kind not in ('video', 'still'):
+            raise RecipeError(f'sources: kind is {source.kind!r}, must be video or still')
+    if len({stage.name for stage in recipe.stages}) != len(recipe.stages):
+        raise RecipeError('stages: a name stands twice')
+    for stage in recipe.stages:
+        where = f'stage {stage.name}'
+        for key in ('epochs', 'clips_per_epoch', 'batch', 'clip_length'):
+            if getattr(stage, key) < 1:
+                raise RecipeError(f'{where}: {key} must be at least 1')
+        if stage.clips_per_epoch % stage.batch:
+            raise RecipeError(f'{where}: clips_per_epoch must be a multiple of batch')
+        for name in stage.groups:
+            if name not in GROUPS:
+                raise RecipeError(f'{where}: unknown group {name!r}, must be one of {GROUPS}')
+        for key, allowed in (('variant', VARIANTS), ('optimizer', ('sgd', 'adamw')),
+                             ('freeze_bn', ('all', 'backbone', 'none'))):
+            if getattr(stage, key) not in allowed:
+                raise RecipeError(f'{where}: {key} is {getattr(stage, key)!r}, must be one of '
+                                  f'{allowed}')
+        if stage.scheduler_from is not None and not stage.extra_frame:
+            raise RecipeError(f'{where}: the scheduler needs extra_frame')
+        if not 0.0 <= stage.ema < 1.0:
+            raise RecipeError(f'{where}: ema must be in [0, 1)')
+        if abs(sum(stage.loss.combination) - 1.0) > 1e-6:
+            raise RecipeError(f'{where}: loss.combination must add up to 1')

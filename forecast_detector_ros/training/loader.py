@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a recipe and a folder to batches of clips."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+from torch.utils.data import DataLoader, Sampler
+
+from .config import Recipe, StageConfig
+from ..data.clips import ClipBatch, ClipDataset, collate, worker_init
+from ..data.cutouts import Cutout, load_cutouts
+from ..data.frames import FrameReader
+from ..data.video_json import load_video_json, VideoRecord
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Sources:
+    """What a recipe trains on."""
+
+    videos: list[VideoRecord]
+    stills: list[VideoRecord]
+    cutouts: list[Cutout]
+    reader: FrameReader = field(default_factory=FrameReader)
+    """Keeps the decoded frames for all stages."""
+
+
+def load_sources(recipe: Recipe, root: Path) -> Sources:
+    """
+    Read the annotations, decode all frames and keep them in memory.
+
+    Parameters
+    ----------
+    recipe:
+        Names the files.
+    root:
+        Folder that the recipe's paths start from.
+
+    Raises
+    ------
+    DataError
+        If a file is missing or broken.
+
+    """
+    cv2.setNumThreads(1)
+    videos: list[VideoRecord] = []
+    stills: list[VideoRecord] = []
+    for source in recipe.sources:
+        records = load_video_json(root / source.annotations, root / source.images,
+                                  recipe.classes, source.min_score, source.ignore_score)
+        kept = [record for record in records if record.name not in source.exclude]
+        (stills if source.kind == 'still' else videos).extend(kept)
+    cutouts = load_cutouts(root / recipe.cutouts, recipe.classes) if recipe.cutouts else []
+    result = Sources(videos, stills, cutouts)
+    size = result.reader.preload([*videos, *stills])
+    log.info('%d videos with %d frames, %d stills, %d cut-outs; %.1f GB in memory', len(videos),
+             sum(len(video.frames) for video in videos), len(stills), len(cutouts), size / 1e9)
+    return result
+
+
+def picture_weights(records: Sequence[VideoRecord], classes: int, balance: float) -> list[float]:
+    """
+    Weight videos (or stills) so that rare classes are drawn more often.
+
+    A frame weighs (1 / frames with its rarest class) ** balance, a video the sum of its frames;
+    frames without boxes weigh as the most frequent class.
+    """
+    seen = np.ones(classes)
+    for record in records:
+        for frame in record.frames:
+            seen[np.unique(frame.labels)] += 1
+    per_class = seen ** -balance
+    rest = float(per_class.min())
+    return [sum(float(per_class[frame.labels].max()) if len(frame.labels) else rest
+                for frame in record.frames) for record in records]
+
+
+class _Range(Sampler[list[int]]):
+    """Batches of consecutive indices; the dataset shuffles."""
+
+    def __init__(self, length: int, batch: int) -> None:
+        self.length, self.batch, self.start = length, batch, 0
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for first in range(self.start * self.batch, self.length, self.batch):
+            yield list(range(first, first + self.batch))
+
+    def __len__(self) -> int:
+        return self.length // self.batch - self.start
+
+
+def batches(sources: Sources, recipe: Recipe, stage: StageConfig, start: int = 0
+            ) -> Iterator[ClipBatch]:
+    """
+    Yield the batches of a stage.
+
+    Parameters
+    ----------
+    sources:
+        The data.
+    recipe, stage:
+        What to draw.
+    start:
+        Iteration of the stage to begin with; what is yielded from there on is the same as in a
+        run from 0.
+
+    """
+    classes = len(recipe.classes)
+    dataset = ClipDataset(
+        sources.videos, sources.stills, sources.cutouts, stage.clip_length,
+        recipe.network_config().input_size, stage.thinning, stage.augment, recipe.seed,
+        stage.clips_per_epoch, stage.extra_frame,
+        still_fraction=stage.still_share if sources.videos and sources.stills else None,
+        video_weights=picture_weights(sources.videos, classes, recipe.balance),
+        still_weights=picture_weights(sources.stills, classes, recipe.balance),
+        reader=sources.reader)
+    sampler = _Range(stage.clips_per_epoch, stage.batch)
+    loader = DataLoader(dataset, batch_sampler=sampler, num_workers=recipe.workers,
+                        collate_fn=collate, worker_init_fn=worker_init,
+                        persistent_workers=recipe.workers > 0)
+    per_epoch = stage.clips_per_epoch // stage.batch
+    for epoch in range(start // per_epoch, stage.epochs):
+        sampler.start = max(0, start - epoch * per_epoch)
+        dataset.set_epoch(epoch)
+        if epoch >= stage.epochs - stage.plain_epochs:
+            dataset.set_thinning(0)
+        yield from loader

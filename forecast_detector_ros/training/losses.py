@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The losses of the paper's equations 1 to 3."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchvision.models.detection._utils import SSDMatcher
+from torchvision.ops import box_area, box_iou
+
+from ..model.ssdlite import box_coder, HeadOutput
+
+MATCH_IOU = 0.5
+"""Anchors overlapping a box by at least this are positive (Liu et al., ECCV 2016, 2.2)."""
+
+NEGATIVE_RATIO = 3.0
+"""Negatives per positive (Liu et al., ECCV 2016, section 2.2, hard negative mining)."""
+
+
+@dataclass(frozen=True)
+class AnchorTargets:
+    """What every anchor of a batch of N images should say."""
+
+    classes: Tensor
+    """``(N, A)`` int64: 0 background, 1 + class for positives, -1 for anchors that are ignored."""
+
+    boxes: Tensor
+    """``(N, A, 4)`` float32, xyxy; meaningful for positives."""
+
+    weights: Tensor
+    """``(N, A)`` float32: the score of the matched box for positives, 1 elsewhere."""
+
+
+def assign(anchors: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor],
+           scores: Sequence[Tensor] | None = None, ignore: Sequence[Tensor] | None = None
+           ) -> AnchorTargets:
+    """
+    Match anchors with boxes: IoU >= 0.5, and for every box the best anchor in any case.
+
+    Parameters
+    ----------
+    anchors:
+        ``(A, 4)`` float32, xyxy.
+    boxes, labels, scores, ignore:
+        One tensor per image: ``(K, 4)`` float32 xyxy, ``(K,)`` int64 class, ``(K,)`` float32
+        weight in [0, 1], ``(R, 4)`` float32 regions.  Negative anchors of which more than half
+        lies in a region are ignored.
+
+    """
+    matcher = SSDMatcher(MATCH_IOU)
+    count, total = len(boxes), anchors.shape[0]
+    classes = torch.zeros((count, total), dtype=torch.int64)
+    matched = torch.zeros((count, total, 4))
+    weights = torch.ones((count, total))
+    areas = box_area(anchors)
+    for n in range(count):
+        if len(boxes[n]):
+            match = matcher(box_iou(boxes[n], anchors))
+            positive = match >= 0
+            index = match[positive]
+            classes[n, positive] = labels[n][index] + 1
+            matched[n, positive] = boxes[n][index]
+            if scores is not None:
+                weights[n, positive] = scores[n][index]
+        if ignore is not None and len(ignore[n]):
+            inner = _intersection(anchors, ignore[n]) / areas.clamp(min=1e-6)[:, None]
+            classes[n, (inner.amax(1) > 0.5) & (classes[n] == 0)] = -1
+    return AnchorTargets(classes, matched, weights)
+
+
+def _intersection(a: Tensor, b: Tensor) -> Tensor:
+    low = torch.maximum(a[:, None, :2], b[None, :, :2])
+    high = torch.minimum(a[:, None, 2:], b[None, :, 2:])
+    return (high - low).clamp(min=0).prod(2)
+
+
+def detection_loss(head: HeadOutput, targets: AnchorTargets, anchors: Tensor,
+                   negative_ratio: float = NEGATIVE_RATIO, min_negatives: int = 0
+                   ) -> tuple[Tensor, Tensor]:
+    """
+    Give L_loc / M and L_cls / M of equation 1, as Liu et al. (ECCV 2016) define them.
+
+    Parameters
+    ----------
+    head:
+        Output for N images.
+    targets:
+        What `assign` gave for them.
+    anchors:
+        ``(A, 4)``.
+    negative_ratio:
+        Hard negatives per positive, image by image.
+    min_negatives:
+        At least so many negatives in every image; with 0, as in SSD, an image without boxes
+        teaches nothing.
+
+    Returns
+    -------
+    tuple of Tensor
+        Smooth-L1 of the positives' offsets and softmax cross entropy of positives and hard
+        negatives, each summed, weighted with the boxes' scores and divided by M, the number
+        of positives in the whole batch (at least 1).
+
+    """
+    positive = targets.classes > 0
+    matches = positive.sum().clamp(min=1)
+    weights = targets.weights[positive]
+    coder = box_coder()
+    wanted = coder.encode_single(targets.boxes[positive],
+                                 anchors.expand(len(positive), -1, -1)[positive])
+    offsets = head.offsets.float()[positive]
+    l_loc = (functional.smooth_l1_loss(offsets, wanted, reduction='none').sum(1)
+             * weights).sum() / matches
+
+    logits = head.logits.float()
+    entropy = functional.cross_entropy(
+        logits.flatten(0, 1), targets.classes.clamp(min=0).flatten(), reduction='none'
+    ).view_as(targets.weights)
+    # Rank the negatives of every image by their loss; positives and ignored ones stand last.
+    candidates = entropy.detach().masked_fill(targets.classes != 0, -1.0)
+    rank = candidates.argsort(1, descending=True).argsort(1)
+    quota = (negative_ratio * positive.sum(1)).clamp(min=min_negatives)
+    negative = (rank < quota[:, None]) & (targets.classes == 0)
+    l_cls = ((entropy[positive] * weights).sum() + entropy[negative].sum()) / matches
+    return l_loc, l_cls
+
+
+def forecast_loss(forecast: Sequence[Tensor], target: Sequence[Tensor], detach: bool = True
+                  ) -> Tensor:
+    """
+    Give L_for of equation 2: the mean squared error of `forecast` against the next `feature`.
+
+    The equation prints F_t as the target; the text above it and section 3.1 say F_{t+1}, and so
+    it is here.  The mean over levels is taken.
+
+    Parameters
+    ----------
+    forecast, target:
+        One ``(..., C, h, w)`` map per level: `forecast` at t and the extractor's map at t + 1.
+    detach:
+        Let no gradient into the target.
+
+    """
+    losses = [functional.mse_loss(f.float(), (t.detach() if detach else t).float())
+              for f, t in zip(forecast, target)]
+    return torch.stack(losses).mean()
+
+
+def decision_loss(logits: Tensor, reliable: Tensor, class_weights: tuple[float, float] = (1., 1.)
+                  ) -> Tensor:
+    """
+    Give L_dec of equation 3: the cross entropy of the scheduler, mean over the batch.
+
+    Parameters
+    ----------
+    logits:
+        ``(B, 2)``, *read* first.
+    reliable:
+        y_t, ``(B,)`` bool or 0/1: whether the forecast may stand in for the next frame.
+    class_weights:
+        Weights of the two classes, *read* first.
+
+    """
+    weight = torch.tensor(class_weights, dtype=torch.float32, device=logits.device)
+    return functional.cross_entropy(logits.float(), reliable.long(), weight=weight)

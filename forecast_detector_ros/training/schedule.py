@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Optimiser, learning rates and the moving average of the weights."""
+
+from collections.abc import Iterator
+from math import cos, pi
+
+import torch
+from torch import nn
+
+from .config import GroupConfig, StageConfig
+from ..model.network import ForecastDetector
+
+MOMENTUM = 0.9
+"""Of SGD, as in SSD (Liu et al., ECCV 2016, section 3.1)."""
+
+
+def group_parameters(network: ForecastDetector, stage: StageConfig
+                     ) -> dict[str, list[nn.Parameter]]:
+    """
+    Sort the parameters into the recipe's groups; those that are not trained are left out.
+
+    Every parameter's `requires_grad` is set to whether it is trained.
+    """
+    result: dict[str, list[nn.Parameter]] = {name: [] for name in stage.groups}
+    for name, parameter in network.named_parameters():
+        group = _group_of(name)
+        trained = group in stage.groups and not _frozen_block(name, stage.frozen_blocks)
+        parameter.requires_grad_(trained)
+        if trained:
+            result[group].append(parameter)
+    return {name: parameters for name, parameters in result.items() if parameters}
+
+
+def _group_of(name: str) -> str:
+    part, _, rest = name.partition('.')
+    if part == 'extractor':
+        return 'projection' if rest.startswith('projections') else 'backbone'
+    return 'encoder' if part in ('encoder1', 'encoder2') else part
+
+
+def _frozen_block(name: str, blocks: int) -> bool:
+    parts = name.split('.')
+    return parts[:2] == ['extractor', 'stem'] and parts[2].isdigit() and int(parts[2]) < blocks
+
+
+def make_optimizer(groups: dict[str, list[nn.Parameter]], stage: StageConfig
+                   ) -> torch.optim.Optimizer:
+    """Build SGD or AdamW with one parameter group per part of the network."""
+    parameters = [{'params': group, 'lr': stage.groups[name].lr, 'name': name}
+                  for name, group in groups.items()]
+    if stage.optimizer == 'adamw':
+        return torch.optim.AdamW(parameters, weight_decay=stage.weight_decay)
+    return torch.optim.SGD(parameters, lr=0.0, momentum=MOMENTUM,
+                           weight_decay=stage.weight_decay)
+
+
+def learning_rate(group: GroupConfig, stage: StageConfig, iteration: int) -> float:
+    """
+    Give the learning rate of a group.
+
+    Parameters
+    ----------
+    group:
+        Its base rate and milestones.
+    stage:
+        Warm-up, length, and whether a cosine replaces the milestones.
+    iteration:
+        Index of the iteration in the stage, from 0.
+
+    """
+    per_epoch = stage.clips_per_epoch // stage.batch
+    if stage.cosine:
+        factor = 0.5 * (1.0 + cos(pi * iteration / (per_epoch * stage.epochs)))
+    else:
+        epoch = iteration // per_epoch
+        factor = group.decay ** sum(epoch >= milestone for milestone in group.milestones)
+    if iteration < stage.warmup:
+        factor *= (iteration + 1) / stage.warmup
+    return group.lr * factor
+
+
+class MovingAverage:
+    """
+    Exponential moving average of a network's state.
+
+    The decay is ramped up as min(decay, (1 + n) / (10 + n)), so that the first steps are soon
+    forgotten (as torch.optim.swa_utils' and TensorFlow's averages do).
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self.state = {key: value.detach().clone() for key, value in _state(network)}
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Take the network's present weights in."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for key, value in _state(network):
+            if value.is_floating_point():
+                self.state[key].lerp_(value.detach(), 1.0 - decay)
+            else:
+                self.state[key].copy_(value)
+
+
+def _state(network: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from network.state_dict().items()

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Snapshots of a training run: everything that a resume needs, in one safetensors file.
+
+Random numbers need no state: every draw comes from a generator seeded with the recipe's seed,
+the stage and the iteration.
+"""
+
+from dataclasses import dataclass
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open, SafetensorError
+from safetensors.torch import save
+import torch
+from torch import Tensor
+
+from ..runtime.checkpoint import write_atomically
+
+
+class SnapshotError(ValueError):
+    """A snapshot that cannot be read or belongs to another run; the message names the file."""
+
+
+@dataclass
+class Snapshot:
+    """Where a run stands."""
+
+    stage: str
+    iteration: int
+    """Iterations of the stage that are done."""
+
+    network: dict[str, Tensor]
+    average: dict[str, Tensor]
+    """State of the moving average; empty where there is none."""
+
+    average_updates: int
+    optimizer: dict[str, Any]
+    """`state_dict` of the optimiser."""
+
+    seconds: float
+    """Time spent in training so far, all stages."""
+
+
+def save_snapshot(path: Path, snapshot: Snapshot) -> None:
+    """Write a snapshot; it appears whole or not at all."""
+    tensors = {f'network/{key}': value for key, value in snapshot.network.items()}
+    tensors |= {f'average/{key}': value for key, value in snapshot.average.items()}
+    plain: dict[str, dict[str, Any]] = {}
+    for index, state in snapshot.optimizer['state'].items():
+        for key, value in state.items():
+            if isinstance(value, Tensor):
+                tensors[f'optimizer/{index}/{key}'] = value
+            else:
+                plain.setdefault(str(index), {})[key] = value
+    about = {'stage': snapshot.stage, 'iteration': snapshot.iteration,
+             'average_updates': snapshot.average_updates, 'seconds': snapshot.seconds,
+             'param_groups': snapshot.optimizer['param_groups'], 'plain': plain}
+    # clone: safetensors refuses tensors that share memory.
+    data = save({key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+                 for key, value in tensors.items()}, metadata={'about': json.dumps(about)})
+    write_atomically(path, data)
+
+
+def load_snapshot(path: Path) -> Snapshot:
+    """
+    Read a snapshot.
+
+    Raises
+    ------
+    SnapshotError
+        If the file is missing, damaged or no snapshot.
+
+    """
+    try:
+        with safe_open(path, 'pt') as file:
+            about = json.loads((file.metadata() or {})['about'])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+    except FileNotFoundError:
+        raise SnapshotError(f'{path}: no such file') from None
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise SnapshotError(f'{path}: not a snapshot of a training run, or damaged '
+                            f'({" ".join(str(error).split())})') from None
+    state: dict[int, dict[str, Any]] = {
+        int(index): dict(values) for index, values in about['plain'].items()}
+    parts: dict[str, dict[str, Tensor]] = {'network': {}, 'average': {}}
+    for name, value in tensors.items():
+        part, _, key = name.partition('/')
+        if part == 'optimizer':
+            index, _, key = key.partition('/')
+            state.setdefault(int(index), {})[key] = value
+        else:
+            parts[part][key] = value
+    return Snapshot(about['stage'], about['iteration'], parts['network'], parts['average'],
+                    about['average_updates'],
+                    {'state': state, 'param_groups': about['param_groups']}, about['seconds'])
