@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read annotated video and images and turn them into training clips."""
+"""Training data: annotation files, clips of frames, thinning and augmentation."""

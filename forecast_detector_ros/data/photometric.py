@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+SSD's photometric distortion, the same on every frame of a clip.
+
+torchvision's `v2.RandomPhotometricDistort` is not used: it needs a round trip through float HSV
+and, in its contrast step, the mean of each frame, which would make a clip flicker. Here, as in
+SSD's own code, every step is a function of one pixel.
+"""
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from forecast_detector_ros.data.augment import AugmentConfig
+
+_LEVELS = np.arange(256, dtype=np.float32)
+
+
+class Photometric:
+    """One drawn distortion: a table over RGB, one over HSV, and another over RGB."""
+
+    def __init__(self, rng: np.random.Generator, config: AugmentConfig) -> None:
+        """Draw each of brightness, contrast, saturation and hue with its probability."""
+        chance = config.photometric_probability
+        brightness = rng.uniform(-1, 1) * config.brightness if rng.random() < chance else 0.0
+        contrast = 1 + rng.uniform(-1, 1) * config.contrast if rng.random() < chance else 1.0
+        saturation = 1 + rng.uniform(-1, 1) * config.saturation if rng.random() < chance else 1.0
+        hue = rng.uniform(-1, 1) * config.hue if rng.random() < chance else 0.0
+        early = rng.random() < 0.5
+        first, last = _LEVELS + brightness, _LEVELS
+        if early:
+            first = first * contrast
+        else:
+            last = last * contrast
+        self._first = _table(first) if brightness or (early and contrast != 1) else None
+        self._last = _table(last) if not early and contrast != 1 else None
+        self._hsv = None
+        if saturation != 1 or hue:
+            # OpenCV's 8-bit hue counts steps of two degrees, 0 to 179.
+            turned = (np.round(_LEVELS + hue / 2) % 180).astype(np.uint8)
+            tables = [turned, _table(_LEVELS * saturation), _LEVELS.astype(np.uint8)]
+            self._hsv = np.stack(tables, axis=1).reshape(1, 256, 3)
+
+    def apply(self, images: np.ndarray) -> np.ndarray:
+        """Distort pictures, uint8 (T, H, W, 3) RGB; the result may share memory with them."""
+        tall = images.reshape(-1, images.shape[2], 3)
+        if self._first is not None:
+            tall = cv2.LUT(tall, self._first)
+        if self._hsv is not None:
+            hsv = cv2.LUT(cv2.cvtColor(tall, cv2.COLOR_RGB2HSV), self._hsv)
+            tall = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+        if self._last is not None:
+            tall = cv2.LUT(tall, self._last)
+        return tall.reshape(images.shape)
+
+
+def _table(levels: np.ndarray) -> np.ndarray:
+    return np.clip(np.round(levels), 0, 255).astype(np.uint8)
