@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Declare a read-only parameter with its description and range in one line."""
+from __future__ import annotations
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.node import Node
+
+
+def declare_fixed(node: Node, name: str, default: bool | int | float | str, description: str,
+                  span: tuple[float, float] | None = None, constraints: str = ''):
+    """
+    Declare the parameter `name`, which can be given at start-up only, and return its value.
+
+    `span` is the allowed (lowest, highest) of a number. Raises rclpy's ParameterException when
+    the value given at start-up has another type or lies outside.
+    """
+    descriptor = ParameterDescriptor(
+        description=description, additional_constraints=constraints, read_only=True)
+    if span is not None and isinstance(default, float):
+        descriptor.floating_point_range = [
+            FloatingPointRange(from_value=float(span[0]), to_value=float(span[1]))]
+    elif span is not None:
+        descriptor.integer_range = [
+            IntegerRange(from_value=int(span[0]), to_value=int(span[1]), step=1)]
+    return node.declare_parameter(name, default, descriptor).value

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run a node that must end in order: exit codes, signals, and one line for a user's mistake."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import rclpy
+from rclpy._rclpy_pybind11 import RCLError, UnknownROSArgsError
+from rclpy.exceptions import ParameterException
+from rclpy.logging import get_logger
+from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import remove_ros_args
+
+from .stop_signal import StopSignal
+
+
+def run_program(name: str, body: Callable[[StopSignal], int], args: Sequence[str] | None,
+                mistakes: tuple[type[Exception], ...] = ()) -> int:
+    """
+    Run `body` between rclpy's init and shutdown and return its exit code.
+
+    A parameter that ROS refuses, an argument nobody knows and the exceptions in `mistakes` are
+    logged under `name` as one line and give exit code 2.
+    """
+    stop = StopSignal()
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except RCLError as error:
+        return _refuse(name, error)
+    try:
+        unknown = remove_ros_args(args)[1:]
+        if unknown:
+            return _refuse(name, f'unknown arguments: {" ".join(unknown)} (parameters are given '
+                                 'as --ros-args -p name:=value)')
+        return body(stop)
+    except UnknownROSArgsError as error:
+        return _refuse(name, f'unknown arguments behind --ros-args: {error}')
+    except (ParameterException, *mistakes) as error:
+        return _refuse(name, error)
+    finally:
+        rclpy.try_shutdown()
+
+
+def _refuse(name: str, why: object) -> int:
+    get_logger(name).fatal(' '.join(str(why).split()))
+    return 2

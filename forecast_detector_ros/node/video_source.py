@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read pictures from a video file, a folder of images or a V4L2 device, one after the other."""
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+import re
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+# The decoder's own complaints about a damaged file would bury the one line that explains it.
+# FFmpeg's level is read when the first video is opened.
+os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
+
+# Containers without an index announce duration x rate, which is off by a frame now and then.
+ANNOUNCED_TOLERANCE = 1
+
+
+class SourceError(ValueError):
+    """A source that cannot be read; the message is one line that says why."""
+
+
+class VideoSource(Protocol):
+    """A sequence of pictures."""
+
+    name: str
+    """What is read, as the user wrote it."""
+    rate: float | None
+    """Pictures per second of the source itself; None when it has no rate of its own."""
+    live: bool
+    """True for a device, which sets the pace itself and never ends."""
+
+    def read(self) -> np.ndarray | None:
+        """
+        Return the next picture, or None at the end.
+
+        The picture is BGR, uint8, (H, W, 3), contiguous; it stays valid until the next call.
+        Raises SourceError when a live source stops delivering.
+        """
+
+    def rewind(self) -> None:
+        """Go back to the first picture; raises SourceError when that is impossible."""
+
+    def loss(self) -> str | None:
+        """Return, at the end, one line on what could not be read; None when all was read."""
+
+    def close(self) -> None:
+        """Release the file or the device."""
+
+
+class VideoFile:
+    """The pictures of a video file, decoded by OpenCV."""
+
+    live = False
+
+    def __init__(self, path: str | Path) -> None:
+        """Open `path` and decode its first picture; raises SourceError when either fails."""
+        self.name = str(path)
+        self._capture = _open_capture(self.name, _file_backend())
+        self._first: np.ndarray | None = None
+        self._delivered = 0
+        announced = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.announced = int(announced) if 0 < announced < 2**31 else None
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        # 1000 and more is a time base mistaken for a rate (90000 in some MPEG streams).
+        self.rate = float(rate) if math.isfinite(rate) and 0 < rate < 1000 else None
+        ok, first = self._capture.read()
+        if not ok:
+            self._capture.release()
+            raise SourceError(f'{self.name}: no picture can be decoded; the file is damaged, '
+                              'truncated or not a video')
+        self._first = first
+
+    def read(self) -> np.ndarray | None:
+        """Return the next picture, or None at the end or where the file breaks off."""
+        if self._first is not None:
+            picture, self._first = self._first, None
+        else:
+            ok, picture = self._capture.read()
+            if not ok:
+                return None
+        self._delivered += 1
+        return picture
+
+    def rewind(self) -> None:
+        """Open the file again: seeking to the start is not exact in every container."""
+        self._capture.release()
+        self._capture = _open_capture(self.name, _file_backend())
+        self._first = None
+        self._delivered = 0
+
+    def loss(self) -> str | None:
+        """Return one line when the file breaks off before the frame count it announces."""
+        if self.announced is None or self.announced - self._delivered <= ANNOUNCED_TOLERANCE:
+            return None
+        return (f'{self.name}: broke off after {self._delivered} of {self.announced} frames '
+                '(truncated or damaged file); the rest is lost')
+
+    def close(self) -> None:
+        """Release the file."""
+        self._capture.release()
+
+
+class ImageFolder:
+    """The pictures of a folder, in the natural order of their names (9 before 10)."""
+
+    live = False
+    rate = None
+
+    def __init__(self, folder: str | Path) -> None:
+        """List `folder`; raises SourceError when it holds no image at all."""
+        self.name = str(folder)
+        try:
+            files = [entry for entry in Path(folder).iterdir()
+                     if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file()]
+        except OSError as error:
+            raise SourceError(f'{self.name}: {error.strerror or error}') from None
+        if not files:
+            raise SourceError(f'{self.name}: the folder holds no image '
+                              f'({", ".join(IMAGE_SUFFIXES)})')
+        self._files = sorted(files, key=_natural_order)
+        self._next = 0
+        self._unreadable: dict[str, None] = {}
+
+    def read(self) -> np.ndarray | None:
+        """Return the next readable picture, or None at the end."""
+        while self._next < len(self._files):
+            path = self._files[self._next]
+            self._next += 1
+            picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+            if picture is not None:
+                return picture
+            self._unreadable[path.name] = None
+        if len(self._unreadable) == len(self._files):
+            raise SourceError(f'{self.name}: none of the {len(self._files)} images is readable')
+        return None
+
+    def rewind(self) -> None:
+        """Start over with the first picture."""
+        self._next = 0
+
+    def loss(self) -> str | None:
+        """Return one line that names the first unreadable files."""
+        if not self._unreadable:
+            return None
+        names = list(self._unreadable)
+        shown = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
+        return f'{self.name}: {len(names)} of {len(self._files)} images unreadable: {shown}'
+
+    def close(self) -> None:
+        """Do nothing: no file is held open."""
+
+
+class Device:
+    """A V4L2 camera; it sets the pace, `rate` only asks it for one."""
+
+    live = True
+
+    def __init__(self, device: str, rate: float = 0.0) -> None:
+        """
+        Open `device`, a path such as /dev/video0 or a bare number.
+
+        `rate` asks the driver for that many pictures per second, 0 leaves its default.
+        Raises SourceError when the device cannot be opened.
+        """
+        self.name = device
+        self._capture = _open_capture(int(device) if device.isdigit() else device,
+                                      cv2.CAP_V4L2)
+        # One buffer: a picture that waited in the driver would carry a stamp that is too young.
+        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        if rate > 0:
+            self._capture.set(cv2.CAP_PROP_FPS, rate)
+        granted = self._capture.get(cv2.CAP_PROP_FPS)
+        self.rate = float(granted) if math.isfinite(granted) and granted > 0 else None
+
+    def read(self) -> np.ndarray:
+        """Wait for the next picture; raises SourceError when the device stops delivering."""
+        ok, picture = self._capture.read()
+        if not ok:
+            raise SourceError(f'{self.name}: the device stopped delivering pictures')
+        return picture
+
+    def rewind(self) -> None:
+        """Refuse: a device has no beginning."""
+        raise SourceError(f'{self.name}: a device cannot be rewound')
+
+    def loss(self) -> str | None:
+        """Return None: what a device did not deliver is not known."""
+        return None
+
+    def close(self) -> None:
+        """Release the device."""
+        self._capture.release()
+
+
+def open_source(source: str, rate: float = 0.0) -> VideoSource:
+    """
+    Open whatever `source` names: a V4L2 device, a folder of images or a video file.
+
+    `rate` in Hz is passed on to a device, 0 leaves its default. Raises SourceError with one
+    line when it is missing or unreadable.
+    """
+    if not source:
+        raise SourceError('source is not set; it is a video file, a folder of images or a '
+                          'V4L2 device such as /dev/video0')
+    path = Path(source).expanduser()
+    if source.isdigit() or source.startswith('/dev/') or path.is_char_device():
+        return Device(source, rate)
+    if path.is_dir():
+        return ImageFolder(path)
+    if not path.exists():
+        raise SourceError(f'{source}: no such file, folder or device')
+    if not os.access(path, os.R_OK):
+        raise SourceError(f'{source}: permission denied')
+    return VideoFile(path)
+
+
+def _open_capture(source: str | int, backend: int) -> cv2.VideoCapture:
+    if isinstance(source, str) and source.startswith('/dev/') and not Path(source).exists():
+        raise SourceError(f'{source}: no such device')
+    capture = cv2.VideoCapture(source, backend)
+    if not capture.isOpened():
+        kind = 'V4L2 device' if backend == cv2.CAP_V4L2 else 'video'
+        raise SourceError(f'{source}: cannot be opened as a {kind}; '
+                          'it is damaged, truncated, busy or of an unknown format')
+    return capture
+
+
+def _file_backend() -> int:
+    """Return FFmpeg where OpenCV has it: other back-ends read numbered images as one video."""
+    has_ffmpeg = cv2.CAP_FFMPEG in cv2.videoio_registry.getStreamBackends()
+    return cv2.CAP_FFMPEG if has_ffmpeg else cv2.CAP_ANY
+
+
+def _natural_order(path: Path) -> list[tuple[int, int, str]]:
+    parts = re.findall(r'\d+|\D+', path.name)
+    return [(0, int(part), '') if part.isdigit() else (1, 0, part) for part in parts]
