@@ -55,7 +55,7 @@ class BottleneckLSTM(nn.Module):
         self.hidden = hidden
         self.bottleneck = separable_conv(channels + hidden, hidden)
         self.gates = separable_conv(hidden, 4 * hidden)
-        bias = self.gates[1].bias
+        bias = self.gates[1].get_parameter('bias')
         with torch.no_grad():
             bias.zero_()
             # Forget bias +1 (Jozefowicz et al. 2015): at the start of training the cell

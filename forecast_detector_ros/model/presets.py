@@ -3,7 +3,7 @@
 
 from dataclasses import replace
 
-from .network import ConfigError, NetworkConfig
+from .config import ConfigError, NetworkConfig
 
 PRESETS = {
     # Section 4.2: MobileNetV2, alpha 1.0, the map before average pooling; 30 classes of VID.

@@ -13,13 +13,14 @@ from pathlib import Path
 import sys
 from typing import Any
 
-import torch
-import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
+import torch
+import yaml
 
-from ..model.network import ConfigError, ForecastDetector, NetworkConfig
+from ..model.config import ConfigError, NetworkConfig
+from ..model.network import ForecastDetector
 
 FORMAT = 'forecast_detector_ros/1'
 """Value of the card's key `format`."""
@@ -84,7 +85,7 @@ def _read_card(path: Path) -> Card:
     except FileNotFoundError:
         raise CheckpointError(f'{path}: no such file; a checkpoint needs its card beside the '
                               'weights') from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         raise CheckpointError(f'{path}: cannot be read as YAML: {_one_line(error)}') from None
     if not isinstance(values, dict) or values.pop('format', None) != FORMAT:
         raise CheckpointError(f'{path}: not a card of this package (key format must be '
@@ -161,6 +162,9 @@ def load_checkpoint(path: str | Path) -> tuple[ForecastDetector, Card]:
     except SafetensorError as error:
         raise CheckpointError(f'{path}: not a safetensors file, or truncated '
                               f'({_one_line(error)})') from None
+    except KeyError as error:
+        raise CheckpointError(f'{path}: holds a tensor of type {error}, which cannot be loaded '
+                              'here') from None
     network = ForecastDetector(card.network)
     try:
         network.load_state_dict({key: value.float() if value.is_floating_point() else value
@@ -195,7 +199,8 @@ def save_checkpoint(path: str | Path, network: ForecastDetector, card: Card,
     Raises
     ------
     CheckpointError
-        If `path` has another suffix or a file cannot be written.
+        If `path` has another suffix, a file cannot be written, or the card holds other than
+        plain values; the card is written last.
 
     """
     path = Path(path)
@@ -210,14 +215,17 @@ def save_checkpoint(path: str | Path, network: ForecastDetector, card: Card,
     values['classes'] = list(card.classes)
     values['known_failures'] = list(card.known_failures)
     values['weights_sha256'] = hashlib.sha256(data).hexdigest()
-    text = yaml.safe_dump({'format': FORMAT, **values}, sort_keys=False, allow_unicode=True,
-                          width=96)
     try:
+        text = yaml.safe_dump({'format': FORMAT, **values}, sort_keys=False, allow_unicode=True,
+                              width=96)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, data)
         write_atomically(card_path(path), text.encode())
     except OSError as error:
         raise CheckpointError(f'{path}: cannot be written: {error.strerror}') from None
+    except yaml.YAMLError as error:
+        raise CheckpointError(f'{path}: the card holds something that YAML cannot: '
+                              f'{_one_line(error)}') from None
     return _read_card(card_path(path))
 
 

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration of the network: every choice that decides its shape or its two steps."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from .encoder import FORECAST_MODES
+from .extractor import LITERAL_CHANNELS, WIDTHS
+from .scheduler import REFERENCES
+
+VARIANTS = ('complete', 'without_forecast', 'without_combination', 'baseline', 'persistence')
+"""
+Rows of the paper's Table 2, and one rival.
+
+`complete`; `without_forecast` has the same modules and is trained without L_for;
+`without_combination` feeds the head with `temporal` alone; `baseline` has no encoders and no
+scheduler; `persistence` takes the last `feature` as `forecast` in Encoder 1's place.
+"""
+
+STATE_UPDATES = ('advance', 'hold')
+"""What a forecast step does to the LSTMs' states: update them, or leave them as they were."""
+
+
+class ConfigError(ValueError):
+    """A network configuration that cannot be built; the message names the key."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """
+    Everything that decides the network's shape.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of its range.
+
+    """
+
+    classes: int = 30
+    """Number of classes without background, at least 1."""
+
+    input_size: tuple[int, int] = (320, 320)
+    """(height, width) of the input, pixels, each at least 64."""
+
+    width: float = 1.0
+    """MobileNetV2's alpha."""
+
+    levels: tuple[int, ...] = (32,)
+    """Strides of the forecast levels: (32,) or (16, 32)."""
+
+    feature_channels: tuple[int, ...] = (LITERAL_CHANNELS,)
+    """Channels of `feature`, one number per level."""
+
+    lstm_channels: tuple[int, ...] = (LITERAL_CHANNELS,)
+    """Hidden channels of the LSTMs, one number per level."""
+
+    upsample_channels: int | None = None
+    """Channels of a map upsampled from the deepest `fused` map; None for no such map."""
+
+    extra_channels: tuple[int, ...] = (512, 256, 256, 128)
+    """Output channels of the head's extra layers; the default is torchvision's ssdlite."""
+
+    anchor_scales: tuple[float, float] = (0.2, 0.95)
+    """Smallest and largest anchor, as fractions of the input."""
+
+    forecast_mode: str = 'direct'
+    """One of `FORECAST_MODES`."""
+
+    scheduler_reference: str = 'temporal'
+    """The map that `forecast` is compared with, one of `REFERENCES`."""
+
+    scheduler_channels: int = 64
+    """Channels of the scheduler's convolutions."""
+
+    state_update: str = 'advance'
+    """One of `STATE_UPDATES`."""
+
+    variant: str = 'complete'
+    """One of `VARIANTS`."""
+
+    def __post_init__(self) -> None:
+        """Check type and range of every value."""
+        _require(_is_count(self.classes), 'classes', self.classes, 'an integer of at least 1')
+        _require(_are_counts(self.input_size, 2, least=64), 'input_size', self.input_size,
+                 'a height and a width, integers of at least 64')
+        _require(self.width in WIDTHS, 'width', self.width, f'one of {WIDTHS}')
+        _require(self.levels in ((32,), (16, 32)), 'levels', self.levels, '(32,) or (16, 32)')
+        for key in ('feature_channels', 'lstm_channels'):
+            value = getattr(self, key)
+            _require(_are_counts(value, len(self.levels)), key, value,
+                     f'one positive integer for each of the levels {self.levels}')
+        _require(self.upsample_channels is None or _is_count(self.upsample_channels),
+                 'upsample_channels', self.upsample_channels, 'a positive integer, or null')
+        _require(_are_counts(self.extra_channels), 'extra_channels', self.extra_channels,
+                 'a list of positive integers')
+        scales = self.anchor_scales
+        _require(isinstance(scales, tuple) and len(scales) == 2
+                 and all(isinstance(scale, (int, float)) for scale in scales)
+                 and 0 < scales[0] < scales[1] <= 1,
+                 'anchor_scales', scales, 'two numbers, 0 < low < high <= 1')
+        for key, allowed in (('forecast_mode', FORECAST_MODES),
+                             ('scheduler_reference', REFERENCES),
+                             ('state_update', STATE_UPDATES), ('variant', VARIANTS)):
+            _require(getattr(self, key) in allowed, key, getattr(self, key), f'one of {allowed}')
+        _require(_is_count(self.scheduler_channels), 'scheduler_channels',
+                 self.scheduler_channels, 'a positive integer')
+
+    @property
+    def has_encoders(self) -> bool:
+        """Whether the variant has a state at all."""
+        return self.variant != 'baseline'
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> 'NetworkConfig':
+        """
+        Build from plain values, as YAML gives them; lists become tuples.
+
+        Raises
+        ------
+        ConfigError
+            If a key is unknown or a value has the wrong type or is out of range.
+
+        """
+        known = {field.name for field in fields(cls)}
+        for key in values:
+            if key not in known:
+                raise ConfigError(f'unknown key {key!r}, must be one of {sorted(known)}')
+        arguments: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in values.items()}
+        return cls(**arguments)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values for YAML; tuples become lists."""
+        return {key: list(value) if isinstance(value, tuple) else value
+                for key, value in asdict(self).items()}
+
+
+def _require(condition: bool, key: str, value: object, wanted: str) -> None:
+    if not condition:
+        raise ConfigError(f'{key} is {value!r}, must be {wanted}')
+
+
+def _is_count(value: object, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _are_counts(value: object, length: int | None = None, least: int = 1) -> bool:
+    return (isinstance(value, tuple) and (length is None or len(value) == length)
+            and all(_is_count(item, least) for item in value))
