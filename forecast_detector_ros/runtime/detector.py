@@ -240,10 +240,11 @@ class Detector:
             raw.logits[0], raw.offsets[0], self._backend.anchors, self.input_size,
             settings.score_threshold, settings.nms_threshold, settings.max_detections,
             _class_mask(settings.classes, self.labels, self.device))
-        scale = np.array((size[1] / self.input_size[1], size[0] / self.input_size[0]) * 2,
-                         np.float32)
-        return Detections(found.boxes.cpu().numpy() * scale, found.labels.cpu().numpy(),
-                          found.scores.cpu().numpy())
+        limit = np.array((size[1], size[0]) * 2, np.float32)
+        scale = limit / np.array((self.input_size[1], self.input_size[0]) * 2, np.float32)
+        # The product may round to the next number above the picture's side.
+        boxes = np.minimum(found.boxes.cpu().numpy() * scale, limit)
+        return Detections(boxes, found.labels.cpu().numpy(), found.scores.cpu().numpy())
 
 
 @lru_cache(maxsize=16)

@@ -110,7 +110,7 @@ class ThresholdPolicy:
 
     def __str__(self) -> str:
         """Write as `parse_policy` reads it."""
-        return f'threshold({self.p:g})'
+        return f'threshold({float(self.p)!r})'
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ def resize(pixels: Pixels, input_size: tuple[int, int]) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        ``(height, width, 3)`` uint8 BGR, contiguous.
+        ``(height, width, 3)`` uint8 BGR, contiguous and writable; the picture's own memory where
+        that is all of it.
 
     """
     array = pixels.array
@@ -36,4 +37,5 @@ def resize(pixels: Pixels, input_size: tuple[int, int]) -> np.ndarray:
                            interpolation=cv2.INTER_LINEAR)
     if pixels.order != 'bgr':
         array = cv2.cvtColor(array, _TO_BGR[pixels.order])
-    return np.ascontiguousarray(array)
+    # PyTorch warns of memory that is read-only, such as the bytes of a recorded message.
+    return np.require(array, requirements=('C', 'W'))
