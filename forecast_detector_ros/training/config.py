@@ -11,7 +11,7 @@ import yaml
 from .clip_step import LossConfig
 from ..data.augment import AugmentConfig
 from ..data.errors import DataError
-from ..model.network import ConfigError, NetworkConfig, VARIANTS
+from ..model.config import ConfigError, NetworkConfig, VARIANTS
 from ..model.presets import preset
 
 GROUPS = ('backbone', 'projection', 'encoder', 'scheduler', 'head')
