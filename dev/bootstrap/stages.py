@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run steps once, and again only when what they depend on has changed."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+import hashlib
+import os
+from pathlib import Path
+import time
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the set-up."""
+
+    name: str
+    #: Shown while the step runs.
+    title: str
+    #: Files and folders whose contents, and texts whose wording, the result depends on.
+    inputs: tuple[Path | str, ...]
+    run: Callable[[], None]
+
+
+def files_below(path: Path) -> Iterator[Path]:
+    """Yield a file itself, or the files of a folder without Python's caches, in a fixed order."""
+    if path.is_file():
+        yield path
+        return
+    for child in sorted(path.rglob('*')):
+        if child.is_file() and '__pycache__' not in child.parts:
+            yield child
+
+
+def fingerprint(inputs: Iterable[Path | str]) -> str:
+    """Return a hexadecimal digest of file contents and texts, in their order."""
+    digest = hashlib.sha256()
+    for item in inputs:
+        if isinstance(item, str):
+            digest.update(b'text\0' + item.encode() + b'\0')
+            continue
+        for path in files_below(item):
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest.update(f'file\0{path.name}\0{content}\0'.encode())
+    return digest.hexdigest()
+
+
+def run_stages(
+    stages: Iterable[Stage], stamps: Path, say: Callable[[str], None] = print,
+) -> list[str]:
+    """
+    Run the stages whose inputs differ from those of their last completed run.
+
+    A stage leaves a stamp in the folder `stamps` when it has ended, so one that was interrupted
+    runs again. Its key holds the keys of the stages before it, on whose results it builds.
+
+    :returns: the names of the stages that ran.
+    """
+    ran = []
+    inherited = ''
+    for stage in stages:
+        key = inherited = fingerprint((*stage.inputs, inherited))
+        stamp = stamps / stage.name
+        if stamp.is_file() and stamp.read_text() == key:
+            continue
+        stamp.unlink(missing_ok=True)
+        say(f'{stage.title} ...')
+        start = time.monotonic()
+        stage.run()
+        stamps.mkdir(parents=True, exist_ok=True)
+        unfinished = stamp.with_suffix('.part')
+        unfinished.write_text(key)
+        os.replace(unfinished, stamp)
+        say(f'{stage.title}: done in {time.monotonic() - start:.0f} s')
+        ran.append(stage.name)
+    return ran
