@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from forecast_detector_ros.data.errors import DataError
-from forecast_detector_ros.data.targets import box_area, intersection
+from .errors import DataError
+from .targets import box_area, intersection
 
 # SSD (Liu et al. 2016, section 2.2): the least overlap that a crop must have with an object.
 CROP_OVERLAPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
@@ -86,9 +86,18 @@ def draw_view(boxes: np.ndarray, size: tuple[int, int], config: AugmentConfig,
     """
     Draw SSD's zoom-out and then its IoU crop, as one rectangle over the canvas.
 
-    :param boxes: float32 (N, 4) xyxy, of all frames of the clip, so that one crop serves them all
-    :param size: (height, width) of the canvas
-    :return: float64 (4,) xyxy in canvas pixels; it may reach beyond the canvas
+    Parameters
+    ----------
+    boxes:
+        float32 (N, 4) xyxy, of all frames of the clip, so that one crop serves them all.
+    size:
+        (height, width) of the canvas.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 (4,) xyxy in canvas pixels; it may reach beyond the canvas.
+
     """
     height, width = size
     view = np.array([0.0, 0.0, width, height])
@@ -134,10 +143,20 @@ def draw_tile_view(size: tuple[int, int], tile: tuple[int, int], output: tuple[i
     Its aspect is such that things are stretched in the tile as they are when the whole canvas
     fills the network's input.
 
-    :param size: (height, width) of the canvas
-    :param tile: (height, width) of the tile
-    :param output: (height, width) of the network's input
-    :return: float64 (4,) xyxy within the canvas
+    Parameters
+    ----------
+    size:
+        (height, width) of the canvas.
+    tile:
+        (height, width) of the tile.
+    output:
+        (height, width) of the network's input.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 (4,) xyxy within the canvas.
+
     """
     share = np.array([tile[1] / output[1], tile[0] / output[0]])
     sides = share / share.max() * rng.uniform(config.mosaic_min_side, 1.0)

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from forecast_detector_ros.data.affine import view_to_output
-from forecast_detector_ros.data.augment import AugmentConfig, draw_tile_view, draw_view
-from forecast_detector_ros.data.cutouts import Cutout
-from forecast_detector_ros.data.errors import DataError
-from forecast_detector_ros.data.frames import FrameReader
-from forecast_detector_ros.data.photometric import Photometric
-from forecast_detector_ros.data.scene import add_camera, add_cutout, make_scene, render, Scene
-from forecast_detector_ros.data.targets import merge_targets, shift_targets, Targets
-from forecast_detector_ros.data.thinning import draw_indices, THINNING
-from forecast_detector_ros.data.video_json import VideoRecord
+from .affine import view_to_output
+from .augment import AugmentConfig, draw_tile_view, draw_view
+from .cutouts import Cutout
+from .errors import DataError
+from .frames import FrameReader
+from .photometric import Photometric
+from .scene import add_camera, add_cutout, make_scene, render, Scene
+from .targets import merge_targets, shift_targets, Targets
+from .thinning import draw_indices, THINNING
+from .video_json import VideoRecord
 
 # Where the four tiles of a mosaic meet, of the picture's sides.
 _MOSAIC_CENTRE = (0.35, 0.65)
@@ -133,18 +133,36 @@ class ClipDataset(Dataset):
         """
         Describe what to draw; nothing is read yet, except with `cache`.
 
-        :param videos: drawn in proportion to `video_weights` (default: their numbers of frames)
-        :param stills: videos of one frame; drawn in proportion to `still_weights` (default: 1)
-        :param cutouts: what `augment` pastes; a class is drawn first, evenly, then a cut-out
-        :param clip_length: n, frames to train on; T is one more with `extra_frame`
-        :param input_size: (height, width) of the pictures given
-        :param thinning: r of `thinning.draw_indices`, 0 for consecutive frames
-        :param augment: None for none at all: whole frames, stills without motion, no cut-outs
-        :param length: samples in an epoch (default: stills, and frames of videos over clip_length)
-        :param still_fraction: share of stills among the samples (default: their share of frames)
-        :param cache: decode every frame now and keep it in memory
-        :param reader: where frames come from; share one between datasets to share its memory
-        :raises DataError: nothing to draw from, or a number out of its range
+        Parameters
+        ----------
+        videos:
+            Drawn in proportion to `video_weights` (default: their numbers of frames).
+        stills:
+            Videos of one frame; drawn in proportion to `still_weights` (default: 1).
+        cutouts:
+            What `augment` pastes; a class is drawn first, evenly, then a cut-out.
+        clip_length:
+            The paper's n: frames to train on; T is one more with `extra_frame`.
+        input_size:
+            (height, width) of the pictures given.
+        thinning:
+            The r of `thinning.draw_indices`, 0 for consecutive frames.
+        augment:
+            None for none at all: whole frames, stills without motion, no cut-outs.
+        length:
+            Samples in an epoch (default: stills, and frames of videos over clip_length).
+        still_fraction:
+            Share of stills among the samples (default: their share of frames).
+        cache:
+            Decode every frame now and keep it in memory.
+        reader:
+            Where frames come from; share one between datasets to share its memory.
+
+        Raises
+        ------
+        DataError
+            Nothing to draw from, or a number out of its range.
+
         """
         self._sources = [*videos, *stills]
         if not self._sources:
@@ -188,7 +206,11 @@ class ClipDataset(Dataset):
         """
         Make one clip.
 
-        :raises DataError: a picture cannot be read
+        Raises
+        ------
+        DataError
+            A picture cannot be read.
+
         """
         if not 0 <= index < self._length:
             raise IndexError(index)

@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from forecast_detector_ros.data.errors import DataError
-from forecast_detector_ros.data.video_json import FrameRecord, VideoRecord
+from .errors import DataError
+from .video_json import FrameRecord, VideoRecord
 
 
 class FrameReader:
@@ -27,7 +27,11 @@ class FrameReader:
         """
         Return the picture, uint8 (H, W, 3) RGB, of the size that the record states.
 
-        :raises DataError: the file is missing, no picture, or of another size
+        Raises
+        ------
+        DataError
+            The file is missing, no picture, or of another size.
+
         """
         kept = self._kept.get(frame.path)
         return decode(frame) if kept is None else kept

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from forecast_detector_ros.data.affine import rotation_about, view_to_output
-from forecast_detector_ros.data.augment import AugmentConfig
+from .affine import rotation_about, view_to_output
+from .augment import AugmentConfig
 
 # How much faster or slower than its mean speed a motion may begin.
 _EASE = 0.7
@@ -34,8 +34,16 @@ def draw_camera(size: tuple[int, int], frames: int, config: AugmentConfig,
 
     (A turned window's corners may stick out a little.)
 
-    :param size: (height, width) of the picture, and of the canvas that the camera fills
-    :return: float64 (frames, 3, 3), maps from the picture to the canvas
+    Parameters
+    ----------
+    size:
+        (height, width) of the picture, and of the canvas that the camera fills.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 (frames, 3, 3), maps from the picture to the canvas.
+
     """
     height, width = size
     travelled = progress(frames, rng)
@@ -61,9 +69,18 @@ def draw_track(extent: tuple[int, int], size: tuple[int, int], frames: int,
     """
     Draw the way of a cut-out over a canvas: straight, with a sway, growing and turning slightly.
 
-    :param extent: (height, width) of the cut-out's picture
-    :param size: (height, width) of the canvas
-    :return: float64 (frames, 3, 3), maps from the cut-out's picture to the canvas
+    Parameters
+    ----------
+    extent:
+        (height, width) of the cut-out's picture.
+    size:
+        (height, width) of the canvas.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 (frames, 3, 3), maps from the cut-out's picture to the canvas.
+
     """
     height, width = size
     long_side = np.exp(rng.uniform(np.log(config.paste_min_size), np.log(config.paste_max_size)))

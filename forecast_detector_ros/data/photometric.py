@@ -11,7 +11,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from forecast_detector_ros.data.augment import AugmentConfig
+from .augment import AugmentConfig
 
 _LEVELS = np.arange(256, dtype=np.float32)
 

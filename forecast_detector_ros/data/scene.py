@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from forecast_detector_ros.data.affine import warp
-from forecast_detector_ros.data.augment import AugmentConfig
-from forecast_detector_ros.data.cutouts import Cutout, paste
-from forecast_detector_ros.data.motion import draw_camera, draw_track
-from forecast_detector_ros.data.targets import (
-    box_area, clip_targets, intersection, map_targets, merge_targets, Targets)
+from .affine import warp
+from .augment import AugmentConfig
+from .cutouts import Cutout, paste
+from .motion import draw_camera, draw_track
+from .targets import box_area, clip_targets, intersection, map_targets, merge_targets, Targets
 
 # ImageNet's mean colour, RGB: nothing, after the network's normalisation. (SSD's filler too.)
 FILL = (124, 116, 104)
@@ -89,9 +88,18 @@ def render(scene: Scene, matrix: np.ndarray, size: tuple[int, int],
     """
     Draw every frame.
 
-    :param matrix: (3, 3), canvas to output, without rotation
-    :param size: (height, width) of the output
-    :return: uint8 (T, height, width, 3) RGB and the targets in its pixels (`clip_targets`)
+    Parameters
+    ----------
+    matrix:
+        (3, 3), canvas to output, without rotation.
+    size:
+        (height, width) of the output.
+
+    Returns
+    -------
+    tuple[numpy.ndarray, list[Targets]]
+        uint8 (T, height, width, 3) RGB and the targets in its pixels (`clip_targets`).
+
     """
     images = np.empty((len(scene.images), *size, 3), dtype=np.uint8)
     plain: np.ndarray | None = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forecast_detector_ros.data.affine import map_boxes
+from .affine import map_boxes
 
 
 @dataclass(frozen=True)

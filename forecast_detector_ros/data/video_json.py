@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from forecast_detector_ros.data.errors import DataError
+from .errors import DataError
 
 __all__ = ['DataError', 'FrameRecord', 'VideoRecord', 'load_video_json']
 
@@ -75,11 +75,25 @@ def load_video_json(path: str | Path, image_root: str | Path, classes: Sequence[
     `ignore_score`. Boxes are cut to their picture; those without area or with numbers that are
     not finite are dropped, and the log says how many and where.
 
-    :param path: the JSON file
-    :param image_root: folder that `file_name` is relative to
-    :param classes: names; a label is an index into them
-    :return: videos in the order of the file, stills (images without `video`) among them
-    :raises DataError: one line: the file, the entry, and what is wrong with it
+    Parameters
+    ----------
+    path:
+        The JSON file.
+    image_root:
+        Folder that `file_name` is relative to.
+    classes:
+        Names; a label is an index into them.
+
+    Returns
+    -------
+    list[VideoRecord]
+        Videos in the order of the file, stills (images without `video`) among them.
+
+    Raises
+    ------
+    DataError
+        One line: the file, the entry, and what is wrong with it.
+
     """
     path, root = Path(path), Path(image_root)
     document = _read(path)
