@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure a checkpoint on annotated video: recall, AP50, read ratio, latency, forecasts."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+import json
+import logging
+from pathlib import Path
+import platform
+import sys
+from typing import Any
+
+import torch
+
+from ..data.errors import DataError
+from ..evaluation.davis import load_davis
+from ..evaluation.forecast_quality import measure_forecasts
+from ..evaluation.report import as_text, forecasts_as_text, summarise, summarise_forecasts
+from ..evaluation.runner import run_footage
+from ..evaluation.sequences import attach_labels, EvaluationError, Footage, load_annotated, pick
+from ..runtime.checkpoint import (
+    Card, default_checkpoint, load_checkpoint, RuntimeConfigError, write_atomically)
+from ..runtime.detector import Detector
+from ..runtime.policy import parse_policy, Policy, PolicyError
+from ..runtime.settings import DetectorSettings, SettingsError
+
+_log = logging.getLogger(__name__)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the program; 0, or 1 after one line on stderr when the input cannot be used."""
+    logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.INFO)
+    options = _parser().parse_args(args)
+    try:
+        result = _evaluate(options)
+        if options.output:
+            text = json.dumps(result, indent=1, allow_nan=False) + '\n'
+            options.output.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(options.output, text.encode())
+    except (DataError, EvaluationError, RuntimeConfigError, SettingsError) as error:
+        print(f'evaluate: {error}', file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f'evaluate: {error.filename}: {error.strerror}', file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='evaluate', description=__doc__)
+    parser.add_argument('--checkpoint', type=Path, metavar='FILE',
+                        help='.safetensors with its card; default: the one of the package')
+    data = parser.add_argument_group('footage (one of --davis and --annotations)')
+    source = data.add_mutually_exclusive_group(required=True)
+    source.add_argument('--davis', type=Path, metavar='FOLDER',
+                        help='folders with frames and a boxes.json for one object')
+    source.add_argument('--annotations', type=Path, metavar='FILE', help='COCO-video JSON')
+    data.add_argument('--images', type=Path, metavar='FOLDER',
+                      help='folder that file names in --annotations or --pseudo-labels are '
+                      'relative to; default: the folder of --davis, or that of the file')
+    data.add_argument('--pseudo-labels', type=Path, metavar='FILE',
+                      help='with --davis: COCO-video JSON of all objects, for AP50')
+    data.add_argument('--min-score', type=_fraction, default=0.4, metavar='S',
+                      help='annotated boxes with a lower score do not count (default 0.4; '
+                      'boxes without a score have 1)')
+    data.add_argument('--ignore-score', type=_fraction, metavar='S',
+                      help='those of them with at least this score are neither objects nor '
+                      'background (default: that of --min-score, so none)')
+    data.add_argument('--accept', type=_accept, action='append', default=[],
+                      metavar='SEQUENCE=CLASS', help='with --davis: a further class that '
+                      'counts in a sequence; may be repeated')
+    data.add_argument('--sequences', nargs='+', default=[], metavar='NAME',
+                      help='only these sequences')
+    detector = parser.add_argument_group('detector (default: what the card recommends)')
+    detector.add_argument('--policy', type=_policy, metavar='P',
+                          help='always_read, alternate(k) or threshold(p)')
+    detector.add_argument('--score-threshold', type=float, metavar='S',
+                          help='for recall and latency; AP50 starts at 0.01')
+    detector.add_argument('--nms-threshold', type=float, metavar='IOU')
+    detector.add_argument('--max-consecutive-forecasts', type=int, metavar='N',
+                          help=f'default {DetectorSettings().max_consecutive_forecasts}')
+    detector.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N (default cpu)')
+    detector.add_argument('--precision', default='fp32', help='fp32 or fp16 (default fp32)')
+    detector.add_argument('--threads', type=int, default=1, help='of PyTorch (default 1)')
+    parser.add_argument('--horizons', type=_positive, nargs='?', const=3, metavar='K',
+                        help='also measure forecasts up to K frames after a read (default 3), '
+                        'beside persistence')
+    parser.add_argument('--output', type=Path, metavar='FILE', help='write the figures as JSON')
+    return parser
+
+
+def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
+    path = options.checkpoint or default_checkpoint()
+    detector = Detector.load(path, options.device, options.precision, options.threads)
+    settings = _settings(options, detector.card)
+    footage = _footage(options, detector.labels)
+    collect = all(item.labelled is not None for item in footage)
+    detector.warm_up()
+    runs = []
+    for item in footage:
+        _log.info('%s: %d frames', item.name, len(item.frames))
+        runs.append(run_footage(detector, item, settings, collect))
+    result = {'checkpoint': str(path), 'name': detector.card.name,
+              'weights_sha256': detector.card.weights_sha256,
+              'settings': {'policy': str(settings.policy),
+                           'score_threshold': settings.score_threshold,
+                           'nms_threshold': settings.nms_threshold,
+                           'max_consecutive_forecasts': settings.max_consecutive_forecasts},
+              'annotations': {key: str(value) if isinstance(value, Path) else value
+                              for key in ('davis', 'annotations', 'pseudo_labels', 'min_score',
+                                          'ignore_score', 'accept')
+                              if (value := getattr(options, key))},
+              'machine': {'device': options.device, 'precision': options.precision,
+                          'threads': options.threads, 'processor': _processor(),
+                          'torch': torch.__version__},
+              **summarise(footage, runs, detector.labels)}
+    print(f'{path}: {settings.policy}, score_threshold {settings.score_threshold:g}\n')
+    print(as_text(result), flush=True)
+    if options.horizons:
+        _log.info('forecasts up to %d frames after a read', options.horizons)
+        network, card = load_checkpoint(path)
+        quality = measure_forecasts(network, card, footage, settings, options.horizons,
+                                    options.device, options.precision)
+        result['forecasts'] = summarise_forecasts(quality)
+        print('\n' + forecasts_as_text(result['forecasts'], network.config.levels))
+    return result
+
+
+def _settings(options: argparse.Namespace, card: Card) -> DetectorSettings:
+    settings = DetectorSettings(
+        policy=options.policy or parse_policy(f'threshold({card.threshold})'),
+        score_threshold=card.score_threshold, nms_threshold=card.nms_threshold)
+    given = {key: value for key in ('score_threshold', 'nms_threshold',
+                                    'max_consecutive_forecasts')
+             if (value := getattr(options, key)) is not None}
+    return replace(settings, **given)
+
+
+def _footage(options: argparse.Namespace, labels: Sequence[str]) -> list[Footage]:
+    ignore = options.min_score if options.ignore_score is None else options.ignore_score
+    if options.annotations:
+        for key in ('pseudo_labels', 'accept'):
+            if getattr(options, key):
+                raise EvaluationError(f'--{key.replace("_", "-")} goes with --davis only')
+        footage = load_annotated(options.annotations, options.images
+                                 or options.annotations.parent, labels, options.min_score,
+                                 ignore)
+        return pick(footage, options.sequences)
+    accept: dict[str, list[str]] = {}
+    for sequence, name in options.accept:
+        accept.setdefault(sequence, []).append(name)
+    footage = pick(load_davis(options.davis, labels, accept), options.sequences)
+    for item in footage:
+        if len(item.truth) and not item.truth.accepted.any():
+            _log.warning('%s: the detector has no class of this category; its recall is 0',
+                         item.name)
+    if options.pseudo_labels:
+        footage = attach_labels(footage, options.pseudo_labels, options.images
+                                or options.davis, labels, options.min_score, ignore)
+    return footage
+
+
+def _processor() -> str:
+    try:
+        for line in Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines():
+            if line.startswith('model name'):
+                return line.partition(':')[2].strip()
+    except OSError:
+        pass  # Not Linux.
+    return platform.processor() or platform.machine()
+
+
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f'is {text}, must be in [0, 1]')
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'is {text}, must be at least 1')
+    return value
+
+
+def _policy(text: str) -> Policy:
+    try:
+        return parse_policy(text)
+    except PolicyError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _accept(text: str) -> tuple[str, str]:
+    sequence, _, name = text.partition('=')
+    if not sequence or not name:
+        raise argparse.ArgumentTypeError(f'is {text!r}, must be SEQUENCE=CLASS')
+    return sequence, name
+
+
+if __name__ == '__main__':
+    sys.exit(main())

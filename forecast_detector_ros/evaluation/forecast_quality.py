@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+How good forecast frames are, 1, 2, ... frames after a read, beside persistence.
+
+After every read, `horizons` frames are forecast.  The pattern is run from every start phase, so
+that each frame is measured once at each horizon that its place in the sequence allows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from .recall import found_boxes
+from .sequences import as_frame, Footage, picture
+from .tables import DetectionTable
+from ..model.config import ConfigError
+from ..model.network import ForecastDetector, NetworkState
+from ..model.scheduler import confidence
+from ..runtime.backends import RawOutput
+from ..runtime.backends.torch_backend import TorchBackend
+from ..runtime.checkpoint import Card
+from ..runtime.detector import Detector, StreamState
+from ..runtime.policy import AlternatePolicy, AlwaysReadPolicy, FORECAST
+from ..runtime.preprocess import resize
+from ..runtime.settings import DetectorSettings
+
+RIVALS = {
+    'forecast': 'the detector as it is',
+    'held_feature': 'the same, but the last read feature replaces the forecast as the feature '
+                    'of frames that are not read',
+    'persistence': 'the variant `persistence` with the same weights: without Encoder 1',
+    'repeated_boxes': 'boxes of the last read frame, again',
+}
+"""What is compared on frames that are not read."""
+
+
+class HeldFeatureBackend(TorchBackend):
+    """Take the last feature that was read, unchanged, on every frame that is not read."""
+
+    @torch.inference_mode()
+    def read_step(self, images: np.ndarray, state: NetworkState) -> RawOutput:
+        """Read, and keep the feature in the forecast's place."""
+        feature = _extract(self.network, images)
+        maps, after = self.network.encode(feature, state)
+        head = self.network.head(maps.fused)
+        # `encode` makes the forecast anew; the one in the state feeds nothing but the next
+        # step without an image.
+        return RawOutput(head.logits.float(), head.offsets.float(),
+                         confidence(self.network.schedule(maps).float()).cpu().numpy(),
+                         after._replace(forecast=feature))
+
+    @torch.inference_mode()
+    def forecast_step(self, state: NetworkState) -> RawOutput:
+        """Advance with the kept feature."""
+        raw = super().forecast_step(state)
+        return raw._replace(state=raw.state._replace(forecast=state.forecast))
+
+
+@dataclass(frozen=True)
+class Hits:
+    """Boxes found and boxes there, one entry a sequence."""
+
+    found: np.ndarray
+    boxes: np.ndarray
+
+    @property
+    def recall(self) -> np.ndarray:
+        """Recall per sequence; NaN where there are no boxes."""
+        return np.divide(self.found, self.boxes, out=np.full(len(self.boxes), np.nan),
+                         where=self.boxes > 0)
+
+
+@dataclass(frozen=True)
+class ForecastQuality:
+    """Result for some sequences."""
+
+    names: tuple[str, ...]
+    hits: dict[str, tuple[Hits, ...]]
+    """By rival: one entry a horizon, from 0 (read frames of the pattern) on."""
+
+    read: tuple[Hits, ...]
+    """The same frames, all of them read: one entry a horizon."""
+
+    feature_mse: np.ndarray
+    """``(levels, horizons, sequences)`` float64: mean squared error of the forecast."""
+
+    persistence_mse: np.ndarray
+    """The same of the last read feature."""
+
+
+def measure_forecasts(network: ForecastDetector, card: Card, footage: Sequence[Footage],
+                      settings: DetectorSettings, horizons: int = 3, device: str = 'cpu',
+                      precision: str = 'fp32') -> ForecastQuality:
+    """
+    Measure recall and feature error by horizon.
+
+    Parameters
+    ----------
+    network, card:
+        As `load_checkpoint` gives them.  The network is moved to `device` in place.
+    footage:
+        At least one sequence.
+    settings:
+        Thresholds; the policy in it plays no part.
+    horizons:
+        Frames forecast after each read, at least 1.
+    device, precision:
+        As for `Detector.load`.
+
+    Raises
+    ------
+    DataError
+        If a picture cannot be decoded.
+    DeviceError
+        If device or precision cannot be had.
+
+    """
+    detectors = {'forecast': Detector(TorchBackend(network, device, precision), card),
+                 'held_feature': Detector(HeldFeatureBackend(network, device, precision), card)}
+    try:
+        detectors['persistence'] = Detector(
+            TorchBackend(network.with_variant('persistence'), device, precision), card)
+    except ConfigError:
+        pass  # The baseline has no Encoder 2: this rival does not exist for it.
+    runs = [_run(network, detectors, item, settings, horizons) for item in footage]
+    rivals = [rival for rival in RIVALS if rival in (*detectors, 'repeated_boxes')]
+    hits = {rival: tuple(_hits([run.tables[rival, h] for run in runs], footage, h)
+                         for h in range(horizons + 1)) for rival in rivals}
+    read = tuple(_hits([run.tables['read', 0] for run in runs], footage, h)
+                 for h in range(horizons + 1))
+    return ForecastQuality(tuple(item.name for item in footage), hits, read,
+                           np.stack([run.errors[0] for run in runs], 2),
+                           np.stack([run.errors[1] for run in runs], 2))
+
+
+@dataclass(frozen=True)
+class _Run:
+    tables: dict[tuple[str, int], DetectionTable]
+    errors: np.ndarray  # (2, levels, horizons): forecast, persistence
+
+
+def _hits(tables: Sequence[DetectionTable], footage: Sequence[Footage], horizon: int) -> Hits:
+    # The first frames of a sequence cannot be so far behind a read.
+    truths = [item.truth.select(item.truth.frames >= horizon) for item in footage]
+    return Hits(np.array([found_boxes(table, truth).sum()
+                          for table, truth in zip(tables, truths)]),
+                np.array([len(truth) for truth in truths]))
+
+
+def _run(network: ForecastDetector, detectors: dict[str, Detector], footage: Footage,
+         settings: DetectorSettings, horizons: int) -> _Run:
+    read_all = replace(settings, policy=AlwaysReadPolicy())
+    pattern = replace(settings, policy=AlternatePolicy(horizons),
+                      max_consecutive_forecasts=horizons)
+    phases = range(horizons + 1)
+    states = {(rival, phase): StreamState.initial() for rival in detectors for phase in phases}
+    read_state = StreamState.initial()
+    rows: dict[tuple[str, int], list[DetectionTable]] = {('read', 0): []}
+    for rival in RIVALS:
+        rows.update(((rival, horizon), []) for horizon in phases)
+    errors = np.zeros((2, len(network.config.levels), horizons))
+    counts = np.zeros(horizons)
+    last_feature: dict[int, tuple[torch.Tensor, ...]] = {}
+    last_boxes = {}
+
+    for number, record in enumerate(footage.frames):
+        pixels = picture(record)
+        frame = as_frame(pixels)
+        feature = _extract(network, resize(pixels, network.config.input_size)[None])
+        result, read_state = detectors['forecast'].step(frame, read_state, read_all)
+        rows['read', 0].append(DetectionTable.of_frame(number, result.detections))
+        for (rival, phase), state in states.items():
+            # Until its phase has come a stream reads everything.
+            now = read_all if number <= phase else pattern
+            result, states[rival, phase] = detectors[rival].step(frame, state, now)
+            if number < phase:
+                continue
+            horizon = result.decision.consecutive_forecasts
+            rows[rival, horizon].append(DetectionTable.of_frame(number, result.detections))
+            if rival != 'forecast':
+                continue
+            if result.decision.kind == FORECAST:
+                errors[0, :, horizon - 1] += _errors(state.network.forecast, feature)
+                errors[1, :, horizon - 1] += _errors(last_feature[phase], feature)
+                counts[horizon - 1] += 1
+            else:
+                last_feature[phase], last_boxes[phase] = feature, result.detections
+            rows['repeated_boxes', horizon].append(
+                DetectionTable.of_frame(number, last_boxes[phase]))
+    errors /= np.where(counts > 0, counts, np.nan)
+    return _Run({key: DetectionTable.join(value) for key, value in rows.items()}, errors)
+
+
+@torch.inference_mode()
+def _extract(network: ForecastDetector, images: np.ndarray) -> tuple[torch.Tensor, ...]:
+    return network.extract(network.normalise_bgr(
+        torch.from_numpy(images).to(network.mean.device)))
+
+
+def _errors(guess: Sequence[torch.Tensor], feature: Sequence[torch.Tensor]) -> list[float]:
+    return [float(torch.mean((a.float() - b.float()) ** 2)) for a, b in zip(guess, feature)]

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One-to-one matching of detections to annotated boxes, for all frames at once."""
+
+import numpy as np
+
+from .tables import DetectionTable, TruthTable
+
+IOU_THRESHOLD = 0.5
+"""Overlap from which on a detection hits a box: PASCAL VOC's, and the 50 of AP50."""
+
+
+def match(detections: DetectionTable, truth: TruthTable,
+          iou_threshold: float = IOU_THRESHOLD) -> np.ndarray:
+    """
+    Match greedily, best score first.
+
+    A detection takes the box with the largest IoU among those of its frame that accept its
+    class, reach the threshold and are not taken yet.  Ties are broken by coordinates, so that
+    the order of the rows does not matter.
+
+    Parameters
+    ----------
+    detections, truth:
+        Of any frames, in any order.
+    iou_threshold:
+        Smallest IoU that counts, in (0, 1].
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(N,)`` int64: for each detection its row in `truth`, or -1.
+
+    """
+    result = np.full(len(detections), -1, np.int64)
+    detection, box = frame_pairs(detections.frames, truth.frames)
+    keep = truth.accepted[box, detections.labels[detection]]
+    detection, box = detection[keep], box[keep]
+    iou = pair_iou(detections.boxes[detection], truth.boxes[box])
+    keep = iou >= iou_threshold
+    detection, box, iou = detection[keep], box[keep], iou[keep]
+
+    rank = _positions(np.lexsort((detections.labels, *detections.boxes.T, -detections.scores)))
+    box_rank = _positions(np.lexsort((*truth.accepted.T, *truth.boxes.T)))
+    # Each round settles every detection that is the best one left at all its boxes; the outcome
+    # is that of going through the detections one by one.
+    while detection.size:
+        first = np.full(len(truth), len(detections), np.int64)
+        np.minimum.at(first, box, rank[detection])
+        ready = np.ones(len(detections), bool)
+        ready[detection[first[box] != rank[detection]]] = False
+        settled = np.flatnonzero(ready[detection])
+        order = settled[np.lexsort((box_rank[box[settled]], -iou[settled], detection[settled]))]
+        _, best = np.unique(detection[order], return_index=True)
+        best = order[best]
+        result[detection[best]] = box[best]
+        taken = np.zeros(len(truth), bool)
+        taken[box[best]] = True
+        keep = ~ready[detection] & ~taken[box]
+        detection, box, iou = detection[keep], box[keep], iou[keep]
+    return result
+
+
+def frame_pairs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Pair every row of one table with every row of the same frame of another.
+
+    Parameters
+    ----------
+    first, second:
+        ``(N,)`` and ``(M,)`` int64 frame numbers.
+
+    Returns
+    -------
+    tuple
+        Two ``(P,)`` int64 arrays of row numbers.
+
+    """
+    order = np.argsort(second, kind='stable')
+    start = np.searchsorted(second, first, 'left', sorter=order)
+    count = np.searchsorted(second, first, 'right', sorter=order) - start
+    left = np.repeat(np.arange(len(first)), count)
+    within = np.arange(len(left)) - np.repeat(np.cumsum(count) - count, count)
+    return left, order[np.repeat(start, count) + within]
+
+
+def pair_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Give the IoU of each pair of ``(P, 4)`` boxes, float64 ``(P,)``; 0 where both are empty."""
+    shared, area = _intersection(first, second), _area(first) + _area(second)
+    union = area - shared
+    return np.divide(shared, union, out=np.zeros_like(union), where=union > 0)
+
+
+def pair_inside(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Give the part of each first box that lies in its second one, float64 ``(P,)``."""
+    area = _area(first)
+    return np.divide(_intersection(first, second), area, out=np.zeros_like(area),
+                     where=area > 0)
+
+
+def _area(boxes: np.ndarray) -> np.ndarray:
+    sides = boxes[:, 2:].astype(np.float64) - boxes[:, :2]
+    return sides[:, 0] * sides[:, 1]
+
+
+def _intersection(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    sides = (np.minimum(first[:, 2:], second[:, 2:]).astype(np.float64)
+             - np.maximum(first[:, :2], second[:, :2])).clip(0)
+    return sides[:, 0] * sides[:, 1]
+
+
+def _positions(order: np.ndarray) -> np.ndarray:
+    positions = np.empty_like(order)
+    positions[order] = np.arange(len(order))
+    return positions

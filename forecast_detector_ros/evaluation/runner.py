@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run a detector over footage, frame by frame, as the node would."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .sequences import as_frame, Footage, picture
+from .tables import DetectionTable
+from ..runtime.detector import Detector, StreamState
+from ..runtime.policy import READ
+from ..runtime.settings import DetectorSettings
+
+COLLECT_SCORE = 0.01
+"""Score from which on detections are collected for average precision."""
+
+
+@dataclass(frozen=True)
+class FootageRun:
+    """What a detector made of one sequence; arrays have one entry a frame."""
+
+    name: str
+    shown: DetectionTable
+    """Detections under the given settings."""
+
+    collected: DetectionTable | None
+    """Detections from `COLLECT_SCORE` on; None if they were not asked for."""
+
+    read: np.ndarray
+    """bool: whether the frame was read."""
+
+    confidence: np.ndarray
+    """float64: what the scheduler said of the frame, NaN for the first."""
+
+    preprocess_ms: np.ndarray
+    """float64: resizing; decoding the file is not part of it."""
+
+    inference_ms: np.ndarray
+    """float64: network and post-processing under the given settings."""
+
+
+def run_footage(detector: Detector, footage: Footage, settings: DetectorSettings,
+                collect: bool) -> FootageRun:
+    """
+    Run a detector over one sequence from a fresh state.
+
+    Parameters
+    ----------
+    detector:
+        Warmed up, if the latencies are to mean anything.
+    footage:
+        The sequence.
+    settings:
+        Under which the detector decides, and is timed.
+    collect:
+        Whether to collect detections of low score as well.  Every step is then done a second
+        time from the same state, since more candidates would make the timed step slower.
+
+    Raises
+    ------
+    DataError
+        If a picture cannot be decoded.
+
+    """
+    low = replace(settings, score_threshold=min(COLLECT_SCORE, settings.score_threshold))
+    state = StreamState.initial()
+    shown, collected, steps = [], [], []
+    for number, record in enumerate(footage.frames):
+        frame = as_frame(picture(record))
+        result, after = detector.step(frame, state, settings)
+        if collect:
+            again, _ = detector.step(frame, state, low)
+            collected.append(DetectionTable.of_frame(number, again.detections))
+        shown.append(DetectionTable.of_frame(number, result.detections))
+        steps.append(result)
+        state = after
+    return FootageRun(
+        footage.name, DetectionTable.join(shown),
+        DetectionTable.join(collected) if collect else None,
+        np.array([step.decision.kind == READ for step in steps]),
+        np.array([step.decision.confidence for step in steps]),
+        np.array([step.preprocess_ms for step in steps]),
+        np.array([step.inference_ms for step in steps]))

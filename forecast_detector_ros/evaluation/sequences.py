@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Annotated video to evaluate on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .tables import one_hot, TruthTable
+from ..data.frames import decode
+from ..data.video_json import DataError, FrameRecord, load_video_json, VideoRecord
+from ..runtime.frame import Frame, Pixels
+
+
+class EvaluationError(ValueError):
+    """Something that cannot be evaluated; one line."""
+
+
+@dataclass(frozen=True)
+class Footage:
+    """Consecutive frames, and what is to be found in them."""
+
+    name: str
+    frames: tuple[FrameRecord, ...]
+    truth: TruthTable
+    """Boxes for recall; frames are numbered from 0 on."""
+
+    labelled: TruthTable | None = None
+    """Boxes for average precision, every object of every class; None where there are none."""
+
+
+def truth_of(video: VideoRecord, classes: int) -> TruthTable:
+    """Put the boxes and ignore regions of a video's records into a table."""
+    records = video.frames
+
+    def rows(name: str) -> np.ndarray:
+        return np.repeat(np.arange(len(records)), [len(getattr(r, name)) for r in records])
+
+    labels = np.concatenate([record.labels for record in records])
+    return TruthTable(rows('boxes'), np.concatenate([record.boxes for record in records]),
+                      one_hot(labels, classes), rows('ignore'),
+                      np.concatenate([record.ignore for record in records]))
+
+
+def load_annotated(path: Path, image_root: Path, labels: Sequence[str], min_score: float,
+                   ignore_score: float) -> list[Footage]:
+    """
+    Load a COCO-video file whose boxes serve recall and average precision alike.
+
+    Parameters
+    ----------
+    path, image_root:
+        The file, and the folder its pictures are relative to.
+    labels:
+        The detector's classes.
+    min_score:
+        Boxes with a score below it do not count as objects, in [0, 1].
+    ignore_score:
+        Those of them with at least this score are ignore regions, in [0, 1].
+
+    Raises
+    ------
+    DataError
+        One line: the file, the entry, and what is wrong with it.
+
+    """
+    videos = load_video_json(path, image_root, labels, min_score, ignore_score)
+    footage = []
+    for video in videos:
+        truth = truth_of(video, len(labels))
+        footage.append(Footage(video.name, video.frames, truth, truth))
+    return footage
+
+
+def attach_labels(footage: Sequence[Footage], path: Path, image_root: Path,
+                  labels: Sequence[str], min_score: float, ignore_score: float
+                  ) -> list[Footage]:
+    """
+    Give footage the boxes of a COCO-video file for average precision.
+
+    Frames belong together when they are the same file.  Parameters are those of
+    `load_annotated`.
+
+    Raises
+    ------
+    DataError
+        If the file is faulty, or a frame of the footage is not in it.
+
+    """
+    records = {record.path.resolve(): record
+               for video in load_video_json(path, image_root, labels, min_score, ignore_score)
+               for record in video.frames}
+    result = []
+    for item in footage:
+        found = []
+        for frame in item.frames:
+            record = records.get(frame.path.resolve())
+            if record is None:
+                raise DataError(f'{path}: images: {frame.path} is not among them; every frame '
+                                'needs an entry, also one without objects')
+            found.append(record)
+        truth = truth_of(VideoRecord(item.name, tuple(found)), len(labels))
+        result.append(Footage(item.name, item.frames, item.truth, truth))
+    return result
+
+
+def pick(footage: Sequence[Footage], names: Sequence[str]) -> list[Footage]:
+    """
+    Keep the named sequences, in the order of the footage; no names keep all.
+
+    Raises
+    ------
+    EvaluationError
+        If there is no sequence of a name.
+
+    """
+    known = {item.name for item in footage}
+    for name in names:
+        if name not in known:
+            raise EvaluationError(f'sequence {name!r} is not there; there are '
+                                  f'{", ".join(sorted(known))}')
+    return [item for item in footage if not names or item.name in names]
+
+
+def picture(record: FrameRecord) -> Pixels:
+    """
+    Decode the picture of a frame.
+
+    Raises
+    ------
+    DataError
+        If it is missing, broken or of another size than annotated.
+
+    """
+    return Pixels(decode(record), 'rgb')
+
+
+def as_frame(pixels: Pixels) -> Frame:
+    """Wrap pixels that are decoded already, so that decoding is not timed."""
+    return Frame(pixels.size, lambda: pixels)
