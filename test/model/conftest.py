@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small networks whose every part does something, for the tests of the network."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from forecast_detector_ros.model.config import NetworkConfig
+from forecast_detector_ros.model.network import ForecastDetector
+
+SMALL: dict[str, Any] = {
+    'classes': 3, 'input_size': (64, 96), 'width': 0.35, 'levels': (16, 32),
+    'feature_channels': (12, 20), 'lstm_channels': (8, 10), 'extra_channels': (16, 8),
+    'scheduler_channels': 8, 'forecast_mode': 'residual'}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Keep results independent of the number of threads, and the machine usable."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+def enliven(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Draw weights and statistics at random: fresh ones hide mistakes behind zeros and ones."""
+    generator = torch.Generator().manual_seed(seed)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.weight.data.uniform_(0.7, 1.4, generator=generator)
+            part.bias.data.uniform_(-0.2, 0.4, generator=generator)
+            part.running_mean.uniform_(-0.2, 0.2, generator=generator)
+            part.running_var.uniform_(0.6, 1.5, generator=generator)
+        elif isinstance(part, nn.Conv2d | nn.Linear):
+            fan_in = part.weight[0].numel()
+            part.weight.data.normal_(0.0, 1.6 / fan_in ** 0.5, generator=generator)
+            if part.bias is not None:
+                part.bias.data.uniform_(-0.3, 0.3, generator=generator)
+    return module
+
+
+@pytest.fixture(name='enliven')
+def enliven_fixture() -> Callable[..., nn.Module]:
+    """Give the function that draws weights at random."""
+    return enliven
+
+
+@pytest.fixture
+def build() -> Callable[..., ForecastDetector]:
+    """Give a function that builds a small network in evaluation mode; keys override SMALL."""
+    def builder(seed: int = 0, **values: Any) -> ForecastDetector:
+        network = ForecastDetector(NetworkConfig(**{**SMALL, **values}))
+        enliven(network, seed)
+        return network.eval()
+    return builder
+
+
+@pytest.fixture
+def pictures() -> Callable[..., torch.Tensor]:
+    """Give a function that draws ``(B, H, W, 3)`` uint8 pictures."""
+    def draw(batch: int = 1, size: tuple[int, int] = (64, 96), seed: int = 0) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randint(0, 256, (batch, *size, 3), generator=generator, dtype=torch.uint8)
+    return draw
