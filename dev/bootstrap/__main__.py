@@ -49,7 +49,8 @@ def planned_stages(environment: Environment, distro: str, with_tests: bool) -> l
             install('ros', 'Installing ROS 2 Kilted', 'requirements-ros.txt'),
             install('generators', 'Installing rosidl', 'requirements-generate.txt'),
             Stage('vision_msgs', 'Generating vision_msgs',
-                  (DEV / 'vision_msgs', DEV / 'bootstrap' / 'vision_msgs.py'),
+                  (DEV / 'vision_msgs', DEV / 'bootstrap' / 'vision_msgs.py',
+                   DEV / 'requirements-ros.txt', DEV / 'requirements-generate.txt'),
                   lambda: vision_msgs.generate(environment)),
         ]
     stages += [

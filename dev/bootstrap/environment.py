@@ -98,8 +98,14 @@ class Environment:
         shutil.rmtree(self.downloads, ignore_errors=True)
         shutil.rmtree(self.work / 'tmp', ignore_errors=True)
 
+    def drop_half_installed(self) -> None:
+        """Make pip forget what an interruption left half-copied: it writes RECORD last."""
+        for description in self.folder.glob('lib/python3*/site-packages/*.dist-info'):
+            if not (description / 'RECORD').is_file():
+                shutil.rmtree(description)
+
     def _pip(self, task: str, *arguments: str) -> None:
-        self._drop_half_installed()
+        self.drop_half_installed()
         # pip unpacks gigabytes in its temporary folder: neither /tmp nor the home is to fill up.
         temporary = self.work / 'tmp'
         temporary.mkdir(parents=True, exist_ok=True)
@@ -111,9 +117,3 @@ class Environment:
             env=environment, check=False)
         if result.returncode:
             raise SetupError(f'{task} failed, see above; the next run goes on from here')
-
-    def _drop_half_installed(self) -> None:
-        """Make pip forget what an interruption left half-copied: it writes RECORD last."""
-        for description in self.folder.glob('lib/python3*/site-packages/*.dist-info'):
-            if not (description / 'RECORD').is_file():
-                shutil.rmtree(description)

@@ -52,14 +52,13 @@ def run_stages(
     Run the stages whose inputs differ from those of their last completed run.
 
     A stage leaves a stamp in the folder `stamps` when it has ended, so one that was interrupted
-    runs again. Its key holds the keys of the stages before it, on whose results it builds.
+    runs again. The stamps vanish with the environment that holds them.
 
     :returns: the names of the stages that ran.
     """
     ran = []
-    inherited = ''
     for stage in stages:
-        key = inherited = fingerprint((*stage.inputs, inherited))
+        key = fingerprint(stage.inputs)
         stamp = stamps / stage.name
         if stamp.is_file() and stamp.read_text() == key:
             continue

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hold the code to the style of ROS 2 and to the types it declares."""
+from pathlib import Path
+import subprocess
+import sys
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PLACES = ('dev', 'forecast_detector_ros', 'launch', 'setup.py', 'test')
+LICENCE = '# SPDX-License-Identifier: Apache-2.0'
+#: Above this a file seldom holds one concept.
+MOST_LINES = 400
+
+
+def python_files() -> list[Path]:
+    """Return all Python files of the checkout."""
+    return [
+        path for place in PLACES for path in
+        ([ROOT / place] if place.endswith('.py') else sorted((ROOT / place).rglob('*.py')))
+    ]
+
+
+@pytest.mark.parametrize('command', [
+    # ament's own configuration: 99 columns, single quotes, google import order.
+    pytest.param(['ament_flake8.main', *PLACES], id='flake8'),
+    pytest.param(['ament_pep257.main', *PLACES], id='pep257'),
+    pytest.param(['ruff', 'check', *PLACES], id='ruff'),
+    pytest.param(['mypy'], id='mypy', marks=pytest.mark.slow),
+])
+def test_linter_finds_nothing(command: list[str]) -> None:
+    result = subprocess.run(
+        [sys.executable, '-m', *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, f'{result.stdout}\n{result.stderr}'
+
+
+def test_every_file_names_the_licence_at_its_top() -> None:
+    unnamed = [
+        str(path.relative_to(ROOT)) for path in python_files()
+        if LICENCE not in path.read_text().splitlines()[:2]
+    ]
+    assert unnamed == []
+
+
+def test_no_file_is_overlong() -> None:
+    overlong = [
+        str(path.relative_to(ROOT)) for path in python_files()
+        if len(path.read_text().splitlines()) > MOST_LINES
+    ]
+    assert overlong == []

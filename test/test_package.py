@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Check the package's descriptions against each other and against what is built from them."""
+import ast
+from importlib.metadata import version
+import os
+from pathlib import Path
+import shutil
+import subprocess
+import sys
+import zipfile
+
+from catkin_pkg.package import Package, parse_package
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NAME = 'forecast_detector_ros'
+SOURCES = (
+    'LICENSE', 'package.xml', 'pyproject.toml', 'setup.cfg', 'setup.py', 'checkpoints', 'config',
+    'dev', 'launch', 'resource', NAME,
+)
+
+#: rosdep key for the modules whose key is not their own name. None: there is no key.
+ROSDEP_KEYS = {
+    'cv2': 'python3-opencv',
+    'matplotlib': 'python3-matplotlib',
+    'numpy': 'python3-numpy',
+    'rich': 'python3-rich',
+    'rosbags': 'python3-rosbags-pip',
+    'safetensors': None,
+    'torch': 'python3-pytorch-pip',
+    'torchvision': 'python3-torchvision-pip',
+    'yaml': 'python3-yaml',
+}
+
+
+@pytest.fixture(scope='module')
+def manifest() -> Package:
+    """Return the parsed package.xml."""
+    return parse_package(str(ROOT / 'package.xml'))
+
+
+@pytest.fixture
+def source_copy(tmp_path: Path) -> Path:
+    """Return a workspace's source folder that holds the package, to be built without traces."""
+    package = tmp_path / 'src' / NAME
+    for name in SOURCES:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, package / name, ignore=shutil.ignore_patterns('__pycache__'))
+        elif source.is_file():
+            package.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, package)
+    return package
+
+
+def imported_modules() -> set[str]:
+    """Return the top-level names of all modules that the package or its launch files import."""
+    names = set()
+    for folder in (NAME, 'launch'):
+        for path in (ROOT / folder).rglob('*.py'):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    names |= {alias.name.split('.')[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                    names.add(node.module.split('.')[0])
+    return names - sys.stdlib_module_names - {NAME}
+
+
+def test_manifest_is_valid_ament_python(manifest: Package) -> None:
+    warnings: list[str] = []
+    manifest.validate(warnings=warnings)
+    assert warnings == []
+    assert manifest.name == NAME
+    assert manifest.package_format == 3
+    assert manifest.get_build_type() == 'ament_python'
+    assert manifest.licenses[0] == 'Apache-2.0'
+    assert (ROOT / manifest.licenses[0].file).is_file()
+
+
+def test_versions_agree(manifest: Package) -> None:
+    assert version(NAME) == manifest.version
+    assert f'\n{manifest.version} (' in (ROOT / 'CHANGELOG.rst').read_text()
+
+
+def test_manifest_names_what_is_imported(manifest: Package) -> None:
+    declared = {dependency.name for dependency in manifest.exec_depends}
+    needed = {ROSDEP_KEYS.get(module, module) for module in imported_modules()} - {None}
+    assert needed - declared == set()
+
+
+def test_wheel_holds_what_is_used_at_run_time(source_copy: Path, tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-build-isolation',
+         '--wheel-dir', tmp_path, source_copy], check=True)
+    (wheel,) = tmp_path.glob('*.whl')
+    share = f"{wheel.name.split('-py3')[0]}.data/data/share"
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        programs = archive.read(
+            f"{wheel.name.split('-py3')[0]}.dist-info/entry_points.txt").decode().splitlines()
+    expected = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ('checkpoints', 'config', 'launch') for path in (ROOT / folder).rglob('*')
+        if path.is_file() and '__pycache__' not in path.parts and not path.name.startswith('.')
+    } | {'package.xml'}
+    assert {f'{share}/{NAME}/{name}' for name in expected} <= names
+    assert f'{share}/ament_index/resource_index/packages/{NAME}' in names
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / NAME).rglob('*.py')}
+    assert modules <= names
+    targets = [line.split(' = ')[1] for line in programs if ' = ' in line]
+    assert targets
+    for target in targets:
+        module, function = target.split(':')
+        tree = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
+        assert function in {
+            node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, target
+
+
+@pytest.mark.slow
+def test_colcon_builds_it_as_ament_python(source_copy: Path) -> None:
+    workspace = source_copy.parents[1]
+    environment = {
+        **os.environ,
+        'PATH': f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        'COLCON_HOME': str(workspace / 'colcon'),
+    }
+
+    def colcon(*arguments: str) -> str:
+        result = subprocess.run(
+            ['colcon', *arguments], cwd=workspace, env=environment, capture_output=True,
+            text=True, check=False)
+        assert result.returncode == 0, f'{result.stdout}\n{result.stderr}'
+        return result.stdout
+
+    # Any other type here would hide the package from `ros2 launch`; vision_msgs must stay hidden.
+    assert colcon('list').split() == [NAME, f'src/{NAME}', '(ros.ament_python)']
+    colcon('build')
+
+    installed = workspace / 'install' / NAME
+    share = installed / 'share' / NAME
+    assert (installed / 'share/ament_index/resource_index/packages' / NAME).is_file()
+    assert (share / 'package.xml').is_file()
+    for folder in ('config', 'launch'):
+        built = {path.name for path in (share / folder).rglob('*') if path.is_file()}
+        assert built == {
+            path.name for path in (source_copy / folder).rglob('*') if path.is_file()}
+    program = installed / 'lib' / NAME / 'detector_node'
+    assert os.access(program, os.X_OK)
