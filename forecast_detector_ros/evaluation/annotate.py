@@ -8,8 +8,8 @@ import zlib
 import cv2
 import numpy as np
 
-from ..runtime.policy import FORECAST
 from .frame_record import FrameRecord
+from ..runtime.policy import FORECAST
 
 RED = (0, 0, 255)
 WHITE = (255, 255, 255)

@@ -38,7 +38,7 @@ class VideoWriter:
         """Append `image` (BGR, uint8, (H, W, 3)); raises VideoError when it cannot."""
         size = (image.shape[1], image.shape[0])
         if self._writer is None:
-            self._open(size)
+            self._writer = self._open(size)
         if size != self._size:
             image = _fit(image, self._size)
         self._writer.write(image)
@@ -52,14 +52,14 @@ class VideoWriter:
         self._writer = None
         os.replace(self._partial, self.path)
 
-    def _open(self, size: tuple[int, int]) -> None:
+    def _open(self, size: tuple[int, int]) -> cv2.VideoWriter:
         self._size = size
         writer = cv2.VideoWriter(
             str(self._partial), cv2.VideoWriter.fourcc(*CODEC), self._rate, size)
         if not writer.isOpened():
             raise VideoError(f'{self.path}: this OpenCV cannot write a {CODEC} video of '
                              f'{size[0]} x {size[1]} pixels there')
-        self._writer = writer
+        return writer
 
 
 def _fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -75,7 +75,7 @@ class CameraNode(Node):
         compressed = self.transport == 'compressed'
         self._message = CompressedImage() if compressed else Image()
         self._message.header.frame_id = self._frame_id
-        self._pixels = np.empty((0, 0, 3), np.uint8)
+        self._pixels: np.ndarray = np.empty((0, 0, 3), np.uint8)
         self.images = self.create_publisher(
             type(self._message), 'image_raw/compressed' if compressed else 'image_raw',
             IMAGE_QOS, qos_overriding_options=QoSOverridingOptions.with_default_policies())
@@ -155,6 +155,8 @@ class _Player:
         """Publish what the device gives, as it comes."""
         while not self._stop:
             picture = self._source.read()
+            if picture is None:
+                return
             taken = time.monotonic()
             self._node.prepare(picture)
             self._node.publish(late_s=time.monotonic() - taken)
@@ -202,7 +204,7 @@ def _run(stop: StopSignal) -> int:
 
 def _play(node: CameraNode, source: VideoSource, stop: StopSignal) -> None:
     rate = node.rate or source.rate
-    if rate is None and not source.live:
+    if not (rate or source.live):
         raise SourceError(f'{source.name}: has no rate of its own; set one, '
                           'for example rate:=10.0')
     player = _Player(node, source, stop)
@@ -210,13 +212,13 @@ def _play(node: CameraNode, source: VideoSource, stop: StopSignal) -> None:
     node.get_logger().info(
         f'publishing {source.name} on {node.images.topic_name}'
         + (f' at {rate:g} Hz' if rate else ''))
-    if source.live:
+    if source.live or rate is None:
         player.play_live()
     else:
         player.play(rate)
-        loss = source.loss()
-        if loss and not stop:
-            node.get_logger().warning(loss)
+    loss = source.loss()
+    if loss and not stop:
+        node.get_logger().warning(loss)
     node.write_report(source, rate)
     node.get_logger().info(f'{node.published} frames published')
 

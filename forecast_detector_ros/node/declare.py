@@ -2,12 +2,14 @@
 """Declare a read-only parameter with its description and range in one line."""
 from __future__ import annotations
 
+from typing import Any
+
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 
 
 def declare_fixed(node: Node, name: str, default: bool | int | float | str, description: str,
-                  span: tuple[float, float] | None = None, constraints: str = ''):
+                  span: tuple[float, float] | None = None, constraints: str = '') -> Any:
     """
     Declare the parameter `name`, which can be given at start-up only, and return its value.
 

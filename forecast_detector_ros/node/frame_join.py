@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 ImageT = TypeVar('ImageT')
 DetectionsT = TypeVar('DetectionsT')
@@ -89,7 +89,7 @@ class FrameJoin(Generic[ImageT, DetectionsT, DecisionT]):
         while self._released:
             yield self._released.popleft()
 
-    def _add(self, answers: dict, kind: str, stamp: int, answer) -> None:
+    def _add(self, answers: dict[int, Any], kind: str, stamp: int, answer: Any) -> None:
         self._newest[kind] = max(self._newest[kind], stamp)
         answers[stamp] = answer
         if len(answers) > self._frame_limit:

@@ -2,7 +2,7 @@
 """Run a node that must end in order: exit codes, signals, and one line for a user's mistake."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import rclpy
 from rclpy._rclpy_pybind11 import RCLError, UnknownROSArgsError
@@ -14,7 +14,7 @@ from rclpy.utilities import remove_ros_args
 from .stop_signal import StopSignal
 
 
-def run_program(name: str, body: Callable[[StopSignal], int], args: Sequence[str] | None,
+def run_program(name: str, body: Callable[[StopSignal], int], args: list[str] | None,
                 mistakes: tuple[type[Exception], ...] = ()) -> int:
     """
     Run `body` between rclpy's init and shutdown and return its exit code.
@@ -35,7 +35,9 @@ def run_program(name: str, body: Callable[[StopSignal], int], args: Sequence[str
         return body(stop)
     except UnknownROSArgsError as error:
         return _refuse(name, f'unknown arguments behind --ros-args: {error}')
-    except (ParameterException, *mistakes) as error:
+    except ParameterException as error:
+        return _refuse(name, error)
+    except mistakes as error:
         return _refuse(name, error)
     finally:
         rclpy.try_shutdown()

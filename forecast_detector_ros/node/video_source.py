@@ -111,7 +111,7 @@ class ImageFolder:
     """The pictures of a folder, in the natural order of their names (9 before 10)."""
 
     live = False
-    rate = None
+    rate: float | None = None
 
     def __init__(self, folder: str | Path) -> None:
         """List `folder`; raises SourceError when it holds no image at all."""

