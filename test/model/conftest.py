@@ -4,12 +4,11 @@
 from collections.abc import Callable
 from typing import Any
 
+from forecast_detector_ros.model.config import NetworkConfig
+from forecast_detector_ros.model.network import ForecastDetector
 import pytest
 import torch
 from torch import nn
-
-from forecast_detector_ros.model.config import NetworkConfig
-from forecast_detector_ros.model.network import ForecastDetector
 
 SMALL: dict[str, Any] = {
     'classes': 3, 'input_size': (64, 96), 'width': 0.35, 'levels': (16, 32),

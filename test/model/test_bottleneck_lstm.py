@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The bottleneck LSTM against its equations, written out in NumPy."""
 
+from forecast_detector_ros.model.bottleneck_lstm import BottleneckLSTM, CELL_LIMIT, LSTMState
 import numpy as np
 import pytest
 import torch
-
-from forecast_detector_ros.model.bottleneck_lstm import BottleneckLSTM, CELL_LIMIT, LSTMState
 
 CHANNELS, HIDDEN, HEIGHT, WIDTH = 5, 4, 6, 3
 
@@ -71,7 +70,7 @@ def test_cell_stays_below_its_limit(enliven):
         for _ in range(5):
             state = lstm(x, state)
     assert state.cell.max() == CELL_LIMIT
-    assert 0.0 <= state.hidden.min() and state.hidden.max() <= CELL_LIMIT
+    assert state.hidden.min() >= 0.0 and state.hidden.max() <= CELL_LIMIT
 
 
 def test_remembers_at_the_start():

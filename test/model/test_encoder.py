@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Spatial attention by hand, and the two ways an encoder makes its output."""
 
+from forecast_detector_ros.model.encoder import Encoder, SpatialAttention
 import numpy as np
 import pytest
 import torch
-
-from forecast_detector_ros.model.encoder import Encoder, SpatialAttention
 
 
 def reference_attention(x, kernel, norm):

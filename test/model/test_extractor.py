@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The extractor against torchvision's MobileNetV2 with the same weights."""
 
+from forecast_detector_ros.model.extractor import (
+    Extractor, feature_sizes, freeze_batch_norm, parameter_count, WIDTHS)
 import pytest
 import torch
 from torch import nn
 from torchvision.models import mobilenet_v2
-
-from forecast_detector_ros.model.extractor import (
-    Extractor, feature_sizes, freeze_batch_norm, parameter_count, WIDTHS)
 
 # Sandler et al. 2018, table 2, times alpha, rounded to multiples of 8 as the authors do it:
 # (expansion of block 13, last map).
@@ -47,7 +46,7 @@ def test_levels_and_channels(levels, channels, enliven):
     assert [tuple(x.shape) for x in feature] == [
         (2, c, *size) for c, size in zip(channels, feature_sizes((97, 65), levels))]
     for x in feature:
-        assert 0.0 <= x.min() and x.max() <= 6.0 and x.std() > 0
+        assert x.min() >= 0.0 and x.max() <= 6.0 and x.std() > 0
     native = {16: 192, 32: 1280}
     for stride, c, projection in zip(levels, channels, extractor.projections):
         assert isinstance(projection, nn.Identity) == (native[stride] == c)

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Post-processing against torchvision's SSD and a slow loop, and properties it must have."""
 
+from forecast_detector_ros.model.ssdlite import box_coder, make_anchors, postprocess
 from hypothesis import given, settings, strategies as st
 import torch
 from torch import nn
 from torchvision.models.detection.ssd import SSD
-
-from forecast_detector_ros.model.ssdlite import box_coder, make_anchors, postprocess
 
 SIZE = (64, 96)
 ANCHORS = make_anchors(SIZE, ((2, 3), (1, 2)))

@@ -3,12 +3,11 @@
 
 from math import exp, sqrt
 
+from forecast_detector_ros.model.scheduler import (
+    confidence, Correlation, FORECAST_INDEX, READ_INDEX, Scheduler)
 import numpy as np
 import pytest
 import torch
-
-from forecast_detector_ros.model.scheduler import (
-    confidence, Correlation, FORECAST_INDEX, READ_INDEX, Scheduler)
 
 
 def reference_correlation(a, b, d):

@@ -4,14 +4,13 @@
 from itertools import product
 from math import exp, sqrt
 
+from forecast_detector_ros.model.ssdlite import (
+    ANCHORS_PER_CELL, box_coder, make_anchors, SSDLiteHead)
 import numpy as np
 import pytest
 import torch
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.models.detection.image_list import ImageList
-
-from forecast_detector_ros.model.ssdlite import (
-    ANCHORS_PER_CELL, box_coder, make_anchors, SSDLiteHead)
 
 SSDLITE_MAPS = ((20, 20), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1))
 

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a network weighs: parameters and multiply-accumulates (MACs) of every part."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .config import NetworkConfig
+from .extractor import parameter_count
+from .network import ForecastDetector
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a network."""
+
+    name: str
+    parameters: int
+    read_macs: int
+    """MACs of the part in a read step, for one image."""
+
+    forecast_macs: int
+    """The same in a forecast step."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A network's parts in the order of the data's way, and their totals."""
+
+    parts: tuple[Part, ...]
+    total: Part
+    """Counted over the whole network, and so more than a sum of `parts`: it proves them."""
+
+    @property
+    def forecast_share(self) -> float:
+        """Give the MACs of a forecast step as a fraction of a read step's."""
+        return self.total.forecast_macs / self.total.read_macs
+
+
+def summarise(config: NetworkConfig) -> Summary:
+    """
+    Count parameters and MACs of the network that a configuration describes.
+
+    MACs are those of convolutions, fully connected layers and matrix products, taken from
+    PyTorch's own counter (two operations make one MAC); normalisation, activations, averaging and
+    upsampling are not counted.  A network with fresh weights is built and run once.
+    """
+    network = ForecastDetector(config).eval()
+    parts = _parts(network)
+    image = torch.zeros(1, *config.input_size, 3, dtype=torch.uint8)
+    counts: list[dict[str, int]] = []
+    totals: list[int] = []
+    with torch.inference_mode():
+        state = network.initial_state()
+        for step in (lambda: network.read_step(image, state),
+                     lambda: network.forecast_step(state)):
+            # Hooks and not the counter's own tree: the steps are no module's forward, and
+            # without a root the counter gives both encoders the same name.
+            count = dict.fromkeys(parts, 0)
+            with FlopCounterMode(display=False) as counter:
+                handles = [handle for name, modules in parts.items() for module in modules
+                           for handle in _watch(module, name, counter, count)]
+                step()
+            for handle in handles:
+                handle.remove()
+            counts.append(count)
+            totals.append(counter.get_total_flops() // 2)
+    rows = tuple(
+        Part(name, sum(parameter_count(module) for module in modules), *(c[name] for c in counts))
+        for name, modules in parts.items())
+    return Summary(rows, Part('total', parameter_count(network), *totals))
+
+
+def _parts(network: ForecastDetector) -> dict[str, tuple[nn.Module, ...]]:
+    extractor = network.extractor
+    parts: dict[str, tuple[nn.Module, ...]] = {
+        'extractor: backbone': (extractor.stem, extractor.trunk),
+        'extractor: projections': tuple(extractor.projections)}
+    for name, encoders in (('encoder1', network.encoder1), ('encoder2', network.encoder2)):
+        for stride, encoder in zip(network.config.levels, encoders):
+            parts[f'{name}: stride {stride}'] = (encoder,)
+    if network.scheduler is not None:
+        parts['scheduler'] = (network.scheduler,)
+    parts['head'] = (network.head,)
+    return parts
+
+
+def _watch(module: nn.Module, name: str, counter: FlopCounterMode, count: dict[str, int]
+           ) -> tuple[torch.utils.hooks.RemovableHandle, ...]:
+    """Add to `count` what the counter gains between a module's begin and end."""
+    def begin(*_: object) -> None:
+        count[name] -= counter.get_total_flops() // 2
+
+    def end(*_: object) -> None:
+        count[name] += counter.get_total_flops() // 2
+
+    return module.register_forward_pre_hook(begin), module.register_forward_hook(end)

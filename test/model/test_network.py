@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The assembled network: data flow of every variant, the two steps, explicit state."""
+
+from dataclasses import replace
+
+from forecast_detector_ros.model.config import ConfigError, VARIANTS
+from forecast_detector_ros.model.network import ForecastDetector
+from forecast_detector_ros.model.scheduler import REFERENCES
+import pytest
+import torch
+from torchvision.transforms.v2 import functional
+
+MODES = ('direct', 'residual')
+
+
+@pytest.fixture(autouse=True)
+def without_gradient():
+    """Run as inference does."""
+    with torch.no_grad():
+        yield
+
+
+def flat(value):
+    """Give all tensors of a nested tuple."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    return [tensor for item in value for tensor in flat(item)]
+
+
+def assert_same(a, b):
+    a, b = flat(a), flat(b)
+    assert len(a) == len(b)
+    assert all(torch.equal(x, y) for x, y in zip(a, b))
+
+
+def assert_close(a, b):
+    for x, y in zip(flat(a), flat(b), strict=True):
+        torch.testing.assert_close(x, y, atol=1e-4, rtol=1e-4)
+
+
+def reference_step(network, feature, state):
+    """Put one step together from the modules, level by level, after the paper's Fig. 2."""
+    variant = network.config.variant
+    forecast, temporal, fused, states1, states2 = [], [], [], [], []
+    for level, f in enumerate(feature):
+        if variant == 'baseline':
+            guess, seen = f, f
+            state1, state2 = state.encoder1[level], state.encoder2[level]
+        else:
+            guess, state1 = (f, state.encoder1[level]) if variant == 'persistence' \
+                else network.encoder1[level](f, state.encoder1[level])
+            seen, state2 = network.encoder2[level](guess, state.encoder2[level])
+        forecast.append(guess)
+        temporal.append(seen)
+        fused.append(seen if variant == 'without_combination' else (f + seen) / 2)
+        states1.append(state1)
+        states2.append(state2)
+    maps = {'temporal': temporal, 'fused': fused, 'feature': feature}
+    if variant == 'baseline':
+        decision = torch.zeros(feature[-1].shape[0], 2)
+    else:
+        decision = network.scheduler(forecast[-1],
+                                     maps[network.config.scheduler_reference][-1])
+    return network.head(fused), decision, (forecast, states1, states2)
+
+
+def test_normalisation_is_torchvisions(build, pictures):
+    network = build()
+    bgr = pictures(2)
+    rgb = bgr[..., [2, 1, 0]].permute(0, 3, 1, 2)
+    expected = functional.normalize(functional.to_dtype(rgb, torch.float32, scale=True),
+                                    [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    torch.testing.assert_close(network.normalise_bgr(bgr), expected)
+    torch.testing.assert_close(network.normalise(rgb), expected)
+    seen = []
+    network.extractor.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    network.read_step(bgr, network.initial_state(2))
+    torch.testing.assert_close(seen[0], expected)
+
+
+@pytest.mark.parametrize('levels', [(32,), (16, 32)])
+@pytest.mark.parametrize('mode', MODES)
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_data_flow_of_every_variant(variant, mode, levels, build, pictures):
+    count = len(levels)
+    network = build(variant=variant, forecast_mode=mode, levels=levels,
+                    feature_channels=(12, 20)[-count:], lstm_channels=(8, 10)[-count:])
+    state = network.initial_state()
+    for index, kind in enumerate(('read', 'forecast', 'read', 'forecast', 'forecast')):
+        if kind == 'read':
+            image = pictures(seed=index)
+            feature = network.extract(network.normalise_bgr(image))
+            output = network.read_step(image, state)
+        else:
+            feature = state.forecast
+            output = network.forecast_step(state)
+        assert_same(output, reference_step(network, feature, state))
+        state = output.state
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_variants_have_the_modules_they_use(variant, build):
+    network = build(variant=variant)
+    assert len(network.encoder1) == (0 if variant in ('baseline', 'persistence') else 2)
+    assert len(network.encoder2) == (0 if variant == 'baseline' else 2)
+    assert (network.scheduler is None) == (variant == 'baseline')
+    used = set()
+    for name, module in network.named_modules():
+        if name and not list(module.children()):
+            module.register_forward_hook(lambda m, i, o, name=name: used.add(name))
+    state = network.initial_state()
+    network.read_step(torch.zeros(1, 64, 96, 3, dtype=torch.uint8), state)
+    idle = {name for name, module in network.named_modules()
+            if name and list(module.parameters(recurse=False))} - used
+    assert not idle, 'a module with weights that no step runs'
+
+
+@pytest.mark.parametrize('reference', REFERENCES)
+def test_scheduler_compares_with_the_configured_map(reference, build, pictures):
+    network = build(scheduler_reference=reference)
+    image, state = pictures(), network.initial_state()
+    maps, _ = network.encode(network.extract(network.normalise_bgr(image)), state)
+    scores = {name: network.scheduler(maps.forecast[-1], getattr(maps, name)[-1])
+              for name in REFERENCES}
+    decision = network.read_step(image, state).decision
+    assert [name for name in REFERENCES if torch.equal(scores[name], decision)] == [reference]
+
+
+def test_persistence_takes_the_last_feature(build, pictures):
+    network = build(variant='persistence')
+    image = pictures()
+    read = network.read_step(image, network.initial_state())
+    assert_same(read.state.forecast, network.extract(network.normalise_bgr(image)))
+    assert_same(network.forecast_step(read.state).state.forecast, read.state.forecast)
+
+
+def test_untrained_residual_network_detects_as_its_baseline(build, pictures):
+    baseline = build(variant='baseline')
+    network = ForecastDetector(replace(baseline.config, variant='complete')).eval()
+    network.load_state_dict(baseline.state_dict(), strict=False)
+    image = pictures()
+    expected = baseline.read_step(image, baseline.initial_state())
+    output = network.read_step(image, network.initial_state())
+    assert_close(output.head, expected.head)
+    assert_close(network.forecast_step(output.state).head, expected.head)
+
+
+def test_advance_and_hold(build, pictures):
+    advance, hold = build(state_update='advance'), build(state_update='hold')
+    image = pictures()
+    a = advance.read_step(image, advance.initial_state())
+    h = hold.read_step(image, hold.initial_state())
+    assert_same(a, h)
+    a, h, before = advance.forecast_step(a.state), hold.forecast_step(h.state), h.state
+    assert_same((a.head, a.decision, a.state.forecast), (h.head, h.decision, h.state.forecast))
+    assert_same((h.state.encoder1, h.state.encoder2), (before.encoder1, before.encoder2))
+    for now, then in zip(flat((a.state.encoder1, a.state.encoder2)),
+                         flat((before.encoder1, before.encoder2)), strict=True):
+        assert not torch.equal(now, then)
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('update', ['advance', 'hold'])
+def test_state_and_image_passed_in_are_not_changed(variant, update, build, pictures):
+    network = build(variant=variant, state_update=update)
+    image = pictures()
+    state = network.read_step(image, network.initial_state()).state
+    for step in (lambda: network.read_step(image, state), lambda: network.forecast_step(state)):
+        before = [tensor.clone() for tensor in flat((state, image))]
+        first = step()
+        assert_same(before, (state, image))
+        assert_same(first, step())
+
+
+def test_batch_is_the_single_pictures_side_by_side(build, pictures):
+    network = build()
+    images, later = pictures(2), pictures(2, seed=1)
+    together = [network.read_step(images, network.initial_state(2))]
+    together.append(network.forecast_step(together[-1].state))
+    together.append(network.read_step(later, together[-1].state))
+    for i in range(2):
+        alone = [network.read_step(images[i:i + 1], network.initial_state())]
+        alone.append(network.forecast_step(alone[-1].state))
+        alone.append(network.read_step(later[i:i + 1], alone[-1].state))
+        for a, b in zip(alone, together):
+            assert_close(a, [tensor[i:i + 1] for tensor in flat(b)])
+
+
+def test_initial_state_is_zero_and_fits(build, pictures):
+    network = build()
+    state = network.initial_state(2)
+    after = network.read_step(pictures(2), state).state
+    assert [x.shape for x in flat(state)] == [x.shape for x in flat(after)]
+    assert [x.dtype for x in flat(state)] == [x.dtype for x in flat(after)]
+    assert all(x.abs().max() == 0 for x in flat(state))
+    assert network.double().initial_state().forecast[0].dtype == torch.float64
+
+
+def test_upsampled_map_is_predicted_from(build, pictures):
+    network = build(levels=(32,), feature_channels=(20,), lstm_channels=(10,),
+                    upsample_channels=6)
+    output = network.read_step(pictures(), network.initial_state())
+    cells = 4 * 6 + 2 * 3 + 1 * 2 + 1 * 1
+    assert output.head.logits.shape == (1, 6 * cells, 4)
+    assert network.anchors.shape == (6 * cells, 4)
+    assert len(output.state.forecast) == 1
+    assert network.forecast_step(output.state).head.logits.shape == (1, 6 * cells, 4)
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_with_variant_copies_the_weights(variant, build):
+    network = build()
+    other = network.with_variant(variant)
+    assert other.config == replace(network.config, variant=variant)
+    assert not other.training
+    own = network.state_dict()
+    for key, value in other.state_dict().items():
+        assert torch.equal(value, own[key]) and value.data_ptr() != own[key].data_ptr()
+    assert network.train().double().with_variant(variant).mean.dtype == torch.float64
+    assert network.with_variant(variant).training
+
+
+@pytest.mark.parametrize('source, target, lacking', [
+    ('baseline', 'complete', 'encoder1'), ('persistence', 'complete', 'encoder1'),
+    ('baseline', 'persistence', 'encoder2')])
+def test_with_variant_that_needs_more(source, target, lacking, build):
+    with pytest.raises(ConfigError, match=f"variant '{target}' needs {lacking}.*'{source}'"):
+        build(variant=source).with_variant(target)
+
+
+def test_with_unknown_variant(build):
+    with pytest.raises(ConfigError, match="^variant is 'full'"):
+        build().with_variant('full')
+
+
+def test_weights_hold_nothing_that_can_be_computed(build):
+    keys = build().state_dict().keys()
+    assert not [key for key in keys
+                if key.split('.')[-1] in ('anchors', 'mean', 'std', 'index', 'inside')]

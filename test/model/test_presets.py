@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The presets: shapes, and parameter counts from the layers' formulas."""
+
+from forecast_detector_ros.model.config import ConfigError, NetworkConfig
+from forecast_detector_ros.model.extractor import parameter_count
+from forecast_detector_ros.model.network import ForecastDetector
+from forecast_detector_ros.model.presets import preset, PRESETS
+import pytest
+import torch
+from torchvision.models import mobilenet_v2
+
+
+def conv_norm(inputs, outputs, kernel=1, groups=1):
+    return inputs * outputs // groups * kernel ** 2 + 2 * outputs
+
+
+def separable(inputs, outputs):
+    return 9 * inputs + inputs * outputs + outputs
+
+
+def encoder(channels, hidden, mode):
+    attention = 7 * 7 * 2 + 2
+    lstm = separable(channels + hidden, hidden) + separable(hidden, 4 * hidden)
+    back = 0 if mode == 'direct' and hidden == channels else hidden * channels + channels
+    return attention + lstm + back
+
+
+def scheduler(hidden):
+    return 49 * 9 * hidden + hidden + 9 * hidden * hidden + hidden + 2 * hidden + 2
+
+
+def head(maps, extra, classes):
+    total = 0
+    for outputs in extra:
+        squeezed = outputs // 2
+        total += (conv_norm(maps[-1], squeezed) + conv_norm(squeezed, squeezed, 3, squeezed)
+                  + conv_norm(squeezed, outputs))
+        maps = (*maps, outputs)
+    for channels in maps:
+        for outputs in (6 * (classes + 1), 24):
+            total += (conv_norm(channels, channels, 3, channels)
+                      + channels * outputs + outputs)
+    return total
+
+
+def extractor(config):
+    native = {16: 576, 32: 1280}
+    assert config.width == 1.0
+    return (parameter_count(mobilenet_v2(weights=None).features)
+            + sum(conv_norm(native[stride], channels)
+                  for stride, channels in zip(config.levels, config.feature_channels)
+                  if native[stride] != channels))
+
+
+@pytest.mark.parametrize('name', sorted(PRESETS))
+def test_parameter_counts(name):
+    config = preset(name, 17)
+    network = ForecastDetector(config)
+    pairs = zip(config.feature_channels, config.lstm_channels)
+    encoders = sum(encoder(c, h, config.forecast_mode) for c, h in pairs)
+    assert config.upsample_channels is None
+    assert parameter_count(network.extractor) == extractor(config)
+    assert parameter_count(network.encoder1) == encoders
+    assert parameter_count(network.encoder2) == encoders
+    assert parameter_count(network.scheduler) == scheduler(config.scheduler_channels)
+    assert parameter_count(network.head) == head(config.feature_channels,
+                                                 config.extra_channels, 17)
+
+
+@pytest.mark.parametrize('name', sorted(PRESETS))
+def test_shapes(name):
+    config = preset(name, 17)
+    network = ForecastDetector(config).eval()
+    image = torch.zeros(1, *config.input_size, 3, dtype=torch.uint8)
+    with torch.inference_mode():
+        read = network.read_step(image, network.initial_state())
+        forecast = network.forecast_step(read.state)
+    anchors = network.anchors.shape[0]
+    for output in (read, forecast):
+        assert output.head.logits.shape == (1, anchors, 18)
+        assert output.head.offsets.shape == (1, anchors, 4)
+        assert output.decision.shape == (1, 2)
+        assert [tuple(x.shape) for x in output.state.forecast] == [
+            (1, c, 320 // stride, 320 // stride)
+            for stride, c in zip(config.levels, config.feature_channels)]
+
+
+def test_paper_is_the_papers():
+    config = preset('paper', 30)
+    assert config == NetworkConfig(
+        classes=30, input_size=(320, 320), width=1.0, levels=(32,), feature_channels=(1280,),
+        lstm_channels=(1280,), anchor_scales=(0.2, 0.95), forecast_mode='direct',
+        scheduler_reference='temporal', variant='complete')
+
+
+def test_unknown_preset():
+    with pytest.raises(ConfigError, match=r"^preset is 'tiny', must be one of .*paper"):
+        preset('tiny', 3)

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small detector with lively random weights, for the tests of the runtime."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from forecast_detector_ros.model.config import NetworkConfig
+from forecast_detector_ros.model.network import ForecastDetector
+from forecast_detector_ros.runtime.checkpoint import Card, save_checkpoint
+from forecast_detector_ros.runtime.detector import Detector
+from forecast_detector_ros.runtime.frame import Frame, Pixels
+
+CONFIG = NetworkConfig(
+    classes=3, input_size=(64, 96), width=0.35, levels=(16, 32), feature_channels=(12, 20),
+    lstm_channels=(8, 10), extra_channels=(16, 8), scheduler_channels=8,
+    forecast_mode='residual')
+
+CLASSES = ('cat', 'dog', 'train')
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Keep results independent of the number of threads, and the machine usable."""
+    torch.set_num_threads(1)
+
+
+def lively_network(seed: int = 0) -> ForecastDetector:
+    """Build a network whose scores spread and whose encoders change something."""
+    generator = torch.Generator().manual_seed(seed)
+    network = ForecastDetector(CONFIG).eval()
+    for part in network.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.bias.data.uniform_(-0.2, 0.4, generator=generator)
+            part.running_mean.uniform_(-0.2, 0.2, generator=generator)
+            part.running_var.uniform_(0.6, 1.5, generator=generator)
+        elif isinstance(part, nn.Conv2d | nn.Linear):
+            fan_in = part.weight[0].numel()
+            part.weight.data.normal_(0.0, 1.6 / fan_in ** 0.5, generator=generator)
+            if part.bias is not None:
+                part.bias.data.uniform_(-0.3, 0.3, generator=generator)
+    return network
+
+
+@pytest.fixture
+def network() -> ForecastDetector:
+    """Give the network itself, as training has it."""
+    return lively_network()
+
+
+@pytest.fixture(scope='session')
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the path of a checkpoint in full precision; not to be changed."""
+    path = tmp_path_factory.mktemp('checkpoint') / 'small.safetensors'
+    network = lively_network()
+    save_checkpoint(path, network, Card('small', CLASSES, network.config), torch.float32)
+    return path
+
+
+@pytest.fixture
+def detector(checkpoint: Path) -> Detector:
+    """Give a detector on the CPU."""
+    return Detector.load(checkpoint)
+
+
+@pytest.fixture
+def picture() -> Callable[..., Frame]:
+    """Give a function that makes frames with a random picture; load counts as it should."""
+    def make(seed: int = 0, size: tuple[int, int] = (48, 80), told: bool = True) -> Frame:
+        array = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+        loaded = []
+
+        def load() -> Pixels:
+            assert not loaded, 'a frame must be loaded at most once'
+            loaded.append(True)
+            return Pixels(array, 'bgr')
+
+        return Frame(size if told else None, load)
+    return make
+
+
+@pytest.fixture
+def poison() -> Callable[..., Frame]:
+    """Give a function that makes frames nobody may load."""
+    def load() -> Pixels:
+        raise AssertionError('the picture of a forecast frame was looked at')
+
+    return lambda size=(48, 80): Frame(size, load)
