@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--stills', action='store_true',
                         help='pictures are stills; default: each folder is one video')
     parser.add_argument('--classes', nargs='+', default=list(CLASSES), metavar='NAME',
-                        help='COCO\'s names, but cattle for cow and watercraft for boat '
+                        help='names of COCO, but cattle for cow and watercraft for boat '
                         f'(default: {" ".join(CLASSES)})')
     parser.add_argument('--ignore', nargs='*', default=['truck'], metavar='NAME',
                         help='classes whose boxes are neither objects nor background '

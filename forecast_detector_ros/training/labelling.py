@@ -103,7 +103,7 @@ def label_folders(detect: Callable[[np.ndarray], TeacherBoxes], root: Path,
     """
     for name in (*classes, *ignore):
         if name not in TEACHER_CLASSES:
-            raise TeacherError(f'class {name!r} is none of the teacher\'s: '
+            raise TeacherError(f'class {name!r} is unknown to the teacher, which has '
                                f'{", ".join(TEACHER_CLASSES)}')
     document: dict[str, Any] = {
         'info': {'description': description},

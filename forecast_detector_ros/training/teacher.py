@@ -85,7 +85,7 @@ class YoloxTeacher:
     def __init__(self, path: Path, min_score: float = 0.2, nms_threshold: float = 0.45,
                  threads: int = 1) -> None:
         try:
-            import onnxruntime
+            import onnxruntime  # type: ignore[import-untyped,import-not-found,unused-ignore]
         except ImportError:
             raise TeacherError('a teacher needs onnxruntime, which is not installed: '
                                'pip install onnxruntime') from None
@@ -189,7 +189,7 @@ def decode_yolox(output: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray,
         rows, columns = np.mgrid[:size[0] // stride, :size[1] // stride]
         grids.append(np.stack((columns, rows), -1).reshape(-1, 2))
         strides.append(np.full((rows.size, 1), stride))
-    stride = np.concatenate(strides).astype(np.float32)
-    centre = (output[:, :2] + np.concatenate(grids)) * stride
-    half = np.exp(output[:, 2:4]) * stride / 2
+    scale = np.concatenate(strides).astype(np.float32)
+    centre = (output[:, :2] + np.concatenate(grids)) * scale
+    half = np.exp(output[:, 2:4]) * scale / 2
     return np.concatenate((centre - half, centre + half), 1), output[:, 4:5] * output[:, 5:]
