@@ -16,7 +16,7 @@ from ..training.config import load_recipe, RecipeError
 from ..training.imagenet import load_imagenet_weights, WeightsError
 from ..training.loader import load_sources
 from ..training.snapshot import SnapshotError
-from ..training.trainer import Trainer, TrainingDiverged
+from ..training.trainer import Trainer, TrainingDivergedError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,7 +60,7 @@ def main(args: list[str] | None = None) -> int:
     except (OSError, SafetensorError) as error:
         print(f'train: {options.start or options.output}: {error}', file=sys.stderr)
         return 2
-    except TrainingDiverged as error:
+    except TrainingDivergedError as error:
         print(f'train: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:

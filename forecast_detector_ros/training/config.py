@@ -107,7 +107,8 @@ class StageConfig:
     """Decay of the weights' exponential moving average; 0 for none."""
 
     loss: LossConfig = field(default_factory=LossConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    augment: AugmentConfig | None = field(default_factory=AugmentConfig)
+    """Null for none: whole frames, stills without motion."""
 
 
 @dataclass(frozen=True)
@@ -254,6 +255,8 @@ def _check(recipe: Recipe) -> None:
                                   f'{allowed}')
         if stage.scheduler_from is not None and not stage.extra_frame:
             raise RecipeError(f'{where}: the scheduler needs extra_frame')
+        if set(stage.groups) == {'scheduler'} and stage.scheduler_from != 0:
+            raise RecipeError(f'{where}: trains the scheduler alone, so scheduler_from must be 0')
         if not 0.0 <= stage.ema < 1.0:
             raise RecipeError(f'{where}: ema must be in [0, 1)')
         if abs(sum(stage.loss.combination) - 1.0) > 1e-6:

@@ -32,7 +32,7 @@ SNAPSHOT = 'last.snapshot.safetensors'
 """Name of the resumable state in a run's folder."""
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDivergedError(RuntimeError):
     """The loss is no number any more; the message gives advice."""
 
 
@@ -117,7 +117,7 @@ class Trainer:
         ------
         SnapshotError
             If the snapshot is damaged.
-        TrainingDiverged
+        TrainingDivergedError
             If the loss becomes infinite or NaN.
 
         """
@@ -150,7 +150,7 @@ class Trainer:
                     network=network.config, preset=self.recipe.preset, **self.recipe.card)
         card = replace(card, provenance={
             **card.provenance, 'recipe': self.recipe.name, 'stage': stage.name,
-            'training_hours': round(self.seconds / 3600, 2), 'torch': torch.__version__})
+            'training_hours': round(self.seconds / 3600, 2), 'torch': str(torch.__version__)})
         save_checkpoint(path, network, card)
         log.info('wrote %s', path)
 
@@ -235,7 +235,7 @@ class _StageRun:
             losses = clip_losses(self.network, batch, stage.loss, generator, stage.extra_frame,
                                  with_scheduler, self.frozen_extractor, self.frozen_detection)
         if not torch.isfinite(losses.total):
-            raise TrainingDiverged(
+            raise TrainingDivergedError(
                 f'stage {stage.name}, iteration {self.iteration}: the loss is '
                 f'{float(losses.total)} ({losses.parts}); lower the learning rates, set clip_norm '
                 'or a longer warmup')

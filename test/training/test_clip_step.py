@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One step on clips: which losses there are, what gets a gradient, how y_t is made."""
+
+from dataclasses import replace
+
+from forecast_detector_ros.data.clips import Clip, collate
+from forecast_detector_ros.model.network import ForecastDetector
+from forecast_detector_ros.model.presets import preset
+from forecast_detector_ros.training.clip_step import clip_losses, LossConfig, reliable_targets
+import pytest
+import torch
+
+BOX = torch.tensor([[8., 8., 40., 40.]])
+SMALL = {'input_size': (64, 64), 'width': 0.35, 'feature_channels': (16, 24),
+         'lstm_channels': (8, 12), 'extra_channels': (16,)}
+
+
+def network(variant='complete', **values):
+    torch.manual_seed(0)
+    return ForecastDetector(replace(preset('default', 2), variant=variant, **SMALL,
+                                    **values)).eval()
+
+
+def batch(clips=2, frames=4):
+    generator = torch.Generator().manual_seed(1)
+    none = torch.zeros(0, 4)
+    return collate([Clip(
+        torch.randint(0, 256, (frames, 3, 64, 64), dtype=torch.uint8, generator=generator),
+        [BOX] * frames, [torch.tensor([1])] * frames, [torch.ones(1)] * frames,
+        [none] * frames) for _ in range(clips)])
+
+
+def run(net, config=None, extra_frame=True, scheduler=True, seed=0, **flags):
+    return clip_losses(net, batch(), config or LossConfig(), torch.Generator().manual_seed(seed),
+                       extra_frame, scheduler, **flags)
+
+
+def test_total_is_equation_1():
+    losses = run(network(), LossConfig(alpha=2.0, beta=3.0, gamma=5.0, lambda_=7.0))
+    parts = losses.parts
+    expected = 2 * parts['loc'] + 3 * parts['cls'] + 5 * parts['for'] + 7 * parts['dec']
+    assert float(losses.total.detach()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_forecast_loss_is_persistence_for_a_fresh_residual_encoder():
+    losses = run(network())
+    assert losses.parts['for'] == pytest.approx(losses.parts['persistence'], rel=1e-5)
+    assert losses.parts['for'] > 0
+
+
+def test_forecast_loss_against_an_own_loop():
+    net = network(forecast_mode='direct')
+    clips = batch()
+    with torch.no_grad():
+        total = 0.0
+        for b in range(2):
+            state = net.initial_state()
+            for t in range(3):
+                now = net.extract(net.normalise(clips.images[b, t:t + 1]))
+                maps, state = net.encode(now, state)
+                wanted = net.extract(net.normalise(clips.images[b, t + 1:t + 2]))
+                total += sum(float(((f - w) ** 2).mean())
+                             for f, w in zip(maps.forecast, wanted)) / 2
+    assert run(net).parts['for'] == pytest.approx(total / 6, rel=1e-4)
+
+
+def test_without_the_extra_frame_there_is_no_forecast_loss():
+    assert set(run(network(), extra_frame=False, scheduler=False).parts) == {'loc', 'cls'}
+
+
+def test_baseline_has_detection_losses_only():
+    assert set(run(network('baseline'), scheduler=False).parts) == {'loc', 'cls'}
+
+
+def test_gamma_zero_takes_the_forecast_loss_out():
+    losses = run(network(), LossConfig(gamma=0.0), scheduler=False)
+    assert float(losses.total) == pytest.approx(losses.parts['loc'] + losses.parts['cls'],
+                                                rel=1e-5)
+
+
+def test_frozen_detection_trains_the_scheduler_alone():
+    net = network()
+    losses = run(net, frozen_detection=True)
+    losses.total.backward()
+    assert set(losses.parts) == {'dec'}
+    for name, parameter in net.named_parameters():
+        assert (parameter.grad is not None) == name.startswith('scheduler')
+
+
+def test_frozen_extractor_gets_no_gradient():
+    net = network()
+    run(net, frozen_extractor=True).total.backward()
+    assert all(p.grad is None for p in net.extractor.parameters())
+    assert all(p.grad is not None for p in net.encoder1.parameters())
+
+
+def test_the_same_generator_gives_the_same_step_and_another_one_another():
+    net = network(forecast_mode='direct')
+    config = LossConfig(rollout=0.5)
+    totals = [float(run(net, config, seed=seed).total) for seed in (5, 5, 6)]
+    assert totals[0] == totals[1] != totals[2]
+
+
+@pytest.mark.parametrize('index', range(3))
+def test_combination_chooses_what_the_head_sees(index):
+    net = network(forecast_mode='direct')
+    probabilities = [0.0, 0.0, 0.0]
+    probabilities[index] = 1.0
+    seen = []
+    net.head.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    maps = []
+    encode = net.encode
+
+    def spy(feature, state):
+        result = encode(feature, state)
+        maps.append(result[0])
+        return result
+
+    net.encode = spy
+    run(net, LossConfig(combination=tuple(probabilities)), scheduler=False)
+    for one, fused in zip(maps, seen):
+        wanted = (one.feature, one.temporal, one.fused)[index]
+        for got, want in zip(fused, wanted):
+            torch.testing.assert_close(got, want)
+
+
+def test_rollout_one_never_looks_at_later_images():
+    net = network(forecast_mode='direct')
+    config = LossConfig(rollout=1.0, gamma=0.0)
+    first = batch()
+    second = batch()
+    second.images[:, 1:] = 0
+    totals = [float(clip_losses(net, clips, config, torch.Generator().manual_seed(0), True,
+                                False).total) for clips in (first, second)]
+    assert totals[0] == totals[1]
+
+
+def test_y_t_is_one_where_the_head_finds_the_box_and_zero_elsewhere():
+    net = network()
+    clips = batch()
+    forecast = tuple(torch.zeros(2, c, *size) for c, size in zip((16, 24), net.feature_sizes))
+    anchor = int((net.anchors - BOX).abs().sum(1).argmin())
+    box = net.anchors[anchor].clamp(0, 64)
+
+    def head(module, args, output):
+        logits = torch.zeros_like(output.logits)
+        logits[:, :, 0] = 20.0
+        # Only the first clip's head sees the object, of class 1.
+        logits[0, anchor, 2] = 40.0
+        return output._replace(logits=logits, offsets=torch.zeros_like(output.offsets))
+
+    net.head.register_forward_hook(head)
+    clips.all_boxes[:] = box
+    found = reliable_targets(net, forecast, clips, 1, LossConfig())
+    assert found.tolist() == [True, False]

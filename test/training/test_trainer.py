@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs on a tiny set: checkpoints of every stage, exact resume, divergence."""
+
+from dataclasses import replace
+import logging
+
+from forecast_detector_ros.cli.train import main
+from forecast_detector_ros.runtime.checkpoint import load_checkpoint
+from forecast_detector_ros.training.config import load_recipe
+from forecast_detector_ros.training.loader import batches, load_sources, picture_weights
+from forecast_detector_ros.training.snapshot import load_snapshot, SnapshotError
+from forecast_detector_ros.training.trainer import SNAPSHOT, Trainer, TrainingDivergedError
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+import torch
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def recipe(recipe_file):
+    return load_recipe(recipe_file)
+
+
+@pytest.fixture
+def sources(recipe, data_root):
+    return load_sources(recipe, data_root)
+
+
+def test_every_stage_leaves_a_checkpoint_that_the_runtime_loads(recipe, sources, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    assert Trainer(recipe, sources, tmp_path).run(log_every=1)
+    variants = {}
+    for name in ('one', 'two', 'three'):
+        network, card = load_checkpoint(tmp_path / f'{name}.safetensors')
+        variants[name] = network.config.variant
+        assert card.classes == ('yellow', 'blue')
+        assert card.licence == 'CC0-1.0'
+        assert card.provenance['stage'] == name
+    assert variants == {'one': 'baseline', 'two': 'complete', 'three': 'complete'}
+    text = caplog.text
+    assert 'loc' in text and 'persistence' in text and 'y_t' in text and 'ETA' in text
+
+
+def test_stages_train_only_their_groups(recipe, sources, tmp_path):
+    Trainer(recipe, sources, tmp_path).run()
+    one, two, three = (load_file(tmp_path / f'{name}.safetensors')
+                       for name in ('one', 'two', 'three'))
+    for key, value in one.items():
+        if key.startswith('extractor'):
+            assert torch.equal(value, two[key]), key
+    assert any(not torch.equal(value, two[key]) for key, value in one.items()
+               if key.startswith('head'))
+    for key, value in two.items():
+        assert torch.equal(value, three[key]) == (not key.startswith('scheduler')), key
+
+
+@pytest.mark.parametrize('stop', [1, 2, 3, 5, 7, 11])
+def test_resume_is_exact(recipe, sources, tmp_path, stop, monkeypatch):
+    whole = tmp_path / 'whole'
+    Trainer(recipe, sources, whole).run()
+
+    from forecast_detector_ros.training import trainer as module
+    broken = tmp_path / 'broken'
+    step, count = module._StageRun._step, 0
+
+    class Killed(BaseException):
+        pass
+
+    def dying(self, batch):
+        nonlocal count
+        if count == stop:
+            raise Killed
+        count += 1
+        return step(self, batch)
+
+    monkeypatch.setattr(module._StageRun, '_step', dying)
+    with pytest.raises(Killed):
+        # A snapshot after every iteration.
+        Trainer(recipe, sources, broken).run(snapshot_every=0.0)
+    monkeypatch.undo()
+    assert Trainer(recipe, sources, broken).run()
+    expected, found = (load_snapshot(folder / SNAPSHOT) for folder in (whole, broken))
+    assert expected.iteration == found.iteration
+    for key, value in expected.network.items():
+        assert torch.equal(value, found.network[key]), key
+    for name in ('one', 'two', 'three'):
+        if not (broken / f'{name}.safetensors').exists():
+            pytest.fail(f'{name} left no checkpoint')
+        a, b = (load_file(folder / f'{name}.safetensors') for folder in (whole, broken))
+        assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_batches_do_not_depend_on_where_they_start(recipe, sources):
+    stage = recipe.stages[1]
+    every = list(batches(sources, recipe, stage))
+    late = list(batches(sources, recipe, stage, start=3))
+    assert len(every) == 4
+    assert len(late) == 1
+    assert torch.equal(late[0].images, every[3].images)
+    assert not torch.equal(every[0].images, every[1].images)
+
+
+def test_rare_classes_weigh_more(sources):
+    videos = sources.videos
+    short = replace(videos[1], frames=videos[1].frames[:1])
+    flat = picture_weights([videos[0], short], 2, 0.0)
+    assert flat == [8.0, 1.0]
+    # 8 and 1 pictures, counted from one.
+    assert picture_weights([videos[0], short], 2, 1.0) == pytest.approx([8 / 9, 1 / 2])
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_advice(recipe, sources, tmp_path):
+    stage = replace(recipe.stages[0], groups={
+        name: replace(group, lr=1e12) for name, group in recipe.stages[0].groups.items()},
+        optimizer='sgd', epochs=20)
+    with pytest.raises(TrainingDivergedError, match='lower the learning rates'):
+        Trainer(replace(recipe, stages=(stage,)), sources, tmp_path).run()
+
+
+def test_a_damaged_snapshot_is_named(recipe, sources, tmp_path):
+    (tmp_path / SNAPSHOT).write_bytes(b'nothing')
+    with pytest.raises(SnapshotError, match=SNAPSHOT):
+        Trainer(recipe, sources, tmp_path).run()
+
+
+def test_command(recipe_file, data_root, tmp_path, capsys):
+    arguments = [str(recipe_file), '--data', str(data_root), '--output', str(tmp_path / 'run')]
+    assert main([*arguments, '--stop-after', '0']) == 3
+    assert main(arguments) == 0
+    assert (tmp_path / 'run' / 'three.safetensors').exists()
+    assert main([*arguments[:2], str(tmp_path), *arguments[3:], '--fresh']) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith('train: ') and 'train.json' in message
+
+
+def test_command_names_a_missing_recipe(tmp_path, capsys):
+    assert main([str(tmp_path / 'none.yaml'), '--data', '.', '--output', '.']) == 2
+    assert 'none.yaml: no such file' in capsys.readouterr().err
+
+
+def test_loss_falls(recipe, sources, tmp_path):
+    stage = replace(recipe.stages[0], epochs=20, clips_per_epoch=32, batch=8, freeze_bn='none',
+                    name='long', augment=None)
+    losses = []
+    from forecast_detector_ros.training import trainer as module
+    original = module._StageRun._step
+
+    def spy(self, batch):
+        result = original(self, batch)
+        losses.append(float(result.total.detach()))
+        return result
+
+    module._StageRun._step = spy
+    try:
+        Trainer(replace(recipe, stages=(stage,)), sources, tmp_path).run()
+    finally:
+        module._StageRun._step = original
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
