@@ -76,7 +76,7 @@ def load_snapshot(path: Path) -> Snapshot:
     try:
         with safe_open(path, 'pt') as file:
             about = json.loads((file.metadata() or {})['about'])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise SnapshotError(f'{path}: no such file') from None
     except (OSError, SafetensorError, KeyError, ValueError) as error:
