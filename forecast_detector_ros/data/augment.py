@@ -92,6 +92,10 @@ def draw_view(boxes: np.ndarray, size: tuple[int, int], config: AugmentConfig,
         float32 (N, 4) xyxy, of all frames of the clip, so that one crop serves them all.
     size:
         (height, width) of the canvas.
+    config:
+        Probabilities and ranges.
+    rng:
+        Source of the draws.
 
     Returns
     -------
@@ -151,6 +155,10 @@ def draw_tile_view(size: tuple[int, int], tile: tuple[int, int], output: tuple[i
         (height, width) of the tile.
     output:
         (height, width) of the network's input.
+    config:
+        Probabilities and ranges.
+    rng:
+        Source of the draws.
 
     Returns
     -------

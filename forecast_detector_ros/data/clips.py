@@ -136,9 +136,9 @@ class ClipDataset(Dataset):
         Parameters
         ----------
         videos:
-            Drawn in proportion to `video_weights` (default: their numbers of frames).
+            Sequences of frames.
         stills:
-            Videos of one frame; drawn in proportion to `still_weights` (default: 1).
+            Videos of one frame.
         cutouts:
             What `augment` pastes; a class is drawn first, evenly, then a cut-out.
         clip_length:
@@ -149,10 +149,16 @@ class ClipDataset(Dataset):
             The r of `thinning.draw_indices`, 0 for consecutive frames.
         augment:
             None for none at all: whole frames, stills without motion, no cut-outs.
+        seed:
+            Of all draws.
         length:
             Samples in an epoch (default: stills, and frames of videos over clip_length).
         still_fraction:
             Share of stills among the samples (default: their share of frames).
+        extra_frame:
+            Give one frame more than `clip_length`, for the forecast loss.
+        video_weights, still_weights:
+            How often each is drawn (default: its number of frames); only ratios count.
         cache:
             Decode every frame now and keep it in memory.
         reader:

@@ -107,6 +107,8 @@ def paste(picture: np.ndarray, cutout: Cutout, matrix: np.ndarray, gain: float =
     ----------
     picture:
         uint8 (H, W, 3) RGB.
+    cutout:
+        What to draw.
     matrix:
         From the cut-out's pixels to those of `picture`.
     gain:

@@ -38,6 +38,12 @@ def draw_camera(size: tuple[int, int], frames: int, config: AugmentConfig,
     ----------
     size:
         (height, width) of the picture, and of the canvas that the camera fills.
+    frames:
+        T, at least 1.
+    config:
+        Probabilities and ranges.
+    rng:
+        Source of the draws.
 
     Returns
     -------
@@ -75,6 +81,12 @@ def draw_track(extent: tuple[int, int], size: tuple[int, int], frames: int,
         (height, width) of the cut-out's picture.
     size:
         (height, width) of the canvas.
+    frames:
+        T, at least 1.
+    config:
+        Probabilities and ranges.
+    rng:
+        Source of the draws.
 
     Returns
     -------

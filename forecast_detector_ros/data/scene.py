@@ -90,10 +90,14 @@ def render(scene: Scene, matrix: np.ndarray, size: tuple[int, int],
 
     Parameters
     ----------
+    scene:
+        What to draw.
     matrix:
         (3, 3), canvas to output, without rotation.
     size:
         (height, width) of the output.
+    min_visible, min_side:
+        Which boxes stay targets, see `clip_targets`.
 
     Returns
     -------

@@ -69,6 +69,10 @@ def write_synthetic_videos(folder: str | Path, seed: int = 0, videos: int = 4, f
 
     Parameters
     ----------
+    folder:
+        Made where missing.
+    videos, frames:
+        Number of videos, and of frames in each, at least 1.
     seed:
         The same seed, and the same other arguments, give the same pictures.
     size:

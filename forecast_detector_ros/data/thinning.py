@@ -18,11 +18,11 @@ def largest_thinning(length: int, clip_length: int, limit: int) -> int:
     Parameters
     ----------
     length:
-        L, frames in the video, at least 1.
+        The paper's l: frames in the video, at least 1.
     clip_length:
         The paper's n: frames to train on without the extra one, at least 1.
     limit:
-        R; 0 switches thinning off.
+        The paper's r; 0 switches thinning off.
 
     """
     return max(0, min((length - 1) // clip_length - 1, limit))

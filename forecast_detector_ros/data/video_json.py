@@ -83,6 +83,8 @@ def load_video_json(path: str | Path, image_root: str | Path, classes: Sequence[
         Folder that `file_name` is relative to.
     classes:
         Names; a label is an index into them.
+    min_score, ignore_score:
+        From 0 to 1; see above.
 
     Returns
     -------
