@@ -13,7 +13,7 @@ export ROS_LOG_DIR ?= $(VENV)/var/log
 export MPLCONFIGDIR ?= $(VENV)/var/matplotlib
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint clean
+.PHONY: help setup demo test test-fast lint format clean
 
 help:
 	@echo 'make demo        detect objects in a clip over ROS 2; result in $(OUTPUT)/'
@@ -21,6 +21,7 @@ help:
 	@echo 'make test        run all tests'
 	@echo 'make test-fast   run the tests that take seconds'
 	@echo 'make lint        run the linters alone'
+	@echo 'make format      put imports in the order that the linters want'
 	@echo 'make setup       only install what the others need, into $(VENV)'
 	@echo 'make clean       delete everything that was made'
 	@echo 'PYTHON=python3.12 chooses the interpreter, PIP_CACHE_DIR=folder a lasting download cache.'
@@ -51,6 +52,10 @@ test-fast:
 lint:
 	$(bootstrap) --tests
 	'$(RUN)' -m pytest test/test_lint.py
+
+format:
+	$(bootstrap) --tests
+	'$(RUN)' -m ruff check --select I --fix .
 
 clean:
 	rm -rf '$(VENV)' demo_output build install log

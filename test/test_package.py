@@ -19,11 +19,13 @@ SOURCES = (
     'dev', 'launch', 'resource', NAME,
 )
 
-#: rosdep key for the modules whose key is not their own name. None: there is no key.
+#: rosdep key for the modules whose key is not their own name. None: there is no key, or they are
+#: extras that are imported where they are used and whose absence is one clear line.
 ROSDEP_KEYS = {
     'cv2': 'python3-opencv',
     'matplotlib': 'python3-matplotlib',
     'numpy': 'python3-numpy',
+    'onnxruntime': None,
     'rich': 'python3-rich',
     'rosbags': 'python3-rosbags-pip',
     'safetensors': None,
