@@ -6,9 +6,14 @@ from typing import Any
 
 from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector
+from hypothesis import settings
 import pytest
 import torch
 from torch import nn
+
+# A busy machine is no failure.
+settings.register_profile('unhurried', deadline=None)
+settings.load_profile('unhurried')
 
 SMALL: dict[str, Any] = {
     'classes': 3, 'input_size': (64, 96), 'width': 0.35, 'levels': (16, 32),

@@ -32,7 +32,7 @@ def configs(draw):
         variant=draw(st.sampled_from(VARIANTS)))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(configs())
 def test_round_trip_through_yaml(config):
     text = yaml.safe_dump(config.to_dict())

@@ -14,7 +14,7 @@ CLASSES = 4
 seeds = st.integers(0, 2 ** 31 - 1)
 scores = st.floats(0.0, 0.6)
 overlaps = st.floats(0.05, 1.0)
-examples = settings(max_examples=40, deadline=None)
+examples = settings(max_examples=40)
 
 
 def draw(seed, spread=2.0):

@@ -4,16 +4,20 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import pytest
-import torch
-from torch import nn
-
 from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector
 from forecast_detector_ros.runtime.checkpoint import Card, save_checkpoint
 from forecast_detector_ros.runtime.detector import Detector
 from forecast_detector_ros.runtime.frame import Frame, Pixels
+from hypothesis import settings
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+# A busy machine is no failure.
+settings.register_profile('unhurried', deadline=None)
+settings.load_profile('unhurried')
 
 CONFIG = NetworkConfig(
     classes=3, input_size=(64, 96), width=0.35, levels=(16, 32), feature_channels=(12, 20),

@@ -3,11 +3,10 @@
 
 from math import isnan, nextafter
 
-from hypothesis import given, strategies as st
-import pytest
-
 from forecast_detector_ros.runtime.policy import (
     AlternatePolicy, AlwaysReadPolicy, parse_policy, PolicyError, REASONS, ThresholdPolicy)
+from hypothesis import given, strategies as st
+import pytest
 
 fractions = st.floats(0.0, 1.0)
 

@@ -4,13 +4,12 @@
 import warnings
 
 import cv2
+from forecast_detector_ros.runtime.frame import CHANNELS, FrameError, Pixels
+from forecast_detector_ros.runtime.preprocess import resize
 from hypothesis import given, settings, strategies as st
 import numpy as np
 import pytest
 import torch
-
-from forecast_detector_ros.runtime.frame import CHANNELS, FrameError, Pixels
-from forecast_detector_ros.runtime.preprocess import resize
 
 ORDERS = sorted(CHANNELS)
 INPUT = (32, 48)
@@ -33,7 +32,7 @@ def to_bgr(array, order):
     return array[..., [order.index(channel) for channel in 'bgr']]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(ORDERS), st.integers(1, 60), st.integers(1, 60), st.integers(0, 9),
        st.integers(0, 1000))
 def test_any_order_size_and_padding(order, height, width, padding, seed):

@@ -3,10 +3,9 @@
 
 from math import inf, nan
 
-import pytest
-
 from forecast_detector_ros.runtime.policy import ThresholdPolicy
 from forecast_detector_ros.runtime.settings import DetectorSettings, SettingsError
+import pytest
 
 
 def test_defaults_are_the_documented_ones():

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every reason for which a frame is read or forecast."""
+
+from math import isnan, nan
+
+from forecast_detector_ros.runtime.detector import decide, StreamState
+from forecast_detector_ros.runtime.policy import (
+    AlternatePolicy, AlwaysReadPolicy, Decision, FORECAST, READ, REASONS, ThresholdPolicy)
+from forecast_detector_ros.runtime.settings import DetectorSettings
+from hypothesis import given, strategies as st
+import pytest
+
+SIZE = (48, 80)
+HALF = ThresholdPolicy(0.5)
+
+
+def running(confidence=0.8, consecutive=0):
+    """Give the state of a stream that has read at least one frame."""
+    return StreamState('a state', confidence, consecutive, SIZE)
+
+
+@pytest.mark.parametrize('state, size, policy, expected', [
+    (StreamState.initial(), SIZE, HALF, (READ, 'first_frame', nan, 0.5, 0)),
+    (StreamState.initial('reset'), SIZE, HALF, (READ, 'reset', nan, 0.5, 0)),
+    (StreamState.initial('gap'), None, HALF, (READ, 'gap', nan, 0.5, 0)),
+    (StreamState.initial(), SIZE, AlternatePolicy(1), (READ, 'first_frame', nan, nan, 0)),
+    (running(0.8), SIZE, HALF, (FORECAST, 'scheduler', 0.8, 0.5, 1)),
+    (running(0.8), None, HALF, (FORECAST, 'scheduler', 0.8, 0.5, 1)),
+    (running(0.5), SIZE, HALF, (READ, 'scheduler', 0.5, 0.5, 0)),
+    (running(0.8), (80, 48), HALF, (READ, 'size_changed', 0.8, 0.5, 0)),
+    (running(0.8, 1), SIZE, HALF, (FORECAST, 'scheduler', 0.8, 0.5, 2)),
+    (running(0.8, 2), SIZE, HALF, (READ, 'max_consecutive', 0.8, 0.5, 0)),
+    (running(0.2, 2), SIZE, HALF, (READ, 'scheduler', 0.2, 0.5, 0)),
+    (running(0.2), SIZE, AlternatePolicy(1), (FORECAST, 'policy', 0.2, nan, 1)),
+    (running(0.8, 1), SIZE, AlternatePolicy(1), (READ, 'policy', 0.8, nan, 0)),
+    (running(0.8, 2), SIZE, AlternatePolicy(5), (READ, 'max_consecutive', 0.8, nan, 0)),
+    (running(1.0), SIZE, AlwaysReadPolicy(), (READ, 'policy', 1.0, nan, 0)),
+    (running(1.0), SIZE, ThresholdPolicy(1.0), (READ, 'scheduler', 1.0, 1.0, 0))])
+def test_reasons(state, size, policy, expected):
+    decision = decide(state, size, DetectorSettings(policy, max_consecutive_forecasts=2))
+    for value, wanted in zip(
+            (decision.kind, decision.reason, decision.confidence, decision.threshold,
+             decision.consecutive_forecasts), expected, strict=True):
+        assert value == wanted or (isnan(value) and isnan(wanted))
+
+
+@given(st.floats(0, 1), st.integers(0, 10), st.floats(0, 1), st.integers(1, 5),
+       st.sampled_from([None, SIZE, (1, 1)]))
+def test_invariants(confidence, consecutive, p, limit, size):
+    decision = decide(running(confidence, consecutive), size,
+                      DetectorSettings(ThresholdPolicy(p), max_consecutive_forecasts=limit))
+    assert isinstance(decision, Decision) and decision.reason in REASONS
+    assert (decision.kind == FORECAST) == (
+        size != (1, 1) and confidence > p and consecutive < limit)
+    assert decision.consecutive_forecasts == (
+        consecutive + 1 if decision.kind == FORECAST else 0)
+
+
+def test_unknown_reason():
+    with pytest.raises(ValueError, match="reason is 'tired', must be one of"):
+        StreamState.initial('tired')
