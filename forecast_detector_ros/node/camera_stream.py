@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One camera: its topic, its recurrent state, and what was counted about it."""
+from __future__ import annotations
+
+from typing import Any
+
+from .camera_statistics import CameraStatistics
+from .drops import DropCounter
+from .images import compressed_frame, image_frame
+from ..runtime.detector import Detector, StepResult, StreamState
+from ..runtime.frame import Frame
+from ..runtime.settings import DetectorSettings
+
+
+class CameraStream:
+    """
+    The images of one camera, in the order in which they come.
+
+    Parameters
+    ----------
+    name:
+        Base topic, resolved.
+    topic:
+        The topic that is subscribed, resolved: the base topic, or its ``/compressed``.
+    compressed:
+        Whether the messages are CompressedImage instead of Image.
+    max_gap_s:
+        Seconds between two stamps from which on the recurrent state is worth nothing.
+    now:
+        Seconds of the node's clock.
+
+    """
+
+    def __init__(self, name: str, topic: str, compressed: bool, max_gap_s: float,
+                 now: float) -> None:
+        """Start without a state: the first frame is read."""
+        self.name = name
+        self.topic = topic
+        self.drops = DropCounter()
+        self.statistics = CameraStatistics(now)
+        self._make_frame = compressed_frame if compressed else image_frame
+        self._max_gap_ns = round(max_gap_s * 1e9)
+        self._state = StreamState.initial()
+        self._stamp: int | None = None
+
+    def step(self, message: Any, detector: Detector, settings: DetectorSettings
+             ) -> tuple[StepResult, Frame]:
+        """
+        Process one image message; return the result and the frame it was made from.
+
+        Raises FrameError for a message that cannot be used; the stream is then as it was.
+        """
+        frame = self._make_frame(message)
+        stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+        state = self._state
+        if self._stamp is not None and not 0 <= stamp - self._stamp <= self._max_gap_ns:
+            state = StreamState.initial('gap')
+        result, self._state = detector.step(frame, state, settings)
+        self._stamp = stamp
+        return result, frame
+
+    def restart(self, reason: str = 'first_frame') -> None:
+        """Forget the recurrent state; `reason`, one of `REASONS`, explains the next read."""
+        self._state = StreamState.initial(reason)
+        self._stamp = None

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The managed node around the detector: images in, detections and decisions out."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import copy
+from functools import partial
+from time import perf_counter
+import traceback
+from typing import Any
+
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CompressedImage, Image
+from std_srvs.srv import SetBool, Trigger
+
+from .allocator import keep_large_blocks
+from .camera_statistics import CameraStatistics
+from .camera_stream import CameraStream
+from .diagnostics import camera_values, health, Situation
+from .outputs import Outputs
+from .parameters import (
+    declare_fixed_parameters, declare_live_parameters, LIVE_PARAMETERS, ParameterError,
+    read_settings, undeclare_live_parameters)
+from ..runtime.checkpoint import default_checkpoint, RuntimeConfigError
+from ..runtime.detector import Detector
+from ..runtime.frame import FrameError
+from ..runtime.policy import READ
+from ..runtime.settings import DetectorSettings, SettingsError
+
+_NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+"""The sensor data profile, of which only the newest image is kept: never a stale frame."""
+
+_SAME_ERROR_S = 5.0
+"""Seconds between two log lines about malformed images."""
+
+SUCCESS = TransitionCallbackReturn.SUCCESS
+FAILURE = TransitionCallbackReturn.FAILURE
+ERROR = TransitionCallbackReturn.ERROR
+
+
+class DetectorNode(LifecycleNode):
+    """
+    Detects objects in the images of one or several cameras.
+
+    Images are processed in the subscription's callback, one after another, so it wants a
+    single-threaded executor. Everything that can fail at start-up fails in `on_configure` with
+    one line in the log.
+    """
+
+    def __init__(self, name: str, **options: Any) -> None:
+        """
+        Declare the fixed parameters; `options` are those of rclpy's Node.
+
+        Raises rclpy's ParameterException for a parameter that ROS refuses.
+        """
+        super().__init__(name, **options)
+        self.fixed = declare_fixed_parameters(self)
+        self._detector: Detector | None = None
+        self._settings = DetectorSettings()
+        self._streams: list[CameraStream] = []
+        self._subscriptions_of: dict[str, Any] = {}
+        self._outputs: Outputs | None = None
+        self._timer: Any = None
+        self._entities: list[tuple[Callable[[Any], Any], Any]] = []
+        self._enabled = True
+        self._active = False
+        if self.fixed.tune_allocator and not keep_large_blocks():
+            self.get_logger().warning('tune_allocator has no effect with this C library')
+        self.add_on_set_parameters_callback(self._validate_parameters)
+        self.add_post_set_parameters_callback(self._apply_parameters)
+
+    # Life cycle.  rclpy turns an exception in these into an error without a word.
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the checkpoint and offer the outputs; FAILURE, with one line, if that fails."""
+        try:
+            self._configure()
+        except (RuntimeConfigError, ParameterError, SettingsError) as error:
+            self._tear_down()
+            self.get_logger().error(f'cannot configure: {error}')
+            return FAILURE
+        except Exception:  # A defect, not a mistake of the user: say where, as rclpy would not.
+            self._tear_down()
+            self.get_logger().error(f'cannot configure: {traceback.format_exc()}')
+            return ERROR
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Warm the network up, then begin to listen."""
+        assert self._detector is not None and self._outputs is not None
+        try:
+            self._detector.warm_up()
+            if self._enabled:
+                self._subscribe()
+        # What PyTorch raises when a device fails, and rclpy for an unknown QoS override.
+        except (RuntimeError, ParameterException) as error:
+            self._unsubscribe()
+            self.get_logger().error(f'cannot activate: {" ".join(str(error).split())}')
+            return FAILURE
+        super().on_activate(state)
+        self._active = True
+        self._outputs.publish_labels(self._settings.score_threshold)
+        now = self._now()
+        for stream in self._streams:
+            stream.restart()
+            stream.statistics = CameraStatistics(now)
+        self.get_logger().info(
+            'active: ' + ', '.join(stream.topic for stream in self._streams) + ' -> '
+            + self._outputs.topic)
+        return SUCCESS
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop listening; the model stays loaded."""
+        self._unsubscribe()
+        self._active = False
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Give everything back that `on_configure` made."""
+        self._tear_down()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Give everything back, from whichever state."""
+        self._tear_down()
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Give everything back; the node may be configured again."""
+        self._tear_down()
+        return super().on_error(state)
+
+    def close(self) -> None:
+        """Give everything back without a transition; may be called any number of times."""
+        self._tear_down()
+
+    def _configure(self) -> None:
+        fixed = self.fixed
+        fixed.check()
+        self._detector = Detector.load(
+            fixed.checkpoint or default_checkpoint(), fixed.device, fixed.precision,
+            fixed.num_threads)
+        declare_live_parameters(self, self._detector.card)
+        settings = read_settings(self)
+        self._detector.check_settings(settings)
+        self._settings = settings
+        compressed = fixed.image_transport == 'compressed'
+        now = self._now()
+        for base in fixed.image_topics:
+            # A remapping of the base topic holds for its compressed sibling too.
+            name = self.resolve_topic_name(base)
+            self._streams.append(CameraStream(
+                name, f'{name}/compressed' if compressed else name, compressed,
+                fixed.max_gap_s, now))
+        try:
+            self._outputs = Outputs(self, self._detector)
+        except (RuntimeError, ParameterException) as error:
+            raise ParameterError(f'qos_overrides: {error}') from None
+        for service_type, name, callback in (
+                (Trigger, '~/reset', self._on_reset), (SetBool, '~/enable', self._on_enable)):
+            self._entities.append(
+                (self.destroy_service, self.create_service(service_type, name, callback)))
+        # A steady clock: it must tick when simulated time does not.
+        self._entities.append((self.destroy_timer, self.create_timer(
+            fixed.diagnostics_period, self._on_diagnostics,
+            clock=Clock(clock_type=ClockType.STEADY_TIME))))
+        self.get_logger().info(
+            f'{self._detector.card.name}: {len(self._detector.labels)} classes, '
+            f'input {self._detector.input_size[1]}x{self._detector.input_size[0]}, '
+            f'{self._detector.backend} on {self._detector.device}, {self._detector.precision}, '
+            f'policy {settings.policy}')
+
+    def _tear_down(self) -> None:
+        self._active = False
+        self._unsubscribe()
+        while self._entities:
+            destroy, entity = self._entities.pop()
+            destroy(entity)
+        if self._outputs is not None:
+            self._outputs.destroy()
+            self._outputs = None
+        undeclare_live_parameters(self)
+        self._streams.clear()
+        self._detector = None
+        self._enabled = True
+
+    # Images.
+
+    def _subscribe(self) -> None:
+        kind = CompressedImage if self.fixed.image_transport == 'compressed' else Image
+        for stream in self._streams:
+            stream.drops.forget()
+            self._subscriptions_of[stream.topic] = self.create_subscription(
+                kind, stream.topic, partial(self._on_image, stream), copy(_NEWEST),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies())
+
+    def _unsubscribe(self) -> None:
+        while self._subscriptions_of:
+            self.destroy_subscription(self._subscriptions_of.popitem()[1])
+
+    def _on_image(self, stream: CameraStream, message: Any, info: Any) -> None:
+        start = perf_counter()
+        if self._detector is None or self._outputs is None or not self._subscriptions_of:
+            return  # Taken by the executor just before the subscription went away.
+        statistics = stream.statistics
+        statistics.add_image(self._now(), stream.drops.dropped_before(info))
+        try:
+            result, frame = stream.step(message, self._detector, self._settings)
+        except FrameError as error:
+            self._refuse(stream, error)
+            return
+        self._outputs.publish_detections(message.header, result)
+        latency_ms = (perf_counter() - start) * 1e3
+        now = self._now()
+        stamp = message.header.stamp
+        age_ms = (now - stamp.sec - stamp.nanosec * 1e-9) * 1e3
+        self._outputs.publish_decision(
+            message.header, stream, result, latency_ms, age_ms, statistics.dropped)
+        statistics.add_result(now, result.decision.kind == READ, latency_ms)
+        if self._outputs.is_watched():
+            # Drawing needs the picture, on a forecast frame too: only while somebody watches.
+            try:
+                self._outputs.publish_picture(message.header, frame.load(), result)
+            except FrameError as error:
+                self._refuse(stream, error)
+
+    def _refuse(self, stream: CameraStream, error: FrameError) -> None:
+        stream.statistics.add_error(self._now(), str(error))
+        self.get_logger().warning(f'{stream.topic}: image refused: {error}',
+                                  throttle_duration_sec=_SAME_ERROR_S)
+
+    # Services, parameters, diagnostics.
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response
+                  ) -> Trigger.Response:
+        for stream in self._streams:
+            stream.restart('reset')
+        response.success = True
+        response.message = 'the next image of every camera is read'
+        return response
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response
+                   ) -> SetBool.Response:
+        # Without a subscription a paused node spends nothing, not even on receiving.
+        if self._active and request.data and not self._enabled:
+            now = self._now()
+            for stream in self._streams:
+                stream.statistics.resume(now)
+            self._subscribe()
+        elif not request.data:
+            self._unsubscribe()
+        self._enabled = request.data
+        response.success = True
+        response.message = 'enabled' if request.data else 'paused'
+        return response
+
+    def _validate_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
+        # Before all live parameters are declared there is nothing to hold a value against.
+        if self._detector is not None and all(map(self.has_parameter, LIVE_PARAMETERS)):
+            try:
+                self._detector.check_settings(read_settings(self, changes))
+            except SettingsError as error:
+                return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _apply_parameters(self, changes: Sequence[Parameter]) -> None:
+        if self._outputs is None or not any(item.name in LIVE_PARAMETERS for item in changes):
+            return
+        before, self._settings = self._settings, read_settings(self)
+        if self._active and before.score_threshold != self._settings.score_threshold:
+            self._outputs.publish_labels(self._settings.score_threshold)
+
+    def _on_diagnostics(self) -> None:
+        if self._outputs is None:
+            return
+        now = self._now()
+        for stream in self._streams:
+            subscription = self._subscriptions_of.get(stream.topic)
+            situation = Situation(
+                stream.topic, now, self._active, self._enabled,
+                0 if subscription is None else subscription.get_publisher_count(),
+                self.fixed.no_image_timeout)
+            level, text = health(situation, stream.statistics)
+            self._outputs.publish_diagnostics(
+                stream, level, text, camera_values(stream.statistics, now), self._settings)
+
+    def _now(self) -> float:
+        return self.get_clock().now().nanoseconds * 1e-9

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run the detector as a managed ROS 2 node."""
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+
+from .program import run_program
+from .stop_signal import StopSignal
+
+if TYPE_CHECKING:
+    from .detector_lifecycle import DetectorNode
+
+NAME = 'forecast_detector'
+
+_POLL_S = 0.1
+"""Longest time from a signal to the answer, while nothing happens."""
+
+
+class MissingLibraryError(ImportError):
+    """A Python package that the node cannot work without; the message is one line."""
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run until SIGINT or SIGTERM; return the exit code."""
+    return run_program(NAME, _run, args, mistakes=(MissingLibraryError,))
+
+
+def _run(stop: StopSignal) -> int:
+    # Importing PyTorch takes seconds, in which a signal must find its handler in place.
+    try:
+        from .detector_lifecycle import DetectorNode
+    except ImportError as error:
+        raise MissingLibraryError(f'{error.name or "a library"} is missing: {error}') from None
+    node = DetectorNode(NAME)
+    executor = SingleThreadedExecutor()
+    try:
+        executor.add_node(node)
+        if node.fixed.autostart and not _start(node, stop):
+            return 1
+        while not stop:
+            executor.spin_once(timeout_sec=_POLL_S)
+        return 0
+    finally:
+        executor.shutdown()
+        node.close()
+        node.destroy_node()
+
+
+def _start(node: DetectorNode, stop: StopSignal) -> bool:
+    """Bring the node to active, unless a signal comes first; tell whether nothing failed."""
+    for transition in (node.trigger_configure, node.trigger_activate):
+        if stop:
+            return True
+        if transition() != TransitionCallbackReturn.SUCCESS:
+            return False
+    return True
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Turn image messages into frames that are looked at only when somebody loads them.
+
+What a message says of itself (size, encoding, step, length of the data) is checked when the
+frame is made; the bytes of the picture are touched by `Frame.load` and nowhere else.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ..runtime.frame import Frame, FrameError, Pixels
+
+_VIEWED = {
+    'rgb8': (3, 'rgb'), 'bgr8': (3, 'bgr'), 'rgba8': (4, 'rgba'), 'bgra8': (4, 'bgra'),
+    'mono8': (1, 'mono'), '8UC1': (1, 'mono'), '8UC3': (3, 'bgr'), '8UC4': (4, 'bgra'),
+}
+"""Encodings that are used where they lie: bytes per pixel and channel order."""
+
+_BAYER = ('bayer_rggb8', 'bayer_bggr8', 'bayer_gbrg8', 'bayer_grbg8')
+
+_YUV422 = {'yuv422': cv2.COLOR_YUV2BGR_UYVY, 'uyvy': cv2.COLOR_YUV2BGR_UYVY,
+           'yuv422_yuy2': cv2.COLOR_YUV2BGR_YUY2, 'yuyv': cv2.COLOR_YUV2BGR_YUY2}
+
+_YUV420 = {'nv12': cv2.COLOR_YUV2BGR_NV12, 'nv21': cv2.COLOR_YUV2BGR_NV21}
+
+ENCODINGS = (*_VIEWED, 'mono16', *_BAYER, *_YUV422, *_YUV420)
+"""Encodings of sensor_msgs/Image that are accepted."""
+
+_MONO16_SCALE = 255.0 / 65535.0
+"""The whole 16-bit range becomes the whole 8-bit range, as in cv_bridge."""
+
+_JPEG_START, _JPEG_END = b'\xff\xd8\xff', b'\xff\xd9'
+_PNG_START, _PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
+
+_TAIL = 1024
+"""Bytes at the end in which a picture's end mark must be: cameras pad their buffers."""
+
+
+@dataclass
+class LazyPixels:
+    """Load pixels once, however often they are asked for; a failure is not kept."""
+
+    read: Callable[[], Pixels]
+    pixels: Pixels | None = None
+
+    def __call__(self) -> Pixels:
+        """Return the pixels; raises what `read` raises."""
+        if self.pixels is None:
+            self.pixels = self.read()
+        return self.pixels
+
+
+def image_frame(message: Any) -> Frame:
+    """
+    Make a frame of a sensor_msgs/Image without looking at its data.
+
+    `message` needs the fields of sensor_msgs/Image; `data` may be any buffer of bytes.
+
+    Raises FrameError when size, encoding, step and length of the data contradict each other, or
+    the encoding is not one of ENCODINGS.
+    """
+    _check_header(message)
+    return Frame((message.height, message.width), LazyPixels(lambda: to_pixels(message)))
+
+
+def compressed_frame(message: Any) -> Frame:
+    """
+    Make a frame of a sensor_msgs/CompressedImage without looking at its data.
+
+    Its size is unknown until it is loaded. Raises FrameError when there is no data.
+    """
+    if len(message.data) == 0:
+        raise FrameError('compressed image has no data')
+    return Frame(None, LazyPixels(lambda: decode(message)))
+
+
+def to_pixels(message: Any) -> Pixels:
+    """
+    Return the pixels of a sensor_msgs/Image whose header is known to be sound.
+
+    8-bit grey and colour images are views of the message's data; mono16 (the whole 16-bit range
+    scaled to 8 bit), Bayer and YUV images are converted to grey or BGR. Raises FrameError when
+    the conversion fails.
+    """
+    encoding, height, width = message.encoding, message.height, message.width
+    if encoding in _VIEWED:
+        channels, order = _VIEWED[encoding]
+        return Pixels(_view(message, height, width, channels), order)
+    if encoding in _BAYER:
+        return Pixels(_demosaic(message), 'bgr')
+    try:
+        if encoding == 'mono16':
+            return Pixels(_mono16(message), 'mono')
+        if encoding in _YUV422:
+            return Pixels(cv2.cvtColor(_view(message, height, width, 2), _YUV422[encoding]),
+                          'bgr')
+        planes = _view(message, height * 3 // 2, width, 1)
+        return Pixels(cv2.cvtColor(planes, _YUV420[encoding]), 'bgr')
+    except cv2.error as error:
+        raise FrameError(f'{encoding} image of {width}x{height} pixels cannot be converted: '
+                         f'{error.err}') from None
+
+
+def decode(message: Any) -> Pixels:
+    """
+    Decode a sensor_msgs/CompressedImage that holds a JPEG or a PNG.
+
+    The first bytes decide which; the field `format` is only quoted in error messages, because
+    drivers disagree on it. The result is BGR, 8 bit, in the orientation in which it is stored,
+    so that boxes fit what image_transport makes of the same message. Raises FrameError.
+    """
+    data = np.frombuffer(message.data, np.uint8)
+    start, end = bytes(data[:len(_PNG_START)]), bytes(data[-_TAIL:])
+    if start.startswith(_JPEG_START):
+        kind, whole = 'JPEG', _JPEG_END in end
+    elif start == _PNG_START:
+        kind, whole = 'PNG', _PNG_END in end
+    else:
+        raise FrameError(f'compressed image is neither JPEG nor PNG (it begins with '
+                         f'{start[:4].hex(" ")}, format says {message.format!r})')
+    # Without this check the decoder fills what is missing with grey and says nothing.
+    if not whole:
+        raise FrameError(f'{kind} image is truncated: no end mark after {len(data)} bytes')
+    try:
+        array = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise FrameError(f'{kind} image cannot be decoded: {error.err}') from None
+    if array is None:
+        raise FrameError(f'{kind} image of {len(data)} bytes cannot be decoded')
+    return Pixels(array, 'bgr')
+
+
+def _check_header(message: Any) -> None:
+    encoding, height, width, step = (
+        message.encoding, message.height, message.width, message.step)
+    if height == 0 or width == 0:
+        raise FrameError(f'image has no pixels: {width}x{height}')
+    rows, pixel_bytes = height, 1
+    if encoding in _VIEWED:
+        pixel_bytes = _VIEWED[encoding][0]
+    elif encoding == 'mono16' or encoding in _YUV422:
+        pixel_bytes = 2
+    elif encoding in _YUV420:
+        rows = height * 3 // 2
+    elif encoding not in _BAYER:
+        raise FrameError(f'unknown encoding {encoding!r}, must be one of '
+                         f'{", ".join(ENCODINGS)}')
+    if (encoding in _YUV422 or encoding in _YUV420) and width % 2:
+        raise FrameError(f'{encoding} image is {width} pixels wide, must be even')
+    if encoding in _YUV420 and height % 2:
+        raise FrameError(f'{encoding} image is {height} pixels high, must be even')
+    if step < width * pixel_bytes:
+        raise FrameError(f'step is {step}, {width} pixels of {encoding} need at least '
+                         f'{width * pixel_bytes}')
+    if len(message.data) != step * rows:
+        raise FrameError(f'data has {len(message.data)} bytes, {rows} rows of step {step} are '
+                         f'{step * rows}')
+
+
+def _view(message: Any, rows: int, columns: int, channels: int) -> np.ndarray:
+    shape = (rows, columns) if channels == 1 else (rows, columns, channels)
+    strides = (message.step, channels, 1)[:len(shape)] if channels > 1 else (message.step, 1)
+    return np.ndarray(shape, np.uint8, buffer=message.data, strides=strides)
+
+
+def _mono16(message: Any) -> np.ndarray:
+    order = '>u2' if message.is_bigendian else '<u2'
+    deep = np.ndarray((message.height, message.width), order, buffer=message.data,
+                      strides=(message.step, 2))
+    return cv2.convertScaleAbs(deep.astype(np.uint16, copy=False), alpha=_MONO16_SCALE)
+
+
+def _demosaic(message: Any) -> np.ndarray:
+    # Imported where it is used: cameras without a Bayer pattern do well without cv_bridge.
+    try:
+        from cv_bridge import CvBridge, CvBridgeError
+    except ImportError as error:
+        raise FrameError(f'{message.encoding} needs cv_bridge: {error}') from None
+    try:
+        return CvBridge().imgmsg_to_cv2(message, 'bgr8')
+    except (CvBridgeError, cv2.error) as error:
+        reason = ' '.join(str(error).split())
+        raise FrameError(f'{message.encoding} image of {message.width}x{message.height} pixels '
+                         f'cannot be converted: {reason}') from None

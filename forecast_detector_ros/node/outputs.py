@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The detector node's publishers: one place for its topics and their QoS."""
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from copy import copy
+
+import cv2
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+from vision_msgs.msg import Detection2DArray, LabelInfo, VisionClass, VisionInfo
+
+from .camera_stream import CameraStream
+from .messages import decision_values, MessageBuilder
+from .overlay import annotate
+from ..runtime.detector import Detector, StepResult
+from ..runtime.frame import Pixels
+from ..runtime.settings import DetectorSettings
+
+_RELIABLE = QoSProfile(depth=10)
+
+_BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+_NEWEST_PICTURE = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+_LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+class Outputs:
+    """Publishes what the detector finds; the lifecycle publishers are silent until activation."""
+
+    def __init__(self, node: LifecycleNode, detector: Detector) -> None:
+        """
+        Create the publishers of `node` for the results of `detector`.
+
+        Raises RuntimeError when a parameter ``qos_overrides.*`` has a value that ROS does not
+        know.
+        """
+        self._node = node
+        self._detector = detector
+        self._messages = MessageBuilder()
+        overridable = QoSOverridingOptions.with_default_policies()
+        create = node.create_lifecycle_publisher
+        # Overrides are written into the profile, hence the copies.
+        self._detections = create(
+            Detection2DArray, 'detections', copy(_RELIABLE), qos_overriding_options=overridable)
+        self._decision = create(
+            DiagnosticArray, 'decision', copy(_BEST_EFFORT), qos_overriding_options=overridable)
+        self._label_info = create(LabelInfo, 'label_info', _LATCHED)
+        self._vision_info = create(VisionInfo, 'vision_info', _LATCHED)
+        self._picture = create(
+            Image, 'image_annotated', copy(_NEWEST_PICTURE),
+            qos_overriding_options=overridable)
+        self._jpeg = create(CompressedImage, 'image_annotated/compressed', copy(_NEWEST_PICTURE),
+                            qos_overriding_options=overridable)
+        self._managed = [self._detections, self._decision, self._label_info, self._vision_info,
+                         self._picture, self._jpeg]
+        # Not managed: an inactive node says so here.
+        self._diagnostics = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
+
+    @property
+    def topic(self) -> str:
+        """Return the resolved name of the detections' topic."""
+        return self._detections.topic_name
+
+    def destroy(self) -> None:
+        """Destroy all publishers."""
+        for publisher in self._managed:
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._node.destroy_publisher(self._diagnostics)
+
+    def publish_labels(self, score_threshold: float) -> None:
+        """Tell, to late joiners too, the names of the classes and where they came from."""
+        header = Header(stamp=self._node.get_clock().now().to_msg())
+        self._label_info.publish(LabelInfo(
+            header=header, threshold=score_threshold,
+            class_map=[VisionClass(class_id=index, class_name=name)
+                       for index, name in enumerate(self._detector.labels)]))
+        self._vision_info.publish(VisionInfo(
+            header=header, method=f'forecast_detector_ros: {self._detector.card.name}',
+            database_location=self._label_info.topic_name, database_version=0))
+
+    def publish_detections(self, header: Header, result: StepResult) -> None:
+        """Publish the detections of an image under its own header."""
+        self._detections.publish(self._messages.detections(
+            header, result.detections, self._detector.labels))
+
+    def publish_decision(self, header: Header, stream: CameraStream, result: StepResult,
+                         latency_ms: float, image_age_ms: float, dropped_frames: int) -> None:
+        """Publish how the detections of an image came about."""
+        self._decision.publish(self._messages.decision(
+            header, self._name(stream), stream.topic, result.decision,
+            decision_values(result, latency_ms, image_age_ms, dropped_frames)))
+
+    def is_watched(self) -> bool:
+        """Tell whether anybody subscribes to the annotated picture."""
+        return (self._picture.get_subscription_count() > 0
+                or self._jpeg.get_subscription_count() > 0)
+
+    def publish_picture(self, header: Header, pixels: Pixels, result: StepResult) -> None:
+        """Draw the detections and publish the picture to those who subscribe."""
+        picture = annotate(pixels, result.detections, self._detector.labels, result.decision)
+        if self._picture.get_subscription_count():
+            height, width = picture.shape[:2]
+            self._picture.publish(Image(
+                header=header, height=height, width=width, encoding='bgr8', step=3 * width,
+                data=array('B', picture.tobytes())))
+        if self._jpeg.get_subscription_count():
+            done, data = cv2.imencode('.jpg', picture)
+            if done:
+                self._jpeg.publish(CompressedImage(
+                    header=header, format='bgr8; jpeg compressed bgr8',
+                    data=array('B', data.tobytes())))
+
+    def publish_diagnostics(self, stream: CameraStream, level: bytes, text: str,
+                            values: Sequence[tuple[str, str]], settings: DetectorSettings
+                            ) -> None:
+        """Publish the state of a camera, and of the model that works for it."""
+        model = [
+            ('model', self._detector.card.name), ('device', self._detector.device),
+            ('precision', self._detector.precision), ('backend', self._detector.backend),
+            ('policy', str(settings.policy))]
+        header = Header(stamp=self._node.get_clock().now().to_msg())
+        self._diagnostics.publish(self._messages.diagnostics(header, [self._messages.status(
+            level, self._name(stream), text, stream.topic, [*values, *model])]))
+
+    def _name(self, stream: CameraStream) -> str:
+        return f'{self._node.get_name()}: {stream.name}'

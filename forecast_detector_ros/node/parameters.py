@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The detector node's parameters: what they mean, what they may be, what may change.
+
+Fixed parameters are declared with the node. Live ones are declared when the checkpoint is known,
+because its card recommends the defaults; they are gone again after a clean-up.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TYPE_CHECKING
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import ParameterException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from .declare import declare_fixed
+from ..runtime.policy import parse_policy, PolicyError, ThresholdPolicy
+from ..runtime.settings import DetectorSettings, SettingsError
+
+if TYPE_CHECKING:  # Importing these for real would import PyTorch.
+    from ..runtime.checkpoint import Card
+
+TRANSPORTS = ('raw', 'compressed')
+
+
+class ParameterError(ValueError):
+    """A parameter that has the right type, but no meaning; the message is one line."""
+
+
+@dataclass(frozen=True)
+class FixedParameters:
+    """Parameters that hold for the life of the node; durations are seconds."""
+
+    image_topics: tuple[str, ...]
+    image_transport: str
+    checkpoint: str
+    device: str
+    precision: str
+    num_threads: int
+    max_gap_s: float
+    no_image_timeout: float
+    diagnostics_period: float
+    autostart: bool
+    tune_allocator: bool
+
+    def check(self) -> None:
+        """Raise ParameterError for what ranges cannot express."""
+        if not self.image_topics or not all(self.image_topics):
+            raise ParameterError('image_topics must name at least one topic, and none may be '
+                                 f'empty: {list(self.image_topics)}')
+        if len(set(self.image_topics)) != len(self.image_topics):
+            raise ParameterError(f'image_topics names a topic twice: {list(self.image_topics)}')
+        if self.image_transport not in TRANSPORTS:
+            raise ParameterError(f'image_transport is {self.image_transport!r}, must be one of '
+                                 f'{", ".join(TRANSPORTS)}')
+
+
+def declare_fixed_parameters(node: Node) -> FixedParameters:
+    """
+    Declare what cannot change while the node lives, and return it.
+
+    Raises rclpy's ParameterException for a value of the wrong type or outside its range.
+    """
+    topics: Any = node.declare_parameter('image_topics', ['image_raw'], ParameterDescriptor(
+        description='Base topics of the cameras, one each; `compressed` appends /compressed',
+        read_only=True)).value
+    return FixedParameters(
+        image_topics=tuple(topics),
+        image_transport=declare_fixed(
+            node, 'image_transport', 'raw', 'How the cameras publish: sensor_msgs/Image, or '
+            'sensor_msgs/CompressedImage on <topic>/compressed',
+            constraints=f'one of: {", ".join(TRANSPORTS)}'),
+        checkpoint=declare_fixed(
+            node, 'checkpoint', '', 'Weights, a .safetensors file with its .yaml card beside it; '
+            'empty: those that come with the package'),
+        device=declare_fixed(
+            node, 'device', 'cpu', 'Where the network runs', constraints='cpu, cuda or cuda:N'),
+        precision=declare_fixed(
+            node, 'precision', 'fp32', 'Arithmetic of the network', constraints='fp32 or fp16'),
+        num_threads=declare_fixed(
+            node, 'num_threads', 1, 'Threads of one inference on the CPU; more than one seldom '
+            'pays beside other busy processes', span=(1, 256)),
+        max_gap_s=declare_fixed(
+            node, 'max_gap_s', 1.0, 'Seconds between two images of a camera (by their stamps) '
+            'from which on its state is forgotten', span=(0.0, 3600.0)),
+        no_image_timeout=declare_fixed(
+            node, 'no_image_timeout', 5.0, 'Seconds without an image after which /diagnostics '
+            'warns', span=(0.1, 3600.0)),
+        diagnostics_period=declare_fixed(
+            node, 'diagnostics_period', 1.0, 'Seconds between two messages on /diagnostics',
+            span=(0.05, 3600.0)),
+        autostart=declare_fixed(
+            node, 'autostart', False, 'Configure and activate the node at start-up; when that '
+            'fails, the process ends with exit code 1'),
+        tune_allocator=declare_fixed(
+            node, 'tune_allocator', True, 'Let glibc keep the memory of large images: less than '
+            'a third of the CPU time per raw image received'))
+
+
+@dataclass(frozen=True)
+class _Live:
+    """Description and range of a parameter that may change at any time."""
+
+    description: str
+    span: tuple[float, float] | None = None
+    constraints: str = ''
+
+    def descriptor(self, value: Any) -> ParameterDescriptor:
+        """Return the descriptor of a parameter with this default value."""
+        descriptor = ParameterDescriptor(
+            description=self.description, additional_constraints=self.constraints)
+        if self.span is not None and isinstance(value, float):
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=self.span[0], to_value=self.span[1])]
+        elif self.span is not None:
+            descriptor.integer_range = [IntegerRange(
+                from_value=int(self.span[0]), to_value=int(self.span[1]), step=1)]
+        return descriptor
+
+
+_LIVE = {
+    'threshold': _Live(
+        'The next image is not read when the scheduler trusts its forecast more than this; '
+        '1.0: every image is read; 0.0: only forced reads', (0.0, 1.0)),
+    'policy': _Live(
+        'What decides instead of the threshold; empty: threshold(<threshold>)',
+        constraints="'', threshold(p) with p in [0, 1], alternate(k) with k >= 1, always_read"),
+    'score_threshold': _Live('Detections need a score above it', (0.0, 1.0)),
+    'nms_threshold': _Live(
+        'Overlap (IoU) from which on the weaker of two boxes of a class is dropped',
+        (0.0, 1.0), 'greater than 0'),
+    'max_detections': _Live('Most detections of a frame', (1, 1000)),
+    'classes': _Live(
+        "Names of the classes to detect; ['']: all of them",
+        constraints='names from the label_info topic'),
+    'max_consecutive_forecasts': _Live(
+        'After so many forecasts in a row the next image is read', (1, 1000)),
+}
+
+LIVE_PARAMETERS = tuple(_LIVE)
+"""Names of the parameters that may change while the node runs."""
+
+
+def declare_live_parameters(node: Node, card: Card) -> None:
+    """
+    Declare what may change, with the card's recommendations as defaults.
+
+    Raises ParameterError, naming the parameter, when a value given at start-up is of the wrong
+    type or out of range; nothing is declared then.
+    """
+    plain = DetectorSettings()
+    defaults: dict[str, Any] = {
+        'threshold': float(card.threshold), 'policy': '',
+        'score_threshold': float(card.score_threshold),
+        'nms_threshold': float(card.nms_threshold), 'max_detections': plain.max_detections,
+        # An empty list has no type in ROS, so a list of one empty name stands for it.
+        'classes': [''], 'max_consecutive_forecasts': plain.max_consecutive_forecasts}
+    try:
+        for name, live in _LIVE.items():
+            node.declare_parameter(name, defaults[name], live.descriptor(defaults[name]))
+    except ParameterException as error:
+        undeclare_live_parameters(node)
+        raise ParameterError(' '.join(str(error).split())) from None
+
+
+def undeclare_live_parameters(node: Node) -> None:
+    """Forget the live parameters; they take their start-up values when declared again."""
+    for name in LIVE_PARAMETERS:
+        if node.has_parameter(name):
+            node.undeclare_parameter(name)
+
+
+def read_settings(node: Node, changes: Iterable[Parameter] = ()) -> DetectorSettings:
+    """
+    Return the detector's settings as the live parameters, with `changes`, make them.
+
+    Raises SettingsError for a value that is refused.
+    """
+    values = {name: node.get_parameter(name).value for name in LIVE_PARAMETERS}
+    values.update((change.name, change.value) for change in changes if change.name in _LIVE)
+    return settings_of(values)
+
+
+def settings_of(values: Mapping[str, Any]) -> DetectorSettings:
+    """
+    Return the settings that a complete set of live parameters stands for.
+
+    Raises SettingsError for a value that is refused.
+    """
+    try:
+        # The threshold is checked even while another policy makes it rest.
+        policy = ThresholdPolicy(values['threshold'])
+        chosen = parse_policy(values['policy']) if values['policy'].strip() else policy
+    except PolicyError as error:
+        raise SettingsError(str(error)) from None
+    return DetectorSettings(
+        policy=chosen, score_threshold=values['score_threshold'],
+        nms_threshold=values['nms_threshold'], max_detections=values['max_detections'],
+        classes=_names(values['classes']),
+        max_consecutive_forecasts=values['max_consecutive_forecasts'])
+
+
+def _names(classes: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in classes if name)
