@@ -83,7 +83,7 @@ def _run(chosen: argparse.Namespace, given: list[str]) -> int:
                      (json.dumps(summary, indent=2, allow_nan=False) + '\n').encode())
     plot_decisions(records, result.partial / 'decisions.png',
                    f'{Path(options.video).name}: {figures["read"]} frames read, '
-                   f'{figures["forecast"]} forecast')
+                   f'{figures["forecast"]} forecast, {figures["dropped"]} dropped')
     result.accept()
     _print_summary(figures, result.path, played['loss'])
     return _verdict(figures)

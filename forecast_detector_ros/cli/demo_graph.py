@@ -12,8 +12,8 @@ import sys
 import threading
 import time
 
+from .fastdds_profile import profile_environment
 from .processes import Child, ChildError, end_all
-from .share import find_share
 from ..evaluation.frame_record import FrameRecord
 
 # From starting the processes to the first frame: importing torch and warming up take a while
@@ -27,6 +27,9 @@ POLL_S = 0.1
 # The lower domains are those people use; above 101 the ports collide with ephemeral ones.
 FIRST_DOMAIN = 52
 DOMAINS = 50
+
+# On a busy machine, the frames come first and then the video of them.
+NICENESS = {'recorder': 5}
 
 NODES = 'forecast_detector_ros.node'
 
@@ -58,28 +61,11 @@ def environment(options: DemoOptions, folder: Path) -> dict[str, str]:
         'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
         'ROS_LOG_DIR': str(folder / 'logs' / 'ros'),
         'PYTHONUNBUFFERED': '1',
-        profiles_variable(): str(find_share('config/fastdds_large_images.xml')),
+        **profile_environment(),
     })
     if os.environ.get('ROS_DISTRO') == 'humble':
         variables['ROS_LOCALHOST_ONLY'] = '1'  # its name for ROS_AUTOMATIC_DISCOVERY_RANGE
     return variables
-
-
-def profiles_variable() -> str:
-    """
-    Return the variable that names a Fast DDS profile: it was renamed after Jazzy.
-
-    Kilted knows both but loads the file twice, with errors, when both are set.
-    """
-    before = ('humble', 'iron', 'jazzy')
-    distribution = os.environ.get('ROS_DISTRO')
-    if distribution is None:
-        from importlib.metadata import PackageNotFoundError, version
-        try:
-            distribution = 'jazzy' if int(version('rclpy').split('.')[0]) < 8 else ''
-        except PackageNotFoundError:
-            distribution = ''
-    return ('FASTRTPS' if distribution in before else 'FASTDDS') + '_DEFAULT_PROFILES_FILE'
 
 
 class DemoGraph:
@@ -116,7 +102,8 @@ class DemoGraph:
                 for key, value in values.items():
                     command += ['-p', f'{key}:={value}']
                 self._children.append(Child(name, command, logs / f'{name}.log', variables,
-                                            piped=name == 'recorder'))
+                                            piped=name == 'recorder',
+                                            niceness=NICENESS.get(name, 0)))
         except BaseException:
             end_all(self._children)
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import ctypes
+import os
 from pathlib import Path
 import signal
 import subprocess
@@ -23,21 +24,26 @@ class Child:
     """A program with its own log file."""
 
     def __init__(self, name: str, command: Sequence[str], log: Path,
-                 environment: Mapping[str, str], piped: bool = False) -> None:
+                 environment: Mapping[str, str], piped: bool = False, niceness: int = 0) -> None:
         """
         Start `command`; its standard error, and its output unless `piped`, go to `log`.
 
         It gets its own process group, so that Ctrl-C in the terminal reaches only the parent,
         which then ends the children in order. Should the parent be killed, the kernel sends
-        the child a SIGTERM. Must be called from the main thread.
+        the child a SIGTERM. `niceness` is added to the parent's. Must be called from the main
+        thread.
         """
+        def prepare() -> None:
+            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            os.nice(niceness)
+
         self.name = name
         self.log = log
         with log.open('wb') as sink:
             self._process = subprocess.Popen(
                 command, env=dict(environment), stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if piped else sink, stderr=sink,
-                start_new_session=True, preexec_fn=_end_with_parent)
+                start_new_session=True, preexec_fn=prepare)
 
     @property
     def pid(self) -> int:
@@ -94,7 +100,3 @@ def end_all(children: Sequence[Child], patience: float = 10.0) -> None:
     """End the children one after the other; one that does not obey is killed."""
     for child in children:
         child.end(patience)
-
-
-def _end_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

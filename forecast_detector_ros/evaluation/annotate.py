@@ -86,7 +86,7 @@ def _draw_status(image: np.ndarray, status: str, scale: float, border: int) -> N
     (width, height), base = cv2.getTextSize(status, FONT, scale, 1)
     room = image.shape[1] - 2 * border
     if width > room:
-        scale *= room / width
+        scale *= 0.98 * room / width  # the text grows in steps, not in proportion
         (width, height), base = cv2.getTextSize(status, FONT, scale, 1)
     cv2.rectangle(image, (border, border), (border + width, border + height + 2 * base), BLACK,
                   -1)

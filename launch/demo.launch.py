@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Play a video as a camera, detect objects in it, and record the result."""
+from forecast_detector_ros.cli.fastdds_profile import profile_environment
+from forecast_detector_ros.cli.share import bundled_clip
+from launch import LaunchContext, LaunchDescription
+from launch.action import Action
+from launch.actions import (
+    DeclareLaunchArgument, EmitEvent, IncludeLaunchDescription, RegisterEventHandler)
+from launch.event_handlers import OnProcessExit
+from launch.events import Shutdown
+from launch.events.process import ProcessExited
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+PACKAGE = 'forecast_detector_ros'
+
+# Handed on to detector.launch.py as they are.
+DETECTOR_ARGUMENTS = ('namespace', 'image_transport', 'threshold', 'device', 'checkpoint',
+                      'log_level')
+
+
+def arguments() -> list[DeclareLaunchArgument]:
+    """Return the launch arguments with their descriptions."""
+    try:
+        clip = {'default_value': str(bundled_clip())}
+    except FileNotFoundError:
+        clip = {}
+    described = {
+        'rate': ('0.0', "Frames per second; 0.0: the video's own"),
+        'loop': ('false', 'Play the video over and over until the launch is interrupted'),
+        'output': ('demo_recording', 'Folder for annotated.mp4 and the bag; it must not hold a '
+                   'recording yet'),
+        'namespace': ('', 'Namespace of all three nodes'),
+        'threshold': ('0.5', 'The next image is not read when the scheduler trusts its forecast '
+                      'more than this, 0.0 to 1.0'),
+        'device': ('cpu', 'Where the network runs: cpu, cuda or cuda:N'),
+        'checkpoint': ('', 'Weights (.safetensors); empty: those of the package'),
+        'log_level': ('info', 'debug, info, warn, error or fatal'),
+    }
+    return [
+        DeclareLaunchArgument(
+            'video', description='Video file, folder of images, or V4L2 device', **clip),
+        DeclareLaunchArgument(
+            'image_transport', default_value='raw', choices=['raw', 'compressed'],
+            description='How the images travel: raw or compressed'),
+        *(DeclareLaunchArgument(name, default_value=default, description=description)
+          for name, (default, description) in described.items()),
+    ]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Return camera, detector and recorder; the launch ends with the recording."""
+    setting = LaunchConfiguration
+    common = {
+        'package': PACKAGE, 'namespace': setting('namespace'), 'output': 'screen',
+        'ros_arguments': ['--log-level', setting('log_level')]}
+    transport = {'image_transport': setting('image_transport')}
+    camera = Node(
+        executable='camera_node', name='camera', additional_env=profile_environment(),
+        parameters=[{
+            **transport,
+            # Two: the detector and the recorder.
+            'wait_for_subscribers': 2,
+            'source': ParameterValue(setting('video'), value_type=str),
+            'rate': ParameterValue(setting('rate'), value_type=float),
+            'loop': ParameterValue(setting('loop'), value_type=bool)}], **common)
+    recorder = Node(
+        executable='recorder_node', name='recorder', sigterm_timeout='30',
+        parameters=[{
+            **transport,
+            'stop_with_camera': True,
+            'output': ParameterValue(setting('output'), value_type=str),
+            'rate': ParameterValue(setting('rate'), value_type=float)}], **common)
+    detector = IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(PathJoinSubstitution(
+            [FindPackageShare(PACKAGE), 'launch', 'detector.launch.py'])),
+        launch_arguments={
+            **{name: setting(name) for name in DETECTOR_ARGUMENTS},
+            'image_topic': 'image_raw', 'autostart': 'true'}.items())
+    return LaunchDescription([
+        *arguments(), detector, recorder, camera,
+        RegisterEventHandler(OnProcessExit(target_action=camera, on_exit=_end_after_failure)),
+        RegisterEventHandler(OnProcessExit(target_action=recorder, on_exit=[
+            EmitEvent(event=Shutdown(reason='the recording is finished'))])),
+    ])
+
+
+def _end_after_failure(event: ProcessExited, _context: LaunchContext) -> list[Action]:
+    """End everything when the camera could not play; it has said why."""
+    if event.returncode == 0:
+        return []
+    return [EmitEvent(event=Shutdown(reason='the camera failed'))]

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Check that results are replaced as a whole, and nothing else is ever deleted."""
+from pathlib import Path
+
+from forecast_detector_ros.cli.result_folder import ResultFolder
+import pytest
+
+
+def names(folder: Path) -> list[str]:
+    """Return the names in a folder, without the mark."""
+    return sorted(path.name for path in folder.iterdir() if path.name != ResultFolder.MARK)
+
+
+def test_result_appears_when_it_is_accepted(tmp_path: Path) -> None:
+    result = ResultFolder(tmp_path / 'out')
+    (result.partial / 'new').touch()
+    assert names(tmp_path) == ['out.part']
+    result.accept()
+    assert names(tmp_path) == ['out']
+    assert names(tmp_path / 'out') == ['new']
+
+
+def test_result_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
+    first = ResultFolder(tmp_path / 'out')
+    (first.partial / 'old').touch()
+    first.accept()
+    second = ResultFolder(tmp_path / 'out')
+    (second.partial / 'new').touch()
+    assert names(tmp_path / 'out') == ['old']
+    second.accept()
+    assert names(tmp_path) == ['out']
+    assert names(tmp_path / 'out') == ['new']
+
+
+def test_what_an_interrupted_run_left_is_cleared_by_the_next(tmp_path: Path) -> None:
+    (ResultFolder(tmp_path / 'out').partial / 'half').touch()
+    assert names(ResultFolder(tmp_path / 'out').partial) == []
+
+
+@pytest.mark.parametrize('taken', ['out', 'out.part'])
+def test_folder_of_somebody_else_is_left_alone(tmp_path: Path, taken: str) -> None:
+    (tmp_path / taken).mkdir()
+    (tmp_path / taken / 'thesis.tex').touch()
+    with pytest.raises(FileExistsError, match='no result of an earlier run'):
+        ResultFolder(tmp_path / 'out')
+    assert names(tmp_path / taken) == ['thesis.tex']
+
+
+def test_file_in_the_way_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / 'out').write_text('precious')
+    with pytest.raises(FileExistsError):
+        ResultFolder(tmp_path / 'out')
+    assert (tmp_path / 'out').read_text() == 'precious'
+
+
+def test_empty_folder_may_be_used(tmp_path: Path) -> None:
+    (tmp_path / 'out').mkdir()
+    result = ResultFolder(tmp_path / 'out')
+    (result.partial / 'new').touch()
+    result.accept()
+    assert names(tmp_path) == ['out']
