@@ -15,7 +15,6 @@ import torch
 from .recall import found_boxes
 from .sequences import as_frame, Footage, picture
 from .tables import DetectionTable
-from ..model.config import ConfigError
 from ..model.network import ForecastDetector, NetworkState
 from ..model.scheduler import confidence
 from ..runtime.backends import RawOutput
@@ -119,11 +118,9 @@ def measure_forecasts(network: ForecastDetector, card: Card, footage: Sequence[F
     """
     detectors = {'forecast': Detector(TorchBackend(network, device, precision), card),
                  'held_feature': Detector(HeldFeatureBackend(network, device, precision), card)}
-    try:
+    if network.config.has_encoders:
         detectors['persistence'] = Detector(
             TorchBackend(network.with_variant('persistence'), device, precision), card)
-    except ConfigError:
-        pass  # The baseline has no Encoder 2: this rival does not exist for it.
     runs = [_run(network, detectors, item, settings, horizons) for item in footage]
     rivals = [rival for rival in RIVALS if rival in (*detectors, 'repeated_boxes')]
     hits = {rival: tuple(_hits([run.tables[rival, h] for run in runs], footage, h)

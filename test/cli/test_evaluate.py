@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `evaluate`, from files to tables and JSON."""
+
+import json
+
+from forecast_detector_ros.cli import evaluate
+from forecast_detector_ros.data.synthetic import CLASSES, write_synthetic_videos
+from forecast_detector_ros.model.config import NetworkConfig
+from forecast_detector_ros.model.network import ForecastDetector
+from forecast_detector_ros.runtime.checkpoint import Card, save_checkpoint
+import numpy as np
+import pytest
+import torch
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    """Write a small network with random weights."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    network = ForecastDetector(NetworkConfig(
+        classes=3, input_size=(64, 96), width=0.35, levels=(32,), feature_channels=(16,),
+        lstm_channels=(8,), extra_channels=(8,), scheduler_channels=8,
+        forecast_mode='residual'))
+    path = tmp_path_factory.mktemp('checkpoint') / 'small.safetensors'
+    save_checkpoint(path, network, Card('small', CLASSES, network.config, score_threshold=0.2))
+    return path
+
+
+@pytest.fixture(scope='module')
+def videos(tmp_path_factory):
+    """Write two synthetic videos of five frames; give the annotation file."""
+    return write_synthetic_videos(tmp_path_factory.mktemp('videos'), videos=2, frames=5)
+
+
+@pytest.fixture
+def davis(videos, tmp_path):
+    """Give one of the videos the form of a sequence with one object."""
+    folder = tmp_path / 'davis/walk'
+    folder.mkdir(parents=True)
+    document = json.loads(videos.read_text())
+    frames = []
+    for image in document['images'][:5]:
+        name = image['file_name'].split('/')[1]
+        (folder / name).write_bytes((videos.parent / image['file_name']).read_bytes())
+        frames.append({'file': name, 'box_xywh': [10, 10, 50, 40]})
+    (folder / 'boxes.json').write_text(json.dumps({
+        'category': 'disc', 'width': 160, 'height': 120, 'frames': frames}))
+    labels = tmp_path / 'labels.json'
+    labels.write_text(json.dumps({
+        'images': [{'id': i, 'file_name': f'walk/{frame["file"]}', 'width': 160, 'height': 120,
+                    'video': 'walk', 'frame_index': i} for i, frame in enumerate(frames)],
+        'categories': document['categories'],
+        'annotations': [{'id': 1, 'image_id': 0, 'category_id': 1, 'bbox': [10, 10, 50, 40],
+                         'score': 0.9}]}))
+    return folder.parent, labels
+
+
+def run(capsys, *arguments):
+    code = evaluate.main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_annotated_video_to_table_and_json(capsys, checkpoint, videos, tmp_path):
+    output = tmp_path / 'new/result.json'
+    code, out, err = run(capsys, '--checkpoint', checkpoint, '--annotations', videos,
+                         '--policy', 'alternate(1)', '--output', output)
+    assert (code, err) == (0, '')
+    result = json.loads(output.read_text())
+    assert list(result['sequences']) == ['synthetic-000', 'synthetic-001']
+    assert result['settings'] == {'policy': 'alternate(1)', 'score_threshold': 0.2,
+                                  'nms_threshold': 0.45, 'max_consecutive_forecasts': 3}
+    # Read, forecast, read, forecast, read.
+    assert result['read_ratio'] == pytest.approx(0.6)
+    assert result['latency_ms']['read']['frames'] == 6
+    assert set(result['ap50']['classes']) <= set(CLASSES)
+    assert 0 <= result['mean_recall'] <= 1 and 'forecasts' not in result
+    assert 'synthetic-001' in out and 'AP50' in out and '0.600' in out
+    assert [path.name for path in output.parent.iterdir()] == ['result.json']
+
+
+def test_one_object_sequences_with_labels_and_horizons(capsys, checkpoint, davis, tmp_path):
+    root, labels = davis
+    output = tmp_path / 'result.json'
+    code, out, err = run(capsys, '--checkpoint', checkpoint, '--davis', root, '--pseudo-labels',
+                         labels, '--accept', 'walk=square', '--horizons', '2', '--policy',
+                         'always_read', '--output', output)
+    assert (code, err) == (0, '')
+    result = json.loads(output.read_text())
+    assert result['read_ratio'] == 1.0
+    assert result['ap50']['classes']['disc']['boxes'] == 1
+    forecasts = result['forecasts']
+    assert set(forecasts) == {'read', 'forecast', 'held_feature', 'persistence',
+                              'repeated_boxes', 'feature_mse'}
+    assert [item['horizon'] for item in forecasts['forecast']] == [0, 1, 2]
+    # A residual forecast starts as the last feature itself.
+    assert [item['mean_ratio'] for item in forecasts['feature_mse']] == [
+        pytest.approx(1.0), pytest.approx(1.0)]
+    assert 'stride 32, 2 after a read' in out
+
+
+def test_accepted_class_adds_to_recall(capsys, checkpoint, davis, tmp_path):
+    root, _ = davis
+    path = root / 'walk/boxes.json'
+    document = json.loads(path.read_text())
+    # A box that covers most of the picture is met by some large anchor of every class.
+    for frame in document['frames']:
+        frame['box_xywh'] = [0, 0, 160, 120]
+    path.write_text(json.dumps({**document, 'category': 'whale'}))
+    recalls = []
+    for accept in ((), ('--accept', 'walk=disc', '--accept', 'walk=square',
+                        '--accept', 'walk=triangle')):
+        output = tmp_path / 'result.json'
+        assert run(capsys, '--checkpoint', checkpoint, '--davis', root, *accept,
+                   '--output', output)[0] == 0
+        recalls.append(json.loads(output.read_text())['mean_recall'])
+    assert recalls[0] == 0.0 and recalls[1] > 0.0
+
+
+def test_only_the_named_sequences(capsys, checkpoint, videos):
+    code, out, _ = run(capsys, '--checkpoint', checkpoint, '--annotations', videos,
+                       '--sequences', 'synthetic-001')
+    assert code == 0 and 'synthetic-001' in out and 'synthetic-000' not in out
+
+
+def test_threshold_of_the_card_is_the_default_policy(capsys, checkpoint, videos):
+    code, out, _ = run(capsys, '--checkpoint', checkpoint, '--annotations', videos)
+    assert code == 0 and 'threshold(0.5), score_threshold 0.2' in out
+
+
+@pytest.mark.parametrize('arguments, words', [
+    (['--checkpoint', 'no.safetensors', '--annotations', '{videos}'], 'no.safetensors: no such'),
+    (['--annotations', 'no.json'], 'no.json: cannot be read'),
+    (['--davis', '{folder}'], 'no SEQUENCE/boxes.json'),
+    (['--annotations', '{videos}', '--images', '{checkpoint}'], 'no file'),
+    (['--annotations', '{videos}', '--sequences', 'x'], "sequence 'x' is not there"),
+    (['--annotations', '{videos}', '--score-threshold', '2'], 'score_threshold is 2'),
+    (['--annotations', '{videos}', '--accept', 'a=disc'], '--accept goes with --davis'),
+    (['--annotations', '{videos}', '--pseudo-labels', 'x'], '--pseudo-labels goes with --davis'),
+    (['--annotations', '{videos}', '--device', 'tpu'], "device is 'tpu'"),
+    (['--annotations', '{videos}', '--threads', '0'], 'threads is 0'),
+])
+def test_bad_input_is_one_line(capsys, checkpoint, videos, arguments, words):
+    names = {'videos': videos, 'folder': videos.parent, 'checkpoint': checkpoint}
+    arguments = [argument.format(**names) for argument in arguments]
+    if '--checkpoint' not in arguments:
+        arguments += ['--checkpoint', checkpoint]
+    code, out, err = run(capsys, *arguments)
+    assert code == 1 and out == ''
+    assert err.startswith('evaluate: ') and err.count('\n') == 1 and words in err
+
+
+@pytest.mark.parametrize('arguments, words', [
+    ([], 'one of the arguments --davis --annotations is required'),
+    (['--davis', 'x', '--policy', 'sometimes'], "policy is 'sometimes', must be"),
+    (['--davis', 'x', '--policy', 'threshold(2)'], 'must be in [0, 1]'),
+    (['--davis', 'x', '--min-score', '1.5'], 'must be in [0, 1]'),
+    (['--davis', 'x', '--horizons', '0'], 'must be at least 1'),
+    (['--davis', 'x', '--accept', 'walk'], 'must be SEQUENCE=CLASS'),
+])
+def test_bad_arguments_are_refused(capsys, arguments, words):
+    with pytest.raises(SystemExit) as stop:
+        evaluate.main(arguments)
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_broken_picture_is_named(capsys, checkpoint, davis):
+    root, _ = davis
+    picture = sorted((root / 'walk').glob('*.jpg'))[2]
+    picture.write_bytes(np.zeros(9, np.uint8).tobytes())
+    code, _, err = run(capsys, '--checkpoint', checkpoint, '--davis', root)
+    assert code == 1 and picture.name in err and err.count('\n') == 1

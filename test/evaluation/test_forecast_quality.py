@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Forecasts by horizon, against values computed with the network's parts."""
+
+from dataclasses import replace
+
+from forecast_detector_ros.evaluation.forecast_quality import measure_forecasts
+from forecast_detector_ros.evaluation.runner import run_footage
+from forecast_detector_ros.evaluation.sequences import picture
+from forecast_detector_ros.evaluation.tables import one_hot, TruthTable
+from forecast_detector_ros.runtime.backends.torch_backend import TorchBackend
+from forecast_detector_ros.runtime.detector import Detector
+from forecast_detector_ros.runtime.policy import AlternatePolicy, AlwaysReadPolicy
+from forecast_detector_ros.runtime.preprocess import resize
+from forecast_detector_ros.runtime.settings import DetectorSettings
+import numpy as np
+import pytest
+import torch
+
+SETTINGS = DetectorSettings(score_threshold=0.3, max_detections=10)
+
+
+def seen(run, classes=3):
+    """Declare everything that a run shows, and that has an area, to be what is there."""
+    sides = run.shown.boxes[:, 2:] - run.shown.boxes[:, :2]
+    shown = run.shown.select(sides.min(1) > 0)
+    return TruthTable(shown.frames, shown.boxes, one_hot(shown.labels, classes),
+                      np.zeros(0, np.int64), np.zeros((0, 4), np.float32))
+
+
+def features(network, item):
+    images = [resize(picture(record), network.config.input_size) for record in item.frames]
+    with torch.inference_mode():
+        return [network.extract(network.normalise_bgr(torch.from_numpy(image[None])))
+                for image in images]
+
+
+@pytest.mark.parametrize('mode', ['residual', 'direct'])
+def test_feature_errors_by_hand(make_network, card, footage, mode):
+    network = make_network(forecast_mode=mode)
+    (item,) = footage(walk=('dog', 3))
+    quality = measure_forecasts(network, card, [item], SETTINGS, horizons=1)
+    with torch.inference_mode():
+        first, second, third = features(network, item)
+        # Start phase 0 reads frame 0 and forecasts frame 1; phase 1 reads 0 and 1.
+        one, state = network.encode(first, network.initial_state())
+        two, _ = network.encode(second, state)
+    for level in range(2):
+        forecast = [float(((guess[level] - real[level]) ** 2).mean())
+                    for guess, real in ((one.forecast, second), (two.forecast, third))]
+        held = [float(((guess[level] - real[level]) ** 2).mean())
+                for guess, real in ((first, second), (second, third))]
+        assert quality.feature_mse[level, 0, 0] == pytest.approx(np.mean(forecast))
+        assert quality.persistence_mse[level, 0, 0] == pytest.approx(np.mean(held))
+
+
+def test_second_forecast_is_made_from_the_first(make_network, card, footage):
+    network = make_network()
+    (item,) = footage(walk=('dog', 3))
+    quality = measure_forecasts(network, card, [item], SETTINGS, horizons=2)
+    with torch.inference_mode():
+        first, _, third = features(network, item)
+        one, state = network.encode(first, network.initial_state())
+        two, _ = network.encode(one.forecast, state)
+    # Only frame 2 of start phase 0 is two frames behind a read.
+    for level in range(2):
+        assert quality.feature_mse[level, 1, 0] == pytest.approx(
+            float(((two.forecast[level] - third[level]) ** 2).mean()))
+        assert quality.persistence_mse[level, 1, 0] == pytest.approx(
+            float(((first[level] - third[level]) ** 2).mean()))
+
+
+def test_every_frame_is_measured_once_at_each_horizon(make_network, card, footage):
+    items = footage(long=('dog', 6), short=('dog', 2))
+    quality = measure_forecasts(make_network(), card, items, SETTINGS, horizons=3)
+    assert quality.names == ('long', 'short')
+    for hits in (*quality.hits.values(), quality.read):
+        assert [item.boxes.tolist() for item in hits] == [[6, 2], [5, 1], [4, 0], [3, 0]]
+    # The short sequence has no frame three behind a read.
+    assert np.isnan(quality.feature_mse[:, 2, 1]).all()
+    assert not np.isnan(quality.feature_mse[:, :, 0]).any()
+
+
+def test_reads_are_all_right_where_they_are_the_truth(make_network, card, footage):
+    network = make_network()
+    (item,) = footage(walk=('dog', 6))
+    detector = Detector(TorchBackend(network), card)
+    run = run_footage(detector, item, replace(SETTINGS, policy=AlwaysReadPolicy()), False)
+    assert len(run.shown) > 6
+    quality = measure_forecasts(network, card, [replace(item, truth=seen(run))], SETTINGS, 2)
+    assert [float(hits.recall[0]) for hits in quality.read] == [1.0, 1.0, 1.0]
+    # Noise that changes altogether from frame to frame cannot be forecast.
+    for rival in ('forecast', 'held_feature', 'persistence', 'repeated_boxes'):
+        assert float(quality.hits[rival][1].recall[0]) < 1.0
+
+
+def test_alternating_run_is_one_of_the_start_phases(make_network, card, footage):
+    network = make_network()
+    (item,) = footage(walk=('dog', 2))
+    detector = Detector(TorchBackend(network), card)
+    run = run_footage(detector, item, replace(SETTINGS, policy=AlternatePolicy(1)), False)
+    assert np.any(run.shown.frames == 1)
+    quality = measure_forecasts(network, card, [replace(item, truth=seen(run))], SETTINGS, 1)
+    # Frame 1 is forecast in start phase 0 only, which is the alternating run.
+    assert float(quality.hits['forecast'][1].recall[0]) == 1.0
+
+
+def test_repeated_boxes_are_those_of_the_last_read_frame(make_network, card, footage):
+    network = make_network()
+    (item,) = footage(walk=('dog', 2))
+    detector = Detector(TorchBackend(network), card)
+    truth = seen(run_footage(detector, item, SETTINGS, False))
+    first = truth.select(truth.frames == 0)
+    both = TruthTable.join([first, first.shift(1)])
+    quality = measure_forecasts(network, card, [replace(item, truth=both)], SETTINGS, 1)
+    assert float(quality.hits['repeated_boxes'][1].recall[0]) == 1.0
+
+
+def test_untrained_residual_forecast_is_persistence(make_network, card, footage):
+    network = make_network()
+    for encoder in network.encoder1:
+        encoder.expand.weight.data.zero_()
+        encoder.expand.bias.data.zero_()
+    (item,) = footage(walk=('dog', 6))
+    detector = Detector(TorchBackend(network), card)
+    run = run_footage(detector, item, replace(SETTINGS, policy=AlternatePolicy(2)), False)
+    quality = measure_forecasts(network, card, [replace(item, truth=seen(run))], SETTINGS, 2)
+    np.testing.assert_allclose(quality.feature_mse, quality.persistence_mse, rtol=1e-5)
+    for rival in ('held_feature', 'persistence'):
+        for mine, other in zip(quality.hits['forecast'], quality.hits[rival]):
+            assert mine.found.tolist() == other.found.tolist()
+    assert quality.hits['forecast'][1].found[0] > 0
+
+
+def test_held_feature_keeps_a_still_scene_exact(make_network, card, footage):
+    (item,) = footage(still=True, walk=('dog', 4))
+    quality = measure_forecasts(make_network(), card, [item], SETTINGS, 2)
+    assert np.all(quality.persistence_mse == 0)
+    assert np.all(quality.feature_mse > 0)
+
+
+def test_held_state_update_is_respected(make_network, card, footage):
+    (item,) = footage(still=True, walk=('dog', 4))
+    network = make_network(state_update='hold')
+    detector = Detector(TorchBackend(network), card)
+    run = run_footage(detector, item, replace(SETTINGS, policy=AlwaysReadPolicy()), False)
+    quality = measure_forecasts(network, card, [replace(item, truth=seen(run))], SETTINGS, 2)
+    # A read advances the state under either setting, so read frames agree.
+    assert float(quality.hits['held_feature'][0].recall[0]) \
+        == float(quality.hits['forecast'][0].recall[0])
+
+
+def test_baseline_has_no_persistence_variant(make_network, card, footage):
+    (item,) = footage(walk=('dog', 3))
+    quality = measure_forecasts(make_network(variant='baseline'), card, [item], SETTINGS, 1)
+    assert set(quality.hits) == {'forecast', 'held_feature', 'repeated_boxes'}
+    np.testing.assert_array_equal(quality.feature_mse, quality.persistence_mse)

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The run over footage does what the detector does frame by frame."""
+
+from dataclasses import replace
+
+from forecast_detector_ros.evaluation.runner import run_footage
+from forecast_detector_ros.evaluation.sequences import as_frame, picture
+from forecast_detector_ros.runtime.detector import StreamState
+from forecast_detector_ros.runtime.policy import AlternatePolicy, AlwaysReadPolicy
+from forecast_detector_ros.runtime.settings import DetectorSettings
+import numpy as np
+
+SETTINGS = DetectorSettings(policy=AlternatePolicy(2), score_threshold=0.4)
+
+
+def test_every_frame_is_decided_and_timed(detector, footage):
+    (item,) = footage(walk=('dog', 7))
+    run = run_footage(detector, item, SETTINGS, False)
+    assert run.read.tolist() == [True, False, False, True, False, False, True]
+    assert np.isnan(run.confidence[0]) and np.all((run.confidence[1:] > 0)
+                                                  & (run.confidence[1:] < 1))
+    assert np.all(run.inference_ms > 0)
+    assert np.all((run.preprocess_ms > 0) == run.read)
+    assert run.collected is None
+
+
+def test_detections_are_those_of_the_detector(detector, footage):
+    (item,) = footage(walk=('dog', 4))
+    run = run_footage(detector, item, SETTINGS, True)
+    state = StreamState.initial()
+    for number, record in enumerate(item.frames):
+        result, state = detector.step(as_frame(picture(record)), state, SETTINGS)
+        assert len(result.detections)
+        rows = run.shown.select(run.shown.frames == number)
+        np.testing.assert_array_equal(rows.boxes, result.detections.boxes)
+        np.testing.assert_array_equal(rows.scores, result.detections.scores)
+
+
+def test_collecting_changes_nothing_but_adds_weak_detections(detector, footage):
+    (item,) = footage(walk=('dog', 4))
+    alone = run_footage(detector, item, SETTINGS, False)
+    run = run_footage(detector, item, SETTINGS, True)
+    np.testing.assert_array_equal(run.shown.boxes, alone.shown.boxes)
+    assert run.collected.scores.min() < 0.4
+    strong = run.collected.select(run.collected.scores > 0.4)
+    np.testing.assert_array_equal(strong.boxes, run.shown.boxes)
+    np.testing.assert_array_equal(strong.frames, run.shown.frames)
+
+
+def test_each_sequence_starts_anew(detector, footage):
+    one, two = footage(one=('dog', 2), two=('dog', 2))
+    run_footage(detector, one, SETTINGS, False)
+    after = run_footage(detector, two, SETTINGS, False)
+    fresh = run_footage(detector, two, SETTINGS, False)
+    np.testing.assert_array_equal(after.shown.scores, fresh.shown.scores)
+    assert after.read[0]
+
+
+def test_policy_is_that_of_the_settings(detector, footage):
+    (item,) = footage(walk=('dog', 3))
+    run = run_footage(detector, item, replace(SETTINGS, policy=AlwaysReadPolicy()), False)
+    assert run.read.all()
