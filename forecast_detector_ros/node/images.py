@@ -104,7 +104,7 @@ def to_pixels(message: Any) -> Pixels:
         return Pixels(cv2.cvtColor(planes, _YUV420[encoding]), 'bgr')
     except cv2.error as error:
         raise FrameError(f'{encoding} image of {width}x{height} pixels cannot be converted: '
-                         f'{error.err}') from None
+                         f'{_one_line(error)}') from None
 
 
 def decode(message: Any) -> Pixels:
@@ -130,7 +130,7 @@ def decode(message: Any) -> Pixels:
     try:
         array = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
-        raise FrameError(f'{kind} image cannot be decoded: {error.err}') from None
+        raise FrameError(f'{kind} image cannot be decoded: {_one_line(error)}') from None
     if array is None:
         raise FrameError(f'{kind} image of {len(data)} bytes cannot be decoded')
     return Pixels(array, 'bgr')
@@ -173,7 +173,8 @@ def _mono16(message: Any) -> np.ndarray:
     order = '>u2' if message.is_bigendian else '<u2'
     deep = np.ndarray((message.height, message.width), order, buffer=message.data,
                       strides=(message.step, 2))
-    return cv2.convertScaleAbs(deep.astype(np.uint16, copy=False), alpha=_MONO16_SCALE)
+    # Contiguous, because OpenCV refuses rows that begin at odd addresses.
+    return cv2.convertScaleAbs(np.ascontiguousarray(deep, np.uint16), alpha=_MONO16_SCALE)
 
 
 def _demosaic(message: Any) -> np.ndarray:
@@ -185,6 +186,9 @@ def _demosaic(message: Any) -> np.ndarray:
     try:
         return CvBridge().imgmsg_to_cv2(message, 'bgr8')
     except (CvBridgeError, cv2.error) as error:
-        reason = ' '.join(str(error).split())
         raise FrameError(f'{message.encoding} image of {message.width}x{message.height} pixels '
-                         f'cannot be converted: {reason}') from None
+                         f'cannot be converted: {_one_line(error)}') from None
+
+
+def _one_line(error: Exception) -> str:
+    return ' '.join(str(error).split())

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A detector node on a real graph, beside a client, in one process and one thread."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import rclpy
+from rclpy.parameter import Parameter
+import torch
+
+from forecast_detector_ros.model.config import NetworkConfig
+from forecast_detector_ros.model.network import ForecastDetector
+from forecast_detector_ros.runtime.checkpoint import Card, save_checkpoint
+from .graph import Graph
+
+CLASSES = ('cat', 'dog', 'train')
+
+CONFIG = NetworkConfig(
+    classes=3, input_size=(64, 96), width=0.35, levels=(16, 32), feature_channels=(12, 20),
+    lstm_channels=(8, 10), extra_channels=(16, 8), scheduler_channels=8)
+
+
+@pytest.fixture(scope='session')
+def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a checkpoint with random weights that finds a lot; not to be changed."""
+    path = tmp_path_factory.mktemp('checkpoint') / 'small.safetensors'
+    generator = torch.Generator().manual_seed(0)
+    network = ForecastDetector(CONFIG).eval()
+    for name, weight in network.named_parameters():
+        if weight.ndim > 1:
+            deviation = 1.6 / weight[0].numel() ** 0.5
+            weight.data.normal_(0.0, deviation, generator=generator)
+        elif name.endswith('bias'):
+            weight.data.uniform_(-0.3, 0.3, generator=generator)
+    save_checkpoint(path, network, Card('small', CLASSES, CONFIG, score_threshold=0.4),
+                    torch.float32)
+    return path
+
+
+@pytest.fixture
+def graph(ros_domain: int, small_checkpoint: Path) -> Iterator[Graph]:
+    """Give a graph with rclpy's default context on the domain of the test."""
+    rclpy.init(args=[])
+    made = Graph(small_checkpoint)
+    yield made
+    made.close()
+    rclpy.try_shutdown()
+
+
+@pytest.fixture
+def active(graph: Graph) -> Callable[..., Graph]:
+    """Give a function that brings a detector with some parameters to active."""
+    def make(**parameters: object) -> Graph:
+        graph.add_detector([Parameter(name, value=value) for name, value in parameters.items()])
+        graph.activate()
+        return graph
+    return make

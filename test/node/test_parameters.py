@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parameters: descriptors, defaults, and that a refused change changes nothing."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.exceptions import ParameterException
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+import yaml
+
+from forecast_detector_ros.node.parameters import (
+    FixedParameters, LIVE_PARAMETERS, ParameterError, settings_of)
+from forecast_detector_ros.runtime.policy import AlternatePolicy, ThresholdPolicy
+from forecast_detector_ros.runtime.settings import SettingsError
+from .graph import Graph, picture_message
+
+FIXED = FixedParameters(
+    image_topics=('image_raw',), image_transport='raw', checkpoint='', device='cpu',
+    precision='fp32', num_threads=1, max_gap_s=1.0, no_image_timeout=5.0, diagnostics_period=1.0,
+    autostart=False, tune_allocator=True)
+
+LIVE: dict[str, Any] = {
+    'threshold': 0.25, 'policy': '', 'score_threshold': 0.3, 'nms_threshold': 0.45,
+    'max_detections': 100, 'classes': [''], 'max_consecutive_forecasts': 3}
+
+Active = Callable[..., Graph]
+
+
+@pytest.mark.parametrize(('changes', 'word'), [
+    ({'image_transport': 'h264'}, 'image_transport'),
+    ({'image_topics': ()}, 'image_topics'),
+    ({'image_topics': ('a', '')}, 'image_topics'),
+    ({'image_topics': ('a', 'a')}, 'twice')])
+def test_fixed_parameters_without_meaning_are_refused(changes: dict[str, Any], word: str) -> None:
+    FIXED.check()
+    with pytest.raises(ParameterError, match=word):
+        replace(FIXED, **changes).check()
+
+
+def test_empty_policy_is_the_threshold() -> None:
+    assert settings_of(LIVE).policy == ThresholdPolicy(0.25)
+    assert settings_of({**LIVE, 'policy': 'alternate(2)'}).policy == AlternatePolicy(2)
+    assert settings_of(LIVE).classes == ()
+    assert settings_of({**LIVE, 'classes': ['dog', '']}).classes == ('dog',)
+
+
+@pytest.mark.parametrize(('key', 'value'), [
+    ('policy', 'sometimes'), ('policy', 'alternate(0)'), ('threshold', 1.5),
+    ('score_threshold', float('nan')), ('nms_threshold', 0.0), ('max_detections', 0),
+    ('max_consecutive_forecasts', 0)])
+def test_live_values_out_of_range_are_refused(key: str, value: Any) -> None:
+    with pytest.raises(SettingsError):
+        settings_of({**LIVE, key: value})
+
+
+def test_threshold_is_checked_while_another_policy_rules() -> None:
+    with pytest.raises(SettingsError, match='threshold'):
+        settings_of({**LIVE, 'policy': 'always_read', 'threshold': -1.0})
+
+
+def test_every_parameter_is_described(graph: Graph) -> None:
+    node = graph.add_detector([])
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    names = [*FixedParameters.__dataclass_fields__, *LIVE_PARAMETERS]
+    for name in names:
+        descriptor: ParameterDescriptor = node.describe_parameter(name)
+        assert descriptor.description, name
+        assert descriptor.read_only == (name not in LIVE_PARAMETERS), name
+        if isinstance(node.get_parameter(name).value, float):
+            assert descriptor.floating_point_range, name
+        elif type(node.get_parameter(name).value) is int:
+            assert descriptor.integer_range, name
+
+
+def test_checkpoint_recommends_and_the_user_decides(graph: Graph) -> None:
+    node = graph.add_detector([Parameter('nms_threshold', value=0.6)])
+    assert not node.has_parameter('score_threshold')
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    assert node.get_parameter('score_threshold').value == 0.4
+    assert node.get_parameter('nms_threshold').value == 0.6
+    assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+    assert not node.has_parameter('score_threshold')
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+
+
+@pytest.mark.parametrize(('name', 'value'), [
+    ('threshold', 1.5), ('score_threshold', -0.1), ('nms_threshold', 0.0), ('max_detections', 0),
+    ('max_detections', 1.5), ('classes', ['unicorn']), ('max_consecutive_forecasts', 0),
+    ('policy', 'alternate(0)'), ('device', 'cuda'), ('image_topics', ['other'])])
+def test_bad_change_is_refused_with_a_reason_and_changes_nothing(
+        active: Active, name: str, value: Any) -> None:
+    graph = active()
+    node = graph.detector
+    before = node._settings
+    (alone,) = node.set_parameters([Parameter(name, value=value)])
+    together = node.set_parameters_atomically([
+        Parameter('score_threshold', value=0.9), Parameter(name, value=value)])
+    for answer in (alone, together):
+        assert not answer.successful
+        assert answer.reason
+        assert '\n' not in answer.reason
+    assert node._settings == before
+    assert node.get_parameter('score_threshold').value == 0.4
+
+
+def test_change_holds_from_the_next_frame(active: Active) -> None:
+    graph = active(threshold=1.0)
+    camera = graph.camera()
+    assert graph.send(camera, picture_message(0), picture_message(1))[1]['decision'] == 'read'
+    answer = graph.detector.set_parameters_atomically([
+        Parameter('threshold', value=0.0), Parameter('classes', value=['dog']),
+        Parameter('max_detections', value=2)])
+    assert answer.successful
+    values = graph.send(camera, picture_message(2))
+    assert (values[0]['decision'], values[0]['threshold']) == ('forecast', '0')
+    found = graph.detections[-1].detections
+    assert len(found) <= 2
+    assert {item.results[0].hypothesis.class_id for item in found} <= {'dog'}
+
+
+@pytest.mark.parametrize(('name', 'value', 'words'), [
+    ('threshold', 2.0, ['threshold', '2.0']), ('policy', 'never', ['policy', 'never']),
+    ('classes', ['unicorn'], ['unicorn', 'cat']), ('device', 'tpu', ['tpu']),
+    ('precision', 'fp8', ['fp8']), ('image_transport', 'h264', ['image_transport', 'h264']),
+    ('checkpoint', '/nowhere/x.safetensors', ['/nowhere/x.safetensors']),
+    ('qos_overrides./detections.publisher.reliability', 'certain', ['reliability', 'certain'])])
+def test_bad_start_value_fails_configure_with_one_line(
+        graph: Graph, capfd: pytest.CaptureFixture[str], name: str, value: Any,
+        words: list[str]) -> None:
+    node = graph.add_detector([Parameter(name, value=value)])
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith('[ERROR]')]
+    assert len(lines) == 1
+    assert all(word in lines[0] for word in words), lines
+    # Nothing is left behind: the second attempt fails in the same way.
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+
+
+def test_fixed_parameter_out_of_range_stops_the_node(graph: Graph) -> None:
+    with pytest.raises(ParameterException, match='num_threads'):
+        graph.add_detector([Parameter('num_threads', value=0)])
+
+
+def test_file_of_parameters_gives_the_defaults(graph: Graph) -> None:
+    path = Path(__file__).resolve().parents[2] / 'config' / 'detector.yaml'
+    given = yaml.safe_load(path.read_text())['/**']['ros__parameters']
+    node = graph.add_detector([])
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    recommended = {'threshold', 'score_threshold', 'nms_threshold'}
+    own = {'checkpoint', 'diagnostics_period'}
+    names = {*FixedParameters.__dataclass_fields__, *LIVE_PARAMETERS} - recommended
+    assert set(given) == names
+    for name in names - own:
+        assert node.get_parameter(name).value == given[name], name
