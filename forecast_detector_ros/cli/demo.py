@@ -39,7 +39,8 @@ def main(args: Sequence[str] | None = None) -> int:
     chosen = _parser().parse_args(given)
     # Whoever ends the demo ends the three processes with it.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(number, _interrupt)
     try:
         return _run(chosen, given)
     except (ChildError, PolicyError, OSError) as error:

@@ -28,9 +28,6 @@ POLL_S = 0.1
 FIRST_DOMAIN = 52
 DOMAINS = 50
 
-# On a busy machine, the frames come first and then the video of them.
-NICENESS = {'recorder': 5}
-
 NODES = 'forecast_detector_ros.node'
 
 
@@ -102,8 +99,7 @@ class DemoGraph:
                 for key, value in values.items():
                     command += ['-p', f'{key}:={value}']
                 self._children.append(Child(name, command, logs / f'{name}.log', variables,
-                                            piped=name == 'recorder',
-                                            niceness=NICENESS.get(name, 0)))
+                                            piped=name == 'recorder'))
         except BaseException:
             end_all(self._children)
             raise
@@ -114,11 +110,11 @@ class DemoGraph:
     def __exit__(self, *_error: object) -> None:
         """End what still runs: the camera first, the detector last."""
         # A second Ctrl-C must not cut this short; each of them is killed in the end.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             end_all([self._camera, self._recorder, self._detector])
         finally:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, before)
 
     def frames(self) -> Iterator[FrameRecord]:
         """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import ctypes
-import os
 from pathlib import Path
 import signal
 import subprocess
@@ -24,18 +23,14 @@ class Child:
     """A program with its own log file."""
 
     def __init__(self, name: str, command: Sequence[str], log: Path,
-                 environment: Mapping[str, str], piped: bool = False, niceness: int = 0) -> None:
+                 environment: Mapping[str, str], piped: bool = False) -> None:
         """
         Start `command`; its standard error, and its output unless `piped`, go to `log`.
 
         It gets its own process group, so that Ctrl-C in the terminal reaches only the parent,
         which then ends the children in order. Should the parent be killed, the kernel sends
-        the child a SIGTERM. `niceness` is added to the parent's. Must be called from the main
-        thread.
+        the child a SIGTERM. Must be called from the main thread.
         """
-        def prepare() -> None:
-            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-            os.nice(niceness)
 
         self.name = name
         self.log = log
@@ -43,7 +38,7 @@ class Child:
             self._process = subprocess.Popen(
                 command, env=dict(environment), stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if piped else sink, stderr=sink,
-                start_new_session=True, preexec_fn=prepare)
+                start_new_session=True, preexec_fn=_end_with_parent)
 
     @property
     def pid(self) -> int:
@@ -100,3 +95,9 @@ def end_all(children: Sequence[Child], patience: float = 10.0) -> None:
     """End the children one after the other; one that does not obey is killed."""
     for child in children:
         child.end(patience)
+
+
+def _end_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    # A shell's background job ignores SIGINT; its children are to be ended with it.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

