@@ -106,9 +106,11 @@ class Environment:
 
     def _pip(self, task: str, *arguments: str) -> None:
         self.drop_half_installed()
-        # pip unpacks gigabytes in its temporary folder: neither /tmp nor the home is to fill up.
+        # pip unpacks gigabytes in its temporary folder, which /tmp may not hold, and leaves them
+        # there when it is killed.
         temporary = self.work / 'tmp'
-        temporary.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
         environment = {
             'PIP_CACHE_DIR': str(self.downloads), **os.environ, 'TMPDIR': str(temporary)}
         result = subprocess.run(

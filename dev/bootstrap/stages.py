@@ -45,8 +45,13 @@ def fingerprint(inputs: Iterable[Path | str]) -> str:
     return digest.hexdigest()
 
 
+def say_now(text: str) -> None:
+    """Print a line at once, before what the steps' own programs print."""
+    print(text, flush=True)
+
+
 def run_stages(
-    stages: Iterable[Stage], stamps: Path, say: Callable[[str], None] = print,
+    stages: Iterable[Stage], stamps: Path, say: Callable[[str], None] = say_now,
 ) -> list[str]:
     """
     Run the stages whose inputs differ from those of their last completed run.
