@@ -8,9 +8,10 @@ RUN := $(VENV)/bin/python
 VIDEO ?=
 OUTPUT ?= demo_output
 
-# Logs of nodes and the font list of plots would otherwise go to the home folder.
+# What nodes, plots and torch keep would otherwise go to the home folder and to /tmp.
 export ROS_LOG_DIR ?= $(VENV)/var/log
 export MPLCONFIGDIR ?= $(VENV)/var/matplotlib
+export TORCHINDUCTOR_CACHE_DIR ?= $(VENV)/var/torchinductor
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast lint format clean
