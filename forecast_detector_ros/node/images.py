@@ -184,7 +184,12 @@ def _demosaic(message: Any) -> np.ndarray:
     except ImportError as error:
         raise FrameError(f'{message.encoding} needs cv_bridge: {error}') from None
     try:
-        return CvBridge().imgmsg_to_cv2(message, 'bgr8')
+        try:
+            return CvBridge().imgmsg_to_cv2(message, 'bgr8')
+        except KeyError:
+            # The Python port of cv_bridge misspells bayer_grbg8 in its table, the only one.
+            raw = _view(message, message.height, message.width, 1)
+            return cv2.cvtColor(raw, cv2.COLOR_BayerGB2BGR)
     except (CvBridgeError, cv2.error) as error:
         raise FrameError(f'{message.encoding} image of {message.width}x{message.height} pixels '
                          f'cannot be converted: {_one_line(error)}') from None
