@@ -34,10 +34,11 @@ def arguments() -> list[DeclareLaunchArgument]:
         'output': ('demo_recording', 'Folder for annotated.mp4 and the bag; it must not hold a '
                    'recording yet'),
         'namespace': ('', 'Namespace of all three nodes'),
-        'threshold': ('0.5', 'The next image is not read when the scheduler trusts its forecast '
-                      'more than this, 0.0 to 1.0'),
-        'device': ('cpu', 'Where the network runs: cpu, cuda or cuda:N'),
-        'checkpoint': ('', 'Weights (.safetensors); empty: those of the package'),
+        'threshold': ('', 'The next image is not read when the scheduler trusts its forecast '
+                      'more than this, 0.0 to 1.0; empty: as the checkpoint recommends'),
+        'device': ('', 'Where the network runs: cpu, cuda or cuda:N; empty: the cpu'),
+        'checkpoint': ('', 'Weights (.safetensors with the .yaml card beside it); empty: those '
+                       'of the package'),
         'log_level': ('info', 'debug, info, warn, error or fatal'),
     }
     return [

@@ -31,7 +31,6 @@ class Child:
         which then ends the children in order. Should the parent be killed, the kernel sends
         the child a SIGTERM. Must be called from the main thread.
         """
-
         self.name = name
         self.log = log
         with log.open('wb') as sink:

@@ -12,7 +12,8 @@ import pytest
 
 SLEEP = 'import time; print("up", flush=True); time.sleep(600)'
 STUBBORN = ('import signal, time\n'
-            'for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, signal.SIG_IGN)\n'
+            'for number in (signal.SIGINT, signal.SIGTERM):\n'
+            '    signal.signal(number, signal.SIG_IGN)\n'
             'print("up", flush=True)\n'
             'time.sleep(600)')
 

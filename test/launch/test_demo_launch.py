@@ -1,31 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check demo.launch.py where the launch system is installed."""
 import importlib.util
+import os
 from pathlib import Path
+import shutil
 import subprocess
-import sys
+from typing import Any
 
 import pytest
 
 launch = pytest.importorskip('launch')
 launch_ros = pytest.importorskip('launch_ros')
+launch_actions = pytest.importorskip('launch.actions')
+launch_ros_actions = pytest.importorskip('launch_ros.actions')
 
 LAUNCH_FILE = Path(__file__).resolve().parents[2] / 'launch' / 'demo.launch.py'
+ROS2 = shutil.which('ros2')
 
 
 @pytest.fixture
-def description() -> 'launch.LaunchDescription':
+def entities() -> list[Any]:
     """Return what the launch file describes."""
     spec = importlib.util.spec_from_file_location('demo_launch', LAUNCH_FILE)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.generate_launch_description()
+    return module.generate_launch_description().entities
 
 
-def test_every_argument_is_described(description: 'launch.LaunchDescription') -> None:
-    declared = [entity for entity in description.entities
-                if isinstance(entity, launch.actions.DeclareLaunchArgument)]
+def of_kind(entities: list[Any], kind: type) -> list[Any]:
+    """Return the entities of a class."""
+    return [entity for entity in entities if isinstance(entity, kind)]
+
+
+def test_every_argument_is_described(entities: list[Any]) -> None:
+    declared = of_kind(entities, launch_actions.DeclareLaunchArgument)
     assert {argument.name for argument in declared} == {
         'video', 'rate', 'loop', 'output', 'image_transport', 'namespace', 'threshold', 'device',
         'checkpoint', 'log_level'}
@@ -33,20 +43,32 @@ def test_every_argument_is_described(description: 'launch.LaunchDescription') ->
         assert len(argument.description) > 10, argument.name
 
 
-def test_camera_recorder_and_detector_are_started(description: 'launch.LaunchDescription') -> None:
-    nodes = [entity for entity in description.entities if isinstance(entity, launch_ros.actions.Node)]
+def test_camera_recorder_and_detector_are_started(entities: list[Any]) -> None:
+    nodes = of_kind(entities, launch_ros_actions.Node)
     assert sorted(node.node_executable for node in nodes) == ['camera_node', 'recorder_node']
-    included = [entity for entity in description.entities
-                if isinstance(entity, Includelaunch.LaunchDescription)]
-    assert len(included) == 1
+    assert len(of_kind(entities, launch_actions.IncludeLaunchDescription)) == 1
 
 
-def test_missing_video_ends_the_launch_with_the_cameras_line(tmp_path: Path) -> None:
-    pytest.importorskip('ros2launch')
+def run_launch(*arguments: str) -> str:
+    """Launch the demo with these arguments until it ends; return all that was said."""
+    assert ROS2 is not None
     result = subprocess.run(
-        [sys.executable, '-m', 'ros2cli.cli', 'launch', str(LAUNCH_FILE),
-         'video:=/nowhere/clip.mp4', f'output:={tmp_path / "recording"}'],
-        capture_output=True, text=True, timeout=120, check=False)
-    said = result.stdout + result.stderr
+        [ROS2, 'launch', str(LAUNCH_FILE), *arguments], env=os.environ, text=True, timeout=240,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    return result.stdout
+
+
+@pytest.mark.skipif(ROS2 is None, reason='ros2 is not installed')
+def test_arguments_are_shown() -> None:
+    said = run_launch('--show-args')
+    assert "'video'" in said
+    assert 'no_description_given' not in said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(ROS2 is None, reason='ros2 is not installed')
+def test_missing_video_ends_the_launch_with_the_cameras_line(tmp_path: Path) -> None:
+    said = run_launch('video:=/nowhere/clip.mp4', f'output:={tmp_path / "recording"}')
     assert 'no such file' in said, said
+    assert 'the camera failed' in said, said
     assert not (tmp_path / 'recording' / 'annotated.mp4').exists()
