@@ -45,11 +45,12 @@ def summarise(config: NetworkConfig) -> Summary:
 
     MACs are those of convolutions, fully connected layers and matrix products, taken from
     PyTorch's own counter (two operations make one MAC); normalisation, activations, averaging and
-    upsampling are not counted.  A network with fresh weights is built and run once.
+    upsampling are not counted.
     """
-    network = ForecastDetector(config).eval()
+    # Tensors on the meta device have shapes and no data: nothing is computed.
+    network = ForecastDetector(config).eval().to('meta')
     parts = _parts(network)
-    image = torch.zeros(1, *config.input_size, 3, dtype=torch.uint8)
+    image = torch.empty(1, *config.input_size, 3, dtype=torch.uint8, device='meta')
     counts: list[dict[str, int]] = []
     totals: list[int] = []
     with torch.inference_mode():

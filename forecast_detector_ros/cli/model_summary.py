@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Print what a network weighs: parameters and multiply-accumulates of every part."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+import json
+import sys
+
+from ..model.config import ConfigError, NetworkConfig
+from ..model.presets import preset, PRESETS
+from ..model.summary import Part, summarise, Summary
+from ..runtime.checkpoint import CheckpointError, load_checkpoint
+
+PAPER_CLASSES = 30
+"""Classes of ImageNet VID, the paper's data (section 4.1)."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='model_summary',
+        description='Print parameters and multiply-accumulates (MACs) of every part of a '
+                    'network, for a step that reads an image and for one that forecasts.')
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument('--preset', default='default',
+                        help=f'named network: {", ".join(sorted(PRESETS))} (default: default)')
+    source.add_argument('--checkpoint', metavar='FILE',
+                        help='a .safetensors file with its card beside it')
+    parser.add_argument('--classes', type=int, metavar='N',
+                        help='number of classes without background, for a preset '
+                             f'(default: {PAPER_CLASSES})')
+    parser.add_argument('--json', action='store_true', help='print JSON, counts in full')
+    return parser
+
+
+def _configure(arguments: argparse.Namespace) -> tuple[str, NetworkConfig]:
+    """Give name and configuration of the network that was asked for."""
+    if arguments.checkpoint is None:
+        classes = PAPER_CLASSES if arguments.classes is None else arguments.classes
+        return arguments.preset, preset(arguments.preset, classes)
+    if arguments.classes is not None:
+        raise ConfigError('--classes goes with --preset; a checkpoint has its own classes')
+    _, card = load_checkpoint(arguments.checkpoint)
+    return card.name, card.network
+
+
+def format_table(name: str, config: NetworkConfig, summary: Summary) -> str:
+    """Write a summary as a table: parameters in full, MACs in millions."""
+    height, width = config.input_size
+    lines = [f'{name}: {config.classes} classes, input {width}x{height}, {config.variant}, '
+             f'{config.forecast_mode} forecast',
+             '',
+             f'{"part":24}{"parameters":>12}{"read MMAC":>12}{"forecast MMAC":>16}']
+    rule = '-' * len(lines[-1])
+    lines.append(rule)
+    lines += [_row(part) for part in summary.parts]
+    lines += [rule, _row(summary.total), '',
+              f'A forecast step costs {100 * summary.forecast_share:.1f} % of a read step.']
+    return '\n'.join(lines)
+
+
+def _row(part: Part) -> str:
+    return (f'{part.name:24}{part.parameters:>12,}{part.read_macs / 1e6:>12.1f}'
+            f'{part.forecast_macs / 1e6:>16.1f}')
+
+
+def format_json(name: str, config: NetworkConfig, summary: Summary) -> str:
+    """Write a summary as JSON."""
+    return json.dumps({
+        'name': name, 'network': config.to_dict(),
+        'parts': [asdict(part) for part in summary.parts], 'total': asdict(summary.total),
+        'forecast_share': summary.forecast_share}, indent=2)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """
+    Run the program.
+
+    Parameters
+    ----------
+    args:
+        Arguments without the program's name; None takes them from the command line.
+
+    Returns
+    -------
+    int
+        Exit code: 0, or 2 when the network cannot be had.
+
+    """
+    arguments = _parser().parse_args(args)
+    try:
+        name, config = _configure(arguments)
+    except (ConfigError, CheckpointError) as error:
+        print(f'model_summary: error: {error}', file=sys.stderr)
+        return 2
+    write = format_json if arguments.json else format_table
+    print(write(name, config, summarise(config)))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
