@@ -70,5 +70,5 @@ def test_arguments_are_shown() -> None:
 def test_missing_video_ends_the_launch_with_the_cameras_line(tmp_path: Path) -> None:
     said = run_launch('video:=/nowhere/clip.mp4', f'output:={tmp_path / "recording"}')
     assert 'no such file' in said, said
-    assert 'the camera failed' in said, said
+    assert 'exit code 2' in said, said
     assert not (tmp_path / 'recording' / 'annotated.mp4').exists()
