@@ -74,7 +74,7 @@ def detector(context: LaunchContext) -> list[Action]:
         overrides['image_topics'] = [given['image_topic']]
     for name, kind in OVERRIDES.items():
         if given[name]:
-            overrides[name] = ParameterValue(given[name], value_type=kind)
+            overrides[name] = ParameterValue(LaunchConfiguration(name), value_type=kind)
     return [Node(
         package=PACKAGE, executable='detector_node', name='forecast_detector',
         namespace=given['namespace'], output='screen',

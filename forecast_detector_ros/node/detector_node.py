@@ -2,6 +2,7 @@
 """Run the detector as a managed ROS 2 node."""
 from __future__ import annotations
 
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,11 @@ class MissingLibraryError(ImportError):
 
 def main(args: list[str] | None = None) -> int:
     """Run until SIGINT or SIGTERM; return the exit code."""
-    return run_program(NAME, _run, args, mistakes=(MissingLibraryError,))
+    code = run_program(NAME, _run, args, mistakes=(MissingLibraryError,))
+    # While Python ends, which takes a moment with PyTorch in it, a handler of ours would give
+    # way to the default one, and a second Ctrl-C turn a clean end into a failure.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return code
 
 
 def _run(stop: StopSignal) -> int:

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Check detector.launch.py where the launch system is installed."""
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+launch = pytest.importorskip('launch')
+launch_ros = pytest.importorskip('launch_ros')
+
+ROOT = Path(__file__).resolve().parents[2]
+PARAMETERS = ROOT / 'config' / 'detector.yaml'
+
+
+@pytest.fixture
+def module() -> ModuleType:
+    """Return the launch file as a module."""
+    spec = importlib.util.spec_from_file_location(
+        'detector_launch', ROOT / 'launch' / 'detector.launch.py')
+    assert spec is not None and spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def overrides_of(module: ModuleType, **given: str) -> dict[str, Any]:
+    """Return the parameters that the node gets behind those of the file."""
+    context = launch.LaunchContext()
+    configurations = context.launch_configurations
+    configurations.update(params_file=str(PARAMETERS), **given)
+    for argument in module.arguments():
+        if argument.name not in configurations:
+            argument.execute(context)
+    (node,) = module.detector(context)
+    node._perform_substitutions(context)
+    files = [item[0] for item in node._Node__expanded_parameter_arguments]
+    assert files[0] == str(PARAMETERS)
+    # launch_ros marks lists with a tag that ROS ignores.
+    text = Path(files[1]).read_text().replace('!!python/tuple', '')
+    (section,) = yaml.safe_load(text).values()
+    return section['ros__parameters']
+
+
+def test_every_argument_is_described(module: ModuleType) -> None:
+    declared = module.arguments()
+    assert {argument.name for argument in declared} == {
+        'params_file', 'namespace', 'image_topic', 'image_transport', 'threshold', 'device',
+        'checkpoint', 'use_sim_time', 'autostart', 'use_respawn', 'log_level'}
+    for argument in declared:
+        assert len(argument.description) > 10, argument.name
+
+
+def test_only_what_is_given_overrides_the_file(module: ModuleType) -> None:
+    assert overrides_of(module) == {'autostart': True}
+
+
+def test_given_arguments_arrive_with_their_types(module: ModuleType) -> None:
+    assert overrides_of(
+        module, image_topic='/camera/image', image_transport='compressed', threshold='1',
+        device='cpu', checkpoint='12', use_sim_time='true', autostart='false') == {
+            'image_topics': ['/camera/image'], 'image_transport': 'compressed', 'threshold': 1.0,
+            'device': 'cpu', 'checkpoint': '12', 'use_sim_time': True, 'autostart': False}
+
+
+def test_threshold_that_is_no_number_is_refused(module: ModuleType) -> None:
+    with pytest.raises(ValueError, match='high'):
+        overrides_of(module, threshold='high')
