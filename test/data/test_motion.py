@@ -65,6 +65,8 @@ def test_tracks_keep_their_size_and_are_both_ways_round():
         mirrored.append(determinant[0] < 0)
         scales.append(np.sqrt(np.abs(determinant)).mean() * 100 / 180)
         centre = np.stack([map_points(np.array([[50.0, 25.0]]), matrix)[0] for matrix in maps])
+        middle = centre.mean(axis=0) / (240, 180)
+        assert (middle > 0.05).all() and (middle < 0.95).all()
         moved.append(np.abs(np.diff(centre, axis=0) / (240, 180)).max())
     assert 100 < sum(mirrored) < 200
     assert 0.18 < min(scales) < 0.22 and 0.36 < max(scales) < 0.42
