@@ -33,11 +33,7 @@ def main(args: Sequence[str] | None = None) -> int:
     logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.INFO)
     options = _parser().parse_args(args)
     try:
-        result = _evaluate(options)
-        if options.output:
-            text = json.dumps(result, indent=1, allow_nan=False) + '\n'
-            options.output.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(options.output, text.encode())
+        _evaluate(options)
     except (DataError, EvaluationError, RuntimeConfigError, SettingsError) as error:
         print(f'evaluate: {error}', file=sys.stderr)
         return 1
@@ -90,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
+def _evaluate(options: argparse.Namespace) -> None:
     path = options.checkpoint or default_checkpoint()
     detector = Detector.load(path, options.device, options.precision, options.threads)
     settings = _settings(options, detector.card)
@@ -117,14 +113,22 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
               **summarise(footage, runs, detector.labels)}
     print(f'{path}: {settings.policy}, score_threshold {settings.score_threshold:g}\n')
     print(as_text(result), flush=True)
+    # The second part takes long: what is known is kept if it does not come to its end.
+    _write(options.output, result)
     if options.horizons:
-        _log.info('forecasts up to %d frames after a read', options.horizons)
         network, card = load_checkpoint(path)
         quality = measure_forecasts(network, card, footage, settings, options.horizons,
                                     options.device, options.precision)
         result['forecasts'] = summarise_forecasts(quality)
         print('\n' + forecasts_as_text(result['forecasts'], network.config.levels))
-    return result
+        _write(options.output, result)
+
+
+def _write(path: Path | None, result: dict[str, Any]) -> None:
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(result, indent=1, allow_nan=False) + '\n').encode())
 
 
 def _settings(options: argparse.Namespace, card: Card) -> DetectorSettings:

@@ -8,6 +8,7 @@ that each frame is measured once at each horizon that its place in the sequence 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+import logging
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ import torch
 from .recall import found_boxes
 from .sequences import as_frame, Footage, picture
 from .tables import DetectionTable
+from ..model.config import NetworkConfig
 from ..model.network import ForecastDetector, NetworkState
 from ..model.scheduler import confidence
 from ..runtime.backends import RawOutput
@@ -24,6 +26,8 @@ from ..runtime.detector import Detector, StreamState
 from ..runtime.policy import AlternatePolicy, AlwaysReadPolicy, FORECAST
 from ..runtime.preprocess import resize
 from ..runtime.settings import DetectorSettings
+
+_log = logging.getLogger(__name__)
 
 RIVALS = {
     'forecast': 'the detector as it is',
@@ -35,26 +39,72 @@ RIVALS = {
 """What is compared on frames that are not read."""
 
 
-class HeldFeatureBackend(TorchBackend):
-    """Take the last feature that was read, unchanged, on every frame that is not read."""
+class FeatureSource:
+    """
+    Extract the feature of each picture once for all streams that read it.
+
+    Parameters
+    ----------
+    network:
+        Its extractor is used, on the device where it is then.
+
+    """
+
+    def __init__(self, network: ForecastDetector) -> None:
+        self._network = network
+        self._images: np.ndarray | None = None
+        self._feature: tuple[torch.Tensor, ...] = ()
+
+    @torch.inference_mode()
+    def __call__(self, images: np.ndarray) -> tuple[torch.Tensor, ...]:
+        """Give the feature of ``(1, H, W, 3)`` uint8 BGR pixels, one map per level."""
+        if self._images is None or not np.array_equal(images, self._images):
+            tensor = torch.from_numpy(images).to(self._network.mean.device)
+            self._feature = self._network.extract(self._network.normalise_bgr(tensor))
+            self._images = images
+        return self._feature
+
+
+class SharedFeatureBackend(TorchBackend):
+    """
+    Do what `TorchBackend` does, with features from a common source.
+
+    Parameters
+    ----------
+    network, device, precision:
+        As for `TorchBackend`.
+    source:
+        Of a network with the same extractor.
+    hold:
+        Whether frames that are not read take the last read feature in the forecast's place.
+
+    """
+
+    def __init__(self, network: ForecastDetector, device: str, precision: str,
+                 source: FeatureSource, hold: bool = False) -> None:
+        super().__init__(network, device, precision)
+        self._source = source
+        self._hold = hold
 
     @torch.inference_mode()
     def read_step(self, images: np.ndarray, state: NetworkState) -> RawOutput:
-        """Read, and keep the feature in the forecast's place."""
-        feature = _extract(self.network, images)
+        """Read one ``(1, H, W, 3)`` uint8 BGR picture."""
+        feature = self._source(images)
         maps, after = self.network.encode(feature, state)
         head = self.network.head(maps.fused)
-        # `encode` makes the forecast anew; the one in the state feeds nothing but the next
-        # step without an image.
+        if self._hold:
+            # The forecast in the state feeds nothing but the next step without an image.
+            after = after._replace(forecast=feature)
         return RawOutput(head.logits.float(), head.offsets.float(),
-                         confidence(self.network.schedule(maps).float()).cpu().numpy(),
-                         after._replace(forecast=feature))
+                         confidence(self.network.schedule(maps).float()).cpu().numpy(), after)
 
     @torch.inference_mode()
     def forecast_step(self, state: NetworkState) -> RawOutput:
-        """Advance with the kept feature."""
+        """Advance without images."""
         raw = super().forecast_step(state)
-        return raw._replace(state=raw.state._replace(forecast=state.forecast))
+        if self._hold:
+            raw = raw._replace(state=raw.state._replace(forecast=state.forecast))
+        return raw
 
 
 @dataclass(frozen=True)
@@ -116,12 +166,18 @@ def measure_forecasts(network: ForecastDetector, card: Card, footage: Sequence[F
         If device or precision cannot be had.
 
     """
-    detectors = {'forecast': Detector(TorchBackend(network, device, precision), card),
-                 'held_feature': Detector(HeldFeatureBackend(network, device, precision), card)}
+    source = FeatureSource(network)
+
+    def build(variant: ForecastDetector, hold: bool = False) -> Detector:
+        return Detector(SharedFeatureBackend(variant, device, precision, source, hold), card)
+
+    detectors = {'forecast': build(network), 'held_feature': build(network, hold=True)}
     if network.config.has_encoders:
-        detectors['persistence'] = Detector(
-            TorchBackend(network.with_variant('persistence'), device, precision), card)
-    runs = [_run(network, detectors, item, settings, horizons) for item in footage]
+        detectors['persistence'] = build(network.with_variant('persistence'))
+    runs = []
+    for item in footage:
+        _log.info('%s: forecasts up to %d frames after a read', item.name, horizons)
+        runs.append(_run(source, network.config, detectors, item, settings, horizons))
     rivals = [rival for rival in RIVALS if rival in (*detectors, 'repeated_boxes')]
     hits = {rival: tuple(_hits([run.tables[rival, h] for run in runs], footage, h)
                          for h in range(horizons + 1)) for rival in rivals}
@@ -146,8 +202,8 @@ def _hits(tables: Sequence[DetectionTable], footage: Sequence[Footage], horizon:
                 np.array([len(truth) for truth in truths]))
 
 
-def _run(network: ForecastDetector, detectors: dict[str, Detector], footage: Footage,
-         settings: DetectorSettings, horizons: int) -> _Run:
+def _run(source: FeatureSource, config: NetworkConfig, detectors: dict[str, Detector],
+         footage: Footage, settings: DetectorSettings, horizons: int) -> _Run:
     read_all = replace(settings, policy=AlwaysReadPolicy())
     pattern = replace(settings, policy=AlternatePolicy(horizons),
                       max_consecutive_forecasts=horizons)
@@ -157,7 +213,7 @@ def _run(network: ForecastDetector, detectors: dict[str, Detector], footage: Foo
     rows: dict[tuple[str, int], list[DetectionTable]] = {('read', 0): []}
     for rival in RIVALS:
         rows.update(((rival, horizon), []) for horizon in phases)
-    errors = np.zeros((2, len(network.config.levels), horizons))
+    errors = np.zeros((2, len(config.levels), horizons))
     counts = np.zeros(horizons)
     last_feature: dict[int, tuple[torch.Tensor, ...]] = {}
     last_boxes = {}
@@ -165,7 +221,7 @@ def _run(network: ForecastDetector, detectors: dict[str, Detector], footage: Foo
     for number, record in enumerate(footage.frames):
         pixels = picture(record)
         frame = as_frame(pixels)
-        feature = _extract(network, resize(pixels, network.config.input_size)[None])
+        feature = source(resize(pixels, config.input_size)[None])
         result, read_state = detectors['forecast'].step(frame, read_state, read_all)
         rows['read', 0].append(DetectionTable.of_frame(number, result.detections))
         for (rival, phase), state in states.items():
@@ -188,12 +244,6 @@ def _run(network: ForecastDetector, detectors: dict[str, Detector], footage: Foo
                 DetectionTable.of_frame(number, last_boxes[phase]))
     errors /= np.where(counts > 0, counts, np.nan)
     return _Run({key: DetectionTable.join(value) for key, value in rows.items()}, errors)
-
-
-@torch.inference_mode()
-def _extract(network: ForecastDetector, images: np.ndarray) -> tuple[torch.Tensor, ...]:
-    return network.extract(network.normalise_bgr(
-        torch.from_numpy(images).to(network.mean.device)))
 
 
 def _errors(guess: Sequence[torch.Tensor], feature: Sequence[torch.Tensor]) -> list[float]:
