@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start the detector node and bring it to active."""
-from launch import LaunchContext, LaunchDescription
 from launch.action import Action
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchContext, LaunchDescription
 
 PACKAGE = 'forecast_detector_ros'
 
@@ -31,7 +32,8 @@ def arguments() -> list[DeclareLaunchArgument]:
             description='Base topic of the camera; empty: image_topics of params_file'),
         DeclareLaunchArgument(
             'image_transport', default_value='', choices=['', 'raw', 'compressed'],
-            description='raw, or compressed on <image_topic>/compressed; empty: as in params_file'),
+            description='raw, or compressed on <image_topic>/compressed; empty: as in '
+                        'params_file'),
         DeclareLaunchArgument(
             'threshold', default_value='',
             description='The next image is not read when the scheduler trusts its forecast more '

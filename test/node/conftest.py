@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from forecast_detector_ros.model.config import NetworkConfig
+from forecast_detector_ros.model.network import ForecastDetector
+from forecast_detector_ros.runtime.checkpoint import Card, save_checkpoint
 import pytest
 import rclpy
 from rclpy.parameter import Parameter
 import torch
 
-from forecast_detector_ros.model.config import NetworkConfig
-from forecast_detector_ros.model.network import ForecastDetector
-from forecast_detector_ros.runtime.checkpoint import Card, save_checkpoint
 from .graph import Graph
 
 CLASSES = ('cat', 'dog', 'train')

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
+from forecast_detector_ros.node.detector_lifecycle import DetectorNode
 import numpy as np
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -17,8 +18,6 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
-
-from forecast_detector_ros.node.detector_lifecycle import DetectorNode
 
 PATIENCE_S = 60.0
 """For machines that are busy with something else; nothing waits so long on its own."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from math import isnan
 
-import pytest
-
 from forecast_detector_ros.node.camera_statistics import CameraStatistics, WINDOW_S
+import pytest
 
 
 def filled(frames: int = 100, rate: float = 10.0, start: float = 100.0) -> CameraStatistics:

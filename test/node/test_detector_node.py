@@ -8,16 +8,18 @@ from typing import Any
 
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray
+from forecast_detector_ros.runtime.detector import Detector, StreamState
+from forecast_detector_ros.runtime.frame import Frame, Pixels
+from forecast_detector_ros.runtime.settings import DetectorSettings
 import numpy as np
 import pytest
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import LabelInfo, VisionInfo
 
-from forecast_detector_ros.runtime.detector import Detector, StreamState
-from forecast_detector_ros.runtime.frame import Frame, Pixels
-from forecast_detector_ros.runtime.settings import DetectorSettings
 from .graph import Graph, picture_message, values_of
 
 Active = Callable[..., Graph]
@@ -54,8 +56,10 @@ def test_detections_are_in_pixels_of_the_image_and_name_their_class(active: Acti
     assert scores == sorted(scores, reverse=True)
     for item in found.detections:
         centre, box = item.bbox.center.position, item.bbox
-        assert -1e-3 <= centre.x - box.size_x / 2 and centre.x + box.size_x / 2 <= 80 + 1e-3
-        assert -1e-3 <= centre.y - box.size_y / 2 and centre.y + box.size_y / 2 <= 48 + 1e-3
+        assert centre.x - box.size_x / 2 >= -1e-3
+        assert centre.x + box.size_x / 2 <= 80 + 1e-3
+        assert centre.y - box.size_y / 2 >= -1e-3
+        assert centre.y + box.size_y / 2 <= 48 + 1e-3
         assert len(item.results) == 1
         assert item.results[0].hypothesis.class_id in ('cat', 'dog', 'train')
         assert item.id == ''
@@ -294,3 +298,49 @@ def test_silence_turns_diagnostics_to_warn_and_says_what_to_check(active: Active
     assert values['processed_frames'] == '1'
     assert values['read_ratio'] == '1.000'
     assert float(values['latency_max_ms']) > 0.0
+
+
+def test_life_cycle_can_be_walked_back_and_forth(active: Active) -> None:
+    graph = active(threshold=0.0)
+    node, success = graph.detector, TransitionCallbackReturn.SUCCESS
+    camera = graph.camera()
+    heard = graph.listen(DiagnosticArray, '/diagnostics')
+    assert kinds(graph.send(camera, picture_message(0), picture_message(1))) == [
+        'read', 'forecast']
+    assert node.trigger_deactivate() == success
+    graph.spin_until(lambda: camera.get_subscription_count() == 0)
+    camera.publish(picture_message(2))
+    graph.spin_until(lambda: bool(heard) and heard[-1].status[0].message == 'inactive')
+    assert len(graph.decisions) == 2
+    assert node.trigger_activate() == success
+    graph.spin_until(lambda: camera.get_subscription_count() == 1)
+    graph.spin_for(0.2)
+    assert reasons(graph.send(camera, picture_message(3))) == ['first_frame']
+    assert node.trigger_deactivate() == success
+    assert node.trigger_cleanup() == success
+    assert node.trigger_configure() == success
+    assert node.trigger_activate() == success
+    graph.spin_until(lambda: camera.get_subscription_count() == 1)
+    graph.spin_until(lambda: node.count_subscribers('detections') > 0)
+    graph.spin_for(0.2)
+    assert reasons(graph.send(camera, picture_message(4))) == ['first_frame']
+    assert node.trigger_shutdown() == success
+    node.close()
+    node.destroy_node()
+    node.destroy_node()
+
+
+def test_simulated_time_gives_ages(active: Active) -> None:
+    graph = active(use_sim_time=True, policy='always_read')
+    heard = graph.listen(DiagnosticArray, '/diagnostics')
+    graph.spin_until(lambda: bool(heard) and '/clock' in heard[-1].status[0].message)
+    clock = graph.client.create_publisher(Clock, '/clock', 10)
+    graph.spin_until(lambda: clock.get_subscription_count() > 0)
+    image = picture_message(0)
+    now = Clock()
+    now.clock.sec = image.header.stamp.sec + 2
+    clock.publish(now)
+    graph.spin_until(lambda: graph.detector.get_clock().now().nanoseconds > 0)
+    (values,) = graph.send(graph.camera(), image)
+    assert float(values['image_age_ms']) == pytest.approx(2000.0)
+    assert float(values['latency_ms']) > 0.0

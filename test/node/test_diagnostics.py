@@ -6,10 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
-import pytest
-
 from forecast_detector_ros.node.camera_statistics import CameraStatistics
 from forecast_detector_ros.node.diagnostics import camera_values, health, Situation
+import pytest
 
 NORMAL = Situation('/image_raw', now=100.0, active=True, enabled=True, publishers=1,
                    no_image_timeout=5.0)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from forecast_detector_ros.node.drops import DropCounter
+import pytest
 
 
 def info(number: int | None, publisher: bytes | None = b'a') -> dict[str, Any]:

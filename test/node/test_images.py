@@ -7,12 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import cv2
+from forecast_detector_ros.node.images import compressed_frame, ENCODINGS, image_frame, to_pixels
+from forecast_detector_ros.runtime.frame import FrameError
 import numpy as np
 import pytest
-
-from forecast_detector_ros.node.images import (
-    compressed_frame, ENCODINGS, image_frame, to_pixels)
-from forecast_detector_ros.runtime.frame import FrameError
 
 HEIGHT, WIDTH = 6, 8
 

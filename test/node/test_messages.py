@@ -7,17 +7,15 @@ import subprocess
 import sys
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from forecast_detector_ros.node.messages import decision_values, installed_message, MessageBuilder
+from forecast_detector_ros.runtime.detections import Detections
+from forecast_detector_ros.runtime.detector import StepResult
+from forecast_detector_ros.runtime.policy import Decision, FORECAST, READ
 import numpy as np
 import pytest
 from rclpy.serialization import deserialize_message, serialize_message
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
-
-from forecast_detector_ros.node.messages import (
-    decision_values, installed_message, MessageBuilder)
-from forecast_detector_ros.runtime.detections import Detections
-from forecast_detector_ros.runtime.detector import StepResult
-from forecast_detector_ros.runtime.policy import Decision, FORECAST, READ
 
 LABELS = ('cat', 'dog')
 

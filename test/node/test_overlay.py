@@ -2,13 +2,12 @@
 """The annotated picture."""
 from __future__ import annotations
 
-import numpy as np
-import pytest
-
 from forecast_detector_ros.node.overlay import annotate, RED
 from forecast_detector_ros.runtime.detections import Detections
 from forecast_detector_ros.runtime.frame import Pixels
 from forecast_detector_ros.runtime.policy import Decision, FORECAST, READ
+import numpy as np
+import pytest
 
 HEIGHT, WIDTH = 120, 160
 FORECAST_FRAME = Decision(FORECAST, 'scheduler', 0.9, 0.5, 1)

@@ -7,6 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from forecast_detector_ros.node.parameters import (
+    FixedParameters,
+    LIVE_PARAMETERS,
+    ParameterError,
+    settings_of,
+)
+from forecast_detector_ros.runtime.policy import AlternatePolicy, ThresholdPolicy
+from forecast_detector_ros.runtime.settings import SettingsError
 import pytest
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.exceptions import ParameterException
@@ -14,10 +22,6 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 import yaml
 
-from forecast_detector_ros.node.parameters import (
-    FixedParameters, LIVE_PARAMETERS, ParameterError, settings_of)
-from forecast_detector_ros.runtime.policy import AlternatePolicy, ThresholdPolicy
-from forecast_detector_ros.runtime.settings import SettingsError
 from .graph import Graph, picture_message
 
 FIXED = FixedParameters(
