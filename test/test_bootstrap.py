@@ -148,6 +148,7 @@ def test_half_copied_package_is_forgotten(tmp_path: Path) -> None:
     assert not half.exists()
 
 
+@pytest.mark.slow
 def test_environment_is_usable_only_where_it_was_made(tmp_path: Path) -> None:
     made = Environment(tmp_path / 'made')
     assert not made.is_usable()
