@@ -105,7 +105,14 @@ def collate(clips: Sequence[Clip]) -> ClipBatch:
 
 def worker_init(worker: int) -> None:
     """Keep OpenCV in a DataLoader's worker to one thread; pass it as `worker_init_fn`."""
-    cv2.setNumThreads(1)
+    _use_one_thread()
+
+
+def _use_one_thread() -> None:
+    # Forked from a process in which OpenCV has threads, a worker waits for ever for threads that
+    # it does not have: in `setNumThreads` as in any larger operation.
+    if cv2.getNumThreads() != 1:
+        cv2.setNumThreads(1)
 
 
 def _split(packed: Tensor, counts: Tensor) -> list[list[Tensor]]:
@@ -132,6 +139,9 @@ class ClipDataset(Dataset):
                  reader: FrameReader | None = None) -> None:
         """
         Describe what to draw; nothing is read yet, except with `cache`.
+
+        OpenCV is set to one thread, in the whole process: otherwise the workers of a DataLoader
+        that are forked from it hang.
 
         Parameters
         ----------
@@ -170,6 +180,7 @@ class ClipDataset(Dataset):
             Nothing to draw from, or a number out of its range.
 
         """
+        _use_one_thread()
         self._sources = [*videos, *stills]
         if not self._sources:
             raise DataError('no training data: neither videos nor stills were given')
@@ -327,7 +338,8 @@ def _weights(name: str, given: Sequence[float] | None, default: np.ndarray) -> n
 
 
 def _clip(images: np.ndarray, targets: list[Targets]) -> Clip:
-    return Clip(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
+    # NumPy's transposition takes half as long as torch's, and wakes no threads.
+    return Clip(torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))),
                 *([torch.from_numpy(np.ascontiguousarray(getattr(target, name)))
                    for target in targets]
                   for name in ('boxes', 'labels', 'scores', 'ignore')))

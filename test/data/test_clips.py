@@ -3,6 +3,7 @@
 
 from dataclasses import replace
 
+import cv2
 from forecast_detector_ros.data.augment import AugmentConfig
 from forecast_detector_ros.data.clips import ClipDataset, collate, worker_init
 from forecast_detector_ros.data.cutouts import make_cutout
@@ -199,11 +200,17 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(synthetic, augment):
     assert sum(same(dataset(seed=6)[index], clips[index]) for index in range(12)) <= 2
 
 
+def test_opencv_has_no_threads_that_forked_workers_would_wait_for(synthetic):
+    cv2.setNumThreads(2)
+    ClipDataset(synthetic)
+    assert cv2.getNumThreads() == 1
+
+
 def test_workers_give_what_the_parent_gives_in_every_epoch(synthetic):
     dataset = ClipDataset(synthetic, [], [cutout_of()], 2, (64, 64), augment=AugmentConfig(),
                           length=6, cache=True)
     loader = DataLoader(dataset, batch_size=3, num_workers=2, collate_fn=collate,
-                        worker_init_fn=worker_init, persistent_workers=True)
+                        worker_init_fn=worker_init, persistent_workers=True, timeout=60)
     for epoch in range(3):
         dataset.set_epoch(epoch)
         dataset.set_thinning(0 if epoch == 2 else 25)
