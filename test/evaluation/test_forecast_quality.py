@@ -3,7 +3,8 @@
 
 from dataclasses import replace
 
-from forecast_detector_ros.evaluation.forecast_quality import measure_forecasts
+from forecast_detector_ros.evaluation.forecast_quality import (
+    FeatureSource, measure_forecasts, SharedFeatureBackend)
 from forecast_detector_ros.evaluation.runner import run_footage
 from forecast_detector_ros.evaluation.sequences import picture
 from forecast_detector_ros.evaluation.tables import one_hot, TruthTable
@@ -93,6 +94,17 @@ def test_reads_are_all_right_where_they_are_the_truth(make_network, card, footag
         assert float(quality.hits[rival][1].recall[0]) < 1.0
 
 
+def test_frames_read_before_a_start_phase_do_not_count_again(make_network, card, footage):
+    # Without a state all reads of a frame agree, so a second count would find each box twice.
+    network = make_network(variant='baseline')
+    (item,) = footage(walk=('dog', 4))
+    detector = Detector(TorchBackend(network), card)
+    once = seen(run_footage(detector, item, replace(SETTINGS, policy=AlwaysReadPolicy()), False))
+    twice = replace(item, truth=TruthTable.join([once, once]))
+    quality = measure_forecasts(network, card, [twice], SETTINGS, 2)
+    assert quality.hits['forecast'][0].found.tolist() == [len(once)]
+
+
 def test_alternating_run_is_one_of_the_start_phases(make_network, card, footage):
     network = make_network()
     (item,) = footage(walk=('dog', 2))
@@ -129,6 +141,38 @@ def test_untrained_residual_forecast_is_persistence(make_network, card, footage)
         for mine, other in zip(quality.hits['forecast'], quality.hits[rival]):
             assert mine.found.tolist() == other.found.tolist()
     assert quality.hits['forecast'][1].found[0] > 0
+
+
+@pytest.mark.parametrize('update', ['advance', 'hold'])
+def test_shared_backend_steps_like_the_plain_one(make_network, update):
+    network = make_network(state_update=update)
+    plain = TorchBackend(network)
+    shared = SharedFeatureBackend(network, 'cpu', 'fp32', FeatureSource(network))
+    rng = np.random.default_rng(0)
+    states = [backend.initial_state(1) for backend in (plain, shared)]
+    for read in (True, True, False, False, True):
+        images = rng.integers(0, 256, (1, 64, 96, 3), np.uint8)
+        one, two = (backend.read_step(images, state) if read else backend.forecast_step(state)
+                    for backend, state in zip((plain, shared), states))
+        torch.testing.assert_close(two.logits, one.logits)
+        torch.testing.assert_close(two.offsets, one.offsets)
+        assert two.confidence == pytest.approx(one.confidence)
+        states = [one.state, two.state]
+
+
+def test_held_feature_takes_the_place_of_every_forecast(make_network):
+    network = make_network()
+    backend = SharedFeatureBackend(network, 'cpu', 'fp32', FeatureSource(network), hold=True)
+    images = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), np.uint8)
+    state = backend.read_step(images, backend.initial_state(1)).state
+    with torch.inference_mode():
+        feature = network.extract(network.normalise_bgr(torch.from_numpy(images)))
+        _, expected = network.encode(feature, network.initial_state())
+        for _ in range(3):
+            maps, expected = network.encode(feature, expected)
+            raw = backend.forecast_step(state)
+            torch.testing.assert_close(raw.logits, network.head(maps.fused).logits)
+            state = raw.state
 
 
 def test_held_feature_keeps_a_still_scene_exact(make_network, card, footage):

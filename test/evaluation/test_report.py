@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The figures that are reported, from runs written by hand."""
 
+from dataclasses import replace
 import json
 
 from forecast_detector_ros.evaluation.forecast_quality import ForecastQuality, Hits
@@ -59,11 +60,21 @@ def test_summary_by_hand(example):
     latency = result['latency_ms']
     assert latency['read'] == {'frames': 3, 'p50': 22.0, 'p95': pytest.approx(31.0)}
     assert latency['forecast'] == {'frames': 1, 'p50': 4.0, 'p95': 4.0}
-    # Frames of different sequences are not mixed up; weak detections count here.
+    # Weak detections count here.
     classes = result['ap50']['classes']
     assert classes['cat'] == {'ap50': 1.0, 'boxes': 2, 'detections': 2}
     assert classes['dog'] == {'ap50': pytest.approx(0.5 * 1 + 0.5 * 2 / 3), 'boxes': 2,
                               'detections': 3}
+
+
+def test_frames_of_different_sequences_are_not_mixed_up(example):
+    footage, runs = example
+    there = truth((0, 0, A))
+    footage = [replace(item, truth=there, labelled=there) for item in footage]
+    # Two detections in the first sequence, none in the second.
+    runs = [replace(runs[0], collected=detections((0, 0, 0.9, A), (0, 0, 0.8, A))),
+            replace(runs[1], collected=detections())]
+    assert summarise(footage, runs, LABELS)['ap50']['classes']['cat']['ap50'] == 0.5
 
 
 def test_sequence_without_boxes_does_not_enter_the_mean(example):
