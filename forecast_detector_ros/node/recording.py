@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 import statistics
 
-import cv2
 from diagnostic_msgs.msg import DiagnosticArray
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
@@ -24,7 +23,7 @@ from .message_reader import read_decision, read_detections
 from ..evaluation.annotate import annotate, status_text
 from ..evaluation.frame_record import DROPPED, FrameRecord
 from ..evaluation.video_writer import VideoWriter
-from ..runtime.frame import FrameError
+from ..runtime.frame import as_bgr, FrameError
 
 VIDEO_NAME = 'annotated.mp4'
 BAG_NAME = 'bag'
@@ -33,13 +32,6 @@ BAG_NAME = 'bag'
 RATE_FRAMES = 11
 # Of a recording too short to measure.
 FALLBACK_RATE = 10.0
-
-_TO_BGR = {
-    'rgb': cv2.COLOR_RGB2BGR,
-    'bgra': cv2.COLOR_BGRA2BGR,
-    'rgba': cv2.COLOR_RGBA2BGR,
-    'mono': cv2.COLOR_GRAY2BGR,
-}
 
 
 class RecordingError(ValueError):
@@ -179,7 +171,7 @@ def bgr_picture(message: Image | CompressedImage) -> np.ndarray:
     pixels = frame.load()
     if pixels.order == 'bgr':
         return pixels.array if pixels.array.flags.writeable else pixels.array.copy()
-    return cv2.cvtColor(np.ascontiguousarray(pixels.array), _TO_BGR[pixels.order])
+    return as_bgr(pixels.array, pixels.order)
 
 
 def measured_rate(stamps: list[int]) -> float:

@@ -4,10 +4,23 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 CHANNELS = {'bgr': 3, 'rgb': 3, 'bgra': 4, 'rgba': 4, 'mono': 1}
 """Channel orders that are accepted, with their number of channels."""
+
+_TO_BGR = {'rgb': cv2.COLOR_RGB2BGR, 'bgra': cv2.COLOR_BGRA2BGR, 'rgba': cv2.COLOR_RGBA2BGR,
+           'mono': cv2.COLOR_GRAY2BGR}
+
+
+def as_bgr(array: np.ndarray, order: str) -> np.ndarray:
+    """
+    Convert uint8 pixels of one of the `CHANNELS` orders to ``(H, W, 3)`` BGR.
+
+    BGR is given back as it is, anything else as a new, contiguous array.
+    """
+    return array if order == 'bgr' else cv2.cvtColor(array, _TO_BGR[order])
 
 
 class FrameError(ValueError):

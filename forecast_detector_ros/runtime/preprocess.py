@@ -4,10 +4,7 @@
 import cv2
 import numpy as np
 
-from .frame import Pixels
-
-_TO_BGR = {'rgb': cv2.COLOR_RGB2BGR, 'bgra': cv2.COLOR_BGRA2BGR, 'rgba': cv2.COLOR_RGBA2BGR,
-           'mono': cv2.COLOR_GRAY2BGR}
+from .frame import as_bgr, Pixels
 
 
 def resize(pixels: Pixels, input_size: tuple[int, int]) -> np.ndarray:
@@ -35,7 +32,5 @@ def resize(pixels: Pixels, input_size: tuple[int, int]) -> np.ndarray:
     if pixels.size != input_size:
         array = cv2.resize(array, (input_size[1], input_size[0]),
                            interpolation=cv2.INTER_LINEAR)
-    if pixels.order != 'bgr':
-        array = cv2.cvtColor(array, _TO_BGR[pixels.order])
     # PyTorch warns of memory that is read-only, such as the bytes of a recorded message.
-    return np.require(array, requirements=('C', 'W'))
+    return np.require(as_bgr(array, pixels.order), requirements=('C', 'W'))

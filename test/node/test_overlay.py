@@ -2,7 +2,8 @@
 """The annotated picture."""
 from __future__ import annotations
 
-from forecast_detector_ros.node.overlay import annotate, RED
+from forecast_detector_ros.evaluation.annotate import RED
+from forecast_detector_ros.node.overlay import annotate
 from forecast_detector_ros.runtime.detections import Detections
 from forecast_detector_ros.runtime.frame import Pixels
 from forecast_detector_ros.runtime.policy import Decision, FORECAST, READ
