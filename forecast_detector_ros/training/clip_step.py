@@ -138,7 +138,10 @@ def clip_losses(network: ForecastDetector, batch: ClipBatch, config: LossConfig,
         for maps in maps_of:
             if frozen_detection:
                 maps = Maps(*(tuple(x.detach() for x in level) for level in maps))
-            decisions.append(network.schedule(maps))
+            # Correlations differ from one in digits that bf16 does not have.
+            with torch.autocast(batch.images.device.type, enabled=False):
+                decisions.append(network.schedule(
+                    Maps(*(tuple(x.float() for x in level) for level in maps))))
 
     result = StepLosses(total=batch.images.new_zeros((), dtype=torch.float32))
     if not frozen_detection:

@@ -18,6 +18,11 @@ GROUPS = ('backbone', 'projection', 'encoder', 'scheduler', 'head')
 """Parts of the network with a learning rate of their own; a part without one is frozen."""
 
 
+CARD_KEYS = ('licence', 'description', 'provenance', 'known_failures', 'score_threshold',
+             'nms_threshold', 'threshold')
+"""What a recipe may say for the card; the rest comes from the run."""
+
+
 class RecipeError(ValueError):
     """A recipe that cannot be used; the message names file and key."""
 
@@ -88,7 +93,8 @@ class StageConfig:
     """First blocks of MobileNetV2 that are not trained even where `backbone` has a rate."""
 
     freeze_bn: str = 'all'
-    """BatchNorm statistics that stay as they are: `all`, `backbone` or `none`."""
+    """BatchNorm statistics that stay as they are, besides those of frozen parts: `all`,
+    `backbone` or `none`."""
 
     optimizer: str = 'sgd'
     """`sgd` (momentum 0.9) or `adamw`."""
@@ -136,7 +142,7 @@ class Recipe:
     """`none` or `bf16` (autocast)."""
 
     card: dict[str, Any] = field(default_factory=dict)
-    """Keys of the checkpoint's card: licence, description, provenance, thresholds."""
+    """Keys of the checkpoint's card, some of `CARD_KEYS`."""
 
     def network_config(self) -> NetworkConfig:
         """
@@ -233,6 +239,14 @@ def _check(recipe: Recipe) -> None:
         raise RecipeError(f'amp is {recipe.amp!r}, must be none or bf16')
     if not 0.0 <= recipe.balance <= 1.0:
         raise RecipeError(f'balance is {recipe.balance}, must be in [0, 1]')
+    for key in recipe.card:
+        if key not in CARD_KEYS:
+            raise RecipeError(f'unknown key card.{key}, must be one of {CARD_KEYS}')
+    failures = recipe.card.get('known_failures', [])
+    if not isinstance(failures, list) or not all(isinstance(text, str) for text in failures):
+        raise RecipeError('card.known_failures must be a list of texts')
+    if not isinstance(recipe.card.get('provenance', {}), dict):
+        raise RecipeError('card.provenance must be a mapping')
     for source in recipe.sources:
         if source.kind not in ('video', 'still'):
             raise RecipeError(f'sources: kind is {source.kind!r}, must be video or still')

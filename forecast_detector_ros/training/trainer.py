@@ -218,14 +218,23 @@ class _StageRun:
                                                       self.iteration)
         return rates
 
+    def _set_modes(self) -> None:
+        """Train the parts that have a learning rate, with the BatchNorms that the stage frees."""
+        stage, network = self.stage, self.network
+        parts = {'backbone': (network.extractor.stem, network.extractor.trunk),
+                 'projection': (network.extractor.projections,), 'head': (network.head,),
+                 'encoder': (network.encoder1, network.encoder2),
+                 'scheduler': (network.scheduler,) if network.scheduler else ()}
+        network.eval()
+        for group in stage.groups:
+            for part in parts[group]:
+                part.train()
+                if stage.freeze_bn == 'all' or stage.freeze_bn == group:
+                    freeze_batch_norm(part)
+
     def _step(self, batch: ClipBatch) -> StepLosses:
         stage = self.stage
-        self.network.train()
-        if stage.freeze_bn == 'all':
-            freeze_batch_norm(self.network)
-        elif stage.freeze_bn == 'backbone':
-            freeze_batch_norm(self.network.extractor.stem)
-            freeze_batch_norm(self.network.extractor.trunk)
+        self._set_modes()
         per_epoch = stage.clips_per_epoch // stage.batch
         with_scheduler = stage.scheduler_from is not None \
             and self.iteration // per_epoch >= stage.scheduler_from

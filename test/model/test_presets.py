@@ -26,7 +26,7 @@ def encoder(channels, hidden, mode):
 
 
 def scheduler(hidden):
-    return 49 * 9 * hidden + hidden + 9 * hidden * hidden + hidden + 2 * hidden + 2
+    return 2 * 49 + 49 * 9 * hidden + hidden + 9 * hidden * hidden + hidden + 2 * hidden + 2
 
 
 def head(maps, extra, classes):

@@ -63,9 +63,12 @@ def test_trains_after_inference_and_export():
 
 
 def test_layers_after_the_correlation(enliven):
-    scheduler = enliven(Scheduler((5, 6), displacement=2, hidden=4)).double()
+    scheduler = enliven(Scheduler((5, 6), displacement=2, hidden=4)).double().eval()
     forecast, reference = 6 * torch.rand(2, 1, 8, 5, 6, dtype=torch.float64)
     x = torch.from_numpy(reference_correlation(forecast[0].numpy(), reference[0].numpy(), 2))
+    norm = scheduler.norm
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    x = (x - norm.running_mean[:, None, None]) * scale[:, None, None] + norm.bias[:, None, None]
     for conv in (scheduler.convs[0], scheduler.convs[2]):
         # A 3x3 convolution as nine shifted matrix products.
         padded = torch.nn.functional.pad(x, (1, 1, 1, 1))

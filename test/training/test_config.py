@@ -66,6 +66,9 @@ def test_minimal_recipe_has_the_papers_numbers(tmp_path):
     (changed(loss={'combination': [1.0, 1.0, 0.0]}), ['combination']),
     (changed(loss={'combination': [1.0]}), ['combination', '3']),
     (changed(augment={'hue': 999.0}), ['hue']),
+    ({**MINIMAL, 'card': {'colour': 'red'}}, ['card.colour']),
+    ({**MINIMAL, 'card': {'known_failures': [{'a': 'b'}]}}, ['known_failures']),
+    ({**MINIMAL, 'card': {'provenance': 'x'}}, ['provenance']),
     ([1, 2], ['mapping']),
 ])
 def test_a_wrong_recipe_is_one_line(tmp_path, values, words):
