@@ -261,8 +261,11 @@ def default_checkpoint() -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    raise CheckpointError('the default checkpoint is not installed; looked for '
-                          + ', '.join(str(candidate) for candidate in candidates))
+    # A workspace on top of a distribution has dozens of prefixes.
+    places = ', '.join(str(candidate) for candidate in candidates[:3])
+    more = f' and {len(candidates) - 3} more places' if len(candidates) > 3 else ''
+    raise CheckpointError(f'the default checkpoint is not installed; looked for {places}{more}; '
+                          'install the package again, or name a checkpoint')
 
 
 def _one_line(error: Exception) -> str:
