@@ -6,7 +6,14 @@ import itertools
 import os
 import socket
 
+from hypothesis import settings
 import pytest
+import torch
+from torch import nn
+
+# A busy machine is no failure.
+settings.register_profile('unhurried', deadline=None)
+settings.load_profile('unhurried')
 
 #: Domains whose ports lie below those that Linux hands out to clients.
 DOMAINS = 101
@@ -53,3 +60,24 @@ def ros_domain(
     monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     monkeypatch.setenv('ROS_LOG_DIR', str(tmp_path_factory.mktemp('ros_log')))
     return domain
+
+
+@pytest.fixture(scope='session')
+def enliven() -> Callable[..., nn.Module]:
+    """Give a function that draws weights and statistics at random, the same for each seed."""
+    # Fresh ones hide mistakes behind zeros and ones.
+    def draw(module: nn.Module, seed: int = 0) -> nn.Module:
+        generator = torch.Generator().manual_seed(seed)
+        for part in module.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.weight.data.uniform_(0.7, 1.4, generator=generator)
+                part.bias.data.uniform_(-0.2, 0.4, generator=generator)
+                part.running_mean.uniform_(-0.2, 0.2, generator=generator)
+                part.running_var.uniform_(0.6, 1.5, generator=generator)
+            elif isinstance(part, nn.Conv2d | nn.Linear):
+                fan_in = part.weight[0].numel()
+                part.weight.data.normal_(0.0, 1.6 / fan_in ** 0.5, generator=generator)
+                if part.bias is not None:
+                    part.bias.data.uniform_(-0.3, 0.3, generator=generator)
+        return module
+    return draw

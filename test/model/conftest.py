@@ -6,14 +6,9 @@ from typing import Any
 
 from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector
-from hypothesis import settings
 import pytest
 import torch
 from torch import nn
-
-# A busy machine is no failure.
-settings.register_profile('unhurried', deadline=None)
-settings.load_profile('unhurried')
 
 SMALL: dict[str, Any] = {
     'classes': 3, 'input_size': (64, 96), 'width': 0.35, 'levels': (16, 32),
@@ -28,31 +23,8 @@ def one_thread():
     torch.manual_seed(0)
 
 
-def enliven(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Draw weights and statistics at random: fresh ones hide mistakes behind zeros and ones."""
-    generator = torch.Generator().manual_seed(seed)
-    for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            part.weight.data.uniform_(0.7, 1.4, generator=generator)
-            part.bias.data.uniform_(-0.2, 0.4, generator=generator)
-            part.running_mean.uniform_(-0.2, 0.2, generator=generator)
-            part.running_var.uniform_(0.6, 1.5, generator=generator)
-        elif isinstance(part, nn.Conv2d | nn.Linear):
-            fan_in = part.weight[0].numel()
-            part.weight.data.normal_(0.0, 1.6 / fan_in ** 0.5, generator=generator)
-            if part.bias is not None:
-                part.bias.data.uniform_(-0.3, 0.3, generator=generator)
-    return module
-
-
-@pytest.fixture(name='enliven')
-def enliven_fixture() -> Callable[..., nn.Module]:
-    """Give the function that draws weights at random."""
-    return enliven
-
-
 @pytest.fixture
-def build() -> Callable[..., ForecastDetector]:
+def build(enliven: Callable[..., nn.Module]) -> Callable[..., ForecastDetector]:
     """Give a function that builds a small network in evaluation mode; keys override SMALL."""
     def builder(seed: int = 0, **values: Any) -> ForecastDetector:
         network = ForecastDetector(NetworkConfig(**{**SMALL, **values}))

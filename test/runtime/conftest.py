@@ -9,15 +9,9 @@ from forecast_detector_ros.model.network import ForecastDetector
 from forecast_detector_ros.runtime.checkpoint import Card, save_checkpoint
 from forecast_detector_ros.runtime.detector import Detector
 from forecast_detector_ros.runtime.frame import Frame, Pixels
-from hypothesis import settings
 import numpy as np
 import pytest
 import torch
-from torch import nn
-
-# A busy machine is no failure.
-settings.register_profile('unhurried', deadline=None)
-settings.load_profile('unhurried')
 
 CONFIG = NetworkConfig(
     classes=3, input_size=(64, 96), width=0.35, levels=(16, 32), feature_channels=(12, 20),
@@ -33,34 +27,17 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def lively_network(seed: int = 0) -> ForecastDetector:
-    """Build a network whose scores spread and whose encoders change something."""
-    generator = torch.Generator().manual_seed(seed)
-    network = ForecastDetector(CONFIG).eval()
-    for part in network.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            part.bias.data.uniform_(-0.2, 0.4, generator=generator)
-            part.running_mean.uniform_(-0.2, 0.2, generator=generator)
-            part.running_var.uniform_(0.6, 1.5, generator=generator)
-        elif isinstance(part, nn.Conv2d | nn.Linear):
-            fan_in = part.weight[0].numel()
-            part.weight.data.normal_(0.0, 1.6 / fan_in ** 0.5, generator=generator)
-            if part.bias is not None:
-                part.bias.data.uniform_(-0.3, 0.3, generator=generator)
-    return network
-
-
 @pytest.fixture
-def network() -> ForecastDetector:
+def network(enliven) -> ForecastDetector:
     """Give the network itself, as training has it."""
-    return lively_network()
+    return enliven(ForecastDetector(CONFIG)).eval()
 
 
 @pytest.fixture(scope='session')
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, enliven) -> Path:
     """Give the path of a checkpoint in full precision; not to be changed."""
     path = tmp_path_factory.mktemp('checkpoint') / 'small.safetensors'
-    network = lively_network()
+    network = enliven(ForecastDetector(CONFIG)).eval()
     save_checkpoint(path, network, Card('small', CLASSES, network.config), torch.float32)
     return path
 
