@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 # MPEG-4 part 2: the best that every build of OpenCV can encode (H.264 needs a licensed build)
-# and cheap enough to run beside the detector, about 1 ms per 640 x 272 picture.
+# and cheap enough to run beside the detector.
 CODEC = 'mp4v'
 
 

@@ -19,9 +19,8 @@ def keep_large_blocks() -> bool:
     Raise malloc's mmap and trim thresholds for this process; tell whether that worked.
 
     A raw image of 1080p is 6 MB: with the default thresholds every message gets fresh pages from
-    the kernel, and the page faults cost more than everything else about receiving it (14.3 ms
-    of CPU per image, 3.5 ms with the thresholds raised). The price is memory that the process
-    keeps. Other C libraries than glibc are left alone.
+    the kernel, and the page faults cost more than everything else about receiving it. The price
+    is memory that the process keeps. Other C libraries than glibc are left alone.
     """
     library = ctypes.CDLL(None)
     if not hasattr(library, 'gnu_get_libc_version'):
