@@ -100,8 +100,8 @@ class Scheduler(nn.Module):
     def __init__(self, size: tuple[int, int], displacement: int = 3, hidden: int = 64) -> None:
         super().__init__()
         self.correlation = Correlation(size, displacement)
-        # Not in the paper. Neighbouring cells resemble each other, so correlations lie close to
-        # one; without normalising them the scheduler learns ten times slower, if at all.
+        # Not in the paper. Each displacement's cosine has a mean and spread of its own; on one
+        # scale the convolutions learn from them much sooner.
         self.norm = nn.BatchNorm2d(self.correlation.channels)
         self.convs = nn.Sequential(
             nn.Conv2d(self.correlation.channels, hidden, 3, padding=1), nn.ReLU(),
