@@ -35,7 +35,9 @@ DECISION_QOS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=100,
                           reliability=ReliabilityPolicy.BEST_EFFORT)
 DIAGNOSTICS_QOS = QoSProfile(depth=10)
 
-# How long the last answers are waited for once the camera has gone.
+# Once the camera has gone, what it sent may still be queued here: the end is when nothing has come
+# for so long, or for longer when an image has no answer yet.
+QUIET_S = 0.5
 FAREWELL_S = 3.0
 SIGNAL_LATENCY_S = 0.1
 
@@ -76,6 +78,7 @@ class RecorderNode(Node):
         self._frame_log = _open_log(frame_log)
         self.recording = Recording(output, rate, self._log_frame)
         self.images: Subscription | None = None
+        self.arrived = 0
         self._seen_camera = False
         self._detections = self._record(
             Detection2DArray, 'detections', DETECTIONS_QOS, self.recording.add_detections)
@@ -93,7 +96,7 @@ class RecorderNode(Node):
                 self._detections.get_publisher_count()
                 and self._decision.get_publisher_count())):
             self.images = self.create_subscription(
-                self._image_class, self._image_topic, self.recording.add_image, IMAGE_QOS,
+                self._image_class, self._image_topic, self._add_image, IMAGE_QOS,
                 qos_overriding_options=QoSOverridingOptions.with_default_policies())
             self.get_logger().info(f'recording {self.images.topic_name} '
                                    f'into {self.recording.folder}')
@@ -130,12 +133,17 @@ class RecorderNode(Node):
         def received(data: bytes) -> None:
             self.recording.bag.write(name, data, self.get_clock().now().nanoseconds)
             if forward is not None:
+                self.arrived += 1
                 forward(deserialize_message(data, message_class))
 
         subscription = self.create_subscription(message_class, topic, received, qos, raw=True)
         name = subscription.topic_name
         self.recording.bag.add_topic(name, message_class, qos)
         return subscription
+
+    def _add_image(self, message: Image | CompressedImage) -> None:
+        self.arrived += 1
+        self.recording.add_image(message)
 
     def _log_frame(self, record: FrameRecord) -> None:
         if self._frame_log is not None:
@@ -167,17 +175,19 @@ def _run(stop: StopSignal) -> int:
 
 
 def _spin(node: RecorderNode, executor: SingleThreadedExecutor, stop: StopSignal) -> None:
-    gone_since = None
+    quiet_since = None
     while not stop:
+        arrived = node.arrived
         executor.spin_once(timeout_sec=SIGNAL_LATENCY_S)
         if node.images is None:
             node.watch()
-        elif node.stop_with_camera and node.camera_gone():
-            gone_since = gone_since or time.monotonic()
-            if not node.recording.waiting or time.monotonic() - gone_since > FAREWELL_S:
-                return
-        else:
-            gone_since = None
+        elif not node.stop_with_camera or not node.camera_gone():
+            quiet_since = None
+        elif quiet_since is None or node.arrived != arrived:
+            quiet_since = time.monotonic()
+        elif time.monotonic() - quiet_since > (
+                FAREWELL_S if node.recording.waiting else QUIET_S):
+            return
 
 
 def main(args: list[str] | None = None) -> int:
