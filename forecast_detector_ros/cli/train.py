@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 import torch
 
 from ..data.errors import DataError
+from ..runtime.allocator import keep_large_blocks
 from ..runtime.checkpoint import CheckpointError
 from ..training.config import load_recipe, RecipeError
 from ..training.imagenet import load_imagenet_weights, WeightsError
@@ -45,6 +46,7 @@ def main(args: list[str] | None = None) -> int:
     """Run the command; give the exit code: 0 done, 1 failed, 2 bad input, 3 stopped early."""
     options = parser().parse_args(args)
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', stream=sys.stderr)
+    keep_large_blocks()
     try:
         recipe = load_recipe(options.recipe)
         torch.set_num_threads(recipe.threads)

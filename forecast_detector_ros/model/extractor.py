@@ -76,7 +76,7 @@ class Extractor(nn.Module):
                                       activation_layer=nn.ReLU6)
             for stride, channels in zip(levels, feature_channels))
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, image: Tensor, skip: int = 0) -> tuple[Tensor, ...]:
         """
         Extract the features of a batch of images.
 
@@ -84,6 +84,8 @@ class Extractor(nn.Module):
         ----------
         image:
             ``(B, 3, H, W)`` float, RGB, ImageNet-normalised.
+        skip:
+            Blocks of `stem` that have been run already: `image` is the output of the last one.
 
         Returns
         -------
@@ -91,7 +93,7 @@ class Extractor(nn.Module):
             One ``(B, C, ceil(H / stride), ceil(W / stride))`` map per level, values in [0, 6].
 
         """
-        middle = self.stem(image)
+        middle = self.stem[skip:](image) if skip else self.stem(image)
         deep = self.trunk(middle)
         taps = {16: middle, 32: deep}
         return tuple(projection(taps[stride])

@@ -19,14 +19,19 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
-from .allocator import keep_large_blocks
 from .camera_statistics import CameraStatistics
 from .camera_stream import CameraStream
 from .diagnostics import camera_values, health, Situation
 from .outputs import Outputs
 from .parameters import (
-    declare_fixed_parameters, declare_live_parameters, LIVE_PARAMETERS, ParameterError,
-    read_settings, undeclare_live_parameters)
+    declare_fixed_parameters,
+    declare_live_parameters,
+    LIVE_PARAMETERS,
+    ParameterError,
+    read_settings,
+    undeclare_live_parameters,
+)
+from ..runtime.allocator import keep_large_blocks
 from ..runtime.checkpoint import default_checkpoint, RuntimeConfigError
 from ..runtime.detector import Detector
 from ..runtime.frame import FrameError

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from .frozen import FrozenFeatures
 from .losses import assign, decision_loss, detection_loss, forecast_loss
 from .targets import is_reliable, RELIABLE_IOU
 from ..data.clips import ClipBatch
@@ -85,7 +86,8 @@ def _combine(choice: Tensor, maps: Maps, config: LossConfig, variant: str
 
 def clip_losses(network: ForecastDetector, batch: ClipBatch, config: LossConfig,
                 generator: torch.Generator, extra_frame: bool, with_scheduler: bool,
-                frozen_extractor: bool = False, frozen_detection: bool = False) -> StepLosses:
+                frozen: FrozenFeatures | None = None, frozen_detection: bool = False
+                ) -> StepLosses:
     """
     Run a batch of clips through the network and add the losses up.
 
@@ -103,8 +105,8 @@ def clip_losses(network: ForecastDetector, batch: ClipBatch, config: LossConfig,
         Whether the last frame serves the forecast loss and y_t alone.
     with_scheduler:
         Whether L_dec is part of the loss.
-    frozen_extractor:
-        Compute the features without gradient.
+    frozen:
+        Gives the features in place of the network's extractor, if some of it is not trained.
     frozen_detection:
         Only L_dec is wanted: everything but the scheduler runs without gradient.
 
@@ -112,9 +114,10 @@ def clip_losses(network: ForecastDetector, batch: ClipBatch, config: LossConfig,
     clips, frames = batch.images.shape[:2]
     steps = frames - 1 if extra_frame else frames
     variant = network.config.variant
-    with torch.set_grad_enabled(not (frozen_extractor or frozen_detection)):
-        flat = network.extract(network.normalise(batch.images.flatten(0, 1)).contiguous(
-            memory_format=torch.channels_last))
+    images = batch.images.flatten(0, 1)
+    with torch.set_grad_enabled(not frozen_detection):
+        flat = frozen(images) if frozen is not None else network.extract(
+            network.normalise(images).contiguous(memory_format=torch.channels_last))
     features = tuple(level.unflatten(0, (clips, frames)) for level in flat)
 
     choice = torch.multinomial(torch.tensor(config.combination), clips, replacement=True,

@@ -18,6 +18,7 @@ from torch import nn
 
 from .clip_step import clip_losses, StepLosses
 from .config import Recipe, RecipeError, StageConfig
+from .frozen import FrozenFeatures
 from .loader import batches, Sources
 from .schedule import group_parameters, learning_rate, make_optimizer, MovingAverage
 from .snapshot import load_snapshot, save_snapshot, Snapshot
@@ -176,9 +177,14 @@ class _StageRun:
             if self.average:
                 self.average.state = snapshot.average
                 self.average.updates = snapshot.average_updates
-        frozen = set(stage.groups)
-        self.frozen_extractor = not frozen & {'backbone', 'projection'}
-        self.frozen_detection = frozen == {'scheduler'}
+        trained = set(stage.groups)
+        self.frozen_detection = trained == {'scheduler'}
+        self.frozen: FrozenFeatures | None = None
+        # The projections stand behind the whole backbone: to train them alone saves no block.
+        if stage.frozen_blocks or not trained & {'backbone', 'projection'}:
+            self.frozen = FrozenFeatures(
+                self.network, stage.frozen_blocks if trained & {'backbone', 'projection'} else None,
+                torch.bfloat16 if self.recipe.amp == 'bf16' else torch.float32)
 
     def best_weights(self) -> dict[str, torch.Tensor]:
         """Give the averaged weights, or the plain ones where there is no average."""
@@ -242,7 +248,7 @@ class _StageRun:
             zlib.crc32(f'{self.recipe.seed}/{stage.name}/{self.iteration}'.encode()))
         with torch.autocast('cpu', torch.bfloat16, enabled=self.recipe.amp == 'bf16'):
             losses = clip_losses(self.network, batch, stage.loss, generator, stage.extra_frame,
-                                 with_scheduler, self.frozen_extractor, self.frozen_detection)
+                                 with_scheduler, self.frozen, self.frozen_detection)
         if not torch.isfinite(losses.total):
             raise TrainingDivergedError(
                 f'stage {stage.name}, iteration {self.iteration}: the loss is '

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-import platform
 from types import SimpleNamespace
 
 import cv2
-from forecast_detector_ros.node.allocator import keep_large_blocks
 from forecast_detector_ros.node.camera_stream import CameraStream
 from forecast_detector_ros.runtime.detector import Detector
 from forecast_detector_ros.runtime.frame import FrameError
@@ -93,7 +91,3 @@ def test_step_of_the_stamps_decides_about_the_state(detector: Detector, step_ns:
     camera.step(picture_message(0, stamp_ns=10**12), detector, SETTINGS)
     result, _ = camera.step(picture_message(1, stamp_ns=10**12 + step_ns), detector, SETTINGS)
     assert result.decision.reason == reason
-
-
-def test_allocator_is_tuned_where_there_is_glibc() -> None:
-    assert keep_large_blocks() == (platform.libc_ver()[0] == 'glibc')

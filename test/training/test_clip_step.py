@@ -7,6 +7,7 @@ from forecast_detector_ros.data.clips import Clip, collate
 from forecast_detector_ros.model.network import ForecastDetector
 from forecast_detector_ros.model.presets import preset
 from forecast_detector_ros.training.clip_step import clip_losses, LossConfig, reliable_targets
+from forecast_detector_ros.training.frozen import FrozenFeatures
 import pytest
 import torch
 
@@ -89,7 +90,7 @@ def test_frozen_detection_trains_the_scheduler_alone():
 
 def test_frozen_extractor_gets_no_gradient():
     net = network()
-    run(net, frozen_extractor=True).total.backward()
+    run(net, frozen=FrozenFeatures(net, None)).total.backward()
     assert all(p.grad is None for p in net.extractor.parameters())
     assert all(p.grad is not None for p in net.encoder1.parameters())
 
