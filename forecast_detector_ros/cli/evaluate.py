@@ -20,12 +20,7 @@ from ..evaluation.report import as_text, forecasts_as_text, summarise, summarise
 from ..evaluation.runner import run_footage
 from ..evaluation.sequences import attach_labels, EvaluationError, Footage, load_annotated, pick
 from ..runtime.checkpoint import (
-    Card,
-    default_checkpoint,
-    load_checkpoint,
-    RuntimeConfigError,
-    write_atomically,
-)
+    Card, default_checkpoint, load_checkpoint, RuntimeConfigError, write_atomically)
 from ..runtime.detector import Detector
 from ..runtime.policy import parse_policy, Policy, PolicyError
 from ..runtime.settings import DetectorSettings, SettingsError

@@ -24,13 +24,8 @@ from .camera_stream import CameraStream
 from .diagnostics import camera_values, health, Situation
 from .outputs import Outputs
 from .parameters import (
-    declare_fixed_parameters,
-    declare_live_parameters,
-    LIVE_PARAMETERS,
-    ParameterError,
-    read_settings,
-    undeclare_live_parameters,
-)
+    declare_fixed_parameters, declare_live_parameters, LIVE_PARAMETERS, ParameterError,
+    read_settings, undeclare_live_parameters)
 from ..runtime.allocator import keep_large_blocks
 from ..runtime.checkpoint import default_checkpoint, RuntimeConfigError
 from ..runtime.detector import Detector

@@ -3,8 +3,7 @@
 
 from forecast_detector_ros.evaluation.average_precision import average_precision, curve_area
 from forecast_detector_ros.evaluation.tables import DetectionTable, one_hot, TruthTable
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 import numpy as np
 import pytest
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Matching on cases that can be done by hand, and against a slow independent version."""
 
-from forecast_detector_ros.evaluation.matching import frame_pairs, match, pair_inside, pair_iou
+from forecast_detector_ros.evaluation.matching import (
+    frame_pairs, match, pair_inside, pair_iou)
 from forecast_detector_ros.evaluation.tables import DetectionTable, one_hot, TruthTable
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 import numpy as np
 import pytest
 

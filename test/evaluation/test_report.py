@@ -6,12 +6,7 @@ import json
 
 from forecast_detector_ros.evaluation.forecast_quality import ForecastQuality, Hits
 from forecast_detector_ros.evaluation.report import (
-    as_text,
-    forecasts_as_text,
-    summarise,
-    summarise_forecasts,
-    table,
-)
+    as_text, forecasts_as_text, summarise, summarise_forecasts, table)
 from forecast_detector_ros.evaluation.runner import FootageRun
 from forecast_detector_ros.evaluation.sequences import Footage
 from forecast_detector_ros.evaluation.tables import DetectionTable, one_hot, TruthTable

@@ -5,11 +5,7 @@ from itertools import product
 from math import exp, sqrt
 
 from forecast_detector_ros.model.ssdlite import (
-    ANCHORS_PER_CELL,
-    box_coder,
-    make_anchors,
-    SSDLiteHead,
-)
+    ANCHORS_PER_CELL, box_coder, make_anchors, SSDLiteHead)
 import numpy as np
 import pytest
 import torch

@@ -9,15 +9,8 @@ import shutil
 
 from forecast_detector_ros.runtime import checkpoint as module
 from forecast_detector_ros.runtime.checkpoint import (
-    Card,
-    card_path,
-    CheckpointError,
-    default_checkpoint,
-    FORMAT,
-    load_checkpoint,
-    save_checkpoint,
-    write_atomically,
-)
+    Card, card_path, CheckpointError, default_checkpoint, FORMAT, load_checkpoint,
+    save_checkpoint, write_atomically)
 import pytest
 from safetensors.torch import load_file, save_file
 import torch

@@ -5,17 +5,9 @@ from math import isnan, nan
 
 from forecast_detector_ros.runtime.detector import decide, StreamState
 from forecast_detector_ros.runtime.policy import (
-    AlternatePolicy,
-    AlwaysReadPolicy,
-    Decision,
-    FORECAST,
-    READ,
-    REASONS,
-    ThresholdPolicy,
-)
+    AlternatePolicy, AlwaysReadPolicy, Decision, FORECAST, READ, REASONS, ThresholdPolicy)
 from forecast_detector_ros.runtime.settings import DetectorSettings
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 import pytest
 
 SIZE = (48, 80)

@@ -11,15 +11,9 @@ from forecast_detector_ros.runtime.checkpoint import RuntimeConfigError
 from forecast_detector_ros.runtime.detector import Detector, StreamState
 from forecast_detector_ros.runtime.frame import Frame, FrameError, Pixels
 from forecast_detector_ros.runtime.policy import (
-    AlternatePolicy,
-    AlwaysReadPolicy,
-    FORECAST,
-    READ,
-    ThresholdPolicy,
-)
+    AlternatePolicy, AlwaysReadPolicy, FORECAST, READ, ThresholdPolicy)
 from forecast_detector_ros.runtime.settings import DetectorSettings
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 import numpy as np
 import pytest
 import torch

@@ -4,15 +4,8 @@
 from math import isnan, nextafter
 
 from forecast_detector_ros.runtime.policy import (
-    AlternatePolicy,
-    AlwaysReadPolicy,
-    parse_policy,
-    PolicyError,
-    REASONS,
-    ThresholdPolicy,
-)
-from hypothesis import given
-from hypothesis import strategies as st
+    AlternatePolicy, AlwaysReadPolicy, parse_policy, PolicyError, REASONS, ThresholdPolicy)
+from hypothesis import given, strategies as st
 import pytest
 
 fractions = st.floats(0.0, 1.0)

@@ -6,8 +6,7 @@ import warnings
 import cv2
 from forecast_detector_ros.runtime.frame import CHANNELS, FrameError, Pixels
 from forecast_detector_ros.runtime.preprocess import resize
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 import numpy as np
 import pytest
 import torch

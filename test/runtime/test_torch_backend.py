@@ -6,10 +6,7 @@ from copy import deepcopy
 from forecast_detector_ros.model.network import ForecastDetector
 from forecast_detector_ros.runtime.backends import RawOutput
 from forecast_detector_ros.runtime.backends.torch_backend import (
-    DeviceError,
-    resolve_device,
-    TorchBackend,
-)
+    DeviceError, resolve_device, TorchBackend)
 from forecast_detector_ros.runtime.checkpoint import RuntimeConfigError
 from forecast_detector_ros.runtime.detector import Detector
 import numpy as np

@@ -4,14 +4,7 @@
 import sys
 
 from forecast_detector_ros.training.teacher import (
-    COCO_CLASSES,
-    decode_yolox,
-    letterbox,
-    STRIDES,
-    TEACHER_CLASSES,
-    TeacherError,
-    YoloxTeacher,
-)
+    COCO_CLASSES, decode_yolox, letterbox, STRIDES, TEACHER_CLASSES, TeacherError, YoloxTeacher)
 import numpy as np
 import pytest
 
