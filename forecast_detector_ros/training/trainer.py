@@ -181,9 +181,10 @@ class _StageRun:
         self.frozen_detection = trained == {'scheduler'}
         self.frozen: FrozenFeatures | None = None
         # The projections stand behind the whole backbone: to train them alone saves no block.
-        if stage.frozen_blocks or not trained & {'backbone', 'projection'}:
+        extracts = bool(trained & {'backbone', 'projection'})
+        if stage.frozen_blocks or not extracts:
             self.frozen = FrozenFeatures(
-                self.network, stage.frozen_blocks if trained & {'backbone', 'projection'} else None,
+                self.network, stage.frozen_blocks if extracts else None,
                 torch.bfloat16 if self.recipe.amp == 'bf16' else torch.float32)
 
     def best_weights(self) -> dict[str, torch.Tensor]:
