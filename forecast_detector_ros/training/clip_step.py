@@ -8,13 +8,16 @@ from torch import Tensor
 
 from .frozen import FrozenFeatures
 from .losses import assign, decision_loss, detection_loss, forecast_loss
-from .targets import is_reliable, RELIABLE_IOU
+from .targets import is_consistent, is_reliable, RELIABLE_IOU
 from ..data.clips import ClipBatch
 from ..model.network import ForecastDetector, Maps
-from ..model.ssdlite import HeadOutput, postprocess
+from ..model.ssdlite import Boxes, HeadOutput, postprocess
 
 FEATURE, TEMPORAL, MEAN = range(3)
 """What the head sees in training, drawn per clip (section 3.4)."""
+
+TRUTH, READ_FRAME = 'truth', 'read'
+"""What y_t is measured against."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,19 @@ class LossConfig:
     detach_target: bool = True
     """Let no gradient of L_for into the extractor."""
 
+    reliable_against: str = TRUTH
+    """What y_t compares detections on the forecast with: the `truth` of the next frame (section
+    3.4), or what the detector would say if the frame were `read`. With `truth` a frame on which
+    reading would fail as well counts against the forecast."""
+
     reliable_iou: float = RELIABLE_IOU
     """IoU for y_t."""
 
     reliable_score: float = 0.3
     """Score from which on a detection counts for y_t."""
+
+    reliable_margin: float = 0.1
+    """Against `read`: boxes of `reliable_score` and this much more must be found on both."""
 
     decision_weights: tuple[float, float] = (1.0, 1.0)
     """Class weights of L_dec, *read* first."""
@@ -152,7 +163,7 @@ def clip_losses(network: ForecastDetector, batch: ClipBatch, config: LossConfig,
         if extra_frame and network.config.has_encoders:
             _add_forecast(result, maps_of, features, config)
     if with_scheduler:
-        _add_decision(result, network, batch, maps_of, decisions, config)
+        _add_decision(result, network, batch, maps_of, decisions, features, config)
     return result
 
 
@@ -188,10 +199,12 @@ def _add_forecast(result: StepLosses, maps_of: list[Maps], features: tuple[Tenso
 
 
 def _add_decision(result: StepLosses, network: ForecastDetector, batch: ClipBatch,
-                  maps_of: list[Maps], decisions: list[Tensor], config: LossConfig) -> None:
+                  maps_of: list[Maps], decisions: list[Tensor], features: tuple[Tensor, ...],
+                  config: LossConfig) -> None:
     reliable = []
     for t, maps in enumerate(maps_of):
-        reliable.append(reliable_targets(network, maps.forecast, batch, t + 1, config))
+        following = tuple(level[:, t + 1] for level in features)
+        reliable.append(reliable_targets(network, maps.forecast, following, batch, t + 1, config))
     y = torch.stack(reliable).flatten()
     l_dec = decision_loss(torch.cat(decisions), y, config.decision_weights)
     result.total = result.total + config.lambda_ * l_dec
@@ -200,8 +213,9 @@ def _add_decision(result: StepLosses, network: ForecastDetector, batch: ClipBatc
 
 
 @torch.no_grad()
-def reliable_targets(network: ForecastDetector, forecast: tuple[Tensor, ...], batch: ClipBatch,
-                     frame: int, config: LossConfig) -> Tensor:
+def reliable_targets(network: ForecastDetector, forecast: tuple[Tensor, ...],
+                     following: tuple[Tensor, ...], batch: ClipBatch, frame: int,
+                     config: LossConfig) -> Tensor:
     """
     Compute y_t for every clip: detect on the raw forecast and compare with the next frame.
 
@@ -213,12 +227,14 @@ def reliable_targets(network: ForecastDetector, forecast: tuple[Tensor, ...], ba
         Its head detects.
     forecast:
         ``(B, C, h, w)`` per level, the forecast of `frame`.
+    following:
+        Of the same shapes, the extractor's maps of `frame`.
     batch:
         Its boxes of `frame` are the ground truth.
     frame:
         Index of the next frame.
     config:
-        IoU and score that count.
+        What to compare with; IoU and score that count.
 
     Returns
     -------
@@ -226,11 +242,20 @@ def reliable_targets(network: ForecastDetector, forecast: tuple[Tensor, ...], ba
         ``(B,)`` bool.
 
     """
-    head = network.head(forecast)
-    result = []
-    for b in range(head.logits.shape[0]):
-        found = postprocess(head.logits[b].float(), head.offsets[b].float(), network.anchors,
-                            network.config.input_size, config.reliable_score, 0.45, 100)
-        result.append(is_reliable(found, batch.boxes[b][frame], batch.labels[b][frame],
-                                  config.reliable_iou))
-    return torch.tensor(result)
+    on_forecast = _detect(network, forecast, config.reliable_score)
+    if config.reliable_against == READ_FRAME:
+        confident = config.reliable_score + config.reliable_margin
+        return torch.tensor([
+            is_consistent(found, read, confident, config.reliable_iou)
+            for found, read in zip(on_forecast,
+                                   _detect(network, following, config.reliable_score))])
+    return torch.tensor([
+        is_reliable(found, batch.boxes[b][frame], batch.labels[b][frame], config.reliable_iou)
+        for b, found in enumerate(on_forecast)])
+
+
+def _detect(network: ForecastDetector, maps: tuple[Tensor, ...], score: float) -> list[Boxes]:
+    head = network.head(maps)
+    return [postprocess(logits.float(), offsets.float(), network.anchors,
+                        network.config.input_size, score, 0.45, 100)
+            for logits, offsets in zip(head.logits, head.offsets)]

@@ -8,7 +8,7 @@ from typing import Any, get_args, get_origin, get_type_hints, Union
 
 import yaml
 
-from .clip_step import LossConfig
+from .clip_step import LossConfig, READ_FRAME, TRUTH
 from ..data.augment import AugmentConfig
 from ..data.errors import DataError
 from ..model.config import ConfigError, NetworkConfig, VARIANTS
@@ -273,5 +273,8 @@ def _check(recipe: Recipe) -> None:
             raise RecipeError(f'{where}: trains the scheduler alone, so scheduler_from must be 0')
         if not 0.0 <= stage.ema < 1.0:
             raise RecipeError(f'{where}: ema must be in [0, 1)')
+        if stage.loss.reliable_against not in (TRUTH, READ_FRAME):
+            raise RecipeError(f'{where}: loss.reliable_against is '
+                              f'{stage.loss.reliable_against!r}, must be {TRUTH} or {READ_FRAME}')
         if abs(sum(stage.loss.combination) - 1.0) > 1e-6:
             raise RecipeError(f'{where}: loss.combination must add up to 1')

@@ -40,6 +40,37 @@ def is_reliable(detections: Boxes, boxes: Tensor, labels: Tensor, iou: float = R
     return _perfect_matching(overlap >= iou)
 
 
+def is_consistent(forecast: Boxes, read: Boxes, confident: float, iou: float = RELIABLE_IOU
+                  ) -> bool:
+    """
+    Tell whether detections on a forecast say what detections on the read frame say.
+
+    Parameters
+    ----------
+    forecast, read:
+        Detections on the forecast of a frame and on the frame's own features, down to a lower
+        score than `confident`, so that a score just above it may meet one just below it.
+    confident:
+        Score from which on a box has to be found by the other side.
+    iou:
+        Smallest overlap that matches.
+
+    Returns
+    -------
+    bool
+        True if every confident box of either side is matched one-to-one, in its class, by a box
+        of the other.
+
+    """
+    return _found(read, forecast, confident, iou) and _found(forecast, read, confident, iou)
+
+
+def _found(wanted: Boxes, among: Boxes, confident: float, iou: float) -> bool:
+    picked = wanted.scores >= confident
+    boxes = wanted.boxes[picked]
+    return not len(boxes) or is_reliable(among, boxes, wanted.labels[picked], iou)
+
+
 def _perfect_matching(allowed: Tensor) -> bool:
     """Tell whether every row can get a column of its own (augmenting paths)."""
     owner = [-1] * allowed.shape[1]

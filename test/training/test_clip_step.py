@@ -152,5 +152,30 @@ def test_y_t_is_one_where_the_head_finds_the_box_and_zero_elsewhere():
 
     net.head.register_forward_hook(head)
     clips.all_boxes[:] = box
-    found = reliable_targets(net, forecast, clips, 1, LossConfig())
+    found = reliable_targets(net, forecast, forecast, clips, 1, LossConfig())
+    assert found.tolist() == [True, False]
+    # The head is given the same twice, whatever the maps: against `read` both clips are reliable.
+    found = reliable_targets(net, forecast, forecast, clips, 1, LossConfig(
+        reliable_against='read'))
+    assert found.tolist() == [True, True]
+
+
+def test_reliable_against_read_follows_the_extractors_next_map():
+    net = network(forecast_mode='direct')
+    clips = batch()
+    forecast = tuple(torch.zeros(2, c, *size) for c, size in zip((16, 24), net.feature_sizes))
+    anchor = int((net.anchors - BOX).abs().sum(1).argmin())
+
+    def head(module, args, output):
+        logits = torch.zeros_like(output.logits)
+        logits[:, :, 0] = 20.0
+        # An object is seen where the map is not zero.
+        logits[:, anchor, 2] = 40.0 * args[0][0].amax((1, 2, 3)).sign()
+        return output._replace(logits=logits, offsets=torch.zeros_like(output.offsets))
+
+    net.head.register_forward_hook(head)
+    following = tuple(level.clone() for level in forecast)
+    following[0][1] = 1.0
+    config = LossConfig(reliable_against='read')
+    found = reliable_targets(net, forecast, following, clips, 1, config)
     assert found.tolist() == [True, False]

@@ -65,6 +65,7 @@ def test_minimal_recipe_has_the_papers_numbers(tmp_path):
     (changed(groups={'scheduler': {'lr': 1.0}}, scheduler_from=1), ['scheduler_from']),
     (changed(loss={'combination': [1.0, 1.0, 0.0]}), ['combination']),
     (changed(loss={'combination': [1.0]}), ['combination', '3']),
+    (changed(loss={'reliable_against': 'hope'}), ['reliable_against', 'truth', 'read']),
     (changed(augment={'hue': 999.0}), ['hue']),
     ({**MINIMAL, 'card': {'colour': 'red'}}, ['card.colour']),
     ({**MINIMAL, 'card': {'known_failures': [{'a': 'b'}]}}, ['known_failures']),

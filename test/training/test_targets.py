@@ -4,7 +4,7 @@
 from itertools import permutations
 
 from forecast_detector_ros.model.ssdlite import Boxes
-from forecast_detector_ros.training.targets import _perfect_matching, is_reliable
+from forecast_detector_ros.training.targets import _perfect_matching, is_consistent, is_reliable
 from hypothesis import given, strategies
 import torch
 
@@ -54,6 +54,35 @@ def test_a_frame_without_boxes_is_reliable_unless_something_is_seen():
     nothing = (torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
     assert is_reliable(detections(), *nothing)
     assert not is_reliable(detections((*A, 0)), *nothing)
+
+
+def scored(*rows):
+    found = detections(*[row[:5] for row in rows])
+    return found._replace(scores=torch.tensor([row[5] for row in rows]))
+
+
+def test_detections_are_consistent_when_what_is_confident_is_found_on_both_sides():
+    both = scored((*A, 1, 0.9), (*B, 2, 0.5))
+    assert is_consistent(both, both, 0.4)
+    # One lost, one made up, one renamed.
+    assert not is_consistent(scored((*A, 1, 0.9)), both, 0.4)
+    assert not is_consistent(both, scored((*A, 1, 0.9)), 0.4)
+    assert not is_consistent(scored((*A, 1, 0.9), (*B, 1, 0.5)), both, 0.4)
+
+
+def test_scores_just_above_and_just_below_the_limit_are_consistent():
+    above, below = scored((*A, 1, 0.41)), scored((*A, 1, 0.39))
+    assert is_consistent(above, below, 0.4)
+    assert is_consistent(below, above, 0.4)
+    # What neither side is confident of does not count at all.
+    assert is_consistent(below, scored(), 0.4)
+    assert not is_consistent(above, scored(), 0.4)
+
+
+def test_a_confident_box_that_has_moved_is_not_consistent():
+    moved = scored((3, 0, 13, 10, 1, 0.9))
+    assert not is_consistent(scored((*A, 1, 0.9)), moved, 0.4, iou=0.7)
+    assert is_consistent(scored((*A, 1, 0.9)), moved, 0.4, iou=0.5)
 
 
 @given(strategies.integers(1, 4).flatmap(lambda rows: strategies.integers(rows, 5).flatmap(
