@@ -2,14 +2,14 @@
 """
 COCO-style annotation files, with or without videos.
 
-Plain COCO detection files work: every image is then a video of one frame. Four extensions are
-read: `video` and `frame_index` of an image, `score` of an annotation, and a list
+Plain COCO detection files work: every image is then a video of one frame. Five extensions are
+read: `video` and `frame_index` of an image, `score` and `track_id` of an annotation, and a list
 `ignore_annotations`. See docs/data.md for the format.
 """
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 import json
 import logging
 import math
@@ -20,9 +20,12 @@ import numpy as np
 
 from .errors import DataError
 
-__all__ = ['DataError', 'FrameRecord', 'VideoRecord', 'load_video_json']
+__all__ = ['DataError', 'FrameRecord', 'UNKNOWN_TRACK', 'VideoRecord', 'load_video_json']
 
 _log = logging.getLogger(__name__)
+
+UNKNOWN_TRACK = -1
+"""Stands for the track of a box that is not known to be the same object as any other."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,10 @@ class FrameRecord:
     path: of the picture; width, height: pixels; boxes: float32 (N, 4) xyxy, pixels, within the
     picture; labels: int64 (N,), 0-based into the classes; scores: float32 (N,), 0 to 1, 1 for
     boxes without a score; ignore: float32 (K, 4) xyxy, regions that are neither object nor
-    background.
+    background; tracks: int64 (N,), the same number for the same object in all frames of a video,
+    `UNKNOWN_TRACK` where it is not known (everywhere, if nothing is given).
+
+    Raises ValueError when there are not as many tracks as boxes.
     """
 
     path: Path
@@ -43,6 +49,15 @@ class FrameRecord:
     labels: np.ndarray
     scores: np.ndarray
     ignore: np.ndarray
+    tracks: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def __post_init__(self) -> None:
+        """Fill in unknown tracks."""
+        if not len(self.tracks):
+            unknown = np.full(len(self.boxes), UNKNOWN_TRACK, np.int64)
+            object.__setattr__(self, 'tracks', unknown)
+        elif len(self.tracks) != len(self.boxes):
+            raise ValueError(f'{self.path}: {len(self.tracks)} tracks for {len(self.boxes)} boxes')
 
 
 @dataclass(frozen=True)
@@ -61,6 +76,7 @@ class _Boxes:
         self.labels: list[int] = []
         self.scores: list[float] = []
         self.ignore: list[tuple[float, ...]] = []
+        self.tracks: list[int] = []
 
 
 def load_video_json(path: str | Path, image_root: str | Path, classes: Sequence[str],
@@ -115,6 +131,7 @@ def load_video_json(path: str | Path, image_root: str | Path, classes: Sequence[
         if category not in names:
             raise DataError(f'{where}: category_id {category} is not in categories')
         score = _score(entry, where)
+        track = _track(entry, where)
         box = _box(entry, image, where)
         if box is None:
             dropped.append(image['file_name'])
@@ -122,10 +139,14 @@ def load_video_json(path: str | Path, image_root: str | Path, classes: Sequence[
         label = index.get(names[category])
         marked = any(entry.get(key) for key in ('iscrowd', 'ignore', 'label_conflict'))
         boxes = found[image['id']]
+        if track != UNKNOWN_TRACK and track in boxes.tracks:
+            raise DataError(f'{where}: track_id {track} is used twice in {image["file_name"]}; it '
+                            'must name one object')
         if label is not None and score >= min_score and not marked:
             boxes.boxes.append(box)
             boxes.labels.append(label)
             boxes.scores.append(score)
+            boxes.tracks.append(track)
         elif score >= ignore_score:
             boxes.ignore.append(box)
 
@@ -225,6 +246,15 @@ def _score(entry: dict[str, Any], where: str) -> float:
     return float(score)
 
 
+def _track(entry: dict[str, Any], where: str) -> int:
+    track = entry.get('track_id')
+    if track is None:
+        return UNKNOWN_TRACK
+    if isinstance(track, bool) or not isinstance(track, int) or track < 0:
+        raise DataError(f'{where}: track_id is {track!r:.40}; it must be a whole number from 0 on')
+    return track
+
+
 def _box(entry: dict[str, Any], image: dict[str, Any], where: str) -> tuple[float, ...] | None:
     """Return the box as xyxy within the picture; None where it has no area there."""
     values = entry.get('bbox')
@@ -271,4 +301,5 @@ def _record(image: dict[str, Any], found: _Boxes, root: Path) -> FrameRecord:
         np.array(found.boxes, dtype=np.float32).reshape(-1, 4),
         np.array(found.labels, dtype=np.int64),
         np.array(found.scores, dtype=np.float32),
-        np.array(found.ignore, dtype=np.float32).reshape(-1, 4))
+        np.array(found.ignore, dtype=np.float32).reshape(-1, 4),
+        np.array(found.tracks, dtype=np.int64))

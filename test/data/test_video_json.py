@@ -4,7 +4,8 @@
 import logging
 import math
 
-from forecast_detector_ros.data.video_json import DataError, load_video_json
+from forecast_detector_ros.data.video_json import (
+    DataError, FrameRecord, load_video_json, UNKNOWN_TRACK)
 import numpy as np
 import pytest
 
@@ -36,6 +37,42 @@ def test_frames_are_in_order_and_a_still_is_a_video_of_one_frame(document, write
 def test_score_is_one_where_absent(document, write):
     del document['annotations'][0]['score']
     assert load(write(document), min_score=0.9)[0].frames[1].scores.tolist() == [1.0]
+
+
+def test_tracks_are_kept_for_targets(document, write):
+    document['annotations'][0]['track_id'] = 4
+    document['annotations'] += [annotation(0.9), annotation(0.9, track_id=0),
+                                annotation(0.1, track_id=7)]
+    video, still = load(write(document), min_score=0.5)
+    assert video.frames[1].tracks.tolist() == [4] and video.frames[1].tracks.dtype == np.int64
+    assert still.frames[0].tracks.tolist() == [UNKNOWN_TRACK, 0]
+
+
+def test_tracks_are_unknown_where_nothing_is_said(document, write):
+    frame = load(write(document))[0].frames[1]
+    assert frame.tracks.tolist() == [UNKNOWN_TRACK]
+    made = FrameRecord(frame.path, 40, 30, frame.boxes, frame.labels, frame.scores, frame.ignore)
+    assert made.tracks.tolist() == [UNKNOWN_TRACK]
+
+
+def test_record_needs_a_track_for_every_box(document, write):
+    frame = load(write(document))[0].frames[1]
+    with pytest.raises(ValueError, match='2 tracks for 1 boxes'):
+        FrameRecord(frame.path, 40, 30, frame.boxes, frame.labels, frame.scores, frame.ignore,
+                    np.array([1, 2]))
+
+
+@pytest.mark.parametrize('track', [-1, 1.5, 'a', True])
+def test_track_must_be_a_whole_number(document, write, track):
+    document['annotations'].append(annotation(0.9, track_id=track))
+    with pytest.raises(DataError, match=r'annotations\[1\]: track_id is .* from 0 on'):
+        load(write(document))
+
+
+def test_track_names_one_object_of_a_picture(document, write):
+    document['annotations'] += [annotation(0.9, track_id=3), annotation(0.8, track_id=3)]
+    with pytest.raises(DataError, match='track_id 3 is used twice in still.png'):
+        load(write(document))
 
 
 @pytest.mark.parametrize(('score', 'targets', 'ignored'), [
