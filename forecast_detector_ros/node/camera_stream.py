@@ -6,9 +6,9 @@ from typing import Any
 
 from .camera_statistics import CameraStatistics
 from .drops import DropCounter
-from .images import compressed_frame, image_frame
 from ..runtime.detector import Detector, StepResult, StreamState
 from ..runtime.frame import Frame
+from ..runtime.image_messages import compressed_frame, image_frame
 from ..runtime.settings import DetectorSettings
 
 

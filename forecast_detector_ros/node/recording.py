@@ -18,12 +18,12 @@ from vision_msgs.msg import Detection2DArray
 
 from .bag_writer import BagWriter
 from .frame_join import FrameJoin, JoinedFrame
-from .images import compressed_frame, image_frame
 from .message_reader import read_decision, read_detections
 from ..evaluation.annotate import annotate, status_text
 from ..evaluation.frame_record import DROPPED, FrameRecord
 from ..evaluation.video_writer import VideoWriter
 from ..runtime.frame import as_bgr, FrameError
+from ..runtime.image_messages import compressed_frame, image_frame
 
 VIDEO_NAME = 'annotated.mp4'
 BAG_NAME = 'bag'

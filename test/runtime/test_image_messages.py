@@ -7,8 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import cv2
-from forecast_detector_ros.node.images import compressed_frame, ENCODINGS, image_frame, to_pixels
 from forecast_detector_ros.runtime.frame import FrameError
+from forecast_detector_ros.runtime.image_messages import (
+    compressed_frame, ENCODINGS, image_frame, to_pixels)
 import numpy as np
 import pytest
 
@@ -73,19 +74,16 @@ def test_mono16_is_scaled_from_its_whole_range(big: bool, padding: int) -> None:
     assert pixels.array[0, :4].tolist() == [255, 0, 100, round(0x1234 / 257)]
 
 
+@pytest.mark.parametrize('padding', [0, 3])
 @pytest.mark.parametrize(('encoding', 'red_at', 'blue_at'), [
     ('bayer_rggb8', (0, 0), (1, 1)), ('bayer_bggr8', (1, 1), (0, 0)),
     ('bayer_gbrg8', (1, 0), (0, 1)), ('bayer_grbg8', (0, 1), (1, 0))])
 def test_bayer_patterns_are_told_apart(encoding: str, red_at: tuple[int, int],
-                                       blue_at: tuple[int, int]) -> None:
-    pytest.importorskip('cv_bridge')
-    from sensor_msgs.msg import Image  # cv_bridge asks for the real class.
+                                       blue_at: tuple[int, int], padding: int) -> None:
     mosaic = np.full((HEIGHT, WIDTH), 20, np.uint8)
     mosaic[red_at[0]::2, red_at[1]::2] = 200
     mosaic[blue_at[0]::2, blue_at[1]::2] = 90
-    sent = Image(encoding=encoding, height=HEIGHT, width=WIDTH, step=WIDTH,
-                 data=array('B', mosaic.tobytes()))
-    pixels = image_frame(sent).load()
+    pixels = image_frame(message(encoding, mosaic, padding=padding)).load()
     assert pixels.order == 'bgr'
     assert pixels.array[2:-2, 2:-2].reshape(-1, 3).tolist() == [[90, 20, 200]] * (
         (HEIGHT - 4) * (WIDTH - 4))

@@ -2,6 +2,9 @@
 """
 Turn image messages into frames that are looked at only when somebody loads them.
 
+Knows the fields of sensor_msgs/Image and sensor_msgs/CompressedImage, not their classes, so that
+messages of a live graph and messages out of a bag are read by the same code.
+
 What a message says of itself (size, encoding, step, length of the data) is checked when the
 frame is made; the bytes of the picture are touched by `Frame.load` and nowhere else.
 """
@@ -14,7 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..runtime.frame import Frame, FrameError, Pixels
+from .frame import Frame, FrameError, Pixels
 
 _VIEWED = {
     'rgb8': (3, 'rgb'), 'bgr8': (3, 'bgr'), 'rgba8': (4, 'rgba'), 'bgra8': (4, 'bgra'),
@@ -22,7 +25,9 @@ _VIEWED = {
 }
 """Encodings that are used where they lie: bytes per pixel and channel order."""
 
-_BAYER = ('bayer_rggb8', 'bayer_bggr8', 'bayer_gbrg8', 'bayer_grbg8')
+_BAYER = {'bayer_rggb8': cv2.COLOR_BayerBG2BGR, 'bayer_bggr8': cv2.COLOR_BayerRG2BGR,
+          'bayer_gbrg8': cv2.COLOR_BayerGR2BGR, 'bayer_grbg8': cv2.COLOR_BayerGB2BGR}
+"""ROS names the four pixels in the corner, OpenCV two of the second row: the same four."""
 
 _YUV422 = {'yuv422': cv2.COLOR_YUV2BGR_UYVY, 'uyvy': cv2.COLOR_YUV2BGR_UYVY,
            'yuv422_yuy2': cv2.COLOR_YUV2BGR_YUY2, 'yuyv': cv2.COLOR_YUV2BGR_YUY2}
@@ -92,9 +97,10 @@ def to_pixels(message: Any) -> Pixels:
     if encoding in _VIEWED:
         channels, order = _VIEWED[encoding]
         return Pixels(_view(message, height, width, channels), order)
-    if encoding in _BAYER:
-        return Pixels(_demosaic(message), 'bgr')
     try:
+        if encoding in _BAYER:
+            return Pixels(cv2.cvtColor(_view(message, height, width, 1), _BAYER[encoding]),
+                          'bgr')
         if encoding == 'mono16':
             return Pixels(_mono16(message), 'mono')
         if encoding in _YUV422:
@@ -175,24 +181,6 @@ def _mono16(message: Any) -> np.ndarray:
                       strides=(message.step, 2))
     # Contiguous, because OpenCV refuses rows that begin at odd addresses.
     return cv2.convertScaleAbs(np.ascontiguousarray(deep, np.uint16), alpha=_MONO16_SCALE)
-
-
-def _demosaic(message: Any) -> np.ndarray:
-    # Imported where it is used: cameras without a Bayer pattern do well without cv_bridge.
-    try:
-        from cv_bridge import CvBridge, CvBridgeError
-    except ImportError as error:
-        raise FrameError(f'{message.encoding} needs cv_bridge: {error}') from None
-    try:
-        try:
-            return CvBridge().imgmsg_to_cv2(message, 'bgr8')
-        except KeyError:
-            # The Python port of cv_bridge misspells bayer_grbg8 in its table, the only one.
-            raw = _view(message, message.height, message.width, 1)
-            return cv2.cvtColor(raw, cv2.COLOR_BayerGB2BGR)
-    except (CvBridgeError, cv2.error) as error:
-        raise FrameError(f'{message.encoding} image of {message.width}x{message.height} pixels '
-                         f'cannot be converted: {_one_line(error)}') from None
 
 
 def _one_line(error: Exception) -> str:
