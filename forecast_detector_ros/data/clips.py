@@ -17,10 +17,10 @@ from .cutouts import Cutout
 from .errors import DataError
 from .frames import FrameReader
 from .photometric import Photometric
+from .records import VideoRecord
 from .scene import add_camera, add_cutout, make_scene, render, Scene
 from .targets import merge_targets, shift_targets, Targets
 from .thinning import draw_indices, THINNING
-from .video_json import VideoRecord
 
 # Where the four tiles of a mosaic meet, of the picture's sides.
 _MOSAIC_CENTRE = (0.35, 0.65)
@@ -287,8 +287,10 @@ class ClipDataset(Dataset):
         video = self._sources[number]
         indices = draw_indices(len(video.frames), self._clip_length, self._extra_frame,
                                int(self._shared[1]), rng)
-        images = {index: self._reader.read(video.frames[index]) for index in set(indices)}
-        records = [video.frames[index] for index in indices]
+        # A frame may parse its annotation when it is asked for, so each is asked for once.
+        frames = {index: video.frames[index] for index in set(indices)}
+        images = {index: self._reader.read(frame) for index, frame in frames.items()}
+        records = [frames[index] for index in indices]
         scene = make_scene(
             [images[index] for index in indices],
             [Targets(record.boxes, record.labels, record.scores, record.ignore)

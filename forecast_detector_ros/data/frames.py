@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .errors import DataError
-from .video_json import FrameRecord, VideoRecord
+from .errors import DataError, Kind
+from .records import FrameRecord, VideoRecord
 
 
 class FrameReader:
@@ -52,11 +52,11 @@ def decode(frame: FrameRecord) -> np.ndarray:
     try:
         data = np.fromfile(frame.path, dtype=np.uint8)
     except OSError as error:
-        raise DataError(f'{frame.path}: cannot be read: {error.strerror}') from None
+        raise DataError(f'{frame.path}: cannot be read: {error.strerror}', Kind.MISSING_FILE) from None
     image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
     if image is None:
-        raise DataError(f'{frame.path}: not a picture that OpenCV can decode')
+        raise DataError(f'{frame.path}: not a picture that OpenCV can decode', Kind.PICTURE)
     if image.shape[:2] != (frame.height, frame.width):
         raise DataError(f'{frame.path}: is {image.shape[1]}x{image.shape[0]} pixels, but its '
-                        f'annotation says {frame.width}x{frame.height}')
+                        f'annotation says {frame.width}x{frame.height}', Kind.WRONG_SIZE)
     return image

@@ -8,79 +8,25 @@ read: `video` and `frame_index` of an image, `score` and `track_id` of an annota
 """
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 import json
 import logging
-import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from .errors import DataError
+from .errors import DataError, Kind
+from .findings import Findings, Strict
+from .records import box_in_picture, FrameBoxes, FrameRecord, UNKNOWN_TRACK, VideoRecord
 
 __all__ = ['DataError', 'FrameRecord', 'UNKNOWN_TRACK', 'VideoRecord', 'load_video_json']
 
 _log = logging.getLogger(__name__)
 
-UNKNOWN_TRACK = -1
-"""Stands for the track of a box that is not known to be the same object as any other."""
-
-
-@dataclass(frozen=True)
-class FrameRecord:
-    """
-    One annotated picture.
-
-    path: of the picture; width, height: pixels; boxes: float32 (N, 4) xyxy, pixels, within the
-    picture; labels: int64 (N,), 0-based into the classes; scores: float32 (N,), 0 to 1, 1 for
-    boxes without a score; ignore: float32 (K, 4) xyxy, regions that are neither object nor
-    background; tracks: int64 (N,), the same number for the same object in all frames of a video,
-    `UNKNOWN_TRACK` where it is not known (everywhere, if nothing is given).
-
-    Raises ValueError when there are not as many tracks as boxes.
-    """
-
-    path: Path
-    width: int
-    height: int
-    boxes: np.ndarray
-    labels: np.ndarray
-    scores: np.ndarray
-    ignore: np.ndarray
-    tracks: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-
-    def __post_init__(self) -> None:
-        """Fill in unknown tracks."""
-        if not len(self.tracks):
-            unknown = np.full(len(self.boxes), UNKNOWN_TRACK, np.int64)
-            object.__setattr__(self, 'tracks', unknown)
-        elif len(self.tracks) != len(self.boxes):
-            raise ValueError(f'{self.path}: {len(self.tracks)} tracks for {len(self.boxes)} boxes')
-
-
-@dataclass(frozen=True)
-class VideoRecord:
-    """Consecutive frames of one size, in order; a still is a video of one frame."""
-
-    name: str
-    frames: tuple[FrameRecord, ...]
-
-
-class _Boxes:
-    """What the file says about one picture, while it is being read."""
-
-    def __init__(self) -> None:
-        self.boxes: list[tuple[float, ...]] = []
-        self.labels: list[int] = []
-        self.scores: list[float] = []
-        self.ignore: list[tuple[float, ...]] = []
-        self.tracks: list[int] = []
-
 
 def load_video_json(path: str | Path, image_root: str | Path, classes: Sequence[str],
-                    min_score: float = 0.0, ignore_score: float = 0.0) -> list[VideoRecord]:
+                    min_score: float = 0.0, ignore_score: float = 0.0,
+                    findings: Findings | None = None) -> list[VideoRecord]:
     """
     Read an annotation file.
 
@@ -101,6 +47,8 @@ def load_video_json(path: str | Path, image_root: str | Path, classes: Sequence[
         Names; a label is an index into them.
     min_score, ignore_score:
         From 0 to 1; see above.
+    findings:
+        Who is told of mistakes; default: the first one is raised.
 
     Returns
     -------
@@ -114,73 +62,127 @@ def load_video_json(path: str | Path, image_root: str | Path, classes: Sequence[
 
     """
     path, root = Path(path), Path(image_root)
-    document = _read(path)
-    names = _categories(document, path)
+    findings = Strict() if findings is None else findings
+    document = read_json(path)
+    names = _categories(document, path, findings)
     if not set(names.values()) & set(classes):
         raise DataError(f'{path}: categories: none of the classes ({", ".join(classes)}) is here; '
-                        f'it has {", ".join(names.values())}')
-    index = {name: number for number, name in enumerate(classes)}
-    images = _images(document, path, root)
-    found = {key: _Boxes() for key in images}
-    dropped: list[str] = []
+                        f'it has {", ".join(names.values())}', Kind.SOURCE)
+    for name in classes:
+        if name not in names.values():
+            findings.note(Kind.UNLABELLED_CLASS, f'{path}: categories: no {name}; where one is in '
+                                                 'a picture, it is taught as background')
+    images = _images(document, path, root, findings)
+    found = {key: FrameBoxes() for key in images}
+    reader = _Annotations(path, names, {name: number for number, name in enumerate(classes)},
+                          images, found, min_score, ignore_score, findings)
+    for key in ('annotations', 'ignore_annotations'):
+        if key == 'annotations' or key in document:
+            for number, entry in enumerate(_entries(document, key, path)):
+                try:
+                    reader.take(entry, f'{path}: {key}[{number}]', key == 'ignore_annotations')
+                except DataError as error:
+                    findings.fault(error)
+    reader.finish()
+    return _videos({key: image for key, image in images.items() if image is not None}, found,
+                   path, root, findings)
 
-    for number, entry in enumerate(_entries(document, 'annotations', path)):
-        where = f'{path}: annotations[{number}]'
-        image = _image_of(entry, images, where)
-        category = _get(entry, 'category_id', where, int)
-        if category not in names:
-            raise DataError(f'{where}: category_id {category} is not in categories')
+
+class _Annotations:
+    """Sorts the boxes of a file into the pictures they belong to."""
+
+    def __init__(self, path: Path, names: dict[int, str], index: dict[str, int],
+                 images: dict[int, dict[str, Any] | None], found: dict[int, FrameBoxes],
+                 min_score: float, ignore_score: float, findings: Findings) -> None:
+        self._path, self._names, self._index = path, names, index
+        self._images, self._found = images, found
+        self._min_score, self._ignore_score = min_score, ignore_score
+        self._findings = findings
+        self._dropped: list[str] = []
+        self._not_trained: Counter[str] = Counter()
+
+    def take(self, entry: dict[str, Any], where: str, ignored: bool) -> None:
+        """Take an entry; `ignored` for those that are regions to ignore, whatever they say."""
+        key = _get(entry, 'image_id', where, int)
+        if key not in self._images:
+            raise DataError(f'{where}: image_id {key} is not in images')
+        image = self._images[key]
+        if image is None:
+            return
+        name = None
+        if not ignored:
+            category = _get(entry, 'category_id', where, int)
+            if category not in self._names:
+                raise DataError(f'{where}: category_id {category} is not in categories',
+                                Kind.UNKNOWN_CATEGORY)
+            name = self._names[category]
         score = _score(entry, where)
         track = _track(entry, where)
-        box = _box(entry, image, where)
+        box = self._box(entry, image, where)
         if box is None:
-            dropped.append(image['file_name'])
-            continue
-        label = index.get(names[category])
-        marked = any(entry.get(key) for key in ('iscrowd', 'ignore', 'label_conflict'))
-        boxes = found[image['id']]
-        if track != UNKNOWN_TRACK and track in boxes.tracks:
+            self._dropped.append(image['file_name'])
+            return
+        boxes = self._found[key]
+        if boxes.has_track(track):
             raise DataError(f'{where}: track_id {track} is used twice in {image["file_name"]}; it '
-                            'must name one object')
-        if label is not None and score >= min_score and not marked:
-            boxes.boxes.append(box)
-            boxes.labels.append(label)
-            boxes.scores.append(score)
-            boxes.tracks.append(track)
-        elif score >= ignore_score:
-            boxes.ignore.append(box)
+                            'must name one object', Kind.DUPLICATE)
+        label = None if name is None else self._index.get(name)
+        marked = any(entry.get(mark) for mark in ('iscrowd', 'ignore', 'label_conflict'))
+        if label is not None and score >= self._min_score and not marked:
+            boxes.add(box, label, where, self._findings, score, track)
+        elif score >= self._ignore_score:
+            boxes.add_ignore(box)
+            if label is None and name is not None:
+                self._not_trained[name] += 1
 
-    if 'ignore_annotations' in document:
-        for number, entry in enumerate(_entries(document, 'ignore_annotations', path)):
-            where = f'{path}: ignore_annotations[{number}]'
-            image = _image_of(entry, images, where)
-            box = _box(entry, image, where)
-            if box is None:
-                dropped.append(image['file_name'])
-            elif _score(entry, where) >= ignore_score:
-                found[image['id']].ignore.append(box)
+    def _box(self, entry: dict[str, Any], image: dict[str, Any],
+             where: str) -> tuple[float, ...] | None:
+        values = entry.get('bbox')
+        if (not isinstance(values, list) or len(values) != 4
+                or not all(isinstance(v, (int, float)) and not isinstance(v, bool)
+                           for v in values)):
+            raise DataError(f'{where}: bbox is {values!r:.40}; it must be 4 numbers: x, y, w, h')
+        x, y, width, height = values
+        return box_in_picture((x, y, x + width, y + height), image['width'], image['height'],
+                              where, self._findings)
 
-    if dropped:
-        some = ', '.join(sorted(set(dropped))[:5])
-        _log.warning('%s: dropped %d boxes without area, in %d images: %s%s', path, len(dropped),
-                     len(set(dropped)), some, ', ...' if len(set(dropped)) > 5 else '')
-    return _videos(images, found, path, root)
+    def finish(self) -> None:
+        """Say what was dropped and what became ignore regions because of its category."""
+        if self._dropped:
+            files = sorted(set(self._dropped))
+            _log.warning('%s: dropped %d boxes without area, in %d images: %s%s', self._path,
+                         len(self._dropped), len(files), ', '.join(files[:5]),
+                         ', ...' if len(files) > 5 else '')
+        for name, count in self._not_trained.items():
+            self._findings.note(Kind.NOT_TRAINED, f'{self._path}: categories: {name} is no class '
+                                                  f'to train; its {count} boxes are ignored')
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """
+    Read a file that holds one JSON object.
+
+    Raises
+    ------
+    DataError
+        One line that names the file.
+
+    """
     try:
         text = path.read_text(encoding='utf-8')
     except OSError as error:
-        raise DataError(f'{path}: cannot be read: {error.strerror}') from None
+        raise DataError(f'{path}: cannot be read: {error.strerror}',
+                        Kind.SOURCE) from None
     except UnicodeDecodeError:
-        raise DataError(f'{path}: not a JSON file (not UTF-8 text)') from None
+        raise DataError(f'{path}: not a JSON file (not UTF-8 text)', Kind.SOURCE) from None
     try:
         document = json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(f'{path}: not valid JSON: line {error.lineno} column {error.colno}: '
-                        f'{error.msg}') from None
+                        f'{error.msg}', Kind.SOURCE) from None
     if not isinstance(document, dict):
-        raise DataError(f'{path}: must hold a JSON object with images, annotations, categories')
+        raise DataError(f'{path}: must hold a JSON object with images, annotations, categories',
+                        Kind.SOURCE)
     return document
 
 
@@ -188,7 +190,8 @@ def _entries(document: dict[str, Any], key: str, path: Path) -> list[dict[str, A
     value = document.get(key)
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         state = 'missing' if key not in document else 'not a list of objects'
-        raise DataError(f'{path}: {key}: {state}; a COCO file has a list of objects there')
+        raise DataError(f'{path}: {key}: {state}; a COCO file has a list of objects there',
+                        Kind.SOURCE)
     return value
 
 
@@ -200,43 +203,50 @@ def _get(entry: dict[str, Any], key: str, where: str, kind: type) -> Any:
     return value
 
 
-def _categories(document: dict[str, Any], path: Path) -> dict[int, str]:
-    names = {}
+def _categories(document: dict[str, Any], path: Path, findings: Findings) -> dict[int, str]:
+    names: dict[int, str] = {}
     for number, entry in enumerate(_entries(document, 'categories', path)):
         where = f'{path}: categories[{number}]'
-        key = _get(entry, 'id', where, int)
-        if key in names:
-            raise DataError(f'{where}: id {key} is used twice')
-        names[key] = _get(entry, 'name', where, str)
+        try:
+            key = _get(entry, 'id', where, int)
+            name = _get(entry, 'name', where, str)
+            if key in names:
+                raise DataError(f'{where}: id {key} is used twice', Kind.DUPLICATE)
+            names[key] = name
+        except DataError as error:
+            findings.fault(error)
     return names
 
 
-def _images(document: dict[str, Any], path: Path, root: Path) -> dict[int, dict[str, Any]]:
-    images = {}
+def _images(document: dict[str, Any], path: Path, root: Path,
+            findings: Findings) -> dict[int, dict[str, Any] | None]:
+    """Return the images by id; None for those whose entry is unusable."""
+    images: dict[int, dict[str, Any] | None] = {}
     for number, entry in enumerate(_entries(document, 'images', path)):
         where = f'{path}: images[{number}]'
-        key = _get(entry, 'id', where, int)
-        if key in images:
-            raise DataError(f'{where}: id {key} is used twice')
-        name = _get(entry, 'file_name', where, str)
-        for side in ('width', 'height'):
-            if _get(entry, side, where, int) < 1:
-                raise DataError(f'{where}: {side} is {entry[side]}; it must be at least 1')
-        if entry.get('video') is not None:
-            _get(entry, 'video', where, str)
-            _get(entry, 'frame_index', where, int)
-        if not (root / name).is_file():
-            raise DataError(f'{where}: no file {root / name}')
-        images[key] = entry
+        try:
+            key = _get(entry, 'id', where, int)
+            if key in images:
+                raise DataError(f'{where}: id {key} is used twice', Kind.DUPLICATE)
+            images[key] = None
+            _check_image(entry, where)
+            images[key] = entry
+            if not (root / entry['file_name']).is_file():
+                raise DataError(f'{where}: no file {root / entry["file_name"]}',
+                                Kind.MISSING_FILE)
+        except DataError as error:
+            findings.fault(error)
     return images
 
 
-def _image_of(entry: dict[str, Any], images: dict[int, dict[str, Any]],
-              where: str) -> dict[str, Any]:
-    key = _get(entry, 'image_id', where, int)
-    if key not in images:
-        raise DataError(f'{where}: image_id {key} is not in images')
-    return images[key]
+def _check_image(entry: dict[str, Any], where: str) -> None:
+    _get(entry, 'file_name', where, str)
+    for side in ('width', 'height'):
+        if _get(entry, side, where, int) < 1:
+            raise DataError(f'{where}: {side} is {entry[side]}; it must be at least 1')
+    if entry.get('video') is not None:
+        _get(entry, 'video', where, str)
+        _get(entry, 'frame_index', where, int)
 
 
 def _score(entry: dict[str, Any], where: str) -> float:
@@ -255,51 +265,48 @@ def _track(entry: dict[str, Any], where: str) -> int:
     return track
 
 
-def _box(entry: dict[str, Any], image: dict[str, Any], where: str) -> tuple[float, ...] | None:
-    """Return the box as xyxy within the picture; None where it has no area there."""
-    values = entry.get('bbox')
-    if (not isinstance(values, list) or len(values) != 4
-            or not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)):
-        raise DataError(f'{where}: bbox is {values!r:.40}; it must be 4 numbers: x, y, w, h')
-    if not all(math.isfinite(value) for value in values):
-        return None
-    x, y, width, height = values
-    x0, y0 = max(0.0, x), max(0.0, y)
-    x1, y1 = min(float(image['width']), x + width), min(float(image['height']), y + height)
-    return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
-
-
-def _videos(images: dict[int, dict[str, Any]], found: dict[int, _Boxes], path: Path,
-            root: Path) -> list[VideoRecord]:
+def _videos(images: dict[int, dict[str, Any]], found: dict[int, FrameBoxes], path: Path,
+            root: Path, findings: Findings) -> list[VideoRecord]:
     groups: dict[tuple[bool, str], list[dict[str, Any]]] = {}
+    files: set[str] = set()
     for image in images.values():
-        video = image.get('video')
-        key = (False, image['file_name']) if video is None else (True, video)
+        video, name = image.get('video'), image['file_name']
+        key = (False, name) if video is None else (True, video)
         groups.setdefault(key, []).append(image)
+        if name in files and video is not None:
+            findings.note(Kind.DUPLICATE, f'{path}: images: file_name {name} is used twice')
+        files.add(name)
     records = []
     for (is_video, name), members in groups.items():
-        if not is_video and len(members) > 1:
-            raise DataError(f'{path}: images: file_name {name} is used twice')
         members.sort(key=lambda image: image.get('frame_index', 0))
-        for first, second in zip(members, members[1:]):
-            if first['frame_index'] == second['frame_index']:
-                raise DataError(f'{path}: images: video {name} has two images with frame_index '
-                                f'{first["frame_index"]}')
-            if (first['width'], first['height']) != (second['width'], second['height']):
-                raise DataError(f'{path}: images: video {name} changes its size at frame_index '
-                                f'{second["frame_index"]}')
+        try:
+            if is_video:
+                _check_sequence(name, members, path, findings)
+            elif len(members) > 1:
+                raise DataError(f'{path}: images: file_name {name} is used twice', Kind.DUPLICATE)
+        except DataError as error:
+            findings.fault(error)
         records.append(VideoRecord(name, tuple(
-            _record(image, found[image['id']], root) for image in members)))
+            found[image['id']].record(root / image['file_name'], image['width'], image['height'])
+            for image in members)))
     if not records:
-        raise DataError(f'{path}: images: empty')
+        raise DataError(f'{path}: images: empty', Kind.SOURCE)
     return records
 
 
-def _record(image: dict[str, Any], found: _Boxes, root: Path) -> FrameRecord:
-    return FrameRecord(
-        root / image['file_name'], image['width'], image['height'],
-        np.array(found.boxes, dtype=np.float32).reshape(-1, 4),
-        np.array(found.labels, dtype=np.int64),
-        np.array(found.scores, dtype=np.float32),
-        np.array(found.ignore, dtype=np.float32).reshape(-1, 4),
-        np.array(found.tracks, dtype=np.int64))
+def _check_sequence(name: str, members: list[dict[str, Any]], path: Path,
+                    findings: Findings) -> None:
+    """Check a video's images, which are in the order of their indices."""
+    where = f'{path}: images: video {name}'
+    steps = Counter(second['frame_index'] - first['frame_index']
+                    for first, second in zip(members, members[1:]))
+    usual = steps.most_common(1)[0][0] if steps else 1
+    for first, second in zip(members, members[1:]):
+        index, step = second['frame_index'], second['frame_index'] - first['frame_index']
+        if step == 0:
+            raise DataError(f'{where} has two images with frame_index {index}', Kind.DUPLICATE)
+        if (first['width'], first['height']) != (second['width'], second['height']):
+            raise DataError(f'{where} changes its size at frame_index {index}', Kind.WRONG_SIZE)
+        if step > usual > 0:
+            findings.note(Kind.MISSING_FRAME, f'{where} jumps from frame_index '
+                          f'{first["frame_index"]} to {index}; else it goes in steps of {usual}')

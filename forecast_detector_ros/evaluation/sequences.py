@@ -40,7 +40,8 @@ def truth_of(video: VideoRecord, classes: int) -> TruthTable:
     labels = np.concatenate([record.labels for record in records])
     return TruthTable(rows('boxes'), np.concatenate([record.boxes for record in records]),
                       one_hot(labels, classes), rows('ignore'),
-                      np.concatenate([record.ignore for record in records]))
+                      np.concatenate([record.ignore for record in records]),
+                      np.concatenate([record.tracks for record in records]))
 
 
 def load_annotated(path: Path, image_root: Path, labels: Sequence[str], min_score: float,
@@ -69,7 +70,7 @@ def load_annotated(path: Path, image_root: Path, labels: Sequence[str], min_scor
     footage = []
     for video in videos:
         truth = truth_of(video, len(labels))
-        footage.append(Footage(video.name, video.frames, truth, truth))
+        footage.append(Footage(video.name, tuple(video.frames), truth, truth))
     return footage
 
 

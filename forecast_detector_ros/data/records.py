@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Annotated frames and videos: what every annotation format is read into."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+import math
+from pathlib import Path
+
+import numpy as np
+
+from .errors import Kind
+from .findings import Findings
+
+UNKNOWN_TRACK = -1
+"""Stands for the track of a box that is not known to be the same object as any other."""
+
+# Boxes that reach beyond their picture by no more pixels are not worth a word: rounding, and
+# corners counted from 0 or from 1.
+_ROUNDING = 1.0
+
+
+@dataclass(frozen=True)
+class FrameRecord:
+    """
+    One annotated picture.
+
+    path: of the picture; width, height: pixels; boxes: float32 (N, 4) xyxy, pixels, within the
+    picture; labels: int64 (N,), 0-based into the classes; scores: float32 (N,), 0 to 1, 1 for
+    boxes without a score; ignore: float32 (K, 4) xyxy, regions that are neither object nor
+    background; tracks: int64 (N,), the same number for the same object in all frames of a video,
+    `UNKNOWN_TRACK` where it is not known (everywhere, if nothing is given).
+
+    Raises ValueError when there are not as many tracks as boxes.
+    """
+
+    path: Path
+    width: int
+    height: int
+    boxes: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+    ignore: np.ndarray
+    tracks: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def __post_init__(self) -> None:
+        """Fill in unknown tracks."""
+        if not len(self.tracks):
+            unknown = np.full(len(self.boxes), UNKNOWN_TRACK, np.int64)
+            object.__setattr__(self, 'tracks', unknown)
+        elif len(self.tracks) != len(self.boxes):
+            raise ValueError(f'{self.path}: {len(self.tracks)} tracks for {len(self.boxes)} boxes')
+
+
+@dataclass(frozen=True)
+class VideoRecord:
+    """
+    Consecutive frames of one size, in order; a still is a video of one frame.
+
+    `frames` may read each frame's annotation only when it is asked for, and then raises DataError
+    where that is unusable.
+    """
+
+    name: str
+    frames: Sequence[FrameRecord]
+
+
+class FrameBoxes:
+    """What is known about one picture, while its annotation is being read."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._boxes: list[tuple[float, ...]] = []
+        self._labels: list[int] = []
+        self._scores: list[float] = []
+        self._ignore: list[tuple[float, ...]] = []
+        self._tracks: list[int] = []
+        self._seen: set[tuple[float, ...]] = set()
+
+    def has_track(self, track: int) -> bool:
+        """Tell whether a target of this track is there; never for `UNKNOWN_TRACK`."""
+        return track != UNKNOWN_TRACK and track in self._tracks
+
+    def add(self, box: tuple[float, ...], label: int, where: str, findings: Findings,
+            score: float = 1.0, track: int = UNKNOWN_TRACK) -> None:
+        """Add a target, xyxy within the picture; `where` names it if it is there already."""
+        if (label, *box) in self._seen:
+            findings.note(Kind.DUPLICATE, f'{where}: class and box are those of another object '
+                                          'in the picture')
+        self._seen.add((label, *box))
+        self._boxes.append(box)
+        self._labels.append(label)
+        self._scores.append(score)
+        self._tracks.append(track)
+
+    def add_ignore(self, box: tuple[float, ...]) -> None:
+        """Add a region that is neither object nor background, xyxy within the picture."""
+        self._ignore.append(box)
+
+    def record(self, path: Path, width: int, height: int) -> FrameRecord:
+        """Return the finished record of the picture `path` of `width` x `height` pixels."""
+        return FrameRecord(
+            path, width, height,
+            np.array(self._boxes, dtype=np.float32).reshape(-1, 4),
+            np.array(self._labels, dtype=np.int64),
+            np.array(self._scores, dtype=np.float32),
+            np.array(self._ignore, dtype=np.float32).reshape(-1, 4),
+            np.array(self._tracks, dtype=np.int64))
+
+
+def box_in_picture(corners: Sequence[float], width: int, height: int, where: str,
+                   findings: Findings) -> tuple[float, ...] | None:
+    """
+    Cut a box to its picture.
+
+    Parameters
+    ----------
+    corners:
+        x0, y0, x1, y1 in pixels; the left edge of the picture is 0, its right edge `width`.
+    width, height:
+        Of the picture, pixels.
+    where:
+        Names file and entry for `findings`.
+    findings:
+        Is told of boxes that are cut by more than a pixel, or dropped.
+
+    Returns
+    -------
+    tuple[float, ...] | None
+        x0, y0, x1, y1 within the picture; None where a number is not finite or no area is left.
+
+    """
+    x0, y0, x1, y1 = corners
+    if not all(math.isfinite(value) for value in corners):
+        findings.note(Kind.NOT_FINITE, f'{where}: box with numbers that are not finite')
+        return None
+    if x1 <= x0 or y1 <= y0:
+        findings.note(Kind.NO_AREA, f'{where}: box without area, {x1 - x0:g} x {y1 - y0:g}')
+        return None
+    cut = max(0.0, x0), max(0.0, y0), min(float(width), x1), min(float(height), y1)
+    if cut[2] <= cut[0] or cut[3] <= cut[1]:
+        findings.note(Kind.NO_AREA, f'{where}: {_shown(corners)} lies outside of the '
+                                    f'{width}x{height} picture')
+        return None
+    if max(-x0, -y0, x1 - width, y1 - height) > _ROUNDING:
+        findings.note(Kind.BEYOND, f'{where}: {_shown(corners)} reaches beyond the '
+                                   f'{width}x{height} picture and is cut')
+    return cut
+
+
+def _shown(corners: Sequence[float]) -> str:
+    x0, y0, x1, y1 = corners
+    return f'box from ({x0:g}, {y0:g}) to ({x1:g}, {y1:g})'
