@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import cv2
-from forecast_detector_ros.node.video_source import open_source, SourceError
+from forecast_detector_ros.runtime.video_source import open_source, SourceError
 import numpy as np
 import pytest
 
