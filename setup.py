@@ -34,8 +34,8 @@ setup(
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
     python_requires='>=3.10',
     install_requires=['setuptools'],
-    # Tells colcon which test runner to take.
-    extras_require={'test': ['pytest']},
+    # `test` tells colcon which test runner to take.
+    extras_require={'evaluation': ['hotcoco', 'scipy'], 'test': ['pytest']},
     zip_safe=True,
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),

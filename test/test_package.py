@@ -23,12 +23,14 @@ SOURCES = (
 #: extras that are imported where they are used and whose absence is one clear line.
 ROSDEP_KEYS = {
     'cv2': 'python3-opencv',
+    'hotcoco': None,
     'matplotlib': 'python3-matplotlib',
     'numpy': 'python3-numpy',
     'onnxruntime': None,
     'rich': 'python3-rich',
     'rosbags': 'python3-rosbags-pip',
     'safetensors': None,
+    'scipy': None,
     'torch': 'python3-pytorch-pip',
     'torchvision': 'python3-torchvision-pip',
     'yaml': 'python3-yaml',

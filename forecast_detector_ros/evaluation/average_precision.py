@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Average precision at IoU 0.5, all points (PASCAL VOC from 2010 on)."""
+"""Average precision with all points of the curve (PASCAL VOC from 2010 on), as PASCAL or VID."""
 
 from dataclasses import dataclass
 
@@ -10,6 +10,38 @@ from .tables import DetectionTable, TruthTable
 
 IGNORE_OVERLAP = 0.5
 """Part of a detection that must lie in an ignore region; COCO's rule for crowds at AP50."""
+
+
+@dataclass(frozen=True)
+class ApRules:
+    """When a detection hits a box."""
+
+    iou_threshold: float = IOU_THRESHOLD
+    """Smallest IoU that counts, in (0, 1]."""
+
+    pixel: float = 0.0
+    """Added to width and height of every box; see `matching.pair_iou`."""
+
+    tolerance: float = 0.0
+    """
+    Pixels by which a box may be enlarged and still be hit: a box of width w and height h asks for
+    no more than an IoU of w h / ((w + tolerance) (h + tolerance)).
+    """
+
+    def thresholds(self, boxes: np.ndarray) -> np.ndarray:
+        """Give the smallest IoU that counts for each of ``(M, 4)`` boxes, ``(M,)`` float64."""
+        result = np.full(len(boxes), self.iou_threshold)
+        if self.tolerance:
+            sides = boxes[:, 2:].astype(np.float64) - boxes[:, :2] + self.pixel
+            np.minimum(result, np.prod(sides / (sides + self.tolerance), axis=1), out=result)
+        return result
+
+
+PLAIN = ApRules()
+"""IoU 0.5 for every box: what is mostly reported."""
+
+DEVKIT = ApRules(pixel=1.0, tolerance=10.0)
+"""The rules of ImageNet VID's development kit (ILSVRC 2015), which are kind to small boxes."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +58,7 @@ class AveragePrecision:
     """``(C,)`` int64: detections that counted."""
 
     ignored: int
-    """Detections in ignore regions, which did not count."""
+    """Detections that did not count."""
 
     @property
     def mean(self) -> float:
@@ -35,7 +67,8 @@ class AveragePrecision:
         return float(self.per_class[present].mean()) if present.any() else float('nan')
 
 
-def curve_area(scores: np.ndarray, right: np.ndarray, positives: int) -> float:
+def curve_area(scores: np.ndarray, right: np.ndarray, positives: int,
+               wrong: np.ndarray | None = None) -> float:
     """
     Give the area under the interpolated precision-recall curve.
 
@@ -48,6 +81,9 @@ def curve_area(scores: np.ndarray, right: np.ndarray, positives: int) -> float:
         ``(N,)`` bool: whether each one hit a box.
     positives:
         Number of annotated boxes.
+    wrong:
+        ``(N,)`` float: what each one weighs as a mistake, from 0 to 1, and 0 where it is right;
+        None for 1 wherever it is not.
 
     Returns
     -------
@@ -62,14 +98,16 @@ def curve_area(scores: np.ndarray, right: np.ndarray, positives: int) -> float:
     order = np.argsort(-scores, kind='stable')
     last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
     hits = np.cumsum(right[order])[last]
-    precision = hits / (last + 1)
+    mistakes = last + 1 - hits if wrong is None else np.cumsum(wrong[order])[last]
+    total = hits + mistakes
+    precision = np.divide(hits, total, out=np.zeros(len(last)), where=total > 0)
     # Interpolated: the best precision at this recall or a higher one.
     precision = np.maximum.accumulate(precision[::-1])[::-1]
     return float(np.sum(np.diff(hits, prepend=0) * precision) / positives)
 
 
-def average_precision(detections: DetectionTable, truth: TruthTable,
-                      iou_threshold: float = IOU_THRESHOLD) -> AveragePrecision:
+def average_precision(detections: DetectionTable, truth: TruthTable, rules: ApRules = PLAIN
+                      ) -> AveragePrecision:
     """
     Score detections against annotated boxes, class by class.
 
@@ -82,8 +120,8 @@ def average_precision(detections: DetectionTable, truth: TruthTable,
         Collected with a low score threshold; what was cut off is missing from the curve.
     truth:
         Each box of exactly one class.
-    iou_threshold:
-        Smallest IoU that counts, in (0, 1].
+    rules:
+        When a detection hits a box.
 
     Raises
     ------
@@ -92,24 +130,55 @@ def average_precision(detections: DetectionTable, truth: TruthTable,
 
     """
     labels = truth.labels
-    classes = truth.accepted.shape[1]
-    right = match(detections, truth, iou_threshold) >= 0
-    counts = right | ~_in_ignore_region(detections, truth)
-    per_class = np.full(classes, np.nan)
-    boxes = np.bincount(labels, minlength=classes)
+    matched, excused = judge(detections, truth, rules)
+    boxes = np.bincount(labels, minlength=truth.accepted.shape[1])
+    right = matched >= 0
+    return by_class(detections, right, (~right & ~excused).astype(np.float64), boxes)
+
+
+def judge(detections: DetectionTable, truth: TruthTable, rules: ApRules
+          ) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Match detections with boxes, and excuse what lies in ignore regions.
+
+    Returns
+    -------
+    tuple
+        ``(N,)`` int64, the row in `truth` or -1, and ``(N,)`` bool, whether a detection without
+        a box is excused.
+
+    """
+    matched = match(detections, truth, rules.thresholds(truth.boxes), rules.pixel)
+    excused = np.zeros(len(detections), bool)
+    detection, region = frame_pairs(detections.frames, truth.ignore_frames)
+    inside = pair_inside(detections.boxes[detection], truth.ignore_boxes[region])
+    excused[detection[inside >= IGNORE_OVERLAP]] = True
+    return matched, excused & (matched < 0)
+
+
+def by_class(detections: DetectionTable, right: np.ndarray, wrong: np.ndarray,
+             boxes: np.ndarray) -> AveragePrecision:
+    """
+    Give the average precision of every class.
+
+    Parameters
+    ----------
+    detections:
+        N rows.
+    right, wrong:
+        As for `curve_area`; a detection that is neither does not count.
+    boxes:
+        ``(C,)`` int64: annotated boxes of each class.
+
+    """
+    counts = right | (wrong > 0)
     # One sort instead of one pass over all rows for every class.
     order = np.argsort(detections.labels, kind='stable')
     order = order[counts[order]]
-    bounds = np.searchsorted(detections.labels[order], np.arange(classes + 1))
-    for label in range(classes):
+    bounds = np.searchsorted(detections.labels[order], np.arange(len(boxes) + 1))
+    per_class = np.full(len(boxes), np.nan)
+    for label, positives in enumerate(boxes):
         rows = order[bounds[label]:bounds[label + 1]]
-        per_class[label] = curve_area(detections.scores[rows], right[rows], int(boxes[label]))
+        per_class[label] = curve_area(detections.scores[rows], right[rows], int(positives),
+                                      wrong[rows])
     return AveragePrecision(per_class, boxes, np.diff(bounds), int((~counts).sum()))
-
-
-def _in_ignore_region(detections: DetectionTable, truth: TruthTable) -> np.ndarray:
-    result = np.zeros(len(detections), bool)
-    detection, region = frame_pairs(detections.frames, truth.ignore_frames)
-    inside = pair_inside(detections.boxes[detection], truth.ignore_boxes[region])
-    result[detection[inside >= IGNORE_OVERLAP]] = True
-    return result

@@ -10,7 +10,7 @@ IOU_THRESHOLD = 0.5
 
 
 def match(detections: DetectionTable, truth: TruthTable,
-          iou_threshold: float = IOU_THRESHOLD) -> np.ndarray:
+          iou_threshold: float | np.ndarray = IOU_THRESHOLD, pixel: float = 0.0) -> np.ndarray:
     """
     Match greedily, best score first.
 
@@ -23,7 +23,9 @@ def match(detections: DetectionTable, truth: TruthTable,
     detections, truth:
         Of any frames, in any order.
     iou_threshold:
-        Smallest IoU that counts, in (0, 1].
+        Smallest IoU that counts, in (0, 1]; or ``(M,)``, one for every box in `truth`.
+    pixel:
+        Passed on to `pair_iou`.
 
     Returns
     -------
@@ -35,11 +37,15 @@ def match(detections: DetectionTable, truth: TruthTable,
     detection, box = frame_pairs(detections.frames, truth.frames)
     keep = truth.accepted[box, detections.labels[detection]]
     detection, box = detection[keep], box[keep]
-    iou = pair_iou(detections.boxes[detection], truth.boxes[box])
-    keep = iou >= iou_threshold
+    iou = pair_iou(detections.boxes[detection], truth.boxes[box], pixel)
+    keep = iou >= np.broadcast_to(iou_threshold, len(truth))[box]
     detection, box, iou = detection[keep], box[keep], iou[keep]
 
-    rank = _positions(np.lexsort((detections.labels, *detections.boxes.T, -detections.scores)))
+    # Only detections that reach a box need a rank; they are a small part of many.
+    near = np.unique(detection)
+    rank = np.full(len(detections), len(detections), np.int64)
+    rank[near[np.lexsort((detections.labels[near], *detections.boxes[near].T,
+                          -detections.scores[near]))]] = np.arange(len(near))
     box_rank = _positions(np.lexsort((*truth.accepted.T, *truth.boxes.T)))
     # Each round settles every detection that is the best one left at all its boxes; the outcome
     # is that of going through the detections one by one.
@@ -83,10 +89,26 @@ def frame_pairs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.n
     return left, order[np.repeat(start, count) + within]
 
 
-def pair_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Give the IoU of each pair of ``(P, 4)`` boxes, float64 ``(P,)``; 0 where both are empty."""
-    shared, area = _intersection(first, second), _area(first) + _area(second)
-    union = area - shared
+def pair_iou(first: np.ndarray, second: np.ndarray, pixel: float = 0.0) -> np.ndarray:
+    """
+    Give the IoU of each pair of boxes.
+
+    Parameters
+    ----------
+    first, second:
+        ``(P, 4)``, xyxy, pixels.
+    pixel:
+        Added to width and height: 1 where coordinates are indices of the first and the last
+        pixel of a box, 0 where they are its edges.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(P,)`` float64, in [0, 1]; 0 where both boxes are empty.
+
+    """
+    shared = _intersection(first, second, pixel)
+    union = _area(first, pixel) + _area(second, pixel) - shared
     return np.divide(shared, union, out=np.zeros_like(union), where=union > 0)
 
 
@@ -97,14 +119,14 @@ def pair_inside(first: np.ndarray, second: np.ndarray) -> np.ndarray:
                      where=area > 0)
 
 
-def _area(boxes: np.ndarray) -> np.ndarray:
-    sides = boxes[:, 2:].astype(np.float64) - boxes[:, :2]
+def _area(boxes: np.ndarray, pixel: float = 0.0) -> np.ndarray:
+    sides = boxes[:, 2:].astype(np.float64) - boxes[:, :2] + pixel
     return sides[:, 0] * sides[:, 1]
 
 
-def _intersection(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def _intersection(first: np.ndarray, second: np.ndarray, pixel: float = 0.0) -> np.ndarray:
     sides = (np.minimum(first[:, 2:], second[:, 2:]).astype(np.float64)
-             - np.maximum(first[:, :2], second[:, :2])).clip(0)
+             - np.maximum(first[:, :2], second[:, :2]) + pixel).clip(0)
     return sides[:, 0] * sides[:, 1]
 
 

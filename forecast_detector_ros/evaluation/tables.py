@@ -2,10 +2,11 @@
 """Boxes of many frames in flat arrays: what was detected, and what is there."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..data.video_json import UNKNOWN_TRACK
 from ..runtime.detections import Detections
 
 
@@ -74,6 +75,14 @@ class TruthTable:
     ignore_boxes: np.ndarray
     """``(K, 4)`` float32, xyxy: a detection inside is neither right nor wrong."""
 
+    tracks: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    """``(M,)`` int64: which object of its video a box is, `UNKNOWN_TRACK` where nobody knows."""
+
+    def __post_init__(self) -> None:
+        """Fill in unknown tracks."""
+        if not len(self.tracks):
+            object.__setattr__(self, 'tracks', np.full(len(self), UNKNOWN_TRACK, np.int64))
+
     def __len__(self) -> int:
         """Count the boxes."""
         return len(self.frames)
@@ -96,19 +105,23 @@ class TruthTable:
     def select(self, rows: np.ndarray) -> 'TruthTable':
         """Take some boxes, by a bool ``(M,)`` mask or by indices; all regions stay."""
         return TruthTable(self.frames[rows], self.boxes[rows], self.accepted[rows],
-                          self.ignore_frames, self.ignore_boxes)
+                          self.ignore_frames, self.ignore_boxes, self.tracks[rows])
 
     def shift(self, frames: int) -> 'TruthTable':
         """Add a number to every frame's number."""
         return TruthTable(self.frames + frames, self.boxes, self.accepted,
-                          self.ignore_frames + frames, self.ignore_boxes)
+                          self.ignore_frames + frames, self.ignore_boxes, self.tracks)
 
     @staticmethod
     def join(tables: Sequence['TruthTable']) -> 'TruthTable':
-        """Put one or more tables, of the same classes, one below the other."""
+        """
+        Put one or more tables, of the same classes, one below the other.
+
+        The same track in two of them need not be the same object.
+        """
         return TruthTable(*(np.concatenate([getattr(table, name) for table in tables])
                             for name in ('frames', 'boxes', 'accepted', 'ignore_frames',
-                                         'ignore_boxes')))
+                                         'ignore_boxes', 'tracks')))
 
 
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:

@@ -1,34 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Average precision: cases done by hand, and properties that must always hold."""
 
-from forecast_detector_ros.evaluation.average_precision import average_precision, curve_area
-from forecast_detector_ros.evaluation.tables import DetectionTable, one_hot, TruthTable
+from forecast_detector_ros.evaluation.average_precision import (
+    ApRules, average_precision, curve_area, DEVKIT, PLAIN)
 from hypothesis import given, strategies as st
 import numpy as np
 import pytest
 
-CLASSES = 3
-A, B, C = (0, 0, 10, 10), (20, 0, 30, 10), (40, 0, 50, 10)
-NOWHERE = (80, 80, 90, 90)
-
-
-def detections(*rows: tuple) -> DetectionTable:
-    """Make a table of (frame, label, score, box)."""
-    return DetectionTable(
-        np.array([row[0] for row in rows], np.int64),
-        np.array([row[3] for row in rows], np.float32).reshape(-1, 4),
-        np.array([row[1] for row in rows], np.int64),
-        np.array([row[2] for row in rows], np.float32))
-
-
-def truth(*rows: tuple, ignore: tuple = ()) -> TruthTable:
-    """Make a table of (frame, label, box), with ignore regions (frame, box)."""
-    return TruthTable(
-        np.array([row[0] for row in rows], np.int64),
-        np.array([row[2] for row in rows], np.float32).reshape(-1, 4),
-        one_hot(np.array([row[1] for row in rows], np.int64), CLASSES),
-        np.array([row[0] for row in ignore], np.int64),
-        np.array([row[1] for row in ignore], np.float32).reshape(-1, 4))
+from .boxes import A, B, C, detections, found_rows, NOWHERE, truth, truth_rows
 
 
 @pytest.mark.parametrize('right, positives, wanted', [
@@ -56,6 +35,39 @@ def test_curve_area_is_nan_without_boxes():
 @pytest.mark.parametrize('right', [[True, False], [False, True]])
 def test_equal_scores_enter_the_curve_together(right):
     assert curve_area(np.array([0.5, 0.5]), np.array(right), 1) == pytest.approx(0.5)
+
+
+def test_mistakes_can_weigh_less():
+    # 1 / (1 + 1/4), lifted over what follows: 2 / (2 + 3/4).
+    area = curve_area(np.array([0.9, 0.8, 0.7, 0.6]), np.array([False, True, False, True]), 2,
+                      np.array([0.25, 0, 0.5, 0]))
+    assert area == pytest.approx((1 / 1.25 + 2 / 2.75) / 2)
+
+
+def test_devkit_is_kind_to_small_boxes():
+    edges = np.array([(0, 0, 9, 9), (0, 0, 99, 99), (3, 3, 3, 3)], np.float32)
+    # 10 x 10 pixels: 100 / (20 * 20); 100 x 100: 0.83, so 0.5; one pixel: 1 / (11 * 11).
+    assert DEVKIT.thresholds(edges) == pytest.approx([0.25, 0.5, 1 / 121])
+    assert PLAIN.thresholds(edges).tolist() == [0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize('found, plain, devkit', [
+    # 5 of 10 columns shared, counted as pixels: 50 / 150.
+    ((5, 0, 14, 9), 0.0, 1.0),
+    # 3 of 10: 30 / 170.
+    ((7, 0, 16, 9), 0.0, 0.0),
+    # 7 of 10: 70 / 130 as pixels; 6 * 9 / (2 * 81 - 54) = 0.5 between edges.
+    ((3, 0, 12, 9), 1.0, 1.0)])
+def test_plain_and_devkit_by_hand(found, plain, devkit):
+    there, seen = truth((0, 0, (0, 0, 9, 9))), detections((0, 0, 0.9, found))
+    assert average_precision(seen, there, PLAIN).mean == plain
+    assert average_precision(seen, there, DEVKIT).mean == devkit
+
+
+def test_other_thresholds_can_be_asked_for():
+    there, seen = truth((0, 0, A)), detections((0, 0, 0.9, (2, 0, 12, 10)))
+    assert average_precision(seen, there, ApRules(2 / 3)).mean == 1.0
+    assert average_precision(seen, there, ApRules(0.7)).mean == 0.0
 
 
 def test_two_frames_and_two_classes_by_hand():
@@ -115,15 +127,6 @@ def test_box_of_two_classes_is_refused():
     there.accepted[:] = True
     with pytest.raises(ValueError, match='exactly one class'):
         average_precision(detections(), there)
-
-
-boxes = st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(4, 20),
-                  st.integers(4, 20)).map(lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3]))
-labels = st.integers(0, CLASSES - 1)
-frames = st.integers(0, 3)
-truth_rows = st.lists(st.tuples(frames, labels, boxes), min_size=1, max_size=10)
-found_rows = st.lists(st.tuples(frames, labels, st.integers(1, 20).map(lambda n: n / 20), boxes),
-                      max_size=15)
 
 
 @given(found_rows, truth_rows, st.randoms(use_true_random=False))

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Average precision as it is reported on ImageNet VID: of all objects, and by their motion.
+
+By motion, the rules are those of the evaluation published with FGFA (Zhu et al. 2017, section 5.1
+and its `imagenet_vid_eval_motion.py`): boxes outside a group are ignored, not absent.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .average_precision import ApRules, AveragePrecision, by_class, DEVKIT, judge
+from .matching import frame_pairs, pair_iou
+from .tables import DetectionTable, TruthTable
+
+GROUPS = {'slow': (0.9, 1.0), 'medium': (0.7, 0.9), 'fast': (0.0, 0.7)}
+"""Smallest and largest motion IoU of each group; both belong to it, as in FGFA's evaluation."""
+
+
+@dataclass(frozen=True)
+class VidAp:
+    """Average precision on video."""
+
+    whole: AveragePrecision
+    """Of all boxes."""
+
+    groups: dict[str, AveragePrecision]
+    """Of each of the `GROUPS`; empty if the motion is not known."""
+
+    shares: dict[str, float]
+    """Share of the boxes that belong to each group, in [0, 1]."""
+
+
+def in_group(motion_iou: np.ndarray, group: str) -> np.ndarray:
+    """Tell which of ``(M,)`` motion IoUs belong to a group, bool ``(M,)``; NaN to none."""
+    low, high = GROUPS[group]
+    return (motion_iou >= low) & (motion_iou <= high)
+
+
+def vid_average_precision(detections: DetectionTable, truth: TruthTable,
+                          rules: ApRules = DEVKIT, motion_iou: np.ndarray | None = None
+                          ) -> VidAp:
+    """
+    Score detections against annotated boxes, all of them and by motion.
+
+    Within a group, a detection of a box outside the group does not count.  One that hits nothing
+    is wrong if the box that it overlaps most, of whatever class, belongs to the group, and does
+    not count if that box is outside.  If it overlaps both alike, or none, it weighs as much as
+    the share of boxes of its frame that are outside (sic), and in a frame without boxes as much
+    as the share of all boxes that belong to the group.
+
+    Parameters
+    ----------
+    detections:
+        All there are: nothing is cut off, whatever their number in a frame.
+    truth:
+        Each box of exactly one class.
+    rules:
+        When a detection hits a box.
+    motion_iou:
+        ``(M,)`` float64, in [0, 1], NaN where it is not known; see `motion_iou.py`.
+
+    Raises
+    ------
+    ValueError
+        If a box has several classes, or none; or if `motion_iou` has not one value a box.
+
+    """
+    labels, classes = truth.labels, truth.accepted.shape[1]
+    matched, excused = judge(detections, truth, rules)
+    right = matched >= 0
+    whole = by_class(detections, right, (~right & ~excused).astype(np.float64),
+                     np.bincount(labels, minlength=classes))
+    groups: dict[str, AveragePrecision] = {}
+    shares: dict[str, float] = {}
+    if motion_iou is None:
+        return VidAp(whole, groups, shares)
+    if motion_iou.shape != (len(truth),):
+        raise ValueError(f'motion_iou has shape {motion_iou.shape}, must be ({len(truth)},)')
+    open_rows = np.flatnonzero(~right & ~excused)
+    detection, box = frame_pairs(detections.frames[open_rows], truth.frames)
+    iou = pair_iou(detections.boxes[open_rows[detection]], truth.boxes[box], rules.pixel)
+    for name in GROUPS:
+        member = in_group(motion_iou, name)
+        shares[name] = float(member.mean()) if len(member) else float('nan')
+        hit = right.copy()
+        hit[right] = member[matched[right]]
+        wrong = np.zeros(len(detections))
+        wrong[open_rows] = _mistakes(len(open_rows), detection, iou, member[box], shares[name])
+        groups[name] = by_class(detections, hit, wrong,
+                                np.bincount(labels[member], minlength=classes))
+    return VidAp(whole, groups, shares)
+
+
+def _mistakes(count: int, detection: np.ndarray, iou: np.ndarray, member: np.ndarray,
+              share: float) -> np.ndarray:
+    """Give the weight of `count` detections without a box, from their pairs with boxes."""
+    inside, outside = np.full(count, -1.0), np.full(count, -1.0)
+    np.maximum.at(inside, detection[member], iou[member])
+    np.maximum.at(outside, detection[~member], iou[~member])
+    boxes = np.bincount(detection, minlength=count)
+    others = np.bincount(detection[~member], minlength=count)
+    tie = np.divide(others, boxes, out=np.full(count, share), where=boxes > 0)
+    return np.where(inside > outside, 1.0, np.where(inside < outside, 0.0, tie))
