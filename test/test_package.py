@@ -22,6 +22,7 @@ SOURCES = (
 #: rosdep key for the modules whose key is not their own name. None: there is no key, or they are
 #: extras that are imported where they are used and whose absence is one clear line.
 ROSDEP_KEYS = {
+    'PIL': 'python3-pil',
     'cv2': 'python3-opencv',
     'hotcoco': None,
     'matplotlib': 'python3-matplotlib',

@@ -29,6 +29,7 @@ class Kind(Enum):
     LISTED_TWICE = ('listed twice', REMARK)
     EXCLUDE = ('exclude', REMARK)
     SMALL = ('small box', REMARK)
+    ONLY_CUTOUTS = ('class without boxes but cut-outs', REMARK)
     IMBALANCE = ('imbalance', REMARK)
 
     @property

@@ -52,7 +52,8 @@ def decode(frame: FrameRecord) -> np.ndarray:
     try:
         data = np.fromfile(frame.path, dtype=np.uint8)
     except OSError as error:
-        raise DataError(f'{frame.path}: cannot be read: {error.strerror}', Kind.MISSING_FILE) from None
+        raise DataError(f'{frame.path}: cannot be read: {error.strerror}',
+                        Kind.MISSING_FILE) from None
     image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
     if image is None:
         raise DataError(f'{frame.path}: not a picture that OpenCV can decode', Kind.PICTURE)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DataError, Kind
-from .findings import Findings, Strict
+from .findings import Collected, Findings, Strict
 from .records import box_in_picture, FrameBoxes, FrameRecord, UNKNOWN_TRACK, VideoRecord
 
 __all__ = ['DataError', 'FrameRecord', 'UNKNOWN_TRACK', 'VideoRecord', 'load_video_json']
@@ -216,6 +216,23 @@ def _categories(document: dict[str, Any], path: Path, findings: Findings) -> dic
         except DataError as error:
             findings.fault(error)
     return names
+
+
+def category_names(path: str | Path) -> tuple[str, ...]:
+    """
+    Return the names of the categories of an annotation file, in its order.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, or has no categories.
+
+    """
+    path = Path(path)
+    names = _categories(read_json(path), path, Collected(0))
+    if not names:
+        raise DataError(f'{path}: categories: empty', Kind.SOURCE)
+    return tuple(dict.fromkeys(names.values()))
 
 
 def _images(document: dict[str, Any], path: Path, root: Path,

@@ -11,12 +11,15 @@ import yaml
 from .clip_step import LossConfig, READ_FRAME, TRUTH
 from ..data.augment import AugmentConfig
 from ..data.errors import DataError
+from ..data.sources import SourceConfig
 from ..model.config import ConfigError, NetworkConfig, VARIANTS
 from ..model.presets import preset
 
 GROUPS = ('backbone', 'projection', 'encoder', 'scheduler', 'head')
 """Parts of the network with a learning rate of their own; a part without one is frozen."""
 
+CACHES = ('memory', 'none')
+"""Where decoded frames are kept."""
 
 CARD_KEYS = ('licence', 'description', 'provenance', 'known_failures', 'score_threshold',
              'nms_threshold', 'threshold')
@@ -25,29 +28,6 @@ CARD_KEYS = ('licence', 'description', 'provenance', 'known_failures', 'score_th
 
 class RecipeError(ValueError):
     """A recipe that cannot be used; the message names file and key."""
-
-
-@dataclass(frozen=True)
-class SourceConfig:
-    """One annotated set of videos or stills."""
-
-    annotations: str
-    """COCO-video JSON, relative to the data root."""
-
-    images: str
-    """Folder that the JSON's file names start from, relative to the data root."""
-
-    kind: str = 'video'
-    """`video`, or `still` for pictures that become clips by synthetic motion."""
-
-    min_score: float = 0.0
-    """Boxes below are no targets."""
-
-    ignore_score: float = 0.0
-    """Boxes between this and `min_score` are regions without negatives."""
-
-    exclude: tuple[str, ...] = ()
-    """Names of videos that are left out."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +114,10 @@ class Recipe:
 
     balance: float = 0.0
     """Draw a picture in proportion to (1 / pictures with its rarest class) ** balance; [0, 1]."""
+
+    cache: str = 'memory'
+    """`memory` decodes every frame once, at the start, and keeps it; `none` decodes what each clip
+    needs, for data that is larger than the memory."""
 
     seed: int = 0
     workers: int = 1
@@ -237,6 +221,8 @@ def _check(recipe: Recipe) -> None:
         raise RecipeError('sources is empty')
     if recipe.amp not in ('none', 'bf16'):
         raise RecipeError(f'amp is {recipe.amp!r}, must be none or bf16')
+    if recipe.cache not in CACHES:
+        raise RecipeError(f'cache is {recipe.cache!r}, must be {" or ".join(CACHES)}')
     if not 0.0 <= recipe.balance <= 1.0:
         raise RecipeError(f'balance is {recipe.balance}, must be in [0, 1]')
     for key in recipe.card:
@@ -247,9 +233,6 @@ def _check(recipe: Recipe) -> None:
         raise RecipeError('card.known_failures must be a list of texts')
     if not isinstance(recipe.card.get('provenance', {}), dict):
         raise RecipeError('card.provenance must be a mapping')
-    for source in recipe.sources:
-        if source.kind not in ('video', 'still'):
-            raise RecipeError(f'sources: kind is {source.kind!r}, must be video or still')
     if len({stage.name for stage in recipe.stages}) != len(recipe.stages):
         raise RecipeError('stages: a name stands twice')
     for stage in recipe.stages:

@@ -14,7 +14,8 @@ from .config import Recipe, StageConfig
 from ..data.clips import ClipBatch, ClipDataset, collate, worker_init
 from ..data.cutouts import Cutout, load_cutouts
 from ..data.frames import FrameReader
-from ..data.video_json import load_video_json, VideoRecord
+from ..data.records import VideoRecord
+from ..data.sources import load_source
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class Sources:
 
 def load_sources(recipe: Recipe, root: Path) -> Sources:
     """
-    Read the annotations, decode all frames and keep them in memory.
+    Read the annotations; with the recipe's `cache: memory`, decode all frames and keep them.
 
     Parameters
     ----------
@@ -51,13 +52,11 @@ def load_sources(recipe: Recipe, root: Path) -> Sources:
     videos: list[VideoRecord] = []
     stills: list[VideoRecord] = []
     for source in recipe.sources:
-        records = load_video_json(root / source.annotations, root / source.images,
-                                  recipe.classes, source.min_score, source.ignore_score)
-        kept = [record for record in records if record.name not in source.exclude]
-        (stills if source.kind == 'still' else videos).extend(kept)
+        records = load_source(source, root, recipe.classes)
+        (stills if source.kind == 'still' else videos).extend(records)
     cutouts = load_cutouts(root / recipe.cutouts, recipe.classes) if recipe.cutouts else []
     result = Sources(videos, stills, cutouts)
-    size = result.reader.preload([*videos, *stills])
+    size = result.reader.preload([*videos, *stills]) if recipe.cache == 'memory' else 0
     log.info('%d videos with %d frames, %d stills, %d cut-outs; %.1f GB in memory', len(videos),
              sum(len(video.frames) for video in videos), len(stills), len(cutouts), size / 1e9)
     return result
@@ -70,14 +69,18 @@ def picture_weights(records: Sequence[VideoRecord], classes: int, balance: float
     A frame weighs (1 / frames with its rarest class) ** balance, a video the sum of its frames;
     frames without boxes weigh as the most frequent class.
     """
+    if not balance:
+        # The same as below, but it asks for no annotation: ImageNet's are read only when needed.
+        return [float(len(record.frames)) for record in records]
+    labels = [[np.unique(frame.labels) for frame in record.frames] for record in records]
     seen = np.ones(classes)
-    for record in records:
-        for frame in record.frames:
-            seen[np.unique(frame.labels)] += 1
+    for video in labels:
+        for present in video:
+            seen[present] += 1
     per_class = seen ** -balance
     rest = float(per_class.min())
-    return [sum(float(per_class[frame.labels].max()) if len(frame.labels) else rest
-                for frame in record.frames) for record in records]
+    return [sum(float(per_class[present].max()) if len(present) else rest for present in video)
+            for video in labels]
 
 
 class _Range(Sampler[list[int]]):

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Say what is missing, broken or degenerate in training data, before a training stumbles over it.
+
+Exit code: 0 clean, 1 problems that would hurt the training, 2 something cannot be read at all.
+"""
+
+import argparse
+from collections.abc import Iterable, Sequence
+import logging
+from pathlib import Path
+import sys
+
+from ..data.check import check_sources, CheckConfig, Progress, silent
+from ..data.check_report import report_lines
+from ..data.errors import DataError
+from ..data.sources import all_classes, COCO_VIDEO, FORMATS, SourceConfig
+from ..model.presets import PRESETS
+from ..training.config import load_recipe, RecipeError
+
+MOST_LINES = 10
+"""Lines of each kind of finding, unless --max-lines says otherwise."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the program; give the exit code."""
+    parser = _parser()
+    options = parser.parse_args(args)
+    given = options.annotations is not None, options.images is not None
+    if options.recipe is not None and (options.data is None or any(given)):
+        parser.error('a recipe goes with --data, and not with --annotations or --images')
+    if options.recipe is None and (not all(given) or options.data is not None):
+        parser.error('give a recipe and --data, or --annotations and --images')
+    logging.basicConfig(level=logging.ERROR)
+    scale = PRESETS['default'].anchor_scales[0]
+    try:
+        if options.recipe is not None:
+            recipe = load_recipe(options.recipe)
+            root, sources, classes = options.data, recipe.sources, recipe.classes
+            cutouts, scale = recipe.cutouts, recipe.network_config().anchor_scales[0]
+        else:
+            source = SourceConfig(str(options.annotations), str(options.images), options.format,
+                                  'still' if options.format == 'imagenet_det' else 'video',
+                                  list_file=str(options.list_file or ''), split=options.split)
+            root, sources, cutouts = Path(), (source,), ''
+            classes = tuple(options.classes or all_classes(source, root))
+    except (RecipeError, DataError) as error:
+        print(f'check_data: {error}', file=sys.stderr)
+        return 2
+    config = CheckConfig(
+        None if options.full else options.sample,
+        None if options.full or options.decode else CheckConfig().most_annotations,
+        options.decode, scale)
+    result = check_sources(sources, root, classes, config, cutouts, options.max_lines,
+                           _progress(sys.stderr.isatty()))
+    print('\n'.join(report_lines(result)))
+    return result.exit_code
+
+
+def _progress(terminal: bool) -> Progress:
+    """Return a bar with an estimate of the time left where there is a terminal and rich."""
+    if not terminal:
+        return silent
+    try:
+        from rich.console import Console
+        from rich.progress import track
+    except ImportError:
+        return silent
+
+    def bar(things: Iterable, total: int, text: str) -> Iterable:
+        return track(things, text, total, console=Console(stderr=True), transient=True)
+    return bar
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='check_data', description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('recipe', type=Path, nargs='?',
+                        help='YAML file, such as config/training/*.yaml: check its sources')
+    parser.add_argument('--data', type=Path, metavar='DIR',
+                        help='folder that the paths in the recipe start from')
+    single = parser.add_argument_group('one source without a recipe')
+    single.add_argument('--annotations', type=Path, metavar='PATH',
+                        help='the JSON, or the folder of annotations')
+    single.add_argument('--images', type=Path, metavar='DIR', help='folder of the pictures')
+    single.add_argument('--format', choices=FORMATS, default=COCO_VIDEO,
+                        help=f'default: {COCO_VIDEO}')
+    single.add_argument('--list', type=Path, dest='list_file', metavar='FILE',
+                        help='list of frames, snippets, pictures or sequences')
+    single.add_argument('--split', default='train', metavar='NAME',
+                        help='of ImageNet without --list (default: train)')
+    single.add_argument('--classes', nargs='+', metavar='NAME',
+                        help='classes to train (default: all of the source)')
+    parser.add_argument('--max-lines', type=_whole, default=MOST_LINES, metavar='N',
+                        help=f'lines of each kind of finding (default: {MOST_LINES})')
+    parser.add_argument('--sample', type=_whole, default=CheckConfig().sample, metavar='N',
+                        help='pictures of each source whose header is read '
+                        f'(default: {CheckConfig().sample})')
+    parser.add_argument('--full', action='store_true',
+                        help='read every annotation and the header of every picture; default: of '
+                        f'ImageNet at most {CheckConfig().most_annotations} annotations a source')
+    parser.add_argument('--decode', action='store_true', help='decode every picture')
+    return parser
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f'is {text}, must be at least 0')
+    return value
+
+
+if __name__ == '__main__':
+    sys.exit(main())

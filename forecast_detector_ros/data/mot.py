@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Ground truth of MOTChallenge (MOT16, MOT17, MOT20), and of sets in its format.
+
+    MOT17/train/MOT17-02-FRCNN/seqinfo.ini
+    MOT17/train/MOT17-02-FRCNN/gt/gt.txt
+    MOT17/train/MOT17-02-FRCNN/img1/000001.jpg
+
+A line of gt.txt is `frame, id, left, top, width, height, consider, class, visibility` (Milan et
+al. 2016, "MOT16: A Benchmark for Multi-Object Tracking", arXiv:1603.00831, section 3.3). Frames
+and pixels count from 1 (motchallenge.net/instructions): left 1 is the left edge, 0 here.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+import configparser
+from dataclasses import dataclass
+import os
+from pathlib import Path
+
+from .errors import DataError, Kind
+from .findings import Findings, Strict
+from .imagenet_lists import read_lines
+from .records import box_in_picture, FrameBoxes, VideoRecord
+
+MOT_CLASSES = {
+    1: 'pedestrian', 2: 'person on vehicle', 3: 'car', 4: 'bicycle', 5: 'motorbike',
+    6: 'non motorized vehicle', 7: 'static person', 8: 'distractor', 9: 'occluder',
+    10: 'occluder on the ground', 11: 'occluder full', 12: 'reflection', 13: 'crowd'}
+"""Class ids: 1 to 12 of Milan et al. 2016, section 3.3; 13 is MOT20's."""
+
+PEDESTRIAN = 1
+
+TARGETS = {PEDESTRIAN: 'person', 3: 'car', 4: 'bicycle', 5: 'motorcycle'}
+"""Class ids that can be targets, under the names of this package's recipes."""
+
+MIN_VISIBILITY = 0.3
+"""Boxes that are seen less become ignore regions, as with `AugmentConfig.min_visible`."""
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    """What seqinfo.ini says."""
+
+    pictures: Path
+    length: int
+    width: int
+    height: int
+    extension: str
+
+    def picture(self, frame: int) -> Path:
+        return self.pictures / f'{frame:06d}{self.extension}'
+
+
+def load_mot(annotations: str | Path, images: str | Path, classes: Sequence[str],
+             list_file: str | Path | None = None, min_visibility: float = MIN_VISIBILITY,
+             findings: Findings | None = None) -> list[VideoRecord]:
+    """
+    Read sequences of MOTChallenge.
+
+    A pedestrian is a target where `person` is among the classes, and where the line says that it
+    is to be considered; cars, bicycles and motorbikes are targets where `car`, `bicycle` and
+    `motorcycle` are (the benchmark considers no vehicle, so that its flag says nothing of them).
+    Everything else, and what is seen by less than `min_visibility`, is an ignore region: persons
+    that sit or ride, distractors, occluders, reflections, crowds.
+
+    Parameters
+    ----------
+    annotations:
+        Folder of the sequences, such as `MOT17/train`.
+    images:
+        Folder of the sequences with their pictures; as distributed, the same.
+    classes:
+        Names; a label is an index into them.
+    list_file:
+        Names of sequences, one a line; a first line `name`, as in MOTChallenge's own lists, is
+        passed over. Without it: all folders with a seqinfo.ini.
+    min_visibility:
+        From 0 to 1.
+    findings:
+        Who is told of mistakes; default: the first one is raised.
+
+    Returns
+    -------
+    list[VideoRecord]
+        In the order of the list, or of their names.
+
+    Raises
+    ------
+    DataError
+        One line: the file, the entry, and what is wrong with it.
+
+    """
+    annotations, images = Path(annotations), Path(images)
+    findings = Strict() if findings is None else findings
+    index = {name: label for label, name in enumerate(classes)}
+    labels = {number: index[name] for number, name in TARGETS.items() if name in index}
+    if not labels:
+        raise DataError(f'{annotations}: none of the classes ({", ".join(classes)}) is one of '
+                        f'MOTChallenge\'s: {", ".join(TARGETS.values())}', Kind.SOURCE)
+    for name in classes:
+        if name not in TARGETS.values():
+            findings.note(Kind.UNLABELLED_CLASS, f'{annotations}: no {name} is labelled; where '
+                                                 'one is in a picture, it is taught as background')
+    records = []
+    for where, name in _names(annotations, list_file):
+        try:
+            records.append(_read(name, where, annotations / name, images / name, labels,
+                                 min_visibility, findings))
+        except DataError as error:
+            findings.fault(error)
+    if not records:
+        raise DataError(f'{list_file or annotations}: no usable sequence', Kind.SOURCE)
+    return records
+
+
+def _names(annotations: Path, list_file: str | Path | None) -> list[tuple[str, str]]:
+    if list_file is not None:
+        lines = read_lines(Path(list_file))
+        return lines[1:] if lines[0][1] == 'name' else lines
+    if not annotations.is_dir():
+        raise DataError(f'{annotations}: no such folder of sequences', Kind.SOURCE)
+    return sorted((str(path.parent), path.parent.name)
+                  for path in annotations.glob('*/seqinfo.ini'))
+
+
+def _read(name: str, where: str, annotations: Path, images: Path, labels: dict[int, int],
+          min_visibility: float, findings: Findings) -> VideoRecord:
+    sequence = _seqinfo(annotations / 'seqinfo.ini', where, images)
+    path = annotations / 'gt' / 'gt.txt'
+    if not path.is_file():
+        raise DataError(f'{where}: no file {path}; the test sequences have none',
+                        Kind.MISSING_FILE)
+    frames = {number: FrameBoxes() for number in range(1, sequence.length + 1)}
+    seen: set[tuple[int, int]] = set()
+    for line_where, line in read_lines(path, Kind.BROKEN):
+        try:
+            _take(line, line_where, sequence, frames, seen, labels, min_visibility, findings)
+        except DataError as error:
+            findings.fault(error)
+    there = _files(sequence.pictures, where)
+    records = []
+    for number, boxes in frames.items():
+        picture = sequence.picture(number)
+        if picture.name not in there:
+            findings.fault(DataError(f'{where}: no file {picture}', Kind.MISSING_FRAME))
+            continue
+        records.append(boxes.record(picture, sequence.width, sequence.height))
+    if not records:
+        raise DataError(f'{where}: {name} has no frames', Kind.MISSING_FRAME)
+    return VideoRecord(name, tuple(records))
+
+
+def _files(folder: Path, where: str) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except OSError:
+        raise DataError(f'{where}: no folder {folder}', Kind.MISSING_FILE) from None
+
+
+def _seqinfo(path: Path, where: str, images: Path) -> _Sequence:
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        with open(path, encoding='utf-8') as file:
+            parser.read_file(file)
+    except OSError as error:
+        raise DataError(f'{where}: {path} cannot be read: {error.strerror}',
+                        Kind.MISSING_FILE) from None
+    except (configparser.Error, UnicodeDecodeError) as error:
+        raise DataError(f'{path}: not an INI file: {" ".join(str(error).split())}') from None
+    if 'Sequence' not in parser:
+        raise DataError(f'{path}: no section [Sequence]')
+    values = parser['Sequence']
+    numbers = []
+    for key in ('seqLength', 'imWidth', 'imHeight'):
+        text = values.get(key, '')
+        if not text.isdecimal() or int(text) < 1:
+            raise DataError(f'{path}: {key} is {text!r:.40}; it must be a whole number from 1 on')
+        numbers.append(int(text))
+    length, width, height = numbers
+    return _Sequence(images / values.get('imDir', 'img1'), length, width, height,
+                     values.get('imExt', '.jpg'))
+
+
+def _take(line: str, where: str, sequence: _Sequence, frames: dict[int, FrameBoxes],
+          seen: set[tuple[int, int]], labels: dict[int, int], min_visibility: float,
+          findings: Findings) -> None:
+    values = line.split(',')
+    if len(values) != 9:
+        raise DataError(f'{where}: has {len(values)} values; it must have 9: frame, id, left, '
+                        'top, width, height, consider, class, visibility')
+    try:
+        frame, track, consider, category = (int(values[place]) for place in (0, 1, 6, 7))
+        left, top, width, height, visibility = (float(values[place]) for place in (2, 3, 4, 5, 8))
+    except ValueError:
+        raise DataError(f'{where}: is {line!r:.80}; frame, id, consider and class must be whole '
+                        'numbers, the others numbers') from None
+    if frame not in frames:
+        raise DataError(f'{where}: frame is {frame}; seqinfo.ini says 1 to {sequence.length}')
+    if category not in MOT_CLASSES:
+        raise DataError(f'{where}: class is {category}; it must be from 1 to 13',
+                        Kind.UNKNOWN_CATEGORY)
+    if not 0 <= visibility <= 1:
+        raise DataError(f'{where}: visibility is {visibility:g}; it must be from 0 to 1')
+    if (frame, track) in seen:
+        raise DataError(f'{where}: id {track} is twice in frame {frame}', Kind.DUPLICATE)
+    seen.add((frame, track))
+    box = box_in_picture((left - 1, top - 1, left - 1 + width, top - 1 + height),
+                         sequence.width, sequence.height, where, findings)
+    if box is None:
+        return
+    label = labels.get(category)
+    meant = consider != 0 or category != PEDESTRIAN
+    if label is not None and meant and visibility >= min_visibility:
+        frames[frame].add(box, label, where, findings, track=track)
+    else:
+        frames[frame].add_ignore(box)

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One annotated set of videos or stills, in whatever format: its settings, and reading it."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import DataError, Kind
+from .findings import Findings, Strict
+from .imagenet_vid import FRAMES, load_det, load_vid
+from .imagenet_xml import DET_PERSON, VID_CLASSES
+from .mot import load_mot, MIN_VISIBILITY, TARGETS
+from .records import VideoRecord
+from .video_json import category_names, load_video_json
+
+COCO_VIDEO, IMAGENET_VID, IMAGENET_DET, MOT = FORMATS = (
+    'coco_video', 'imagenet_vid', 'imagenet_det', 'mot')
+"""What a source's `format` can be."""
+
+_IMAGENET = (IMAGENET_VID, IMAGENET_DET)
+
+#: Settings that only some formats have, with the value that says nothing.
+_SPECIAL = {
+    'min_score': (0.0, (COCO_VIDEO,)), 'ignore_score': (0.0, (COCO_VIDEO,)),
+    'list_file': ('', (*_IMAGENET, MOT)), 'split': ('train', _IMAGENET),
+    'frames': ('snippet', (IMAGENET_VID,)), 'min_visibility': (MIN_VISIBILITY, (MOT,))}
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """
+    One annotated set of videos or stills.
+
+    Raises
+    ------
+    DataError
+        If a value is impossible, or set for a format that does not know it.
+
+    """
+
+    annotations: str
+    """Relative to the data root: a COCO-video JSON; `Annotations/VID` or `Annotations/DET` of
+    ImageNet; the folder of the sequences of MOTChallenge."""
+
+    images: str
+    """Folder that the pictures' names start from, relative to the data root: of the JSON's
+    `file_name`; `Data/VID` or `Data/DET`; for MOTChallenge the same as `annotations`."""
+
+    format: str = COCO_VIDEO
+    """One of `FORMATS`."""
+
+    kind: str = 'video'
+    """`video`, or `still` for pictures that become clips by synthetic motion."""
+
+    min_score: float = 0.0
+    """coco_video: boxes below are no targets."""
+
+    ignore_score: float = 0.0
+    """coco_video: boxes between this and `min_score` are regions without negatives."""
+
+    exclude: tuple[str, ...] = ()
+    """Names of videos that are left out."""
+
+    list_file: str = ''
+    """ImageNet: names frames, snippets or pictures; mot: names sequences. Relative to the data
+    root; .gz is read too. Empty for all that are there."""
+
+    split: str = 'train'
+    """ImageNet without `list_file`: the folder below `annotations`."""
+
+    frames: str = 'snippet'
+    """imagenet_vid: `snippet` makes a video of all frames of each snippet that `list_file` names,
+    for clips; `listed` one of the listed frames alone, for training on single frames."""
+
+    min_visibility: float = MIN_VISIBILITY
+    """mot: boxes that are seen by less are regions without negatives."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        for key, allowed in (('format', FORMATS), ('kind', ('video', 'still')),
+                             ('frames', FRAMES)):
+            if getattr(self, key) not in allowed:
+                raise DataError(f'sources: {key} is {getattr(self, key)!r}, must be '
+                                f'{", ".join(allowed[:-1])} or {allowed[-1]}')
+        for key, (nothing, formats) in _SPECIAL.items():
+            if getattr(self, key) != nothing and self.format not in formats:
+                raise DataError(f'sources: {key} is for format {" and ".join(formats)}, not for '
+                                f'{self.format}')
+        for key in ('min_score', 'ignore_score', 'min_visibility'):
+            if not 0.0 <= getattr(self, key) <= 1.0:
+                raise DataError(f'sources: {key} is {getattr(self, key)}, must be in [0, 1]')
+        if self.frames == 'listed' and not self.list_file:
+            raise DataError('sources: frames: listed needs a list_file')
+        if self.kind == 'video' and self.format == IMAGENET_DET:
+            raise DataError('sources: format imagenet_det has stills, so kind must be still')
+
+
+def load_source(source: SourceConfig, root: str | Path, classes: Sequence[str],
+                findings: Findings | None = None) -> list[VideoRecord]:
+    """
+    Read the annotations of a source.
+
+    Parameters
+    ----------
+    source:
+        What to read.
+    root:
+        Folder that its paths start from.
+    classes:
+        Names; a label is an index into them.
+    findings:
+        Who is told of mistakes; default: the first one is raised.
+
+    Returns
+    -------
+    list[VideoRecord]
+        Without those that are excluded. The frames of ImageNet read their annotations when they
+        are asked for.
+
+    Raises
+    ------
+    DataError
+        One line: the file, the entry, and what is wrong with it.
+
+    """
+    root = Path(root)
+    findings = Strict() if findings is None else findings
+    annotations, images = root / source.annotations, root / source.images
+    list_file = root / source.list_file if source.list_file else None
+    if source.format == COCO_VIDEO:
+        records = load_video_json(annotations, images, classes, source.min_score,
+                                  source.ignore_score, findings)
+    elif source.format == IMAGENET_VID:
+        records = load_vid(annotations, images, classes, list_file, source.split, source.frames,
+                           findings)
+    elif source.format == IMAGENET_DET:
+        records = load_det(annotations, images, classes, list_file, source.split, findings)
+    else:
+        records = load_mot(annotations, images, classes, list_file, source.min_visibility,
+                           findings)
+    names = {record.name for record in records}
+    for name in source.exclude:
+        if name not in names:
+            findings.note(Kind.EXCLUDE, f'{annotations}: exclude names {name}, which is not there')
+    return [record for record in records if record.name not in source.exclude]
+
+
+def all_classes(source: SourceConfig, root: str | Path) -> tuple[str, ...]:
+    """
+    Return the names of all classes that a source has.
+
+    Raises
+    ------
+    DataError
+        It is a JSON file that cannot be read or has no categories.
+
+    """
+    if source.format == IMAGENET_VID:
+        return tuple(VID_CLASSES.values())
+    if source.format == IMAGENET_DET:
+        return (*VID_CLASSES.values(), *DET_PERSON.values())
+    if source.format == MOT:
+        return tuple(TARGETS.values())
+    return category_names(Path(root) / source.annotations)
