@@ -2,8 +2,10 @@
 """Write pictures into a video file that appears under its name only when it is whole."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 import os
 from pathlib import Path
+import statistics
 
 import cv2
 import numpy as np
@@ -11,6 +13,11 @@ import numpy as np
 # MPEG-4 part 2: the best that every build of OpenCV can encode (H.264 needs a licensed build)
 # and cheap enough to run beside the detector.
 CODEC = 'mp4v'
+
+RATE_FRAMES = 11
+"""A video's rate is measured on so many frames, which are written once it is known."""
+FALLBACK_RATE = 10.0
+"""Of a video too short to measure, Hz."""
 
 
 class VideoError(OSError):
@@ -60,6 +67,14 @@ class VideoWriter:
             raise VideoError(f'{self.path}: this OpenCV cannot write a {CODEC} video of '
                              f'{size[0]} x {size[1]} pixels there')
         return writer
+
+
+def measured_rate(stamps: Sequence[int]) -> float:
+    """Return the rate, Hz to two decimals, at which these stamps (ns) follow one another."""
+    steps = [later - earlier for earlier, later in zip(stamps, stamps[1:]) if later > earlier]
+    if not steps:
+        return FALLBACK_RATE
+    return max(0.01, round(1e9 / statistics.median(steps), 2))
 
 
 def _fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -10,6 +10,7 @@ from ..runtime.detector import Detector, StepResult, StreamState
 from ..runtime.frame import Frame
 from ..runtime.image_messages import compressed_frame, image_frame
 from ..runtime.settings import DetectorSettings
+from ..runtime.stream import CameraState, step_stamped
 
 
 class CameraStream:
@@ -39,9 +40,8 @@ class CameraStream:
         self.drops = DropCounter()
         self.statistics = CameraStatistics(now)
         self._make_frame = compressed_frame if compressed else image_frame
-        self._max_gap_ns = round(max_gap_s * 1e9)
-        self._state = StreamState.initial()
-        self._stamp: int | None = None
+        self._max_gap_s = max_gap_s
+        self._state = CameraState()
 
     def step(self, message: Any, detector: Detector, settings: DetectorSettings
              ) -> tuple[StepResult, Frame]:
@@ -52,14 +52,10 @@ class CameraStream:
         """
         frame = self._make_frame(message)
         stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
-        state = self._state
-        if self._stamp is not None and not 0 <= stamp - self._stamp <= self._max_gap_ns:
-            state = StreamState.initial('gap')
-        result, self._state = detector.step(frame, state, settings)
-        self._stamp = stamp
+        result, self._state = step_stamped(
+            detector, frame, stamp, self._state, settings, self._max_gap_s)
         return result, frame
 
     def restart(self, reason: str = 'first_frame') -> None:
         """Forget the recurrent state; `reason`, one of `REASONS`, explains the next read."""
-        self._state = StreamState.initial(reason)
-        self._stamp = None
+        self._state = CameraState(StreamState.initial(reason))

@@ -16,10 +16,10 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray, LabelInfo, VisionClass, VisionInfo
 
 from .camera_stream import CameraStream
-from .messages import decision_values, MessageBuilder
 from .overlay import annotate
 from ..runtime.detector import Detector, StepResult
 from ..runtime.frame import Pixels
+from ..runtime.result_messages import decision_values, MessageBuilder
 from ..runtime.settings import DetectorSettings
 
 _RELIABLE = QoSProfile(depth=10)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-import statistics
 
 from diagnostic_msgs.msg import DiagnosticArray
 import numpy as np
@@ -18,20 +17,15 @@ from vision_msgs.msg import Detection2DArray
 
 from .bag_writer import BagWriter
 from .frame_join import FrameJoin, JoinedFrame
-from .message_reader import read_decision, read_detections
 from ..evaluation.annotate import annotate, status_text
 from ..evaluation.frame_record import DROPPED, FrameRecord
-from ..evaluation.video_writer import VideoWriter
+from ..evaluation.video_writer import measured_rate, RATE_FRAMES, VideoWriter
 from ..runtime.frame import as_bgr, FrameError
 from ..runtime.image_messages import compressed_frame, image_frame
+from ..runtime.result_reader import read_decision, read_detections
 
 VIDEO_NAME = 'annotated.mp4'
 BAG_NAME = 'bag'
-
-# The video's rate is measured on this many frames, which are written once it is known.
-RATE_FRAMES = 11
-# Of a recording too short to measure.
-FALLBACK_RATE = 10.0
 
 
 class RecordingError(ValueError):
@@ -172,14 +166,6 @@ def bgr_picture(message: Image | CompressedImage) -> np.ndarray:
     if pixels.order == 'bgr':
         return pixels.array if pixels.array.flags.writeable else pixels.array.copy()
     return as_bgr(pixels.array, pixels.order)
-
-
-def measured_rate(stamps: list[int]) -> float:
-    """Return the rate, Hz to two decimals, at which these stamps (ns) follow one another."""
-    steps = [later - earlier for earlier, later in zip(stamps, stamps[1:]) if later > earlier]
-    if not steps:
-        return FALLBACK_RATE
-    return max(0.01, round(1e9 / statistics.median(steps), 2))
 
 
 def stamp_ns(message: Image | CompressedImage | Detection2DArray | DiagnosticArray) -> int:

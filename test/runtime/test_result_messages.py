@@ -7,10 +7,15 @@ import subprocess
 import sys
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from forecast_detector_ros.node.messages import decision_values, installed_message, MessageBuilder
+from forecast_detector_ros.evaluation.vision_types import vision_typestore
 from forecast_detector_ros.runtime.detections import Detections
 from forecast_detector_ros.runtime.detector import StepResult
 from forecast_detector_ros.runtime.policy import Decision, FORECAST, READ
+from forecast_detector_ros.runtime.result_messages import (
+    decision_values,
+    installed_message,
+    MessageBuilder,
+)
 import numpy as np
 import pytest
 from rclpy.serialization import deserialize_message, serialize_message
@@ -64,7 +69,8 @@ def test_fields_are_of_the_types_that_the_definitions_demand(
     script = (
         'import numpy as np\n'
         'from std_msgs.msg import Header\n'
-        'from forecast_detector_ros.node.messages import decision_values, MessageBuilder\n'
+        'from forecast_detector_ros.runtime.result_messages import decision_values\n'
+        'from forecast_detector_ros.runtime.result_messages import MessageBuilder\n'
         'from forecast_detector_ros.runtime.detections import Detections\n'
         'from forecast_detector_ros.runtime.policy import Decision\n'
         'from types import SimpleNamespace\n'
@@ -111,8 +117,7 @@ def test_lost_state_is_a_warning(reason: str, level: bytes) -> None:
 
 
 def test_classes_of_a_bag_library_give_the_same_bytes() -> None:
-    writer = pytest.importorskip('forecast_detector_ros.node.bag_writer')
-    store = writer.typestore_with('vision_msgs')
+    store = vision_typestore()
     find = store.types.__getitem__
     theirs = find('std_msgs/msg/Header')(
         stamp=find('builtin_interfaces/msg/Time')(sec=12, nanosec=34), frame_id='camera')
@@ -130,7 +135,7 @@ def test_classes_of_a_bag_library_give_the_same_bytes() -> None:
 
 
 def test_importing_needs_neither_ros_nor_pytorch() -> None:
-    code = ('import sys, forecast_detector_ros.node.messages\n'
+    code = ('import sys, forecast_detector_ros.runtime.result_messages\n'
             'loaded = {name.split(".")[0] for name in sys.modules}\n'
             'assert not loaded & {"rclpy", "vision_msgs", "diagnostic_msgs", "torch"}, loaded')
     subprocess.run([sys.executable, '-c', code], check=True, timeout=200)

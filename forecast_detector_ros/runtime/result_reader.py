@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read back what `messages.py` writes: detections and decisions."""
+"""Read back what `result_messages.py` writes: detections and decisions."""
 from __future__ import annotations
 
 import math

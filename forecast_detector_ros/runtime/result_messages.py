@@ -15,9 +15,9 @@ from typing import Any, TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:  # Importing these for real would import PyTorch.
-    from ..runtime.detections import Detections
-    from ..runtime.detector import StepResult
-    from ..runtime.policy import Decision
+    from .detections import Detections
+    from .detector import StepResult
+    from .policy import Decision
 
 _SURPRISES = ('size_changed', 'gap')
 """Reasons for a read that lose the recurrent state without anybody having asked for it."""

@@ -4,11 +4,11 @@ from math import nan
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from forecast_detector_ros.evaluation.frame_record import FrameRecord
-from forecast_detector_ros.node.message_reader import read_decision, read_detections
-from forecast_detector_ros.node.messages import decision_values, MessageBuilder
 from forecast_detector_ros.runtime.detections import Detections
 from forecast_detector_ros.runtime.detector import StepResult
 from forecast_detector_ros.runtime.policy import Decision
+from forecast_detector_ros.runtime.result_messages import decision_values, MessageBuilder
+from forecast_detector_ros.runtime.result_reader import read_decision, read_detections
 import numpy as np
 import pytest
 from std_msgs.msg import Header

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write serialised messages into an MCAP bag that appears under its name only when it is whole."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+import shutil
+
+try:
+    from rosbags import interfaces
+    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.typesys.store import Typestore
+except ImportError as error:
+    MISSING: str | None = f'bags need the Python package rosbags (pip install rosbags): {error}'
+else:
+    MISSING = None
+
+
+class BagError(OSError):
+    """A bag that cannot be written; the message is one line."""
+
+
+class BagFile:
+    """An MCAP bag in the making, in a hidden folder beside `path`."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Open the bag; raises BagError when `path` exists, or rosbags or a folder is missing."""
+        if MISSING:
+            raise BagError(MISSING)
+        self.path = Path(path)
+        if self.path.exists():
+            raise BagError(f'{self.path}: exists already and is not overwritten')
+        # The bag's file is named after its folder, so only the folder's parent is temporary.
+        self._partial = self.path.parent / f'.{self.path.name}.part'
+        shutil.rmtree(self._partial, ignore_errors=True)
+        self._writer = Writer(self._partial / self.path.name, version=9,
+                              storage_plugin=StoragePlugin.MCAP)
+        try:
+            self._writer.open()
+        except OSError as error:
+            raise BagError(f'{self.path}: {error.strerror or error}') from None
+        self._connections: dict[str, interfaces.Connection] = {}
+        self.counts: dict[str, int] = {}
+
+    def connect(self, topic: str, message_type: str, store: Typestore, qos: interfaces.Qos
+                ) -> None:
+        """
+        Announce a topic; every topic comes once.
+
+        Parameters
+        ----------
+        topic:
+            Its full name.
+        message_type:
+            Such as ``vision_msgs/msg/Detection2DArray``.
+        store:
+            Knows the definition of the type, which goes into the bag.
+        qos:
+            What to play the topic back with.
+
+        """
+        self._connections[topic] = self._writer.add_connection(
+            topic, message_type, typestore=store, offered_qos_profiles=[qos])
+        self.counts[topic] = 0
+
+    def write(self, topic: str, data: bytes | memoryview, time_ns: int) -> None:
+        """Append a message, CDR-serialised; `time_ns` is when it was received."""
+        self._writer.write(self._connections[topic], time_ns, data)
+        self.counts[topic] += 1
+
+    def close(self) -> None:
+        """Finish the bag and give it its name."""
+        self._writer.close()
+        os.replace(self._partial / self.path.name, self.path)
+        self._partial.rmdir()
+
+
+def bag_qos(history: int, depth: int, reliability: int, durability: int) -> interfaces.Qos:
+    """Return a QoS profile for `BagFile.connect`; policies are numbered as in rmw."""
+    unlimited = interfaces.QosTime(0, 0)
+    return interfaces.Qos(
+        interfaces.QosHistory(history), depth, interfaces.QosReliability(reliability),
+        interfaces.QosDurability(durability), unlimited, unlimited,
+        interfaces.QosLiveliness.AUTOMATIC, unlimited, False)
