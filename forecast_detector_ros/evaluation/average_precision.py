@@ -19,9 +19,6 @@ class ApRules:
     iou_threshold: float = IOU_THRESHOLD
     """Smallest IoU that counts, in (0, 1]."""
 
-    pixel: float = 0.0
-    """Added to width and height of every box; see `matching.pair_iou`."""
-
     tolerance: float = 0.0
     """
     Pixels by which a box may be enlarged and still be hit: a box of width w and height h asks for
@@ -32,7 +29,7 @@ class ApRules:
         """Give the smallest IoU that counts for each of ``(M, 4)`` boxes, ``(M,)`` float64."""
         result = np.full(len(boxes), self.iou_threshold)
         if self.tolerance:
-            sides = boxes[:, 2:].astype(np.float64) - boxes[:, :2] + self.pixel
+            sides = boxes[:, 2:].astype(np.float64) - boxes[:, :2]
             np.minimum(result, np.prod(sides / (sides + self.tolerance), axis=1), out=result)
         return result
 
@@ -40,8 +37,14 @@ class ApRules:
 PLAIN = ApRules()
 """IoU 0.5 for every box: what is mostly reported."""
 
-DEVKIT = ApRules(pixel=1.0, tolerance=10.0)
-"""The rules of ImageNet VID's development kit (ILSVRC 2015), which are kind to small boxes."""
+DEVKIT = ApRules(tolerance=10.0)
+"""
+The rules of ImageNet VID's development kit (ILSVRC 2015), which are kind to small boxes.
+
+The kit adds 1 to every side, because its corners are the first and the last pixel of a box.
+Coordinates here are edges, which have that pixel between them (see `data/imagenet_xml.py`), so
+nothing is left to add.
+"""
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ def judge(detections: DetectionTable, truth: TruthTable, rules: ApRules
         a box is excused.
 
     """
-    matched = match(detections, truth, rules.thresholds(truth.boxes), rules.pixel)
+    matched = match(detections, truth, rules.thresholds(truth.boxes))
     excused = np.zeros(len(detections), bool)
     detection, region = frame_pairs(detections.frames, truth.ignore_frames)
     inside = pair_inside(detections.boxes[detection], truth.ignore_boxes[region])

@@ -10,7 +10,7 @@ IOU_THRESHOLD = 0.5
 
 
 def match(detections: DetectionTable, truth: TruthTable,
-          iou_threshold: float | np.ndarray = IOU_THRESHOLD, pixel: float = 0.0) -> np.ndarray:
+          iou_threshold: float | np.ndarray = IOU_THRESHOLD) -> np.ndarray:
     """
     Match greedily, best score first.
 
@@ -24,8 +24,6 @@ def match(detections: DetectionTable, truth: TruthTable,
         Of any frames, in any order.
     iou_threshold:
         Smallest IoU that counts, in (0, 1]; or ``(M,)``, one for every box in `truth`.
-    pixel:
-        Passed on to `pair_iou`.
 
     Returns
     -------
@@ -37,7 +35,7 @@ def match(detections: DetectionTable, truth: TruthTable,
     detection, box = frame_pairs(detections.frames, truth.frames)
     keep = truth.accepted[box, detections.labels[detection]]
     detection, box = detection[keep], box[keep]
-    iou = pair_iou(detections.boxes[detection], truth.boxes[box], pixel)
+    iou = pair_iou(detections.boxes[detection], truth.boxes[box])
     keep = iou >= np.broadcast_to(iou_threshold, len(truth))[box]
     detection, box, iou = detection[keep], box[keep], iou[keep]
 
@@ -89,26 +87,10 @@ def frame_pairs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.n
     return left, order[np.repeat(start, count) + within]
 
 
-def pair_iou(first: np.ndarray, second: np.ndarray, pixel: float = 0.0) -> np.ndarray:
-    """
-    Give the IoU of each pair of boxes.
-
-    Parameters
-    ----------
-    first, second:
-        ``(P, 4)``, xyxy, pixels.
-    pixel:
-        Added to width and height: 1 where coordinates are indices of the first and the last
-        pixel of a box, 0 where they are its edges.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(P,)`` float64, in [0, 1]; 0 where both boxes are empty.
-
-    """
-    shared = _intersection(first, second, pixel)
-    union = _area(first, pixel) + _area(second, pixel) - shared
+def pair_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Give the IoU of each pair of ``(P, 4)`` boxes, float64 ``(P,)``; 0 where both are empty."""
+    shared = _intersection(first, second)
+    union = _area(first) + _area(second) - shared
     return np.divide(shared, union, out=np.zeros_like(union), where=union > 0)
 
 
@@ -119,14 +101,14 @@ def pair_inside(first: np.ndarray, second: np.ndarray) -> np.ndarray:
                      where=area > 0)
 
 
-def _area(boxes: np.ndarray, pixel: float = 0.0) -> np.ndarray:
-    sides = boxes[:, 2:].astype(np.float64) - boxes[:, :2] + pixel
+def _area(boxes: np.ndarray) -> np.ndarray:
+    sides = boxes[:, 2:].astype(np.float64) - boxes[:, :2]
     return sides[:, 0] * sides[:, 1]
 
 
-def _intersection(first: np.ndarray, second: np.ndarray, pixel: float = 0.0) -> np.ndarray:
+def _intersection(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     sides = (np.minimum(first[:, 2:], second[:, 2:]).astype(np.float64)
-             - np.maximum(first[:, :2], second[:, :2]) + pixel).clip(0)
+             - np.maximum(first[:, :2], second[:, :2])).clip(0)
     return sides[:, 0] * sides[:, 1]
 
 

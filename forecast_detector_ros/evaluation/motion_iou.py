@@ -25,8 +25,7 @@ VIDEO_LIST = 'VID_val_videos.txt'
 """List of the videos that the published file follows, as it is called where both are found."""
 
 
-def motion_iou(truth: TruthTable, neighbours: int = NEIGHBOURS, pixel: float = 0.0
-               ) -> np.ndarray:
+def motion_iou(truth: TruthTable, neighbours: int = NEIGHBOURS) -> np.ndarray:
     """
     Compute the motion IoU of every box of one video.
 
@@ -37,8 +36,6 @@ def motion_iou(truth: TruthTable, neighbours: int = NEIGHBOURS, pixel: float = 0
     neighbours:
         The box is compared with those of its object in so many frames before and after, as far
         as there are any.
-    pixel:
-        Added to width and height; see `matching.pair_iou`.
 
     Returns
     -------
@@ -69,7 +66,7 @@ def motion_iou(truth: TruthTable, neighbours: int = NEIGHBOURS, pixel: float = 0
         later = order[np.minimum(place, len(order) - 1)]
         first = np.flatnonzero(key[later] == key + offset)
         second = later[first]
-        iou = pair_iou(boxes[first], boxes[second], pixel)
+        iou = pair_iou(boxes[first], boxes[second])
         for end in (first, second):
             total[end] += iou
             count[end] += 1

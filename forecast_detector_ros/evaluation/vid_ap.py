@@ -80,7 +80,7 @@ def vid_average_precision(detections: DetectionTable, truth: TruthTable,
         raise ValueError(f'motion_iou has shape {motion_iou.shape}, must be ({len(truth)},)')
     open_rows = np.flatnonzero(~right & ~excused)
     detection, box = frame_pairs(detections.frames[open_rows], truth.frames)
-    iou = pair_iou(detections.boxes[open_rows[detection]], truth.boxes[box], rules.pixel)
+    iou = pair_iou(detections.boxes[open_rows[detection]], truth.boxes[box])
     for name in GROUPS:
         member = in_group(motion_iou, name)
         shares[name] = float(member.mean()) if len(member) else float('nan')

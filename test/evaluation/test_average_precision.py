@@ -45,21 +45,23 @@ def test_mistakes_can_weigh_less():
 
 
 def test_devkit_is_kind_to_small_boxes():
-    edges = np.array([(0, 0, 9, 9), (0, 0, 99, 99), (3, 3, 3, 3)], np.float32)
+    edges = np.array([(0, 0, 10, 10), (0, 0, 100, 100), (3, 3, 4, 4)], np.float32)
     # 10 x 10 pixels: 100 / (20 * 20); 100 x 100: 0.83, so 0.5; one pixel: 1 / (11 * 11).
     assert DEVKIT.thresholds(edges) == pytest.approx([0.25, 0.5, 1 / 121])
     assert PLAIN.thresholds(edges).tolist() == [0.5, 0.5, 0.5]
 
 
 @pytest.mark.parametrize('found, plain, devkit', [
-    # 5 of 10 columns shared, counted as pixels: 50 / 150.
-    ((5, 0, 14, 9), 0.0, 1.0),
+    # 5 of 10 columns are shared: 50 / 150; a box of 10 x 10 asks the devkit for 0.25.
+    ((5, 0, 15, 10), 0.0, 1.0),
+    # 4 of 10: 40 / 160.
+    ((6, 0, 16, 10), 0.0, 1.0),
     # 3 of 10: 30 / 170.
-    ((7, 0, 16, 9), 0.0, 0.0),
-    # 7 of 10: 70 / 130 as pixels; 6 * 9 / (2 * 81 - 54) = 0.5 between edges.
-    ((3, 0, 12, 9), 1.0, 1.0)])
+    ((7, 0, 17, 10), 0.0, 0.0),
+    # 7 of 10: 70 / 130.
+    ((3, 0, 13, 10), 1.0, 1.0)])
 def test_plain_and_devkit_by_hand(found, plain, devkit):
-    there, seen = truth((0, 0, (0, 0, 9, 9))), detections((0, 0, 0.9, found))
+    there, seen = truth((0, 0, A)), detections((0, 0, 0.9, found))
     assert average_precision(seen, there, PLAIN).mean == plain
     assert average_precision(seen, there, DEVKIT).mean == devkit
 

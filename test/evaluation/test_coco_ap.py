@@ -26,7 +26,7 @@ def slow_coco(found, there) -> list[float]:
         for threshold in np.linspace(0.5, 0.95, 10):
             free, hits, curve = set(targets), 0, []
             for place, i in enumerate(rows, 1):
-                over = {j: slow_overlap(found.boxes[i].tolist(), there.boxes[j].tolist(), 0)
+                over = {j: slow_overlap(found.boxes[i].tolist(), there.boxes[j].tolist())
                         for j in free if there.frames[j] == found.frames[i]}
                 best = max(over.values(), default=0)
                 if best >= min(threshold, 1 - 1e-10):
