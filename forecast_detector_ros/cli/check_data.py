@@ -68,7 +68,7 @@ def _progress(terminal: bool) -> Progress:
         return silent
 
     def bar(things: Iterable, total: int, text: str) -> Iterable:
-        return track(things, text, total, console=Console(stderr=True), transient=True)
+        return track(things, text, total, console=Console(stderr=True))
     return bar
 
 

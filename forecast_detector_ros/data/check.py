@@ -69,12 +69,12 @@ class ClassTally:
 
     @property
     def boxes(self) -> int:
-        """Number of boxes."""
+        """Return the number of boxes."""
         return sum(len(share) for share in self.shares)
 
     @property
     def median_side(self) -> float:
-        """Median of the root of area over area of the picture, 0 to 1; NaN without boxes."""
+        """Return the median root of area over area of the picture, 0 to 1; NaN without boxes."""
         return float(np.median(np.sqrt(np.concatenate(self.shares)))) if self.boxes else np.nan
 
 
@@ -83,7 +83,7 @@ class SourceTally:
     """What one source holds; read: frames whose annotation was read, the others count them."""
 
     name: str
-    format: str
+    data_format: str
     videos: int = 0
     frames: int = 0
     read: int = 0
@@ -233,8 +233,8 @@ def _end_video(records: Sequence[VideoRecord], number: int, seen: np.ndarray, bo
     for present, of_class in zip(seen, result.classes.values()):
         of_class.videos += int(present)
     if not boxes and len(records[number].frames) > 1:
-        result.findings.note(Kind.EMPTY_VIDEO, f'{tally.name}: video {records[number].name} has no '
-                                               'box in any frame that was read')
+        result.findings.note(Kind.EMPTY_VIDEO, f'{tally.name}: video {records[number].name} has '
+                                               'no box in any frame that was read')
 
 
 def _check_picture(frame: FrameRecord, whole: bool) -> None:
@@ -261,7 +261,8 @@ def picture_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(_ORIENTATION) in _TURNED
+            # Without the first condition Pillow decodes a whole PNG in search of it.
+            turned = 'exif' in image.info and image.getexif().get(_ORIENTATION) in _TURNED
     except UnidentifiedImageError:
         raise DataError(f'{path}: not a picture (or its header is broken)', Kind.PICTURE) from None
     except FileNotFoundError:

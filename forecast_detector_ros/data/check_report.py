@@ -44,7 +44,7 @@ def source_table(result: CheckResult) -> list[str]:
     """Return the table of sources; `read` are the frames whose annotation was looked at."""
     rows = [('source', 'format', 'videos', 'frames', 'read', 'pictures', 'boxes', 'ignored',
              'empty', 'seconds')]
-    rows += [(tally.name, tally.format, f'{tally.videos:,}', f'{tally.frames:,}',
+    rows += [(tally.name, tally.data_format, f'{tally.videos:,}', f'{tally.frames:,}',
               f'{tally.read:,}', f'{tally.pictures:,}', f'{tally.boxes:,}', f'{tally.ignored:,}',
               f'{tally.empty:,}', f'{tally.seconds:.1f}') for tally in result.sources]
     return _table(rows, left=2)

@@ -34,12 +34,12 @@ class Kind(Enum):
 
     @property
     def title(self) -> str:
-        """The kind in words."""
+        """Return the kind in words."""
         return self.value[0]
 
     @property
     def severity(self) -> str:
-        """UNREADABLE, PROBLEM or REMARK."""
+        """Return UNREADABLE, PROBLEM or REMARK."""
         return self.value[1]
 
 

@@ -47,7 +47,7 @@ class SourceConfig:
     """Folder that the pictures' names start from, relative to the data root: of the JSON's
     `file_name`; `Data/VID` or `Data/DET`; for MOTChallenge the same as `annotations`."""
 
-    format: str = COCO_VIDEO
+    format: str = COCO_VIDEO  # noqa: A003
     """One of `FORMATS`."""
 
     kind: str = 'video'

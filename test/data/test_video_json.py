@@ -4,8 +4,14 @@
 import logging
 import math
 
+from forecast_detector_ros.data.errors import Kind
+from forecast_detector_ros.data.findings import Collected
 from forecast_detector_ros.data.video_json import (
-    DataError, FrameRecord, load_video_json, UNKNOWN_TRACK)
+    DataError,
+    FrameRecord,
+    load_video_json,
+    UNKNOWN_TRACK,
+)
 import numpy as np
 import pytest
 
@@ -203,3 +209,38 @@ def test_missing_files_are_named(tmp_path, document, write):
     (tmp_path / 'still.png').unlink()
     with pytest.raises(DataError, match=r'images\[2\]: no file .*still\.png'):
         load(path)
+
+
+def test_plain_coco_gives_stills_and_crowds_are_ignored(document, write):
+    for image in document['images']:
+        image.pop('video', None)
+        image.pop('frame_index', None)
+    plain = {'segmentation': [[1, 2, 3, 4]], 'area': 12.0, 'iscrowd': 0}
+    document['annotations'] = [
+        {**plain, 'id': 1, 'image_id': 10, 'category_id': 9, 'bbox': [4.5, 5, 20, 10]},
+        {**plain, 'id': 2, 'image_id': 10, 'category_id': 5, 'bbox': [1, 2, 3, 4], 'iscrowd': 1,
+         'segmentation': {'counts': [1], 'size': [30, 40]}}]
+    document |= {'info': {}, 'licenses': []}
+    records = load(write(document))
+    assert [(record.name, len(record.frames)) for record in records] == [
+        ('v/1.png', 1), ('v/2.png', 1), ('still.png', 1)]
+    frame = records[0].frames[0]
+    np.testing.assert_array_equal(frame.boxes, [[4.5, 5, 24.5, 15]])
+    np.testing.assert_array_equal(frame.ignore, [[1, 2, 4, 6]])
+
+
+def test_collecting_goes_on_where_training_stops(document, write):
+    document['images'][0]['width'] = 0
+    del document['categories'][0]['name']
+    document['annotations'] += [annotation(2), annotation(0.5, category=9)]
+    findings = Collected()
+    path = write(document)
+    records = load_video_json(path, path.parent, ('cat',), findings=findings)
+    # The box of the picture that is unusable is no mistake of its own.
+    assert findings.lines == {Kind.BROKEN: [
+        f'{path}: categories[0]: name is missing; it must be of type str',
+        f'{path}: images[0]: width is 0; it must be at least 1',
+    ], Kind.UNKNOWN_CATEGORY: [f'{path}: annotations[1]: category_id 5 is not in categories']}
+    assert [(record.name, len(record.frames)) for record in records] == [
+        ('v', 1), ('still.png', 1)]
+    assert records[1].frames[0].scores.tolist() == [0.5]

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `check_data`: its lines and exit codes."""
+
+import json
+from pathlib import Path
+import re
+
+from forecast_detector_ros.cli import check_data
+from forecast_detector_ros.data.synthetic import CLASSES, write_synthetic_videos
+import pytest
+
+RECIPE = Path(__file__).parents[2] / 'config/training/synthetic.yaml'
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Write three synthetic videos; give the annotation file."""
+    return write_synthetic_videos(tmp_path, seed=2, videos=3, frames=6, objects=4)
+
+
+def change(path, function):
+    document = json.loads(path.read_text())
+    function(document)
+    path.write_text(json.dumps(document))
+
+
+def test_a_clean_recipe(data, capsys):
+    assert check_data.main([str(RECIPE), '--data', str(data.parent)]) == 0
+    output = capsys.readouterr().out.splitlines()
+    assert output[0] == 'class     videos  frames  boxes  cut-outs  median side'
+    assert [line.split()[0] for line in output[1:4]] == list(CLASSES)
+    assert output[-1] == '0 problems, 0 remarks'
+    document = json.loads(data.read_text())
+    boxes = [sum(entry['category_id'] == key for entry in document['annotations'])
+             for key in (1, 2, 3)]
+    assert [int(line.split()[3]) for line in output[1:4]] == boxes
+
+
+def test_exact_lines_for_one_file(data, capsys):
+    def spoil(document):
+        document['annotations'][0]['bbox'] = [3, 4, 0, 9]
+        document['annotations'][1]['bbox'] = [130, 4, 60, 50]
+        document['annotations'][2]['category_id'] = 8
+        document['categories'].append({'id': 4, 'name': 'star'})
+
+    change(data, spoil)
+    root = data.parent
+    (root / 'synthetic-001/000003.jpg').unlink()
+    (root / 'synthetic-002/000002.jpg').write_bytes(b'')
+    code = check_data.main(['--annotations', str(data), '--images', str(root)])
+    output = capsys.readouterr().out.splitlines()
+    assert code == 1
+    assert output[:output.index('')] == [
+        f'problem: missing file: {data}: images[8]: no file {root}/synthetic-001/000003.jpg',
+        f'problem: broken picture: {root}/synthetic-002/000002.jpg: not a picture (or its header '
+        'is broken)',
+        f'problem: unknown category: {data}: annotations[2]: category_id 8 is not in categories',
+        f'problem: box without area: {data}: annotations[0]: box without area, 0 x 9',
+        'problem: class without boxes: star: no box in any source',
+        f'remark: box beyond the picture: {data}: annotations[1]: box from (130, 4) to (190, 54) '
+        'reaches beyond the 160x120 picture and is cut']
+    assert output[-1] == '5 problems, 1 remark'
+
+
+def test_classes_can_be_named(data, capsys):
+    assert check_data.main(['--annotations', str(data), '--images', str(data.parent),
+                            '--classes', 'disc']) == 0
+    output = capsys.readouterr().out
+    assert re.search(r'^remark: category not trained: .* square is no class to train; its \d+ '
+                     'boxes are ignored$', output, re.MULTILINE)
+
+
+def test_decoding_finds_what_the_header_hides(data, capsys):
+    picture = data.parent / 'synthetic-000/000001.jpg'
+    content = picture.read_bytes()
+    arguments = ['--annotations', str(data), '--images', str(data.parent)]
+    # All of the header, none of the picture.
+    picture.write_bytes(content[:content.index(b'\xff\xda')])
+    assert check_data.main(arguments) == 0
+    capsys.readouterr()
+    assert check_data.main([*arguments, '--decode']) == 1
+    assert f'problem: broken picture: {picture}: not a picture' in capsys.readouterr().out
+
+
+def test_lines_are_capped(data, capsys):
+    def spoil(document):
+        for entry in document['annotations'][:5]:
+            entry['bbox'][2] = 0
+
+    change(data, spoil)
+    arguments = ['--annotations', str(data), '--images', str(data.parent), '--max-lines', '3']
+    assert check_data.main(arguments) == 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if 'without area' in line]
+    assert len(lines) == 4 and lines[-1] == 'problem: box without area: 2 more'
+
+
+def test_a_source_that_is_not_there_is_exit_code_2(tmp_path, capsys):
+    assert check_data.main([str(RECIPE), '--data', str(tmp_path)]) == 2
+    output = capsys.readouterr().out.splitlines()
+    assert output[0] == (f'unreadable: source: {tmp_path}/annotations.json: cannot be read: No '
+                         'such file or directory')
+    assert output[-1] == '1 unreadable, 0 problems, 0 remarks'
+
+
+@pytest.mark.parametrize('recipe, words', [
+    (None, 'recipe.yaml: no such file'), ('name: [', 'cannot be read as YAML'),
+    ('name: a', 'recipe lacks')])
+def test_a_recipe_that_is_none_is_one_line(tmp_path, capsys, recipe, words):
+    path = tmp_path / 'recipe.yaml'
+    if recipe is not None:
+        path.write_text(recipe)
+    assert check_data.main([str(path), '--data', str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f'check_data: {path}: ') and words in error
+    assert error.count('\n') == 1
+
+
+def test_a_file_that_is_none_is_one_line(tmp_path, capsys):
+    assert check_data.main(['--annotations', str(tmp_path / 'a.json'), '--images', '.']) == 2
+    assert capsys.readouterr().err == (f'check_data: {tmp_path}/a.json: cannot be read: No such '
+                                       'file or directory\n')
+
+
+@pytest.mark.parametrize('arguments', [
+    [], ['recipe.yaml'], ['--annotations', 'a.json'], ['--images', 'b'],
+    ['recipe.yaml', '--data', 'a', '--images', 'b'],
+    ['--data', 'a', '--annotations', 'a.json', '--images', 'b']])
+def test_arguments_that_do_not_go_together(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        check_data.main(arguments)
+    assert caught.value.code == 2
+    assert 'check_data: error: ' in capsys.readouterr().err
+
+
+def test_without_a_terminal_there_is_no_bar(data, capsys):
+    check_data.main([str(RECIPE), '--data', str(data.parent)])
+    assert capsys.readouterr().err == ''
+
+
+def test_the_bar_gives_what_it_is_given(capsys):
+    pytest.importorskip('rich')
+    assert list(check_data._progress(True)(iter('abc'), 3, 'letters')) == ['a', 'b', 'c']
+    assert 'letters' in capsys.readouterr().err
