@@ -4,9 +4,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 import itertools
 import os
+from pathlib import Path
 import socket
+from typing import Any
 
 from hypothesis import settings
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -81,3 +84,39 @@ def enliven() -> Callable[..., nn.Module]:
                     part.bias.data.uniform_(-0.3, 0.3, generator=generator)
         return module
     return draw
+
+
+@pytest.fixture
+def write_onnx(tmp_path: Path) -> Callable[..., Path]:
+    """Give a function that writes a network that gives the same outputs whatever it sees."""
+    onnx = pytest.importorskip('onnx')
+    pytest.importorskip('onnxruntime')
+
+    def write(outputs: dict[str, np.ndarray], input_shape: list[Any],
+              name: str = 'teacher.onnx', bright: bool = False) -> Path:
+        # With `bright`, floats are multiplied by the largest value of the input.
+        helper, kinds = onnx.helper, onnx.TensorProto
+        nodes = [helper.make_node('ReduceMax', ['images'], ['largest'], keepdims=0),
+                 helper.make_node('Mul', ['largest', 'zero'], ['nought'])]
+        constants = [onnx.numpy_helper.from_array(np.zeros((), np.float32), 'zero')]
+        results = []
+        for key, array in outputs.items():
+            constants.append(onnx.numpy_helper.from_array(array, f'{key}_constant'))
+            kind = kinds.INT64 if array.dtype == np.int64 else kinds.FLOAT
+            term = 'nought' if kind == kinds.FLOAT else f'{key}_nought'
+            if kind == kinds.INT64:
+                nodes.append(helper.make_node('Cast', ['nought'], [term], to=kind))
+            factor = bright and kind == kinds.FLOAT
+            nodes.append(helper.make_node('Mul' if factor else 'Add',
+                                          [f'{key}_constant', 'largest' if factor else term],
+                                          [key]))
+            results.append(helper.make_tensor_value_info(key, kind, array.shape))
+        graph = helper.make_graph(
+            nodes, 'teacher',
+            [helper.make_tensor_value_info('images', kinds.FLOAT, input_shape)], results,
+            constants)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 13)],
+                                  ir_version=8)
+        onnx.save(model, str(tmp_path / name))
+        return tmp_path / name
+    return write

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Label folders of pictures or frames by a teacher and write COCO-video JSON with scores."""
+"""Label pictures, a video or a bag by a teacher and write COCO-video JSON with scores."""
 
 import argparse
 from collections.abc import Sequence
-import json
 import logging
 from pathlib import Path
 import sys
 
-from ..runtime.checkpoint import write_atomically
-from ..training.labelling import label_folders, picture_folders
-from ..training.teacher import TeacherError, YoloxTeacher
+from .progress import show_progress
+from ..data.bag_images import is_bag
+from ..data.errors import DataError
+from ..data.extract_frames import extract_frames
+from ..training.labelling import is_partial, label_into, Labelling
+from ..training.picture_folders import picture_folders
+from ..training.teacher import TeacherError
+from ..training.teacher_kinds import AUTO, KINDS, open_teacher
 
 CLASSES = ('person', 'airplane', 'bear', 'bicycle', 'bird', 'bus', 'car', 'cattle', 'dog', 'cat',
            'elephant', 'horse', 'motorcycle', 'sheep', 'train', 'watercraft', 'zebra')
@@ -20,43 +24,86 @@ _log = logging.getLogger(__name__)
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the program; 0, or 1 after one line on stderr when the input cannot be used."""
+    """Run the program; 0, 1 after one line when the input cannot be used, 130 after Ctrl-C."""
     logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.INFO)
-    options = _parser().parse_args(args)
+    parser = _parser()
+    options = parser.parse_args(args)
+    extracts = options.source.is_file() or is_bag(options.source)
+    if extracts and options.frames is None:
+        parser.error(f'{options.source} is a video or a bag: --frames DIR says where its frames '
+                     'are to go')
+    for name, given in (('--frames', options.frames), ('--topic', options.topic),
+                        ('--every', options.every != 1)):
+        if given and not extracts and options.source.is_dir():
+            parser.error(f'{name} is for videos and bags, {options.source} is a folder of '
+                         'pictures')
+    for name, given in (('--folders', options.folders), ('--stills', options.stills)):
+        if given and extracts:
+            parser.error(f'{name} is for folders of pictures')
     try:
-        folders = picture_folders(options.root, options.folders)
-        teacher = YoloxTeacher(options.teacher, options.min_score, options.nms_threshold,
-                               options.threads)
-        document = label_folders(
-            teacher.detect, options.root, folders, options.classes, options.ignore,
-            not options.stills,
-            f'labels by {options.teacher.name}, score >= {options.min_score:g}, class-wise NMS '
-            f'{options.nms_threshold:g}; boxes xywh in pixels of the stored pictures; '
-            f'ignore_annotations: {", ".join(options.ignore) or "none"}',
-            lambda name, boxes: _log.info('%s: %d pictures, %d boxes', name, len(folders[name]),
-                                          boxes))
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(options.output, (json.dumps(document) + '\n').encode())
-    except TeacherError as error:
+        return _label(options, extracts)
+    except (TeacherError, DataError) as error:
         print(f'label: {error}', file=sys.stderr)
-        return 1
     except OSError as error:
         print(f'label: {error.filename}: {error.strerror}', file=sys.stderr)
-        return 1
-    _log.info('%s: %d pictures, %d boxes', options.output, len(document['images']),
-              len(document['annotations']))
+    except KeyboardInterrupt:
+        print('label: interrupted; the same command with --resume goes on', file=sys.stderr)
+        return 130
+    return 1
+
+
+def _label(options: argparse.Namespace, extracts: bool) -> int:
+    output = options.output
+    if not options.resume and is_partial(output):
+        raise TeacherError(f'{output}: is half done; --resume goes on, delete it to label anew')
+    teacher = open_teacher(options.teacher, options.teacher_kind, options.min_score,
+                           options.nms_threshold, options.threads)
+    root, folders = options.source, options.folders
+    if extracts:
+        with show_progress('frames') as show:
+            extraction = extract_frames(options.source, options.frames, options.every,
+                                        options.topic, options.resume, show)
+        for line in extraction.losses:
+            _log.warning('%s', line)
+        _log.info('%s: %d frames', extraction.folder, extraction.frames)
+        root, folders = options.frames, [extraction.folder.name]
+    labelling = Labelling(
+        root, picture_folders(root, folders), options.classes, options.ignore,
+        not options.stills,
+        f'labels by {options.teacher.name} ({teacher.kind}), score >= {options.min_score:g}, '
+        f'class-wise NMS {options.nms_threshold:g}; boxes xywh in pixels of the stored pictures; '
+        f'ignore_annotations: {", ".join(options.ignore) or "none"}')
+    if options.resume and output.exists():
+        labelling.resume(output)
+        _log.info('%s: %d of %d pictures are labelled already', output, labelling.labelled,
+                  labelling.total)
+    with show_progress('labelled') as show:
+        label_into(output, labelling, teacher.detect,
+                   lambda: show(labelling.labelled, labelling.total))
+    _log.info('%s: %d pictures, %d boxes', output, labelling.total, labelling.boxes)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='label', description=__doc__)
-    parser.add_argument('root', type=Path,
-                        help='folder; file names in the output are relative to it')
+    parser.add_argument('source', type=Path,
+                        help='folder of pictures, video file, or bag (folder, .mcap, .db3, .bag); '
+                        'file names in the output are relative to the folder, or to --frames')
     parser.add_argument('--folders', nargs='+', default=[], metavar='NAME',
                         help='only these folders in it')
+    parser.add_argument('--frames', type=Path, metavar='DIR',
+                        help='where the frames of a video or bag are written, as JPEG in a '
+                        'folder of its name')
+    parser.add_argument('--every', type=_count, default=1, metavar='N',
+                        help='take every n-th frame of a video or bag (default 1)')
+    parser.add_argument('--topic', help='image topic of a bag; needed if it has several')
     parser.add_argument('--teacher', type=Path, required=True, metavar='FILE',
-                        help='.onnx of a YOLOX with the 80 classes of COCO')
+                        help='.onnx of a detector with the classes of COCO')
+    parser.add_argument('--teacher-kind', choices=[AUTO, *KINDS], default=AUTO,
+                        help='what the teacher is; default: what its outputs look like')
     parser.add_argument('--output', type=Path, required=True, metavar='FILE')
+    parser.add_argument('--resume', action='store_true',
+                        help='go on with frames and labels that an earlier run left')
     parser.add_argument('--stills', action='store_true',
                         help='pictures are stills; default: each folder is one video')
     parser.add_argument('--classes', nargs='+', default=list(CLASSES), metavar='NAME',
@@ -69,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
                         help='default 0.2')
     parser.add_argument('--nms-threshold', type=_fraction, default=0.45, metavar='IOU',
                         help='default 0.45')
-    parser.add_argument('--threads', type=int, default=1, help='of onnxruntime (default 1)')
+    parser.add_argument('--threads', type=_count, default=1, help='of onnxruntime (default 1)')
     return parser
 
 
@@ -77,6 +124,13 @@ def _fraction(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f'is {text}, must be in [0, 1]')
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'is {text}, must be at least 1')
     return value
 
 

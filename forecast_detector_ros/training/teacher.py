@@ -2,22 +2,21 @@
 """
 A teacher: a detector in an ONNX file that labels pictures for training.
 
-It needs onnxruntime, which nothing else in the package needs.
+What all kinds of teachers share; the kinds stand in ``teacher_*.py``.  They need onnxruntime,
+which nothing else in the package needs.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 import torch
 from torchvision.ops import batched_nms
 
-STRIDES = (8, 16, 32)
-"""Strides of YOLOX's three grids (Ge et al. 2021), in the order of its output."""
-
 PADDING = 114
-"""Grey value that YOLOX pads pictures with."""
+"""Grey value that YOLOX and its kin pad pictures with."""
 
 COCO_CLASSES = (
     'person', 'bicycle', 'car', 'motorcycle', 'airplane', 'bus', 'train', 'truck', 'boat',
@@ -57,33 +56,43 @@ class TeacherBoxes:
     """``(N,)`` float32, in [0, 1]."""
 
 
-class YoloxTeacher:
+class Teacher(Protocol):
+    """A detector that labels pictures."""
+
+    kind: str
+    """A key of `teacher_kinds.KINDS`."""
+
+    def detect(self, image: np.ndarray) -> TeacherBoxes:
+        """Label one picture, ``(H, W, 3)`` uint8, BGR."""
+
+
+class OnnxModel:
     """
-    A YOLOX exported to ONNX, with COCO's 80 classes, without decoding in the graph.
+    A network in an ONNX file, with one input and what it says of itself.
 
     Parameters
     ----------
     path:
-        The ``.onnx`` file: one input ``(1, 3, H, W)`` float32, BGR, 0 to 255; one output
-        ``(1, A, 85)``, a row per grid cell of `STRIDES`: centre and logarithmic size relative
-        to the cell, objectness, and class scores (both after the sigmoid).
-    min_score:
-        Lower limit of objectness times class score, in [0, 1].
-    nms_threshold:
-        IoU from which on the weaker of two boxes of a class is dropped, in (0, 1]; 0.45 is
-        YOLOX's.
+        The ``.onnx`` file.
     threads:
         Threads that onnxruntime may use.
+
+    Attributes
+    ----------
+    input_shape, input_type:
+        Of its only input; sides that are not fixed are names or None. ``[]`` and ``''`` if there
+        are several inputs.
+    outputs:
+        Name, shape and type of each output.
 
     Raises
     ------
     TeacherError
-        If onnxruntime is not installed, or the file is missing or not such a network.
+        If onnxruntime is not installed, or the file is missing or cannot be loaded.
 
     """
 
-    def __init__(self, path: Path, min_score: float = 0.2, nms_threshold: float = 0.45,
-                 threads: int = 1) -> None:
+    def __init__(self, path: Path, threads: int = 1) -> None:
         try:
             import onnxruntime  # type: ignore[import-untyped,import-not-found,unused-ignore]
         except ImportError:
@@ -99,47 +108,64 @@ class YoloxTeacher:
         except Exception as error:  # onnxruntime's exceptions have no common base of their own.
             raise TeacherError(f'{path}: onnxruntime cannot load it: '
                                f'{" ".join(str(error).split())[:200]}') from None
-        self.min_score = min_score
-        self.nms_threshold = nms_threshold
-        self.input_size = self._check(path)
+        self.path = path
+        inputs = self._session.get_inputs()
+        self._name = inputs[0].name
+        single = len(inputs) == 1
+        self.input_shape: list[Any] = list(inputs[0].shape) if single else []
+        self.input_type: str = inputs[0].type if single else ''
+        self.outputs: list[tuple[str, list[Any], str]] = [
+            (item.name, list(item.shape or ()), item.type)
+            for item in self._session.get_outputs()]
+        self.summary = (f'input {", ".join(str(item.shape) for item in inputs)} and output '
+                        f'{", ".join(str(shape) for _, shape, _ in self.outputs)}')
 
-    def _check(self, path: Path) -> tuple[int, int]:
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        shape = list(inputs[0].shape) if len(inputs) == 1 else []
-        if len(shape) != 4 or shape[1] != 3 or not all(
-                isinstance(side, int) and side % STRIDES[-1] == 0 for side in shape[2:]):
-            raise TeacherError(f'{path}: inputs are {[item.shape for item in inputs]}, a YOLOX '
-                               f'has one (1, 3, H, W), sides multiples of {STRIDES[-1]}')
-        size = shape[2], shape[3]
-        cells = sum(size[0] // stride * (size[1] // stride) for stride in STRIDES)
-        wanted = [1, cells, 5 + len(COCO_CLASSES)]
-        if len(outputs) != 1 or list(outputs[0].shape) != wanted:
-            raise TeacherError(f'{path}: outputs are {[item.shape for item in outputs]}, a '
-                               f'YOLOX of this input size and COCO has one {wanted}')
-        return size
+    def fixed_size(self, multiple: int) -> tuple[int, int] | None:
+        """Return (height, width) of a float input ``(1, 3, H, W)`` of fixed size, else None."""
+        shape = self.input_shape
+        if self.input_type != 'tensor(float)' or len(shape) != 4 or shape[1] != 3:
+            return None
+        if not all(isinstance(side, int) and side % multiple == 0 for side in shape[2:]):
+            return None
+        return shape[2], shape[3]
 
-    def detect(self, image: np.ndarray) -> TeacherBoxes:
-        """
-        Label one picture.
+    def run(self, tensor: np.ndarray) -> list[np.ndarray]:
+        """Give all outputs for one input; raises TeacherError when the network refuses it."""
+        try:
+            return self._session.run(None, {self._name: tensor})
+        except Exception as error:  # As above.
+            raise TeacherError(f'{self.path}: fails on an input of shape {tensor.shape}: '
+                               f'{" ".join(str(error).split())[:200]}') from None
 
-        Parameters
-        ----------
-        image:
-            ``(H, W, 3)`` uint8, BGR.
 
-        """
-        padded, scale = letterbox(image, self.input_size)
-        tensor = np.ascontiguousarray(padded.transpose(2, 0, 1), np.float32)[None]
-        name = self._session.get_inputs()[0].name
-        output = self._session.run(None, {name: tensor})[0][0]
-        boxes, scores = decode_yolox(output, self.input_size)
-        row, label = np.nonzero(scores >= self.min_score)
-        score = scores[row, label]
-        height, width = image.shape[:2]
-        found = (boxes[row] / scale).clip(0, (width, height, width, height)).astype(np.float32)
-        keep = batched_nms(torch.from_numpy(found), torch.from_numpy(score),
-                           torch.from_numpy(label), self.nms_threshold).numpy()
-        return TeacherBoxes(found[keep], label[keep], score[keep])
+def choose_boxes(boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray, min_score: float,
+                 nms_threshold: float, picture: tuple[int, int]) -> TeacherBoxes:
+    """
+    Drop weak boxes, cut the others to the picture, and keep the best of those that overlap.
+
+    Parameters
+    ----------
+    boxes:
+        ``(N, 4)`` float32, xyxy, pixels of the picture.
+    labels:
+        ``(N,)`` int64, index into `TEACHER_CLASSES`.
+    scores:
+        ``(N,)`` float32.
+    min_score:
+        Boxes below it are dropped.
+    nms_threshold:
+        IoU from which on the weaker of two boxes of a class is dropped, in (0, 1].
+    picture:
+        (height, width).
+
+    """
+    strong = scores >= min_score
+    boxes, labels, scores = boxes[strong], labels[strong], scores[strong]
+    height, width = picture
+    boxes = boxes.clip(0, (width, height, width, height)).astype(np.float32)
+    keep = batched_nms(torch.from_numpy(boxes), torch.from_numpy(scores),
+                       torch.from_numpy(labels), nms_threshold).numpy()
+    return TeacherBoxes(boxes[keep], labels[keep], scores[keep])
 
 
 def letterbox(image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, float]:
@@ -165,31 +191,3 @@ def letterbox(image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, flo
     padded[:height, :width] = cv2.resize(image, (width, height),
                                          interpolation=cv2.INTER_LINEAR)
     return padded, scale
-
-
-def decode_yolox(output: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Turn raw output into boxes and scores.
-
-    Parameters
-    ----------
-    output:
-        ``(A, 5 + classes)`` float32, relative to the grids of `STRIDES`.
-    size:
-        (height, width) of the network's input.
-
-    Returns
-    -------
-    tuple
-        ``(A, 4)`` xyxy in the input's pixels, and ``(A, classes)`` scores.
-
-    """
-    grids, strides = [], []
-    for stride in STRIDES:
-        rows, columns = np.mgrid[:size[0] // stride, :size[1] // stride]
-        grids.append(np.stack((columns, rows), -1).reshape(-1, 2))
-        strides.append(np.full((rows.size, 1), stride))
-    scale = np.concatenate(strides).astype(np.float32)
-    centre = (output[:, :2] + np.concatenate(grids)) * scale
-    half = np.exp(output[:, 2:4]) * scale / 2
-    return np.concatenate((centre - half, centre + half), 1), output[:, 4:5] * output[:, 5:]
