@@ -14,11 +14,15 @@ from typing import Any
 import torch
 
 from ..data.errors import DataError
+from ..evaluation.accuracy import check_protocols, KEYS as PROTOCOLS
 from ..evaluation.davis import load_davis
 from ..evaluation.forecast_quality import measure_forecasts
+from ..evaluation.latencies import load_latencies
+from ..evaluation.motion_iou import motion_of
 from ..evaluation.report import as_text, forecasts_as_text, summarise, summarise_forecasts
 from ..evaluation.runner import run_footage
 from ..evaluation.sequences import attach_labels, EvaluationError, Footage, load_annotated, pick
+from ..evaluation.streaming import streaming_as_text, sweep
 from ..runtime.checkpoint import (
     Card, default_checkpoint, load_checkpoint, RuntimeConfigError, write_atomically)
 from ..runtime.detector import Detector
@@ -79,6 +83,26 @@ def _parser() -> argparse.ArgumentParser:
     detector.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N (default cpu)')
     detector.add_argument('--precision', default='fp32', help='fp32 or fp16 (default fp32)')
     detector.add_argument('--threads', type=int, default=1, help='of PyTorch (default 1)')
+    accuracy = parser.add_argument_group('average precision')
+    accuracy.add_argument('--protocol', choices=PROTOCOLS, nargs='+', default=['plain'],
+                          help="plain: AP50; devkit: ImageNet VID's AP50, with lower thresholds "
+                          'for small boxes; coco: AP over thresholds (default plain)')
+    accuracy.add_argument('--motion-iou', metavar='auto|FILE',
+                          help='split plain and devkit by motion: from track_ids, or from the '
+                          '.mat file that was published for ImageNet VID')
+    accuracy.add_argument('--motion-videos', type=Path, metavar='FILE',
+                          help='list of the videos that the .mat file follows (default: '
+                          'VID_val_videos.txt or its .gz beside it)')
+    streaming = parser.add_argument_group('streaming accuracy')
+    streaming.add_argument('--streaming', type=_rate, nargs='+', metavar='HZ',
+                           help='frame rates at which the footage shall pass')
+    streaming.add_argument('--streaming-policies', type=_policy, nargs='+', metavar='P',
+                           help='policies to compare (default: that of --policy)')
+    streaming.add_argument('--latencies', type=Path, metavar='FILE',
+                           help='draw latencies from those in the result of an earlier run '
+                           '(default: what each step takes now)')
+    streaming.add_argument('--seed', type=int, default=0, metavar='N',
+                           help='for drawing latencies (default 0)')
     parser.add_argument('--horizons', type=_positive, nargs='?', const=3, metavar='K',
                         help='also measure forecasts up to K frames after a read (default 3), '
                         'beside persistence')
@@ -91,6 +115,15 @@ def _evaluate(options: argparse.Namespace) -> None:
     detector = Detector.load(path, options.device, options.precision, options.threads)
     settings = _settings(options, detector.card)
     footage = _footage(options, detector.labels)
+    for key, other in (('latencies', 'streaming'), ('streaming_policies', 'streaming'),
+                       ('motion_videos', 'motion_iou')):
+        if getattr(options, key) and not getattr(options, other):
+            raise EvaluationError(f'--{key.replace("_", "-")} goes with '
+                                  f'--{other.replace("_", "-")} only')
+    check_protocols(options.protocol)
+    motion = (motion_of(footage, options.motion_iou, options.motion_videos)
+              if options.motion_iou else None)
+    latencies = load_latencies(options.latencies, options.seed) if options.latencies else None
     collect = all(item.labelled is not None for item in footage)
     detector.warm_up()
     runs = []
@@ -105,16 +138,22 @@ def _evaluate(options: argparse.Namespace) -> None:
                            'max_consecutive_forecasts': settings.max_consecutive_forecasts},
               'annotations': {key: str(value) if isinstance(value, Path) else value
                               for key in ('davis', 'annotations', 'pseudo_labels', 'min_score',
-                                          'ignore_score', 'accept')
+                                          'ignore_score', 'accept', 'motion_iou')
                               if (value := getattr(options, key))},
               'machine': {'device': options.device, 'precision': options.precision,
                           'threads': options.threads, 'processor': _processor(),
                           'torch': torch.__version__},
-              **summarise(footage, runs, detector.labels)}
+              **summarise(footage, runs, detector.labels, options.protocol, motion)}
     print(f'{path}: {settings.policy}, score_threshold {settings.score_threshold:g}\n')
     print(as_text(result), flush=True)
     # The second part takes long: what is known is kept if it does not come to its end.
     _write(options.output, result)
+    if options.streaming:
+        policies = options.streaming_policies or [settings.policy]
+        result['streaming'] = sweep(detector, footage, settings, policies, options.streaming,
+                                    latencies, options.protocol)
+        print('\n' + streaming_as_text(result['streaming']), flush=True)
+        _write(options.output, result)
     if options.horizons:
         network, card = load_checkpoint(path)
         quality = measure_forecasts(network, card, footage, settings, options.horizons,
@@ -186,6 +225,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f'is {text}, must be at least 1')
+    return value
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1000:
+        raise argparse.ArgumentTypeError(f'is {text}, must be above 0 and at most 1000')
     return value
 
 

@@ -2,6 +2,7 @@
 """COCO's average precision, by the library hotcoco; this file only hands our tables over."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -51,17 +52,13 @@ def coco_average_precision(detections: DetectionTable, truth: TruthTable) -> Coc
         If a box has several classes, or none.
 
     """
-    try:
-        from hotcoco import COCO, COCOeval
-    except ImportError:
-        raise EvaluationError("COCO's average precision needs hotcoco: pip install hotcoco"
-                              ) from None
+    hotcoco = library()
     labels, classes = truth.labels, truth.accepted.shape[1]
     found = np.unique(detections.labels)
     crowd = np.repeat(np.arange(len(truth.ignore_frames)), len(found))
     frames = np.unique(np.concatenate(
         [truth.frames, truth.ignore_frames, detections.frames]))
-    boxes = COCO.from_arrays(
+    boxes = hotcoco.COCO.from_arrays(
         # The library wants a size, which boxes do not need.
         [{'id': int(frame), 'width': 1, 'height': 1} for frame in frames],
         [{'id': label, 'name': str(label)} for label in range(classes)],
@@ -69,12 +66,11 @@ def coco_average_precision(detections: DetectionTable, truth: TruthTable) -> Coc
         np.concatenate([labels, np.tile(found, len(truth.ignore_frames))]),
         _xywh(np.concatenate([truth.boxes, truth.ignore_boxes[crowd]])),
         iscrowd=np.repeat([0, 1], [len(truth), len(crowd)]))
-    evaluator = COCOeval(boxes, boxes.load_res(np.column_stack(
+    evaluator = hotcoco.COCOeval(boxes, boxes.load_res(np.column_stack(
         [detections.frames, _xywh(detections.boxes), detections.scores, detections.labels])),
         'bbox')
     evaluator.evaluate()
     evaluator.accumulate()
-    assert evaluator.eval is not None
     # By IoU threshold, recall, class, area and number of detections; -1 where there is no box.
     precision = np.asarray(evaluator.eval['precision'])[..., ALL_DETECTIONS]
     thresholds = np.asarray(evaluator.params.iou_thrs)
@@ -86,6 +82,16 @@ def coco_average_precision(detections: DetectionTable, truth: TruthTable) -> Coc
 
     return CocoAp({name: figure(*where) for name, where in METRICS.items()},
                   np.array([_mean(precision[:, :, label, 0]) for label in range(classes)]))
+
+
+def library() -> Any:
+    """Import hotcoco; raises EvaluationError where it is missing."""
+    try:
+        import hotcoco
+    except ImportError:
+        raise EvaluationError("COCO's average precision needs hotcoco: pip install hotcoco"
+                              ) from None
+    return hotcoco
 
 
 def _xywh(boxes: np.ndarray) -> np.ndarray:

@@ -21,6 +21,9 @@ from .tables import TruthTable
 NEIGHBOURS = 10
 """Frames before and after that are compared (FGFA, section 5.1)."""
 
+AUTO = 'auto'
+"""In place of a file: motion IoU is computed from tracks."""
+
 VIDEO_LIST = 'VID_val_videos.txt'
 """List of the videos that the published file follows, as it is called where both are found."""
 
@@ -72,6 +75,32 @@ def motion_iou(truth: TruthTable, neighbours: int = NEIGHBOURS) -> np.ndarray:
             count[end] += 1
     result[known] = np.divide(total, count, out=np.zeros(len(known)), where=count > 0)
     return result
+
+
+def motion_of(footage: Sequence[Footage], source: str, videos: Path | None = None
+              ) -> list[np.ndarray]:
+    """
+    Give the motion IoU of the boxes for average precision, ``(M,)`` float64 for each sequence.
+
+    Parameters
+    ----------
+    footage:
+        Sequences with boxes for average precision.
+    source:
+        `AUTO` to compute it from tracks, or the published file.
+    videos:
+        As for `load_published`.
+
+    Raises
+    ------
+    EvaluationError
+        As `from_tracks`, `load_published` and `PublishedMotion.of` do.
+
+    """
+    if source == AUTO:
+        return from_tracks(footage)
+    published = load_published(Path(source), videos)
+    return [published.of(item) for item in footage]
 
 
 def from_tracks(footage: Sequence[Footage]) -> list[np.ndarray]:

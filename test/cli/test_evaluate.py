@@ -100,6 +100,61 @@ def test_one_object_sequences_with_labels_and_horizons(capsys, checkpoint, davis
     assert 'stride 32, 2 after a read' in out
 
 
+def test_protocols_and_motion(capsys, checkpoint, videos, tmp_path):
+    document = json.loads(videos.read_text())
+    for number, entry in enumerate(document['annotations']):
+        entry['track_id'] = number
+    tracked = videos.with_name('tracked.json')
+    tracked.write_text(json.dumps(document))
+    output = tmp_path / 'result.json'
+    code, out, err = run(capsys, '--checkpoint', checkpoint, '--annotations', tracked,
+                         '--protocol', 'plain', 'devkit', 'coco', '--motion-iou', 'auto',
+                         '--output', output)
+    assert (code, err) == (0, '')
+    result = json.loads(output.read_text())
+    # Every box is an object of its own, seen once.
+    assert result['ap50']['motion']['fast']['share'] == 1.0
+    assert result['ap50_devkit']['motion']['fast']['mean'] == pytest.approx(
+        result['ap50_devkit']['mean'])
+    assert 0 <= result['coco']['figures']['ap'] <= 1
+    assert 'AP50 devkit' in out and 'COCO AP' in out and 'slow' in out
+
+
+def test_streaming_with_the_latencies_of_an_earlier_run(capsys, checkpoint, videos, tmp_path):
+    first, second = tmp_path / 'first.json', tmp_path / 'second.json'
+    common = ('--checkpoint', checkpoint, '--annotations', videos)
+    code, _, err = run(capsys, *common, '--policy', 'alternate(1)', '--output', first)
+    assert (code, err) == (0, '')
+    document = json.loads(first.read_text())
+    assert [len(document['latencies_ms'][kind]) for kind in ('read', 'forecast')] == [6, 4]
+    arguments = (*common, '--streaming', '10', '1000', '--streaming-policies', 'always_read',
+                 'alternate(1)', '--latencies', first, '--output', second)
+    code, out, err = run(capsys, *arguments)
+    assert (code, err) == (0, '')
+    streaming = json.loads(second.read_text())['streaming']
+    assert (streaming['latencies'], streaming['seed']) == (str(first), 0)
+    runs = [(item['policy'], item['rate']) for item in streaming['runs']]
+    assert runs == [('always_read', 10), ('always_read', 1000), ('alternate(1)', 10),
+                    ('alternate(1)', 1000)]
+    assert 'streaming' in out and 'alternate(1)' in out
+    run(capsys, *arguments)
+    assert json.loads(second.read_text())['streaming'] == streaming
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (('--motion-iou', 'auto'), 'no annotated box has a track_id'),
+    (('--motion-iou', 'none.mat'), 'none.mat: cannot be read'),
+    (('--latencies', 'none.json', '--streaming', '10'), 'none.json: cannot be read'),
+    (('--latencies', 'none.json'), '--latencies goes with --streaming only'),
+    (('--streaming-policies', 'always_read'), '--streaming-policies goes with --streaming only'),
+    (('--motion-videos', 'list.txt'), '--motion-videos goes with --motion-iou only'),
+])
+def test_options_that_do_not_fit_are_one_line(capsys, checkpoint, videos, arguments, message):
+    code, out, err = run(capsys, '--checkpoint', checkpoint, '--annotations', videos, *arguments)
+    assert (code, out, len(err.splitlines())) == (1, '', 1)
+    assert message in err
+
+
 def test_accepted_class_adds_to_recall(capsys, checkpoint, davis, tmp_path):
     root, _ = davis
     path = root / 'walk/boxes.json'

@@ -6,7 +6,7 @@ import json
 
 from forecast_detector_ros.evaluation.forecast_quality import ForecastQuality, Hits
 from forecast_detector_ros.evaluation.report import (
-    as_text, forecasts_as_text, summarise, summarise_forecasts, table)
+    as_text, forecasts_as_text, summarise, summarise_forecasts)
 from forecast_detector_ros.evaluation.runner import FootageRun
 from forecast_detector_ros.evaluation.sequences import Footage
 from forecast_detector_ros.evaluation.tables import DetectionTable, one_hot, TruthTable
@@ -137,8 +137,3 @@ def test_still_scene_has_no_ratio():
     quality = ForecastQuality(('one',), {'forecast': hits}, hits, np.ones((1, 1, 1)),
                               np.zeros((1, 1, 1)))
     assert summarise_forecasts(quality)['feature_mse'][0]['mean_ratio'] is None
-
-
-def test_columns_are_aligned():
-    assert table(('name', 'n', 'value'), [['a', 10, 0.5], ['long', 1, None]]).splitlines() == [
-        'name   n  value', '----  --  -----', 'a     10  0.500', 'long   1      -']

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plain values for JSON, and tables of text for people."""
+
+from collections.abc import Sequence
+import math
+from typing import Any
+
+
+def plain(value: float) -> float | None:
+    """Turn a number into one that JSON has; None for NaN."""
+    return None if math.isnan(value) else float(value)
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """Give the mean of those values that are known; None if none is."""
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    return sum(known) / len(known) if known else None
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]], digits: int = 3,
+          title: str = '') -> str:
+    """Align columns; the first to the left, the others to the right; None becomes a dash."""
+    def cell(value: Any) -> str:
+        if value is None:
+            return '-'
+        return f'{value:.{digits}f}' if isinstance(value, float) else str(value)
+
+    cells = [list(head), *([cell(value) for value in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    lines = ['  '.join(text.ljust(width) if not i else text.rjust(width)
+                       for i, (text, width) in enumerate(zip(row, widths))).rstrip()
+             for row in cells]
+    lines.insert(1, '  '.join('-' * width for width in widths))
+    return '\n'.join([title, *lines] if title else lines)

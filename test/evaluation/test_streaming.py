@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Streaming: the clock by hand and against a slow one, and the detector inside the simulation."""
+
+from dataclasses import replace
+import json
+from pathlib import Path
+
+from forecast_detector_ros.evaluation.latencies import Latencies
+from forecast_detector_ros.evaluation.runner import run_footage
+from forecast_detector_ros.evaluation.sequences import as_frame, EvaluationError, picture
+from forecast_detector_ros.evaluation.streaming import stream, streaming_as_text, sweep
+from forecast_detector_ros.evaluation.tables import DetectionTable, one_hot, TruthTable
+from forecast_detector_ros.runtime.detections import Detections
+from forecast_detector_ros.runtime.detector import decide, StepResult, StreamState
+from forecast_detector_ros.runtime.policy import (
+    AlternatePolicy, AlwaysReadPolicy, ThresholdPolicy)
+from forecast_detector_ros.runtime.settings import DetectorSettings
+from hypothesis import given, strategies as st
+import numpy as np
+import pytest
+
+ALWAYS = DetectorSettings(AlwaysReadPolicy(), score_threshold=0.2)
+ALTERNATE = DetectorSettings(AlternatePolicy(1), score_threshold=0.45)
+
+
+def fixed(read: float, forecast: float | None = None) -> Latencies:
+    """Give latencies that are always the same, milliseconds."""
+    return Latencies(Path('fixed.json'), {
+        'read': np.array([read]), 'forecast': np.array([] if forecast is None else [forecast])})
+
+
+def assert_same(first: DetectionTable, second: DetectionTable) -> None:
+    for name in ('frames', 'boxes', 'labels', 'scores'):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+
+
+class FakeDetector:
+    """Decides as a detector does, and finds one box, whose left edge is the number of the step."""
+
+    labels = ('cat', 'dog', 'train')
+
+    def __init__(self, preprocess_ms: float = 0.0, inference_ms: float = 0.0) -> None:
+        self.times = preprocess_ms, inference_ms
+
+    def step(self, frame, state, settings):
+        decision = decide(state, frame.size, settings)
+        number = 0 if state.network is None else state.network + 1
+        box = np.array([[number, 0, number + 10, 10]], np.float32)
+        found = Detections(box, np.zeros(1, np.int64), np.ones(1, np.float32))
+        return StepResult(found, decision, *self.times), StreamState(
+            number, 0.5, decision.consecutive_forecasts, frame.size)
+
+
+@pytest.fixture
+def one(footage):
+    """Give a function that makes a sequence of so many frames."""
+    return lambda count: footage(walk=('cat', count))[0]
+
+
+def test_without_latency_it_is_the_evaluation_frame_by_frame(detector, one):
+    item = one(6)
+    run = stream(detector, item, ALTERNATE, 30, fixed(0, 0), collect=True)
+    offline = run_footage(detector, item, ALTERNATE, collect=True)
+    assert run.answer.tolist() == run.processed.tolist() == list(range(6))
+    assert run.read.tolist() == offline.read.tolist()
+    assert len(run.collected) > len(run.shown) > 0
+    assert_same(run.shown, offline.shown)
+    assert_same(run.collected, offline.collected)
+
+
+def test_busy_detector_drops_frames(one):
+    # 10 Hz, 150 ms a frame: busy from 0 to 150, 150 to 300, 300 to 450, 450 to 600, 600 to 750.
+    run = stream(FakeDetector(), one(6), ALWAYS, 10, fixed(150), collect=False)
+    assert run.processed.tolist() == [0, 1, 3, 4, 5]
+    # What is ready at 300 counts at 300.
+    assert run.answer.tolist() == [-1, -1, 0, 1, 1, 3]
+    assert run.shown.frames.tolist() == [2, 3, 4, 5]
+    assert run.shown.boxes[:, 0].tolist() == [0, 1, 1, 2]
+    assert run.collected is None
+
+
+def test_idle_detector_waits_for_the_next_frame(one):
+    run = stream(FakeDetector(), one(4), ALWAYS, 10, fixed(10), collect=False)
+    assert run.processed.tolist() == [0, 1, 2, 3]
+    assert run.answer.tolist() == [-1, 0, 1, 2]
+
+
+def test_forecasts_are_cheaper(one):
+    # 0 to 150 read, 150 to 170 forecast, 200 to 350 read, 350 to 370, 400 to 550, 550 to 570.
+    run = stream(FakeDetector(), one(6), ALTERNATE, 10, fixed(150, 20), collect=False)
+    assert run.processed.tolist() == [0, 1, 2, 3, 4, 5]
+    assert run.read.tolist() == [True, False] * 3
+    assert run.answer.tolist() == [-1, -1, 1, 1, 3, 3]
+
+
+def test_measured_latency_is_resizing_and_network(one):
+    run = stream(FakeDetector(100, 50), one(6), ALWAYS, 10, None, collect=False)
+    assert run.processed.tolist() == [0, 1, 3, 4, 5]
+    assert run.answer.tolist() == [-1, -1, 0, 1, 1, 3]
+
+
+@pytest.mark.parametrize('latencies', [fixed(150, 90), None])
+def test_detector_sees_the_frames_that_were_not_dropped(detector, one, latencies):
+    item = one(7)
+    settings = DetectorSettings(ThresholdPolicy(0.3), score_threshold=0.2)
+    run = stream(detector, item, settings, 10, latencies, collect=True)
+    state, found = StreamState.initial(), {}
+    for number, read in zip(run.processed.tolist(), run.read):
+        frame = as_frame(picture(item.frames[number]))
+        result, state = detector.step(frame, state, settings)
+        assert (result.decision.kind == 'read') == read
+        found[number] = result.detections
+    assert run.answer.max() > 0
+    assert_same(run.shown, DetectionTable.join(
+        [DetectionTable.of_frame(frame, found[number])
+         for frame, number in enumerate(run.answer.tolist()) if number >= 0]))
+
+
+def test_seed_decides(one):
+    item = one(12)
+    spread = Latencies(Path('spread.json'), {'read': np.linspace(20, 400, 50)})
+
+    def processed(seed: int) -> list[int]:
+        return stream(FakeDetector(), item, ALWAYS, 20, replace(spread, seed=seed),
+                      collect=False).processed.tolist()
+
+    assert processed(1) == processed(1)
+    assert len({tuple(processed(seed)) for seed in range(5)}) > 1
+
+
+def test_latency_that_was_not_recorded_is_an_error(one):
+    with pytest.raises(EvaluationError, match='no latency of a forecast frame'):
+        stream(FakeDetector(), one(3), ALTERNATE, 10, fixed(150), collect=False)
+
+
+@given(st.integers(1, 8), st.sampled_from([10, 20, 50]), st.integers(0, 300),
+       st.integers(0, 120), st.booleans())
+def test_agrees_with_a_clock_that_ticks(eight_frames, count, rate, read_ms, forecast_ms,
+                                        alternate):
+    item = replace(eight_frames, frames=eight_frames.frames[:count])
+    run = stream(FakeDetector(), item, ALTERNATE if alternate else ALWAYS, rate,
+                 fixed(read_ms, forecast_ms), collect=False)
+    # Millisecond by millisecond: what comes, then what is finished, then what is begun.
+    waiting, working, left, known = -1, -1, 0, -1
+    processed, answer = [], []
+    for now in range(count * 1000 // rate + (count + 1) * 400):
+        arrives = now * rate % 1000 == 0 and now * rate // 1000 < count
+        if arrives:
+            waiting = now * rate // 1000
+        if working >= 0:
+            left -= 1
+        while True:
+            if working >= 0 and left <= 0:
+                known, working = working, -1
+            if working >= 0 or waiting < 0:
+                break
+            working, waiting = waiting, -1
+            left = forecast_ms if alternate and len(processed) % 2 else read_ms
+            processed.append(working)
+        if arrives:
+            answer.append(known)
+    assert run.processed.tolist() == processed
+    assert run.answer.tolist() == answer
+
+
+@pytest.fixture(scope='module')
+def eight_frames(tmp_path_factory):
+    """Make a sequence of eight frames once for all examples."""
+    import cv2
+    from forecast_detector_ros.evaluation.davis import load_davis
+    root = tmp_path_factory.mktemp('frames')
+    (root / 'walk').mkdir()
+    frames = []
+    for number in range(8):
+        cv2.imwrite(str(root / f'walk/{number}.png'), np.zeros((6, 8, 3), np.uint8))
+        frames.append({'file': f'{number}.png', 'box_xywh': None})
+    (root / 'walk/boxes.json').write_text(json.dumps(
+        {'category': 'cat', 'width': 8, 'height': 6, 'frames': frames}))
+    return load_davis(root, FakeDetector.labels)[0]
+
+
+def labelled(item, boxes):
+    """Give a sequence one annotated cat in each frame."""
+    none = np.zeros(0, np.int64), np.zeros((0, 4), np.float32)
+    table = TruthTable(np.arange(len(boxes)), np.array(boxes, np.float32),
+                       one_hot(np.zeros(len(boxes), np.int64), 3), *none)
+    return replace(item, truth=table, labelled=table)
+
+
+def test_sweep_by_hand(one):
+    # The detector finds box 0 in the first frame it takes, box 1 in the second, and so on.
+    item = labelled(one(6), [(n, 0, n + 10, 10) for n in (90, 90, 0, 1, 90, 2)])
+    result = sweep(FakeDetector(), [item], ALTERNATE, [AlwaysReadPolicy(), AlternatePolicy(1)],
+                   [10, 5], fixed(150, 20), ['plain', 'devkit'])
+    assert (result['latencies'], result['seed']) == ('fixed.json', 0)
+    first = result['runs'][0]
+    assert (first['policy'], first['rate']) == ('always_read', 10)
+    assert first['processed'] == pytest.approx(5 / 6) and first['read_ratio'] == 1.0
+    # Shown: frame 0 at 2, frame 1 at 3 and 4, frame 3 at 5: 2, 2, 3 and 2 frames old.
+    assert first['unanswered'] == 2 and first['age_ms'] == pytest.approx(225)
+    assert first['mean_recall'] == pytest.approx(3 / 6)
+    # Three of four detections are right, all of one score.
+    assert first['ap50']['mean'] == pytest.approx(3 / 6 * 3 / 4)
+    assert first['ap50_devkit']['classes']['cat']['boxes'] == 6
+    assert [(run['policy'], run['rate'], run['processed']) for run in result['runs'][1:]] == [
+        ('always_read', 5, 1.0), ('alternate(1)', 10, 1.0), ('alternate(1)', 5, 1.0)]
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    text = streaming_as_text(result)
+    assert 'AP50 devkit' in text and '225.0' in text and len(text.splitlines()) == 7
+
+
+def test_without_labels_there_is_no_ap(one):
+    result = sweep(FakeDetector(), [one(3)], ALWAYS, [ALWAYS.policy], [30], None, ['plain'])
+    assert result['latencies'] is None and 'ap50' not in result['runs'][0]
+    assert 'AP50' not in streaming_as_text(result)
+
+
+def test_output_that_is_never_ready(one):
+    item = labelled(one(3), [(0, 0, 10, 10)] * 3)
+    run = sweep(FakeDetector(), [item], ALWAYS, [ALWAYS.policy], [10], fixed(5000),
+                ['plain'])['runs'][0]
+    assert (run['unanswered'], run['age_ms'], run['mean_recall'], run['ap50']['mean']) == (
+        3, None, 0.0, 0.0)
