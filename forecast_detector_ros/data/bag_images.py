@@ -3,19 +3,21 @@
 Read the images of a bag in the order in which they were recorded, without ROS.
 
 rosbags reads MCAP and sqlite3 bags of ROS 2, as folders or single files, split or compressed,
-and ``.bag`` files of ROS 1. Where the recorder was killed, every file that is whole is read; what
-is lost is listed in `ImageBag.losses`.
+and ``.bag`` files of ROS 1. Where the recorder was killed, every file that is whole is read, and
+an MCAP file that breaks off up to there; what is lost is listed in `ImageBag.losses`.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 import re
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
 from .errors import DataError
+from .mcap_salvage import salvage
 from ..runtime.frame import Frame
 from ..runtime.image_messages import compressed_frame, image_frame
 
@@ -90,7 +92,12 @@ class ImageBag:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.losses: list[str] = []
-        self._reader = _open(path, self.losses)
+        self._scratch = ExitStack()
+        try:
+            self._reader = _open(path, self.losses, self._scratch)
+        except BaseException:
+            self._scratch.close()
+            raise
         self._connections: dict[str, list[Any]] = {}
         for connection in self._reader.connections:
             if connection.msgtype in FRAME_MAKERS:
@@ -178,6 +185,7 @@ class ImageBag:
     def close(self) -> None:
         """Close the files; what was read stays valid."""
         self._reader.close()
+        self._scratch.close()
 
     def __enter__(self) -> 'ImageBag':
         """Return the bag itself, which is open already."""
@@ -196,8 +204,12 @@ def is_bag(path: Path) -> bool:
     return path.suffix in (*STORAGE_SUFFIXES, '.bag')
 
 
-def _open(path: Path, losses: list[str]) -> Any:
-    """Open a bag, or what is left of it; appends to `losses`; raises DataError."""
+def _open(path: Path, losses: list[str], scratch: ExitStack) -> Any:
+    """
+    Open a bag, or what is left of it; appends to `losses`; raises DataError.
+
+    `scratch` gets the temporary copies that the reader needs until it is closed.
+    """
     try:
         from rosbags.highlevel import AnyReader
         from rosbags.typesys import get_typestore, Stores
@@ -222,14 +234,24 @@ def _open(path: Path, losses: list[str]) -> Any:
             return opened([path])
         except Exception as error:  # Of rosbags, its parsers, databases and decompressors.
             problem = _one_line(error)
-            if not path.is_dir():
-                raise DataError(f'{path}: cannot be read: {problem}') from None
     whole, broken = [], []
-    for file in _storage_files(path):
+    for file in _storage_files(path) if path.is_dir() else [path]:
         try:
             opened([file]).close()
         except Exception as error:
             broken.append(f'{file}: cannot be read: {_one_line(error)}')
+            if file.suffix != '.mcap':
+                continue
+            copy = Path(scratch.enter_context(TemporaryDirectory())) / file.name
+            with suppress(Exception):
+                lost = salvage(file, copy)
+                reader = opened([copy])
+                count = reader.message_count
+                reader.close()
+                if count:
+                    whole.append(copy)
+                    broken[-1] = (f'{file}: was not closed; its last {lost} bytes are lost, '
+                                  f'{count} messages are left')
         else:
             whole.append(file)
     with suppress(Exception):

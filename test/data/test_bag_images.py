@@ -148,7 +148,7 @@ def test_broken_part_of_a_split_bag_is_named_and_the_rest_read(tmp_path):
     folder = write(tmp_path / 'bag', {'/camera': [image(5)]})
     # The second file: its recorder was killed.
     whole = (folder / 'bag.mcap').read_bytes()
-    (folder / 'bag_1.mcap').write_bytes(whole[:len(whole) // 2])
+    (folder / 'bag_1.mcap').write_bytes(whole[:700])
     text = (folder / 'metadata.yaml').read_text()
     assert text.count('- bag.mcap') == 1
     (folder / 'metadata.yaml').write_text(text.replace('- bag.mcap', '- bag.mcap\n  - bag_1.mcap'))
@@ -166,6 +166,27 @@ def test_bag_of_which_nothing_is_left(tmp_path, name):
         with pytest.raises(DataError, match=rf'{name}: cannot be read: ') as caught:
             ImageBag(path)
         assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('with_metadata', [True, False])
+@pytest.mark.parametrize('mode', [CompressionMode.NONE, CompressionMode.STORAGE])
+def test_mcap_of_a_killed_recorder_is_read_up_to_its_end(tmp_path, mode, with_metadata):
+    rows = [np.random.default_rng(n).integers(0, 256, (HEIGHT, 50_000), dtype=np.uint8)
+            for n in range(9)]
+    for number, item in enumerate(rows):
+        item[:, 0] = number
+    folder = write(tmp_path / 'bag', {'/camera': [image(n, rows=item)
+                                                  for n, item in enumerate(rows)]},
+                   compression=mode)
+    file = folder / 'bag.mcap'
+    file.write_bytes(file.read_bytes()[:2_500_000])
+    if not with_metadata:
+        (folder / 'metadata.yaml').unlink()
+    for path in (folder, file):
+        images, losses = read(path)
+        assert 0 < len(images) < 9 and numbers(images) == list(range(len(images)))
+        assert len(losses) == 1 and 'bag.mcap: was not closed; its last' in losses[0]
+        assert f'{len(images)} messages are left' in losses[0]
 
 
 def test_bag_that_breaks_off_gives_what_came_before(tmp_path):
