@@ -80,7 +80,12 @@ class ClassTally:
 
 @dataclass
 class SourceTally:
-    """What one source holds; read: frames whose annotation was read, the others count them."""
+    """
+    What one source holds.
+
+    videos, frames: in all; read: frames whose annotation was read; boxes, ignored, empty: targets,
+    ignore regions and frames without targets among those; pictures: of them, found to be sound.
+    """
 
     name: str
     data_format: str
@@ -184,8 +189,8 @@ def _check_records(records: Sequence[VideoRecord], source: SourceConfig, classes
             boxes += len(frame.boxes)
             _count(frame, classes, config, tally, result)
             if number in pictures:
-                tally.pictures += 1
                 _check_picture(frame, config.decode)
+                tally.pictures += 1
         except DataError as error:
             # A file that is not there is told of already.
             if error.kind is not Kind.MISSING_FILE:
