@@ -81,7 +81,7 @@ def test_shapes(name):
         assert output.head.offsets.shape == (1, anchors, 4)
         assert output.decision.shape == (1, 2)
         assert [tuple(x.shape) for x in output.state.forecast] == [
-            (1, c, 320 // stride, 320 // stride)
+            (1, c, config.input_size[0] // stride, config.input_size[1] // stride)
             for stride, c in zip(config.levels, config.feature_channels)]
 
 

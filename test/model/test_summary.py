@@ -38,12 +38,12 @@ def test_paper():
 
 def test_default():
     parts = by_name(summarise(preset('default', 17)))
-    for stride, channels, hidden, cells in ((16, 96, 64, 400), (32, 256, 128, 100)):
+    for stride, channels, hidden, cells in ((16, 96, 64, 18 * 24), (32, 256, 128, 9 * 12)):
         for name in ('encoder1', 'encoder2'):
             part = parts[f'{name}: stride {stride}']
             assert part.read_macs == encoder_macs(channels, hidden, cells, back=True)
-    assert parts['extractor: projections'].read_macs == 400 * 576 * 96 + 100 * 1280 * 256
-    assert parts['scheduler'].forecast_macs == scheduler_macs(256, 64, 100)
+    assert parts['extractor: projections'].read_macs == 18 * 24 * 576 * 96 + 9 * 12 * 1280 * 256
+    assert parts['scheduler'].forecast_macs == scheduler_macs(256, 64, 9 * 12)
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
