@@ -98,15 +98,32 @@ def curve_area(scores: np.ndarray, right: np.ndarray, positives: int,
         return float('nan')
     if not len(scores):
         return 0.0
+    hits, precision = precision_steps(scores, right, wrong)
+    return float(np.sum(np.diff(hits, prepend=0) * precision) / positives)
+
+
+def precision_steps(scores: np.ndarray, right: np.ndarray, wrong: np.ndarray | None = None
+                    ) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Give the interpolated precision-recall curve at each score, best first.
+
+    Parameters are those of `curve_area`.
+
+    Returns
+    -------
+    tuple
+        ``(K,)`` boxes hit down to that score, and ``(K,)`` float64, the best precision there or
+        further down; K is the number of different scores.
+
+    """
     order = np.argsort(-scores, kind='stable')
-    last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True)[:len(order)])
     hits = np.cumsum(right[order])[last]
     mistakes = last + 1 - hits if wrong is None else np.cumsum(wrong[order])[last]
     total = hits + mistakes
     precision = np.divide(hits, total, out=np.zeros(len(last)), where=total > 0)
     # Interpolated: the best precision at this recall or a higher one.
-    precision = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(np.sum(np.diff(hits, prepend=0) * precision) / positives)
+    return hits, np.maximum.accumulate(precision[::-1])[::-1]
 
 
 def average_precision(detections: DetectionTable, truth: TruthTable, rules: ApRules = PLAIN
