@@ -61,7 +61,7 @@ def summarise(footage: Sequence[Footage], runs: Sequence[FootageRun], labels: Se
         'mean_read_ratio': mean([item['read_ratio'] for item in sequences.values()]),
         'latency_ms': {'read': _latency(total[read]), 'forecast': _latency(total[~read])},
         LATENCIES: {'read': milliseconds(total[read]), 'forecast': milliseconds(total[~read])},
-        **{key: None for key in AP_KEYS.values()}}
+        **dict.fromkeys(AP_KEYS.values())}
     if all(item.labelled is not None for item in footage):
         collected = [run.collected for run in runs if run.collected is not None]
         result.update(measure_accuracy(footage, collected, labels, protocols, motion))

@@ -103,7 +103,7 @@ def check_plan(plan: Plan) -> None:
 
 
 def number_tracks(item: Footage) -> Footage:
-    """Number the objects of a sequence by their overlap, if its boxes have no tracks."""
+    """Give the objects of a sequence numbers by their overlap, if its boxes have no tracks."""
     table = item.truth
     if len(table) and (table.tracks < 0).all():
         rows = [np.flatnonzero(table.frames == frame) for frame in range(len(item.frames))]

@@ -202,7 +202,7 @@ def test_order_of_rows_does_not_matter(found, there_and_motion, chosen, random):
 def test_perfect_detections_score_one_in_every_group(truth_list, data):
     motion = np.array([data.draw(speeds) for _ in truth_list])
     # A box that stands twice in one place could be hit in the place of the other.
-    places = {row: speed for row, speed in zip(truth_list, motion)}
+    places = dict(zip(truth_list, motion))
     there = truth(*places)
     found = detections(*((frame, label, data.draw(st.floats(0.05, 1.0)), box)
                          for frame, label, box in places))
