@@ -7,19 +7,21 @@ from dataclasses import replace
 import json
 import logging
 from pathlib import Path
-import platform
 import sys
 from typing import Any
 
 import torch
 
+from .provenance import machine
 from ..data.errors import DataError
 from ..evaluation.accuracy import check_protocols, KEYS as PROTOCOLS
 from ..evaluation.davis import load_davis
+from ..evaluation.evaluation_run import record_evaluation
 from ..evaluation.forecast_quality import measure_forecasts
 from ..evaluation.latencies import load_latencies
 from ..evaluation.motion_iou import motion_of
 from ..evaluation.report import as_text, forecasts_as_text, summarise, summarise_forecasts
+from ..evaluation.run_record import save_run
 from ..evaluation.runner import run_footage
 from ..evaluation.sequences import attach_labels, EvaluationError, Footage, load_annotated, pick
 from ..evaluation.streaming import streaming_as_text, sweep
@@ -107,6 +109,8 @@ def _parser() -> argparse.ArgumentParser:
                         help='also measure forecasts up to K frames after a read (default 3), '
                         'beside persistence')
     parser.add_argument('--output', type=Path, metavar='FILE', help='write the figures as JSON')
+    parser.add_argument('--run', type=Path, metavar='FILE',
+                        help='write every frame of the run as JSON, for the command report')
     return parser
 
 
@@ -141,13 +145,19 @@ def _evaluate(options: argparse.Namespace) -> None:
                                           'ignore_score', 'accept', 'motion_iou')
                               if (value := getattr(options, key))},
               'machine': {'device': options.device, 'precision': options.precision,
-                          'threads': options.threads, 'processor': _processor(),
+                          'threads': options.threads, 'processor': machine()['processor'],
                           'torch': torch.__version__},
               **summarise(footage, runs, detector.labels, options.protocol, motion)}
     print(f'{path}: {settings.policy}, score_threshold {settings.score_threshold:g}\n')
     print(as_text(result), flush=True)
     # The second part takes long: what is known is kept if it does not come to its end.
     _write(options.output, result)
+    if options.run:
+        title = (options.davis or options.annotations).resolve()
+        save_run(options.run, record_evaluation(
+            f'{title.name}: {settings.policy}', footage, runs, detector.card, settings,
+            {'sequences': len(footage), 'frames': result['frames'], **result['annotations']},
+            {**result['machine'], **machine()}))
     if options.streaming:
         policies = options.streaming_policies or [settings.policy]
         result['streaming'] = sweep(detector, footage, settings, policies, options.streaming,
@@ -202,16 +212,6 @@ def _footage(options: argparse.Namespace, labels: Sequence[str]) -> list[Footage
         footage = attach_labels(footage, options.pseudo_labels, options.images
                                 or options.davis, labels, options.min_score, ignore)
     return footage
-
-
-def _processor() -> str:
-    try:
-        for line in Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines():
-            if line.startswith('model name'):
-                return line.partition(':')[2].strip()
-    except OSError:
-        pass  # Not Linux.
-    return platform.processor() or platform.machine()
 
 
 def _fraction(text: str) -> float:

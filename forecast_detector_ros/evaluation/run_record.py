@@ -45,9 +45,11 @@ class NotedFrame:
     note: str
     """Why it was chosen; one line."""
     file: str
-    """A picture or a video; relative to the folder of the record, or absolute."""
+    """A picture, a video or a bag; relative to the folder of the record, or absolute."""
     position: int | None = None
-    """Of the frame in a video, from 0 on; None for a picture."""
+    """Of the frame in a video, or in a topic of a bag, from 0 on; None for a picture."""
+    topic: str | None = None
+    """Of a bag; None for a picture or video."""
     right: tuple[MarkedBox, ...] = ()
     """Detections that hit an annotated box."""
     missed: tuple[MarkedBox, ...] = ()

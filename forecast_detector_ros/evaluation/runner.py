@@ -38,6 +38,9 @@ class FootageRun:
     inference_ms: np.ndarray
     """float64: network and post-processing under the given settings."""
 
+    reasons: tuple[str, ...] = ()
+    """Why each decision came out as it did; empty where nobody asked."""
+
 
 def run_footage(detector: Detector, footage: Footage, settings: DetectorSettings,
                 collect: bool) -> FootageRun:
@@ -80,4 +83,5 @@ def run_footage(detector: Detector, footage: Footage, settings: DetectorSettings
         np.array([step.decision.kind == READ for step in steps]),
         np.array([step.decision.confidence for step in steps]),
         np.array([step.preprocess_ms for step in steps]),
-        np.array([step.inference_ms for step in steps]))
+        np.array([step.inference_ms for step in steps]),
+        tuple(step.decision.reason for step in steps))

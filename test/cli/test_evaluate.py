@@ -5,6 +5,7 @@ import json
 
 from forecast_detector_ros.cli import evaluate
 from forecast_detector_ros.data.synthetic import CLASSES, write_synthetic_videos
+from forecast_detector_ros.evaluation.run_record import load_run
 from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector
 from forecast_detector_ros.runtime.checkpoint import Card, save_checkpoint
@@ -78,6 +79,21 @@ def test_annotated_video_to_table_and_json(capsys, checkpoint, videos, tmp_path)
     assert 0 <= result['mean_recall'] <= 1 and 'forecasts' not in result
     assert 'synthetic-001' in out and 'AP50' in out and '0.600' in out
     assert [path.name for path in output.parent.iterdir()] == ['result.json']
+
+
+def test_every_frame_of_the_run_is_kept_for_the_report(capsys, checkpoint, videos, tmp_path):
+    path = tmp_path / 'new/run.json'
+    code, _, err = run(capsys, '--checkpoint', checkpoint, '--annotations', videos,
+                       '--policy', 'alternate(1)', '--run', path)
+    assert (code, err) == (0, '')
+    record = load_run(path)
+    assert [len(item.frames) for item in record.sequences] == [5, 5]
+    assert [frame.kind for frame in record.sequences[0].frames] == [
+        'read', 'forecast', 'read', 'forecast', 'read']
+    assert record.sequences[0].frames[0].reason == 'first_frame'
+    assert record.settings['policy'] == 'alternate(1)' and record.model['name'] == 'small'
+    assert record.machine['device'] == 'cpu' and record.machine['cores'] >= 1
+    assert record.accuracy.ap50 is not None
 
 
 def test_one_object_sequences_with_labels_and_horizons(capsys, checkpoint, davis, tmp_path):

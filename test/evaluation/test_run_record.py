@@ -19,7 +19,8 @@ RUN = RunRecord(
     'a walk', {'path': 'walk.mp4', 'rate': 25.0}, {'name': 'default'}, {'policy': 'always_read'},
     {'cores': 2}, (SequenceRecord('walk', FRAMES, True, 2, 0.5),),
     Accuracy(0.5, None, (ClassAccuracy('dog', 2, 3, 0.25, (1.0, 0.5)),)),
-    (NotedFrame('walk', 2, '1 missed', 'walk.mp4', 2, (), (MarkedBox('dog', (0., 1., 2., 3.)),),
+    (NotedFrame('walk', 2, '1 missed', 'walk.mp4', 2, None, (),
+                (MarkedBox('dog', (0., 1., 2., 3.)),),
                 (MarkedBox('cat', (0., 1., 2., 3.), 0.4),)),), 'the worst')
 
 
