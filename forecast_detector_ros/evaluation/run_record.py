@@ -125,7 +125,7 @@ class RunRecord:
 
     @property
     def frames(self) -> tuple[FrameRecord, ...]:
-        """The frames of all sequences, one after the other."""
+        """Give the frames of all sequences, one after the other."""
         return tuple(frame for sequence in self.sequences for frame in sequence.frames)
 
     def to_json(self) -> str:

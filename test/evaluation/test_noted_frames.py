@@ -3,7 +3,7 @@
 
 from forecast_detector_ros.evaluation.frame_record import DROPPED, FrameRecord
 from forecast_detector_ros.evaluation.noted_frames import (
-    changed_frames, CHANGE_RULE, choose, MISSED_RULE, Watched, WORST_RULE, worst_frames)
+    CHANGE_RULE, changed_frames, choose, MISSED_RULE, Watched, worst_frames, WORST_RULE)
 from forecast_detector_ros.evaluation.run_record import MarkedBox
 from forecast_detector_ros.runtime.policy import READ
 from hypothesis import given, settings, strategies as st
