@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Work for other processes to do in tests; they import this file by its name alone."""
+
+import os
+import time
+
+
+class WorkError(ValueError):
+    """An error of which the message says all."""
+
+
+def prepare():
+    """Give work that does what its argument says."""
+    def work(argument, progress, interrupt):
+        if argument == 'fail':
+            raise WorkError('this one\nfails')
+        if argument == 'break':
+            raise RuntimeError('a defect')
+        if argument == 'die':
+            os._exit(7)
+        if argument == 'wait':
+            progress(0, 2)
+            deadline = time.monotonic() + 60
+            while not interrupt.set and time.monotonic() < deadline:
+                time.sleep(0.01)
+            return 'stopped' if interrupt.set else 'never stopped'
+        progress(1, 2)
+        return argument * 2, os.getpid()
+    return work
