@@ -22,9 +22,10 @@ from .recall import recall
 from .runner import COLLECT_SCORE
 from .sequences import as_frame, Footage, picture
 from .tables import DetectionTable
-from ..runtime.detector import Detector, StreamState
+from ..runtime.detector import Detector
 from ..runtime.policy import Policy, READ
 from ..runtime.settings import DetectorSettings
+from ..runtime.stream import CameraState, step_stamped
 
 
 @dataclass(frozen=True)
@@ -80,21 +81,25 @@ def stream(detector: Detector, footage: Footage, settings: DetectorSettings, rat
     # Whole nanoseconds: "ready at that instant" is then a matter of fact.
     arrival = np.array([round(i * 1e9 / rate) for i in range(count)], np.int64)
     luck = np.zeros(count) if latencies is None else latencies.shares(footage.name, count)
-    state, idle, newest = StreamState.initial(), 0, -1
+    state, idle, newest = CameraState(), 0, -1
     processed, ready, read, found = [], [], [], []
     while newest + 1 < count:
         newest = max(int(np.searchsorted(arrival, idle, 'right')) - 1, newest + 1)
         frame = as_frame(picture(footage.frames[newest]))
         timed = latencies is None or not collect
-        result, after = detector.step(frame, state, settings if timed else low)
+        stamp = int(arrival[newest])
+        result, after = step_stamped(detector, frame, stamp, state, settings if timed else low)
         # More candidates would make the timed step slower, so they get a step of their own.
-        more = detector.step(frame, state, low)[0] if timed and collect else result
+        if timed and collect:
+            more, _ = step_stamped(detector, frame, stamp, state, low)
+        else:
+            more = result
         found.append(more.detections)
         state = after
         kind = result.decision.kind
         took = (result.preprocess_ms + result.inference_ms if latencies is None
                 else latencies.at(kind, float(luck[newest])))
-        idle = max(idle, int(arrival[newest])) + round(took * 1e6)
+        idle = max(idle, stamp) + round(took * 1e6)
         processed.append(newest)
         ready.append(idle)
         read.append(kind == READ)
