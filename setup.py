@@ -9,8 +9,8 @@ SHARE = f'share/{PACKAGE}'
 
 PROGRAMS = {
     'node': ('detector_node', 'camera_node', 'recorder_node'),
-    'cli': ('demo', 'train', 'evaluate', 'label', 'check_data', 'model_summary', 'reproduce',
-            'benchmark_evaluator'),
+    'cli': ('demo', 'train', 'evaluate', 'replay_bag', 'label', 'check_data', 'model_summary',
+            'reproduce', 'benchmark_evaluator'),
 }
 
 

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Detect objects in the images of bags, frame by frame, without ROS and always the same way."""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from functools import partial
+import logging
+import os
+from pathlib import Path
+import shlex
+import sys
+import time
+from typing import Any
+
+from .progress import show_progress
+from .provenance import machine, versions
+from .result_folder import ResultFolder
+from ..data.errors import DataError
+from ..evaluation.bag_collect import (
+    BAGS_FOLDER, BagState, DONE, FAILED, find_bags, INTERRUPTED, merge_results, write_result)
+from ..evaluation.bag_file import BagError, MISSING
+from ..evaluation.bag_replay import BagJob, prepare_replay, ReplayOptions
+from ..evaluation.bag_schedule import EVERY_FRAME, LatencyError, MODES, parse_latency
+from ..evaluation.bag_truth import MATCHES, ORDER
+from ..evaluation.many import (
+    Interrupt, Job, ManyError, parse_share, run_many, share_of_environment)
+from ..evaluation.video_writer import VideoError
+from ..runtime.checkpoint import RuntimeConfigError
+from ..runtime.policy import parse_policy, PolicyError
+from ..runtime.settings import SettingsError
+from ..runtime.stream import MAX_GAP_S
+
+FAILURE = 1
+BAD_INPUT = 2
+STOPPED = 130
+
+_EXPECTED = (DataError, BagError, VideoError, RuntimeConfigError, SettingsError)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """
+    Run the program.
+
+    Exit code 0; 1 when a bag failed, or lost some of its content on the way here (the others are
+    done); 2 when the input cannot be used (one line on stderr); 130 when interrupted.
+    """
+    logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.INFO)
+    given = list(sys.argv[1:] if args is None else args)
+    options = _parser().parse_args(given)
+    try:
+        if options.merge:
+            return _merge(options)
+        return _replay(options, given)
+    except (*_EXPECTED, ManyError, FileExistsError) as error:
+        print(f'replay_bag: {error}', file=sys.stderr)
+        return BAD_INPUT
+    except OSError as error:
+        print(f'replay_bag: {error.filename}: {error.strerror}', file=sys.stderr)
+        return FAILURE
+    except KeyboardInterrupt:
+        print('replay_bag: interrupted twice; what is unfinished is lost', file=sys.stderr)
+        return STOPPED
+
+
+def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
+    if MISSING:
+        raise BagError(MISSING)
+    if not options.bags:
+        raise ManyError('name at least one BAG, or with --merge the results of earlier runs')
+    share = options.shard or share_of_environment()
+    replay = _replay_options(options)
+    # Whatever is wrong with the checkpoint is said before anything is done.
+    card = replay.load().card
+    settings = replay.settings(card)
+    bags = find_bags(options.bags)
+    result = ResultFolder(options.output if share.count == 1
+                          else f'{options.output}-{share.index + 1}-of-{share.count}')
+    jobs = [Job(number, name, BagJob(path, name, result.partial / BAGS_FOLDER / name))
+            for number, (name, path) in share.of(bags)]
+    states = [BagState(name, str(path)) for name, path in bags]
+    with Interrupt() as interrupt:
+        _run(replay, jobs, options.jobs, interrupt, states)
+        head = {
+            'checkpoint': card.weights_sha256 or card.name, 'labels': list(card.classes),
+            'options': {
+                'policy': str(settings.policy), 'score_threshold': settings.score_threshold,
+                'nms_threshold': settings.nms_threshold, 'classes': list(settings.classes),
+                'max_detections': settings.max_detections,
+                'max_consecutive_forecasts': settings.max_consecutive_forecasts,
+                'mode': options.mode, 'latency': options.latency and vars(options.latency),
+                'max_gap_s': options.max_gap, 'topics': options.topic, 'match': options.match,
+                'annotations': options.annotations and str(options.annotations),
+                'truth_topic': options.truth_topic, 'min_score': options.min_score},
+            'share': str(share), 'device': options.device, 'precision': options.precision,
+            'threads': options.threads, 'started': time.strftime('%Y-%m-%dT%H:%M:%S%z'),
+            'command': shlex.join(['replay_bag', *given]), 'machine': machine(),
+            'versions': versions()}
+        summary = write_result(result.partial, head, states)
+    _say_losses(summary)
+    if interrupt.set:
+        print(f'replay_bag: interrupted; what was done so far is whole and lies in '
+              f'{result.partial}', file=sys.stderr)
+        return STOPPED
+    result.accept()
+    _print_summary(summary, result.path)
+    return FAILURE if any(state.state == FAILED for state in states) else 0
+
+
+def _run(replay: ReplayOptions, jobs: Sequence[Job], processes: int, interrupt: Interrupt,
+         states: list[BagState]) -> None:
+    done: dict[int, tuple[int, int]] = {}
+    with show_progress('images') as show:
+        def progress(job: Job, images: int, total: int) -> None:
+            done[job.number] = images, total
+            # Bags that are not open yet are taken to be as long as the others on average.
+            known = sum(total for _, total in done.values())
+            show(sum(images for images, _ in done.values()), known * len(jobs) // len(done))
+
+        for outcome in run_many(partial(prepare_replay, replay), jobs, processes, _EXPECTED,
+                                interrupt, progress):
+            job = outcome.job
+            state = FAILED if outcome.error else (
+                INTERRUPTED if outcome.value['interrupted'] else DONE)
+            states[job.number] = BagState(job.name, str(job.argument.path), state, outcome.error)
+
+
+def _merge(options: argparse.Namespace) -> int:
+    if options.bags:
+        raise ManyError(f'--merge takes results; what is the bag {options.bags[0]} for?')
+    result = ResultFolder(options.output)
+    summary, missing = merge_results(options.merge, result.partial)
+    result.accept()
+    _print_summary(summary, result.path)
+    for state in missing:
+        if state.state != FAILED:
+            print(f'replay_bag: {state.name}: {state.error or state.state}', file=sys.stderr)
+    return FAILURE if missing else 0
+
+
+def _say_losses(summary: dict[str, Any]) -> None:
+    for item in summary['results'].values():
+        for loss in item['losses']:
+            print(f'replay_bag: lost: {loss}', file=sys.stderr)
+
+
+def _print_summary(summary: dict[str, Any], folder: Path) -> None:
+    for state in summary['bags']:
+        if state['state'] == FAILED:
+            print(f'replay_bag: {state["name"]} failed: {state["error"]}', file=sys.stderr)
+    print(f'{len(summary["results"])} bags, {summary["images"]} images: '
+          f'{summary["read"]} read, {summary["forecast"]} forecast, {summary["dropped"]} dropped, '
+          f'{summary["refused"]} refused')
+    for kind, latency in summary['latency_ms'].items():
+        if latency['count']:
+            print(f'latency of a {kind} frame: p50 {latency["p50"]:.1f} ms, '
+                  f'p95 {latency["p95"]:.1f} ms, max {latency["max"]:.1f} ms')
+    found = ', '.join(f'{count} {name}' for name, count in summary['boxes_per_class'].items())
+    print(f'boxes: {found or "none"}')
+    accuracy = summary['accuracy']
+    if accuracy is not None:
+        ap50, recall = (_number(accuracy[key]) for key in ('ap50', 'recall'))
+        print(f'against {accuracy["boxes"]} annotated boxes in {accuracy["frames"]} images: '
+              f'AP50 {ap50}, recall {recall}')
+    print(f'written: {folder}')
+
+
+def _number(value: float | None) -> str:
+    return '-' if value is None else f'{value:.3f}'
+
+
+def _replay_options(options: argparse.Namespace) -> ReplayOptions:
+    changes = {key: value for key in ('policy', 'score_threshold', 'nms_threshold',
+                                      'max_detections', 'max_consecutive_forecasts')
+               if (value := getattr(options, key)) is not None}
+    if options.classes:
+        changes['classes'] = tuple(options.classes)
+    if options.annotations and options.truth_topic:
+        raise ManyError('--annotations and --truth-topic exclude each other')
+    return ReplayOptions(
+        options.checkpoint, options.device, options.precision, options.threads, changes,
+        tuple(options.topic), options.mode, options.latency, options.max_gap, options.video,
+        options.annotations, options.match, options.min_score, options.truth_topic)
+
+
+def _checked(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return `parse` with its errors in the form that argparse prints."""
+    def checked(text: str) -> Any:
+        try:
+            return parse(text)
+        except (PolicyError, LatencyError, ManyError) as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+    return checked
+
+
+def _number_in(kind: type, low: float, high: float) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            raise argparse.ArgumentTypeError(
+                f'is {text!r}, must be a number from {low:g} to {high:g}')
+        return value
+    return parse
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='replay_bag', description=__doc__)
+    parser.add_argument('bags', nargs='*', type=Path, metavar='BAG',
+                        help='folder or file of a bag (MCAP, sqlite3, ROS 1), or a folder of bags')
+    parser.add_argument('--output', type=Path, default=Path('replay_output'), metavar='FOLDER',
+                        help='for the results, replaced as a whole (default: %(default)s; '
+                        'a shard adds -i-of-n)')
+    parser.add_argument('--topic', nargs='+', default=[], metavar='T',
+                        help='image topics (default: all that have images)')
+    parser.add_argument('--mode', choices=MODES, default=EVERY_FRAME,
+                        help='real-time drops what arrives while the detector is busy, as the '
+                        'node does (default: %(default)s)')
+    parser.add_argument('--latency', type=_checked(parse_latency), metavar='read=MS,forecast=MS',
+                        help='milliseconds of a frame, instead of measuring them')
+    parser.add_argument('--video', action='store_true', help='also write an annotated video')
+    detector = parser.add_argument_group('detector (default: what the card recommends)')
+    detector.add_argument('--checkpoint', type=Path, metavar='FILE')
+    detector.add_argument('--policy', type=_checked(parse_policy), metavar='P',
+                          help='always_read, alternate(k) or threshold(p)')
+    detector.add_argument('--score-threshold', type=float, metavar='S')
+    detector.add_argument('--nms-threshold', type=float, metavar='IOU')
+    detector.add_argument('--max-detections', type=int, metavar='N')
+    detector.add_argument('--max-consecutive-forecasts', type=int, metavar='N')
+    detector.add_argument('--classes', nargs='+', metavar='NAME')
+    detector.add_argument('--max-gap', type=_number_in(float, 0, 3600), default=MAX_GAP_S,
+                          metavar='S', help='longest step between stamps that keeps the state '
+                          '(default: %(default)s)')
+    detector.add_argument('--device', default='cpu')
+    detector.add_argument('--precision', default='fp32')
+    detector.add_argument('--threads', type=_number_in(int, 1, 256), default=1)
+    truth = parser.add_argument_group('annotations')
+    truth.add_argument('--annotations', type=Path, metavar='FILE', help='COCO-video JSON')
+    truth.add_argument('--match', choices=MATCHES, default=ORDER,
+                       help='order: frame_index counts the images of the topic from 0; stamp: '
+                       'stamp_ns is that of the header (default: %(default)s)')
+    truth.add_argument('--min-score', type=_number_in(float, 0, 1), default=0.4, metavar='S',
+                       help='annotated boxes with a lower score do not count '
+                       '(default: %(default)s)')
+    truth.add_argument('--truth-topic', metavar='T',
+                       help='Detection2DArray in the bags, with the headers of the images')
+    many = parser.add_argument_group('many bags')
+    many.add_argument('--jobs', type=_number_in(int, 1, 1024), default=os.cpu_count() or 1,
+                      metavar='N', help='processes, one bag in each (default: %(default)s)')
+    many.add_argument('--shard', type=_checked(parse_share), metavar='I/N',
+                      help='only every N-th bag, from the I-th on; default: what RANK and '
+                      'WORLD_SIZE of torchrun say, or all')
+    many.add_argument('--merge', nargs='+', type=Path, metavar='FOLDER',
+                      help='put results of shards together instead')
+    return parser
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Annotated boxes for the images of a bag, from a COCO-video file or a topic of the bag."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .tables import one_hot, TruthTable
+from .vision_types import DETECTIONS, vision_typestore
+from ..data.bag_images import BagImage
+from ..data.errors import DataError, Kind
+from ..data.findings import Strict
+from ..data.video_json import load_video_json, read_json, VideoRecord
+from ..runtime.result_reader import read_detections
+
+ORDER = 'order'
+STAMP = 'stamp'
+MATCHES = (ORDER, STAMP)
+
+
+@dataclass(frozen=True)
+class FrameKey:
+    """What annotations may know of an image."""
+
+    number: int
+    """Its place in its topic, from 0 on."""
+    stamp_ns: int
+    """Its header's."""
+    frame_id: str
+
+    @staticmethod
+    def of(image: BagImage, number: int) -> FrameKey:
+        """Return the key of an image of a bag."""
+        return FrameKey(number, image.header_stamp_ns, image.frame_id)
+
+
+@dataclass(frozen=True)
+class CameraTruth:
+    """Annotations of one camera of one bag."""
+
+    frames: np.ndarray
+    """``(F,)`` int64: numbers of the images that are annotated, with boxes or without."""
+    table: TruthTable
+    """Boxes by the number of their image."""
+    unmatched: int
+    """Annotated frames that no image belongs to."""
+
+
+class _WithoutFiles(Strict):
+    """Raises faults, but the pictures of a bag need not lie beside its annotations."""
+
+    def fault(self, error: DataError) -> None:
+        if error.kind != Kind.MISSING_FILE:
+            raise error
+
+
+def annotated_truth(path: Path, video: str, only: bool, match: str, labels: Sequence[str],
+                    min_score: float, ignore_score: float, keys: Sequence[FrameKey]
+                    ) -> CameraTruth:
+    """
+    Take the boxes of one camera out of a COCO-video file.
+
+    Parameters
+    ----------
+    path:
+        The file; the pictures that it names need not exist.
+    video:
+        Name of the video in the file.
+    only:
+        Whether there is no other camera: the only video of the file is taken then, whatever its
+        name.
+    match:
+        `ORDER`: ``frame_index`` k is the image number k of the topic, counted from 0. `STAMP`:
+        ``stamp_ns`` of an image entry is the stamp of the image's header.
+    labels:
+        The detector's classes.
+    min_score, ignore_score:
+        As for `load_video_json`.
+    keys:
+        Of all images of the camera that the bag gave.
+
+    Raises
+    ------
+    DataError
+        One line: the file, the entry, and what is wrong with it.
+
+    """
+    videos = load_video_json(path, path.parent, labels, min_score, ignore_score, _WithoutFiles())
+    record = _pick(videos, video, only, path)
+    key = 'frame_index' if match == ORDER else 'stamp_ns'
+    values: dict[Path, int] = {}
+    for number, entry in enumerate(read_json(path)['images']):
+        if entry.get('video') != record.name:
+            continue
+        value, file = entry.get(key), path.parent / entry['file_name']
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise DataError(f'{path}: images[{number}]: {key} is {value!r:.40}; to match by '
+                            f'{match} it must be a whole number')
+        if file in values:
+            raise DataError(f'{path}: images[{number}]: file_name {entry["file_name"]} is used '
+                            'twice')
+        values[file] = value
+    numbers = {(item.number if match == ORDER else item.stamp_ns): item.number for item in keys}
+    found = [(numbers[values[frame.path]], frame) for frame in record.frames
+             if values[frame.path] in numbers]
+    if not found:
+        raise DataError(f'{path}: video {record.name}: none of its {len(record.frames)} frames '
+                        f'is in the bag by {match}')
+    boxes = [(number, box, label) for number, frame in found
+             for box, label in zip(frame.boxes, frame.labels.tolist())]
+    ignore = [(number, box) for number, frame in found for box in frame.ignore]
+    return CameraTruth(np.array(sorted(number for number, _ in found), np.int64),
+                       _table(boxes, ignore, len(labels)), len(record.frames) - len(found))
+
+
+def recorded_truth(path: Path, topic: str, labels: Sequence[str], keys: Sequence[FrameKey]
+                   ) -> CameraTruth:
+    """
+    Take the boxes of one camera from a topic with vision_msgs/Detection2DArray in the bag.
+
+    A message belongs to the image with the same header: stamp and frame_id. Boxes of classes that
+    the detector does not have are ignore regions.
+
+    Raises
+    ------
+    DataError
+        If the bag has no such topic, or no message belongs to an image.
+
+    """
+    numbers = {(key.stamp_ns, key.frame_id): key.number for key in keys}
+    boxes: list[tuple[int, Any, int]] = []
+    ignore: list[tuple[int, Any]] = []
+    frames, unmatched = set(), 0
+    index = {name: number for number, name in enumerate(labels)}
+    for message in _messages(path, topic):
+        stamp = message.header.stamp
+        number = numbers.get((stamp.sec * 10**9 + stamp.nanosec, message.header.frame_id))
+        if number is None:
+            unmatched += 1
+            continue
+        if number in frames:
+            raise DataError(f'{path}: {topic} has two messages for one image, the one with stamp '
+                            f'{stamp.sec}.{stamp.nanosec:09d}')
+        frames.add(number)
+        corners, names, _ = read_detections(message)
+        for box, name in zip(corners, names):
+            if name in index:
+                boxes.append((number, box, index[name]))
+            else:
+                ignore.append((number, box))
+    if not frames:
+        raise DataError(f'{path}: no message on {topic} has the header of an image')
+    return CameraTruth(np.array(sorted(frames), np.int64), _table(boxes, ignore, len(labels)),
+                       unmatched)
+
+
+def _pick(videos: Sequence[VideoRecord], name: str, only: bool, path: Path) -> VideoRecord:
+    for video in videos:
+        if video.name == name:
+            return video
+    if only and len(videos) == 1:
+        return videos[0]
+    raise DataError(f'{path}: no video {name!r}; there is '
+                    f'{", ".join(video.name for video in videos[:9])}')
+
+
+def _messages(path: Path, topic: str) -> list[Any]:
+    from rosbags.highlevel import AnyReader
+
+    try:
+        with AnyReader([path], default_typestore=vision_typestore()) as reader:
+            wanted = [item for item in reader.connections if item.topic == topic]
+            if not wanted or wanted[0].msgtype != DETECTIONS:
+                listed = ', '.join(sorted({item.topic for item in reader.connections
+                                           if item.msgtype == DETECTIONS}))
+                raise DataError(f'{path}: no topic {topic} with {DETECTIONS}; there is '
+                                f'{listed or "none"}')
+            return [reader.deserialize(data, item.msgtype)
+                    for item, _, data in reader.messages(wanted)]
+    except DataError:
+        raise
+    except Exception as error:  # Of rosbags, its parsers, databases and decompressors.
+        raise DataError(f'{path}: {topic} cannot be read: {" ".join(str(error).split())}'
+                        ) from None
+
+
+def _table(boxes: Sequence[tuple[int, Any, int]], ignore: Sequence[tuple[int, Any]],
+           classes: int) -> TruthTable:
+    return TruthTable(
+        np.array([number for number, _, _ in boxes], np.int64),
+        np.array([box for _, box, _ in boxes], np.float32).reshape(-1, 4),
+        one_hot(np.array([label for _, _, label in boxes], np.int64), classes),
+        np.array([number for number, _ in ignore], np.int64),
+        np.array([box for _, box in ignore], np.float32).reshape(-1, 4))
