@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recipes after the paper: its numbers, what sets them apart, and that each of them trains."""
+
+from dataclasses import replace
+from pathlib import Path
+import re
+
+import cv2
+from forecast_detector_ros.cli.train import main as train
+from forecast_detector_ros.data.augment import AugmentConfig
+from forecast_detector_ros.data.imagenet_xml import VID_CLASSES
+from forecast_detector_ros.data.synthetic import CLASSES, write_synthetic_videos
+from forecast_detector_ros.data.video_json import load_video_json
+from forecast_detector_ros.runtime.checkpoint import load_checkpoint
+from forecast_detector_ros.training.config import load_recipe
+from forecast_detector_ros.training.schedule import learning_rate
+import pytest
+import yaml
+
+FOLDER = Path(__file__).parents[2] / 'config' / 'training'
+
+SMALL_INPUT = {'input_size': [64, 64]}
+SMALL = {**SMALL_INPUT, 'width': 0.35, 'feature_channels': [16], 'lstm_channels': [16],
+         'extra_channels': [16]}
+
+
+def rates(stage, group, *epochs):
+    """Give a group's learning rates after the warm-up, at the start of epochs counted from 0."""
+    per_epoch = stage.clips_per_epoch // stage.batch
+    return pytest.approx([learning_rate(stage.groups[group], replace(stage, warmup=0),
+                                        epoch * per_epoch) for epoch in epochs])
+
+
+def test_paper_has_the_numbers_of_section_4_2():
+    recipe = load_recipe(FOLDER / 'paper.yaml')
+    first, second = recipe.stages
+    assert recipe.classes == tuple(VID_CLASSES.values())
+    network = recipe.network_config()
+    assert (network.levels, network.feature_channels, network.width) == ((32,), (1280,), 1.0)
+    assert (first.variant, second.variant) == ('baseline', 'complete')
+    assert (second.clip_length, second.extra_frame, second.batch) == (10, True, 12)
+    assert (second.optimizer, second.weight_decay) == ('sgd', 5e-4)
+    assert (second.epochs, second.scheduler_from, second.plain_epochs) == (40, 25, 2)
+    assert second.thinning == 25
+    for group in ('backbone', 'head'):
+        assert rates(second, group, 0, 17, 18, 29, 30, 39) == [1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-4]
+    assert rates(second, 'encoder', 0, 17, 18, 30) == [1e-4, 1e-4, 1e-5, 1e-6]
+    assert rates(second, 'scheduler', 25, 29, 30, 34, 35) == [1e-3, 1e-3, 1e-4, 1e-4, 1e-5]
+    loss = second.loss
+    assert (loss.alpha, loss.beta, loss.gamma, loss.lambda_) == (1.0, 1.0, 1.0, 0.7)
+    assert (loss.reliable_iou, loss.reliable_against, loss.rollout) == (0.7, 'truth', 0.0)
+    # What is taken out of the defaults is not SSD's; the rest of them is.
+    assert second.augment == first.augment == AugmentConfig(
+        still_motion_probability=0.0, paste_still_probability=0.0, paste_video_probability=0.0,
+        paste_empty_probability=0.0)
+
+
+def test_paper_trains_single_frames_of_vid_and_det_and_then_clips_of_vid_alone():
+    recipe = load_recipe(FOLDER / 'paper.yaml')
+    first, second = recipe.stages
+    assert [(source.format, source.kind) for source in recipe.sources] == [
+        ('imagenet_vid', 'video'), ('imagenet_det', 'still')]
+    assert (first.clip_length, first.extra_frame, first.still_share) == (1, False, 0.5)
+    assert second.still_share == 0.0
+    assert recipe.cache == 'none'
+
+
+def test_stable_is_paper_but_for_rates_and_what_keeps_them_in_check():
+    paper, stable = (load_recipe(FOLDER / f'{name}.yaml') for name in ('paper', 'stable'))
+    common = {'groups': {}, 'warmup': 0, 'clip_norm': 0.0, 'ema': 0.0}
+
+    def bare(recipe):
+        return replace(recipe, name='', card={}, stages=tuple(
+            replace(stage, **common) for stage in recipe.stages))
+
+    assert bare(paper) == bare(stable)
+    for stage in stable.stages:
+        assert (stage.clip_norm, stage.warmup > 0, stage.ema > 0) == (10.0, True, True)
+    second = stable.stages[1]
+    assert {name: group.lr for name, group in second.groups.items()} == {
+        'encoder': 1e-2, 'backbone': 1e-3, 'projection': 1e-3, 'head': 1e-3, 'scheduler': 1e-3}
+
+
+@pytest.fixture(scope='module')
+def imagenet(tmp_path_factory):
+    """Lay synthetic videos out as ImageNet VID, and one frame of each as DET, with their lists."""
+    root = tmp_path_factory.mktemp('imagenet')
+    made = root / 'made'
+    path = write_synthetic_videos(made, seed=5, videos=2, frames=12, size=(64, 96))
+    lists: dict[str, list[str]] = {'VID_train_15frames': [], 'DET_train_30classes': []}
+    for number, video in enumerate(load_video_json(path, made, CLASSES)):
+        snippet = f'train/ILSVRC2015_VID_train_0000/ILSVRC2015_train_{number:08d}'
+        lists['VID_train_15frames'].append(f'{snippet} 1 0 {len(video.frames)}')
+        for index, frame in enumerate(video.frames):
+            write_imagenet(root, 'VID', f'{snippet}/{index:06d}', frame)
+        picture = f'train/ILSVRC2013_train/n{number:08d}'
+        lists['DET_train_30classes'].append(f'{picture} 1')
+        write_imagenet(root, 'DET', picture, video.frames[0])
+    (root / 'lists').mkdir()
+    for name, lines in lists.items():
+        (root / 'lists' / f'{name}.txt').write_text('\n'.join(lines))
+    return root
+
+
+def write_imagenet(root, part, name, frame):
+    """Write a picture and its XML; the shapes go by the names of the first classes of VID."""
+    picture = root / f'ILSVRC2015/Data/{part}/{name}.JPEG'
+    xml = root / f'ILSVRC2015/Annotations/{part}/{name}.xml'
+    for path in (picture, xml):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    picture.write_bytes(cv2.imencode('.jpg', cv2.imread(str(frame.path)))[1].tobytes())
+    objects = ''
+    for label, box in zip(frame.labels, frame.boxes.astype(int)):
+        corners = zip(('xmin', 'ymin', 'xmax', 'ymax'), box - (0, 0, 1, 1))
+        objects += (f'<object><name>{list(VID_CLASSES)[label]}</name><bndbox>'
+                    + ''.join(f'<{key}>{value}</{key}>' for key, value in corners)
+                    + '</bndbox></object>')
+    xml.write_text(f'<annotation><size><width>{frame.width}</width><height>{frame.height}</height>'
+                   f'</size>{objects}</annotation>')
+
+
+def shortened(path, text, network):
+    """Write a recipe with a smaller network and two iterations a stage, the scheduler in one."""
+    values = yaml.safe_load(text)
+    values.update(workers=0, threads=1, network={**values.get('network', {}), **network})
+    for stage in values['stages']:
+        stage.update(epochs=2, clips_per_epoch=2, batch=2, plain_epochs=1)
+        stage['clip_length'] = min(stage['clip_length'], 3)
+        if 'scheduler_from' in stage:
+            stage['scheduler_from'] = 1
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def run(recipe, data, output, caplog):
+    """Train; give the last log line of the last stage, and the card of what it leaves."""
+    with caplog.at_level('INFO'):
+        assert train([str(recipe), '--data', str(data), '--output', str(output)]) == 0
+    last = [line for line in caplog.messages if re.match(r'joint 2/2 ', line)]
+    assert (output / 'baseline.safetensors').exists()
+    return last[-1], load_checkpoint(output / 'joint.safetensors')[1]
+
+
+@pytest.mark.parametrize('name, variant, network', [
+    # The first one with the paper's own channels, which need no projection.
+    ('paper', 'complete', SMALL_INPUT), ('paper', 'without_forecast', SMALL),
+    ('paper', 'without_combination', SMALL), ('stable', 'complete', SMALL)])
+def test_a_row_of_table_2_is_one_line_and_trains(name, variant, network, imagenet, tmp_path,
+                                                 caplog):
+    text = (FOLDER / f'{name}.yaml').read_text()
+    marked = 'variant: complete  # <- Table 2'
+    assert text.count(marked) == 1
+    text = text.replace(marked, f'variant: {variant}')
+    recipe = shortened(tmp_path / 'short.yaml', text, network)
+    line, card = run(recipe, imagenet, tmp_path / 'run', caplog)
+    assert card.network.variant == variant
+    for loss in ('loc', 'cls', 'for', 'dec'):
+        assert re.search(rf'\b{loss} \d', line), line
+
+
+def test_small_trains_on_the_synthetic_set_as_it_is_written(tmp_path, caplog):
+    write_synthetic_videos(tmp_path, seed=6, videos=2, frames=8, size=(64, 64))
+    text = (FOLDER / 'small.yaml').read_text()
+    assert text.count('variant: complete  # <- Table 2') == 1
+    line, card = run(shortened(tmp_path / 'short.yaml', text, SMALL_INPUT), tmp_path,
+                     tmp_path / 'run', caplog)
+    assert tuple(card.classes) == CLASSES
+    assert re.search(r'\bdec \d', line), line
