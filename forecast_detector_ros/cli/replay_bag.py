@@ -21,10 +21,14 @@ from ..evaluation.bag_collect import (
     BAGS_FOLDER, BagState, DONE, FAILED, find_bags, INTERRUPTED, merge_results, write_result)
 from ..evaluation.bag_file import BagError, MISSING
 from ..evaluation.bag_replay import BagJob, prepare_replay, ReplayOptions
-from ..evaluation.bag_schedule import EVERY_FRAME, LatencyError, MODES, parse_latency
+from ..evaluation.bag_schedule import (
+    EVERY_FRAME, GivenLatency, LatencyError, MODES, parse_latency, REAL_TIME)
 from ..evaluation.bag_truth import MATCHES, ORDER
+from ..evaluation.evaluation_run import model_values
+from ..evaluation.latencies import Latencies, load_latencies
 from ..evaluation.many import (
     Interrupt, Job, ManyError, parse_share, run_many, share_of_environment)
+from ..evaluation.sequences import EvaluationError
 from ..evaluation.video_writer import VideoError
 from ..runtime.checkpoint import RuntimeConfigError
 from ..runtime.policy import parse_policy, PolicyError
@@ -35,7 +39,8 @@ FAILURE = 1
 BAD_INPUT = 2
 STOPPED = 130
 
-_EXPECTED = (DataError, BagError, VideoError, RuntimeConfigError, SettingsError)
+_EXPECTED = (DataError, BagError, VideoError, RuntimeConfigError, SettingsError,
+             EvaluationError)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -80,17 +85,18 @@ def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
             for number, (name, path) in share.of(bags)]
     states = [BagState(name, str(path)) for name, path in bags]
     with Interrupt() as interrupt:
-        _run(replay, jobs, options.jobs, interrupt, states)
+        _run(replay, jobs, _processes(options), interrupt, states)
         head = {
             'checkpoint': card.weights_sha256 or card.name, 'labels': list(card.classes),
+            'model': model_values(card),
             'options': {
                 'policy': str(settings.policy), 'score_threshold': settings.score_threshold,
                 'nms_threshold': settings.nms_threshold, 'classes': list(settings.classes),
                 'max_detections': settings.max_detections,
                 'max_consecutive_forecasts': settings.max_consecutive_forecasts,
-                'mode': options.mode, 'latency': options.latency and vars(options.latency),
+                'mode': options.mode, 'latency': _latency_values(replay.latency),
                 'max_gap_s': options.max_gap, 'topics': options.topic, 'match': options.match,
-                'annotations': options.annotations and str(options.annotations),
+                'annotations': options.annotations and options.annotations.name,
                 'truth_topic': options.truth_topic, 'min_score': options.min_score},
             'share': str(share), 'device': options.device, 'precision': options.precision,
             'threads': options.threads, 'started': time.strftime('%Y-%m-%dT%H:%M:%S%z'),
@@ -148,7 +154,7 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
     for state in summary['bags']:
         if state['state'] == FAILED:
             print(f'replay_bag: {state["name"]} failed: {state["error"]}', file=sys.stderr)
-    print(f'{len(summary["results"])} bags, {summary["images"]} images: '
+    print(f'bags: {len(summary["results"])}; images: {summary["images"]}, of which '
           f'{summary["read"]} read, {summary["forecast"]} forecast, {summary["dropped"]} dropped, '
           f'{summary["refused"]} refused')
     for kind, latency in summary['latency_ms'].items():
@@ -159,10 +165,26 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
     print(f'boxes: {found or "none"}')
     accuracy = summary['accuracy']
     if accuracy is not None:
-        ap50, recall = (_number(accuracy[key]) for key in ('ap50', 'recall'))
+        ap50, recall = (_number(accuracy[key]) for key in ('ap50', 'mean_recall'))
         print(f'against {accuracy["boxes"]} annotated boxes in {accuracy["frames"]} images: '
-              f'AP50 {ap50}, recall {recall}')
+              f'AP50 {ap50}, mean recall {recall}')
     print(f'written: {folder}')
+
+
+def _processes(options: argparse.Namespace) -> int:
+    if options.jobs is not None:
+        return options.jobs
+    # Neighbours would slow down what is measured, and so change what is dropped.
+    if options.mode == REAL_TIME and not (options.latency or options.latencies):
+        return 1
+    return os.cpu_count() or 1
+
+
+def _latency_values(latency: GivenLatency | Latencies | None) -> dict[str, Any] | None:
+    if isinstance(latency, Latencies):
+        return {'file': latency.path.name, 'seed': latency.seed,
+                **{kind: len(values) for kind, values in latency.values.items()}}
+    return None if latency is None else dict(vars(latency))
 
 
 def _number(value: float | None) -> str:
@@ -177,9 +199,13 @@ def _replay_options(options: argparse.Namespace) -> ReplayOptions:
         changes['classes'] = tuple(options.classes)
     if options.annotations and options.truth_topic:
         raise ManyError('--annotations and --truth-topic exclude each other')
+    if options.latency and options.latencies:
+        raise ManyError('--latency and --latencies exclude each other')
+    latency = (load_latencies(options.latencies, options.seed) if options.latencies
+               else options.latency)
     return ReplayOptions(
         options.checkpoint, options.device, options.precision, options.threads, changes,
-        tuple(options.topic), options.mode, options.latency, options.max_gap, options.video,
+        tuple(options.topic), options.mode, latency, options.max_gap, options.video,
         options.annotations, options.match, options.min_score, options.truth_topic)
 
 
@@ -220,6 +246,11 @@ def _parser() -> argparse.ArgumentParser:
                         'node does (default: %(default)s)')
     parser.add_argument('--latency', type=_checked(parse_latency), metavar='read=MS,forecast=MS',
                         help='milliseconds of a frame, instead of measuring them')
+    parser.add_argument('--latencies', type=Path, metavar='FILE',
+                        help='draw them from those in the summary.json of an earlier replay, or '
+                        'in the result of evaluate or demo')
+    parser.add_argument('--seed', type=int, default=0, metavar='N',
+                        help='for drawing latencies (default: %(default)s)')
     parser.add_argument('--video', action='store_true', help='also write an annotated video')
     detector = parser.add_argument_group('detector (default: what the card recommends)')
     detector.add_argument('--checkpoint', type=Path, metavar='FILE')
@@ -247,8 +278,9 @@ def _parser() -> argparse.ArgumentParser:
     truth.add_argument('--truth-topic', metavar='T',
                        help='Detection2DArray in the bags, with the headers of the images')
     many = parser.add_argument_group('many bags')
-    many.add_argument('--jobs', type=_number_in(int, 1, 1024), default=os.cpu_count() or 1,
-                      metavar='N', help='processes, one bag in each (default: %(default)s)')
+    many.add_argument('--jobs', type=_number_in(int, 1, 1024), metavar='N',
+                      help='processes, one bag in each (default: one a core; one where '
+                      'real-time measures latencies)')
     many.add_argument('--shard', type=_checked(parse_share), metavar='I/N',
                       help='only every N-th bag, from the I-th on; default: what RANK and '
                       'WORLD_SIZE of torchrun say, or all')

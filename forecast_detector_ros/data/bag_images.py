@@ -74,6 +74,8 @@ class ImageBag:
     ----------
     path:
         Folder of a ROS 2 bag, one of its ``.mcap`` or ``.db3`` files, or a ``.bag`` of ROS 1.
+    typestore:
+        Of rosbags, for messages whose definitions the bag does not hold; default: the latest.
 
     Attributes
     ----------
@@ -89,12 +91,12 @@ class ImageBag:
 
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, typestore: Any = None) -> None:
         self.path = path
         self.losses: list[str] = []
         self._scratch = ExitStack()
         try:
-            self._reader = _open(path, self.losses, self._scratch)
+            self._reader = _open(path, self.losses, self._scratch, typestore)
         except BaseException:
             self._scratch.close()
             raise
@@ -182,6 +184,26 @@ class ImageBag:
             yield BagImage(connection.topic, stamp_ns, stamp.sec * NANOSECONDS + stamp.nanosec,
                            message.header.frame_id, connection.msgtype, message)
 
+    def messages(self, topic: str, message_type: str) -> list[Any]:
+        """
+        Return the messages of a topic of any type; raises DataError if there is no such topic.
+
+        What cannot be read is left out, as by `images`, and not said a second time.
+        """
+        wanted = [item for item in self._reader.connections
+                  if item.topic == topic and item.msgtype == message_type]
+        if not wanted:
+            listed = ', '.join(sorted({item.topic for item in self._reader.connections
+                                       if item.msgtype == message_type}))
+            raise DataError(f'{self.path}: no topic {topic} with {message_type}; there is '
+                            f'{listed or "none"}')
+        found = []
+        with suppress(Exception):
+            for connection, _, data in self._reader.messages(wanted):
+                with suppress(Exception):
+                    found.append(self._reader.deserialize(data, connection.msgtype))
+        return found
+
     def close(self) -> None:
         """Close the files; what was read stays valid."""
         self._reader.close()
@@ -204,7 +226,7 @@ def is_bag(path: Path) -> bool:
     return path.suffix in (*STORAGE_SUFFIXES, '.bag')
 
 
-def _open(path: Path, losses: list[str], scratch: ExitStack) -> Any:
+def _open(path: Path, losses: list[str], scratch: ExitStack, typestore: Any) -> Any:
     """
     Open a bag, or what is left of it; appends to `losses`; raises DataError.
 
@@ -224,7 +246,7 @@ def _open(path: Path, losses: list[str], scratch: ExitStack) -> Any:
 
     def opened(paths: list[Path]) -> Any:
         # Bags from before Iron carry no definitions; those of images never changed.
-        reader = AnyReader(paths, default_typestore=get_typestore(Stores.LATEST))
+        reader = AnyReader(paths, default_typestore=typestore or get_typestore(Stores.LATEST))
         reader.open()
         return reader
 

@@ -19,15 +19,19 @@ import numpy as np
 from .average_precision import average_precision
 from .bag_outputs import COCO_NAME, FRAMES_NAME, merge_coco, write_json
 from .bag_replay import SUMMARY_NAME, TABLES_NAME
+from .bag_run import join_scored, record_replay, ReplayedCamera, RUN_NAME, ScoredCamera
 from .frame_record import FrameRecord
-from .layout import plain
+from .latencies import KEY as LATENCIES, milliseconds
+from .layout import mean, plain
 from .many import check_complete, ManyError
 from .recall import recall
 from .recording_summary import summarise
+from .run_record import save_run
 from .table_file import load_tables
-from .tables import DetectionTable, TruthTable
+from .tables import DetectionTable
 from ..data.bag_images import is_bag
 from ..data.errors import DataError
+from ..runtime.policy import FORECAST, READ
 
 BAGS_FOLDER = 'bags'
 
@@ -37,7 +41,7 @@ INTERRUPTED = 'interrupted'
 LEFT_OUT = 'left out'
 """What became of a bag; `LEFT_OUT`: another share has it, or the run was interrupted before."""
 
-SAME = ('checkpoint', 'labels', 'options')
+SAME = ('checkpoint', 'labels', 'model', 'options')
 """What runs must have in common to be merged."""
 
 
@@ -106,17 +110,27 @@ def write_result(folder: Path, head: dict[str, Any], states: Sequence[BagState]
         Of the whole list of bags, in its order.
 
     """
-    present = [folder / BAGS_FOLDER / state.name for state in states
-               if state.state in (DONE, INTERRUPTED)]
+    here = [(folder / BAGS_FOLDER / state.name, state.path) for state in states
+            if state.state in (DONE, INTERRUPTED)]
+    present = [bag for bag, _ in here]
     summaries = [_read(bag / SUMMARY_NAME) for bag in present]
-    records = [record for bag in present for record in _records(bag / FRAMES_NAME)]
+    lists = [_records(bag / FRAMES_NAME) for bag in present]
+    records = [record for cameras in lists for frames in cameras.values() for record in frames]
     refused = sum(camera['refused'] for item in summaries for camera in item['cameras'].values())
+    scored = _scored(here)
     summary = {
         **head, 'bags': [asdict(state) for state in states],
         'images': len(records) + refused, 'refused': refused,
         **summarise(records, len(records)),
-        'accuracy': _accuracy(present, head['labels']),
+        LATENCIES: {kind: milliseconds(item.latency_ms for item in records
+                                       if item.kind == kind and item.latency_ms is not None)
+                    for kind in (READ, FORECAST)},
+        'accuracy': _accuracy(scored, head['labels']),
         'results': {item['name']: item for item in summaries}}
+    replayed = [ReplayedCamera(f'{bag.name}{topic}', path, topic, tuple(frames))
+                for (bag, path), cameras in zip(here, lists)
+                for topic, frames in cameras.items()]
+    save_run(folder / RUN_NAME, record_replay(head, replayed, scored))
     write_json(folder / COCO_NAME, merge_coco([_read(bag / COCO_NAME) for bag in present]))
     write_json(folder / SUMMARY_NAME, summary)
     return summary
@@ -169,53 +183,55 @@ def merge_results(parts: Sequence[Path], folder: Path) -> tuple[dict[str, Any], 
         states.append(state)
         if state.state in (DONE, INTERRUPTED):
             shutil.copytree(part / BAGS_FOLDER / state.name, folder / BAGS_FOLDER / state.name)
-    common = {key: heads[0][key] for key in SAME}
+    common = {**{key: heads[0][key] for key in SAME}, 'machine': heads[0]['machine']}
     summary = write_result(folder, {**common, 'merged': [str(part) for part in parts]}, states)
     return summary, [state for state in states if state.state != DONE]
 
 
-def _accuracy(bags: Sequence[Path], labels: Sequence[str]) -> dict[str, Any] | None:
+def _accuracy(cameras: Sequence[ScoredCamera], labels: Sequence[str]) -> dict[str, Any] | None:
     """Score all cameras of all bags together, on the images that are annotated."""
-    shown, collected, truths, start = [], [], [], 0
-    sequences = {}
-    for bag in bags:
-        for topic, tables in load_tables(bag / TABLES_NAME).items():
-            if 'truth' not in tables:
-                continue
-            frames, truth = tables['annotated'], tables['truth']
-            seen, low = (_only(tables[key], frames) for key in ('shown', 'collected'))
-            sequences[f'{bag.name}{topic}'] = {
-                'frames': len(frames), 'boxes': len(truth),
-                'recall': plain(recall(seen, truth))}
-            shown.append(seen.shift(start))
-            collected.append(low.shift(start))
-            truths.append(truth.shift(start))
-            start += int(frames.max(initial=-1)) + 1
-    if not truths:
+    if not cameras:
         return None
-    truth = TruthTable.join(truths)
-    ap = average_precision(DetectionTable.join(collected), truth)
+    truth, collected = join_scored(cameras)
+    ap = average_precision(collected, truth)
+    recalls = [plain(recall(item.shown, item.truth)) for item in cameras]
     return {
-        'frames': sum(item['frames'] for item in sequences.values()), 'boxes': len(truth),
-        'recall': plain(recall(DetectionTable.join(shown), truth)),
-        'ap50': plain(ap.mean),
+        'frames': sum(len(item.frames) for item in cameras), 'boxes': len(truth),
+        'mean_recall': mean(recalls), 'ap50': plain(ap.mean),
         'classes': {name: {'ap50': plain(ap.per_class[number]), 'boxes': int(ap.boxes[number]),
                            'detections': int(ap.detections[number])}
                     for number, name in enumerate(labels)
                     if ap.boxes[number] or ap.detections[number]},
-        'sequences': sequences}
+        'sequences': {item.name: {'frames': len(item.frames), 'boxes': len(item.truth),
+                                  'recall': value}
+                      for item, value in zip(cameras, recalls)}}
+
+
+def _scored(bags: Sequence[tuple[Path, str]]) -> list[ScoredCamera]:
+    """Collect what is annotated in the results of bags, each with the path of the bag itself."""
+    found = []
+    for folder, path in bags:
+        for topic, tables in load_tables(folder / TABLES_NAME).items():
+            if 'truth' in tables:
+                frames = tables['annotated']
+                shown, low = (_only(tables[key], frames) for key in ('shown', 'collected'))
+                found.append(ScoredCamera(f'{folder.name}{topic}', path, topic, frames, shown,
+                                          low, tables['truth']))
+    return found
 
 
 def _only(table: DetectionTable, frames: np.ndarray) -> DetectionTable:
     return table.select(np.isin(table.frames, frames))
 
 
-def _records(path: Path) -> list[FrameRecord]:
-    records = []
+def _records(path: Path) -> dict[str, list[FrameRecord]]:
+    """Return the frames of a bag by topic, each in the order in which they were decided on."""
+    records: dict[str, list[FrameRecord]] = {}
     for line in path.read_text(encoding='utf-8').splitlines():
         fields = json.loads(line)
-        del fields['topic'], fields['frame_index']
-        records.append(FrameRecord.from_line(json.dumps(fields)))
+        topic = fields.pop('topic')
+        del fields['frame_index']
+        records.setdefault(topic, []).append(FrameRecord.from_line(json.dumps(fields)))
     return records
 
 

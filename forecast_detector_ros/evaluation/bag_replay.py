@@ -22,13 +22,16 @@ from .bag_outputs import (
     BAG_NAME, CameraVideo, COCO_NAME, CocoList, FrameList, FRAMES_NAME, FrameTimes, ResultBag,
     write_json)
 from .bag_schedule import Arrival, EVERY_FRAME, GivenLatency, play, REAL_TIME
-from .bag_truth import annotated_truth, CameraTruth, FrameKey, ORDER, recorded_truth
+from .bag_truth import (
+    Annotated, CameraTruth, FrameKey, load_annotated_camera, ORDER, recorded_truth)
 from .frame_record import DROPPED, FrameRecord
+from .latencies import Latencies
 from .many import Interrupt, Progress
 from .recording_summary import summarise
 from .runner import COLLECT_SCORE
 from .table_file import save_tables
 from .tables import DetectionTable
+from .vision_types import vision_typestore
 from ..data.bag_images import ImageBag
 from ..data.errors import DataError
 from ..runtime.checkpoint import Card, default_checkpoint
@@ -58,7 +61,7 @@ class ReplayOptions:
     topics: tuple[str, ...] = ()
     """Image topics; empty: all that have images."""
     mode: str = EVERY_FRAME
-    latency: GivenLatency | None = None
+    latency: GivenLatency | Latencies | None = None
     """None: measured."""
     max_gap_s: float = MAX_GAP_S
     video: bool = False
@@ -124,13 +127,15 @@ def replay_bag(detector: Detector, options: ReplayOptions, job: BagJob, progress
     ------
     DataError
         If the bag or its annotations cannot be used.
+    EvaluationError
+        If a latency is needed that was not recorded.
     BagError, VideoError
         If the results cannot be written.
 
     """
     job.folder.mkdir(parents=True)
     try:
-        with ImageBag(job.path) as bag:
+        with ImageBag(job.path, vision_typestore()) as bag:
             replay = _Replay(bag, detector, options, job, progress, interrupt)
             return replay.run()
     except BaseException:
@@ -153,6 +158,9 @@ class _Camera:
     shown: list[DetectionTable] = field(default_factory=list)
     collected: list[DetectionTable] = field(default_factory=list)
     annotated_video: CameraVideo | None = None
+    annotated: Annotated | None = None
+    luck: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """Where in the distribution of latencies each image lies, [0, 1)."""
 
 
 class _Replay:
@@ -169,6 +177,11 @@ class _Replay:
         self._cameras = {name: _Camera(
             name, name.removesuffix(COMPRESSED),
             job.name if len(names) == 1 else f'{job.name}{name}') for name in names}
+        if options.annotations is not None:
+            for camera in self._cameras.values():
+                camera.annotated = load_annotated_camera(
+                    options.annotations, camera.video, len(names) == 1, options.match,
+                    detector.labels, options.min_score)
         self._results = ResultBag(job.folder / BAG_NAME, detector.labels)
         self._frames = FrameList(job.folder / FRAMES_NAME)
         self._coco = CocoList(job.folder / COCO_NAME, detector.labels)
@@ -225,7 +238,8 @@ class _Replay:
             return 0.0
         latency_ms = (perf_counter() - start) * 1e3
         if self._options.latency is not None:
-            latency_ms = self._options.latency.of(result.decision.kind)
+            latency_ms = self._options.latency.at(
+                result.decision.kind, self._luck(camera, arrival.number))
             # What was measured would differ from run to run.
             result = replace(result, preprocess_ms=nan, inference_ms=nan)
         done_ns, age_ms = image.stamp_ns, nan
@@ -240,10 +254,19 @@ class _Replay:
         self._coco.add(arrival, camera.video, size, record, boxes)
         camera.shown.append(DetectionTable.of_frame(arrival.number, result.detections))
         if self._options.has_truth:
-            low, _ = step_stamped(self._detector, frame, image.header_stamp_ns, before,
+            low, _ = step_stamped(self._detector, image.frame(), image.header_stamp_ns, before,
                                   self._low, self._options.max_gap_s)
             camera.collected.append(DetectionTable.of_frame(arrival.number, low.detections))
         return latency_ms
+
+    def _luck(self, camera: _Camera, number: int) -> float:
+        latency = self._options.latency
+        if not isinstance(latency, Latencies):
+            return 0.0
+        if number >= len(camera.luck):
+            # What was drawn comes again: it depends on seed and name alone.
+            camera.luck = latency.shares(camera.video, max(2 * number, 256))
+        return float(camera.luck[number])
 
     def _drop(self, arrival: Arrival) -> None:
         camera = self._cameras[arrival.image.topic]
@@ -266,14 +289,12 @@ class _Replay:
         options, labels = self._options, self._detector.labels
         found = {}
         for topic, camera in self._cameras.items():
-            if options.annotations is not None:
-                found[topic] = annotated_truth(
-                    options.annotations, camera.video, len(self._cameras) == 1, options.match,
-                    labels, options.min_score, options.min_score, camera.keys)
+            if camera.annotated is not None:
+                found[topic] = camera.annotated.truth(len(labels), camera.keys)
             else:
                 assert options.truth_topic is not None
-                found[topic] = recorded_truth(self._job.path, options.truth_topic, labels,
-                                              camera.keys)
+                found[topic] = recorded_truth(self._bag, options.truth_topic, labels,
+                                              camera.keys, len(self._cameras) == 1)
         return found
 
     def _tables(self, camera: _Camera, truth: CameraTruth | None) -> dict[str, Any]:

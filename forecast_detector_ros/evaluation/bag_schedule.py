@@ -24,8 +24,8 @@ class GivenLatency:
     read: float
     forecast: float
 
-    def of(self, kind: str) -> float:
-        """Return the milliseconds of a `READ` or `FORECAST`."""
+    def at(self, kind: str, share: float) -> float:
+        """Return the milliseconds of a `READ` or `FORECAST`; `share` of 0 to 1 is no matter."""
         return self.read if kind == READ else self.forecast
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from .tables import one_hot, TruthTable
-from .vision_types import DETECTIONS, vision_typestore
-from ..data.bag_images import BagImage
+from .vision_types import DETECTIONS
+from ..data.bag_images import BagImage, ImageBag
 from ..data.errors import DataError, Kind
 from ..data.findings import Strict
 from ..data.video_json import load_video_json, read_json, VideoRecord
@@ -58,9 +58,51 @@ class _WithoutFiles(Strict):
             raise error
 
 
-def annotated_truth(path: Path, video: str, only: bool, match: str, labels: Sequence[str],
-                    min_score: float, ignore_score: float, keys: Sequence[FrameKey]
-                    ) -> CameraTruth:
+@dataclass(frozen=True)
+class Annotated:
+    """The annotated frames of one camera, with what tells which images they are."""
+
+    path: Path
+    record: VideoRecord
+    match: str
+    """One of `MATCHES`."""
+    values: tuple[int, ...]
+    """Of each frame: the image's number in its topic, or the stamp of its header."""
+
+    def truth(self, classes: int, keys: Sequence[FrameKey]) -> CameraTruth:
+        """
+        Give the images of a bag their boxes.
+
+        Parameters
+        ----------
+        classes:
+            How many the detector has.
+        keys:
+            Of all images of the camera that the bag gave.
+
+        Raises
+        ------
+        DataError
+            If no annotated frame is among them.
+
+        """
+        numbers = {(item.number if self.match == ORDER else item.stamp_ns): item.number
+                   for item in keys}
+        frames = self.record.frames
+        found = [(numbers[value], frame) for value, frame in zip(self.values, frames)
+                 if value in numbers]
+        if not found:
+            raise DataError(f'{self.path}: video {self.record.name}: none of its {len(frames)} '
+                            f'frames is in the bag by {self.match}')
+        boxes = [(number, box, label) for number, frame in found
+                 for box, label in zip(frame.boxes, frame.labels.tolist())]
+        ignore = [(number, box) for number, frame in found for box in frame.ignore]
+        return CameraTruth(np.array(sorted(number for number, _ in found), np.int64),
+                           _table(boxes, ignore, classes), len(frames) - len(found))
+
+
+def load_annotated_camera(path: Path, video: str, only: bool, match: str, labels: Sequence[str],
+                          min_score: float) -> Annotated:
     """
     Take the boxes of one camera out of a COCO-video file.
 
@@ -78,10 +120,8 @@ def annotated_truth(path: Path, video: str, only: bool, match: str, labels: Sequ
         ``stamp_ns`` of an image entry is the stamp of the image's header.
     labels:
         The detector's classes.
-    min_score, ignore_score:
-        As for `load_video_json`.
-    keys:
-        Of all images of the camera that the bag gave.
+    min_score:
+        Boxes with a lower score do not count, in [0, 1].
 
     Raises
     ------
@@ -89,7 +129,7 @@ def annotated_truth(path: Path, video: str, only: bool, match: str, labels: Sequ
         One line: the file, the entry, and what is wrong with it.
 
     """
-    videos = load_video_json(path, path.parent, labels, min_score, ignore_score, _WithoutFiles())
+    videos = load_video_json(path, path.parent, labels, min_score, min_score, _WithoutFiles())
     record = _pick(videos, video, only, path)
     key = 'frame_index' if match == ORDER else 'stamp_ns'
     values: dict[Path, int] = {}
@@ -104,26 +144,29 @@ def annotated_truth(path: Path, video: str, only: bool, match: str, labels: Sequ
             raise DataError(f'{path}: images[{number}]: file_name {entry["file_name"]} is used '
                             'twice')
         values[file] = value
-    numbers = {(item.number if match == ORDER else item.stamp_ns): item.number for item in keys}
-    found = [(numbers[values[frame.path]], frame) for frame in record.frames
-             if values[frame.path] in numbers]
-    if not found:
-        raise DataError(f'{path}: video {record.name}: none of its {len(record.frames)} frames '
-                        f'is in the bag by {match}')
-    boxes = [(number, box, label) for number, frame in found
-             for box, label in zip(frame.boxes, frame.labels.tolist())]
-    ignore = [(number, box) for number, frame in found for box in frame.ignore]
-    return CameraTruth(np.array(sorted(number for number, _ in found), np.int64),
-                       _table(boxes, ignore, len(labels)), len(record.frames) - len(found))
+    return Annotated(path, record, match, tuple(values[frame.path] for frame in record.frames))
 
 
-def recorded_truth(path: Path, topic: str, labels: Sequence[str], keys: Sequence[FrameKey]
-                   ) -> CameraTruth:
+def recorded_truth(bag: ImageBag, topic: str, labels: Sequence[str], keys: Sequence[FrameKey],
+                   only: bool) -> CameraTruth:
     """
     Take the boxes of one camera from a topic with vision_msgs/Detection2DArray in the bag.
 
     A message belongs to the image with the same header: stamp and frame_id. Boxes of classes that
     the detector does not have are ignore regions.
+
+    Parameters
+    ----------
+    bag:
+        Knows the types of vision_msgs.
+    topic:
+        Its full name.
+    labels:
+        The detector's classes.
+    keys:
+        Of all images of the camera that the bag gave.
+    only:
+        Whether there is no other camera; then it is a mistake if no message belongs to an image.
 
     Raises
     ------
@@ -136,14 +179,14 @@ def recorded_truth(path: Path, topic: str, labels: Sequence[str], keys: Sequence
     ignore: list[tuple[int, Any]] = []
     frames, unmatched = set(), 0
     index = {name: number for number, name in enumerate(labels)}
-    for message in _messages(path, topic):
+    for message in bag.messages(topic, DETECTIONS):
         stamp = message.header.stamp
         number = numbers.get((stamp.sec * 10**9 + stamp.nanosec, message.header.frame_id))
         if number is None:
             unmatched += 1
             continue
         if number in frames:
-            raise DataError(f'{path}: {topic} has two messages for one image, the one with stamp '
+            raise DataError(f'{bag.path}: {topic} has two messages for one image, with stamp '
                             f'{stamp.sec}.{stamp.nanosec:09d}')
         frames.add(number)
         corners, names, _ = read_detections(message)
@@ -152,8 +195,8 @@ def recorded_truth(path: Path, topic: str, labels: Sequence[str], keys: Sequence
                 boxes.append((number, box, index[name]))
             else:
                 ignore.append((number, box))
-    if not frames:
-        raise DataError(f'{path}: no message on {topic} has the header of an image')
+    if not frames and only:
+        raise DataError(f'{bag.path}: no message on {topic} has the header of an image')
     return CameraTruth(np.array(sorted(frames), np.int64), _table(boxes, ignore, len(labels)),
                        unmatched)
 
@@ -166,26 +209,6 @@ def _pick(videos: Sequence[VideoRecord], name: str, only: bool, path: Path) -> V
         return videos[0]
     raise DataError(f'{path}: no video {name!r}; there is '
                     f'{", ".join(video.name for video in videos[:9])}')
-
-
-def _messages(path: Path, topic: str) -> list[Any]:
-    from rosbags.highlevel import AnyReader
-
-    try:
-        with AnyReader([path], default_typestore=vision_typestore()) as reader:
-            wanted = [item for item in reader.connections if item.topic == topic]
-            if not wanted or wanted[0].msgtype != DETECTIONS:
-                listed = ', '.join(sorted({item.topic for item in reader.connections
-                                           if item.msgtype == DETECTIONS}))
-                raise DataError(f'{path}: no topic {topic} with {DETECTIONS}; there is '
-                                f'{listed or "none"}')
-            return [reader.deserialize(data, item.msgtype)
-                    for item, _, data in reader.messages(wanted)]
-    except DataError:
-        raise
-    except Exception as error:  # Of rosbags, its parsers, databases and decompressors.
-        raise DataError(f'{path}: {topic} cannot be read: {" ".join(str(error).split())}'
-                        ) from None
 
 
 def _table(boxes: Sequence[tuple[int, Any, int]], ignore: Sequence[tuple[int, Any]],

@@ -84,7 +84,8 @@ def test_as_a_simulation_by_ticks(images, latency):
 
 def test_given_latencies():
     assert parse_latency('read=20, forecast=4.5') == GivenLatency(20, 4.5)
-    assert (GivenLatency(20, 4).of('read'), GivenLatency(20, 4).of('forecast')) == (20, 4)
+    given = GivenLatency(20, 4)
+    assert (given.at('read', 0.9), given.at('forecast', 0.1)) == (20, 4)
     for text in ('', 'read=20', 'read=20,forecast=x', 'read=20,forecast=-1', 'read=nan,forecast=1',
                  'read=1,forecast=2,other=3'):
         with pytest.raises(LatencyError, match='must be read=MS,forecast=MS'):
