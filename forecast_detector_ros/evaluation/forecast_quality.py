@@ -17,10 +17,9 @@ from .recall import found_boxes
 from .sequences import as_frame, Footage, picture
 from .tables import DetectionTable
 from ..model.config import NetworkConfig
-from ..model.network import ForecastDetector, NetworkState
-from ..model.scheduler import confidence
+from ..model.network import ForecastDetector, NetworkState, StepOutput
 from ..runtime.backends import RawOutput
-from ..runtime.backends.torch_backend import TorchBackend
+from ..runtime.backends.torch_backend import raw_output, TorchBackend
 from ..runtime.checkpoint import Card
 from ..runtime.detector import Detector, StreamState
 from ..runtime.policy import AlternatePolicy, AlwaysReadPolicy, FORECAST
@@ -91,12 +90,11 @@ class SharedFeatureBackend(TorchBackend):
         """Read one ``(1, H, W, 3)`` uint8 BGR picture."""
         feature = self._source(images)
         maps, after = self.network.encode(feature, state)
-        head = self.network.head(maps.fused)
+        output = StepOutput(self.network.head(maps.fused), self.network.schedule(maps), after)
         if self._hold:
             # The forecast in the state feeds nothing but the next step without an image.
-            after = after._replace(forecast=feature)
-        return RawOutput(head.logits.float(), head.offsets.float(),
-                         confidence(self.network.schedule(maps).float()).cpu().numpy(), after)
+            output = output._replace(state=after._replace(forecast=feature))
+        return raw_output(output)
 
     @torch.inference_mode()
     def forecast_step(self, state: NetworkState) -> RawOutput:

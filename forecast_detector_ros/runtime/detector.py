@@ -237,19 +237,19 @@ class Detector:
     def _detections(self, raw: RawOutput, size: tuple[int, int], settings: DetectorSettings
                     ) -> Detections:
         found = postprocess(
-            raw.logits[0], raw.offsets[0], self._backend.anchors, self.input_size,
+            torch.from_numpy(raw.logits[0]), torch.from_numpy(raw.offsets[0]),
+            torch.from_numpy(self._backend.anchors), self.input_size,
             settings.score_threshold, settings.nms_threshold, settings.max_detections,
-            _class_mask(settings.classes, self.labels, self.device))
+            _class_mask(settings.classes, self.labels))
         limit = np.array((size[1], size[0]) * 2, np.float32)
         scale = limit / np.array((self.input_size[1], self.input_size[0]) * 2, np.float32)
         # The product may round to the next number above the picture's side.
-        boxes = np.minimum(found.boxes.cpu().numpy() * scale, limit)
-        return Detections(boxes, found.labels.cpu().numpy(), found.scores.cpu().numpy())
+        boxes = np.minimum(found.boxes.numpy() * scale, limit)
+        return Detections(boxes, found.labels.numpy(), found.scores.numpy())
 
 
 @lru_cache(maxsize=16)
-def _class_mask(classes: tuple[str, ...], labels: tuple[str, ...], device: str
-                ) -> torch.Tensor | None:
+def _class_mask(classes: tuple[str, ...], labels: tuple[str, ...]) -> torch.Tensor | None:
     if not classes:
         return None
-    return torch.tensor([label in classes for label in labels], device=device)
+    return torch.tensor([label in classes for label in labels])

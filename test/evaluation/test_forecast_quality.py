@@ -171,7 +171,7 @@ def test_held_feature_takes_the_place_of_every_forecast(make_network):
         for _ in range(3):
             maps, expected = network.encode(feature, expected)
             raw = backend.forecast_step(state)
-            torch.testing.assert_close(raw.logits, network.head(maps.fused).logits)
+            torch.testing.assert_close(raw.logits, network.head(maps.fused).logits.numpy())
             state = raw.state
 
 

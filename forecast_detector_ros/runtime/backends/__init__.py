@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Back-ends: the two steps of inference behind one interface, with explicit state."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from torch import Tensor
 
 
 class RawOutput(NamedTuple):
-    """What a back-end gives for a batch of frames."""
+    """What a back-end gives for a batch of frames, in the machine's own memory."""
 
-    logits: Tensor
+    logits: np.ndarray
     """``(B, A, 1 + classes)`` float32, background first."""
 
-    offsets: Tensor
+    offsets: np.ndarray
     """``(B, A, 4)`` float32."""
 
     confidence: np.ndarray
@@ -24,13 +24,17 @@ class RawOutput(NamedTuple):
 
 
 class Backend(Protocol):
-    """Runs `read_step` and `forecast_step` of one network."""
+    """
+    Runs `read_step` and `forecast_step` of one network.
+
+    A state is a value: no step changes the one it is given, nor later one that it returned.
+    """
 
     name: str
     device: str
     precision: str
-    anchors: Tensor
-    """``(A, 4)`` float32 on the device of `RawOutput.logits`."""
+    anchors: np.ndarray
+    """``(A, 4)`` float32, corners in pixels of the network's input."""
 
     def initial_state(self, batch: int) -> Any:
         """Give the state before the first frame of so many streams."""
@@ -42,4 +46,12 @@ class Backend(Protocol):
 
     def forecast_step(self, state: Any) -> RawOutput:
         """Advance without images."""
+        ...
+
+    def stack(self, states: Sequence[Any]) -> Any:
+        """Join the states of several streams into one of a batch, in the order given."""
+        ...
+
+    def split(self, state: Any, count: int) -> list[Any]:
+        """Give the states of the `count` streams of a batch, each of a batch of one."""
         ...

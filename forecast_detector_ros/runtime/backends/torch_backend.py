@@ -5,11 +5,15 @@ Back-end: eager PyTorch, on the CPU or a CUDA device, in fp32 or fp16.
 The CUDA road is written after PyTorch's documentation; it has not been measured.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from . import RawOutput
 from ..checkpoint import RuntimeConfigError
+from ...model.bottleneck_lstm import LSTMState
 from ...model.network import ForecastDetector, NetworkState, StepOutput
 from ...model.scheduler import confidence
 
@@ -79,7 +83,7 @@ class TorchBackend:
         self.precision = precision
         # Boxes are decoded in fp32 whatever the network computes in: fp16 has no more than
         # 11 bits for a coordinate.
-        self.anchors = network.anchors.detach().clone().float().to(self._device)
+        self.anchors = _array(network.anchors)
         self.network = network.eval().to(self._device, PRECISIONS[precision])
 
     def initial_state(self, batch: int) -> NetworkState:
@@ -92,14 +96,40 @@ class TorchBackend:
         tensor = torch.from_numpy(images)
         if self._device.type == 'cuda':
             tensor = tensor.pin_memory().to(self._device, non_blocking=True)
-        return _raw(self.network.read_step(tensor, state))
+        return raw_output(self.network.read_step(tensor, state))
 
     @torch.inference_mode()
     def forecast_step(self, state: NetworkState) -> RawOutput:
         """Advance without images."""
-        return _raw(self.network.forecast_step(state))
+        return raw_output(self.network.forecast_step(state))
+
+    def stack(self, states: Sequence[NetworkState]) -> NetworkState:
+        """Join the states of several streams into one of a batch."""
+        return _with_parts(states[0], [torch.cat(parts) for parts in zip(*map(_parts, states))])
+
+    def split(self, state: NetworkState, count: int) -> list[NetworkState]:
+        """Give the states of the streams of a batch: views into it."""
+        chunks = [part.split(1) for part in _parts(state)]
+        return [_with_parts(state, [chunk[index] for chunk in chunks]) for index in range(count)]
 
 
-def _raw(output: StepOutput) -> RawOutput:
-    return RawOutput(output.head.logits.float(), output.head.offsets.float(),
-                     confidence(output.decision.float()).cpu().numpy(), output.state)
+def _parts(state: NetworkState) -> list[Tensor]:
+    return [*state.forecast, *(part for pair in (*state.encoder1, *state.encoder2)
+                               for part in pair)]
+
+
+def _with_parts(like: NetworkState, parts: Sequence[Tensor]) -> NetworkState:
+    left = iter(parts)
+    return NetworkState(tuple(next(left) for _ in like.forecast),
+                        tuple(LSTMState(next(left), next(left)) for _ in like.encoder1),
+                        tuple(LSTMState(next(left), next(left)) for _ in like.encoder2))
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().float().cpu().numpy()
+
+
+def raw_output(output: StepOutput) -> RawOutput:
+    """Bring what a step of the network gives into the machine's own memory."""
+    return RawOutput(_array(output.head.logits), _array(output.head.offsets),
+                     _array(confidence(output.decision.float())), output.state)
