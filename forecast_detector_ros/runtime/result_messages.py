@@ -8,6 +8,7 @@ those of a bag library can be filled by the same code.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 import importlib
 from math import nan
 from typing import Any, TYPE_CHECKING
@@ -27,6 +28,26 @@ def installed_message(name: str) -> type:
     """Return rclpy's class of a message such as ``vision_msgs/msg/Detection2D``."""
     package, _, message = name.split('/')
     return getattr(importlib.import_module(f'{package}.msg'), message)
+
+
+def _maker(kind: type) -> Callable[[], Any]:
+    """
+    Return a function that makes messages of a class with no field filled.
+
+    The constructors of rclpy's classes build a default message for every field that is itself a
+    message, also where one is given: for a Detection2D, ten objects that are thrown away.
+    """
+    new = partial(kind.__new__, kind)
+    # What setters of Jazzy and later ask; there is none before, nor in a bag library's classes.
+    if '_check_fields' not in getattr(kind, '__slots__', ()):
+        return new
+    checks = kind()._check_fields
+
+    def make() -> Any:
+        message = new()
+        message._check_fields = checks
+        return message
+    return make
 
 
 def decision_values(result: StepResult, latency_ms: float = nan, image_age_ms: float = nan,
@@ -78,11 +99,12 @@ class MessageBuilder:
     def __init__(self, find: Callable[[str], type] = installed_message) -> None:
         """Look the classes up; raises what `find` raises."""
         self._array: Any = find('vision_msgs/msg/Detection2DArray')
-        self._detection: Any = find('vision_msgs/msg/Detection2D')
-        self._result: Any = find('vision_msgs/msg/ObjectHypothesisWithPose')
+        # Of these there is one for every detection.
+        self._new_detection = _maker(find('vision_msgs/msg/Detection2D'))
+        self._new_result = _maker(find('vision_msgs/msg/ObjectHypothesisWithPose'))
+        self._new_box = _maker(find('vision_msgs/msg/BoundingBox2D'))
+        self._new_pose2d = _maker(find('vision_msgs/msg/Pose2D'))
         self._hypothesis: Any = find('vision_msgs/msg/ObjectHypothesis')
-        self._box: Any = find('vision_msgs/msg/BoundingBox2D')
-        self._pose2d: Any = find('vision_msgs/msg/Pose2D')
         self._point2d: Any = find('vision_msgs/msg/Point2D')
         self._diagnostics: Any = find('diagnostic_msgs/msg/DiagnosticArray')
         self._status: Any = find('diagnostic_msgs/msg/DiagnosticStatus')
@@ -109,19 +131,24 @@ class MessageBuilder:
 
         """
         return self._array(header=header, detections=[
-            self._detection(
-                header=header,
-                results=[self._result(
-                    hypothesis=self._hypothesis(class_id=labels[label], score=score),
-                    pose=self._no_pose)],
-                bbox=self._box(
-                    center=self._pose2d(
-                        position=self._point2d(x=(left + right) / 2, y=(top + bottom) / 2),
-                        theta=0.0),
-                    size_x=right - left, size_y=bottom - top),
-                id='')
-            for (left, top, right, bottom), label, score in zip(
+            self._one(header, box, labels[label], score)
+            for box, label, score in zip(
                 found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True)])
+
+    def _one(self, header: Any, box: Sequence[float], label: str, score: float) -> Any:
+        left, top, right, bottom = box
+        centre = self._new_pose2d()
+        centre.position = self._point2d(x=(left + right) / 2, y=(top + bottom) / 2)
+        centre.theta = 0.0
+        bounds = self._new_box()
+        bounds.center, bounds.size_x, bounds.size_y = centre, right - left, bottom - top
+        result = self._new_result()
+        result.hypothesis = self._hypothesis(class_id=label, score=score)
+        result.pose = self._no_pose
+        detection = self._new_detection()
+        detection.header, detection.results = header, [result]
+        detection.bbox, detection.id = bounds, ''
+        return detection
 
     def decision(self, header: Any, name: str, source: str, decision: Decision,
                  values: Sequence[tuple[str, str]]) -> Any:
