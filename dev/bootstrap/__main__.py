@@ -25,7 +25,7 @@ def planned_stages(environment: Environment, distro: str, with_tests: bool) -> l
     :param distro: name of the sourced ROS 2 distribution, empty where there is none.
     """
     # The versions are ours only where NumPy and OpenCV are: a robot keeps those of its system,
-    # which its cv_bridge was compiled with.
+    # which its other packages were compiled with.
     constraints = () if distro else (DEV / 'constraints.txt',)
 
     def install(name: str, title: str, requirements: str, *options: str) -> Stage:
