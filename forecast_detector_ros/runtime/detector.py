@@ -1,25 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """The running detector: frames in, detections and decisions out, state passed by value."""
 
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from math import nan
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-import torch
 
-from .backends import Backend, RawOutput
+from .backends import Backend
 from .backends.torch_backend import TorchBackend
-from .checkpoint import Card, load_checkpoint, RuntimeConfigError
+from .checkpoint import Card, load_checkpoint
 from .detections import Detections
-from .frame import Frame, Pixels
+from .frame import Frame, FrameError, Pixels
+from .pace import Pace
 from .policy import Decision, FORECAST, READ, REASONS
+from .postprocess import Postprocessor
 from .preprocess import resize
 from .settings import DetectorSettings, SettingsError
-from ..model.ssdlite import postprocess
+from .threads import set_threads
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ class StreamState:
 
     reason: str = 'first_frame'
     """Why the next frame must be read, when `network` is None."""
+
+    pace: Pace = field(default_factory=Pace)
+    """What the stream's frames have cost, for the policies that look at time."""
 
     @staticmethod
     def initial(reason: str = 'first_frame') -> 'StreamState':
@@ -70,7 +74,10 @@ class StepResult:
     """Loading and resizing, milliseconds; 0 on a forecast frame."""
 
     inference_ms: float
-    """Network and post-processing, milliseconds."""
+    """Network and post-processing of all frames in the batch, milliseconds."""
+
+    batch: int = 1
+    """Frames of other streams that were processed in the same go, and this one."""
 
 
 def decide(state: StreamState, frame_size: tuple[int, int] | None, settings: DetectorSettings
@@ -89,17 +96,19 @@ def decide(state: StreamState, frame_size: tuple[int, int] | None, settings: Det
 
     """
     policy = settings.policy
-    limit = settings.max_consecutive_forecasts
+    kind, reason = READ, policy.reason
     if state.network is None:
-        kind, reason = READ, state.reason
+        reason = state.reason
     elif frame_size is not None and frame_size != state.frame_size:
-        kind, reason = READ, 'size_changed'
-    elif not policy.forecast(state.confidence, state.consecutive_forecasts):
-        kind, reason = READ, policy.reason
-    elif state.consecutive_forecasts >= limit:
-        kind, reason = READ, 'max_consecutive'
+        reason = 'size_changed'
     else:
-        kind, reason = FORECAST, policy.reason
+        if policy.forecast(state.confidence, state.consecutive_forecasts):
+            kind = FORECAST
+        elif not state.pace.affords_read(settings.budget_ms):
+            kind, reason = FORECAST, 'budget'
+        if kind == FORECAST and (
+                state.consecutive_forecasts >= settings.max_consecutive_forecasts):
+            kind, reason = READ, 'max_consecutive'
     consecutive = state.consecutive_forecasts + 1 if kind == FORECAST else 0
     return Decision(kind, reason, state.confidence, policy.threshold, consecutive)
 
@@ -125,10 +134,11 @@ class Detector:
         self.device = backend.device
         self.precision = backend.precision
         self.backend = backend.name
+        self._postprocess = Postprocessor(backend.anchors, card.input_size, card.classes)
 
     @classmethod
     def load(cls, checkpoint: str | Path, device: str = 'cpu', precision: str = 'fp32',
-             threads: int = 1) -> 'Detector':
+             threads: int = 1, interop_threads: int = 1) -> 'Detector':
         """
         Load a checkpoint.
 
@@ -140,9 +150,8 @@ class Detector:
             ``cpu``, ``cuda`` or ``cuda:N``.
         precision:
             ``fp32`` or ``fp16``.
-        threads:
-            Threads that PyTorch may use for one operator on the CPU, at least 1.  It holds for
-            the whole process.
+        threads, interop_threads:
+            See `set_threads`; both hold for the whole process.
 
         Raises
         ------
@@ -150,9 +159,7 @@ class Detector:
             Both are `RuntimeConfigError`, with a message of one line.
 
         """
-        if threads < 1:
-            raise RuntimeConfigError(f'threads is {threads}, must be at least 1')
-        torch.set_num_threads(threads)
+        set_threads(threads, interop_threads)
         network, card = load_checkpoint(checkpoint)
         return cls(TorchBackend(network, device, precision), card)
 
@@ -206,50 +213,110 @@ class Detector:
             If the frame is read and cannot be loaded.
 
         """
-        decision = decide(state, frame.size, settings)
-        preprocess_ms = 0.0
+        (outcome,) = self.step_many([frame], [state], settings)
+        if isinstance(outcome, FrameError):
+            raise outcome
+        return outcome
+
+    def step_many(self, frames: Sequence[Frame], states: Sequence[StreamState],
+                  settings: DetectorSettings
+                  ) -> list[tuple[StepResult, StreamState] | FrameError]:
+        """
+        Process one frame of each of several streams, those with the same decision as one batch.
+
+        The results are those of single steps, but for the rounding of float32 sums that a
+        library adds up in another order for a batch.
+
+        Parameters
+        ----------
+        frames:
+            One of each stream; loaded only if it is read.
+        states:
+            State of each stream before its frame.
+        settings:
+            Policy, thresholds and limits of all.
+
+        Returns
+        -------
+        list
+            For each frame what `step` returns, or the error for which it cannot be used; such a
+            frame leaves the others, and its own stream, as they were.
+
+        """
+        outcomes: dict[int, tuple[StepResult, StreamState] | FrameError] = {}
+        jobs: dict[str, list[_Job]] = {READ: [], FORECAST: []}
+        for index, (frame, state) in enumerate(zip(frames, states, strict=True)):
+            decision = decide(state, frame.size, settings)
+            if decision.kind == FORECAST:
+                assert state.frame_size is not None
+                jobs[FORECAST].append(
+                    _Job(index, decision, state, state.network, state.frame_size))
+                continue
+            try:
+                jobs[READ].append(self._prepare(index, frame, state, decision))
+            except FrameError as error:
+                outcomes[index] = error
+        for kind, batch in jobs.items():
+            if batch:
+                outcomes.update(self._run(kind == READ, batch, settings))
+        return [outcomes[index] for index in range(len(frames))]
+
+    def _prepare(self, index: int, frame: Frame, state: StreamState, decision: Decision
+                 ) -> '_Job':
+        """Load and resize a frame that is read; raises FrameError."""
         start = perf_counter()
-        if decision.kind == READ:
-            pixels = frame.load()
-            image = resize(pixels, self.input_size)
-            size = pixels.size
-            preprocess_ms = (perf_counter() - start) * 1e3
-            network = state.network
-            if size != state.frame_size and network is not None:
-                # A compressed frame tells its size only now.
-                decision = replace(decision, reason='size_changed')
-                network = None
-            if network is None:
-                network = self._backend.initial_state(1)
-            start = perf_counter()
-            raw = self._backend.read_step(image[None], network)
+        pixels, size = frame.load_for(self.input_size)
+        image = resize(pixels, self.input_size)
+        network = state.network
+        if size != state.frame_size and network is not None:
+            # A compressed frame tells its size only now.
+            decision = replace(decision, reason='size_changed')
+            network = None
+        if network is None:
+            network = self._backend.initial_state(1)
+        return _Job(index, decision, state, network, size, image,
+                    (perf_counter() - start) * 1e3)
+
+    def _run(self, read: bool, batch: list['_Job'], settings: DetectorSettings
+             ) -> Iterator[tuple[int, tuple[StepResult, StreamState]]]:
+        """Run one step on a batch of frames; give each one's index and outcome."""
+        start = perf_counter()
+        count = len(batch)
+        backend = self._backend
+        network = (batch[0].network if count == 1
+                   else backend.stack([job.network for job in batch]))
+        if read:
+            images = [job.image for job in batch if job.image is not None]
+            raw = backend.read_step(images[0][None] if count == 1 else np.stack(images), network)
         else:
-            assert state.frame_size is not None
-            size = state.frame_size
-            raw = self._backend.forecast_step(state.network)
-        detections = self._detections(raw, size, settings)
+            raw = backend.forecast_step(network)
+        after = [raw.state] if count == 1 else backend.split(raw.state, count)
+        found = [self._postprocess(
+            raw.logits[place], raw.offsets[place], job.size, settings.score_threshold,
+            settings.nms_threshold, settings.max_detections, settings.classes)
+            for place, job in enumerate(batch)]
         inference_ms = (perf_counter() - start) * 1e3
-        after = StreamState(raw.state, float(raw.confidence[0]), decision.consecutive_forecasts,
-                            size)
-        return StepResult(detections, decision, preprocess_ms, inference_ms), after
-
-    @torch.inference_mode()
-    def _detections(self, raw: RawOutput, size: tuple[int, int], settings: DetectorSettings
-                    ) -> Detections:
-        found = postprocess(
-            torch.from_numpy(raw.logits[0]), torch.from_numpy(raw.offsets[0]),
-            torch.from_numpy(self._backend.anchors), self.input_size,
-            settings.score_threshold, settings.nms_threshold, settings.max_detections,
-            _class_mask(settings.classes, self.labels))
-        limit = np.array((size[1], size[0]) * 2, np.float32)
-        scale = limit / np.array((self.input_size[1], self.input_size[0]) * 2, np.float32)
-        # The product may round to the next number above the picture's side.
-        boxes = np.minimum(found.boxes.numpy() * scale, limit)
-        return Detections(boxes, found.labels.numpy(), found.scores.numpy())
+        for place, job in enumerate(batch):
+            pace = job.state.pace.after(
+                read, job.preprocess_ms + inference_ms / count, settings.budget_ms)
+            yield job.index, (
+                StepResult(found[place], job.decision, job.preprocess_ms, inference_ms, count),
+                StreamState(after[place], float(raw.confidence[place]),
+                            job.decision.consecutive_forecasts, job.size, pace=pace))
 
 
-@lru_cache(maxsize=16)
-def _class_mask(classes: tuple[str, ...], labels: tuple[str, ...]) -> torch.Tensor | None:
-    if not classes:
-        return None
-    return torch.tensor([label in classes for label in labels])
+@dataclass(frozen=True)
+class _Job:
+    """A frame on its way through a step."""
+
+    index: int
+    decision: Decision
+    state: StreamState
+    network: Any
+    size: tuple[int, int]
+    """(height, width) of the whole picture."""
+
+    image: np.ndarray | None = None
+    """Of the network's input size; None on a forecast frame."""
+
+    preprocess_ms: float = 0.0

@@ -76,3 +76,35 @@ class Frame:
 
     load: Callable[[], Pixels]
     """Gives the pixels or raises `FrameError`; called at most once, never on a forecast."""
+
+    load_reduced: Callable[[tuple[int, int]], tuple[Pixels, tuple[int, int]]] | None = None
+    """
+    Gives fewer pixels where they are cheaper: takes the (height, width) that is wanted at least,
+    returns the pixels and the (height, width) of the whole picture; None where `load` is as cheap.
+    """
+
+    def load_for(self, least: tuple[int, int]) -> tuple[Pixels, tuple[int, int]]:
+        """
+        Load as many pixels as a use needs.
+
+        Parameters
+        ----------
+        least:
+            (height, width) that is wanted. The pixels have at least as many on each side, unless
+            the whole picture has fewer.
+
+        Returns
+        -------
+        tuple
+            The pixels, and the (height, width) of the whole picture.
+
+        Raises
+        ------
+        FrameError
+            If the picture cannot be used.
+
+        """
+        if self.load_reduced is not None:
+            return self.load_reduced(least)
+        pixels = self.load()
+        return pixels, pixels.size

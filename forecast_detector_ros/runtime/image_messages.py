@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+import struct
 from typing import Any
 
 import cv2
@@ -46,6 +48,16 @@ _PNG_START, _PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
 _TAIL = 1024
 """Bytes at the end in which a picture's end mark must be: cameras pad their buffers."""
 
+_REDUCED = ((8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4),
+            (2, cv2.IMREAD_REDUCED_COLOR_2))
+"""Scales that libjpeg decodes at, smallest picture first."""
+
+_FRAME_HEADERS = frozenset(range(0xc0, 0xd0)) - {0xc4, 0xc8, 0xcc}
+"""JPEG markers SOF0 to SOF15, which tell the size; the three are tables (T.81, table B.1)."""
+
+_END_OF_HEADER = (0xd9, 0xda)
+"""End of image and start of scan."""
+
 
 @dataclass
 class LazyPixels:
@@ -78,11 +90,12 @@ def compressed_frame(message: Any) -> Frame:
     """
     Make a frame of a sensor_msgs/CompressedImage without looking at its data.
 
-    Its size is unknown until it is loaded. Raises FrameError when there is no data.
+    Its size is unknown until it is loaded. The detector gets a JPEG decoded at a reduced scale
+    where that is enough for it. Raises FrameError when there is no data.
     """
     if len(message.data) == 0:
         raise FrameError('compressed image has no data')
-    return Frame(None, LazyPixels(lambda: decode(message)))
+    return Frame(None, LazyPixels(lambda: decode(message)), partial(decode_reduced, message))
 
 
 def to_pixels(message: Any) -> Pixels:
@@ -121,6 +134,54 @@ def decode(message: Any) -> Pixels:
     drivers disagree on it. The result is BGR, 8 bit, in the orientation in which it is stored,
     so that boxes fit what image_transport makes of the same message. Raises FrameError.
     """
+    return _decode(message, _check_compressed(message), cv2.IMREAD_COLOR)
+
+
+def decode_reduced(message: Any, least: tuple[int, int]) -> tuple[Pixels, tuple[int, int]]:
+    """
+    Decode no more of a compressed image than a use needs.
+
+    A JPEG is decoded at a half, a quarter or an eighth of its size, whichever is the smallest
+    that still has `least` (height, width) pixels: libjpeg then computes fewer of them and
+    averages as it goes. Everything else comes in full. Returns the pixels, as `decode` does,
+    and the (height, width) of the whole picture. Raises FrameError.
+    """
+    kind = _check_compressed(message)
+    size = jpeg_size(message.data) if kind == 'JPEG' else None
+    if size is not None:
+        for scale, flag in _REDUCED:
+            # libjpeg rounds up.
+            if all(-(-side // scale) >= wanted for side, wanted in zip(size, least)):
+                return _decode(message, kind, flag), size
+    pixels = _decode(message, kind, cv2.IMREAD_COLOR)
+    return pixels, pixels.size
+
+
+def jpeg_size(data: Any) -> tuple[int, int] | None:
+    """
+    Return (height, width) that the header of a JPEG tells, or None if it tells none.
+
+    `data` is any buffer of bytes. The header is walked marker by marker to the first frame
+    header (ITU-T T.81, section B.1).
+    """
+    view = memoryview(data)
+    position = 2
+    while position + 9 <= len(view) and view[position] == 0xff:
+        marker = view[position + 1]
+        if marker in _FRAME_HEADERS:
+            height, width = struct.unpack_from('>HH', view, position + 5)
+            return (height, width) if height and width else None
+        if marker == 0xff:  # A fill byte.
+            position += 1
+        elif marker in _END_OF_HEADER:
+            return None
+        else:
+            position += 2 + struct.unpack_from('>H', view, position + 2)[0]
+    return None
+
+
+def _check_compressed(message: Any) -> str:
+    """Return JPEG or PNG; raise FrameError for anything else, and for what has no end."""
     data = np.frombuffer(message.data, np.uint8)
     start, end = bytes(data[:len(_PNG_START)]), bytes(data[-_TAIL:])
     if start.startswith(_JPEG_START):
@@ -133,8 +194,13 @@ def decode(message: Any) -> Pixels:
     # Without this check the decoder fills what is missing with grey and says nothing.
     if not whole:
         raise FrameError(f'{kind} image is truncated: no end mark after {len(data)} bytes')
+    return kind
+
+
+def _decode(message: Any, kind: str, flag: int) -> Pixels:
+    data = np.frombuffer(message.data, np.uint8)
     try:
-        array = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        array = cv2.imdecode(data, flag | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         raise FrameError(f'{kind} image cannot be decoded: {_one_line(error)}') from None
     if array is None:

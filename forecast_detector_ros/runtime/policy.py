@@ -17,8 +17,8 @@ REASONS = ('first_frame', 'scheduler', 'policy', 'max_consecutive', 'reset', 'si
 """
 Why a decision came out as it did.
 
-`scheduler`: its confidence against the threshold; `policy`: a fixed rule; the others force a
-read.
+`scheduler`: its confidence against the threshold; `policy`: a fixed rule; `budget`: the time that
+a frame may cost; the others force a read.
 """
 
 
@@ -51,7 +51,7 @@ class Policy(Protocol):
     A rule that decides frame by frame.
 
     `threshold` is what the confidence is compared with, NaN where it is not; `reason` is one of
-    `REASONS`.
+    `REASONS`; `rate` is the number of frames per second that must be possible, 0 for any.
     """
 
     @property
@@ -59,6 +59,9 @@ class Policy(Protocol):
 
     @property
     def reason(self) -> str: ...  # noqa: D102
+
+    @property
+    def rate(self) -> float: ...  # noqa: D102
 
     def forecast(self, confidence: float, consecutive_forecasts: int) -> bool:
         """
@@ -93,6 +96,7 @@ class ThresholdPolicy:
     """Threshold in [0, 1]; 0.5 is the paper's in Fig. 4 and 6."""
 
     reason = 'scheduler'
+    rate = 0.0
 
     def __post_init__(self) -> None:
         """Check the range."""
@@ -131,6 +135,7 @@ class AlternatePolicy:
 
     reason = 'policy'
     threshold = nan
+    rate = 0.0
 
     def __post_init__(self) -> None:
         """Check the range."""
@@ -152,6 +157,7 @@ class AlwaysReadPolicy:
 
     reason = 'policy'
     threshold = nan
+    rate = 0.0
 
     def forecast(self, confidence: float, consecutive_forecasts: int) -> bool:
         """Never forecast."""
@@ -162,12 +168,48 @@ class AlwaysReadPolicy:
         return 'always_read'
 
 
+@dataclass(frozen=True)
+class BudgetPolicy:
+    """
+    Read whenever the time allows it, so that so many frames per second are possible.
+
+    What a read costs, and whether it is affordable, is told by the stream's `Pace`.
+
+    Raises
+    ------
+    PolicyError
+        If the rate is not above 0, or not finite.
+
+    """
+
+    rate: float
+    """Frames per second."""
+
+    reason = 'budget'
+    threshold = nan
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if not (isfinite(self.rate) and self.rate > 0.0):
+            raise PolicyError(f'budget({self.rate}): must be above 0 frames per second')
+
+    def forecast(self, confidence: float, consecutive_forecasts: int) -> bool:
+        """Never forecast by choice."""
+        return False
+
+    def __str__(self) -> str:
+        """Write as `parse_policy` reads it."""
+        return f'budget({float(self.rate)!r})'
+
+
 _CALL = re.compile(r'\s*(?P<name>[a-z_]+)\s*(?:\(\s*(?P<value>[^()]*?)\s*\))?\s*')
 
 
 def parse_policy(text: str) -> Policy:
     """
-    Read a policy from text: ``threshold(0.5)``, ``alternate(1)`` or ``always_read``.
+    Read a policy from text.
+
+    ``threshold(0.5)``, ``alternate(1)``, ``always_read`` or ``budget(15)``.
 
     Raises
     ------
@@ -182,6 +224,8 @@ def parse_policy(text: str) -> Policy:
             return ThresholdPolicy(float(value))
         if name == 'alternate' and value:
             return AlternatePolicy(int(value))
+        if name == 'budget' and value:
+            return BudgetPolicy(float(value))
         if name == 'always_read' and not value:
             return AlwaysReadPolicy()
     except PolicyError:
@@ -189,4 +233,4 @@ def parse_policy(text: str) -> Policy:
     except ValueError:
         pass
     raise PolicyError(f'policy is {text!r}, must be threshold(p) with p in [0, 1], alternate(k) '
-                      'with k >= 1, or always_read')
+                      'with k >= 1, budget(fps) with fps > 0, or always_read')

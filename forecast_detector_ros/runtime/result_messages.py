@@ -30,7 +30,7 @@ def installed_message(name: str) -> type:
     return getattr(importlib.import_module(f'{package}.msg'), message)
 
 
-def _maker(kind: type) -> Callable[[], Any]:
+def _maker(kind: Any) -> Callable[[], Any]:
     """
     Return a function that makes messages of a class with no field filled.
 

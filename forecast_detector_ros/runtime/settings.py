@@ -2,7 +2,7 @@
 """What may change while a detector runs."""
 
 from dataclasses import dataclass, field
-from math import isfinite
+from math import inf, isfinite
 
 from .policy import Policy, ThresholdPolicy
 
@@ -39,6 +39,12 @@ class DetectorSettings:
     max_consecutive_forecasts: int = 3
     """A read is forced after so many forecasts, 1 to 1000."""
 
+    target_rate: float = 0.0
+    """Frames per second of every stream that must be possible, 0 to 1000; 0 for any."""
+
+    streams: int = 1
+    """Streams that share the processor, at least 1: each may take its part of the time."""
+
     def __post_init__(self) -> None:
         """Check every range."""
         checks = (
@@ -47,8 +53,17 @@ class DetectorSettings:
             ('nms_threshold', isfinite(self.nms_threshold) and 0.0 < self.nms_threshold <= 1.0,
              'in (0, 1]'),
             ('max_detections', 1 <= self.max_detections <= 1000, 'from 1 to 1000'),
+            ('target_rate', isfinite(self.target_rate) and 0.0 <= self.target_rate <= 1000.0,
+             'from 0 to 1000 frames per second'),
+            ('streams', self.streams >= 1, 'at least 1'),
             ('max_consecutive_forecasts', 1 <= self.max_consecutive_forecasts <= 1000,
              'from 1 to 1000'))
         for key, fine, wanted in checks:
             if not fine:
                 raise SettingsError(f'{key} is {getattr(self, key)}, must be {wanted}')
+
+    @property
+    def budget_ms(self) -> float:
+        """Mean time that a frame of one stream may cost, milliseconds; infinite without limit."""
+        rate = max(self.target_rate, self.policy.rate)
+        return 1e3 / (rate * self.streams) if rate > 0.0 else inf

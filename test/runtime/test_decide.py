@@ -4,8 +4,10 @@
 from math import isnan, nan
 
 from forecast_detector_ros.runtime.detector import decide, StreamState
+from forecast_detector_ros.runtime.pace import Pace
 from forecast_detector_ros.runtime.policy import (
-    AlternatePolicy, AlwaysReadPolicy, Decision, FORECAST, READ, REASONS, ThresholdPolicy)
+    AlternatePolicy, AlwaysReadPolicy, BudgetPolicy, Decision, FORECAST, READ, REASONS,
+    ThresholdPolicy)
 from forecast_detector_ros.runtime.settings import DetectorSettings
 from hypothesis import given, strategies as st
 import pytest
@@ -54,6 +56,54 @@ def test_invariants(confidence, consecutive, p, limit, size):
         size != (1, 1) and confidence > p and consecutive < limit)
     assert decision.consecutive_forecasts == (
         consecutive + 1 if decision.kind == FORECAST else 0)
+
+
+RICH, POOR = Pace(30.0, 5.0, 20.0), Pace(30.0, 5.0, 19.0)
+"""With 10 ms a frame, a read of 30 ms needs 20 ms that were saved."""
+
+
+@pytest.mark.parametrize('pace, policy, consecutive, expected', [
+    (RICH, BudgetPolicy(100.0), 0, (READ, 'budget')),
+    (POOR, BudgetPolicy(100.0), 0, (FORECAST, 'budget')),
+    (POOR, BudgetPolicy(100.0), 2, (READ, 'max_consecutive')),
+    (RICH, BudgetPolicy(100.0), 2, (READ, 'budget')),
+    (Pace(), BudgetPolicy(100.0), 0, (READ, 'budget'))])
+def test_budget(pace, policy, consecutive, expected):
+    decision = decide(StreamState('a state', 0.9, consecutive, SIZE, pace=pace), SIZE,
+                      DetectorSettings(policy, max_consecutive_forecasts=2))
+    assert (decision.kind, decision.reason) == expected
+
+
+@pytest.mark.parametrize('pace, confidence, expected', [
+    (RICH, 0.2, (READ, 'scheduler')), (RICH, 0.8, (FORECAST, 'scheduler')),
+    (POOR, 0.2, (FORECAST, 'budget')), (POOR, 0.8, (FORECAST, 'scheduler'))])
+def test_target_rate_limits_any_policy(pace, confidence, expected):
+    decision = decide(StreamState('a state', confidence, 0, SIZE, pace=pace), SIZE,
+                      DetectorSettings(HALF, target_rate=50.0, streams=2))
+    assert (decision.kind, decision.reason) == expected
+
+
+@given(st.floats(1, 200), st.floats(0.1, 50), st.floats(1, 500), st.integers(1, 400))
+def test_mean_cost_stays_within_the_budget(read_ms, forecast_ms, budget_ms, frames):
+    settings = DetectorSettings(BudgetPolicy(1e3 / budget_ms), max_consecutive_forecasts=1000)
+    budget_ms, state, spent = settings.budget_ms, StreamState.initial(), 0.0
+    reads = 0
+    for _ in range(frames):
+        read = decide(state, SIZE, settings).kind == READ
+        cost = read_ms if read else forecast_ms
+        reads, spent = reads + read, spent + cost
+        state = StreamState('a state', 0.9, 0, SIZE,
+                            pace=state.pace.after(read, cost, budget_ms))
+    if forecast_ms <= budget_ms:
+        # The first frame is read whatever it costs.
+        assert spent <= frames * budget_ms + read_ms + 1e-6
+        # What is left over is never worth more than two reads.
+        if reads < frames:
+            possible = (frames * budget_ms - frames * forecast_ms) / max(
+                read_ms - forecast_ms, 1e-9)
+            assert reads >= min(frames, int(possible)) - 2
+    else:
+        assert reads == 1 or read_ms <= budget_ms
 
 
 def test_unknown_reason():

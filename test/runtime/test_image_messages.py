@@ -9,7 +9,8 @@ from typing import Any
 import cv2
 from forecast_detector_ros.runtime.frame import FrameError
 from forecast_detector_ros.runtime.image_messages import (
-    compressed_frame, ENCODINGS, image_frame, to_pixels)
+    compressed_frame, ENCODINGS, image_frame, jpeg_size, to_pixels)
+from hypothesis import given, settings, strategies as st
 import numpy as np
 import pytest
 
@@ -194,3 +195,54 @@ def test_broken_compressed_image_is_refused(data: bytes, words: list[str]) -> No
     text = str(refusal.value)
     assert '\n' not in text
     assert all(word in text for word in words), text
+
+
+@settings(max_examples=40)
+@given(height=st.integers(96, 400), width=st.integers(96, 400), wanted=st.tuples(
+    st.integers(8, 200), st.integers(8, 200)), quality=st.integers(30, 95))
+def test_jpeg_is_decoded_no_larger_than_needed(
+        height: int, width: int, wanted: tuple[int, int], quality: int) -> None:
+    picture = cv2.resize(noise(4, 4, 3), (width, height))
+    done, data = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert done
+    sent = SimpleNamespace(data=array('B', data.tobytes()), format='jpeg')
+    frame = compressed_frame(sent)
+    pixels, size = frame.load_for(wanted)
+    assert size == (height, width) == jpeg_size(sent.data) == frame.load().size
+    scale = -(-height // pixels.size[0])
+    assert pixels.size == (-(-height // scale), -(-width // scale)) and scale in (1, 2, 4, 8)
+    fits = [all(-(-side // s) >= least for side, least in zip(size, wanted)) for s in (8, 4, 2)]
+    assert scale == next((s for s, fit in zip((8, 4, 2), fits) if fit), 1)
+    # The same picture, averaged: what an area resize of the whole one gives, but for JPEG's loss.
+    whole = cv2.resize(frame.load().array, pixels.size[::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(pixels.array.astype(int) - whole).mean() < 6
+
+
+def test_png_comes_whole() -> None:
+    frame = compressed_frame(SimpleNamespace(data=encoded('.png', noise(64, 64, 3)), format=''))
+    pixels, size = frame.load_for((8, 8))
+    assert pixels.size == size == (64, 64)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_have_a_size_or_none(tail: bytes) -> None:
+    size = jpeg_size(b'\xff\xd8' + tail)
+    assert size is None or min(size) > 0
+
+
+@pytest.mark.parametrize('flags', [
+    [], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 4],
+    [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]])
+def test_size_of_every_kind_of_jpeg(flags: list[int]) -> None:
+    _, data = cv2.imencode('.jpg', noise(50, 70, 3), flags)
+    assert jpeg_size(data.tobytes()) == (50, 70)
+    # A thumbnail or a long comment before the frame header, and fill bytes.
+    comment = b'\xff\xfe' + (2 + 500).to_bytes(2, 'big') + b'\xff\xc0' * 250 + b'\xff\xff'
+    assert jpeg_size(b'\xff\xd8' + comment + data.tobytes()[2:]) == (50, 70)
+
+
+@pytest.mark.parametrize('data', [
+    encoded('.jpg', noise(80, 80, 3))[:-300], b'\xff\xd8\xff' + bytes(50) + b'\xff\xd9'])
+def test_broken_jpeg_is_refused_when_reduced_too(data: bytes) -> None:
+    with pytest.raises(FrameError):
+        compressed_frame(SimpleNamespace(data=array('B', data), format='jpeg')).load_for((8, 8))

@@ -4,7 +4,8 @@
 from math import isnan, nextafter
 
 from forecast_detector_ros.runtime.policy import (
-    AlternatePolicy, AlwaysReadPolicy, parse_policy, PolicyError, REASONS, ThresholdPolicy)
+    AlternatePolicy, AlwaysReadPolicy, BudgetPolicy, parse_policy, PolicyError, REASONS,
+    ThresholdPolicy)
 from hypothesis import given, strategies as st
 import pytest
 
@@ -44,7 +45,7 @@ def test_always_read(confidence, consecutive):
 
 
 policies = (fractions.map(ThresholdPolicy) | st.integers(1, 10 ** 6).map(AlternatePolicy)
-            | st.just(AlwaysReadPolicy()))
+            | st.just(AlwaysReadPolicy()) | st.floats(1e-3, 1e4).map(BudgetPolicy))
 
 
 @given(policies)
@@ -59,12 +60,14 @@ def test_what_policies_tell_of_themselves(policy):
         assert policy.threshold == policy.p
     else:
         assert isnan(policy.threshold)
+    assert (policy.rate > 0) == isinstance(policy, BudgetPolicy)
 
 
 @pytest.mark.parametrize('text, policy', [
     ('threshold(0.5)', ThresholdPolicy(0.5)), (' threshold( 1 ) ', ThresholdPolicy(1.0)),
     ('threshold(1e-3)', ThresholdPolicy(0.001)), ('alternate(2)', AlternatePolicy(2)),
-    ('always_read', AlwaysReadPolicy()), ('always_read()', AlwaysReadPolicy())])
+    ('always_read', AlwaysReadPolicy()), ('budget(15)', BudgetPolicy(15.0)),
+    ('always_read()', AlwaysReadPolicy())])
 def test_text(text, policy):
     assert parse_policy(text) == policy
 
@@ -73,7 +76,8 @@ def test_text(text, policy):
     '', 'threshold', 'threshold()', 'threshold(half)', 'threshold(0.5', 'threshold 0.5',
     'threshold((0.5))', 'threshold(1.01)', 'threshold(-0.1)', 'threshold(nan)',
     'threshold(inf)', 'alternate', 'alternate()', 'alternate(0)', 'alternate(-1)',
-    'alternate(1.5)', 'always_read(1)', 'always', 'Threshold(0.5)', 'budget(10)',
+    'alternate(1.5)', 'always_read(1)', 'always', 'Threshold(0.5)', 'budget(0)',
+    'budget(-1)', 'budget(nan)', 'budget(inf)', 'budget', 'budget(fast)',
     'threshold(0.5) alternate(1)', 'threshold(0.5)\nalways_read'])
 def test_bad_text_is_one_line(text):
     with pytest.raises(PolicyError) as error:
@@ -97,3 +101,5 @@ def test_values_out_of_range():
             ThresholdPolicy(p)
     with pytest.raises(PolicyError, match='at least 1'):
         AlternatePolicy(0)
+    with pytest.raises(PolicyError, match='must be above 0 frames per second'):
+        BudgetPolicy(0.0)

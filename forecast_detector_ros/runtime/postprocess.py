@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+From the head's output to boxes in the incoming picture, in NumPy.
+
+The same rule as `model.ssdlite.postprocess`, which training and the tests hold it against:
+threshold, top-k, decode, NMS. Hardly any anchor has a score worth a softmax, so only those are
+looked at closely; nothing runs on PyTorch's threads.
+"""
+
+from collections.abc import Sequence
+from math import log
+
+import numpy as np
+import torch
+from torchvision.ops import nms
+
+from .detections import Detections
+from ..model.ssdlite import box_coder
+
+CANDIDATES = 400
+"""Boxes that enter NMS, as in `model.ssdlite.postprocess`."""
+
+_SLACK = 1e-3
+"""Far above the rounding of two float32 logits: the first sieve must not lose a box."""
+
+_CODER = box_coder()
+
+
+class Postprocessor:
+    """
+    Turns raw output into detections.
+
+    Parameters
+    ----------
+    anchors:
+        ``(A, 4)`` float32, xyxy in pixels of the network's input.
+    input_size:
+        (height, width) of the network's input.
+    labels:
+        Names of the classes without background.
+
+    """
+
+    def __init__(self, anchors: np.ndarray, input_size: tuple[int, int], labels: Sequence[str]
+                 ) -> None:
+        self._sizes = anchors[:, 2:] - anchors[:, :2]
+        self._centres = anchors[:, :2] + np.float32(0.5) * self._sizes
+        self._input = np.array((input_size[1], input_size[0]), np.float32)
+        self._labels = tuple(labels)
+
+    def __call__(self, logits: np.ndarray, offsets: np.ndarray, frame_size: tuple[int, int],
+                 score_threshold: float, nms_threshold: float, max_detections: int,
+                 classes: Sequence[str] = ()) -> Detections:
+        """
+        Find what one picture shows.
+
+        Parameters
+        ----------
+        logits:
+            ``(A, 1 + classes)`` float32, background first.
+        offsets:
+            ``(A, 4)`` float32, (dx, dy, dw, dh) in the box coder's units.
+        frame_size:
+            (height, width) of the picture that the boxes are for.
+        score_threshold:
+            Lower limit of scores, exclusive, in [0, 1].
+        nms_threshold:
+            IoU from which on the weaker of two boxes of one class is dropped, in (0, 1].
+        max_detections:
+            Upper limit of the number of detections.
+        classes:
+            Names that are wanted; empty for all.
+
+        """
+        anchor, label, score = self._candidates(logits, score_threshold, classes)
+        if len(score) > CANDIDATES:
+            best = np.argpartition(score, -CANDIDATES)[-CANDIDATES:]
+            anchor, label, score = anchor[best], label[best], score[best]
+        boxes = self._decode(offsets[anchor], anchor)
+        keep = _nms(boxes, label, score, nms_threshold)[:max_detections]
+        limit = np.array((frame_size[1], frame_size[0]) * 2, np.float32)
+        # The product may round to the next number above the picture's side.
+        found = np.minimum(boxes[keep] * (limit / np.tile(self._input, 2)), limit)
+        return Detections(found, label[keep], score[keep])
+
+    def _candidates(self, logits: np.ndarray, threshold: float, classes: Sequence[str]
+                    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Give anchor, label and score of all that exceed the threshold."""
+        # A softmax score exceeds t only if its logit leads the background's by log(t / (1 - t)).
+        lead = (-np.inf if threshold <= 0.0 else np.inf if threshold >= 1.0
+                else log(threshold / (1.0 - threshold)) - _SLACK)
+        count = logits.shape[1] - 1
+        rows = np.flatnonzero(logits[:, 1:] > logits[:, :1] + np.float32(lead)) // count
+        rows = rows[np.diff(rows, prepend=-1) > 0]
+        near = logits[rows]
+        np.exp(near - near.max(1, keepdims=True), out=near)
+        scores = near[:, 1:] / near.sum(1, keepdims=True)
+        wanted = scores > threshold
+        if classes:
+            wanted &= np.array([label in classes for label in self._labels])
+        row, label = np.nonzero(wanted)
+        return rows[row], label, scores[row, label]
+
+    def _decode(self, offsets: np.ndarray, anchor: np.ndarray) -> np.ndarray:
+        """Apply torchvision's box coder, clipped to the network's input: ``(N, 4)`` xyxy."""
+        sizes = self._sizes[anchor]
+        weights = np.array(_CODER.weights, np.float32)
+        moved = self._centres[anchor] + offsets[:, :2] / weights[:2] * sizes
+        grown = np.minimum(offsets[:, 2:] / weights[2:], np.float32(_CODER.bbox_xform_clip))
+        half = np.float32(0.5) * np.exp(grown) * sizes
+        corners = np.concatenate((moved - half, moved + half), 1)
+        return np.clip(corners, np.float32(0.0), np.tile(self._input, 2))
+
+
+def _nms(boxes: np.ndarray, label: np.ndarray, score: np.ndarray, threshold: float
+         ) -> np.ndarray:
+    """Give the indices of the boxes that stay, best score first."""
+    if len(score) == 0:
+        return np.zeros(0, np.int64)
+    # Classes are moved apart, so that one call serves them all; as in torchvision.
+    apart = boxes + (label * (boxes.max() + 1.0)).astype(np.float32)[:, None]
+    return nms(torch.from_numpy(apart), torch.from_numpy(score), threshold).numpy()
