@@ -10,7 +10,9 @@ import sys
 import torch
 
 from ..data.errors import DataError
-from ..evaluation.reproduction import number_tracks, Plan, reproduce
+from ..evaluation.layout import table
+from ..evaluation.reproduction import DEFAULT_ROWS, number_tracks, Plan, reproduce, ROWS
+from ..evaluation.reproduction_estimate import as_table, estimate
 from ..evaluation.reproduction_tables import as_markdown
 from ..evaluation.sequences import EvaluationError, load_annotated, pick
 from ..runtime.allocator import keep_large_blocks
@@ -43,6 +45,13 @@ def parser() -> argparse.ArgumentParser:
                         help='of these, ones from this score on are ignore regions '
                              '(default %(default)s)')
     result.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    result.add_argument('--rows', nargs='+', default=list(DEFAULT_ROWS), metavar='ROW',
+                        choices=[row.name for row in ROWS],
+                        help='networks to compare, of: ' + '; '.join(row.name for row in ROWS)
+                        + ' (default: all but the last)')
+    result.add_argument('--estimate', action='store_true',
+                        help='only time a few iterations of each stage, and say what all will '
+                        'take on this machine')
     result.add_argument('--imagenet', type=Path, metavar='FILE',
                         help='ImageNet weights of the backbone, as for train')
     return result
@@ -61,11 +70,19 @@ def main(args: list[str] | None = None) -> int:
                        options.sequences)
         imagenet = load_imagenet_weights(options.imagenet) if options.imagenet else None
         plan = Plan(recipe, options.data, options.output,
-                    [number_tracks(item) for item in footage], imagenet)
-        report = reproduce(plan, options.seeds)
-        write_atomically(options.output / 'results.json', json.dumps(report, indent=2).encode())
-        text = as_markdown(report)
-        write_atomically(options.output / 'results.md', text.encode())
+                    [number_tracks(item) for item in footage], options.seeds, imagenet,
+                    options.rows)
+        if options.estimate:
+            head, *rows = as_table(estimate(plan), len(plan.seeds))
+            print(table(head, rows))
+            return 0
+        text = ''
+        # After every seed, so that an interrupted run leaves the tables of the others.
+        for report in reproduce(plan):
+            write_atomically(options.output / 'results.json',
+                             (json.dumps(report, indent=2) + '\n').encode())
+            text = as_markdown(report)
+            write_atomically(options.output / 'results.md', text.encode())
     except (RecipeError, DataError, EvaluationError, WeightsError, SnapshotError,
             CheckpointError) as error:
         print(f'reproduce: {error}', file=sys.stderr)

@@ -6,8 +6,8 @@ For every seed one baseline is trained, and from it every row, on the same clips
 What is finished lies in the output folder and is not done again.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 import json
 import logging
 from pathlib import Path
@@ -19,15 +19,14 @@ import torch
 
 from .average_precision import PLAIN
 from .motion_iou import motion_iou
-from .runner import FootageRun, run_footage
+from .policy_runs import PolicyRun, run_policies
 from .sequences import EvaluationError, Footage
 from .tables import DetectionTable, TruthTable
 from .vid_ap import vid_average_precision
-from ..runtime.checkpoint import write_atomically
-from ..runtime.detector import Detector
+from ..runtime.checkpoint import load_checkpoint, write_atomically
 from ..runtime.policy import AlternatePolicy, AlwaysReadPolicy, Policy, ThresholdPolicy
 from ..runtime.settings import DetectorSettings
-from ..training.config import Recipe, RecipeError
+from ..training.config import Recipe, RecipeError, StageConfig
 from ..training.loader import load_sources, Sources
 from ..training.tracks import track_boxes
 from ..training.trainer import Trainer
@@ -38,6 +37,12 @@ BASELINE = 'baseline'
 
 ALWAYS = 'always_read'
 
+RESULTS = 'rows.json'
+"""Figures of the rows of a seed that are measured, in the seed's folder."""
+
+SNAPSHOT_SECONDS = 60.0
+"""Between snapshots; the stages are short."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -46,24 +51,47 @@ class Row:
     name: str
     variant: str
     forecast_mode: str | None = None
-    """None takes the recipe's."""
+    """None takes the recipe's, `other` the one that the recipe does not have."""
 
+    weights_of: str | None = None
+    """Row whose weights it takes instead of being trained itself."""
+
+    hold: bool = False
+    """Whether the last read feature takes the forecast's place on frames that are not read."""
+
+    scheduler: bool = False
+    """Whether its scheduler is trained, and thresholds are swept."""
+
+
+COMPLETE = 'complete'
+
+OTHER_MODE = 'complete, other forecast mode'
 
 ROWS = (
     Row(BASELINE, 'baseline'),
-    Row('complete', 'complete'),
+    Row(COMPLETE, 'complete', scheduler=True),
     Row('without_forecast', 'without_forecast'),
     Row('without_combination', 'without_combination'),
-    Row('persistence', 'persistence'),
-    Row('complete, other forecast mode', 'complete', 'other'),
+    Row(OTHER_MODE, 'complete', forecast_mode='other', scheduler=True),
+    Row('held_feature', 'complete', weights_of=COMPLETE, hold=True),
+    Row('persistence', 'persistence', weights_of=COMPLETE),
+    Row('persistence, trained', 'persistence'),
 )
-"""The rows of Table 2, persistence, and the complete network with the other `forecast_mode`."""
+"""
+The rows of Table 2, the complete network with the other `forecast_mode`, and persistence.
+
+On frames that are not read, `baseline` repeats its boxes; `held_feature` and `persistence` are
+`complete` as `forecast_quality.RIVALS` says; `persistence, trained` is trained as such.
+"""
+
+DEFAULT_ROWS = tuple(row.name for row in ROWS[:-1])
+"""Those that are measured unless others are asked for."""
 
 ALTERNATIONS = (1, 2, 3)
-"""Forecasts behind each read that are measured on every row that can forecast."""
+"""Forecasts behind each read that are measured on every row."""
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""Of the sweep, besides `always_read`."""
+"""Of the sweep, besides fixed rules."""
 
 
 @dataclass(frozen=True)
@@ -81,18 +109,37 @@ class Plan:
     footage: Sequence[Footage]
     """Held out from training."""
 
+    seeds: Sequence[int] = (0, 1, 2)
     imagenet: dict[str, torch.Tensor] | None = None
-    rows: Sequence[Row] = ROWS
+    rows: Sequence[str] = DEFAULT_ROWS
+    """Of the names of `ROWS`; `BASELINE` is among them in any case."""
+
+    def chosen(self) -> list[Row]:
+        """List the rows, those first whose weights others take."""
+        return [row for row in ROWS if row.name in (BASELINE, *self.rows)]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained for one row, with one seed."""
+
+    row: str
+    recipe: Recipe
+    """With the stages of this row alone."""
+
+    folder: str
+    """Below the seed's."""
 
 
 def check_plan(plan: Plan) -> None:
     """
-    Refuse a plan that cannot be carried out, or that measures what it trained on.
+    Refuse a plan that cannot be carried out.
 
     Raises
     ------
     EvaluationError
-        If the recipe's stages are others than `Plan` says.
+        If the recipe's stages are others than `Plan` says, or a row is unknown or takes the
+        weights of one that is left out.
 
     """
     stages = plan.recipe.stages
@@ -100,6 +147,14 @@ def check_plan(plan: Plan) -> None:
             stage.variant == 'baseline' for stage in stages[1:]):
         raise EvaluationError(f'recipe {plan.recipe.name}: must have a stage of the variant '
                               'baseline first, then stages with encoders')
+    names = [row.name for row in ROWS]
+    for name in plan.rows:
+        if name not in names:
+            raise EvaluationError(f'row {name!r} is unknown, must be of {", ".join(names)}')
+    for row in plan.chosen():
+        if row.weights_of and row.weights_of not in plan.rows:
+            raise EvaluationError(f'row {row.name} takes the weights of {row.weights_of}, which '
+                                  'must be among the rows')
 
 
 def number_tracks(item: Footage) -> Footage:
@@ -115,15 +170,49 @@ def number_tracks(item: Footage) -> Footage:
     return replace(item, truth=table, labelled=table)
 
 
-def reproduce(plan: Plan, seeds: Sequence[int]) -> dict[str, Any]:
+def trainings(plan: Plan, seed: int) -> list[Training]:
+    """List what is trained with one seed, the baseline first."""
+    recipe = replace(plan.recipe, seed=seed)
+    result = []
+    for row in plan.chosen():
+        if row.name == BASELINE:
+            result.append(Training(row.name, replace(recipe, stages=recipe.stages[:1]), BASELINE))
+        elif row.weights_of is None:
+            result.append(Training(row.name, _recipe_of(recipe, row),
+                                   row.name.replace(', ', '_').replace(' ', '_')))
+    return result
+
+
+def _recipe_of(recipe: Recipe, row: Row) -> Recipe:
+    mode = row.forecast_mode
+    if mode == 'other':
+        mode = {'residual': 'direct', 'direct': 'residual'}[recipe.network_config().forecast_mode]
+    network = recipe.network if mode is None else {**recipe.network, 'forecast_mode': mode}
+    stages: list[StageConfig] = []
+    for stage in recipe.stages[1:]:
+        if set(stage.groups) == {'scheduler'} and not row.scheduler:
+            continue
+        gamma = 0.0 if row.variant == 'without_forecast' else stage.loss.gamma
+        stages.append(replace(stage, variant=row.variant, loss=replace(stage.loss, gamma=gamma)))
+    return replace(recipe, network=network, stages=tuple(stages))
+
+
+def policies_of(row: Row) -> list[Policy]:
+    """List the policies that a row is measured under."""
+    policies: list[Policy] = [AlwaysReadPolicy(), *map(AlternatePolicy, ALTERNATIONS)]
+    return policies + [ThresholdPolicy(value) for value in THRESHOLDS if row.scheduler]
+
+
+def reproduce(plan: Plan) -> Iterator[dict[str, Any]]:
     """
     Train and measure every row with every seed.
 
-    Returns
-    -------
+    Yields
+    ------
     dict
-        ``results[seed][row][policy]``: `ap50`, `slow`, `medium`, `fast` (fractions, None where
-        there is no such box), `read_ratio`; and what was measured on.
+        After every seed, what is known so far: ``results[seed][row][policy]`` with `ap50`,
+        `slow`, `medium`, `fast` (fractions, None where there is no such box) and `read_ratio`;
+        and what was measured on.
 
     Raises
     ------
@@ -132,29 +221,53 @@ def reproduce(plan: Plan, seeds: Sequence[int]) -> dict[str, Any]:
 
     """
     check_plan(plan)
+    _claim(plan)
     sources = load_sources(plan.recipe, plan.data)
-    _check_held_out(sources, plan.footage)
+    check_held_out(sources, plan.footage)
+    motion = np.concatenate([motion_iou(item.truth) for item in plan.footage])
     results: dict[str, Any] = {}
-    for seed in seeds:
-        recipe = replace(plan.recipe, seed=seed)
-        folder = plan.output / f'seed_{seed}'
-        baseline = _train(recipe, recipe.stages[:1], sources, folder / BASELINE, plan.imagenet,
-                          None)
-        results[str(seed)] = {}
-        for row in plan.rows:
-            checkpoint, sweep = baseline, False
-            if row.name != BASELINE:
-                checkpoint, sweep = _train_row(recipe, row, sources, folder, baseline)
-            results[str(seed)][row.name] = _measure(checkpoint, plan.footage, row, sweep)
-            log.info('seed %d, %s: %s', seed, row.name, results[str(seed)][row.name][ALWAYS])
-    groups = _motion(plan.footage)
-    return {'recipe': plan.recipe.name, 'seeds': list(seeds),
-            'sequences': [item.name for item in plan.footage],
-            'frames': sum(len(item.frames) for item in plan.footage),
-            'boxes': int(len(groups)), 'results': results}
+    for seed in plan.seeds:
+        results[str(seed)] = _seed(plan, seed, sources, motion)
+        yield {'recipe': plan.recipe.name, 'seeds': list(map(int, results)),
+               'sequences': [item.name for item in plan.footage],
+               'frames': sum(len(item.frames) for item in plan.footage),
+               'boxes': len(motion), 'results': results}
 
 
-def _check_held_out(sources: Sources, footage: Sequence[Footage]) -> None:
+def _seed(plan: Plan, seed: int, sources: Sources, motion: np.ndarray) -> dict[str, Any]:
+    folder = plan.output / f'seed_{seed}'
+    path = folder / RESULTS
+    known = json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
+    todo = {item.row: item for item in trainings(plan, seed)}
+    checkpoints: dict[str, Path] = {}
+    for row in plan.chosen():
+        if row.weights_of is None:
+            start = checkpoints.get(BASELINE)
+            checkpoints[row.name] = _train(todo[row.name], sources, folder,
+                                           None if start else plan.imagenet, start)
+        if row.name not in known:
+            known[row.name] = _measure(checkpoints[row.weights_of or row.name], plan.footage, row,
+                                       motion, plan.recipe.threads)
+            write_atomically(path, json.dumps(known, indent=1).encode())
+        log.info('seed %d, %s: %s', seed, row.name, known[row.name][ALWAYS])
+    return {row.name: known[row.name] for row in plan.chosen()}
+
+
+def _claim(plan: Plan) -> None:
+    """Refuse a folder that holds results of another recipe or other footage."""
+    text = json.dumps({'recipe': asdict(replace(plan.recipe, seed=0)),
+                       'footage': [[item.name, len(item.frames), len(item.truth)]
+                                   for item in plan.footage]}, indent=1, sort_keys=True)
+    path = plan.output / 'plan.json'
+    if path.exists() and path.read_text(encoding='utf-8') != text:
+        raise EvaluationError(f'{plan.output}: holds results of another recipe or other '
+                              'sequences; take another folder')
+    plan.output.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text.encode())
+
+
+def check_held_out(sources: Sources, footage: Sequence[Footage]) -> None:
+    """Raise EvaluationError if a frame of the footage is trained on."""
     trained = {frame.path.resolve() for record in (*sources.videos, *sources.stills)
                for frame in record.frames}
     for item in footage:
@@ -163,80 +276,46 @@ def _check_held_out(sources: Sources, footage: Sequence[Footage]) -> None:
                                   "the recipe's sources, or measure other sequences")
 
 
-def _train_row(recipe: Recipe, row: Row, sources: Sources, folder: Path, baseline: Path
-               ) -> tuple[Path, bool]:
-    """Train a row from the baseline; tell also whether its scheduler was trained."""
-    mode = row.forecast_mode
-    if mode == 'other':
-        mode = {'residual': 'direct', 'direct': 'residual'}[recipe.network_config().forecast_mode]
-    network = recipe.network if mode is None else {**recipe.network, 'forecast_mode': mode}
-    with_scheduler = row.variant == 'complete' and mode is None
-    stages = []
-    for stage in recipe.stages[1:]:
-        if set(stage.groups) == {'scheduler'} and not with_scheduler:
-            continue
-        gamma = 0.0 if row.variant == 'without_forecast' else stage.loss.gamma
-        stages.append(replace(stage, variant=row.variant, loss=replace(stage.loss, gamma=gamma)))
-    own = replace(recipe, network=network, stages=tuple(stages))
-    name = row.name.replace(', ', '_').replace(' ', '_')
-    return _train(own, own.stages, sources, folder / name, None, baseline), with_scheduler
-
-
-def _train(recipe: Recipe, stages: Sequence[Any], sources: Sources, output: Path,
+def _train(training: Training, sources: Sources, folder: Path,
            imagenet: dict[str, torch.Tensor] | None, start: Path | None) -> Path:
-    checkpoint = output / f'{stages[-1].name}.safetensors'
+    output = folder / training.folder
+    checkpoint = output / f'{training.recipe.stages[-1].name}.safetensors'
     if checkpoint.exists():
         return checkpoint
     weights = None
     if start is not None:
         weights = {key: value.float() if value.is_floating_point() else value
                    for key, value in load_file(start).items()}
-    recipe = replace(recipe, stages=tuple(stages))
     log.info('training %s', output)
-    Trainer(recipe, sources, output, imagenet, weights).run()
+    torch.set_num_threads(training.recipe.threads)
+    Trainer(training.recipe, sources, output, imagenet, weights).run(
+        snapshot_every=SNAPSHOT_SECONDS)
     if not checkpoint.exists():
         raise RecipeError(f'{output}: training left no {checkpoint.name}')
     return checkpoint
 
 
-def _policies(row: Row, sweep: bool) -> list[Policy]:
-    policies: list[Policy] = [AlwaysReadPolicy()]
-    if row.name != BASELINE:
-        policies += [AlternatePolicy(count) for count in ALTERNATIONS]
-    if sweep:
-        policies += [ThresholdPolicy(value) for value in THRESHOLDS]
-    return policies
+def _measure(checkpoint: Path, footage: Sequence[Footage], row: Row, motion: np.ndarray,
+             threads: int) -> dict[str, dict[str, float | None]]:
+    torch.set_num_threads(threads)
+    network, card = load_checkpoint(checkpoint)
+    if row.weights_of is not None and row.variant != network.config.variant:
+        network = network.with_variant(row.variant)
+    # As many forecasts in a row as the longest fixed rule has, so that the rules are alike.
+    settings = DetectorSettings(max_consecutive_forecasts=max(ALTERNATIONS))
+    runs = run_policies(network, card, footage, settings, policies_of(row), hold=row.hold)
+    return {policy: _score(footage, found, motion) for policy, found in runs.items()}
 
 
-def _measure(checkpoint: Path, footage: Sequence[Footage], row: Row, sweep: bool
-             ) -> dict[str, dict[str, float | None]]:
-    path = checkpoint.with_suffix('.results.json')
-    if path.exists():
-        return json.loads(path.read_text(encoding='utf-8'))
-    detector = Detector.load(checkpoint)
-    result = {}
-    for policy in _policies(row, sweep):
-        # As many forecasts in a row as the longest fixed rule has, so that the rules are alike.
-        settings = DetectorSettings(policy=policy, max_consecutive_forecasts=max(ALTERNATIONS))
-        runs = [run_footage(detector, item, settings, collect=True) for item in footage]
-        result[str(policy)] = _score(footage, runs)
-    write_atomically(path, json.dumps(result, indent=2).encode())
-    return result
-
-
-def _motion(footage: Sequence[Footage]) -> np.ndarray:
-    return np.concatenate([motion_iou(item.truth) for item in footage])
-
-
-def _score(footage: Sequence[Footage], runs: Sequence[FootageRun]) -> dict[str, float | None]:
+def _score(footage: Sequence[Footage], runs: Sequence[PolicyRun], motion: np.ndarray
+           ) -> dict[str, float | None]:
     truths, detections, start = [], [], 0
     for item, run in zip(footage, runs):
-        assert run.collected is not None
         truths.append(item.truth.shift(start))
         detections.append(run.collected.shift(start))
         start += len(item.frames)
     ap = vid_average_precision(DetectionTable.join(detections), TruthTable.join(truths), PLAIN,
-                               _motion(footage))
+                               motion)
     values = {'ap50': ap.whole.mean, **{name: group.mean for name, group in ap.groups.items()},
               'read_ratio': float(np.concatenate([run.read for run in runs]).mean())}
     return {key: None if np.isnan(value) else round(float(value), 4)

@@ -7,7 +7,10 @@ from statistics import mean, stdev
 
 from forecast_detector_ros.cli import reproduce as command
 from forecast_detector_ros.data.synthetic import CLASSES, write_synthetic_videos
-from forecast_detector_ros.evaluation.reproduction import number_tracks, ROWS, THRESHOLDS
+from forecast_detector_ros.evaluation import reproduction
+from forecast_detector_ros.evaluation.policy_runs import run_policies
+from forecast_detector_ros.evaluation.reproduction import (
+    DEFAULT_ROWS, number_tracks, OTHER_MODE, THRESHOLDS)
 from forecast_detector_ros.evaluation.reproduction_tables import (
     components_table, skipping_table, spread, sweep_table)
 from forecast_detector_ros.evaluation.sequences import load_annotated
@@ -45,19 +48,38 @@ def options(tmp_path):
 
 @pytest.mark.slow
 def test_command_trains_and_measures_every_row_and_goes_on_where_it_was(
-        options, tmp_path, capsys):
+        options, tmp_path, capsys, monkeypatch):
+    calls = []
+
+    def interrupted(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return run_policies(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reproduction, 'run_policies', interrupted)
+        assert command.main(options) == 130
+    known = json.loads((tmp_path / 'out' / 'seed_4' / reproduction.RESULTS).read_text())
+    assert list(known) == ['baseline', 'complete']
+    first = tmp_path / 'out/seed_4/baseline/one.safetensors'
+    trained = first.stat().st_mtime_ns
+
     assert command.main(options) == 0
+    assert first.stat().st_mtime_ns == trained
     out = capsys.readouterr().out
     report = json.loads((tmp_path / 'out' / 'results.json').read_text())
     assert report['seeds'] == [4, 5]
     assert report['frames'] == 12
     for rows in report['results'].values():
-        assert list(rows) == [row.name for row in ROWS]
-        assert list(rows['baseline']) == ['always_read']
-        assert len(rows['complete']) == 4 + len(THRESHOLDS)
-        assert len(rows['persistence']) == 4
+        assert list(rows) == list(DEFAULT_ROWS)
+        for name, policies in rows.items():
+            swept = len(THRESHOLDS) if name in ('complete', OTHER_MODE) else 0
+            assert len(policies) == 4 + swept
         assert rows['complete']['always_read']['read_ratio'] == 1.0
         assert rows['complete']['alternate(1)']['read_ratio'] == 0.5
+        # Who holds features differs on frames that are not read alone.
+        assert rows['held_feature']['always_read'] == rows['complete']['always_read']
     assert out == (tmp_path / 'out' / 'results.md').read_text()
     assert '| without_forecast |' in out
 
@@ -71,7 +93,6 @@ def test_command_trains_and_measures_every_row_and_goes_on_where_it_was(
         'baseline': ('baseline', 'residual'), 'complete': ('complete', 'residual'),
         'without_forecast': ('without_forecast', 'residual'),
         'without_combination': ('without_combination', 'residual'),
-        'persistence': ('persistence', 'residual'),
         'complete_other_forecast_mode': ('complete', 'direct')}
     # Rows share the extractor of their baseline.
     states = [load_checkpoint(folder / name)[0].extractor.state_dict()
@@ -81,6 +102,34 @@ def test_command_trains_and_measures_every_row_and_goes_on_where_it_was(
     before = {path: path.stat().st_mtime_ns for path in folder.glob('*/*.safetensors')}
     assert command.main(options) == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_folder_of_another_plan_is_refused(options, tmp_path, capsys):
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / 'plan.json').write_text('{}')
+    assert command.main(options) == 2
+    assert 'another recipe' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('rows', 'message'), [
+    (['held_feature'], 'takes the weights of complete'),
+    (['baseline', 'persistence', 'without_forecast'], 'takes the weights of complete')])
+def test_rows_without_their_weights_are_refused(options, capsys, rows, message):
+    assert command.main([*options, '--rows', *rows]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_estimate_times_every_part_and_leaves_nothing(options, tmp_path, capsys):
+    rows = ['complete', 'persistence', 'persistence, trained']
+    assert command.main([*options, '--rows', *rows, '--estimate']) == 0
+    lines = [line.split('  ') for line in capsys.readouterr().out.splitlines()]
+    parts = [(line[0].strip(), line[1].strip() or line[2].strip()) for line in lines[2:-2]]
+    assert [name for name, _ in parts] == [
+        'baseline', 'complete', 'complete', 'persistence, trained', 'baseline', 'complete',
+        'persistence', 'persistence, trained']
+    assert lines[-1][0] == '2 seeds'
+    assert not (tmp_path / 'out').exists()
 
 
 def test_sequences_that_are_trained_on_are_refused(options, tmp_path, capsys):
@@ -119,14 +168,19 @@ def test_tables_are_means_and_spreads_over_seeds():
         'complete': {'always_read': figures(0.6 + seed / 10),
                      'alternate(1)': figures(0.4, 0.5),
                      'threshold(0.5)': figures(0.5, 0.4 + seed / 5)}} for seed in range(2)}
-    first = components_table(results)[1]
+    first, second = components_table(results)[1:]
     values = [50.0, 60.0]
     assert first == ['baseline', f'{mean(values):.1f} ± {stdev(values):.1f}', first[1], '-',
-                     '27.5 ± 3.5']
+                     '27.5 ± 3.5', '']
+    assert second[-1] == '+10.0 ± 0.0'
     assert skipping_table(results)[1:] == [['complete', '65.0 ± 7.1', '40.0 ± 0.0']]
-    assert sweep_table(results)[-1] == ['complete', 'threshold(0.5)', '0.50', '50.0 ± 0.0']
+    # Fixed rules at 0.4 of the frames: none; at 0.6: 0.4 + (0.7 - 0.4) / 5 of the second seed.
+    assert sweep_table(results)[-1] == ['complete', 'threshold(0.5)', '0.50', '50.0 ± 0.0', '-']
+    del results['0']
+    assert sweep_table(results)[-1] == ['complete', 'threshold(0.5)', '0.60', '50.0', '+4.0']
 
 
 def test_one_seed_has_no_spread():
     assert spread([0.25]) == '25.0'
+    assert spread([-0.25], True) == '-25.0'
     assert spread([None]) == '-'

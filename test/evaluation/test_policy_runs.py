@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many policies at once give what each gives alone."""
+
+from dataclasses import replace
+
+from forecast_detector_ros.evaluation.policy_runs import run_policies
+from forecast_detector_ros.evaluation.runner import run_footage
+from forecast_detector_ros.runtime.backends.torch_backend import TorchBackend
+from forecast_detector_ros.runtime.detector import Detector
+from forecast_detector_ros.runtime.policy import (
+    AlternatePolicy, AlwaysReadPolicy, ThresholdPolicy)
+from forecast_detector_ros.runtime.settings import DetectorSettings
+import numpy as np
+import pytest
+
+POLICIES = (AlwaysReadPolicy(), AlternatePolicy(2), ThresholdPolicy(0.0))
+
+
+def equal(first, second):
+    return all(np.array_equal(getattr(first, name), getattr(second, name))
+               for name in ('frames', 'boxes', 'labels', 'scores'))
+
+
+@pytest.mark.parametrize('variant', ['complete', 'persistence', 'baseline'])
+def test_every_policy_is_as_if_alone(make_network, card, footage, variant):
+    items = footage(a=('cat', 5), b=('dog', 3))
+    network = make_network(variant=variant)
+    settings = DetectorSettings(max_consecutive_forecasts=2)
+    runs = run_policies(network, card, items, settings, POLICIES)
+    assert list(runs) == [str(policy) for policy in POLICIES]
+    assert runs['alternate(2)'][0].read.tolist() == [True, False, False, True, False]
+    detector = Detector(TorchBackend(network), card)
+    for policy in POLICIES:
+        for item, run in zip(items, runs[str(policy)]):
+            alone = run_footage(detector, item, replace(settings, policy=policy), collect=True)
+            assert equal(run.collected, alone.collected)
+            assert np.array_equal(run.read, alone.read)
+
+
+def test_held_features_differ_on_frames_that_are_not_read(make_network, card, footage):
+    items = footage(a=('cat', 4))
+    settings = DetectorSettings()
+    network = make_network()
+    own = run_policies(network, card, items, settings, POLICIES[:2])
+    held = run_policies(network, card, items, settings, POLICIES[:2], hold=True)
+    assert equal(own['always_read'][0].collected, held['always_read'][0].collected)
+    assert not equal(own['alternate(2)'][0].collected, held['alternate(2)'][0].collected)
