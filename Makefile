@@ -8,10 +8,11 @@ RUN := $(VENV)/bin/python
 VIDEO ?=
 OUTPUT ?= demo_output
 
-# What nodes, plots and torch keep would otherwise go to the home folder and to /tmp.
+# What nodes, plots, torch and pytest keep would otherwise go to the home folder and to /tmp.
 export ROS_LOG_DIR ?= $(VENV)/var/log
 export MPLCONFIGDIR ?= $(VENV)/var/matplotlib
 export TORCHINDUCTOR_CACHE_DIR ?= $(VENV)/var/torchinductor
+export PYTEST_DEBUG_TEMPROOT ?= $(VENV)/var/pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast lint format clean
@@ -42,16 +43,22 @@ demo:
 	$(bootstrap)
 	'$(RUN)' -m forecast_detector_ros.cli.demo --output '$(OUTPUT)' $(if $(VIDEO),--video '$(VIDEO)')
 
+# pytest itself makes folders only below one that exists.
+define bootstrap_tests
+$(bootstrap) --tests
+@mkdir -p "$$PYTEST_DEBUG_TEMPROOT"
+endef
+
 test:
-	$(bootstrap) --tests
+	$(bootstrap_tests)
 	'$(RUN)' -m pytest
 
 test-fast:
-	$(bootstrap) --tests
+	$(bootstrap_tests)
 	'$(RUN)' -m pytest -m 'not slow'
 
 lint:
-	$(bootstrap) --tests
+	$(bootstrap_tests)
 	'$(RUN)' -m pytest test/test_lint.py
 
 format:
