@@ -2,15 +2,33 @@
 """One camera: its topic, its recurrent state, and what was counted about it."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from .camera_statistics import CameraStatistics
 from .drops import DropCounter
 from ..runtime.detector import Detector, StepResult, StreamState
-from ..runtime.frame import Frame
+from ..runtime.frame import Frame, FrameError
 from ..runtime.image_messages import compressed_frame, image_frame
 from ..runtime.settings import DetectorSettings
-from ..runtime.stream import CameraState, step_stamped
+from ..runtime.stream import CameraState, step_stamped_many
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """An image that was taken and not yet processed."""
+
+    message: Any
+    frame: Frame
+    start: float
+    """When it was taken, seconds of `time.perf_counter`."""
+
+    @property
+    def stamp_ns(self) -> int:
+        """Return the stamp of its header, nanoseconds."""
+        stamp = self.message.header.stamp
+        return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
 class CameraStream:
@@ -25,37 +43,59 @@ class CameraStream:
         The topic that is subscribed, resolved: the base topic, or its ``/compressed``.
     compressed:
         Whether the messages are CompressedImage instead of Image.
-    max_gap_s:
-        Seconds between two stamps from which on the recurrent state is worth nothing.
     now:
         Seconds of the node's clock.
 
     """
 
-    def __init__(self, name: str, topic: str, compressed: bool, max_gap_s: float,
-                 now: float) -> None:
+    def __init__(self, name: str, topic: str, compressed: bool, now: float) -> None:
         """Start without a state: the first frame is read."""
         self.name = name
         self.topic = topic
         self.drops = DropCounter()
         self.statistics = CameraStatistics(now)
         self._make_frame = compressed_frame if compressed else image_frame
-        self._max_gap_s = max_gap_s
         self._state = CameraState()
+        self.waiting: Waiting | None = None
 
-    def step(self, message: Any, detector: Detector, settings: DetectorSettings
-             ) -> tuple[StepResult, Frame]:
+    def put(self, message: Any, start: float) -> bool:
         """
-        Process one image message; return the result and the frame it was made from.
+        Let an image message wait to be processed; tell whether it took another one's place.
 
-        Raises FrameError for a message that cannot be used; the stream is then as it was.
+        `start` is when it was taken, seconds of `time.perf_counter`. Raises FrameError for a
+        message that contradicts itself; the one that waited before it then goes on waiting.
         """
         frame = self._make_frame(message)
-        stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
-        result, self._state = step_stamped(
-            detector, frame, stamp, self._state, settings, self._max_gap_s)
-        return result, frame
+        replaced = self.waiting is not None
+        self.waiting = Waiting(message, frame, start)
+        return replaced
 
     def restart(self, reason: str = 'first_frame') -> None:
         """Forget the recurrent state; `reason`, one of `REASONS`, explains the next read."""
         self._state = CameraState(StreamState.initial(reason))
+
+
+def step_waiting(streams: Sequence[CameraStream], detector: Detector, settings: DetectorSettings,
+                 max_gap_s: float) -> list[tuple[CameraStream, Waiting, StepResult | FrameError]]:
+    """
+    Process the images that wait, one of each camera at most, those alike as one batch.
+
+    `max_gap_s` are the seconds between two stamps of a camera from which on its recurrent state
+    is worth nothing. A message that cannot be used comes with its error; its stream is then as
+    it was.
+    """
+    taken = [(stream, stream.waiting) for stream in streams if stream.waiting is not None]
+    for stream, _ in taken:
+        stream.waiting = None
+    outcomes = step_stamped_many(
+        detector, [waiting.frame for _, waiting in taken],
+        [waiting.stamp_ns for _, waiting in taken],
+        [stream._state for stream, _ in taken], settings, max_gap_s)
+    results: list[tuple[CameraStream, Waiting, StepResult | FrameError]] = []
+    for (stream, waiting), outcome in zip(taken, outcomes, strict=True):
+        if isinstance(outcome, FrameError):
+            results.append((stream, waiting, outcome))
+        else:
+            result, stream._state = outcome
+            results.append((stream, waiting, result))
+    return results

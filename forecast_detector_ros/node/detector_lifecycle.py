@@ -2,8 +2,9 @@
 """The managed node around the detector: images in, detections and decisions out."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
+from dataclasses import replace
 from functools import partial
 from time import perf_counter
 import traceback
@@ -20,7 +21,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
 from .camera_statistics import CameraStatistics
-from .camera_stream import CameraStream
+from .camera_stream import CameraStream, step_waiting, Waiting
 from .diagnostics import camera_values, health, Situation
 from .outputs import Outputs
 from .parameters import (
@@ -28,7 +29,7 @@ from .parameters import (
     read_settings, undeclare_live_parameters)
 from ..runtime.allocator import keep_large_blocks
 from ..runtime.checkpoint import default_checkpoint, RuntimeConfigError
-from ..runtime.detector import Detector
+from ..runtime.detector import Detector, StepResult
 from ..runtime.frame import FrameError
 from ..runtime.policy import READ
 from ..runtime.settings import DetectorSettings, SettingsError
@@ -48,9 +49,9 @@ class DetectorNode(LifecycleNode):
     """
     Detects objects in the images of one or several cameras.
 
-    Images are processed in the subscription's callback, one after another, so it wants a
-    single-threaded executor. Everything that can fail at start-up fails in `on_configure` with
-    one line in the log.
+    Images are processed in callbacks, those of several cameras that wait at the same time in one
+    go, so it wants a single-threaded executor. Everything that can fail at start-up fails in
+    `on_configure` with one line in the log.
     """
 
     def __init__(self, name: str, **options: Any) -> None:
@@ -67,6 +68,7 @@ class DetectorNode(LifecycleNode):
         self._subscriptions_of: dict[str, Any] = {}
         self._outputs: Outputs | None = None
         self._timer: Any = None
+        self._wake: Any = None
         self._entities: list[tuple[Callable[[Any], Any], Any]] = []
         self._enabled = True
         self._active = False
@@ -145,9 +147,9 @@ class DetectorNode(LifecycleNode):
         fixed.check()
         self._detector = Detector.load(
             fixed.checkpoint or default_checkpoint(), fixed.device, fixed.precision,
-            fixed.num_threads)
+            fixed.num_threads, fixed.num_interop_threads)
         declare_live_parameters(self, self._detector.card)
-        settings = read_settings(self)
+        settings = self._read_settings()
         self._detector.check_settings(settings)
         self._settings = settings
         compressed = fixed.image_transport == 'compressed'
@@ -156,8 +158,10 @@ class DetectorNode(LifecycleNode):
             # A remapping of the base topic holds for its compressed sibling too.
             name = self.resolve_topic_name(base)
             self._streams.append(CameraStream(
-                name, f'{name}/compressed' if compressed else name, compressed,
-                fixed.max_gap_s, now))
+                name, f'{name}/compressed' if compressed else name, compressed, now))
+        if len(self._streams) > 1:
+            self._wake = self.create_guard_condition(self._process)
+            self._entities.append((self.destroy_guard_condition, self._wake))
         try:
             self._outputs = Outputs(self, self._detector)
         except (RuntimeError, ParameterException) as error:
@@ -187,6 +191,7 @@ class DetectorNode(LifecycleNode):
             self._outputs = None
         undeclare_live_parameters(self)
         self._streams.clear()
+        self._wake = None
         self._detector = None
         self._enabled = True
 
@@ -201,32 +206,52 @@ class DetectorNode(LifecycleNode):
                 qos_overriding_options=QoSOverridingOptions.with_default_policies())
 
     def _unsubscribe(self) -> None:
+        for stream in self._streams:
+            stream.waiting = None
         while self._subscriptions_of:
             self.destroy_subscription(self._subscriptions_of.popitem()[1])
 
     def _on_image(self, stream: CameraStream, message: Any, info: Any) -> None:
         start = perf_counter()
-        if self._detector is None or self._outputs is None or not self._subscriptions_of:
+        if not self._subscriptions_of:
             return  # Taken by the executor just before the subscription went away.
-        statistics = stream.statistics
-        statistics.add_image(self._now(), stream.drops.dropped_before(info))
+        stream.statistics.add_image(self._now(), stream.drops.dropped_before(info))
         try:
-            result, frame = stream.step(message, self._detector, self._settings)
+            if stream.put(message, start):
+                stream.statistics.dropped += 1
         except FrameError as error:
             self._refuse(stream, error)
             return
-        self._outputs.publish_detections(message.header, result)
-        latency_ms = (perf_counter() - start) * 1e3
+        if self._wake is None:
+            self._process()
+        else:
+            # The executor first hands over what the other cameras have sent by now.
+            self._wake.trigger()
+
+    def _process(self) -> None:
+        if self._detector is None or self._outputs is None:
+            return
+        for stream, waiting, result in step_waiting(
+                self._streams, self._detector, self._settings, self.fixed.max_gap_s):
+            if isinstance(result, FrameError):
+                self._refuse(stream, result)
+            else:
+                self._publish(self._outputs, stream, waiting, result)
+
+    def _publish(self, outputs: Outputs, stream: CameraStream, waiting: Waiting,
+                 result: StepResult) -> None:
+        header = waiting.message.header
+        outputs.publish_detections(header, result)
+        latency_ms = (perf_counter() - waiting.start) * 1e3
         now = self._now()
-        stamp = message.header.stamp
-        age_ms = (now - stamp.sec - stamp.nanosec * 1e-9) * 1e3
-        self._outputs.publish_decision(
-            message.header, stream, result, latency_ms, age_ms, statistics.dropped)
-        statistics.add_result(now, result.decision.kind == READ, latency_ms)
-        if self._outputs.is_watched():
+        age_ms = (now - header.stamp.sec - header.stamp.nanosec * 1e-9) * 1e3
+        outputs.publish_decision(
+            header, stream, result, latency_ms, age_ms, stream.statistics.dropped)
+        stream.statistics.add_result(now, result.decision.kind == READ, latency_ms)
+        if outputs.is_watched():
             # Drawing needs the picture, on a forecast frame too: only while somebody watches.
             try:
-                self._outputs.publish_picture(message.header, frame.load(), result)
+                outputs.publish_picture(header, waiting.frame.load(), result)
             except FrameError as error:
                 self._refuse(stream, error)
 
@@ -264,7 +289,7 @@ class DetectorNode(LifecycleNode):
         # Before all live parameters are declared there is nothing to hold a value against.
         if self._detector is not None and all(map(self.has_parameter, LIVE_PARAMETERS)):
             try:
-                self._detector.check_settings(read_settings(self, changes))
+                self._detector.check_settings(self._read_settings(changes))
             except SettingsError as error:
                 return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
@@ -272,9 +297,12 @@ class DetectorNode(LifecycleNode):
     def _apply_parameters(self, changes: Sequence[Parameter]) -> None:
         if self._outputs is None or not any(item.name in LIVE_PARAMETERS for item in changes):
             return
-        before, self._settings = self._settings, read_settings(self)
+        before, self._settings = self._settings, self._read_settings()
         if self._active and before.score_threshold != self._settings.score_threshold:
             self._outputs.publish_labels(self._settings.score_threshold)
+
+    def _read_settings(self, changes: Iterable[Parameter] = ()) -> DetectorSettings:
+        return replace(read_settings(self, changes), streams=len(self.fixed.image_topics))
 
     def _on_diagnostics(self) -> None:
         if self._outputs is None:

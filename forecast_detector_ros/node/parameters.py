@@ -40,6 +40,7 @@ class FixedParameters:
     device: str
     precision: str
     num_threads: int
+    num_interop_threads: int
     max_gap_s: float
     no_image_timeout: float
     diagnostics_period: float
@@ -83,6 +84,9 @@ def declare_fixed_parameters(node: Node) -> FixedParameters:
         num_threads=declare_fixed(
             node, 'num_threads', 1, 'Threads of one inference on the CPU; more than one seldom '
             'pays beside other busy processes', span=(1, 256)),
+        num_interop_threads=declare_fixed(
+            node, 'num_interop_threads', 1, 'Operators that PyTorch may run at the same time on '
+            'the CPU', span=(1, 256)),
         max_gap_s=declare_fixed(
             node, 'max_gap_s', 1.0, 'Seconds between two images of a camera (by their stamps) '
             'from which on its state is forgotten', span=(0.0, 3600.0)),
@@ -127,7 +131,8 @@ _LIVE = {
         '1.0: every image is read; 0.0: only forced reads', (0.0, 1.0)),
     'policy': _Live(
         'What decides instead of the threshold; empty: threshold(<threshold>)',
-        constraints="'', threshold(p) with p in [0, 1], alternate(k) with k >= 1, always_read"),
+        constraints="'', threshold(p) with p in [0, 1], alternate(k) with k >= 1, budget(fps) "
+        'with fps > 0, always_read'),
     'score_threshold': _Live('Detections need a score above it', (0.0, 1.0)),
     'nms_threshold': _Live(
         'Overlap (IoU) from which on the weaker of two boxes of a class is dropped',
@@ -138,6 +143,9 @@ _LIVE = {
         constraints='names from the label_info topic'),
     'max_consecutive_forecasts': _Live(
         'After so many forecasts in a row the next image is read', (1, 1000)),
+    'target_rate': _Live(
+        'Frames per second of every camera that must be possible: an image is not read when that '
+        'would cost more time than is left; 0.0: no limit', (0.0, 1000.0)),
 }
 
 LIVE_PARAMETERS = tuple(_LIVE)
@@ -157,7 +165,8 @@ def declare_live_parameters(node: Node, card: Card) -> None:
         'score_threshold': float(card.score_threshold),
         'nms_threshold': float(card.nms_threshold), 'max_detections': plain.max_detections,
         # An empty list has no type in ROS, so a list of one empty name stands for it.
-        'classes': [''], 'max_consecutive_forecasts': plain.max_consecutive_forecasts}
+        'classes': [''], 'max_consecutive_forecasts': plain.max_consecutive_forecasts,
+        'target_rate': plain.target_rate}
     try:
         for name, live in _LIVE.items():
             node.declare_parameter(name, defaults[name], live.descriptor(defaults[name]))
@@ -200,7 +209,8 @@ def settings_of(values: Mapping[str, Any]) -> DetectorSettings:
         policy=chosen, score_threshold=values['score_threshold'],
         nms_threshold=values['nms_threshold'], max_detections=values['max_detections'],
         classes=_names(values['classes']),
-        max_consecutive_forecasts=values['max_consecutive_forecasts'])
+        max_consecutive_forecasts=values['max_consecutive_forecasts'],
+        target_rate=values['target_rate'])
 
 
 def _names(classes: Sequence[str]) -> tuple[str, ...]:

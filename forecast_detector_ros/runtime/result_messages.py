@@ -79,6 +79,7 @@ def decision_values(result: StepResult, latency_ms: float = nan, image_age_ms: f
         ('latency_ms', f'{latency_ms:.3f}'),
         ('preprocess_ms', f'{result.preprocess_ms:.3f}'),
         ('inference_ms', f'{result.inference_ms:.3f}'),
+        ('batch', str(result.batch)),
         ('image_age_ms', f'{image_age_ms:.3f}'),
         ('dropped_frames', str(dropped_frames)),
     ]

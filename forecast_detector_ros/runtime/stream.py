@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """One camera's frames in the order of their stamps: when its recurrent state is worth nothing."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .detector import Detector, StepResult, StreamState
-from .frame import Frame
+from .frame import Frame, FrameError
 from .settings import DetectorSettings
 
 MAX_GAP_S = 1.0
@@ -48,9 +49,32 @@ def step_stamped(detector: Detector, frame: Frame, stamp_ns: int, before: Camera
         If the frame is read and cannot be loaded.
 
     """
-    state = before.stream
+    (outcome,) = step_stamped_many(detector, [frame], [stamp_ns], [before], settings, max_gap_s)
+    if isinstance(outcome, FrameError):
+        raise outcome
+    return outcome
+
+
+def step_stamped_many(detector: Detector, frames: Sequence[Frame], stamps_ns: Sequence[int],
+                      before: Sequence[CameraState], settings: DetectorSettings,
+                      max_gap_s: float = MAX_GAP_S
+                      ) -> list[tuple[StepResult, CameraState] | FrameError]:
+    """
+    Process one frame of each of several cameras, those with the same decision as one batch.
+
+    The arguments are those of `step_stamped`, one for each camera; the result has for each what
+    `step_stamped` returns, or the error for which its frame cannot be used.
+    """
+    states = [_kept(state, stamp_ns, max_gap_s)
+              for state, stamp_ns in zip(before, stamps_ns, strict=True)]
+    return [outcome if isinstance(outcome, FrameError)
+            else (outcome[0], CameraState(outcome[1], stamp_ns))
+            for outcome, stamp_ns in zip(detector.step_many(frames, states, settings), stamps_ns)]
+
+
+def _kept(before: CameraState, stamp_ns: int, max_gap_s: float) -> StreamState:
+    """Give the state that is left of a camera's when a frame of this stamp comes."""
     if before.stamp_ns is not None and not (
             0 <= stamp_ns - before.stamp_ns <= round(max_gap_s * 1e9)):
-        state = StreamState.initial('gap')
-    result, after = detector.step(frame, state, settings)
-    return result, CameraState(after, stamp_ns)
+        return StreamState.initial('gap')
+    return before.stream

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
-from forecast_detector_ros.node.camera_stream import CameraStream
-from forecast_detector_ros.runtime.detector import Detector
+from forecast_detector_ros.node.camera_stream import CameraStream, step_waiting
+from forecast_detector_ros.runtime.detector import Detector, StepResult
 from forecast_detector_ros.runtime.frame import FrameError
 from forecast_detector_ros.runtime.policy import AlternatePolicy
 from forecast_detector_ros.runtime.settings import DetectorSettings
@@ -37,8 +38,18 @@ def detector(small_checkpoint: Path) -> Detector:
     return Detector.load(small_checkpoint)
 
 
-def stream(max_gap_s: float = 1.0, compressed: bool = False) -> CameraStream:
-    return CameraStream('/image_raw', '/image_raw', compressed, max_gap_s, 0.0)
+def stream(compressed: bool = False) -> CameraStream:
+    return CameraStream('/image_raw', '/image_raw', compressed, 0.0)
+
+
+def step(camera: CameraStream, message: Any, detector: Detector, max_gap_s: float = 1.0
+         ) -> StepResult:
+    """Process one message at once, as a node with a single camera does."""
+    camera.put(message, 0.0)
+    ((_, _, result),) = step_waiting([camera], detector, SETTINGS, max_gap_s)
+    if isinstance(result, FrameError):
+        raise result
+    return result
 
 
 def poisoned(index: int) -> SimpleNamespace:
@@ -52,15 +63,15 @@ def test_poison_does_no_harm_on_a_forecast_frame(detector: Detector) -> None:
     camera, twin = stream(), stream()
     for index in range(0, 6, 2):
         for each in (camera, twin):
-            assert each.step(picture_message(index), detector, SETTINGS)[0].decision.kind == 'read'
-        result, _ = camera.step(poisoned(index + 1), detector, SETTINGS)
-        expected, _ = twin.step(picture_message(index + 1), detector, SETTINGS)
+            assert step(each, picture_message(index), detector).decision.kind == 'read'
+        result = step(camera, poisoned(index + 1), detector)
+        expected = step(twin, picture_message(index + 1), detector)
         assert result.decision == expected.decision
         assert result.decision.kind == 'forecast'
         assert result.detections.boxes.tolist() == expected.detections.boxes.tolist()
         assert result.detections.scores.tolist() == expected.detections.scores.tolist()
     with pytest.raises((AssertionError, TypeError)):
-        camera.step(poisoned(6), detector, SETTINGS)
+        step(camera, poisoned(6), detector)
 
 
 def test_compressed_poison_does_no_harm_on_a_forecast_frame(detector: Detector) -> None:
@@ -68,26 +79,64 @@ def test_compressed_poison_does_no_harm_on_a_forecast_frame(detector: Detector) 
     _, data = cv2.imencode('.jpg', np.zeros((48, 80, 3), np.uint8))
     first = SimpleNamespace(
         header=picture_message(0).header, format='jpeg', data=data.tobytes())
-    camera.step(first, detector, SETTINGS)
-    assert camera.step(poisoned(1), detector, SETTINGS)[0].decision.kind == 'forecast'
+    step(camera, first, detector)
+    assert step(camera, poisoned(1), detector).decision.kind == 'forecast'
 
 
 def test_refused_image_leaves_no_trace(detector: Detector) -> None:
     camera = stream()
-    camera.step(picture_message(0), detector, SETTINGS)
+    step(camera, picture_message(0), detector)
     # Even one whose stamp, were it taken, would end the state.
     broken = picture_message(stamp_ns=5)
     broken.step = 1
     with pytest.raises(FrameError):
-        camera.step(broken, detector, SETTINGS)
-    assert camera.step(picture_message(1), detector, SETTINGS)[0].decision.reason == 'policy'
+        step(camera, broken, detector)
+    assert step(camera, picture_message(1), detector).decision.reason == 'policy'
 
 
 @pytest.mark.parametrize(('step_ns', 'reason'), [
     (0, 'policy'), (1_000_000_000, 'policy'), (1_000_000_001, 'gap'), (-1, 'gap')])
 def test_step_of_the_stamps_decides_about_the_state(detector: Detector, step_ns: int,
                                                     reason: str) -> None:
-    camera = stream(max_gap_s=1.0)
-    camera.step(picture_message(0, stamp_ns=10**12), detector, SETTINGS)
-    result, _ = camera.step(picture_message(1, stamp_ns=10**12 + step_ns), detector, SETTINGS)
+    camera = stream()
+    step(camera, picture_message(0, stamp_ns=10**12), detector)
+    result = step(camera, picture_message(1, stamp_ns=10**12 + step_ns), detector)
     assert result.decision.reason == reason
+
+
+def test_newer_image_takes_the_place_of_one_that_waits(detector: Detector) -> None:
+    camera = stream()
+    assert not camera.put(picture_message(0), 1.0)
+    broken = picture_message(1)
+    broken.step = 1
+    with pytest.raises(FrameError):
+        camera.put(broken, 2.0)
+    assert camera.waiting is not None and camera.waiting.start == 1.0
+    newest = picture_message(2)
+    assert camera.put(newest, 3.0)
+    ((_, waiting, _),) = step_waiting([camera], detector, SETTINGS, 1.0)
+    assert waiting.message is newest and camera.waiting is None
+
+
+def test_waiting_cameras_share_a_batch_and_a_bad_one_stays_out(detector: Detector) -> None:
+    cameras, alone = [stream(compressed=True) for _ in range(4)], stream(compressed=True)
+    pictures = [SimpleNamespace(
+        header=picture_message(0).header, format='jpeg',
+        data=cv2.imencode('.png', np.full((48, 80, 3), 60 * index, np.uint8))[1].tobytes())
+        for index in range(3)]
+    pictures[1].data = pictures[1].data[:-30]
+    for camera, picture in zip(cameras, pictures):
+        camera.put(picture, 0.0)
+    outcomes = step_waiting(cameras, detector, SETTINGS, 1.0)
+    assert [camera for camera, _, _ in outcomes] == cameras[:3]
+    first, broken, third = (outcome for _, _, outcome in outcomes)
+    assert isinstance(broken, FrameError) and 'truncated' in str(broken)
+    assert isinstance(first, StepResult) and isinstance(third, StepResult)
+    assert first.batch == third.batch == 2
+    expected = step(alone, pictures[2], detector)
+    assert third.detections.labels.tolist() == expected.detections.labels.tolist()
+    np.testing.assert_allclose(third.detections.boxes, expected.detections.boxes, atol=1e-2)
+    # The camera whose picture was broken still waits for its first one.
+    pictures[1].data = pictures[0].data
+    assert step(cameras[1], pictures[1], detector).decision.reason == 'first_frame'
+    assert step(cameras[0], pictures[1], detector).decision.kind == 'forecast'

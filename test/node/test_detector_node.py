@@ -284,6 +284,36 @@ def test_cameras_keep_their_states_apart(active: Active) -> None:
     assert names[2] == 'forecast_detector: /right'
 
 
+def test_cameras_that_wait_at_the_same_time_share_a_batch(active: Active) -> None:
+    topics = ['left', 'right', 'front']
+    graph = active(policy='alternate(1)', image_topics=topics)
+    cameras = [graph.camera(topic) for topic in topics]
+    for index in range(3):
+        # While the detector is not spinning all three arrive.
+        for camera in cameras:
+            camera.publish(picture_message(index))
+        graph.spin_until(lambda wanted=3 * index + 3: len(graph.decisions) == wanted
+                         and len(graph.detections) == wanted)
+    values = [values_of(message) for message in graph.decisions]
+    assert kinds(values) == ['read'] * 3 + ['forecast'] * 3 + ['read'] * 3
+    # Images can come too late for a batch, but not always.
+    assert max(int(item['batch']) for item in values) > 1
+    for index in range(3):
+        found = [message.detections for message in graph.detections[3 * index:3 * index + 3]]
+        labels = [[item.results[0].hypothesis.class_id for item in each] for each in found]
+        # The same pictures: a batch gives each what it would get alone.
+        assert labels[0] == labels[1] == labels[2] and labels[0]
+
+
+def test_target_rate_makes_forecasts(active: Active) -> None:
+    # No machine reads a thousand images a second; the limit of forecasts stays.
+    graph = active(policy='always_read', target_rate=1000.0, max_consecutive_forecasts=2)
+    camera = graph.camera()
+    values = graph.send(camera, *(picture_message(index) for index in range(5)))
+    assert reasons(values) == ['first_frame', 'budget', 'budget', 'max_consecutive', 'budget']
+    assert kinds(values) == ['read', 'forecast', 'forecast', 'read', 'forecast']
+
+
 def test_silence_turns_diagnostics_to_warn_and_says_what_to_check(active: Active) -> None:
     graph = active(no_image_timeout=0.3)
     heard = graph.listen(DiagnosticArray, '/diagnostics')

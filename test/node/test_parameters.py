@@ -26,12 +26,13 @@ from .graph import Graph, picture_message
 
 FIXED = FixedParameters(
     image_topics=('image_raw',), image_transport='raw', checkpoint='', device='cpu',
-    precision='fp32', num_threads=1, max_gap_s=1.0, no_image_timeout=5.0, diagnostics_period=1.0,
-    autostart=False, tune_allocator=True)
+    precision='fp32', num_threads=1, num_interop_threads=1, max_gap_s=1.0, no_image_timeout=5.0,
+    diagnostics_period=1.0, autostart=False, tune_allocator=True)
 
 LIVE: dict[str, Any] = {
     'threshold': 0.25, 'policy': '', 'score_threshold': 0.3, 'nms_threshold': 0.45,
-    'max_detections': 100, 'classes': [''], 'max_consecutive_forecasts': 3}
+    'max_detections': 100, 'classes': [''], 'max_consecutive_forecasts': 3,
+    'target_rate': 0.0}
 
 Active = Callable[..., Graph]
 
@@ -57,7 +58,8 @@ def test_empty_policy_is_the_threshold() -> None:
 @pytest.mark.parametrize(('key', 'value'), [
     ('policy', 'sometimes'), ('policy', 'alternate(0)'), ('threshold', 1.5),
     ('score_threshold', float('nan')), ('nms_threshold', 0.0), ('max_detections', 0),
-    ('max_consecutive_forecasts', 0)])
+    ('max_consecutive_forecasts', 0), ('policy', 'budget(0)'), ('target_rate', -1.0),
+    ('target_rate', float('nan')), ('target_rate', 1001.0)])
 def test_live_values_out_of_range_are_refused(key: str, value: Any) -> None:
     with pytest.raises(SettingsError):
         settings_of({**LIVE, key: value})

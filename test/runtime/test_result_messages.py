@@ -77,7 +77,8 @@ def test_fields_are_of_the_types_that_the_definitions_demand(
         'found = Detections(np.ones((2, 4), np.float32), np.zeros(2, np.int64),\n'
         '                   np.ones(2, np.float32))\n'
         'decision = Decision("read", "gap", 0.5, 0.5, 0)\n'
-        'result = SimpleNamespace(decision=decision, preprocess_ms=1.0, inference_ms=1.0)\n'
+        'result = SimpleNamespace(decision=decision, preprocess_ms=1.0, inference_ms=1.0,\n'
+        '                         batch=1)\n'
         'builder = MessageBuilder()\n'
         'builder.detections(Header(), found, ["cat"])\n'
         'builder.decision(Header(), "n", "s", decision, decision_values(result))\n')
@@ -91,7 +92,7 @@ def test_decision_tells_all_its_keys() -> None:
     assert dict(values) == {
         'decision': 'forecast', 'reason': 'scheduler', 'confidence': '0.875000',
         'threshold': '0.5', 'consecutive_forecasts': '2', 'latency_ms': '31.500',
-        'preprocess_ms': '1.250', 'inference_ms': '20.500', 'image_age_ms': '40.250',
+        'preprocess_ms': '1.250', 'inference_ms': '20.500', 'batch': '1', 'image_age_ms': '40.250',
         'dropped_frames': '7'}
     assert len(values) == len(dict(values))
 
