@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
+from .footage_options import (
+    add_footage, frame_rate, load_footage, named_footage, policy, positive)
 from .provenance import machine
 from ..data.errors import DataError
 from ..evaluation.accuracy import check_protocols, KEYS as PROTOCOLS
-from ..evaluation.davis import load_davis
 from ..evaluation.evaluation_run import record_evaluation
 from ..evaluation.forecast_quality import measure_forecasts
 from ..evaluation.latencies import load_latencies
@@ -23,12 +24,13 @@ from ..evaluation.motion_iou import motion_of
 from ..evaluation.report import as_text, forecasts_as_text, summarise, summarise_forecasts
 from ..evaluation.run_record import save_run
 from ..evaluation.runner import run_footage
-from ..evaluation.sequences import attach_labels, EvaluationError, Footage, load_annotated, pick
+from ..evaluation.sequences import EvaluationError
+from ..evaluation.static_scene import static_as_text, summarise_static
 from ..evaluation.streaming import streaming_as_text, sweep
 from ..runtime.checkpoint import (
     Card, default_checkpoint, load_checkpoint, RuntimeConfigError, write_atomically)
 from ..runtime.detector import Detector
-from ..runtime.policy import parse_policy, Policy, PolicyError
+from ..runtime.policy import parse_policy
 from ..runtime.settings import DetectorSettings, SettingsError
 
 _log = logging.getLogger(__name__)
@@ -53,29 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='evaluate', description=__doc__)
     parser.add_argument('--checkpoint', type=Path, metavar='FILE',
                         help='.safetensors with its card; default: the one of the package')
-    data = parser.add_argument_group('footage (one of --davis and --annotations)')
-    source = data.add_mutually_exclusive_group(required=True)
-    source.add_argument('--davis', type=Path, metavar='FOLDER',
-                        help='folders with frames and a boxes.json for one object')
-    source.add_argument('--annotations', type=Path, metavar='FILE', help='COCO-video JSON')
-    data.add_argument('--images', type=Path, metavar='FOLDER',
-                      help='folder that file names in --annotations or --pseudo-labels are '
-                      'relative to; default: the folder of --davis, or that of the file')
-    data.add_argument('--pseudo-labels', type=Path, metavar='FILE',
-                      help='with --davis: COCO-video JSON of all objects, for AP50')
-    data.add_argument('--min-score', type=_fraction, default=0.4, metavar='S',
-                      help='annotated boxes with a lower score do not count (default 0.4; '
-                      'boxes without a score have 1)')
-    data.add_argument('--ignore-score', type=_fraction, metavar='S',
-                      help='those of them with at least this score are neither objects nor '
-                      'background (default: that of --min-score, so none)')
-    data.add_argument('--accept', type=_accept, action='append', default=[],
-                      metavar='SEQUENCE=CLASS', help='with --davis: a further class that '
-                      'counts in a sequence; may be repeated')
-    data.add_argument('--sequences', nargs='+', default=[], metavar='NAME',
-                      help='only these sequences')
+    add_footage(parser)
     detector = parser.add_argument_group('detector (default: what the card recommends)')
-    detector.add_argument('--policy', type=_policy, metavar='P',
+    detector.add_argument('--policy', type=policy, metavar='P',
                           help='always_read, alternate(k) or threshold(p)')
     detector.add_argument('--score-threshold', type=float, metavar='S',
                           help='for recall and latency; AP50 starts at 0.01')
@@ -96,18 +78,21 @@ def _parser() -> argparse.ArgumentParser:
                           help='list of the videos that the .mat file follows (default: '
                           'VID_val_videos.txt or its .gz beside it)')
     streaming = parser.add_argument_group('streaming accuracy')
-    streaming.add_argument('--streaming', type=_rate, nargs='+', metavar='HZ',
+    streaming.add_argument('--streaming', type=frame_rate, nargs='+', metavar='HZ',
                            help='frame rates at which the footage shall pass')
-    streaming.add_argument('--streaming-policies', type=_policy, nargs='+', metavar='P',
+    streaming.add_argument('--streaming-policies', type=policy, nargs='+', metavar='P',
                            help='policies to compare (default: that of --policy)')
     streaming.add_argument('--latencies', type=Path, metavar='FILE',
                            help='draw latencies from those in the result of an earlier run '
                            '(default: what each step takes now)')
     streaming.add_argument('--seed', type=int, default=0, metavar='N',
                            help='for drawing latencies (default 0)')
-    parser.add_argument('--horizons', type=_positive, nargs='?', const=3, metavar='K',
+    parser.add_argument('--horizons', type=positive, nargs='?', const=3, metavar='K',
                         help='also measure forecasts up to K frames after a read (default 3), '
                         'beside persistence')
+    parser.add_argument('--static', type=positive, nargs='?', const=60, metavar='N',
+                        help='also show the first picture of every sequence N times (default '
+                        '60), with fresh noise each time, and compare how often it is read')
     parser.add_argument('--output', type=Path, metavar='FILE', help='write the figures as JSON')
     parser.add_argument('--run', type=Path, metavar='FILE',
                         help='write every frame of the run as JSON, for the command report')
@@ -118,7 +103,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     path = options.checkpoint or default_checkpoint()
     detector = Detector.load(path, options.device, options.precision, options.threads)
     settings = _settings(options, detector.card)
-    footage = _footage(options, detector.labels)
+    footage = load_footage(options, detector.labels)
     for key, other in (('latencies', 'streaming'), ('streaming_policies', 'streaming'),
                        ('motion_videos', 'motion_iou')):
         if getattr(options, key) and not getattr(options, other):
@@ -140,10 +125,8 @@ def _evaluate(options: argparse.Namespace) -> None:
                            'score_threshold': settings.score_threshold,
                            'nms_threshold': settings.nms_threshold,
                            'max_consecutive_forecasts': settings.max_consecutive_forecasts},
-              'annotations': {key: str(value) if isinstance(value, Path) else value
-                              for key in ('davis', 'annotations', 'pseudo_labels', 'min_score',
-                                          'ignore_score', 'accept', 'motion_iou')
-                              if (value := getattr(options, key))},
+              'annotations': {**named_footage(options), **(
+                  {'motion_iou': options.motion_iou} if options.motion_iou else {})},
               'machine': {'device': options.device, 'precision': options.precision,
                           'threads': options.threads, 'processor': machine()['processor'],
                           'torch': torch.__version__},
@@ -163,6 +146,10 @@ def _evaluate(options: argparse.Namespace) -> None:
         result['streaming'] = sweep(detector, footage, settings, policies, options.streaming,
                                     latencies, options.protocol)
         print('\n' + streaming_as_text(result['streaming']), flush=True)
+        _write(options.output, result)
+    if options.static:
+        result['static'] = summarise_static(detector, footage, settings, options.static)
+        print('\n' + static_as_text(result['static'], result['sequences']), flush=True)
         _write(options.output, result)
     if options.horizons:
         network, card = load_checkpoint(path)
@@ -188,65 +175,6 @@ def _settings(options: argparse.Namespace, card: Card) -> DetectorSettings:
                                     'max_consecutive_forecasts')
              if (value := getattr(options, key)) is not None}
     return replace(settings, **given)
-
-
-def _footage(options: argparse.Namespace, labels: Sequence[str]) -> list[Footage]:
-    ignore = options.min_score if options.ignore_score is None else options.ignore_score
-    if options.annotations:
-        for key in ('pseudo_labels', 'accept'):
-            if getattr(options, key):
-                raise EvaluationError(f'--{key.replace("_", "-")} goes with --davis only')
-        footage = load_annotated(options.annotations, options.images
-                                 or options.annotations.parent, labels, options.min_score,
-                                 ignore)
-        return pick(footage, options.sequences)
-    accept: dict[str, list[str]] = {}
-    for sequence, name in options.accept:
-        accept.setdefault(sequence, []).append(name)
-    footage = pick(load_davis(options.davis, labels, accept), options.sequences)
-    for item in footage:
-        if len(item.truth) and not item.truth.accepted.any():
-            _log.warning('%s: the detector has no class of this category; its recall is 0',
-                         item.name)
-    if options.pseudo_labels:
-        footage = attach_labels(footage, options.pseudo_labels, options.images
-                                or options.davis, labels, options.min_score, ignore)
-    return footage
-
-
-def _fraction(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f'is {text}, must be in [0, 1]')
-    return value
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'is {text}, must be at least 1')
-    return value
-
-
-def _rate(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1000:
-        raise argparse.ArgumentTypeError(f'is {text}, must be above 0 and at most 1000')
-    return value
-
-
-def _policy(text: str) -> Policy:
-    try:
-        return parse_policy(text)
-    except PolicyError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _accept(text: str) -> tuple[str, str]:
-    sequence, _, name = text.partition('=')
-    if not sequence or not name:
-        raise argparse.ArgumentTypeError(f'is {text!r}, must be SEQUENCE=CLASS')
-    return sequence, name
 
 
 if __name__ == '__main__':

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """How often a detector reads when nothing happens: a scheduler should hardly ever."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from .layout import mean, table
 from .sequences import as_frame, Footage, picture
 from ..runtime.detector import Detector, StreamState
 from ..runtime.frame import Pixels
@@ -59,3 +61,29 @@ def static_read_ratios(detector: Detector, footage: Sequence[Footage],
             reads += step.decision.kind == READ
         result[item.name] = reads / frames
     return result
+
+
+def summarise_static(detector: Detector, footage: Sequence[Footage], settings: DetectorSettings,
+                     frames: int) -> dict[str, Any]:
+    """Measure `static_read_ratios`; give plain values: how, `mean`, and by sequence."""
+    ratios = static_read_ratios(detector, footage, settings, frames)
+    return {'frames': frames, 'noise': SENSOR_NOISE, 'mean': mean(list(ratios.values())),
+            'sequences': ratios}
+
+
+def static_as_text(static: Mapping[str, Any], moving: Mapping[str, Any]) -> str:
+    """
+    Lay out read ratios when nothing happens beside those of the footage itself.
+
+    Parameters
+    ----------
+    static:
+        Of `summarise_static`.
+    moving:
+        By sequence: a mapping with `read_ratio`.
+
+    """
+    rows = [[name, ratio, moving[name]['read_ratio']]
+            for name, ratio in static['sequences'].items()]
+    rows.append(['mean', static['mean'], mean([row[2] for row in rows])])
+    return table(('read ratio', 'nothing moves', 'footage'), rows)

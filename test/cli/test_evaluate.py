@@ -157,6 +157,18 @@ def test_streaming_with_the_latencies_of_an_earlier_run(capsys, checkpoint, vide
     assert json.loads(second.read_text())['streaming'] == streaming
 
 
+def test_read_ratio_when_nothing_moves_beside_that_of_the_footage(
+        capsys, checkpoint, videos, tmp_path):
+    output = tmp_path / 'result.json'
+    code, out, err = run(capsys, '--checkpoint', checkpoint, '--annotations', videos,
+                         '--policy', 'alternate(2)', '--static', '4', '--output', output)
+    assert (code, err) == (0, '')
+    static = json.loads(output.read_text())['static']
+    # Two in four; of five frames of footage the first and the fourth.
+    assert (static['frames'], static['mean']) == (4, 0.5)
+    assert out.splitlines()[-1].split() == ['mean', '0.500', '0.400']
+
+
 @pytest.mark.parametrize('arguments, message', [
     (('--motion-iou', 'auto'), 'no annotated box has a track_id'),
     (('--motion-iou', 'none.mat'), 'none.mat: cannot be read'),
