@@ -108,6 +108,36 @@ def test_missing_ros_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None
         machine.require_ros_modules('jazzy')
 
 
+def test_missing_venv_module_is_one_line_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine.importlib.util, 'find_spec', lambda module: None)
+    with pytest.raises(SetupError, match='sudo apt-get install python3-venv'):
+        machine.require_python()
+
+
+def test_missing_python_is_one_line_with_the_remedy() -> None:
+    result = subprocess.run(
+        ['make', 'setup', 'PYTHON=no-such-python'], cwd=ROOT, capture_output=True, text=True,
+        check=False)
+    assert result.returncode != 0
+    line, _make = result.stderr.splitlines()
+    assert line == ('Error: no-such-python not found: '
+                    'sudo apt-get install python3 python3-venv')
+
+
+@pytest.mark.parametrize('code, words', [
+    ('raise SystemExit(1)', 'failed, see above'),
+    ('import os; os.kill(os.getpid(), 9)', 'was ended by SIGKILL')])
+def test_pip_that_fails_is_told_from_one_that_is_killed(
+    tmp_path: Path, code: str, words: str,
+) -> None:
+    python = tmp_path / 'bin' / 'python'
+    python.parent.mkdir()
+    python.write_text(f'#!{sys.executable}\n{code}\n')
+    python.chmod(0o755)
+    with pytest.raises(SetupError, match=f'installing some.txt {words}; the next run goes on'):
+        Environment(tmp_path).install(tmp_path / 'some.txt', ())
+
+
 @pytest.mark.parametrize('version', [(3, 9, 0), (3, 14, 0)])
 def test_unsupported_python_is_refused(
     monkeypatch: pytest.MonkeyPatch, version: tuple[int, int, int],
@@ -174,7 +204,7 @@ def test_builder_paths_in_cmake_files_are_mended(tmp_path: Path) -> None:
 
 def test_requirements_are_pinned() -> None:
     lines = [
-        line for path in (ROOT / 'dev').glob('*.txt') if path.name != 'apt.txt'
+        line for path in (ROOT / 'dev').glob('*.txt') if not path.name.startswith('apt')
         for line in path.read_text().splitlines() if line and not line.startswith('#')
     ]
     assert lines

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import os
 from pathlib import Path
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -118,4 +119,7 @@ class Environment:
              *arguments],
             env=environment, check=False)
         if result.returncode:
-            raise SetupError(f'{task} failed, see above; the next run goes on from here')
+            # A killed pip (by the kernel, when memory is short) has said nothing.
+            how = 'failed, see above' if result.returncode > 0 else (
+                f'was ended by {signal.Signals(-result.returncode).name}')
+            raise SetupError(f'{task} {how}; the next run goes on from here')
