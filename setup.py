@@ -9,8 +9,8 @@ SHARE = f'share/{PACKAGE}'
 
 PROGRAMS = {
     'node': ('detector_node', 'camera_node', 'recorder_node'),
-    'cli': ('demo', 'train', 'evaluate', 'replay_bag', 'label', 'check_data', 'model_summary',
-            'reproduce', 'benchmark_evaluator'),
+    'cli': ('demo', 'train', 'evaluate', 'replay_bag', 'report', 'label', 'check_data',
+            'model_summary', 'reproduce', 'benchmark_evaluator'),
 }
 
 
@@ -33,6 +33,7 @@ setup(
     maintainer='forecast_detector_ros developers',
     maintainer_email='forecast_detector_ros@example.com',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
+    package_data={PACKAGE: ['evaluation/templates/*.j2']},
     python_requires='>=3.10',
     install_requires=['setuptools'],
     # `test` tells colcon which test runner to take.

@@ -25,6 +25,7 @@ ROSDEP_KEYS = {
     'PIL': 'python3-pil',
     'cv2': 'python3-opencv',
     'hotcoco': None,
+    'jinja2': 'python3-jinja2',
     'matplotlib': 'python3-matplotlib',
     'numpy': 'python3-numpy',
     'onnxruntime': None,
@@ -111,6 +112,7 @@ def test_wheel_holds_what_is_used_at_run_time(source_copy: Path, tmp_path: Path)
     assert {f'{share}/{NAME}/{name}' for name in expected} <= names
     assert f'{share}/ament_index/resource_index/packages/{NAME}' in names
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / NAME).rglob('*.py')}
+    modules |= {path.relative_to(ROOT).as_posix() for path in (ROOT / NAME).rglob('*.j2')}
     assert modules <= names
     targets = [line.split(' = ')[1] for line in programs if ' = ' in line]
     assert targets

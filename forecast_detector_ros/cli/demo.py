@@ -15,11 +15,14 @@ from .demo_graph import DemoGraph, DemoOptions
 from .live_table import open_display
 from .processes import ChildError
 from .provenance import machine, versions
+from .report import add_report
 from .result_folder import ResultFolder
 from .share import bundled_clip
 from ..evaluation.decision_plot import plot_decisions
 from ..evaluation.frame_record import FrameRecord
+from ..evaluation.recorded_run import record_recording
 from ..evaluation.recording_summary import summarise
+from ..evaluation.run_record import RUN_NAME, save_run
 from ..runtime.checkpoint import write_atomically
 from ..runtime.policy import parse_policy, PolicyError
 
@@ -85,6 +88,11 @@ def _run(chosen: argparse.Namespace, given: list[str]) -> int:
     plot_decisions(records, result.partial / 'decisions.png',
                    f'{Path(options.video).name}: {figures["read"]} frames read, '
                    f'{figures["forecast"]} forecast, {figures["dropped"]} dropped')
+    save_run(result.partial / RUN_NAME, record_recording(
+        Path(options.video).name, records, summary['source'], dict(options.detector),
+        {**before, **{key: summary[key] for key in ('started', 'command', 'versions')}},
+        'annotated.mp4'))
+    add_report('demo', result.partial)
     result.accept()
     _print_summary(figures, result.path, played['loss'])
     return _verdict(figures)
@@ -103,7 +111,8 @@ def _print_summary(figures: dict, folder: Path, loss: str | None) -> None:
     print(f'boxes: {found or "none"}')
     if loss:
         print(f'video: {loss}')
-    print(f'written: {folder}/annotated.mp4, bag/, summary.json, decisions.png')
+    print(f'written: {folder}/annotated.mp4, bag/, summary.json, decisions.png, run.json, '
+          'report.html')
 
 
 def _verdict(figures: dict) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 from .progress import show_progress
 from .provenance import machine, versions
+from .report import add_report
 from .result_folder import ResultFolder
 from ..data.errors import DataError
 from ..evaluation.bag_collect import (
@@ -103,6 +104,8 @@ def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
             'command': shlex.join(['replay_bag', *given]), 'machine': machine(),
             'versions': versions()}
         summary = write_result(result.partial, head, states)
+        if summary['results']:
+            add_report('replay_bag', result.partial)
     _say_losses(summary)
     if interrupt.set:
         print(f'replay_bag: interrupted; what was done so far is whole and lies in '
@@ -136,6 +139,8 @@ def _merge(options: argparse.Namespace) -> int:
         raise ManyError(f'--merge takes results; what is the bag {options.bags[0]} for?')
     result = ResultFolder(options.output)
     summary, missing = merge_results(options.merge, result.partial)
+    if summary['results']:
+        add_report('replay_bag', result.partial)
     result.accept()
     _print_summary(summary, result.path)
     for state in missing:

@@ -19,14 +19,14 @@ import numpy as np
 from .average_precision import average_precision
 from .bag_outputs import COCO_NAME, FRAMES_NAME, merge_coco, write_json
 from .bag_replay import SUMMARY_NAME, TABLES_NAME
-from .bag_run import join_scored, record_replay, ReplayedCamera, RUN_NAME, ScoredCamera
+from .bag_run import join_scored, record_replay, ReplayedCamera, ScoredCamera
 from .frame_record import FrameRecord
 from .latencies import KEY as LATENCIES, milliseconds
 from .layout import mean, plain
 from .many import check_complete, ManyError
 from .recall import recall
 from .recording_summary import summarise
-from .run_record import save_run
+from .run_record import RUN_NAME, save_run
 from .table_file import load_tables
 from .tables import DetectionTable
 from ..data.bag_images import is_bag
@@ -115,7 +115,8 @@ def write_result(folder: Path, head: dict[str, Any], states: Sequence[BagState]
     present = [bag for bag, _ in here]
     summaries = [_read(bag / SUMMARY_NAME) for bag in present]
     lists = [_records(bag / FRAMES_NAME) for bag in present]
-    records = [record for cameras in lists for frames in cameras.values() for record in frames]
+    records = [record for cameras in lists for frames in cameras.values()
+               for record in frames.values()]
     refused = sum(camera['refused'] for item in summaries for camera in item['cameras'].values())
     scored = _scored(here)
     summary = {
@@ -127,10 +128,13 @@ def write_result(folder: Path, head: dict[str, Any], states: Sequence[BagState]
                     for kind in (READ, FORECAST)},
         'accuracy': _accuracy(scored, head['labels']),
         'results': {item['name']: item for item in summaries}}
-    replayed = [ReplayedCamera(f'{bag.name}{topic}', path, topic, tuple(frames))
-                for (bag, path), cameras in zip(here, lists)
+    replayed = [ReplayedCamera(f'{bag.name}{topic}', path, topic, tuple(frames.values()),
+                               tuple(frames), tables[topic]['shown'])
+                for (bag, path), cameras, tables in zip(
+                    here, lists, (load_tables(bag / TABLES_NAME) for bag in present))
                 for topic, frames in cameras.items()]
-    save_run(folder / RUN_NAME, record_replay(head, replayed, scored))
+    losses = [loss for item in summaries for loss in item['losses']]
+    save_run(folder / RUN_NAME, record_replay(head, replayed, scored, losses))
     write_json(folder / COCO_NAME, merge_coco([_read(bag / COCO_NAME) for bag in present]))
     write_json(folder / SUMMARY_NAME, summary)
     return summary
@@ -224,14 +228,13 @@ def _only(table: DetectionTable, frames: np.ndarray) -> DetectionTable:
     return table.select(np.isin(table.frames, frames))
 
 
-def _records(path: Path) -> dict[str, list[FrameRecord]]:
-    """Return the frames of a bag by topic, each in the order in which they were decided on."""
-    records: dict[str, list[FrameRecord]] = {}
+def _records(path: Path) -> dict[str, dict[int, FrameRecord]]:
+    """Return the frames of a bag by topic and number, in the order of the decisions."""
+    records: dict[str, dict[int, FrameRecord]] = {}
     for line in path.read_text(encoding='utf-8').splitlines():
         fields = json.loads(line)
-        topic = fields.pop('topic')
-        del fields['frame_index']
-        records.setdefault(topic, []).append(FrameRecord.from_line(json.dumps(fields)))
+        topic, number = fields.pop('topic'), fields.pop('frame_index')
+        records.setdefault(topic, {})[number] = FrameRecord.from_line(json.dumps(fields))
     return records
 
 

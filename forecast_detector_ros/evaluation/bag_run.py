@@ -12,13 +12,10 @@ import numpy as np
 from .evaluation_run import class_accuracies
 from .frame_record import FrameRecord
 from .layout import mean, plain
-from .noted_frames import changed_frames, Watched, worst_frames
+from .noted_frames import changed_frames, marked_box, Watched, worst_frames
 from .recall import recall
 from .run_record import Accuracy, NotedFrame, RunRecord, SequenceRecord
 from .tables import DetectionTable, TruthTable
-
-RUN_NAME = 'run.json'
-"""The record of a run in a folder of results."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +27,10 @@ class ReplayedCamera:
     """Of the bag."""
     topic: str
     frames: tuple[FrameRecord, ...]
+    numbers: tuple[int, ...]
+    """Of the images in their topic, from 0 on; images that were refused are missing."""
+    shown: DetectionTable
+    """Detections under the settings; images are numbered in their topic."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +61,20 @@ def join_scored(cameras: Sequence[ScoredCamera]) -> tuple[TruthTable, DetectionT
 
 
 def record_replay(head: dict[str, Any], cameras: Sequence[ReplayedCamera],
-                  scored: Sequence[ScoredCamera]) -> RunRecord:
+                  scored: Sequence[ScoredCamera], losses: Sequence[str] = ()) -> RunRecord:
     """
     Make the record of a replay.
 
     Parameters
     ----------
     head:
-        With the keys `labels`, `model`, `options` and `machine`.
+        With the keys `labels`, `model`, `options` and `machine`, and what else is known.
     cameras:
         All that were replayed, under names of their own.
     scored:
         Those of them that are annotated.
+    losses:
+        What could not be read of the bags, a line each.
 
     """
     labels = head['labels']
@@ -89,26 +92,50 @@ def record_replay(head: dict[str, Any], cameras: Sequence[ReplayedCamera],
         ap50, classes = class_accuracies(collected, truth, labels)
         accuracy = Accuracy(
             mean([item.recall for item in sequences if item.boxes is not None]), ap50, classes)
-        noted, rule = worst_frames([_watched(item) for item in scored], labels, True)
+        kinds = {camera.name: {number: frame.kind for number, frame
+                               in zip(camera.numbers, camera.frames)} for camera in cameras}
+        noted, rule = worst_frames([_watched(item, kinds[item.name]) for item in scored], labels,
+                                   True)
     elif len(cameras) == 1:
-        camera = cameras[0]
-        changed, rule = changed_frames(camera.name, camera.frames, _place(camera.path))
-        noted = tuple(replace(item, topic=camera.topic) for item in changed)
+        noted, rule = _changed(cameras[0], labels)
+    bags = list(dict.fromkeys(Path(camera.path).name for camera in cameras))
+    topics = sorted({camera.topic for camera in cameras})
+    options = head['options']
     return RunRecord(
-        ', '.join(camera.name for camera in cameras[:3]) + (', ...' if len(cameras) > 3 else ''),
-        {'bags': len({camera.path for camera in cameras}), 'topics': len(cameras),
-         **{key: head['options'][key] for key in ('mode', 'annotations', 'truth_topic')}},
+        _listed([camera.name for camera in cameras], 3) or 'no bag',
+        {'bags': _listed(bags, 8), 'topics': _listed(topics, 8), 'lost': _listed(losses, 5),
+         **{key: options[key] for key in ('mode', 'latency', 'annotations', 'truth_topic')}},
         head['model'],
-        {key: head['options'][key] for key in (
-            'policy', 'score_threshold', 'nms_threshold', 'max_detections',
-            'max_consecutive_forecasts')},
-        head['machine'], tuple(sequences), accuracy, noted, rule)
+        {key: options[key] for key in (
+            'policy', 'score_threshold', 'nms_threshold', 'classes', 'max_detections',
+            'max_consecutive_forecasts', 'max_gap_s')},
+        {**head['machine'], **{key: head[key] for key in ('device', 'precision', 'threads',
+                                                          'started', 'command', 'versions')
+                               if key in head}},
+        tuple(sequences), accuracy, noted, rule)
 
 
-def _watched(item: ScoredCamera) -> Watched:
+def _listed(names: Sequence[str], most: int) -> str | None:
+    return ', '.join(names[:most]) + (', ...' if len(names) > most else '') or None
+
+
+def _watched(item: ScoredCamera, kinds: dict[int, str]) -> Watched:
     return Watched(item.name, int(item.frames.max(initial=-1)) + 1, item.truth, item.shown,
                    lambda number: {'file': _place(item.path), 'position': number,
-                                   'topic': item.topic})
+                                   'topic': item.topic, 'kind': kinds.get(number)})
+
+
+def _changed(camera: ReplayedCamera, labels: Sequence[str]
+             ) -> tuple[tuple[NotedFrame, ...], str]:
+    """Note frames by how the boxes change, with their boxes and their place in the topic."""
+    changed, rule = changed_frames(camera.name, camera.frames, _place(camera.path))
+    numbers = [camera.numbers[item.number] for item in changed]
+    shown = camera.shown
+    return tuple(
+        replace(item, number=number, position=number, topic=camera.topic, found=tuple(
+            marked_box(labels[shown.labels[row]], shown.boxes[row], shown.scores[row])
+            for row in np.flatnonzero(shown.frames == number)))
+        for item, number in zip(changed, numbers)), rule
 
 
 def _place(path: str) -> str:

@@ -78,7 +78,8 @@ def settings_values(settings: DetectorSettings) -> dict[str, Any]:
 def _watched(item: Footage, run: FootageRun, complete: bool) -> Watched:
     truth = item.labelled if complete and item.labelled is not None else item.truth
     return Watched(item.name, len(item.frames), truth, run.shown,
-                   lambda number: {'file': str(item.frames[number].path.absolute())})
+                   lambda number: {'file': str(item.frames[number].path.absolute()),
+                                   'kind': READ if run.read[number] else FORECAST})
 
 
 def _frames(run: FootageRun, settings: DetectorSettings, labels: Sequence[str]

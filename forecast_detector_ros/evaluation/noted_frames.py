@@ -72,7 +72,7 @@ class Watched:
     shown: DetectionTable
     """Detections at the score threshold."""
     locate: Callable[[int], dict[str, Any]]
-    """Gives `file`, `position` and `topic` of a `NotedFrame` for the number of a frame."""
+    """Gives `file`, `position`, `topic` and `kind` of a `NotedFrame` by a frame's number."""
 
 
 def worst_frames(items: Sequence[Watched], labels: Sequence[str], complete: bool
@@ -100,12 +100,11 @@ def worst_frames(items: Sequence[Watched], labels: Sequence[str], complete: bool
     noted = []
     for place, number in choose(weights):
         item, (missed, right, wrong) = items[place], judged[place]
-        lost = tuple(MarkedBox(_names(item.truth.accepted[row], labels),
-                               _corners(item.truth.boxes[row]))
+        lost = tuple(marked_box(_names(item.truth.accepted[row], labels), item.truth.boxes[row])
                      for row in np.flatnonzero((item.truth.frames == number) & missed))
         hits, misses = (
-            tuple(MarkedBox(labels[item.shown.labels[row]], _corners(item.shown.boxes[row]),
-                            round(float(item.shown.scores[row]), 3))
+            tuple(marked_box(labels[item.shown.labels[row]], item.shown.boxes[row],
+                             item.shown.scores[row])
                   for row in np.flatnonzero((item.shown.frames == number) & which))
             for which in (right, wrong))
         note = f'{len(lost)} missed, {len(hits)} right, {len(misses)} ' + (
@@ -142,7 +141,8 @@ def changed_frames(sequence: str, frames: Sequence[FrameRecord], file: str
             weights[number] = sum(abs(now[label] - before[label]) for label in {*now, *before})
             notes[number] = ', '.join(changes)
         before = now
-    return tuple(NotedFrame(sequence, number, notes[number], file, number)
+    return tuple(NotedFrame(sequence, number, notes[number], file, number,
+                            kind=frames[number].kind)
                  for _, number in choose([weights])), CHANGE_RULE
 
 
@@ -160,6 +160,7 @@ def _names(accepted: np.ndarray, labels: Sequence[str]) -> str:
     return found or 'no class of the detector'
 
 
-def _corners(box: np.ndarray) -> tuple[float, float, float, float]:
+def marked_box(label: str, box: np.ndarray, score: float | None = None) -> MarkedBox:
+    """Round a box, ``(4,)`` xyxy in pixels, and its score as the record of a run has them."""
     x0, y0, x1, y1 = (round(float(edge), 2) for edge in box)
-    return x0, y0, x1, y1
+    return MarkedBox(label, (x0, y0, x1, y1), None if score is None else round(float(score), 3))

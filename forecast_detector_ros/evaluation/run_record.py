@@ -3,7 +3,7 @@
 What is known of one run of the detector, whatever made it: an evaluation, a bag, the demo.
 
 It is what the HTML report shows.  As JSON it is the dataclasses below with their names as keys,
-null for what is not known, and `format` beside them; docs/report.md describes it.
+null for what is not known, and `format` beside them; docs/replay.md describes it.
 """
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from ..runtime.checkpoint import write_atomically
 
 FORMAT = 'forecast_detector_ros/run/1'
 """Value of the key `format`."""
+
+RUN_NAME = 'run.json'
+"""The record of a run in a folder of results."""
 
 
 class RunRecordError(ValueError):
@@ -56,6 +59,10 @@ class NotedFrame:
     """Annotated boxes that no detection hit."""
     wrong: tuple[MarkedBox, ...] = ()
     """Detections that hit nothing."""
+    found: tuple[MarkedBox, ...] = ()
+    """Detections, where nothing is annotated."""
+    kind: str | None = None
+    """What was decided on the frame, one of KINDS; None where it is not known."""
 
 
 @dataclass(frozen=True)

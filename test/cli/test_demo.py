@@ -101,7 +101,8 @@ def test_demo_leaves_video_bag_summary_and_picture(start, tmp_path: Path) -> Non
     assert code == 0, output + errors
     out = tmp_path / 'out'
     assert {path.name for path in out.iterdir()} >= {
-        'annotated.mp4', 'bag', 'summary.json', 'decisions.png', 'logs'}
+        'annotated.mp4', 'bag', 'summary.json', 'decisions.png', 'logs', 'run.json',
+        'report.html'}
     assert not (tmp_path / 'out.part').exists()
     assert processes_of(out) == {}
 

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `report`: from folders to HTML files."""
+
+from pathlib import Path
+import sys
+
+from forecast_detector_ros.cli.report import main
+from forecast_detector_ros.evaluation import html_report
+from forecast_detector_ros.evaluation.frame_record import FrameRecord
+from forecast_detector_ros.evaluation.run_record import RunRecord, save_run, SequenceRecord
+from forecast_detector_ros.runtime.policy import READ
+import pytest
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> tuple[Path, Path]:
+    """Write two runs, one in a folder of its own."""
+    frames = (FrameRecord(0, READ, 'first_frame', None, 0.5, 0, 40.0, 3.0, 37.0),)
+    record = RunRecord('walk', {}, {}, {'policy': 'always_read'}, {},
+                       (SequenceRecord('walk', frames, True),))
+    save_run(tmp_path / 'a/run.json', record)
+    save_run(tmp_path / 'b.json', record)
+    return tmp_path / 'a', tmp_path / 'b.json'
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the drawing of figures to the tests of the figures."""
+    monkeypatch.setattr(html_report, 'as_svg', lambda draw, run, width: '<svg/>')
+
+
+def test_report_beside_the_run(runs, capsys):
+    assert main([str(runs[0])]) == 0
+    assert capsys.readouterr().out == f'written: {runs[0] / "report.html"}\n'
+    assert '<title>walk</title>' in (runs[0] / 'report.html').read_text()
+
+
+def test_comparison_where_it_is_wanted(runs, tmp_path):
+    assert main([str(runs[0]), '--compare', str(runs[1])]) == 0
+    assert 'two runs side by side' in (runs[0] / 'comparison.html').read_text()
+    assert main([str(runs[1]), '--output', str(tmp_path / 'x/y.html')]) == 0
+    assert (tmp_path / 'x/y.html').is_file()
+
+
+@pytest.mark.parametrize('name', ['none', 'none.json', 'other.json'])
+def test_bad_input_is_one_line(tmp_path, capsys, name):
+    (tmp_path / 'other.json').write_text('{}')
+    assert main([str(tmp_path / name)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith('report: ') and said.count('\n') == 1 and name in said
+
+
+def test_missing_jinja2_is_one_line(runs, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'jinja2', None)
+    assert main([str(runs[0])]) == 2
+    assert 'pip install jinja2' in capsys.readouterr().err
