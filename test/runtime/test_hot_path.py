@@ -197,13 +197,13 @@ def test_a_step_runs_as_many_lines_whatever_is_found(detector, picture):
         for _ in range(2):  # Importing and caching are done in the first round.
             state, counts, found = StreamState.initial(), [], []
             for seed in range(2):
-                def step(seed=seed, state=state):
+                def step(seed=seed, state=state, found=found):
                     found.append(detector.step(picture(seed), state, settings))
                 counts.append(lines_of(step))
                 state = found[-1][1]
         return counts, [len(result.detections) for result, _ in found]
 
-    nothing, something = lines(0.999), lines(0.2)
+    nothing, something = lines(1.0), lines(0.2)
     assert max(nothing[1]) == 0 and min(something[1]) > 10
     # NMS of nothing is left out; that is all.
     assert all(0 <= many - few < 30 for few, many in zip(nothing[0], something[0]))
