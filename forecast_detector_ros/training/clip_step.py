@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from .frozen import FrozenFeatures
-from .losses import assign, decision_loss, detection_loss, forecast_loss
+from .losses import (
+    assign, decision_loss, detection_loss, forecast_loss, level_errors, scale_errors)
+from .processes import Processes
 from .targets import is_consistent, is_reliable, RELIABLE_IOU
 from ..data.clips import ClipBatch
 from ..model.network import ForecastDetector, Maps
@@ -18,6 +20,10 @@ FEATURE, TEMPORAL, MEAN = range(3)
 
 TRUTH, READ_FRAME = 'truth', 'read'
 """What y_t is measured against."""
+
+PLAIN, PERSISTENCE = 'none', 'persistence'
+SCALES = (PLAIN, PERSISTENCE)
+"""What the error of the forecast is divided by."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,11 @@ class LossConfig:
     """Weight of L_cls (section 3.3)."""
 
     gamma: float = 1.0
-    """Weight of L_for (section 3.3); the variant `without_forecast` has 0."""
+    """Weight of L_for (section 3.3); the variant `without_forecast` takes 0 in any case."""
+
+    forecast_scale: str = PLAIN
+    """`none`, as in the paper; or `persistence`: each level's error is divided by that of the last
+    map reused over the same batch, so that 1 is as good as that, whatever the features' scale."""
 
     lambda_: float = 0.7
     """Weight of L_dec (section 3.3)."""
@@ -80,6 +90,9 @@ class StepLosses:
     reliable: Tensor | None = None
     """y_t of all clips and steps, flat bool."""
 
+    reads: int = 0
+    """How often the scheduler would have read, of as many decisions."""
+
 
 def _combine(choice: Tensor, maps: Maps, config: LossConfig, variant: str
              ) -> tuple[Tensor, ...]:
@@ -97,8 +110,9 @@ def _combine(choice: Tensor, maps: Maps, config: LossConfig, variant: str
 
 def clip_losses(network: ForecastDetector, batch: ClipBatch, config: LossConfig,
                 generator: torch.Generator, extra_frame: bool, with_scheduler: bool,
-                frozen: FrozenFeatures | None = None, frozen_detection: bool = False
-                ) -> StepLosses:
+                frozen: FrozenFeatures | None = None, frozen_detection: bool = False,
+                processes: Processes | None = None,
+                features: tuple[Tensor, ...] | None = None) -> StepLosses:
     """
     Run a batch of clips through the network and add the losses up.
 
@@ -120,20 +134,31 @@ def clip_losses(network: ForecastDetector, batch: ClipBatch, config: LossConfig,
         Gives the features in place of the network's extractor, if some of it is not trained.
     frozen_detection:
         Only L_dec is wanted: everything but the scheduler runs without gradient.
+    processes:
+        Those that share the batch, of which `batch` is this one's part; the losses then are the
+        part that they contribute to those of the whole batch.  None if there is one process.
+    features:
+        One ``(B, T, C, h, w)`` map per level, what the extractor would make of the pictures, which
+        are then not looked at; None to extract them.
 
     """
-    clips, frames = batch.images.shape[:2]
+    device = batch.all_boxes.device
+    processes = processes or Processes(device=str(device))
+    clips, frames = batch.counts.shape
     steps = frames - 1 if extra_frame else frames
     variant = network.config.variant
-    images = batch.images.flatten(0, 1)
-    with torch.set_grad_enabled(not frozen_detection):
-        flat = frozen(images) if frozen is not None else network.extract(
-            network.normalise(images).contiguous(memory_format=torch.channels_last))
-    features = tuple(level.unflatten(0, (clips, frames)) for level in flat)
+    if features is None:
+        images = batch.images.flatten(0, 1)
+        with torch.set_grad_enabled(not frozen_detection):
+            flat = frozen(images) if frozen is not None else network.extract(
+                network.normalise(images).contiguous(memory_format=torch.channels_last))
+        features = tuple(level.unflatten(0, (clips, frames)) for level in flat)
 
-    choice = torch.multinomial(torch.tensor(config.combination), clips, replacement=True,
-                               generator=generator)
-    rolled = torch.rand((frames, clips), generator=generator) < config.rollout
+    # Drawn for the whole batch, so that it does not matter how many processes share it.
+    whole, own = clips * processes.count, processes.share(clips * processes.count)
+    choice = torch.multinomial(torch.tensor(config.combination), whole, replacement=True,
+                               generator=generator)[own].to(device)
+    rolled = torch.rand((frames, whole), generator=generator)[:, own].to(device) < config.rollout
     state = network.initial_state(clips)
     heads: list[HeadOutput] = []
     maps_of: list[Maps] = []
@@ -153,22 +178,23 @@ def clip_losses(network: ForecastDetector, batch: ClipBatch, config: LossConfig,
             if frozen_detection:
                 maps = Maps(*(tuple(x.detach() for x in level) for level in maps))
             # Correlations differ from one in digits that bf16 does not have.
-            with torch.autocast(batch.images.device.type, enabled=False):
+            with torch.autocast(device.type, enabled=False):
                 decisions.append(network.schedule(
                     Maps(*(tuple(x.float() for x in level) for level in maps))))
 
-    result = StepLosses(total=batch.images.new_zeros((), dtype=torch.float32))
+    result = StepLosses(total=torch.zeros((), device=device))
     if not frozen_detection:
-        _add_detection(result, network, batch, heads, steps, config)
+        _add_detection(result, network, batch, heads, steps, config, processes)
         if extra_frame and network.config.has_encoders:
-            _add_forecast(result, maps_of, features, config)
+            _add_forecast(result, maps_of, features, config, processes, variant)
     if with_scheduler:
-        _add_decision(result, network, batch, maps_of, decisions, features, config)
+        _add_decision(result, network, batch, maps_of, decisions, features, config, processes)
     return result
 
 
 def _add_detection(result: StepLosses, network: ForecastDetector, batch: ClipBatch,
-                   heads: list[HeadOutput], steps: int, config: LossConfig) -> None:
+                   heads: list[HeadOutput], steps: int, config: LossConfig,
+                   processes: Processes) -> None:
     # Time-major, as the heads were collected.
     order = [(b, t) for t in range(steps) for b in range(len(batch.boxes))]
     targets = assign(network.anchors,
@@ -179,37 +205,45 @@ def _add_detection(result: StepLosses, network: ForecastDetector, batch: ClipBat
     stacked = HeadOutput(torch.cat([h.logits for h in heads]),
                          torch.cat([h.offsets for h in heads]))
     l_loc, l_cls = detection_loss(stacked, targets, network.anchors,
-                                  min_negatives=config.min_negatives)
+                                  min_negatives=config.min_negatives, total=processes.total)
     result.total = result.total + config.alpha * l_loc + config.beta * l_cls
     result.parts |= {'loc': float(l_loc.detach()), 'cls': float(l_cls.detach())}
 
 
 def _add_forecast(result: StepLosses, maps_of: list[Maps], features: tuple[Tensor, ...],
-                  config: LossConfig) -> None:
+                  config: LossConfig, processes: Processes, variant: str) -> None:
     forecast = [torch.stack([maps.forecast[level] for maps in maps_of], 1)
                 for level in range(len(features))]
     wanted = [level[:, 1:len(maps_of) + 1] for level in features]
-    l_for = forecast_loss(forecast, wanted, config.detach_target)
     with torch.no_grad():
-        # The rival that costs nothing: the map of t, unchanged, for t + 1.
-        still = forecast_loss([level[:, :len(maps_of)] for level in features], wanted)
-    if config.gamma:
+        # The rival that costs nothing: the map of t, unchanged, for t + 1.  Means over equal
+        # shares of the batch: divided by their number they add up to the mean over all of it.
+        rival = level_errors([level[:, :len(maps_of)] for level in features], wanted)
+        scale = None
+        if config.forecast_scale == PERSISTENCE:
+            scale = processes.total(rival / processes.count)
+    l_for = forecast_loss(forecast, wanted, config.detach_target, scale) / processes.count
+    still = scale_errors(rival, scale).mean() / processes.count
+    if config.gamma and variant != 'without_forecast':
         result.total = result.total + config.gamma * l_for
     result.parts |= {'for': float(l_for.detach()), 'persistence': float(still)}
 
 
 def _add_decision(result: StepLosses, network: ForecastDetector, batch: ClipBatch,
                   maps_of: list[Maps], decisions: list[Tensor], features: tuple[Tensor, ...],
-                  config: LossConfig) -> None:
+                  config: LossConfig, processes: Processes) -> None:
     reliable = []
     for t, maps in enumerate(maps_of):
         following = tuple(level[:, t + 1] for level in features)
         reliable.append(reliable_targets(network, maps.forecast, following, batch, t + 1, config))
     y = torch.stack(reliable).flatten()
-    l_dec = decision_loss(torch.cat(decisions), y, config.decision_weights)
+    logits = torch.cat(decisions)
+    l_dec = decision_loss(logits, y, config.decision_weights, processes.total)
     result.total = result.total + config.lambda_ * l_dec
     result.parts['dec'] = float(l_dec.detach())
     result.reliable = y
+    # The rule of inference at the threshold 0.5: forecast only if its score is larger.
+    result.reads = int((logits[:, 1] <= logits[:, 0]).sum())
 
 
 @torch.no_grad()
@@ -248,10 +282,11 @@ def reliable_targets(network: ForecastDetector, forecast: tuple[Tensor, ...],
         return torch.tensor([
             is_consistent(found, read, confident, config.reliable_iou)
             for found, read in zip(on_forecast,
-                                   _detect(network, following, config.reliable_score))])
+                                   _detect(network, following, config.reliable_score))],
+            device=forecast[0].device)
     return torch.tensor([
         is_reliable(found, batch.boxes[b][frame], batch.labels[b][frame], config.reliable_iou)
-        for b, found in enumerate(on_forecast)])
+        for b, found in enumerate(on_forecast)], device=forecast[0].device)
 
 
 def _detect(network: ForecastDetector, maps: tuple[Tensor, ...], score: float) -> list[Boxes]:

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training recipe: one YAML file, read into dataclasses and checked once."""
 
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 import types
 from typing import Any, get_args, get_origin, get_type_hints, Union
 
 import yaml
 
-from .clip_step import LossConfig, READ_FRAME, TRUTH
+from .clip_step import LossConfig, READ_FRAME, SCALES, TRUTH
+from .processes import DEVICES
 from ..data.augment import AugmentConfig
 from ..data.errors import DataError
 from ..data.sources import SourceConfig
@@ -66,6 +67,10 @@ class StageConfig:
     still_share: float = 0.5
     """Share of clips that are made from stills, when there are both."""
 
+    reuse: int = 1
+    """Epochs that train on the same clips, in a new order each: their features are computed once
+    and kept in memory.  Only where the extractor is frozen; 1 draws new clips in every epoch."""
+
     scheduler_from: int | None = None
     """Epoch from which L_dec is part of the loss; null for never (section 4.2: 25)."""
 
@@ -96,6 +101,25 @@ class StageConfig:
     augment: AugmentConfig | None = field(default_factory=AugmentConfig)
     """Null for none: whole frames, stills without motion."""
 
+    @property
+    def extractor_is_frozen(self) -> bool:
+        """Whether nothing of the extractor is trained."""
+        return not {'backbone', 'projection'} & set(self.groups)
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """What is measured from time to time, to keep the weights that did best."""
+
+    sources: tuple[SourceConfig, ...]
+    """Annotated sequences, of `kind: video`; each frame that has boxes counts."""
+
+    every: int = 1
+    """Epochs between two measurements; the last epoch of a stage is always measured."""
+
+    frames: int = 500
+    """At most so many frames, in even steps over the sequences."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -119,11 +143,24 @@ class Recipe:
     """`memory` decodes every frame once, at the start, and keeps it; `none` decodes what each clip
     needs, for data that is larger than the memory."""
 
+    variant: str = ''
+    """Variant that every stage with encoders takes in place of its own; with `baseline`, stages
+    with encoders are left out.  So each row of Table 2 is one line."""
+
+    validation: ValidationConfig | None = None
+    """Null for none: the weights of a stage's last iteration are its result."""
+
     seed: int = 0
     workers: int = 1
     threads: int = 2
+    device: str = 'auto'
+    """One of `DEVICES`; `auto` is CUDA where there is one."""
+
     amp: str = 'none'
-    """`none` or `bf16` (autocast)."""
+    """`none`, `bf16` (autocast), or `fp16` (autocast with scaled gradients; CUDA alone)."""
+
+    deterministic: bool = False
+    """Refuse operations whose result depends on chance; slower on CUDA."""
 
     card: dict[str, Any] = field(default_factory=dict)
     """Keys of the checkpoint's card, some of `CARD_KEYS`."""
@@ -164,9 +201,21 @@ def load_recipe(path: str | Path) -> Recipe:
         recipe = _build(Recipe, values, '')
         recipe.network_config()
         _check(recipe)
+        if recipe.variant:
+            recipe = with_variant(recipe, recipe.variant)
     except (RecipeError, ConfigError, DataError) as error:
         raise RecipeError(f'{path}: {error}') from None
     return recipe
+
+
+def with_variant(recipe: Recipe, variant: str) -> Recipe:
+    """Give the recipe that trains another variant, as the key `variant` does."""
+    kept = [stage for stage in recipe.stages if variant != 'baseline' or stage.variant == variant]
+    if not kept:
+        raise RecipeError('variant is baseline, but no stage has that variant')
+    return replace(recipe, variant=variant, stages=tuple(
+        stage if stage.variant == 'baseline' else replace(stage, variant=variant)
+        for stage in kept))
 
 
 def _build(kind: Any, value: Any, where: str) -> Any:
@@ -219,8 +268,16 @@ def _check(recipe: Recipe) -> None:
         raise RecipeError('stages is empty')
     if not recipe.sources:
         raise RecipeError('sources is empty')
-    if recipe.amp not in ('none', 'bf16'):
-        raise RecipeError(f'amp is {recipe.amp!r}, must be none or bf16')
+    for key, allowed in (('amp', ('none', 'bf16', 'fp16')), ('device', DEVICES),
+                         ('variant', ('', *VARIANTS))):
+        if getattr(recipe, key) not in allowed:
+            raise RecipeError(f'{key} is {getattr(recipe, key)!r}, must be one of {allowed}')
+    if recipe.validation is not None:
+        for key in ('every', 'frames'):
+            if getattr(recipe.validation, key) < 1:
+                raise RecipeError(f'validation.{key} must be at least 1')
+        if not recipe.validation.sources:
+            raise RecipeError('validation.sources is empty')
     if recipe.cache not in CACHES:
         raise RecipeError(f'cache is {recipe.cache!r}, must be {" or ".join(CACHES)}')
     if not 0.0 <= recipe.balance <= 1.0:
@@ -237,7 +294,7 @@ def _check(recipe: Recipe) -> None:
         raise RecipeError('stages: a name stands twice')
     for stage in recipe.stages:
         where = f'stage {stage.name}'
-        for key in ('epochs', 'clips_per_epoch', 'batch', 'clip_length'):
+        for key in ('epochs', 'clips_per_epoch', 'batch', 'clip_length', 'reuse'):
             if getattr(stage, key) < 1:
                 raise RecipeError(f'{where}: {key} must be at least 1')
         if stage.clips_per_epoch % stage.batch:
@@ -250,6 +307,10 @@ def _check(recipe: Recipe) -> None:
             if getattr(stage, key) not in allowed:
                 raise RecipeError(f'{where}: {key} is {getattr(stage, key)!r}, must be one of '
                                   f'{allowed}')
+        if stage.reuse > 1 and not stage.extractor_is_frozen:
+            raise RecipeError(f'{where}: reuse is {stage.reuse}, but features can be kept only '
+                              'where the extractor is frozen; set reuse to 1, or give neither '
+                              'backbone nor projection a rate')
         if stage.scheduler_from is not None and not stage.extra_frame:
             raise RecipeError(f'{where}: the scheduler needs extra_frame')
         if set(stage.groups) == {'scheduler'} and stage.scheduler_from != 0:
@@ -259,5 +320,8 @@ def _check(recipe: Recipe) -> None:
         if stage.loss.reliable_against not in (TRUTH, READ_FRAME):
             raise RecipeError(f'{where}: loss.reliable_against is '
                               f'{stage.loss.reliable_against!r}, must be {TRUTH} or {READ_FRAME}')
+        if stage.loss.forecast_scale not in SCALES:
+            raise RecipeError(f'{where}: loss.forecast_scale is {stage.loss.forecast_scale!r}, '
+                              f'must be one of {SCALES}')
         if abs(sum(stage.loss.combination) - 1.0) > 1e-6:
             raise RecipeError(f'{where}: loss.combination must add up to 1')

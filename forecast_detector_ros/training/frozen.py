@@ -28,7 +28,7 @@ class FrozenFeatures:
     blocks:
         Number of blocks of `extractor.stem` that are frozen; None if all of the extractor is.
     dtype:
-        Type that the frozen part computes in.
+        Type that the frozen part computes in; it stays on the device that the network is on.
 
     """
 

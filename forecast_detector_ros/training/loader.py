@@ -11,6 +11,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
 from .config import Recipe, StageConfig
+from .processes import Processes
 from ..data.clips import ClipBatch, ClipDataset, collate, worker_init
 from ..data.cutouts import Cutout, load_cutouts
 from ..data.frames import FrameReader
@@ -84,23 +85,22 @@ def picture_weights(records: Sequence[VideoRecord], classes: int, balance: float
 
 
 class _Range(Sampler[list[int]]):
-    """Batches of consecutive indices; the dataset shuffles."""
+    """A process's share of batches of consecutive indices; the dataset shuffles."""
 
-    def __init__(self, length: int, batch: int) -> None:
-        self.length, self.batch, self.start = length, batch, 0
+    def __init__(self, length: int, batch: int, own: slice) -> None:
+        self.length, self.batch, self.own, self.start = length, batch, own, 0
 
     def __iter__(self) -> Iterator[list[int]]:
         for first in range(self.start * self.batch, self.length, self.batch):
-            yield list(range(first, first + self.batch))
+            yield list(range(first, first + self.batch))[self.own]
 
     def __len__(self) -> int:
         return self.length // self.batch - self.start
 
 
-def batches(sources: Sources, recipe: Recipe, stage: StageConfig, start: int = 0
-            ) -> Iterator[ClipBatch]:
+class ClipLoader:
     """
-    Yield the batches of a stage.
+    The clips of a stage, epoch by epoch.
 
     Parameters
     ----------
@@ -108,28 +108,65 @@ def batches(sources: Sources, recipe: Recipe, stage: StageConfig, start: int = 0
         The data.
     recipe, stage:
         What to draw.
+    processes:
+        Those that share each batch; what is given is this one's part.  None for one process.
+
+    """
+
+    def __init__(self, sources: Sources, recipe: Recipe, stage: StageConfig,
+                 processes: Processes | None = None) -> None:
+        processes = processes or Processes()
+        self._stage = stage
+        classes = len(recipe.classes)
+        self._dataset = ClipDataset(
+            sources.videos, sources.stills, sources.cutouts, stage.clip_length,
+            recipe.network_config().input_size, stage.thinning, stage.augment, recipe.seed,
+            stage.clips_per_epoch, stage.extra_frame,
+            still_fraction=stage.still_share if sources.videos and sources.stills else None,
+            video_weights=picture_weights(sources.videos, classes, recipe.balance),
+            still_weights=picture_weights(sources.stills, classes, recipe.balance),
+            reader=sources.reader)
+        self._sampler = _Range(stage.clips_per_epoch, stage.batch, processes.share(stage.batch))
+        self._loader = DataLoader(
+            self._dataset, batch_sampler=self._sampler, num_workers=recipe.workers,
+            collate_fn=collate, worker_init_fn=worker_init,
+            persistent_workers=recipe.workers > 0, pin_memory=processes.device.type == 'cuda')
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[ClipBatch]:
+        """
+        Yield the batches of an epoch, the same at every call.
+
+        Parameters
+        ----------
+        epoch:
+            Its index, from 0.
+        start:
+            Batch to begin with; what follows is the same as in an epoch from 0.
+
+        """
+        stage = self._stage
+        self._sampler.start = start
+        self._dataset.set_epoch(epoch)
+        plain = epoch >= stage.epochs - stage.plain_epochs
+        self._dataset.set_thinning(0 if plain else stage.thinning)
+        yield from self._loader
+
+
+def batches(loader: ClipLoader, stage: StageConfig, start: int = 0) -> Iterator[ClipBatch]:
+    """
+    Yield the batches of a stage.
+
+    Parameters
+    ----------
+    loader:
+        Draws them.
+    stage:
+        How many there are.
     start:
         Iteration of the stage to begin with; what is yielded from there on is the same as in a
         run from 0.
 
     """
-    classes = len(recipe.classes)
-    dataset = ClipDataset(
-        sources.videos, sources.stills, sources.cutouts, stage.clip_length,
-        recipe.network_config().input_size, stage.thinning, stage.augment, recipe.seed,
-        stage.clips_per_epoch, stage.extra_frame,
-        still_fraction=stage.still_share if sources.videos and sources.stills else None,
-        video_weights=picture_weights(sources.videos, classes, recipe.balance),
-        still_weights=picture_weights(sources.stills, classes, recipe.balance),
-        reader=sources.reader)
-    sampler = _Range(stage.clips_per_epoch, stage.batch)
-    loader = DataLoader(dataset, batch_sampler=sampler, num_workers=recipe.workers,
-                        collate_fn=collate, worker_init_fn=worker_init,
-                        persistent_workers=recipe.workers > 0)
     per_epoch = stage.clips_per_epoch // stage.batch
     for epoch in range(start // per_epoch, stage.epochs):
-        sampler.start = max(0, start - epoch * per_epoch)
-        dataset.set_epoch(epoch)
-        if epoch >= stage.epochs - stage.plain_epochs:
-            dataset.set_thinning(0)
-        yield from loader
+        yield from loader.epoch(epoch, max(0, start - epoch * per_epoch))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The losses of the paper's equations 1 to 3."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,13 @@ from ..model.ssdlite import box_coder, HeadOutput
 
 MATCH_IOU = 0.5
 """Anchors overlapping a box by at least this are positive (Liu et al., ECCV 2016, 2.2)."""
+
+Total = Callable[[Tensor], Tensor]
+"""Adds a scalar tensor up over all processes that share a batch."""
+
+SMALLEST_SCALE = 1e-3
+"""Least divisor of the forecast's error: on stills without motion persistence has no error at all;
+features reach from 0 to 6."""
 
 NEGATIVE_RATIO = 3.0
 """Negatives per positive (Liu et al., ECCV 2016, section 2.2, hard negative mining)."""
@@ -50,10 +57,10 @@ def assign(anchors: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor],
 
     """
     matcher = SSDMatcher(MATCH_IOU)
-    count, total = len(boxes), anchors.shape[0]
-    classes = torch.zeros((count, total), dtype=torch.int64)
-    matched = torch.zeros((count, total, 4))
-    weights = torch.ones((count, total))
+    count, total, device = len(boxes), anchors.shape[0], anchors.device
+    classes = torch.zeros((count, total), dtype=torch.int64, device=device)
+    matched = torch.zeros((count, total, 4), device=device)
+    weights = torch.ones((count, total), device=device)
     areas = box_area(anchors)
     for n in range(count):
         if len(boxes[n]):
@@ -77,8 +84,8 @@ def _intersection(a: Tensor, b: Tensor) -> Tensor:
 
 
 def detection_loss(head: HeadOutput, targets: AnchorTargets, anchors: Tensor,
-                   negative_ratio: float = NEGATIVE_RATIO, min_negatives: int = 0
-                   ) -> tuple[Tensor, Tensor]:
+                   negative_ratio: float = NEGATIVE_RATIO, min_negatives: int = 0,
+                   total: Total = Tensor.detach) -> tuple[Tensor, Tensor]:
     """
     Give L_loc / M and L_cls / M of equation 1, as Liu et al. (ECCV 2016) define them.
 
@@ -95,6 +102,8 @@ def detection_loss(head: HeadOutput, targets: AnchorTargets, anchors: Tensor,
     min_negatives:
         At least so many negatives in every image; with 0, as in SSD, an image without boxes
         teaches nothing.
+    total:
+        Adds M up over processes that share a batch; the losses are then this one's part.
 
     Returns
     -------
@@ -105,7 +114,7 @@ def detection_loss(head: HeadOutput, targets: AnchorTargets, anchors: Tensor,
 
     """
     positive = targets.classes > 0
-    matches = positive.sum().clamp(min=1)
+    matches = total(positive.sum()).clamp(min=1)
     weights = targets.weights[positive]
     coder = box_coder()
     wanted = coder.encode_single(targets.boxes[positive],
@@ -127,8 +136,26 @@ def detection_loss(head: HeadOutput, targets: AnchorTargets, anchors: Tensor,
     return l_loc, l_cls
 
 
-def forecast_loss(forecast: Sequence[Tensor], target: Sequence[Tensor], detach: bool = True
-                  ) -> Tensor:
+def level_errors(found: Sequence[Tensor], target: Sequence[Tensor], detach: bool = True
+                 ) -> Tensor:
+    """
+    Give the mean squared error of each level, ``(levels,)`` float32.
+
+    Parameters
+    ----------
+    found, target:
+        One map per level, of equal shapes.
+    detach:
+        Let no gradient into the target.
+
+    """
+    return torch.stack([
+        functional.mse_loss(f.float(), (t.detach() if detach else t).float())
+        for f, t in zip(found, target)])
+
+
+def forecast_loss(forecast: Sequence[Tensor], target: Sequence[Tensor], detach: bool = True,
+                  scale: Tensor | None = None) -> Tensor:
     """
     Give L_for of equation 2: the mean squared error of `forecast` against the next `feature`.
 
@@ -141,14 +168,21 @@ def forecast_loss(forecast: Sequence[Tensor], target: Sequence[Tensor], detach: 
         One ``(..., C, h, w)`` map per level: `forecast` at t and the extractor's map at t + 1.
     detach:
         Let no gradient into the target.
+    scale:
+        ``(levels,)``: each level's error is divided by its entry, or by `SMALLEST_SCALE` if that
+        is larger; None divides by nothing, as in the paper.
 
     """
-    losses = [functional.mse_loss(f.float(), (t.detach() if detach else t).float())
-              for f, t in zip(forecast, target)]
-    return torch.stack(losses).mean()
+    return scale_errors(level_errors(forecast, target, detach), scale).mean()
 
 
-def decision_loss(logits: Tensor, reliable: Tensor, class_weights: tuple[float, float] = (1., 1.)
+def scale_errors(errors: Tensor, scale: Tensor | None) -> Tensor:
+    """Divide the errors of the levels as `forecast_loss` says."""
+    return errors if scale is None else errors / scale.detach().clamp(min=SMALLEST_SCALE)
+
+
+def decision_loss(logits: Tensor, reliable: Tensor,
+                  class_weights: tuple[float, float] = (1., 1.), total: Total = Tensor.detach
                   ) -> Tensor:
     """
     Give L_dec of equation 3: the cross entropy of the scheduler, mean over the batch.
@@ -161,7 +195,11 @@ def decision_loss(logits: Tensor, reliable: Tensor, class_weights: tuple[float, 
         y_t, ``(B,)`` bool or 0/1: whether the forecast may stand in for the next frame.
     class_weights:
         Weights of the two classes, *read* first.
+    total:
+        Adds the weights up over processes that share a batch; the loss is then this one's part.
 
     """
     weight = torch.tensor(class_weights, dtype=torch.float32, device=logits.device)
-    return functional.cross_entropy(logits.float(), reliable.long(), weight=weight)
+    wanted = reliable.long()
+    entropy = functional.cross_entropy(logits.float(), wanted, weight=weight, reduction='sum')
+    return entropy / total(weight[wanted].sum())

@@ -6,7 +6,7 @@ Random numbers need no state: every draw comes from a generator seeded with the 
 the stage and the iteration.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 import json
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,21 @@ class Snapshot:
     seconds: float
     """Time spent in training so far, all stages."""
 
+    scaler: dict[str, float] = field(default_factory=dict)
+    """State of the gradient scaler; empty where there is none."""
+
+    best: dict[str, Tensor] = field(default_factory=dict)
+    """Weights of the stage that did best in validation; empty before the first one."""
+
+    best_score: float | None = None
+    """What they reached."""
+
 
 def save_snapshot(path: Path, snapshot: Snapshot) -> None:
     """Write a snapshot; it appears whole or not at all."""
     tensors = {f'network/{key}': value for key, value in snapshot.network.items()}
     tensors |= {f'average/{key}': value for key, value in snapshot.average.items()}
+    tensors |= {f'best/{key}': value for key, value in snapshot.best.items()}
     plain: dict[str, dict[str, Any]] = {}
     for index, state in snapshot.optimizer['state'].items():
         for key, value in state.items():
@@ -56,7 +66,8 @@ def save_snapshot(path: Path, snapshot: Snapshot) -> None:
                 plain.setdefault(str(index), {})[key] = value
     about = {'stage': snapshot.stage, 'iteration': snapshot.iteration,
              'average_updates': snapshot.average_updates, 'seconds': snapshot.seconds,
-             'param_groups': snapshot.optimizer['param_groups'], 'plain': plain}
+             'param_groups': snapshot.optimizer['param_groups'], 'plain': plain,
+             'scaler': snapshot.scaler, 'best_score': snapshot.best_score}
     # clone: safetensors refuses tensors that share memory.
     data = save({key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
                  for key, value in tensors.items()}, metadata={'about': json.dumps(about)})
@@ -84,7 +95,7 @@ def load_snapshot(path: Path) -> Snapshot:
                             f'({" ".join(str(error).split())})') from None
     state: dict[int, dict[str, Any]] = {
         int(index): dict(values) for index, values in about['plain'].items()}
-    parts: dict[str, dict[str, Tensor]] = {'network': {}, 'average': {}}
+    parts: dict[str, dict[str, Tensor]] = {'network': {}, 'average': {}, 'best': {}}
     for name, value in tensors.items():
         part, _, key = name.partition('/')
         if part == 'optimizer':
@@ -94,4 +105,5 @@ def load_snapshot(path: Path) -> Snapshot:
             parts[part][key] = value
     return Snapshot(about['stage'], about['iteration'], parts['network'], parts['average'],
                     about['average_updates'],
-                    {'state': state, 'param_groups': about['param_groups']}, about['seconds'])
+                    {'state': state, 'param_groups': about['param_groups']}, about['seconds'],
+                    about.get('scaler', {}), parts['best'], about.get('best_score'))

@@ -4,7 +4,7 @@
 from dataclasses import replace
 
 from forecast_detector_ros.data.clips import Clip, collate
-from forecast_detector_ros.model.network import ForecastDetector
+from forecast_detector_ros.model.network import ForecastDetector, Maps
 from forecast_detector_ros.model.presets import preset
 from forecast_detector_ros.training.clip_step import clip_losses, LossConfig, reliable_targets
 from forecast_detector_ros.training.frozen import FrozenFeatures
@@ -63,6 +63,58 @@ def test_forecast_loss_against_an_own_loop():
                 total += sum(float(((f - w) ** 2).mean())
                              for f, w in zip(maps.forecast, wanted)) / 2
     assert run(net).parts['for'] == pytest.approx(total / 6, rel=1e-4)
+
+
+def set_forecast(net, value):
+    """Let the encoders forecast a map of one value, whatever they see."""
+    def encode(feature, state):
+        forecast = tuple(torch.full_like(level, value) for level in feature)
+        return Maps(feature, forecast, feature, feature), state._replace(forecast=forecast)
+    net.encode = encode
+
+
+def ramp(clips=2, frames=4):
+    """Give features whose value is the frame's number, doubled on the second level."""
+    net = network()
+    return tuple(torch.arange(frames, dtype=torch.float32).view(1, -1, 1, 1, 1)
+                 .expand(clips, -1, channels, *size) * (level + 1)
+                 for level, (channels, size) in enumerate(zip((16, 24), net.feature_sizes)))
+
+
+def test_forecast_loss_in_units_of_persistence_by_hand():
+    net = network()
+    set_forecast(net, 1.0)
+    parts = {}
+    for scale in ('none', 'persistence'):
+        parts[scale] = clip_losses(
+            net, batch(), LossConfig(forecast_scale=scale), torch.Generator().manual_seed(0), True,
+            False, features=ramp()).parts
+    # Level 1: targets 1, 2, 3, forecast 1: errors 0, 1, 4; persistence 1, 1, 1.
+    # Level 2: targets 2, 4, 6: errors 1, 9, 25; persistence 4, 4, 4.
+    first, second = 5 / 3, 35 / 3
+    assert parts['none']['for'] == pytest.approx((first + second) / 2)
+    assert parts['none']['persistence'] == pytest.approx(2.5)
+    assert parts['persistence']['for'] == pytest.approx((first / 1 + second / 4) / 2)
+    assert parts['persistence']['persistence'] == pytest.approx(1.0)
+
+
+def test_rollout_compares_forecasts_of_forecasts_with_the_true_features():
+    net = network()
+    seen = []
+
+    def encode(feature, state):
+        seen.append(float(feature[0].mean()))
+        forecast = tuple(level + 10 for level in feature)
+        return Maps(feature, forecast, feature, feature), state._replace(forecast=forecast)
+
+    net.encode = encode
+    losses = clip_losses(net, batch(), LossConfig(rollout=1.0), torch.Generator().manual_seed(0),
+                         True, False, features=ramp())
+    # The first frame is true; the second and third take what was forecast.
+    assert seen == [0, 10, 20]
+    # Forecasts 10, 20, 30 against 1, 2, 3 and, on the second level, against 2, 4, 6.
+    first, second = 81 + 18 ** 2 + 27 ** 2, 64 + 16 ** 2 + 24 ** 2
+    assert losses.parts['for'] == pytest.approx((first + second) / 6)
 
 
 def test_without_the_extra_frame_there_is_no_forecast_loss():

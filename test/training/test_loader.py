@@ -3,7 +3,7 @@
 
 import cv2
 from forecast_detector_ros.training.config import load_recipe
-from forecast_detector_ros.training.loader import batches, load_sources, picture_weights
+from forecast_detector_ros.training.loader import ClipLoader, load_sources, picture_weights
 import numpy as np
 import pytest
 import yaml
@@ -45,12 +45,12 @@ def test_clips_of_whole_snippets_and_single_frames_of_the_list(vid_root, load):
     recipe = load(list_file='list.txt')
     sources = load_sources(recipe, vid_root)
     assert [len(video.frames) for video in sources.videos] == [6, 6]
-    batch = next(batches(sources, recipe, recipe.stages[1]))
+    batch = next(ClipLoader(sources, recipe, recipe.stages[1]).epoch(0))
     assert batch.images.shape == (4, 4, 3, 64, 64)
     recipe = load(list_file='list.txt', frames='listed')
     sources = load_sources(recipe, vid_root)
     assert [len(video.frames) for video in sources.videos] == [2, 1]
-    batch = next(batches(sources, recipe, recipe.stages[0]))
+    batch = next(ClipLoader(sources, recipe, recipe.stages[0]).epoch(0))
     assert batch.images.shape == (4, 1, 3, 64, 64)
 
 

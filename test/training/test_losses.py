@@ -117,6 +117,14 @@ def test_forecast_loss_stops_the_gradient_of_its_target(detach):
     assert (target.grad is None) == detach
 
 
+def test_scaled_forecast_loss_by_hand():
+    forecast = [torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[0.0]], [[3.0]]]])]
+    target = [torch.zeros(1, 1, 1, 2), torch.zeros(1, 2, 1, 1)]
+    # Mean squares of 2.5 and 4.5; the second level's rival has no error to speak of.
+    loss = forecast_loss(forecast, target, scale=torch.tensor([5.0, 0.0]))
+    assert float(loss) == pytest.approx((0.5 + 4.5 / 1e-3) / 2)
+
+
 def test_decision_loss_is_binary_cross_entropy():
     p = torch.tensor([0.8, 0.3])
     logits = torch.stack((torch.log(1 - p), torch.log(p)), 1)

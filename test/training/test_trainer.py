@@ -7,7 +7,8 @@ import logging
 from forecast_detector_ros.cli.train import main
 from forecast_detector_ros.runtime.checkpoint import load_checkpoint
 from forecast_detector_ros.training.config import load_recipe
-from forecast_detector_ros.training.loader import batches, load_sources, picture_weights
+from forecast_detector_ros.training.loader import (
+    batches, ClipLoader, load_sources, picture_weights)
 from forecast_detector_ros.training.snapshot import load_snapshot, SnapshotError
 from forecast_detector_ros.training.trainer import SNAPSHOT, Trainer, TrainingDivergedError
 import numpy as np
@@ -71,21 +72,21 @@ def test_resume_is_exact(recipe, sources, tmp_path, stop, monkeypatch):
     whole = tmp_path / 'whole'
     Trainer(recipe, sources, whole).run()
 
-    from forecast_detector_ros.training import trainer as module
+    from forecast_detector_ros.training import stage_run as module
     broken = tmp_path / 'broken'
-    step, count = module._StageRun._step, 0
+    step, count = module.StageRun._step, 0
 
     class Killed(BaseException):
         pass
 
-    def dying(self, batch):
+    def dying(self, *batch):
         nonlocal count
         if count == stop:
             raise Killed
         count += 1
-        return step(self, batch)
+        return step(self, *batch)
 
-    monkeypatch.setattr(module._StageRun, '_step', dying)
+    monkeypatch.setattr(module.StageRun, '_step', dying)
     with pytest.raises(Killed):
         # A snapshot after every iteration.
         Trainer(recipe, sources, broken).run(snapshot_every=0.0)
@@ -104,8 +105,8 @@ def test_resume_is_exact(recipe, sources, tmp_path, stop, monkeypatch):
 
 def test_batches_do_not_depend_on_where_they_start(recipe, sources):
     stage = recipe.stages[1]
-    every = list(batches(sources, recipe, stage))
-    late = list(batches(sources, recipe, stage, start=3))
+    every = list(batches(ClipLoader(sources, recipe, stage), stage))
+    late = list(batches(ClipLoader(sources, recipe, stage), stage, start=3))
     assert len(every) == 4
     assert len(late) == 1
     assert torch.equal(late[0].images, every[3].images)
@@ -154,17 +155,17 @@ def test_loss_falls(recipe, sources, tmp_path):
     stage = replace(recipe.stages[0], epochs=20, clips_per_epoch=32, batch=8, freeze_bn='none',
                     name='long', augment=None)
     losses = []
-    from forecast_detector_ros.training import trainer as module
-    original = module._StageRun._step
+    from forecast_detector_ros.training import stage_run as module
+    original = module.StageRun._step
 
-    def spy(self, batch):
-        result = original(self, batch)
+    def spy(self, *batch):
+        result = original(self, *batch)
         losses.append(float(result.total.detach()))
         return result
 
-    module._StageRun._step = spy
+    module.StageRun._step = spy
     try:
         Trainer(replace(recipe, stages=(stage,)), sources, tmp_path).run()
     finally:
-        module._StageRun._step = original
+        module.StageRun._step = original
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])

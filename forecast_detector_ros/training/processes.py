@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Several processes that train one network together, as torchrun starts them.
+
+Each takes its share of every batch. All losses are divided by what the whole batch holds
+(`Processes.total`), so the sum of the processes' gradients is the gradient that one process would
+have with the whole batch, and nothing depends on how the batch was shared.
+"""
+
+from collections.abc import Sequence
+import os
+
+import torch
+from torch import distributed, nn, Tensor
+
+DEVICES = ('auto', 'cpu', 'cuda')
+"""Where a network is trained; `auto` is CUDA where there is one."""
+
+
+class DeviceError(ValueError):
+    """A device that is not there, or processes that cannot work together; one line."""
+
+
+class Processes:
+    """
+    This process and the others.
+
+    Parameters
+    ----------
+    rank:
+        Index of this process, from 0.
+    count:
+        Number of processes.
+    device:
+        Where this one computes.
+
+    """
+
+    def __init__(self, rank: int = 0, count: int = 1, device: str = 'cpu') -> None:
+        self.rank, self.count = rank, count
+        self.device = torch.device(device)
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and the log."""
+        return self.rank == 0
+
+    def total(self, value: Tensor) -> Tensor:
+        """Add a tensor of equal shape up over all processes; without gradient."""
+        if self.count > 1:
+            value = value.detach().clone()
+            distributed.all_reduce(value)
+        return value
+
+    def share(self, batch: int) -> slice:
+        """Give the part of a batch that this process takes; the batch must divide evenly."""
+        own = batch // self.count
+        return slice(self.rank * own, (self.rank + 1) * own)
+
+    @torch.no_grad()
+    def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Replace every gradient by its sum over the processes; a missing one counts as zero."""
+        if self.count == 1:
+            return
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        flat = torch.cat([parameter.grad.flatten() for parameter in parameters
+                          if parameter.grad is not None])
+        distributed.all_reduce(flat)
+        start = 0
+        for parameter in parameters:
+            size = parameter.numel()
+            parameter.grad = flat[start:start + size].view(parameter.shape)
+            start += size
+
+    @torch.no_grad()
+    def average_statistics(self, network: nn.Module) -> None:
+        """
+        Replace the running statistics of BatchNorms in training mode by their mean.
+
+        Every process normalises with its own share of the batch; this keeps the networks equal.
+        """
+        if self.count == 1:
+            return
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d) and module.training:
+                for value in (module.running_mean, module.running_var):
+                    if value is not None:
+                        distributed.all_reduce(value)
+                        value /= self.count
+
+    def agree(self, wish: bool) -> bool:
+        """Tell whether any process wishes so; the same answer everywhere."""
+        return bool(self.total(torch.tensor(float(wish), device=self.device)) > 0)
+
+
+def join_processes(device: str = 'auto') -> Processes:
+    """
+    Join the processes that torchrun started, or stay alone.
+
+    Gloo connects processes on CPUs, NCCL those on CUDA (not measured here).
+
+    Parameters
+    ----------
+    device:
+        One of `DEVICES`.
+
+    Raises
+    ------
+    DeviceError
+        If there is no such device, or none for every process on this machine.
+
+    """
+    if device not in DEVICES:
+        raise DeviceError(f'device is {device!r}, must be one of {DEVICES}')
+    count = int(os.environ.get('WORLD_SIZE', '1'))
+    rank, local = int(os.environ.get('RANK', '0')), int(os.environ.get('LOCAL_RANK', '0'))
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == 'cuda' and not cards:
+        raise DeviceError('device is cuda, but PyTorch finds no CUDA device; use cpu or auto')
+    on_card = device != 'cpu' and cards > 0
+    if on_card and local >= cards:
+        raise DeviceError(f'process {local} of this machine has no CUDA device, there are '
+                          f'{cards}; start torchrun with --nproc-per-node {cards}')
+    name = f'cuda:{local}' if on_card else 'cpu'
+    if on_card:
+        torch.cuda.set_device(local)
+    if count > 1 and not distributed.is_initialized():
+        distributed.init_process_group('nccl' if on_card else 'gloo')
+    return Processes(rank, count, name)
+
+
+def leave_processes() -> None:
+    """Say goodbye to the other processes, if there are any."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()

@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One stage of a training run: network, optimiser, moving average, best weights, counters."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+import logging
+from pathlib import Path
+from time import monotonic
+from typing import Protocol
+import zlib
+
+import torch
+from torch import nn, Tensor
+
+from .clip_step import clip_losses, StepLosses
+from .config import Recipe, RecipeError, StageConfig
+from .frozen import FrozenFeatures
+from .loader import batches, ClipLoader, Sources
+from .meter import Meter
+from .processes import Processes
+from .reuse import describe_memory, feature_batches, Features
+from .schedule import group_parameters, learning_rate, make_optimizer, MovingAverage
+from .snapshot import save_snapshot, Snapshot
+from ..data.clips import ClipBatch
+from ..model.extractor import freeze_batch_norm
+from ..model.network import ForecastDetector
+
+log = logging.getLogger(__name__)
+
+Validate = Callable[[ForecastDetector], dict[str, float]]
+"""Measures a network in evaluation mode: numbers by name, the first of them is the score, larger
+is better."""
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss is no number any more; the message gives advice."""
+
+
+class Observer(Protocol):
+    """Who wants to see how a run goes, besides the log."""
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Hear that `done` of the stage's `total` iterations are done."""
+
+    def scalars(self, stage: str, iteration: int, values: dict[str, float]) -> None:
+        """Take numbers by name: means of an interval, or a validation's."""
+
+    def examples(self, stage: str, iteration: int, batch: ClipBatch,
+                 network: ForecastDetector) -> None:
+        """See a batch and the network; called once an epoch and where there is a validation."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run writes and tells, and when; nothing here changes the weights."""
+
+    snapshot: Path
+    """The resumable state."""
+
+    snapshot_every: float = 300.0
+    """Seconds between snapshots."""
+
+    log_every: int = 20
+    """Iterations between log lines."""
+
+    deadline: float = float('inf')
+    """Value of `time.monotonic` at which to stop with a snapshot."""
+
+    observer: Observer | None = None
+
+
+def build_network(recipe: Recipe, variant: str, weights: dict[str, Tensor] | None = None
+                  ) -> ForecastDetector:
+    """
+    Build the network of a stage, with the weights that an earlier stage left.
+
+    Parameters of modules that the earlier variant did not have keep their random start.
+
+    Raises
+    ------
+    RecipeError
+        If a weight has another shape.
+
+    """
+    torch.manual_seed(recipe.seed)
+    network = ForecastDetector(replace(recipe.network_config(), variant=variant))
+    if weights:
+        own = network.state_dict()
+        try:
+            network.load_state_dict({key: value for key, value in weights.items() if key in own},
+                                    strict=False)
+        except RuntimeError as error:
+            raise RecipeError('weights do not fit the recipe: '
+                              f'{" ".join(str(error).split())}') from None
+    return network.to(memory_format=torch.channels_last)
+
+
+class StageRun:
+    """
+    A stage in the middle of its training.
+
+    Parameters
+    ----------
+    recipe, stage, sources:
+        What to do with which data.
+    processes:
+        Those that share the work, and the device.
+    weights:
+        What an earlier stage left, or None.
+    imagenet:
+        Weights of the backbone for a network without `weights`, or None.
+    snapshot:
+        Where to go on, or None for the stage's beginning.
+    seconds:
+        Time that was spent on the run so far.
+
+    Raises
+    ------
+    RecipeError
+        If weights do not fit, or a batch cannot be shared evenly.
+
+    """
+
+    def __init__(self, recipe: Recipe, stage: StageConfig, sources: Sources, processes: Processes,
+                 weights: dict[str, Tensor] | None, imagenet: dict[str, Tensor] | None,
+                 snapshot: Snapshot | None, seconds: float) -> None:
+        if stage.batch % processes.count:
+            raise RecipeError(f'stage {stage.name}: batch is {stage.batch}, must be a multiple of '
+                              f'the {processes.count} processes')
+        self.recipe, self.stage, self.sources, self.processes = recipe, stage, sources, processes
+        device = processes.device
+        if snapshot is not None:
+            weights = snapshot.network
+        self.network = build_network(recipe, stage.variant, weights)
+        if weights is None and imagenet is not None:
+            self.network.extractor.load_imagenet(imagenet)
+        self.network.to(device)
+        groups = group_parameters(self.network, stage)
+        self.trained = [parameter for group in groups.values() for parameter in group]
+        self.optimizer = make_optimizer(groups, stage)
+        self.average = MovingAverage(self.network, stage.ema) if stage.ema else None
+        # Does nothing but with fp16, whose small gradients would otherwise vanish.
+        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.amp == 'fp16')
+        self.iteration, self.seconds = 0, seconds
+        self.best: dict[str, Tensor] = {}
+        self.best_score: float | None = None
+        if snapshot is not None:
+            self._restore(snapshot)
+        trained = set(stage.groups)
+        self.frozen_detection = trained == {'scheduler'}
+        self.frozen: FrozenFeatures | None = None
+        # The projections stand behind the whole backbone: to train them alone saves no block.
+        if stage.frozen_blocks or stage.extractor_is_frozen:
+            self.frozen = FrozenFeatures(
+                self.network, None if stage.extractor_is_frozen else stage.frozen_blocks,
+                self._compute_type() or torch.float32)
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        device = self.processes.device
+        self.iteration = snapshot.iteration
+        self.optimizer.load_state_dict(snapshot.optimizer)
+        self.best, self.best_score = snapshot.best, snapshot.best_score
+        if snapshot.scaler:
+            self.scaler.load_state_dict(snapshot.scaler)
+        if self.average:
+            self.average.state = {key: value.to(device)
+                                  for key, value in snapshot.average.items()}
+            self.average.updates = snapshot.average_updates
+
+    def _compute_type(self) -> torch.dtype | None:
+        return {'bf16': torch.bfloat16, 'fp16': torch.float16}.get(self.recipe.amp)
+
+    @property
+    def total(self) -> int:
+        """Iterations of the stage."""
+        return self.stage.epochs * self.per_epoch
+
+    @property
+    def per_epoch(self) -> int:
+        """Iterations of an epoch."""
+        return self.stage.clips_per_epoch // self.stage.batch
+
+    def result(self) -> dict[str, Tensor]:
+        """Give what the stage hands on: the best validated weights, else the present ones."""
+        return self.best or self._present()
+
+    def _present(self) -> dict[str, Tensor]:
+        return self.average.state if self.average else self.network.state_dict()
+
+    def train(self, options: RunOptions, validate: Validate | None = None) -> bool:
+        """Train to the stage's end; give False if the deadline came first."""
+        stage, first = self.stage, self.processes.first
+        log.info('stage %s: %d iterations of %d clips, %.2f M trained parameters, variant %s',
+                 stage.name, self.total, stage.batch, sum(p.numel() for p in self.trained) / 1e6,
+                 stage.variant)
+        if stage.reuse > 1:
+            size = (self._compute_type() or torch.float32).itemsize
+            log.info('%s', describe_memory(self.recipe, stage, size, self.processes))
+        meter = Meter(stage.name, self.total, self.processes.device)
+        observer = options.observer if first else None
+        saved = last = monotonic()
+        for batch, features in self._batches():
+            rates = self._set_rates()
+            losses = self._step(batch, features)
+            self.iteration += 1
+            now = monotonic()
+            self.seconds += now - last
+            last = now
+            meter.add(losses, batch.counts.numel() * self.processes.count)
+            done = self.iteration == self.total
+            if observer:
+                observer.progress(stage.name, self.iteration, self.total)
+            if self.iteration % options.log_every == 0 or done:
+                if observer:
+                    observer.scalars(stage.name, self.iteration, meter.scalars(rates))
+                log.info('%s', meter.line(self.iteration, rates))
+            if self.iteration % self.per_epoch == 0:
+                self._end_of_epoch(validate, observer, batch)
+            late = self._late(options.deadline)
+            if first and (done or late or monotonic() - saved > options.snapshot_every):
+                self._save(options.snapshot)
+                saved = monotonic()
+            if late:
+                return done
+        return True
+
+    def _batches(self) -> Iterator[tuple[ClipBatch, Features | None]]:
+        loader = ClipLoader(self.sources, self.recipe, self.stage, self.processes)
+        if self.stage.reuse == 1:
+            for batch in batches(loader, self.stage, self.iteration):
+                yield batch, None
+        else:
+            yield from feature_batches(loader, self._extract, self.recipe, self.stage,
+                                       self.iteration, self.processes)
+
+    def _extract(self, batch: ClipBatch) -> Features:
+        if self.frozen is None:
+            raise ValueError('the extractor is trained, so its features cannot be kept')
+        images = batch.images.to(self.processes.device, non_blocking=True)
+        with self._autocast():
+            levels = self.frozen(images.flatten(0, 1))
+        return tuple(level.unflatten(0, images.shape[:2]) for level in levels)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.processes.device.type, self._compute_type(),
+                              enabled=self._compute_type() is not None)
+
+    def _late(self, deadline: float) -> bool:
+        # All processes have the same deadline or none, so that all of them ask or none does.
+        return deadline < float('inf') and self.processes.agree(monotonic() > deadline)
+
+    def _set_rates(self) -> dict[str, float]:
+        rates = {}
+        for group in self.optimizer.param_groups:
+            name = group['name']
+            group['lr'] = rates[name] = learning_rate(self.stage.groups[name], self.stage,
+                                                      self.iteration)
+        return rates
+
+    def _set_modes(self) -> None:
+        """Train the parts that have a learning rate, with the BatchNorms that the stage frees."""
+        stage, network = self.stage, self.network
+        parts = {'backbone': (network.extractor.stem, network.extractor.trunk),
+                 'projection': (network.extractor.projections,), 'head': (network.head,),
+                 'encoder': (network.encoder1, network.encoder2),
+                 'scheduler': (network.scheduler,)}
+        network.eval()
+        for group in stage.groups:
+            for part in parts[group]:
+                # Not every variant has all parts.
+                if part is None:
+                    continue
+                part.train()
+                if stage.freeze_bn == 'all' or stage.freeze_bn == group:
+                    freeze_batch_norm(part)
+
+    def _step(self, batch: ClipBatch, features: Features | None = None) -> StepLosses:
+        stage, processes = self.stage, self.processes
+        self._set_modes()
+        with_scheduler = stage.scheduler_from is not None \
+            and self.iteration // self.per_epoch >= stage.scheduler_from
+        generator = torch.Generator().manual_seed(
+            zlib.crc32(f'{self.recipe.seed}/{stage.name}/{self.iteration}'.encode()))
+        batch = batch.to(processes.device, non_blocking=True)
+        if features is not None:
+            features = tuple(level.to(processes.device, non_blocking=True) for level in features)
+        with self._autocast():
+            losses = clip_losses(self.network, batch, stage.loss, generator, stage.extra_frame,
+                                 with_scheduler, self.frozen, self.frozen_detection, processes,
+                                 features)
+        self._share_parts(losses)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(losses.total).backward()
+        processes.add_gradients(self.trained)
+        self.scaler.unscale_(self.optimizer)
+        if stage.clip_norm:
+            nn.utils.clip_grad_norm_(self.trained, stage.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        processes.average_statistics(self.network)
+        if self.average:
+            self.average.update(self.network)
+        return losses
+
+    def _share_parts(self, losses: StepLosses) -> None:
+        """Let every process know the losses of the whole batch; stop when they are no numbers."""
+        whole = losses.total.detach().double()
+        if self.processes.count > 1:
+            names = list(losses.parts)
+            summed = self.processes.total(torch.tensor(
+                [float(whole), *losses.parts.values()], dtype=torch.float64,
+                device=self.processes.device))
+            whole = summed[0]
+            losses.parts = dict(zip(names, summed[1:].tolist()))
+        if not torch.isfinite(whole):
+            raise TrainingDivergedError(
+                f'stage {self.stage.name}, iteration {self.iteration}: the loss is '
+                f'{float(whole)} ({losses.parts}); lower the learning rates, set clip_norm '
+                'or a longer warmup')
+
+    def _end_of_epoch(self, validate: Validate | None, observer: Observer | None,
+                      batch: ClipBatch) -> None:
+        epoch = self.iteration // self.per_epoch
+        settings = self.recipe.validation
+        network = None
+        if validate is not None and settings is not None and (
+                epoch % settings.every == 0 or epoch == self.stage.epochs):
+            network = self._averaged()
+            values = validate(network)
+            score = next(iter(values.values()))
+            # NaN, where nothing could be measured, is never better.
+            better = score > (self.best_score if self.best_score is not None else float('-inf'))
+            log.info('%s epoch %d: %s%s', self.stage.name, epoch, '  '.join(
+                f'{name} {value:.4f}' for name, value in values.items()),
+                '  best so far' if better else '')
+            if better:
+                self.best_score = score
+                self.best = {key: value.detach().clone() for key, value in self._present().items()}
+            if observer:
+                observer.scalars(self.stage.name, self.iteration, {
+                    f'validation/{name}': value for name, value in values.items()})
+        # Clips that are used again have no pictures any more.
+        if observer and batch.images.numel():
+            observer.examples(self.stage.name, self.iteration, batch, network or self._averaged())
+
+    def _averaged(self) -> ForecastDetector:
+        """Give the network that the stage would hand on if it ended here, ready to detect."""
+        state = torch.random.get_rng_state()
+        network = build_network(self.recipe, self.stage.variant, self._present())
+        torch.random.set_rng_state(state)
+        return network.to(self.processes.device).eval()
+
+    def _save(self, path: Path) -> None:
+        save_snapshot(path, Snapshot(
+            self.stage.name, self.iteration, self.network.state_dict(),
+            self.average.state if self.average else {},
+            self.average.updates if self.average else 0,
+            self.optimizer.state_dict(), self.seconds, self.scaler.state_dict(), self.best,
+            self.best_score))
