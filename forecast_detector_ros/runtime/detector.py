@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .backends import Backend
-from .backends.torch_backend import TorchBackend
+from .backends.registry import AUTO, make_backend
 from .checkpoint import Card, load_checkpoint
 from .detections import Detections
 from .frame import Frame, FrameError, Pixels
@@ -138,7 +138,7 @@ class Detector:
 
     @classmethod
     def load(cls, checkpoint: str | Path, device: str = 'cpu', precision: str = 'fp32',
-             threads: int = 1, interop_threads: int = 1) -> 'Detector':
+             threads: int = 1, interop_threads: int = 1, backend: str = AUTO) -> 'Detector':
         """
         Load a checkpoint.
 
@@ -149,19 +149,22 @@ class Detector:
         device:
             ``cpu``, ``cuda`` or ``cuda:N``.
         precision:
-            ``fp32`` or ``fp16``.
+            ``fp32``, ``bf16``, ``fp16`` or ``int8``; not every back-end has all of them.
         threads, interop_threads:
             See `set_threads`; both hold for the whole process.
+        backend:
+            One of `registry.BACKENDS`; ``auto`` or nothing: the fastest that is installed.
 
         Raises
         ------
-        CheckpointError, DeviceError
-            Both are `RuntimeConfigError`, with a message of one line.
+        CheckpointError, BackendError, DeviceError, ExportError, GraphError
+            All are `RuntimeConfigError`, with a message of one line.
 
         """
         set_threads(threads, interop_threads)
         network, card = load_checkpoint(checkpoint)
-        return cls(TorchBackend(network, device, precision), card)
+        return cls(make_backend(network, backend, device, precision, threads, Path(checkpoint)),
+                   card)
 
     def check_settings(self, settings: DetectorSettings) -> None:
         """

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector
-from forecast_detector_ros.runtime.checkpoint import Card, save_checkpoint
+from forecast_detector_ros.runtime.backends.torch_backend import TorchBackend
+from forecast_detector_ros.runtime.checkpoint import Card, load_checkpoint, save_checkpoint
 from forecast_detector_ros.runtime.detector import Detector
 from forecast_detector_ros.runtime.frame import Frame, Pixels
 import numpy as np
@@ -44,8 +45,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, enliven) -> Path:
 
 @pytest.fixture
 def detector(checkpoint: Path) -> Detector:
-    """Give a detector on the CPU."""
-    return Detector.load(checkpoint)
+    """Give a detector whose network is run as it is, by eager PyTorch on the CPU."""
+    network, card = load_checkpoint(checkpoint)
+    return Detector(TorchBackend(network), card)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from copy import deepcopy
 from forecast_detector_ros.model.network import ForecastDetector
 from forecast_detector_ros.runtime.backends import RawOutput
 from forecast_detector_ros.runtime.backends.torch_backend import (
-    DeviceError, resolve_device, TorchBackend)
+    DeviceError, PRECISIONS, resolve_device, TorchBackend)
 from forecast_detector_ros.runtime.checkpoint import RuntimeConfigError
 from forecast_detector_ros.runtime.detector import Detector
 import numpy as np
@@ -46,19 +46,20 @@ def test_cuda_index_that_is_absent(monkeypatch):
 
 
 def test_unknown_precision(checkpoint):
-    message = refusal(Detector.load, checkpoint, precision='int8')
+    message = refusal(Detector.load, checkpoint, precision='fp8')
+    assert "'fp8'" in message and 'fp16' in message and 'fp32' in message
+    message = refusal(TorchBackend, None, precision='int8')
     assert "'int8'" in message and 'fp16' in message and 'fp32' in message
 
 
-@pytest.mark.parametrize('precision', ['fp32', 'fp16'])
+@pytest.mark.parametrize('precision', ['fp32', 'bf16', 'fp16'])
 def test_types(precision, network):
     backend = TorchBackend(network, 'cpu', precision)
     raw = backend.read_step(images(), backend.initial_state(1))
     raw = backend.forecast_step(raw.state)
     assert raw.logits.dtype == raw.offsets.dtype == backend.anchors.dtype == np.float32
     assert raw.confidence.dtype == np.float32 and raw.confidence.shape == (1,)
-    wanted = torch.float32 if precision == 'fp32' else torch.float16
-    assert raw.state.forecast[0].dtype == wanted
+    assert raw.state.forecast[0].dtype == PRECISIONS[precision]
     assert (backend.name, backend.device, backend.precision) == ('torch', 'cpu', precision)
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Back-end: eager PyTorch, on the CPU or a CUDA device, in fp32 or fp16.
+Back-end: eager PyTorch, on the CPU or a CUDA device, in fp32, bf16 or fp16.
 
 The CUDA road is written after PyTorch's documentation; it has not been measured.
 """
@@ -17,7 +17,7 @@ from ...model.bottleneck_lstm import LSTMState
 from ...model.network import ForecastDetector, NetworkState, StepOutput
 from ...model.scheduler import confidence
 
-PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16}
+PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 """Types that weights and activations can have."""
 
 
@@ -90,13 +90,17 @@ class TorchBackend:
         """Give the zero state."""
         return self.network.initial_state(batch)
 
-    @torch.inference_mode()
-    def read_step(self, images: np.ndarray, state: NetworkState) -> RawOutput:
-        """Read ``(B, H, W, 3)`` uint8 BGR images."""
+    def to_device(self, images: np.ndarray) -> Tensor:
+        """Give images as a tensor on the device; on the CPU it shares their memory."""
         tensor = torch.from_numpy(images)
         if self._device.type == 'cuda':
             tensor = tensor.pin_memory().to(self._device, non_blocking=True)
-        return raw_output(self.network.read_step(tensor, state))
+        return tensor
+
+    @torch.inference_mode()
+    def read_step(self, images: np.ndarray, state: NetworkState) -> RawOutput:
+        """Read ``(B, H, W, 3)`` uint8 BGR images."""
+        return raw_output(self.network.read_step(self.to_device(images), state))
 
     @torch.inference_mode()
     def forecast_step(self, state: NetworkState) -> RawOutput:
@@ -105,20 +109,23 @@ class TorchBackend:
 
     def stack(self, states: Sequence[NetworkState]) -> NetworkState:
         """Join the states of several streams into one of a batch."""
-        return _with_parts(states[0], [torch.cat(parts) for parts in zip(*map(_parts, states))])
+        columns = zip(*map(state_parts, states))
+        return with_parts(states[0], [torch.cat(parts) for parts in columns])
 
     def split(self, state: NetworkState, count: int) -> list[NetworkState]:
         """Give the states of the streams of a batch: views into it."""
-        chunks = [part.split(1) for part in _parts(state)]
-        return [_with_parts(state, [chunk[index] for chunk in chunks]) for index in range(count)]
+        chunks = [part.split(1) for part in state_parts(state)]
+        return [with_parts(state, [chunk[index] for chunk in chunks]) for index in range(count)]
 
 
-def _parts(state: NetworkState) -> list[Tensor]:
+def state_parts(state: NetworkState) -> list[Tensor]:
+    """List all tensors of a state."""
     return [*state.forecast, *(part for pair in (*state.encoder1, *state.encoder2)
                                for part in pair)]
 
 
-def _with_parts(like: NetworkState, parts: Sequence[Tensor]) -> NetworkState:
+def with_parts(like: NetworkState, parts: Sequence[Tensor]) -> NetworkState:
+    """Build a state of the same form from the tensors that `state_parts` would list."""
     left = iter(parts)
     return NetworkState(tuple(next(left) for _ in like.forecast),
                         tuple(LSTMState(next(left), next(left)) for _ in like.encoder1),

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Back-end: ONNX Runtime, on the CPU; on NVIDIA's GPUs by its CUDA or TensorRT provider.
+
+The roads over CUDA and TensorRT are written after ONNX Runtime's documentation; they have not
+been measured: https://onnxruntime.ai/docs/execution-providers/
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .graph_backend import GraphBackend
+from .step_graph import STEPS
+from .torch_backend import DeviceError
+from ...model.network import ForecastDetector
+
+# Errors of a graph come as exceptions; warnings about initialisers are of no use to anybody.
+_LOG_ERRORS = 3
+
+
+class OnnxRuntimeBackend(GraphBackend):
+    """
+    Run the graphs with ONNX Runtime.
+
+    Parameters
+    ----------
+    network:
+        Whose steps the graphs are.
+    graphs:
+        The ONNX bytes of each of `STEPS`.
+    device, precision:
+        ``cpu``, ``cuda`` or ``cuda:N``; ``fp32`` or ``int8`` (what the graphs are), with
+        TensorRT ``fp16``, too.
+    threads:
+        Threads of one operator, at least 1.
+    tensorrt:
+        Whether TensorRT runs what it can on a CUDA device.
+
+    Raises
+    ------
+    DeviceError
+        If this build of ONNX Runtime has no provider for the device.
+
+    """
+
+    name = 'onnxruntime'
+
+    def __init__(self, network: ForecastDetector, graphs: dict[str, bytes], device: str = 'cpu',
+                 precision: str = 'fp32', threads: int = 1, tensorrt: bool = False) -> None:
+        import onnxruntime
+
+        super().__init__(network, device, precision)
+        if tensorrt:
+            self.name = 'tensorrt'
+        providers = _providers(device, precision, tensorrt)
+        available = onnxruntime.get_available_providers()
+        if providers[0][0] not in available:
+            raise DeviceError(
+                f'device is {device!r} and backend {self.name!r}, but this onnxruntime has no '
+                f'{providers[0][0]} (it has {", ".join(available)}); onnxruntime-gpu has it')
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _LOG_ERRORS
+        # Threads that wait by spinning take the core from the executor and the middleware.
+        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+        self._sessions = {
+            step: onnxruntime.InferenceSession(graphs[step], options, providers=providers)
+            for step in STEPS}
+        for session in self._sessions.values():
+            if session.get_providers()[0] != providers[0][0]:
+                raise DeviceError(f'device is {device!r}, but {providers[0][0]} does not start '
+                                  'here; its libraries are missing or do not fit the driver')
+
+    def _run(self, step: str, feeds: dict[str, np.ndarray], batch: int
+             ) -> dict[str, np.ndarray]:
+        names = self._names[step][1]
+        return dict(zip(names, self._sessions[step].run(names, feeds)))
+
+
+def _providers(device: str, precision: str, tensorrt: bool) -> list[tuple[str, dict[str, Any]]]:
+    cpu: tuple[str, dict[str, Any]] = ('CPUExecutionProvider', {})
+    if device == 'cpu':
+        return [cpu]
+    index = {'device_id': int(device.partition(':')[2] or 0)}
+    cuda = ('CUDAExecutionProvider', index)
+    if not tensorrt:
+        return [cuda, cpu]
+    # Building an engine takes minutes, so that engines are kept between starts.
+    home = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    cache = Path(home) / 'forecast_detector_ros' / 'tensorrt'
+    return [('TensorrtExecutionProvider', {
+        **index, 'trt_fp16_enable': precision == 'fp16', 'trt_int8_enable': precision == 'int8',
+        'trt_engine_cache_enable': True, 'trt_engine_cache_path': str(cache)}), cuda, cpu]

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which back-ends there are, which of them can be had here, and which is taken by default."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from . import Backend
+from .exported import FLOAT, graphs_for, INT8, record_path
+from .torch_backend import DeviceError, resolve_device, TorchBackend
+from ..checkpoint import RuntimeConfigError
+from ...model.folding import fold_batch_norm
+from ...model.network import ForecastDetector
+
+AUTO = 'auto'
+"""Takes the first of `CPU_ORDER`, or `CUDA_DEFAULT`, that is installed and has the precision."""
+
+CPU_ORDER = ('openvino', 'onnxruntime', 'torch')
+"""Fastest first, as docs/performance.md measures them."""
+
+CUDA_DEFAULT = 'torch'
+
+
+class BackendError(RuntimeConfigError):
+    """A back-end that is unknown or not installed, or does not do what is asked; one line."""
+
+
+@dataclass(frozen=True)
+class BackendKind:
+    """What a back-end needs and can do."""
+
+    about: str
+    modules: tuple[str, ...]
+    """What it imports beyond what the package needs anyway."""
+
+    install: str
+    """What pip installs for it; empty: nothing."""
+
+    precisions: Mapping[str, tuple[str, ...]]
+    """For each type of device."""
+
+
+_TORCH = {'cpu': ('fp32', 'bf16', 'fp16'), 'cuda': ('fp32', 'bf16', 'fp16')}
+
+BACKENDS = {
+    'torch': BackendKind('PyTorch; on CUDA with captured graphs', (), '', _TORCH),
+    'torch_compile': BackendKind('torch.compile; needs a C++ compiler', (), '', _TORCH),
+    'onnxruntime': BackendKind(
+        'ONNX Runtime', ('onnxruntime',), 'onnxruntime onnx',
+        {'cpu': ('fp32', 'int8'), 'cuda': ('fp32', 'int8')}),
+    'tensorrt': BackendKind(
+        "ONNX Runtime's TensorRT provider", ('onnxruntime',), 'onnxruntime-gpu onnx',
+        {'cuda': ('fp32', 'fp16', 'int8')}),
+    'openvino': BackendKind(
+        'OpenVINO', ('openvino',), 'openvino onnx',
+        {'cpu': ('fp32', 'bf16', 'fp16', 'int8')}),
+}
+"""All back-ends, by name."""
+
+
+def missing_modules(name: str) -> tuple[str, ...]:
+    """Name the modules that a back-end imports and that are not installed here."""
+    return tuple(module for module in BACKENDS[name].modules if find_spec(module) is None)
+
+
+def choose_backend(name: str, device: str, precision: str, checkpoint: Path | None = None) -> str:
+    """
+    Settle which back-end is taken.
+
+    Parameters
+    ----------
+    name:
+        One of `BACKENDS`; ``auto`` or nothing leaves the choice to this function.
+    device:
+        ``cpu``, ``cuda`` or ``cuda:N``.
+    precision:
+        One that the back-end has on this device.
+    checkpoint:
+        Beside which exported graphs may lie.
+
+    Returns
+    -------
+    str
+        One of `BACKENDS`.
+
+    Raises
+    ------
+    BackendError
+        If there is none of this name, it is not installed, or not for this device.
+    DeviceError
+        If there is no such device, or the precision cannot be had on it.
+
+    """
+    kind = resolve_device(device).type
+    automatic = name in ('', AUTO)
+    if not automatic:
+        _check(name, kind, device, precision)
+        return name
+    fit = [other for other in (CPU_ORDER if kind == 'cpu' else (CUDA_DEFAULT,))
+           if precision in BACKENDS[other].precisions.get(kind, ())]
+    if not fit:
+        known = sorted({value for item in BACKENDS.values()
+                        for value in item.precisions.get(kind, ())})
+        raise DeviceError(f'precision is {precision!r}, must be one of {known} on {kind}'
+                          if precision not in known else
+                          f'precision is {precision!r}, which no back-end takes by itself on '
+                          f'{kind}; name one that has it: {_having(precision, kind)}')
+    for other in fit:
+        if not missing_modules(other) and (other == 'torch' or _has_graphs(checkpoint, precision)):
+            return other
+    raise BackendError(f'precision {precision!r} needs one of the back-ends {", ".join(fit)}: '
+                       f'pip install {BACKENDS[fit[0]].install}')
+
+
+def _check(name: str, kind: str, device: str, precision: str) -> None:
+    if name not in BACKENDS:
+        raise BackendError(f'backend is {name!r}, must be {AUTO} or one of {", ".join(BACKENDS)}')
+    backend = BACKENDS[name]
+    missing = missing_modules(name)
+    if missing:
+        raise BackendError(f'backend is {name!r}, but {missing[0]} is not installed: '
+                           f'pip install {backend.install}')
+    if kind not in backend.precisions:
+        raise BackendError(f'backend is {name!r}, which has no device {device!r}, only '
+                           f'{", ".join(backend.precisions)}')
+    if precision not in backend.precisions[kind]:
+        raise DeviceError(f'precision is {precision!r}, must be one of '
+                          f'{list(backend.precisions[kind])} for backend {name} on {kind}')
+
+
+def _having(precision: str, kind: str) -> str:
+    return ', '.join(name for name, backend in BACKENDS.items()
+                     if precision in backend.precisions.get(kind, ()))
+
+
+def _has_graphs(checkpoint: Path | None, precision: str) -> bool:
+    """Tell whether graphs can be had: made here, which takes onnx, or read."""
+    return (precision == INT8 or find_spec('onnx') is not None
+            or (checkpoint is not None and record_path(checkpoint).exists()))
+
+
+def make_backend(network: ForecastDetector, name: str = AUTO, device: str = 'cpu',
+                 precision: str = 'fp32', threads: int = 1, checkpoint: Path | None = None
+                 ) -> Backend:
+    """
+    Make a back-end run a network.
+
+    Parameters
+    ----------
+    network:
+        float32, on the CPU; it is not changed.
+    name, device, precision, checkpoint:
+        See `choose_backend`.
+    threads:
+        Threads of one inference on the CPU, at least 1.  PyTorch has its own setting.
+
+    Raises
+    ------
+    RuntimeConfigError
+        With a message of one line: see `choose_backend`, `graphs_for`.
+
+    """
+    name = choose_backend(name, device, precision, checkpoint)
+    if name in ('torch', 'torch_compile'):
+        folded = fold_batch_norm(network)
+        assert isinstance(folded, ForecastDetector)
+        if name == 'torch_compile':
+            from .torch_compile import TorchCompileBackend
+            return TorchCompileBackend(folded, device, precision)
+        if resolve_device(device).type == 'cuda':
+            from .cuda_graphs import CudaGraphBackend
+            return CudaGraphBackend(folded, device, precision)
+        return TorchBackend(folded, device, precision)
+    graphs = graphs_for(network, checkpoint, INT8 if precision == INT8 else FLOAT)
+    try:
+        if name == 'openvino':
+            from .openvino_backend import OpenVinoBackend
+            return OpenVinoBackend(network, graphs, device, precision, threads)
+        from .onnxruntime_backend import OnnxRuntimeBackend
+        return OnnxRuntimeBackend(network, graphs, device, precision, threads,
+                                  tensorrt=name == 'tensorrt')
+    except ImportError as error:
+        raise BackendError(f'backend is {name!r}, but {BACKENDS[name].modules[0]} cannot be '
+                           f'imported: {" ".join(str(error).split())}') from None

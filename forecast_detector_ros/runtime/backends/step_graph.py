@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The two steps as graphs of their own: names, shapes and ONNX bytes.
+
+A graph takes and gives the parts of the state that its step needs and changes, each under a name.
+Batch is the first axis of everything and stays open; all other sizes are fixed.
+"""
+
+from copy import deepcopy
+from importlib.util import find_spec
+import io
+import logging
+from typing import NamedTuple
+import warnings
+
+import torch
+from torch import nn, Tensor
+
+from ..checkpoint import RuntimeConfigError
+from ...model.bottleneck_lstm import LSTMState
+from ...model.folding import fold_batch_norm
+from ...model.network import ForecastDetector, NetworkState, StepOutput
+from ...model.scheduler import confidence
+
+IMAGE = 'image'
+"""Input of the read step: ``(B, H, W, 3)`` uint8 BGR."""
+
+RESULTS = ('logits', 'offsets', 'confidence')
+"""Outputs of both steps, as the fields of `RawOutput`."""
+
+NEXT = 'next_'
+"""Prefix of an output that is the next value of a part of the state."""
+
+READ_STEP, FORECAST_STEP = 'read_step', 'forecast_step'
+STEPS = (READ_STEP, FORECAST_STEP)
+
+OPSET = 17
+"""Of ONNX, from 2022; onnxruntime 1.13, OpenVINO 2023.0 and TensorRT 8.6 read it."""
+
+
+class GraphError(RuntimeConfigError):
+    """A step that cannot be turned into a graph here; one line."""
+
+
+class StateLayout(NamedTuple):
+    """Which parts a network's state has, and which of them each step takes and gives."""
+
+    shapes: dict[str, tuple[int, int, int]]
+    """(channels, height, width) of every part, in the order of the state's arrays."""
+
+    inputs: dict[str, tuple[str, ...]]
+    """Parts that a step of `STEPS` needs."""
+
+    outputs: dict[str, tuple[str, ...]]
+    """Parts that it changes; the others stay as they are."""
+
+
+def state_layout(network: ForecastDetector) -> StateLayout:
+    """Say of which arrays the state of a network consists."""
+    config = network.config
+    levels = tuple(zip(config.levels, network.feature_sizes, config.feature_channels,
+                       config.lstm_channels))
+    forecast = {f'forecast_{stride}': (channels, *size) for stride, size, channels, _ in levels}
+    encoders = {
+        f'{name}_{stride}_{part}': (hidden, *size)
+        for name in ('encoder1', 'encoder2') if len(getattr(network, name))
+        for stride, size, _, hidden in levels for part in LSTMState._fields}
+    changed = () if config.state_update == 'hold' else tuple(encoders)
+    if len(network.encoder1):
+        # Otherwise a step that forecasts keeps the last feature.
+        changed = (*forecast, *changed)
+    return StateLayout({**forecast, **encoders},
+                       {READ_STEP: tuple(encoders), FORECAST_STEP: (*forecast, *encoders)},
+                       {READ_STEP: (*forecast, *encoders), FORECAST_STEP: changed})
+
+
+class StepModule(nn.Module):
+    """
+    One step of a network, with tensors in and out in the order of the layout.
+
+    Parameters
+    ----------
+    network:
+        Copied, with BatchNorm, the spread of ImageNet's colours and the order of the channels
+        folded into convolutions.
+    step:
+        One of `STEPS`.
+
+    """
+
+    mean: Tensor
+
+    def __init__(self, network: ForecastDetector, step: str) -> None:
+        super().__init__()
+        folded = fold_batch_norm(network)
+        assert isinstance(folded, ForecastDetector)
+        self.network = folded
+        self.step = step
+        self.layout = state_layout(network)
+        # BGR, for pixels that nobody swaps.  The mean stays an operation: the first convolution
+        # pads with zeros, which mean ImageNet's mean only after it is gone.
+        self.register_buffer('mean', self.network.mean.flip(1).clone(), persistent=False)
+        first = self.network.extractor.stem[0][0]
+        with torch.no_grad():
+            first.weight = nn.Parameter((first.weight / self.network.std).flip(1))
+        if step == FORECAST_STEP:
+            del self.network.extractor
+        self.eval()
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Run the step on (image and) parts of the state, those of `inputs`."""
+        names = self.layout.inputs[self.step]
+        parts = dict(zip(names, tensors[-len(names):] if names else ()))
+        strides = self.network.config.levels
+
+        def encoder(name: str) -> tuple[LSTMState, ...]:
+            if f'{name}_{strides[0]}_hidden' not in parts:
+                return ()
+            return tuple(LSTMState(parts[f'{name}_{stride}_hidden'],
+                                   parts[f'{name}_{stride}_cell']) for stride in strides)
+
+        state = NetworkState(tuple(parts[f'forecast_{stride}'] for stride in strides)
+                             if self.step == FORECAST_STEP else (),
+                             encoder('encoder1'), encoder('encoder2'))
+        output = self._read(tensors[0], state) if self.step == READ_STEP \
+            else self.network.forecast_step(state)
+        after = output.state
+        values = dict(zip(self.layout.shapes, (
+            *after.forecast, *(part for pair in (*after.encoder1, *after.encoder2)
+                               for part in pair))))
+        return (*output.head, confidence(output.decision),
+                *(values[name] for name in self.layout.outputs[self.step]))
+
+    def _read(self, image: Tensor, state: NetworkState) -> StepOutput:
+        pixels = image.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean
+        maps, after = self.network.encode(self.network.extract(pixels), state)
+        return StepOutput(self.network.head(maps.fused), self.network.schedule(maps), after)
+
+
+def step_names(layout: StateLayout, step: str) -> tuple[list[str], list[str]]:
+    """Give the names of a graph's inputs and outputs, in their order."""
+    inputs = [*([IMAGE] if step == READ_STEP else []), *layout.inputs[step]]
+    return inputs, [*RESULTS, *(NEXT + name for name in layout.outputs[step])]
+
+
+def step_onnx(network: ForecastDetector, step: str) -> bytes:
+    """
+    Export one step as ONNX.
+
+    Parameters
+    ----------
+    network:
+        float32, on the CPU; it is not changed.
+    step:
+        One of `STEPS`.
+
+    Returns
+    -------
+    bytes
+        A model with weights inside.
+
+    Raises
+    ------
+    GraphError
+        If the package onnx, with which PyTorch writes graphs, is not installed.
+
+    """
+    if find_spec('onnx') is None:
+        raise GraphError('turning a checkpoint into a graph needs the package onnx: '
+                         'pip install onnx; or run export on another machine')
+    module = StepModule(deepcopy(network), step)
+    inputs, outputs = step_names(module.layout, step)
+    # Two frames: with one, tracing may take the batch for a constant of 1.
+    tensors = [torch.zeros(2, *network.config.input_size, 3, dtype=torch.uint8)] \
+        if step == READ_STEP else []
+    tensors += [torch.zeros(2, *module.layout.shapes[name]) for name in module.layout.inputs[step]]
+    data = io.BytesIO()
+    quiet = logging.getLogger('torch.onnx')
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            # The exporter by tracing is called legacy, but takes a second where the newer one
+            # takes half a minute, and needs one package less.
+            warnings.simplefilter('ignore')
+            torch.onnx.export(
+                module, tuple(tensors), data, dynamo=False, opset_version=OPSET,
+                input_names=inputs, output_names=outputs,
+                dynamic_axes={name: {0: 'batch'} for name in (*inputs, *outputs)})
+    finally:
+        quiet.setLevel(level)
+    return data.getvalue()
