@@ -31,6 +31,7 @@ from ..evaluation.many import (
     Interrupt, Job, ManyError, parse_share, run_many, share_of_environment)
 from ..evaluation.sequences import EvaluationError
 from ..evaluation.video_writer import VideoError
+from ..runtime.backends.registry import AUTO, BACKENDS
 from ..runtime.checkpoint import RuntimeConfigError
 from ..runtime.policy import parse_policy, PolicyError
 from ..runtime.settings import SettingsError
@@ -77,7 +78,8 @@ def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
     share = options.shard or share_of_environment()
     replay = _replay_options(options)
     # Whatever is wrong with the checkpoint is said before anything is done.
-    card = replay.load().card
+    detector = replay.load()
+    card = detector.card
     settings = replay.settings(card)
     bags = find_bags(options.bags)
     result = ResultFolder(options.output if share.count == 1
@@ -100,6 +102,7 @@ def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
                 'annotations': options.annotations and options.annotations.name,
                 'truth_topic': options.truth_topic, 'min_score': options.min_score},
             'share': str(share), 'device': options.device, 'precision': options.precision,
+            'backend': detector.backend,
             'threads': options.threads, 'started': time.strftime('%Y-%m-%dT%H:%M:%S%z'),
             'command': shlex.join(['replay_bag', *given]), 'machine': machine(),
             'versions': versions()}
@@ -209,9 +212,10 @@ def _replay_options(options: argparse.Namespace) -> ReplayOptions:
     latency = (load_latencies(options.latencies, options.seed) if options.latencies
                else options.latency)
     return ReplayOptions(
-        options.checkpoint, options.device, options.precision, options.threads, changes,
-        tuple(options.topic), options.mode, latency, options.max_gap, options.video,
-        options.annotations, options.match, options.min_score, options.truth_topic)
+        options.checkpoint, options.device, options.precision, options.threads,
+        options.backend, changes, tuple(options.topic), options.mode, latency, options.max_gap,
+        options.video, options.annotations, options.match, options.min_score,
+        options.truth_topic)
 
 
 def _checked(parse: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -271,6 +275,8 @@ def _parser() -> argparse.ArgumentParser:
                           '(default: %(default)s)')
     detector.add_argument('--device', default='cpu')
     detector.add_argument('--precision', default='fp32')
+    detector.add_argument('--backend', choices=(AUTO, *BACKENDS), default=AUTO,
+                          help='what runs the network (default: the fastest that is installed)')
     detector.add_argument('--threads', type=_number_in(int, 1, 256), default=1)
     truth = parser.add_argument_group('annotations')
     truth.add_argument('--annotations', type=Path, metavar='FILE', help='COCO-video JSON')

@@ -34,6 +34,7 @@ from .tables import DetectionTable
 from .vision_types import vision_typestore
 from ..data.bag_images import ImageBag
 from ..data.errors import DataError
+from ..runtime.backends.registry import AUTO
 from ..runtime.checkpoint import Card, default_checkpoint
 from ..runtime.detector import Detector
 from ..runtime.frame import FrameError
@@ -56,6 +57,7 @@ class ReplayOptions:
     device: str = 'cpu'
     precision: str = 'fp32'
     threads: int = 1
+    backend: str = AUTO
     changes: dict[str, Any] = field(default_factory=dict)
     """`DetectorSettings` that differ from what the card recommends."""
     topics: tuple[str, ...] = ()
@@ -82,7 +84,7 @@ class ReplayOptions:
     def load(self) -> Detector:
         """Load the detector; raises RuntimeConfigError, or SettingsError."""
         detector = Detector.load(self.checkpoint or default_checkpoint(), self.device,
-                                 self.precision, self.threads)
+                                 self.precision, self.threads, backend=self.backend)
         detector.check_settings(self.settings(detector.card))
         return detector
 

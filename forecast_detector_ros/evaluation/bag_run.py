@@ -109,9 +109,9 @@ def record_replay(head: dict[str, Any], cameras: Sequence[ReplayedCamera],
         {key: options[key] for key in (
             'policy', 'score_threshold', 'nms_threshold', 'classes', 'max_detections',
             'max_consecutive_forecasts', 'max_gap_s')},
-        {**head['machine'], **{key: head[key] for key in ('device', 'precision', 'threads',
-                                                          'started', 'command', 'versions')
-                               if key in head}},
+        {**head['machine'], **{key: head[key] for key in ('device', 'backend', 'precision',
+                                                          'threads', 'started', 'command',
+                                                          'versions') if key in head}},
         tuple(sequences), accuracy, noted, rule)
 
 

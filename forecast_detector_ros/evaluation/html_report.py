@@ -15,7 +15,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from .noted_pictures import NotedPicture, noted_pictures
+from .noted_pictures import noted_pictures, NotedPicture
 from .report_figures import as_svg, Draw, FIGURES
 from .run_record import Accuracy, load_run, RUN_NAME, RunRecord, RunRecordError
 from .run_view import latency_rows, PERCENTILES, RunView

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Play a bag with `ros2 bag play`, detect objects in its images, and record the result."""
+from pathlib import Path
+
+from forecast_detector_ros.cli.fastdds_profile import profile_environment
+from launch import LaunchContext, LaunchDescription
+from launch.action import Action
+from launch.actions import (
+    DeclareLaunchArgument, EmitEvent, ExecuteProcess, IncludeLaunchDescription, OpaqueFunction,
+    RegisterEventHandler)
+from launch.event_handlers import OnProcessExit, OnProcessIO
+from launch.events import Shutdown
+from launch.events.process import ProcessExited, ProcessIO
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.substitutions import FindPackageShare
+
+PACKAGE = 'forecast_detector_ros'
+
+# Handed on to detector.launch.py as they are.
+DETECTOR_ARGUMENTS = ('params_file', 'namespace', 'image_transport', 'threshold', 'device',
+                      'checkpoint', 'use_sim_time')
+
+# What recorder and detector log when they have subscribed; the bag is played after both.
+READY = {'recorder_node': b'recording ', 'detector_node': b'active: '}
+
+
+def arguments() -> list[DeclareLaunchArgument]:
+    """Return the launch arguments with their descriptions."""
+    described = {
+        'image_topic': ('/image_raw', 'Base topic of the images in the bag; compressed ones are '
+                        'on <image_topic>/compressed'),
+        'output': ('replay_recording', 'Folder for annotated.mp4 and the bag of detections and '
+                   'decisions; it must not hold a recording yet'),
+        'play_rate': ('1.0', 'How fast the bag is played; below 1.0 more slowly than recorded'),
+        'play_arguments': ('', 'Further arguments for ros2 bag play, separated by spaces'),
+        'namespace': ('', 'Namespace of detector and recorder; image_topic stays as it is'),
+        'threshold': ('', 'The next image is not read when the scheduler trusts its forecast '
+                      'more than this, 0.0 to 1.0; empty: as in params_file, or else as the '
+                      'checkpoint recommends'),
+        'device': ('', 'Where the network runs: cpu, cuda or cuda:N; empty: as in params_file'),
+        'checkpoint': ('', 'Weights (.safetensors with the .yaml card beside it); empty: as in '
+                       'params_file, or else those of the package'),
+    }
+    return [
+        DeclareLaunchArgument('bag', description='Folder or file of the bag'),
+        DeclareLaunchArgument(
+            'image_transport', default_value='raw', choices=['raw', 'compressed'],
+            description='What the bag holds: raw (Image) or compressed (CompressedImage)'),
+        DeclareLaunchArgument(
+            'reliability', default_value='best_effort', choices=['best_effort', 'reliable'],
+            description='How the recorder asks for the images: best_effort goes with every bag, '
+            'reliable loses none where the camera was reliable, too'),
+        DeclareLaunchArgument(
+            'use_sim_time', default_value='true', choices=['true', 'false'],
+            description='Take the time from the bag (ros2 bag play --clock), so that ages and '
+            'the times in the result are those of the recording'),
+        DeclareLaunchArgument(
+            'params_file', default_value=PathJoinSubstitution(
+                [FindPackageShare(PACKAGE), 'config', 'detector.yaml']),
+            description='YAML file with the parameters of the detector'),
+        *(DeclareLaunchArgument(name, default_value=default, description=description)
+          for name, (default, description) in described.items()),
+    ]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Return detector, recorder and, when both listen, the player; it ends with the recording."""
+    return LaunchDescription([*arguments(), OpaqueFunction(function=replay)])
+
+
+def replay(context: LaunchContext) -> list[Action]:
+    """Return what is started, with the arguments as they were given."""
+    def given(name: str) -> str:
+        return LaunchConfiguration(name).perform(context)
+
+    bag = Path(given('bag')).expanduser()
+    if not bag.exists():
+        raise RuntimeError(f'bag: {bag}: no such file or folder')
+    topic = '/' + given('image_topic').strip('/')
+    compressed = given('image_transport') == 'compressed'
+    sim_time = given('use_sim_time') == 'true'
+    player = ExecuteProcess(
+        cmd=['ros2', 'bag', 'play', str(bag), '--rate', given('play_rate'),
+             *(['--clock'] if sim_time else []), *given('play_arguments').split()],
+        output='screen', additional_env=profile_environment())
+    recorder = Node(
+        package=PACKAGE, executable='recorder_node', name='recorder',
+        namespace=given('namespace'), output='screen', sigterm_timeout='30',
+        remappings=[('image_raw', topic), ('image_raw/compressed', f'{topic}/compressed')],
+        parameters=[{
+            'image_transport': given('image_transport'), 'output': given('output'),
+            'stop_with_camera': True, 'use_sim_time': sim_time,
+            f'qos_overrides.{topic}{"/compressed" if compressed else ""}'
+            '.subscription.reliability': given('reliability')}])
+    detector = IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(PathJoinSubstitution(
+            [FindPackageShare(PACKAGE), 'launch', 'detector.launch.py'])),
+        launch_arguments={
+            **{name: given(name) for name in DETECTOR_ARGUMENTS},
+            'image_topic': topic, 'autostart': 'true'}.items())
+    start = _Start(player)
+    return [
+        RegisterEventHandler(OnProcessIO(on_stdout=start, on_stderr=start)),
+        RegisterEventHandler(OnProcessExit(target_action=recorder, on_exit=[
+            EmitEvent(event=Shutdown(reason='the recording is finished'))])),
+        RegisterEventHandler(OnProcessExit(on_exit=_end_after_failure)),
+        detector, recorder]
+
+
+class _Start:
+    """Starts the player once recorder and detector have said that they listen."""
+
+    def __init__(self, player: ExecuteProcess) -> None:
+        self._player = player
+        self._waiting = dict(READY)
+
+    def __call__(self, event: ProcessIO) -> list[Action]:
+        """Look at what a process has printed."""
+        if not self._waiting:
+            return []
+        for name, words in list(self._waiting.items()):
+            if event.process_name.startswith(name) and words in event.text:
+                del self._waiting[name]
+        return [] if self._waiting else [self._player]
+
+
+def _end_after_failure(event: ProcessExited, _context: LaunchContext) -> list[Action]:
+    """End everything when a process failed; it has said why."""
+    if event.returncode == 0:
+        return []
+    return [EmitEvent(event=Shutdown(reason=f'{event.process_name} failed'))]

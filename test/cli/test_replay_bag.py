@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `replay_bag`: results, many bags, failures, shares, Ctrl-C, one line for a mistake."""
+
+import json
+from pathlib import Path
+import re
+import signal
+import subprocess
+import sys
+from time import monotonic, sleep
+
+from forecast_detector_ros.cli import replay_bag
+from forecast_detector_ros.evaluation import html_report
+from forecast_detector_ros.evaluation.run_record import load_run
+from forecast_detector_ros.model.config import NetworkConfig
+from forecast_detector_ros.model.network import ForecastDetector
+from forecast_detector_ros.runtime.checkpoint import Card, save_checkpoint
+import pytest
+from rosbags.highlevel import AnyReader
+
+from ..evaluation.bags import jpeg_message, raw_message, truth_message, write_bag
+
+CLASSES = ('cat', 'dog', 'train')
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    """Write a small network with random weights."""
+    network = ForecastDetector(NetworkConfig(
+        classes=3, input_size=(64, 96), width=0.35, levels=(32,), feature_channels=(16,),
+        lstm_channels=(8,), extra_channels=(8,), scheduler_channels=8,
+        forecast_mode='residual'))
+    path = tmp_path_factory.mktemp('checkpoint') / 'small.safetensors'
+    save_checkpoint(path, network, Card('small', CLASSES, network.config, score_threshold=0.2))
+    return path
+
+
+@pytest.fixture(scope='module')
+def bags(tmp_path_factory):
+    """Write a folder with three annotated bags."""
+    root = tmp_path_factory.mktemp('bags')
+    for seed, name in enumerate('abc'):
+        write_bag(root / name, {
+            '/camera/compressed': [jpeg_message(n, seed=seed) for n in range(4 + seed)],
+            '/truth': [truth_message(n, [[4, 4, 60, 40]], [CLASSES[n % 2]])
+                       for n in range(4 + seed)]})
+    return root
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Leave the drawing of figures to the tests of the figures."""
+    monkeypatch.setattr(html_report, 'as_svg', lambda draw, run, width: '<svg/>')
+
+
+@pytest.fixture
+def run(quick, checkpoint, capsys, tmp_path, monkeypatch):
+    """Give a function that runs the program; returns exit code, output and errors."""
+    for name in ('RANK', 'WORLD_SIZE'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def go(*arguments):
+        given = [str(argument) for argument in arguments]
+        if '--checkpoint' not in given and '--merge' not in given:
+            given += ['--checkpoint', str(checkpoint), '--backend', 'torch']
+        code = replay_bag.main(given)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+    return go
+
+
+COMMON = ('--latency', 'read=20,forecast=4', '--policy', 'alternate(1)', '--truth-topic', '/truth')
+
+
+def summary(folder):
+    return json.loads((Path(folder) / 'summary.json').read_text())
+
+
+def figures(folder):
+    """Return what must not depend on how the work was shared."""
+    document = summary(folder)
+    return {key: document[key] for key in (
+        'images', 'refused', 'processed', 'dropped', 'read', 'forecast', 'read_ratio', 'reasons',
+        'latency_ms', 'latencies_ms', 'boxes', 'boxes_per_class', 'accuracy', 'results')}
+
+
+def test_one_bag(run, bags, tmp_path):
+    code, out, err = run(bags / 'b', '--jobs', '1', *COMMON, '--video')
+    assert (code, err) == (0, '')
+    assert 'bags: 1; images: 5, of which 3 read, 2 forecast, 0 dropped, 0 refused' in out
+    assert 'latency of a read frame: p50 20.0 ms' in out
+    assert 'against 5 annotated boxes in 5 images: AP50 0.' in out
+    folder = tmp_path / 'replay_output'
+    assert {path.name for path in folder.iterdir()} == {
+        '.forecast_detector_result', 'bags', 'detections.json', 'report.html', 'run.json',
+        'summary.json'}
+    assert {path.name for path in (folder / 'bags/b').iterdir()} == {
+        'bag', 'detections.json', 'frames.jsonl', 'summary.json', 'tables.npz', 'annotated.mp4'}
+    document = summary(folder)
+    assert document['options']['policy'] == 'alternate(1)' and document['backend'] == 'torch'
+    assert document['versions']['rosbags'] and document['command'].startswith('replay_bag ')
+    record = load_run(folder / 'run.json')
+    assert record.machine['backend'] == 'torch' and record.source['bags'] == 'b'
+    assert '<title>b/camera/compressed</title>' in (folder / 'report.html').read_text()
+
+
+def test_topic_that_is_not_there_fails_that_bag_alone(run, bags):
+    code, out, err = run(bags, '--topic', '/front', '--jobs', '1')
+    assert code == 1 and err.count('no image topic') == 3 and 'bags: 0; images: 0' in out
+
+
+def test_bag_that_fails_is_named_and_the_rest_is_done(run, bags, tmp_path):
+    (tmp_path / 'broken.mcap').write_bytes(b'nothing')
+    code, out, err = run(tmp_path / 'broken.mcap', bags / 'a', *COMMON, '--jobs', '1')
+    assert code == 1
+    assert re.search(r'replay_bag: broken failed: .*broken.mcap: cannot be read', err)
+    assert 'bags: 1; images: 4' in out
+    states = summary('replay_output')['bags']
+    assert [(item['name'], item['state']) for item in states] == [('broken', 'failed'),
+                                                                  ('a', 'done')]
+
+
+def test_shares_merge_into_what_one_run_gives(run, bags, tmp_path, monkeypatch):
+    assert run(bags, *COMMON, '--jobs', '1', '--output', 'whole')[0] == 0
+    assert run(bags, *COMMON, '--jobs', '1', '--output', 'part', '--shard', '1/2')[0] == 0
+    # As torchrun starts it.
+    monkeypatch.setenv('RANK', '1')
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    assert run(bags, *COMMON, '--jobs', '1', '--output', 'part')[0] == 0
+    monkeypatch.delenv('RANK')
+    assert [list(summary(f'part-{n}-of-2')['results']) for n in (1, 2)] == [['a', 'c'], ['b']]
+    code, out, err = run('--merge', 'part-1-of-2', 'part-2-of-2', '--output', 'merged')
+    assert (code, err) == (0, '') and 'bags: 3; images: 15' in out
+    assert figures('merged') == figures('whole')
+    assert figures('whole')['accuracy']['ap50'] is not None
+    assert (tmp_path / 'merged/report.html').is_file()
+    code, _, err = run('--merge', 'part-1-of-2', '--output', 'half')
+    assert code == 1 and 'b: no part has it' in err
+
+
+@pytest.mark.slow
+def test_processes_give_what_one_process_gives(run, bags):
+    assert run(bags, *COMMON, '--jobs', '1', '--output', 'one')[0] == 0
+    code, _, err = run(bags, *COMMON, '--jobs', '3', '--output', 'three')
+    assert (code, err) == (0, '')
+    assert figures('three') == figures('one')
+
+
+def test_truncated_bag_says_what_is_lost(run, tmp_path):
+    path = write_bag(tmp_path / 'cut', {'/c': [raw_message(n, size=(500, 800))
+                                               for n in range(6)]})
+    file = path / 'cut.mcap'
+    file.write_bytes(file.read_bytes()[:3_000_000])
+    code, out, err = run(path, '--jobs', '1')
+    assert code == 0 and 'lost: ' in err and 'messages are left' in err
+    assert re.search(r'images: [1-5],', out)
+    assert 'messages are left' in load_run(tmp_path / 'replay_output/run.json').source['lost']
+
+
+def test_latencies_of_an_earlier_replay(run, bags):
+    assert run(bags / 'a', '--jobs', '1', '--policy', 'alternate(1)', '--output', 'first')[0] == 0
+    for output in ('second', 'third'):
+        code, out, _ = run(bags / 'c', '--mode', 'real-time', '--latencies',
+                           'first/summary.json', '--policy', 'alternate(1)', '--output', output)
+        assert code == 0
+    assert figures('second') == figures('third')
+    recorded = summary('first')['latencies_ms']
+    drawn = summary('second')['latencies_ms']
+    assert all(set(drawn[kind]) <= set(recorded[kind]) for kind in ('read', 'forecast'))
+
+
+@pytest.mark.parametrize('arguments, words', [
+    ([], 'name at least one BAG'),
+    (['{bags}', '--merge', 'x'], '--merge takes results; what is the bag'),
+    (['{bags}', '--checkpoint', 'no.safetensors'], 'no.safetensors: no such'),
+    (['{empty}'], 'is no bag, and there is none in it'),
+    (['{bags}', '--annotations', 'x', '--truth-topic', 'y'], 'exclude each other'),
+    (['{bags}', '--latency', 'read=1,forecast=1', '--latencies', 'y'], 'exclude each other'),
+    (['{bags}', '--latencies', 'none.json'], 'none.json: cannot be read'),
+    (['{bags}', '--score-threshold', '2'], 'score_threshold is 2'),
+    (['{bags}', '--classes', 'zebra'], 'zebra'),
+    (['--merge', '{empty}'], 'a part is a folder that replay_bag wrote'),
+    (['{bags}', '--output', '{full}'], 'is no result of an earlier run'),
+])
+def test_bad_input_is_one_line(run, bags, tmp_path, arguments, words):
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'full').mkdir()
+    (tmp_path / 'full/file').touch()
+    names = {'bags': bags / 'a', 'empty': tmp_path / 'empty', 'full': tmp_path / 'full'}
+    code, out, err = run(*[item.format(**names) for item in arguments])
+    assert (code, out) == (2, '')
+    assert err.startswith('replay_bag: ') and err.count('\n') == 1 and words in err
+    assert not (tmp_path / 'replay_output').exists()
+
+
+@pytest.mark.parametrize('arguments, words', [
+    (['x', '--latency', 'read=1'], 'must be read=MS,forecast=MS'),
+    (['x', '--policy', 'sometimes'], "policy is 'sometimes', must be"),
+    (['x', '--shard', '3/2'], 'must be i/n'),
+    (['x', '--jobs', '0'], 'must be a number from 1'),
+    (['x', '--mode', 'fast'], 'invalid choice'),
+])
+def test_bad_arguments_are_refused(capsys, arguments, words):
+    with pytest.raises(SystemExit) as stop:
+        replay_bag.main(arguments)
+    assert stop.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_without_jinja2_there_are_results_all_the_same(run, bags, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'jinja2', None)
+    code, _, err = run(bags / 'a', '--jobs', '1')
+    assert code == 0 and err.count('\n') == 1 and 'no report: ' in err
+    assert (tmp_path / 'replay_output/run.json').is_file()
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_readable_result(checkpoint, tmp_path):
+    write_bag(tmp_path / 'long', {'/c': [raw_message(n) for n in range(3000)]})
+    program = subprocess.Popen(
+        [sys.executable, '-m', 'forecast_detector_ros.cli.replay_bag', tmp_path / 'long',
+         '--checkpoint', checkpoint, '--jobs', '1', '--output', tmp_path / 'out'],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # As from a terminal, even when the tests run as a shell's background job.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    part = tmp_path / 'out.part/bags/long/bag'
+    deadline = monotonic() + 120
+    # The bag of the results is in the making now.
+    while not list(part.parent.glob('.bag.part/bag/*.mcap')) and monotonic() < deadline:
+        sleep(0.05)
+    sleep(0.5)
+    program.send_signal(signal.SIGINT)
+    out, err = program.communicate(timeout=120)
+    assert program.returncode == 130, err
+    assert 'interrupted; what was done so far is whole and lies in' in err
+    assert not (tmp_path / 'out').exists()
+    document = summary(tmp_path / 'out.part')
+    assert document['bags'][0]['state'] == 'interrupted' and 0 < document['images'] < 3000
+    with AnyReader([part]) as reader:
+        assert reader.message_count == 2 * document['images']
+    assert load_run(tmp_path / 'out.part/run.json').frames

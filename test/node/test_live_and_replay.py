@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The live node and the replay of a bag give the same boxes and decisions on the same images."""
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Sequence
+from pathlib import Path
+import subprocess
+import sys
+from typing import Any
+
+import cv2
+from forecast_detector_ros.evaluation.bag_file import bag_qos, BagFile
+from forecast_detector_ros.evaluation.bag_replay import BagJob, prepare_replay, ReplayOptions
+from forecast_detector_ros.evaluation.many import Interrupt
+from forecast_detector_ros.evaluation.vision_types import vision_typestore
+from forecast_detector_ros.node.camera_node import IMAGE_QOS
+from forecast_detector_ros.runtime.policy import AlternatePolicy, parse_policy
+from forecast_detector_ros.runtime.result_reader import read_decision
+import numpy as np
+import pytest
+from rclpy.parameter import Parameter
+from rclpy.serialization import serialize_message
+from rosbags.highlevel import AnyReader
+from sensor_msgs.msg import CompressedImage, Image
+
+from .graph import Graph, picture_message
+
+COUNT = 12
+#: What is measured, and so differs from run to run.
+MEASURED = ('latency_ms', 'preprocess_ms', 'inference_ms', 'image_age_ms')
+
+
+def write(path: Path, sent: Sequence[tuple[str, Any]]) -> Path:
+    """Record messages as they are sent, ten a second."""
+    bag = BagFile(path)
+    kinds = {topic: f'sensor_msgs/msg/{type(message).__name__}' for topic, message in sent}
+    for topic, kind in kinds.items():
+        bag.connect(topic, kind, vision_typestore(), bag_qos(1, 10, 1, 2))
+    for number, (topic, message) in enumerate(sent):
+        bag.write(topic, serialize_message(message), 10**12 + number * 10**8)
+    bag.close()
+    return path
+
+
+def replay(path: Path, checkpoint: Path, policy: Any) -> list[Any]:
+    """Replay a bag; return its detections and decisions."""
+    folder = path.with_name(f'{path.name} {policy}')
+    work = prepare_replay(ReplayOptions(checkpoint, changes={'policy': policy}))
+    work(BagJob(path, 'replayed', folder), lambda done, total: None, Interrupt())
+    return read(folder / 'bag')
+
+
+def read(path: Path) -> list[Any]:
+    """Return the detections and decisions in a bag, in the order in which they were written."""
+    with AnyReader([path], default_typestore=vision_typestore()) as reader:
+        return [reader.deserialize(data, connection.msgtype)
+                for connection, _, data in reader.messages()
+                if connection.topic in ('/detections', '/decision')]
+
+
+def told(messages: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """Return all that detections say, and all that decisions say but what was measured."""
+    boxes, decisions = [], []
+    for message in messages:
+        header = (message.header.stamp.sec, message.header.stamp.nanosec, message.header.frame_id)
+        if hasattr(message, 'detections'):
+            boxes.append((header, [
+                (item.bbox.center.position.x, item.bbox.center.position.y, item.bbox.size_x,
+                 item.bbox.size_y, item.results[0].hypothesis.class_id,
+                 item.results[0].hypothesis.score, item.id) for item in message.detections]))
+        else:
+            (status,) = message.status
+            decisions.append((header, bytes([status.level[0] if isinstance(
+                status.level, bytes) else status.level]), status.name, status.message,
+                status.hardware_id, [(pair.key, pair.value) for pair in status.values
+                                     if pair.key not in MEASURED]))
+    return boxes, decisions
+
+
+def middle_policy(path: Path, checkpoint: Path) -> Any:
+    """Return a threshold that splits the frames of a bag into read and forecast ones."""
+    decisions = [read_decision(message) for message in
+                 replay(path, checkpoint, AlternatePolicy(1)) if hasattr(message, 'status')]
+    confidence = [item['confidence'] for item in decisions if item['confidence'] is not None]
+    return parse_policy(f'threshold({np.median(confidence):.6f})')
+
+
+def compare(live: Sequence[Any], offline: Sequence[Any], answers: int) -> set[tuple[str, str]]:
+    """Hold both against each other; return the decisions with their reasons that occurred."""
+    live_boxes, live_decisions = told(live)
+    boxes, decisions = told(offline)
+    assert len(live_decisions) == len(live_boxes) == answers
+    assert live_decisions == decisions
+    assert live_boxes == boxes
+    assert sum(len(items) for _, items in boxes) > answers
+    values = [dict(item[-1]) for item in decisions]
+    return {(item['decision'], item['reason']) for item in values}
+
+
+@pytest.mark.slow
+def test_recorder_and_replay_hold_the_same(active: Callable[..., Graph], tmp_path: Path) -> None:
+    # With a jump in time, another size, and an image that is none.
+    images = [picture_message(n, stamp_ns=10**12 + n * 10**8 + (n > 7) * 3 * 10**9,
+                              size=(60, 90) if n > 9 else (48, 80)) for n in range(COUNT)]
+    images[5].data = array('B', bytes(10))
+    sent = [('/image_raw', message) for message in images]
+    bag = write(tmp_path / 'input', sent)
+    graph = active()
+    policy = middle_policy(bag, graph.checkpoint)
+    (answer,) = graph.detector.set_parameters([Parameter('policy', value=str(policy))])
+    assert answer.successful
+    recorder = subprocess.Popen(
+        [sys.executable, '-m', 'forecast_detector_ros.node.recorder_node', '--ros-args', '-p',
+         f'output:={tmp_path / "recording"}', '-p', 'stop_with_camera:=true'],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        camera = graph.client.create_publisher(Image, 'image_raw', IMAGE_QOS)
+        graph.spin_until(lambda: camera.get_subscription_count() == 2
+                         and graph.detector.count_publishers('image_raw') > 0
+                         and all(graph.detector.count_subscribers(topic) == 2
+                                 for topic in ('detections', 'decision')))
+        # Endpoints are counted a moment before they are matched.
+        graph.spin_for(1.0)
+        for number, message in enumerate(images):
+            if number == 5:
+                # It is never answered, so the next one must not overtake it.
+                camera.publish(message)
+                graph.spin_for(0.5)
+            else:
+                graph.send(camera, message)
+        # It ends by itself when it has heard all that there was to hear.
+        graph.client.destroy_publisher(camera)
+        graph.spin_until(lambda: recorder.poll() is not None)
+        assert recorder.returncode == 0, recorder.stderr and recorder.stderr.read()
+    finally:
+        recorder.kill()
+        recorder.communicate()
+    offline = replay(bag, graph.checkpoint, policy)
+    reasons = compare(read(tmp_path / 'recording/bag'), offline, COUNT - 1)
+    compare([*graph.detections, *graph.decisions], offline, COUNT - 1)
+    assert {('read', 'first_frame'), ('read', 'gap'), ('read', 'size_changed'),
+            ('forecast', 'scheduler')} <= reasons
+
+
+def test_two_compressed_cameras(active: Callable[..., Graph], tmp_path: Path) -> None:
+    sent = []
+    for number in range(COUNT):
+        side = ('left', 'right')[number % 2]
+        header = picture_message(number).header
+        header.frame_id = side
+        pixels = np.random.default_rng(number).integers(0, 256, (48, 80, 3), np.uint8)
+        data = cv2.imencode('.png', pixels)[1].tobytes()
+        sent.append((f'/{side}/image_raw/compressed', CompressedImage(
+            header=header, format='png', data=array('B', data))))
+    bag = write(tmp_path / 'input', sent)
+    graph = active(image_topics=['/left/image_raw', '/right/image_raw'],
+                   image_transport='compressed', policy='alternate(2)')
+    cameras = {topic: graph.camera(topic) for topic in dict(sent)}
+    for topic, message in sent:
+        graph.send(cameras[topic], message)
+    offline = replay(bag, graph.checkpoint, AlternatePolicy(2))
+    reasons = compare([*graph.detections, *graph.decisions], offline, COUNT)
+    assert reasons == {('read', 'first_frame'), ('forecast', 'policy'), ('read', 'policy')}
