@@ -38,6 +38,22 @@ def in_group(motion_iou: np.ndarray, group: str) -> np.ndarray:
     return (motion_iou >= low) & (motion_iou <= high)
 
 
+def group_shares(motion_iou: np.ndarray) -> dict[str, dict[str, float]]:
+    """
+    Count the boxes of each of the `GROUPS` among ``(M,)`` motion IoUs.
+
+    Returns
+    -------
+    dict
+        By group: `boxes`, and their `share` in [0, 1], NaN of no boxes.  A box on a bound is in
+        both groups, and one of unknown motion in none, so shares need not add up to 1.
+
+    """
+    counts = {name: int(in_group(motion_iou, name).sum()) for name in GROUPS}
+    return {name: {'boxes': count, 'share': count / len(motion_iou) if len(motion_iou)
+                   else float('nan')} for name, count in counts.items()}
+
+
 def vid_average_precision(detections: DetectionTable, truth: TruthTable,
                           rules: ApRules = DEVKIT, motion_iou: np.ndarray | None = None
                           ) -> VidAp:

@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Make the paper's tables and figures from footage of one's own: ``paper_figures fig5 ...``.
+
+Each writes its numbers as CSV and JSON, and a figure its picture as PNG, into a folder.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+import logging
+from pathlib import Path
+import sys
+from typing import Any
+
+import torch
+
+from .footage_options import (
+    add_footage, fraction, frame_rate, load_footage, named_footage, policy, positive)
+from .provenance import machine
+from ..data.errors import DataError
+from ..evaluation.accuracy import check_protocols, KEYS as PROTOCOLS
+from ..evaluation.decision_strip import (
+    chosen_frames, draw_strips, shown_frames, strip_rows, strip_values)
+from ..evaluation.figure_files import new_figure, save_figure, save_numbers
+from ..evaluation.forecast_error_maps import draw_error_maps, error_maps, error_rows
+from ..evaluation.latencies import load_latencies
+from ..evaluation.layout import table
+from ..evaluation.motion_iou import AUTO, load_published, motion_of
+from ..evaluation.operating_points import measure_name, measure_speed, recorded_speed
+from ..evaluation.paper_tables import over_seeds, table1_row, table2_rows
+from ..evaluation.reproduction import number_tracks
+from ..evaluation.sequences import EvaluationError, Footage
+from ..evaluation.streaming import streaming_as_text, sweep
+from ..evaluation.streaming_plot import draw_streaming, streaming_rows
+from ..evaluation.trade_off import (
+    draw_trade_off, measure_trade_off, THRESHOLDS, trade_off_as_text)
+from ..evaluation.vid_ap import group_shares, GROUPS
+from ..runtime.checkpoint import (
+    Card, default_checkpoint, load_checkpoint, RuntimeConfigError)
+from ..runtime.detector import Detector
+from ..runtime.policy import AlternatePolicy, AlwaysReadPolicy, ThresholdPolicy
+from ..runtime.settings import DetectorSettings, SettingsError
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the program; 0, or 1 after one line on stderr when the input cannot be used."""
+    logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.INFO)
+    options = _parser().parse_args(args)
+    try:
+        if options.picture:
+            # A missing library is told before the work, not after it.
+            new_figure(1, 1)
+        if 'threads' in options:
+            check_protocols([options.protocol])
+            torch.set_num_threads(options.threads)
+        options.make(options)
+    except (DataError, EvaluationError, RuntimeConfigError, SettingsError) as error:
+        print(f'paper_figures: {error}', file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f'paper_figures: {error.filename}: {error.strerror}', file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='paper_figures', description=__doc__)
+    made = parser.add_subparsers(required=True, metavar='TABLE|FIGURE')
+
+    def add(name: str, make: Callable[[argparse.Namespace], None], picture: bool, text: str
+            ) -> argparse.ArgumentParser:
+        sub = made.add_parser(name, help=text, description=text)
+        sub.set_defaults(make=make, picture=picture, name=name)
+        sub.add_argument('--output', type=Path, required=True, metavar='FOLDER',
+                         help=f'for {name}.json, {name}.csv' + (f', {name}.png' * picture))
+        add_footage(sub)
+        run = sub.add_argument_group('detector (default: what the card recommends)')
+        run.add_argument('--score-threshold', type=fraction, metavar='S')
+        run.add_argument('--max-consecutive-forecasts', type=positive, metavar='N')
+        run.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N (default cpu)')
+        run.add_argument('--precision', default='fp32', help='fp32 or fp16 (default fp32)')
+        run.add_argument('--threads', type=positive, default=1, help='default %(default)s')
+        run.add_argument('--protocol', choices=PROTOCOLS, default='plain',
+                         help='average precision (default plain)')
+        return sub
+
+    first = add('table1', _table1, False, 'Table 1: accuracy, device and frames per second')
+    second = add('table2', _table2, False, 'Table 2: variants by slow, medium and fast objects')
+    for sub in (first, second):
+        sub.add_argument('--checkpoint', type=_named, nargs='+', default=[],
+                         metavar='[NAME=]FILE', help='networks; in table2 several of one name '
+                         'are trainings of one variant (default: the one of the package)')
+    first.add_argument('--policies', type=policy, nargs='+', metavar='P',
+                       help="default: always_read and the card's threshold")
+    second.add_argument('--policies', type=policy, nargs='+', default=[AlwaysReadPolicy()],
+                        metavar='P', help='default always_read')
+    second.add_argument('--motion-iou', default=AUTO, metavar='auto|FILE',
+                        help='from track_ids, or overlap where there are none, or from the .mat '
+                        'file published for ImageNet VID (default auto)')
+
+    motion = made.add_parser('motion', help="slow, medium and fast objects in ImageNet VID's file",
+                             description='Count slow, medium and fast objects in the motion IoU '
+                             'that was published for ImageNet VID')
+    motion.add_argument('--motion-iou', type=Path, required=True, metavar='FILE',
+                        help='the .mat file')
+    motion.set_defaults(make=_motion, picture=False, name='motion')
+    motion.add_argument('--output', type=Path, required=True, metavar='FOLDER',
+                        help='for motion.json, motion.csv')
+    for sub in (second, motion):
+        sub.add_argument('--motion-videos', type=Path, metavar='FILE',
+                         help='list of the videos that the .mat file follows (default: '
+                         'VID_val_videos.txt or its .gz beside it)')
+
+    fourth = add('fig4', _fig4, True, 'Fig. 4: frames with boxes, red border when forecast')
+    fifth = add('fig5', _fig5, True, 'Fig. 5: accuracy against frames per second')
+    sixth = add('fig6', _fig6, True, 'Fig. 6: |forecast - feature| on the next frame')
+    stream = add('streaming', _streaming, True,
+                 'Streaming accuracy over frame rates (not in the paper)')
+    for sub in (fourth, fifth, sixth, stream):
+        sub.add_argument('--checkpoint', type=_named, metavar='FILE',
+                         help='default: the one of the package')
+    for sub in (fourth, sixth):
+        sub.add_argument('--start', type=positive, default=1, metavar='N',
+                         help='first frame that is shown; the run starts at 0 (default 1)')
+        sub.add_argument('--every', type=positive, default=1, metavar='N',
+                         help='show every N-th frame (default 1)')
+        sub.add_argument('--frames', type=positive, default=6, metavar='N',
+                         help='frames of each sequence (default 6)')
+    fourth.add_argument('--policy', type=policy, metavar='P', help="default: the card's threshold")
+    sixth.add_argument('--policies', type=policy, nargs='+', metavar='P',
+                       help="default: the card's threshold, and alternate(1)")
+    sixth.add_argument('--level', type=int, default=0, metavar='N',
+                       help='of the feature pyramid, 0 is the finest (default 0)')
+    fifth.add_argument('--thresholds', type=fraction, nargs='+', default=THRESHOLDS, metavar='P',
+                       help="besides the card's (default 0.1 to 0.9)")
+    stream.add_argument('--rates', type=frame_rate, nargs='+', default=[5, 10, 15, 30, 60],
+                        metavar='HZ', help='frame rates (default 5 10 15 30 60)')
+    stream.add_argument('--policies', type=policy, nargs='+', metavar='P',
+                        help="default: always_read, alternate(1), and the card's threshold")
+    for sub in (fifth, stream):
+        sub.add_argument('--latencies', type=Path, metavar='FILE',
+                         help='latencies from the result of evaluate, of any machine (default: '
+                         'measured here and now)')
+    stream.add_argument('--seed', type=int, default=0, metavar='N',
+                        help='for drawing latencies (default 0)')
+    return parser
+
+
+def _named(text: str) -> tuple[str, Path]:
+    name, found, path = text.partition('=')
+    return (name, Path(path)) if found else (Path(text).stem, Path(text))
+
+
+def _checkpoint(options: argparse.Namespace) -> Path:
+    return options.checkpoint[1] if options.checkpoint else default_checkpoint()
+
+
+def _settings(options: argparse.Namespace, card: Card) -> DetectorSettings:
+    settings = DetectorSettings(
+        policy=ThresholdPolicy(card.threshold), nms_threshold=card.nms_threshold,
+        score_threshold=card.score_threshold if options.score_threshold is None
+        else options.score_threshold)
+    longest = options.max_consecutive_forecasts
+    return settings if longest is None else replace(settings, max_consecutive_forecasts=longest)
+
+
+def _device(options: argparse.Namespace) -> str:
+    if options.device.startswith('cuda'):
+        return torch.cuda.get_device_name(options.device)
+    return f'{machine()["processor"]}, {options.threads} thread' + 's' * (options.threads > 1)
+
+
+def _about(options: argparse.Namespace, footage: Sequence[Footage]) -> dict[str, Any]:
+    """Say what was measured, and on what."""
+    return {'footage': {**named_footage(options), 'frames': sum(
+                len(item.frames) for item in footage)},
+            'machine': {**machine(), 'device': options.device, 'precision': options.precision,
+                        'threads': options.threads, 'torch': str(torch.__version__)}}
+
+
+def _networks(options: argparse.Namespace) -> list[tuple[str, Path]]:
+    default = default_checkpoint()
+    return options.checkpoint or [(default.stem, default)]
+
+
+def _table1(options: argparse.Namespace) -> None:
+    rows: list[dict[str, Any]] = []
+    footage: list[Footage] = []
+    for name, path in _networks(options):
+        detector = Detector.load(path, options.device, options.precision, options.threads)
+        footage = load_footage(options, detector.labels)
+        settings = _settings(options, detector.card)
+        for rule in options.policies or (AlwaysReadPolicy(), settings.policy):
+            rows.append({'model': name, **table1_row(detector, footage, replace(
+                settings, policy=rule), options.protocol), 'device': _device(options)})
+    measure = measure_name(footage, options.protocol)
+    save_numbers(options.output, options.name,
+                 {**_about(options, footage), 'measure': measure, 'rows': rows}, rows)
+    print(table(('model', 'backbone', 'input', 'policy', measure, 'read ratio', 'fps'),
+                [[row[key] for key in ('model', 'backbone', 'input', 'policy', 'accuracy',
+                                       'read_ratio')] + [f'{row["fps"]:.1f}'] for row in rows],
+                title=_device(options)))
+
+
+def _table2(options: argparse.Namespace) -> None:
+    rows: list[dict[str, Any]] = []
+    footage: list[Footage] = []
+    for name, path in _networks(options):
+        network, card = load_checkpoint(path)
+        footage = load_footage(options, card.classes)
+        if options.motion_iou == AUTO:
+            footage = [number_tracks(item) if item.labelled is item.truth else item
+                       for item in footage]
+        motion = motion_of(footage, options.motion_iou, options.motion_videos)
+        rows += [{'model': name, 'checkpoint': str(path), **row} for row in table2_rows(
+            network, card, footage, _settings(options, card), options.policies,
+            options.protocol, motion, options.device, options.precision)]
+    measure = measure_name(footage, options.protocol)
+    joined = over_seeds(rows)
+    save_numbers(options.output, options.name, {**_about(options, footage), 'measure': measure,
+                                                'rows': rows, 'over_trainings': joined}, joined)
+    keys = ('accuracy', *GROUPS)
+    print(table(('model', 'policy', 'trainings', measure, *GROUPS),
+                [[row['model'], row['policy'], row['trainings'],
+                  *(_spread(row[key], row[f'{key}_sd']) for key in keys)] for row in joined]))
+
+
+def _motion(options: argparse.Namespace) -> None:
+    published = load_published(options.motion_iou, options.motion_videos)
+    rows = [{'motion': name, 'low': GROUPS[name][0], 'high': GROUPS[name][1], **counted}
+            for name, counted in group_shares(published.values).items()]
+    save_numbers(options.output, options.name, {
+        'file': str(options.motion_iou), 'videos': len(published.videos),
+        'frames': len(published.starts) - 1, 'boxes': len(published.values), 'rows': rows}, rows)
+    print(table(list(rows[0]), [list(row.values()) for row in rows],
+                title=f'{len(published.videos)} videos, {len(published.starts) - 1} frames, '
+                f'{len(published.values)} boxes'))
+
+
+def _spread(value: float | None, deviation: float | None) -> str | None:
+    if value is None:
+        return None
+    return f'{value:.3f}' + ('' if deviation is None else f' ± {deviation:.3f}')
+
+
+def _fig4(options: argparse.Namespace) -> None:
+    detector = Detector.load(_checkpoint(options), options.device, options.precision,
+                             options.threads)
+    footage = load_footage(options, detector.labels)
+    settings = _settings(options, detector.card)
+    if options.policy:
+        settings = replace(settings, policy=options.policy)
+    strips = [(item.name, shown_frames(detector, item, settings, chosen_frames(
+        item, options.start, options.every, options.frames))) for item in footage]
+    values = [row for name, frames in strips for row in strip_values(name, frames)]
+    boxes = [row for name, frames in strips for row in strip_rows(name, frames, detector.labels)]
+    save_numbers(options.output, options.name,
+                 {**_about(options, footage), 'policy': str(settings.policy),
+                  'score_threshold': settings.score_threshold, 'frames': values, 'boxes': boxes},
+                 values)
+    save_figure(draw_strips(strips, detector.labels,
+                            f'{detector.card.name}, {settings.policy}: red frames were not read'),
+                options.output / f'{options.name}.png')
+    print(table(list(values[0]), [list(row.values()) for row in values]))
+
+
+def _fig5(options: argparse.Namespace) -> None:
+    path = _checkpoint(options)
+    network, card = load_checkpoint(path)
+    footage = load_footage(options, card.classes)
+    settings = _settings(options, card)
+    speed = (recorded_speed(load_latencies(options.latencies)) if options.latencies else
+             measure_speed(Detector.load(path, options.device, options.precision,
+                                         options.threads), footage, settings))
+    result = {**_about(options, footage), **measure_trade_off(
+        network, card, footage, settings, speed, options.protocol, options.thresholds,
+        options.device, options.precision)}
+    save_numbers(options.output, options.name, result, result['points'])
+    save_figure(draw_trade_off(result, f'{card.name}: {len(footage)} sequences, '
+                               f'{result["footage"]["frames"]} frames'),
+                options.output / f'{options.name}.png')
+    print(trade_off_as_text(result))
+
+
+def _fig6(options: argparse.Namespace) -> None:
+    network, card = load_checkpoint(_checkpoint(options))
+    footage = load_footage(options, card.classes)
+    settings = _settings(options, card)
+    rules = options.policies or [settings.policy, AlternatePolicy(1)]
+    rows, maps_of = [], {}
+    for item in footage:
+        frames = chosen_frames(item, options.start, options.every, options.frames)
+        maps = error_maps(network, card, item, settings, rules, frames, options.level,
+                          options.device, options.precision)
+        rows += error_rows(item.name, maps)
+        maps_of[item.name] = [{'rule': entry.rule, 'frame': entry.frame,
+                               'error': entry.error.round(4).tolist()} for entry in maps]
+        one = options.name if len(footage) == 1 else f'{options.name}_{item.name}'
+        stride = network.config.levels[options.level]
+        save_figure(draw_error_maps(item, maps, f'{card.name}, stride {stride}: error of the '
+                                    'forecast; red frames were not read'),
+                    options.output / f'{one.replace("/", "_")}.png')
+    save_numbers(options.output, options.name, {**_about(options, footage), 'level': options.level,
+                                                'rows': rows, 'maps': maps_of}, rows)
+    print(table(list(rows[0]), [list(row.values()) for row in rows]))
+
+
+def _streaming(options: argparse.Namespace) -> None:
+    detector = Detector.load(_checkpoint(options), options.device, options.precision,
+                             options.threads)
+    footage = load_footage(options, detector.labels)
+    settings = _settings(options, detector.card)
+    latencies = load_latencies(options.latencies, options.seed) if options.latencies else None
+    rules = options.policies or [AlwaysReadPolicy(), AlternatePolicy(1), settings.policy]
+    detector.warm_up()
+    result = {**_about(options, footage), **sweep(
+        detector, footage, settings, rules, options.rates, latencies, [options.protocol])}
+    save_numbers(options.output, options.name, result, streaming_rows(result))
+    save_figure(draw_streaming(result, f'{detector.card.name}; latencies '
+                               + (f'of {options.latencies.name}' if options.latencies
+                                  else 'measured')), options.output / f'{options.name}.png')
+    print(streaming_as_text(result))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `paper_figures`, from footage to pictures and numbers."""
+
+import csv
+import json
+
+import cv2
+from forecast_detector_ros.cli import paper_figures
+from forecast_detector_ros.data.synthetic import CLASSES, write_synthetic_videos
+from forecast_detector_ros.model.config import NetworkConfig
+from forecast_detector_ros.model.network import ForecastDetector
+from forecast_detector_ros.runtime.checkpoint import Card, save_checkpoint
+import numpy as np
+import pytest
+from scipy.io import savemat
+import torch
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    """Write a small network with random weights."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    network = ForecastDetector(NetworkConfig(
+        classes=3, input_size=(64, 96), width=0.35, levels=(32,), feature_channels=(16,),
+        lstm_channels=(8,), extra_channels=(8,), scheduler_channels=8,
+        forecast_mode='residual'))
+    path = tmp_path_factory.mktemp('checkpoint') / 'small.safetensors'
+    save_checkpoint(path, network, Card('small', CLASSES, network.config, score_threshold=0.2))
+    return path
+
+
+@pytest.fixture(scope='module')
+def videos(tmp_path_factory):
+    """Write two synthetic videos of five frames; give the annotation file."""
+    return write_synthetic_videos(tmp_path_factory.mktemp('videos'), videos=2, frames=5)
+
+
+@pytest.fixture
+def run(capsys, tmp_path):
+    """Give a function that runs the command; it gives the code, the numbers, rows and texts."""
+    def call(name, *arguments):
+        code = paper_figures.main([name, '--output', str(tmp_path / 'new'),
+                                   *map(str, arguments)])
+        out, err = capsys.readouterr()
+        if code:
+            assert not (tmp_path / 'new').exists()
+            return code, None, None, err
+        document = json.loads((tmp_path / f'new/{name}.json').read_text())
+        with open(tmp_path / f'new/{name}.csv', newline='') as file:
+            rows = list(csv.DictReader(file))
+        picture = cv2.imread(str(tmp_path / f'new/{name}.png'))
+        assert (picture is not None) == (name in ('fig4', 'fig5', 'streaming'))
+        return code, document, rows, out
+    return call
+
+
+def test_table_1(run, checkpoint, videos):
+    code, document, rows, out = run('table1', '--annotations', videos, '--checkpoint',
+                                    f'mine={checkpoint}', '--policies', 'alternate(1)')
+    assert code == 0 and document['measure'] == 'AP50'
+    assert [(row['model'], row['policy'], row['read_ratio']) for row in rows] == [
+        ('mine', 'alternate(1)', '0.6')]
+    assert document['footage']['frames'] == 10 and document['machine']['threads'] == 1
+    assert '1 thread' in out and rows[0]['device'].endswith('1 thread')
+
+
+def test_table_2(run, checkpoint, videos):
+    code, document, rows, out = run('table2', '--annotations', videos, '--checkpoint',
+                                    f'a={checkpoint}', f'a={checkpoint}', f'b={checkpoint}')
+    assert code == 0 and len(document['rows']) == 3
+    assert [(row['model'], row['trainings']) for row in rows] == [('a', '2'), ('b', '1')]
+    assert rows[0]['accuracy'] == rows[1]['accuracy']
+    assert (rows[0]['accuracy_sd'], rows[1]['accuracy_sd']) == ('0.0', '')
+    assert 'slow' in out and '± 0.000' in out
+
+
+def test_figure_4(run, checkpoint, videos):
+    code, document, rows, _ = run('fig4', '--annotations', videos, '--checkpoint', checkpoint,
+                                  '--policy', 'alternate(1)', '--every', '3')
+    assert code == 0
+    assert [(row['sequence'], row['frame'], row['decision']) for row in rows] == [
+        (f'synthetic-00{video}', frame, kind) for video in (0, 1)
+        for frame, kind in (('1', 'forecast'), ('4', 'read'))]
+    assert sum(frame['boxes'] for frame in document['frames']) == len(document['boxes'])
+
+
+def test_figure_5_with_the_latencies_of_another_machine(run, checkpoint, videos, tmp_path):
+    (tmp_path / 'run.json').write_text(json.dumps(
+        {'latencies_ms': {'read': [30, 50], 'forecast': [10]}}))
+    code, document, rows, out = run(
+        'fig5', '--annotations', videos, '--checkpoint', checkpoint, '--thresholds', '0.2',
+        '--max-consecutive-forecasts', '1', '--latencies', tmp_path / 'run.json')
+    assert code == 0
+    assert [row['policy'] for row in rows if row['features'] == 'forecast'] == [
+        'always_read', 'alternate(1)', 'threshold(0.2)', 'threshold(0.5)']
+    assert float(rows[0]['fps']) == pytest.approx(25.0)
+    assert [item['policy'] for item in document['equal_read_ratio']] == [
+        'threshold(0.2)', 'threshold(0.5)']
+    assert 'threshold(0.5) (shipped)' in out
+
+
+def test_figure_6_makes_a_picture_a_sequence(run, checkpoint, videos, tmp_path):
+    code, document, rows, _ = run('fig6', '--annotations', videos, '--checkpoint', checkpoint,
+                                  '--frames', '2')
+    assert code == 0
+    assert sorted(path.name for path in (tmp_path / 'new').glob('*.png')) == [
+        'fig6_synthetic-000.png', 'fig6_synthetic-001.png']
+    assert {row['rule'] for row in rows} == {'threshold(0.5)', 'alternate(1)',
+                                             'last read feature'}
+    first = document['maps']['synthetic-000'][0]
+    assert np.array(first['error']).shape == (2, 3)
+    assert float(rows[0]['mean_error']) == pytest.approx(np.mean(first['error']), abs=1e-3)
+
+
+def test_streaming_is_repeatable_with_recorded_latencies(run, checkpoint, videos, tmp_path):
+    (tmp_path / 'run.json').write_text(json.dumps(
+        {'latencies_ms': {'read': [30, 50], 'forecast': [10]}}))
+    arguments = ('streaming', '--annotations', videos, '--checkpoint', checkpoint, '--rates', '5',
+                 '100', '--latencies', tmp_path / 'run.json')
+    code, document, rows, _ = run(*arguments)
+    assert code == 0
+    assert [(row['policy'], float(row['rate'])) for row in rows] == [
+        (policy, rate) for policy in ('always_read', 'alternate(1)', 'threshold(0.5)')
+        for rate in (5, 100)]
+    assert 'ap50' in rows[0]
+    assert run(*arguments)[1]['runs'] == document['runs']
+
+
+def test_motion_of_the_published_file(run, tmp_path):
+    cells = np.empty((3, 1), object)
+    cells[:, 0] = [np.array([[1.0], [0.9]]), np.zeros((0, 0)), np.array([[0.7, 0.2]])]
+    savemat(tmp_path / 'motion.mat', {'motion_iou': cells})
+    (tmp_path / 'VID_val_videos.txt').write_text('val/one 1 0 3\n')
+    code, document, rows, out = run('motion', '--motion-iou', tmp_path / 'motion.mat')
+    assert code == 0 and '1 videos, 3 frames, 4 boxes' in out
+    # Boxes on a bound are in both groups.
+    assert [(row['motion'], row['boxes'], row['share']) for row in rows] == [
+        ('slow', '2', '0.5'), ('medium', '2', '0.5'), ('fast', '2', '0.5')]
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (('table1', '--annotations', 'none.json'), 'none.json: cannot be read'),
+    (('fig4', '--start', '5'), 'has 5 frames, so none from 5 on'),
+    (('fig6', '--level', '1'), 'level is 1; the network has 1'),
+    (('table2', '--protocol', 'coco'), 'coco is not split by motion'),
+    (('fig5', '--latencies', 'none.json'), 'none.json: cannot be read')])
+def test_bad_input_is_one_line(run, checkpoint, videos, arguments, message):
+    name, *more = arguments
+    if '--annotations' not in more:
+        more += ['--annotations', videos]
+    code, _, _, err = run(name, '--checkpoint', checkpoint, *more)
+    assert code == 1 and message in err and err.count('\n') == 1
