@@ -10,7 +10,7 @@ SHARE = f'share/{PACKAGE}'
 PROGRAMS = {
     'node': ('detector_node', 'camera_node', 'recorder_node'),
     'cli': ('demo', 'train', 'evaluate', 'replay_bag', 'report', 'label', 'check_data',
-            'model_summary', 'reproduce', 'paper_figures', 'benchmark_evaluator'),
+            'model_summary', 'reproduce', 'paper_figures', 'benchmark', 'benchmark_evaluator'),
 }
 
 

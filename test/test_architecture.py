@@ -9,7 +9,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / 'forecast_detector_ros'
 
 #: Each room may import from itself and from those before it.
-ROOMS = ('model', 'runtime', 'data', 'training', 'evaluation', 'cli', 'node')
+ROOMS = ('model', 'runtime', 'data', 'training', 'evaluation', 'benchmark', 'cli',
+         'node')
 
 #: What only node/ knows.
 GRAPH = {

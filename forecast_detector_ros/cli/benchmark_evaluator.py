@@ -12,11 +12,11 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the program; always 0."""
     default = Workload()
     parser = argparse.ArgumentParser(prog='benchmark_evaluator', description=__doc__)
-    parser.add_argument('--frames', type=_count, default=default.frames, metavar='N',
+    parser.add_argument('--frames', type=at_least_one, default=default.frames, metavar='N',
                         help='default %(default)s')
-    parser.add_argument('--boxes', type=_count, default=default.boxes, metavar='N',
+    parser.add_argument('--boxes', type=at_least_one, default=default.boxes, metavar='N',
                         help='annotated boxes in all frames (default %(default)s)')
-    parser.add_argument('--detections-per-frame', type=_count, metavar='N',
+    parser.add_argument('--detections-per-frame', type=at_least_one, metavar='N',
                         default=default.detections_per_frame, help='default %(default)s')
     parser.add_argument('--seed', type=int, default=default.seed, metavar='N',
                         help='default %(default)s')
@@ -28,7 +28,8 @@ def main(args: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _count(text: str) -> int:
+def at_least_one(text: str) -> int:
+    """Read a number of things for argparse."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f'is {text}, must be at least 1')

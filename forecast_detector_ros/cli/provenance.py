@@ -11,12 +11,16 @@ DISTRIBUTIONS = ('forecast_detector_ros', 'torch', 'torchvision', 'numpy', 'rclp
                  'vision_msgs', 'rosbags')
 
 
-def versions() -> dict[str, str | None]:
-    """Return the versions of Python and of what matters here; None for what is missing."""
+def versions(*more: str) -> dict[str, str | None]:
+    """
+    Return the versions of Python and of what matters here; None for what is missing.
+
+    `more` are distributions that matter to the result at hand.
+    """
     import cv2
     found: dict[str, str | None] = {'python': platform.python_version(),
                                     'opencv': cv2.__version__}
-    for name in DISTRIBUTIONS:
+    for name in (*DISTRIBUTIONS, *more):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Detectors that read every frame, to be held against: from torchvision, or an ONNX file.
+
+Only the network is run, from a normalised picture to raw scores and offsets. What torchvision
+does before and after it in Python is left out, to the rivals' advantage.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn, Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import detection
+
+from .graph_runner import graph_runner, PeerError, RUNTIMES, to_onnx
+from .timing import Contender
+from ..model.folding import fold_batch_norm
+
+TORCHVISION: dict[str, tuple[Callable[..., nn.Module], int]] = {
+    'ssdlite320_mobilenet_v3_large': (detection.ssdlite320_mobilenet_v3_large, 320),
+    'ssd300_vgg16': (detection.ssd300_vgg16, 300),
+}
+"""Model and side of its input; random weights compute as long as trained ones."""
+
+
+class _Raw(nn.Module):
+    """Backbone and head of one of torchvision's SSDs."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.backbone = model.backbone
+        self.head = model.head
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict raw scores and offsets of all anchors."""
+        found = self.head(list(self.backbone(images).values()))
+        return found['cls_logits'], found['bbox_regression']
+
+
+@dataclass(frozen=True)
+class OnnxPeer:
+    """A network in a file of the user's."""
+
+    path: Path
+    side: int
+    """Pixels of both sides of its input."""
+
+    @staticmethod
+    def parse(text: str) -> OnnxPeer:
+        """
+        Read ``FILE:SIDE``, for example ``yolo11n.onnx:320``.
+
+        Raises
+        ------
+        PeerError
+            If the text is another one or there is no such file.
+
+        """
+        file, _, side = text.rpartition(':')
+        if not file or not side.isdecimal() or not 32 <= int(side) <= 4096:
+            raise PeerError(f'peer is {text!r}, must be FILE:SIDE, for example yolo11n.onnx:320')
+        if not Path(file).is_file():
+            raise PeerError(f'{file}: no such file')
+        return OnnxPeer(Path(file), int(side))
+
+    @property
+    def name(self) -> str:
+        """Give a name that tells file and size."""
+        return f'{self.path.stem} {self.side}'
+
+
+def torchvision_peers(backends: Sequence[str], threads: int = 1,
+                      names: Sequence[str] = tuple(TORCHVISION)) -> list[Contender]:
+    """
+    Give torchvision's detectors in several runtimes.
+
+    Parameters
+    ----------
+    backends:
+        ``torch`` and any of `RUNTIMES`; others are left out.
+    threads:
+        Threads of one operator in the runtimes; PyTorch has its own setting.
+    names:
+        Some of `TORCHVISION`.
+
+    """
+    contenders = []
+    for name in names:
+        make, side = TORCHVISION[name]
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = fold_batch_norm(_Raw(make(weights=None, weights_backbone=None)).eval())
+        image = torch.full((1, 3, side, side), 0.5)
+        macs = count_macs(partial(network, image))
+        for backend in backends:
+            if backend == 'torch':
+                run: Callable[[], object] = _eager(network, image)
+            elif backend in RUNTIMES:
+                run = graph_runner(backend, to_onnx(network, image), (side, side), threads)
+            else:
+                continue
+            contenders.append(Contender(f'{name} {backend}', run, 'peer', backend, 'fp32',
+                                        threads, 1, macs))
+    return contenders
+
+
+def onnx_peers(peers: Sequence[OnnxPeer], backends: Sequence[str], threads: int = 1
+               ) -> list[Contender]:
+    """Give the users' networks in the runtimes among `backends`; raises PeerError."""
+    contenders = []
+    for peer in peers:
+        try:
+            model = peer.path.read_bytes()
+            for backend in backends:
+                if backend in RUNTIMES:
+                    contenders.append(Contender(
+                        f'{peer.name} {backend}',
+                        graph_runner(backend, model, (peer.side, peer.side), threads),
+                        'peer', backend, 'fp32', threads))
+        except (OSError, PeerError) as error:
+            raise PeerError(f'{peer.path}: {error}') from None
+    return contenders
+
+
+def _eager(network: nn.Module, image: Tensor) -> Callable[[], object]:
+    def run() -> object:
+        with torch.inference_mode():
+            return network(image)
+    return run
+
+
+def count_macs(run: Callable[[], object]) -> int:
+    """Count the multiply-accumulates of convolutions and matrix products that PyTorch runs."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops() // 2

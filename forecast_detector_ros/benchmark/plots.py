@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A benchmark as plots: what a frame costs beside the rivals, and where the time goes."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import io
+from pathlib import Path
+from typing import Any
+
+from .targets import Run
+from ..runtime.checkpoint import write_atomically
+
+OWN, RIVAL, BATCH = 'tab:blue', 'tab:gray', 'tab:orange'
+
+
+def write_plots(run: Run, folder: Path) -> list[str]:
+    """
+    Write the plots that the run has figures for as PNG files.
+
+    Returns the names of the files. matplotlib is imported here and raises ImportError where it
+    is missing; a file appears under its name only when it is whole.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    drawings: dict[str, tuple[Callable[[Run, Any], bool], float]] = {
+        'benchmark_steps.png': (_steps, 0.28), 'benchmark_parts.png': (_parts, 0.28),
+        'benchmark_batches.png': (_batches, 0.0), 'benchmark_graph.png': (_graph, 0.28)}
+    written = []
+    for name, (draw, height) in drawings.items():
+        bars = len(run['timings']) if height else 0
+        figure = Figure(figsize=(9, max(4.0, min(9.0, height * bars))), layout='constrained')
+        FigureCanvasAgg(figure)
+        if draw(run, figure.subplots()):
+            data = io.BytesIO()
+            figure.savefig(data, format='png', dpi=110)
+            write_atomically(folder / name, data.getvalue())
+            written.append(name)
+    return written
+
+
+def _bars(axes: Any, names: Sequence[str], values: Sequence[float],
+          colours: str | Sequence[str], errors: Sequence[Sequence[float]] | None = None) -> None:
+    axes.barh(range(len(names)), values, color=colours, xerr=errors, ecolor='0.3')
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.invert_yaxis()
+    for place, value in enumerate(values):
+        axes.text(value, place, f' {value:.3g}', va='center', fontsize=8)
+    axes.margins(x=0.12)
+
+
+def _steps(run: Run, axes: Any) -> bool:
+    rows = sorted((row for row in run['timings'] if row['group'] in ('step', 'peer')),
+                  key=lambda row: row['median_ms'])
+    if not rows:
+        return False
+    medians = [row['median_ms'] for row in rows]
+    _bars(axes, [row['name'] for row in rows], medians,
+          [OWN if row['group'] == 'step' else RIVAL for row in rows],
+          [[0.0] * len(rows), [max(0.0, row['p95_ms'] - row['median_ms']) for row in rows]])
+    axes.set(xscale='log', xlabel='ms, median and p95', title='Blue: this detector; grey: rivals')
+    return True
+
+
+def _parts(run: Run, axes: Any) -> bool:
+    rows = [row for row in run['timings'] if row['group'] == 'part']
+    if not rows:
+        return False
+    _bars(axes, [row['name'] for row in rows], [row['median_ms'] for row in rows], OWN)
+    axes.set(xscale='log', xlabel='ms, median', title='Parts of a frame')
+    return True
+
+
+def _batches(run: Run, axes: Any) -> bool:
+    label = f"{run['default_backend']} fp32"
+    shown = False
+    for step, colour in (('read step', OWN), ('forecast step', BATCH)):
+        rows = [row for row in run['timings'] if row['name'] == f'{step} {label}'
+                or row['name'].startswith(f'{step} {label} x')]
+        if len(rows) > 1:
+            single = next(row['median_ms'] for row in rows if row['batch'] == 1)
+            rows.sort(key=lambda row: row['batch'])
+            axes.plot([row['batch'] for row in rows],
+                      [row['median_ms'] / row['batch'] / single for row in rows],
+                      marker='o', color=colour, label=step)
+            shown = True
+    axes.axhline(1.0, color='0.6', linestyle='--')
+    axes.set(xlabel='streams in a batch', ylabel='cost of a stream, 1: alone', ylim=(0, None))
+    if shown:
+        axes.legend()
+    return shown
+
+
+def _graph(run: Run, axes: Any) -> bool:
+    rows = run.get('graph') or []
+    if not rows:
+        return False
+    _bars(axes, [f"{row['node']}, {row['size']}, {row['transport']}, {row['policy']}"
+                 for row in rows], [row['cpu_ms_per_frame'] for row in rows],
+          [OWN if row['node'] == 'detector' else RIVAL for row in rows])
+    axes.set(xlabel='CPU ms per frame of the process', title='End to end')
+    return True

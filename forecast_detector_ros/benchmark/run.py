@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One benchmark: gather the contenders that can be had here, and time them in turns."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .graph_runner import PeerError, RUNTIMES
+from .parts import part_contenders
+from .peers import onnx_peers, OnnxPeer, torchvision_peers
+from .steps import (
+    baseline_contender, Build, frame_contenders, load, read_ratio, step_contenders)
+from .timing import Contender, measure
+from ..runtime.backends.registry import AUTO, choose_backend, missing_modules
+from ..runtime.checkpoint import load_checkpoint, RuntimeConfigError
+from ..runtime.policy import ThresholdPolicy
+from ..runtime.settings import DetectorSettings
+from ..runtime.video_source import open_source, SourceError
+
+DEFAULT_BATCHES = (1, 2, 4, 8)
+
+STATE_PICTURES = 4
+"""Consecutive frames that a state as in use is made of."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What is measured."""
+
+    checkpoint: Path
+    clip: Path
+    builds: Sequence[Build]
+    """The first is the one that batches, whole frames and targets are about."""
+
+    batches: Sequence[int]
+    rounds: int
+    peers: Sequence[str]
+    onnx: Sequence[OnnxPeer]
+    parts: bool = True
+
+
+def default_builds() -> list[Build]:
+    """Give the fastest that is installed, on one thread and two, and the others beside it."""
+    first = choose_backend(AUTO, 'cpu', 'fp32')
+    builds = [Build(first)]
+    if (os.cpu_count() or 1) > 1:
+        builds.append(Build(first, threads=2))
+    for name in ('openvino', 'onnxruntime', 'torch'):
+        if name != first and not missing_modules(name):
+            builds.append(Build(name))
+    if not missing_modules('openvino'):
+        builds += [Build('openvino', 'bf16'), Build('openvino', 'int8')]
+    return builds
+
+
+def measure_run(options: RunOptions, progress: Callable[[int, int], object] = lambda *_: None
+                ) -> dict[str, Any]:
+    """
+    Measure.
+
+    Parameters
+    ----------
+    options:
+        See there.
+    progress:
+        Called with the rounds that are over and all there are.
+
+    Returns
+    -------
+    dict
+        Plain values: `timings`, `read_ratio` of the clip at the card's threshold,
+        `default_backend`, `rounds`, and `skipped`, one line for each build that cannot be had.
+
+    Raises
+    ------
+    RuntimeConfigError
+        If the first build cannot be had, or the checkpoint not be read.
+    PeerError, SourceError
+        If a rival or the clip cannot be read.
+
+    """
+    pictures = _pictures(options.clip)
+    first = options.builds[0]
+    detector = load(options.checkpoint, first)
+    _, card = load_checkpoint(options.checkpoint)
+    ratio = read_ratio(detector, pictures, DetectorSettings(
+        ThresholdPolicy(card.threshold), card.score_threshold, card.nms_threshold))
+    contenders, skipped = _steps(options, pictures[:STATE_PICTURES])
+    single = {build.backend: build for build in options.builds if build.threads == 1
+              and build.precision == 'fp32'}
+    for build in single.values():
+        contenders.append(baseline_contender(options.checkpoint, build))
+    contenders += torchvision_peers(tuple(single), 1, options.peers)
+    if options.onnx and not any(name in RUNTIMES for name in single):
+        raise PeerError(f'an ONNX rival needs a build of one of {", ".join(RUNTIMES)}')
+    contenders += onnx_peers(options.onnx, tuple(single), 1)
+    if options.parts:
+        contenders += frame_contenders(detector, first, pictures[0])
+        contenders += part_contenders(options.checkpoint, pictures[0])
+    timings = measure(contenders, options.rounds,
+                      progress=lambda done: progress(done, options.rounds))
+    return {'default_backend': first.backend, 'read_ratio': ratio, 'rounds': options.rounds,
+            'skipped': skipped, 'timings': [timing.to_dict() for timing in timings]}
+
+
+def _steps(options: RunOptions, pictures: Sequence[np.ndarray]
+           ) -> tuple[list[Contender], list[str]]:
+    contenders: list[Contender] = []
+    skipped: list[str] = []
+    for build in options.builds:
+        leading = build == options.builds[0]
+        batches = sorted({1, *options.batches}) if leading else (1,)
+        try:
+            contenders += step_contenders(options.checkpoint, build, pictures, batches)
+        except RuntimeConfigError as error:
+            if leading:
+                raise
+            skipped.append(f'{build.label}: {error}')
+    return contenders, skipped
+
+
+def _pictures(clip: Path) -> list[np.ndarray]:
+    source = open_source(str(clip), 30.0)
+    try:
+        pictures = []
+        while (picture := source.read()) is not None:
+            pictures.append(picture)
+    finally:
+        source.close()
+    if len(pictures) < STATE_PICTURES:
+        raise SourceError(f'{clip}: has {len(pictures)} pictures, needs {STATE_PICTURES}')
+    return pictures

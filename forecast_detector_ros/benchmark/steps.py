@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The detector's own steps, batches and whole frames as contenders."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from .timing import Contender
+from ..model.summary import summarise
+from ..runtime.backends.registry import make_backend
+from ..runtime.checkpoint import load_checkpoint, RuntimeConfigError
+from ..runtime.detector import Detector, StreamState
+from ..runtime.image_messages import compressed_frame, image_frame
+from ..runtime.policy import AlternatePolicy, AlwaysReadPolicy
+from ..runtime.preprocess import resize
+from ..runtime.settings import DetectorSettings
+
+READ_ALL = DetectorSettings(AlwaysReadPolicy())
+FORECAST_ALL = DetectorSettings(AlternatePolicy(1000), max_consecutive_forecasts=1000)
+
+SIZES = {'480p': (480, 640), '720p': (720, 1280), '1080p': (1080, 1920)}
+"""(height, width) of cameras' pictures, by their usual names."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """One way to run the network."""
+
+    backend: str
+    precision: str = 'fp32'
+    threads: int = 1
+
+    @property
+    def label(self) -> str:
+        """Give the end of the names of its contenders."""
+        more = '' if self.threads == 1 else f' {self.threads} threads'
+        return f'{self.backend} {self.precision}{more}'
+
+    @staticmethod
+    def parse(text: str) -> Build:
+        """
+        Read ``BACKEND[:PRECISION[:THREADS]]``, for example ``openvino:bf16:2``.
+
+        Raises
+        ------
+        RuntimeConfigError
+            If there are more parts, or the last is no number of threads.
+
+        """
+        backend, *rest = text.split(':')
+        precision = rest[0] if rest else 'fp32'
+        threads = rest[1] if len(rest) > 1 else '1'
+        if len(rest) > 2 or not backend or not precision or not threads.isdecimal() or (
+                not 1 <= int(threads) <= 256):
+            raise RuntimeConfigError(f'build is {text!r}, must be BACKEND[:PRECISION[:THREADS]], '
+                                     'for example openvino:bf16:2')
+        return Build(backend, precision, int(threads))
+
+
+def image_message(picture: np.ndarray) -> SimpleNamespace:
+    """Give what has the fields of a sensor_msgs/Image, for a BGR picture."""
+    height, width = picture.shape[:2]
+    return SimpleNamespace(encoding='bgr8', height=height, width=width, step=3 * width,
+                           is_bigendian=0, data=picture.tobytes())
+
+
+def jpeg_message(picture: np.ndarray, quality: int = 90) -> SimpleNamespace:
+    """Give what has the fields of a sensor_msgs/CompressedImage, for a BGR picture."""
+    _, data = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return SimpleNamespace(format='jpeg', data=data.tobytes())
+
+
+def scaled(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bring a picture to (height, width)."""
+    return cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA)
+
+
+def load(checkpoint: Path, build: Build) -> Detector:
+    """Load a detector; raises RuntimeConfigError."""
+    return Detector.load(checkpoint, precision=build.precision, threads=build.threads,
+                         backend=build.backend)
+
+
+def step_contenders(checkpoint: Path, build: Build, pictures: Sequence[np.ndarray],
+                    batches: Sequence[int] = (1,)) -> list[Contender]:
+    """
+    Give the two steps of the network, without anything around them, for each size of batch.
+
+    Parameters
+    ----------
+    checkpoint:
+        Whose network runs.
+    build:
+        How.
+    pictures:
+        BGR, of any size; consecutive frames make a state as in use.
+    batches:
+        Numbers of streams.
+
+    Raises
+    ------
+    RuntimeConfigError
+        If the build cannot be had here.
+
+    """
+    network, card = load_checkpoint(checkpoint)
+    backend = make_backend(network, build.backend, precision=build.precision,
+                           threads=build.threads, checkpoint=checkpoint)
+    size = card.input_size
+    images = [scaled(picture, size)[None] for picture in pictures]
+    raw = backend.read_step(images[0], backend.initial_state(1))
+    for image in images[1:]:
+        raw = backend.read_step(image, raw.state)
+    summary = summarise(card.network)
+    contenders = []
+    for batch in batches:
+        state = raw.state if batch == 1 else backend.stack([raw.state] * batch)
+        image = np.repeat(images[-1], batch, 0)
+        name = f'{build.label}' if batch == 1 else f'{build.label} x{batch}'
+        common = {
+            'group': 'step' if batch == 1 else 'batch', 'backend': build.backend,
+            'precision': build.precision, 'threads': build.threads, 'batch': batch,
+            'before': _threads(build)}
+        contenders += [
+            Contender(f'read step {name}', _call(backend.read_step, image, state),
+                      macs=summary.total.read_macs * batch, **common),
+            Contender(f'forecast step {name}', _call(backend.forecast_step, state),
+                      macs=summary.total.forecast_macs * batch, **common)]
+    return contenders
+
+
+def baseline_contender(checkpoint: Path, build: Build) -> Contender:
+    """Give the same backbone with a plain SSDLite head; raises RuntimeConfigError."""
+    network, card = load_checkpoint(checkpoint)
+    plain = network.with_variant('baseline')
+    backend = make_backend(plain, build.backend, precision=build.precision,
+                           threads=build.threads)
+    image = np.full((1, *card.input_size, 3), 128, np.uint8)
+    return Contender(
+        f'plain SSDLite {build.label}',
+        _call(backend.read_step, image, backend.initial_state(1)), 'peer', build.backend,
+        build.precision, build.threads, 1, summarise(plain.config).total.read_macs,
+        _threads(build))
+
+
+def frame_contenders(detector: Detector, build: Build, picture: np.ndarray) -> list[Contender]:
+    """
+    Give whole frames: from a message to detections, at the cameras' sizes, raw and compressed.
+
+    Receiving and publishing are not in them.
+    """
+    contenders = []
+    for size_name, size in SIZES.items():
+        full = scaled(picture, size)
+        for kind, make, message in (('raw', image_frame, image_message(full)),
+                                    ('jpeg', compressed_frame, jpeg_message(full))):
+            _, state = detector.step(make(message), StreamState.initial(), READ_ALL)
+            for step, settings in (('read', READ_ALL), ('forecast', FORECAST_ALL)):
+                contenders.append(Contender(
+                    f'{step} frame {size_name} {kind} {build.label}',
+                    _step(detector, make, message, state, settings), 'frame', build.backend,
+                    build.precision, build.threads, before=_threads(build)))
+    return contenders
+
+
+def read_ratio(detector: Detector, pictures: Sequence[np.ndarray], settings: DetectorSettings
+               ) -> float:
+    """Tell which share of a clip's frames is read, in (0, 1]."""
+    state, reads = StreamState.initial(), 0
+    for picture in pictures:
+        result, state = detector.step(image_frame(image_message(picture)), state, settings)
+        reads += result.decision.kind == 'read'
+    return reads / len(pictures)
+
+
+def _call(function: Any, *arguments: Any) -> Any:
+    return lambda: function(*arguments)
+
+
+def _step(detector: Detector, make: Any, message: Any, state: StreamState,
+          settings: DetectorSettings) -> Any:
+    return lambda: detector.step(make(message), state, settings)
+
+
+def _threads(build: Build) -> Any:
+    # PyTorch has one number of threads for the whole process.
+    return lambda: torch.set_num_threads(build.threads)
+
+
+def network_input(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Give a picture as the network takes it: ``(1, H, W, 3)`` uint8 BGR."""
+    frame = image_frame(image_message(picture))
+    return resize(frame.load(), size)[None]

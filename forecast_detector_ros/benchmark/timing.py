@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Time contenders side by side, so that whatever disturbs the machine disturbs all alike."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+BLOCKS = 5
+"""Parts of a run whose medians are compared to tell its noise."""
+
+LONG_MS = 100.0
+"""A contender that takes longer sits out rounds, so that the run does not belong to it alone."""
+
+WARM_UP = 3
+"""Calls of every contender before the first round."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Something that can be timed."""
+
+    name: str
+    """Unique in a run."""
+
+    run: Callable[[], object]
+
+    group: str = 'step'
+    """`step`, `part`, `peer`, `batch`, `frame` or `probe`: the table that it belongs to."""
+
+    backend: str = ''
+    precision: str = ''
+    threads: int = 1
+    batch: int = 1
+    macs: int | None = None
+    """Multiply-accumulates of one run; None where they are not known."""
+
+    before: Callable[[], object] | None = None
+    """Called before each run, not timed."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What was measured of one contender."""
+
+    name: str
+    group: str
+    backend: str
+    precision: str
+    threads: int
+    batch: int
+    macs: int | None
+    runs: int
+    median_ms: float
+    p95_ms: float
+    noise: float
+    """How far the medians of the parts of the run lie apart, as a fraction of their median."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values for JSON."""
+        return asdict(self)
+
+    @property
+    def macs_per_second(self) -> float | None:
+        """Give the speed, None where the work is not known."""
+        return None if self.macs is None else self.macs / (self.median_ms * 1e-3)
+
+
+def spread(times: Sequence[float]) -> float:
+    """
+    Tell the noise of a run from within it.
+
+    The run is cut into `BLOCKS` parts, one after the other; the result is the range of their
+    medians over the median of all, so it sees a machine that slows down half-way as well as one
+    that flickers. 1 where there are too few values to tell.
+    """
+    if len(times) < 2 * BLOCKS:
+        return 1.0
+    medians = [float(np.median(part)) for part in np.array_split(np.asarray(times), BLOCKS)]
+    return (max(medians) - min(medians)) / float(np.median(times))
+
+
+def measure(contenders: Sequence[Contender], rounds: int, seed: int = 0,
+            progress: Callable[[int], object] | None = None,
+            clock: Callable[[], float] = perf_counter) -> list[Timing]:
+    """
+    Time all contenders in turns.
+
+    Parameters
+    ----------
+    contenders:
+        Whose names differ.
+    rounds:
+        In each round every contender runs once, in an order drawn anew, so that none always
+        follows the same other one. Those above `LONG_MS` run in every n-th round only.
+    seed:
+        Of the orders.
+    progress:
+        Called with the number of each round that is over.
+    clock:
+        Seconds.
+
+    Returns
+    -------
+    list
+        In the order of `contenders`.
+
+    Raises
+    ------
+    ValueError
+        If two contenders have the same name.
+
+    """
+    names = [contender.name for contender in contenders]
+    if len(set(names)) != len(names):
+        raise ValueError(f'contenders of the same name: {sorted(names)}')
+    pause = [_pause(contender, clock) for contender in contenders]
+    times: list[list[float]] = [[] for _ in contenders]
+    rng = np.random.default_rng(seed)
+    for number in range(rounds):
+        for index in rng.permutation(len(contenders)):
+            if number % pause[index] == 0:
+                times[index].append(_time(contenders[index], clock))
+        if progress is not None:
+            progress(number + 1)
+    return [_timing(contender, values) for contender, values in zip(contenders, times)]
+
+
+def _pause(contender: Contender, clock: Callable[[], float]) -> int:
+    """Warm a contender up; give n so that it runs in every n-th round."""
+    for _ in range(WARM_UP):
+        last = _time(contender, clock)
+    return min(10, 1 + int(last / LONG_MS))
+
+
+def _time(contender: Contender, clock: Callable[[], float]) -> float:
+    if contender.before is not None:
+        contender.before()
+    start = clock()
+    contender.run()
+    return (clock() - start) * 1e3
+
+
+def _timing(contender: Contender, values: list[float]) -> Timing:
+    median, p95 = np.percentile(values, (50, 95)).tolist()
+    return Timing(contender.name, contender.group, contender.backend, contender.precision,
+                  contender.threads, contender.batch, contender.macs, len(values), median, p95,
+                  spread(values))

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure what the detector costs, in parts and as a whole, side by side with its rivals."""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+import json
+from pathlib import Path
+import shlex
+import signal
+import sys
+import tempfile
+from typing import Any
+
+from .benchmark_evaluator import at_least_one
+from .benchmark_graph import GraphOptions, measure_graph
+from .processes import ChildError
+from .progress import show_progress
+from .provenance import machine, versions
+from .share import bundled_clip
+from ..benchmark.compare import compare
+from ..benchmark.document import as_markdown, as_text, changes_text
+from ..benchmark.graph_runner import PeerError
+from ..benchmark.peers import OnnxPeer, TORCHVISION
+from ..benchmark.plots import write_plots
+from ..benchmark.run import DEFAULT_BATCHES, default_builds, measure_run, RunOptions
+from ..benchmark.steps import Build, SIZES
+from ..benchmark.targets import verdicts
+from ..runtime.checkpoint import default_checkpoint, RuntimeConfigError, write_atomically
+from ..runtime.video_source import SourceError
+
+FORMAT = 'forecast_detector_ros/benchmark/1'
+"""Value of the key `format` of the JSON file."""
+
+REGRESSED = 1
+FAILED = 2
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """
+    Run the program.
+
+    Exit code 0; 1 when `--compare` finds a regression or `--targets` a target that is missed; 2
+    for a mistake, with one line that says which.
+    """
+    given = list(sys.argv[1:] if args is None else args)
+    options = _parser().parse_args(given)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        run = (_read(options.load) if options.load else _measure(options, given))
+        return _tell(options, run)
+    except (ChildError, OSError, PeerError, RuntimeConfigError, SourceError, ImportError) as error:
+        print(f'benchmark: error: {" ".join(str(error).split())}', file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print('benchmark: interrupted', file=sys.stderr)
+        return 130
+
+
+def _measure(options: argparse.Namespace, given: Sequence[str]) -> dict[str, Any]:
+    before = _read(options.compare) if options.compare else None
+    clip = options.video or bundled_clip()
+    checkpoint = options.checkpoint or default_checkpoint()
+    about = {'format': FORMAT, 'machine': machine(), 'versions': versions(
+        'onnx', 'onnxruntime', 'openvino'),
+        'command': shlex.join(['python', '-m', 'forecast_detector_ros.cli.benchmark', *given]),
+        'checkpoint': checkpoint.name, 'clip': clip.name}
+    chosen = RunOptions(
+        checkpoint, clip, options.build or default_builds(), tuple(options.batches),
+        options.rounds, tuple(options.peers), tuple(map(OnnxPeer.parse, options.peer_onnx)),
+        not options.no_parts)
+    with show_progress('rounds') as show:
+        run = measure_run(chosen, show)
+    if options.graph:
+        with tempfile.TemporaryDirectory(prefix='benchmark_') as folder:
+            run['graph'] = measure_graph(GraphOptions(
+                clip.resolve(), {'checkpoint': str(checkpoint)}, options.sizes,
+                options.transports, options.frames, options.rate), Path(folder),
+                lambda what: print(f'end to end: {what}', file=sys.stderr, flush=True))
+    return {**about, **run, 'before': None if before is None else before['timings']}
+
+
+def _tell(options: argparse.Namespace, run: dict[str, Any]) -> int:
+    before = run.pop('before', None)
+    if options.load and options.compare:
+        before = _read(options.compare)['timings']
+    if options.output:
+        write_atomically(options.output, (json.dumps(run, indent=1) + '\n').encode())
+    if options.report:
+        plots = write_plots(run, options.report.parent)
+        write_atomically(options.report, as_markdown(run, plots).encode())
+    print(as_text(run))
+    code = 0
+    if before is not None:
+        changes = compare(before, run['timings'])
+        print(f'\n{changes_text(changes)}')
+        code = REGRESSED if any(change.regressed for change in changes) else code
+    if options.targets and any(verdict.met is False for verdict in verdicts(run)):
+        code = REGRESSED
+    return code
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        run = json.loads(path.read_text())
+    except ValueError as error:
+        raise PeerError(f'{path}: no JSON: {error}') from None
+    if not isinstance(run, dict) or run.get('format') != FORMAT:
+        raise PeerError(f'{path}: no benchmark: its format must be {FORMAT}')
+    return run
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='benchmark', description=__doc__, epilog='Everything is timed in turns within one '
+        'process, so ratios hold where the machine does not. docs/performance.md says what each '
+        'row covers.')
+    parser.add_argument('--checkpoint', type=Path, metavar='FILE',
+                        help='a .safetensors file with its card (default: that of the package)')
+    parser.add_argument('--video', type=Path, metavar='FILE',
+                        help='clip that pictures and read ratio are from (default: bikes.mp4)')
+    parser.add_argument('--build', type=_build, action='append', metavar='B[:PRECISION[:THREADS]]',
+                        help='a way to run the network, such as openvino:bf16:2; may be repeated; '
+                        'the first is the one that batches and targets are about (default: the '
+                        'fastest that is installed, then the others)')
+    parser.add_argument('--batches', type=at_least_one, nargs='*', metavar='N',
+                        default=DEFAULT_BATCHES, help='streams in a batch, for the first build '
+                        f'(default: {" ".join(map(str, DEFAULT_BATCHES))})')
+    parser.add_argument('--peers', nargs='*', choices=tuple(TORCHVISION), metavar='NAME',
+                        default=tuple(TORCHVISION),
+                        help=f'rivals of torchvision (default: {" ".join(TORCHVISION)})')
+    parser.add_argument('--peer-onnx', action='append', default=[], metavar='FILE:SIDE',
+                        help='a rival as an ONNX file and the side of its input, such as '
+                        'yolo11n.onnx:320; may be repeated')
+    parser.add_argument('--rounds', type=at_least_one, default=60, metavar='N',
+                        help='runs of each contender (default: %(default)s)')
+    parser.add_argument('--no-parts', action='store_true',
+                        help='leave out the parts and whole frames')
+    graph = parser.add_argument_group('end to end (needs ROS 2)')
+    graph.add_argument('--graph', action='store_true',
+                       help='measure camera process, DDS, node and back, too')
+    graph.add_argument('--sizes', nargs='+', choices=tuple(SIZES), default=tuple(SIZES),
+                       help='default: all')
+    graph.add_argument('--transports', nargs='+', choices=('raw', 'compressed'),
+                       default=('raw', 'compressed'), help='default: both')
+    graph.add_argument('--frames', type=at_least_one, default=240, metavar='N',
+                       help='that count, of each measurement (default: %(default)s)')
+    graph.add_argument('--rate', type=float, default=30.0, metavar='HZ',
+                       help='default: %(default)s')
+    results = parser.add_argument_group('results')
+    results.add_argument('--output', type=Path, metavar='FILE', help='write JSON')
+    results.add_argument('--report', type=Path, metavar='FILE',
+                         help='write Markdown, and plots beside it')
+    results.add_argument('--load', type=Path, metavar='FILE',
+                         help='measure nothing; take a JSON file')
+    results.add_argument('--compare', type=Path, metavar='FILE',
+                         help='exit with 1 where it is slower than in this JSON file, beyond '
+                         'the noise of both runs')
+    results.add_argument('--targets', action='store_true',
+                         help='exit with 1 when a target is missed')
+    return parser
+
+
+def _build(text: str) -> Build:
+    try:
+        return Build.parse(text)
+    except RuntimeConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+if __name__ == '__main__':
+    sys.exit(main())

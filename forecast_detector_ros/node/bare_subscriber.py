@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The least that a Python node can do with an image: take it and look at it. For `benchmark`.
+
+It shows what receiving alone costs, with the subscription and the allocator of the detector.
+"""
+from __future__ import annotations
+
+from copy import copy
+import sys
+from typing import Any
+
+import numpy as np
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+
+from .declare import declare_fixed
+from .program import run_program
+from .stop_signal import StopSignal
+from ..runtime.allocator import keep_large_blocks
+
+_NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+_POLL_S = 0.1
+
+
+class BareSubscriber(Node):
+    """Receives images and does nothing with them."""
+
+    def __init__(self) -> None:
+        """Subscribe."""
+        super().__init__('bare_subscriber')
+        transport = declare_fixed(self, 'image_transport', 'raw', 'raw or compressed')
+        if declare_fixed(self, 'tune_allocator', True, 'As the parameter of the detector'):
+            keep_large_blocks()
+        compressed = transport == 'compressed'
+        self.received = 0
+        self.create_subscription(
+            CompressedImage if compressed else Image,
+            'image_raw/compressed' if compressed else 'image_raw', self._on_image, copy(_NEWEST))
+
+    def _on_image(self, message: Any) -> None:
+        self.received += 1
+        np.frombuffer(message.data, np.uint8)
+
+
+def _run(stop: StopSignal) -> int:
+    node = BareSubscriber()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        while not stop:
+            executor.spin_once(timeout_sec=_POLL_S)
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+    return 0
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run until SIGINT or SIGTERM; return the exit code."""
+    return run_program('bare_subscriber', _run, args)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
