@@ -13,8 +13,8 @@ PACKAGE = 'forecast_detector_ros'
 TRUTH = ['true', 'false', 'True', 'False']
 
 # Arguments that, when given, override the parameter of the same name.
-OVERRIDES = {'image_transport': str, 'threshold': float, 'device': str, 'checkpoint': str,
-             'use_sim_time': bool}
+OVERRIDES = {'image_transport': str, 'threshold': float, 'device': str, 'backend': str,
+             'checkpoint': str, 'use_sim_time': bool}
 
 
 def arguments() -> list[DeclareLaunchArgument]:
@@ -41,6 +41,10 @@ def arguments() -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument(
             'device', default_value='',
             description='Where the network runs: cpu, cuda or cuda:N; empty: as in params_file'),
+        DeclareLaunchArgument(
+            'backend', default_value='',
+            description='What runs the network: auto (the fastest that is installed), openvino, '
+                        'onnxruntime, torch, torch_compile or tensorrt; empty: as in params_file'),
         DeclareLaunchArgument(
             'checkpoint', default_value='',
             description='Weights (.safetensors with the .yaml card beside it); empty: as in '

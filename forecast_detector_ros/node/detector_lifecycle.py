@@ -147,7 +147,7 @@ class DetectorNode(LifecycleNode):
         fixed.check()
         self._detector = Detector.load(
             fixed.checkpoint or default_checkpoint(), fixed.device, fixed.precision,
-            fixed.num_threads, fixed.num_interop_threads)
+            fixed.num_threads, fixed.num_interop_threads, fixed.backend)
         declare_live_parameters(self, self._detector.card)
         settings = self._read_settings()
         self._detector.check_settings(settings)

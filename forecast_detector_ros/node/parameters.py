@@ -38,6 +38,7 @@ class FixedParameters:
     image_transport: str
     checkpoint: str
     device: str
+    backend: str
     precision: str
     num_threads: int
     num_interop_threads: int
@@ -79,8 +80,12 @@ def declare_fixed_parameters(node: Node) -> FixedParameters:
             'empty: those that come with the package'),
         device=declare_fixed(
             node, 'device', 'cpu', 'Where the network runs', constraints='cpu, cuda or cuda:N'),
+        backend=declare_fixed(
+            node, 'backend', 'auto', 'What runs the network; auto: the fastest that is installed',
+            constraints='auto, openvino, onnxruntime, torch, torch_compile or tensorrt'),
         precision=declare_fixed(
-            node, 'precision', 'fp32', 'Arithmetic of the network', constraints='fp32 or fp16'),
+            node, 'precision', 'fp32', 'Arithmetic of the network',
+            constraints='fp32, bf16, fp16 or int8; not every back-end has all of them'),
         num_threads=declare_fixed(
             node, 'num_threads', 1, 'Threads of one inference on the CPU; more than one seldom '
             'pays beside other busy processes', span=(1, 256)),

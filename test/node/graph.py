@@ -60,7 +60,9 @@ class Graph:
 
     def add_detector(self, overrides: list[Parameter]) -> DetectorNode:
         """Make a detector node, unconfigured."""
-        given = {'checkpoint': str(self.checkpoint), 'diagnostics_period': 0.1}
+        # PyTorch, because it is there at once: the other back-ends first make graphs.
+        given = {'checkpoint': str(self.checkpoint), 'diagnostics_period': 0.1,
+                 'backend': 'torch'}
         given.update((item.name, item.value) for item in overrides)
         self.detector = DetectorNode('forecast_detector', parameter_overrides=[
             Parameter(name, value=value) for name, value in given.items()])

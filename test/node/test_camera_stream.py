@@ -35,7 +35,7 @@ class Poison:
 
 @pytest.fixture(scope='module')
 def detector(small_checkpoint: Path) -> Detector:
-    return Detector.load(small_checkpoint)
+    return Detector.load(small_checkpoint, backend='torch')
 
 
 def stream(compressed: bool = False) -> CameraStream:

@@ -213,7 +213,7 @@ def test_compressed_image_gives_what_its_pixels_give(active: Active) -> None:
     # The format field is wrong on purpose.
     graph.send(graph.camera('image_raw/compressed'), jpeg_or_png(image, '.png', 'jpeg'))
     pixels = np.frombuffer(image.data, np.uint8).reshape(48, 80, 3)
-    expected, _ = Detector.load(graph.checkpoint).step(
+    expected, _ = Detector.load(graph.checkpoint, backend='torch').step(
         Frame((48, 80), lambda: Pixels(pixels, 'bgr')), StreamState.initial(),
         DetectorSettings(score_threshold=0.4))
     scores = [item.results[0].hypothesis.score for item in graph.detections[0].detections]

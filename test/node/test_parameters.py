@@ -26,8 +26,8 @@ from .graph import Graph, picture_message
 
 FIXED = FixedParameters(
     image_topics=('image_raw',), image_transport='raw', checkpoint='', device='cpu',
-    precision='fp32', num_threads=1, num_interop_threads=1, max_gap_s=1.0, no_image_timeout=5.0,
-    diagnostics_period=1.0, autostart=False, tune_allocator=True)
+    backend='auto', precision='fp32', num_threads=1, num_interop_threads=1, max_gap_s=1.0,
+    no_image_timeout=5.0, diagnostics_period=1.0, autostart=False, tune_allocator=True)
 
 LIVE: dict[str, Any] = {
     'threshold': 0.25, 'policy': '', 'score_threshold': 0.3, 'nms_threshold': 0.45,
@@ -159,7 +159,7 @@ def test_file_of_parameters_gives_the_defaults(graph: Graph) -> None:
     node = graph.add_detector([])
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
     recommended = {'threshold', 'score_threshold', 'nms_threshold'}
-    own = {'checkpoint', 'diagnostics_period'}
+    own = {'backend', 'checkpoint', 'diagnostics_period'}
     names = {*FixedParameters.__dataclass_fields__, *LIVE_PARAMETERS} - recommended
     assert set(given) == names
     for name in names - own:

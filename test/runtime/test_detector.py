@@ -139,7 +139,7 @@ def test_frames_without_size_are_forecast(detector, picture, poison):
 @pytest.fixture(scope='module')
 def grey(checkpoint):
     """Give a detector and its boxes on a grey picture of the network's own size."""
-    detector = Detector.load(checkpoint)
+    detector = Detector.load(checkpoint, backend='torch')
     (result,), _ = run(detector, [grey_frame(64, 96)], EAGER)
     assert len(result.detections) > 5
     return detector, result.detections.boxes
