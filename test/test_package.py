@@ -29,6 +29,7 @@ ROSDEP_KEYS = {
     'matplotlib': 'python3-matplotlib',
     'numpy': 'python3-numpy',
     'onnxruntime': None,
+    'openvino': None,
     'rich': 'python3-rich',
     'rosbags': 'python3-rosbags-pip',
     'safetensors': None,

@@ -49,8 +49,8 @@ def overrides_of(module: ModuleType, **given: str) -> dict[str, Any]:
 def test_every_argument_is_described(module: ModuleType) -> None:
     declared = module.arguments()
     assert {argument.name for argument in declared} == {
-        'params_file', 'namespace', 'image_topic', 'image_transport', 'threshold', 'device', 'backend',
-        'checkpoint', 'use_sim_time', 'autostart', 'use_respawn', 'log_level'}
+        'params_file', 'namespace', 'image_topic', 'image_transport', 'threshold', 'device',
+        'backend', 'checkpoint', 'use_sim_time', 'autostart', 'use_respawn', 'log_level'}
     for argument in declared:
         assert len(argument.description) > 10, argument.name
 
@@ -62,9 +62,11 @@ def test_only_what_is_given_overrides_the_file(module: ModuleType) -> None:
 def test_given_arguments_arrive_with_their_types(module: ModuleType) -> None:
     assert overrides_of(
         module, image_topic='/camera/image', image_transport='compressed', threshold='1',
-        device='cpu', backend='torch', checkpoint='12', use_sim_time='true', autostart='false') == {
+        device='cpu', backend='torch', checkpoint='12', use_sim_time='true',
+        autostart='false') == {
             'image_topics': ['/camera/image'], 'image_transport': 'compressed', 'threshold': 1.0,
-            'device': 'cpu', 'backend': 'torch', 'checkpoint': '12', 'use_sim_time': True, 'autostart': False}
+            'device': 'cpu', 'backend': 'torch', 'checkpoint': '12', 'use_sim_time': True,
+            'autostart': False}
 
 
 def test_threshold_that_is_no_number_is_refused(module: ModuleType) -> None:

@@ -133,7 +133,8 @@ def test_change_holds_from_the_next_frame(active: Active) -> None:
 @pytest.mark.parametrize(('name', 'value', 'words'), [
     ('threshold', 2.0, ['threshold', '2.0']), ('policy', 'never', ['policy', 'never']),
     ('classes', ['unicorn'], ['unicorn', 'cat']), ('device', 'tpu', ['tpu']),
-    ('precision', 'fp8', ['fp8']), ('image_transport', 'h264', ['image_transport', 'h264']),
+    ('precision', 'fp8', ['fp8']), ('backend', 'tvm', ['tvm', 'openvino']),
+    ('image_transport', 'h264', ['image_transport', 'h264']),
     ('checkpoint', '/nowhere/x.safetensors', ['/nowhere/x.safetensors']),
     ('qos_overrides./detections.publisher.reliability', 'certain', ['reliability', 'certain'])])
 def test_bad_start_value_fails_configure_with_one_line(

@@ -100,9 +100,10 @@ class StepModule(nn.Module):
         # BGR, for pixels that nobody swaps.  The mean stays an operation: the first convolution
         # pads with zeros, which mean ImageNet's mean only after it is gone.
         self.register_buffer('mean', self.network.mean.flip(1).clone(), persistent=False)
-        first = self.network.extractor.stem[0][0]
+        first = self.network.extractor.stem.get_submodule('0.0')
+        weight = first.get_parameter('weight')
         with torch.no_grad():
-            first.weight = nn.Parameter((first.weight / self.network.std).flip(1))
+            weight.copy_((weight / self.network.std).flip(1))
         if step == FORECAST_STEP:
             del self.network.extractor
         self.eval()
@@ -184,7 +185,8 @@ def step_onnx(network: ForecastDetector, step: str) -> bytes:
             # takes half a minute, and needs one package less.
             warnings.simplefilter('ignore')
             torch.onnx.export(
-                module, tuple(tensors), data, dynamo=False, opset_version=OPSET,
+                module, tuple(tensors), data, dynamo=False,  # type: ignore[arg-type]
+                opset_version=OPSET,
                 input_names=inputs, output_names=outputs,
                 dynamic_axes={name: {0: 'batch'} for name in (*inputs, *outputs)})
     finally:
