@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables and plots of a run."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+from forecast_detector_ros.benchmark.compare import compare
+from forecast_detector_ros.benchmark.document import (
+    as_markdown, as_text, changes_text, graph_rows, peak, timing_rows)
+from forecast_detector_ros.benchmark.plots import write_plots
+import pytest
+
+
+def test_share_of_the_peak_is_that_of_the_probe(run: dict[str, Any]) -> None:
+    assert peak(run) == pytest.approx(1024**3 / 0.02)
+    rows = {row[0]: row for row in timing_rows(run, 'step')}
+    # 700e6 in 14 ms are 50e9 a second, of 53.7e9.
+    assert rows['read step openvino fp32'][4:] == ['700', '93']
+    assert rows['read step torch fp32'][4:] == [None, None]
+
+
+def test_no_probe_no_share(run: dict[str, Any]) -> None:
+    run['timings'] = [row for row in run['timings'] if row['group'] != 'probe']
+    assert peak(run) is None
+    assert all(row[5] is None for row in timing_rows(run, 'step'))
+
+
+def test_text_and_markdown_have_everything(run: dict[str, Any]) -> None:
+    for text in (as_text(run), as_markdown(run, ['plot.png'])):
+        for row in run['timings']:
+            assert row['name'] in text
+        assert 'detector, 1080p, raw, always_read' in text
+        assert 'a: why' in text and 'a processor' in text and 'gone' not in text
+        assert 'MISSED' in text
+    assert '![plot.png](plot.png)' in as_markdown(run, ['plot.png'])
+    widths = {line.count('|') for line in as_markdown(run).splitlines() if line.startswith('|')}
+    assert widths == {5, 7}
+
+
+def test_bare_subscriber_has_no_latency(run: dict[str, Any]) -> None:
+    assert graph_rows(run)[-1] == ['bare, 1080p, raw, none', '4.00', '0.12', None, None, None]
+
+
+def test_comparison_marks_what_is_slower(run: dict[str, Any]) -> None:
+    now = [{**row, 'median_ms': 2 * row['median_ms']} if row['name'] == 'post-process' else row
+           for row in run['timings']]
+    lines = changes_text(compare(run['timings'], now)).splitlines()
+    assert [line.split()[0] for line in lines if 'SLOWER' in line] == ['post-process']
+
+
+def test_plots_are_pictures(run: dict[str, Any], tmp_path: Path) -> None:
+    names = write_plots(run, tmp_path)
+    assert names == ['benchmark_steps.png', 'benchmark_parts.png', 'benchmark_batches.png',
+                     'benchmark_graph.png']
+    for name in names:
+        assert cv2.imread(str(tmp_path / name)).std() > 0
+    assert write_plots({**run, 'timings': [], 'graph': None}, tmp_path) == []
