@@ -1,23 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train a detector from a recipe: ``train RECIPE --data DIR --output DIR``."""
+"""
+Train a detector from a recipe: ``train RECIPE --data DIR --output DIR``.
+
+Several processes share the work under ``torchrun --nproc-per-node N -m --
+forecast_detector_ros.cli.train RECIPE ...``.
+"""
 
 import argparse
+from contextlib import ExitStack
 import logging
 from pathlib import Path
 import sys
+from typing import TextIO
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 import torch
 
+from .progress import Show, show_progress
+from ..data.clips import ClipBatch
 from ..data.errors import DataError
+from ..evaluation.sequences import EvaluationError
+from ..evaluation.validation import make_validation
+from ..model.network import ForecastDetector
 from ..runtime.allocator import keep_large_blocks
 from ..runtime.checkpoint import CheckpointError
 from ..training.config import load_recipe, RecipeError
 from ..training.imagenet import load_imagenet_weights, WeightsError
 from ..training.loader import load_sources
+from ..training.observer import Observer
+from ..training.processes import DeviceError, join_processes, leave_processes, Processes
 from ..training.snapshot import SnapshotError
+from ..training.tensorboard_log import TensorBoardError, TensorBoardLog
 from ..training.trainer import Trainer, TrainingDivergedError
+
+TENSORBOARD = 'tensorboard'
+"""Folder of the scalars and examples in a run's folder."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,26 +55,69 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument('--fresh', action='store_true', help='do not resume')
     result.add_argument('--stop-after', type=float, metavar='SECONDS',
                         help='stop with a snapshot after so long')
-    result.add_argument('--snapshot-every', type=float, default=300.0, metavar='SECONDS')
-    result.add_argument('--log-every', type=int, default=20, metavar='ITERATIONS')
+    result.add_argument('--snapshot-every', type=float, default=300.0, metavar='SECONDS',
+                        help='seconds between snapshots (default %(default)g)')
+    result.add_argument('--log-every', type=int, default=20, metavar='ITERATIONS',
+                        help='iterations between log lines (default %(default)d)')
+    result.add_argument('--tensorboard', action='store_true',
+                        help=f'write scalars and example frames to OUTPUT/{TENSORBOARD}')
     return result
+
+
+class StageBar:
+    """A bar for each stage in a terminal; elsewhere the log's lines tell how far it is."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._stage = ''
+        self._show: Show | None = None
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Move the bar of the stage."""
+        if stage != self._stage:
+            self.close()
+            self._stage = stage
+            if sys.stderr.isatty():
+                self._show = self._stack.enter_context(show_progress(stage))
+        if self._show is not None:
+            self._show(done, total)
+
+    def scalars(self, stage: str, iteration: int, values: dict[str, float]) -> None:
+        """Leave them to the log."""
+
+    def examples(self, stage: str, iteration: int, batch: ClipBatch,
+                 network: ForecastDetector) -> None:
+        """Show none."""
+
+    def close(self) -> None:
+        """Leave the last bar as it is."""
+        self._stack.close()
+        self._show = None
+
+
+class _AboveTheBar(logging.StreamHandler[TextIO]):
+    """Writes to what `sys.stderr` is at the time: a bar puts itself in its place."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the command; give the exit code: 0 done, 1 failed, 2 bad input, 3 stopped early."""
     options = parser().parse_args(args)
-    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s',
+                        handlers=[_AboveTheBar()])
     keep_large_blocks()
     try:
-        recipe = load_recipe(options.recipe)
-        torch.set_num_threads(recipe.threads)
-        sources = load_sources(recipe, options.data)
-        imagenet = load_imagenet_weights(options.imagenet) if options.imagenet else None
-        start = load_file(options.start) if options.start else None
-        trainer = Trainer(recipe, sources, options.output, imagenet, start)
-        done = trainer.run(not options.fresh, options.stop_after, options.snapshot_every,
-                           options.log_every)
-    except (RecipeError, DataError, WeightsError, SnapshotError, CheckpointError) as error:
+        with ExitStack() as stack:
+            stack.callback(leave_processes)
+            return 0 if _train(options, stack) else 3
+    except (RecipeError, DataError, WeightsError, SnapshotError, CheckpointError, DeviceError,
+            EvaluationError, TensorBoardError) as error:
         print(f'train: {error}', file=sys.stderr)
         return 2
     except (OSError, SafetensorError) as error:
@@ -69,7 +130,35 @@ def main(args: list[str] | None = None) -> int:
         print('train: interrupted; run the same command again to go on from the last snapshot',
               file=sys.stderr)
         return 130
-    return 0 if done else 3
+
+
+def _train(options: argparse.Namespace, stack: ExitStack) -> bool:
+    recipe = load_recipe(options.recipe)
+    torch.set_num_threads(recipe.threads)
+    processes = join_processes(recipe.device)
+    if not processes.first:
+        logging.getLogger().setLevel(logging.WARNING)
+    observers = _observers(options, processes, recipe.classes, stack)
+    sources = load_sources(recipe, options.data)
+    validate = make_validation(recipe, options.data, sources)
+    imagenet = load_imagenet_weights(options.imagenet) if options.imagenet else None
+    start = load_file(options.start) if options.start else None
+    trainer = Trainer(recipe, sources, options.output, imagenet, start, processes)
+    return trainer.run(not options.fresh, options.stop_after, options.snapshot_every,
+                       options.log_every, validate, observers)
+
+
+def _observers(options: argparse.Namespace, processes: Processes, classes: tuple[str, ...],
+               stack: ExitStack) -> list[Observer]:
+    if not processes.first:
+        return []
+    bar = StageBar()
+    stack.callback(bar.close)
+    if not options.tensorboard:
+        return [bar]
+    board = TensorBoardLog(options.output / TENSORBOARD, classes)
+    stack.callback(board.close)
+    return [bar, board]
 
 
 if __name__ == '__main__':

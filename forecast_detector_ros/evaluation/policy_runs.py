@@ -14,7 +14,7 @@ import numpy as np
 from .forecast_quality import FeatureSource, SharedFeatureBackend
 from .runner import COLLECT_SCORE
 from .sequences import as_frame, Footage, picture
-from .tables import DetectionTable
+from .tables import DetectionTable, TruthTable
 from ..model.network import ForecastDetector
 from ..runtime.checkpoint import Card
 from ..runtime.detector import Detector, StreamState
@@ -86,3 +86,14 @@ def run_policies(network: ForecastDetector, card: Card, footage: Sequence[Footag
             result[name].append(PolicyRun(DetectionTable.join(found[name]),
                                           np.array(read[name], bool)))
     return result
+
+
+def join_runs(footage: Sequence[Footage], runs: Sequence[PolicyRun]
+              ) -> tuple[DetectionTable, TruthTable]:
+    """Put what one policy made of all sequences into one table, and what is there into another."""
+    found, truths, start = [], [], 0
+    for item, run in zip(footage, runs):
+        found.append(run.collected.shift(start))
+        truths.append(item.truth.shift(start))
+        start += len(item.frames)
+    return DetectionTable.join(found), TruthTable.join(truths)

@@ -19,9 +19,8 @@ import torch
 
 from .average_precision import PLAIN
 from .motion_iou import motion_iou
-from .policy_runs import PolicyRun, run_policies
+from .policy_runs import join_runs, PolicyRun, run_policies
 from .sequences import EvaluationError, Footage
-from .tables import DetectionTable, TruthTable
 from .vid_ap import vid_average_precision
 from ..runtime.checkpoint import load_checkpoint, write_atomically
 from ..runtime.policy import AlternatePolicy, AlwaysReadPolicy, Policy, ThresholdPolicy
@@ -309,13 +308,7 @@ def _measure(checkpoint: Path, footage: Sequence[Footage], row: Row, motion: np.
 
 def _score(footage: Sequence[Footage], runs: Sequence[PolicyRun], motion: np.ndarray
            ) -> dict[str, float | None]:
-    truths, detections, start = [], [], 0
-    for item, run in zip(footage, runs):
-        truths.append(item.truth.shift(start))
-        detections.append(run.collected.shift(start))
-        start += len(item.frames)
-    ap = vid_average_precision(DetectionTable.join(detections), TruthTable.join(truths), PLAIN,
-                               motion)
+    ap = vid_average_precision(*join_runs(footage, runs), PLAIN, motion)
     values = {'ap50': ap.whole.mean, **{name: group.mean for name, group in ap.groups.items()},
               'read_ratio': float(np.concatenate([run.read for run in runs]).mean())}
     return {key: None if np.isnan(value) else round(float(value), 4)

@@ -90,8 +90,14 @@ class StepLosses:
     reliable: Tensor | None = None
     """y_t of all clips and steps, flat bool."""
 
+    decisions: int = 0
+    """How many decisions there were."""
+
+    ones: int = 0
+    """In how many of them y_t was one."""
+
     reads: int = 0
-    """How often the scheduler would have read, of as many decisions."""
+    """In how many of them the scheduler would have read."""
 
 
 def _combine(choice: Tensor, maps: Maps, config: LossConfig, variant: str
@@ -242,6 +248,7 @@ def _add_decision(result: StepLosses, network: ForecastDetector, batch: ClipBatc
     result.total = result.total + config.lambda_ * l_dec
     result.parts['dec'] = float(l_dec.detach())
     result.reliable = y
+    result.decisions, result.ones = y.numel(), int(y.sum())
     # The rule of inference at the threshold 0.5: forecast only if its score is larger.
     result.reads = int((logits[:, 1] <= logits[:, 0]).sum())
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training recipe: one YAML file, read into dataclasses and checked once."""
 
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 import types
 from typing import Any, get_args, get_origin, get_type_hints, Union
@@ -112,13 +112,13 @@ class ValidationConfig:
     """What is measured from time to time, to keep the weights that did best."""
 
     sources: tuple[SourceConfig, ...]
-    """Annotated sequences, of `kind: video`; each frame that has boxes counts."""
+    """Annotated sequences of `kind: video` that are not trained on."""
 
     every: int = 1
     """Epochs between two measurements; the last epoch of a stage is always measured."""
 
     frames: int = 500
-    """At most so many frames, in even steps over the sequences."""
+    """About so many frames: as many consecutive ones from the middle of each sequence."""
 
 
 @dataclass(frozen=True)
@@ -142,10 +142,6 @@ class Recipe:
     cache: str = 'memory'
     """`memory` decodes every frame once, at the start, and keeps it; `none` decodes what each clip
     needs, for data that is larger than the memory."""
-
-    variant: str = ''
-    """Variant that every stage with encoders takes in place of its own; with `baseline`, stages
-    with encoders are left out.  So each row of Table 2 is one line."""
 
     validation: ValidationConfig | None = None
     """Null for none: the weights of a stage's last iteration are its result."""
@@ -201,21 +197,9 @@ def load_recipe(path: str | Path) -> Recipe:
         recipe = _build(Recipe, values, '')
         recipe.network_config()
         _check(recipe)
-        if recipe.variant:
-            recipe = with_variant(recipe, recipe.variant)
     except (RecipeError, ConfigError, DataError) as error:
         raise RecipeError(f'{path}: {error}') from None
     return recipe
-
-
-def with_variant(recipe: Recipe, variant: str) -> Recipe:
-    """Give the recipe that trains another variant, as the key `variant` does."""
-    kept = [stage for stage in recipe.stages if variant != 'baseline' or stage.variant == variant]
-    if not kept:
-        raise RecipeError('variant is baseline, but no stage has that variant')
-    return replace(recipe, variant=variant, stages=tuple(
-        stage if stage.variant == 'baseline' else replace(stage, variant=variant)
-        for stage in kept))
 
 
 def _build(kind: Any, value: Any, where: str) -> Any:
@@ -268,16 +252,17 @@ def _check(recipe: Recipe) -> None:
         raise RecipeError('stages is empty')
     if not recipe.sources:
         raise RecipeError('sources is empty')
-    for key, allowed in (('amp', ('none', 'bf16', 'fp16')), ('device', DEVICES),
-                         ('variant', ('', *VARIANTS))):
-        if getattr(recipe, key) not in allowed:
-            raise RecipeError(f'{key} is {getattr(recipe, key)!r}, must be one of {allowed}')
+    for key, values in (('amp', ('none', 'bf16', 'fp16')), ('device', DEVICES)):
+        if getattr(recipe, key) not in values:
+            raise RecipeError(f'{key} is {getattr(recipe, key)!r}, must be one of {values}')
     if recipe.validation is not None:
         for key in ('every', 'frames'):
             if getattr(recipe.validation, key) < 1:
                 raise RecipeError(f'validation.{key} must be at least 1')
         if not recipe.validation.sources:
             raise RecipeError('validation.sources is empty')
+        if any(source.kind != 'video' for source in recipe.validation.sources):
+            raise RecipeError('validation.sources: kind must be video')
     if recipe.cache not in CACHES:
         raise RecipeError(f'cache is {recipe.cache!r}, must be {" or ".join(CACHES)}')
     if not 0.0 <= recipe.balance <= 1.0:

@@ -49,12 +49,11 @@ class Meter:
             self._sums[key] += value
         self._steps += 1
         self._images += images
-        if losses.reliable is not None:
-            ones, count = int(losses.reliable.sum()), losses.reliable.numel()
-            self._ones += ones
-            self._decisions += count
+        if losses.decisions:
+            self._ones += losses.ones
+            self._decisions += losses.decisions
             self._reads += losses.reads
-            self._watch(ones, count)
+            self._watch(losses.ones, losses.decisions)
 
     def _watch(self, ones: int, count: int) -> None:
         self._run = [self._run[0] + count if ones == 0 else 0,

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """One stage of a training run: network, optimiser, moving average, best weights, counters."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 import logging
+import math
 from pathlib import Path
 from time import monotonic
-from typing import Protocol
 import zlib
 
 import torch
@@ -17,6 +17,7 @@ from .config import Recipe, RecipeError, StageConfig
 from .frozen import FrozenFeatures
 from .loader import batches, ClipLoader, Sources
 from .meter import Meter
+from .observer import RunOptions, Validate
 from .processes import Processes
 from .reuse import describe_memory, feature_batches, Features
 from .schedule import group_parameters, learning_rate, make_optimizer, MovingAverage
@@ -27,46 +28,9 @@ from ..model.network import ForecastDetector
 
 log = logging.getLogger(__name__)
 
-Validate = Callable[[ForecastDetector], dict[str, float]]
-"""Measures a network in evaluation mode: numbers by name, the first of them is the score, larger
-is better."""
-
 
 class TrainingDivergedError(RuntimeError):
     """The loss is no number any more; the message gives advice."""
-
-
-class Observer(Protocol):
-    """Who wants to see how a run goes, besides the log."""
-
-    def progress(self, stage: str, done: int, total: int) -> None:
-        """Hear that `done` of the stage's `total` iterations are done."""
-
-    def scalars(self, stage: str, iteration: int, values: dict[str, float]) -> None:
-        """Take numbers by name: means of an interval, or a validation's."""
-
-    def examples(self, stage: str, iteration: int, batch: ClipBatch,
-                 network: ForecastDetector) -> None:
-        """See a batch and the network; called once an epoch and where there is a validation."""
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What a run writes and tells, and when; nothing here changes the weights."""
-
-    snapshot: Path
-    """The resumable state."""
-
-    snapshot_every: float = 300.0
-    """Seconds between snapshots."""
-
-    log_every: int = 20
-    """Iterations between log lines."""
-
-    deadline: float = float('inf')
-    """Value of `time.monotonic` at which to stop with a snapshot."""
-
-    observer: Observer | None = None
 
 
 def build_network(recipe: Recipe, variant: str, weights: dict[str, Tensor] | None = None
@@ -129,6 +93,8 @@ class StageRun:
                               f'the {processes.count} processes')
         self.recipe, self.stage, self.sources, self.processes = recipe, stage, sources, processes
         device = processes.device
+        if recipe.amp == 'fp16' and device.type != 'cuda':
+            raise RecipeError(f'amp is fp16, which needs CUDA; on {device.type} use bf16 or none')
         if snapshot is not None:
             weights = snapshot.network
         self.network = build_network(recipe, stage.variant, weights)
@@ -172,12 +138,12 @@ class StageRun:
 
     @property
     def total(self) -> int:
-        """Iterations of the stage."""
+        """Count the iterations of the stage."""
         return self.stage.epochs * self.per_epoch
 
     @property
     def per_epoch(self) -> int:
-        """Iterations of an epoch."""
+        """Count the iterations of an epoch."""
         return self.stage.clips_per_epoch // self.stage.batch
 
     def result(self) -> dict[str, Tensor]:
@@ -197,7 +163,7 @@ class StageRun:
             size = (self._compute_type() or torch.float32).itemsize
             log.info('%s', describe_memory(self.recipe, stage, size, self.processes))
         meter = Meter(stage.name, self.total, self.processes.device)
-        observer = options.observer if first else None
+        observers = options.observers if first else ()
         saved = last = monotonic()
         for batch, features in self._batches():
             rates = self._set_rates()
@@ -208,14 +174,16 @@ class StageRun:
             last = now
             meter.add(losses, batch.counts.numel() * self.processes.count)
             done = self.iteration == self.total
-            if observer:
+            for observer in observers:
                 observer.progress(stage.name, self.iteration, self.total)
             if self.iteration % options.log_every == 0 or done:
-                if observer:
+                for observer in observers:
                     observer.scalars(stage.name, self.iteration, meter.scalars(rates))
                 log.info('%s', meter.line(self.iteration, rates))
             if self.iteration % self.per_epoch == 0:
-                self._end_of_epoch(validate, observer, batch)
+                self._end_of_epoch(validate, options, batch)
+                # A validation is no training.
+                last = monotonic()
             late = self._late(options.deadline)
             if first and (done or late or monotonic() - saved > options.snapshot_every):
                 self._save(options.snapshot)
@@ -304,44 +272,51 @@ class StageRun:
 
     def _share_parts(self, losses: StepLosses) -> None:
         """Let every process know the losses of the whole batch; stop when they are no numbers."""
-        whole = losses.total.detach().double()
+        whole = float(losses.total.detach())
         if self.processes.count > 1:
             names = list(losses.parts)
             summed = self.processes.total(torch.tensor(
-                [float(whole), *losses.parts.values()], dtype=torch.float64,
-                device=self.processes.device))
+                [whole, losses.decisions, losses.reads, losses.ones, *losses.parts.values()],
+                dtype=torch.float64, device=self.processes.device)).tolist()
             whole = summed[0]
-            losses.parts = dict(zip(names, summed[1:].tolist()))
-        if not torch.isfinite(whole):
+            losses.decisions, losses.reads, losses.ones = map(int, summed[1:4])
+            losses.parts = dict(zip(names, summed[4:]))
+        if not math.isfinite(whole):
             raise TrainingDivergedError(
-                f'stage {self.stage.name}, iteration {self.iteration}: the loss is '
-                f'{float(whole)} ({losses.parts}); lower the learning rates, set clip_norm '
-                'or a longer warmup')
+                f'stage {self.stage.name}, iteration {self.iteration}: the loss is {whole} '
+                f'({losses.parts}); lower the learning rates, set clip_norm or a longer warmup')
 
-    def _end_of_epoch(self, validate: Validate | None, observer: Observer | None,
+    def _end_of_epoch(self, validate: Validate | None, options: RunOptions,
                       batch: ClipBatch) -> None:
         epoch = self.iteration // self.per_epoch
         settings = self.recipe.validation
+        observers = options.observers if self.processes.first else ()
         network = None
         if validate is not None and settings is not None and (
                 epoch % settings.every == 0 or epoch == self.stage.epochs):
             network = self._averaged()
-            values = validate(network)
-            score = next(iter(values.values()))
-            # NaN, where nothing could be measured, is never better.
-            better = score > (self.best_score if self.best_score is not None else float('-inf'))
+            # The first process measures, and all believe it: they must agree on the best weights.
+            values = validate(network) if self.processes.first else {'': 0.0}
+            score = float(self.processes.total(torch.tensor(
+                next(iter(values.values())), dtype=torch.float64, device=self.processes.device)))
+            # NaN, where nothing could be measured, is never better; of equals the later is kept.
+            better = score >= (self.best_score if self.best_score is not None else float('-inf'))
             log.info('%s epoch %d: %s%s', self.stage.name, epoch, '  '.join(
                 f'{name} {value:.4f}' for name, value in values.items()),
                 '  best so far' if better else '')
             if better:
                 self.best_score = score
                 self.best = {key: value.detach().clone() for key, value in self._present().items()}
-            if observer:
+                if options.on_best is not None and self.processes.first:
+                    options.on_best(self.best)
+            for observer in observers:
                 observer.scalars(self.stage.name, self.iteration, {
                     f'validation/{name}': value for name, value in values.items()})
         # Clips that are used again have no pictures any more.
-        if observer and batch.images.numel():
-            observer.examples(self.stage.name, self.iteration, batch, network or self._averaged())
+        if observers and batch.images.numel():
+            network = network or self._averaged()
+            for observer in observers:
+                observer.examples(self.stage.name, self.iteration, batch, network)
 
     def _averaged(self) -> ForecastDetector:
         """Give the network that the stage would hand on if it ended here, ready to detect."""

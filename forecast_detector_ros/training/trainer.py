@@ -6,8 +6,11 @@ Data, random combination and rollout depend on nothing but seed, stage and itera
 that is killed and resumed goes the way it would have gone.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 import logging
+import os
 from pathlib import Path
 from time import monotonic
 
@@ -15,9 +18,10 @@ import torch
 
 from .config import Recipe, RecipeError, StageConfig
 from .loader import Sources
-from .processes import Processes
+from .observer import Observer, RunOptions, Validate
+from .processes import join_processes, Processes
 from .snapshot import load_snapshot
-from .stage_run import build_network, RunOptions, StageRun, TrainingDivergedError
+from .stage_run import build_network, StageRun, TrainingDivergedError
 from ..runtime.checkpoint import Card, save_checkpoint
 
 __all__ = ['SNAPSHOT', 'Trainer', 'TrainingDivergedError']
@@ -39,27 +43,38 @@ class Trainer:
     sources:
         The data.
     output:
-        The run's folder: snapshot, checkpoint of every finished stage.
+        The run's folder: the snapshot, STAGE.safetensors of every finished stage, and with a
+        validation STAGE.best.safetensors of the stage that is going on.
     imagenet:
         Weights for the backbone's start, or None for a random start.
     start:
         State of a network to start from (a checkpoint of an earlier run), instead.
+    processes:
+        Those that train together; None for the recipe's device and those that torchrun started.
+
+    Raises
+    ------
+    DeviceError
+        If there is no such device.
 
     """
 
     def __init__(self, recipe: Recipe, sources: Sources, output: Path,
                  imagenet: dict[str, torch.Tensor] | None = None,
-                 start: dict[str, torch.Tensor] | None = None) -> None:
+                 start: dict[str, torch.Tensor] | None = None,
+                 processes: Processes | None = None) -> None:
         self.recipe = recipe
         self.sources = sources
         self.output = output
         self.weights = start
         self.imagenet = imagenet
         self.seconds = 0.0
+        self.processes = processes or join_processes(recipe.device)
         output.mkdir(parents=True, exist_ok=True)
 
     def run(self, resume: bool = True, stop_after: float | None = None,
-            snapshot_every: float = 300.0, log_every: int = 20) -> bool:
+            snapshot_every: float = 300.0, log_every: int = 20,
+            validate: Validate | None = None, observers: Sequence[Observer] = ()) -> bool:
         """
         Train until the last stage is done.
 
@@ -73,6 +88,11 @@ class Trainer:
             Seconds between snapshots.
         log_every:
             Iterations between log lines.
+        validate:
+            Measures a network as often as the recipe's `validation` says; each stage then hands
+            on the weights that did best.  None for the last ones.
+        observers:
+            Who looks on.
 
         Returns
         -------
@@ -98,21 +118,30 @@ class Trainer:
             first = names.index(snapshot.stage)
             self.seconds = snapshot.seconds
         deadline = monotonic() + stop_after if stop_after is not None else float('inf')
-        for stage in self.recipe.stages[first:]:
-            run = StageRun(self.recipe, stage, self.sources, Processes(), self.weights,
-                           self.imagenet, snapshot, self.seconds)
-            snapshot = None
-            finished = run.train(RunOptions(path, snapshot_every, log_every, deadline))
-            self.seconds = run.seconds
-            if not finished:
-                return False
-            self.weights = run.result()
-            self._save_stage(stage)
+        with _determinism(self.recipe.deterministic):
+            for stage in self.recipe.stages[first:]:
+                run = StageRun(self.recipe, stage, self.sources, self.processes, self.weights,
+                               self.imagenet, snapshot, self.seconds)
+                snapshot = None
+
+                def keep(weights: dict[str, torch.Tensor], stage: StageConfig = stage) -> None:
+                    self._write(stage, weights, f'{stage.name}.best')
+
+                finished = run.train(RunOptions(path, snapshot_every, log_every, deadline,
+                                                tuple(observers), keep), validate)
+                self.seconds = run.seconds
+                if not finished:
+                    return False
+                self.weights = run.result()
+                if self.processes.first:
+                    self._write(stage, self.weights, stage.name)
         return True
 
-    def _save_stage(self, stage: StageConfig) -> None:
-        network = build_network(self.recipe, stage.variant, self.weights)
-        path = self.output / f'{stage.name}.safetensors'
+    def _write(self, stage: StageConfig, weights: dict[str, torch.Tensor], name: str) -> None:
+        state = torch.random.get_rng_state()
+        network = build_network(self.recipe, stage.variant, weights)
+        torch.random.set_rng_state(state)
+        path = self.output / f'{name}.safetensors'
         card = Card(name=f'{self.recipe.name}/{stage.name}', classes=self.recipe.classes,
                     network=network.config, preset=self.recipe.preset, **self.recipe.card)
         card = replace(card, provenance={
@@ -120,3 +149,21 @@ class Trainer:
             'training_hours': round(self.seconds / 3600, 2), 'torch': str(torch.__version__)})
         save_checkpoint(path, network, card)
         log.info('wrote %s', path)
+
+
+@contextmanager
+def _determinism(wanted: bool) -> Iterator[None]:
+    """Let PyTorch refuse operations whose result depends on chance."""
+    if not wanted:
+        yield
+        return
+    # cuBLAS is deterministic only with a workspace of fixed size (its manual, reproducibility).
+    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+    before = torch.are_deterministic_algorithms_enabled()
+    benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.backends.cudnn.benchmark = benchmark
