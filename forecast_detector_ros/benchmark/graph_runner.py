@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..runtime.backends.quiet_openvino import import_openvino
+
 OPSET = 17
 """As the back-ends' own graphs."""
 
@@ -93,8 +95,7 @@ def _onnxruntime(model: bytes, size: tuple[int, int], threads: int) -> Callable[
 
 def _openvino(model: bytes, size: tuple[int, int], threads: int, precision: str
               ) -> Callable[[], object]:
-    import openvino
-
+    openvino = import_openvino()
     core = openvino.Core()
     network = core.read_model(model)
     port = _only(network.inputs)

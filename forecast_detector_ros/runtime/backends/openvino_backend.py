@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .graph_backend import GraphBackend
+from .quiet_openvino import import_openvino
 from .step_graph import STEPS
 from .torch_backend import DeviceError
 from ...model.network import ForecastDetector
@@ -51,11 +52,9 @@ class OpenVinoBackend(GraphBackend):
 
     def __init__(self, network: ForecastDetector, graphs: dict[str, bytes], device: str = 'cpu',
                  precision: str = 'fp32', threads: int = 1) -> None:
-        import openvino
-
         super().__init__(network, device, precision)
-        self._openvino = openvino
-        self._core = openvino.Core()
+        self._openvino = import_openvino()
+        self._core = self._openvino.Core()
         wanted = _CAPABILITIES.get(precision)
         if wanted and wanted not in self._core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
             raise DeviceError(f'precision is {precision!r}, but OpenVINO finds no instructions '
