@@ -30,6 +30,9 @@ from ..evaluation.motion_iou import AUTO, load_published, motion_of
 from ..evaluation.operating_points import measure_name, measure_speed, recorded_speed
 from ..evaluation.paper_tables import over_seeds, table1_row, table2_rows
 from ..evaluation.reproduction import number_tracks
+from ..evaluation.reproduction_plot import (
+    draw_reproduction, load_reproduction, reproduction_rows)
+from ..evaluation.reproduction_tables import as_markdown
 from ..evaluation.sequences import EvaluationError, Footage
 from ..evaluation.streaming import streaming_as_text, sweep
 from ..evaluation.streaming_plot import draw_streaming, streaming_rows
@@ -105,8 +108,14 @@ def _parser() -> argparse.ArgumentParser:
     motion.add_argument('--motion-iou', type=Path, required=True, metavar='FILE',
                         help='the .mat file')
     motion.set_defaults(make=_motion, picture=False, name='motion')
-    motion.add_argument('--output', type=Path, required=True, metavar='FOLDER',
-                        help='for motion.json, motion.csv')
+    trained = made.add_parser('reproduction', help='Table 2 and Fig. 5 of what reproduce trained',
+                              description='Draw what reproduce trained: means over seeds')
+    trained.add_argument('--results', type=Path, required=True, metavar='FILE',
+                         help='results.json of reproduce')
+    trained.set_defaults(make=_reproduction, picture=True, name='reproduction')
+    for sub in (motion, trained):
+        sub.add_argument('--output', type=Path, required=True, metavar='FOLDER',
+                         help='for numbers as JSON and CSV, and the picture')
     for sub in (second, motion):
         sub.add_argument('--motion-videos', type=Path, metavar='FILE',
                          help='list of the videos that the .mat file follows (default: '
@@ -236,6 +245,14 @@ def _motion(options: argparse.Namespace) -> None:
     print(table(list(rows[0]), [list(row.values()) for row in rows],
                 title=f'{len(published.videos)} videos, {len(published.starts) - 1} frames, '
                 f'{len(published.values)} boxes'))
+
+
+def _reproduction(options: argparse.Namespace) -> None:
+    report = load_reproduction(options.results)
+    rows = reproduction_rows(report)
+    save_numbers(options.output, options.name, {**report, 'means': rows}, rows)
+    save_figure(draw_reproduction(report), options.output / f'{options.name}.png')
+    print(as_markdown(report), end='')
 
 
 def _spread(value: float | None, deviation: float | None) -> str | None:

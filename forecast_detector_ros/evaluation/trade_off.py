@@ -35,6 +35,9 @@ FORECAST, HELD, PERSISTENCE = 'forecast', 'held feature', 'persistence'
 MARKS = {FORECAST: ('s', INK), HELD: ('v', AMBER), PERSISTENCE: ('D', GREEN)}
 """Marker and colour of fixed rules."""
 
+PAPER = {'facecolor': 'white', 'edgecolor': 'none', 'alpha': 0.7, 'pad': 0.4}
+"""Behind text that may stand on lines."""
+
 
 def measure_trade_off(network: ForecastDetector, card: Card, footage: Sequence[Footage],
                       settings: DetectorSettings, speed: Speed, protocol: str,
@@ -171,7 +174,7 @@ def _panel(axes: 'Axes', result: Mapping[str, Any], x: str, annotate: bool) -> N
         if point['policy'].startswith('alternate'):
             axes.annotate('k=' + point['policy'][10:-1], (point[x], point['accuracy']),
                           xytext=(-7, -9), textcoords='offset points', color=INK, fontsize=7,
-                          ha='right')
+                          ha='right', bbox=PAPER)
 
 
 def _thresholds(axes: 'Axes', swept: Sequence[Mapping[str, Any]], x: str) -> None:
@@ -184,4 +187,4 @@ def _thresholds(axes: 'Axes', swept: Sequence[Mapping[str, Any]], x: str) -> Non
         ordered = sorted(names, key=float)
         text = ordered[0] if len(ordered) == 1 else f'{ordered[0]}..{ordered[-1]}'
         axes.annotate(text, place, xytext=(0, 7), textcoords='offset points', color=BLUE,
-                      fontsize=7, ha='center')
+                      fontsize=7, ha='center', bbox=PAPER)

@@ -50,7 +50,7 @@ def run(capsys, tmp_path):
         with open(tmp_path / f'new/{name}.csv', newline='') as file:
             rows = list(csv.DictReader(file))
         picture = cv2.imread(str(tmp_path / f'new/{name}.png'))
-        assert (picture is not None) == (name in ('fig4', 'fig5', 'streaming'))
+        assert (picture is not None) == (name in ('fig4', 'fig5', 'streaming', 'reproduction'))
         return code, document, rows, out
     return call
 
@@ -137,6 +137,16 @@ def test_motion_of_the_published_file(run, tmp_path):
     # Boxes on a bound are in both groups.
     assert [(row['motion'], row['boxes'], row['share']) for row in rows] == [
         ('slow', '2', '0.5'), ('medium', '2', '0.5'), ('fast', '2', '0.5')]
+
+
+def test_means_of_a_reproduction(run, tmp_path):
+    figures = {'ap50': 0.5, 'slow': 0.5, 'medium': 0.5, 'fast': 0.5, 'read_ratio': 1.0}
+    (tmp_path / 'results.json').write_text(json.dumps({
+        'recipe': 'tiny', 'seeds': [0], 'sequences': ['a'], 'frames': 3, 'boxes': 4,
+        'results': {'0': {'baseline': {'always_read': figures}}}}))
+    code, _, rows, out = run('reproduction', '--results', tmp_path / 'results.json')
+    assert code == 0 and '| baseline | 50.0 |' in out
+    assert [(row['row'], row['ap50']) for row in rows] == [('baseline', '0.5')]
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
