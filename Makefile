@@ -7,6 +7,7 @@ VENV := $(CURDIR)/.venv$(if $(ROS_DISTRO),-$(ROS_DISTRO))
 RUN := $(VENV)/bin/python
 VIDEO ?=
 OUTPUT ?= demo_output
+BENCHMARK ?=
 
 # What nodes, plots, torch and pytest keep would otherwise go to the home folder and to /tmp.
 export ROS_LOG_DIR ?= $(VENV)/var/log
@@ -15,11 +16,13 @@ export TORCHINDUCTOR_CACHE_DIR ?= $(VENV)/var/torchinductor
 export PYTEST_DEBUG_TEMPROOT ?= $(VENV)/var/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format clean
+.PHONY: help setup demo benchmark test test-fast lint format clean
 
 help:
 	@echo 'make demo        detect objects in a clip over ROS 2; result in $(OUTPUT)/'
 	@echo '                 VIDEO=path for a video of your own, OUTPUT=folder for another place'
+	@echo 'make benchmark   measure everything and write docs/benchmark.md; a quiet machine, 15 minutes'
+	@echo '                 BENCHMARK=options, for example --peer-onnx yolo11n.onnx:320'
 	@echo 'make test        run all tests'
 	@echo 'make test-fast   run the tests that take seconds'
 	@echo 'make lint        run the linters alone'
@@ -42,6 +45,11 @@ setup:
 demo:
 	$(bootstrap)
 	'$(RUN)' -m forecast_detector_ros.cli.demo --output '$(OUTPUT)' $(if $(VIDEO),--video '$(VIDEO)')
+
+benchmark:
+	$(bootstrap)
+	'$(RUN)' -m forecast_detector_ros.cli.benchmark --graph --output docs/benchmark.json \
+		--report docs/benchmark.md $(BENCHMARK)
 
 # pytest itself makes folders only below one that exists.
 define bootstrap_tests

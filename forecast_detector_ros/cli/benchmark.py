@@ -87,7 +87,9 @@ def _tell(options: argparse.Namespace, run: dict[str, Any]) -> int:
     if options.output:
         write_atomically(options.output, (json.dumps(run, indent=1) + '\n').encode())
     if options.report:
-        plots = write_plots(run, options.report.parent)
+        images = options.report.parent / 'images'
+        images.mkdir(parents=True, exist_ok=True)
+        plots = [f'{images.name}/{name}' for name in write_plots(run, images)]
         write_atomically(options.report, as_markdown(run, plots).encode())
     print(as_text(run))
     code = 0
@@ -150,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     results = parser.add_argument_group('results')
     results.add_argument('--output', type=Path, metavar='FILE', help='write JSON')
     results.add_argument('--report', type=Path, metavar='FILE',
-                         help='write Markdown, and plots beside it')
+                         help='write Markdown, and plots into images/ beside it')
     results.add_argument('--load', type=Path, metavar='FILE',
                          help='measure nothing; take a JSON file')
     results.add_argument('--compare', type=Path, metavar='FILE',
