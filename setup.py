@@ -10,7 +10,8 @@ SHARE = f'share/{PACKAGE}'
 PROGRAMS = {
     'node': ('detector_node', 'camera_node', 'recorder_node'),
     'cli': ('demo', 'train', 'evaluate', 'replay_bag', 'report', 'label', 'check_data',
-            'model_summary', 'reproduce', 'paper_figures', 'benchmark', 'benchmark_evaluator'),
+            'export', 'model_summary', 'reproduce', 'paper_figures', 'benchmark',
+            'benchmark_evaluator'),
 }
 
 
@@ -37,7 +38,9 @@ setup(
     python_requires='>=3.10',
     install_requires=['setuptools'],
     # `test` tells colcon which test runner to take.
-    extras_require={'evaluation': ['hotcoco', 'scipy'], 'test': ['pytest']},
+    extras_require={
+        'evaluation': ['hotcoco', 'scipy'], 'onnxruntime': ['onnx', 'onnxruntime'],
+        'openvino': ['onnx', 'openvino'], 'test': ['pytest']},
     zip_safe=True,
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write both steps of a checkpoint as ONNX, once they are known to give the same boxes."""
+
+import argparse
+from collections.abc import Sequence
+from importlib.util import find_spec
+import logging
+from pathlib import Path
+import sys
+
+import torch
+
+from .export_frames import Clips, load_clips, synthetic_clips
+from .provenance import versions
+from ..data.errors import DataError
+from ..runtime.backends.exported import (
+    ExportError, FLOAT, INT8, weights_digest, write_graphs)
+from ..runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
+from ..runtime.backends.parity import compare_backends, MAX_DIFFERENCE, Parity
+from ..runtime.backends.quantise import quantise
+from ..runtime.backends.step_graph import OPSET, step_onnx, STEPS
+from ..runtime.backends.torch_backend import TorchBackend
+from ..runtime.checkpoint import (
+    card_path, default_checkpoint, load_checkpoint, RuntimeConfigError, write_atomically)
+from ..runtime.frame import FrameError
+from ..runtime.video_source import SourceError
+
+_log = logging.getLogger(__name__)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the program; 0, or 1 after one line on stderr when nothing could be written."""
+    logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.INFO)
+    # The quantiser recommends what is done anyway.
+    logging.getLogger().addFilter(lambda record: record.name != 'root')
+    options = _parser().parse_args(args)
+    try:
+        _export(options)
+    except (DataError, FrameError, RuntimeConfigError, SourceError) as error:
+        print(f'export: {error}', file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f'export: {error.filename}: {error.strerror}', file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='export', description=__doc__)
+    parser.add_argument('--checkpoint', type=Path, metavar='FILE',
+                        help='.safetensors with its card; default: the one of the package')
+    parser.add_argument('--output', type=Path, metavar='FOLDER',
+                        help='default: that of the checkpoint; into another one the checkpoint '
+                        'and its card are copied, too')
+    parser.add_argument('--clip', type=Path, metavar='PATH',
+                        help='what to check with: a video, a folder of images or a COCO-video '
+                        'JSON (default: that of --calibrate, or a clip of moving shapes)')
+    parser.add_argument('--frames', type=_positive, default=20, metavar='N',
+                        help='frames to check with (default 20)')
+    parser.add_argument('--int8', action='store_true',
+                        help='quantise to int8; needs --calibrate')
+    parser.add_argument('--calibrate', type=Path, metavar='PATH',
+                        help='what to calibrate with, as --clip: real video of the kind that '
+                        'the detector will see')
+    parser.add_argument('--calibration-frames', type=_positive, default=100, metavar='N',
+                        help='default 100')
+    parser.add_argument('--images', type=Path, metavar='FOLDER',
+                        help='folder that file names in a JSON file are relative to; default: '
+                        'its own')
+    parser.add_argument('--min-likeness', type=float, default=0.8, metavar='L',
+                        help='with --int8: share of the boxes in float that have to be found '
+                        'again, less those made up (default 0.8); what it costs in accuracy is '
+                        'for evaluate to say')
+    return parser
+
+
+def _export(options: argparse.Namespace) -> None:
+    if options.int8 != (options.calibrate is not None):
+        raise ExportError('--int8 and --calibrate go together: video that the ranges of '
+                          'activations are taken from')
+    if find_spec('onnxruntime') is None:
+        raise ExportError('checking the graphs needs onnxruntime, which is not installed: '
+                          'pip install onnxruntime')
+    torch.set_num_threads(1)
+    path = options.checkpoint or default_checkpoint()
+    network, card = load_checkpoint(path)
+    source = options.clip or options.calibrate
+    clips = (load_clips(source, options.images, options.frames, card) if source
+             else synthetic_clips(card, options.frames))
+    _check_length(clips, source)
+    reference = TorchBackend(network)
+    graphs = {step: step_onnx(network, step) for step in STEPS}
+    parity = compare_backends(reference, OnnxRuntimeBackend(network, graphs), clips, card)
+    _log.info('fp32 against PyTorch: %s', parity.values())
+    if not parity.same:
+        raise ExportError(f'{path}: the graphs do not match PyTorch, nothing is written: '
+                          f'{_shortcomings(parity)}')
+    kind = FLOAT
+    about = {'opset': OPSET, 'checked_with': str(source or 'synthetic clip')}
+    if options.int8:
+        kind = INT8
+        calibration = load_clips(options.calibrate, options.images, options.calibration_frames,
+                                 card)
+        _check_length(calibration, options.calibrate)
+        graphs = quantise(network, graphs, calibration)
+        parity = compare_backends(reference, OnnxRuntimeBackend(network, graphs, precision=INT8),
+                                  clips, card)
+        _log.info('int8 against PyTorch: %s, likeness %.3f', parity.values(), parity.likeness)
+        if not parity.boxes_firm:
+            raise ExportError(f'{source}: nothing is detected in it, so that int8 cannot be '
+                              'checked; name a --clip with objects')
+        # Written so that NaN fails.
+        if not parity.likeness >= options.min_likeness:
+            raise ExportError(f'{path}: of {parity.boxes_firm} boxes in float, int8 loses or '
+                              f'makes up {parity.boxes_unlike} (likeness '
+                              f'{parity.likeness:.2f}, must be {options.min_likeness:g}), '
+                              'nothing is written; calibrate with more, or more fitting, video')
+        about['calibrated_with'] = str(options.calibrate)
+        about['calibration_frames'] = sum(map(len, calibration))
+    target = _place(path, options.output)
+    record = write_graphs(target, graphs, kind, {
+        **about, 'parity': parity.values(), 'versions': versions()})
+    print(f'{record}: {kind}, {parity.steps} frames checked, {parity.boxes} boxes, largest '
+          f'difference of logits {parity.logits:.2g}')
+
+
+def _check_length(clips: Clips, path: Path | None) -> None:
+    if max(map(len, clips), default=0) < 2:
+        raise SourceError(f'{path}: needs a clip of at least 2 frames: one is read, one forecast')
+
+
+def _shortcomings(parity: Parity) -> str:
+    largest = max(parity.logits, parity.offsets, parity.confidence)
+    return (f'largest difference {largest:.3g} (at most {MAX_DIFFERENCE:g}), {parity.boxes_off} '
+            f'boxes without their like beside {parity.boxes}')
+
+
+def _place(path: Path, output: Path | None) -> Path:
+    """Give the checkpoint that the graphs lie beside; a copy of it in another folder."""
+    if output is None or output.resolve() == path.parent.resolve():
+        return path
+    output.mkdir(parents=True, exist_ok=True)
+    target = output / path.name
+    if target.exists() and weights_digest(target) != weights_digest(path):
+        raise ExportError(f'{target}: is another checkpoint already; name another --output')
+    for source in (path, card_path(path)):
+        write_atomically(output / source.name, source.read_bytes())
+    return target
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 2:
+        raise argparse.ArgumentTypeError(f'is {text}, must be at least 2')
+    return value
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Turn the graphs of a network into int8 by static quantisation with calibration.
+
+ONNX Runtime's quantiser writes graphs with QuantizeLinear and DequantizeLinear (QDQ), which ONNX
+Runtime, OpenVINO and TensorRT all read.
+https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from .onnxruntime_backend import OnnxRuntimeBackend
+from .parity import run_clips
+from .step_graph import STEPS
+from ...model.network import ForecastDetector
+
+FLOAT_PARTS = ('/lstm/gates/', '/scheduler/')
+"""
+Parts of the graph that stay in float, by their nodes' names.
+
+The gates decide what the cell keeps over many frames, where rounding adds up; the scheduler's
+score is compared with a threshold.  Together they are a small part of either step.
+"""
+
+
+class _Recorder(OnnxRuntimeBackend):
+    """Keeps what goes into the graphs."""
+
+    def __init__(self, network: ForecastDetector, graphs: dict[str, bytes]) -> None:
+        super().__init__(network, graphs)
+        self.feeds: dict[str, list[dict[str, np.ndarray]]] = {step: [] for step in STEPS}
+
+    def _run(self, step: str, feeds: dict[str, np.ndarray], batch: int
+             ) -> dict[str, np.ndarray]:
+        self.feeds[step].append(feeds)
+        return super()._run(step, feeds, batch)
+
+
+def quantise(network: ForecastDetector, graphs: dict[str, bytes],
+             clips: Sequence[Sequence[np.ndarray]]) -> dict[str, bytes]:
+    """
+    Quantise convolutions, but for `FLOAT_PARTS`, to int8.
+
+    Weights are signed with a scale for each channel, activations unsigned with a range for each
+    tensor, the range met while both steps run over the clips in float.  Everything else, the
+    state included, stays float32.
+
+    Parameters
+    ----------
+    network:
+        Whose steps the graphs are.
+    graphs:
+        The float ONNX bytes of each step.
+    clips:
+        As for `run_clips`; together they must hold a frame of either kind.
+
+    Returns
+    -------
+    dict
+        The quantised ONNX bytes of each step.
+
+    """
+    import onnx
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    recorder = _Recorder(network, graphs)
+    for _ in run_clips(recorder, clips):
+        pass
+
+    class Feeds(quantization.CalibrationDataReader):  # type: ignore[misc]
+        """What the quantiser asks for calibration data."""
+
+        def __init__(self, step: str) -> None:
+            self._left = iter(recorder.feeds[step])
+
+        def get_next(self) -> Any:
+            """Give the next feed, or None at the end."""
+            return next(self._left, None)
+
+    result = {}
+    with TemporaryDirectory() as folder:
+        for step in STEPS:
+            plain, ready, made = (Path(folder) / f'{step}.{name}.onnx'
+                                  for name in ('plain', 'ready', 'int8'))
+            plain.write_bytes(graphs[step])
+            quant_pre_process(str(plain), str(ready), skip_symbolic_shape=True)
+            model = onnx.load(str(ready))
+            keep = [node.name for node in model.graph.node
+                    if any(part in f'/{node.name}' for part in FLOAT_PARTS)]
+            quantization.quantize_static(
+                str(ready), str(made), Feeds(step), nodes_to_exclude=keep,
+                op_types_to_quantize=['Conv'], per_channel=True,
+                quant_format=quantization.QuantFormat.QDQ,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8)
+            result[step] = made.read_bytes()
+    return result
