@@ -91,8 +91,8 @@ def as_text(run: Run) -> str:
 
 def as_markdown(run: Run, plots: Sequence[str] = ()) -> str:
     """Write everything as Markdown; `plots` are paths of pictures to show."""
-    lines = ['<!-- SPDX-License-Identifier: Apache-2.0 -->', '<!-- Written by benchmark; do not edit. -->',
-             '# Benchmark', '', about(run), '']
+    lines = ['<!-- SPDX-License-Identifier: Apache-2.0 -->',
+             '<!-- Written by benchmark; do not edit. -->', '# Benchmark', '', about(run), '']
     for line in run['skipped']:
         lines += [f'Not measured: {line}', '']
     for plot in plots:

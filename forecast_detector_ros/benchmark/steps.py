@@ -2,8 +2,9 @@
 """The detector's own steps, batches and whole frames as contenders."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 
 from .timing import Contender
 from ..model.summary import summarise
+from ..runtime.backends import Backend, RawOutput
 from ..runtime.backends.registry import make_backend
 from ..runtime.checkpoint import load_checkpoint, RuntimeConfigError
 from ..runtime.detector import Detector, StreamState
@@ -121,19 +123,27 @@ def step_contenders(checkpoint: Path, build: Build, pictures: Sequence[np.ndarra
     summary = summarise(card.network)
     contenders = []
     for batch in batches:
-        state = raw.state if batch == 1 else backend.stack([raw.state] * batch)
-        image = np.repeat(images[-1], batch, 0)
-        name = f'{build.label}' if batch == 1 else f'{build.label} x{batch}'
+        name = build.label if batch == 1 else f'{build.label} x{batch}'
         common = {
             'group': 'step' if batch == 1 else 'batch', 'backend': build.backend,
             'precision': build.precision, 'threads': build.threads, 'batch': batch,
             'before': _threads(build)}
+        image, states = np.repeat(images[-1], batch, 0), [raw.state] * batch
         contenders += [
-            Contender(f'read step {name}', _call(backend.read_step, image, state),
+            Contender(f'read step {name}',
+                      partial(_batched, backend, partial(backend.read_step, image), states),
                       macs=summary.total.read_macs * batch, **common),
-            Contender(f'forecast step {name}', _call(backend.forecast_step, state),
+            Contender(f'forecast step {name}',
+                      partial(_batched, backend, backend.forecast_step, states),
                       macs=summary.total.forecast_macs * batch, **common)]
     return contenders
+
+
+def _batched(backend: Backend, step: Callable[[Any], RawOutput], states: list[Any]) -> object:
+    """Run a step as the detector does: states that are joined for it and parted behind it."""
+    if len(states) == 1:
+        return step(states[0])
+    return backend.split(step(backend.stack(states)).state, len(states))
 
 
 def baseline_contender(checkpoint: Path, build: Build) -> Contender:
@@ -145,7 +155,7 @@ def baseline_contender(checkpoint: Path, build: Build) -> Contender:
     image = np.full((1, *card.input_size, 3), 128, np.uint8)
     return Contender(
         f'plain SSDLite {build.label}',
-        _call(backend.read_step, image, backend.initial_state(1)), 'peer', build.backend,
+        partial(backend.read_step, image, backend.initial_state(1)), 'peer', build.backend,
         build.precision, build.threads, 1, summarise(plain.config).total.read_macs,
         _threads(build))
 
@@ -178,10 +188,6 @@ def read_ratio(detector: Detector, pictures: Sequence[np.ndarray], settings: Det
         result, state = detector.step(image_frame(image_message(picture)), state, settings)
         reads += result.decision.kind == 'read'
     return reads / len(pictures)
-
-
-def _call(function: Any, *arguments: Any) -> Any:
-    return lambda: function(*arguments)
 
 
 def _step(detector: Detector, make: Any, message: Any, state: StreamState,

@@ -75,7 +75,7 @@ def _measure(options: argparse.Namespace, given: Sequence[str]) -> dict[str, Any
         with tempfile.TemporaryDirectory(prefix='benchmark_') as folder:
             run['graph'] = measure_graph(GraphOptions(
                 clip.resolve(), {'checkpoint': str(checkpoint)}, options.sizes,
-                options.transports, options.frames, options.rate), Path(folder),
+                options.transports, options.frames, rate=options.rate), Path(folder),
                 lambda what: print(f'end to end: {what}', file=sys.stderr, flush=True))
     return {**about, **run, 'before': None if before is None else before['timings']}
 

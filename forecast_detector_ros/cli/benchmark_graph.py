@@ -34,6 +34,11 @@ class GraphOptions:
     sizes: Sequence[str] = tuple(SIZES)
     transports: Sequence[str] = ('raw', 'compressed')
     frames: int = 240
+    """Pictures that count, of each measurement."""
+
+    warm_up: int = 60
+    """Pictures before them."""
+
     rate: float = 30.0
 
 
@@ -93,6 +98,7 @@ def _camera(options: GraphOptions, child: Child, transport: str, size: str, poli
     for key, value in {
             'source': f"'{options.source}'", 'height': height, 'width': width,
             'rate': repr(float(options.rate)), 'frames': options.frames,
+            'warm_up': options.warm_up,
             'image_transport': transport, 'pid': child.pid,
             'policy': "''" if policy == 'none' else policy}.items():
         command += ['-p', f'{key}:={value}']

@@ -127,7 +127,7 @@ def test_end_to_end(given: list[str], tmp_path: Path) -> None:
     said: list[str] = []
     rows = measure_graph(
         GraphOptions(Path(given[3]), {'checkpoint': given[1], 'backend': 'torch'}, ['480p'],
-                     ['compressed'], 10, 10.0), tmp_path, said.append)
+                     ['compressed'], 10, 5, 10.0), tmp_path, said.append)
     assert [(row['node'], row['policy']) for row in rows] == [
         ('detector', 'always_read'), ('detector', 'alternate(1)'), ('detector', 'forecast'),
         ('bare', 'none')]
