@@ -23,6 +23,7 @@ COMPILERS = ('cc', 'c++', 'make')
 #: the leading ros-<distro>-.
 ROS_MODULES = {
     'rclpy': 'rclpy',
+    'cv_bridge': 'cv-bridge',
     'diagnostic_msgs': 'diagnostic-msgs',
     'lifecycle_msgs': 'lifecycle-msgs',
     'sensor_msgs': 'sensor-msgs',

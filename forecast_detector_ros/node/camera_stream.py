@@ -2,12 +2,14 @@
 """One camera: its topic, its recurrent state, and what was counted about it."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from .camera_statistics import CameraStatistics
 from .drops import DropCounter
+from .image_bridge import ImageBridge
 from ..runtime.detector import Detector, StepResult, StreamState
 from ..runtime.frame import Frame, FrameError
 from ..runtime.image_messages import compressed_frame, image_frame
@@ -54,7 +56,8 @@ class CameraStream:
         self.topic = topic
         self.drops = DropCounter()
         self.statistics = CameraStatistics(now)
-        self._make_frame = compressed_frame if compressed else image_frame
+        self._make_frame: Callable[[Any], Frame] = (
+            compressed_frame if compressed else partial(image_frame, convert=ImageBridge()))
         self._state = CameraState()
         self.waiting: Waiting | None = None
 

@@ -58,6 +58,9 @@ _FRAME_HEADERS = frozenset(range(0xc0, 0xd0)) - {0xc4, 0xc8, 0xcc}
 _END_OF_HEADER = (0xd9, 0xda)
 """End of image and start of scan."""
 
+Converter = Callable[[Any, int], 'np.ndarray | None']
+"""Converts a sound sensor_msgs/Image, given the bytes of a row, to BGR; None where it cannot."""
+
 
 @dataclass
 class LazyPixels:
@@ -73,17 +76,18 @@ class LazyPixels:
         return self.pixels
 
 
-def image_frame(message: Any) -> Frame:
+def image_frame(message: Any, convert: Converter | None = None) -> Frame:
     """
     Make a frame of a sensor_msgs/Image without looking at its data.
 
-    `message` needs the fields of sensor_msgs/Image; `data` may be any buffer of bytes.
+    `message` needs the fields of sensor_msgs/Image; `data` may be any buffer of bytes. `convert`
+    is asked first for what has to be converted.
 
     Raises FrameError when size, encoding, step and length of the data contradict each other, or
     the encoding is not one of ENCODINGS.
     """
     _check_header(message)
-    return Frame((message.height, message.width), LazyPixels(lambda: to_pixels(message)))
+    return Frame((message.height, message.width), LazyPixels(lambda: to_pixels(message, convert)))
 
 
 def compressed_frame(message: Any) -> Frame:
@@ -98,18 +102,22 @@ def compressed_frame(message: Any) -> Frame:
     return Frame(None, LazyPixels(lambda: decode(message)), partial(decode_reduced, message))
 
 
-def to_pixels(message: Any) -> Pixels:
+def to_pixels(message: Any, convert: Converter | None = None) -> Pixels:
     """
     Return the pixels of a sensor_msgs/Image whose header is known to be sound.
 
     8-bit grey and colour images are views of the message's data; mono16 (the whole 16-bit range
-    scaled to 8 bit), Bayer and YUV images are converted to grey or BGR. Raises FrameError when
-    the conversion fails.
+    scaled to 8 bit), Bayer and YUV images are converted to grey or BGR, by `convert` where it
+    can. Raises FrameError when the conversion fails.
     """
     encoding, height, width = message.encoding, message.height, message.width
     if encoding in _VIEWED:
         channels, order = _VIEWED[encoding]
         return Pixels(_view(message, height, width, channels), order)
+    if convert is not None and encoding not in _YUV420:
+        converted = convert(message, width * (1 if encoding in _BAYER else 2))
+        if converted is not None:
+            return Pixels(converted, 'bgr')
     try:
         if encoding in _BAYER:
             return Pixels(cv2.cvtColor(_view(message, height, width, 1), _BAYER[encoding]),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Converted images look as others make them: cv_bridge, and the library for bags."""
+"""What OpenCV converts looks as others make it: cv_bridge, and the library for bags."""
 from array import array
 
 from forecast_detector_ros.runtime.frame import as_bgr
