@@ -14,19 +14,22 @@ import torch
 
 from .footage_options import (
     add_footage, frame_rate, load_footage, named_footage, policy, positive)
+from .many_footage import add_many, run_sequences, share_of
 from .provenance import machine
 from ..data.errors import DataError
 from ..evaluation.accuracy import check_protocols, KEYS as PROTOCOLS
 from ..evaluation.evaluation_run import record_evaluation
+from ..evaluation.footage_runs import FootageWork
 from ..evaluation.forecast_quality import measure_forecasts
+from ..evaluation.html_report import load_for_report, write_report
 from ..evaluation.latencies import load_latencies
 from ..evaluation.motion_iou import motion_of
 from ..evaluation.report import as_text, forecasts_as_text, summarise, summarise_forecasts
-from ..evaluation.run_record import save_run
-from ..evaluation.runner import run_footage
+from ..evaluation.run_record import RunRecordError, save_run
 from ..evaluation.sequences import EvaluationError
 from ..evaluation.static_scene import static_as_text, summarise_static
 from ..evaluation.streaming import streaming_as_text, sweep
+from ..runtime.backends.registry import AUTO, BACKENDS
 from ..runtime.checkpoint import (
     Card, default_checkpoint, load_checkpoint, RuntimeConfigError, write_atomically)
 from ..runtime.detector import Detector
@@ -37,18 +40,29 @@ _log = logging.getLogger(__name__)
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the program; 0, or 1 after one line on stderr when the input cannot be used."""
+    """
+    Run the program.
+
+    Exit code 0; 1 after a line on stderr for each input or sequence that cannot be used, the
+    others being evaluated; 130 when interrupted.
+    """
     logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.INFO)
     options = _parser().parse_args(args)
     try:
-        _evaluate(options)
-    except (DataError, EvaluationError, RuntimeConfigError, SettingsError) as error:
+        failures = _evaluate(options)
+    except (DataError, EvaluationError, RuntimeConfigError, RunRecordError,
+            SettingsError) as error:
         print(f'evaluate: {error}', file=sys.stderr)
         return 1
     except OSError as error:
         print(f'evaluate: {error.filename}: {error.strerror}', file=sys.stderr)
         return 1
-    return 0
+    except KeyboardInterrupt:
+        print('evaluate: interrupted', file=sys.stderr)
+        return 130
+    for name, problem in failures.items():
+        print(f'evaluate: left out: {name}: {problem}', file=sys.stderr)
+    return 1 if failures else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,8 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     detector.add_argument('--max-consecutive-forecasts', type=int, metavar='N',
                           help=f'default {DetectorSettings().max_consecutive_forecasts}')
     detector.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N (default cpu)')
-    detector.add_argument('--precision', default='fp32', help='fp32 or fp16 (default fp32)')
-    detector.add_argument('--threads', type=int, default=1, help='of PyTorch (default 1)')
+    detector.add_argument('--precision', default='fp32',
+                          help='fp32, bf16, fp16 or int8 (default fp32)')
+    detector.add_argument('--backend', choices=(AUTO, *BACKENDS), default=AUTO,
+                          help='what runs the network (default: the fastest that is installed)')
+    detector.add_argument('--threads', type=int, default=1, help='of one inference (default 1)')
     accuracy = parser.add_argument_group('average precision')
     accuracy.add_argument('--protocol', choices=PROTOCOLS, nargs='+', default=['plain'],
                           help="plain: AP50; devkit: ImageNet VID's AP50, with lower thresholds "
@@ -96,16 +113,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--output', type=Path, metavar='FILE', help='write the figures as JSON')
     parser.add_argument('--run', type=Path, metavar='FILE',
                         help='write every frame of the run as JSON, for the command report')
+    parser.add_argument('--report', type=Path, metavar='FILE',
+                        help='with --run: also write the report as HTML')
+    add_many(parser)
     return parser
 
 
-def _evaluate(options: argparse.Namespace) -> None:
+def _evaluate(options: argparse.Namespace) -> dict[str, str]:
+    """Evaluate; return what is wrong with inputs and sequences that were left out."""
+    share = share_of(options)
     path = options.checkpoint or default_checkpoint()
-    detector = Detector.load(path, options.device, options.precision, options.threads)
+    detector = Detector.load(path, options.device, options.precision, options.threads,
+                             backend=options.backend)
+    _log.info('back-end %s, %s', detector.backend, detector.precision)
     settings = _settings(options, detector.card)
-    footage = load_footage(options, detector.labels)
+    failures: dict[str, str] = {}
+    footage = load_footage(options, detector.labels, failures)
     for key, other in (('latencies', 'streaming'), ('streaming_policies', 'streaming'),
-                       ('motion_videos', 'motion_iou')):
+                       ('motion_videos', 'motion_iou'), ('report', 'run')):
         if getattr(options, key) and not getattr(options, other):
             raise EvaluationError(f'--{key.replace("_", "-")} goes with '
                                   f'--{other.replace("_", "-")} only')
@@ -114,11 +139,17 @@ def _evaluate(options: argparse.Namespace) -> None:
               if options.motion_iou else None)
     latencies = load_latencies(options.latencies, options.seed) if options.latencies else None
     collect = all(item.labelled is not None for item in footage)
-    detector.warm_up()
-    runs = []
-    for item in footage:
-        _log.info('%s: %d frames', item.name, len(item.frames))
-        runs.append(run_footage(detector, item, settings, collect))
+    work = FootageWork(path, options.device, options.precision, options.threads,
+                       detector.backend, settings, collect)
+    done = run_sequences(options, share, work, detector, footage, {
+        'checkpoint': detector.card.weights_sha256 or detector.card.name,
+        'settings': repr(settings), 'collect': collect}, {
+        'device': options.device, 'precision': options.precision, 'backend': detector.backend,
+        'threads': options.threads, 'processor': machine()['processor'],
+        'torch': torch.__version__})
+    failures.update(done.failures)
+    footage, runs = [footage[place] for place in done.places], done.runs
+    motion = None if motion is None else [motion[place] for place in done.places]
     result = {'checkpoint': str(path), 'name': detector.card.name,
               'weights_sha256': detector.card.weights_sha256,
               'settings': {'policy': str(settings.policy),
@@ -127,20 +158,22 @@ def _evaluate(options: argparse.Namespace) -> None:
                            'max_consecutive_forecasts': settings.max_consecutive_forecasts},
               'annotations': {**named_footage(options), **(
                   {'motion_iou': options.motion_iou} if options.motion_iou else {})},
-              'machine': {'device': options.device, 'precision': options.precision,
-                          'threads': options.threads, 'processor': machine()['processor'],
-                          'torch': torch.__version__},
+              'machine': done.machine,
               **summarise(footage, runs, detector.labels, options.protocol, motion)}
     print(f'{path}: {settings.policy}, score_threshold {settings.score_threshold:g}\n')
     print(as_text(result), flush=True)
     # The second part takes long: what is known is kept if it does not come to its end.
     _write(options.output, result)
     if options.run:
-        title = (options.davis or options.annotations).resolve()
+        title = (options.davis or options.annotations)[0].resolve()
         save_run(options.run, record_evaluation(
             f'{title.name}: {settings.policy}', footage, runs, detector.card, settings,
             {'sequences': len(footage), 'frames': result['frames'], **result['annotations']},
-            {**result['machine'], **machine()}))
+            {**machine(), **result['machine']}))
+        if options.report:
+            write_report(options.report, [load_for_report(options.run)])
+    if options.merge or options.jobs > 1:
+        detector.warm_up()
     if options.streaming:
         policies = options.streaming_policies or [settings.policy]
         result['streaming'] = sweep(detector, footage, settings, policies, options.streaming,
@@ -158,6 +191,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         result['forecasts'] = summarise_forecasts(quality)
         print('\n' + forecasts_as_text(result['forecasts'], network.config.levels))
         _write(options.output, result)
+    return failures
 
 
 def _write(path: Path | None, result: dict[str, Any]) -> None:

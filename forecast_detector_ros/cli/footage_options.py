@@ -2,10 +2,13 @@
 """Options that name annotated video and policies, for every command that evaluates."""
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 import logging
 from pathlib import Path
 
+from ..data.errors import DataError
 from ..evaluation.davis import load_davis
 from ..evaluation.sequences import attach_labels, EvaluationError, Footage, load_annotated, pick
 from ..runtime.policy import parse_policy, Policy, PolicyError
@@ -17,9 +20,10 @@ def add_footage(parser: argparse.ArgumentParser) -> None:
     """Add the options that `load_footage` reads."""
     data = parser.add_argument_group('footage (one of --davis and --annotations)')
     source = data.add_mutually_exclusive_group(required=True)
-    source.add_argument('--davis', type=Path, metavar='FOLDER',
+    source.add_argument('--davis', type=Path, nargs='+', metavar='FOLDER',
                         help='folders with frames and a boxes.json for one object')
-    source.add_argument('--annotations', type=Path, metavar='FILE', help='COCO-video JSON')
+    source.add_argument('--annotations', type=Path, nargs='+', metavar='FILE',
+                        help='COCO-video JSON')
     data.add_argument('--images', type=Path, metavar='FOLDER',
                       help='folder that file names in --annotations or --pseudo-labels are '
                       'relative to; default: the folder of --davis, or that of the file')
@@ -38,7 +42,8 @@ def add_footage(parser: argparse.ArgumentParser) -> None:
                       help='only these sequences')
 
 
-def load_footage(options: argparse.Namespace, labels: Sequence[str]) -> list[Footage]:
+def load_footage(options: argparse.Namespace, labels: Sequence[str],
+                 failures: dict[str, str] | None = None) -> list[Footage]:
     """
     Load what the options name.
 
@@ -48,6 +53,9 @@ def load_footage(options: argparse.Namespace, labels: Sequence[str]) -> list[Foo
         With those of `add_footage`.
     labels:
         The detector's classes.
+    failures:
+        Takes what is wrong with an input, by its path, where others can be used; None: the
+        first input that cannot be used is an error.
 
     Raises
     ------
@@ -56,31 +64,72 @@ def load_footage(options: argparse.Namespace, labels: Sequence[str]) -> list[Foo
 
     """
     ignore = options.min_score if options.ignore_score is None else options.ignore_score
+    inputs = options.annotations or options.davis
     if options.annotations:
         for key in ('pseudo_labels', 'accept'):
             if getattr(options, key):
                 raise EvaluationError(f'--{key.replace("_", "-")} goes with --davis only')
-        footage = load_annotated(options.annotations, options.images
-                                 or options.annotations.parent, labels, options.min_score,
-                                 ignore)
-        return pick(footage, options.sequences)
-    accept: dict[str, list[str]] = {}
-    for sequence, name in options.accept:
-        accept.setdefault(sequence, []).append(name)
-    footage = pick(load_davis(options.davis, labels, accept), options.sequences)
+    elif options.pseudo_labels and len(inputs) > 1:
+        raise EvaluationError('--pseudo-labels goes with one folder of --davis')
+    found: list[tuple[Path, Footage]] = []
+    errors: dict[str, DataError] = {}
+    for path in inputs:
+        try:
+            items = (load_annotated(path, options.images or path.parent, labels,
+                                    options.min_score, ignore) if options.annotations
+                     else _load_davis(options, path, labels, ignore))
+        except DataError as error:
+            if failures is None:
+                raise
+            errors[str(path)] = error
+            continue
+        found += [(path, item) for item in items]
+    if not found:
+        raise next(iter(errors.values()))
+    if failures is not None:
+        failures.update({name: str(error) for name, error in errors.items()})
+    footage = pick(_named_apart(found), options.sequences)
     for item in footage:
         if len(item.truth) and not item.truth.accepted.any():
             _log.warning('%s: the detector has no class of this category; its recall is 0',
                          item.name)
-    if options.pseudo_labels:
-        footage = attach_labels(footage, options.pseudo_labels, options.images
-                                or options.davis, labels, options.min_score, ignore)
     return footage
+
+
+def _load_davis(options: argparse.Namespace, folder: Path, labels: Sequence[str], ignore: float
+                ) -> list[Footage]:
+    accept: dict[str, list[str]] = {}
+    for sequence, name in options.accept:
+        # With several folders a sequence is in one of them.
+        if len(options.davis) == 1 or (folder / sequence).is_dir():
+            accept.setdefault(sequence, []).append(name)
+    footage = load_davis(folder, labels, accept)
+    if options.pseudo_labels:
+        # Those that are not wanted need no labels.
+        footage = attach_labels(pick(footage, options.sequences), options.pseudo_labels,
+                                options.images or folder, labels, options.min_score, ignore)
+    return footage
+
+
+def _named_apart(found: Sequence[tuple[Path, Footage]]) -> list[Footage]:
+    """Put the name of the input before that of a sequence that comes in several inputs."""
+    counts = Counter(item.name for _, item in found)
+    named = [replace(item, name=f'{path.stem}/{item.name}') if counts[item.name] > 1 else item
+             for path, item in found]
+    twice = [name for name, count in Counter(item.name for item in named).items() if count > 1]
+    if twice:
+        raise EvaluationError(f'sequence {twice[0]} is in two of the inputs')
+    return named
 
 
 def named_footage(options: argparse.Namespace) -> dict[str, object]:
     """Give the options of `add_footage` that say what is measured against, as plain values."""
-    return {key: str(value) if isinstance(value, Path) else value
+    def plain(value: object) -> object:
+        if isinstance(value, list) and value and isinstance(value[0], Path):
+            return str(value[0]) if len(value) == 1 else [str(path) for path in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return {key: plain(value)
             for key in ('davis', 'annotations', 'pseudo_labels', 'min_score', 'ignore_score',
                         'accept', 'sequences') if (value := getattr(options, key))}
 

@@ -176,6 +176,7 @@ def test_read_ratio_when_nothing_moves_beside_that_of_the_footage(
     (('--latencies', 'none.json'), '--latencies goes with --streaming only'),
     (('--streaming-policies', 'always_read'), '--streaming-policies goes with --streaming only'),
     (('--motion-videos', 'list.txt'), '--motion-videos goes with --motion-iou only'),
+    (('--report', 'x.html'), '--report goes with --run only'),
 ])
 def test_options_that_do_not_fit_are_one_line(capsys, checkpoint, videos, arguments, message):
     code, out, err = run(capsys, '--checkpoint', checkpoint, '--annotations', videos, *arguments)
@@ -247,6 +248,106 @@ def test_bad_arguments_are_refused(capsys, arguments, words):
         evaluate.main(arguments)
     assert stop.value.code == 2
     assert words in capsys.readouterr().err
+
+
+def accuracy(path):
+    """Return what must not depend on how the work was shared."""
+    result = json.loads(path.read_text())
+    return {key: result[key] for key in ('frames', 'sequences', 'mean_recall', 'read_ratio',
+                                         'mean_read_ratio', 'ap50')}
+
+
+@pytest.fixture
+def many(videos, tmp_path):
+    """Write each of the two videos into a file of its own, and a third under a used name."""
+    document = json.loads(videos.read_text())
+    paths = []
+    for name, source in (('one', 'synthetic-000'), ('two', 'synthetic-001'),
+                         ('three', 'synthetic-000')):
+        images = [item for item in document['images'] if item['video'] == source]
+        known = {item['id'] for item in images}
+        paths.append(tmp_path / f'{name}.json')
+        paths[-1].write_text(json.dumps({
+            **document, 'images': images, 'annotations': [
+                item for item in document['annotations'] if item['image_id'] in known]}))
+    return paths
+
+
+def test_many_files_are_one_evaluation(capsys, checkpoint, videos, many, tmp_path):
+    common = ('--checkpoint', checkpoint, '--images', videos.parent, '--policy', 'alternate(1)')
+    outputs = [tmp_path / 'whole.out', tmp_path / 'files.out']
+    for inputs, output in (((videos,), outputs[0]), (many[:2], outputs[1])):
+        assert run(capsys, *common, '--annotations', *inputs, '--output', output)[0] == 0
+    assert accuracy(outputs[0]) == accuracy(outputs[1])
+    code, _, err = run(capsys, *common, '--annotations', *many, tmp_path / 'none.json',
+                       '--output', outputs[0])
+    assert (code, len(err.splitlines())) == (1, 1)
+    assert 'evaluate: left out: ' in err and 'none.json: cannot be read' in err
+    assert list(accuracy(outputs[0])['sequences']) == ['one/synthetic-000', 'synthetic-001',
+                                                       'three/synthetic-000']
+
+
+def test_shares_merge_into_what_one_run_gives(capsys, checkpoint, videos, tmp_path, monkeypatch):
+    common = ('--checkpoint', checkpoint, '--annotations', videos, '--policy', 'alternate(1)')
+    whole, merged = tmp_path / 'whole.out', tmp_path / 'merged.out'
+    assert run(capsys, *common, '--output', whole, '--part', tmp_path / 'all.npz')[0] == 0
+    part = tmp_path / 'runs.npz'
+    assert run(capsys, *common, '--shard', '1/2', '--part', part)[0] == 0
+    # As torchrun starts it.
+    monkeypatch.setenv('RANK', '1')
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    assert run(capsys, *common, '--part', part)[0] == 0
+    code, _, err = run(capsys, *common, '--output', merged)
+    assert code == 1 and 'shard 2/2 needs --part FILE' in err
+    code, _, err = run(capsys, *common, '--part', part, '--output', merged)
+    assert code == 1 and '--output goes with the whole footage' in err
+    monkeypatch.delenv('RANK')
+    parts = [tmp_path / f'runs-{number}-of-2.npz' for number in (1, 2)]
+    code, _, err = run(capsys, *common, '--merge', *parts, '--output', merged)
+    assert (code, err) == (0, '') and accuracy(merged) == accuracy(whole)
+    # With the very latencies, too, where they are of the same run.
+    assert run(capsys, *common, '--merge', tmp_path / 'all.npz', '--output', merged)[0] == 0
+    assert json.loads(merged.read_text()) == json.loads(whole.read_text())
+    code, _, err = run(capsys, *common, '--merge', parts[1], '--output', merged)
+    assert code == 1 and err == 'evaluate: left out: synthetic-000: no part has it\n'
+    for arguments, words in ((('--score-threshold', '0.5', '--merge', *parts), 'settings is'),
+                             (('--merge', parts[0], parts[0]), 'is in two of the parts'),
+                             (('--merge', videos), 'is no part that evaluate kept'),
+                             (('--merge', *parts, '--shard', '1/2'), '--merge excludes')):
+        code, out, err = run(capsys, *common, *arguments)
+        assert (code, out, len(err.splitlines())) == (1, '', 1) and words in err, err
+
+
+@pytest.mark.slow
+def test_processes_give_what_one_process_gives(capsys, checkpoint, videos, tmp_path):
+    common = ('--checkpoint', checkpoint, '--annotations', videos, '--policy', 'alternate(1)')
+    outputs = [tmp_path / 'one.out', tmp_path / 'two.out']
+    for jobs, output in zip((1, 2), outputs):
+        code, _, err = run(capsys, *common, '--jobs', jobs, '--output', output)
+        assert (code, err) == (0, '')
+    assert accuracy(outputs[0]) == accuracy(outputs[1])
+
+
+def test_sequence_that_fails_is_named_and_the_rest_is_done(capsys, checkpoint, davis, tmp_path):
+    root, _ = davis
+    (root / 'run').mkdir()
+    for path in (root / 'walk').iterdir():
+        (root / 'run' / path.name).write_bytes(path.read_bytes())
+    picture = sorted((root / 'walk').glob('*.jpg'))[2]
+    picture.write_bytes(b'nothing')
+    output = tmp_path / 'result.json'
+    code, out, err = run(capsys, '--checkpoint', checkpoint, '--davis', root, '--output', output)
+    assert code == 1 and err.startswith('evaluate: left out: walk: ')
+    assert picture.name in err and err.count('\n') == 1
+    assert list(json.loads(output.read_text())['sequences']) == ['run'] and 'run' in out
+
+
+def test_report_of_an_evaluation(capsys, checkpoint, videos, tmp_path):
+    code, _, err = run(capsys, '--checkpoint', checkpoint, '--annotations', videos, '--run',
+                       tmp_path / 'run.json', '--report', tmp_path / 'report.html')
+    assert (code, err) == (0, '')
+    page = (tmp_path / 'report.html').read_text()
+    assert 'synthetic-001' in page and 'Accuracy' in page and 'no picture' not in page
 
 
 def test_broken_picture_is_named(capsys, checkpoint, davis):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `replay_bag`: results, many bags, failures, shares, Ctrl-C, one line for a mistake."""
+"""The command `replay_bag`: results, many bags, failures, shares, Ctrl-C, mistakes."""
 
 import json
 from pathlib import Path
