@@ -126,7 +126,8 @@ def _export(options: argparse.Namespace) -> None:
 
 def _check_length(clips: Clips, path: Path | None) -> None:
     if max(map(len, clips), default=0) < 2:
-        raise SourceError(f'{path}: needs a clip of at least 2 frames: one is read, one forecast')
+        raise SourceError(f'{path or "synthetic clip"}: gives no 2 frames in a row, one to be '
+                          'read and one to be forecast; more --frames may do')
 
 
 def _shortcomings(parity: Parity) -> str:

@@ -141,13 +141,14 @@ def _alone(those: Detections, others: Detections, like: bool) -> int:
     floor = SCORE_THRESHOLD if len(others) < MAX_DETECTIONS else float(others.scores.min())
     for box, label, score in zip(those.boxes, those.labels, those.scores):
         fits = free & (others.labels == label)
+        overlap = _iou(box, others.boxes)
         if like:
-            fits &= _iou(box, others.boxes) >= LIKE_IOU
+            fits &= overlap >= LIKE_IOU
         else:
             fits &= np.abs(others.boxes - box).max(1, initial=0.0) <= BOX_TOLERANCE
             fits &= np.abs(others.scores - score) <= SCORE_TOLERANCE
         if fits.any():
-            free[np.flatnonzero(fits)[0]] = False
+            free[np.where(fits, overlap, -1.0).argmax()] = False
         elif score > floor + (LIKE_MARGIN if like else SCORE_TOLERANCE):
             alone += 1
     return alone
