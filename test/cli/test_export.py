@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Graphs are written once they are known to give the same boxes, and then loaded."""
+
+from copy import deepcopy
+
+from forecast_detector_ros.cli import export
+from forecast_detector_ros.data.synthetic import write_synthetic_videos
+from forecast_detector_ros.model.config import NetworkConfig
+from forecast_detector_ros.model.network import ForecastDetector
+from forecast_detector_ros.runtime.backends import exported
+from forecast_detector_ros.runtime.backends.step_graph import step_onnx
+from forecast_detector_ros.runtime.checkpoint import Card, load_checkpoint, save_checkpoint
+from forecast_detector_ros.runtime.detector import Detector, StreamState
+from forecast_detector_ros.runtime.frame import Frame, Pixels
+from forecast_detector_ros.runtime.policy import AlternatePolicy
+from forecast_detector_ros.runtime.settings import DetectorSettings
+import numpy as np
+import pytest
+import torch
+import yaml
+
+for library in ('onnx', 'onnxruntime'):
+    pytest.importorskip(library)
+
+CLASSES = ('disc', 'square', 'triangle')
+
+
+@pytest.fixture
+def checkpoint(tmp_path, settle):
+    network = settle(ForecastDetector(NetworkConfig(
+        classes=3, input_size=(64, 96), width=0.35, levels=(16, 32), feature_channels=(12, 20),
+        lstm_channels=(8, 10), extra_channels=(16, 8), scheduler_channels=8)))
+    path = tmp_path / 'weights' / 'small.safetensors'
+    save_checkpoint(path, network, Card('small', CLASSES, network.config), torch.float32)
+    return path
+
+
+@pytest.fixture
+def video(tmp_path):
+    return write_synthetic_videos(tmp_path / 'video', videos=2, frames=5)
+
+
+def boxes(detector):
+    state, found = StreamState.initial(), []
+    settings = DetectorSettings(AlternatePolicy(1), score_threshold=0.2)
+    for seed in range(4):
+        pixels = Pixels(np.random.default_rng(seed).integers(0, 256, (64, 96, 3), np.uint8), 'bgr')
+        frame = Frame((64, 96), lambda pixels=pixels: pixels)
+        result, state = detector.step(frame, state, settings)
+        found.append(np.column_stack([result.detections.boxes, result.detections.labels]))
+    return found
+
+
+def test_what_is_exported_is_loaded(checkpoint, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / 'robot'
+    assert export.main(['--checkpoint', str(checkpoint), '--output', str(folder),
+                        '--frames', '6']) == 0
+    record = yaml.safe_load((folder / 'small.export.yaml').read_text())
+    assert record['parity']['steps'] == 6 and record['parity']['boxes'] > 0
+    assert record['parity']['boxes_off'] == 0 and record['parity']['logits'] < 1e-3
+    assert sorted(path.name for path in folder.iterdir()) == [
+        'small.export.yaml', 'small.forecast_step.onnx', 'small.read_step.onnx',
+        'small.safetensors', 'small.yaml']
+    assert 'small.export.yaml: fp32' in capsys.readouterr().out
+    expected = boxes(Detector.load(checkpoint, backend='torch'))
+
+    def refuse(*_):
+        raise AssertionError('graphs were made anew')
+
+    monkeypatch.setattr(exported, 'step_onnx', refuse)
+    found = boxes(Detector.load(folder / 'small.safetensors', backend='onnxruntime'))
+    assert sum(map(len, expected)) > 0
+    for a, b in zip(expected, found, strict=True):
+        np.testing.assert_allclose(a, b, atol=0.1)
+
+
+def test_graphs_that_do_not_match_are_not_written(checkpoint, monkeypatch, capsys):
+    def wrong(network, step):
+        with torch.no_grad():
+            network.head.classification[0][1].bias[1] += 0.01
+        return step_onnx(network, step)
+
+    monkeypatch.setattr(export, 'step_onnx', wrong)
+    before = sorted(checkpoint.parent.iterdir())
+    # The reference has to keep the weights that the graphs no longer have.
+    plain = export.TorchBackend
+    monkeypatch.setattr(export, 'TorchBackend', lambda network: plain(deepcopy(network)))
+    assert export.main(['--checkpoint', str(checkpoint), '--frames', '4']) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines()
+               if line.startswith('export: ')]
+    assert 'do not match' in line and 'nothing is written' in line
+    assert sorted(checkpoint.parent.iterdir()) == before
+
+
+def test_int8_is_calibrated_and_loaded(checkpoint, video, capsys):
+    arguments = ['--checkpoint', str(checkpoint), '--frames', '6', '--int8', '--calibrate',
+                 str(video), '--calibration-frames', '10']
+    # Untrained scores lie close together, so that many boxes change places.
+    assert export.main([*arguments, '--min-likeness', '-9']) == 0
+    record = yaml.safe_load(checkpoint.with_name('small.int8.export.yaml').read_text())
+    assert record['calibration_frames'] == 10 and record['precision'] == 'int8'
+    assert record['parity']['boxes_firm'] > 0 and record['parity']['logits'] > 1e-3
+    size = exported.graph_path(checkpoint, 'read_step', 'int8').stat().st_size
+    assert size < len(step_onnx(load_checkpoint(checkpoint)[0], 'read_step'))
+    detector = Detector.load(checkpoint, precision='int8', backend='onnxruntime')
+    assert (detector.backend, detector.precision) == ('onnxruntime', 'int8')
+    assert sum(map(len, boxes(detector))) > 0
+    capsys.readouterr()
+    assert export.main([*arguments, '--min-likeness', '1.1']) == 1
+    assert 'likeness' in capsys.readouterr().err
+
+
+def test_what_is_kept_in_float(checkpoint, video):
+    import onnx
+    assert export.main(['--checkpoint', str(checkpoint), '--frames', '4', '--int8', '--calibrate',
+                        str(video), '--min-likeness', '-9']) == 0
+    model = onnx.load(exported.graph_path(checkpoint, 'forecast_step', 'int8'))
+    made_by = {name: node.op_type for node in model.graph.node for name in node.output}
+    kinds = {}
+    for node in model.graph.node:
+        if node.op_type == 'Conv':
+            kinds[node.name] = made_by.get(node.input[0]) == 'DequantizeLinear'
+    gates = [name for name in kinds if '/lstm/gates/' in name]
+    assert gates and not any(kinds[name] for name in gates)
+    assert sum(kinds.values()) > len(kinds) // 2
+    for value in (*model.graph.input, *model.graph.output):
+        assert value.type.tensor_type.elem_type in (onnx.TensorProto.FLOAT,
+                                                    onnx.TensorProto.UINT8)
+
+
+@pytest.mark.parametrize(('arguments', 'words'), [
+    (['--int8'], ['--int8', '--calibrate']),
+    (['--clip', '/nowhere/clip.mp4'], ['/nowhere/clip.mp4']),
+    (['--checkpoint', '/nowhere/x.safetensors'], ['/nowhere/x.safetensors'])])
+def test_bad_input_is_one_line(arguments, words, checkpoint, capsys):
+    assert export.main(['--checkpoint', str(checkpoint), *arguments]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert all(word in line for word in words)
+
+
+def test_other_checkpoint_in_the_folder_is_kept(checkpoint, tmp_path, capsys):
+    folder = tmp_path / 'robot'
+    folder.mkdir()
+    (folder / 'small.safetensors').write_bytes(b'another')
+    assert export.main(['--checkpoint', str(checkpoint), '--output', str(folder),
+                        '--frames', '4']) == 1
+    assert 'another checkpoint' in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ['small.safetensors']
