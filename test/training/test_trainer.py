@@ -2,6 +2,7 @@
 """Runs on a tiny set: checkpoints of every stage, exact resume, divergence."""
 
 from dataclasses import replace
+import json
 import logging
 
 from forecast_detector_ros.cli.train import main
@@ -13,7 +14,8 @@ from forecast_detector_ros.training.snapshot import load_snapshot, SnapshotError
 from forecast_detector_ros.training.trainer import SNAPSHOT, Trainer, TrainingDivergedError
 import numpy as np
 import pytest
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 import torch
 
 
@@ -128,6 +130,47 @@ def test_a_loss_that_is_no_number_ends_the_run_with_advice(recipe, sources, tmp_
         optimizer='sgd', epochs=20)
     with pytest.raises(TrainingDivergedError, match='lower the learning rates'):
         Trainer(replace(recipe, stages=(stage,)), sources, tmp_path).run()
+
+
+def test_a_scheduler_with_nothing_to_learn_is_told_of(recipe, sources, tmp_path, caplog):
+    # Nothing is ever detected with such a score, so every forecast says what the frame says.
+    stage = replace(recipe.stages[2], epochs=9, loss=replace(
+        recipe.stages[2].loss, reliable_against='read', reliable_score=0.999, reliable_margin=0.0))
+    Trainer(replace(recipe, stages=(stage,)), sources, tmp_path).run()
+    warned = [record for record in caplog.records if record.levelname == 'WARNING']
+    assert len(warned) == 1
+    assert 'learns never to read: raise thinning' in warned[0].getMessage()
+
+
+def test_deterministic_mode_holds_for_the_run_alone(recipe, sources, tmp_path, monkeypatch):
+    seen = []
+
+    def step(self, *batch):
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        raise TrainingDivergedError('enough')
+
+    from forecast_detector_ros.training import stage_run as module
+    monkeypatch.setattr(module.StageRun, '_step', step)
+    for wanted in (True, False):
+        with pytest.raises(TrainingDivergedError):
+            Trainer(replace(recipe, deterministic=wanted), sources, tmp_path).run()
+    assert seen == [True, False]
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_snapshot_without_the_newer_keys_is_loaded(recipe, sources, tmp_path):
+    assert not Trainer(recipe, sources, tmp_path).run(stop_after=0.0)
+    path = tmp_path / SNAPSHOT
+    with safe_open(path, 'pt') as file:
+        about = json.loads(file.metadata()['about'])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    for key in ('scaler', 'best_score'):
+        del about[key]
+    save_file(tensors, path, {'about': json.dumps(about)})
+    snapshot = load_snapshot(path)
+    assert (snapshot.iteration, snapshot.scaler, snapshot.best, snapshot.best_score) == (
+        1, {}, {}, None)
+    assert Trainer(recipe, sources, tmp_path).run()
 
 
 def test_a_damaged_snapshot_is_named(recipe, sources, tmp_path):
