@@ -40,7 +40,7 @@ setup(
     # `test` tells colcon which test runner to take.
     extras_require={
         'evaluation': ['hotcoco', 'scipy'], 'onnxruntime': ['onnx', 'onnxruntime'],
-        'openvino': ['onnx', 'openvino'], 'test': ['pytest']},
+        'openvino': ['onnx', 'openvino'], 'tensorboard': ['tensorboard'], 'test': ['pytest']},
     zip_safe=True,
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
