@@ -49,10 +49,8 @@ def step_stamped(detector: Detector, frame: Frame, stamp_ns: int, before: Camera
         If the frame is read and cannot be loaded.
 
     """
-    (outcome,) = step_stamped_many(detector, [frame], [stamp_ns], [before], settings, max_gap_s)
-    if isinstance(outcome, FrameError):
-        raise outcome
-    return outcome
+    result, after = detector.step(frame, _kept(before, stamp_ns, max_gap_s), settings)
+    return result, CameraState(after, stamp_ns)
 
 
 def step_stamped_many(detector: Detector, frames: Sequence[Frame], stamps_ns: Sequence[int],
