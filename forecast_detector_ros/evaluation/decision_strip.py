@@ -124,14 +124,12 @@ def draw_strips(strips: Sequence[tuple[str, Sequence[ShownFrame]]], labels: Sequ
         for axes in row:
             axes.set_axis_off()
         for axes, frame in zip(row, frames):
-            _draw(axes, frame, labels)
-        row[0].set_title(f'{name}   ' + row[0].get_title(loc='left'), loc='left', fontsize=8,
-                         color=row[0].title.get_color())
+            _draw(axes, frame, labels, f'{name}   ' if axes is row[0] else '')
     figure.suptitle(title, fontsize=10, color=INK)
     return figure
 
 
-def _draw(axes: 'Axes', frame: ShownFrame, labels: Sequence[str]) -> None:
+def _draw(axes: 'Axes', frame: ShownFrame, labels: Sequence[str], prefix: str) -> None:
     from .drawn_boxes import draw, DrawnBox, FORECAST_BORDER
     found = frame.detections
     boxes = [DrawnBox((float(x0), float(y0), float(x1), float(y1)),
@@ -142,7 +140,7 @@ def _draw(axes: 'Axes', frame: ShownFrame, labels: Sequence[str]) -> None:
     axes.imshow(draw(frame.picture[:, :, ::-1], boxes, WIDTH,
                      FORECAST_BORDER if forecast else None))
     confidence = frame.decision.confidence
-    text = f'{frame.number} {frame.decision.kind}'
+    text = f'{prefix}{frame.number} {frame.decision.kind}'
     if not np.isnan(confidence):
         text += f' ({confidence:.2f})'
     axes.set_title(text, loc='left', fontsize=8, color=RED if forecast else INK)
