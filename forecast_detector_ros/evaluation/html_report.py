@@ -247,16 +247,17 @@ def _class_counts(runs: Sequence[LoadedRun]) -> list[dict[str, Any]]:
 
 
 def _classes(runs: Sequence[LoadedRun]) -> list[dict[str, Any]]:
-    """Give boxes, detections and AP50 of every annotated class."""
+    """Give boxes, detections and AP50 of every class, those with most boxes first."""
     columns = [{item.label: item for item in run.record.accuracy.classes}
                if run.record.accuracy else {} for run in runs]
     names = dict.fromkeys(name for column in columns for name in column)
-    return [{'name': name, 'boxes': max(column[name].boxes for column in columns
+    rows = [{'name': name, 'boxes': max(column[name].boxes for column in columns
                                         if name in column),
              'values': [{'detections': column[name].detections, 'ap50': column[name].ap50}
                         if name in column else {'detections': None, 'ap50': None}
                         for column in columns]}
             for name in names]
+    return sorted(rows, key=lambda row: -row['boxes'])
 
 
 def _number(value: float | None, digits: int = 3) -> str:
