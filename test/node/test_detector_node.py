@@ -330,6 +330,19 @@ def test_silence_turns_diagnostics_to_warn_and_says_what_to_check(active: Active
     assert float(values['latency_max_ms']) > 0.0
 
 
+@pytest.mark.parametrize('backend', ['torch', 'onnxruntime', 'openvino'])
+def test_back_end_is_chosen_and_told(active: Active, backend: str) -> None:
+    if backend != 'torch':
+        pytest.importorskip('onnx')
+        pytest.importorskip(backend)
+    graph = active(backend=backend, policy='alternate(1)')
+    heard = graph.listen(DiagnosticArray, '/diagnostics')
+    values = graph.send(graph.camera(), picture_message(0), picture_message(1))
+    assert kinds(values) == ['read', 'forecast']
+    graph.spin_until(lambda: bool(heard))
+    assert values_of(heard[-1])['backend'] == backend
+
+
 def test_life_cycle_can_be_walked_back_and_forth(active: Active) -> None:
     graph = active(threshold=0.0)
     node, success = graph.detector, TransitionCallbackReturn.SUCCESS
