@@ -332,9 +332,6 @@ def test_silence_turns_diagnostics_to_warn_and_says_what_to_check(active: Active
 
 @pytest.mark.parametrize('backend', ['torch', 'onnxruntime', 'openvino'])
 def test_back_end_is_chosen_and_told(active: Active, backend: str) -> None:
-    if backend != 'torch':
-        pytest.importorskip('onnx')
-        pytest.importorskip(backend)
     graph = active(backend=backend, policy='alternate(1)')
     heard = graph.listen(DiagnosticArray, '/diagnostics')
     values = graph.send(graph.camera(), picture_message(0), picture_message(1))
