@@ -106,7 +106,7 @@ def test_recorder_and_replay_hold_the_same(active: Callable[..., Graph], tmp_pat
     images[5].data = array('B', bytes(10))
     sent = [('/image_raw', message) for message in images]
     bag = write(tmp_path / 'input', sent)
-    graph = active()
+    graph = active(backend='auto')
     policy = middle_policy(bag, graph.checkpoint)
     (answer,) = graph.detector.set_parameters([Parameter('policy', value=str(policy))])
     assert answer.successful
@@ -155,7 +155,7 @@ def test_two_compressed_cameras(active: Callable[..., Graph], tmp_path: Path) ->
             header=header, format='png', data=array('B', data))))
     bag = write(tmp_path / 'input', sent)
     graph = active(image_topics=['/left/image_raw', '/right/image_raw'],
-                   image_transport='compressed', policy='alternate(2)')
+                   image_transport='compressed', policy='alternate(2)', backend='auto')
     cameras = {topic: graph.camera(topic) for topic in dict(sent)}
     for topic, message in sent:
         graph.send(cameras[topic], message)
