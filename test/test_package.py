@@ -28,6 +28,7 @@ ROSDEP_KEYS = {
     'jinja2': 'python3-jinja2',
     'matplotlib': 'python3-matplotlib',
     'numpy': 'python3-numpy',
+    'onnx': None,
     'onnxruntime': None,
     'openvino': None,
     'rich': 'python3-rich',
