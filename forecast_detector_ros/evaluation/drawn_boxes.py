@@ -81,16 +81,18 @@ def jpeg(image: Image.Image, quality: int = 82) -> bytes:
 
 def _label(canvas: ImageDraw.ImageDraw, box: DrawnBox, factor: float,
            font: ImageFont.FreeTypeFont, size: tuple[int, int]) -> None:
-    if not box.text:
+    # A class may have any name; a line break in it would be drawn over the picture.
+    text = ''.join(letter if letter.isprintable() else ' ' for letter in box.text)
+    if not text:
         return
-    left, top, right, bottom = canvas.textbbox((0, 0), box.text, font=font)
+    left, top, right, bottom = canvas.textbbox((0, 0), text, font=font)
     width, height = right - left + 6, bottom - top + 5
     # Above the box where there is room, else inside; and never beyond the picture.
     x = min(max(box.corners[0] * factor, 0), max(size[0] - width, 0))
     y = box.corners[1] * factor - height
     y = min(max(y, 0), max(size[1] - height, 0))
     canvas.rectangle((x, y, x + width, y + height), fill=box.colour)
-    canvas.text((x + 3 - left, y + 2 - top), box.text, fill='white', font=font)
+    canvas.text((x + 3 - left, y + 2 - top), text, fill='white', font=font)
 
 
 def _dashed(canvas: ImageDraw.ImageDraw, corners: tuple[float, float, float, float],
@@ -109,4 +111,4 @@ def _dashed(canvas: ImageDraw.ImageDraw, corners: tuple[float, float, float, flo
 def _font(size: int) -> ImageFont.FreeTypeFont:
     # matplotlib brings its fonts along, so that every machine draws alike.
     path = Path(get_data_path()) / 'fonts' / 'ttf' / 'DejaVuSans-Bold.ttf'
-    return ImageFont.truetype(str(path), size)
+    return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
