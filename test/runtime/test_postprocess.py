@@ -32,9 +32,12 @@ def test_like_the_reference(seed, threshold, nms, most, classes):
                            nms, most, mask)
     found = Postprocessor(anchors, INPUT, LABELS)(
         logits, offsets, INPUT, threshold, nms, most, classes)
-    np.testing.assert_array_equal(found.labels, expected.labels)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
-    np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3)
+    # Scores that differ by no more than rounding may change places.
+    alike = ((found.labels[:, None] == expected.labels.numpy())
+             & (np.abs(found.scores[:, None] - expected.scores.numpy()) < 1e-6)
+             & (np.abs(found.boxes[:, None] - expected.boxes.numpy()).max(2, initial=0) < 1e-3))
+    assert (alike.sum(0) == 1).all() and (alike.sum(1) == 1).all()
     assert (found.boxes.dtype, found.labels.dtype, found.scores.dtype) == (
         np.float32, np.int64, np.float32)
 
