@@ -16,6 +16,13 @@ from ..runtime.video_source import open_source, SourceError
 
 Clips = list[list[np.ndarray]]
 
+_ENOUGH = 3
+"""Frames of a video that hold a read and two forecasts."""
+
+_CLIP = 5
+"""Frames taken of a video where there are too many videos for all of them: one pattern of reads
+and forecasts of `compare_backends`."""
+
 
 def load_clips(path: Path, images: Path | None, count: int, card: Card) -> Clips:
     """
@@ -28,7 +35,8 @@ def load_clips(path: Path, images: Path | None, count: int, card: Card) -> Clips
     images:
         Folder that file names in a ``.json`` file are relative to; None: the file's own.
     count:
-        Most frames; those of a ``.json`` file are spread over its videos, each from its start.
+        Most frames; those of a ``.json`` file are spread over its videos, each from its start,
+        or over some of them where each would give fewer than three.
     card:
         Of the checkpoint: classes and input size.
 
@@ -68,9 +76,13 @@ def synthetic_clips(card: Card, count: int) -> Clips:
 
 def _annotated(path: Path, root: Path, classes: tuple[str, ...], count: int, card: Card) -> Clips:
     videos = load_video_json(path, root, classes)
-    share = max(1, count // len(videos))
+    share = count // len(videos)
+    if share < _ENOUGH:
+        share = min(count, _CLIP)
+    # With more videos than can be had in clips, some of them, from the first to the last.
+    apart = -(-len(videos) // max(1, count // share))
     return [[_prepare(decode(frame), 'rgb', card) for frame in video.frames[:share]]
-            for video in videos[:count]]
+            for video in videos[::apart]]
 
 
 def _prepare(picture: np.ndarray, order: str, card: Card) -> np.ndarray:
