@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-import io
-import logging
 from typing import Any
-import warnings
 
 import numpy as np
 import torch
 from torch import nn
 
 from ..runtime.backends.quiet_openvino import import_openvino
-
-OPSET = 17
-"""As the back-ends' own graphs."""
+from ..runtime.backends.step_graph import trace_onnx
 
 RUNTIMES = ('onnxruntime', 'openvino')
 
@@ -29,18 +24,7 @@ class PeerError(ValueError):
 
 def to_onnx(network: nn.Module, example: torch.Tensor) -> bytes:
     """Write a network of one image input as ONNX, of exactly the example's shape."""
-    data: Any = io.BytesIO()  # PyTorch takes it, and does not say so.
-    quiet = logging.getLogger('torch.onnx')
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            torch.onnx.export(network, (example,), data, dynamo=False, opset_version=OPSET,
-                              input_names=['images'])
-    finally:
-        quiet.setLevel(level)
-    return data.getvalue()
+    return trace_onnx(network, (example,), input_names=['images'])
 
 
 def graph_runner(runtime: str, model: bytes, size: tuple[int, int], threads: int = 1,

@@ -6,26 +6,14 @@ import json
 from forecast_detector_ros.cli import evaluate
 from forecast_detector_ros.data.synthetic import CLASSES, write_synthetic_videos
 from forecast_detector_ros.evaluation.run_record import load_run
-from forecast_detector_ros.model.config import NetworkConfig
-from forecast_detector_ros.model.network import ForecastDetector
-from forecast_detector_ros.runtime.checkpoint import Card, save_checkpoint
 import numpy as np
 import pytest
-import torch
 
 
 @pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
+def checkpoint(write_checkpoint):
     """Write a small network with random weights."""
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    network = ForecastDetector(NetworkConfig(
-        classes=3, input_size=(64, 96), width=0.35, levels=(32,), feature_channels=(16,),
-        lstm_channels=(8,), extra_channels=(8,), scheduler_channels=8,
-        forecast_mode='residual'))
-    path = tmp_path_factory.mktemp('checkpoint') / 'small.safetensors'
-    save_checkpoint(path, network, Card('small', CLASSES, network.config, score_threshold=0.2))
-    return path
+    return write_checkpoint(CLASSES)
 
 
 @pytest.fixture(scope='module')

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What back-ends that run graphs share: the state is a tuple of arrays, on the CPU."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +15,7 @@ ArrayState = tuple[np.ndarray, ...]
 """One ``(B, C, h, w)`` float32 array for each part of the layout."""
 
 
-class GraphBackend:
+class GraphBackend(ABC):
     """
     Runs the two graphs of a network; what a library does is in `_run`.
 
@@ -73,7 +74,7 @@ class GraphBackend:
             after[self._place[name]] = found[NEXT + name]
         return RawOutput(logits, offsets, confidence, tuple(after))
 
+    @abstractmethod
     def _run(self, step: str, feeds: dict[str, np.ndarray], batch: int
              ) -> dict[str, np.ndarray]:
         """Run one graph; the arrays it gives are nobody else's."""
-        raise NotImplementedError

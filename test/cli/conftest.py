@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tests of several commands need."""
+
+from forecast_detector_ros.model.config import NetworkConfig
+from forecast_detector_ros.model.network import ForecastDetector
+from forecast_detector_ros.runtime.checkpoint import Card, save_checkpoint
+import pytest
+import torch
+
+
+@pytest.fixture(scope='session')
+def write_checkpoint(tmp_path_factory):
+    """Give a function that writes a small network with random weights for some classes."""
+    def write(classes):
+        torch.set_num_threads(1)
+        torch.manual_seed(0)
+        network = ForecastDetector(NetworkConfig(
+            classes=len(classes), input_size=(64, 96), width=0.35, levels=(32,),
+            feature_channels=(16,), lstm_channels=(8,), extra_channels=(8,),
+            scheduler_channels=8, forecast_mode='residual'))
+        path = tmp_path_factory.mktemp('checkpoint') / 'small.safetensors'
+        save_checkpoint(path, network,
+                        Card('small', classes, network.config, score_threshold=0.2))
+        return path
+    return write
