@@ -29,6 +29,11 @@ from ..model.network import ForecastDetector
 log = logging.getLogger(__name__)
 
 
+MOST_SKIPPED = 10
+"""Steps in a row with broken gradients that end a training. Single ones happen: in bf16 the weight
+gradient of a depthwise convolution on a 1x1 map now and then holds a NaN on CPU (PyTorch 2.14)."""
+
+
 class TrainingDivergedError(RuntimeError):
     """The loss is no number any more; the message gives advice."""
 
@@ -108,6 +113,7 @@ class StageRun:
         # Does nothing but with fp16, whose small gradients would otherwise vanish.
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.amp == 'fp16')
         self.iteration, self.seconds = 0, seconds
+        self.skipped = 0
         self.best: dict[str, Tensor] = {}
         self.best_score: float | None = None
         if snapshot is not None:
@@ -261,14 +267,35 @@ class StageRun:
         self.scaler.scale(losses.total).backward()
         processes.add_gradients(self.trained)
         self.scaler.unscale_(self.optimizer)
-        if stage.clip_norm:
-            nn.utils.clip_grad_norm_(self.trained, stage.clip_norm)
-        self.scaler.step(self.optimizer)
+        # The gradients of all processes are the same now, and so is what each does with them.
+        norm = nn.utils.get_total_norm(
+            [parameter.grad for parameter in self.trained if parameter.grad is not None])
+        if self.scaler.is_enabled() or self._usable(float(norm)):
+            if stage.clip_norm:
+                nn.utils.clip_grads_with_norm_(self.trained, stage.clip_norm, norm)
+            self.scaler.step(self.optimizer)
         self.scaler.update()
         processes.average_statistics(self.network)
         if self.average:
             self.average.update(self.network)
         return losses
+
+    def _usable(self, norm: float) -> bool:
+        """Tell whether the gradients are numbers; warn, and stop after too many that are not."""
+        if math.isfinite(norm):
+            self.skipped = 0
+            return True
+        self.skipped += 1
+        broken = [name for name, parameter in self.network.named_parameters()
+                  if parameter.grad is not None and not parameter.grad.isfinite().all()]
+        where = f'{broken[0]} and {len(broken) - 1} more' if len(broken) > 1 else ''.join(broken)
+        message = (f'stage {self.stage.name}, iteration {self.iteration}: the gradient is {norm} '
+                   f'({where})')
+        if self.skipped >= MOST_SKIPPED:
+            raise TrainingDivergedError(f'{message}, {self.skipped} times in a row; lower the '
+                                        'learning rates, set clip_norm or a longer warmup')
+        log.warning('%s; this step is left out', message)
+        return False
 
     def _share_parts(self, losses: StepLosses) -> None:
         """Let every process know the losses of the whole batch; stop when they are no numbers."""

@@ -132,6 +132,37 @@ def test_a_loss_that_is_no_number_ends_the_run_with_advice(recipe, sources, tmp_
         Trainer(replace(recipe, stages=(stage,)), sources, tmp_path).run()
 
 
+@pytest.mark.parametrize('times', [1, 99])
+def test_a_broken_gradient_costs_its_step_and_many_end_the_run(
+        recipe, sources, tmp_path, caplog, monkeypatch, times):
+    from forecast_detector_ros.training.processes import Processes
+    from forecast_detector_ros.training.stage_run import MOST_SKIPPED
+    calls = []
+    add = Processes.add_gradients
+
+    def spoil(self, parameters):
+        add(self, parameters)
+        calls.append(len(calls))
+        if len(calls) <= times:
+            parameters[0].grad[0] = float('nan')
+
+    monkeypatch.setattr(Processes, 'add_gradients', spoil)
+    trainer = Trainer(replace(recipe, stages=recipe.stages[:1]), sources, tmp_path)
+    if times > 1:
+        stage = replace(recipe.stages[0], epochs=20)
+        trainer = Trainer(replace(recipe, stages=(stage,)), sources, tmp_path)
+        with pytest.raises(TrainingDivergedError, match=f'{MOST_SKIPPED} times in a row'):
+            trainer.run()
+        assert len(calls) == MOST_SKIPPED
+        return
+    assert trainer.run()
+    warned = [record.getMessage() for record in caplog.records if record.levelname == 'WARNING']
+    assert len(warned) == 1
+    assert 'iteration 0: the gradient is nan (' in warned[0]
+    weights = load_file(tmp_path / f'{recipe.stages[0].name}.safetensors')
+    assert all(value.isfinite().all() for value in weights.values())
+
+
 def test_a_scheduler_with_nothing_to_learn_is_told_of(recipe, sources, tmp_path, caplog):
     # Nothing is ever detected with such a score, so every forecast says what the frame says.
     stage = replace(recipe.stages[2], epochs=9, loss=replace(
