@@ -12,7 +12,7 @@ from .step_graph import (
 from ...model.network import ForecastDetector
 
 ArrayState = tuple[np.ndarray, ...]
-"""One ``(B, C, h, w)`` float32 array for each part of the layout."""
+"""One float32 array for each part of the layout, ``(B, C, h, w)`` or `channels_last`."""
 
 
 class GraphBackend(ABC):
@@ -30,24 +30,28 @@ class GraphBackend(ABC):
 
     name = ''
 
+    channels_last = False
+    """Whether the parts of the state are ``(B, h, w, C)``, as a library may compute them."""
+
     def __init__(self, network: ForecastDetector, device: str, precision: str) -> None:
         self.device = device
         self.precision = precision
         self.anchors = network.anchors.detach().float().cpu().numpy()
         self._layout = state_layout(network)
         self._place = {name: place for place, name in enumerate(self._layout.shapes)}
+        self._parts: dict[str, tuple[int, ...]] = {
+            name: (*shape[1:], shape[0]) if self.channels_last else shape
+            for name, shape in self._layout.shapes.items()}
         anchors = len(self.anchors)
         self._shapes: dict[str, tuple[int, ...]] = {
             'logits': (anchors, 1 + network.config.classes), 'offsets': (anchors, 4),
-            'confidence': (), **{NEXT + name: shape
-                                 for name, shape in self._layout.shapes.items()}}
+            'confidence': (), **{NEXT + name: shape for name, shape in self._parts.items()}}
         self._names = {step: step_names(self._layout, step)
                        for step in (READ_STEP, FORECAST_STEP)}
 
     def initial_state(self, batch: int) -> ArrayState:
         """Give the zero state."""
-        return tuple(np.zeros((batch, *shape), np.float32)
-                     for shape in self._layout.shapes.values())
+        return tuple(np.zeros((batch, *shape), np.float32) for shape in self._parts.values())
 
     def read_step(self, images: np.ndarray, state: ArrayState) -> RawOutput:
         """Read ``(B, H, W, 3)`` uint8 BGR images."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Back-end: OpenVINO on the CPU."""
 
+from collections.abc import Iterator
 from threading import Lock
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from .graph_backend import GraphBackend
 from .quiet_openvino import import_openvino
-from .step_graph import STEPS
+from .step_graph import FORECAST_STEP, IMAGE, NEXT, READ_STEP, STEPS
 from .torch_backend import DeviceError
 from ...model.network import ForecastDetector
 
@@ -22,13 +23,58 @@ Said always: left alone, OpenVINO computes in bf16 or fp16 wherever the processo
 
 _CAPABILITIES = {'bf16': 'BF16', 'fp16': 'FP16'}
 
+LARGEST = {READ_STEP: 1, FORECAST_STEP: 8}
+"""
+Streams that a graph of each step takes at once.
+
+A backbone's first maps are the larger the more pictures there are, and leave the processor's
+caches; the maps of a forecast are small. Measured: docs/performance.md, "Several streams".
+"""
+
+
+class _Compiled:
+    """
+    A step for one size of batch, ready to run.
+
+    Parts of the state go in and out as ``(B, h, w, C)``, which is how OpenVINO's convolutions
+    have them in memory: as ``(B, C, h, w)`` each would be reordered on its way.
+    """
+
+    def __init__(self, openvino: Any, core: Any, graph: bytes,
+                 names: tuple[list[str], list[str]], batch: int, options: dict[str, str]) -> None:
+        """Compile; `names` are those of the inputs and outputs, in the graph's order."""
+        self._inputs, self._outputs = names
+        self._tensor = openvino.Tensor
+        model = core.read_model(graph)
+        # A graph of fixed shape is faster than one with an open batch.
+        model.reshape({port: [batch, *list(port.partial_shape)[1:]] for port in model.inputs})
+        steps = openvino.preprocess.PrePostProcessor(model)
+        ours, theirs = openvino.Layout('NHWC'), openvino.Layout('NCHW')
+        parts = [steps.input(index) for index, name in enumerate(self._inputs) if name != IMAGE]
+        parts += [steps.output(index) for index, name in enumerate(self._outputs)
+                  if name.startswith(NEXT)]
+        for part in parts:
+            part.tensor().set_layout(ours)
+            part.model().set_layout(theirs)
+        self._request = core.compile_model(steps.build(), 'CPU', options).create_infer_request()
+
+    def __call__(self, feeds: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> None:
+        """Run on arrays that are in one piece, and write the results into such arrays."""
+        request, tensor = self._request, self._tensor
+        # By number a tensor is set in half the time that it takes by name.
+        for index, name in enumerate(self._inputs):
+            request.set_input_tensor(index, tensor(feeds[name], shared_memory=True))
+        for index, name in enumerate(self._outputs):
+            request.set_output_tensor(index, tensor(found[name], shared_memory=True))
+        request.infer()
+
 
 class OpenVinoBackend(GraphBackend):
     """
     Run the graphs with OpenVINO.
 
-    One stream at a time has a graph of fixed shape; for batches there is one with an open batch,
-    made when the first batch comes.
+    Every size of batch has a graph of its own, made when it first comes. Pictures are read one
+    by one, and more streams than `LARGEST` go in pieces.
 
     Parameters
     ----------
@@ -49,6 +95,7 @@ class OpenVinoBackend(GraphBackend):
     """
 
     name = 'openvino'
+    channels_last = True
 
     def __init__(self, network: ForecastDetector, graphs: dict[str, bytes], device: str = 'cpu',
                  precision: str = 'fp32', threads: int = 1) -> None:
@@ -65,35 +112,37 @@ class OpenVinoBackend(GraphBackend):
             # Every process would pin its threads to the same first cores.
             'ENABLE_CPU_PINNING': 'NO'}
         self._graphs = graphs
-        self._requests: dict[tuple[str, bool], Any] = {}
+        self._compiled: dict[tuple[str, int], _Compiled] = {}
         # A request holds the arrays of one inference.
         self._lock = Lock()
         for step in STEPS:
-            self._request(step, 1)
+            self._get(step, 1)
 
-    def _request(self, step: str, batch: int) -> Any:
-        """Give the request for a step, compiled when it is first needed."""
-        key = (step, batch == 1)
-        if key not in self._requests:
-            model = self._core.read_model(self._graphs[step])
-            if batch == 1:
-                model.reshape({port.any_name: [1, *list(port.partial_shape)[1:]]
-                               for port in model.inputs})
-            compiled = self._core.compile_model(model, 'CPU', self._options)
-            self._requests[key] = compiled.create_infer_request()
-        return self._requests[key]
+    def _get(self, step: str, batch: int) -> _Compiled:
+        """Give a step for a size of batch, compiled when it is first needed."""
+        key = (step, batch)
+        if key not in self._compiled:
+            self._compiled[key] = _Compiled(
+                self._openvino, self._core, self._graphs[step], self._names[step], batch,
+                self._options)
+        return self._compiled[key]
 
     def _run(self, step: str, feeds: dict[str, np.ndarray], batch: int
              ) -> dict[str, np.ndarray]:
         # The results are written into arrays that are the caller's: nothing is copied.
         found = {name: np.empty((batch, *self._shapes[name]), np.float32)
                  for name in self._names[step][1]}
-        tensor = self._openvino.Tensor
         with self._lock:
-            request = self._request(step, batch)
-            for name, array in feeds.items():
-                request.set_tensor(name, tensor(array, shared_memory=True))
-            for name, array in found.items():
-                request.set_tensor(name, tensor(array, shared_memory=True))
-            request.infer()
+            for piece in _pieces(batch, LARGEST[step]):
+                self._get(step, piece.stop - piece.start)(_cut(feeds, piece), _cut(found, piece))
         return found
+
+
+def _pieces(batch: int, largest: int) -> Iterator[slice]:
+    for start in range(0, batch, largest):
+        yield slice(start, min(start + largest, batch))
+
+
+def _cut(arrays: dict[str, np.ndarray], piece: slice) -> dict[str, np.ndarray]:
+    """Give the streams of a piece: views, which are in one piece as the first axis is cut."""
+    return {name: array[piece] for name, array in arrays.items()}
