@@ -4,15 +4,16 @@ From the head's output to boxes in the incoming picture, in NumPy.
 
 The same rule as `model.ssdlite.postprocess`, which training and the tests hold it against:
 threshold, top-k, decode, NMS. Hardly any anchor has a score worth a softmax, so only those are
-looked at closely; nothing runs on PyTorch's threads.
+looked at closely. Nothing of PyTorch runs: its NMS costs several times OpenCV's when the network
+has just gone through the processor's caches.
 """
 
 from collections.abc import Sequence
 from math import log
+from typing import Any
 
+import cv2
 import numpy as np
-import torch
-from torchvision.ops import nms
 
 from .detections import Detections
 from ..model.ssdlite import box_coder
@@ -45,7 +46,8 @@ class Postprocessor:
                  ) -> None:
         self._sizes = anchors[:, 2:] - anchors[:, :2]
         self._centres = anchors[:, :2] + np.float32(0.5) * self._sizes
-        self._input = np.array((input_size[1], input_size[0]), np.float32)
+        self._input = np.array((input_size[1], input_size[0]) * 2, np.float32)
+        self._weights = np.array(_CODER.weights, np.float32)
         self._labels = tuple(labels)
 
     def __call__(self, logits: np.ndarray, offsets: np.ndarray, frame_size: tuple[int, int],
@@ -80,7 +82,7 @@ class Postprocessor:
         keep = _nms(boxes, label, score, nms_threshold)[:max_detections]
         limit = np.array((frame_size[1], frame_size[0]) * 2, np.float32)
         # The product may round to the next number above the picture's side.
-        found = np.minimum(boxes[keep] * (limit / np.tile(self._input, 2)), limit)
+        found = np.minimum(boxes[keep] * (limit / self._input), limit)
         return Detections(found, label[keep], score[keep])
 
     def _candidates(self, logits: np.ndarray, threshold: float, classes: Sequence[str]
@@ -91,7 +93,9 @@ class Postprocessor:
                 else log(threshold / (1.0 - threshold)) - _SLACK)
         count = logits.shape[1] - 1
         rows = np.flatnonzero(logits[:, 1:] > logits[:, :1] + np.float32(lead)) // count
-        rows = rows[np.diff(rows, prepend=-1) > 0]
+        first = np.ones(len(rows), bool)
+        np.not_equal(rows[1:], rows[:-1], out=first[1:])
+        rows = rows[first]
         near = logits[rows]
         np.exp(near - near.max(1, keepdims=True), out=near)
         scores = near[:, 1:] / near.sum(1, keepdims=True)
@@ -104,12 +108,12 @@ class Postprocessor:
     def _decode(self, offsets: np.ndarray, anchor: np.ndarray) -> np.ndarray:
         """Apply torchvision's box coder, clipped to the network's input: ``(N, 4)`` xyxy."""
         sizes = self._sizes[anchor]
-        weights = np.array(_CODER.weights, np.float32)
-        moved = self._centres[anchor] + offsets[:, :2] / weights[:2] * sizes
-        grown = np.minimum(offsets[:, 2:] / weights[2:], np.float32(_CODER.bbox_xform_clip))
+        offsets = offsets / self._weights
+        moved = self._centres[anchor] + offsets[:, :2] * sizes
+        grown = np.minimum(offsets[:, 2:], np.float32(_CODER.bbox_xform_clip))
         half = np.float32(0.5) * np.exp(grown) * sizes
         corners = np.concatenate((moved - half, moved + half), 1)
-        return np.clip(corners, np.float32(0.0), np.tile(self._input, 2))
+        return np.clip(corners, np.float32(0.0), self._input)
 
 
 def _nms(boxes: np.ndarray, label: np.ndarray, score: np.ndarray, threshold: float
@@ -119,4 +123,13 @@ def _nms(boxes: np.ndarray, label: np.ndarray, score: np.ndarray, threshold: flo
         return np.zeros(0, np.int64)
     # Classes are moved apart, so that one call serves them all; as in torchvision.
     apart = boxes + (label * (boxes.max() + 1.0)).astype(np.float32)[:, None]
-    return nms(torch.from_numpy(apart), torch.from_numpy(score), threshold).numpy()
+    corner, size = apart[:, :2].astype(np.float64), apart[:, 2:] - apart[:, :2]
+    empty = np.flatnonzero(size.min(1) <= 0.0)
+    # Boxes without area, which clipping leaves, overlap nothing in torchvision; in OpenCV each
+    # other.  They go where nothing else is.
+    corner[empty], size[empty] = -2.0 * (1.0 + empty[:, None]), 1.0
+    # OpenCV takes arrays for its sequences, though its type hints do not say so.
+    rectangles: Any = np.concatenate((corner, size), 1)
+    scores: Any = score
+    kept = cv2.dnn.NMSBoxes(rectangles, scores, 0.0, threshold)
+    return np.asarray(kept, np.int64).reshape(-1)

@@ -2,11 +2,12 @@
 """Post-processing in NumPy against the one that training uses."""
 
 from forecast_detector_ros.model.ssdlite import postprocess
-from forecast_detector_ros.runtime.postprocess import Postprocessor
+from forecast_detector_ros.runtime.postprocess import _nms, Postprocessor
 from hypothesis import given, settings, strategies as st
 import numpy as np
 import pytest
 import torch
+from torchvision.ops import batched_nms
 
 INPUT = (64, 96)
 LABELS = ('cat', 'dog', 'train')
@@ -65,3 +66,17 @@ def test_output_is_left_as_it_was():
     Postprocessor(anchors, INPUT, LABELS)(logits, offsets, INPUT, 0.0, 0.45, 100)
     np.testing.assert_array_equal(logits, copies[0])
     np.testing.assert_array_equal(offsets, copies[1])
+
+
+@settings(max_examples=60)
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 60), grid=st.sampled_from([1e-3, 8.0]),
+       threshold=st.sampled_from([0.1, 0.45, 0.5, 1.0]))
+def test_suppresses_what_torchvision_does_and_keeps_boxes_without_area(
+        seed, count, grid, threshold):
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(-30, 120, (count, 2))
+    boxes = np.concatenate((corner, corner + rng.uniform(0, 80, (count, 2))), 1)
+    boxes = (np.round(np.clip(boxes, 0, 96) / grid) * grid).astype(np.float32)
+    label, score = rng.integers(0, 3, count), rng.permutation(count).astype(np.float32) + 1
+    expected = batched_nms(*map(torch.from_numpy, (boxes, score, label)), threshold)
+    np.testing.assert_array_equal(_nms(boxes, label, score, threshold), expected)
