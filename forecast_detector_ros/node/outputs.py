@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from copy import copy
+from functools import partial
 
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray
@@ -16,6 +17,7 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray, LabelInfo, VisionClass, VisionInfo
 
 from .camera_stream import CameraStream
+from .occasional import OccasionalGroup
 from .overlay import annotate
 from ..runtime.detector import Detector, StepResult
 from ..runtime.frame import Pixels
@@ -45,7 +47,10 @@ class Outputs:
         self._detector = detector
         self._messages = MessageBuilder()
         overridable = QoSOverridingOptions.with_default_policies()
-        create = node.create_lifecycle_publisher
+        # Subscribers that do not fit are looked for when diagnostics are due, and while there are
+        # no images; not before every image.
+        self._events = OccasionalGroup()
+        create = partial(node.create_lifecycle_publisher, callback_group=self._events)
         # Overrides are written into the profile, hence the copies.
         self._detections = create(
             Detection2DArray, 'detections', copy(_RELIABLE), qos_overriding_options=overridable)
@@ -61,7 +66,8 @@ class Outputs:
         self._managed = [self._detections, self._decision, self._label_info, self._vision_info,
                          self._picture, self._jpeg]
         # Not managed: an inactive node says so here.
-        self._diagnostics = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self._diagnostics = node.create_publisher(
+            DiagnosticArray, '/diagnostics', 10, callback_group=self._events)
 
     @property
     def topic(self) -> str:
@@ -86,16 +92,19 @@ class Outputs:
             database_location=self._label_info.topic_name, database_version=0))
 
     def publish_detections(self, header: Header, result: StepResult) -> None:
-        """Publish the detections of an image under its own header."""
-        self._detections.publish(self._messages.detections(
-            header, result.detections, self._detector.labels))
+        """Publish the detections of an image under its own header, if anybody listens."""
+        self._events.is_open = False
+        if self._detections.get_subscription_count():
+            self._detections.publish(self._messages.detections(
+                header, result.detections, self._detector.labels))
 
     def publish_decision(self, header: Header, stream: CameraStream, result: StepResult,
                          latency_ms: float, image_age_ms: float, dropped_frames: int) -> None:
-        """Publish how the detections of an image came about."""
-        self._decision.publish(self._messages.decision(
-            header, self._name(stream), stream.topic, result.decision,
-            decision_values(result, latency_ms, image_age_ms, dropped_frames)))
+        """Publish how the detections of an image came about, if anybody listens."""
+        if self._decision.get_subscription_count():
+            self._decision.publish(self._messages.decision(
+                header, self._name(stream), stream.topic, result.decision,
+                decision_values(result, latency_ms, image_age_ms, dropped_frames)))
 
     def is_watched(self) -> bool:
         """Tell whether anybody subscribes to the annotated picture."""
@@ -121,6 +130,7 @@ class Outputs:
                             values: Sequence[tuple[str, str]], settings: DetectorSettings
                             ) -> None:
         """Publish the state of a camera, and of the model that works for it."""
+        self._events.is_open = True
         model = [
             ('model', self._detector.card.name), ('device', self._detector.device),
             ('precision', self._detector.precision), ('backend', self._detector.backend),
