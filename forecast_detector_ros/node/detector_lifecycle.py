@@ -97,7 +97,7 @@ class DetectorNode(LifecycleNode):
         """Warm the network up, then begin to listen."""
         assert self._detector is not None and self._outputs is not None
         try:
-            self._detector.warm_up()
+            self._detector.warm_up(len(self._streams))
             if self._enabled:
                 self._subscribe()
         # What PyTorch raises when a device fails, and rclpy for an unknown QoS override.

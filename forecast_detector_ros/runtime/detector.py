@@ -180,8 +180,16 @@ class Detector:
             if name not in self.labels:
                 raise SettingsError(f'classes names {name!r}, must be of {list(self.labels)}')
 
-    def warm_up(self) -> None:
-        """Run both steps once on a black picture, so that the first frame is not the slowest."""
+    def warm_up(self, streams: int = 1) -> None:
+        """
+        Run both steps once on black pictures, so that the first frame is not the slowest.
+
+        Parameters
+        ----------
+        streams:
+            Batches of up to so many streams are run, as a back-end may prepare for each size.
+
+        """
         height, width = self.input_size
         black = Pixels(np.zeros((height, width, 3), np.uint8), 'bgr')
         state = StreamState.initial()
@@ -189,6 +197,10 @@ class Detector:
         for _ in range(2):
             _, state = self.step(Frame((height, width), lambda: black), state, settings)
             self._backend.forecast_step(state.network)
+        for count in range(2, streams + 1):
+            together = self._backend.stack([state.network] * count)
+            self._backend.read_step(np.stack([black.array] * count), together)
+            self._backend.forecast_step(together)
 
     def step(self, frame: Frame, state: StreamState, settings: DetectorSettings
              ) -> tuple[StepResult, StreamState]:

@@ -11,6 +11,7 @@ from forecast_detector_ros.runtime.backends import exported, registry
 from forecast_detector_ros.runtime.backends.exported import (
     ExportError, graph_path, graphs_for, read_graphs, record_path, write_graphs)
 from forecast_detector_ros.runtime.backends.parity import compare_backends, MAX_DIFFERENCE
+from forecast_detector_ros.runtime.backends.openvino_backend import LARGEST
 from forecast_detector_ros.runtime.backends.quiet_openvino import import_openvino
 from forecast_detector_ros.runtime.backends.registry import (
     BackendError, BACKENDS, choose_backend, CPU_ORDER, make_backend)
@@ -105,6 +106,21 @@ def test_batch_gives_what_single_streams_give(name, shared):
     for raw, state in zip(alone, backend.split(together.state, 3), strict=True):
         np.testing.assert_allclose(backend.forecast_step(state).logits, raw.logits,
                                    atol=MAX_DIFFERENCE)
+
+
+def test_more_streams_than_a_graph_takes_go_in_pieces(shared):
+    backend = shared[1]['openvino']
+    count = LARGEST[FORECAST_STEP] + 1
+    pictures = images(4, batch=count)
+    raw = backend.read_step(pictures, backend.initial_state(count))
+    after = backend.forecast_step(raw.state)
+    for i in (0, count - 2, count - 1):
+        alone = backend.read_step(pictures[i:i + 1], backend.initial_state(1))
+        np.testing.assert_array_equal(raw.logits[i], alone.logits[0])
+        expected = backend.forecast_step(alone.state)
+        for key in ('logits', 'offsets', 'confidence'):
+            np.testing.assert_allclose(getattr(after, key)[i], getattr(expected, key)[0],
+                                       atol=MAX_DIFFERENCE)
 
 
 @pytest.mark.parametrize('name', GRAPHS)

@@ -252,6 +252,21 @@ def test_warm_up_changes_nothing(detector, picture):
         np.testing.assert_array_equal(a.detections.boxes, b.detections.boxes)
 
 
+def test_warm_up_runs_every_size_of_batch(detector, monkeypatch):
+    sizes = {'read_step': [], 'forecast_step': []}
+    for step, seen in sizes.items():
+        run_step = getattr(detector._backend, step)
+
+        def counted(*arguments, run_step=run_step, seen=seen):
+            raw = run_step(*arguments)
+            seen.append(len(raw.logits))
+            return raw
+        monkeypatch.setattr(detector._backend, step, counted)
+    detector.warm_up(3)
+    assert {step: set(seen) for step, seen in sizes.items()} == {
+        'read_step': {1, 2, 3}, 'forecast_step': {1, 2, 3}}
+
+
 def test_settings_change_from_frame_to_frame(detector, picture, poison):
     _, state = run(detector, [picture(0)], EAGER)
     many, _ = detector.step(poison(), state, EAGER)
