@@ -23,6 +23,11 @@ Said always: left alone, OpenVINO computes in bf16 or fp16 wherever the processo
 
 _CAPABILITIES = {'bf16': 'BF16', 'fp16': 'FP16'}
 
+OPTIONS = {'PERFORMANCE_HINT': 'LATENCY', 'NUM_STREAMS': '1',
+           # Every process would pin its threads to the same first cores.
+           'ENABLE_CPU_PINNING': 'NO'}
+"""OpenVINO's settings, but for threads and precision."""
+
 LARGEST = {READ_STEP: 1, FORECAST_STEP: 8}
 """
 Streams that a graph of each step takes at once.
@@ -32,7 +37,7 @@ caches; the maps of a forecast are small. Measured: docs/performance.md, "Severa
 """
 
 
-class _Compiled:
+class CompiledStep:
     """
     A step for one size of batch, ready to run.
 
@@ -56,11 +61,11 @@ class _Compiled:
         for part in parts:
             part.tensor().set_layout(ours)
             part.model().set_layout(theirs)
-        self._request = core.compile_model(steps.build(), 'CPU', options).create_infer_request()
+        self.request = core.compile_model(steps.build(), 'CPU', options).create_infer_request()
 
     def __call__(self, feeds: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> None:
         """Run on arrays that are in one piece, and write the results into such arrays."""
-        request, tensor = self._request, self._tensor
+        request, tensor = self.request, self._tensor
         # By number a tensor is set in half the time that it takes by name.
         for index, name in enumerate(self._inputs):
             request.set_input_tensor(index, tensor(feeds[name], shared_memory=True))
@@ -106,23 +111,20 @@ class OpenVinoBackend(GraphBackend):
         if wanted and wanted not in self._core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
             raise DeviceError(f'precision is {precision!r}, but OpenVINO finds no instructions '
                               'for it in this processor; use fp32')
-        self._options = {
-            'PERFORMANCE_HINT': 'LATENCY', 'NUM_STREAMS': '1',
-            'INFERENCE_NUM_THREADS': str(threads), 'INFERENCE_PRECISION_HINT': HINTS[precision],
-            # Every process would pin its threads to the same first cores.
-            'ENABLE_CPU_PINNING': 'NO'}
+        self._options = {**OPTIONS, 'INFERENCE_NUM_THREADS': str(threads),
+                         'INFERENCE_PRECISION_HINT': HINTS[precision]}
         self._graphs = graphs
-        self._compiled: dict[tuple[str, int], _Compiled] = {}
+        self._compiled: dict[tuple[str, int], CompiledStep] = {}
         # A request holds the arrays of one inference.
         self._lock = Lock()
         for step in STEPS:
             self._get(step, 1)
 
-    def _get(self, step: str, batch: int) -> _Compiled:
+    def _get(self, step: str, batch: int) -> CompiledStep:
         """Give a step for a size of batch, compiled when it is first needed."""
         key = (step, batch)
         if key not in self._compiled:
-            self._compiled[key] = _Compiled(
+            self._compiled[key] = CompiledStep(
                 self._openvino, self._core, self._graphs[step], self._names[step], batch,
                 self._options)
         return self._compiled[key]
