@@ -10,8 +10,8 @@ from forecast_detector_ros.model.network import ForecastDetector
 from forecast_detector_ros.runtime.backends import exported, registry
 from forecast_detector_ros.runtime.backends.exported import (
     ExportError, graph_path, graphs_for, read_graphs, record_path, write_graphs)
+from forecast_detector_ros.runtime.backends.openvino_backend import FORECAST_TOGETHER
 from forecast_detector_ros.runtime.backends.parity import compare_backends, MAX_DIFFERENCE
-from forecast_detector_ros.runtime.backends.openvino_backend import LARGEST
 from forecast_detector_ros.runtime.backends.quiet_openvino import import_openvino
 from forecast_detector_ros.runtime.backends.registry import (
     BackendError, BACKENDS, choose_backend, CPU_ORDER, make_backend)
@@ -110,7 +110,7 @@ def test_batch_gives_what_single_streams_give(name, shared):
 
 def test_more_streams_than_a_graph_takes_go_in_pieces(shared):
     backend = shared[1]['openvino']
-    count = LARGEST[FORECAST_STEP] + 1
+    count = FORECAST_TOGETHER + 1
     pictures = images(4, batch=count)
     raw = backend.read_step(pictures, backend.initial_state(count))
     after = backend.forecast_step(raw.state)
@@ -151,6 +151,12 @@ def test_precision_that_the_processor_may_lack(shared):
     parity = compare_backends(backends['openvino'], half, CLIPS, card_of(network))
     # 8 bits of mantissa show; exact equality would mean that fp32 computes in bf16, too.
     assert MAX_DIFFERENCE < parity.logits < 1.0
+    # Four pictures in one graph, and one more.
+    pictures = images(5, batch=5)
+    together = half.read_step(pictures, half.initial_state(5)).logits
+    for i in (0, 3, 4):
+        alone = half.read_step(pictures[i:i + 1], half.initial_state(1)).logits[0]
+        np.testing.assert_allclose(together[i], alone, atol=parity.logits)
 
 
 def test_other_weights_are_not_the_same(shared):

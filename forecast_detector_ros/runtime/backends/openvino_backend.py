@@ -28,13 +28,16 @@ OPTIONS = {'PERFORMANCE_HINT': 'LATENCY', 'NUM_STREAMS': '1',
            'ENABLE_CPU_PINNING': 'NO'}
 """OpenVINO's settings, but for threads and precision."""
 
-LARGEST = {READ_STEP: 1, FORECAST_STEP: 8}
+READ_TOGETHER = {'fp32': 1, 'bf16': 4, 'fp16': 4, 'int8': 1}
 """
-Streams that a graph of each step takes at once.
+Pictures that one graph reads, by precision.
 
-A backbone's first maps are the larger the more pictures there are, and leave the processor's
-caches; the maps of a forecast are small. Measured: docs/performance.md, "Several streams".
+A backbone's first maps leave the processor's caches when there are several of them, and 16 bits
+a number make that half as bad. Measured in fp32 and bf16: docs/performance.md, "Several streams".
 """
+
+FORECAST_TOGETHER = 8
+"""Streams that one graph forecasts: its maps are small."""
 
 
 class CompiledStep:
@@ -78,8 +81,8 @@ class OpenVinoBackend(GraphBackend):
     """
     Run the graphs with OpenVINO.
 
-    Every size of batch has a graph of its own, made when it first comes. Pictures are read one
-    by one, and more streams than `LARGEST` go in pieces.
+    Every size of batch has a graph of its own, made when it first comes; more pictures than
+    `READ_TOGETHER` and more streams than `FORECAST_TOGETHER` go in pieces.
 
     Parameters
     ----------
@@ -113,6 +116,7 @@ class OpenVinoBackend(GraphBackend):
                               'for it in this processor; use fp32')
         self._options = {**OPTIONS, 'INFERENCE_NUM_THREADS': str(threads),
                          'INFERENCE_PRECISION_HINT': HINTS[precision]}
+        self._largest = {READ_STEP: READ_TOGETHER[precision], FORECAST_STEP: FORECAST_TOGETHER}
         self._graphs = graphs
         self._compiled: dict[tuple[str, int], CompiledStep] = {}
         # A request holds the arrays of one inference.
@@ -135,7 +139,7 @@ class OpenVinoBackend(GraphBackend):
         found = {name: np.empty((batch, *self._shapes[name]), np.float32)
                  for name in self._names[step][1]}
         with self._lock:
-            for piece in _pieces(batch, LARGEST[step]):
+            for piece in _pieces(batch, self._largest[step]):
                 self._get(step, piece.stop - piece.start)(_cut(feeds, piece), _cut(found, piece))
         return found
 
