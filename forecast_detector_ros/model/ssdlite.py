@@ -45,6 +45,16 @@ def _extra_layer(inputs: int, outputs: int) -> nn.Sequential:
         Conv2dNormActivation(squeezed, outputs, 1, activation_layer=nn.ReLU6))
 
 
+def _extend(layer: nn.Module, x: Tensor) -> Tensor:
+    # On a map of one row or column the weight gradient of the strided depthwise convolution in
+    # bf16 holds garbage, up to infinity, in the taps that see padding alone (PyTorch 2.14, CPU).
+    device = x.device.type
+    if torch.is_autocast_enabled(device) and 1 in x.shape[2:]:
+        with torch.autocast(device, enabled=False):
+            return layer(x.float())
+    return layer(x)
+
+
 def _predictor(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
         Conv2dNormActivation(inputs, inputs, 3, groups=inputs, activation_layer=nn.ReLU6),
@@ -127,7 +137,7 @@ class SSDLiteHead(nn.Module):
         if self.upsample is not None:
             maps.insert(0, self.upsample(maps[-1]))
         for layer in self.extra:
-            maps.append(layer(maps[-1]))
+            maps.append(_extend(layer, maps[-1]))
         logits = [_flatten(predictor(x), self.classes + 1)
                   for predictor, x in zip(self.classification, maps)]
         offsets = [_flatten(predictor(x), 4) for predictor, x in zip(self.regression, maps)]

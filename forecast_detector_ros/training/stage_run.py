@@ -30,8 +30,7 @@ log = logging.getLogger(__name__)
 
 
 MOST_SKIPPED = 10
-"""Steps in a row with broken gradients that end a training. Single ones happen: in bf16 the weight
-gradient of a depthwise convolution on a 1x1 map now and then holds a NaN on CPU (PyTorch 2.14)."""
+"""Steps in a row with broken gradients that end a training; a single one costs its step alone."""
 
 
 class TrainingDivergedError(RuntimeError):

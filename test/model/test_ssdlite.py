@@ -120,3 +120,14 @@ def test_upsampled_map_comes_from_the_deepest():
         + 0.0625 * small[..., 1, 1]
     torch.testing.assert_close(large[..., 1, 1], corner)
     torch.testing.assert_close(large[..., 0, 0], small[..., 0, 0])
+
+
+def test_single_cells_are_extended_in_full_precision():
+    head = SSDLiteHead((8,), 2, (8, 8, 8)).eval()
+    seen = []
+    for layer in head.extra:
+        layer[1][0].register_forward_hook(lambda _, inputs, output: seen.append(
+            (tuple(inputs[0].shape[2:]), output.dtype)))
+    with torch.autocast('cpu', torch.bfloat16):
+        head((torch.rand(2, 8, 3, 4),))
+    assert seen == [((3, 4), torch.bfloat16), ((2, 2), torch.bfloat16), ((1, 1), torch.float32)]
