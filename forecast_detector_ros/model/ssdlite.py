@@ -48,9 +48,8 @@ def _extra_layer(inputs: int, outputs: int) -> nn.Sequential:
 def _extend(layer: nn.Module, x: Tensor) -> Tensor:
     # On a map of one row or column the weight gradient of the strided depthwise convolution in
     # bf16 holds garbage, up to infinity, in the taps that see padding alone (PyTorch 2.14, CPU).
-    device = x.device.type
-    if torch.is_autocast_enabled(device) and 1 in x.shape[2:]:
-        with torch.autocast(device, enabled=False):
+    if x.device.type == 'cpu' and torch.is_autocast_enabled('cpu') and 1 in x.shape[2:]:
+        with torch.autocast('cpu', enabled=False):
             return layer(x.float())
     return layer(x)
 
