@@ -18,8 +18,8 @@ from launch_ros.substitutions import FindPackageShare
 PACKAGE = 'forecast_detector_ros'
 
 # Handed on to detector.launch.py as they are.
-DETECTOR_ARGUMENTS = ('namespace', 'image_transport', 'threshold', 'device', 'checkpoint',
-                      'log_level')
+DETECTOR_ARGUMENTS = ('namespace', 'image_transport', 'threshold', 'device', 'backend',
+                      'checkpoint', 'log_level')
 
 
 def arguments() -> list[DeclareLaunchArgument]:
@@ -37,6 +37,8 @@ def arguments() -> list[DeclareLaunchArgument]:
         'threshold': ('', 'The next image is not read when the scheduler trusts its forecast '
                       'more than this, 0.0 to 1.0; empty: as the checkpoint recommends'),
         'device': ('', 'Where the network runs: cpu, cuda or cuda:N; empty: the cpu'),
+        'backend': ('', 'What runs the network: auto (the fastest that is installed), openvino, '
+                    'onnxruntime, torch, torch_compile or tensorrt; empty: auto'),
         'checkpoint': ('', 'Weights (.safetensors with the .yaml card beside it); empty: those '
                        'of the package'),
         'log_level': ('info', 'debug, info, warn, error or fatal'),
@@ -83,14 +85,14 @@ def generate_launch_description() -> LaunchDescription:
             'image_topic': 'image_raw', 'autostart': 'true'}.items())
     return LaunchDescription([
         *arguments(), detector, recorder, camera,
-        RegisterEventHandler(OnProcessExit(target_action=camera, on_exit=_end_after_failure)),
+        RegisterEventHandler(OnProcessExit(on_exit=_end_after_failure)),
         RegisterEventHandler(OnProcessExit(target_action=recorder, on_exit=[
             EmitEvent(event=Shutdown(reason='the recording is finished'))])),
     ])
 
 
 def _end_after_failure(event: ProcessExited, _context: LaunchContext) -> list[Action]:
-    """End everything when the camera could not play; it has said why."""
+    """End everything when a node failed, or the others would wait for it; it has said why."""
     if event.returncode == 0:
         return []
-    return [EmitEvent(event=Shutdown(reason='the camera failed'))]
+    return [EmitEvent(event=Shutdown(reason=f'{event.process_name} failed'))]

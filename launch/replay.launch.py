@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Play a bag with `ros2 bag play`, detect objects in its images, and record the result."""
 from pathlib import Path
+import signal
 
 from forecast_detector_ros.cli.fastdds_profile import profile_environment
 from launch import LaunchContext, LaunchDescription
 from launch.action import Action
 from launch.actions import (
-    DeclareLaunchArgument, EmitEvent, ExecuteProcess, IncludeLaunchDescription, OpaqueFunction,
-    RegisterEventHandler)
+    DeclareLaunchArgument, EmitEvent, ExecuteProcess, IncludeLaunchDescription, LogInfo,
+    OpaqueFunction, RegisterEventHandler, SetEnvironmentVariable, TimerAction)
 from launch.event_handlers import OnProcessExit, OnProcessIO
-from launch.events import Shutdown
-from launch.events.process import ProcessExited, ProcessIO
+from launch.events import matches_action, Shutdown
+from launch.events.process import ProcessExited, ProcessIO, SignalProcess
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
@@ -20,10 +21,18 @@ PACKAGE = 'forecast_detector_ros'
 
 # Handed on to detector.launch.py as they are.
 DETECTOR_ARGUMENTS = ('params_file', 'namespace', 'image_transport', 'threshold', 'device',
-                      'checkpoint', 'use_sim_time')
+                      'backend', 'checkpoint', 'use_sim_time')
 
 # What recorder and detector log when they have subscribed; the bag is played after both.
 READY = {'recorder_node': b'recording ', 'detector_node': b'active: '}
+
+# Between the player's advertising its topics and the first message, s; else the first images pass
+# before anybody is connected. Fast DDS repeats an announcement that was missed after 3 s
+# (leaseDuration_announcementperiod of its DiscoverySettings).
+DELAY_S = 5.0
+
+# The recorder ends some seconds after the player, but waits on where no image ever came; s.
+PATIENCE_S = 15.0
 
 
 def arguments() -> list[DeclareLaunchArgument]:
@@ -40,6 +49,9 @@ def arguments() -> list[DeclareLaunchArgument]:
                       'more than this, 0.0 to 1.0; empty: as in params_file, or else as the '
                       'checkpoint recommends'),
         'device': ('', 'Where the network runs: cpu, cuda or cuda:N; empty: as in params_file'),
+        'backend': ('', 'What runs the network: auto (the fastest that is installed), openvino, '
+                    'onnxruntime, torch, torch_compile or tensorrt; empty: as in '
+                    'params_file'),
         'checkpoint': ('', 'Weights (.safetensors with the .yaml card beside it); empty: as in '
                        'params_file, or else those of the package'),
     }
@@ -79,11 +91,12 @@ def replay(context: LaunchContext) -> list[Action]:
     if not bag.exists():
         raise RuntimeError(f'bag: {bag}: no such file or folder')
     topic = '/' + given('image_topic').strip('/')
-    compressed = given('image_transport') == 'compressed'
+    images = topic + '/compressed' * (given('image_transport') == 'compressed')
     sim_time = given('use_sim_time') == 'true'
     player = ExecuteProcess(
         cmd=['ros2', 'bag', 'play', str(bag), '--rate', given('play_rate'),
-             *(['--clock'] if sim_time else []), *given('play_arguments').split()],
+             '--delay', str(DELAY_S), *(['--clock'] if sim_time else []),
+             *given('play_arguments').split()],
         output='screen', additional_env=profile_environment())
     recorder = Node(
         package=PACKAGE, executable='recorder_node', name='recorder',
@@ -92,20 +105,29 @@ def replay(context: LaunchContext) -> list[Action]:
         parameters=[{
             'image_transport': given('image_transport'), 'output': given('output'),
             'stop_with_camera': True, 'use_sim_time': sim_time,
-            f'qos_overrides.{topic}{"/compressed" if compressed else ""}'
-            '.subscription.reliability': given('reliability')}])
+            f'qos_overrides.{images}.subscription.reliability': given('reliability')}])
     detector = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(PathJoinSubstitution(
             [FindPackageShare(PACKAGE), 'launch', 'detector.launch.py'])),
         launch_arguments={
             **{name: given(name) for name in DETECTOR_ARGUMENTS},
-            'image_topic': topic, 'autostart': 'true'}.items())
+            # READY needs the level info.
+            'image_topic': topic, 'autostart': 'true', 'log_level': 'info'}.items())
     start = _Start(player)
     return [
+        # READY must not wait in a buffer.
+        SetEnvironmentVariable('RCUTILS_LOGGING_BUFFERED_STREAM', '0'),
         RegisterEventHandler(OnProcessIO(on_stdout=start, on_stderr=start)),
         RegisterEventHandler(OnProcessExit(target_action=recorder, on_exit=[
             EmitEvent(event=Shutdown(reason='the recording is finished'))])),
         RegisterEventHandler(OnProcessExit(on_exit=_end_after_failure)),
+        RegisterEventHandler(OnProcessExit(target_action=player, on_exit=[TimerAction(
+            period=PATIENCE_S, actions=[
+                LogInfo(msg=f'the bag has ended, the recording has not: either no image came on '
+                            f'{images} (see image_topic, image_transport), or others publish it'),
+                # Not a shutdown, which would kill a recorder that is still writing.
+                EmitEvent(event=SignalProcess(
+                    signal_number=signal.SIGINT, process_matcher=matches_action(recorder)))])])),
         detector, recorder]
 
 

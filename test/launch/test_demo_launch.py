@@ -1,32 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check demo.launch.py where the launch system is installed."""
-import importlib.util
-import os
+from __future__ import annotations
+
+from collections.abc import Callable
 from pathlib import Path
-import shutil
-import subprocess
+from types import ModuleType
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
-launch = pytest.importorskip('launch')
-launch_ros = pytest.importorskip('launch_ros')
+pytest.importorskip('launch')
+pytest.importorskip('launch_ros')
 launch_actions = pytest.importorskip('launch.actions')
 launch_ros_actions = pytest.importorskip('launch_ros.actions')
 
-LAUNCH_FILE = Path(__file__).resolve().parents[2] / 'launch' / 'demo.launch.py'
-ROS2 = shutil.which('ros2')
-
 
 @pytest.fixture
-def entities() -> list[Any]:
+def entities(launch_file: Callable[[str], ModuleType]) -> list[Any]:
     """Return what the launch file describes."""
-    spec = importlib.util.spec_from_file_location('demo_launch', LAUNCH_FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.generate_launch_description().entities
+    return launch_file('demo').generate_launch_description().entities
 
 
 def of_kind(entities: list[Any], kind: type) -> list[Any]:
@@ -38,7 +32,7 @@ def test_every_argument_is_described(entities: list[Any]) -> None:
     declared = of_kind(entities, launch_actions.DeclareLaunchArgument)
     assert {argument.name for argument in declared} == {
         'video', 'rate', 'loop', 'output', 'image_transport', 'namespace', 'threshold', 'device',
-        'checkpoint', 'log_level'}
+        'backend', 'checkpoint', 'log_level'}
     for argument in declared:
         assert len(argument.description) > 10, argument.name
 
@@ -49,26 +43,49 @@ def test_camera_recorder_and_detector_are_started(entities: list[Any]) -> None:
     assert len(of_kind(entities, launch_actions.IncludeLaunchDescription)) == 1
 
 
-def run_launch(*arguments: str) -> str:
-    """Launch the demo with these arguments until it ends; return all that was said."""
-    assert ROS2 is not None
-    result = subprocess.run(
-        [ROS2, 'launch', str(LAUNCH_FILE), *arguments], env=os.environ, text=True, timeout=240,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-    return result.stdout
-
-
-@pytest.mark.skipif(ROS2 is None, reason='ros2 is not installed')
-def test_arguments_are_shown() -> None:
-    said = run_launch('--show-args')
+def test_arguments_are_shown(run_launch: Callable[..., str]) -> None:
+    said = run_launch('demo', '--show-args')
     assert "'video'" in said
     assert 'no_description_given' not in said
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(ROS2 is None, reason='ros2 is not installed')
-def test_missing_video_ends_the_launch_with_the_cameras_line(tmp_path: Path) -> None:
-    said = run_launch('video:=/nowhere/clip.mp4', f'output:={tmp_path / "recording"}')
+def test_missing_video_ends_the_launch_with_the_cameras_line(
+        run_launch: Callable[..., str], tmp_path: Path) -> None:
+    said = run_launch('demo', 'video:=/nowhere/clip.mp4', f'output:={tmp_path / "recording"}')
     assert 'no such file' in said, said
     assert 'exit code 2' in said, said
     assert not (tmp_path / 'recording' / 'annotated.mp4').exists()
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Return a folder with three pictures."""
+    folder = tmp_path / 'pictures'
+    folder.mkdir()
+    for number in range(3):
+        cv2.imwrite(str(folder / f'{number}.png'), np.full((48, 80, 3), 80 * number, np.uint8))
+    return folder
+
+
+@pytest.mark.slow
+def test_detector_that_fails_ends_the_launch(
+        run_launch: Callable[..., str], pictures: Path, tmp_path: Path) -> None:
+    said = run_launch('demo', f'video:={pictures}', 'rate:=1', 'backend:=slowest',
+                      f'output:={tmp_path / "recording"}')
+    assert "cannot configure: backend is 'slowest'" in said, said
+    assert 'exit code 1' in said, said
+
+
+@pytest.mark.slow
+def test_every_picture_is_recorded(
+        run_launch: Callable[..., str], pictures: Path, tmp_path: Path) -> None:
+    said = run_launch('demo', f'video:={pictures}', 'rate:=0.5', 'namespace:=robot',
+                      'image_transport:=compressed', 'backend:=torch', 'threshold:=1.0',
+                      f'output:={tmp_path / "recording"}')
+    assert 'torch on cpu' in said, said
+    assert 'threshold(1.0)' in said, said
+    assert '3 frames (0 dropped)' in said, said
+    assert '3 /robot/detections, 3 /robot/decision' in said, said
+    assert (tmp_path / 'recording' / 'annotated.mp4').is_file()
+    assert 'died' not in said, said

@@ -2,7 +2,7 @@
 """Check detector.launch.py where the launch system is installed."""
 from __future__ import annotations
 
-import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,31 +13,30 @@ import yaml
 launch = pytest.importorskip('launch')
 launch_ros = pytest.importorskip('launch_ros')
 
-ROOT = Path(__file__).resolve().parents[2]
-PARAMETERS = ROOT / 'config' / 'detector.yaml'
+PARAMETERS = Path(__file__).resolve().parents[2] / 'config' / 'detector.yaml'
 
 
 @pytest.fixture
-def module() -> ModuleType:
+def module(launch_file: Callable[[str], ModuleType]) -> ModuleType:
     """Return the launch file as a module."""
-    spec = importlib.util.spec_from_file_location(
-        'detector_launch', ROOT / 'launch' / 'detector.launch.py')
-    assert spec is not None and spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
+    return launch_file('detector')
 
 
-def overrides_of(module: ModuleType, **given: str) -> dict[str, Any]:
-    """Return the parameters that the node gets behind those of the file."""
+def node_of(module: ModuleType, **given: str) -> Any:
+    """Return the node with these arguments."""
     context = launch.LaunchContext()
     configurations = context.launch_configurations
     configurations.update(params_file=str(PARAMETERS), **given)
     for argument in module.arguments():
-        if argument.name not in configurations:
-            argument.execute(context)
+        argument.execute(context)
     (node,) = module.detector(context)
     node._perform_substitutions(context)
+    return node
+
+
+def overrides_of(module: ModuleType, **given: str) -> dict[str, Any]:
+    """Return the parameters that the node gets behind those of the file."""
+    node = node_of(module, **given)
     files = [item[0] for item in node._Node__expanded_parameter_arguments]
     assert files[0] == str(PARAMETERS)
     # launch_ros marks lists with a tag that ROS ignores.
@@ -72,3 +71,25 @@ def test_given_arguments_arrive_with_their_types(module: ModuleType) -> None:
 def test_threshold_that_is_no_number_is_refused(module: ModuleType) -> None:
     with pytest.raises(ValueError, match='high'):
         overrides_of(module, threshold='high')
+
+
+@pytest.mark.parametrize('given, namespace, level, respawns', [
+    ({}, '/', 'info', False),
+    ({'namespace': 'robot', 'log_level': 'debug', 'use_respawn': 'True'}, '/robot', 'debug',
+     True)])
+def test_node_is_started_as_asked(module: ModuleType, given: dict[str, str], namespace: str,
+                                  level: str, respawns: bool) -> None:
+    node = node_of(module, **given)
+    assert node.node_name == f'{namespace.rstrip("/")}/forecast_detector'
+    # What else is in the command is known only once the process runs.
+    command = [part.text for item in node.cmd for part in item if hasattr(part, 'text')]
+    assert command[command.index('--log-level') + 1] == level
+    assert node._ExecuteLocal__respawn is respawns
+
+
+@pytest.mark.parametrize('name, value', [
+    ('image_transport', 'theora'), ('use_sim_time', 'yes'), ('autostart', 'no'),
+    ('use_respawn', '1')])
+def test_value_that_is_no_choice_is_refused(module: ModuleType, name: str, value: str) -> None:
+    with pytest.raises(RuntimeError, match=f'{name}.*{value}'):
+        node_of(module, **{name: value})

@@ -2,30 +2,30 @@
 """Check replay.launch.py where the launch system is installed."""
 from __future__ import annotations
 
-import importlib.util
+from collections.abc import Callable
+import os
 from pathlib import Path
+import subprocess
+import sys
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from rosbags.highlevel import AnyReader
 import yaml
+
+from ..evaluation.bags import jpeg_message, write_bag
 
 launch = pytest.importorskip('launch')
 launch_ros = pytest.importorskip('launch_ros')
 launch_actions = pytest.importorskip('launch.actions')
 launch_ros_actions = pytest.importorskip('launch_ros.actions')
 
-LAUNCH_FILE = Path(__file__).resolve().parents[2] / 'launch' / 'replay.launch.py'
-
 
 @pytest.fixture
-def module() -> ModuleType:
+def module(launch_file: Callable[[str], ModuleType]) -> ModuleType:
     """Return the launch file as a module."""
-    spec = importlib.util.spec_from_file_location('replay_launch', LAUNCH_FILE)
-    assert spec is not None and spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
+    return launch_file('replay')
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_every_argument_is_described(module: ModuleType) -> None:
     assert {argument.name for argument in declared} == {
         'bag', 'image_topic', 'image_transport', 'output', 'play_rate', 'play_arguments',
         'reliability', 'use_sim_time', 'namespace', 'params_file', 'threshold', 'device',
-        'checkpoint'}
+        'backend', 'checkpoint'}
     for argument in declared:
         assert len(argument.description) > 10, argument.name
 
@@ -64,13 +64,13 @@ def test_recorder_listens_to_the_topic_of_the_bag(module: ModuleType, context: A
                                                   tmp_path: Path) -> None:
     entities = started(module, context, bag=tmp_path, image_topic='camera/image_raw',
                        image_transport='compressed', reliability='reliable',
-                       use_sim_time='false', output='there')
+                       use_sim_time='false', output='2026')
     (recorder,) = (item for item in entities if isinstance(item, launch_ros_actions.Node))
     recorder._perform_substitutions(context)
     (file,) = (item[0] for item in recorder._Node__expanded_parameter_arguments)
     (section,) = yaml.safe_load(Path(file).read_text()).values()
     assert section['ros__parameters'] == {
-        'image_transport': 'compressed', 'output': 'there', 'stop_with_camera': True,
+        'image_transport': 'compressed', 'output': '2026', 'stop_with_camera': True,
         'use_sim_time': False,
         'qos_overrides./camera/image_raw/compressed.subscription.reliability': 'reliable'}
     assert ('image_raw', '/camera/image_raw') in recorder.expanded_remapping_rules
@@ -97,7 +97,7 @@ def test_bag_is_played_once_both_listen(module: ModuleType, context: Any, tmp_pa
     assert say('recorder_node-2', b'[INFO] [recorder]: recording /image_raw into there') == []
     (player,) = say('detector_node-1', b'[INFO] [forecast_detector]: active: /image_raw -> x')
     command = [''.join(part.perform(context) for part in item) for item in player.cmd]
-    assert command == ['ros2', 'bag', 'play', str(tmp_path), '--rate', '0.5',
+    assert command == ['ros2', 'bag', 'play', str(tmp_path), '--rate', '0.5', '--delay', '5.0',
                        *(['--clock'] if sim_time == 'true' else []), '--loop', '--topics', '/a']
     assert say('detector_node-1', b'active: again') == []
 
@@ -107,3 +107,52 @@ def test_a_process_that_fails_ends_the_launch(module: ModuleType, context: Any, 
                                               ends: bool) -> None:
     event = SimpleNamespace(returncode=code, process_name='ros2-3')
     assert bool(module._end_after_failure(event, context)) == ends
+
+
+@pytest.fixture
+def with_player(run_launch: Callable[..., str], tmp_path: Path) -> dict[str, str]:
+    """Return the environment in which `ros2 bag play` is there: rosbag2's, or else a stand-in."""
+    help_ = subprocess.run(['ros2', 'bag', 'play', '--help'], capture_output=True, check=False)
+    if help_.returncode == 0:
+        return {}
+    script = tmp_path / 'bin' / 'ros2'
+    script.parent.mkdir()
+    player = Path(__file__).with_name('bag_player.py')
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} {player} "$@"\n')
+    script.chmod(0o755)
+    return {'PATH': f'{script.parent}:{os.environ["PATH"]}'}
+
+
+@pytest.mark.slow
+def test_all_of_a_bag_is_recorded_by_its_clock(
+        run_launch: Callable[..., str], with_player: dict[str, str], tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / 'walk', {
+        '/camera/image_raw/compressed': [jpeg_message(number) for number in range(4)]})
+    said = run_launch(
+        'replay', f'bag:={bag}', 'image_topic:=/camera/image_raw', 'image_transport:=compressed',
+        'reliability:=reliable', 'play_rate:=0.1', 'namespace:=robot', 'backend:=torch',
+        f'output:={tmp_path / "there"}', RCUTILS_LOGGING_USE_STDOUT='1',
+        RCUTILS_LOGGING_BUFFERED_STREAM='1', **with_player)
+    assert 'torch on cpu' in said, said
+    assert '4 frames (0 dropped)' in said, said
+    assert 'died' not in said, said
+    assert (tmp_path / 'there' / 'annotated.mp4').is_file()
+    with AnyReader([tmp_path / 'there' / 'bag']) as reader:
+        decisions = [
+            {item.key: item.value
+             for item in reader.deserialize(data, kind.msgtype).status[0].values}
+            for kind, _, data in reader.messages() if kind.topic == '/robot/decision']
+    assert len(decisions) == 4
+    # The images came into the bag 100 s after their stamps.
+    assert all(99e3 < float(item['image_age_ms']) < 102e3 for item in decisions), decisions
+
+
+@pytest.mark.slow
+def test_bag_without_such_images_ends_the_launch(
+        run_launch: Callable[..., str], with_player: dict[str, str], tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / 'walk', {'/camera/image_raw/compressed': [jpeg_message(0)]})
+    said = run_launch('replay', f'bag:={bag}', 'image_topic:=/camera/image_raw', 'backend:=torch',
+                      f'output:={tmp_path / "there"}', **with_player)
+    assert 'no image came on /camera/image_raw ' in said, said
+    assert '0 frames (0 dropped)' in said, said
+    assert 'died' not in said, said
