@@ -8,7 +8,7 @@ from launch import LaunchContext, LaunchDescription
 from launch.action import Action
 from launch.actions import (
     DeclareLaunchArgument, EmitEvent, ExecuteProcess, IncludeLaunchDescription, LogInfo,
-    OpaqueFunction, RegisterEventHandler, SetEnvironmentVariable, TimerAction)
+    OpaqueFunction, RegisterEventHandler, TimerAction)
 from launch.event_handlers import OnProcessExit, OnProcessIO
 from launch.events import matches_action, Shutdown
 from launch.events.process import ProcessExited, ProcessIO, SignalProcess
@@ -115,8 +115,6 @@ def replay(context: LaunchContext) -> list[Action]:
             'image_topic': topic, 'autostart': 'true', 'log_level': 'info'}.items())
     start = _Start(player)
     return [
-        # READY must not wait in a buffer.
-        SetEnvironmentVariable('RCUTILS_LOGGING_BUFFERED_STREAM', '0'),
         RegisterEventHandler(OnProcessIO(on_stdout=start, on_stderr=start)),
         RegisterEventHandler(OnProcessExit(target_action=recorder, on_exit=[
             EmitEvent(event=Shutdown(reason='the recording is finished'))])),
