@@ -38,6 +38,10 @@ class AugmentConfig:
     contrast: float = 0.5
     saturation: float = 0.5
     hue: float = 18.0
+    #: Gaussian sensor noise, fresh on every frame; its standard deviation is drawn per clip, in
+    #: levels of 255
+    noise_probability: float = 0.0
+    noise_max: float = 6.0
     #: four clips in one picture; each shows `mosaic_min_side` to 1 of its canvas
     mosaic_probability: float = 0.0
     mosaic_min_side: float = 0.5
@@ -65,7 +69,7 @@ class AugmentConfig:
         """Check every value; raise DataError naming the first that is out of its range."""
         limits = {'zoom_out_max': (1.0, 16.0), 'crop_min_side': (0.05, 1.0),
                   'crop_max_aspect': (1.0, 10.0), 'brightness': (0.0, 255.0), 'hue': (0.0, 180.0),
-                  'mosaic_min_side': (0.05, 1.0), 'motion_rotation': (0.0, 10.0),
+                  'noise_max': (0.0, 255.0), 'mosaic_min_side': (0.05, 1.0), 'motion_rotation': (0.0, 10.0),
                   'paste_max_objects': (1, 100), 'paste_min_size': (0.01, 2.0),
                   'paste_max_size': (0.01, 2.0), 'min_side': (0.0, 1000.0)}
         for field in fields(self):

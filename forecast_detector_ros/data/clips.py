@@ -16,7 +16,7 @@ from .augment import AugmentConfig, draw_tile_view, draw_view
 from .cutouts import Cutout
 from .errors import DataError
 from .frames import FrameReader
-from .photometric import Photometric
+from .photometric import add_noise, Photometric
 from .records import VideoRecord
 from .scene import add_camera, add_cutout, make_scene, render, Scene
 from .targets import merge_targets, shift_targets, Targets
@@ -279,7 +279,7 @@ class ClipDataset(Dataset):
         flip = rng.random() < config.flip_probability
         images, targets = render(scene, view_to_output(view, size, flip), size,
                                  config.min_visible, config.min_side)
-        return Photometric(rng, config).apply(images), targets
+        return add_noise(Photometric(rng, config).apply(images), rng, config), targets
 
     def _scene(self, place: float, rng: np.random.Generator) -> Scene:
         number = min(int(np.searchsorted(self._bounds, place, side='right')),

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-SSD's photometric distortion, the same on every frame of a clip.
+SSD's photometric distortion, the same on every frame of a clip, and noise, which is not.
 
 torchvision's `v2.RandomPhotometricDistort` is not used: it needs a round trip through float HSV
 and, in its contrast step, the mean of each frame, which would make a clip flicker. Here, as in
@@ -52,6 +52,29 @@ class Photometric:
         if self._last is not None:
             tall = cv2.LUT(tall, self._last)
         return tall.reshape(images.shape)
+
+
+def add_noise(images: np.ndarray, rng: np.random.Generator, config: AugmentConfig) -> np.ndarray:
+    """
+    Add what a sensor adds: Gaussian noise that is new on every frame.
+
+    A clip that stands still otherwise repeats one picture bit by bit, which no camera does.
+
+    Parameters
+    ----------
+    images:
+        uint8 (T, H, W, 3); returned unchanged if the draw is against noise.
+    rng:
+        Source of the draws; untouched where `noise_probability` is 0.
+    config:
+        Probability and range.
+
+    """
+    if not config.noise_probability or rng.random() >= config.noise_probability:
+        return images
+    deviation = rng.uniform(0.0, config.noise_max)
+    noise = rng.standard_normal(images.shape, dtype=np.float32)
+    return np.clip(np.round(images + deviation * noise), 0, 255).astype(np.uint8)
 
 
 def _table(levels: np.ndarray) -> np.ndarray:

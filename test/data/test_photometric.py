@@ -3,7 +3,7 @@
 
 import cv2
 from forecast_detector_ros.data.augment import AugmentConfig
-from forecast_detector_ros.data.photometric import Photometric
+from forecast_detector_ros.data.photometric import add_noise, Photometric
 import numpy as np
 import pytest
 
@@ -76,3 +76,33 @@ def test_hue_turns_and_saturation_leaves_grey_alone():
     config = AugmentConfig(photometric_probability=1, brightness=0, contrast=0)
     for _ in range(20):
         np.testing.assert_array_equal(Photometric(rng, config).apply(grey), grey)
+
+
+def test_noise_is_new_on_every_frame_and_as_strong_as_drawn():
+    grey = np.full((3, 60, 60, 3), 120, np.uint8)
+    rng = np.random.default_rng(0)
+    config = AugmentConfig(noise_probability=1, noise_max=6)
+    deviations = []
+    for _ in range(50):
+        noisy = add_noise(grey, rng, config).astype(float)
+        assert noisy.shape == grey.shape
+        assert abs(noisy.mean() - 120) < 0.3
+        spread = noisy.std(axis=(1, 2, 3))
+        assert spread.max() - spread.min() < 0.5
+        if spread.min() > 1:
+            assert abs(np.corrcoef(noisy.reshape(3, -1))[0, 1]) < 0.05
+        deviations.append(spread.mean())
+    assert min(deviations) < 0.7 and 5 < max(deviations) < 6.3
+
+
+def test_noise_stays_within_eight_bits_and_draws_nothing_where_it_is_off():
+    config = AugmentConfig(noise_probability=1, noise_max=200)
+    ends = np.concatenate([np.zeros((1, 8, 8, 3), np.uint8), np.full((1, 8, 8, 3), 255, np.uint8)])
+    noisy = add_noise(ends, np.random.default_rng(1), config)
+    assert (noisy[0] == 0).any() and (noisy[1] == 255).any()
+    rng = np.random.default_rng(2)
+    assert add_noise(ends, rng, AugmentConfig()) is ends
+    assert rng.random() == np.random.default_rng(2).random()
+    half = AugmentConfig(noise_probability=0.5)
+    changed = [add_noise(ends, rng, half) is not ends for _ in range(200)]
+    assert 70 < sum(changed) < 130
