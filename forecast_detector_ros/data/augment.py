@@ -69,7 +69,8 @@ class AugmentConfig:
         """Check every value; raise DataError naming the first that is out of its range."""
         limits = {'zoom_out_max': (1.0, 16.0), 'crop_min_side': (0.05, 1.0),
                   'crop_max_aspect': (1.0, 10.0), 'brightness': (0.0, 255.0), 'hue': (0.0, 180.0),
-                  'noise_max': (0.0, 255.0), 'mosaic_min_side': (0.05, 1.0), 'motion_rotation': (0.0, 10.0),
+                  'noise_max': (0.0, 255.0), 'mosaic_min_side': (0.05, 1.0),
+                  'motion_rotation': (0.0, 10.0),
                   'paste_max_objects': (1, 100), 'paste_min_size': (0.01, 2.0),
                   'paste_max_size': (0.01, 2.0), 'min_side': (0.0, 1000.0)}
         for field in fields(self):
