@@ -15,7 +15,7 @@ from .bottleneck_lstm import LSTMState
 from .config import ConfigError, NetworkConfig
 from .encoder import Encoder
 from .extractor import Extractor, feature_sizes
-from .scheduler import Scheduler
+from .scheduler import EXPECTED, Scheduler
 from .ssdlite import HeadOutput, make_anchors, SSDLiteHead
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -33,6 +33,11 @@ class NetworkState(NamedTuple):
 
     encoder1: tuple[LSTMState, ...]
     encoder2: tuple[LSTMState, ...]
+    expected: tuple[Tensor, ...] = ()
+    """
+    What the deepest level of the frame that was read last had been expected to be, one map like
+    its `feature`; empty if the scheduler has another reference.
+    """
 
 
 class Maps(NamedTuple):
@@ -42,6 +47,8 @@ class Maps(NamedTuple):
     forecast: tuple[Tensor, ...]
     temporal: tuple[Tensor, ...]
     fused: tuple[Tensor, ...]
+    expected: tuple[Tensor, ...] = ()
+    """As in the new state."""
 
 
 class StepOutput(NamedTuple):
@@ -87,6 +94,7 @@ class ForecastDetector(nn.Module):
             for channels, hidden in (pairs if config.has_encoders else ()))
         self.scheduler = Scheduler(self.feature_sizes[-1], hidden=config.scheduler_channels) \
             if config.has_encoders else None
+        self.remembers_expected = config.has_encoders and config.scheduler_reference == EXPECTED
         self.head = SSDLiteHead(config.feature_channels, config.classes, config.extra_channels,
                                 config.upsample_channels)
         anchors = make_anchors(config.input_size, self.head.map_sizes(self.feature_sizes),
@@ -134,10 +142,11 @@ class ForecastDetector(nn.Module):
             zeros = self.mean.new_zeros((batch, hidden, *size))
             encoder1.append(LSTMState(zeros, zeros))
             encoder2.append(LSTMState(zeros, zeros))
-        return NetworkState(tuple(forecast), tuple(encoder1), tuple(encoder2))
+        expected = (torch.zeros_like(forecast[-1]),) if self.remembers_expected else ()
+        return NetworkState(tuple(forecast), tuple(encoder1), tuple(encoder2), expected)
 
-    def encode(self, feature: tuple[Tensor, ...], state: NetworkState
-               ) -> tuple[Maps, NetworkState]:
+    def encode(self, feature: tuple[Tensor, ...], state: NetworkState,
+               read: bool | Tensor = True) -> tuple[Maps, NetworkState]:
         """
         Run both encoders on the features of one frame.
 
@@ -147,6 +156,8 @@ class ForecastDetector(nn.Module):
             One ``(B, C, h, w)`` map per level.
         state:
             State of the frame before.
+        read:
+            Whether `feature` comes from an image; a ``(B,)`` bool tensor if not for all alike.
 
         Returns
         -------
@@ -167,8 +178,18 @@ class ForecastDetector(nn.Module):
         else:
             # Section 3.1: "element-wisely averaged".
             fused = tuple((f + t) * 0.5 for f, t in zip(feature, temporal))
-        return (Maps(feature, forecast, temporal, fused),
-                NetworkState(forecast, encoder1, encoder2))
+        expected = self._expected(state, read)
+        return (Maps(feature, forecast, temporal, fused, expected),
+                NetworkState(forecast, encoder1, encoder2, expected))
+
+    def _expected(self, state: NetworkState, read: bool | Tensor) -> tuple[Tensor, ...]:
+        if not self.remembers_expected or read is False:
+            return state.expected
+        if read is True:
+            return state.forecast[-1:]
+        # A frame that is not read brings no news of what moved: what the last read told stays.
+        new, old = state.forecast[-1], state.expected[-1]
+        return (torch.where(read.view(-1, 1, 1, 1), new, old.to(new.dtype)),)
 
     def schedule(self, maps: Maps) -> Tensor:
         """
@@ -185,8 +206,8 @@ class ForecastDetector(nn.Module):
         reference = getattr(maps, self.config.scheduler_reference)
         return self.scheduler(maps.forecast[-1], reference[-1])
 
-    def _step(self, feature: tuple[Tensor, ...], state: NetworkState) -> StepOutput:
-        maps, state = self.encode(feature, state)
+    def _step(self, feature: tuple[Tensor, ...], state: NetworkState, read: bool) -> StepOutput:
+        maps, state = self.encode(feature, state, read)
         return StepOutput(self.head(maps.fused), self.schedule(maps), state)
 
     def read_step(self, image: Tensor, state: NetworkState) -> StepOutput:
@@ -206,11 +227,11 @@ class ForecastDetector(nn.Module):
             Raw head output, the scheduler's logits for the next frame, the next state.
 
         """
-        return self._step(self.extract(self.normalise_bgr(image)), state)
+        return self._step(self.extract(self.normalise_bgr(image)), state, True)
 
     def forecast_step(self, state: NetworkState) -> StepOutput:
         """Advance by one frame without an image: the forecast stands in for `feature`."""
-        output = self._step(state.forecast, state)
+        output = self._step(state.forecast, state, False)
         if self.config.state_update == 'hold':
             return output._replace(
                 state=state._replace(forecast=output.state.forecast))

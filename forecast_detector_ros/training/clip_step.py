@@ -176,7 +176,8 @@ def clip_losses(network: ForecastDetector, batch: ClipBatch, config: LossConfig,
                 skip = rolled[t].view(-1, 1, 1, 1)
                 feature = tuple(torch.where(skip, f.to(x.dtype), x)
                                 for f, x in zip(state.forecast, feature))
-            maps, state = network.encode(feature, state)
+            # The first frame of a clip is read, whatever was drawn for it.
+            maps, state = network.encode(feature, state, ~rolled[t] if t else True)
             heads.append(network.head(_combine(choice, maps, config, variant)))
             maps_of.append(maps)
     if with_scheduler:

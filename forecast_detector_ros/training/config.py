@@ -175,6 +175,17 @@ class Recipe:
         return NetworkConfig.from_dict({**base, **self.network})
 
 
+def read_yaml(path: str | Path) -> Any:
+    """Read plain values; raises RecipeError, which names the file."""
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        raise RecipeError(f'{path}: no such file') from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f'{path}: cannot be read as YAML: '
+                          f'{" ".join(str(error).split())}') from None
+
+
 def load_recipe(path: str | Path) -> Recipe:
     """
     Read a recipe.
@@ -186,13 +197,7 @@ def load_recipe(path: str | Path) -> Recipe:
         range.
 
     """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
-    except FileNotFoundError:
-        raise RecipeError(f'{path}: no such file') from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f'{path}: cannot be read as YAML: '
-                          f'{" ".join(str(error).split())}') from None
+    values = read_yaml(path)
     try:
         recipe = _build(Recipe, values, '')
         recipe.network_config()

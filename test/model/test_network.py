@@ -118,12 +118,39 @@ def test_variants_have_the_modules_they_use(variant, build):
 @pytest.mark.parametrize('reference', REFERENCES)
 def test_scheduler_compares_with_the_configured_map(reference, build, pictures):
     network = build(scheduler_reference=reference)
-    image, state = pictures(), network.initial_state()
+    # Of the second frame: before the first one nothing was expected.
+    state = network.read_step(pictures(), network.initial_state()).state
+    image = pictures()
     maps, _ = network.encode(network.extract(network.normalise_bgr(image)), state)
-    scores = {name: network.scheduler(maps.forecast[-1], getattr(maps, name)[-1])
+    compared = {**maps._asdict(), 'expected': state.forecast}
+    scores = {name: network.scheduler(maps.forecast[-1], compared[name][-1])
               for name in REFERENCES}
     decision = network.read_step(image, state).decision
     assert [name for name in REFERENCES if torch.equal(scores[name], decision)] == [reference]
+
+
+def test_expected_is_the_forecast_of_the_frame_that_was_read_last(build, pictures):
+    network = build(scheduler_reference='expected')
+    state = network.initial_state()
+    assert_same(state.expected, [torch.zeros_like(state.forecast[-1])])
+    for read, known in ((True, 'new'), (True, 'new'), (False, 'old'), (False, 'old'),
+                        (True, 'new')):
+        wanted = state.forecast[-1:] if known == 'new' else state.expected
+        output = network.read_step(pictures(), state) if read else network.forecast_step(state)
+        assert_same(output.state.expected, wanted)
+        state = output.state
+    assert not build(scheduler_reference='temporal').initial_state().expected
+
+
+def test_streams_of_a_batch_are_read_and_forecast_side_by_side(build, pictures):
+    network = build(scheduler_reference='expected')
+    start = network.read_step(pictures(2), network.initial_state(2)).state
+    feature = network.extract(network.normalise_bgr(pictures(2)))
+    mixed = tuple(torch.stack((f[0], guess[1])) for f, guess in zip(feature, start.forecast))
+    maps, state = network.encode(mixed, start, torch.tensor([True, False]))
+    assert torch.equal(state.expected[0][0], start.forecast[-1][0])
+    assert torch.equal(state.expected[0][1], start.expected[0][1])
+    assert_same(maps.expected, state.expected)
 
 
 def test_persistence_takes_the_last_feature(build, pictures):

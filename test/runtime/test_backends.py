@@ -80,7 +80,9 @@ def test_compiled_torch_gives_the_same(shared):
     {'variant': 'baseline'}, {'variant': 'persistence'}, {'variant': 'without_combination'},
     {'state_update': 'hold', 'forecast_mode': 'direct'},
     {'levels': (32,), 'feature_channels': (20,), 'lstm_channels': (10,),
-     'upsample_channels': 6, 'scheduler_reference': 'fused'}], ids=str)
+     'upsample_channels': 6, 'scheduler_reference': 'fused'},
+    {'scheduler_reference': 'expected'}, {'variant': 'persistence',
+                                          'scheduler_reference': 'expected'}], ids=str)
 def test_every_variant_can_be_a_graph(values, shared, settle):
     other = settle(ForecastDetector(replace(shared[0].config, **values)))
     parity = compare_backends(TorchBackend(deepcopy(other)), make_backend(other, 'onnxruntime'),

@@ -67,7 +67,7 @@ def test_forecast_loss_against_an_own_loop():
 
 def set_forecast(net, value):
     """Let the encoders forecast a map of one value, whatever they see."""
-    def encode(feature, state):
+    def encode(feature, state, read=True):
         forecast = tuple(torch.full_like(level, value) for level in feature)
         return Maps(feature, forecast, feature, feature), state._replace(forecast=forecast)
     net.encode = encode
@@ -102,7 +102,7 @@ def test_rollout_compares_forecasts_of_forecasts_with_the_true_features():
     net = network()
     seen = []
 
-    def encode(feature, state):
+    def encode(feature, state, read=True):
         seen.append(float(feature[0].mean()))
         forecast = tuple(level + 10 for level in feature)
         return Maps(feature, forecast, feature, feature), state._replace(forecast=forecast)
@@ -164,8 +164,8 @@ def test_combination_chooses_what_the_head_sees(index):
     maps = []
     encode = net.encode
 
-    def spy(feature, state):
-        result = encode(feature, state)
+    def spy(feature, state, read):
+        result = encode(feature, state, read)
         maps.append(result[0])
         return result
 
@@ -175,6 +175,24 @@ def test_combination_chooses_what_the_head_sees(index):
         wanted = (one.feature, one.temporal, one.fused)[index]
         for got, want in zip(fused, wanted):
             torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize('rollout', [0.0, 1.0])
+def test_the_scheduler_hears_of_frames_that_were_read_alone(rollout):
+    net = network(scheduler_reference='expected')
+    seen = []
+    schedule = net.schedule
+
+    def spy(maps):
+        seen.append(maps)
+        return schedule(maps)
+
+    net.schedule = spy
+    run(net, LossConfig(rollout=rollout))
+    assert len(seen) == 3 and not seen[0].expected[0].any()
+    for before, now in zip(seen, seen[1:]):
+        wanted = before.expected[0] if rollout else before.forecast[-1]
+        assert torch.equal(now.expected[0], wanted)
 
 
 def test_rollout_one_never_looks_at_later_images():

@@ -20,7 +20,7 @@ from ..checkpoint import RuntimeConfigError
 from ...model.bottleneck_lstm import LSTMState
 from ...model.folding import fold_batch_norm
 from ...model.network import ForecastDetector, NetworkState, StepOutput
-from ...model.scheduler import confidence
+from ...model.scheduler import confidence, EXPECTED
 
 IMAGE = 'image'
 """Input of the read step: ``(B, H, W, 3)`` uint8 BGR."""
@@ -69,9 +69,18 @@ def state_layout(network: ForecastDetector) -> StateLayout:
     if len(network.encoder1):
         # Otherwise a step that forecasts keeps the last feature.
         changed = (*forecast, *changed)
-    return StateLayout({**forecast, **encoders},
-                       {READ_STEP: tuple(encoders), FORECAST_STEP: (*forecast, *encoders)},
-                       {READ_STEP: (*forecast, *encoders), FORECAST_STEP: changed})
+    expected: dict[str, tuple[int, int, int]] = {}
+    needed = tuple(encoders)
+    if network.remembers_expected:
+        # A read step compares with the forecast of its frame, a forecast step with what the last
+        # read step compared with.
+        deepest = f'forecast_{config.levels[-1]}'
+        expected[EXPECTED] = forecast[deepest]
+        needed = (deepest, *needed)
+    return StateLayout(
+        {**forecast, **encoders, **expected},
+        {READ_STEP: needed, FORECAST_STEP: (*forecast, *encoders, *expected)},
+        {READ_STEP: (*forecast, *encoders, *expected), FORECAST_STEP: changed})
 
 
 class StepModule(nn.Module):
@@ -120,15 +129,16 @@ class StepModule(nn.Module):
             return tuple(LSTMState(parts[f'{name}_{stride}_hidden'],
                                    parts[f'{name}_{stride}_cell']) for stride in strides)
 
-        state = NetworkState(tuple(parts[f'forecast_{stride}'] for stride in strides)
-                             if self.step == FORECAST_STEP else (),
-                             encoder('encoder1'), encoder('encoder2'))
+        state = NetworkState(tuple(parts[f'forecast_{stride}'] for stride in strides
+                                   if f'forecast_{stride}' in parts),
+                             encoder('encoder1'), encoder('encoder2'),
+                             (parts[EXPECTED],) if EXPECTED in parts else ())
         output = self._read(tensors[0], state) if self.step == READ_STEP \
             else self.network.forecast_step(state)
         after = output.state
         values = dict(zip(self.layout.shapes, (
             *after.forecast, *(part for pair in (*after.encoder1, *after.encoder2)
-                               for part in pair))))
+                               for part in pair), *after.expected)))
         return (*output.head, confidence(output.decision),
                 *(values[name] for name in self.layout.outputs[self.step]))
 

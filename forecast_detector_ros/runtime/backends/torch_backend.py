@@ -121,7 +121,7 @@ class TorchBackend:
 def state_parts(state: NetworkState) -> list[Tensor]:
     """List all tensors of a state."""
     return [*state.forecast, *(part for pair in (*state.encoder1, *state.encoder2)
-                               for part in pair)]
+                               for part in pair), *state.expected]
 
 
 def with_parts(like: NetworkState, parts: Sequence[Tensor]) -> NetworkState:
@@ -129,7 +129,8 @@ def with_parts(like: NetworkState, parts: Sequence[Tensor]) -> NetworkState:
     left = iter(parts)
     return NetworkState(tuple(next(left) for _ in like.forecast),
                         tuple(LSTMState(next(left), next(left)) for _ in like.encoder1),
-                        tuple(LSTMState(next(left), next(left)) for _ in like.encoder2))
+                        tuple(LSTMState(next(left), next(left)) for _ in like.encoder2),
+                        tuple(next(left) for _ in like.expected))
 
 
 def _array(tensor: Tensor) -> np.ndarray:
