@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from .timing import Contender
+from ..model.network import ForecastDetector
 from ..model.summary import summarise
 from ..runtime.backends import Backend, RawOutput
 from ..runtime.backends.registry import make_backend
@@ -112,18 +113,45 @@ def step_contenders(checkpoint: Path, build: Build, pictures: Sequence[np.ndarra
         If the build cannot be had here.
 
     """
-    network, card = load_checkpoint(checkpoint)
+    network, _ = load_checkpoint(checkpoint)
+    return network_contenders(network, build, pictures, batches, checkpoint=checkpoint)
+
+
+def network_contenders(network: ForecastDetector, build: Build, pictures: Sequence[np.ndarray],
+                       batches: Sequence[int] = (1,), label: str = '',
+                       checkpoint: Path | None = None) -> list[Contender]:
+    """
+    Give the two steps of a network, as `step_contenders` does.
+
+    Parameters
+    ----------
+    network:
+        With encoders.
+    build, pictures, batches:
+        See `step_contenders`.
+    label:
+        End of the contenders' names; empty for the build's.
+    checkpoint:
+        Where the network comes from, if from a file.
+
+    Raises
+    ------
+    RuntimeConfigError
+        If the build cannot be had here.
+
+    """
     backend = make_backend(network, build.backend, precision=build.precision,
                            threads=build.threads, checkpoint=checkpoint)
-    size = card.input_size
+    label = label or build.label
+    size = network.config.input_size
     images = [scaled(picture, size)[None] for picture in pictures]
     raw = backend.read_step(images[0], backend.initial_state(1))
     for image in images[1:]:
         raw = backend.read_step(image, raw.state)
-    summary = summarise(card.network)
+    summary = summarise(network.config)
     contenders = []
     for batch in batches:
-        name = build.label if batch == 1 else f'{build.label} x{batch}'
+        name = label if batch == 1 else f'{label} x{batch}'
         common = {
             'group': 'step' if batch == 1 else 'batch', 'backend': build.backend,
             'precision': build.precision, 'threads': build.threads, 'batch': batch,

@@ -32,3 +32,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]], digits: int = 3,
              for row in cells]
     lines.insert(1, '  '.join('-' * width for width in widths))
     return '\n'.join([title, *lines] if title else lines)
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Write rows of cells, of which the first is the head, as a table in Markdown."""
+    lines = ['| ' + ' | '.join(row) + ' |' for row in rows]
+    return '\n'.join([lines[0], '|' + ' --- |' * len(rows[0]), *lines[1:]])

@@ -220,7 +220,8 @@ def reproduce(plan: Plan) -> Iterator[dict[str, Any]]:
 
     """
     check_plan(plan)
-    _claim(plan)
+    claim(plan.output, {'recipe': asdict(replace(plan.recipe, seed=0)),
+                        'footage': footage_values(plan.footage)})
     sources = load_sources(plan.recipe, plan.data)
     check_held_out(sources, plan.footage)
     motion = np.concatenate([motion_iou(item.truth) for item in plan.footage])
@@ -242,8 +243,9 @@ def _seed(plan: Plan, seed: int, sources: Sources, motion: np.ndarray) -> dict[s
     for row in plan.chosen():
         if row.weights_of is None:
             start = checkpoints.get(BASELINE)
-            checkpoints[row.name] = _train(todo[row.name], sources, folder,
-                                           None if start else plan.imagenet, start)
+            training = todo[row.name]
+            checkpoints[row.name] = train(training.recipe, sources, folder / training.folder,
+                                          None if start else plan.imagenet, start)
         if row.name not in known:
             known[row.name] = _measure(checkpoints[row.weights_of or row.name], plan.footage, row,
                                        motion, plan.recipe.threads)
@@ -252,16 +254,36 @@ def _seed(plan: Plan, seed: int, sources: Sources, motion: np.ndarray) -> dict[s
     return {row.name: known[row.name] for row in plan.chosen()}
 
 
-def _claim(plan: Plan) -> None:
-    """Refuse a folder that holds results of another recipe or other footage."""
-    text = json.dumps({'recipe': asdict(replace(plan.recipe, seed=0)),
-                       'footage': [[item.name, len(item.frames), len(item.truth)]
-                                   for item in plan.footage]}, indent=1, sort_keys=True)
-    path = plan.output / 'plan.json'
+def footage_values(footage: Sequence[Footage]) -> list[list[Any]]:
+    """Give what tells footage from other footage, as plain values."""
+    return [[item.name, len(item.frames), len(item.truth)] for item in footage]
+
+
+def claim(folder: Path, values: dict[str, Any],
+          other: str = 'another recipe or other sequences') -> None:
+    """
+    Make a folder, or go on in one, that holds the results of one plan alone.
+
+    Parameters
+    ----------
+    folder:
+        Made where missing; `plan.json` in it says whose it is.
+    values:
+        Plain values that decide the results.
+    other:
+        What else may lie in the folder, for the message.
+
+    Raises
+    ------
+    EvaluationError
+        If it holds results of another plan.
+
+    """
+    text = json.dumps(values, indent=1, sort_keys=True)
+    path = folder / 'plan.json'
     if path.exists() and path.read_text(encoding='utf-8') != text:
-        raise EvaluationError(f'{plan.output}: holds results of another recipe or other '
-                              'sequences; take another folder')
-    plan.output.mkdir(parents=True, exist_ok=True)
+        raise EvaluationError(f'{folder}: holds results of {other}; take another folder')
+    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text.encode())
 
 
@@ -275,10 +297,34 @@ def check_held_out(sources: Sources, footage: Sequence[Footage]) -> None:
                                   "the recipe's sources, or measure other sequences")
 
 
-def _train(training: Training, sources: Sources, folder: Path,
-           imagenet: dict[str, torch.Tensor] | None, start: Path | None) -> Path:
-    output = folder / training.folder
-    checkpoint = output / f'{training.recipe.stages[-1].name}.safetensors'
+def train(recipe: Recipe, sources: Sources, output: Path,
+          imagenet: dict[str, torch.Tensor] | None, start: Path | None = None) -> Path:
+    """
+    Train in a folder, or go on there, unless it is done.
+
+    Parameters
+    ----------
+    recipe, sources:
+        All of its stages are trained.
+    output:
+        The folder.
+    imagenet, start:
+        Weights of the backbone to start from, or a checkpoint; both None for a random start.
+
+    Returns
+    -------
+    Path
+        The last stage's checkpoint.
+
+    Raises
+    ------
+    RecipeError, SnapshotError
+        With a message of one line.
+    TrainingDivergedError
+        If the loss is no number any more.
+
+    """
+    checkpoint = output / f'{recipe.stages[-1].name}.safetensors'
     if checkpoint.exists():
         return checkpoint
     weights = None
@@ -286,9 +332,8 @@ def _train(training: Training, sources: Sources, folder: Path,
         weights = {key: value.float() if value.is_floating_point() else value
                    for key, value in load_file(start).items()}
     log.info('training %s', output)
-    torch.set_num_threads(training.recipe.threads)
-    Trainer(training.recipe, sources, output, imagenet, weights).run(
-        snapshot_every=SNAPSHOT_SECONDS)
+    torch.set_num_threads(recipe.threads)
+    Trainer(recipe, sources, output, imagenet, weights).run(snapshot_every=SNAPSHOT_SECONDS)
     if not checkpoint.exists():
         raise RecipeError(f'{output}: training left no {checkpoint.name}')
     return checkpoint

@@ -6,6 +6,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from .equal_ratio import fixed_rules_at
+from .layout import markdown
 from .reproduction import ALWAYS, BASELINE, ROWS
 from .vid_ap import GROUPS
 
@@ -114,10 +115,5 @@ def as_markdown(report: dict[str, Any]) -> str:
                          ('Frames skipped by a fixed rule', skipping_table(results)),
                          ('The scheduler', sweep_table(results))):
         if len(table) > 1:
-            parts.append(f'{title}:\n\n' + _markdown(table))
+            parts.append(f'{title}:\n\n' + markdown(table))
     return '\n\n'.join(parts) + '\n'
-
-
-def _markdown(table: Sequence[Sequence[str]]) -> str:
-    lines = ['| ' + ' | '.join(row) + ' |' for row in table]
-    return '\n'.join([lines[0], '|' + ' --- |' * len(table[0]), *lines[1:]])
