@@ -234,7 +234,10 @@ def _claim(plan: DesignPlan, todo: dict[str, DesignTraining]) -> None:
     footage = footage_values(plan.footage)
     claim(plan.output, {'recipe': asdict(plan.recipe), 'footage': footage})
     for item in todo.values():
-        claim(plan.output / item.name, {'recipe': asdict(item.recipe), 'start': item.start},
+        # What was trained, whatever its preset is in another version or its LSTMs in the list.
+        shape = trained_shape(item.recipe.network_config()).to_dict()
+        claim(plan.output / item.name,
+              {'stages': asdict(item.recipe)['stages'], 'shape': shape, 'start': item.start},
               'another shape or start')
 
 

@@ -2,25 +2,33 @@
 """Shapes of the network: what is read, what is trained once for several, what is measured."""
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from forecast_detector_ros.benchmark import designs
 from forecast_detector_ros.benchmark.designs import (
-    as_rows, describe, Design, DesignPlan, HEAD, load_designs, measure_accuracy, trainings)
+    as_rows, compare_designs, describe, Design, DesignPlan, HEAD, load_designs,
+    measure_accuracy, trainings)
 from forecast_detector_ros.data.synthetic import CLASSES, write_synthetic_videos
 from forecast_detector_ros.evaluation.policy_runs import PolicyRun
-from forecast_detector_ros.evaluation.sequences import load_annotated
-from forecast_detector_ros.evaluation.tables import DetectionTable
+from forecast_detector_ros.evaluation.sequences import EvaluationError, Footage, load_annotated
+from forecast_detector_ros.evaluation.tables import DetectionTable, one_hot, TruthTable
 from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector
-from forecast_detector_ros.model.presets import preset
+from forecast_detector_ros.model.presets import preset, PRESETS
+from forecast_detector_ros.runtime.checkpoint import CheckpointError
 from forecast_detector_ros.training.config import load_recipe, Recipe, RecipeError
 import numpy as np
 import pytest
 import torch
 
 CONFIG = Path(__file__).resolve().parents[2] / 'config'
+
+FOOTAGE = [Footage('empty', (), TruthTable(
+    np.zeros(0, int), np.zeros((0, 4)), one_hot(np.zeros(0, int), 6), np.zeros(0, int),
+    np.zeros((0, 4))))]
+"""No frame is looked at where nothing is measured."""
 
 IMAGENET: dict[str, torch.Tensor] = {}
 """No weight is looked at where nothing is trained."""
@@ -104,6 +112,21 @@ def test_wrong_designs_are_named_in_one_line(
     message = str(caught.value)
     assert str(path) in message and '\n' not in message
     assert all(word in message for word in words)
+
+
+def test_a_folder_is_not_gone_on_with_when_the_preset_has_changed(
+        recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = replace(plan_of(recipe, Design('one')), output=tmp_path, footage=FOOTAGE)
+    (tmp_path / 'one').mkdir()
+    (tmp_path / 'one' / designs.ACCURACY).write_text('{}')
+    # Nothing is trained, so that there is nothing to time.
+    for overrides in ({}, {'lstm_channels': [4, 6]}):
+        with pytest.raises(CheckpointError):
+            compare_designs(replace(plan, designs=[Design('one', overrides)]), timings_only=True)
+    changed = replace(PRESETS['default'], extra_channels=(64,))
+    monkeypatch.setitem(PRESETS, 'default', changed)
+    with pytest.raises(EvaluationError, match='another shape'):
+        compare_designs(plan, timings_only=True)
 
 
 def test_recall_counts_what_is_shown_and_ap50_all_there_is(
