@@ -48,10 +48,10 @@ def test_shipped_designs_are_those_of_the_preset_and_near_it(recipe: Recipe) -> 
     shapes = {name: designs.design_recipe(recipe, item).network_config()
               for name, item in found.items()}
     assert shapes['default'] == preset('default', len(recipe.classes))
-    assert len(set(shapes.values())) == len(shapes)
+    assert shapes['default'] in [shapes[name] for name in shapes if name.startswith('lstm_')]
     todo = trainings(plan_of(recipe, *found.values()))
     assert {name: item.name for name, item in todo.items()} == {
-        name: 'default' if name == 'narrow_lstm' else name for name in found}
+        name: 'default' if name.startswith('lstm_') else name for name in found}
     assert {name for name, item in todo.items() if item.start == 'random'} == {'width_0.75'}
 
 
