@@ -107,6 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--horizons', type=positive, nargs='?', const=3, metavar='K',
                         help='also measure forecasts up to K frames after a read (default 3), '
                         'beside persistence')
+    parser.add_argument('--optical-flow', action='store_true',
+                        help='with --horizons: also measure features that are moved along '
+                        'optical flow, which says how far motion could carry')
     parser.add_argument('--static', type=positive, nargs='?', const=60, metavar='N',
                         help='also show the first picture of every sequence N times (default '
                         '60), with fresh noise each time, and compare how often it is read')
@@ -130,7 +133,8 @@ def _evaluate(options: argparse.Namespace) -> dict[str, str]:
     failures: dict[str, str] = {}
     footage = load_footage(options, detector.labels, failures)
     for key, other in (('latencies', 'streaming'), ('streaming_policies', 'streaming'),
-                       ('motion_videos', 'motion_iou'), ('report', 'run')):
+                       ('motion_videos', 'motion_iou'), ('report', 'run'),
+                       ('optical_flow', 'horizons')):
         if getattr(options, key) and not getattr(options, other):
             raise EvaluationError(f'--{key.replace("_", "-")} goes with '
                                   f'--{other.replace("_", "-")} only')
@@ -187,7 +191,7 @@ def _evaluate(options: argparse.Namespace) -> dict[str, str]:
     if options.horizons:
         network, card = load_checkpoint(path)
         quality = measure_forecasts(network, card, footage, settings, options.horizons,
-                                    options.device, options.precision)
+                                    options.device, options.precision, options.optical_flow)
         result['forecasts'] = summarise_forecasts(quality)
         print('\n' + forecasts_as_text(result['forecasts'], network.config.levels))
         _write(options.output, result)

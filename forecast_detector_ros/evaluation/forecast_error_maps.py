@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .figure_files import INK, new_figure, RED, SOFT
-from .forecast_quality import FeatureSource, SharedFeatureBackend
+from .forecast_backends import FeatureSource, SharedFeatureBackend
 from .sequences import as_frame, EvaluationError, Footage, picture
 from ..model.network import ForecastDetector
 from ..runtime.checkpoint import Card

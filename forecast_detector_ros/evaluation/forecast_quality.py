@@ -13,13 +13,13 @@ import logging
 import numpy as np
 import torch
 
+from .displaced_features import DisplacedFeatureBackend, Displacement
+from .forecast_backends import FeatureSource, SharedFeatureBackend
 from .recall import found_boxes
 from .sequences import as_frame, Footage, picture
 from .tables import DetectionTable
 from ..model.config import NetworkConfig
-from ..model.network import ForecastDetector, NetworkState, StepOutput
-from ..runtime.backends import RawOutput
-from ..runtime.backends.torch_backend import raw_output, TorchBackend
+from ..model.network import ForecastDetector
 from ..runtime.checkpoint import Card
 from ..runtime.detector import Detector, StreamState
 from ..runtime.policy import AlternatePolicy, AlwaysReadPolicy, FORECAST
@@ -34,75 +34,20 @@ RIVALS = {
                     'of frames that are not read',
     'persistence': 'the variant `persistence` with the same weights: without Encoder 1',
     'repeated_boxes': 'boxes of the last read frame, again',
+    'extrapolated': 'as `held_feature`, moved along the optical flow between the last read frame '
+                    'and the frame before it, as if the motion went on',
+    'true_motion': 'as `held_feature`, moved along the optical flow from the last read frame to '
+                   'the present one',
 }
-"""What is compared on frames that are not read."""
+"""
+What is compared on frames that are not read.
 
+The last two, of which only `true_motion` is told what it could not know, are measured if asked
+for.
+"""
 
-class FeatureSource:
-    """
-    Extract the feature of each picture once for all streams that read it.
-
-    Parameters
-    ----------
-    network:
-        Its extractor is used, on the device where it is then.
-
-    """
-
-    def __init__(self, network: ForecastDetector) -> None:
-        self._network = network
-        self._images: np.ndarray | None = None
-        self._feature: tuple[torch.Tensor, ...] = ()
-
-    @torch.inference_mode()
-    def __call__(self, images: np.ndarray) -> tuple[torch.Tensor, ...]:
-        """Give the feature of ``(1, H, W, 3)`` uint8 BGR pixels, one map per level."""
-        if self._images is None or not np.array_equal(images, self._images):
-            tensor = torch.from_numpy(images).to(self._network.mean.device)
-            self._feature = self._network.extract(self._network.normalise_bgr(tensor))
-            self._images = images
-        return self._feature
-
-
-class SharedFeatureBackend(TorchBackend):
-    """
-    Do what `TorchBackend` does, with features from a common source.
-
-    Parameters
-    ----------
-    network, device, precision:
-        As for `TorchBackend`.
-    source:
-        Of a network with the same extractor.
-    hold:
-        Whether frames that are not read take the last read feature in the forecast's place.
-
-    """
-
-    def __init__(self, network: ForecastDetector, device: str, precision: str,
-                 source: FeatureSource, hold: bool = False) -> None:
-        super().__init__(network, device, precision)
-        self._source = source
-        self._hold = hold
-
-    @torch.inference_mode()
-    def read_step(self, images: np.ndarray, state: NetworkState) -> RawOutput:
-        """Read one ``(1, H, W, 3)`` uint8 BGR picture."""
-        feature = self._source(images)
-        maps, after = self.network.encode(feature, state)
-        output = StepOutput(self.network.head(maps.fused), self.network.schedule(maps), after)
-        if self._hold:
-            # The forecast in the state feeds nothing but the next step without an image.
-            output = output._replace(state=after._replace(forecast=feature))
-        return raw_output(output)
-
-    @torch.inference_mode()
-    def forecast_step(self, state: NetworkState) -> RawOutput:
-        """Advance without images."""
-        raw = super().forecast_step(state)
-        if self._hold:
-            raw = raw._replace(state=raw.state._replace(forecast=state.forecast))
-        return raw
+BY_FLOW = {'extrapolated': True, 'true_motion': False}
+"""Rivals that look at pictures, and whether they extrapolate."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +84,7 @@ class ForecastQuality:
 
 def measure_forecasts(network: ForecastDetector, card: Card, footage: Sequence[Footage],
                       settings: DetectorSettings, horizons: int = 3, device: str = 'cpu',
-                      precision: str = 'fp32') -> ForecastQuality:
+                      precision: str = 'fp32', optical_flow: bool = False) -> ForecastQuality:
     """
     Measure recall and feature error by horizon.
 
@@ -155,6 +100,8 @@ def measure_forecasts(network: ForecastDetector, card: Card, footage: Sequence[F
         Frames forecast after each read, at least 1.
     device, precision:
         As for `Detector.load`.
+    optical_flow:
+        Whether the rivals of `BY_FLOW` are measured too.
 
     Raises
     ------
@@ -172,10 +119,16 @@ def measure_forecasts(network: ForecastDetector, card: Card, footage: Sequence[F
     detectors = {'forecast': build(network), 'held_feature': build(network, hold=True)}
     if network.config.has_encoders:
         detectors['persistence'] = build(network.with_variant('persistence'))
+    displacements = {rival: Displacement(extrapolate)
+                     for rival, extrapolate in BY_FLOW.items() if optical_flow}
+    for rival, displacement in displacements.items():
+        detectors[rival] = Detector(
+            DisplacedFeatureBackend(network, device, precision, source, displacement), card)
     runs = []
     for item in footage:
         _log.info('%s: forecasts up to %d frames after a read', item.name, horizons)
-        runs.append(_run(source, network.config, detectors, item, settings, horizons))
+        runs.append(_run(source, network.config, detectors, displacements, item, settings,
+                         horizons))
     rivals = [rival for rival in RIVALS if rival in (*detectors, 'repeated_boxes')]
     hits = {rival: tuple(_hits([run.tables[rival, h] for run in runs], footage, h)
                          for h in range(horizons + 1)) for rival in rivals}
@@ -201,7 +154,8 @@ def _hits(tables: Sequence[DetectionTable], footage: Sequence[Footage], horizon:
 
 
 def _run(source: FeatureSource, config: NetworkConfig, detectors: dict[str, Detector],
-         footage: Footage, settings: DetectorSettings, horizons: int) -> _Run:
+         displacements: dict[str, Displacement], footage: Footage, settings: DetectorSettings,
+         horizons: int) -> _Run:
     read_all = replace(settings, policy=AlwaysReadPolicy())
     pattern = replace(settings, policy=AlternatePolicy(horizons),
                       max_consecutive_forecasts=horizons)
@@ -215,16 +169,24 @@ def _run(source: FeatureSource, config: NetworkConfig, detectors: dict[str, Dete
     counts = np.zeros(horizons)
     last_feature: dict[int, tuple[torch.Tensor, ...]] = {}
     last_boxes = {}
+    last_read = dict.fromkeys(phases, 0)
+    for displacement in displacements.values():
+        displacement.start()
 
     for number, record in enumerate(footage.frames):
         pixels = picture(record)
         frame = as_frame(pixels)
-        feature = source(resize(pixels, config.input_size)[None])
+        resized = resize(pixels, config.input_size)
+        feature = source(resized[None])
+        for displacement in displacements.values():
+            displacement.see(resized)
         result, read_state = detectors['forecast'].step(frame, read_state, read_all)
         rows['read', 0].append(DetectionTable.of_frame(number, result.detections))
         for (rival, phase), state in states.items():
             # Until its phase has come a stream reads everything.
             now = read_all if number <= phase else pattern
+            if rival in displacements:
+                displacements[rival].since(last_read[phase])
             result, states[rival, phase] = detectors[rival].step(frame, state, now)
             if number < phase:
                 continue
@@ -238,6 +200,8 @@ def _run(source: FeatureSource, config: NetworkConfig, detectors: dict[str, Dete
                 counts[horizon - 1] += 1
             else:
                 last_feature[phase], last_boxes[phase] = feature, result.detections
+                # Rivals of the same phase come later, and do not look at it when they read.
+                last_read[phase] = number
             rows['repeated_boxes', horizon].append(
                 DetectionTable.of_frame(number, last_boxes[phase]))
     errors /= np.where(counts > 0, counts, np.nan)

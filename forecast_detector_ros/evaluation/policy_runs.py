@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .forecast_quality import FeatureSource, SharedFeatureBackend
+from .forecast_backends import FeatureSource, SharedFeatureBackend
 from .runner import COLLECT_SCORE
 from .sequences import as_frame, Footage, picture
 from .tables import DetectionTable, TruthTable

@@ -3,8 +3,8 @@
 
 from dataclasses import replace
 
-from forecast_detector_ros.evaluation.forecast_quality import (
-    FeatureSource, measure_forecasts, SharedFeatureBackend)
+from forecast_detector_ros.evaluation.forecast_backends import FeatureSource, SharedFeatureBackend
+from forecast_detector_ros.evaluation.forecast_quality import measure_forecasts
 from forecast_detector_ros.evaluation.runner import run_footage
 from forecast_detector_ros.evaluation.sequences import picture
 from forecast_detector_ros.evaluation.tables import one_hot, TruthTable
