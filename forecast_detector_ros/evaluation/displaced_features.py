@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Rivals that move the last read feature along optical flow: how far can motion carry?
+Rivals that move the last read feature along optical flow: how far motion could carry.
 
 They look at pictures that a detector would not look at, at full resolution, and so say what a
 forecast by motion could reach at best; they are no detectors.
@@ -75,13 +75,15 @@ class Displacement:
             flow = np.zeros((*self._pictures[0].shape, 2), np.float32)
         height, width = flow.shape[:2]
         cells = cv2.resize(flow, size[::-1], interpolation=cv2.INTER_AREA)
-        cells *= np.float32([size[1] / width, size[0] / height])
+        cells = cells * np.array([size[1] / width, size[0] / height], np.float32)
         return torch.from_numpy(np.ascontiguousarray(cells.transpose(2, 0, 1)))
 
     def _flow(self, target: int, origin: int) -> np.ndarray:
         key = (target, origin)
         if key not in self._flows:
-            self._flows[key] = self._dis.calc(self._pictures[target], self._pictures[origin], None)
+            empty = np.zeros((*self._pictures[target].shape, 2), np.float32)
+            self._flows[key] = self._dis.calc(self._pictures[target], self._pictures[origin],
+                                              empty)
         return self._flows[key]
 
 
@@ -130,7 +132,7 @@ class DisplacedFeatureBackend(SharedFeatureBackend):
     @torch.inference_mode()
     def forecast_step(self, state: NetworkState) -> RawOutput:
         """Advance without the image, but with its motion."""
-        moved = tuple(displace(level, self._displacement(tuple(level.shape[2:])))
+        moved = tuple(displace(level, self._displacement((level.shape[2], level.shape[3])))
                       for level in state.forecast)
         raw = super().forecast_step(state._replace(forecast=moved))
         return raw._replace(state=raw.state._replace(forecast=state.forecast))
