@@ -12,8 +12,8 @@ PRESETS = {
     # has 8 % more pixels than 320x320.
     'default': NetworkConfig(
         input_size=(288, 384), levels=(16, 32), feature_channels=(96, 256),
-        lstm_channels=(64, 128), extra_channels=(256, 128, 128, 64), anchor_scales=(0.1, 0.95),
-        forecast_mode='residual'),
+        lstm_channels=(32, 64), extra_channels=(256, 128, 128, 64), anchor_scales=(0.1, 0.95),
+        forecast_mode='residual', scheduler_reference='expected'),
 }
 
 
