@@ -21,6 +21,7 @@ from .postprocess import Postprocessor
 from .preprocess import resize
 from .settings import DetectorSettings, SettingsError
 from .threads import set_threads
+from ..model.scheduler import EXPECTED
 
 
 @dataclass(frozen=True)
@@ -283,14 +284,16 @@ class Detector:
         pixels, size = frame.load_for(self.input_size)
         image = resize(pixels, self.input_size)
         network = state.network
+        fresh = False
         if size != state.frame_size and network is not None:
             # A compressed frame tells its size only now.
             decision = replace(decision, reason='size_changed')
             network = None
         if network is None:
             network = self._backend.initial_state(1)
+            fresh = True
         return _Job(index, decision, state, network, size, image,
-                    (perf_counter() - start) * 1e3)
+                    (perf_counter() - start) * 1e3, fresh)
 
     def _run(self, read: bool, batch: list['_Job'], settings: DetectorSettings
              ) -> Iterator[tuple[int, tuple[StepResult, StreamState]]]:
@@ -316,8 +319,14 @@ class Detector:
                 read, job.preprocess_ms + inference_ms / count, settings.budget_ms)
             yield job.index, (
                 StepResult(found[place], job.decision, job.preprocess_ms, inference_ms, count),
-                StreamState(after[place], float(raw.confidence[place]),
+                StreamState(after[place], self._confidence(job, raw.confidence[place]),
                             job.decision.consecutive_forecasts, job.size, pace=pace))
+
+    def _confidence(self, job: '_Job', score: np.floating) -> float:
+        # A scheduler that compares with what was expected knows nothing yet of a stream's first
+        # frame, and was not trained on such ones.
+        blind = job.fresh and self.card.network.scheduler_reference == EXPECTED
+        return 0.0 if blind else float(score)
 
 
 @dataclass(frozen=True)
@@ -335,3 +344,5 @@ class _Job:
     """Of the network's input size; None on a forecast frame."""
 
     preprocess_ms: float = 0.0
+    fresh: bool = False
+    """Whether the stream had no state."""

@@ -12,7 +12,9 @@ from .losses import (
 from .processes import Processes
 from .targets import is_consistent, is_reliable, RELIABLE_IOU
 from ..data.clips import ClipBatch
+from ..model.config import NetworkConfig
 from ..model.network import ForecastDetector, Maps
+from ..model.scheduler import EXPECTED
 from ..model.ssdlite import Boxes, HeadOutput, postprocess
 
 FEATURE, TEMPORAL, MEAN = range(3)
@@ -165,6 +167,10 @@ def clip_losses(network: ForecastDetector, batch: ClipBatch, config: LossConfig,
     choice = torch.multinomial(torch.tensor(config.combination), whole, replacement=True,
                                generator=generator)[own].to(device)
     rolled = torch.rand((frames, whole), generator=generator)[:, own].to(device) < config.rollout
+    first = first_decision(network.config)
+    if with_scheduler:
+        # Nothing was seen to come true before the first decision.
+        rolled[1:first + 1] = False
     state = network.initial_state(clips)
     heads: list[HeadOutput] = []
     maps_of: list[Maps] = []
@@ -181,7 +187,7 @@ def clip_losses(network: ForecastDetector, batch: ClipBatch, config: LossConfig,
             heads.append(network.head(_combine(choice, maps, config, variant)))
             maps_of.append(maps)
     if with_scheduler:
-        for maps in maps_of:
+        for maps in maps_of[first:]:
             if frozen_detection:
                 maps = Maps(*(tuple(x.detach() for x in level) for level in maps))
             # Correlations differ from one in digits that bf16 does not have.
@@ -195,8 +201,20 @@ def clip_losses(network: ForecastDetector, batch: ClipBatch, config: LossConfig,
         if extra_frame and network.config.has_encoders:
             _add_forecast(result, maps_of, features, config, processes, variant)
     if with_scheduler:
-        _add_decision(result, network, batch, maps_of, decisions, features, config, processes)
+        _add_decision(result, network, batch, maps_of, first, decisions, features, config,
+                      processes)
     return result
+
+
+def first_decision(config: NetworkConfig) -> int:
+    """
+    Give the first frame of a clip that the scheduler is trained on.
+
+    Of a stream's first frame nothing was expected: the second one is read in any case, here as in
+    inference.  In training such frames would also widen the scale on which BN puts the correlations
+    of all others.
+    """
+    return int(config.scheduler_reference == EXPECTED)
 
 
 def _add_detection(result: StepLosses, network: ForecastDetector, batch: ClipBatch,
@@ -237,10 +255,11 @@ def _add_forecast(result: StepLosses, maps_of: list[Maps], features: tuple[Tenso
 
 
 def _add_decision(result: StepLosses, network: ForecastDetector, batch: ClipBatch,
-                  maps_of: list[Maps], decisions: list[Tensor], features: tuple[Tensor, ...],
-                  config: LossConfig, processes: Processes) -> None:
+                  maps_of: list[Maps], first: int, decisions: list[Tensor],
+                  features: tuple[Tensor, ...], config: LossConfig, processes: Processes
+                  ) -> None:
     reliable = []
-    for t, maps in enumerate(maps_of):
+    for t, maps in enumerate(maps_of[first:], first):
         following = tuple(level[:, t + 1] for level in features)
         reliable.append(reliable_targets(network, maps.forecast, following, batch, t + 1, config))
     y = torch.stack(reliable).flatten()

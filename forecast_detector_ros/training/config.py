@@ -8,7 +8,7 @@ from typing import Any, get_args, get_origin, get_type_hints, Union
 
 import yaml
 
-from .clip_step import LossConfig, READ_FRAME, SCALES, TRUTH
+from .clip_step import first_decision, LossConfig, READ_FRAME, SCALES, TRUTH
 from .processes import DEVICES
 from ..data.augment import AugmentConfig
 from ..data.errors import DataError
@@ -200,8 +200,7 @@ def load_recipe(path: str | Path) -> Recipe:
     values = read_yaml(path)
     try:
         recipe = _build(Recipe, values, '')
-        recipe.network_config()
-        _check(recipe)
+        _check(recipe, recipe.network_config())
     except (RecipeError, ConfigError, DataError) as error:
         raise RecipeError(f'{path}: {error}') from None
     return recipe
@@ -252,7 +251,7 @@ def _join(where: str, key: str) -> str:
     return f'{where}.{key}' if where else key
 
 
-def _check(recipe: Recipe) -> None:
+def _check(recipe: Recipe, network: NetworkConfig) -> None:
     if not recipe.stages:
         raise RecipeError('stages is empty')
     if not recipe.sources:
@@ -303,6 +302,10 @@ def _check(recipe: Recipe) -> None:
                               'backbone nor projection a rate')
         if stage.scheduler_from is not None and not stage.extra_frame:
             raise RecipeError(f'{where}: the scheduler needs extra_frame')
+        if stage.scheduler_from is not None and stage.clip_length <= first_decision(network):
+            raise RecipeError(f'{where}: clip_length is {stage.clip_length}, must be at least '
+                              f'{1 + first_decision(network)} for a scheduler with the reference '
+                              f'{network.scheduler_reference}')
         if set(stage.groups) == {'scheduler'} and stage.scheduler_from != 0:
             raise RecipeError(f'{where}: trains the scheduler alone, so scheduler_from must be 0')
         if not 0.0 <= stage.ema < 1.0:

@@ -5,8 +5,10 @@ from dataclasses import replace
 from math import isnan
 
 import cv2
+from forecast_detector_ros.model.network import ForecastDetector
 from forecast_detector_ros.model.scheduler import confidence
 from forecast_detector_ros.model.ssdlite import postprocess
+from forecast_detector_ros.runtime.backends.torch_backend import TorchBackend
 from forecast_detector_ros.runtime.checkpoint import RuntimeConfigError
 from forecast_detector_ros.runtime.detector import Detector, StreamState
 from forecast_detector_ros.runtime.frame import Frame, FrameError, Pixels
@@ -29,6 +31,22 @@ def run(detector, frames, settings, state=None):
         result, state = detector.step(frame, state, settings)
         results.append(result)
     return results, state
+
+
+def test_without_anything_to_compare_with_the_second_frame_is_read(enliven, detector, picture):
+    config = replace(detector.card.network, scheduler_reference='expected')
+    network = enliven(ForecastDetector(config)).eval()
+    detector = Detector(TorchBackend(network), replace(detector.card, network=config))
+    frames = [picture(seed) for seed in range(6)]
+    results, state = run(detector, frames[:3], EAGER)
+    assert [result.decision.kind for result in results] == [READ, READ, FORECAST]
+    assert results[1].decision.confidence == 0.0 < results[2].decision.confidence
+    # The state of another size is worth nothing, either.
+    results, _ = run(detector, [picture(3, (60, 90)), picture(4, (60, 90)),
+                                picture(5, (60, 90))], EAGER, state)
+    assert [result.decision.kind for result in results] == [READ, READ, FORECAST]
+    assert results[0].decision.reason == 'size_changed'
+    assert results[1].decision.reason == 'scheduler'
 
 
 def pixels(frame):

@@ -188,11 +188,19 @@ def test_the_scheduler_hears_of_frames_that_were_read_alone(rollout):
         return schedule(maps)
 
     net.schedule = spy
-    run(net, LossConfig(rollout=rollout))
-    assert len(seen) == 3 and not seen[0].expected[0].any()
-    for before, now in zip(seen, seen[1:]):
-        wanted = before.expected[0] if rollout else before.forecast[-1]
-        assert torch.equal(now.expected[0], wanted)
+    losses = run(net, LossConfig(rollout=rollout))
+    # Three steps of two clips: of the first frame nothing was expected, the second is read.
+    assert len(seen) == 2 and losses.decisions == 4
+    with torch.no_grad():
+        _, state = net.encode(net.extract(net.normalise(batch().images[:, 0])),
+                              net.initial_state(2))
+    torch.testing.assert_close(seen[0].expected[0], state.forecast[-1])
+    wanted = seen[0].expected[0] if rollout else seen[0].forecast[-1]
+    assert torch.equal(seen[1].expected[0], wanted)
+
+
+def test_a_reference_of_one_frame_decides_on_every_frame():
+    assert run(network(scheduler_reference='temporal')).decisions == 6
 
 
 def test_rollout_one_never_looks_at_later_images():

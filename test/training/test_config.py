@@ -71,6 +71,7 @@ def test_minimal_recipe_has_the_papers_numbers(tmp_path):
     (changed(groups={'head': {}}), ['stages[0].groups.head', 'lr']),
     (changed(optimizer='adam'), ['optimizer', 'adam']),
     (changed(scheduler_from=0, extra_frame=False), ['extra_frame']),
+    (changed(scheduler_from=0, clip_length=1), ['clip_length is 1', 'at least 2', 'expected']),
     (changed(groups={'scheduler': {'lr': 1.0}}, scheduler_from=1), ['scheduler_from']),
     (changed(loss={'combination': [1.0, 1.0, 0.0]}), ['combination']),
     (changed(loss={'combination': [1.0]}), ['combination', '3']),
