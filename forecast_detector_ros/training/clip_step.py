@@ -211,8 +211,8 @@ def first_decision(config: NetworkConfig) -> int:
     Give the first frame of a clip that the scheduler is trained on.
 
     Of a stream's first frame nothing was expected: the second one is read in any case, here as in
-    inference.  In training such frames would also widen the scale on which BN puts the correlations
-    of all others.
+    inference.  In training such frames would also widen the scale on which BN puts the
+    correlations of all others.
     """
     return int(config.scheduler_reference == EXPECTED)
 
