@@ -38,7 +38,7 @@ def test_paper():
 
 def test_default():
     parts = by_name(summarise(preset('default', 17)))
-    for stride, channels, hidden, cells in ((16, 96, 64, 18 * 24), (32, 256, 128, 9 * 12)):
+    for stride, channels, hidden, cells in ((16, 96, 32, 18 * 24), (32, 256, 64, 9 * 12)):
         for name in ('encoder1', 'encoder2'):
             part = parts[f'{name}: stride {stride}']
             assert part.read_macs == encoder_macs(channels, hidden, cells, back=True)

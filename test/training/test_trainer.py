@@ -165,7 +165,7 @@ def test_a_broken_gradient_costs_its_step_and_many_end_the_run(
 
 def test_a_scheduler_with_nothing_to_learn_is_told_of(recipe, sources, tmp_path, caplog):
     # Nothing is ever detected with such a score, so every forecast says what the frame says.
-    stage = replace(recipe.stages[2], epochs=9, loss=replace(
+    stage = replace(recipe.stages[2], epochs=18, loss=replace(
         recipe.stages[2].loss, reliable_against='read', reliable_score=0.999, reliable_margin=0.0))
     Trainer(replace(recipe, stages=(stage,)), sources, tmp_path).run()
     warned = [record for record in caplog.records if record.levelname == 'WARNING']
