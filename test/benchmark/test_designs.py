@@ -52,7 +52,8 @@ def test_shipped_designs_are_those_of_the_preset_and_near_it(recipe: Recipe) -> 
     todo = trainings(plan_of(recipe, *found.values()))
     assert {name: item.name for name, item in todo.items()} == {
         name: 'default' if name.startswith('lstm_') else name for name in found}
-    assert {name for name, item in todo.items() if item.start == 'random'} == {'width_0.75'}
+    # One that starts at random could not be compared with the others.
+    assert {item.start for item in todo.values()} == {'imagenet'}
 
 
 def test_a_start_at_random_freezes_nothing(recipe: Recipe) -> None:
