@@ -63,7 +63,8 @@ class SharedFeatureBackend(TorchBackend):
         maps, after = self.network.encode(feature, state)
         output = StepOutput(self.network.head(maps.fused), self.network.schedule(maps), after)
         if self._hold:
-            # The forecast in the state feeds nothing but the next step without an image.
+            # The forecast in the state feeds the next step without an image, and tells the
+            # scheduler of the next read what was expected: here, that nothing changes.
             output = output._replace(state=after._replace(forecast=feature))
         return raw_output(output)
 
