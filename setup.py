@@ -34,7 +34,7 @@ setup(
     maintainer='forecast_detector_ros developers',
     maintainer_email='forecast_detector_ros@example.com',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
-    package_data={PACKAGE: ['evaluation/templates/*.j2']},
+    package_data={PACKAGE: ['report/templates/*.j2']},
     python_requires='>=3.10',
     install_requires=['setuptools'],
     # `test` tells colcon which test runner to take.

@@ -10,12 +10,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from forecast_detector_ros.evaluation.layout import table
-from forecast_detector_ros.runtime.backends.exported import FLOAT, graphs_for
-from forecast_detector_ros.runtime.backends.openvino_backend import CompiledStep, OPTIONS
-from forecast_detector_ros.runtime.backends.quiet_openvino import import_openvino
-from forecast_detector_ros.runtime.backends.step_graph import state_layout, step_names, STEPS
-from forecast_detector_ros.runtime.checkpoint import default_checkpoint, load_checkpoint
+from forecast_detector_ros.detector.backends.exported import FLOAT, graphs_for
+from forecast_detector_ros.detector.backends.openvino_backend import CompiledStep, OPTIONS
+from forecast_detector_ros.detector.backends.quiet_openvino import import_openvino
+from forecast_detector_ros.detector.backends.step_graph import state_layout, step_names, STEPS
+from forecast_detector_ros.detector.checkpoint import default_checkpoint, load_checkpoint
+from forecast_detector_ros.layout import table
 import numpy as np
 
 ROUNDS = 20

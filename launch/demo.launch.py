@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Play a video as a camera, detect objects in it, and record the result."""
 from forecast_detector_ros.cli.fastdds_profile import profile_environment
-from forecast_detector_ros.cli.share import bundled_clip
+from forecast_detector_ros.files import bundled_clip
 from launch import LaunchContext, LaunchDescription
 from launch.action import Action
 from launch.actions import (

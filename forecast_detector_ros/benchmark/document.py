@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from .compare import Change
-from .targets import Run, verdicts
-from ..evaluation.layout import table
+from .goals import Run, verdicts
+from ..layout import table
 
 GROUPS = {
     'step': 'Steps of the network', 'peer': 'Rivals, which read every frame',

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..runtime.backends.quiet_openvino import import_openvino
-from ..runtime.backends.step_graph import trace_onnx
+from ..detector.backends.quiet_openvino import import_openvino
+from ..detector.backends.step_graph import trace_onnx
 
 RUNTIMES = ('onnxruntime', 'openvino')
 

@@ -18,15 +18,15 @@ import torch
 
 from .steps import image_message, jpeg_message, network_input, scaled, SIZES
 from .timing import Contender
+from ..detector.checkpoint import load_checkpoint
+from ..detector.detections import Detections
+from ..detector.postprocess import Postprocessor
+from ..detector.preprocess import resize
+from ..images.image_messages import compressed_frame, image_frame
 from ..model.folding import fold_batch_norm
 from ..model.network import ForecastDetector
 from ..model.summary import summarise
-from ..runtime.checkpoint import load_checkpoint
-from ..runtime.detections import Detections
-from ..runtime.image_messages import compressed_frame, image_frame
-from ..runtime.postprocess import Postprocessor
-from ..runtime.preprocess import resize
-from ..runtime.result_messages import installed_message, MessageBuilder
+from ..recording.result_messages import installed_message, MessageBuilder
 
 GEMM_SIDE = 1024
 """Of the square matrices whose product tells what the processor can do at most."""

@@ -7,8 +7,8 @@ import io
 from pathlib import Path
 from typing import Any
 
-from .targets import Run
-from ..runtime.checkpoint import write_atomically
+from .goals import Run
+from ..files import write_atomically
 
 OWN, RIVAL, BATCH = 'tab:blue', 'tab:gray', 'tab:orange'
 

@@ -13,14 +13,13 @@ import numpy as np
 from .graph_runner import PeerError, RUNTIMES
 from .parts import part_contenders
 from .peers import onnx_peers, OnnxPeer, torchvision_peers
-from .steps import (
-    baseline_contender, Build, frame_contenders, load, read_ratio, step_contenders)
+from .steps import baseline_contender, Build, frame_contenders, load, read_ratio, step_contenders
 from .timing import Contender, measure
-from ..runtime.backends.registry import AUTO, choose_backend, missing_modules
-from ..runtime.checkpoint import load_checkpoint, RuntimeConfigError
-from ..runtime.policy import ThresholdPolicy
-from ..runtime.settings import DetectorSettings
-from ..runtime.video_source import open_source, SourceError
+from ..detector.backends.registry import AUTO, choose_backend, missing_modules
+from ..detector.checkpoint import load_checkpoint, RuntimeConfigError
+from ..detector.policy import ThresholdPolicy
+from ..detector.settings import DetectorSettings
+from ..images.video_source import open_source, SourceError
 
 DEFAULT_BATCHES = (1, 2, 4, 8)
 

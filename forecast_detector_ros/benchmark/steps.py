@@ -14,16 +14,16 @@ import numpy as np
 import torch
 
 from .timing import Contender
+from ..detector.backends import Backend, RawOutput
+from ..detector.backends.registry import make_backend
+from ..detector.checkpoint import load_checkpoint, RuntimeConfigError
+from ..detector.detector import Detector, StreamState
+from ..detector.policy import AlternatePolicy, AlwaysReadPolicy
+from ..detector.preprocess import resize
+from ..detector.settings import DetectorSettings
+from ..images.image_messages import compressed_frame, image_frame
 from ..model.network import ForecastDetector
 from ..model.summary import summarise
-from ..runtime.backends import Backend, RawOutput
-from ..runtime.backends.registry import make_backend
-from ..runtime.checkpoint import load_checkpoint, RuntimeConfigError
-from ..runtime.detector import Detector, StreamState
-from ..runtime.image_messages import compressed_frame, image_frame
-from ..runtime.policy import AlternatePolicy, AlwaysReadPolicy
-from ..runtime.preprocess import resize
-from ..runtime.settings import DetectorSettings
 
 READ_ALL = DetectorSettings(AlwaysReadPolicy())
 FORECAST_ALL = DetectorSettings(AlternatePolicy(1000), max_consecutive_forecasts=1000)

@@ -14,20 +14,20 @@ from typing import Any
 
 from .benchmark_evaluator import at_least_one
 from .benchmark_graph import GraphOptions, measure_graph
-from .processes import ChildError
+from .children import ChildError
 from .progress import show_progress
 from .provenance import machine, versions
-from .share import bundled_clip
 from ..benchmark.compare import compare
 from ..benchmark.document import as_markdown, as_text, changes_text
+from ..benchmark.goals import verdicts
 from ..benchmark.graph_runner import PeerError
 from ..benchmark.peers import OnnxPeer, TORCHVISION
 from ..benchmark.plots import write_plots
 from ..benchmark.run import DEFAULT_BATCHES, default_builds, measure_run, RunOptions
 from ..benchmark.steps import Build, SIZES
-from ..benchmark.targets import verdicts
-from ..runtime.checkpoint import default_checkpoint, RuntimeConfigError, write_atomically
-from ..runtime.video_source import SourceError
+from ..detector.checkpoint import default_checkpoint, RuntimeConfigError
+from ..files import bundled_clip, write_atomically
+from ..images.video_source import SourceError
 
 FORMAT = 'forecast_detector_ros/benchmark/1'
 """Value of the key `format` of the JSON file."""

@@ -5,7 +5,7 @@ import argparse
 from collections.abc import Sequence
 import sys
 
-from ..evaluation.synthetic_tables import measure, Workload
+from ..benchmark.synthetic_tables import measure, Workload
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -11,10 +11,10 @@ import logging
 from pathlib import Path
 import sys
 
-from ..data.check import check_sources, CheckConfig, Progress, silent
-from ..data.check_report import report_lines
-from ..data.errors import DataError
-from ..data.sources import all_classes, COCO_VIDEO, FORMATS, SourceConfig
+from ..annotations.check import check_sources, CheckConfig, Progress, silent
+from ..annotations.check_report import report_lines
+from ..annotations.errors import DataError
+from ..annotations.sources import all_classes, COCO_VIDEO, FORMATS, SourceConfig
 from ..model.presets import PRESETS
 from ..training.config import load_recipe, RecipeError
 

@@ -13,9 +13,9 @@ from .benchmark_evaluator import at_least_one
 from .held_out import add_held_out, add_training, load_held_out, run_command
 from .progress import show_progress
 from .provenance import machine, versions
-from ..benchmark.designs import as_rows, compare_designs, describe, DesignPlan, load_designs
-from ..evaluation.layout import markdown
-from ..runtime.checkpoint import write_atomically
+from ..experiments.designs import as_rows, compare_designs, describe, DesignPlan, load_designs
+from ..files import write_atomically
+from ..layout import markdown
 from ..training.config import load_recipe
 from ..training.imagenet import load_imagenet_weights
 

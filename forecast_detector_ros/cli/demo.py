@@ -11,20 +11,19 @@ import signal
 import sys
 import time
 
+from .children import ChildError
 from .demo_graph import DemoGraph, DemoOptions
 from .live_table import open_display
-from .processes import ChildError
 from .provenance import machine, versions
 from .report import add_report
 from .result_folder import ResultFolder
-from .share import bundled_clip
-from ..evaluation.decision_plot import plot_decisions
-from ..evaluation.frame_record import FrameRecord
-from ..evaluation.recorded_run import record_recording
-from ..evaluation.recording_summary import summarise
-from ..evaluation.run_record import RUN_NAME, save_run
-from ..runtime.checkpoint import write_atomically
-from ..runtime.policy import parse_policy, PolicyError
+from ..detector.policy import parse_policy, PolicyError
+from ..files import bundled_clip, write_atomically
+from ..recording.frame_record import FrameRecord
+from ..recording.recording_summary import summarise
+from ..report.decision_plot import plot_decisions
+from ..report.recorded_run import record_recording
+from ..report.run_record import RUN_NAME, save_run
 
 EMPTY_RESULT = 1
 FAILED = 2

@@ -12,9 +12,9 @@ import sys
 import threading
 import time
 
+from .children import Child, ChildError, end_all
 from .fastdds_profile import profile_environment
-from .processes import Child, ChildError, end_all
-from ..evaluation.frame_record import FrameRecord
+from ..recording.frame_record import FrameRecord
 
 # From starting the processes to the first frame: importing torch and warming up take a while
 # on a slow disk.

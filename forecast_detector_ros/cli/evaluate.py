@@ -12,29 +12,28 @@ from typing import Any
 
 import torch
 
-from .footage_options import (
-    add_footage, frame_rate, load_footage, named_footage, policy, positive)
+from .footage_options import add_footage, frame_rate, load_footage, named_footage, policy, positive
 from .many_footage import add_many, run_sequences, share_of
 from .provenance import machine
-from ..data.errors import DataError
-from ..evaluation.accuracy import check_protocols, KEYS as PROTOCOLS
-from ..evaluation.evaluation_run import record_evaluation
+from ..annotations.errors import DataError
+from ..detector.backends.registry import AUTO, BACKENDS
+from ..detector.checkpoint import Card, default_checkpoint, load_checkpoint, RuntimeConfigError
+from ..detector.detector import Detector
+from ..detector.policy import parse_policy
+from ..detector.settings import DetectorSettings, SettingsError
+from ..evaluation.evaluation_record import record_evaluation
 from ..evaluation.footage_runs import FootageWork
 from ..evaluation.forecast_quality import measure_forecasts
-from ..evaluation.html_report import load_for_report, write_report
 from ..evaluation.latencies import load_latencies
-from ..evaluation.motion_iou import motion_of
-from ..evaluation.report import as_text, forecasts_as_text, summarise, summarise_forecasts
-from ..evaluation.run_record import RunRecordError, save_run
 from ..evaluation.sequences import EvaluationError
 from ..evaluation.static_scene import static_as_text, summarise_static
 from ..evaluation.streaming import streaming_as_text, sweep
-from ..runtime.backends.registry import AUTO, BACKENDS
-from ..runtime.checkpoint import (
-    Card, default_checkpoint, load_checkpoint, RuntimeConfigError, write_atomically)
-from ..runtime.detector import Detector
-from ..runtime.policy import parse_policy
-from ..runtime.settings import DetectorSettings, SettingsError
+from ..evaluation.summary import as_text, forecasts_as_text, summarise, summarise_forecasts
+from ..files import write_atomically
+from ..metrics.accuracy import check_protocols, KEYS as PROTOCOLS
+from ..metrics.motion_iou import motion_of
+from ..report.html_report import load_for_report, write_report
+from ..report.run_record import RunRecordError, save_run
 
 _log = logging.getLogger(__name__)
 

@@ -12,18 +12,18 @@ import torch
 
 from .export_frames import Clips, load_clips, synthetic_clips
 from .provenance import versions
-from ..data.errors import DataError
-from ..runtime.backends.exported import (
-    ExportError, FLOAT, INT8, weights_digest, write_graphs)
-from ..runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
-from ..runtime.backends.parity import compare_backends, MAX_DIFFERENCE, Parity
-from ..runtime.backends.quantise import quantise
-from ..runtime.backends.step_graph import OPSET, step_onnx, STEPS
-from ..runtime.backends.torch_backend import TorchBackend
-from ..runtime.checkpoint import (
-    card_path, default_checkpoint, load_checkpoint, RuntimeConfigError, write_atomically)
-from ..runtime.frame import FrameError
-from ..runtime.video_source import SourceError
+from ..annotations.errors import DataError
+from ..detector.backends.exported import ExportError, FLOAT, INT8, weights_digest, write_graphs
+from ..detector.backends.onnxruntime_backend import OnnxRuntimeBackend
+from ..detector.backends.parity import compare_backends, MAX_DIFFERENCE, Parity
+from ..detector.backends.quantise import quantise
+from ..detector.backends.step_graph import OPSET, step_onnx, STEPS
+from ..detector.backends.torch_backend import TorchBackend
+from ..detector.checkpoint import (
+    card_path, default_checkpoint, load_checkpoint, RuntimeConfigError)
+from ..files import write_atomically
+from ..images.frame import FrameError
+from ..images.video_source import SourceError
 
 _log = logging.getLogger(__name__)
 

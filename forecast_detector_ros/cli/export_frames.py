@@ -6,13 +6,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from ..data.frames import decode
-from ..data.synthetic import CLASSES, write_synthetic_videos
-from ..data.video_json import load_video_json
-from ..runtime.checkpoint import Card
-from ..runtime.frame import Pixels
-from ..runtime.preprocess import resize
-from ..runtime.video_source import open_source, SourceError
+from ..annotations.frames import decode
+from ..annotations.synthetic import CLASSES, write_synthetic_videos
+from ..annotations.video_json import load_video_json
+from ..detector.checkpoint import Card
+from ..detector.preprocess import resize
+from ..images.frame import Pixels
+from ..images.video_source import open_source, SourceError
 
 Clips = list[list[np.ndarray]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import metadata
 import os
 
-from .share import find_share
+from ..files import find_share
 
 PROFILE = 'config/fastdds_large_images.xml'
 BEFORE_RENAMING = ('humble', 'iron', 'jazzy')

@@ -8,10 +8,10 @@ from dataclasses import replace
 import logging
 from pathlib import Path
 
-from ..data.errors import DataError
+from ..annotations.errors import DataError
+from ..detector.policy import parse_policy, Policy, PolicyError
 from ..evaluation.davis import load_davis
 from ..evaluation.sequences import attach_labels, EvaluationError, Footage, load_annotated, pick
-from ..runtime.policy import parse_policy, Policy, PolicyError
 
 _log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ import logging
 from pathlib import Path
 import sys
 
-from ..data.errors import DataError
+from ..annotations.errors import DataError
+from ..detector.allocator import keep_large_blocks
+from ..detector.checkpoint import RuntimeConfigError
 from ..evaluation.sequences import EvaluationError, Footage, load_annotated, pick
-from ..runtime.allocator import keep_large_blocks
-from ..runtime.checkpoint import RuntimeConfigError
 from ..training.config import Recipe, RecipeError
 from ..training.imagenet import WeightsError
 from ..training.snapshot import SnapshotError

@@ -8,13 +8,13 @@ from pathlib import Path
 import sys
 
 from .progress import show_progress
-from ..data.bag_images import is_bag
-from ..data.errors import DataError
-from ..data.extract_frames import extract_frames
-from ..training.labelling import is_partial, label_into, Labelling
-from ..training.picture_folders import picture_folders
-from ..training.teacher import TeacherError
-from ..training.teacher_kinds import AUTO, KINDS, open_teacher
+from ..annotations.errors import DataError
+from ..images.bag_images import is_bag
+from ..images.extract_frames import extract_frames
+from ..labelling.label_folders import is_partial, label_into, Labelling
+from ..labelling.picture_folders import picture_folders
+from ..labelling.teacher import TeacherError
+from ..labelling.teacher_kinds import AUTO, KINDS, open_teacher
 
 CLASSES = ('person', 'airplane', 'bear', 'bicycle', 'bird', 'bus', 'car', 'cattle', 'dog', 'cat',
            'elephant', 'horse', 'motorcycle', 'sheep', 'train', 'watercraft', 'zebra')

@@ -14,8 +14,8 @@ try:
 except ImportError:
     RICH = False
 
-from ..evaluation.frame_record import DROPPED, FrameRecord, KINDS
-from ..runtime.policy import FORECAST, READ
+from ..detector.policy import FORECAST, READ
+from ..recording.frame_record import DROPPED, FrameRecord, KINDS
 
 ROWS = 16
 COLUMNS = ('frame', 'decision', 'reason', 'confidence', 'boxes', 'latency ms', 'found')

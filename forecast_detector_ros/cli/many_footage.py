@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from .footage_options import positive
-from ..data.errors import DataError
+from ..annotations.errors import DataError
+from ..detector.detector import Detector
 from ..evaluation.footage_runs import FootageWork, merge_parts, save_part
 from ..evaluation.many import (
     Interrupt, Job, ManyError, parse_share, run_many, Share, share_of_environment)
 from ..evaluation.runner import FootageRun
 from ..evaluation.sequences import EvaluationError, Footage
-from ..runtime.detector import Detector
 
 _log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from dataclasses import asdict
 import json
 import sys
 
+from ..detector.checkpoint import CheckpointError, load_checkpoint
 from ..model.config import ConfigError, NetworkConfig
 from ..model.presets import preset, PRESETS
 from ..model.summary import Part, summarise, Summary
-from ..runtime.checkpoint import CheckpointError, load_checkpoint
 
 PAPER_CLASSES = 30
 """Classes of ImageNet VID, the paper's data (section 4.1)."""

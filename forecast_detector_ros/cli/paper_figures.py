@@ -18,32 +18,30 @@ import torch
 from .footage_options import (
     add_footage, fraction, frame_rate, load_footage, named_footage, policy, positive)
 from .provenance import machine
-from ..data.errors import DataError
-from ..evaluation.accuracy import check_protocols, KEYS as PROTOCOLS
-from ..evaluation.decision_strip import (
-    chosen_frames, draw_strips, shown_frames, strip_rows, strip_values)
-from ..evaluation.figure_files import new_figure, save_figure, save_numbers
-from ..evaluation.forecast_error_maps import draw_error_maps, error_maps, error_rows
+from ..annotations.errors import DataError
+from ..detector.checkpoint import Card, default_checkpoint, load_checkpoint, RuntimeConfigError
+from ..detector.detector import Detector
+from ..detector.policy import AlternatePolicy, AlwaysReadPolicy, ThresholdPolicy
+from ..detector.settings import DetectorSettings, SettingsError
 from ..evaluation.latencies import load_latencies
-from ..evaluation.layout import table
-from ..evaluation.motion_iou import AUTO, load_published, motion_of
-from ..evaluation.operating_points import measure_name, measure_speed, recorded_speed
-from ..evaluation.paper_tables import over_seeds, table1_row, table2_rows
-from ..evaluation.reproduction import number_tracks
-from ..evaluation.reproduction_plot import (
-    draw_reproduction, load_reproduction, reproduction_rows)
-from ..evaluation.reproduction_tables import as_markdown
 from ..evaluation.sequences import EvaluationError, Footage
 from ..evaluation.streaming import streaming_as_text, sweep
-from ..evaluation.streaming_plot import draw_streaming, streaming_rows
-from ..evaluation.trade_off import (
+from ..experiments.decision_strip import (
+    chosen_frames, draw_strips, shown_frames, strip_rows, strip_values)
+from ..experiments.figure_files import new_figure, save_figure, save_numbers
+from ..experiments.forecast_error_maps import draw_error_maps, error_maps, error_rows
+from ..experiments.operating_points import measure_name, measure_speed, recorded_speed
+from ..experiments.paper_tables import over_seeds, table1_row, table2_rows
+from ..experiments.reproduction import number_tracks
+from ..experiments.reproduction_plot import draw_reproduction, load_reproduction, reproduction_rows
+from ..experiments.reproduction_tables import as_markdown
+from ..experiments.streaming_plot import draw_streaming, streaming_rows
+from ..experiments.trade_off import (
     draw_trade_off, measure_trade_off, THRESHOLDS, trade_off_as_text)
-from ..evaluation.vid_ap import group_shares, GROUPS
-from ..runtime.checkpoint import (
-    Card, default_checkpoint, load_checkpoint, RuntimeConfigError)
-from ..runtime.detector import Detector
-from ..runtime.policy import AlternatePolicy, AlwaysReadPolicy, ThresholdPolicy
-from ..runtime.settings import DetectorSettings, SettingsError
+from ..layout import table
+from ..metrics.accuracy import check_protocols, KEYS as PROTOCOLS
+from ..metrics.motion_iou import AUTO, load_published, motion_of
+from ..metrics.vid_ap import group_shares, GROUPS
 
 
 def main(args: Sequence[str] | None = None) -> int:

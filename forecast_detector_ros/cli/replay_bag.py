@@ -17,25 +17,25 @@ from .progress import show_progress
 from .provenance import machine, versions
 from .report import add_report
 from .result_folder import ResultFolder
-from ..data.errors import DataError
-from ..evaluation.bag_collect import (
-    BAGS_FOLDER, BagState, DONE, FAILED, find_bags, INTERRUPTED, merge_results, write_result)
-from ..evaluation.bag_file import BagError, MISSING
-from ..evaluation.bag_replay import BagJob, prepare_replay, ReplayOptions
-from ..evaluation.bag_schedule import (
-    EVERY_FRAME, GivenLatency, LatencyError, MODES, parse_latency, REAL_TIME)
-from ..evaluation.bag_truth import MATCHES, ORDER
-from ..evaluation.evaluation_run import model_values
+from ..annotations.errors import DataError
+from ..detector.backends.registry import AUTO, BACKENDS
+from ..detector.checkpoint import RuntimeConfigError
+from ..detector.policy import parse_policy, PolicyError
+from ..detector.settings import SettingsError
+from ..detector.stream import MAX_GAP_S
+from ..evaluation.evaluation_record import model_values
 from ..evaluation.latencies import Latencies, load_latencies
 from ..evaluation.many import (
     Interrupt, Job, ManyError, parse_share, run_many, share_of_environment)
 from ..evaluation.sequences import EvaluationError
-from ..evaluation.video_writer import VideoError
-from ..runtime.backends.registry import AUTO, BACKENDS
-from ..runtime.checkpoint import RuntimeConfigError
-from ..runtime.policy import parse_policy, PolicyError
-from ..runtime.settings import SettingsError
-from ..runtime.stream import MAX_GAP_S
+from ..recording.bag_file import BagError, MISSING
+from ..recording.video_writer import VideoError
+from ..replay.arrivals import (
+    EVERY_FRAME, GivenLatency, LatencyError, MODES, parse_latency, REAL_TIME)
+from ..replay.bag_replay import BagJob, prepare_replay, ReplayOptions
+from ..replay.collect import (
+    BAGS_FOLDER, BagState, DONE, FAILED, find_bags, INTERRUPTED, merge_results, write_result)
+from ..replay.truth import MATCHES, ORDER
 
 FAILURE = 1
 BAD_INPUT = 2

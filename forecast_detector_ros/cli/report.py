@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 import sys
 
-from ..evaluation.html_report import load_for_report, REPORT_NAME, write_report
-from ..evaluation.run_record import RunRecordError
+from ..report.html_report import load_for_report, REPORT_NAME, write_report
+from ..report.run_record import RunRecordError
 
 FAILURE = 1
 BAD_INPUT = 2

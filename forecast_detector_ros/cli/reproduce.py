@@ -8,11 +8,11 @@ import sys
 import torch
 
 from .held_out import add_held_out, add_training, load_held_out, run_command
-from ..evaluation.layout import table
-from ..evaluation.reproduction import DEFAULT_ROWS, number_tracks, Plan, reproduce, ROWS
-from ..evaluation.reproduction_estimate import as_table, estimate
-from ..evaluation.reproduction_tables import as_markdown
-from ..runtime.checkpoint import write_atomically
+from ..experiments.reproduction import DEFAULT_ROWS, number_tracks, Plan, reproduce, ROWS
+from ..experiments.reproduction_estimate import as_table, estimate
+from ..experiments.reproduction_tables import as_markdown
+from ..files import write_atomically
+from ..layout import table
 from ..training.config import load_recipe
 from ..training.imagenet import load_imagenet_weights
 

@@ -18,18 +18,18 @@ from safetensors.torch import load_file
 import torch
 
 from .progress import Show, show_progress
-from ..data.clips import ClipBatch
-from ..data.errors import DataError
+from ..annotations.errors import DataError
+from ..clips.dataset import ClipBatch
+from ..detector.allocator import keep_large_blocks
+from ..detector.checkpoint import CheckpointError
 from ..evaluation.sequences import EvaluationError
 from ..evaluation.validation import make_validation
 from ..model.network import ForecastDetector
-from ..runtime.allocator import keep_large_blocks
-from ..runtime.checkpoint import CheckpointError
 from ..training.config import load_recipe, RecipeError
+from ..training.distributed import DeviceError, join_processes, leave_processes, Processes
 from ..training.imagenet import load_imagenet_weights, WeightsError
 from ..training.loader import load_sources
 from ..training.observer import Observer
-from ..training.processes import DeviceError, join_processes, leave_processes, Processes
 from ..training.snapshot import SnapshotError
 from ..training.tensorboard_log import TensorBoardError, TensorBoardLog
 from ..training.trainer import Trainer, TrainingDivergedError

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from .sequences import Footage
-from .tables import TruthTable
-from ..data.errors import DataError
-from ..data.video_json import FrameRecord
+from ..annotations.errors import DataError
+from ..annotations.video_json import FrameRecord
+from ..metrics.tables import TruthTable
 
 BOXES = 'boxes.json'
 """Name of the annotation file in a sequence's folder."""

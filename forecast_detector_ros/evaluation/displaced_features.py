@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from .forecast_backends import FeatureSource, SharedFeatureBackend
+from ..detector.backends import RawOutput
 from ..model.network import ForecastDetector, NetworkState
-from ..runtime.backends import RawOutput
 
 
 class Displacement:

@@ -14,10 +14,10 @@ import numpy as np
 from .many import check_complete, Interrupt, ManyError, Progress
 from .runner import FootageRun, run_footage
 from .sequences import Footage
-from .table_file import load_tables, save_tables
-from ..data.errors import DataError
-from ..runtime.detector import Detector
-from ..runtime.settings import DetectorSettings
+from ..annotations.errors import DataError
+from ..detector.detector import Detector
+from ..detector.settings import DetectorSettings
+from ..metrics.table_file import load_tables, save_tables
 
 _ARRAYS = ('read', 'confidence', 'preprocess_ms', 'inference_ms')
 _HEAD = 'head'

@@ -4,9 +4,9 @@
 import numpy as np
 import torch
 
+from ..detector.backends import RawOutput
+from ..detector.backends.torch_backend import raw_output, TorchBackend
 from ..model.network import ForecastDetector, NetworkState, StepOutput
-from ..runtime.backends import RawOutput
-from ..runtime.backends.torch_backend import raw_output, TorchBackend
 
 
 class FeatureSource:

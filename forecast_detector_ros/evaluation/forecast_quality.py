@@ -15,16 +15,16 @@ import torch
 
 from .displaced_features import DisplacedFeatureBackend, Displacement
 from .forecast_backends import FeatureSource, SharedFeatureBackend
-from .recall import found_boxes
 from .sequences import as_frame, Footage, picture
-from .tables import DetectionTable
+from ..detector.checkpoint import Card
+from ..detector.detector import Detector, StreamState
+from ..detector.policy import AlternatePolicy, AlwaysReadPolicy, FORECAST
+from ..detector.preprocess import resize
+from ..detector.settings import DetectorSettings
+from ..metrics.recall import found_boxes
+from ..metrics.tables import DetectionTable
 from ..model.config import NetworkConfig
 from ..model.network import ForecastDetector
-from ..runtime.checkpoint import Card
-from ..runtime.detector import Detector, StreamState
-from ..runtime.policy import AlternatePolicy, AlwaysReadPolicy, FORECAST
-from ..runtime.preprocess import resize
-from ..runtime.settings import DetectorSettings
 
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import zlib
 import numpy as np
 
 from .sequences import EvaluationError
-from ..runtime.policy import FORECAST, READ
+from ..detector.policy import FORECAST, READ
 
 KEY = 'latencies_ms'
 """Where a JSON file has them: by kind of decision, a list of milliseconds."""

@@ -14,12 +14,12 @@ import numpy as np
 from .forecast_backends import FeatureSource, SharedFeatureBackend
 from .runner import COLLECT_SCORE
 from .sequences import as_frame, Footage, picture
-from .tables import DetectionTable, TruthTable
+from ..detector.checkpoint import Card
+from ..detector.detector import Detector, StreamState
+from ..detector.policy import Policy, READ
+from ..detector.settings import DetectorSettings
+from ..metrics.tables import DetectionTable, TruthTable
 from ..model.network import ForecastDetector
-from ..runtime.checkpoint import Card
-from ..runtime.detector import Detector, StreamState
-from ..runtime.policy import Policy, READ
-from ..runtime.settings import DetectorSettings
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .sequences import as_frame, Footage, picture
-from .tables import DetectionTable
-from ..runtime.detector import Detector, StreamState
-from ..runtime.policy import READ
-from ..runtime.settings import DetectorSettings
+from ..detector.detector import Detector, StreamState
+from ..detector.policy import READ
+from ..detector.settings import DetectorSettings
+from ..metrics.tables import DetectionTable
 
 COLLECT_SCORE = 0.01
 """Score from which on detections are collected for average precision."""

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .tables import one_hot, TruthTable
-from ..data.frames import decode
-from ..data.video_json import DataError, FrameRecord, load_video_json, VideoRecord
-from ..runtime.frame import Frame, Pixels
+from ..annotations.frames import decode
+from ..annotations.video_json import DataError, FrameRecord, load_video_json, VideoRecord
+from ..images.frame import Frame, Pixels
+from ..metrics.tables import one_hot, TruthTable
 
 
 class EvaluationError(ValueError):

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from .layout import mean, table
 from .sequences import as_frame, Footage, picture
-from ..runtime.detector import Detector, StreamState
-from ..runtime.frame import Pixels
-from ..runtime.policy import READ
-from ..runtime.settings import DetectorSettings
+from ..detector.detector import Detector, StreamState
+from ..detector.policy import READ
+from ..detector.settings import DetectorSettings
+from ..images.frame import Pixels
+from ..layout import mean, table
 
 SENSOR_NOISE = 3.0
 """Standard deviation of the noise, in steps of 8-bit pixels: that of a small camera indoors."""

@@ -15,17 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from .accuracy import HEADS, KEYS, measure_accuracy
 from .latencies import Latencies
-from .layout import mean, plain, table
-from .recall import recall
 from .runner import COLLECT_SCORE
 from .sequences import as_frame, Footage, picture
-from .tables import DetectionTable
-from ..runtime.detector import Detector
-from ..runtime.policy import Policy, READ
-from ..runtime.settings import DetectorSettings
-from ..runtime.stream import CameraState, step_stamped
+from ..detector.detector import Detector
+from ..detector.policy import Policy, READ
+from ..detector.settings import DetectorSettings
+from ..detector.stream import CameraState, step_stamped
+from ..layout import mean, plain, table
+from ..metrics.accuracy import HEADS, KEYS, measure_accuracy
+from ..metrics.recall import recall
+from ..metrics.tables import DetectionTable
 
 
 @dataclass(frozen=True)

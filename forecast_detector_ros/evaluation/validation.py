@@ -4,16 +4,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from .average_precision import average_precision
 from .policy_runs import join_runs, run_policies
-from .reproduction import check_held_out
-from .sequences import Footage, truth_of
-from ..data.records import VideoRecord
-from ..data.sources import load_source
+from .sequences import EvaluationError, Footage, truth_of
+from ..annotations.records import VideoRecord
+from ..annotations.sources import load_source
+from ..detector.checkpoint import Card
+from ..detector.policy import AlternatePolicy, AlwaysReadPolicy, Policy, ThresholdPolicy
+from ..detector.settings import DetectorSettings
+from ..metrics.average_precision import average_precision
 from ..model.network import ForecastDetector
-from ..runtime.checkpoint import Card
-from ..runtime.policy import AlternatePolicy, AlwaysReadPolicy, Policy, ThresholdPolicy
-from ..runtime.settings import DetectorSettings
 from ..training.config import Recipe, ValidationConfig
 from ..training.loader import Sources
 from ..training.observer import Validate
@@ -60,6 +59,16 @@ def make_validation(recipe: Recipe, root: Path, sources: Sources) -> Validate | 
         return measure(network, recipe.classes, footage)
 
     return validate
+
+
+def check_held_out(sources: Sources, footage: Sequence[Footage]) -> None:
+    """Raise EvaluationError if a frame of the footage is trained on."""
+    trained = {frame.path.resolve() for record in (*sources.videos, *sources.stills)
+               for frame in record.frames}
+    for item in footage:
+        if any(frame.path.resolve() in trained for frame in item.frames):
+            raise EvaluationError(f'sequence {item.name} is trained on; name it under exclude in '
+                                  "the recipe's sources, or measure other sequences")
 
 
 def shortened(videos: Sequence[VideoRecord], classes: int, config: ValidationConfig

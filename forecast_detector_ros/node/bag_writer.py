@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rclpy.qos import QoSProfile
 
-from ..evaluation.bag_file import bag_qos, BagError, BagFile
+from ..recording.bag_file import bag_qos, BagError, BagFile
 
 try:
     from rosbags.typesys import get_types_from_msg, get_typestore, Stores

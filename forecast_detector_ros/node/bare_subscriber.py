@@ -19,7 +19,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from .declare import declare_fixed
 from .program import run_program
 from .stop_signal import StopSignal
-from ..runtime.allocator import keep_large_blocks
+from ..detector.allocator import keep_large_blocks
 
 _NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 

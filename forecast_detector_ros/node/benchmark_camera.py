@@ -32,7 +32,7 @@ from .declare import declare_fixed
 from .pacing import FrameSchedule
 from .program import run_program
 from .stop_signal import StopSignal
-from ..runtime.video_source import open_source, SourceError
+from ..images.video_source import open_source, SourceError
 
 PICTURES = 4
 """That are sent in turn."""

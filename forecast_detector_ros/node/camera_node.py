@@ -27,7 +27,7 @@ from .declare import declare_fixed
 from .pacing import FrameSchedule
 from .program import run_program
 from .stop_signal import StopSignal
-from ..runtime.video_source import open_source, SourceError, VideoSource
+from ..images.video_source import open_source, SourceError, VideoSource
 
 # Reliable, because a reliable publisher serves both kinds of subscription, and over shared
 # memory it delivers images that best effort loses (60 of 60 against 5 to 12 at 480p).

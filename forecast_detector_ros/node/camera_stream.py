@@ -10,11 +10,11 @@ from typing import Any
 from .camera_statistics import CameraStatistics
 from .drops import DropCounter
 from .image_bridge import ImageBridge
-from ..runtime.detector import Detector, StepResult, StreamState
-from ..runtime.frame import Frame, FrameError
-from ..runtime.image_messages import compressed_frame, image_frame
-from ..runtime.settings import DetectorSettings
-from ..runtime.stream import CameraState, step_stamped_many
+from ..detector.detector import Detector, StepResult, StreamState
+from ..detector.settings import DetectorSettings
+from ..detector.stream import CameraState, step_stamped_many
+from ..images.frame import Frame, FrameError
+from ..images.image_messages import compressed_frame, image_frame
 
 
 @dataclass(frozen=True)

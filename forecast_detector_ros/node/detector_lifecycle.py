@@ -27,12 +27,12 @@ from .outputs import Outputs
 from .parameters import (
     declare_fixed_parameters, declare_live_parameters, LIVE_PARAMETERS, ParameterError,
     read_settings, undeclare_live_parameters)
-from ..runtime.allocator import keep_large_blocks
-from ..runtime.checkpoint import default_checkpoint, RuntimeConfigError
-from ..runtime.detector import Detector, StepResult
-from ..runtime.frame import FrameError
-from ..runtime.policy import READ
-from ..runtime.settings import DetectorSettings, SettingsError
+from ..detector.allocator import keep_large_blocks
+from ..detector.checkpoint import default_checkpoint, RuntimeConfigError
+from ..detector.detector import Detector, StepResult
+from ..detector.policy import READ
+from ..detector.settings import DetectorSettings, SettingsError
+from ..images.frame import FrameError
 
 _NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 """The sensor data profile, of which only the newest image is kept: never a stale frame."""

@@ -19,10 +19,10 @@ from vision_msgs.msg import Detection2DArray, LabelInfo, VisionClass, VisionInfo
 from .camera_stream import CameraStream
 from .occasional import OccasionalGroup
 from .overlay import annotate
-from ..runtime.detector import Detector, StepResult
-from ..runtime.frame import Pixels
-from ..runtime.result_messages import decision_values, MessageBuilder
-from ..runtime.settings import DetectorSettings
+from ..detector.detector import Detector, StepResult
+from ..detector.settings import DetectorSettings
+from ..images.frame import Pixels
+from ..recording.result_messages import decision_values, MessageBuilder
 
 _RELIABLE = QoSProfile(depth=10)
 

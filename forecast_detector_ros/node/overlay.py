@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..evaluation.annotate import annotate as draw
-from ..evaluation.frame_record import FrameRecord
-from ..runtime.frame import as_bgr, Pixels
-from ..runtime.policy import Decision
+from ..detector.policy import Decision
+from ..images.frame import as_bgr, Pixels
+from ..recording.annotate import annotate as draw
+from ..recording.frame_record import FrameRecord
 
 if TYPE_CHECKING:  # Importing these for real would import PyTorch.
-    from ..runtime.detections import Detections
+    from ..detector.detections import Detections
 
 
 def annotate(pixels: Pixels, found: Detections, labels: Sequence[str], decision: Decision

@@ -17,11 +17,11 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from .declare import declare_fixed
-from ..runtime.policy import parse_policy, PolicyError, ThresholdPolicy
-from ..runtime.settings import DetectorSettings, SettingsError
+from ..detector.policy import parse_policy, PolicyError, ThresholdPolicy
+from ..detector.settings import DetectorSettings, SettingsError
 
 if TYPE_CHECKING:  # Importing these for real would import PyTorch.
-    from ..runtime.checkpoint import Card
+    from ..detector.checkpoint import Card
 
 TRANSPORTS = ('raw', 'compressed')
 

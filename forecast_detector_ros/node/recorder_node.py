@@ -22,8 +22,8 @@ from .declare import declare_fixed
 from .program import run_program
 from .recording import Recording, RecordingError
 from .stop_signal import StopSignal
-from ..evaluation.frame_record import FrameRecord
-from ..evaluation.video_writer import VideoError
+from ..recording.frame_record import FrameRecord
+from ..recording.video_writer import VideoError
 
 # Reliable, so that no image is missing in the video. For a camera that only offers best effort:
 # -p qos_overrides./image_raw.subscription.reliability:=best_effort

@@ -17,12 +17,12 @@ from vision_msgs.msg import Detection2DArray
 
 from .bag_writer import BagWriter
 from .frame_join import FrameJoin, JoinedFrame
-from ..evaluation.annotate import annotate, status_text
-from ..evaluation.frame_record import DROPPED, FrameRecord
-from ..evaluation.video_writer import measured_rate, RATE_FRAMES, VideoWriter
-from ..runtime.frame import as_bgr, FrameError
-from ..runtime.image_messages import compressed_frame, image_frame
-from ..runtime.result_reader import read_decision, read_detections
+from ..images.frame import as_bgr, FrameError
+from ..images.image_messages import compressed_frame, image_frame
+from ..recording.annotate import annotate, status_text
+from ..recording.frame_record import DROPPED, FrameRecord
+from ..recording.result_reader import read_decision, read_detections
+from ..recording.video_writer import measured_rate, RATE_FRAMES, VideoWriter
 
 VIDEO_NAME = 'annotated.mp4'
 BAG_NAME = 'bag'

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from .distributed import Processes
 from .frozen import FrozenFeatures
 from .losses import (
     assign, decision_loss, detection_loss, forecast_loss, level_errors, scale_errors)
-from .processes import Processes
-from .targets import is_consistent, is_reliable, RELIABLE_IOU
-from ..data.clips import ClipBatch
+from .reliability import is_consistent, is_reliable, RELIABLE_IOU
+from ..clips.dataset import ClipBatch
 from ..model.config import NetworkConfig
 from ..model.network import ForecastDetector, Maps
 from ..model.scheduler import EXPECTED

@@ -9,10 +9,10 @@ from typing import Any, get_args, get_origin, get_type_hints, Union
 import yaml
 
 from .clip_step import first_decision, LossConfig, READ_FRAME, SCALES, TRUTH
-from .processes import DEVICES
-from ..data.augment import AugmentConfig
-from ..data.errors import DataError
-from ..data.sources import SourceConfig
+from .distributed import DEVICES
+from ..annotations.errors import DataError
+from ..annotations.sources import SourceConfig
+from ..clips.augment import AugmentConfig
 from ..model.config import ConfigError, NetworkConfig, VARIANTS
 from ..model.presets import preset
 

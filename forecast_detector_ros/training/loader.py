@@ -11,12 +11,12 @@ import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
 from .config import Recipe, StageConfig
-from .processes import Processes
-from ..data.clips import ClipBatch, ClipDataset, collate, worker_init
-from ..data.cutouts import Cutout, load_cutouts
-from ..data.frames import FrameReader
-from ..data.records import VideoRecord
-from ..data.sources import load_source
+from .distributed import Processes
+from ..annotations.frames import FrameReader
+from ..annotations.records import VideoRecord
+from ..annotations.sources import load_source
+from ..clips.cutouts import Cutout, load_cutouts
+from ..clips.dataset import ClipBatch, ClipDataset, collate, worker_init
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ..data.clips import ClipBatch
+from ..clips.dataset import ClipBatch
 from ..model.network import ForecastDetector
 
 Validate = Callable[[ForecastDetector], dict[str, float]]

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from .config import Recipe, StageConfig
+from .distributed import Processes
 from .loader import ClipLoader
-from .processes import Processes
-from ..data.clips import Clip, ClipBatch, collate
+from ..clips.dataset import Clip, ClipBatch, collate
 from ..model.extractor import feature_sizes
 
 log = logging.getLogger(__name__)

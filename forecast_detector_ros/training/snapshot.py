@@ -16,7 +16,7 @@ from safetensors.torch import save
 import torch
 from torch import Tensor
 
-from ..runtime.checkpoint import write_atomically
+from ..files import write_atomically
 
 
 class SnapshotError(ValueError):

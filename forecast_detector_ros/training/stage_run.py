@@ -14,15 +14,15 @@ from torch import nn, Tensor
 
 from .clip_step import clip_losses, StepLosses
 from .config import Recipe, RecipeError, StageConfig
+from .distributed import Processes
 from .frozen import FrozenFeatures
 from .loader import batches, ClipLoader, Sources
 from .meter import Meter
 from .observer import RunOptions, Validate
-from .processes import Processes
 from .reuse import describe_memory, feature_batches, Features
 from .schedule import group_parameters, learning_rate, make_optimizer, MovingAverage
 from .snapshot import save_snapshot, Snapshot
-from ..data.clips import ClipBatch
+from ..clips.dataset import ClipBatch
 from ..model.extractor import freeze_batch_norm
 from ..model.network import ForecastDetector
 

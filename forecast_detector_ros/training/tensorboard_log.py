@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.utils import draw_bounding_boxes, make_grid
 
-from ..data.clips import ClipBatch
+from ..clips.dataset import ClipBatch
 from ..model.network import ForecastDetector
 from ..model.ssdlite import Boxes, postprocess
 

@@ -17,12 +17,12 @@ from time import monotonic
 import torch
 
 from .config import Recipe, RecipeError, StageConfig
+from .distributed import join_processes, Processes
 from .loader import Sources
 from .observer import Observer, RunOptions, Validate
-from .processes import join_processes, Processes
 from .snapshot import load_snapshot
 from .stage_run import build_network, StageRun, TrainingDivergedError
-from ..runtime.checkpoint import Card, save_checkpoint
+from ..detector.checkpoint import Card, save_checkpoint
 
 __all__ = ['SNAPSHOT', 'Trainer', 'TrainingDivergedError']
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tests of several commands need."""
 
+from forecast_detector_ros.detector.checkpoint import Card, save_checkpoint
 from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector
-from forecast_detector_ros.runtime.checkpoint import Card, save_checkpoint
 import pytest
 import torch
 

@@ -10,9 +10,9 @@ import cv2
 from forecast_detector_ros.benchmark.timing import Timing
 from forecast_detector_ros.cli import benchmark
 from forecast_detector_ros.cli.benchmark_graph import GraphOptions, measure_graph
+from forecast_detector_ros.detector.checkpoint import Card, save_checkpoint
 from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector
-from forecast_detector_ros.runtime.checkpoint import Card, save_checkpoint
 import numpy as np
 import pytest
 import torch

@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 import re
 
+from forecast_detector_ros.annotations.synthetic import CLASSES, write_synthetic_videos
 from forecast_detector_ros.cli import check_data
-from forecast_detector_ros.data.synthetic import CLASSES, write_synthetic_videos
 import pytest
 
 RECIPE = Path(__file__).parents[2] / 'config/training/synthetic.yaml'

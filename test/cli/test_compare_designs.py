@@ -3,11 +3,11 @@
 
 import json
 
-from forecast_detector_ros.benchmark import designs
+from forecast_detector_ros.annotations.synthetic import CLASSES, write_synthetic_videos
 from forecast_detector_ros.cli.compare_designs import main
-from forecast_detector_ros.data.synthetic import CLASSES, write_synthetic_videos
+from forecast_detector_ros.detector.checkpoint import load_checkpoint
+from forecast_detector_ros.experiments import designs
 from forecast_detector_ros.model.summary import summarise
-from forecast_detector_ros.runtime.checkpoint import load_checkpoint
 from forecast_detector_ros.training.config import load_recipe
 import pytest
 import yaml

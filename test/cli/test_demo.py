@@ -14,10 +14,10 @@ import time
 import cv2
 from forecast_detector_ros.cli.demo import main
 from forecast_detector_ros.cli.fastdds_profile import profile_environment, profile_variable
-from forecast_detector_ros.cli.share import bundled_clip
+from forecast_detector_ros.detector.checkpoint import Card, save_checkpoint
+from forecast_detector_ros.files import bundled_clip
 from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector
-from forecast_detector_ros.runtime.checkpoint import Card, save_checkpoint
 import numpy as np
 import pytest
 from rosbags.highlevel import AnyReader

@@ -3,9 +3,9 @@
 
 import json
 
+from forecast_detector_ros.annotations.synthetic import CLASSES, write_synthetic_videos
 from forecast_detector_ros.cli import evaluate
-from forecast_detector_ros.data.synthetic import CLASSES, write_synthetic_videos
-from forecast_detector_ros.evaluation.run_record import load_run
+from forecast_detector_ros.report.run_record import load_run
 import numpy as np
 import pytest
 

@@ -3,17 +3,17 @@
 
 from copy import deepcopy
 
+from forecast_detector_ros.annotations.synthetic import write_synthetic_videos
 from forecast_detector_ros.cli import export
-from forecast_detector_ros.data.synthetic import write_synthetic_videos
+from forecast_detector_ros.detector.backends import exported
+from forecast_detector_ros.detector.backends.step_graph import step_onnx
+from forecast_detector_ros.detector.checkpoint import Card, load_checkpoint, save_checkpoint
+from forecast_detector_ros.detector.detector import Detector, StreamState
+from forecast_detector_ros.detector.policy import AlternatePolicy
+from forecast_detector_ros.detector.settings import DetectorSettings
+from forecast_detector_ros.images.frame import Frame, Pixels
 from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector
-from forecast_detector_ros.runtime.backends import exported
-from forecast_detector_ros.runtime.backends.step_graph import step_onnx
-from forecast_detector_ros.runtime.checkpoint import Card, load_checkpoint, save_checkpoint
-from forecast_detector_ros.runtime.detector import Detector, StreamState
-from forecast_detector_ros.runtime.frame import Frame, Pixels
-from forecast_detector_ros.runtime.policy import AlternatePolicy
-from forecast_detector_ros.runtime.settings import DetectorSettings
 import numpy as np
 import pytest
 import torch

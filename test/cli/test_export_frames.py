@@ -3,9 +3,9 @@
 
 from dataclasses import replace
 
+from forecast_detector_ros.annotations.synthetic import CLASSES, write_synthetic_videos
 from forecast_detector_ros.cli.export_frames import load_clips
-from forecast_detector_ros.data.synthetic import CLASSES, write_synthetic_videos
-from forecast_detector_ros.runtime.checkpoint import default_checkpoint, load_checkpoint
+from forecast_detector_ros.detector.checkpoint import default_checkpoint, load_checkpoint
 import pytest
 
 

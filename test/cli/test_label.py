@@ -10,9 +10,9 @@ import sys
 import time
 
 import cv2
+from forecast_detector_ros.annotations.video_json import load_video_json
 from forecast_detector_ros.cli import label
-from forecast_detector_ros.data.video_json import load_video_json
-from forecast_detector_ros.training.teacher import TEACHER_CLASSES
+from forecast_detector_ros.labelling.teacher import TEACHER_CLASSES
 import numpy as np
 import pytest
 

@@ -3,7 +3,7 @@
 import io
 
 from forecast_detector_ros.cli.live_table import Lines, LiveTable, open_display, ROWS
-from forecast_detector_ros.evaluation.frame_record import FrameRecord
+from forecast_detector_ros.recording.frame_record import FrameRecord
 import pytest
 
 FORECAST = FrameRecord(0, 'forecast', 'scheduler', 0.75, 0.5, 1, latency_ms=4.25,

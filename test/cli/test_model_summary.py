@@ -7,10 +7,10 @@ import subprocess
 import sys
 
 from forecast_detector_ros.cli.model_summary import main
+from forecast_detector_ros.detector.checkpoint import Card, save_checkpoint
 from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector
 from forecast_detector_ros.model.presets import PRESETS
-from forecast_detector_ros.runtime.checkpoint import Card, save_checkpoint
 import pytest
 import torch
 

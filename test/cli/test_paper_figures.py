@@ -5,8 +5,8 @@ import csv
 import json
 
 import cv2
+from forecast_detector_ros.annotations.synthetic import CLASSES, write_synthetic_videos
 from forecast_detector_ros.cli import paper_figures
-from forecast_detector_ros.data.synthetic import CLASSES, write_synthetic_videos
 import numpy as np
 import pytest
 from scipy.io import savemat

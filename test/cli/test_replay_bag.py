@@ -10,12 +10,12 @@ import sys
 from time import monotonic, sleep
 
 from forecast_detector_ros.cli import replay_bag
-from forecast_detector_ros.evaluation import html_report
-from forecast_detector_ros.evaluation.run_record import load_run
+from forecast_detector_ros.report import html_report
+from forecast_detector_ros.report.run_record import load_run
 import pytest
 from rosbags.highlevel import AnyReader
 
-from ..evaluation.bags import jpeg_message, raw_message, truth_message, write_bag
+from ..helpers.bags import jpeg_message, raw_message, truth_message, write_bag
 
 CLASSES = ('cat', 'dog', 'train')
 

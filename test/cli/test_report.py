@@ -5,10 +5,10 @@ from pathlib import Path
 import sys
 
 from forecast_detector_ros.cli.report import main
-from forecast_detector_ros.evaluation import html_report
-from forecast_detector_ros.evaluation.frame_record import FrameRecord
-from forecast_detector_ros.evaluation.run_record import RunRecord, save_run, SequenceRecord
-from forecast_detector_ros.runtime.policy import READ
+from forecast_detector_ros.detector.policy import READ
+from forecast_detector_ros.recording.frame_record import FrameRecord
+from forecast_detector_ros.report import html_report
+from forecast_detector_ros.report.run_record import RunRecord, save_run, SequenceRecord
 import pytest
 
 

@@ -10,9 +10,9 @@ import sys
 import time
 
 import cv2
+from forecast_detector_ros.annotations.synthetic import CLASSES, write_synthetic_videos
 from forecast_detector_ros.cli import train
-from forecast_detector_ros.data.synthetic import CLASSES, write_synthetic_videos
-from forecast_detector_ros.runtime.checkpoint import load_checkpoint
+from forecast_detector_ros.detector.checkpoint import load_checkpoint
 from forecast_detector_ros.training.config import load_recipe
 from forecast_detector_ros.training.snapshot import load_snapshot
 from forecast_detector_ros.training.stage_run import build_network
@@ -172,7 +172,7 @@ def test_two_processes_have_the_losses_of_one_with_the_whole_batch(recipe, start
 
 def test_a_batch_that_cannot_be_shared_is_refused(recipe, data):
     from forecast_detector_ros.training.loader import load_sources
-    from forecast_detector_ros.training.processes import Processes
+    from forecast_detector_ros.training.distributed import Processes
     from forecast_detector_ros.training.stage_run import StageRun
     loaded = load_recipe(recipe())
     with pytest.raises(ValueError, match='batch is 4, must be a multiple of the 3 processes'):

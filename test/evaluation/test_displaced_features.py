@@ -2,9 +2,9 @@
 """Features along optical flow, on pictures whose motion is known."""
 
 import cv2
+from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.evaluation.displaced_features import displace, Displacement
 from forecast_detector_ros.evaluation.forecast_quality import BY_FLOW, measure_forecasts
-from forecast_detector_ros.runtime.settings import DetectorSettings
 import numpy as np
 import pytest
 import torch

@@ -3,16 +3,16 @@
 
 from dataclasses import replace
 
+from forecast_detector_ros.detector.backends.torch_backend import TorchBackend
+from forecast_detector_ros.detector.detector import Detector
+from forecast_detector_ros.detector.policy import AlternatePolicy, AlwaysReadPolicy
+from forecast_detector_ros.detector.preprocess import resize
+from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.evaluation.forecast_backends import FeatureSource, SharedFeatureBackend
 from forecast_detector_ros.evaluation.forecast_quality import measure_forecasts
 from forecast_detector_ros.evaluation.runner import run_footage
 from forecast_detector_ros.evaluation.sequences import picture
-from forecast_detector_ros.evaluation.tables import one_hot, TruthTable
-from forecast_detector_ros.runtime.backends.torch_backend import TorchBackend
-from forecast_detector_ros.runtime.detector import Detector
-from forecast_detector_ros.runtime.policy import AlternatePolicy, AlwaysReadPolicy
-from forecast_detector_ros.runtime.preprocess import resize
-from forecast_detector_ros.runtime.settings import DetectorSettings
+from forecast_detector_ros.metrics.tables import one_hot, TruthTable
 import numpy as np
 import pytest
 import torch

@@ -3,11 +3,11 @@
 
 from dataclasses import replace
 
+from forecast_detector_ros.detector.detector import StreamState
+from forecast_detector_ros.detector.policy import AlternatePolicy, AlwaysReadPolicy
+from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.evaluation.runner import run_footage
 from forecast_detector_ros.evaluation.sequences import as_frame, picture
-from forecast_detector_ros.runtime.detector import StreamState
-from forecast_detector_ros.runtime.policy import AlternatePolicy, AlwaysReadPolicy
-from forecast_detector_ros.runtime.settings import DetectorSettings
 import numpy as np
 
 SETTINGS = DetectorSettings(policy=AlternatePolicy(2), score_threshold=0.4)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The read ratio of a picture that does not change."""
 
+from forecast_detector_ros.detector.policy import AlternatePolicy, AlwaysReadPolicy
+from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.evaluation import static_scene
 from forecast_detector_ros.evaluation.static_scene import static_read_ratios
-from forecast_detector_ros.runtime.policy import AlternatePolicy, AlwaysReadPolicy
-from forecast_detector_ros.runtime.settings import DetectorSettings
 import numpy as np
 
 

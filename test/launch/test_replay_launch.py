@@ -14,7 +14,7 @@ import pytest
 from rosbags.highlevel import AnyReader
 import yaml
 
-from ..evaluation.bags import jpeg_message, write_bag
+from ..helpers.bags import jpeg_message, write_bag
 
 launch = pytest.importorskip('launch')
 launch_ros = pytest.importorskip('launch_ros')

@@ -3,8 +3,7 @@
 
 from dataclasses import fields
 
-from forecast_detector_ros.model.config import (
-    ConfigError, NetworkConfig, STATE_UPDATES, VARIANTS)
+from forecast_detector_ros.model.config import ConfigError, NetworkConfig, STATE_UPDATES, VARIANTS
 from forecast_detector_ros.model.encoder import FORECAST_MODES
 from forecast_detector_ros.model.extractor import WIDTHS
 from forecast_detector_ros.model.scheduler import REFERENCES

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from forecast_detector_ros.detector.checkpoint import Card, save_checkpoint
 from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector
-from forecast_detector_ros.runtime.checkpoint import Card, save_checkpoint
 import pytest
 import rclpy
 from rclpy.parameter import Parameter

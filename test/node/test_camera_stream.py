@@ -7,11 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import cv2
+from forecast_detector_ros.detector.detector import Detector, StepResult
+from forecast_detector_ros.detector.policy import AlternatePolicy
+from forecast_detector_ros.detector.settings import DetectorSettings
+from forecast_detector_ros.images.frame import FrameError
 from forecast_detector_ros.node.camera_stream import CameraStream, step_waiting
-from forecast_detector_ros.runtime.detector import Detector, StepResult
-from forecast_detector_ros.runtime.frame import FrameError
-from forecast_detector_ros.runtime.policy import AlternatePolicy
-from forecast_detector_ros.runtime.settings import DetectorSettings
 import numpy as np
 import pytest
 

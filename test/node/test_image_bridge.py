@@ -3,9 +3,9 @@
 from array import array
 import sys
 
+from forecast_detector_ros.images.image_messages import image_frame
 from forecast_detector_ros.node.camera_stream import CameraStream
 from forecast_detector_ros.node.image_bridge import ImageBridge
-from forecast_detector_ros.runtime.image_messages import image_frame
 import numpy as np
 import pytest
 from sensor_msgs.msg import Image

@@ -2,8 +2,8 @@
 """What OpenCV converts looks as others make it: cv_bridge, and the library for bags."""
 from array import array
 
-from forecast_detector_ros.runtime.frame import as_bgr
-from forecast_detector_ros.runtime.image_messages import image_frame
+from forecast_detector_ros.images.frame import as_bgr
+from forecast_detector_ros.images.image_messages import image_frame
 import numpy as np
 import pytest
 from sensor_msgs.msg import Image

@@ -10,13 +10,13 @@ import sys
 from typing import Any
 
 import cv2
-from forecast_detector_ros.evaluation.bag_file import bag_qos, BagFile
-from forecast_detector_ros.evaluation.bag_replay import BagJob, prepare_replay, ReplayOptions
+from forecast_detector_ros.detector.policy import AlternatePolicy, parse_policy
 from forecast_detector_ros.evaluation.many import Interrupt
-from forecast_detector_ros.evaluation.vision_types import vision_typestore
 from forecast_detector_ros.node.camera_node import IMAGE_QOS
-from forecast_detector_ros.runtime.policy import AlternatePolicy, parse_policy
-from forecast_detector_ros.runtime.result_reader import read_decision
+from forecast_detector_ros.recording.bag_file import bag_qos, BagFile
+from forecast_detector_ros.recording.result_reader import read_decision
+from forecast_detector_ros.recording.vision_types import vision_typestore
+from forecast_detector_ros.replay.bag_replay import BagJob, prepare_replay, ReplayOptions
 import numpy as np
 import pytest
 from rclpy.parameter import Parameter

@@ -2,11 +2,11 @@
 """The annotated picture."""
 from __future__ import annotations
 
-from forecast_detector_ros.evaluation.annotate import RED
+from forecast_detector_ros.detector.detections import Detections
+from forecast_detector_ros.detector.policy import Decision, FORECAST, READ
+from forecast_detector_ros.images.frame import Pixels
 from forecast_detector_ros.node.overlay import annotate
-from forecast_detector_ros.runtime.detections import Detections
-from forecast_detector_ros.runtime.frame import Pixels
-from forecast_detector_ros.runtime.policy import Decision, FORECAST, READ
+from forecast_detector_ros.recording.annotate import RED
 import numpy as np
 import pytest
 

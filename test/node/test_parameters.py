@@ -7,14 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from forecast_detector_ros.detector.policy import AlternatePolicy, ThresholdPolicy
+from forecast_detector_ros.detector.settings import SettingsError
 from forecast_detector_ros.node.parameters import (
-    FixedParameters,
-    LIVE_PARAMETERS,
-    ParameterError,
-    settings_of,
-)
-from forecast_detector_ros.runtime.policy import AlternatePolicy, ThresholdPolicy
-from forecast_detector_ros.runtime.settings import SettingsError
+    FixedParameters, LIVE_PARAMETERS, ParameterError, settings_of)
 import pytest
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.exceptions import ParameterException

@@ -12,13 +12,13 @@ import time
 
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray
-from forecast_detector_ros.evaluation.frame_record import FrameRecord
+from forecast_detector_ros.detector.detections import Detections
+from forecast_detector_ros.detector.detector import StepResult
+from forecast_detector_ros.detector.policy import Decision
 from forecast_detector_ros.node.camera_node import IMAGE_QOS
 from forecast_detector_ros.node.recorder_node import DECISION_QOS
-from forecast_detector_ros.runtime.detections import Detections
-from forecast_detector_ros.runtime.detector import StepResult
-from forecast_detector_ros.runtime.policy import Decision
-from forecast_detector_ros.runtime.result_messages import decision_values, MessageBuilder
+from forecast_detector_ros.recording.frame_record import FrameRecord
+from forecast_detector_ros.recording.result_messages import decision_values, MessageBuilder
 import numpy as np
 import pytest
 import rclpy

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import cv2
 from forecast_detector_ros.cli import label, train
-from forecast_detector_ros.runtime.checkpoint import default_checkpoint, load_checkpoint
-from forecast_detector_ros.runtime.detector import Detector
+from forecast_detector_ros.detector.checkpoint import default_checkpoint, load_checkpoint
+from forecast_detector_ros.detector.detector import Detector
 from forecast_detector_ros.training.config import load_recipe
 import numpy as np
 import pytest

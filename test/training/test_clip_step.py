@@ -3,7 +3,7 @@
 
 from dataclasses import replace
 
-from forecast_detector_ros.data.clips import Clip, collate
+from forecast_detector_ros.clips.dataset import Clip, collate
 from forecast_detector_ros.model.network import ForecastDetector, Maps
 from forecast_detector_ros.model.presets import preset
 from forecast_detector_ros.training.clip_step import clip_losses, LossConfig, reliable_targets

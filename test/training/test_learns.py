@@ -4,9 +4,9 @@
 import json
 from pathlib import Path
 
+from forecast_detector_ros.annotations.synthetic import write_synthetic_videos
 from forecast_detector_ros.cli.evaluate import main as evaluate
 from forecast_detector_ros.cli.train import main as train
-from forecast_detector_ros.data.synthetic import write_synthetic_videos
 import pytest
 
 RECIPE = Path(__file__).parents[2] / 'config' / 'training' / 'synthetic.yaml'

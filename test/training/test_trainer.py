@@ -6,7 +6,7 @@ import json
 import logging
 
 from forecast_detector_ros.cli.train import main
-from forecast_detector_ros.runtime.checkpoint import load_checkpoint
+from forecast_detector_ros.detector.checkpoint import load_checkpoint
 from forecast_detector_ros.training.config import load_recipe
 from forecast_detector_ros.training.loader import (
     batches, ClipLoader, load_sources, picture_weights)
@@ -135,7 +135,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_advice(recipe, sources, tmp_
 @pytest.mark.parametrize('times', [1, 99])
 def test_a_broken_gradient_costs_its_step_and_many_end_the_run(
         recipe, sources, tmp_path, caplog, monkeypatch, times):
-    from forecast_detector_ros.training.processes import Processes
+    from forecast_detector_ros.training.distributed import Processes
     from forecast_detector_ros.training.stage_run import MOST_SKIPPED
     calls = []
     add = Processes.add_gradients

@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Check training data: read it as training does, but collect what is wrong instead of stopping.
+
+The readers of the formats find most; here stand the checks that need whole frames, whole videos or
+all sources: pictures, sizes, small boxes, empty videos, classes without boxes, imbalance.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+import time
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from .errors import DataError, Kind, PROBLEM, UNREADABLE
+from .findings import Collected
+from .frames import decode
+from .records import FrameRecord, VideoRecord
+from .sources import load_source, SourceConfig
+from ..clips.cutouts import load_cutouts
+from ..clips.targets import box_area
+
+IMBALANCE = 100
+"""A class with this many times fewer boxes than the most frequent one is remarked on."""
+
+MATCH_IOU = 0.5
+"""IoU from which on a box and an anchor match (Liu et al. 2016, section 2.2)."""
+
+# EXIF orientations that turn the picture by 90 degrees; OpenCV obeys them when it decodes.
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
+
+Progress = Callable[[Iterable, int, str], Iterable]
+"""Called with things, their number and what is done with them; gives the things again."""
+
+
+def silent(things: Iterable, total: int, text: str) -> Iterable:
+    """Show no progress."""
+    return things
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    """
+    How thorough a check is.
+
+    sample: pictures of a source whose header is read, evenly spread; most_annotations: frames of
+    a source whose annotation is read, where each has a file of its own, evenly spread; None: all.
+    decode: decode every picture whose annotation was read, instead. anchor_scale: the network's
+    smallest anchor, a fraction of its input.
+    """
+
+    sample: int | None = 2000
+    most_annotations: int | None = 60_000
+    decode: bool = False
+    anchor_scale: float = 0.1
+
+
+@dataclass
+class ClassTally:
+    """One class: the videos and frames it is in, and areas of its boxes, of their pictures'."""
+
+    videos: int = 0
+    frames: int = 0
+    shares: list[np.ndarray] = field(default_factory=list)
+    cutouts: int = 0
+
+    @property
+    def boxes(self) -> int:
+        """Return the number of boxes."""
+        return sum(len(share) for share in self.shares)
+
+    @property
+    def median_side(self) -> float:
+        """Return the median root of area over area of the picture, 0 to 1; NaN without boxes."""
+        return float(np.median(np.sqrt(np.concatenate(self.shares)))) if self.boxes else np.nan
+
+
+@dataclass
+class SourceTally:
+    """
+    What one source holds.
+
+    videos, frames: in all; read: frames whose annotation was read; boxes, ignored, empty: targets,
+    ignore regions and frames without targets among those; pictures: of them, found to be sound.
+    """
+
+    name: str
+    data_format: str
+    videos: int = 0
+    frames: int = 0
+    read: int = 0
+    boxes: int = 0
+    ignored: int = 0
+    empty: int = 0
+    pictures: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class CheckResult:
+    """Everything that was found."""
+
+    findings: Collected
+    classes: dict[str, ClassTally]
+    sources: list[SourceTally]
+
+    @property
+    def exit_code(self) -> int:
+        """0 clean, 1 problems that would hurt, 2 a source cannot be read at all."""
+        if self.findings.count(UNREADABLE):
+            return 2
+        return 1 if self.findings.count(PROBLEM) else 0
+
+
+def check_sources(sources: Sequence[SourceConfig], root: Path, classes: Sequence[str],
+                  config: CheckConfig, cutouts: str = '', most: int | None = None,
+                  progress: Progress = silent) -> CheckResult:
+    """
+    Check the sources of a recipe.
+
+    Parameters
+    ----------
+    sources:
+        What to read.
+    root:
+        Folder that their paths start from.
+    classes:
+        Names of the classes to train.
+    config:
+        How thorough to be.
+    cutouts:
+        Folder of cut-outs below `root`; empty for none.
+    most:
+        Lines of each kind that are kept; None for all.
+    progress:
+        Shows how far it is.
+
+    Returns
+    -------
+    CheckResult
+        It holds what an ordinary run would raise as `DataError`; nothing is raised for bad data.
+
+    """
+    result = CheckResult(Collected(most), {name: ClassTally() for name in classes}, [])
+    for source in sources:
+        tally = SourceTally(source.annotations, source.format)
+        result.sources.append(tally)
+        begin = time.monotonic()
+        try:
+            records = load_source(source, root, classes, result.findings)
+            _check_records(records, source, classes, config, tally, result, progress)
+        except DataError as error:
+            result.findings.note(Kind.SOURCE, str(error))
+        tally.seconds = time.monotonic() - begin
+    if cutouts:
+        try:
+            for cutout in load_cutouts(root / cutouts, classes):
+                result.classes[classes[cutout.label]].cutouts += 1
+        except DataError as error:
+            result.findings.fault(error)
+    _check_classes(result)
+    return result
+
+
+def _check_records(records: Sequence[VideoRecord], source: SourceConfig, classes: Sequence[str],
+                   config: CheckConfig, tally: SourceTally, result: CheckResult,
+                   progress: Progress) -> None:
+    findings = result.findings
+    tally.videos, tally.frames = len(records), sum(len(record.frames) for record in records)
+    # Only frames whose annotation is still to be read cost anything.
+    lazy = any(not isinstance(record.frames, tuple) for record in records)
+    chosen = _evenly(tally.frames, config.most_annotations if lazy else None)
+    sampled = _evenly(len(chosen), None if config.decode else config.sample)
+    pictures = set(chosen[sampled].tolist())
+    places = progress(_places(records, chosen), len(chosen),
+                      f'{source.annotations}: {"pictures" if config.decode else "annotations"}')
+    video, seen, boxes = -1, np.zeros(len(classes), dtype=bool), 0
+    for number, video_number, index in places:
+        if video_number != video:
+            _end_video(records, video, seen, boxes, tally, result)
+            video, seen, boxes = video_number, np.zeros(len(classes), dtype=bool), 0
+        try:
+            frame = records[video_number].frames[index]
+            tally.read += 1
+            seen[frame.labels] = True
+            boxes += len(frame.boxes)
+            _count(frame, classes, config, tally, result)
+            if number in pictures:
+                _check_picture(frame, config.decode)
+                tally.pictures += 1
+        except DataError as error:
+            # A file that is not there is told of already.
+            if error.kind is not Kind.MISSING_FILE:
+                findings.fault(error)
+    _end_video(records, video, seen, boxes, tally, result)
+
+
+def _evenly(count: int, most: int | None) -> np.ndarray:
+    """Return `most` numbers from 0 to count - 1, evenly spread; all if there are no more."""
+    if most is None or count <= most:
+        return np.arange(count)
+    return np.linspace(0, count - 1, most).round().astype(np.int64)
+
+
+def _places(records: Sequence[VideoRecord], chosen: np.ndarray) -> Iterable[tuple[int, int, int]]:
+    """Yield (number of the frame, number of its video, index in it)."""
+    starts = np.cumsum([0, *(len(record.frames) for record in records)])
+    for number in chosen.tolist():
+        video = int(np.searchsorted(starts, number, side='right')) - 1
+        yield number, video, number - int(starts[video])
+
+
+def _count(frame: FrameRecord, classes: Sequence[str], config: CheckConfig, tally: SourceTally,
+           result: CheckResult) -> None:
+    tally.boxes += len(frame.boxes)
+    tally.ignored += len(frame.ignore)
+    tally.empty += not len(frame.boxes)
+    shares = box_area(frame.boxes) / (frame.width * frame.height)
+    for label in np.unique(frame.labels):
+        of_class = result.classes[classes[label]]
+        of_class.frames += 1
+        of_class.shares.append(shares[frame.labels == label])
+    # IoU is at most the ratio of areas, whatever the anchor's aspect and place.
+    for number in np.flatnonzero(shares < MATCH_IOU * config.anchor_scale ** 2):
+        x0, y0, x1, y1 = frame.boxes[number]
+        result.findings.note(Kind.SMALL, (
+            f'{frame.path}: {classes[frame.labels[number]]} of {x1 - x0:.0f} x {y1 - y0:.0f} '
+            f'pixels at ({x0:.0f}, {y0:.0f}): IoU below {MATCH_IOU:g} with every anchor'))
+
+
+def _end_video(records: Sequence[VideoRecord], number: int, seen: np.ndarray, boxes: int,
+               tally: SourceTally, result: CheckResult) -> None:
+    if number < 0:
+        return
+    for present, of_class in zip(seen, result.classes.values()):
+        of_class.videos += int(present)
+    if not boxes and len(records[number].frames) > 1:
+        result.findings.note(Kind.EMPTY_VIDEO, f'{tally.name}: video {records[number].name} has '
+                                               'no box in any frame that was read')
+
+
+def _check_picture(frame: FrameRecord, whole: bool) -> None:
+    """Decode a picture, or read its header alone; raises DataError."""
+    if whole:
+        decode(frame)
+        return
+    width, height = picture_size(frame.path)
+    if (width, height) != (frame.width, frame.height):
+        raise DataError(f'{frame.path}: is {width}x{height} pixels, but its annotation says '
+                        f'{frame.width}x{frame.height}', Kind.WRONG_SIZE)
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """
+    Return width and height that OpenCV will decode a picture to, from its header alone.
+
+    Raises
+    ------
+    DataError
+        The file is missing or no picture.
+
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            # Without the first condition Pillow decodes a whole PNG in search of it.
+            turned = 'exif' in image.info and image.getexif().get(_ORIENTATION) in _TURNED
+    except UnidentifiedImageError:
+        raise DataError(f'{path}: not a picture (or its header is broken)', Kind.PICTURE) from None
+    except FileNotFoundError:
+        raise DataError(f'{path}: no such file', Kind.MISSING_FILE) from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f'{path}: cannot be read: {" ".join(str(error).split())}',
+                        Kind.PICTURE) from None
+    return (height, width) if turned else (width, height)
+
+
+def _check_classes(result: CheckResult) -> None:
+    if result.findings.count(UNREADABLE):
+        # What is missing may well be in what could not be read.
+        return
+    findings, counts = result.findings, {name: of_class.boxes
+                                         for name, of_class in result.classes.items()}
+    frequent = max(counts, key=lambda name: counts[name])
+    for name, of_class in result.classes.items():
+        if not of_class.boxes:
+            if of_class.cutouts:
+                findings.note(Kind.ONLY_CUTOUTS, f'{name}: no box in any source, only '
+                                                 f'{of_class.cutouts} cut-outs')
+            else:
+                findings.note(Kind.CLASS_WITHOUT_BOXES, f'{name}: no box in any source')
+        elif of_class.boxes * IMBALANCE <= counts[frequent]:
+            findings.note(Kind.IMBALANCE, f'{name}: {of_class.boxes} boxes, '
+                          f'{counts[frequent] / of_class.boxes:.0f} times fewer than {frequent} '
+                          f'({counts[frequent]}); see balance in the recipe')

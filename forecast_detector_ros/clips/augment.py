@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is drawn once per clip: its settings, and the part of the canvas that is looked at."""
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from .targets import box_area, intersection
+from ..annotations.errors import DataError
+
+# SSD (Liu et al. 2016, section 2.2): the least overlap that a crop must have with an object.
+CROP_OVERLAPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
+# As in SSD's code: how many crops are tried before another overlap is drawn, and that how often.
+_CROP_TRIALS = 40
+_CROP_ROUNDS = 6
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """
+    Settings of the augmentation; the defaults are SSD's, and mosaic is off.
+
+    Lengths are fractions of the canvas (the still or video frame) unless stated otherwise.
+    """
+
+    flip_probability: float = 0.5
+    #: show the canvas smaller, by up to `zoom_out_max`, with mean grey around it
+    zoom_out_probability: float = 0.5
+    zoom_out_max: float = 4.0
+    #: IoU crop: sides from `crop_min_side` to 1, their ratio at most `crop_max_aspect`
+    crop_probability: float = 6 / 7
+    crop_min_side: float = 0.3
+    crop_max_aspect: float = 2.0
+    #: each of brightness (+- levels of 255), contrast and saturation (factor 1 +- x), hue (+- deg)
+    photometric_probability: float = 0.5
+    brightness: float = 32.0
+    contrast: float = 0.5
+    saturation: float = 0.5
+    hue: float = 18.0
+    #: Gaussian sensor noise, fresh on every frame; its standard deviation is drawn per clip, in
+    #: levels of 255
+    noise_probability: float = 0.0
+    noise_max: float = 6.0
+    #: four clips in one picture; each shows `mosaic_min_side` to 1 of its canvas
+    mosaic_probability: float = 0.0
+    mosaic_min_side: float = 0.5
+    #: synthetic camera motion, per frame: pan, zoom (factor e^+-x), rotation (degrees)
+    still_motion_probability: float = 0.85
+    video_motion_probability: float = 0.0
+    motion_pan: float = 0.03
+    motion_zoom: float = 0.02
+    motion_rotation: float = 0.6
+    #: pasted cut-outs: on stills, on videos, and on whatever has no boxes
+    paste_still_probability: float = 0.3
+    paste_video_probability: float = 0.15
+    paste_empty_probability: float = 0.9
+    paste_max_objects: int = 2
+    #: long side of a cut-out, of the canvas's short side, drawn uniformly on a log scale
+    paste_min_size: float = 0.12
+    paste_max_size: float = 0.8
+    #: of a cut-out, per frame
+    paste_speed: float = 0.03
+    #: boxes with less of their area in the picture, or narrower in network pixels, are ignored
+    min_visible: float = 0.3
+    min_side: float = 4.0
+
+    def __post_init__(self) -> None:
+        """Check every value; raise DataError naming the first that is out of its range."""
+        limits = {'zoom_out_max': (1.0, 16.0), 'crop_min_side': (0.05, 1.0),
+                  'crop_max_aspect': (1.0, 10.0), 'brightness': (0.0, 255.0), 'hue': (0.0, 180.0),
+                  'noise_max': (0.0, 255.0), 'mosaic_min_side': (0.05, 1.0),
+                  'motion_rotation': (0.0, 10.0),
+                  'paste_max_objects': (1, 100), 'paste_min_size': (0.01, 2.0),
+                  'paste_max_size': (0.01, 2.0), 'min_side': (0.0, 1000.0)}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            low, high = limits.get(field.name, (0.0, 1.0))
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not (
+                    low <= value <= high):
+                raise DataError(f'augmentation: {field.name} is {value!r}; '
+                                f'it must be a number from {low:g} to {high:g}')
+        if not isinstance(self.paste_max_objects, int):
+            raise DataError('augmentation: paste_max_objects must be a whole number')
+        if self.paste_min_size > self.paste_max_size:
+            raise DataError('augmentation: paste_min_size must not exceed paste_max_size')
+
+
+def draw_view(boxes: np.ndarray, size: tuple[int, int], config: AugmentConfig,
+              rng: np.random.Generator) -> np.ndarray:
+    """
+    Draw SSD's zoom-out and then its IoU crop, as one rectangle over the canvas.
+
+    Parameters
+    ----------
+    boxes:
+        float32 (N, 4) xyxy, of all frames of the clip, so that one crop serves them all.
+    size:
+        (height, width) of the canvas.
+    config:
+        Probabilities and ranges.
+    rng:
+        Source of the draws.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 (4,) xyxy in canvas pixels; it may reach beyond the canvas.
+
+    """
+    height, width = size
+    view = np.array([0.0, 0.0, width, height])
+    if rng.random() < config.zoom_out_probability:
+        factor = rng.uniform(1.0, config.zoom_out_max)
+        left, top = -rng.uniform(0, factor - 1, size=2) * (width, height)
+        view = np.array([left, top, left + factor * width, top + factor * height])
+    if rng.random() >= config.crop_probability:
+        return view
+    for _ in range(_CROP_ROUNDS):
+        overlap = CROP_OVERLAPS[rng.integers(len(CROP_OVERLAPS))]
+        crop = _draw_crop(boxes, view, overlap, config, rng)
+        if crop is not None:
+            return crop
+    return view
+
+
+def _draw_crop(boxes: np.ndarray, view: np.ndarray, overlap: float, config: AugmentConfig,
+               rng: np.random.Generator) -> np.ndarray | None:
+    """Try crops of `view`: a box with its centre inside must overlap by IoU >= `overlap`."""
+    sides = rng.uniform(config.crop_min_side, 1.0, size=(_CROP_TRIALS, 2))
+    corners = rng.random((_CROP_TRIALS, 2)) * (1 - sides)
+    extent = view[2:] - view[:2]
+    crops = np.concatenate([corners, corners + sides], axis=1) * np.tile(extent, 2)
+    crops += np.tile(view[:2], 2)
+    ratio = sides[:, 0] / sides[:, 1]
+    good = np.maximum(ratio, 1 / ratio) <= config.crop_max_aspect
+    if len(boxes):
+        centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+        inside = ((centre > crops[:, None, :2]) & (centre < crops[:, None, 2:])).all(axis=2)
+        shared = intersection(crops, boxes)
+        iou = shared / (box_area(crops)[:, None] + box_area(boxes) - shared)
+        good &= (inside & (iou >= overlap)).any(axis=1)
+    chosen = np.flatnonzero(good)
+    return crops[chosen[0]] if len(chosen) else None
+
+
+def draw_tile_view(size: tuple[int, int], tile: tuple[int, int], output: tuple[int, int],
+                   config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
+    """
+    Draw the rectangle of a canvas that is shown in one tile of a mosaic.
+
+    Its aspect is such that things are stretched in the tile as they are when the whole canvas
+    fills the network's input.
+
+    Parameters
+    ----------
+    size:
+        (height, width) of the canvas.
+    tile:
+        (height, width) of the tile.
+    output:
+        (height, width) of the network's input.
+    config:
+        Probabilities and ranges.
+    rng:
+        Source of the draws.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 (4,) xyxy within the canvas.
+
+    """
+    share = np.array([tile[1] / output[1], tile[0] / output[0]])
+    sides = share / share.max() * rng.uniform(config.mosaic_min_side, 1.0)
+    corner = rng.random(2) * (1 - sides)
+    return np.concatenate([corner, corner + sides]) * (size[1], size[0], size[1], size[0])

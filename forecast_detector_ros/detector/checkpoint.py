@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Checkpoints: weights as safetensors, with a YAML card beside them.
+
+``NAME.safetensors`` holds the state of the network, ``NAME.yaml`` says what it is: classes,
+shape, preprocessing, licence, origin, metrics.  Neither needs unpickling.
+"""
+
+from dataclasses import asdict, dataclass, field, fields
+import hashlib
+import os
+from pathlib import Path
+import sys
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+import torch
+import yaml
+
+from ..files import write_atomically
+from ..model.config import ConfigError, NetworkConfig
+from ..model.network import ForecastDetector
+
+FORMAT = 'forecast_detector_ros/1'
+"""Value of the card's key `format`."""
+
+PREPROCESSING = 'bgr8, bilinear resize to input_size, ImageNet mean and std inside the graph'
+"""The one preprocessing there is; a card that names another one is refused."""
+
+_PACKAGE = 'forecast_detector_ros'
+
+
+class RuntimeConfigError(ValueError):
+    """Something about checkpoint, device or precision that prevents a start; one line."""
+
+
+class CheckpointError(RuntimeConfigError):
+    """A checkpoint that is missing, broken or not one of ours; the message names the file."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a checkpoint says of itself."""
+
+    name: str
+    classes: tuple[str, ...]
+    network: NetworkConfig
+    preset: str = 'custom'
+    licence: str = 'unspecified'
+    description: str = ''
+    score_threshold: float = 0.3
+    """Score from which on detections are meant to be shown, in [0, 1]."""
+
+    nms_threshold: float = 0.45
+    threshold: float = 0.5
+    """Recommended threshold of the scheduler, in [0, 1]."""
+
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Data with their licences, recipe, versions: as plain YAML values."""
+
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """Measured figures, with the commands that gave them."""
+
+    known_failures: tuple[str, ...] = ()
+    preprocessing: str = PREPROCESSING
+    weights_sha256: str = ''
+    """Digest of the weights' file; empty: not checked."""
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) of the network's input, pixels."""
+        return self.network.input_size
+
+
+def card_path(weights: Path) -> Path:
+    """Give the path of the card that belongs to a weights' file."""
+    return weights.with_suffix('.yaml')
+
+
+def _read_card(path: Path) -> Card:
+    try:
+        with path.open(encoding='utf-8') as stream:
+            values = yaml.safe_load(stream)
+    except FileNotFoundError:
+        raise CheckpointError(f'{path}: no such file; a checkpoint needs its card beside the '
+                              'weights') from None
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
+        raise CheckpointError(f'{path}: cannot be read as YAML: {_one_line(error)}') from None
+    if not isinstance(values, dict) or values.pop('format', None) != FORMAT:
+        raise CheckpointError(f'{path}: not a card of this package (key format must be '
+                              f'{FORMAT!r})')
+    known = {item.name for item in fields(Card)}
+    for key in values:
+        if key not in known:
+            raise CheckpointError(f'{path}: unknown key {key!r}')
+    for key in ('name', 'classes', 'network'):
+        if key not in values:
+            raise CheckpointError(f'{path}: key {key!r} is missing')
+    for key, kind, wanted in (('network', dict, 'a mapping'), ('classes', list, 'a list'),
+                              ('known_failures', list, 'a list'),
+                              ('provenance', dict, 'a mapping'), ('metrics', dict, 'a mapping')):
+        if key in values and not isinstance(values[key], kind):
+            raise CheckpointError(f'{path}: key {key!r} must be {wanted}')
+    for key in ('score_threshold', 'nms_threshold', 'threshold'):
+        value = values.get(key, 0.5)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            raise CheckpointError(f'{path}: {key} is {value!r}, must be a number in [0, 1]')
+    try:
+        values['network'] = NetworkConfig.from_dict(values['network'])
+    except ConfigError as error:
+        raise CheckpointError(f'{path}: {error}') from None
+    values['classes'] = tuple(str(name) for name in values['classes'])
+    values['known_failures'] = tuple(values.get('known_failures', ()))
+    card = Card(**values)
+    if len(card.classes) != card.network.classes:
+        raise CheckpointError(f'{path}: {len(card.classes)} names in classes, but the network '
+                              f'has {card.network.classes} classes')
+    if len(set(card.classes)) != len(card.classes):
+        raise CheckpointError(f'{path}: a name stands twice in classes')
+    if card.preprocessing != PREPROCESSING:
+        raise CheckpointError(f'{path}: preprocessing is {card.preprocessing!r}, this version '
+                              f'knows {PREPROCESSING!r}')
+    return card
+
+
+def load_checkpoint(path: str | Path) -> tuple[ForecastDetector, Card]:
+    """
+    Load a network and its card.
+
+    Parameters
+    ----------
+    path:
+        The ``.safetensors`` file.
+
+    Returns
+    -------
+    tuple
+        The network, float32, on the CPU, in evaluation mode; and the card.
+
+    Raises
+    ------
+    CheckpointError
+        If one of the two files is missing, unreadable, foreign, or they do not belong together.
+
+    """
+    path = Path(path)
+    if path.suffix != '.safetensors':
+        raise CheckpointError(f'{path}: a checkpoint is a .safetensors file with its .yaml card')
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise CheckpointError(f'{path}: no such checkpoint') from None
+    except OSError as error:
+        raise CheckpointError(f'{path}: cannot be read: {error.strerror}') from None
+    card = _read_card(card_path(path))
+    if card.weights_sha256 and hashlib.sha256(data).hexdigest() != card.weights_sha256:
+        raise CheckpointError(f'{path}: does not match weights_sha256 of its card; the file is '
+                              'damaged or belongs to another card')
+    try:
+        tensors = load_safetensors(data)
+    except SafetensorError as error:
+        raise CheckpointError(f'{path}: not a safetensors file, or truncated '
+                              f'({_one_line(error)})') from None
+    except KeyError as error:
+        raise CheckpointError(f'{path}: holds a tensor of type {error}, which cannot be loaded '
+                              'here') from None
+    network = ForecastDetector(card.network)
+    try:
+        network.load_state_dict({key: value.float() if value.is_floating_point() else value
+                                 for key, value in tensors.items()})
+    except RuntimeError as error:
+        raise CheckpointError(f'{path}: weights do not fit the network in the card: '
+                              f'{_one_line(error)}') from None
+    return network.eval(), card
+
+
+def save_checkpoint(path: str | Path, network: ForecastDetector, card: Card,
+                    dtype: torch.dtype = torch.float16) -> Card:
+    """
+    Write a network and its card; each file appears whole or not at all.
+
+    Parameters
+    ----------
+    path:
+        The ``.safetensors`` file; the card goes beside it.
+    network:
+        Its configuration replaces the card's.
+    card:
+        Its `weights_sha256` is filled in.
+    dtype:
+        Type of the stored floating-point weights.
+
+    Returns
+    -------
+    Card
+        As it was written.
+
+    Raises
+    ------
+    CheckpointError
+        If `path` has another suffix, a file cannot be written, or the card holds other than
+        plain values; the card is written last.
+
+    """
+    path = Path(path)
+    if path.suffix != '.safetensors':
+        raise CheckpointError(f'{path}: the name must end in .safetensors')
+    tensors = {key: value.detach().to('cpu', dtype).contiguous()
+               if value.is_floating_point() else value.detach().cpu().contiguous()
+               for key, value in network.state_dict().items()}
+    data = save_safetensors(tensors)
+    values = asdict(card)
+    values['network'] = network.config.to_dict()
+    values['classes'] = list(card.classes)
+    values['known_failures'] = list(card.known_failures)
+    values['weights_sha256'] = hashlib.sha256(data).hexdigest()
+    try:
+        text = yaml.safe_dump({'format': FORMAT, **values}, sort_keys=False, allow_unicode=True,
+                              width=96)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, data)
+        write_atomically(card_path(path), text.encode())
+    except OSError as error:
+        raise CheckpointError(f'{path}: cannot be written: {error.strerror}') from None
+    except yaml.YAMLError as error:
+        raise CheckpointError(f'{path}: the card holds something that YAML cannot: '
+                              f'{_one_line(error)}') from None
+    return _read_card(card_path(path))
+
+
+def default_checkpoint() -> Path:
+    """
+    Find the weights that come with the package.
+
+    Looked for in the source tree, in every prefix of ``AMENT_PREFIX_PATH``, and under
+    ``sys.prefix``.
+
+    Raises
+    ------
+    CheckpointError
+        If they are in none of these places.
+
+    """
+    relative = Path('checkpoints') / 'default.safetensors'
+    share = Path('share') / _PACKAGE / relative
+    prefixes = [Path(prefix) for prefix in os.environ.get('AMENT_PREFIX_PATH', '').split(':')
+                if prefix]
+    candidates = [Path(__file__).resolve().parents[2] / relative]
+    candidates += [prefix / share for prefix in (*prefixes, Path(sys.prefix))]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    # A workspace on top of a distribution has dozens of prefixes.
+    places = ', '.join(str(candidate) for candidate in candidates[:3])
+    more = f' and {len(candidates) - 3} more places' if len(candidates) > 3 else ''
+    raise CheckpointError(f'the default checkpoint is not installed; looked for {places}{more}; '
+                          'install the package again, or name a checkpoint')
+
+
+def _one_line(error: Exception) -> str:
+    text = ' '.join(str(error).split())
+    return text if len(text) <= 200 else text[:197] + '...'

@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The running detector: frames in, detections and decisions out, state passed by value."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from math import nan
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from .backends import Backend
+from .backends.registry import AUTO, make_backend
+from .checkpoint import Card, load_checkpoint
+from .detections import Detections
+from .pace import Pace
+from .policy import Decision, FORECAST, READ, REASONS
+from .postprocess import Postprocessor
+from .preprocess import resize
+from .settings import DetectorSettings, SettingsError
+from .threads import set_threads
+from ..images.frame import Frame, FrameError, Pixels
+from ..model.scheduler import EXPECTED
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """What one camera carries from frame to frame; a value that is never changed."""
+
+    network: Any = None
+    """The back-end's recurrent state; None forces a read."""
+
+    confidence: float = nan
+    """The scheduler's score for forecasting the next frame; NaN before the first frame."""
+
+    consecutive_forecasts: int = 0
+    frame_size: tuple[int, int] | None = None
+    """(height, width) of the last frame that was read."""
+
+    reason: str = 'first_frame'
+    """Why the next frame must be read, when `network` is None."""
+
+    pace: Pace = field(default_factory=Pace)
+    """What the stream's frames have cost, for the policies that look at time."""
+
+    @staticmethod
+    def initial(reason: str = 'first_frame') -> 'StreamState':
+        """
+        Give the state of a stream that starts, or starts anew.
+
+        Parameters
+        ----------
+        reason:
+            One of `REASONS`, told in the next frame's decision.
+
+        Raises
+        ------
+        ValueError
+            If there is no such reason.
+
+        """
+        if reason not in REASONS:
+            raise ValueError(f'reason is {reason!r}, must be one of {REASONS}')
+        return StreamState(reason=reason)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What came out for one frame."""
+
+    detections: Detections
+    decision: Decision
+    preprocess_ms: float
+    """Loading and resizing, milliseconds; 0 on a forecast frame."""
+
+    inference_ms: float
+    """Network and post-processing of all frames in the batch, milliseconds."""
+
+    batch: int = 1
+    """Frames of other streams that were processed in the same go, and this one."""
+
+
+def decide(state: StreamState, frame_size: tuple[int, int] | None, settings: DetectorSettings
+           ) -> Decision:
+    """
+    Decide whether a frame is read or forecast.
+
+    Parameters
+    ----------
+    state:
+        State of the stream before the frame.
+    frame_size:
+        (height, width) of the frame, or None when it is not known.
+    settings:
+        Policy and limits.
+
+    """
+    policy = settings.policy
+    kind, reason = READ, policy.reason
+    if state.network is None:
+        reason = state.reason
+    elif frame_size is not None and frame_size != state.frame_size:
+        reason = 'size_changed'
+    else:
+        if policy.forecast(state.confidence, state.consecutive_forecasts):
+            kind = FORECAST
+        elif not state.pace.affords_read(settings.budget_ms):
+            kind, reason = FORECAST, 'budget'
+        if kind == FORECAST and (
+                state.consecutive_forecasts >= settings.max_consecutive_forecasts):
+            kind, reason = READ, 'max_consecutive'
+    consecutive = state.consecutive_forecasts + 1 if kind == FORECAST else 0
+    return Decision(kind, reason, state.confidence, policy.threshold, consecutive)
+
+
+class Detector:
+    """
+    A network that is ready to run, shared by any number of streams.
+
+    Parameters
+    ----------
+    backend:
+        Runs the network.
+    card:
+        What the checkpoint says of itself.
+
+    """
+
+    def __init__(self, backend: Backend, card: Card) -> None:
+        self._backend = backend
+        self.card = card
+        self.labels = card.classes
+        self.input_size = card.input_size
+        self.device = backend.device
+        self.precision = backend.precision
+        self.backend = backend.name
+        self._postprocess = Postprocessor(backend.anchors, card.input_size, card.classes)
+
+    @classmethod
+    def load(cls, checkpoint: str | Path, device: str = 'cpu', precision: str = 'fp32',
+             threads: int = 1, interop_threads: int = 1, backend: str = AUTO) -> 'Detector':
+        """
+        Load a checkpoint.
+
+        Parameters
+        ----------
+        checkpoint:
+            The ``.safetensors`` file.
+        device:
+            ``cpu``, ``cuda`` or ``cuda:N``.
+        precision:
+            ``fp32``, ``bf16``, ``fp16`` or ``int8``; not every back-end has all of them.
+        threads, interop_threads:
+            See `set_threads`; both hold for the whole process.
+        backend:
+            One of `registry.BACKENDS`; ``auto`` or nothing: the fastest that is installed.
+
+        Raises
+        ------
+        CheckpointError, BackendError, DeviceError, ExportError, GraphError
+            All are `RuntimeConfigError`, with a message of one line.
+
+        """
+        set_threads(threads, interop_threads)
+        network, card = load_checkpoint(checkpoint)
+        return cls(make_backend(network, backend, device, precision, threads, Path(checkpoint)),
+                   card)
+
+    def check_settings(self, settings: DetectorSettings) -> None:
+        """
+        Refuse settings that do not fit this detector.
+
+        Raises
+        ------
+        SettingsError
+            If a class is not among the labels.
+
+        """
+        for name in settings.classes:
+            if name not in self.labels:
+                raise SettingsError(f'classes names {name!r}, must be of {list(self.labels)}')
+
+    def warm_up(self, streams: int = 1) -> None:
+        """
+        Run both steps once on black pictures, so that the first frame is not the slowest.
+
+        Parameters
+        ----------
+        streams:
+            Batches of up to so many streams are run, as a back-end may prepare for each size.
+
+        """
+        height, width = self.input_size
+        black = Pixels(np.zeros((height, width, 3), np.uint8), 'bgr')
+        state = StreamState.initial()
+        settings = DetectorSettings(max_consecutive_forecasts=1)
+        for _ in range(2):
+            _, state = self.step(Frame((height, width), lambda: black), state, settings)
+            self._backend.forecast_step(state.network)
+        for count in range(2, streams + 1):
+            together = self._backend.stack([state.network] * count)
+            self._backend.read_step(np.stack([black.array] * count), together)
+            self._backend.forecast_step(together)
+
+    def step(self, frame: Frame, state: StreamState, settings: DetectorSettings
+             ) -> tuple[StepResult, StreamState]:
+        """
+        Process one frame.
+
+        Parameters
+        ----------
+        frame:
+            Loaded only if it is read.
+        state:
+            State of the stream before the frame; it is not changed, so a frame that fails
+            leaves the stream as it was.
+        settings:
+            Policy, thresholds and limits.
+
+        Returns
+        -------
+        tuple
+            The result, and the state for the next frame.
+
+        Raises
+        ------
+        FrameError
+            If the frame is read and cannot be loaded.
+
+        """
+        (outcome,) = self.step_many([frame], [state], settings)
+        if isinstance(outcome, FrameError):
+            raise outcome
+        return outcome
+
+    def step_many(self, frames: Sequence[Frame], states: Sequence[StreamState],
+                  settings: DetectorSettings
+                  ) -> list[tuple[StepResult, StreamState] | FrameError]:
+        """
+        Process one frame of each of several streams, those with the same decision as one batch.
+
+        The results are those of single steps, but for the rounding of float32 sums that a
+        library adds up in another order for a batch.
+
+        Parameters
+        ----------
+        frames:
+            One of each stream; loaded only if it is read.
+        states:
+            State of each stream before its frame.
+        settings:
+            Policy, thresholds and limits of all.
+
+        Returns
+        -------
+        list
+            For each frame what `step` returns, or the error for which it cannot be used; such a
+            frame leaves the others, and its own stream, as they were.
+
+        """
+        outcomes: dict[int, tuple[StepResult, StreamState] | FrameError] = {}
+        jobs: dict[str, list[_Job]] = {READ: [], FORECAST: []}
+        for index, (frame, state) in enumerate(zip(frames, states, strict=True)):
+            decision = decide(state, frame.size, settings)
+            if decision.kind == FORECAST:
+                assert state.frame_size is not None
+                jobs[FORECAST].append(
+                    _Job(index, decision, state, state.network, state.frame_size))
+                continue
+            try:
+                jobs[READ].append(self._prepare(index, frame, state, decision))
+            except FrameError as error:
+                outcomes[index] = error
+        for kind, batch in jobs.items():
+            if batch:
+                outcomes.update(self._run(kind == READ, batch, settings))
+        return [outcomes[index] for index in range(len(frames))]
+
+    def _prepare(self, index: int, frame: Frame, state: StreamState, decision: Decision
+                 ) -> '_Job':
+        """Load and resize a frame that is read; raises FrameError."""
+        start = perf_counter()
+        pixels, size = frame.load_for(self.input_size)
+        image = resize(pixels, self.input_size)
+        network = state.network
+        fresh = False
+        if size != state.frame_size and network is not None:
+            # A compressed frame tells its size only now.
+            decision = replace(decision, reason='size_changed')
+            network = None
+        if network is None:
+            network = self._backend.initial_state(1)
+            fresh = True
+        return _Job(index, decision, state, network, size, image,
+                    (perf_counter() - start) * 1e3, fresh)
+
+    def _run(self, read: bool, batch: list['_Job'], settings: DetectorSettings
+             ) -> Iterator[tuple[int, tuple[StepResult, StreamState]]]:
+        """Run one step on a batch of frames; give each one's index and outcome."""
+        start = perf_counter()
+        count = len(batch)
+        backend = self._backend
+        network = (batch[0].network if count == 1
+                   else backend.stack([job.network for job in batch]))
+        if read:
+            images = [job.image for job in batch if job.image is not None]
+            raw = backend.read_step(images[0][None] if count == 1 else np.stack(images), network)
+        else:
+            raw = backend.forecast_step(network)
+        after = [raw.state] if count == 1 else backend.split(raw.state, count)
+        found = [self._postprocess(
+            raw.logits[place], raw.offsets[place], job.size, settings.score_threshold,
+            settings.nms_threshold, settings.max_detections, settings.classes)
+            for place, job in enumerate(batch)]
+        inference_ms = (perf_counter() - start) * 1e3
+        for place, job in enumerate(batch):
+            pace = job.state.pace.after(
+                read, job.preprocess_ms + inference_ms / count, settings.budget_ms)
+            yield job.index, (
+                StepResult(found[place], job.decision, job.preprocess_ms, inference_ms, count),
+                StreamState(after[place], self._confidence(job, raw.confidence[place]),
+                            job.decision.consecutive_forecasts, job.size, pace=pace))
+
+    def _confidence(self, job: '_Job', score: np.floating) -> float:
+        # A scheduler that compares with what was expected knows nothing yet of a stream's first
+        # frame, and was not trained on such ones.
+        blind = job.fresh and self.card.network.scheduler_reference == EXPECTED
+        return 0.0 if blind else float(score)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A frame on its way through a step."""
+
+    index: int
+    decision: Decision
+    state: StreamState
+    network: Any
+    size: tuple[int, int]
+    """(height, width) of the whole picture."""
+
+    image: np.ndarray | None = None
+    """Of the network's input size; None on a forecast frame."""
+
+    preprocess_ms: float = 0.0
+    fresh: bool = False
+    """Whether the stream had no state."""

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keep an evaluation as the record of a run."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .runner import FootageRun
+from .sequences import Footage
+from ..detector.checkpoint import Card
+from ..detector.policy import FORECAST, READ
+from ..detector.settings import DetectorSettings
+from ..layout import mean, plain
+from ..metrics.average_precision import (
+    average_precision, judge, PLAIN, precision_steps, RECALLS)
+from ..metrics.recall import recall
+from ..metrics.tables import DetectionTable, TruthTable
+from ..recording.frame_record import FrameRecord
+from ..report.noted_frames import Watched, worst_frames
+from ..report.run_record import Accuracy, ClassAccuracy, RunRecord, SequenceRecord
+
+
+def record_evaluation(title: str, footage: Sequence[Footage], runs: Sequence[FootageRun],
+                      card: Card, settings: DetectorSettings, source: dict[str, Any],
+                      machine: dict[str, Any]) -> RunRecord:
+    """
+    Make the record of an evaluation.
+
+    Parameters
+    ----------
+    title:
+        Of the report.
+    footage, runs:
+        What was looked at, and what came out, in the same order; at least one.
+    card, settings:
+        Of the detector.
+    source, machine:
+        Plain values on the footage, and on what the run was made with.
+
+    """
+    sequences = tuple(
+        SequenceRecord(item.name, _frames(run, settings, card.classes), False, len(item.truth),
+                       plain(recall(run.shown, item.truth)))
+        for item, run in zip(footage, runs))
+    # Where not every object is annotated, what hits nothing may be right all the same.
+    complete = all(item.labelled is not None for item in footage)
+    noted, rule = worst_frames(
+        [_watched(item, run, complete) for item, run in zip(footage, runs)], card.classes,
+        complete)
+    ap50, classes = _classes(footage, runs, card.classes)
+    return RunRecord(title, source, model_values(card), settings_values(settings), machine,
+                     sequences, Accuracy(mean([item.recall for item in sequences]), ap50, classes),
+                     noted, rule)
+
+
+def model_values(card: Card) -> dict[str, Any]:
+    """Give what a report says of a checkpoint, as plain values."""
+    height, width = card.input_size
+    return {'name': card.name, 'description': card.description, 'licence': card.licence,
+            'variant': card.network.variant, 'input': f'{width} x {height}',
+            'backbone': f'MobileNetV2 {card.network.width:g}',
+            'levels': ', '.join(f'stride {stride}' for stride in card.network.levels),
+            'classes': ', '.join(card.classes), 'weights_sha256': card.weights_sha256}
+
+
+def settings_values(settings: DetectorSettings) -> dict[str, Any]:
+    """Give the settings of a detector as plain values."""
+    return {'policy': str(settings.policy), 'score_threshold': settings.score_threshold,
+            'nms_threshold': settings.nms_threshold,
+            'max_detections': settings.max_detections,
+            'max_consecutive_forecasts': settings.max_consecutive_forecasts}
+
+
+def _watched(item: Footage, run: FootageRun, complete: bool) -> Watched:
+    truth = item.labelled if complete and item.labelled is not None else item.truth
+    return Watched(item.name, len(item.frames), truth, run.shown,
+                   lambda number: {'file': str(item.frames[number].path.absolute()),
+                                   'kind': READ if run.read[number] else FORECAST})
+
+
+def _frames(run: FootageRun, settings: DetectorSettings, labels: Sequence[str]
+            ) -> tuple[FrameRecord, ...]:
+    threshold = plain(settings.policy.threshold)
+    bounds = np.searchsorted(run.shown.frames, np.arange(len(run.read) + 1))
+    records, consecutive = [], 0
+    for number, read in enumerate(run.read):
+        consecutive = 0 if read else consecutive + 1
+        rows = slice(bounds[number], bounds[number + 1])
+        confidence = plain(run.confidence[number])
+        preprocess, inference = (round(float(values[number]), 3) for values in (
+            run.preprocess_ms, run.inference_ms))
+        records.append(FrameRecord(
+            number, READ if read else FORECAST, run.reasons[number] if run.reasons else None,
+            confidence, threshold, consecutive, round(preprocess + inference, 3), preprocess,
+            inference, None, tuple(labels[label] for label in run.shown.labels[rows]),
+            tuple(round(float(score), 4) for score in run.shown.scores[rows])))
+    return tuple(records)
+
+
+def _classes(footage: Sequence[Footage], runs: Sequence[FootageRun], labels: Sequence[str]
+             ) -> tuple[float | None, tuple[ClassAccuracy, ...]]:
+    truths, detections, start = [], [], 0
+    for item, run in zip(footage, runs):
+        if item.labelled is None or run.collected is None:
+            return None, ()
+        truths.append(item.labelled.shift(start))
+        detections.append(run.collected.shift(start))
+        start += len(item.frames)
+    truth, found = TruthTable.join(truths), DetectionTable.join(detections)
+    return class_accuracies(found, truth, labels)
+
+
+def class_accuracies(found: DetectionTable, truth: TruthTable, labels: Sequence[str]
+                     ) -> tuple[float | None, tuple[ClassAccuracy, ...]]:
+    """
+    Score every class that has boxes or detections, with its precision-recall curve.
+
+    Parameters
+    ----------
+    found:
+        Detections from a low score on.
+    truth:
+        Each box of exactly one class.
+    labels:
+        Names of the classes.
+
+    Returns
+    -------
+    tuple
+        Mean AP50 (None without boxes), and the classes.
+
+    """
+    ap = average_precision(found, truth)
+    matched, excused = judge(found, truth, PLAIN)
+    counts = (matched >= 0) | ~excused
+    result = []
+    for number, label in enumerate(labels):
+        boxes = int(ap.boxes[number])
+        if not boxes and not ap.detections[number]:
+            continue
+        rows = counts & (found.labels == number)
+        curve = _precision_at(found.scores[rows], matched[rows] >= 0, boxes) if boxes else ()
+        result.append(ClassAccuracy(label, boxes, int(ap.detections[number]),
+                                    plain(ap.per_class[number]), curve))
+    return plain(ap.mean), tuple(result)
+
+
+def _precision_at(scores: np.ndarray, right: np.ndarray, boxes: int) -> tuple[float, ...]:
+    """Give the best precision at each of the `RECALLS` or a higher one; 0 beyond the last."""
+    hits, precision = precision_steps(scores, right)
+    # The first step that reaches the recall; 1e-9 for the rounding of their quotient.
+    place = np.searchsorted(hits / boxes, RECALLS - 1e-9)
+    padded = np.append(precision, 0.0)
+    return tuple(round(float(value), 4) for value in padded[place])

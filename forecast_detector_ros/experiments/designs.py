@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Compare shapes of the network: accuracy against the time of its two steps.
+
+Every design is trained alike as a single-frame detector and measured with every frame read; then
+the steps of all designs, with encoders, are timed in turns.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+import json
+import logging
+from pathlib import Path
+import re
+from typing import Any
+
+import cv2
+import torch
+
+from .reproduction import claim, footage_values, train
+from ..benchmark.steps import Build, network_contenders
+from ..benchmark.timing import measure
+from ..detector.backends.registry import AUTO, choose_backend
+from ..detector.checkpoint import load_checkpoint
+from ..detector.policy import AlwaysReadPolicy
+from ..detector.settings import DetectorSettings
+from ..evaluation.policy_runs import join_runs, run_policies
+from ..evaluation.sequences import EvaluationError, Footage, picture
+from ..evaluation.validation import check_held_out
+from ..files import write_atomically
+from ..layout import mean, plain
+from ..metrics.average_precision import average_precision
+from ..metrics.recall import recall
+from ..model.config import ConfigError, NetworkConfig
+from ..training.config import read_yaml, Recipe, RecipeError
+from ..training.loader import load_sources
+from ..training.stage_run import build_network
+
+log = logging.getLogger(__name__)
+
+BASELINE, COMPLETE = 'baseline', 'complete'
+"""The variants that are trained, and timed."""
+
+SCORE = 0.3
+"""Detections need a score above it to count for recall; the score from which on they are shown."""
+
+IMAGENET_WIDTH = 1.0
+"""Of the backbone that there are ImageNet weights for (`training/imagenet.py`)."""
+
+ACCURACY = 'accuracy.json'
+"""Recall and AP50 of a training, in its folder."""
+
+STATE_PICTURES = 4
+"""Consecutive frames that a state as in use is made of."""
+
+NO_WEIGHTS = 'none'
+"""Start of a width that there are no ImageNet weights of, beside designs that have them."""
+
+_OWN = ('classes', 'variant')
+_NAME = re.compile(r'\w[\w.-]*')
+
+
+@dataclass(frozen=True)
+class Design:
+    """A shape that the network could have."""
+
+    name: str
+    """A folder is called so."""
+
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Keys of the network that differ from the recipe's."""
+
+
+@dataclass(frozen=True)
+class DesignPlan:
+    """What to train, and what to measure it on."""
+
+    recipe: Recipe
+    """Its first stage, of the variant baseline, trains every design."""
+
+    designs: Sequence[Design]
+    data: Path
+    """Folder that the recipe's paths start from."""
+
+    output: Path
+    footage: Sequence[Footage]
+    """Held out from training."""
+
+    imagenet: dict[str, torch.Tensor] | None = None
+    rounds: int = 100
+    """Runs of each step."""
+
+
+@dataclass(frozen=True)
+class DesignTraining:
+    """A training, of one design or of several that differ in encoders and scheduler alone."""
+
+    name: str
+    """Of the first of its designs, and of its folder."""
+
+    recipe: Recipe
+    start: str
+    """`imagenet`; `random`, if no weights were given; or `NO_WEIGHTS`: it is not trained."""
+
+
+def load_designs(path: Path, recipe: Recipe) -> list[Design]:
+    """
+    Read a mapping from names to keys of the network.
+
+    Raises
+    ------
+    RecipeError
+        If the file cannot be read, a name cannot be a folder's, a key is unknown or not a
+        design's to set, or a network is none; the message names file, design and key.
+
+    """
+    values = read_yaml(path)
+    if not isinstance(values, dict) or not values:
+        raise RecipeError(f'{path}: must be a mapping from names of designs to keys of the '
+                          'network')
+    designs = []
+    for name, overrides in values.items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise RecipeError(f'{path}: design {name!r} must have a name of letters, digits, '
+                              '"_", "." and "-"')
+        if not isinstance(overrides, dict):
+            raise RecipeError(f'{path}: design {name} must be a mapping, {{}} for no difference')
+        for key in _OWN:
+            if key in overrides:
+                raise RecipeError(f'{path}: design {name}: {key} is the same for all designs')
+        design = Design(name, overrides)
+        try:
+            design_recipe(recipe, design).network_config()
+        except ConfigError as error:
+            raise RecipeError(f'{path}: design {name}: {error}') from None
+        designs.append(design)
+    return designs
+
+
+def design_recipe(recipe: Recipe, design: Design) -> Recipe:
+    """Give the recipe with a design's network, and its first stage alone."""
+    return replace(recipe, network={**recipe.network, **design.overrides},
+                   stages=recipe.stages[:1])
+
+
+def trained_shape(config: NetworkConfig) -> NetworkConfig:
+    """Give what a baseline sees of a shape: the same for all that have nothing else to train."""
+    usual = NetworkConfig()
+    return replace(config, variant=BASELINE, lstm_channels=config.feature_channels,
+                   forecast_mode=usual.forecast_mode,
+                   scheduler_reference=usual.scheduler_reference,
+                   scheduler_channels=usual.scheduler_channels, state_update=usual.state_update)
+
+
+def trainings(plan: DesignPlan) -> dict[str, DesignTraining]:
+    """
+    List the training of each design, by its name.
+
+    There are no ImageNet weights but for one width: a backbone of another one would start at
+    random, could not be compared, and is timed alone.  If no weights are given all start at
+    random, and no block and no BatchNorm is frozen, which would keep random features for ever.
+    """
+    found: dict[NetworkConfig, DesignTraining] = {}
+    result = {}
+    for design in plan.designs:
+        recipe = design_recipe(plan.recipe, design)
+        config = recipe.network_config()
+        start = 'imagenet' if config.width == IMAGENET_WIDTH else NO_WEIGHTS
+        if plan.imagenet is None:
+            start = 'random'
+            recipe = replace(recipe, stages=(
+                replace(recipe.stages[0], frozen_blocks=0, freeze_bn='none'),))
+        result[design.name] = found.setdefault(
+            trained_shape(config), DesignTraining(design.name, recipe, start))
+    return result
+
+
+def compare_designs(plan: DesignPlan, timings_only: bool = False,
+                    progress: Callable[[int, int], object] = lambda *_: None) -> dict[str, Any]:
+    """
+    Train and measure all designs, then time their steps.
+
+    What is trained and measured in the output folder is taken from there; the times are new.
+
+    Parameters
+    ----------
+    plan:
+        See there.
+    timings_only:
+        Whether everything else must be done already.
+    progress:
+        Called with the rounds of timing that are over and all there are.
+
+    Returns
+    -------
+    dict
+        Plain values: what was measured on and how, and ``designs``, a list with `name`,
+        `overrides`, `trained_as`, `start`, `recall` and `ap50` (fractions, None where there is
+        nothing to find), and `read` and `forecast` as `Timing` has them.
+
+    Raises
+    ------
+    EvaluationError, RecipeError, DataError, RuntimeConfigError
+        With a message of one line.
+
+    """
+    stage = plan.recipe.stages[0]
+    if stage.variant != BASELINE:
+        raise EvaluationError(f'recipe {plan.recipe.name}: its first stage is of the variant '
+                              f'{stage.variant}, must be of {BASELINE}')
+    todo = trainings(plan)
+    trained = [item for item in todo.values() if item.start != NO_WEIGHTS]
+    if timings_only:
+        for item in trained:
+            if not (plan.output / item.name / ACCURACY).exists():
+                raise EvaluationError(f'{plan.output}: {item.name} is not finished; run the '
+                                      'command without --timings-only first')
+    _claim(plan, trained)
+    if not timings_only:
+        sources = load_sources(plan.recipe, plan.data)
+        check_held_out(sources, plan.footage)
+        for item in trained:
+            folder = plan.output / item.name
+            checkpoint = train(item.recipe, sources, folder, plan.imagenet)
+            if not (folder / ACCURACY).exists():
+                found = measure_accuracy(checkpoint, plan.footage, plan.recipe.threads)
+                write_atomically(folder / ACCURACY, json.dumps(found).encode())
+                log.info('%s: %s', item.name, found)
+    return {
+        'recipe': plan.recipe.name, 'seed': plan.recipe.seed,
+        'iterations': stage.epochs * stage.clips_per_epoch // stage.batch, 'batch': stage.batch,
+        'sequences': [item.name for item in plan.footage],
+        'frames': sum(len(item.frames) for item in plan.footage),
+        'boxes': sum(len(item.truth) for item in plan.footage),
+        'backend': choose_backend(AUTO, 'cpu', 'fp32'), 'rounds': plan.rounds,
+        'designs': _rows(plan, todo, progress)}
+
+
+def _claim(plan: DesignPlan, trained: Sequence[DesignTraining]) -> None:
+    footage = footage_values(plan.footage)
+    claim(plan.output, {'recipe': asdict(plan.recipe), 'footage': footage})
+    for item in trained:
+        # What was trained, whatever its preset is in another version or its LSTMs in the list.
+        shape = trained_shape(item.recipe.network_config()).to_dict()
+        claim(plan.output / item.name,
+              {'stages': asdict(item.recipe)['stages'], 'shape': shape, 'start': item.start},
+              'another shape or start')
+
+
+def measure_accuracy(checkpoint: Path, footage: Sequence[Footage], threads: int
+                     ) -> dict[str, float | None]:
+    """
+    Measure a network with every frame read.
+
+    Returns
+    -------
+    dict
+        `recall`, at `SCORE` and an IoU of 0.5, the mean over the sequences; `ap50`, plain, the
+        mean over the classes; fractions, None where there are no boxes.
+
+    """
+    torch.set_num_threads(threads)
+    network, card = load_checkpoint(checkpoint)
+    policy = AlwaysReadPolicy()
+    runs = run_policies(network, card, footage, DetectorSettings(score_threshold=SCORE),
+                        [policy])[str(policy)]
+    shown = [run.collected.select(run.collected.scores > SCORE) for run in runs]
+    return {'recall': mean([recall(found, item.truth) for found, item in zip(shown, footage)]),
+            'ap50': plain(average_precision(*join_runs(footage, runs)).mean)}
+
+
+def _rows(plan: DesignPlan, todo: dict[str, DesignTraining],
+          progress: Callable[[int, int], object]) -> list[dict[str, Any]]:
+    """Time all designs together, and put what is known of each into a row."""
+    build = Build(choose_backend(AUTO, 'cpu', 'fp32'))
+    pictures = [cv2.cvtColor(picture(frame).array, cv2.COLOR_RGB2BGR)
+                for frame in plan.footage[0].frames[:STATE_PICTURES]]
+    contenders = []
+    for design in plan.designs:
+        training = todo[design.name]
+        weights = None
+        if training.start != NO_WEIGHTS:
+            stage = training.recipe.stages[0].name
+            baseline, _ = load_checkpoint(plan.output / training.name / f'{stage}.safetensors')
+            weights = baseline.state_dict()
+        network = build_network(design_recipe(plan.recipe, design), COMPLETE, weights)
+        contenders += network_contenders(network.eval(), build, pictures, label=design.name)
+    timings = measure(contenders, plan.rounds,
+                      progress=lambda done: progress(done, plan.rounds))
+    rows = []
+    for number, design in enumerate(plan.designs):
+        training = todo[design.name]
+        found: dict[str, float | None] = {'recall': None, 'ap50': None}
+        if training.start != NO_WEIGHTS:
+            path = plan.output / training.name / ACCURACY
+            found = json.loads(path.read_text(encoding='utf-8'))
+        read, forecast = timings[2 * number:2 * number + 2]
+        rows.append({'name': design.name, 'overrides': design.overrides,
+                     'trained_as': training.name, 'start': training.start, **found,
+                     'read': read.to_dict(), 'forecast': forecast.to_dict()})
+    return rows
+
+
+HEAD = ('design', 'start', 'read ms', 'forecast ms', 'read MMAC', 'forecast MMAC', 'recall',
+        'AP50')
+
+
+def as_rows(report: dict[str, Any]) -> list[list[str]]:
+    """Give the table of a report of `compare_designs`; recall and AP50 in points."""
+    def points(value: float | None) -> str:
+        return '-' if value is None else f'{100 * value:.1f}'
+
+    rows = [list(HEAD)]
+    for row in report['designs']:
+        read, forecast = row['read'], row['forecast']
+        rows.append([row['name'], row['start'], f'{read["median_ms"]:.2f}',
+                     f'{forecast["median_ms"]:.2f}', f'{read["macs"] / 1e6:.0f}',
+                     f'{forecast["macs"] / 1e6:.0f}', points(row['recall']),
+                     points(row['ap50'])])
+    return rows
+
+
+def describe(report: dict[str, Any]) -> str:
+    """Say in a paragraph what the table of a report shows."""
+    return (
+        f'Recall (IoU 0.5, score {SCORE:g}, mean over sequences) and AP50 in points: of single '
+        f'frames, without encoders, after {report["iterations"]} iterations of '
+        f'{report["batch"]} pictures with one seed, on {len(report["sequences"])} held-out '
+        f'sequences ({report["frames"]} frames, {report["boxes"]} boxes). Widths without '
+        'ImageNet weights are timed alone. Milliseconds: of the complete '
+        f'network, {report["backend"]} fp32, one thread, batch 1; medians of '
+        f'{report["rounds"]} rounds in which all take turns.')

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The paper's Fig. 6: where the forecast of the next frame's feature is wrong, and how much."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from .figure_files import INK, new_figure, RED, SOFT
+from ..detector.checkpoint import Card
+from ..detector.detector import Detector, StreamState
+from ..detector.policy import FORECAST, Policy, READ
+from ..detector.preprocess import resize
+from ..detector.settings import DetectorSettings
+from ..evaluation.forecast_backends import FeatureSource, SharedFeatureBackend
+from ..evaluation.sequences import as_frame, EvaluationError, Footage, picture
+from ..model.network import ForecastDetector
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LAST_READ = 'last read feature'
+"""In place of the forecast, under the first policy: persistence."""
+
+
+@dataclass(frozen=True)
+class ErrorMap:
+    """How far a guess at a frame's feature, made one frame before, is from the feature itself."""
+
+    rule: str
+    """A policy's text, or `LAST_READ`."""
+
+    frame: int
+    """Number of the frame whose feature was guessed."""
+
+    kind: str
+    """Whether that frame was then read or forecast."""
+
+    error: np.ndarray
+    """``(h, w)`` float64: mean over channels of the absolute difference."""
+
+
+def error_maps(network: ForecastDetector, card: Card, item: Footage, settings: DetectorSettings,
+               policies: Sequence[Policy], frames: Sequence[int], level: int = 0,
+               device: str = 'cpu', precision: str = 'fp32') -> list[ErrorMap]:
+    """
+    Run policies over a sequence from its first frame on, and compare forecasts with features.
+
+    Parameters
+    ----------
+    network, card, device, precision:
+        As for `run_policies`.
+    item, settings, policies:
+        What to run on, and how; `LAST_READ` goes with the first policy.
+    frames:
+        Numbers of the frames that are compared, ascending, from 1 on.
+    level:
+        Index of the pyramid level.
+
+    Raises
+    ------
+    DataError
+        If a picture cannot be decoded.
+    EvaluationError
+        If there is no such level, or a frame has none before it.
+
+    """
+    if not 0 <= level < len(network.config.levels):
+        raise EvaluationError(f'level is {level}; the network has {len(network.config.levels)}, '
+                              'numbered from 0')
+    if frames[0] < 1:
+        raise EvaluationError('frame 0 has none before it that could forecast it')
+    source = FeatureSource(network)
+    detector = Detector(SharedFeatureBackend(network, device, precision, source), card)
+    states = {str(policy): StreamState.initial() for policy in policies}
+    first, last_read = str(policies[0]), torch.empty(0)
+    result = []
+    for number in range(frames[-1] + 1):
+        pixels = picture(item.frames[number])
+        feature = source(resize(pixels, network.config.input_size)[None])[level]
+        guesses = {} if number not in frames else {
+            name: state.network.forecast[level] for name, state in states.items()}
+        if guesses:
+            guesses[LAST_READ] = last_read
+        kinds = {}
+        for policy in policies:
+            name = str(policy)
+            step, states[name] = detector.step(as_frame(pixels), states[name],
+                                               replace(settings, policy=policy))
+            kinds[name] = step.decision.kind
+        kinds[LAST_READ] = kinds[first]
+        if kinds[first] == READ:
+            last_read = feature
+        result += [ErrorMap(name, number, kinds[name], _difference(guess, feature))
+                   for name, guess in guesses.items()]
+    return result
+
+
+def _difference(guess: torch.Tensor, feature: torch.Tensor) -> np.ndarray:
+    return (guess.float() - feature.float()).abs().mean(1)[0].double().cpu().numpy()
+
+
+def error_rows(name: str, maps: Sequence[ErrorMap]) -> list[dict[str, Any]]:
+    """Give the mean and largest error of every map as plain values."""
+    return [{'sequence': name, 'rule': item.rule, 'frame': item.frame, 'decision': item.kind,
+             'mean_error': float(item.error.mean()), 'max_error': float(item.error.max())}
+            for item in maps]
+
+
+def draw_error_maps(item: Footage, maps: Sequence[ErrorMap], title: str) -> 'Figure':
+    """
+    Draw the frames, and below them the errors by rule, on one scale; yellow is large.
+
+    Raises
+    ------
+    DataError
+        If a picture cannot be decoded.
+
+    """
+    numbers = sorted({entry.frame for entry in maps})
+    rules = list(dict.fromkeys(entry.rule for entry in maps))
+    first = item.frames[numbers[0]]
+    ratio, cell = first.height / first.width, 2.2
+    figure = new_figure(len(numbers) * cell + 1.2, (len(rules) + 1) * (cell * ratio + 0.22) + 0.7)
+    panels = figure.subplots(len(rules) + 1, len(numbers), squeeze=False)
+    most = float(np.percentile(np.concatenate([entry.error.ravel() for entry in maps]), 99.5))
+    for row in panels:
+        for axes in row:
+            axes.set(xticks=[], yticks=[])
+            axes.grid(False)
+            for spine in axes.spines.values():
+                spine.set_visible(False)
+    for axes, number in zip(panels[0], numbers):
+        axes.imshow(picture(item.frames[number]).array)
+        axes.set_title(f'frame {number}', fontsize=8, color=INK)
+    panels[0][0].set_ylabel(item.name, fontsize=8)
+    image = None
+    for row, rule in zip(panels[1:], rules):
+        row[0].set_ylabel(rule, fontsize=8)
+        for axes, number in zip(row, numbers):
+            entry = next(e for e in maps if e.rule == rule and e.frame == number)
+            image = axes.imshow(entry.error, cmap='viridis', vmin=0, vmax=most,
+                                interpolation='nearest', aspect='auto')
+            axes.set_box_aspect(ratio)
+            forecast = entry.kind == FORECAST
+            axes.set_title(f'{entry.kind}, mean {entry.error.mean():.3f}', fontsize=7,
+                           color=RED if forecast else SOFT)
+            for spine in axes.spines.values():
+                spine.set(visible=forecast, color=RED, linewidth=2.5)
+    assert image is not None
+    bar = figure.colorbar(image, ax=list(panels[1:].flat), shrink=0.8, pad=0.01)
+    bar.set_label('mean over channels of |forecast - feature|', fontsize=8)
+    bar.outline.set_visible(False)
+    figure.suptitle(title, fontsize=10)
+    return figure

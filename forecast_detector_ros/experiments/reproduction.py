@@ -1,0 +1,352 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The paper's comparisons on a set of one's own: Table 2, its rivals, and the sweep of Fig. 5.
+
+For every seed one baseline is trained, and from it every row, on the same clips and for as long.
+What is finished lies in the output folder and is not done again.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load_file
+import torch
+
+from ..detector.checkpoint import load_checkpoint
+from ..detector.policy import AlternatePolicy, AlwaysReadPolicy, Policy, ThresholdPolicy
+from ..detector.settings import DetectorSettings
+from ..evaluation.policy_runs import join_runs, PolicyRun, run_policies
+from ..evaluation.sequences import EvaluationError, Footage
+from ..evaluation.validation import check_held_out
+from ..files import write_atomically
+from ..labelling.tracks import track_boxes
+from ..metrics.average_precision import PLAIN
+from ..metrics.motion_iou import motion_iou
+from ..metrics.vid_ap import vid_average_precision
+from ..training.config import Recipe, RecipeError, StageConfig
+from ..training.loader import load_sources, Sources
+from ..training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+BASELINE = 'baseline'
+
+ALWAYS = 'always_read'
+
+RESULTS = 'rows.json'
+"""Figures of the rows of a seed that are measured, in the seed's folder."""
+
+SNAPSHOT_SECONDS = 60.0
+"""Between snapshots; the stages are short."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network of the comparison."""
+
+    name: str
+    variant: str
+    forecast_mode: str | None = None
+    """None takes the recipe's, `other` the one that the recipe does not have."""
+
+    weights_of: str | None = None
+    """Row whose weights it takes instead of being trained itself."""
+
+    hold: bool = False
+    """Whether the last read feature takes the forecast's place on frames that are not read."""
+
+    scheduler: bool = False
+    """Whether its scheduler is trained, and thresholds are swept."""
+
+
+COMPLETE = 'complete'
+
+OTHER_MODE = 'complete, other forecast mode'
+
+ROWS = (
+    Row(BASELINE, 'baseline'),
+    Row(COMPLETE, 'complete', scheduler=True),
+    Row('without_forecast', 'without_forecast'),
+    Row('without_combination', 'without_combination'),
+    Row(OTHER_MODE, 'complete', forecast_mode='other', scheduler=True),
+    Row('held_feature', 'complete', weights_of=COMPLETE, hold=True),
+    Row('persistence', 'persistence', weights_of=COMPLETE),
+    Row('persistence, trained', 'persistence'),
+)
+"""
+The rows of Table 2, the complete network with the other `forecast_mode`, and persistence.
+
+On frames that are not read, `baseline` repeats its boxes; `held_feature` and `persistence` are
+`complete` as `forecast_quality.RIVALS` says; `persistence, trained` is trained as such.
+"""
+
+DEFAULT_ROWS = tuple(row.name for row in ROWS[:-1])
+"""Those that are measured unless others are asked for."""
+
+ALTERNATIONS = (1, 2, 3)
+"""Forecasts behind each read that are measured on every row."""
+
+THRESHOLDS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
+"""Of the sweep, besides fixed rules: dense where most labels are 1, so that scores are high."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to train, and what to measure it on."""
+
+    recipe: Recipe
+    """Its stages: first the baseline's, then those of the encoders; those that train the
+    scheduler alone serve the sweep."""
+
+    data: Path
+    """Folder that the recipe's paths start from."""
+
+    output: Path
+    footage: Sequence[Footage]
+    """Held out from training."""
+
+    seeds: Sequence[int] = (0, 1, 2)
+    imagenet: dict[str, torch.Tensor] | None = None
+    rows: Sequence[str] = DEFAULT_ROWS
+    """Of the names of `ROWS`; `BASELINE` is among them in any case."""
+
+    def chosen(self) -> list[Row]:
+        """List the rows, those first whose weights others take."""
+        return [row for row in ROWS if row.name in (BASELINE, *self.rows)]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained for one row, with one seed."""
+
+    row: str
+    recipe: Recipe
+    """With the stages of this row alone."""
+
+    folder: str
+    """Below the seed's."""
+
+
+def check_plan(plan: Plan) -> None:
+    """
+    Refuse a plan that cannot be carried out.
+
+    Raises
+    ------
+    EvaluationError
+        If the recipe's stages are others than `Plan` says, or a row is unknown or takes the
+        weights of one that is left out.
+
+    """
+    stages = plan.recipe.stages
+    if len(stages) < 2 or stages[0].variant != 'baseline' or any(
+            stage.variant == 'baseline' for stage in stages[1:]):
+        raise EvaluationError(f'recipe {plan.recipe.name}: must have a stage of the variant '
+                              'baseline first, then stages with encoders')
+    names = [row.name for row in ROWS]
+    for name in plan.rows:
+        if name not in names:
+            raise EvaluationError(f'row {name!r} is unknown, must be of {", ".join(names)}')
+    for row in plan.chosen():
+        if row.weights_of and row.weights_of not in plan.rows:
+            raise EvaluationError(f'row {row.name} takes the weights of {row.weights_of}, which '
+                                  'must be among the rows')
+
+
+def number_tracks(item: Footage) -> Footage:
+    """Give the objects of a sequence numbers by their overlap, if its boxes have no tracks."""
+    table = item.truth
+    if len(table) and (table.tracks < 0).all():
+        rows = [np.flatnonzero(table.frames == frame) for frame in range(len(item.frames))]
+        found = track_boxes([(table.boxes[r], table.labels[r]) for r in rows])
+        tracks = np.empty(len(table), np.int64)
+        for r, numbers in zip(rows, found):
+            tracks[r] = numbers
+        table = replace(table, tracks=tracks)
+    return replace(item, truth=table, labelled=table)
+
+
+def trainings(plan: Plan, seed: int) -> list[Training]:
+    """List what is trained with one seed, the baseline first."""
+    recipe = replace(plan.recipe, seed=seed)
+    result = []
+    for row in plan.chosen():
+        if row.name == BASELINE:
+            result.append(Training(row.name, replace(recipe, stages=recipe.stages[:1]), BASELINE))
+        elif row.weights_of is None:
+            result.append(Training(row.name, _recipe_of(recipe, row),
+                                   row.name.replace(', ', '_').replace(' ', '_')))
+    return result
+
+
+def _recipe_of(recipe: Recipe, row: Row) -> Recipe:
+    mode = row.forecast_mode
+    if mode == 'other':
+        mode = {'residual': 'direct', 'direct': 'residual'}[recipe.network_config().forecast_mode]
+    network = recipe.network if mode is None else {**recipe.network, 'forecast_mode': mode}
+    stages: list[StageConfig] = []
+    for stage in recipe.stages[1:]:
+        if set(stage.groups) == {'scheduler'} and not row.scheduler:
+            continue
+        gamma = 0.0 if row.variant == 'without_forecast' else stage.loss.gamma
+        stages.append(replace(stage, variant=row.variant, loss=replace(stage.loss, gamma=gamma)))
+    return replace(recipe, network=network, stages=tuple(stages))
+
+
+def policies_of(row: Row) -> list[Policy]:
+    """List the policies that a row is measured under."""
+    policies: list[Policy] = [AlwaysReadPolicy(), *map(AlternatePolicy, ALTERNATIONS)]
+    return policies + [ThresholdPolicy(value) for value in THRESHOLDS if row.scheduler]
+
+
+def reproduce(plan: Plan) -> Iterator[dict[str, Any]]:
+    """
+    Train and measure every row with every seed.
+
+    Yields
+    ------
+    dict
+        After every seed, what is known so far: ``results[seed][row][policy]`` with `ap50`,
+        `slow`, `medium`, `fast` (fractions, None where there is no such box) and `read_ratio`;
+        and what was measured on.
+
+    Raises
+    ------
+    EvaluationError, RecipeError, DataError
+        With a message of one line.
+
+    """
+    check_plan(plan)
+    claim(plan.output, {'recipe': asdict(replace(plan.recipe, seed=0)),
+                        'footage': footage_values(plan.footage)})
+    sources = load_sources(plan.recipe, plan.data)
+    check_held_out(sources, plan.footage)
+    motion = np.concatenate([motion_iou(item.truth) for item in plan.footage])
+    results: dict[str, Any] = {}
+    for seed in plan.seeds:
+        results[str(seed)] = _seed(plan, seed, sources, motion)
+        yield {'recipe': plan.recipe.name, 'seeds': list(map(int, results)),
+               'sequences': [item.name for item in plan.footage],
+               'frames': sum(len(item.frames) for item in plan.footage),
+               'boxes': len(motion), 'results': results}
+
+
+def _seed(plan: Plan, seed: int, sources: Sources, motion: np.ndarray) -> dict[str, Any]:
+    folder = plan.output / f'seed_{seed}'
+    path = folder / RESULTS
+    known = json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
+    todo = {item.row: item for item in trainings(plan, seed)}
+    checkpoints: dict[str, Path] = {}
+    for row in plan.chosen():
+        if row.weights_of is None:
+            start = checkpoints.get(BASELINE)
+            training = todo[row.name]
+            checkpoints[row.name] = train(training.recipe, sources, folder / training.folder,
+                                          None if start else plan.imagenet, start)
+        if row.name not in known:
+            known[row.name] = _measure(checkpoints[row.weights_of or row.name], plan.footage, row,
+                                       motion, plan.recipe.threads)
+            write_atomically(path, json.dumps(known, indent=1).encode())
+        log.info('seed %d, %s: %s', seed, row.name, known[row.name][ALWAYS])
+    return {row.name: known[row.name] for row in plan.chosen()}
+
+
+def footage_values(footage: Sequence[Footage]) -> list[list[Any]]:
+    """Give what tells footage from other footage, as plain values."""
+    return [[item.name, len(item.frames), len(item.truth)] for item in footage]
+
+
+def claim(folder: Path, values: dict[str, Any],
+          other: str = 'another recipe or other sequences') -> None:
+    """
+    Make a folder, or go on in one, that holds the results of one plan alone.
+
+    Parameters
+    ----------
+    folder:
+        Made where missing; `plan.json` in it says whose it is.
+    values:
+        Plain values that decide the results.
+    other:
+        What else may lie in the folder, for the message.
+
+    Raises
+    ------
+    EvaluationError
+        If it holds results of another plan.
+
+    """
+    text = json.dumps(values, indent=1, sort_keys=True)
+    path = folder / 'plan.json'
+    if path.exists() and path.read_text(encoding='utf-8') != text:
+        raise EvaluationError(f'{folder}: holds results of {other}; take another folder')
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text.encode())
+
+
+def train(recipe: Recipe, sources: Sources, output: Path,
+          imagenet: dict[str, torch.Tensor] | None, start: Path | None = None) -> Path:
+    """
+    Train in a folder, or go on there, unless it is done.
+
+    Parameters
+    ----------
+    recipe, sources:
+        All of its stages are trained.
+    output:
+        The folder.
+    imagenet, start:
+        Weights of the backbone to start from, or a checkpoint; both None for a random start.
+
+    Returns
+    -------
+    Path
+        The last stage's checkpoint.
+
+    Raises
+    ------
+    RecipeError, SnapshotError
+        With a message of one line.
+    TrainingDivergedError
+        If the loss is no number any more.
+
+    """
+    checkpoint = output / f'{recipe.stages[-1].name}.safetensors'
+    if checkpoint.exists():
+        return checkpoint
+    weights = None
+    if start is not None:
+        weights = {key: value.float() if value.is_floating_point() else value
+                   for key, value in load_file(start).items()}
+    log.info('training %s', output)
+    torch.set_num_threads(recipe.threads)
+    Trainer(recipe, sources, output, imagenet, weights).run(snapshot_every=SNAPSHOT_SECONDS)
+    if not checkpoint.exists():
+        raise RecipeError(f'{output}: training left no {checkpoint.name}')
+    return checkpoint
+
+
+def _measure(checkpoint: Path, footage: Sequence[Footage], row: Row, motion: np.ndarray,
+             threads: int) -> dict[str, dict[str, float | None]]:
+    torch.set_num_threads(threads)
+    network, card = load_checkpoint(checkpoint)
+    if row.weights_of is not None and row.variant != network.config.variant:
+        network = network.with_variant(row.variant)
+    # As many forecasts in a row as the longest fixed rule has, so that the rules are alike.
+    settings = DetectorSettings(max_consecutive_forecasts=max(ALTERNATIONS))
+    runs = run_policies(network, card, footage, settings, policies_of(row), hold=row.hold)
+    return {policy: _score(footage, found, motion) for policy, found in runs.items()}
+
+
+def _score(footage: Sequence[Footage], runs: Sequence[PolicyRun], motion: np.ndarray
+           ) -> dict[str, float | None]:
+    ap = vid_average_precision(*join_runs(footage, runs), PLAIN, motion)
+    values = {'ap50': ap.whole.mean, **{name: group.mean for name, group in ap.groups.items()},
+              'read_ratio': float(np.concatenate([run.read for run in runs]).mean())}
+    return {key: None if np.isnan(value) else round(float(value), 4)
+            for key, value in values.items()}

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The paper's Fig. 5: accuracy against frames per second over the scheduler's threshold.
+
+Beside the scheduler stand fixed rules and persistence; the second panel sets the policies against
+each other at an equal share of frames read, which no machine's speed has a part in.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TYPE_CHECKING
+
+import numpy as np
+
+from .equal_ratio import compare
+from .figure_files import AMBER, BLUE, GREEN, INK, new_figure, SOFT
+from .operating_points import measure_name, score, Speed
+from ..detector.checkpoint import Card
+from ..detector.policy import AlternatePolicy, AlwaysReadPolicy, Policy, ThresholdPolicy
+from ..detector.settings import DetectorSettings
+from ..evaluation.policy_runs import PolicyRun, run_policies
+from ..evaluation.sequences import Footage
+from ..layout import table
+from ..model.network import ForecastDetector
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""p of the scheduler; that of the card is added."""
+
+FORECAST, HELD, PERSISTENCE = 'forecast', 'held feature', 'persistence'
+"""What stands in on frames that are not read; see `forecast_quality.RIVALS`."""
+
+MARKS = {FORECAST: ('s', INK), HELD: ('v', AMBER), PERSISTENCE: ('D', GREEN)}
+"""Marker and colour of fixed rules."""
+
+PAPER = {'facecolor': 'white', 'edgecolor': 'none', 'alpha': 0.7, 'pad': 0.4}
+"""Behind text that may stand on lines."""
+
+
+def measure_trade_off(network: ForecastDetector, card: Card, footage: Sequence[Footage],
+                      settings: DetectorSettings, speed: Speed, protocol: str,
+                      thresholds: Sequence[float] = THRESHOLDS, device: str = 'cpu',
+                      precision: str = 'fp32') -> dict[str, Any]:
+    """
+    Measure a network under thresholds and fixed rules.
+
+    Parameters
+    ----------
+    network, card, device, precision:
+        As for `run_policies`.
+    footage:
+        At least one sequence.
+    settings:
+        The fixed rules forecast 1 to `max_consecutive_forecasts` frames behind each read.
+    speed:
+        What decisions take; frames that persistence answers are taken to be as fast as forecasts.
+    protocol:
+        For average precision, of `accuracy.KEYS`.
+    thresholds:
+        In [0, 1].
+
+    Returns
+    -------
+    dict
+        Plain values: `measure` (what `accuracy` is), `speed`, `points`, and `equal_read_ratio`
+        of `equal_ratio.compare`; `shipped` is the card's policy.
+
+    Raises
+    ------
+    DataError, EvaluationError
+        With a message of one line.
+
+    """
+    levels = sorted({*thresholds, card.threshold})
+    fixed = [AlternatePolicy(k) for k in range(1, settings.max_consecutive_forecasts + 1)]
+    policies: list[Policy] = [AlwaysReadPolicy(), *fixed, *map(ThresholdPolicy, levels)]
+    todo: list[tuple[str, ForecastDetector, Sequence[Policy]]] = [(FORECAST, network, policies)]
+    if network.config.has_encoders:
+        todo += [(HELD, network, fixed),
+                 (PERSISTENCE, network.with_variant('persistence'), fixed)]
+    points = []
+    for features, variant, rules in todo:
+        runs = run_policies(variant, card, footage, settings, rules, device, precision,
+                            hold=features == HELD)
+        points += [{'features': features, 'policy': policy, **_point(
+            footage, found, card, settings, speed, protocol)} for policy, found in runs.items()]
+    known = {point['policy']: (point['read_ratio'], point['accuracy']) for point in points
+             if point['features'] == FORECAST}
+    return {'measure': measure_name(footage, protocol), 'protocol': protocol,
+            'max_consecutive_forecasts': settings.max_consecutive_forecasts,
+            'speed': {'read_ms': speed.read_ms, 'forecast_ms': speed.forecast_ms,
+                      'source': speed.source},
+            'shipped': str(ThresholdPolicy(card.threshold)), 'points': points,
+            'equal_read_ratio': compare(known)}
+
+
+def _point(footage: Sequence[Footage], runs: Sequence[PolicyRun], card: Card,
+           settings: DetectorSettings, speed: Speed, protocol: str) -> dict[str, Any]:
+    ratio = float(np.concatenate([run.read for run in runs]).mean())
+    return {'read_ratio': ratio, 'fps': speed.fps(ratio), **score(
+        footage, [run.collected for run in runs], card.classes, protocol,
+        settings.score_threshold)}
+
+
+def trade_off_as_text(result: Mapping[str, Any]) -> str:
+    """Lay out what `measure_trade_off` gives, with the comparison at an equal read ratio."""
+    measure = result['measure']
+    points = table(('policy', 'not read', 'read ratio', measure, 'fps'),
+                   [[point['policy'], point['features'], point['read_ratio'], point['accuracy'],
+                     point['fps']] for point in result['points']])
+    rows = [[item['policy'] + (' (shipped)' if item['policy'] == result['shipped'] else ''),
+             item['read_ratio'], item['accuracy'], item['fixed_rules'],
+             None if item['gain'] is None else f'{item["gain"]:+.3f}']
+            for item in result['equal_read_ratio']]
+    return points + '\n\n' + table(
+        ('scheduler', 'read ratio', measure, 'fixed rules', 'gain'), rows,
+        title='at an equal read ratio: always_read and alternate(k), interpolated')
+
+
+def draw_trade_off(result: Mapping[str, Any], title: str = '') -> 'Figure':
+    """Draw what `measure_trade_off` gives: over frames per second, and over the read ratio."""
+    figure = new_figure(10, 4.6)
+    left, right = figure.subplots(1, 2, sharey=True)
+    _panel(left, result, 'fps', True)
+    speed = result['speed']
+    left.set(xlabel='frames per second', ylabel=result['measure'],
+             title=f'read {speed["read_ms"]:.1f} ms, forecast {speed["forecast_ms"]:.1f} ms')
+    _panel(right, result, 'read_ratio', False)
+    right.set(xlabel='share of frames read', title='at an equal share of frames read')
+    right.invert_xaxis()
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc='outside lower center', ncols=3)
+    if title:
+        figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _panel(axes: 'Axes', result: Mapping[str, Any], x: str, annotate: bool) -> None:
+    points = [point for point in result['points'] if point['accuracy'] is not None]
+    swept = [point for point in points if point['policy'].startswith('threshold')]
+    fixed = sorted((point for point in points if point['features'] == FORECAST
+                    and point not in swept), key=lambda point: point['read_ratio'])
+    # Between fixed rules lies who takes one part of the time: straight over the read ratio, and
+    # hence over the time a frame takes, not over frames per second.
+    ratios = np.linspace(fixed[0]['read_ratio'], fixed[-1]['read_ratio'], 60)
+    between = np.interp(ratios, [point['read_ratio'] for point in fixed],
+                        [point['accuracy'] for point in fixed])
+    speed = Speed(**result['speed'])
+    axes.plot(ratios if x == 'read_ratio' else [speed.fps(ratio) for ratio in ratios], between,
+              '--', color=SOFT, linewidth=1, label='fixed rules, mixed')
+    swept.sort(key=lambda point: point['read_ratio'])
+    axes.plot([point[x] for point in swept], [point['accuracy'] for point in swept], 'o-',
+              color=BLUE, markersize=5, linewidth=1.4, label='scheduler, threshold(p)')
+    shipped = [point for point in swept if point['policy'] == result['shipped']]
+    axes.plot([point[x] for point in shipped], [point['accuracy'] for point in shipped], 'o',
+              color='none', markeredgecolor=BLUE, markersize=11, markeredgewidth=1.5,
+              label=f'shipped: {result["shipped"]}')
+    for features, (marker, colour) in MARKS.items():
+        rules = [point for point in points if point['features'] == features
+                 and point['policy'].startswith('alternate')]
+        if rules:
+            axes.plot([point[x] for point in rules], [point['accuracy'] for point in rules],
+                      marker, color=colour, markersize=6, label=f'alternate(k), {features}')
+    always = [point for point in fixed if point['policy'] == 'always_read']
+    axes.plot([point[x] for point in always], [point['accuracy'] for point in always], '*',
+              color=INK, markersize=12, label='always_read')
+    axes.margins(x=0.08, y=0.1)
+    if annotate:
+        _thresholds(axes, swept, x)
+        return
+    for point in fixed:
+        if point['policy'].startswith('alternate'):
+            axes.annotate('k=' + point['policy'][10:-1], (point[x], point['accuracy']),
+                          xytext=(-7, -9), textcoords='offset points', color=INK, fontsize=7,
+                          ha='right', bbox=PAPER)
+
+
+def _thresholds(axes: 'Axes', swept: Sequence[Mapping[str, Any]], x: str) -> None:
+    """Write p at the first point of each place; several thresholds often do the same."""
+    seen: dict[tuple[float, float], list[str]] = {}
+    for point in swept:
+        place = round(point[x], 6), round(point['accuracy'], 6)
+        seen.setdefault(place, []).append(f'{float(point["policy"][10:-1]):g}')
+    for place, names in seen.items():
+        ordered = sorted(names, key=float)
+        text = ordered[0] if len(ordered) == 1 else f'{ordered[0]}..{ordered[-1]}'
+        axes.annotate(text, place, xytext=(0, 7), textcoords='offset points', color=BLUE,
+                      fontsize=7, ha='center', bbox=PAPER)

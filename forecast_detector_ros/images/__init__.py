@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that gives pixels: frames, image messages, video files, bags."""

@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Read the images of a bag in the order in which they were recorded, without ROS.
+
+rosbags reads MCAP and sqlite3 bags of ROS 2, as folders or single files, split or compressed,
+and ``.bag`` files of ROS 1. Where the recorder was killed, every file that is whole is read, and
+an MCAP file that breaks off up to there; what is lost is listed in `ImageBag.losses`.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+import re
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Any
+
+from .frame import Frame
+from .image_messages import compressed_frame, image_frame
+from .mcap_salvage import salvage
+from ..annotations.errors import DataError
+
+FRAME_MAKERS = {'sensor_msgs/msg/Image': image_frame,
+                'sensor_msgs/msg/CompressedImage': compressed_frame}
+"""The message types that hold pictures, and what makes a frame of them."""
+
+STORAGE_SUFFIXES = ('.mcap', '.db3')
+"""Files of a ROS 2 bag."""
+
+METADATA_NAME = 'metadata.yaml'
+"""What the recorder writes into the folder of a bag when it ends; without it, it was killed."""
+
+NANOSECONDS = 10 ** 9
+
+
+@dataclass(frozen=True)
+class ImageTopic:
+    """A topic of a bag that carries pictures."""
+
+    name: str
+    kind: str
+    """``Image``, ``CompressedImage``, or both with a slash between them."""
+    count: int
+    """Messages, as the bag itself says."""
+
+
+@dataclass(frozen=True)
+class BagImage:
+    """One image message."""
+
+    topic: str
+    stamp_ns: int
+    """When it was recorded, nanoseconds since 1970."""
+    header_stamp_ns: int
+    """Its header's stamp, nanoseconds of the publisher's clock."""
+    frame_id: str
+    """Of its header."""
+    message_type: str
+    """A key of `FRAME_MAKERS`."""
+    message: Any
+    """The message; its fields are those of sensor_msgs, `data` is an array of uint8."""
+
+    def frame(self) -> Frame:
+        """Make a frame whose pixels nobody has looked at; raises FrameError as its maker does."""
+        return FRAME_MAKERS[self.message_type](self.message)
+
+
+class ImageBag:
+    """
+    A bag, opened for the pictures in it; use it with ``with``, or close it.
+
+    Parameters
+    ----------
+    path:
+        Folder of a ROS 2 bag, one of its ``.mcap`` or ``.db3`` files, or a ``.bag`` of ROS 1.
+    typestore:
+        Of rosbags, for messages whose definitions the bag does not hold; default: the latest.
+
+    Attributes
+    ----------
+    topics:
+        The `ImageTopic` of every topic with pictures, by name.
+    losses:
+        One line for each file or message that could not be read; grows while `images` runs.
+
+    Raises
+    ------
+    DataError
+        If rosbags is missing, there is no such bag, or no file of it can be read.
+
+    """
+
+    def __init__(self, path: Path, typestore: Any = None) -> None:
+        self.path = path
+        self.losses: list[str] = []
+        self._scratch = ExitStack()
+        try:
+            self._reader = _open(path, self.losses, self._scratch, typestore)
+        except BaseException:
+            self._scratch.close()
+            raise
+        self._connections: dict[str, list[Any]] = {}
+        for connection in self._reader.connections:
+            if connection.msgtype in FRAME_MAKERS:
+                self._connections.setdefault(connection.topic, []).append(connection)
+        self.topics = {
+            name: ImageTopic(name, '/'.join(sorted({item.msgtype.rpartition('/')[2]
+                                                    for item in connections})),
+                             sum(item.msgcount for item in connections))
+            for name, connections in sorted(self._connections.items())}
+
+    def choose(self, topic: str | None = None) -> str:
+        """
+        Return the name of the topic that is meant.
+
+        Parameters
+        ----------
+        topic:
+            As the user wrote it, with or without the slash in front; None for the only topic
+            that has images.
+
+        Raises
+        ------
+        DataError
+            If there is no such topic, or none or several are possible; lists the topics.
+
+        """
+        listed = ', '.join(f'{item.name} ({item.count} {item.kind})'
+                           for item in self.topics.values())
+        if topic is not None:
+            for name in (topic, f'/{topic}'):
+                if name in self.topics:
+                    return name
+            raise DataError(f'{self.path}: no image topic {topic!r}; there is '
+                            f'{listed or "none at all"}')
+        filled = [name for name, item in self.topics.items() if item.count]
+        if not filled:
+            others = sorted({item.topic for item in self._reader.connections})
+            raise DataError(f'{self.path}: holds no images; topics are '
+                            f'{", ".join(others) or "none"}')
+        if len(filled) > 1:
+            raise DataError(f'{self.path}: has several image topics, name one of them: {listed}')
+        return filled[0]
+
+    def images(self, topics: Sequence[str]) -> Iterator[BagImage]:
+        """
+        Yield the images of some topics in the order in which they were recorded.
+
+        What cannot be read is left out and said in `losses`: messages that are not what their
+        type says, and everything from where the bag breaks off.
+
+        Parameters
+        ----------
+        topics:
+            Names out of `topics`.
+
+        """
+        from rosbags.highlevel import AnyReaderError
+
+        wanted = [item for name in topics for item in self._connections[name]]
+        if not wanted:
+            return
+        stored = self._reader.messages(wanted)
+        read = 0
+        while True:
+            try:
+                connection, stamp_ns, data = next(stored)
+            except StopIteration:
+                return
+            # Whatever a database or a decompressor raises, the rest of the bag is lost.
+            except Exception as error:
+                self.losses.append(f'{self.path}: breaks off after {read} images: '
+                                   f'{_one_line(error)}')
+                return
+            read += 1
+            try:
+                message = self._reader.deserialize(data, connection.msgtype)
+            except AnyReaderError as error:
+                self.losses.append(f'{self.path}: image {read} of {connection.topic} is broken: '
+                                   f'{_one_line(error)}')
+                continue
+            stamp = message.header.stamp
+            yield BagImage(connection.topic, stamp_ns, stamp.sec * NANOSECONDS + stamp.nanosec,
+                           message.header.frame_id, connection.msgtype, message)
+
+    def messages(self, topic: str, message_type: str) -> list[Any]:
+        """
+        Return the messages of a topic of any type; raises DataError if there is no such topic.
+
+        What cannot be read is left out, as by `images`, and not said a second time.
+        """
+        wanted = [item for item in self._reader.connections
+                  if item.topic == topic and item.msgtype == message_type]
+        if not wanted:
+            listed = ', '.join(sorted({item.topic for item in self._reader.connections
+                                       if item.msgtype == message_type}))
+            raise DataError(f'{self.path}: no topic {topic} with {message_type}; there is '
+                            f'{listed or "none"}')
+        found = []
+        with suppress(Exception):
+            for connection, _, data in self._reader.messages(wanted):
+                with suppress(Exception):
+                    found.append(self._reader.deserialize(data, connection.msgtype))
+        return found
+
+    def close(self) -> None:
+        """Close the files; what was read stays valid."""
+        self._reader.close()
+        self._scratch.close()
+
+    def __enter__(self) -> 'ImageBag':
+        """Return the bag itself, which is open already."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        """Close the bag."""
+        self.close()
+
+
+def is_bag(path: Path) -> bool:
+    """Say by its name, or for a folder by the names in it, whether `path` is a bag."""
+    if path.is_dir():
+        return (path / METADATA_NAME).is_file() or bool(_storage_files(path))
+    return path.suffix in (*STORAGE_SUFFIXES, '.bag')
+
+
+def _open(path: Path, losses: list[str], scratch: ExitStack, typestore: Any) -> Any:
+    """
+    Open a bag, or what is left of it; appends to `losses`; raises DataError.
+
+    `scratch` gets the temporary copies that the reader needs until it is closed.
+    """
+    try:
+        from rosbags.highlevel import AnyReader
+        from rosbags.typesys import get_typestore, Stores
+    except ImportError as error:
+        raise DataError('bags need the Python package rosbags (pip install rosbags): '
+                        f'{error}') from None
+    if not path.exists():
+        raise DataError(f'{path}: no such bag')
+    if not is_bag(path):
+        raise DataError(f'{path}: is no bag; a bag is a folder with {METADATA_NAME}, or a '
+                        f'file *{", *".join(STORAGE_SUFFIXES)} or *.bag')
+
+    def opened(paths: list[Path]) -> Any:
+        # Bags from before Iron carry no definitions; those of images never changed.
+        reader = AnyReader(paths, default_typestore=typestore or get_typestore(Stores.LATEST))
+        reader.open()
+        return reader
+
+    problem = f'{METADATA_NAME} is missing'
+    if not path.is_dir() or (path / METADATA_NAME).is_file():
+        try:
+            return opened([path])
+        except Exception as error:  # Of rosbags, its parsers, databases and decompressors.
+            problem = _one_line(error)
+    whole, broken = [], []
+    for file in _storage_files(path) if path.is_dir() else [path]:
+        try:
+            opened([file]).close()
+        except Exception as error:
+            broken.append(f'{file}: cannot be read: {_one_line(error)}')
+            if file.suffix != '.mcap':
+                continue
+            copy = Path(scratch.enter_context(TemporaryDirectory())) / file.name
+            with suppress(Exception):
+                lost = salvage(file, copy)
+                reader = opened([copy])
+                count = reader.message_count
+                reader.close()
+                if count:
+                    whole.append(copy)
+                    broken[-1] = (f'{file}: was not closed; its last {lost} bytes are lost, '
+                                  f'{count} messages are left')
+        else:
+            whole.append(file)
+    with suppress(Exception):
+        if whole:
+            reader = opened(whole)
+            losses.extend(broken or [f'{path}: its recording did not end well: {problem}'])
+            return reader
+    raise DataError(broken[0] if broken else f'{path}: cannot be read: {problem}')
+
+
+def _storage_files(folder: Path) -> list[Path]:
+    """Return the files of a bag, the tenth behind the ninth."""
+    files = [file for file in folder.iterdir()
+             if file.suffix in STORAGE_SUFFIXES and file.is_file()]
+    return sorted(files, key=lambda file: [int(part) if part.isdigit() else 0
+                                           for part in re.split(r'(\d+)', file.name)])
+
+
+def _one_line(error: Exception) -> str:
+    return ' '.join(str(error).split()) or type(error).__name__

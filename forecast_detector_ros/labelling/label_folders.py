@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Label folders of pictures by a teacher, as a COCO-video document with scores."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+import json
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import cv2
+import numpy as np
+
+from .teacher import TEACHER_CLASSES, TeacherBoxes, TeacherError
+from .tracks import track_boxes
+from ..files import write_atomically
+
+SAVE_EVERY_S = 60.0
+"""Seconds of work that a crash may cost."""
+
+
+@dataclass(frozen=True)
+class LabelledPicture:
+    """What the teacher saw in one picture, in the words of the document."""
+
+    image: dict[str, Any]
+    """Entry of ``images``, without id."""
+
+    annotations: list[dict[str, Any]]
+    """Entries of ``annotations``, without ids."""
+
+    ignored: list[dict[str, Any]]
+    """Entries of ``ignore_annotations``, without ids."""
+
+
+class Labelling:
+    """
+    A labelling in the making: which pictures there are, and what is known of them.
+
+    Parameters
+    ----------
+    root, folders:
+        As for `picture_folders`, and its result.
+    classes:
+        Names that become annotations, of `TEACHER_CLASSES`; ids are 1, 2, ... in this order.
+    ignore:
+        Names that become `ignore_annotations`: objects, but of no class that is wanted.
+    videos:
+        Whether the pictures of a folder are the frames of one video; then annotations have a
+        ``track_id``, see `track_boxes`.
+    description:
+        Says how the labels are made; goes into the document's info.
+
+    Raises
+    ------
+    TeacherError
+        If a class is not one of the teacher's.
+
+    """
+
+    def __init__(self, root: Path, folders: dict[str, list[Path]], classes: Sequence[str],
+                 ignore: Sequence[str], videos: bool, description: str = '') -> None:
+        for name in (*classes, *ignore):
+            if name not in TEACHER_CLASSES:
+                raise TeacherError(f'class {name!r} is unknown to the teacher, which has '
+                                   f'{", ".join(TEACHER_CLASSES)}')
+        self._classes, self._ignore = list(classes), ignore
+        self._videos, self._description = videos, description
+        self._folders = folders
+        self._paths: dict[str, Path] = {}
+        self._images: dict[str, dict[str, Any]] = {}
+        for name, paths in folders.items():
+            for index, path in enumerate(paths):
+                file_name = path.relative_to(root).as_posix()
+                self._paths[file_name] = path
+                self._images[file_name] = {'file_name': file_name} | (
+                    {'video': name, 'frame_index': index} if videos else {})
+        self._done: dict[str, LabelledPicture] = {}
+
+    @property
+    def total(self) -> int:
+        """Count the pictures."""
+        return len(self._paths)
+
+    @property
+    def labelled(self) -> int:
+        """Count the pictures that are labelled."""
+        return len(self._done)
+
+    @property
+    def boxes(self) -> int:
+        """Count the annotations."""
+        return sum(len(picture.annotations) for picture in self._done.values())
+
+    def resume(self, path: Path) -> None:
+        """
+        Take over what an earlier labelling wrote.
+
+        Raises
+        ------
+        TeacherError
+            If the file cannot be read, or was made with other settings or from other pictures.
+
+        """
+        try:
+            document = json.loads(path.read_text(encoding='utf-8'))
+            empty = self.document()
+            for key, mine, its in (
+                    ('settings', self._description, document['info']['description']),
+                    ('classes', empty['categories'], document['categories']),
+                    ('kind of footage (videos or stills)', self._videos,
+                     any('video' in image for image in document['images']) if document['images']
+                     else self._videos)):
+                if mine != its:
+                    raise TeacherError(f'{path}: was made with other {key} ({its}); delete it to '
+                                       'label anew, or name another --output')
+            for picture in _pictures(document):
+                mine = self._images.get(picture.image['file_name'])
+                if mine is None or not mine.items() <= picture.image.items():
+                    raise TeacherError(f'{path}: {picture.image["file_name"]} is not, or no '
+                                       'longer in this place, among the pictures to label; '
+                                       'delete the file to label anew')
+                self._done[picture.image['file_name']] = picture
+        except OSError as error:
+            raise TeacherError(f'{path}: cannot be read: {error.strerror}') from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, TeacherError):
+                raise
+            raise TeacherError(f'{path}: is no file that this program wrote '
+                               f'({type(error).__name__}: {error})') from None
+
+    def run(self, detect: Callable[[np.ndarray], TeacherBoxes]) -> Iterator[str]:
+        """
+        Label the pictures that are not labelled yet, in order; yields each one's file name.
+
+        Parameters
+        ----------
+        detect:
+            The teacher: ``(H, W, 3)`` uint8 BGR to boxes.
+
+        Raises
+        ------
+        TeacherError
+            If a picture cannot be decoded, or the pictures of a video differ in size.
+
+        """
+        sizes = {picture.image.get('video'): (picture.image['height'], picture.image['width'])
+                 for picture in self._done.values()}
+        for file_name, path in self._paths.items():
+            if file_name in self._done:
+                continue
+            pixels = _read(path)
+            height, width = pixels.shape[:2]
+            entry = {**self._images[file_name], 'width': width, 'height': height}
+            if self._videos and sizes.setdefault(entry['video'], (height, width)) != (height,
+                                                                                      width):
+                raise TeacherError(f'{path}: is {width}x{height} pixels, the frames of a video '
+                                   'must be of one size; for stills use --stills')
+            # One assignment, so that an interruption leaves the picture wholly in or out.
+            self._done[file_name] = self._describe(entry, detect(pixels))
+            yield file_name
+
+    def document(self) -> dict[str, Any]:
+        """
+        Give the COCO-style document of the pictures that are labelled; boxes xywh in pixels.
+
+        ``info.labelled`` of ``info.pictures`` are, and ``info.complete`` says whether that is
+        all; the pictures themselves stand in ``images``.
+        """
+        document: dict[str, Any] = {
+            'info': {'description': self._description, 'pictures': self.total,
+                     'labelled': self.labelled, 'complete': self.labelled == self.total},
+            'videos': [{'name': name, 'fps': None, 'frames': len(paths)}
+                       for name, paths in self._folders.items() if self._videos],
+            'images': [], 'annotations': [],
+            'categories': [{'id': i, 'name': name} for i, name in enumerate(self._classes, 1)],
+            'ignore_annotations': []}
+        done = [self._done[name] for name in self._paths if name in self._done]
+        tracks = self._tracks(done) if self._videos else {}
+        for number, picture in enumerate(done, 1):
+            document['images'].append({'id': number, **picture.image})
+            ids = tracks.get(picture.image['file_name'], [None] * len(picture.annotations))
+            for annotation, track in zip(picture.annotations, ids):
+                entry = {'id': len(document['annotations']) + 1, 'image_id': number, **annotation}
+                document['annotations'].append(
+                    entry if track is None else {**entry, 'track_id': int(track)})
+            document['ignore_annotations'] += [{'image_id': number, **ignored}
+                                               for ignored in picture.ignored]
+        return document
+
+    def _tracks(self, done: list[LabelledPicture]) -> dict[str, np.ndarray]:
+        """Give the objects of every video numbers, none twice in the document."""
+        videos: dict[str, list[LabelledPicture]] = {}
+        for picture in done:
+            videos.setdefault(picture.image['video'], []).append(picture)
+        result: dict[str, np.ndarray] = {}
+        first = 1
+        for pictures in videos.values():
+            numbers = track_boxes([_geometry(picture) for picture in pictures], first)
+            first = max([first, *(int(ids.max()) + 1 for ids in numbers if len(ids))])
+            result.update((picture.image['file_name'], ids)
+                          for picture, ids in zip(pictures, numbers))
+        return result
+
+    def _describe(self, entry: dict[str, Any], found: TeacherBoxes) -> LabelledPicture:
+        picture = LabelledPicture(entry, [], [])
+        for box, label, score in zip(found.boxes.tolist(), found.labels, found.scores):
+            name = TEACHER_CLASSES[label]
+            width, height = box[2] - box[0], box[3] - box[1]
+            if width <= 0 or height <= 0:
+                continue  # Wholly in the padding.
+            common = {'bbox': [round(value, 2) for value in (*box[:2], width, height)],
+                      'score': round(float(score), 4)}
+            if name in self._classes:
+                picture.annotations.append({
+                    **common, 'category_id': self._classes.index(name) + 1,
+                    'area': round(width * height, 1), 'iscrowd': 0})
+            elif name in self._ignore:
+                picture.ignored.append({**common, 'coco_class': name})
+        return picture
+
+
+def label_into(output: Path, labelling: Labelling, detect: Callable[[np.ndarray], TeacherBoxes],
+               progress: Callable[[], None] = lambda: None) -> None:
+    """
+    Label what is not labelled and write the document, also when something comes in between.
+
+    `progress` is called after each picture.  Raises TeacherError as `Labelling.run` does, and
+    OSError when the file cannot be written.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    saved = monotonic()
+    try:
+        for _ in labelling.run(detect):
+            progress()
+            if monotonic() - saved > SAVE_EVERY_S:
+                _save(output, labelling)
+                saved = monotonic()
+    finally:
+        if labelling.labelled:
+            _save(output, labelling)
+
+
+def is_partial(path: Path) -> bool:
+    """Say whether a file is a document whose labelling did not come to its end."""
+    try:
+        return not json.loads(path.read_text(encoding='utf-8'))['info']['complete']
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _save(output: Path, labelling: Labelling) -> None:
+    write_atomically(output, (json.dumps(labelling.document()) + '\n').encode())
+
+
+def _geometry(picture: LabelledPicture) -> tuple[np.ndarray, np.ndarray]:
+    """Give boxes ``(N, 4)`` xyxy, and category ids ``(N,)``."""
+    boxes = np.array([item['bbox'] for item in picture.annotations], float).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes, np.array([item['category_id'] for item in picture.annotations], np.int64)
+
+
+def _pictures(document: dict[str, Any]) -> list[LabelledPicture]:
+    """Take a document apart; raises KeyError and the like when it is none."""
+    def without(entry: dict[str, Any], *keys: str) -> dict[str, Any]:
+        return {key: value for key, value in entry.items() if key not in keys}
+
+    pictures = {image['id']: LabelledPicture(without(image, 'id'), [], [])
+                for image in document['images']}
+    for item in document['annotations']:
+        pictures[item['image_id']].annotations.append(without(item, 'id', 'image_id', 'track_id'))
+    for item in document['ignore_annotations']:
+        pictures[item['image_id']].ignored.append(without(item, 'image_id'))
+    return list(pictures.values())
+
+
+def _read(path: Path) -> np.ndarray:
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise TeacherError(f'{path}: cannot be read: {error.strerror}') from None
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if image is None:
+        raise TeacherError(f'{path}: not a picture that OpenCV can decode')
+    return image

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Average precision of many sequences by one or several protocols, as plain values and text."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .average_precision import AveragePrecision, DEVKIT, PLAIN
+from .coco_ap import coco_average_precision, library, METRICS
+from .tables import DetectionTable, TruthTable
+from .vid_ap import vid_average_precision
+from ..evaluation.sequences import Footage
+from ..layout import plain, table
+
+KEYS = {'plain': 'ap50', 'devkit': 'ap50_devkit', 'coco': 'coco'}
+"""Name of each protocol's figures in a result."""
+
+RULES = {'plain': PLAIN, 'devkit': DEVKIT}
+"""Protocols that are our own; the other is a library's."""
+
+HEADS = {'plain': 'AP50', 'devkit': 'AP50 devkit', 'coco': 'COCO AP'}
+
+
+def check_protocols(protocols: Sequence[str]) -> None:
+    """Raise EvaluationError if a protocol needs a library that is missing."""
+    if 'coco' in protocols:
+        library()
+
+
+def measure_accuracy(footage: Sequence[Footage], collected: Sequence[DetectionTable],
+                     labels: Sequence[str], protocols: Sequence[str] = ('plain',),
+                     motion: Sequence[np.ndarray] | None = None) -> dict[str, Any]:
+    """
+    Score the detections of all sequences together.
+
+    Parameters
+    ----------
+    footage:
+        Sequences with boxes for average precision.
+    collected:
+        The detections of each, from a low score on.
+    labels:
+        The detector's classes.
+    protocols:
+        Of `KEYS`.
+    motion:
+        Motion IoU of the boxes of each sequence, ``(M,)`` float64; None if it is not wanted.
+
+    Returns
+    -------
+    dict
+        Plain values by the `KEYS` of the protocols; what cannot be measured is None.
+
+    Raises
+    ------
+    EvaluationError
+        If a protocol needs a library that is missing.
+
+    """
+    truths, detections, start = [], [], 0
+    for item, found in zip(footage, collected):
+        assert item.labelled is not None
+        truths.append(item.labelled.shift(start))
+        detections.append(found.shift(start))
+        start += len(item.frames)
+    truth, found = TruthTable.join(truths), DetectionTable.join(detections)
+    motion_iou = None if motion is None else np.concatenate(motion)
+    result: dict[str, Any] = {}
+    for protocol in protocols:
+        if protocol in RULES:
+            vid = vid_average_precision(found, truth, RULES[protocol], motion_iou)
+            result[KEYS[protocol]] = _figures(vid.whole, labels)
+            if vid.groups:
+                result[KEYS[protocol]]['motion'] = {
+                    name: {'share': plain(vid.shares[name]), **_figures(ap, labels)}
+                    for name, ap in vid.groups.items()}
+        else:
+            coco = coco_average_precision(found, truth)
+            result[KEYS[protocol]] = {
+                'mean': plain(coco.figures['ap']),
+                'figures': {name: plain(value) for name, value in coco.figures.items()},
+                'classes': {name: {'ap': plain(value)}
+                            for name, value in zip(labels, coco.per_class)
+                            if not np.isnan(value)}}
+    return result
+
+
+def _figures(ap: AveragePrecision, labels: Sequence[str]) -> dict[str, Any]:
+    return {'mean': plain(ap.mean), 'ignored_detections': ap.ignored, 'classes': {
+        name: {'ap50': plain(ap.per_class[i]), 'boxes': int(ap.boxes[i]),
+               'detections': int(ap.detections[i])}
+        for i, name in enumerate(labels) if ap.boxes[i] or ap.detections[i]}}
+
+
+def accuracy_as_text(result: dict[str, Any]) -> str:
+    """Lay out what `measure_accuracy` found, in tables; nothing for no protocol."""
+    parts = []
+    own = [name for name in RULES if result.get(KEYS[name])]
+    used = [name for name in KEYS if result.get(KEYS[name])]
+    if own:
+        counted = result[KEYS[own[0]]]['classes']
+        rows = [[name, item['boxes'], item['detections'], *_row(result, used, name)]
+                for name, item in counted.items()]
+        rows.append(['mean over classes with boxes', '', '', *_means(result, used)])
+        parts.append(table(('class', 'boxes', 'detections', *(HEADS[key] for key in used)), rows))
+        groups = result[KEYS[own[0]]].get('motion', {})
+        rows = [[name, sum(item['boxes'] for item in group['classes'].values()), group['share'],
+                 *(result[KEYS[rules]]['motion'][name]['mean'] for rules in own)]
+                for name, group in groups.items()]
+        if rows:
+            parts.append(table(('motion', 'boxes', 'share', *(HEADS[key] for key in own)), rows))
+    elif used:
+        rows = [[name, *_row(result, used, name)] for name in result[KEYS[used[0]]]['classes']]
+        rows.append(['mean over classes with boxes', *_means(result, used)])
+        parts.append(table(('class', *(HEADS[key] for key in used)), rows))
+    if result.get(KEYS['coco']):
+        parts.append(table(('COCO', *METRICS),
+                           [['AP', *result[KEYS['coco']]['figures'].values()]]))
+    return '\n\n'.join(parts)
+
+
+def _row(result: dict[str, Any], protocols: Sequence[str], name: str) -> list[float | None]:
+    found = (result[KEYS[protocol]]['classes'].get(name, {}) for protocol in protocols)
+    return [item.get('ap50', item.get('ap')) for item in found]
+
+
+def _means(result: dict[str, Any], protocols: Sequence[str]) -> list[float | None]:
+    return [result[KEYS[protocol]]['mean'] for protocol in protocols]

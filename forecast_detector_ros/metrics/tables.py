@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boxes of many frames in flat arrays: what was detected, and what is there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..annotations.video_json import UNKNOWN_TRACK
+from ..detector.detections import Detections
+
+
+@dataclass(frozen=True)
+class DetectionTable:
+    """Detections of many frames, one row a box."""
+
+    frames: np.ndarray
+    """``(N,)`` int64: number of the frame."""
+
+    boxes: np.ndarray
+    """``(N, 4)`` float32, xyxy, pixels."""
+
+    labels: np.ndarray
+    """``(N,)`` int64, index of the class."""
+
+    scores: np.ndarray
+    """``(N,)`` float32, in [0, 1]."""
+
+    def __len__(self) -> int:
+        """Count the boxes."""
+        return len(self.frames)
+
+    def select(self, rows: np.ndarray) -> 'DetectionTable':
+        """Take some rows, by a bool ``(N,)`` mask or by indices."""
+        return DetectionTable(self.frames[rows], self.boxes[rows], self.labels[rows],
+                              self.scores[rows])
+
+    def shift(self, frames: int) -> 'DetectionTable':
+        """Add a number to every frame's number."""
+        return DetectionTable(self.frames + frames, self.boxes, self.labels, self.scores)
+
+    @staticmethod
+    def join(tables: Sequence['DetectionTable']) -> 'DetectionTable':
+        """Put tables one below the other; none make an empty table."""
+        return DetectionTable(
+            *(np.concatenate([empty, *(getattr(table, name) for table in tables)])
+              for name, empty in (('frames', np.zeros(0, np.int64)),
+                                  ('boxes', np.zeros((0, 4), np.float32)),
+                                  ('labels', np.zeros(0, np.int64)),
+                                  ('scores', np.zeros(0, np.float32)))))
+
+    @staticmethod
+    def of_frame(frame: int, detections: Detections) -> 'DetectionTable':
+        """Turn the detections of one frame into rows."""
+        return DetectionTable(np.full(len(detections), frame, np.int64), detections.boxes,
+                              detections.labels, detections.scores)
+
+
+@dataclass(frozen=True)
+class TruthTable:
+    """Annotated boxes of many frames, one row a box, and regions that do not count."""
+
+    frames: np.ndarray
+    """``(M,)`` int64: number of the frame."""
+
+    boxes: np.ndarray
+    """``(M, 4)`` float32, xyxy, pixels."""
+
+    accepted: np.ndarray
+    """``(M, C)`` bool: the classes a detection of this box may have; mostly one."""
+
+    ignore_frames: np.ndarray
+    """``(K,)`` int64: number of the frame of each region."""
+
+    ignore_boxes: np.ndarray
+    """``(K, 4)`` float32, xyxy: a detection inside is neither right nor wrong."""
+
+    tracks: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    """``(M,)`` int64: which object of its video a box is, `UNKNOWN_TRACK` where nobody knows."""
+
+    def __post_init__(self) -> None:
+        """Fill in unknown tracks."""
+        if not len(self.tracks):
+            object.__setattr__(self, 'tracks', np.full(len(self), UNKNOWN_TRACK, np.int64))
+
+    def __len__(self) -> int:
+        """Count the boxes."""
+        return len(self.frames)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """
+        Give the one class of every box, ``(M,)`` int64.
+
+        Raises
+        ------
+        ValueError
+            If a box accepts several classes, or none.
+
+        """
+        if not np.all(self.accepted.sum(1) == 1):
+            raise ValueError('a box does not have exactly one class')
+        return self.accepted.argmax(1) if len(self) else np.zeros(0, np.int64)
+
+    def select(self, rows: np.ndarray) -> 'TruthTable':
+        """Take some boxes, by a bool ``(M,)`` mask or by indices; all regions stay."""
+        return TruthTable(self.frames[rows], self.boxes[rows], self.accepted[rows],
+                          self.ignore_frames, self.ignore_boxes, self.tracks[rows])
+
+    def shift(self, frames: int) -> 'TruthTable':
+        """Add a number to every frame's number."""
+        return TruthTable(self.frames + frames, self.boxes, self.accepted,
+                          self.ignore_frames + frames, self.ignore_boxes, self.tracks)
+
+    @staticmethod
+    def join(tables: Sequence['TruthTable']) -> 'TruthTable':
+        """
+        Put one or more tables, of the same classes, one below the other.
+
+        The same track in two of them need not be the same object.
+        """
+        return TruthTable(*(np.concatenate([getattr(table, name) for table in tables])
+                            for name in ('frames', 'boxes', 'accepted', 'ignore_frames',
+                                         'ignore_boxes', 'tracks')))
+
+
+def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Turn ``(M,)`` labels into ``(M, classes)`` bool; a negative label accepts no class."""
+    return labels[:, None] == np.arange(classes)

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The one place that knows the fields of Detection2DArray and the keys of a decision.
+
+Nothing of ROS is imported here: the message classes are handed in, so that those of rclpy and
+those of a bag library can be filled by the same code.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+import importlib
+from math import nan
+from typing import Any, TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:  # Importing these for real would import PyTorch.
+    from ..detector.detections import Detections
+    from ..detector.detector import StepResult
+    from ..detector.policy import Decision
+
+_SURPRISES = ('size_changed', 'gap')
+"""Reasons for a read that lose the recurrent state without anybody having asked for it."""
+
+
+def installed_message(name: str) -> type:
+    """Return rclpy's class of a message such as ``vision_msgs/msg/Detection2D``."""
+    package, _, message = name.split('/')
+    return getattr(importlib.import_module(f'{package}.msg'), message)
+
+
+def _maker(kind: Any) -> Callable[[], Any]:
+    """
+    Return a function that makes messages of a class with no field filled.
+
+    The constructors of rclpy's classes build a default message for every field that is itself a
+    message, also where one is given: for a Detection2D, ten objects that are thrown away.
+    """
+    new = partial(kind.__new__, kind)
+    # What setters of Jazzy and later ask; there is none before, nor in a bag library's classes.
+    if '_check_fields' not in getattr(kind, '__slots__', ()):
+        return new
+    checks = kind()._check_fields
+
+    def make() -> Any:
+        message = new()
+        message._check_fields = checks
+        return message
+    return make
+
+
+def decision_values(result: StepResult, latency_ms: float = nan, image_age_ms: float = nan,
+                    dropped_frames: int = 0) -> list[tuple[str, str]]:
+    """
+    Return the (key, value) pairs that describe the decision on one frame.
+
+    Parameters
+    ----------
+    result:
+        What `Detector.step` returned.
+    latency_ms:
+        From taking the message to handing its detections to the middleware.
+    image_age_ms:
+        Node clock minus the image's stamp, at the same moment.
+    dropped_frames:
+        Frames of this camera that were never processed, since activation.
+
+    Numbers that do not exist are written ``nan``.
+
+    """
+    decision = result.decision
+    return [
+        ('decision', decision.kind),
+        ('reason', decision.reason),
+        ('confidence', f'{decision.confidence:.6f}'),
+        ('threshold', f'{decision.threshold:g}'),
+        ('consecutive_forecasts', str(decision.consecutive_forecasts)),
+        ('latency_ms', f'{latency_ms:.3f}'),
+        ('preprocess_ms', f'{result.preprocess_ms:.3f}'),
+        ('inference_ms', f'{result.inference_ms:.3f}'),
+        ('batch', str(result.batch)),
+        ('image_age_ms', f'{image_age_ms:.3f}'),
+        ('dropped_frames', str(dropped_frames)),
+    ]
+
+
+class MessageBuilder:
+    """
+    Fills messages of one family of classes.
+
+    Parameters
+    ----------
+    find:
+        Gives the class of a message by its full name: `installed_message`, or a lookup in a bag
+        library's type store.
+
+    """
+
+    def __init__(self, find: Callable[[str], type] = installed_message) -> None:
+        """Look the classes up; raises what `find` raises."""
+        self._array: Any = find('vision_msgs/msg/Detection2DArray')
+        # Of these there is one for every detection.
+        self._new_detection = _maker(find('vision_msgs/msg/Detection2D'))
+        self._new_result = _maker(find('vision_msgs/msg/ObjectHypothesisWithPose'))
+        self._new_box = _maker(find('vision_msgs/msg/BoundingBox2D'))
+        self._new_pose2d = _maker(find('vision_msgs/msg/Pose2D'))
+        self._hypothesis: Any = find('vision_msgs/msg/ObjectHypothesis')
+        self._point2d: Any = find('vision_msgs/msg/Point2D')
+        self._diagnostics: Any = find('diagnostic_msgs/msg/DiagnosticArray')
+        self._status: Any = find('diagnostic_msgs/msg/DiagnosticStatus')
+        self._key_value: Any = find('diagnostic_msgs/msg/KeyValue')
+        pose = find('geometry_msgs/msg/Pose')(
+            position=find('geometry_msgs/msg/Point')(x=0.0, y=0.0, z=0.0),
+            orientation=find('geometry_msgs/msg/Quaternion')(x=0.0, y=0.0, z=0.0, w=1.0))
+        # A picture tells no pose: one message serves every detection, being read only.
+        self._no_pose = find('geometry_msgs/msg/PoseWithCovariance')(
+            pose=pose, covariance=np.zeros(36))
+
+    def detections(self, header: Any, found: Detections, labels: Sequence[str]) -> Any:
+        """
+        Return a Detection2DArray, in the order of `found`; empty when nothing was found.
+
+        Parameters
+        ----------
+        header:
+            Of the image; it becomes the header of the array and of every detection.
+        found:
+            Boxes in pixels of the image that came in.
+        labels:
+            Names of the classes; a detection's `class_id` is one of them.
+
+        """
+        return self._array(header=header, detections=[
+            self._one(header, box, labels[label], score)
+            for box, label, score in zip(
+                found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True)])
+
+    def _one(self, header: Any, box: Sequence[float], label: str, score: float) -> Any:
+        left, top, right, bottom = box
+        centre = self._new_pose2d()
+        centre.position = self._point2d(x=(left + right) / 2, y=(top + bottom) / 2)
+        centre.theta = 0.0
+        bounds = self._new_box()
+        bounds.center, bounds.size_x, bounds.size_y = centre, right - left, bottom - top
+        result = self._new_result()
+        result.hypothesis = self._hypothesis(class_id=label, score=score)
+        result.pose = self._no_pose
+        detection = self._new_detection()
+        detection.header, detection.results = header, [result]
+        detection.bbox, detection.id = bounds, ''
+        return detection
+
+    def decision(self, header: Any, name: str, source: str, decision: Decision,
+                 values: Sequence[tuple[str, str]]) -> Any:
+        """
+        Return the DiagnosticArray that tells the decision on one frame.
+
+        Its only status is named `name`; its hardware id is `source`, the camera's topic; its
+        message is the kind of the decision. The level is WARN when the stream's state was lost
+        on the way (a gap in the stamps, another image size), else OK.
+        """
+        level = self._status.WARN if decision.reason in _SURPRISES else self._status.OK
+        return self.diagnostics(header, [self.status(level, name, decision.kind, source, values)])
+
+    def diagnostics(self, header: Any, statuses: Sequence[Any]) -> Any:
+        """Return a DiagnosticArray of some statuses."""
+        return self._diagnostics(header=header, status=list(statuses))
+
+    def status(self, level: Any, name: str, message: str, source: str,
+               values: Sequence[tuple[str, str]]) -> Any:
+        """Return a DiagnosticStatus; `level` is one of the class's own constants."""
+        return self._status(
+            level=level, name=name, message=message, hardware_id=source,
+            values=[self._key_value(key=key, value=value) for key, value in values])

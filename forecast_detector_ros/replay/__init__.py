@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bags through the detector: schedule, truth, outputs, sums over many."""

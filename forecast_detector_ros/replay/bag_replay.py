@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Run the detector over the images of a bag as the live node would, without middleware.
+
+The same `step_stamped` and `MessageBuilder` work here and in the node, so the same images give
+the same boxes and decisions.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from math import nan
+from pathlib import Path
+import shutil
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from .arrivals import Arrival, EVERY_FRAME, GivenLatency, play, REAL_TIME
+from .result_files import (
+    BAG_NAME, CameraVideo, COCO_NAME, CocoList, FrameList, FRAMES_NAME, FrameTimes, ResultBag,
+    write_json)
+from .truth import Annotated, CameraTruth, FrameKey, load_annotated_camera, ORDER, recorded_truth
+from ..annotations.errors import DataError
+from ..detector.backends.registry import AUTO
+from ..detector.checkpoint import Card, default_checkpoint
+from ..detector.detector import Detector
+from ..detector.policy import parse_policy
+from ..detector.settings import DetectorSettings
+from ..detector.stream import CameraState, MAX_GAP_S, step_stamped
+from ..evaluation.latencies import Latencies
+from ..evaluation.many import Interrupt, Progress
+from ..evaluation.runner import COLLECT_SCORE
+from ..images.bag_images import ImageBag
+from ..images.frame import FrameError
+from ..metrics.table_file import save_tables
+from ..metrics.tables import DetectionTable
+from ..recording.frame_record import DROPPED, FrameRecord
+from ..recording.recording_summary import summarise
+from ..recording.vision_types import vision_typestore
+
+SUMMARY_NAME = 'summary.json'
+TABLES_NAME = 'tables.npz'
+
+COMPRESSED = '/compressed'
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """How bags are replayed; the same for all of them."""
+
+    checkpoint: Path | None = None
+    """None: the one of the package."""
+    device: str = 'cpu'
+    precision: str = 'fp32'
+    threads: int = 1
+    backend: str = AUTO
+    changes: dict[str, Any] = field(default_factory=dict)
+    """`DetectorSettings` that differ from what the card recommends."""
+    topics: tuple[str, ...] = ()
+    """Image topics; empty: all that have images."""
+    mode: str = EVERY_FRAME
+    latency: GivenLatency | Latencies | None = None
+    """None: measured."""
+    max_gap_s: float = MAX_GAP_S
+    video: bool = False
+    annotations: Path | None = None
+    """COCO-video JSON."""
+    match: str = ORDER
+    min_score: float = 0.4
+    truth_topic: str | None = None
+    """Topic with Detection2DArray in each bag."""
+
+    def settings(self, card: Card) -> DetectorSettings:
+        """Return the settings for a checkpoint; raises SettingsError."""
+        recommended = DetectorSettings(
+            policy=parse_policy(f'threshold({card.threshold})'),
+            score_threshold=card.score_threshold, nms_threshold=card.nms_threshold)
+        return replace(recommended, **self.changes)
+
+    def load(self) -> Detector:
+        """Load the detector; raises RuntimeConfigError, or SettingsError."""
+        detector = Detector.load(self.checkpoint or default_checkpoint(), self.device,
+                                 self.precision, self.threads, backend=self.backend)
+        detector.check_settings(self.settings(detector.card))
+        return detector
+
+    @property
+    def has_truth(self) -> bool:
+        """Tell whether there is anything to measure against."""
+        return self.annotations is not None or self.truth_topic is not None
+
+
+@dataclass(frozen=True)
+class BagJob:
+    """One bag to replay."""
+
+    path: Path
+    name: str
+    """Of its result; no other bag has it."""
+    folder: Path
+    """For its result; does not exist yet."""
+
+
+def prepare_replay(options: ReplayOptions
+                   ) -> Callable[[BagJob, Progress, Interrupt], dict[str, Any]]:
+    """Load the detector, warm it up, and return the function that replays one bag with it."""
+    detector = options.load()
+    detector.warm_up()
+    return partial(replay_bag, detector, options)
+
+
+def replay_bag(detector: Detector, options: ReplayOptions, job: BagJob, progress: Progress,
+               interrupt: Interrupt) -> dict[str, Any]:
+    """
+    Replay one bag into a folder, which holds a whole result or does not exist.
+
+    When `interrupt` is set the result ends there and says so.
+
+    Returns
+    -------
+    dict
+        The bag's summary, as in its `SUMMARY_NAME`.
+
+    Raises
+    ------
+    DataError
+        If the bag or its annotations cannot be used.
+    EvaluationError
+        If a latency is needed that was not recorded.
+    BagError, VideoError
+        If the results cannot be written.
+
+    """
+    job.folder.mkdir(parents=True)
+    try:
+        with ImageBag(job.path, vision_typestore()) as bag:
+            replay = _Replay(bag, detector, options, job, progress, interrupt)
+            return replay.run()
+    except BaseException:
+        shutil.rmtree(job.folder, ignore_errors=True)
+        raise
+
+
+@dataclass
+class _Camera:
+    """One topic on its way through the bag."""
+
+    topic: str
+    name: str
+    video: str
+    state: CameraState = field(default_factory=CameraState)
+    keys: list[FrameKey] = field(default_factory=list)
+    records: list[FrameRecord] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+    dropped: int = 0
+    shown: list[DetectionTable] = field(default_factory=list)
+    collected: list[DetectionTable] = field(default_factory=list)
+    annotated_video: CameraVideo | None = None
+    annotated: Annotated | None = None
+    luck: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """Where in the distribution of latencies each image lies, [0, 1)."""
+
+
+class _Replay:
+    def __init__(self, bag: ImageBag, detector: Detector, options: ReplayOptions, job: BagJob,
+                 progress: Progress, interrupt: Interrupt) -> None:
+        self._bag, self._detector, self._options, self._job = bag, detector, options, job
+        self._progress, self._interrupt = progress, interrupt
+        self._settings = options.settings(detector.card)
+        self._low = replace(self._settings, score_threshold=min(
+            COLLECT_SCORE, self._settings.score_threshold))
+        names = _topics(bag, options.topics)
+        self._total = sum(bag.topics[name].count for name in names)
+        self._done = 0
+        self._cameras = {name: _Camera(
+            name, name.removesuffix(COMPRESSED),
+            job.name if len(names) == 1 else f'{job.name}{name}') for name in names}
+        if options.annotations is not None:
+            for camera in self._cameras.values():
+                camera.annotated = load_annotated_camera(
+                    options.annotations, camera.video, len(names) == 1, options.match,
+                    detector.labels, options.min_score)
+        self._results = ResultBag(job.folder / BAG_NAME, detector.labels)
+        self._frames = FrameList(job.folder / FRAMES_NAME)
+        self._coco = CocoList(job.folder / COCO_NAME, detector.labels)
+        if options.video:
+            for camera in self._cameras.values():
+                suffix = '' if len(names) == 1 else camera.topic.replace('/', '_')
+                camera.annotated_video = CameraVideo(job.folder / f'annotated{suffix}.mp4')
+
+    def run(self) -> dict[str, Any]:
+        play(self._arrivals(), self._options.mode, self._step, self._drop)
+        if not any(camera.keys for camera in self._cameras.values()):
+            raise DataError(self._bag.losses[0] if self._bag.losses and not self._interrupt.set
+                            else f'{self._job.path}: no image was read')
+        self._results.close()
+        self._frames.close()
+        self._coco.close()
+        for camera in self._cameras.values():
+            if camera.annotated_video is not None:
+                camera.annotated_video.close()
+        truths = self._truths() if self._options.has_truth else {}
+        save_tables(self._job.folder / TABLES_NAME, {
+            topic: self._tables(camera, truths.get(topic))
+            for topic, camera in self._cameras.items()})
+        summary = {
+            'name': self._job.name, 'path': str(self._job.path),
+            'interrupted': self._interrupt.set, 'losses': self._bag.losses,
+            'cameras': {topic: self._camera_summary(camera, truths.get(topic))
+                        for topic, camera in self._cameras.items()}}
+        write_json(self._job.folder / SUMMARY_NAME, summary)
+        return summary
+
+    def _arrivals(self) -> Iterator[Arrival]:
+        for image in self._bag.images(list(self._cameras)):
+            if self._interrupt.set:
+                return
+            camera = self._cameras[image.topic]
+            arrival = Arrival(image, len(camera.keys))
+            camera.keys.append(FrameKey.of(image, arrival.number))
+            self._done += 1
+            self._progress(self._done, self._total)
+            yield arrival
+
+    def _step(self, arrival: Arrival, start_ns: int) -> float:
+        image, camera = arrival.image, self._cameras[arrival.image.topic]
+        before = camera.state
+        start = perf_counter()
+        try:
+            frame = image.frame()
+            result, camera.state = step_stamped(
+                self._detector, frame, image.header_stamp_ns, before, self._settings,
+                self._options.max_gap_s)
+        except FrameError as error:
+            camera.refusals.append(f'image {arrival.number}: {error}')
+            return 0.0
+        latency_ms = (perf_counter() - start) * 1e3
+        if self._options.latency is not None:
+            latency_ms = self._options.latency.at(
+                result.decision.kind, self._luck(camera, arrival.number))
+            # What was measured would differ from run to run.
+            result = replace(result, preprocess_ms=nan, inference_ms=nan)
+        done_ns, age_ms = image.stamp_ns, nan
+        if self._options.mode == REAL_TIME:
+            done_ns = start_ns + round(latency_ms * 1e6)
+            age_ms = (done_ns - image.header_stamp_ns) * 1e-6
+        record, boxes = self._results.add(arrival, camera.name, result, FrameTimes(
+            done_ns, latency_ms, age_ms, camera.dropped))
+        self._keep(camera, arrival, record, boxes)
+        size = camera.state.stream.frame_size
+        assert size is not None
+        self._coco.add(arrival, camera.video, size, record, boxes)
+        camera.shown.append(DetectionTable.of_frame(arrival.number, result.detections))
+        if self._options.has_truth:
+            low, _ = step_stamped(self._detector, image.frame(), image.header_stamp_ns, before,
+                                  self._low, self._options.max_gap_s)
+            camera.collected.append(DetectionTable.of_frame(arrival.number, low.detections))
+        return latency_ms
+
+    def _luck(self, camera: _Camera, number: int) -> float:
+        latency = self._options.latency
+        if not isinstance(latency, Latencies):
+            return 0.0
+        if number >= len(camera.luck):
+            # What was drawn comes again: it depends on seed and name alone.
+            camera.luck = latency.shares(camera.video, max(2 * number, 256))
+        return float(camera.luck[number])
+
+    def _drop(self, arrival: Arrival) -> None:
+        camera = self._cameras[arrival.image.topic]
+        camera.dropped += 1
+        self._keep(camera, arrival, FrameRecord(arrival.image.header_stamp_ns, DROPPED),
+                   np.zeros((0, 4), np.float32))
+
+    def _keep(self, camera: _Camera, arrival: Arrival, record: FrameRecord, boxes: np.ndarray
+              ) -> None:
+        camera.records.append(record)
+        self._frames.add(arrival, record)
+        if camera.annotated_video is not None:
+            try:
+                frame = arrival.image.frame()
+            except FrameError:
+                return
+            camera.annotated_video.add(frame, record, boxes)
+
+    def _truths(self) -> dict[str, CameraTruth]:
+        options, labels = self._options, self._detector.labels
+        found = {}
+        for topic, camera in self._cameras.items():
+            if camera.annotated is not None:
+                found[topic] = camera.annotated.truth(len(labels), camera.keys)
+            else:
+                assert options.truth_topic is not None
+                found[topic] = recorded_truth(self._bag, options.truth_topic, labels,
+                                              camera.keys, len(self._cameras) == 1)
+        return found
+
+    def _tables(self, camera: _Camera, truth: CameraTruth | None) -> dict[str, Any]:
+        tables: dict[str, Any] = {'shown': DetectionTable.join(camera.shown)}
+        if truth is not None:
+            tables['collected'] = DetectionTable.join(camera.collected)
+            tables['truth'] = truth.table
+            tables['annotated'] = truth.frames
+        return tables
+
+    def _camera_summary(self, camera: _Camera, truth: CameraTruth | None) -> dict[str, Any]:
+        figures = {'images': len(camera.keys), 'refused': len(camera.refusals),
+                   'refusals': camera.refusals[:5],
+                   **summarise(camera.records, len(camera.records))}
+        if truth is not None:
+            figures['annotated_frames'] = len(truth.frames)
+            figures['annotations_without_image'] = truth.unmatched
+        return figures
+
+
+def _topics(bag: ImageBag, wanted: Sequence[str]) -> list[str]:
+    if wanted:
+        return list(dict.fromkeys(bag.choose(topic) for topic in wanted))
+    found = [name for name, topic in bag.topics.items() if topic.count]
+    # With none or one, the bag says what is wrong, or which it is.
+    return found if len(found) > 1 else [bag.choose()]

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Sum up the replays of many bags.
+
+Everything is computed from the files of the bags, in the order of the list of bags, whether they
+come from one process, from several, or from several runs: the figures are the same.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+import json
+from pathlib import Path
+import shutil
+from typing import Any
+
+import numpy as np
+
+from .bag_replay import SUMMARY_NAME, TABLES_NAME
+from .replay_record import join_scored, record_replay, ReplayedCamera, ScoredCamera
+from .result_files import COCO_NAME, FRAMES_NAME, merge_coco, write_json
+from ..annotations.errors import DataError
+from ..detector.policy import FORECAST, READ
+from ..evaluation.latencies import KEY as LATENCIES, milliseconds
+from ..evaluation.many import check_complete, ManyError
+from ..images.bag_images import is_bag
+from ..layout import mean, plain
+from ..metrics.average_precision import average_precision
+from ..metrics.recall import recall
+from ..metrics.table_file import load_tables
+from ..metrics.tables import DetectionTable
+from ..recording.frame_record import FrameRecord
+from ..recording.recording_summary import summarise
+from ..report.run_record import RUN_NAME, save_run
+
+BAGS_FOLDER = 'bags'
+
+DONE = 'done'
+FAILED = 'failed'
+INTERRUPTED = 'interrupted'
+LEFT_OUT = 'left out'
+"""What became of a bag; `LEFT_OUT`: another share has it, or the run was interrupted before."""
+
+SAME = ('checkpoint', 'labels', 'model', 'options')
+"""What runs must have in common to be merged."""
+
+
+@dataclass(frozen=True)
+class BagState:
+    """What became of one bag of the list."""
+
+    name: str
+    path: str
+    state: str = LEFT_OUT
+    error: str | None = None
+
+
+def find_bags(paths: Sequence[Path]) -> list[tuple[str, Path]]:
+    """
+    Return (name, path) of every bag; a folder that is none itself is searched for bags.
+
+    Names are those of the files or folders, with ``-2``, ``-3`` behind one that comes again.
+    Raises DataError when a path is neither bag nor folder of bags.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if is_bag(path) or not path.is_dir():
+            found.append(path)
+            continue
+        inside = _inside(path)
+        if not inside:
+            raise DataError(f'{path}: is no bag, and there is none in it')
+        found += inside
+    counts: dict[str, int] = {}
+    named = []
+    for path in found:
+        name = path.resolve().name if path.is_dir() else path.stem
+        counts[name] = counts.get(name, 0) + 1
+        named.append((name if counts[name] == 1 else f'{name}-{counts[name]}', path))
+    if len({name for name, _ in named}) < len(named):
+        raise DataError('the names of the bags are ambiguous: '
+                        + ', '.join(sorted(name for name, _ in named)))
+    return named
+
+
+def _inside(folder: Path) -> list[Path]:
+    bags = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith('.'):
+            continue
+        if is_bag(path):
+            bags.append(path)
+        elif path.is_dir():
+            bags += _inside(path)
+    return bags
+
+
+def write_result(folder: Path, head: dict[str, Any], states: Sequence[BagState]
+                 ) -> dict[str, Any]:
+    """
+    Write summary and detections of all bags whose results lie in `folder`; return the summary.
+
+    Parameters
+    ----------
+    folder:
+        With `BAGS_FOLDER` in it.
+    head:
+        With the keys `SAME`, and whatever else is to stand in the summary.
+    states:
+        Of the whole list of bags, in its order.
+
+    """
+    here = [(folder / BAGS_FOLDER / state.name, state.path) for state in states
+            if state.state in (DONE, INTERRUPTED)]
+    present = [bag for bag, _ in here]
+    summaries = [_read(bag / SUMMARY_NAME) for bag in present]
+    lists = [_records(bag / FRAMES_NAME) for bag in present]
+    records = [record for cameras in lists for frames in cameras.values()
+               for record in frames.values()]
+    refused = sum(camera['refused'] for item in summaries for camera in item['cameras'].values())
+    scored = _scored(here)
+    summary = {
+        **head, 'bags': [asdict(state) for state in states],
+        'images': len(records) + refused, 'refused': refused,
+        **summarise(records, len(records)),
+        LATENCIES: {kind: milliseconds(item.latency_ms for item in records
+                                       if item.kind == kind and item.latency_ms is not None)
+                    for kind in (READ, FORECAST)},
+        'accuracy': _accuracy(scored, head['labels']),
+        'results': {item['name']: item for item in summaries}}
+    replayed = [ReplayedCamera(f'{bag.name}{topic}', path, topic, tuple(frames.values()),
+                               tuple(frames), tables[topic]['shown'])
+                for (bag, path), cameras, tables in zip(
+                    here, lists, (load_tables(bag / TABLES_NAME) for bag in present))
+                for topic, frames in cameras.items()]
+    losses = [loss for item in summaries for loss in item['losses']]
+    save_run(folder / RUN_NAME, record_replay(head, replayed, scored, losses))
+    write_json(folder / COCO_NAME, merge_coco([_read(bag / COCO_NAME) for bag in present]))
+    write_json(folder / SUMMARY_NAME, summary)
+    return summary
+
+
+def merge_results(parts: Sequence[Path], folder: Path) -> tuple[dict[str, Any], list[BagState]]:
+    """
+    Put the results of several shares into one folder.
+
+    Parameters
+    ----------
+    parts:
+        Folders that `write_result` filled, each with other bags of the same list.
+    folder:
+        For the merged result; exists.
+
+    Returns
+    -------
+    tuple
+        The summary, and the bags that no part has or that failed.
+
+    Raises
+    ------
+    ManyError
+        If the parts do not fit together.
+
+    """
+    heads = [_read(part / SUMMARY_NAME) for part in parts]
+    for part, head in zip(parts, heads):
+        for key in SAME:
+            if head.get(key) != heads[0].get(key):
+                raise ManyError(f'{part}: {key} differs from {parts[0]}: {head.get(key)} is not '
+                                f'{heads[0].get(key)}')
+        names = [[bag['name'] for bag in item['bags']] for item in (head, heads[0])]
+        if names[0] != names[1]:
+            raise ManyError(f'{part}: is a share of another list of bags than {parts[0]}')
+    total = len(heads[0]['bags'])
+    held = {number: (part, BagState(**bag)) for part, head in zip(parts, heads)
+            for number, bag in enumerate(head['bags']) if bag['state'] != LEFT_OUT}
+    missing = check_complete([number for head in heads for number, bag in enumerate(head['bags'])
+                              if bag['state'] != LEFT_OUT], total)
+    states = []
+    (folder / BAGS_FOLDER).mkdir(exist_ok=True)
+    for number in range(total):
+        if number in missing:
+            bag = heads[0]['bags'][number]
+            states.append(BagState(bag['name'], bag['path'], LEFT_OUT, 'no part has it'))
+            continue
+        part, state = held[number]
+        states.append(state)
+        if state.state in (DONE, INTERRUPTED):
+            shutil.copytree(part / BAGS_FOLDER / state.name, folder / BAGS_FOLDER / state.name)
+    common = {**{key: heads[0][key] for key in SAME}, 'machine': heads[0]['machine']}
+    summary = write_result(folder, {**common, 'merged': [str(part) for part in parts]}, states)
+    return summary, [state for state in states if state.state != DONE]
+
+
+def _accuracy(cameras: Sequence[ScoredCamera], labels: Sequence[str]) -> dict[str, Any] | None:
+    """Score all cameras of all bags together, on the images that are annotated."""
+    if not cameras:
+        return None
+    truth, collected = join_scored(cameras)
+    ap = average_precision(collected, truth)
+    recalls = [plain(recall(item.shown, item.truth)) for item in cameras]
+    return {
+        'frames': sum(len(item.frames) for item in cameras), 'boxes': len(truth),
+        'mean_recall': mean(recalls), 'ap50': plain(ap.mean),
+        'classes': {name: {'ap50': plain(ap.per_class[number]), 'boxes': int(ap.boxes[number]),
+                           'detections': int(ap.detections[number])}
+                    for number, name in enumerate(labels)
+                    if ap.boxes[number] or ap.detections[number]},
+        'sequences': {item.name: {'frames': len(item.frames), 'boxes': len(item.truth),
+                                  'recall': value}
+                      for item, value in zip(cameras, recalls)}}
+
+
+def _scored(bags: Sequence[tuple[Path, str]]) -> list[ScoredCamera]:
+    """Collect what is annotated in the results of bags, each with the path of the bag itself."""
+    found = []
+    for folder, path in bags:
+        for topic, tables in load_tables(folder / TABLES_NAME).items():
+            if 'truth' in tables:
+                frames = tables['annotated']
+                shown, low = (_only(tables[key], frames) for key in ('shown', 'collected'))
+                found.append(ScoredCamera(f'{folder.name}{topic}', path, topic, frames, shown,
+                                          low, tables['truth']))
+    return found
+
+
+def _only(table: DetectionTable, frames: np.ndarray) -> DetectionTable:
+    return table.select(np.isin(table.frames, frames))
+
+
+def _records(path: Path) -> dict[str, dict[int, FrameRecord]]:
+    """Return the frames of a bag by topic and number, in the order of the decisions."""
+    records: dict[str, dict[int, FrameRecord]] = {}
+    for line in path.read_text(encoding='utf-8').splitlines():
+        fields = json.loads(line)
+        topic, number = fields.pop('topic'), fields.pop('frame_index')
+        records.setdefault(topic, {})[number] = FrameRecord.from_line(json.dumps(fields))
+    return records
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except OSError as error:
+        raise ManyError(f'{path}: cannot be read: {error.strerror}; a part is a folder that '
+                        'replay_bag wrote') from None
+    except ValueError as error:
+        raise ManyError(f'{path}: not valid JSON: {error}') from None

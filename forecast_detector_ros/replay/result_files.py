@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the replay of one bag writes: a bag of detections and decisions, COCO JSON, video."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+import json
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .arrivals import Arrival
+from ..detector.detector import StepResult
+from ..files import write_atomically
+from ..images.frame import as_bgr, Frame, FrameError
+from ..recording.annotate import annotate, status_text
+from ..recording.bag_file import bag_qos, BagFile
+from ..recording.frame_record import DROPPED, FrameRecord
+from ..recording.result_messages import decision_values, MessageBuilder
+from ..recording.result_reader import read_decision, read_detections
+from ..recording.video_writer import measured_rate, RATE_FRAMES, VideoWriter
+from ..recording.vision_types import DECISION, DETECTIONS, vision_typestore
+
+BAG_NAME = 'bag'
+COCO_NAME = 'detections.json'
+FRAMES_NAME = 'frames.jsonl'
+
+NODE_NAME = 'forecast_detector'
+"""The live node's name, with which its decisions begin."""
+
+# As the live node offers them: history keep last, volatile; reliable, and best effort.
+_QOS = {DETECTIONS: (1, 10, 1, 2), DECISION: (1, 10, 2, 2)}
+
+
+@dataclass(frozen=True)
+class FrameTimes:
+    """When a frame was processed, as far as that means anything."""
+
+    done_ns: int
+    """When its detections were there, time of the bag."""
+    latency_ms: float
+    image_age_ms: float = nan
+    dropped_frames: int = 0
+    """Images of this camera that were dropped before."""
+
+
+class ResultBag:
+    """The topics `/detections` and `/decision`, as the live node would have published them."""
+
+    def __init__(self, path: Path, labels: Sequence[str]) -> None:
+        """Open the bag; `labels` are the names of the classes.  Raises BagError."""
+        self._bag = BagFile(path)
+        self._labels = labels
+        self._store: Any = vision_typestore()
+        self._messages = MessageBuilder(self._store.types.__getitem__)
+        for topic, kind in (('/detections', DETECTIONS), ('/decision', DECISION)):
+            self._bag.connect(topic, kind, self._store, bag_qos(*_QOS[kind]))
+
+    def add(self, arrival: Arrival, camera: str, result: StepResult, times: FrameTimes
+            ) -> tuple[FrameRecord, np.ndarray]:
+        """
+        Write what was found in an image, under its own header.
+
+        Returns the record of the frame and its boxes, ``(N, 4)`` float32, xyxy in pixels, both
+        read back from the messages.
+        """
+        image = arrival.image
+        header = self._header(image.header_stamp_ns, image.frame_id)
+        detections = self._messages.detections(header, result.detections, self._labels)
+        decision = self._messages.decision(
+            header, f'{NODE_NAME}: {camera}', image.topic, result.decision,
+            decision_values(result, times.latency_ms, times.image_age_ms, times.dropped_frames))
+        self._write('/detections', DETECTIONS, detections, times.done_ns)
+        self._write('/decision', DECISION, decision, times.done_ns)
+        boxes, labels, scores = read_detections(detections)
+        record = FrameRecord(image.header_stamp_ns, DROPPED, labels=tuple(labels),
+                             scores=tuple(scores))
+        return replace(record, **read_decision(decision)), boxes
+
+    def close(self) -> None:
+        """Finish the bag and give it its name."""
+        self._bag.close()
+
+    def _header(self, stamp_ns: int, frame_id: str) -> Any:
+        types = self._store.types
+        seconds, nanoseconds = divmod(stamp_ns, 10**9)
+        return types['std_msgs/msg/Header'](
+            stamp=types['builtin_interfaces/msg/Time'](sec=seconds, nanosec=nanoseconds),
+            frame_id=frame_id)
+
+    def _write(self, topic: str, kind: str, message: Any, time_ns: int) -> None:
+        self._bag.write(topic, self._store.serialize_cdr(message, kind), time_ns)
+
+
+class FrameList:
+    """One line of JSON per image of the bag, processed or not."""
+
+    def __init__(self, path: Path) -> None:
+        """Begin the file, under another name until it is closed."""
+        self._path = path
+        self._lines: list[str] = []
+
+    def add(self, arrival: Arrival, record: FrameRecord) -> None:
+        """Add an image."""
+        self._lines.append(json.dumps(
+            {'topic': arrival.image.topic, 'frame_index': arrival.number, **asdict(record)},
+            allow_nan=False))
+
+    def close(self) -> None:
+        """Write the file."""
+        write_atomically(self._path, ''.join(f'{line}\n' for line in self._lines).encode())
+
+
+class CocoList:
+    """Detections in COCO's form: every processed image, and a box with a score for each."""
+
+    def __init__(self, path: Path, labels: Sequence[str]) -> None:
+        """Plan the file; `labels` are the names of the classes."""
+        self._path = path
+        self._ids = {name: number for number, name in enumerate(labels, 1)}
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+
+    def add(self, arrival: Arrival, video: str, size: tuple[int, int], record: FrameRecord,
+            boxes: np.ndarray) -> None:
+        """Add an image of (height, width) and its boxes, ``(N, 4)`` xyxy in pixels."""
+        image = len(self._images) + 1
+        self._images.append({
+            'id': image, 'file_name': f'{video}/{arrival.number:06d}', 'video': video,
+            'frame_index': arrival.number, 'width': size[1], 'height': size[0],
+            'stamp_ns': arrival.image.header_stamp_ns, 'frame_id': arrival.image.frame_id})
+        for (x0, y0, x1, y1), label, score in zip(boxes.tolist(), record.labels, record.scores):
+            self._annotations.append({
+                'id': len(self._annotations) + 1, 'image_id': image,
+                'category_id': self._ids[label], 'bbox': [x0, y0, x1 - x0, y1 - y0],
+                'area': (x1 - x0) * (y1 - y0), 'iscrowd': 0, 'score': score})
+
+    def close(self) -> None:
+        """Write the file."""
+        write_json(self._path, {
+            'categories': [{'id': number, 'name': name} for name, number in self._ids.items()],
+            'images': self._images, 'annotations': self._annotations})
+
+
+def merge_coco(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Put the documents of several bags, all with the same categories, into one."""
+    merged: dict[str, Any] = {'categories': documents[0]['categories'] if documents else [],
+                              'images': [], 'annotations': []}
+    for document in documents:
+        images, boxes = len(merged['images']), len(merged['annotations'])
+        merged['images'] += [{**item, 'id': item['id'] + images} for item in document['images']]
+        merged['annotations'] += [
+            {**item, 'id': item['id'] + boxes, 'image_id': item['image_id'] + images}
+            for item in document['annotations']]
+    return merged
+
+
+class CameraVideo:
+    """An annotated video of one camera at the rate of its stamps."""
+
+    def __init__(self, path: Path) -> None:
+        """Plan the file; it is opened when the rate is known."""
+        self._path = path
+        self._first: list[tuple[int, np.ndarray]] = []
+        self._writer: VideoWriter | None = None
+        self._number = 0
+
+    def add(self, frame: Frame, record: FrameRecord, boxes: np.ndarray) -> None:
+        """Draw a frame and append it; one that cannot be decoded is left out.  VideoError."""
+        self._number += 1
+        try:
+            pixels = frame.load()
+        except FrameError:
+            return
+        picture = (np.array(pixels.array, order='C') if pixels.order == 'bgr'
+                   else as_bgr(pixels.array, pixels.order))
+        annotate(picture, boxes, record, status_text(record, self._number))
+        if self._writer is not None:
+            self._writer.write(picture)
+            return
+        self._first.append((record.stamp_ns, picture))
+        if len(self._first) == RATE_FRAMES:
+            self._open()
+
+    def close(self) -> None:
+        """Finish the file; without a picture there is none."""
+        if self._writer is None:
+            self._open()
+        assert self._writer is not None
+        self._writer.close()
+
+    def _open(self) -> None:
+        self._writer = VideoWriter(self._path, measured_rate([stamp for stamp, _ in self._first]))
+        for _, picture in self._first:
+            self._writer.write(picture)
+        self._first.clear()
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    write_atomically(path, (json.dumps(content, indent=1, allow_nan=False) + '\n').encode())

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Annotated boxes for the images of a bag, from a COCO-video file or a topic of the bag."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..annotations.errors import DataError, Kind
+from ..annotations.findings import Strict
+from ..annotations.video_json import load_video_json, read_json, VideoRecord
+from ..images.bag_images import BagImage, ImageBag
+from ..metrics.tables import one_hot, TruthTable
+from ..recording.result_reader import read_detections
+from ..recording.vision_types import DETECTIONS
+
+ORDER = 'order'
+STAMP = 'stamp'
+MATCHES = (ORDER, STAMP)
+
+
+@dataclass(frozen=True)
+class FrameKey:
+    """What annotations may know of an image."""
+
+    number: int
+    """Its place in its topic, from 0 on."""
+    stamp_ns: int
+    """Its header's."""
+    frame_id: str
+
+    @staticmethod
+    def of(image: BagImage, number: int) -> FrameKey:
+        """Return the key of an image of a bag."""
+        return FrameKey(number, image.header_stamp_ns, image.frame_id)
+
+
+@dataclass(frozen=True)
+class CameraTruth:
+    """Annotations of one camera of one bag."""
+
+    frames: np.ndarray
+    """``(F,)`` int64: numbers of the images that are annotated, with boxes or without."""
+    table: TruthTable
+    """Boxes by the number of their image."""
+    unmatched: int
+    """Annotated frames that no image belongs to."""
+
+
+class _WithoutFiles(Strict):
+    """Raises faults, but the pictures of a bag need not lie beside its annotations."""
+
+    def fault(self, error: DataError) -> None:
+        if error.kind != Kind.MISSING_FILE:
+            raise error
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """The annotated frames of one camera, with what tells which images they are."""
+
+    path: Path
+    record: VideoRecord
+    match: str
+    """One of `MATCHES`."""
+    values: tuple[int, ...]
+    """Of each frame: the image's number in its topic, or the stamp of its header."""
+
+    def truth(self, classes: int, keys: Sequence[FrameKey]) -> CameraTruth:
+        """
+        Give the images of a bag their boxes.
+
+        Parameters
+        ----------
+        classes:
+            How many the detector has.
+        keys:
+            Of all images of the camera that the bag gave.
+
+        Raises
+        ------
+        DataError
+            If no annotated frame is among them.
+
+        """
+        numbers = {(item.number if self.match == ORDER else item.stamp_ns): item.number
+                   for item in keys}
+        frames = self.record.frames
+        found = [(numbers[value], frame) for value, frame in zip(self.values, frames)
+                 if value in numbers]
+        if not found:
+            raise DataError(f'{self.path}: video {self.record.name}: none of its {len(frames)} '
+                            f'frames is in the bag by {self.match}')
+        boxes = [(number, box, label) for number, frame in found
+                 for box, label in zip(frame.boxes, frame.labels.tolist())]
+        ignore = [(number, box) for number, frame in found for box in frame.ignore]
+        return CameraTruth(np.array(sorted(number for number, _ in found), np.int64),
+                           _table(boxes, ignore, classes), len(frames) - len(found))
+
+
+def load_annotated_camera(path: Path, video: str, only: bool, match: str, labels: Sequence[str],
+                          min_score: float) -> Annotated:
+    """
+    Take the boxes of one camera out of a COCO-video file.
+
+    Parameters
+    ----------
+    path:
+        The file; the pictures that it names need not exist.
+    video:
+        Name of the video in the file.
+    only:
+        Whether there is no other camera: the only video of the file is taken then, whatever its
+        name.
+    match:
+        `ORDER`: ``frame_index`` k is the image number k of the topic, counted from 0. `STAMP`:
+        ``stamp_ns`` of an image entry is the stamp of the image's header.
+    labels:
+        The detector's classes.
+    min_score:
+        Boxes with a lower score do not count, in [0, 1].
+
+    Raises
+    ------
+    DataError
+        One line: the file, the entry, and what is wrong with it.
+
+    """
+    videos = load_video_json(path, path.parent, labels, min_score, min_score, _WithoutFiles())
+    record = _pick(videos, video, only, path)
+    key = 'frame_index' if match == ORDER else 'stamp_ns'
+    values: dict[Path, int] = {}
+    for number, entry in enumerate(read_json(path)['images']):
+        if entry.get('video') != record.name:
+            continue
+        value, file = entry.get(key), path.parent / entry['file_name']
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise DataError(f'{path}: images[{number}]: {key} is {value!r:.40}; to match by '
+                            f'{match} it must be a whole number')
+        if file in values:
+            raise DataError(f'{path}: images[{number}]: file_name {entry["file_name"]} is used '
+                            'twice')
+        values[file] = value
+    return Annotated(path, record, match, tuple(values[frame.path] for frame in record.frames))
+
+
+def recorded_truth(bag: ImageBag, topic: str, labels: Sequence[str], keys: Sequence[FrameKey],
+                   only: bool) -> CameraTruth:
+    """
+    Take the boxes of one camera from a topic with vision_msgs/Detection2DArray in the bag.
+
+    A message belongs to the image with the same header: stamp and frame_id. Boxes of classes that
+    the detector does not have are ignore regions.
+
+    Parameters
+    ----------
+    bag:
+        Knows the types of vision_msgs.
+    topic:
+        Its full name.
+    labels:
+        The detector's classes.
+    keys:
+        Of all images of the camera that the bag gave.
+    only:
+        Whether there is no other camera; then it is a mistake if no message belongs to an image.
+
+    Raises
+    ------
+    DataError
+        If the bag has no such topic, or no message belongs to an image.
+
+    """
+    numbers = {(key.stamp_ns, key.frame_id): key.number for key in keys}
+    boxes: list[tuple[int, Any, int]] = []
+    ignore: list[tuple[int, Any]] = []
+    frames, unmatched = set(), 0
+    index = {name: number for number, name in enumerate(labels)}
+    for message in bag.messages(topic, DETECTIONS):
+        stamp = message.header.stamp
+        number = numbers.get((stamp.sec * 10**9 + stamp.nanosec, message.header.frame_id))
+        if number is None:
+            unmatched += 1
+            continue
+        if number in frames:
+            raise DataError(f'{bag.path}: {topic} has two messages for one image, with stamp '
+                            f'{stamp.sec}.{stamp.nanosec:09d}')
+        frames.add(number)
+        corners, names, _ = read_detections(message)
+        for box, name in zip(corners, names):
+            if name in index:
+                boxes.append((number, box, index[name]))
+            else:
+                ignore.append((number, box))
+    if not frames and only:
+        raise DataError(f'{bag.path}: no message on {topic} has the header of an image')
+    return CameraTruth(np.array(sorted(frames), np.int64), _table(boxes, ignore, len(labels)),
+                       unmatched)
+
+
+def _pick(videos: Sequence[VideoRecord], name: str, only: bool, path: Path) -> VideoRecord:
+    for video in videos:
+        if video.name == name:
+            return video
+    if only and len(videos) == 1:
+        return videos[0]
+    raise DataError(f'{path}: no video {name!r}; there is '
+                    f'{", ".join(video.name for video in videos[:9])}')
+
+
+def _table(boxes: Sequence[tuple[int, Any, int]], ignore: Sequence[tuple[int, Any]],
+           classes: int) -> TruthTable:
+    return TruthTable(
+        np.array([number for number, _, _ in boxes], np.int64),
+        np.array([box for _, box, _ in boxes], np.float32).reshape(-1, 4),
+        one_hot(np.array([label for _, _, label in boxes], np.int64), classes),
+        np.array([number for number, _ in ignore], np.int64),
+        np.array([box for _, box in ignore], np.float32).reshape(-1, 4))

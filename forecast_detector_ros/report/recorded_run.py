@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keep a recording of the live graph as the record of a run."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .noted_frames import changed_frames
+from .run_record import RunRecord, SequenceRecord
+from ..recording.frame_record import FrameRecord
+
+
+def record_recording(title: str, frames: Sequence[FrameRecord], source: dict[str, Any],
+                     settings: dict[str, Any], machine: dict[str, Any], video: str | None,
+                     model: dict[str, Any] | None = None) -> RunRecord:
+    """
+    Make the record of a recording.
+
+    Parameters
+    ----------
+    title:
+        Of the report, and name of its one sequence.
+    frames:
+        All of them, answered or dropped, in their order.
+    source, settings, machine, model:
+        Plain values.
+    video:
+        Annotated video with one picture for each of the frames, relative to the folder of the
+        record; None where there is none.
+
+    """
+    noted, rule = changed_frames(title, frames, video) if video else ((), '')
+    return RunRecord(title, source, model or {}, settings, machine,
+                     (SequenceRecord(title, tuple(frames), True),), None, noted, rule)

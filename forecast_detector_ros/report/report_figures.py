@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pictures of the HTML report as SVG: decisions, latency, classes, precision and recall."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import StringIO
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+import numpy as np
+
+from .run_record import Accuracy, RunRecord
+from .run_view import RunView
+from ..detector.policy import FORECAST, READ
+from ..metrics.average_precision import RECALLS
+from ..recording.frame_record import DROPPED
+
+COLOURS = {READ: '#2563eb', FORECAST: '#dc2626', DROPPED: '#9ca3af'}
+INK, SOFT, LINE = '#1f2937', '#6b7280', '#e5e7eb'
+HEAT = LinearSegmentedColormap.from_list('boxes', ['#eff6ff', '#60a5fa', '#1e3a8a'])
+
+MOST_CLASSES = 12
+"""Classes that have a row of their own."""
+
+MOST_CURVES = 8
+"""Classes that have a curve of their own."""
+
+MOST_POINTS = 3000
+"""With more frames, points are drawn as pixels inside the SVG, which would be large otherwise."""
+
+STYLE: dict[Any, Any] = {
+    'font.family': 'DejaVu Sans', 'font.size': 9, 'axes.edgecolor': LINE, 'axes.labelcolor': INK,
+    'xtick.color': SOFT, 'ytick.color': SOFT, 'text.color': INK, 'axes.spines.top': False,
+    'axes.spines.right': False, 'axes.grid': True, 'grid.color': '#f3f4f6', 'axes.axisbelow': True,
+    'axes.titlesize': 10, 'axes.titleweight': 'bold', 'axes.titlelocation': 'left',
+    'legend.frameon': False, 'svg.hashsalt': 'report', 'axes.linewidth': 0.8,
+    'xtick.major.size': 3, 'ytick.major.size': 3}
+
+Draw = Callable[[RunRecord, float], Figure]
+"""Draws a run so many inches wide."""
+
+
+def as_svg(draw: Draw, run: RunRecord, width: float) -> str:
+    """Draw a figure of a run, `width` inches wide (96 pixels of CSS each), as SVG."""
+    with rc_context(STYLE):
+        figure = draw(run, width)
+        FigureCanvasSVG(figure)
+        buffer = StringIO()
+        figure.savefig(buffer, format='svg', metadata={'Date': None}, dpi=192)
+    text = buffer.getvalue()
+    return text[text.index('<svg'):]
+
+
+def decisions(run: RunRecord, width: float) -> Figure:
+    """Draw confidence and threshold with every decision, and the moving read ratio."""
+    view = RunView.of(run)
+    figure = Figure(figsize=(width, 4.3), layout='constrained')
+    panels = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 1))
+    confidence = view.values('confidence')
+    raster = len(view.frames) > MOST_POINTS
+    for kind, colour in COLOURS.items():
+        rows = view.rows(kind)
+        if not len(rows):
+            continue
+        size = 3 if len(view.frames) > 300 else 4
+        if kind != DROPPED:
+            panels[0].plot(view.x[rows], confidence[rows], 'o', color=colour, markersize=size,
+                           markeredgewidth=0, rasterized=raster, label=f'{kind} ({len(rows)})')
+        panels[0].plot(view.x[rows], np.full(len(rows), -0.06), '|', color=colour, markersize=6,
+                       rasterized=raster, label=f'{kind} ({len(rows)})' if kind == DROPPED
+                       else None)
+    threshold = view.values('threshold')
+    if np.isfinite(threshold).any():
+        panels[0].plot(view.x, threshold, color=INK, linestyle='--', linewidth=1,
+                       label='threshold')
+    if not np.isfinite(confidence).any():
+        panels[0].text(0.5, 0.5, 'no confidence was recorded', transform=panels[0].transAxes,
+                       ha='center', color=SOFT)
+    panels[0].set(ylim=(-0.11, 1.05), title='confidence in the forecast')
+    figure.legend(*panels[0].get_legend_handles_labels(), loc='outside upper left',
+                  ncols=2 if width < 5 else 4, handletextpad=0.4, columnspacing=1.2)
+    place, ratio = view.read_ratio()
+    panels[1].fill_between(place, ratio, color=COLOURS[READ], alpha=0.12, linewidth=0)
+    panels[1].plot(place, ratio, color=COLOURS[READ], linewidth=1.2)
+    panels[1].set(ylim=(0, 1.05), title='read ratio, moving', xlabel=view.unit)
+    for panel in panels:
+        _mark_sequences(panel, view, width, names=panel is panels[0])
+    return figure
+
+
+def latency(run: RunRecord, width: float) -> Figure:
+    """Draw how latencies are spread by decision, and latency over time."""
+    view = RunView.of(run)
+    wide = width > 6
+    figure = Figure(figsize=(width, 3.0 if wide else 4.8), layout='constrained')
+    spread, course = figure.subplots(*((1, 2) if wide else (2, 1)))
+    values = view.values('latency_ms')
+    known = values[np.isfinite(values)]
+    # A single hiccup shall not press everything else into one bin.
+    limit = float(np.percentile(known, 99.5)) * 1.1 if len(known) else 1.0
+    edges = np.linspace(0, limit or 1.0, 61)
+    for kind in (READ, FORECAST):
+        rows = view.rows(kind)
+        mine = values[rows]
+        mine = mine[np.isfinite(mine)]
+        if not len(mine):
+            continue
+        spread.hist(np.minimum(mine, edges[-1]), edges, color=COLOURS[kind], alpha=0.75,
+                    label=f'{kind}, p50 {np.median(mine):.1f} ms')
+        spread.axvline(float(np.median(mine)), color=COLOURS[kind], linewidth=1)
+        course.plot(view.x[rows], values[rows], 'o', color=COLOURS[kind], markersize=2.5,
+                    markeredgewidth=0, rasterized=len(view.frames) > MOST_POINTS)
+    spread.set(title='frames by latency', xlabel='latency, ms', xlim=(0, edges[-1]))
+    course.set(title='latency over time, ms', xlabel=view.unit)
+    course.set_ylim(0, None)
+    figure.legend(*spread.get_legend_handles_labels(), loc='outside upper left',
+                  ncols=1 if width < 4 else 2)
+    _mark_sequences(course, view, width / 2 if wide else width)
+    return figure
+
+
+def classes(run: RunRecord, width: float) -> Figure:
+    """Draw boxes per frame of each class over time, as a heat map."""
+    view = RunView.of(run)
+    labels = [label for label, _ in view.classes()[:MOST_CLASSES]]
+    figure = Figure(figsize=(width, 1.3 + 0.27 * max(len(labels), 2)), layout='constrained')
+    panel = figure.subplots()
+    edges, density = view.density(labels, round(width * 20))
+    panel.grid(False)
+    if labels:
+        mesh = panel.pcolormesh(edges, np.arange(len(labels) + 1) - 0.5, density, cmap=HEAT,
+                                vmin=0, rasterized=True)
+        figure.colorbar(mesh, ax=panel, label='boxes per frame', pad=0.01,
+                        aspect=12).outline.set_visible(False)  # type: ignore[operator]
+        panel.set_yticks(range(len(labels)), labels)
+        panel.tick_params(axis='y', length=0, labelcolor=INK)
+        panel.invert_yaxis()
+        for row in range(1, len(labels)):
+            panel.axhline(row - 0.5, color='white', linewidth=1.5)
+    panel.set_xlabel(view.unit)
+    _mark_sequences(panel, view, width)
+    return figure
+
+
+def precision_recall(run: RunRecord, width: float) -> Figure:
+    """Draw precision over recall of the classes with most boxes, and the AP of all."""
+    accuracy = run.accuracy or Accuracy(None, None)
+    known = sorted((item for item in accuracy.classes if item.boxes and item.ap50 is not None),
+                   key=lambda item: -item.boxes)
+    wide = width > 6
+    bars = 0.9 + 0.23 * len(known)
+    figure = Figure(figsize=(width, max(3.4, bars) if wide else 3.4 + bars),
+                    layout='constrained')
+    curves, areas = (figure.subplots(1, 2) if wide else
+                     figure.subplots(2, 1, height_ratios=(3.4, bars)))
+    palette = ['#2563eb', '#dc2626', '#059669', '#d97706', '#7c3aed', '#0891b2', '#db2777',
+               '#4d7c0f']
+    colours = {}
+    for item, colour in zip(known[:MOST_CURVES], palette):
+        colours[item.label] = colour
+        curves.plot(RECALLS, item.precision, color=colour, linewidth=1.3, label=item.label)
+    if known:
+        mean = np.mean([item.precision for item in known], axis=0)
+        curves.plot(RECALLS, mean, color=INK, linewidth=2, label='mean')
+        curves.legend(fontsize=8, loc='lower left', ncols=2, handlelength=1.2)
+    curves.set(xlim=(0, 1), ylim=(0, 1.03), title='precision over recall, IoU 0.5',
+               xlabel='recall')
+    places = range(len(known))
+    areas.barh(places, [item.ap50 or 0.0 for item in known], height=0.7,
+               color=[colours.get(item.label, '#9ca3af') for item in known])
+    for place, item in zip(places, known):
+        areas.text((item.ap50 or 0.0) + 0.01, place, f'{item.ap50:.2f}  ({item.boxes})',
+                   va='center', fontsize=8, color=SOFT)
+    areas.set_yticks(places, [item.label for item in known])
+    areas.tick_params(axis='y', length=0, labelcolor=INK)
+    areas.invert_yaxis()
+    areas.grid(axis='y', visible=False)
+    areas.set(xlim=(0, 1.22), xticks=np.linspace(0, 1, 6), title='AP50 (annotated boxes)')
+    return figure
+
+
+def _mark_sequences(panel: Axes, view: RunView, width: float, names: bool = False) -> None:
+    """Draw a line where a sequence begins, and its name where there is room."""
+    if len(view.starts) < 2:
+        return
+    ends = [*(start for _, start in view.starts[1:]), float(len(view.frames))]
+    for _, start in view.starts[1:]:
+        panel.axvline(start - 0.5, color='#cbd5e1', linewidth=0.8, zorder=0)
+    for (name, start), end in zip(view.starts, ends):
+        # About 0.065 inches a letter of this size.
+        if names and (end - start) / max(len(view.frames), 1) * width > 0.065 * len(name):
+            panel.text((start + end) / 2, 1.01, name, fontsize=7, color=SOFT, ha='center',
+                       va='bottom', transform=panel.get_xaxis_transform())
+    panel.set_xlim(-0.5, len(view.frames) - 0.5)
+
+
+FIGURES: dict[str, Draw] = {'decisions': decisions, 'latency': latency, 'classes': classes,
+                            'precision_recall': precision_recall}
+"""Figures of a report by name."""

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What is known of one run of the detector, whatever made it: an evaluation, a bag, the demo.
+
+It is what the HTML report shows.  As JSON it is the dataclasses below with their names as keys,
+null for what is not known, and `format` beside them; docs/replay.md describes it.
+"""
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+import json
+from pathlib import Path
+from typing import Any
+
+from .plain_values import build, PlainValueError
+from ..files import write_atomically
+from ..recording.frame_record import FrameRecord, KINDS
+
+FORMAT = 'forecast_detector_ros/run/1'
+"""Value of the key `format`."""
+
+RUN_NAME = 'run.json'
+"""The record of a run in a folder of results."""
+
+
+class RunRecordError(ValueError):
+    """A run that cannot be read or shown; one line."""
+
+
+@dataclass(frozen=True)
+class MarkedBox:
+    """A box in a picture."""
+
+    label: str
+    corners: tuple[float, float, float, float]
+    """x0, y0, x1, y1 in pixels."""
+    score: float | None = None
+    """0 to 1; None for an annotated box."""
+
+
+@dataclass(frozen=True)
+class NotedFrame:
+    """A frame worth looking at, and where its picture is."""
+
+    sequence: str
+    number: int
+    """In its sequence, from 0 on."""
+    note: str
+    """Why it was chosen; one line."""
+    file: str
+    """A picture, a video or a bag; relative to the folder of the record, or absolute."""
+    position: int | None = None
+    """Of the frame in a video, or in a topic of a bag, from 0 on; None for a picture."""
+    topic: str | None = None
+    """Of a bag; None for a picture or video."""
+    right: tuple[MarkedBox, ...] = ()
+    """Detections that hit an annotated box."""
+    missed: tuple[MarkedBox, ...] = ()
+    """Annotated boxes that no detection hit."""
+    wrong: tuple[MarkedBox, ...] = ()
+    """Detections that hit nothing."""
+    found: tuple[MarkedBox, ...] = ()
+    """Detections, where nothing is annotated."""
+    kind: str | None = None
+    """What was decided on the frame, one of KINDS; None where it is not known."""
+
+
+@dataclass(frozen=True)
+class ClassAccuracy:
+    """How well one class is detected."""
+
+    label: str
+    boxes: int
+    """Annotated boxes."""
+    detections: int
+    """Detections that counted, from a low score on."""
+    ap50: float | None
+    precision: tuple[float, ...] = ()
+    """Interpolated, in [0, 1], at the recalls 0, 0.01, ..., 1; empty without annotated boxes."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How well the boxes were detected; None for what was not measured."""
+
+    mean_recall: float | None
+    """Mean over sequences, at the score threshold of the settings."""
+    ap50: float | None
+    """Mean over the classes that have boxes, detections collected from a low score on."""
+    classes: tuple[ClassAccuracy, ...] = ()
+
+
+@dataclass(frozen=True)
+class SequenceRecord:
+    """The frames of one camera, video or sequence, in their order."""
+
+    name: str
+    frames: tuple[FrameRecord, ...]
+    timed: bool
+    """Whether `stamp_ns` is a time; else it is the number of the frame."""
+    boxes: int | None = None
+    """Annotated boxes."""
+    recall: float | None = None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run: what ran on what, and what came out."""
+
+    title: str
+    source: dict[str, Any]
+    """Footage: plain values, shown as they are."""
+    model: dict[str, Any]
+    """Checkpoint and what its card says."""
+    settings: dict[str, Any]
+    machine: dict[str, Any]
+    """Processor, device, versions."""
+    sequences: tuple[SequenceRecord, ...]
+    accuracy: Accuracy | None = None
+    """None where nothing is annotated."""
+    noted: tuple[NotedFrame, ...] = field(default=())
+    noted_rule: str = ''
+    """How the noted frames were chosen; one sentence."""
+
+    def __post_init__(self) -> None:
+        """Check the kinds of the frames."""
+        for sequence in self.sequences:
+            for number, frame in enumerate(sequence.frames):
+                if frame.kind not in KINDS:
+                    raise RunRecordError(f'{sequence.name}: frame {number}: kind is '
+                                         f'{frame.kind!r}, must be one of {KINDS}')
+
+    @property
+    def frames(self) -> tuple[FrameRecord, ...]:
+        """Give the frames of all sequences, one after the other."""
+        return tuple(frame for sequence in self.sequences for frame in sequence.frames)
+
+    def to_json(self) -> str:
+        """Return the record as JSON."""
+        return json.dumps({'format': FORMAT, **asdict(self)}, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> RunRecord:
+        """Read what to_json() wrote; raises RunRecordError for anything else."""
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise RunRecordError(f'not valid JSON: {error}') from None
+        if not isinstance(document, dict) or document.pop('format', None) != FORMAT:
+            raise RunRecordError(f'not the record of a run (key format must be {FORMAT!r})')
+        try:
+            return build(cls, document)
+        except PlainValueError as error:
+            raise RunRecordError(str(error)) from None
+
+
+def save_run(path: Path, run: RunRecord) -> None:
+    """Write a record, whole or not at all; raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (run.to_json() + '\n').encode())
+
+
+def load_run(path: Path) -> RunRecord:
+    """
+    Read a record.
+
+    Raises
+    ------
+    RunRecordError
+        If the file is missing or not the record of a run.
+
+    """
+    try:
+        return RunRecord.from_json(path.read_text(encoding='utf-8'))
+    except OSError as error:
+        raise RunRecordError(f'{path}: cannot be read: {error.strerror or error}') from None
+    except (RunRecordError, UnicodeDecodeError) as error:
+        raise RunRecordError(f'{path}: {error}') from None

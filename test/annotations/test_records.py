@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cutting boxes to their picture."""
+
+import math
+
+from forecast_detector_ros.annotations.errors import DataError, Kind
+from forecast_detector_ros.annotations.findings import Collected, Strict
+from forecast_detector_ros.annotations.records import box_in_picture, FrameBoxes
+from hypothesis import given, strategies as st
+import numpy as np
+import pytest
+
+WIDTH, HEIGHT = 40, 30
+corner = st.floats(-100, 100, width=32)
+
+
+@given(st.tuples(corner, corner, corner, corner))
+def test_a_box_is_what_it_shares_with_the_picture(corners):
+    findings = Collected()
+    box = box_in_picture(corners, WIDTH, HEIGHT, 'f', findings)
+    x0, y0, x1, y1 = corners
+    # A point is in the cut box exactly if it is in the box and in the picture.
+    for x in (-0.5, 0.5, 20.0, 39.5, 40.5):
+        for y in (-0.5, 0.5, 15.0, 29.5, 30.5):
+            expected = x0 <= x <= x1 and y0 <= y <= y1 and 0 <= x <= WIDTH and 0 <= y <= HEIGHT
+            if x0 < x1 and y0 < y1:
+                inside = box is not None and box[0] <= x <= box[2] and box[1] <= y <= box[3]
+                assert inside == expected
+    if box is None:
+        assert sum(findings.counts.values()) == 1 and Kind.NO_AREA in findings.counts
+    else:
+        assert box[2] > box[0] and box[3] > box[1]
+        assert box_in_picture(box, WIDTH, HEIGHT, 'f', Strict()) == box
+        moved = max(abs(a - b) for a, b in zip(box, corners))
+        assert (Kind.BEYOND in findings.counts) == (moved > 1)
+
+
+@pytest.mark.parametrize('place', range(4))
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_not_finite(place, value):
+    corners = [1.0, 2.0, 3.0, 4.0]
+    corners[place] = value
+    findings = Collected()
+    assert box_in_picture(corners, WIDTH, HEIGHT, 'f: entry', findings) is None
+    assert findings.lines == {
+        Kind.NOT_FINITE: ['f: entry: box with numbers that are not finite']}
+
+
+@pytest.mark.parametrize('corners, kind, line', [
+    ((3, 4, 3, 8), Kind.NO_AREA, 'f: box without area, 0 x 4'),
+    ((41, 4, 50, 8), Kind.NO_AREA, 'f: box from (41, 4) to (50, 8) lies outside of the 40x30 '
+                                   'picture'),
+    ((35, 4, 50, 8), Kind.BEYOND, 'f: box from (35, 4) to (50, 8) reaches beyond the 40x30 '
+                                  'picture and is cut')])
+def test_what_is_said_of_a_box(corners, kind, line):
+    findings = Collected()
+    box_in_picture(corners, WIDTH, HEIGHT, 'f', findings)
+    assert findings.lines == {kind: [line]}
+
+
+def test_the_same_box_twice_is_noted_and_kept():
+    findings, boxes = Collected(), FrameBoxes()
+    boxes.add((1, 2, 3, 4), 0, 'first', findings, track=5)
+    boxes.add((1, 2, 3, 4), 1, 'other class', findings)
+    boxes.add((1, 2, 3, 4), 0, 'again', findings)
+    assert findings.lines == {Kind.DUPLICATE: [
+        'again: class and box are those of another object in the picture']}
+    record = boxes.record('p', WIDTH, HEIGHT)
+    np.testing.assert_array_equal(record.labels, [0, 1, 0])
+    np.testing.assert_array_equal(record.tracks, [5, -1, -1])
+
+
+def test_faults_stop_strict_reading_and_are_collected_otherwise():
+    error = DataError('no such file', Kind.MISSING_FILE)
+    with pytest.raises(DataError, match='no such file'):
+        Strict().fault(error)
+    findings = Collected(most=1)
+    for _ in range(3):
+        findings.fault(error)
+    assert findings.lines == {Kind.MISSING_FILE: ['no such file']}
+    assert findings.counts == {Kind.MISSING_FILE: 3}

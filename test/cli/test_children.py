@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Check that children are named when they fail and never outlive their parent."""
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import time
+
+from forecast_detector_ros.cli.children import Child, ChildError, end_all
+import pytest
+
+SLEEP = 'import time; print("up", flush=True); time.sleep(600)'
+STUBBORN = ('import signal, time\n'
+            'for number in (signal.SIGINT, signal.SIGTERM):\n'
+            '    signal.signal(number, signal.SIG_IGN)\n'
+            'print("up", flush=True)\n'
+            'time.sleep(600)')
+
+
+def child(tmp_path: Path, program: str, piped: bool = False) -> Child:
+    """Start a Python program."""
+    return Child('worker', [sys.executable, '-c', program], tmp_path / 'worker.log', os.environ,
+                 piped=piped)
+
+
+def wait_for(condition, what: str) -> None:
+    """Wait until something is true."""
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    """Tell whether a process is there and no zombie."""
+    try:
+        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+    except FileNotFoundError:
+        return False
+
+
+def test_failed_child_is_named_with_its_last_words(tmp_path: Path) -> None:
+    worker = child(tmp_path, 'import sys; sys.exit("out of ideas")')
+    assert worker.wait(20)
+    with pytest.raises(ChildError, match='worker ended with exit code 1') as caught:
+        worker.check(may_end=True)
+    assert 'out of ideas' in str(caught.value)
+
+
+def test_killed_child_is_told_from_a_failed_one(tmp_path: Path) -> None:
+    worker = child(tmp_path, SLEEP)
+    os.kill(worker.pid, signal.SIGKILL)
+    assert worker.wait(20)
+    with pytest.raises(ChildError, match='killed by SIGKILL'):
+        worker.check()
+
+
+def test_child_may_end_only_when_it_may(tmp_path: Path) -> None:
+    worker = child(tmp_path, '')
+    assert worker.wait(20)
+    worker.check(may_end=True)
+    with pytest.raises(ChildError, match='exit code 0; its log is empty'):
+        worker.check()
+
+
+def test_output_of_a_piped_child_can_be_read(tmp_path: Path) -> None:
+    worker = child(tmp_path, 'import sys; print("one"); print("log", file=sys.stderr)', piped=True)
+    assert worker.output.read() == b'one\n'
+    assert worker.wait(20)
+    assert worker.log.read_text() == 'log\n'
+
+
+def test_running_children_are_ended_even_stubborn_ones(tmp_path: Path) -> None:
+    workers = [child(tmp_path, program, piped=True) for program in (SLEEP, STUBBORN)]
+    for worker in workers:
+        assert worker.output.readline() == b'up\n'
+        worker.check()
+    end_all(workers, patience=0.3)
+    # Python turns the SIGINT into KeyboardInterrupt and dies of it.
+    assert [worker.exit_code for worker in workers] == [-signal.SIGINT, -signal.SIGKILL]
+
+
+def test_child_dies_with_its_parent(tmp_path: Path) -> None:
+    program = ('import os, sys, time\n'
+               'from pathlib import Path\n'
+               'from forecast_detector_ros.cli.children import Child\n'
+               f'child = Child("c", [sys.executable, "-c", {SLEEP!r}],\n'
+               f'              Path({str(tmp_path / "log")!r}), os.environ, piped=True)\n'
+               'child.output.readline()\n'
+               'print(child.pid, flush=True)\n'
+               'time.sleep(600)\n')
+    parent = subprocess.Popen([sys.executable, '-c', program], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    assert alive(pid)
+    parent.kill()
+    parent.wait(20)
+    wait_for(lambda: not alive(pid), 'the child outlived its parent')

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Maps of boxes agree with maps of pictures."""
+
+import cv2
+from forecast_detector_ros.clips.affine import (
+    map_boxes, map_points, rotation_about, scale_and_shift, view_to_output, warp)
+import numpy as np
+import pytest
+
+
+def test_view_to_output_stretches_and_mirrors():
+    view = np.array([10.0, 20.0, 30.0, 60.0])
+    corners = np.array([[10.0, 20.0], [30.0, 60.0]])
+    np.testing.assert_allclose(map_points(corners, view_to_output(view, (80, 100))),
+                               [[0, 0], [100, 80]], atol=1e-9)
+    np.testing.assert_allclose(map_points(corners, view_to_output(view, (80, 100), flip=True)),
+                               [[100, 0], [0, 80]], atol=1e-9)
+
+
+def test_rotation_keeps_its_centre_and_turns_x_towards_y():
+    matrix = rotation_about(3.0, 4.0, 90.0, 2.0)
+    np.testing.assert_allclose(map_points(np.array([[3.0, 4.0], [4.0, 4.0]]), matrix),
+                               [[3, 4], [3, 6]], atol=1e-9)
+
+
+def test_boxes_are_exact_without_rotation_and_ordered_when_mirrored():
+    boxes = np.array([[1, 2, 5, 10]], np.float32)
+    mapped = map_boxes(boxes, scale_and_shift(-2.0, 0.5, 20.0, 1.0))
+    assert mapped.dtype == np.float32
+    np.testing.assert_allclose(mapped, [[10, 2, 18, 6]])
+    assert map_boxes(np.zeros((0, 4), np.float32), np.eye(3)).shape == (0, 4)
+
+
+def test_turned_boxes_are_those_of_turned_ellipses():
+    box = np.array([[20, 40, 80, 60]], np.float32)
+    matrix = rotation_about(35.0, 45.0, 25.0)
+    angle = np.linspace(0, 2 * np.pi, 3601)
+    ellipse = np.stack([50 + 30 * np.cos(angle), 50 + 10 * np.sin(angle)], axis=1)
+    turned = map_points(ellipse, matrix)
+    np.testing.assert_allclose(map_boxes(box, matrix)[0],
+                               [*turned.min(axis=0), *turned.max(axis=0)], atol=1e-3)
+
+
+def test_the_identity_changes_no_pixel():
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(warp(image, np.eye(3), (20, 30), (0, 0, 0)), image)
+
+
+def test_a_stretch_is_what_the_resize_of_inference_gives():
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    image = cv2.GaussianBlur(image, (0, 0), 2)
+    size = (225, 300)
+    ours = warp(image, view_to_output(np.array([0, 0, 120, 90]), size), size, (0, 0, 0))
+    theirs = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+    # The border is filled where resize repeats it; elsewhere only rounding differs.
+    difference = np.abs(ours.astype(int) - theirs)[2:-2, 2:-2]
+    assert difference.max() <= 1
+
+
+def test_shrinking_averages_instead_of_skipping():
+    # Stripes of one pixel vanish into their mean; bilinear sampling alone would keep some.
+    image = np.zeros((128, 128, 3), np.uint8)
+    image[:, ::2] = 200
+    small = warp(image, scale_and_shift(0.125, 0.125, 0.0, 0.0), (16, 16), (0, 0, 0))
+    assert np.abs(small[1:-1, 1:-1].astype(int) - 100).max() <= 3
+
+
+@pytest.mark.parametrize('scale', [0.21, 0.5, 0.77, 1.6])
+def test_shrunk_pictures_stay_in_their_place(scale):
+    image = np.zeros((300, 400, 3), np.uint8)
+    image[60:240, 100:300] = 255
+    drawn = warp(image, scale_and_shift(scale, scale, 3.0, 5.0), (500, 700), (0, 0, 0))
+    rows, columns = np.nonzero(drawn[:, :, 0] > 127)
+    found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    expected = np.array([100, 60, 300, 240]) * scale + [3, 5, 3, 5]
+    np.testing.assert_allclose(found, expected, atol=0.6)
+
+
+def test_outside_is_filled():
+    image = np.full((10, 10, 3), 50, np.uint8)
+    drawn = warp(image, scale_and_shift(1.0, 1.0, 5.0, 0.0), (10, 10), (1, 2, 3))
+    assert (drawn[:, :5] == (1, 2, 3)).all() and (drawn[:, 5:] == 50).all()

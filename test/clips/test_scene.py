@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scenes: boxes go where the pixels go, and what is hidden is not asked for."""
+
+from forecast_detector_ros.clips.affine import view_to_output
+from forecast_detector_ros.clips.augment import AugmentConfig
+from forecast_detector_ros.clips.cutouts import make_cutout
+from forecast_detector_ros.clips.scene import add_camera, add_cutout, FILL, make_scene, render
+from forecast_detector_ros.clips.targets import Targets
+import numpy as np
+import pytest
+
+SIZE = (180, 240)
+OUTPUT = (160, 160)
+
+
+def scene_of(*boxes, ellipse=True):
+    """Make a scene in which a red ellipse (or rectangle) fills each of the boxes in turn."""
+    images, targets = [], []
+    for x0, y0, x1, y1 in boxes:
+        image = np.full((*SIZE, 3), 90, np.uint8)
+        rows, columns = np.mgrid[:SIZE[0], :SIZE[1]] + 0.5
+        across = np.abs(columns - (x0 + x1) / 2) / ((x1 - x0) / 2)
+        down = np.abs(rows - (y0 + y1) / 2) / ((y1 - y0) / 2)
+        inside = across ** 2 + down ** 2 <= 1 if ellipse else np.maximum(across, down) <= 1
+        image[inside] = 255, 0, 0
+        images.append(image)
+        targets.append(Targets(np.array([[x0, y0, x1, y1]], np.float32), np.zeros(1, np.int64),
+                               np.ones(1, np.float32), np.zeros((0, 4), np.float32)))
+    return make_scene(images, targets)
+
+
+def blue_square():
+    image = np.zeros((40, 40, 4), np.uint8)
+    image[:, :] = 0, 0, 255, 255
+    cutout = make_cutout(image, 2)
+    assert cutout is not None
+    return cutout
+
+
+def whole(scene):
+    return view_to_output(np.array([0, 0, scene.size[1], scene.size[0]]), OUTPUT)
+
+
+@pytest.mark.parametrize('seed', range(25))
+def test_boxes_follow_the_camera(seed, measure):
+    config = AugmentConfig(motion_pan=0.05, motion_zoom=0.05, motion_rotation=2.0)
+    scene = scene_of(*[(70, 60, 150, 110)] * 6)
+    moved = add_camera(scene, config, np.random.default_rng(seed))
+    images, targets = render(moved, whole(scene), OUTPUT, 0.0, 0.0)
+    for image, target in zip(images, targets):
+        found = measure(image)
+        if found is None:
+            assert len(target.boxes) == 0
+        elif found.min() > 1 and found.max() < 159:
+            np.testing.assert_allclose(target.boxes[0], found, atol=1.3)
+
+
+def test_the_camera_moves_things():
+    config = AugmentConfig(motion_pan=0.05)
+    scene = scene_of(*[(70, 60, 150, 110)] * 6)
+    still = 0
+    for seed in range(20):
+        moved = add_camera(scene, config, np.random.default_rng(seed))
+        first, last = moved.targets[0].boxes[0], moved.targets[-1].boxes[0]
+        still += np.abs(last - first).max() < 0.5
+    assert still < 10
+
+
+@pytest.mark.parametrize('seed', range(25))
+def test_pasted_things_are_where_their_boxes_say(seed, measure):
+    config = AugmentConfig(paste_speed=0.1, paste_min_size=0.15, paste_max_size=0.5)
+    scene = scene_of(*[(70, 60, 150, 110)] * 5)
+    pasted = add_cutout(scene, blue_square(), config, np.random.default_rng(seed))
+    images, targets = render(pasted, whole(scene), OUTPUT, 0.0, 0.0)
+    for image, target in zip(images, targets):
+        found = measure(image, colour=2)
+        ours = target.boxes[target.labels == 2]
+        if found is None:
+            assert len(ours) == 0
+        elif found.min() > 1 and found.max() < 159:
+            np.testing.assert_allclose(ours[0], found, atol=1.3)
+            assert target.scores[target.labels == 2].tolist() == [1.0]
+
+
+def test_what_a_cutout_covers_is_ignored_only_where_it_is_covered():
+    # A big square over a small rectangle, in some frames or not at all.
+    config = AugmentConfig(paste_min_size=0.6, paste_max_size=0.6, paste_speed=0.2)
+    scene = scene_of(*[(110, 80, 130, 100)] * 8, ellipse=False)
+    covered_frames = clear_frames = 0
+    for seed in range(30):
+        pasted = add_cutout(scene, blue_square(), config, np.random.default_rng(seed))
+        images, targets = render(pasted, np.eye(3), SIZE, 0.0, 0.0)
+        for image, target in zip(images, targets):
+            red = int((image[:, :, 0] > 200).sum())
+            if red == 0:
+                covered_frames += 1
+                assert target.labels.tolist() in ([2], [])
+                np.testing.assert_array_equal(target.ignore, [[110, 80, 130, 100]])
+            elif red == 400:
+                clear_frames += 1
+                assert 0 in target.labels.tolist()
+    assert covered_frames > 10 and clear_frames > 10
+
+
+def test_repeated_frames_get_their_own_pasted_things():
+    scene = scene_of((70, 60, 150, 110))
+    scene = make_scene([scene.images[0]] * 4, [scene.targets[0]] * 4)
+    config = AugmentConfig(paste_speed=0.2)
+    for seed in range(10):
+        pasted = add_cutout(scene, blue_square(), config, np.random.default_rng(seed))
+        images, _ = render(pasted, np.eye(3), SIZE, 0.0, 0.0)
+        for index, image in enumerate(images):
+            alone = make_scene([scene.images[0]], [scene.targets[0]])
+            alone = type(alone)(
+                alone.images, alone.maps, alone.targets, alone.size,
+                tuple(type(item)(item.cutout, item.maps[index:index + 1], item.gain)
+                      for item in pasted.pasted))
+            np.testing.assert_array_equal(image, render(alone, np.eye(3), SIZE, 0, 0)[0][0])
+
+
+def test_outside_of_the_canvas_is_the_mean_colour():
+    scene = scene_of((70, 60, 150, 110))
+    images, _ = render(scene, view_to_output(np.array([-240, -180, 240, 180]), OUTPUT), OUTPUT,
+                       0.0, 0.0)
+    assert (images[0, :75, :75] == FILL).all()
+    assert (images[0, 82:, 82:] != FILL).any(axis=2).all()

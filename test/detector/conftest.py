@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small detector with lively random weights, for the tests of the detector."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from forecast_detector_ros.detector.backends.torch_backend import TorchBackend
+from forecast_detector_ros.detector.checkpoint import Card, load_checkpoint, save_checkpoint
+from forecast_detector_ros.detector.detector import Detector
+from forecast_detector_ros.images.frame import Frame, Pixels
+from forecast_detector_ros.model.config import NetworkConfig
+from forecast_detector_ros.model.network import ForecastDetector
+import numpy as np
+import pytest
+import torch
+
+CONFIG = NetworkConfig(
+    classes=3, input_size=(64, 96), width=0.35, levels=(16, 32), feature_channels=(12, 20),
+    lstm_channels=(8, 10), extra_channels=(16, 8), scheduler_channels=8,
+    forecast_mode='residual')
+
+CLASSES = ('cat', 'dog', 'train')
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Keep results independent of the number of threads, and the machine usable."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def network(enliven) -> ForecastDetector:
+    """Give the network itself, as training has it."""
+    return enliven(ForecastDetector(CONFIG)).eval()
+
+
+@pytest.fixture(scope='session')
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, enliven) -> Path:
+    """Give the path of a checkpoint in full precision; not to be changed."""
+    path = tmp_path_factory.mktemp('checkpoint') / 'small.safetensors'
+    network = enliven(ForecastDetector(CONFIG)).eval()
+    save_checkpoint(path, network, Card('small', CLASSES, network.config), torch.float32)
+    return path
+
+
+@pytest.fixture
+def detector(checkpoint: Path) -> Detector:
+    """Give a detector whose network is run as it is, by eager PyTorch on the CPU."""
+    network, card = load_checkpoint(checkpoint)
+    return Detector(TorchBackend(network), card)
+
+
+@pytest.fixture
+def picture() -> Callable[..., Frame]:
+    """Give a function that makes frames with a random picture; load counts as it should."""
+    def make(seed: int = 0, size: tuple[int, int] = (48, 80), told: bool = True) -> Frame:
+        array = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+        loaded = []
+
+        def load() -> Pixels:
+            assert not loaded, 'a frame must be loaded at most once'
+            loaded.append(True)
+            return Pixels(array, 'bgr')
+
+        return Frame(size if told else None, load)
+    return make
+
+
+@pytest.fixture
+def poison() -> Callable[..., Frame]:
+    """Give a function that makes frames nobody may load."""
+    def load() -> Pixels:
+        raise AssertionError('the picture of a forecast frame was looked at')
+
+    return lambda size=(48, 80): Frame(size, load)

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints: there and back, and every way in which one can be broken."""
+
+from dataclasses import fields, replace
+import hashlib
+import os
+import pickle
+import shutil
+
+from forecast_detector_ros.detector import checkpoint as module
+from forecast_detector_ros.detector.checkpoint import (
+    Card, card_path, CheckpointError, default_checkpoint, FORMAT, load_checkpoint, save_checkpoint)
+from forecast_detector_ros.files import write_atomically
+import pytest
+from safetensors.torch import load_file, save_file
+import torch
+import yaml
+
+CLASSES = ('cat', 'dog', 'train')
+
+
+@pytest.fixture
+def path(checkpoint, tmp_path):
+    """Give a copy of the checkpoint that may be broken."""
+    for source in (checkpoint, card_path(checkpoint)):
+        shutil.copy(source, tmp_path)
+    return tmp_path / checkpoint.name
+
+
+def edit(path, change):
+    """Change the values of a checkpoint's card in place."""
+    values = yaml.safe_load(card_path(path).read_text())
+    change(values)
+    card_path(path).write_text(yaml.safe_dump(values))
+
+
+def failure(path):
+    with pytest.raises(CheckpointError) as error:
+        load_checkpoint(path)
+    message = str(error.value)
+    assert '\n' not in message and len(message) < 600
+    return message
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
+def test_round_trip(dtype, network, tmp_path):
+    card = Card(
+        'small', CLASSES, network.config, preset='custom', licence='Apache-2.0',
+        description='Größe: small', score_threshold=0.25, nms_threshold=0.5, threshold=0.75,
+        provenance={'data': ['a', 'b'], 'seed': 3}, metrics={'AP50': 0.125},
+        known_failures=('night', 'rain'))
+    path = tmp_path / 'deep' / 'er' / 'small.safetensors'
+    written = save_checkpoint(path, network, card, dtype)
+    loaded, read = load_checkpoint(str(path))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert read == written == replace(card, weights_sha256=digest)
+    assert read.input_size == (64, 96)
+    assert not loaded.training and loaded.config == network.config
+    expected = network.state_dict()
+    for key, value in loaded.state_dict().items():
+        stored = expected[key].to(dtype) if value.is_floating_point() else expected[key]
+        assert value.dtype == expected[key].dtype and torch.equal(value, stored.to(value.dtype))
+    assert sorted(os.listdir(path.parent)) == ['small.safetensors', 'small.yaml']
+
+
+def test_network_replaces_the_cards_configuration(network, tmp_path):
+    card = Card('small', CLASSES, replace(network.config, width=1.0))
+    written = save_checkpoint(tmp_path / 'a.safetensors', network, card)
+    assert written.network == network.config
+
+
+def test_saving_does_not_change_the_network(network, tmp_path):
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    save_checkpoint(tmp_path / 'a.safetensors', network, Card('a', CLASSES, network.config))
+    for key, value in network.state_dict().items():
+        assert value.dtype == before[key].dtype and torch.equal(value, before[key])
+
+
+def test_missing_weights(path):
+    path.unlink()
+    assert failure(path) == f'{path}: no such checkpoint'
+
+
+def test_missing_card(path):
+    card_path(path).unlink()
+    message = failure(path)
+    assert message.startswith(f'{card_path(path)}: no such file') and 'card' in message
+
+
+def test_directory_in_place_of_a_file(path):
+    card_path(path).unlink()
+    card_path(path).mkdir()
+    assert failure(path).startswith(f'{card_path(path)}: cannot be read')
+    path.unlink()
+    path.mkdir()
+    assert failure(path) == f'{path}: cannot be read: Is a directory'
+
+
+def test_other_suffix(path):
+    other = path.with_suffix('.pt')
+    path.rename(other)
+    message = failure(other)
+    assert message.startswith(f'{other}: ') and '.safetensors' in message
+
+
+@pytest.mark.parametrize('keep', [0, 7, 8, 100, 5000, -1])
+def test_truncated_weights(path, keep):
+    path.write_bytes(path.read_bytes()[:keep])
+    message = failure(path)
+    assert message.startswith(f'{path}: ') and 'weights_sha256' in message
+    edit(path, lambda values: values.pop('weights_sha256'))
+    message = failure(path)
+    assert message.startswith(f'{path}: not a safetensors file, or truncated')
+
+
+def test_pickle_under_our_name(path):
+    class Trap:
+
+        def __reduce__(self):
+            return (os.mkdir, (str(path.parent / 'sprung'),))
+
+    edit(path, lambda values: values.pop('weights_sha256'))
+    path.write_bytes(pickle.dumps(Trap()))
+    assert failure(path).startswith(f'{path}: not a safetensors file')
+    torch.save({'weights': Trap()}, path)
+    assert failure(path).startswith(f'{path}: not a safetensors file')
+    assert not (path.parent / 'sprung').exists()
+
+
+def test_foreign_safetensors(path):
+    edit(path, lambda values: values.pop('weights_sha256'))
+    save_file({'layer.weight': torch.zeros(3)}, path)
+    assert failure(path).startswith(f'{path}: weights do not fit the network in the card')
+
+
+def test_tensor_of_another_shape(path):
+    tensors = load_file(path)
+    tensors['scheduler.fc.weight'] = torch.zeros(2, 5)
+    save_file(tensors, path)
+    edit(path, lambda values: values.pop('weights_sha256'))
+    message = failure(path)
+    assert message.startswith(f'{path}: weights do not fit') and 'scheduler.fc.weight' in message
+
+
+def test_tensor_of_unknown_type(path):
+    header = b'{"a":{"dtype":"F4","shape":[2],"data_offsets":[0,1]}}'
+    path.write_bytes(len(header).to_bytes(8, 'little') + header + b'\0')
+    edit(path, lambda values: values.pop('weights_sha256'))
+    message = failure(path)
+    assert message.startswith(f'{path}: holds a tensor of type') and 'F4' in message
+
+
+def test_wrong_digest(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    message = failure(path)
+    assert message.startswith(f'{path}: ') and 'weights_sha256' in message
+
+
+def test_other_weights_beside_the_card(path, network, tmp_path):
+    other = tmp_path / 'other.safetensors'
+    with torch.no_grad():
+        network.scheduler.fc.bias += 1
+    save_checkpoint(other, network, Card('other', CLASSES, network.config), torch.float32)
+    os.replace(other, path)
+    assert 'weights_sha256' in failure(path)
+
+
+@pytest.mark.parametrize('change, words', [
+    (lambda v: v.update(colour='red'), ("unknown key 'colour'",)),
+    (lambda v: v.update({5: 'red'}), ('unknown key 5',)),
+    (lambda v: v.pop('name'), ("key 'name' is missing",)),
+    (lambda v: v.pop('classes'), ("key 'classes' is missing",)),
+    (lambda v: v.pop('network'), ("key 'network' is missing",)),
+    (lambda v: v.pop('format'), ('not a card', FORMAT)),
+    (lambda v: v.update(format='forecast_detector_ros/2'), ('not a card', FORMAT)),
+    (lambda v: v.update(classes='cat'), ("'classes' must be a list",)),
+    (lambda v: v.update(classes=['cat', 'dog']), ('2 names', '3 classes')),
+    (lambda v: v.update(classes=['cat', 'dog', 'cat']), ('twice', 'classes')),
+    (lambda v: v.update(network=[1]), ("'network' must be a mapping",)),
+    (lambda v: v.update(metrics=[1]), ("'metrics' must be a mapping",)),
+    (lambda v: v.update(provenance='web'), ("'provenance' must be a mapping",)),
+    (lambda v: v.update(known_failures='night'), ("'known_failures' must be a list",)),
+    (lambda v: v.update(threshold=1.5), ('threshold is 1.5', '[0, 1]')),
+    (lambda v: v.update(score_threshold='high'), ("score_threshold is 'high'", '[0, 1]')),
+    (lambda v: v.update(nms_threshold=True), ('nms_threshold is True', '[0, 1]')),
+    (lambda v: v.update(preprocessing='rgb8'), ("preprocessing is 'rgb8'",)),
+    (lambda v: v['network'].update(alpha=1), ("unknown key 'alpha'",)),
+    (lambda v: v['network'].update(width=0.9), ('width is 0.9',)),
+    (lambda v: v['network'].update(classes=2.5), ('classes is 2.5',)),
+    (lambda v: v['network'].update(lstm_channels=[8, 12]), ('do not fit',)),
+    (lambda v: v.update(weights_sha256=12), ('weights_sha256',))])
+def test_broken_card(change, words, path):
+    edit(path, change)
+    message = failure(path)
+    assert message.startswith((f'{card_path(path)}: ', f'{path}: '))
+    assert all(word in message for word in words), message
+
+
+def test_every_key_of_the_card_is_read(path):
+    assert set(yaml.safe_load(card_path(path).read_text())) == {
+        'format', *(field.name for field in fields(Card))}
+
+
+@pytest.mark.parametrize('text, words', [
+    (b'classes: [', ('cannot be read as YAML',)), (b'\xff\xfe\x00', ('cannot be read as YAML',)),
+    (b'[' * 1500, ('cannot be read as YAML',)), (b'', ('not a card',)),
+    (b'- 1', ('not a card',)), (b'just words', ('not a card',)),
+    (b'!!python/object/apply:os.getcwd []', ('cannot be read as YAML',))])
+def test_card_that_is_no_card(text, words, path):
+    card_path(path).write_bytes(text)
+    message = failure(path)
+    assert message.startswith(f'{card_path(path)}: ')
+    assert all(word in message for word in words), message
+
+
+def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / 'file'
+    write_atomically(path, b'old')
+
+    def fail(source, target):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(module.os, 'replace', fail)
+    with pytest.raises(OSError, match='No space'):
+        write_atomically(path, b'new')
+    assert path.read_bytes() == b'old' and os.listdir(tmp_path) == ['file']
+
+
+def test_failed_save_names_the_file_and_keeps_the_old_pair(path, network, monkeypatch):
+    before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+    card = Card('new', CLASSES, network.config)
+
+    def fail(source, target):
+        raise OSError(28, 'No space left on device')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, 'replace', fail)
+        with pytest.raises(CheckpointError, match=f'^{path}: cannot be written: No space'):
+            save_checkpoint(path, network, card)
+    with pytest.raises(CheckpointError, match=f'^{path}: the card holds something'):
+        save_checkpoint(path, network, replace(card, metrics={'AP50': object()}))
+    assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
+
+
+def test_save_where_nothing_can_be_written(path, network):
+    card = Card('new', CLASSES, network.config)
+    below_a_file = path / 'new.safetensors'
+    with pytest.raises(CheckpointError, match=f'^{below_a_file}: cannot be written'):
+        save_checkpoint(below_a_file, network, card)
+    with pytest.raises(CheckpointError, match='must end in .safetensors'):
+        save_checkpoint(path.with_suffix('.pt'), network, card)
+
+
+def test_default_checkpoint_is_looked_for_in_the_prefixes(tmp_path, monkeypatch):
+    source = tmp_path / 'source'
+    monkeypatch.setattr(module, '__file__', str(source / 'package' / 'detector' / 'file.py'))
+    monkeypatch.setattr(module.sys, 'prefix', str(tmp_path / 'python'))
+    overlay, underlay = tmp_path / 'overlay', tmp_path / 'underlay'
+    monkeypatch.setenv('AMENT_PREFIX_PATH', f'{overlay}:{underlay}')
+    with pytest.raises(CheckpointError) as error:
+        default_checkpoint()
+    assert '\n' not in str(error.value) and str(underlay) in str(error.value)
+    share = 'share/forecast_detector_ros/checkpoints/default.safetensors'
+    found = []
+    # From the last place to the first: each one goes before those behind it.
+    for place in (tmp_path / 'python' / share, underlay / share, overlay / share,
+                  source / 'checkpoints' / 'default.safetensors'):
+        place.parent.mkdir(parents=True)
+        place.write_bytes(b'')
+        found.append(default_checkpoint() == place)
+    assert found == [True] * 4

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The figures that are reported, from runs written by hand."""
+
+from dataclasses import replace
+import json
+
+from forecast_detector_ros.evaluation.forecast_quality import ForecastQuality, Hits
+from forecast_detector_ros.evaluation.runner import FootageRun
+from forecast_detector_ros.evaluation.sequences import Footage
+from forecast_detector_ros.evaluation.summary import (
+    as_text, forecasts_as_text, summarise, summarise_forecasts)
+from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, TruthTable
+import numpy as np
+import pytest
+
+LABELS = ('cat', 'dog')
+A, B = (0, 0, 10, 10), (20, 0, 30, 10)
+
+
+def detections(*rows):
+    return DetectionTable(
+        np.array([row[0] for row in rows], np.int64),
+        np.array([row[3] for row in rows], np.float32).reshape(-1, 4),
+        np.array([row[1] for row in rows], np.int64),
+        np.array([row[2] for row in rows], np.float32))
+
+
+def truth(*rows):
+    return TruthTable(
+        np.array([row[0] for row in rows], np.int64),
+        np.array([row[2] for row in rows], np.float32).reshape(-1, 4),
+        one_hot(np.array([row[1] for row in rows], np.int64), 2),
+        np.zeros(0, np.int64), np.zeros((0, 4), np.float32))
+
+
+@pytest.fixture
+def example():
+    """Give two sequences of two frames: one half found and half read, one found and read."""
+    frame = object()
+    one = truth((0, 0, A), (1, 0, A))
+    two = truth((0, 1, B), (1, 1, B))
+    footage = [Footage('one', (frame, frame), one, one), Footage('two', (frame, frame), two, two)]
+    runs = [
+        FootageRun('one', detections((0, 0, 0.9, A)),
+                   detections((0, 0, 0.9, A), (1, 0, 0.2, A)), np.array([True, False]),
+                   np.array([np.nan, 0.8]), np.array([2.0, 0.0]), np.array([10.0, 4.0])),
+        FootageRun('two', detections((0, 1, 0.9, B), (1, 1, 0.8, B)),
+                   detections((0, 1, 0.9, B), (1, 1, 0.8, B), (1, 1, 0.85, A)),
+                   np.array([True, True]), np.array([np.nan, 0.1]), np.array([2.0, 2.0]),
+                   np.array([20.0, 30.0]))]
+    return footage, runs
+
+
+def test_summary_by_hand(example):
+    result = summarise(*example, LABELS)
+    assert result['sequences']['one'] == {'frames': 2, 'boxes': 2, 'recall': 0.5,
+                                          'read_ratio': 0.5}
+    assert result['mean_recall'] == 0.75
+    assert result['read_ratio'] == 0.75 and result['mean_read_ratio'] == 0.75
+    latency = result['latency_ms']
+    assert latency['read'] == {'frames': 3, 'p50': 22.0, 'p95': pytest.approx(31.0)}
+    assert latency['forecast'] == {'frames': 1, 'p50': 4.0, 'p95': 4.0}
+    # Weak detections count here.
+    classes = result['ap50']['classes']
+    assert classes['cat'] == {'ap50': 1.0, 'boxes': 2, 'detections': 2}
+    assert classes['dog'] == {'ap50': pytest.approx(0.5 * 1 + 0.5 * 2 / 3), 'boxes': 2,
+                              'detections': 3}
+
+
+def test_frames_of_different_sequences_are_not_mixed_up(example):
+    footage, runs = example
+    there = truth((0, 0, A))
+    footage = [replace(item, truth=there, labelled=there) for item in footage]
+    # Two detections in the first sequence, none in the second.
+    runs = [replace(runs[0], collected=detections((0, 0, 0.9, A), (0, 0, 0.8, A))),
+            replace(runs[1], collected=detections())]
+    assert summarise(footage, runs, LABELS)['ap50']['classes']['cat']['ap50'] == 0.5
+
+
+def test_sequence_without_boxes_does_not_enter_the_mean(example):
+    footage, runs = example
+    footage[1] = Footage('two', footage[1].frames, truth(), truth())
+    result = summarise(footage, runs, LABELS)
+    assert result['sequences']['two']['recall'] is None
+    assert result['mean_recall'] == 0.5
+
+
+def test_without_labels_there_is_no_ap(example):
+    footage, runs = example
+    footage[0] = Footage('one', footage[0].frames, footage[0].truth, None)
+    assert summarise(footage, runs, LABELS)['ap50'] is None
+
+
+def test_summary_is_json_and_text(example):
+    result = summarise(*example, LABELS)
+    json.dumps(result, allow_nan=False)
+    text = as_text(result)
+    assert ['mean', 'over', 'sequences', '0.750', '0.750'] in map(str.split, text.splitlines())
+    assert 'forecast       1     4.0     4.0' in text
+
+
+def test_a_decision_that_never_came_has_no_latency(example):
+    footage, runs = example
+    result = summarise(footage[1:], runs[1:], LABELS)
+    assert result['latency_ms']['forecast'] == {'frames': 0, 'p50': None, 'p95': None}
+    assert 'forecast       0       -       -' in as_text(result)
+
+
+@pytest.fixture
+def quality():
+    hits = Hits(np.array([1, 0]), np.array([2, 0]))
+    mse = np.array([[[1.0, 3.0], [2.0, np.nan]]])
+    return ForecastQuality(('one', 'two'), {'forecast': (hits,) * 3, 'held_feature': (hits,) * 3},
+                           (hits,) * 3, mse, np.array([[[2.0, 2.0], [1.0, np.nan]]]))
+
+
+def test_forecast_summary_by_hand(quality):
+    result = summarise_forecasts(quality)
+    assert result['forecast'][1] == {'horizon': 1, 'mean_recall': 0.5,
+                                     'sequences': {'one': 0.5, 'two': None}}
+    near, far = result['feature_mse']
+    assert near['mean_ratio'] == 1.0 and near['sequences']['two'] == {
+        'forecast': 3.0, 'persistence': 2.0, 'ratio': 1.5}
+    assert far['horizon'] == 2 and far['mean_ratio'] == 2.0
+    assert far['sequences']['two']['ratio'] is None
+    json.dumps(result, allow_nan=False)
+
+
+def test_forecast_text_names_rivals_levels_and_sequences(quality):
+    text = forecasts_as_text(summarise_forecasts(quality), (16,))
+    assert 'frames after a read   read  forecast  held_feature' in text
+    assert 'stride 16, 2 after a read  2.000  2.000      -' in text
+
+
+def test_still_scene_has_no_ratio():
+    hits = (Hits(np.array([1]), np.array([1])),) * 2
+    quality = ForecastQuality(('one',), {'forecast': hits}, hits, np.ones((1, 1, 1)),
+                              np.zeros((1, 1, 1)))
+    assert summarise_forecasts(quality)['feature_mse'][0]['mean_ratio'] is None

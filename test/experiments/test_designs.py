@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shapes of the network: what is read, what is trained once for several, what is measured."""
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from forecast_detector_ros.annotations.synthetic import CLASSES, write_synthetic_videos
+from forecast_detector_ros.detector.checkpoint import CheckpointError
+from forecast_detector_ros.evaluation.policy_runs import PolicyRun
+from forecast_detector_ros.evaluation.sequences import EvaluationError, Footage, load_annotated
+from forecast_detector_ros.experiments import designs
+from forecast_detector_ros.experiments.designs import (
+    as_rows, compare_designs, describe, Design, DesignPlan, HEAD, load_designs, measure_accuracy,
+    trainings)
+from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, TruthTable
+from forecast_detector_ros.model.config import NetworkConfig
+from forecast_detector_ros.model.network import ForecastDetector
+from forecast_detector_ros.model.presets import preset, PRESETS
+from forecast_detector_ros.training.config import load_recipe, Recipe, RecipeError
+import numpy as np
+import pytest
+import torch
+
+CONFIG = Path(__file__).resolve().parents[2] / 'config'
+
+FOOTAGE = [Footage('empty', (), TruthTable(
+    np.zeros(0, int), np.zeros((0, 4)), one_hot(np.zeros(0, int), 6), np.zeros(0, int),
+    np.zeros((0, 4))))]
+"""No frame is looked at where nothing is measured."""
+
+IMAGENET: dict[str, torch.Tensor] = {}
+"""No weight is looked at where nothing is trained."""
+
+
+@pytest.fixture(scope='module')
+def recipe() -> Recipe:
+    return load_recipe(CONFIG / 'training' / 'designs.yaml')
+
+
+def plan_of(recipe: Recipe, *found: Design, imagenet: Any = IMAGENET) -> DesignPlan:
+    return DesignPlan(recipe, found, Path(), Path(), [], imagenet)
+
+
+def test_shipped_designs_are_those_of_the_preset_and_near_it(recipe: Recipe) -> None:
+    found = {item.name: item for item in load_designs(CONFIG / 'designs.yaml', recipe)}
+    shapes = {name: designs.design_recipe(recipe, item).network_config()
+              for name, item in found.items()}
+    assert shapes['default'] == preset('default', len(recipe.classes))
+    assert shapes['default'] in [shapes[name] for name in shapes if name.startswith('lstm_')]
+    todo = trainings(plan_of(recipe, *found.values()))
+    assert {name: item.name for name, item in todo.items()} == {
+        name: 'default' if name.startswith('lstm_') else name for name in found}
+    assert {name for name, item in todo.items() if item.start == 'none'} == {
+        name for name, shape in shapes.items() if shape.width != 1.0}
+
+
+def test_a_start_at_random_freezes_nothing(recipe: Recipe) -> None:
+    wide, narrow = Design('wide'), Design('narrow', {'width': 0.75})
+    todo = trainings(plan_of(recipe, wide, narrow))
+    assert {name: item.start for name, item in todo.items()} == {
+        'wide': 'imagenet', 'narrow': 'none'}
+    assert todo['wide'].recipe.stages == recipe.stages[:1]
+    todo = trainings(plan_of(recipe, wide, narrow, imagenet=None))
+    assert {item.start for item in todo.values()} == {'random'}
+    for item in todo.values():
+        stage = item.recipe.stages[0]
+        assert (stage.frozen_blocks, stage.freeze_bn) == (0, 'none')
+
+
+@pytest.mark.parametrize('override', [
+    {'lstm_channels': [4, 6]}, {'forecast_mode': 'direct'}, {'state_update': 'hold'},
+    {'scheduler_reference': 'fused'}, {'scheduler_channels': 8}], ids=str)
+def test_what_a_single_frame_does_not_use_is_not_trained_again(
+        recipe: Recipe, override: dict[str, Any]) -> None:
+    other = Design('other', override)
+    assert trainings(plan_of(recipe, Design('one'), other))['other'].name == 'one'
+    networks = []
+    for design in (Design('one'), other):
+        torch.manual_seed(0)
+        config = designs.design_recipe(recipe, design).network_config().to_dict()
+        networks.append(ForecastDetector(
+            NetworkConfig.from_dict({**config, 'variant': 'baseline'})).state_dict())
+    assert networks[0].keys() == networks[1].keys()
+    assert all(torch.equal(networks[0][key], networks[1][key]) for key in networks[0])
+
+
+@pytest.mark.parametrize('override', [
+    {'feature_channels': [64, 128]}, {'input_size': [192, 256]}, {'width': 0.75},
+    {'upsample_channels': 96}, {'extra_channels': [64]}, {'anchor_scales': [0.2, 0.95]},
+    {'levels': [32], 'feature_channels': [256], 'lstm_channels': [128]}], ids=str)
+def test_what_a_single_frame_uses_is_trained(recipe: Recipe, override: dict[str, Any]) -> None:
+    found = (Design('one'), Design('other', override))
+    assert trainings(plan_of(recipe, *found))['other'].name == 'other'
+
+
+@pytest.mark.parametrize('text, words', [
+    ('one: {}\nwrong: {lstm_chanels: [1, 2]}', ('design wrong', "'lstm_chanels'")),
+    ('wrong: {levels: [32]}', ('design wrong', 'feature_channels')),
+    ('wrong: {width: 0.8}', ('design wrong', 'width is 0.8')),
+    ('wrong: {classes: 3}', ('design wrong', 'classes')),
+    ('wrong: {variant: baseline}', ('design wrong', 'variant')),
+    ('wrong:', ('design wrong', 'mapping')),
+    ('../wrong: {}', ("'../wrong'", 'letters')),
+    ('32: {}', ('design 32', 'letters')),
+    ('[a, b]', ('must be a mapping',)),
+    ('{}', ('must be a mapping',)),
+    ('a: [', ('cannot be read as YAML',))])
+def test_wrong_designs_are_named_in_one_line(
+        recipe: Recipe, tmp_path: Path, text: str, words: tuple[str, ...]) -> None:
+    path = tmp_path / 'designs.yaml'
+    path.write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        load_designs(path, recipe)
+    message = str(caught.value)
+    assert str(path) in message and '\n' not in message
+    assert all(word in message for word in words)
+
+
+def test_a_folder_is_not_gone_on_with_when_the_preset_has_changed(
+        recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = replace(plan_of(recipe, Design('one')), output=tmp_path, footage=FOOTAGE)
+    (tmp_path / 'one').mkdir()
+    (tmp_path / 'one' / designs.ACCURACY).write_text('{}')
+    # Nothing is trained, so that there is nothing to time.
+    for overrides in ({}, {'lstm_channels': [4, 6]}):
+        with pytest.raises(CheckpointError):
+            compare_designs(replace(plan, designs=[Design('one', overrides)]), timings_only=True)
+    changed = replace(PRESETS['default'], extra_channels=(64,))
+    monkeypatch.setitem(PRESETS, 'default', changed)
+    with pytest.raises(EvaluationError, match='another shape'):
+        compare_designs(plan, timings_only=True)
+
+
+def test_recall_counts_what_is_shown_and_ap50_all_there_is(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = write_synthetic_videos(tmp_path, seed=1, videos=3, frames=4)
+    footage = load_annotated(truth, tmp_path, CLASSES, 0.0, 0.0)
+    boxes = [len(item.truth) for item in footage]
+    assert len(set(boxes)) > 1
+    # All of the first sequence is found, half of the second, one box of the third: the rest is
+    # right, but at a score that is not shown.
+    shown = [boxes[0], boxes[1] // 2, 1]
+
+    def run(network: Any, card: Any, items: Any, settings: Any, policies: Any) -> Any:
+        assert list(map(str, policies)) == ['always_read'] and items is footage
+        return {'always_read': [
+            PolicyRun(DetectionTable(
+                item.truth.frames, item.truth.boxes, item.truth.labels,
+                np.where(np.arange(len(item.truth)) < count, 0.4, 0.3).astype(np.float32)),
+                np.ones(len(item.frames), bool)) for item, count in zip(items, shown)]}
+
+    monkeypatch.setattr(designs, 'run_policies', run)
+    monkeypatch.setattr(designs, 'load_checkpoint', lambda path: (None, None))
+    monkeypatch.setattr(designs, 'SCORE', 0.35)
+    found = measure_accuracy(tmp_path / 'any.safetensors', footage, 1)
+    assert found == {'recall': pytest.approx((1 + 0.5 + 1 / boxes[2]) / 3),
+                     'ap50': pytest.approx(1.0)}
+
+
+def test_table_shows_points_and_milliseconds() -> None:
+    step = {'median_ms': 12.345, 'macs': 815_600_000}
+    report = {
+        'iterations': 350, 'batch': 32, 'sequences': ['a', 'b'], 'frames': 40, 'boxes': 50,
+        'backend': 'openvino', 'rounds': 100, 'designs': [{
+            'name': 'one', 'start': 'imagenet', 'recall': 0.5, 'ap50': None, 'read': step,
+            'forecast': {'median_ms': 1.5, 'macs': 96_200_000}}]}
+    assert as_rows(report) == [
+        list(HEAD), ['one', 'imagenet', '12.35', '1.50', '816', '96', '50.0', '-']]
+    text = describe(report)
+    assert all(word in text for word in ('350 iterations', 'openvino', '2 held-out', '40 frames'))

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of a figure."""
+
+import csv
+import json
+import sys
+
+import cv2
+from forecast_detector_ros.evaluation.sequences import EvaluationError
+from forecast_detector_ros.experiments.figure_files import new_figure, save_figure, save_numbers
+import pytest
+
+
+def test_numbers_are_read_back(tmp_path):
+    rows = [{'name': 'a, b', 'value': 0.5}, {'name': 'c', 'value': None}]
+    save_numbers(tmp_path / 'new', 'one', {'rows': rows}, rows)
+    assert json.loads((tmp_path / 'new/one.json').read_text()) == {'rows': rows}
+    with open(tmp_path / 'new/one.csv', newline='') as file:
+        assert list(csv.DictReader(file)) == [{'name': 'a, b', 'value': '0.5'},
+                                              {'name': 'c', 'value': ''}]
+
+
+def test_numbers_that_are_none_are_refused(tmp_path):
+    with pytest.raises(ValueError, match='not JSON compliant'):
+        save_numbers(tmp_path, 'one', {'value': float('nan')}, [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_picture_has_its_size(tmp_path):
+    save_figure(new_figure(2, 1), tmp_path / 'new/one.png')
+    assert cv2.imread(str(tmp_path / 'new/one.png')).shape == (150, 300, 3)
+    assert [path.name for path in (tmp_path / 'new').iterdir()] == ['one.png']
+
+
+def test_missing_library_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'matplotlib', None)
+    with pytest.raises(EvaluationError, match='pip install matplotlib'):
+        new_figure(1, 1)

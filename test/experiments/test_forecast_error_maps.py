@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fig. 6: where a forecast is wrong."""
+
+from forecast_detector_ros.detector.policy import AlternatePolicy, AlwaysReadPolicy
+from forecast_detector_ros.detector.preprocess import resize
+from forecast_detector_ros.detector.settings import DetectorSettings
+from forecast_detector_ros.evaluation.sequences import EvaluationError, picture
+from forecast_detector_ros.experiments.forecast_error_maps import (
+    draw_error_maps, error_maps, error_rows, LAST_READ)
+import numpy as np
+import pytest
+import torch
+
+
+def feature_of(network, record, level):
+    image = resize(picture(record), network.config.input_size)[None]
+    with torch.inference_mode():
+        return network.extract(network.normalise_bgr(torch.from_numpy(image)))[level]
+
+
+@pytest.mark.parametrize('level', [0, 1])
+def test_persistence_and_forecast_by_hand(make_network, card, footage, level):
+    item, network = footage(a=('cat', 4))[0], make_network()
+    maps = {(entry.rule, entry.frame): entry for entry in error_maps(
+        network, card, item, DetectorSettings(), [AlternatePolicy(1), AlwaysReadPolicy()],
+        [2, 3], level)}
+    assert list(maps) == [(rule, frame) for frame in (2, 3)
+                          for rule in ('alternate(1)', 'always_read', LAST_READ)]
+    assert [maps['alternate(1)', frame].kind for frame in (2, 3)] == ['read', 'forecast']
+    features = [feature_of(network, record, level) for record in item.frames]
+    # Before frame 2 the last one that was read is frame 0, before frame 3 it is frame 2.
+    for frame, last in ((2, 0), (3, 2)):
+        wanted = (features[last] - features[frame]).abs().mean(1)[0].numpy()
+        np.testing.assert_allclose(maps[LAST_READ, frame].error, wanted, rtol=1e-4, atol=1e-6)
+    # With everything read, the forecast of frame 1 for frame 2.
+    state = network.initial_state(1)
+    with torch.inference_mode():
+        for record in item.frames[:2]:
+            image = torch.from_numpy(resize(picture(record), network.config.input_size)[None])
+            state = network.read_step(image, state).state
+    wanted = (state.forecast[level] - features[2]).abs().mean(1)[0].numpy()
+    np.testing.assert_allclose(maps['always_read', 2].error, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_pictures_and_rows(make_network, card, footage):
+    item = footage(a=('cat', 4))[0]
+    maps = error_maps(make_network(), card, item, DetectorSettings(), [AlternatePolicy(1)],
+                      [1, 2, 3])
+    rows = error_rows('a', maps)
+    assert len(rows) == 6 and rows[0]['decision'] == 'forecast'
+    assert rows[0]['mean_error'] == pytest.approx(maps[0].error.mean())
+    figure = draw_error_maps(item, maps, 'title')
+    red = [axes for axes in figure.axes if axes.get_title().startswith('forecast')]
+    assert len(red) == 4
+    assert all(axes.spines['left'].get_visible() for axes in red)
+    # One scale for all.
+    limits = {axes.images[0].get_clim() for axes in figure.axes
+              if axes.images and ', mean' in axes.get_title()}
+    assert len(limits) == 1
+
+
+@pytest.mark.parametrize(('level', 'frames', 'message'), [
+    (2, [1], 'level is 2; the network has 2'), (-1, [1], 'level is -1'),
+    (0, [0, 1], 'frame 0 has none before it')])
+def test_what_is_not_there_is_refused(make_network, card, footage, level, frames, message):
+    with pytest.raises(EvaluationError, match=message):
+        error_maps(make_network(), card, footage(a=('cat', 2))[0], DetectorSettings(),
+                   [AlwaysReadPolicy()], frames, level)

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The comparison of variants: what is trained, what is measured, and the tables of it."""
+
+from dataclasses import replace
+import json
+from statistics import mean, stdev
+
+from forecast_detector_ros.annotations.synthetic import CLASSES, write_synthetic_videos
+from forecast_detector_ros.cli import reproduce as command
+from forecast_detector_ros.detector.checkpoint import load_checkpoint
+from forecast_detector_ros.evaluation.policy_runs import run_policies
+from forecast_detector_ros.evaluation.sequences import load_annotated
+from forecast_detector_ros.experiments import reproduction
+from forecast_detector_ros.experiments.reproduction import (
+    DEFAULT_ROWS, number_tracks, OTHER_MODE, THRESHOLDS)
+from forecast_detector_ros.experiments.reproduction_tables import (
+    components_table, skipping_table, spread, sweep_table)
+import numpy as np
+import pytest
+import yaml
+
+SHAPE = {'input_size': [64, 96], 'width': 0.35, 'feature_channels': [16, 24],
+         'lstm_channels': [8, 12], 'extra_channels': [16]}
+STAGE = {'epochs': 1, 'clips_per_epoch': 4, 'batch': 4, 'optimizer': 'adamw', 'clip_length': 2,
+         'thinning': 0}
+RATE = {'lr': 0.001}
+RECIPE = {
+    'name': 'tiny', 'classes': list(CLASSES), 'network': SHAPE, 'workers': 0, 'threads': 1,
+    'sources': [{'annotations': 'annotations.json', 'images': '.'}],
+    'stages': [
+        {**STAGE, 'name': 'one', 'variant': 'baseline', 'clip_length': 1, 'extra_frame': False,
+         'groups': {'backbone': RATE, 'projection': RATE, 'head': RATE}},
+        {**STAGE, 'name': 'two', 'groups': {'encoder': RATE, 'head': RATE}},
+        {**STAGE, 'name': 'three', 'groups': {'scheduler': RATE}, 'scheduler_from': 0}]}
+
+
+@pytest.fixture
+def options(tmp_path):
+    """Write a training and a held-out set and a recipe; give the command's arguments."""
+    write_synthetic_videos(tmp_path / 'train', seed=0, videos=2, frames=4)
+    truth = write_synthetic_videos(tmp_path / 'held_out', seed=1, videos=2, frames=6)
+    (tmp_path / 'recipe.yaml').write_text(yaml.safe_dump(RECIPE))
+    names = sorted(path.name for path in (tmp_path / 'held_out').iterdir() if path.is_dir())
+    return [str(tmp_path / 'recipe.yaml'), '--data', str(tmp_path / 'train'),
+            '--output', str(tmp_path / 'out'), '--annotations', str(truth),
+            '--images', str(tmp_path / 'held_out'), '--sequences', *names, '--seeds', '4', '5']
+
+
+@pytest.mark.slow
+def test_command_trains_and_measures_every_row_and_goes_on_where_it_was(
+        options, tmp_path, capsys, monkeypatch):
+    calls = []
+
+    def interrupted(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return run_policies(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reproduction, 'run_policies', interrupted)
+        assert command.main(options) == 130
+    known = json.loads((tmp_path / 'out' / 'seed_4' / reproduction.RESULTS).read_text())
+    assert list(known) == ['baseline', 'complete']
+    first = tmp_path / 'out/seed_4/baseline/one.safetensors'
+    trained = first.stat().st_mtime_ns
+
+    assert command.main(options) == 0
+    assert first.stat().st_mtime_ns == trained
+    out = capsys.readouterr().out
+    report = json.loads((tmp_path / 'out' / 'results.json').read_text())
+    assert report['seeds'] == [4, 5]
+    assert report['frames'] == 12
+    for rows in report['results'].values():
+        assert list(rows) == list(DEFAULT_ROWS)
+        for name, policies in rows.items():
+            swept = len(THRESHOLDS) if name in ('complete', OTHER_MODE) else 0
+            assert len(policies) == 4 + swept
+        assert rows['complete']['always_read']['read_ratio'] == 1.0
+        assert rows['complete']['alternate(1)']['read_ratio'] == 0.5
+        # Who holds features differs on frames that are not read alone.
+        assert rows['held_feature']['always_read'] == rows['complete']['always_read']
+    assert out == (tmp_path / 'out' / 'results.md').read_text()
+    assert '| without_forecast |' in out
+
+    folder = tmp_path / 'out' / 'seed_4'
+    variants = {}
+    for path in folder.glob('*/*.safetensors'):
+        if 'snapshot' not in path.name and path.stem in ('one', 'two'):
+            config = load_checkpoint(path)[0].config
+            variants[path.parent.name] = config.variant, config.forecast_mode
+    assert variants == {
+        'baseline': ('baseline', 'residual'), 'complete': ('complete', 'residual'),
+        'without_forecast': ('without_forecast', 'residual'),
+        'without_combination': ('without_combination', 'residual'),
+        'complete_other_forecast_mode': ('complete', 'direct')}
+    # Rows share the extractor of their baseline.
+    states = [load_checkpoint(folder / name)[0].extractor.state_dict()
+              for name in ('baseline/one.safetensors', 'without_forecast/two.safetensors')]
+    assert all(np.array_equal(states[0][key], states[1][key]) for key in states[0])
+
+    before = {path: path.stat().st_mtime_ns for path in folder.glob('*/*.safetensors')}
+    assert command.main(options) == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_folder_of_another_plan_is_refused(options, tmp_path, capsys):
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / 'plan.json').write_text('{}')
+    assert command.main(options) == 2
+    assert 'another recipe' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('rows', 'message'), [
+    (['held_feature'], 'takes the weights of complete'),
+    (['baseline', 'persistence', 'without_forecast'], 'takes the weights of complete')])
+def test_rows_without_their_weights_are_refused(options, capsys, rows, message):
+    assert command.main([*options, '--rows', *rows]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_estimate_times_every_part_and_leaves_nothing(options, tmp_path, capsys):
+    rows = ['complete', 'persistence', 'persistence, trained']
+    assert command.main([*options, '--rows', *rows, '--estimate']) == 0
+    lines = [line.split('  ') for line in capsys.readouterr().out.splitlines()]
+    parts = [(line[0].strip(), line[1].strip() or line[2].strip()) for line in lines[2:-2]]
+    assert [name for name, _ in parts] == [
+        'baseline', 'complete', 'complete', 'persistence, trained', 'baseline', 'complete',
+        'persistence', 'persistence, trained']
+    assert lines[-1][0] == '2 seeds'
+    assert not (tmp_path / 'out').exists()
+
+
+def test_sequences_that_are_trained_on_are_refused(options, tmp_path, capsys):
+    options[options.index('--data') + 1] = str(tmp_path / 'held_out')
+    assert command.main(options) == 2
+    assert 'is trained on' in capsys.readouterr().err
+
+
+def test_recipe_without_a_baseline_is_refused(options, tmp_path, capsys):
+    (tmp_path / 'recipe.yaml').write_text(yaml.safe_dump(
+        {**RECIPE, 'stages': RECIPE['stages'][1:]}))
+    assert command.main(options) == 2
+    error = capsys.readouterr().err
+    assert 'variant baseline first' in ' '.join(error.split())
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_tracks_are_numbered_only_where_there_are_none(tmp_path):
+    path = write_synthetic_videos(tmp_path, seed=1, videos=1, frames=6)
+    item = load_annotated(path, tmp_path, CLASSES, 0.0, 0.0)[0]
+    unknown = replace(item, truth=replace(item.truth, tracks=np.full(len(item.truth), -1)))
+    numbered = number_tracks(unknown).truth
+    assert (numbered.tracks > 0).all()
+    known = replace(item, truth=replace(item.truth, tracks=np.arange(len(item.truth)) + 7))
+    assert np.array_equal(number_tracks(known).truth.tracks, known.truth.tracks)
+
+
+def figures(ap50, read_ratio=1.0):
+    return {'ap50': ap50, 'slow': ap50, 'medium': None, 'fast': ap50 / 2,
+            'read_ratio': read_ratio}
+
+
+def test_tables_are_means_and_spreads_over_seeds():
+    results = {str(seed): {
+        'baseline': {'always_read': figures(0.5 + seed / 10)},
+        'complete': {'always_read': figures(0.6 + seed / 10),
+                     'alternate(1)': figures(0.4, 0.5),
+                     'threshold(0.5)': figures(0.5, 0.4 + seed / 5)}} for seed in range(2)}
+    first, second = components_table(results)[1:]
+    values = [50.0, 60.0]
+    assert first == ['baseline', f'{mean(values):.1f} ± {stdev(values):.1f}', first[1], '-',
+                     '27.5 ± 3.5', '']
+    assert second[-1] == '+10.0 ± 0.0'
+    assert skipping_table(results)[1:] == [['complete', '65.0 ± 7.1', '40.0 ± 0.0']]
+    # Fixed rules at 0.4 of the frames: none; at 0.6: 0.4 + (0.7 - 0.4) / 5 of the second seed.
+    assert sweep_table(results)[-1] == ['complete', 'threshold(0.5)', '0.50', '50.0 ± 0.0', '-']
+    del results['0']
+    assert sweep_table(results)[-1] == ['complete', 'threshold(0.5)', '0.60', '50.0', '+4.0']
+
+
+def test_one_seed_has_no_spread():
+    assert spread([0.25]) == '25.0'
+    assert spread([-0.25], True) == '-25.0'
+    assert spread([None]) == '-'

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Picture of a reproduction, and the means in it."""
+
+import json
+
+from forecast_detector_ros.evaluation.sequences import EvaluationError
+from forecast_detector_ros.experiments.reproduction_plot import (
+    draw_reproduction, load_reproduction, reproduction_rows)
+import pytest
+
+
+def figures(ap50, read_ratio=1.0):
+    return {'ap50': ap50, 'slow': 0.5, 'medium': None, 'fast': ap50, 'read_ratio': read_ratio}
+
+
+REPORT = {'recipe': 'tiny', 'seeds': [0, 1], 'frames': 12, 'results': {str(seed): {
+    'baseline': {'always_read': figures(0.25 + seed / 4)},
+    'complete': {'always_read': figures(0.5), 'alternate(1)': figures(0.4, 0.5),
+                 'threshold(0.5)': figures(0.5, 0.25 + seed / 2)},
+    'held_feature': {'always_read': figures(0.5), 'alternate(1)': figures(0.3, 0.5)}}
+    for seed in range(2)}}
+
+
+def test_means_and_deviations_by_hand():
+    rows = {(row['row'], row['policy']): row for row in reproduction_rows(REPORT)}
+    assert len(rows) == 6
+    first = rows['baseline', 'always_read']
+    assert (first['ap50'], first['seeds']) == (0.375, 2)
+    assert first['ap50_sd'] == pytest.approx(0.125 * 2 ** 0.5)
+    assert first['medium'] is None and first['medium_sd'] is None
+    assert rows['complete', 'threshold(0.5)']['read_ratio'] == 0.5
+    one = {**REPORT, 'results': {'0': REPORT['results']['0']}}
+    assert reproduction_rows(one)[0]['ap50_sd'] is None
+
+
+def test_bars_are_rows_that_differ_and_lines_all_rows():
+    left, right = draw_reproduction(REPORT).axes
+    heights = [bar.get_height() for bar in left.patches]
+    # Two rows of four figures; who holds features is the same with every frame read.
+    assert heights == pytest.approx([37.5, 50, 0, 37.5, 50, 50, 0, 50])
+    labels = right.get_legend_handles_labels()[1]
+    assert labels == ['baseline', 'complete', 'complete: threshold(p)', 'held_feature']
+
+
+@pytest.mark.parametrize(('text', 'message'), [
+    ('{', 'not valid JSON'), ('[]', 'has no results'), ('{"results": {}}', 'has no results')])
+def test_other_files_are_refused(tmp_path, text, message):
+    path = tmp_path / 'results.json'
+    with pytest.raises(EvaluationError, match='cannot be read'):
+        load_reproduction(path)
+    path.write_text(text)
+    with pytest.raises(EvaluationError, match=message):
+        load_reproduction(path)
+    path.write_text(json.dumps(REPORT))
+    assert load_reproduction(path) == REPORT

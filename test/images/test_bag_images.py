@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bags of every storage, whole and broken: which images come out, and what is said of the rest."""
+
+from pathlib import Path
+import shutil
+import sys
+from types import SimpleNamespace
+
+import cv2
+from forecast_detector_ros.annotations.errors import DataError
+from forecast_detector_ros.images.bag_images import BagImage, ImageBag, is_bag
+from forecast_detector_ros.images.frame import FrameError
+from forecast_detector_ros.images.image_messages import ENCODINGS, image_frame
+import numpy as np
+import pytest
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.typesys import get_typestore, Stores
+
+STORE = get_typestore(Stores.LATEST)
+HEIGHT, WIDTH = 8, 12
+
+
+def image(number, encoding='bgr8', rows=None, frame_id='camera'):
+    """Make an image message whose header says `number` seconds and half of one."""
+    types = STORE.types
+    if rows is None:
+        rows = np.full((HEIGHT, 3 * WIDTH), number, np.uint8)
+    header = types['std_msgs/msg/Header'](
+        stamp=types['builtin_interfaces/msg/Time'](sec=number, nanosec=500_000_000),
+        frame_id=frame_id)
+    return types['sensor_msgs/msg/Image'](
+        header=header, height=HEIGHT, width=WIDTH, encoding=encoding, is_bigendian=0,
+        step=rows.shape[1], data=rows.reshape(-1))
+
+
+def compressed(number):
+    """Make a PNG message."""
+    picture = np.full((HEIGHT, WIDTH, 3), number, np.uint8)
+    return STORE.types['sensor_msgs/msg/CompressedImage'](
+        header=image(number).header, format='png', data=cv2.imencode('.png', picture)[1])
+
+
+def write(path, topics, storage=StoragePlugin.MCAP, compression=CompressionMode.NONE, start=1000):
+    """Write the messages of each topic, one a nanosecond; bytes are written as they are."""
+    writer = Writer(path, version=9, storage_plugin=storage)
+    writer.set_compression(compression, CompressionFormat.ZSTD)
+    with writer:
+        for topic, messages in topics.items():
+            kind = next((m.__msgtype__ for m in messages if not isinstance(m, bytes)),
+                        'sensor_msgs/msg/Image')
+            connection = writer.add_connection(topic, kind, typestore=STORE)
+            for number, message in enumerate(messages):
+                data = (message if isinstance(message, bytes)
+                        else STORE.serialize_cdr(message, kind))
+                writer.write(connection, start + number, data)
+    return path
+
+
+def read(path, topic=None):
+    """Return the images of a topic and the losses."""
+    with ImageBag(path) as bag:
+        return list(bag.images([bag.choose(topic)])), bag.losses
+
+
+def numbers(images: list[BagImage]) -> list[int]:
+    """Return the grey value of every picture."""
+    return [int(item.frame().load().array[0, 0, 0]) for item in images]
+
+
+@pytest.mark.parametrize('storage', [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+@pytest.mark.parametrize('mode', list(CompressionMode))
+def test_images_come_out_of_every_storage(tmp_path, storage, mode):
+    if storage == StoragePlugin.SQLITE3 and mode == CompressionMode.STORAGE:
+        pytest.skip('sqlite3 has no compression of its own')
+    path = write(tmp_path / 'bag', {'/camera': [image(n) for n in range(4)]}, storage, mode)
+    images, losses = read(path)
+    assert losses == [] and numbers(images) == [0, 1, 2, 3]
+    assert [item.stamp_ns for item in images] == [1000, 1001, 1002, 1003]
+    assert [item.header_stamp_ns for item in images] == [n * 10**9 + 500_000_000
+                                                         for n in range(4)]
+    assert {(item.topic, item.frame_id) for item in images} == {('/camera', 'camera')}
+    assert images[0].frame().size == (HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize('encoding', ENCODINGS)
+def test_every_encoding_is_decoded_as_if_it_came_live(tmp_path, encoding):
+    rows = HEIGHT * 3 // 2 if encoding in ('nv12', 'nv21') else HEIGHT
+    data = np.random.default_rng(0).integers(0, 256, (rows, 4 * WIDTH + 3), dtype=np.uint8)
+    path = write(tmp_path / 'bag', {'/camera': [image(0, encoding, data)]})
+    (stored,), _ = read(path)
+    live = image_frame(SimpleNamespace(
+        encoding=encoding, height=HEIGHT, width=WIDTH, step=4 * WIDTH + 3, is_bigendian=0,
+        data=data.tobytes())).load()
+    pixels = stored.frame().load()
+    assert pixels.order == live.order
+    np.testing.assert_array_equal(pixels.array, live.array)
+
+
+def test_topics_are_merged_by_the_time_of_recording(tmp_path):
+    path = write(tmp_path / 'bag', {'/left': [image(n) for n in range(3)],
+                                    '/right/compressed': [compressed(n) for n in range(10, 13)]})
+    with ImageBag(path) as bag:
+        assert [(t.name, t.kind, t.count) for t in bag.topics.values()] == [
+            ('/left', 'Image', 3), ('/right/compressed', 'CompressedImage', 3)]
+        both = list(bag.images(['/right/compressed', '/left']))
+        assert sorted(numbers(both)) == [0, 1, 2, 10, 11, 12]
+        assert [item.stamp_ns for item in both] == sorted(item.stamp_ns for item in both)
+        assert numbers(bag.images(['/right/compressed'])) == [10, 11, 12]
+
+
+def test_topic_is_chosen_where_there_is_a_choice(tmp_path):
+    path = write(tmp_path / 'bag', {'/left': [image(0)], '/right': [image(0), image(1)],
+                                    '/idle': []})
+    with ImageBag(path) as bag:
+        with pytest.raises(DataError, match=r'several.*/left \(1 Image\), /right \(2 Image\)'):
+            bag.choose()
+        assert bag.choose('/right') == bag.choose('right') == '/right'
+        with pytest.raises(DataError, match=r"no image topic 'up'; there is .*/left"):
+            bag.choose('up')
+        assert list(bag.images(['/idle'])) == []
+
+
+def test_topic_without_messages_is_no_choice(tmp_path):
+    assert numbers(read(write(tmp_path / 'bag', {'/a': [], '/b': [image(7)]}))[0]) == [7]
+
+
+def test_bag_without_images_names_what_it_has(tmp_path):
+    text = STORE.types['std_msgs/msg/String'](data='hello')
+    path = write(tmp_path / 'bag', {'/chatter': [text]})
+    with ImageBag(path) as bag, pytest.raises(DataError, match='no images; topics are /chatter'):
+        bag.choose()
+
+
+def test_split_bag_is_read_in_order_and_without_metadata(tmp_path):
+    # Without its metadata a bag is what a killed recorder leaves.
+    folder = tmp_path / 'bag'
+    folder.mkdir()
+    for part in (2, 10, 9):
+        split = write(tmp_path / f'part{part}', {'/camera': [image(part)]}, start=part)
+        shutil.move(split / f'part{part}.mcap', folder / f'bag_{part}.mcap')
+    assert is_bag(folder)
+    images, losses = read(folder)
+    assert numbers(images) == [2, 9, 10]
+    assert len(losses) == 1 and 'metadata.yaml is missing' in losses[0]
+
+
+def test_broken_part_of_a_split_bag_is_named_and_the_rest_read(tmp_path):
+    folder = write(tmp_path / 'bag', {'/camera': [image(5)]})
+    # The second file: its recorder was killed.
+    whole = (folder / 'bag.mcap').read_bytes()
+    (folder / 'bag_1.mcap').write_bytes(whole[:700])
+    text = (folder / 'metadata.yaml').read_text()
+    assert text.count('- bag.mcap') == 1
+    (folder / 'metadata.yaml').write_text(text.replace('- bag.mcap', '- bag.mcap\n  - bag_1.mcap'))
+    images, losses = read(folder)
+    assert numbers(images) == [5]
+    assert len(losses) == 1 and 'bag_1.mcap: cannot be read' in losses[0]
+
+
+@pytest.mark.parametrize('name', ['bag.mcap', 'bag.db3'])
+def test_bag_of_which_nothing_is_left(tmp_path, name):
+    storage = StoragePlugin.MCAP if name.endswith('mcap') else StoragePlugin.SQLITE3
+    folder = write(tmp_path / 'bag', {'/camera': [image(5)]}, storage)
+    (folder / name).write_bytes((folder / name).read_bytes()[:700])
+    for path in (folder, folder / name):
+        with pytest.raises(DataError, match=rf'{name}: cannot be read: ') as caught:
+            ImageBag(path)
+        assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('with_metadata', [True, False])
+@pytest.mark.parametrize('mode', [CompressionMode.NONE, CompressionMode.STORAGE])
+def test_mcap_of_a_killed_recorder_is_read_up_to_its_end(tmp_path, mode, with_metadata):
+    rows = [np.random.default_rng(n).integers(0, 256, (HEIGHT, 50_000), dtype=np.uint8)
+            for n in range(9)]
+    for number, item in enumerate(rows):
+        item[:, 0] = number
+    folder = write(tmp_path / 'bag', {'/camera': [image(n, rows=item)
+                                                  for n, item in enumerate(rows)]},
+                   compression=mode)
+    file = folder / 'bag.mcap'
+    file.write_bytes(file.read_bytes()[:2_500_000])
+    if not with_metadata:
+        (folder / 'metadata.yaml').unlink()
+    for path in (folder, file):
+        images, losses = read(path)
+        assert 0 < len(images) < 9 and numbers(images) == list(range(len(images)))
+        assert len(losses) == 1 and 'bag.mcap: was not closed; its last' in losses[0]
+        assert f'{len(images)} messages are left' in losses[0]
+
+
+def test_bag_that_breaks_off_gives_what_came_before(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, 50_000), dtype=np.uint8)
+    noise[:, 0] = 7
+    path = write(tmp_path / 'bag', {'/camera': [image(n, rows=noise) for n in range(9)]},
+                 compression=CompressionMode.STORAGE)
+    file = path / 'bag.mcap'
+    content = bytearray(file.read_bytes())
+    content[-400_000:-100_000] = bytes(300_000)  # More than a block of zstd.
+    file.write_bytes(content)
+    images, losses = read(path)
+    assert 0 < len(images) < 9 and set(numbers(images)) == {7}
+    assert len(losses) == 1 and f'breaks off after {len(images)} images' in losses[0]
+
+
+def test_broken_message_is_left_out_and_said(tmp_path):
+    path = write(tmp_path / 'bag', {'/camera': [image(0), b'\0\1\0\0nonsense', image(2)]})
+    images, losses = read(path)
+    assert numbers(images) == [0, 2]
+    assert len(losses) == 1 and 'image 2 of /camera is broken' in losses[0]
+
+
+def test_image_that_contradicts_itself_is_refused_by_its_frame(tmp_path):
+    path = write(tmp_path / 'bag', {'/camera': [image(0, 'rgba8')]})
+    (stored,), losses = read(path)
+    assert losses == []
+    with pytest.raises(FrameError, match='step is 36'):
+        stored.frame()
+
+
+@pytest.mark.parametrize('name, words', [
+    ('none', 'no such bag'), ('clip.mp4', 'is no bag'), ('folder', 'is no bag'),
+    ('bad.mcap', 'cannot be read'), ('bad.db3', 'cannot be read'), ('bad.bag', 'cannot be read')])
+def test_what_is_no_bag_is_one_line(tmp_path, name, words):
+    (tmp_path / 'folder').mkdir()
+    if '.' in name:
+        (tmp_path / name).write_bytes(b'something else altogether')
+    with pytest.raises(DataError, match=words) as caught:
+        ImageBag(tmp_path / name)
+    assert '\n' not in str(caught.value) and name in str(caught.value)
+
+
+def test_damaged_metadata_does_not_hide_the_images(tmp_path):
+    folder = write(tmp_path / 'bag', {'/camera': [image(5)]})
+    (folder / 'metadata.yaml').write_text('rosbag2_bagfile_information: {version: [')
+    images, losses = read(folder)
+    assert numbers(images) == [5]
+    assert len(losses) == 1 and '\n' not in losses[0]
+
+
+def test_missing_rosbags_is_one_clear_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'rosbags.highlevel', None)
+    with pytest.raises(DataError, match='pip install rosbags'):
+        ImageBag(Path(tmp_path))

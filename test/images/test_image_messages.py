@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images of every encoding; what is refused, and that nobody looks before it is time."""
+from __future__ import annotations
+
+from array import array
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+from forecast_detector_ros.images.frame import FrameError
+from forecast_detector_ros.images.image_messages import (
+    compressed_frame, ENCODINGS, image_frame, jpeg_size, to_pixels)
+from hypothesis import given, settings, strategies as st
+import numpy as np
+import pytest
+
+HEIGHT, WIDTH = 6, 8
+
+
+class Poison:
+    """Data whose length may be asked for, and nothing else."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: object) -> int:
+        raise AssertionError('somebody looked')
+
+    __iter__ = __getitem__  # type: ignore[assignment]
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        raise AssertionError('somebody looked')
+
+
+def message(encoding: str, rows: np.ndarray, height: int = HEIGHT, width: int = WIDTH,
+            padding: int = 0, big: bool = False) -> SimpleNamespace:
+    """Return a message whose rows of bytes are `rows`, each with some padding behind it."""
+    padded = np.pad(rows, ((0, 0), (0, padding)), constant_values=0xAA)
+    return SimpleNamespace(encoding=encoding, height=height, width=width, is_bigendian=int(big),
+                           step=padded.shape[1], data=array('B', padded.tobytes()))
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.mark.parametrize('padding', [0, 5])
+@pytest.mark.parametrize(('encoding', 'channels', 'order'), [
+    ('rgb8', 3, 'rgb'), ('bgr8', 3, 'bgr'), ('rgba8', 4, 'rgba'), ('bgra8', 4, 'bgra'),
+    ('mono8', 1, 'mono'), ('8UC1', 1, 'mono'), ('8UC3', 3, 'bgr'), ('8UC4', 4, 'bgra')])
+def test_8_bit_images_are_viewed_where_they_lie(encoding: str, channels: int, order: str,
+                                                padding: int) -> None:
+    picture = noise(HEIGHT, WIDTH, channels)
+    sent = message(encoding, picture.reshape(HEIGHT, -1), padding=padding)
+    frame = image_frame(sent)
+    pixels = frame.load()
+    assert frame.size == pixels.size == (HEIGHT, WIDTH)
+    assert pixels.order == order
+    np.testing.assert_array_equal(pixels.array.reshape(HEIGHT, WIDTH, channels), picture)
+    assert np.shares_memory(pixels.array, np.frombuffer(sent.data, np.uint8))
+
+
+@pytest.mark.parametrize('padding', [0, 3])
+@pytest.mark.parametrize('big', [False, True])
+def test_mono16_is_scaled_from_its_whole_range(big: bool, padding: int) -> None:
+    deep = np.zeros((HEIGHT, WIDTH), np.uint16)
+    deep[0, :4] = (65535, 0, 257 * 100, 0x1234)
+    rows = deep.astype('>u2' if big else '<u2').view(np.uint8).reshape(HEIGHT, -1)
+    pixels = to_pixels(message('mono16', rows, padding=padding, big=big))
+    assert pixels.order == 'mono'
+    assert pixels.array[0, :4].tolist() == [255, 0, 100, round(0x1234 / 257)]
+
+
+@pytest.mark.parametrize('padding', [0, 3])
+@pytest.mark.parametrize(('encoding', 'red_at', 'blue_at'), [
+    ('bayer_rggb8', (0, 0), (1, 1)), ('bayer_bggr8', (1, 1), (0, 0)),
+    ('bayer_gbrg8', (1, 0), (0, 1)), ('bayer_grbg8', (0, 1), (1, 0))])
+def test_bayer_patterns_are_told_apart(encoding: str, red_at: tuple[int, int],
+                                       blue_at: tuple[int, int], padding: int) -> None:
+    mosaic = np.full((HEIGHT, WIDTH), 20, np.uint8)
+    mosaic[red_at[0]::2, red_at[1]::2] = 200
+    mosaic[blue_at[0]::2, blue_at[1]::2] = 90
+    pixels = image_frame(message(encoding, mosaic, padding=padding)).load()
+    assert pixels.order == 'bgr'
+    assert pixels.array[2:-2, 2:-2].reshape(-1, 3).tolist() == [[90, 20, 200]] * (
+        (HEIGHT - 4) * (WIDTH - 4))
+
+
+def yuv_planes() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return Y, U and V of a picture of one colour, and this colour in BGR."""
+    bgr = np.full((HEIGHT, WIDTH, 3), (40, 80, 200), np.uint8)
+    planar = cv2.cvtColor(bgr, cv2.COLOR_BGR2YUV_I420)
+    luma = planar[:HEIGHT]
+    chroma = planar[HEIGHT:].reshape(2, -1)
+    return luma, chroma[0, :1], chroma[1, :1], bgr
+
+
+@pytest.mark.parametrize('padding', [0, 4])
+@pytest.mark.parametrize('encoding', [
+    'yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv', 'nv12', 'nv21'])
+def test_yuv_becomes_the_colour_it_was(encoding: str, padding: int) -> None:
+    luma, u, v, bgr = yuv_planes()
+    if encoding in ('nv12', 'nv21'):
+        first, second = (u, v) if encoding == 'nv12' else (v, u)
+        chroma = np.empty((HEIGHT // 2, WIDTH), np.uint8)
+        chroma[:, 0::2], chroma[:, 1::2] = first, second
+        rows = np.vstack((luma, chroma))
+    else:
+        rows = np.empty((HEIGHT, 2 * WIDTH), np.uint8)
+        at = 1 if encoding in ('yuv422', 'uyvy') else 0
+        rows[:, at::2] = luma
+        rows[:, 1 - at::4], rows[:, 3 - at::4] = u, v
+    pixels = image_frame(message(encoding, rows, padding=padding)).load()
+    assert pixels.order == 'bgr'
+    assert np.abs(pixels.array.astype(int) - bgr).max() <= 3
+
+
+@pytest.mark.parametrize(('changes', 'words'), [
+    ({'height': 0}, ['8x0']),
+    ({'width': 0}, ['0x6']),
+    ({'encoding': '32FC1'}, ["'32FC1'", 'bgr8', 'nv21']),
+    ({'encoding': ''}, ["''"]),
+    ({'step': 23}, ['23', '24', 'step']),
+    ({'data': Poison(143)}, ['143', '144']),
+    ({'data': Poison(145)}, ['145', '144']),
+    ({'encoding': 'uyvy', 'width': 7}, ['7', 'even']),
+    ({'encoding': 'nv12', 'height': 5}, ['5', 'even']),
+    ({'encoding': 'mono16', 'step': 15, 'data': Poison(90)}, ['15', '16'])])
+def test_contradictions_are_refused_unseen(changes: dict[str, Any], words: list[str]) -> None:
+    sent = SimpleNamespace(encoding='bgr8', height=HEIGHT, width=WIDTH, step=3 * WIDTH,
+                           is_bigendian=0, data=Poison(3 * WIDTH * HEIGHT))
+    image_frame(sent)
+    for key, value in changes.items():
+        setattr(sent, key, value)
+    with pytest.raises(FrameError) as refusal:
+        image_frame(sent)
+    text = str(refusal.value)
+    assert '\n' not in text
+    assert all(word in text for word in words), text
+
+
+@pytest.mark.parametrize('encoding', ENCODINGS)
+def test_frame_is_made_without_looking_at_the_data(encoding: str) -> None:
+    step = 4 * WIDTH
+    rows = HEIGHT * 3 // 2 if encoding in ('nv12', 'nv21') else HEIGHT
+    sent = SimpleNamespace(encoding=encoding, height=HEIGHT, width=WIDTH, step=step,
+                           is_bigendian=0, data=Poison(rows * step))
+    frame = image_frame(sent)
+    assert frame.size == (HEIGHT, WIDTH)
+    with pytest.raises((AssertionError, TypeError)):
+        frame.load()
+
+
+def encoded(extension: str, picture: np.ndarray) -> bytes:
+    done, data = cv2.imencode(extension, picture)
+    assert done
+    return data.tobytes()
+
+
+def test_compressed_frame_is_made_without_looking_at_the_data() -> None:
+    assert compressed_frame(SimpleNamespace(data=Poison(9), format='jpeg')).size is None
+
+
+@pytest.mark.parametrize('extension', ['.png', '.jpg'])
+@pytest.mark.parametrize('padding', [0, 100])
+def test_signature_decides_not_the_format_field(extension: str, padding: int) -> None:
+    picture = cv2.resize(noise(3, 4, 3), (WIDTH * 4, HEIGHT * 4))
+    data = encoded(extension, picture) + bytes(padding)
+    pixels = compressed_frame(SimpleNamespace(data=array('B', data), format='h264')).load()
+    assert pixels.order == 'bgr'
+    assert np.abs(pixels.array.astype(int) - picture).mean() < (1 if extension == '.png' else 12)
+
+
+def test_grey_and_deep_png_become_bgr_of_8_bit() -> None:
+    deep = np.full((HEIGHT, WIDTH), 0x8000, np.uint16)
+    pixels = compressed_frame(SimpleNamespace(data=encoded('.png', deep), format='')).load()
+    assert pixels.array.shape == (HEIGHT, WIDTH, 3)
+    assert pixels.array.max() == 0x80
+
+
+@pytest.mark.parametrize(('data', 'words'), [
+    (b'', ['no data']),
+    (b'GIF89a' + bytes(20), ['neither JPEG nor PNG', '47 49 46 38', "'jpeg'"]),
+    (b'\xff', ['neither']),
+    (encoded('.jpg', noise(40, 40, 3))[:-300], ['JPEG', 'truncated']),
+    (encoded('.png', noise(40, 40, 3))[:-300], ['PNG', 'truncated']),
+    (b'\xff\xd8\xff' + bytes(50) + b'\xff\xd9', ['JPEG', 'cannot be decoded'])])
+def test_broken_compressed_image_is_refused(data: bytes, words: list[str]) -> None:
+    with pytest.raises(FrameError) as refusal:
+        compressed_frame(SimpleNamespace(data=array('B', data), format='jpeg')).load()
+    text = str(refusal.value)
+    assert '\n' not in text
+    assert all(word in text for word in words), text
+
+
+@settings(max_examples=40)
+@given(height=st.integers(96, 400), width=st.integers(96, 400), wanted=st.tuples(
+    st.integers(8, 200), st.integers(8, 200)), quality=st.integers(30, 95))
+def test_jpeg_is_decoded_no_larger_than_needed(
+        height: int, width: int, wanted: tuple[int, int], quality: int) -> None:
+    picture = cv2.resize(noise(4, 4, 3), (width, height))
+    done, data = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert done
+    sent = SimpleNamespace(data=array('B', data.tobytes()), format='jpeg')
+    frame = compressed_frame(sent)
+    pixels, size = frame.load_for(wanted)
+    assert size == (height, width) == jpeg_size(sent.data) == frame.load().size
+    scale = -(-height // pixels.size[0])
+    assert pixels.size == (-(-height // scale), -(-width // scale)) and scale in (1, 2, 4, 8)
+    fits = [all(-(-side // s) >= least for side, least in zip(size, wanted)) for s in (8, 4, 2)]
+    assert scale == next((s for s, fit in zip((8, 4, 2), fits) if fit), 1)
+    # The same picture, averaged in blocks of `scale` pixels, but for JPEG's loss.
+    rows, columns = pixels.size
+    whole = np.pad(frame.load().array, ((0, rows * scale - height), (0, columns * scale - width),
+                                        (0, 0)), 'edge')
+    blocks = whole.reshape(rows, scale, columns, scale, 3).mean((1, 3))
+    assert np.abs(pixels.array - blocks).mean() < 2
+
+
+def test_png_comes_whole() -> None:
+    frame = compressed_frame(SimpleNamespace(data=encoded('.png', noise(64, 64, 3)), format=''))
+    pixels, size = frame.load_for((8, 8))
+    assert pixels.size == size == (64, 64)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_have_a_size_or_none(tail: bytes) -> None:
+    size = jpeg_size(b'\xff\xd8' + tail)
+    assert size is None or min(size) > 0
+
+
+@pytest.mark.parametrize('flags', [
+    [], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 4],
+    [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]])
+def test_size_of_every_kind_of_jpeg(flags: list[int]) -> None:
+    _, data = cv2.imencode('.jpg', noise(50, 70, 3), flags)
+    assert jpeg_size(data.tobytes()) == (50, 70)
+    # A thumbnail or a long comment before the frame header, and fill bytes.
+    comment = b'\xff\xfe' + (2 + 500).to_bytes(2, 'big') + b'\xff\xc0' * 250 + b'\xff\xff'
+    assert jpeg_size(b'\xff\xd8' + comment + data.tobytes()[2:]) == (50, 70)
+
+
+@pytest.mark.parametrize('data', [
+    encoded('.jpg', noise(80, 80, 3))[:-300], b'\xff\xd8\xff' + bytes(50) + b'\xff\xd9'])
+def test_broken_jpeg_is_refused_when_reduced_too(data: bytes) -> None:
+    with pytest.raises(FrameError):
+        compressed_frame(SimpleNamespace(data=array('B', data), format='jpeg')).load_for((8, 8))

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Average precision by several protocols, as values and as text."""
+
+import json
+from pathlib import Path
+
+from forecast_detector_ros.annotations.video_json import FrameRecord
+from forecast_detector_ros.evaluation.sequences import Footage
+from forecast_detector_ros.metrics.accuracy import accuracy_as_text, measure_accuracy
+import numpy as np
+import pytest
+
+from ..helpers.boxes import A, B, C, detections, NOWHERE, truth
+
+LABELS = ('cat', 'dog', 'train')
+NONE = np.zeros((0, 4), np.float32)
+SHIFTED = (25, 0, 35, 10)
+"""B, half of it: enough for the devkit, too little for others."""
+
+
+def footage(name: str, there) -> Footage:
+    record = FrameRecord(Path(name), 100, 100, NONE, np.zeros(0, np.int64),
+                         np.zeros(0, np.float32), NONE)
+    return Footage(name, (record, record), there, there)
+
+
+@pytest.fixture
+def two():
+    """Give two sequences, and what was found in them."""
+    return ([footage('one', truth((0, 0, A), (1, 0, B))), footage('two', truth((0, 1, C)))],
+            [detections((0, 0, 0.9, A), (1, 0, 0.8, SHIFTED)),
+             detections((0, 1, 0.9, NOWHERE), (0, 1, 0.8, C))])
+
+
+def test_every_protocol_by_hand(two):
+    result = measure_accuracy(*two, LABELS, ('plain', 'devkit', 'coco'))
+    assert result['ap50'] == {'mean': 0.5, 'ignored_detections': 0, 'classes': {
+        'cat': {'ap50': 0.5, 'boxes': 2, 'detections': 2},
+        'dog': {'ap50': 0.5, 'boxes': 1, 'detections': 2}}}
+    assert result['ap50_devkit']['mean'] == 0.75
+    assert result['ap50_devkit']['classes']['cat']['ap50'] == 1.0
+    assert result['coco']['classes']['cat']['ap'] == pytest.approx(51 / 101)
+    assert result['coco']['mean'] == result['coco']['figures']['ap'] == pytest.approx(
+        (51 / 101 + 0.5) / 2)
+    assert result['coco']['figures']['large'] is None
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_motion_of_all_sequences_is_joined(two):
+    result = measure_accuracy(*two, LABELS, ('plain',), [np.array([1.0, 0.5]), np.array([0.5])])
+    motion = result['ap50']['motion']
+    assert {name: group['share'] for name, group in motion.items()} == pytest.approx(
+        {'slow': 1 / 3, 'medium': 0, 'fast': 2 / 3})
+    assert motion['slow']['classes']['cat'] == {'ap50': 1.0, 'boxes': 1, 'detections': 1}
+    assert motion['medium']['mean'] is None
+    assert motion['fast']['mean'] == pytest.approx((0 + 0.5) / 2)
+
+
+def test_text_has_a_column_for_each_protocol(two):
+    motion = [np.array([1.0, 0.5]), np.array([0.5])]
+    text = accuracy_as_text(measure_accuracy(*two, LABELS, ('plain', 'devkit', 'coco'), motion))
+    classes, groups, coco = text.split('\n\n')
+    lines = [line.split() for line in classes.splitlines()]
+    assert lines[0] == ['class', 'boxes', 'detections', 'AP50', 'AP50', 'devkit', 'COCO', 'AP']
+    assert lines[2] == ['cat', '2', '2', '0.500', '1.000', '0.505']
+    assert lines[4][-3:] == ['0.500', '0.750', '0.502']
+    assert groups.splitlines()[3].split() == ['medium', '0', '0.000', '-', '-']
+    assert groups.splitlines()[4].split() == ['fast', '2', '0.667', '0.250', '0.750']
+    assert coco.splitlines()[0].split() == [
+        'COCO', 'ap', 'ap50', 'ap75', 'small', 'medium', 'large']
+    assert len(coco.splitlines()) == 3
+
+
+def test_text_of_coco_alone_and_of_nothing(two):
+    text = accuracy_as_text(measure_accuracy(*two, LABELS, ('coco',)))
+    assert text.splitlines()[2].split() == ['cat', '0.505']
+    assert accuracy_as_text({'ap50': None}) == ''

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Check that a video holds what was written, and appears only when it is whole."""
+from pathlib import Path
+
+import cv2
+from forecast_detector_ros.recording.video_writer import VideoError, VideoWriter
+import numpy as np
+import pytest
+
+
+def test_video_appears_under_its_name_when_it_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / 'out.mp4'
+    writer = VideoWriter(path, 12.5)
+    for level in (0, 100, 200):
+        writer.write(np.full((48, 64, 3), level, np.uint8))
+    assert not path.exists()
+    writer.close()
+    assert [entry.name for entry in tmp_path.iterdir()] == ['out.mp4']
+    capture = cv2.VideoCapture(str(path))
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(12.5)
+    levels = []
+    while (read := capture.read())[0]:
+        levels.append(read[1].mean())
+    np.testing.assert_allclose(levels, [0, 100, 200], atol=4)
+
+
+def test_picture_of_another_size_is_fitted_and_centred(tmp_path: Path) -> None:
+    writer = VideoWriter(tmp_path / 'out.mp4', 10.0)
+    writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.write(np.full((100, 50, 3), 255, np.uint8))
+    writer.close()
+    capture = cv2.VideoCapture(str(tmp_path / 'out.mp4'))
+    capture.read()
+    picture = capture.read()[1]
+    assert picture.shape == (48, 64, 3)
+    assert picture[24, 32].min() > 200
+    assert picture[24, 5].max() < 50
+
+
+def test_nothing_written_leaves_no_file(tmp_path: Path) -> None:
+    VideoWriter(tmp_path / 'out.mp4', 10.0).close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_that_does_not_exist_is_one_clear_line(tmp_path: Path) -> None:
+    writer = VideoWriter(tmp_path / 'missing' / 'out.mp4', 10.0)
+    with pytest.raises(VideoError, match='cannot write'):
+        writer.write(np.zeros((48, 64, 3), np.uint8))

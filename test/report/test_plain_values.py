@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plain values become dataclasses, or one line says why not."""
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+import json
+from typing import Any
+
+from forecast_detector_ros.report.plain_values import build, PlainValueError
+from hypothesis import given, settings, strategies as st
+import pytest
+
+
+@dataclass(frozen=True)
+class Leaf:
+    name: str
+    corners: tuple[float, float]
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Tree:
+    number: int
+    free: dict[str, Any]
+    leaves: tuple[Leaf, ...] = ()
+    first: Leaf | None = None
+    flag: bool = field(default=False)
+
+
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+LEAVES = st.builds(Leaf, st.text(), st.tuples(NUMBERS, NUMBERS), st.none() | NUMBERS)
+TREES = st.builds(Tree, st.integers(), st.dictionaries(st.text(), st.none() | NUMBERS),
+                  st.lists(LEAVES, max_size=3).map(tuple), st.none() | LEAVES, st.booleans())
+
+
+@settings(max_examples=40)
+@given(TREES)
+def test_json_comes_back_as_it_was(tree):
+    assert build(Tree, json.loads(json.dumps(asdict(tree)))) == tree
+
+
+LEAF = {'name': 'a', 'corners': [1, 2]}
+
+
+def test_a_whole_number_is_a_number():
+    assert build(Leaf, LEAF) == Leaf('a', (1.0, 2.0))
+    assert type(build(Leaf, LEAF).corners[0]) is float
+
+
+@pytest.mark.parametrize('value, words', [
+    ([], 'the document is [], must be an object'),
+    ({}, 'number is missing'),
+    ({'number': 1, 'free': {}, 'more': 2}, 'more is unknown'),
+    ({'number': 1.5, 'free': {}}, 'number is 1.5, must be an integer'),
+    ({'number': True, 'free': {}}, 'number is True, must be an integer'),
+    ({'number': None, 'free': {}}, 'number is None'),
+    ({'number': 1, 'free': []}, 'free is [], must be an object'),
+    ({'number': 1, 'free': {}, 'flag': 1}, 'flag is 1'),
+    ({'number': 1, 'free': {}, 'leaves': LEAF}, 'must be a list'),
+    ({'number': 1, 'free': {}, 'leaves': [LEAF, {'name': 'b', 'corners': [1]}]},
+     'leaves[1].corners is [1], must be a list of 2'),
+    ({'number': 1, 'free': {}, 'first': {**LEAF, 'score': float('nan')}},
+     'first.score is nan, must be a number'),
+    ({'number': 1, 'free': {}, 'first': {**LEAF, 'name': 3}}, 'first.name is 3, must be a text'),
+])
+def test_what_does_not_fit_is_named(value, words):
+    with pytest.raises(PlainValueError) as caught:
+        build(Tree, value)
+    assert words in str(caught.value) and '\n' not in str(caught.value)

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The figures of the report: whole SVG of the size that was asked for, the same every time."""
+
+from xml.etree import ElementTree
+
+from forecast_detector_ros.detector.policy import FORECAST, READ
+from forecast_detector_ros.recording.frame_record import DROPPED
+from forecast_detector_ros.report.report_figures import as_svg, FIGURES, MOST_POINTS
+from forecast_detector_ros.report.run_record import SequenceRecord
+import pytest
+
+from ..helpers.runs import frame, run, two_sequences
+
+BARE = run(accuracy=None, sequences=(SequenceRecord('walk', (frame(0, DROPPED),), True),))
+
+
+@pytest.mark.parametrize('name', FIGURES)
+@pytest.mark.parametrize('record, width', [(run(), 3.6), (two_sequences(), 9.6), (BARE, 3.6)],
+                         ids=['one', 'two', 'bare'])
+def test_every_figure_of_every_run_is_drawn(name, record, width):
+    text = as_svg(FIGURES[name], record, width)
+    drawn = float(ElementTree.fromstring(text).get('width').removesuffix('pt'))
+    assert drawn == pytest.approx(72 * width)
+
+
+def test_the_same_run_gives_the_same_file():
+    first, second = (as_svg(FIGURES['latency'], run(), 5.0) for _ in range(2))
+    assert first == second
+
+
+def test_long_runs_do_not_make_large_files():
+    frames = tuple(frame(number, (READ, FORECAST)[number % 2], 'dog')
+                   for number in range(MOST_POINTS + 1000))
+    record = run(sequences=(SequenceRecord('walk', frames, True),))
+    for draw in FIGURES.values():
+        assert len(as_svg(draw, record, 9.6)) < 500_000
