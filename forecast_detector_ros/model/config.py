@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from .encoder import FORECAST_MODES
-from .extractor import LITERAL_CHANNELS, WIDTHS
+from .extractor import LEVELS, LITERAL_CHANNELS, WIDTHS
 from .scheduler import REFERENCES
+from .ssdlite import SPACINGS
 
 VARIANTS = ('complete', 'without_forecast', 'without_combination', 'baseline', 'persistence')
 """
@@ -46,8 +47,11 @@ class NetworkConfig:
     width: float = 1.0
     """MobileNetV2's alpha."""
 
+    tail: bool = True
+    """Whether the backbone ends with MobileNetV2's convolution to 1280 channels."""
+
     levels: tuple[int, ...] = (32,)
-    """Strides of the forecast levels: (32,) or (16, 32)."""
+    """Strides of the levels that the head sees, one of `LEVELS`."""
 
     feature_channels: tuple[int, ...] = (LITERAL_CHANNELS,)
     """Channels of `feature`, one number per level."""
@@ -58,11 +62,20 @@ class NetworkConfig:
     upsample_channels: int | None = None
     """Channels of a map upsampled from the deepest `fused` map; None for no such map."""
 
+    neck_channels: int | None = None
+    """Channels of a top-down path between the levels and the predictors; None for no such path."""
+
     extra_channels: tuple[int, ...] = (512, 256, 256, 128)
     """Output channels of the head's extra layers; the default is torchvision's ssdlite."""
 
     anchor_scales: tuple[float, float] = (0.2, 0.95)
     """Smallest and largest anchor, as fractions of the input."""
+
+    anchor_spacing: str = 'linear'
+    """How the anchors' scales grow from map to map, one of `SPACINGS`."""
+
+    aspect_ratios: tuple[int, ...] = (2, 3)
+    """Ratios of the anchors beside 1; each stands for itself and its inverse."""
 
     forecast_mode: str = 'direct'
     """One of `FORECAST_MODES`."""
@@ -85,13 +98,19 @@ class NetworkConfig:
         _require(_are_counts(self.input_size, 2, least=64), 'input_size', self.input_size,
                  'a height and a width, integers of at least 64')
         _require(self.width in WIDTHS, 'width', self.width, f'one of {WIDTHS}')
-        _require(self.levels in ((32,), (16, 32)), 'levels', self.levels, '(32,) or (16, 32)')
+        _require(self.levels in LEVELS, 'levels', self.levels, f'one of {LEVELS}')
+        _require(isinstance(self.tail, bool), 'tail', self.tail, 'true or false')
         for key in ('feature_channels', 'lstm_channels'):
             value = getattr(self, key)
             _require(_are_counts(value, len(self.levels)), key, value,
                      f'one positive integer for each of the levels {self.levels}')
-        _require(self.upsample_channels is None or _is_count(self.upsample_channels),
-                 'upsample_channels', self.upsample_channels, 'a positive integer, or null')
+        for key in ('upsample_channels', 'neck_channels'):
+            value = getattr(self, key)
+            _require(value is None or _is_count(value), key, value, 'a positive integer, or null')
+        _require(self.neck_channels is None or self.upsample_channels is None,
+                 'upsample_channels', self.upsample_channels, 'null where neck_channels is set')
+        _require(_are_counts(self.aspect_ratios, least=2) or self.aspect_ratios == (),
+                 'aspect_ratios', self.aspect_ratios, 'a list of integers of at least 2')
         _require(_are_counts(self.extra_channels), 'extra_channels', self.extra_channels,
                  'a list of positive integers')
         scales = self.anchor_scales
@@ -101,6 +120,7 @@ class NetworkConfig:
                  'anchor_scales', scales, 'two numbers, 0 < low < high <= 1')
         for key, allowed in (('forecast_mode', FORECAST_MODES),
                              ('scheduler_reference', REFERENCES),
+                             ('anchor_spacing', SPACINGS),
                              ('state_update', STATE_UPDATES), ('variant', VARIANTS)):
             _require(getattr(self, key) in allowed, key, getattr(self, key), f'one of {allowed}')
         _require(_is_count(self.scheduler_channels), 'scheduler_channels',

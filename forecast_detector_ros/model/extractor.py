@@ -23,6 +23,12 @@ LITERAL_CHANNELS = 1280
 # the block with stride 2 whose expansion is the last map at stride 16 (ssdlite's C4).
 _BLOCK_13 = 14
 
+# torchvision's block 7 is the one that goes on to stride 16: the seven before it end at stride 8.
+_STRIDE_8 = 7
+
+LEVELS = ((32,), (16, 32), (8, 16, 32))
+"""Sets of levels, by their strides."""
+
 
 class Extractor(nn.Module):
     """
@@ -33,12 +39,15 @@ class Extractor(nn.Module):
     width:
         MobileNetV2's alpha, one of `WIDTHS`.
     levels:
-        Strides to give out: ``(32,)`` or ``(16, 32)``.
+        Strides to give out, one of `LEVELS`.
     feature_channels:
         Channels of each level.  A level whose backbone map already has that many channels is
         given out as it is; the others go through a 1x1 convolution, BN and ReLU6.  ReLU6 and not
         a linear map, because an LSTM's output is never negative and the negative half of a
         linear map would be out of the forecast's reach.
+    tail:
+        Whether the backbone ends with MobileNetV2's convolution to 1280 channels, or before it,
+        with 320.
 
     Raises
     ------
@@ -48,17 +57,20 @@ class Extractor(nn.Module):
     """
 
     def __init__(self, width: float = 1.0, levels: tuple[int, ...] = (32,),
-                 feature_channels: tuple[int, ...] = (LITERAL_CHANNELS,)) -> None:
+                 feature_channels: tuple[int, ...] = (LITERAL_CHANNELS,),
+                 tail: bool = True) -> None:
         super().__init__()
         if width not in WIDTHS:
             raise ValueError(f'width is {width}, must be one of {WIDTHS}')
-        if levels not in ((32,), (16, 32)):
-            raise ValueError(f'levels is {levels}, must be (32,) or (16, 32)')
+        if levels not in LEVELS:
+            raise ValueError(f'levels is {levels}, must be one of {LEVELS}')
         if len(feature_channels) != len(levels):
             raise ValueError(
                 f'feature_channels is {feature_channels}, must have one number for each of the '
                 f'levels {levels}')
         features = mobilenet_v2(weights=None, width_mult=width).features
+        if not tail:
+            features = features[:-1]
         block_13 = features[_BLOCK_13].conv
         self.levels = levels
         self.feature_channels = feature_channels
@@ -69,7 +81,9 @@ class Extractor(nn.Module):
         self.trunk = nn.Sequential(OrderedDict(
             [('project', block_13[1:])]
             + [(str(i), features[i]) for i in range(_BLOCK_13 + 1, len(features))]))
-        backbone_channels = {16: block_13[0][0].out_channels, 32: features[-1][0].out_channels}
+        backbone_channels = {8: features[_STRIDE_8 - 1].out_channels,
+                             16: block_13[0][0].out_channels,
+                             32: features[-1].out_channels}
         self.projections = nn.ModuleList(
             nn.Identity() if backbone_channels[stride] == channels
             else Conv2dNormActivation(backbone_channels[stride], channels, kernel_size=1,
@@ -86,6 +100,7 @@ class Extractor(nn.Module):
             ``(B, 3, H, W)`` float, RGB, ImageNet-normalised.
         skip:
             Blocks of `stem` that have been run already: `image` is the output of the last one.
+            At most 7 where stride 8 is among the levels.
 
         Returns
         -------
@@ -93,9 +108,13 @@ class Extractor(nn.Module):
             One ``(B, C, ceil(H / stride), ceil(W / stride))`` map per level, values in [0, 6].
 
         """
-        middle = self.stem[skip:](image) if skip else self.stem(image)
-        deep = self.trunk(middle)
-        taps = {16: middle, 32: deep}
+        taps = {}
+        if 8 in self.levels:
+            # Blocks behind the tap cannot be skipped: their input is a level's map.
+            taps[8] = image = self.stem[skip:_STRIDE_8](image)
+            skip = _STRIDE_8
+        taps[16] = self.stem[skip:](image) if skip else self.stem(image)
+        taps[32] = self.trunk(taps[16])
         return tuple(projection(taps[stride])
                      for stride, projection in zip(self.levels, self.projections))
 

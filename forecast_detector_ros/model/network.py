@@ -82,7 +82,8 @@ class ForecastDetector(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self.extractor = Extractor(config.width, config.levels, config.feature_channels)
+        self.extractor = Extractor(config.width, config.levels, config.feature_channels,
+                                   config.tail)
         self.feature_sizes = feature_sizes(config.input_size, config.levels)
         pairs = tuple(zip(config.feature_channels, config.lstm_channels))
         with_forecast = config.has_encoders and config.variant != 'persistence'
@@ -96,9 +97,11 @@ class ForecastDetector(nn.Module):
             if config.has_encoders else None
         self.remembers_expected = config.has_encoders and config.scheduler_reference == EXPECTED
         self.head = SSDLiteHead(config.feature_channels, config.classes, config.extra_channels,
-                                config.upsample_channels)
+                                config.upsample_channels, config.neck_channels,
+                                config.aspect_ratios)
         anchors = make_anchors(config.input_size, self.head.map_sizes(self.feature_sizes),
-                               config.anchor_scales)
+                               config.anchor_scales, config.anchor_spacing,
+                               config.aspect_ratios)
         self.register_buffer('anchors', anchors, persistent=False)
         for name, value in (('mean', IMAGENET_MEAN), ('std', IMAGENET_STD)):
             self.register_buffer(name, torch.tensor(value).mul(255.0).view(1, 3, 1, 1),

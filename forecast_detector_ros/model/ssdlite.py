@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn, Tensor
+from torch.nn import functional
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
@@ -22,8 +23,13 @@ BOX_CODER_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 ASPECT_RATIOS = (2, 3)
 """With 1 and the inverses: the ratios of SSD (Liu et al., ECCV 2016, section 2.2)."""
 
-ANCHORS_PER_CELL = 6
-"""Ratios 1, 2, 1/2, 3, 1/3 and a square of the geometric mean of two scales."""
+LINEAR, GEOMETRIC = SPACINGS = ('linear', 'geometric')
+"""How anchors grow from map to map: by a difference, as in SSD, or by a factor."""
+
+
+def anchors_per_cell(ratios: Sequence[int] = ASPECT_RATIOS) -> int:
+    """Count a cell's anchors: two squares, and two for each ratio (Liu et al., section 2.2)."""
+    return 2 + 2 * len(ratios)
 
 
 class HeadOutput(NamedTuple):
@@ -60,6 +66,40 @@ def _predictor(inputs: int, outputs: int) -> nn.Sequential:
         nn.Conv2d(inputs, outputs, 1))
 
 
+class TopDown(nn.Module):
+    """
+    Enrich each map with what the deeper ones know (Lin et al., CVPR 2017, section 3).
+
+    A 1x1 convolution brings every map to the same number of channels; from the deepest on, each
+    is enlarged and added to the next. A separable 3x3 convolution smooths the sums.
+
+    Parameters
+    ----------
+    channels:
+        Channels of the incoming maps, shallow level first.
+    outputs:
+        Channels of every outgoing map.
+
+    """
+
+    def __init__(self, channels: Sequence[int], outputs: int) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(
+            Conv2dNormActivation(c, outputs, 1, activation_layer=None) for c in channels)
+        self.smooth = nn.ModuleList(nn.Sequential(
+            Conv2dNormActivation(outputs, outputs, 3, groups=outputs, activation_layer=nn.ReLU6),
+            Conv2dNormActivation(outputs, outputs, 1, activation_layer=nn.ReLU6))
+            for _ in channels)
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Give one map per incoming one, of its size, values in [0, 6]."""
+        sums = [lateral(x) for lateral, x in zip(self.lateral, maps)]
+        for level in range(len(sums) - 2, -1, -1):
+            sums[level] = sums[level] + functional.interpolate(
+                sums[level + 1], size=sums[level].shape[2:], mode='nearest')
+        return [smooth(x) for smooth, x in zip(self.smooth, sums)]
+
+
 class SSDLiteHead(nn.Module):
     """
     Predict scores and box offsets from the fused maps.
@@ -76,15 +116,24 @@ class SSDLiteHead(nn.Module):
         When given, one more map of this many channels and twice the deepest map's size is made
         from the deepest map by a 1x1 convolution and bilinear upsampling, and predicted from
         first.
+    neck_channels:
+        When given, the incoming maps go through `TopDown` first.
+    aspect_ratios:
+        Of the anchors, beside 1.
 
     """
 
     def __init__(self, channels: Sequence[int], classes: int, extra_channels: Sequence[int],
-                 upsample_channels: int | None = None) -> None:
+                 upsample_channels: int | None = None, neck_channels: int | None = None,
+                 aspect_ratios: Sequence[int] = ASPECT_RATIOS) -> None:
         super().__init__()
         self.classes = classes
         self.upsample: nn.Module | None = None
+        self.neck: nn.Module | None = None
         maps = list(channels)
+        if neck_channels is not None:
+            self.neck = TopDown(channels, neck_channels)
+            maps = [neck_channels] * len(channels)
         if upsample_channels is not None:
             self.upsample = nn.Sequential(
                 Conv2dNormActivation(channels[-1], upsample_channels, 1,
@@ -95,9 +144,10 @@ class SSDLiteHead(nn.Module):
         for outputs in extra_channels:
             self.extra.append(_extra_layer(maps[-1], outputs))
             maps.append(outputs)
+        anchors = anchors_per_cell(aspect_ratios)
         self.classification = nn.ModuleList(
-            _predictor(c, ANCHORS_PER_CELL * (classes + 1)) for c in maps)
-        self.regression = nn.ModuleList(_predictor(c, ANCHORS_PER_CELL * 4) for c in maps)
+            _predictor(c, anchors * (classes + 1)) for c in maps)
+        self.regression = nn.ModuleList(_predictor(c, anchors * 4) for c in maps)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 # Standard deviation of torchvision's ssdlite, after the TensorFlow original.
@@ -132,7 +182,7 @@ class SSDLiteHead(nn.Module):
             orders its default boxes.
 
         """
-        maps = list(fused)
+        maps = list(fused) if self.neck is None else self.neck(fused)
         if self.upsample is not None:
             maps.insert(0, self.upsample(maps[-1]))
         for layer in self.extra:
@@ -148,7 +198,8 @@ def _flatten(x: Tensor, last: int) -> Tensor:
 
 
 def make_anchors(input_size: tuple[int, int], map_sizes: Sequence[tuple[int, int]],
-                 scales: tuple[float, float] = (0.2, 0.95)) -> Tensor:
+                 scales: tuple[float, float] = (0.2, 0.95), spacing: str = LINEAR,
+                 ratios: Sequence[int] = ASPECT_RATIOS) -> Tensor:
     """
     Make the default boxes of all maps.
 
@@ -159,8 +210,12 @@ def make_anchors(input_size: tuple[int, int], map_sizes: Sequence[tuple[int, int
     map_sizes:
         (height, width) of each predicted map.
     scales:
-        Smallest and largest scale, as a fraction of the input; spaced linearly over the maps.
-        0.2 and 0.95 are MobileNetV2 SSDLite's.
+        Smallest and largest scale, as a fraction of the input.  0.2 and 0.95 are MobileNetV2
+        SSDLite's.
+    spacing:
+        How the maps' scales lie between them, one of `SPACINGS`.
+    ratios:
+        Aspect ratios beside 1.
 
     Returns
     -------
@@ -168,8 +223,14 @@ def make_anchors(input_size: tuple[int, int], map_sizes: Sequence[tuple[int, int
         ``(A, 4)`` float32, xyxy in pixels of the network's input; not clipped.
 
     """
-    generator = DefaultBoxGenerator([list(ASPECT_RATIOS) for _ in map_sizes],
-                                    min_ratio=scales[0], max_ratio=scales[1], clip=False)
+    count = len(map_sizes)
+    steps: list[float] | None = None
+    if spacing == GEOMETRIC:
+        factor = (scales[1] / scales[0]) ** (1 / max(count - 1, 1))
+        # One more than there are maps, for the larger square of the last one.
+        steps = [scales[0] * factor ** k for k in range(count + 1)]
+    generator = DefaultBoxGenerator([list(ratios) for _ in map_sizes], min_ratio=scales[0],
+                                    max_ratio=scales[1], scales=steps, clip=False)
     # The generator reads nothing but shapes.
     images = ImageList(torch.empty(1, 0, *input_size), [input_size])
     return generator(images, [torch.empty(1, 0, *size) for size in map_sizes])[0]
