@@ -16,7 +16,7 @@ from .config import ConfigError, NetworkConfig
 from .encoder import Encoder
 from .extractor import Extractor, feature_sizes
 from .scheduler import EXPECTED, Scheduler
-from .ssdlite import HeadOutput, make_anchors, SSDLiteHead
+from .ssdlite import anchors_per_cell, HeadOutput, make_anchors, SSDLiteHead
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """Mean of ImageNet's RGB values in [0, 1], of torchvision's reference training."""
@@ -76,6 +76,8 @@ class ForecastDetector(nn.Module):
     """
 
     anchors: Tensor
+    anchor_strides: Tensor
+    """``(A,)``: pixels between neighbouring cells of each anchor's map."""
     mean: Tensor
     std: Tensor
 
@@ -103,9 +105,17 @@ class ForecastDetector(nn.Module):
                                config.anchor_scales, config.anchor_spacing,
                                config.aspect_ratios)
         self.register_buffer('anchors', anchors, persistent=False)
+        self.register_buffer('anchor_strides', self._anchor_strides(), persistent=False)
         for name, value in (('mean', IMAGENET_MEAN), ('std', IMAGENET_STD)):
             self.register_buffer(name, torch.tensor(value).mul(255.0).view(1, 3, 1, 1),
                                  persistent=False)
+
+    def _anchor_strides(self) -> Tensor:
+        height, width = self.config.input_size
+        per_cell = anchors_per_cell(self.config.aspect_ratios)
+        return torch.cat([
+            torch.full((rows * columns * per_cell,), max(height / rows, width / columns))
+            for rows, columns in self.head.map_sizes(self.feature_sizes)])
 
     def normalise(self, image: Tensor) -> Tensor:
         """

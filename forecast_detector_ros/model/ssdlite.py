@@ -7,6 +7,7 @@ coder and NMS are torchvision's.
 """
 
 from collections.abc import Sequence
+from math import log
 from typing import NamedTuple
 
 import torch
@@ -154,6 +155,19 @@ class SSDLiteHead(nn.Module):
                 nn.init.normal_(module.weight, std=0.03)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+
+    def set_prior(self, probability: float = 0.01) -> None:
+        """
+        Let a fresh head say *background* but for a probability.
+
+        0.01 is that of focal loss (Lin et al., ICCV 2017, section 4.1): training starts calmly
+        although nearly all anchors are background.
+        """
+        lead = log(self.classes * (1.0 - probability) / probability)
+        for predictor in self.classification:
+            bias = predictor.get_submodule('1').get_parameter('bias')
+            with torch.no_grad():
+                bias.view(-1, self.classes + 1)[:, 0] = lead
 
     def map_sizes(self, sizes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
         """Give the sizes of all predicted maps from those of the incoming ones."""

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from .assignment import assign_aligned, pad, PaddedBoxes
 from .distributed import Processes
 from .frozen import FrozenFeatures
 from .losses import (
     assign, decision_loss, detection_loss, forecast_loss, level_errors, scale_errors)
+from .quality_loss import GIOU, quality_loss
 from .reliability import is_consistent, is_reliable, RELIABLE_IOU
 from ..clips.dataset import ClipBatch
 from ..model.config import NetworkConfig
@@ -22,6 +24,9 @@ FEATURE, TEMPORAL, MEAN = range(3)
 
 TRUTH, READ_FRAME = 'truth', 'read'
 """What y_t is measured against."""
+
+SSD, QUALITY = DETECTION_LOSSES = ('ssd', 'quality')
+"""How anchors are matched with boxes, and what they are trained on."""
 
 PLAIN, PERSISTENCE = 'none', 'persistence'
 SCALES = (PLAIN, PERSISTENCE)
@@ -47,6 +52,13 @@ class LossConfig:
 
     lambda_: float = 0.7
     """Weight of L_dec (section 3.3)."""
+
+    detection: str = SSD
+    """`ssd`: anchors are matched by overlap, with smooth L1 and hard negatives (section 3.3);
+    `quality`: by score and overlap, and each learns how good its box is (`assignment`)."""
+
+    box: str = GIOU
+    """`quality`: the loss of boxes, `giou` or `ciou`."""
 
     min_negatives: int = 0
     """Negatives that every image contributes at least; SSD has none."""
@@ -220,6 +232,18 @@ def first_decision(config: NetworkConfig) -> int:
 def _add_detection(result: StepLosses, network: ForecastDetector, batch: ClipBatch,
                    heads: list[HeadOutput], steps: int, config: LossConfig,
                    processes: Processes) -> None:
+    stacked = HeadOutput(torch.cat([h.logits for h in heads]),
+                         torch.cat([h.offsets for h in heads]))
+    if config.detection == QUALITY:
+        wanted = _padded(batch, steps)
+        if not config.score_weighted:
+            wanted = wanted._replace(scores=torch.ones_like(wanted.scores))
+        aligned = assign_aligned(stacked, network.anchors, network.anchor_strides, wanted)
+        l_loc, l_cls = quality_loss(stacked, aligned, network.anchors, config.box,
+                                    processes.total)
+        result.total = result.total + config.alpha * l_loc + config.beta * l_cls
+        result.parts |= {'loc': float(l_loc.detach()), 'cls': float(l_cls.detach())}
+        return
     # Time-major, as the heads were collected.
     order = [(b, t) for t in range(steps) for b in range(len(batch.boxes))]
     targets = assign(network.anchors,
@@ -227,12 +251,21 @@ def _add_detection(result: StepLosses, network: ForecastDetector, batch: ClipBat
                      [batch.labels[b][t] for b, t in order],
                      [batch.scores[b][t] for b, t in order] if config.score_weighted else None,
                      [batch.ignore[b][t] for b, t in order])
-    stacked = HeadOutput(torch.cat([h.logits for h in heads]),
-                         torch.cat([h.offsets for h in heads]))
     l_loc, l_cls = detection_loss(stacked, targets, network.anchors,
                                   min_negatives=config.min_negatives, total=processes.total)
     result.total = result.total + config.alpha * l_loc + config.beta * l_cls
     result.parts |= {'loc': float(l_loc.detach()), 'cls': float(l_cls.detach())}
+
+
+def _padded(batch: ClipBatch, steps: int) -> PaddedBoxes:
+    """Give the boxes of the first `steps` frames of each clip, time-major."""
+    def rows(packed: Tensor, counts: Tensor, fill: float) -> Tensor:
+        padded = pad(packed, counts.flatten(), fill).unflatten(0, counts.shape)
+        return padded[:, :steps].transpose(0, 1).flatten(0, 1)
+    return PaddedBoxes(rows(batch.all_boxes, batch.counts, 0.0),
+                       rows(batch.all_labels, batch.counts, -1),
+                       rows(batch.all_scores, batch.counts, 0.0),
+                       rows(batch.all_ignore, batch.ignore_counts, 0.0))
 
 
 def _add_forecast(result: StepLosses, maps_of: list[Maps], features: tuple[Tensor, ...],

@@ -8,8 +8,10 @@ from typing import Any, get_args, get_origin, get_type_hints, Union
 
 import yaml
 
-from .clip_step import first_decision, LossConfig, READ_FRAME, SCALES, TRUTH
+from .clip_step import (
+    DETECTION_LOSSES, first_decision, LossConfig, READ_FRAME, SCALES, TRUTH)
 from .distributed import DEVICES
+from .quality_loss import BOX_LOSSES
 from ..annotations.errors import DataError
 from ..annotations.sources import SourceConfig
 from ..clips.augment import AugmentConfig
@@ -19,7 +21,7 @@ from ..model.presets import preset
 GROUPS = ('backbone', 'projection', 'encoder', 'scheduler', 'head')
 """Parts of the network with a learning rate of their own; a part without one is frozen."""
 
-CACHES = ('memory', 'none')
+MEMORY, DEVICE, NONE = CACHES = ('memory', 'device', 'none')
 """Where decoded frames are kept."""
 
 CARD_KEYS = ('licence', 'description', 'provenance', 'known_failures', 'score_threshold',
@@ -60,6 +62,10 @@ class StageConfig:
 
     thinning: int = 25
     """r of section 4.2; 0 takes consecutive frames."""
+
+    strides: tuple[int, ...] = (1,)
+    """`cache: device`: distances between a clip's frames, one drawn for each clip; this stands in
+    place of `thinning`."""
 
     plain_epochs: int = 2
     """Last epochs without thinning (section 4.2: two)."""
@@ -141,7 +147,11 @@ class Recipe:
 
     cache: str = 'memory'
     """`memory` decodes every frame once, at the start, and keeps it; `none` decodes what each clip
-    needs, for data that is larger than the memory."""
+    needs, for data that is larger than the memory. `device` keeps the frames in the memory of the
+    device and draws clips there (`clips.drawn_clips`), for a GPU."""
+
+    cache_side: int = 384
+    """`device`: frames whose long side is larger are shrunk to it, pixels."""
 
     validation: ValidationConfig | None = None
     """Null for none: the weights of a stage's last iteration are its result."""
@@ -269,6 +279,8 @@ def _check(recipe: Recipe, network: NetworkConfig) -> None:
             raise RecipeError('validation.sources: kind must be video')
     if recipe.cache not in CACHES:
         raise RecipeError(f'cache is {recipe.cache!r}, must be {" or ".join(CACHES)}')
+    if not 32 <= recipe.cache_side <= 4096:
+        raise RecipeError(f'cache_side is {recipe.cache_side}, must be from 32 to 4096')
     if not 0.0 <= recipe.balance <= 1.0:
         raise RecipeError(f'balance is {recipe.balance}, must be in [0, 1]')
     for key in recipe.card:
@@ -313,6 +325,13 @@ def _check(recipe: Recipe, network: NetworkConfig) -> None:
         if stage.loss.reliable_against not in (TRUTH, READ_FRAME):
             raise RecipeError(f'{where}: loss.reliable_against is '
                               f'{stage.loss.reliable_against!r}, must be {TRUTH} or {READ_FRAME}')
+        if not stage.strides or min(stage.strides) < 1:
+            raise RecipeError(f'{where}: strides is {list(stage.strides)}, must be a list of '
+                              'integers of at least 1')
+        for key, kinds in (('detection', DETECTION_LOSSES), ('box', BOX_LOSSES)):
+            if getattr(stage.loss, key) not in kinds:
+                raise RecipeError(f'{where}: loss.{key} is {getattr(stage.loss, key)!r}, must be '
+                                  f'one of {kinds}')
         if stage.loss.forecast_scale not in SCALES:
             raise RecipeError(f'{where}: loss.forecast_scale is {stage.loss.forecast_scale!r}, '
                               f'must be one of {SCALES}')

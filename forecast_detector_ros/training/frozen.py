@@ -58,9 +58,10 @@ class FrozenFeatures:
 
         """
         with torch.no_grad():
+            chunk_size = _CHUNK if images.device.type == 'cpu' else len(images)
             parts = [self._part(self._network.normalise(chunk).to(
                 self._dtype, memory_format=torch.channels_last))
-                for chunk in images.split(_CHUNK)]
+                for chunk in images.split(chunk_size)]
         if self._skip is None:
             return tuple(torch.cat(level) for level in zip(*parts))
         return self._network.extractor(torch.cat(parts), self._skip)

@@ -5,18 +5,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 import logging
 from pathlib import Path
+import zlib
 
 import cv2
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
-from .config import Recipe, StageConfig
+from .config import DEVICE, MEMORY, Recipe, RecipeError, StageConfig
 from .distributed import Processes
 from ..annotations.frames import FrameReader
 from ..annotations.records import VideoRecord
 from ..annotations.sources import load_source
 from ..clips.cutouts import Cutout, load_cutouts
 from ..clips.dataset import ClipBatch, ClipDataset, collate, worker_init
+from ..clips.drawn_clips import ClipDrawer
+from ..clips.picture_bank import load_bank, PictureBank
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +33,9 @@ class Sources:
     cutouts: list[Cutout]
     reader: FrameReader = field(default_factory=FrameReader)
     """Keeps the decoded frames for all stages."""
+
+    bank: PictureBank | None = None
+    """With `cache: device` all frames, not yet on the device; videos first, then stills."""
 
 
 def load_sources(recipe: Recipe, root: Path) -> Sources:
@@ -57,7 +63,10 @@ def load_sources(recipe: Recipe, root: Path) -> Sources:
         (stills if source.kind == 'still' else videos).extend(records)
     cutouts = load_cutouts(root / recipe.cutouts, recipe.classes) if recipe.cutouts else []
     result = Sources(videos, stills, cutouts)
-    size = result.reader.preload([*videos, *stills]) if recipe.cache == 'memory' else 0
+    size = result.reader.preload([*videos, *stills]) if recipe.cache == MEMORY else 0
+    if recipe.cache == DEVICE:
+        result.bank = load_bank([*videos, *stills], result.reader, recipe.cache_side)
+        size = result.bank.pixels.nbytes
     log.info('%d videos with %d frames, %d stills, %d cut-outs; %.1f GB in memory', len(videos),
              sum(len(video.frames) for video in videos), len(stills), len(cutouts), size / 1e9)
     return result
@@ -152,7 +161,68 @@ class ClipLoader:
         yield from self._loader
 
 
-def batches(loader: ClipLoader, stage: StageConfig, start: int = 0) -> Iterator[ClipBatch]:
+class DrawnLoader:
+    """
+    The clips of a stage, drawn on the device from pictures that it holds.
+
+    Parameters
+    ----------
+    sources:
+        The data, with a bank.
+    recipe, stage:
+        What to draw.
+    processes:
+        Those that share each batch; None for one process.
+
+    Raises
+    ------
+    RecipeError
+        If several processes are to share batches: each would need all pictures.
+
+    """
+
+    def __init__(self, sources: Sources, recipe: Recipe, stage: StageConfig,
+                 processes: Processes | None = None) -> None:
+        processes = processes or Processes()
+        if processes.count > 1:
+            raise RecipeError('cache is device, which is for one process; use memory')
+        assert sources.bank is not None
+        if sources.bank.pixels.device != processes.device:
+            sources.bank = sources.bank.to(processes.device)
+        self._recipe, self._stage = recipe, stage
+        self._drawer = ClipDrawer(
+            sources.bank, len(sources.videos), drawing_weights(sources, recipe, stage),
+            recipe.network_config().input_size, stage.augment, stage.strides)
+        self._steps = np.arange(stage.clip_length + int(stage.extra_frame))[None]
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[ClipBatch]:
+        """Yield the batches of an epoch, from `start` on; the same at every call."""
+        stage = self._stage
+        name = zlib.crc32(stage.name.encode())
+        for index in range(start, stage.clips_per_epoch // stage.batch):
+            yield self._drawer.draw((self._recipe.seed, name, epoch, index), stage.batch,
+                                    self._steps).packed()
+
+
+def drawing_weights(sources: Sources, recipe: Recipe, stage: StageConfig) -> np.ndarray:
+    """Give how often each video, then each still, is drawn; they add up to 1."""
+    classes = len(recipe.classes)
+    parts = [np.array(picture_weights(records, classes, recipe.balance))
+             for records in (sources.videos, sources.stills)]
+    stills = stage.still_share if len(parts[0]) else 1.0
+    shares = (1.0 - stills if len(parts[1]) else 1.0, stills)
+    return np.concatenate([part / part.sum() * share if len(part) else part
+                           for part, share in zip(parts, shares)])
+
+
+def make_loader(sources: Sources, recipe: Recipe, stage: StageConfig,
+                processes: Processes | None = None) -> ClipLoader | DrawnLoader:
+    """Give the loader that the recipe's `cache` asks for."""
+    kind = DrawnLoader if recipe.cache == DEVICE else ClipLoader
+    return kind(sources, recipe, stage, processes)
+
+
+def batches(loader: ClipLoader | DrawnLoader, stage: StageConfig, start: int = 0) -> Iterator[ClipBatch]:
     """
     Yield the batches of a stage.
 

@@ -12,11 +12,11 @@ import zlib
 import torch
 from torch import nn, Tensor
 
-from .clip_step import clip_losses, StepLosses
+from .clip_step import clip_losses, QUALITY, StepLosses
 from .config import Recipe, RecipeError, StageConfig
 from .distributed import Processes
 from .frozen import FrozenFeatures
-from .loader import batches, ClipLoader, Sources
+from .loader import batches, make_loader, Sources
 from .meter import Meter
 from .observer import RunOptions, Validate
 from .reuse import describe_memory, feature_batches, Features
@@ -104,6 +104,8 @@ class StageRun:
         self.network = build_network(recipe, stage.variant, weights)
         if weights is None and imagenet is not None:
             self.network.extractor.load_imagenet(imagenet)
+        if weights is None and stage.loss.detection == QUALITY:
+            self.network.head.set_prior()
         self.network.to(device)
         groups = group_parameters(self.network, stage)
         self.trained = [parameter for group in groups.values() for parameter in group]
@@ -198,7 +200,7 @@ class StageRun:
         return True
 
     def _batches(self) -> Iterator[tuple[ClipBatch, Features | None]]:
-        loader = ClipLoader(self.sources, self.recipe, self.stage, self.processes)
+        loader = make_loader(self.sources, self.recipe, self.stage, self.processes)
         if self.stage.reuse == 1:
             for batch in batches(loader, self.stage, self.iteration):
                 yield batch, None

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Anchors and boxes matched by what the network predicts (Feng et al., ICCV 2021: TOOD).
+
+A box takes the anchors that classify it well and enclose it well at once, and each learns how
+well: https://arxiv.org/abs/2108.07755, section 3.2. All images of a batch are matched together.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..model.ssdlite import box_coder, HeadOutput
+
+ALPHA, BETA = 1.0, 6.0
+"""Exponents of score and IoU in the alignment (TOOD, section 4.1)."""
+
+TOP = 13
+"""Anchors that a box takes (TOOD, section 4.1)."""
+
+NEAR = 0.75
+"""A box reaches at least so many strides from its centre, or a small one would have no anchor."""
+
+SAME_SIZE = 4.0
+"""A region that is not judged hides boxes inside it that have at least a fourth of its area."""
+
+CHUNK = 64
+"""Images matched at a time: bounds the memory of all pairs of boxes and anchors."""
+
+
+class PaddedBoxes(NamedTuple):
+    """Boxes of N images, filled up to the largest number K."""
+
+    boxes: Tensor
+    """``(N, K, 4)`` float32, xyxy; zero where there is none."""
+
+    labels: Tensor
+    """``(N, K)`` int64; -1 where there is none."""
+
+    scores: Tensor
+    """``(N, K)`` float32, 0 to 1."""
+
+    ignore: Tensor
+    """``(N, R, 4)`` float32, xyxy; zero where there is none."""
+
+
+class QualityTargets(NamedTuple):
+    """What every anchor of N images should say."""
+
+    classes: Tensor
+    """``(N, A)`` int64: 0 background, 1 + class for positives, -1 for anchors that are ignored."""
+
+    boxes: Tensor
+    """``(N, A, 4)`` float32, xyxy; meaningful for positives."""
+
+    quality: Tensor
+    """``(N, A)`` float32, 0 to 1: the score that a positive should have; 0 elsewhere."""
+
+    weights: Tensor
+    """``(N, A)`` float32: the score of the matched box for positives, 1 elsewhere."""
+
+
+def pad(packed: Tensor, counts: Tensor, fill: float = 0.0) -> Tensor:
+    """
+    Spread rows over images: ``(sum(counts), ...)`` and ``(N,)`` give ``(N, max(counts), ...)``.
+
+    Parameters
+    ----------
+    packed:
+        Rows of all images, one image after another.
+    counts:
+        Rows of each image, int64, on the CPU.
+    fill:
+        What stands where an image has no row.
+
+    """
+    most = int(counts.max()) if len(counts) else 0
+    result = packed.new_full((len(counts), most, *packed.shape[1:]), fill)
+    image = torch.repeat_interleave(torch.arange(len(counts)), counts)
+    place = torch.arange(len(image)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+    result[image.to(packed.device), place.to(packed.device)] = packed
+    return result
+
+
+def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Give the IoU of ``(N, K, 4)`` and ``(N or 1, A, 4)`` boxes, xyxy: ``(N, K, A)``."""
+    inner = _intersection(a, b)
+    union = _area(a)[:, :, None] + _area(b)[:, None, :] - inner
+    return inner / union.clamp(min=1e-6)
+
+
+def _area(boxes: Tensor) -> Tensor:
+    return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1)
+
+
+def _intersection(a: Tensor, b: Tensor) -> Tensor:
+    # Side by side: the broadcast of pairs of corners would take twice the memory.
+    width = (torch.minimum(a[:, :, None, 2], b[:, None, :, 2])
+             - torch.maximum(a[:, :, None, 0], b[:, None, :, 0])).clamp_(min=0)
+    height = (torch.minimum(a[:, :, None, 3], b[:, None, :, 3])
+              - torch.maximum(a[:, :, None, 1], b[:, None, :, 1])).clamp_(min=0)
+    return width.mul_(height)
+
+
+def decode(offsets: Tensor, anchors: Tensor) -> Tensor:
+    """Turn ``(N, A, 4)`` offsets into boxes, xyxy in pixels of the network's input."""
+    flat = box_coder().decode_single(offsets.reshape(-1, 4),
+                                     anchors.expand(len(offsets), -1, -1).reshape(-1, 4))
+    return flat.view_as(offsets)
+
+
+@torch.no_grad()
+def assign_aligned(head: HeadOutput, anchors: Tensor, strides: Tensor, wanted: PaddedBoxes,
+                   top: int = TOP) -> QualityTargets:
+    """
+    Match anchors with boxes by score and IoU.
+
+    Parameters
+    ----------
+    head:
+        Output for N images.
+    anchors:
+        ``(A, 4)`` float32, xyxy.
+    strides:
+        ``(A,)`` float32: pixels between neighbouring cells of the anchor's map.
+    wanted:
+        The boxes of these images.
+    top:
+        Anchors that a box takes at most.
+
+    """
+    parts = [_assign(logits, offsets, anchors, strides, PaddedBoxes(*boxes), top)
+             for logits, offsets, *boxes in zip(
+                 head.logits.detach().split(CHUNK), head.offsets.detach().split(CHUNK),
+                 *(field.split(CHUNK) for field in wanted))]
+    return QualityTargets(*(torch.cat(field) for field in zip(*parts)))
+
+
+def _assign(logits: Tensor, offsets: Tensor, anchors: Tensor, strides: Tensor,
+            wanted: PaddedBoxes, top: int) -> QualityTargets:
+    count, total = logits.shape[:2]
+    found = decode(offsets.float(), anchors)
+    classes = torch.zeros((count, total), dtype=torch.int64, device=logits.device)
+    boxes, quality, weights = torch.zeros_like(found), found.new_zeros((count, total)), \
+        found.new_ones((count, total))
+    if wanted.boxes.shape[1]:
+        valid = wanted.labels >= 0
+        scores = logits.float().softmax(2)
+        overlap = pairwise_iou(wanted.boxes, found)
+        column = (wanted.labels.clamp(min=0) + 1)[:, :, None].expand(-1, -1, total)
+        aligned = scores.transpose(1, 2).gather(1, column).pow_(ALPHA) * overlap.pow(BETA)
+        # A small constant ranks the anchors of a box that nothing resembles yet by their own IoU.
+        aligned += 1e-9 * pairwise_iou(wanted.boxes, anchors[None])
+        aligned *= _near(wanted.boxes, anchors, strides) & valid[:, :, None]
+        best, index = aligned.topk(min(top, total), dim=2)
+        chosen = torch.zeros_like(aligned, dtype=torch.bool).scatter_(2, index, best > 0)
+        # An anchor that several boxes want goes to the one that it overlaps most.
+        rival = torch.where(chosen, overlap + 1e-6, 0.0)
+        value, owner = rival.max(1)
+        positive = value > 0
+        chosen &= owner[:, None, :] == torch.arange(chosen.shape[1], device=chosen.device
+                                                    )[None, :, None]
+        aligned *= chosen
+        # Normalised so that a box's best anchor is to reach the box's best IoU (section 3.2).
+        scale = torch.where(chosen, overlap, 0.0).amax(2) / aligned.amax(2).clamp(min=1e-12)
+        quality = (aligned * scale[:, :, None]).amax(1)
+        pick = owner[:, :, None].expand(-1, -1, 4)
+        boxes = wanted.boxes.gather(1, pick)
+        classes = torch.where(positive, wanted.labels.gather(1, owner) + 1, 0)
+        weights = torch.where(positive, wanted.scores.gather(1, owner), 1.0)
+    if wanted.ignore.shape[1]:
+        classes = torch.where((classes == 0) & _hidden(found, wanted.ignore), -1, classes)
+    return QualityTargets(classes, boxes, quality, weights)
+
+
+def _near(boxes: Tensor, anchors: Tensor, strides: Tensor) -> Tensor:
+    """Tell which anchors have their centre in which box, or close to it: ``(N, K, A)``."""
+    centre = (boxes[..., :2] + boxes[..., 2:]) / 2
+    half = (boxes[..., 2:] - boxes[..., :2]) / 2
+    place = (anchors[:, :2] + anchors[:, 2:]) / 2
+    least = NEAR * strides
+    return (((centre[..., 0, None] - place[:, 0]).abs()
+             <= torch.maximum(half[..., 0, None], least))
+            & ((centre[..., 1, None] - place[:, 1]).abs()
+               <= torch.maximum(half[..., 1, None], least)))
+
+
+def _hidden(found: Tensor, regions: Tensor) -> Tensor:
+    """Tell which boxes lie in a region of their own size that is not judged: ``(N, A)``."""
+    inner = _intersection(regions, found)
+    area = _area(found)[:, None, :]
+    return ((inner > 0.5 * area) & (_area(regions)[:, :, None] <= SAME_SIZE * area)).any(1)
