@@ -9,6 +9,7 @@ it sets the price of everything that runs on a forecast frame.
 
 from collections import OrderedDict
 
+import torch
 from torch import nn, Tensor
 from torchvision.models import mobilenet_v2
 from torchvision.ops import Conv2dNormActivation
@@ -25,6 +26,12 @@ _BLOCK_13 = 14
 
 # torchvision's block 7 is the one that goes on to stride 16: the seven before it end at stride 8.
 _STRIDE_8 = 7
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""Mean of ImageNet's RGB values in [0, 1], of torchvision's reference training."""
+
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Standard deviation of the same."""
 
 LEVELS = ((32,), (16, 32), (8, 16, 32))
 """Sets of levels, by their strides."""
@@ -153,6 +160,21 @@ class Extractor(nn.Module):
             self.load_state_dict(own, strict=False)
         except RuntimeError as error:
             raise ValueError(f'ImageNet weights do not fit this width: {error}') from None
+
+    @torch.no_grad()
+    def expect_normalised(self) -> None:
+        """
+        Let weights that were trained on RGB in [-1, 1] take ImageNet-normalised pictures.
+
+        Scale and shift go into the first convolution and the mean of its BatchNorm: the same
+        function, but for the outermost pixels, where padding means another colour.
+        """
+        convolution, norm = self.stem.get_submodule('0.0'), self.stem.get_submodule('0.1')
+        weight = convolution.get_parameter('weight')
+        # [0, 1] is (x - 0.5) / 0.5 there, and (x - mean) / std here.
+        shift = torch.tensor([(mean - 0.5) / 0.5 for mean in IMAGENET_MEAN])
+        norm.get_buffer('running_mean').sub_((weight.sum((2, 3)) * shift).sum(1))
+        weight.mul_((torch.tensor(IMAGENET_STD) / 0.5).view(1, 3, 1, 1))
 
 
 def feature_sizes(input_size: tuple[int, int], levels: tuple[int, ...]

@@ -14,15 +14,9 @@ from torch import nn, Tensor
 from .bottleneck_lstm import LSTMState
 from .config import ConfigError, NetworkConfig
 from .encoder import Encoder
-from .extractor import Extractor, feature_sizes
+from .extractor import Extractor, feature_sizes, IMAGENET_MEAN, IMAGENET_STD
 from .scheduler import EXPECTED, Scheduler
 from .ssdlite import anchors_per_cell, HeadOutput, make_anchors, SSDLiteHead
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-"""Mean of ImageNet's RGB values in [0, 1], of torchvision's reference training."""
-
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Standard deviation of the same."""
 
 
 class NetworkState(NamedTuple):

@@ -162,6 +162,10 @@ class Recipe:
     device: str = 'auto'
     """One of `DEVICES`; `auto` is CUDA where there is one."""
 
+    backbone_range: str = 'imagenet'
+    """Pictures that the backbone's first weights were trained on: `imagenet`, normalised with its
+    mean and deviation; `symmetric`, RGB from -1 to 1."""
+
     amp: str = 'none'
     """`none`, `bf16` (autocast), or `fp16` (autocast with scaled gradients; CUDA alone)."""
 
@@ -266,7 +270,8 @@ def _check(recipe: Recipe, network: NetworkConfig) -> None:
         raise RecipeError('stages is empty')
     if not recipe.sources:
         raise RecipeError('sources is empty')
-    for key, values in (('amp', ('none', 'bf16', 'fp16')), ('device', DEVICES)):
+    for key, values in (('amp', ('none', 'bf16', 'fp16')), ('device', DEVICES),
+                        ('backbone_range', ('imagenet', 'symmetric'))):
         if getattr(recipe, key) not in values:
             raise RecipeError(f'{key} is {getattr(recipe, key)!r}, must be one of {values}')
     if recipe.validation is not None:

@@ -104,6 +104,8 @@ class StageRun:
         self.network = build_network(recipe, stage.variant, weights)
         if weights is None and imagenet is not None:
             self.network.extractor.load_imagenet(imagenet)
+            if recipe.backbone_range == 'symmetric':
+                self.network.extractor.expect_normalised()
         if weights is None and stage.loss.detection == QUALITY:
             self.network.head.set_prior()
         self.network.to(device)

@@ -5,7 +5,7 @@ from itertools import product
 from math import exp, sqrt
 
 from forecast_detector_ros.model.ssdlite import (
-    ANCHORS_PER_CELL, box_coder, make_anchors, SSDLiteHead)
+    anchors_per_cell, box_coder, make_anchors, SSDLiteHead)
 import numpy as np
 import pytest
 import torch
@@ -86,7 +86,7 @@ def test_map_sizes_are_what_the_head_predicts_from(upsample, sizes):
     assert tuple(seen) == head.map_sizes(sizes)
     if upsample is not None:
         assert seen[0] == (2 * sizes[-1][0], 2 * sizes[-1][1])
-    anchors = ANCHORS_PER_CELL * sum(h * w for h, w in seen)
+    anchors = anchors_per_cell() * sum(h * w for h, w in seen)
     assert out.logits.shape == (2, anchors, 4) and out.offsets.shape == (2, anchors, 4)
 
 
