@@ -21,6 +21,7 @@ class Kind(Enum):
     DUPLICATE = ('duplicate', PROBLEM)
     NOT_FINITE = ('box not finite', PROBLEM)
     NO_AREA = ('box without area', PROBLEM)
+    SEQUENCES = ('sequences', PROBLEM)
     CLASS_WITHOUT_BOXES = ('class without boxes', PROBLEM)
     BEYOND = ('box beyond the picture', REMARK)
     EMPTY_VIDEO = ('video without boxes', REMARK)

@@ -58,11 +58,12 @@ class VideoRecord:
     Consecutive frames of one size, in order; a still is a video of one frame.
 
     `frames` may read each frame's annotation only when it is asked for, and then raises DataError
-    where that is unusable.
+    where that is unusable. Videos of one `group` are parts of one recording; empty: of none.
     """
 
     name: str
     frames: Sequence[FrameRecord]
+    group: str = ''
 
 
 class FrameBoxes:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
 
 from .errors import DataError, Kind
 from .findings import Findings, Strict
 from .imagenet_vid import FRAMES, load_det, load_vid
 from .imagenet_xml import DET_PERSON, VID_CLASSES
+from .json_entries import category_names
 from .mot import load_mot, MIN_VISIBILITY, TARGETS
 from .records import VideoRecord
-from .video_json import category_names, load_video_json
+from .video_json import load_video_json
 
 COCO_VIDEO, IMAGENET_VID, IMAGENET_DET, MOT = FORMATS = (
     'coco_video', 'imagenet_vid', 'imagenet_det', 'mot')
@@ -22,6 +24,7 @@ _IMAGENET = (IMAGENET_VID, IMAGENET_DET)
 
 #: Settings that only some formats have, with the value that says nothing.
 _SPECIAL = {
+    'truth': ('', (COCO_VIDEO,)),
     'min_score': (0.0, (COCO_VIDEO,)), 'ignore_score': (0.0, (COCO_VIDEO,)),
     'list_file': ('', (*_IMAGENET, MOT)), 'split': ('train', _IMAGENET),
     'frames': ('snippet', (IMAGENET_VID,)), 'min_visibility': (MIN_VISIBILITY, (MOT,))}
@@ -59,8 +62,16 @@ class SourceConfig:
     ignore_score: float = 0.0
     """coco_video: boxes between this and `min_score` are regions without negatives."""
 
+    truth: str = ''
+    """coco_video: a JSON of true boxes that are laid over those of `annotations`, relative to the
+    data root. It says by `complete` and `labels` which of them they replace."""
+
+    sequences: tuple[str, ...] = ()
+    """Patterns of what is taken; empty for everything. A pattern is that of a shell (`*` matches
+    `/` too) and meets a video's name, or a still's `file_name` or any folder of it."""
+
     exclude: tuple[str, ...] = ()
-    """Names of videos that are left out."""
+    """Patterns of what is left out of that."""
 
     list_file: str = ''
     """ImageNet: names frames, snippets or pictures; mot: names sequences. Relative to the data
@@ -130,7 +141,8 @@ def load_source(source: SourceConfig, root: str | Path, classes: Sequence[str],
     list_file = root / source.list_file if source.list_file else None
     if source.format == COCO_VIDEO:
         records = load_video_json(annotations, images, classes, source.min_score,
-                                  source.ignore_score, findings)
+                                  source.ignore_score, findings,
+                                  root / source.truth if source.truth else None)
     elif source.format == IMAGENET_VID:
         records = load_vid(annotations, images, classes, list_file, source.split, source.frames,
                            findings)
@@ -139,11 +151,42 @@ def load_source(source: SourceConfig, root: str | Path, classes: Sequence[str],
     else:
         records = load_mot(annotations, images, classes, list_file, source.min_visibility,
                            findings)
-    names = {record.name for record in records}
-    for name in source.exclude:
-        if name not in names:
-            findings.note(Kind.EXCLUDE, f'{annotations}: exclude names {name}, which is not there')
-    return [record for record in records if record.name not in source.exclude]
+    return _chosen(records, source, annotations, findings)
+
+
+def _chosen(records: list[VideoRecord], source: SourceConfig, annotations: Path,
+            findings: Findings) -> list[VideoRecord]:
+    """Return the records that the patterns of a source leave."""
+    if source.sequences:
+        taken, unmet = _met(records, source.sequences)
+        for pattern in unmet:
+            findings.fault(DataError(f'{annotations}: sequences names {pattern}, which is not '
+                                     'there', Kind.SEQUENCES))
+        records = [record for record in records if record.name in taken]
+    left_out, unmet = _met(records, source.exclude)
+    for pattern in unmet:
+        findings.note(Kind.EXCLUDE, f'{annotations}: exclude names {pattern}, which is not there')
+    kept = [record for record in records if record.name not in left_out]
+    if not kept:
+        raise DataError(f'{annotations}: sequences and exclude leave nothing', Kind.SOURCE)
+    return kept
+
+
+def _met(records: Sequence[VideoRecord], patterns: Sequence[str]) -> tuple[set[str], list[str]]:
+    """Return the names that any pattern meets, and the patterns that meet none."""
+    met: set[str] = set()
+    unmet = []
+    for pattern in patterns:
+        found = {record.name for record in records if _meets(record.name, pattern)}
+        met |= found
+        if not found:
+            unmet.append(pattern)
+    return met, unmet
+
+
+def _meets(name: str, pattern: str) -> bool:
+    folders = [str(folder) for folder in PurePosixPath(name).parents]
+    return any(fnmatchcase(text, pattern) for text in (name, *folders[:-1]))
 
 
 def all_classes(source: SourceConfig, root: str | Path) -> tuple[str, ...]:

@@ -9,15 +9,16 @@ read: `video` and `frame_index` of an image, `score` and `track_id` of an annota
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-import json
+from collections.abc import Mapping, Sequence
 import logging
 from pathlib import Path
 from typing import Any
 
 from .errors import DataError, Kind
-from .findings import Collected, Findings, Strict
+from .findings import Findings, Strict
+from .json_entries import categories, entries, get, read_json, score_of, track_of
 from .records import box_in_picture, FrameBoxes, FrameRecord, UNKNOWN_TRACK, VideoRecord
+from .truth import boxed_classes, completeness, Fate, same_picture, TruePicture, video_entries
 
 __all__ = ['DataError', 'FrameRecord', 'UNKNOWN_TRACK', 'VideoRecord', 'load_video_json']
 
@@ -26,7 +27,8 @@ _log = logging.getLogger(__name__)
 
 def load_video_json(path: str | Path, image_root: str | Path, classes: Sequence[str],
                     min_score: float = 0.0, ignore_score: float = 0.0,
-                    findings: Findings | None = None) -> list[VideoRecord]:
+                    findings: Findings | None = None,
+                    truth: str | Path | None = None) -> list[VideoRecord]:
     """
     Read an annotation file.
 
@@ -49,6 +51,9 @@ def load_video_json(path: str | Path, image_root: str | Path, classes: Sequence[
         From 0 to 1; see above.
     findings:
         Who is told of mistakes; default: the first one is raised.
+    truth:
+        A second file, of true boxes, with the same `file_name` for the same picture. They replace
+        boxes of the first file as `TruePicture.fate` says; pictures that only it has are added.
 
     Returns
     -------
@@ -64,7 +69,7 @@ def load_video_json(path: str | Path, image_root: str | Path, classes: Sequence[
     path, root = Path(path), Path(image_root)
     findings = Strict() if findings is None else findings
     document = read_json(path)
-    names = _categories(document, path, findings)
+    names = categories(document, path, findings)
     if not set(names.values()) & set(classes):
         raise DataError(f'{path}: categories: none of the classes ({", ".join(classes)}) is here; '
                         f'it has {", ".join(names.values())}', Kind.SOURCE)
@@ -74,18 +79,62 @@ def load_video_json(path: str | Path, image_root: str | Path, classes: Sequence[
                                                  'a picture, it is taught as background')
     images = _images(document, path, root, findings)
     found = {key: FrameBoxes() for key in images}
-    reader = _Annotations(path, names, {name: number for number, name in enumerate(classes)},
-                          images, found, min_score, ignore_score, findings)
-    for key in ('annotations', 'ignore_annotations'):
-        if key == 'annotations' or key in document:
-            for number, entry in enumerate(_entries(document, key, path)):
-                try:
-                    reader.take(entry, f'{path}: {key}[{number}]', key == 'ignore_annotations')
-                except DataError as error:
-                    findings.fault(error)
-    reader.finish()
+    index = {name: number for number, name in enumerate(classes)}
+    groups = _groups(document)
+    known: dict[int, TruePicture] = {}
+    reader = _Annotations(path, names, index, images, found, min_score, ignore_score, findings)
+    if truth is not None:
+        truth = Path(truth)
+        true_document = read_json(truth)
+        groups |= _groups(true_document)
+        known = _lay_over(truth, true_document, root, reader, _next_track(document))
+    reader.read(document, known)
     return _videos({key: image for key, image in images.items() if image is not None}, found,
-                   path, root, findings)
+                   groups, path, root, findings)
+
+
+def _lay_over(path: Path, document: dict[str, Any], root: Path, under: _Annotations,
+              first_track: int) -> dict[int, TruePicture]:
+    """Read true boxes into the pictures of `under`, add missing pictures; return what is known."""
+    findings, classes = under.findings, set(under.index)
+    names, images = categories(document, path, findings), _images(document, path, root, findings)
+    places = {image['file_name']: (key, image) for key, image in under.images.items()
+              if image is not None}
+    present: dict[str, set[str]] = {
+        name: set() for name, complete in completeness(document, path).items() if complete}
+    keys: dict[int, int] = {}
+    pictures: dict[int, TruePicture] = {}
+    unboxed: Counter[str] = Counter()
+    fresh = max(under.images, default=0) + 1
+    for number, image in images.items():
+        if image is None:
+            continue
+        file_name, images[number] = image['file_name'], None
+        key, same = places.get(file_name, (fresh, None))
+        try:
+            if key in keys.values():
+                raise DataError(f'{path}: images: file_name {file_name} is used twice',
+                                Kind.DUPLICATE)
+            boxed = boxed_classes(image.get('labels'), names.values(), f'{path}: {file_name}')
+            if same is not None:
+                same_picture(image, same, f'{path}: {file_name}')
+        except DataError as error:
+            findings.fault(error)
+            continue
+        if same is None:
+            under.images[key], under.found[key] = image | {'id': key}, FrameBoxes()
+            unboxed.update(classes - boxed if boxed else ())
+            places[file_name], fresh = (key, image), fresh + 1
+        images[number], keys[number] = image, key
+        pictures[number] = TruePicture(boxed=boxed, present=present.get(image.get('video', '')))
+    for name, count in unboxed.items():
+        findings.note(Kind.UNLABELLED_CLASS, f'{path}: images: labels of {count} pictures that '
+                      f'only this file has leave out {name}; where one is in such a picture, it '
+                      'is taught as background')
+    _Annotations(path, names, under.index, images,
+                 {number: under.found[key] for number, key in keys.items()}, under.min_score,
+                 under.ignore_score, findings, first_track).read(document, pictures)
+    return {key: pictures[number] for number, key in keys.items()}
 
 
 class _Annotations:
@@ -93,44 +142,67 @@ class _Annotations:
 
     def __init__(self, path: Path, names: dict[int, str], index: dict[str, int],
                  images: dict[int, dict[str, Any] | None], found: dict[int, FrameBoxes],
-                 min_score: float, ignore_score: float, findings: Findings) -> None:
-        self._path, self._names, self._index = path, names, index
-        self._images, self._found = images, found
-        self._min_score, self._ignore_score = min_score, ignore_score
-        self._findings = findings
+                 min_score: float, ignore_score: float, findings: Findings,
+                 first_track: int | None = None) -> None:
+        """Remember everything; `first_track` is given for true boxes, and added to tracks."""
+        self.index, self.images, self.found = index, images, found
+        self.min_score, self.ignore_score, self.findings = min_score, ignore_score, findings
+        self._path, self._names, self._first_track = path, names, first_track
         self._dropped: list[str] = []
         self._not_trained: Counter[str] = Counter()
 
-    def take(self, entry: dict[str, Any], where: str, ignored: bool) -> None:
+    def read(self, document: dict[str, Any], known: Mapping[int, TruePicture]) -> None:
+        """Take all entries; `known` is of pictures with true boxes, by their keys."""
+        for key in ('annotations', 'ignore_annotations'):
+            if key == 'annotations' or key in document:
+                for number, entry in enumerate(entries(document, key, self._path)):
+                    try:
+                        self._take(entry, f'{self._path}: {key}[{number}]',
+                                   key == 'ignore_annotations', known)
+                    except DataError as error:
+                        self.findings.fault(error)
+        self._finish()
+
+    def _take(self, entry: dict[str, Any], where: str, ignored: bool,
+              known: Mapping[int, TruePicture]) -> None:
         """Take an entry; `ignored` for those that are regions to ignore, whatever they say."""
-        key = _get(entry, 'image_id', where, int)
-        if key not in self._images:
+        key = get(entry, 'image_id', where, int)
+        if key not in self.images:
             raise DataError(f'{where}: image_id {key} is not in images')
-        image = self._images[key]
+        image = self.images[key]
         if image is None:
             return
         name = None
         if not ignored:
-            category = _get(entry, 'category_id', where, int)
+            category = get(entry, 'category_id', where, int)
             if category not in self._names:
                 raise DataError(f'{where}: category_id {category} is not in categories',
                                 Kind.UNKNOWN_CATEGORY)
             name = self._names[category]
-        score = _score(entry, where)
-        track = _track(entry, where)
+        score = score_of(entry, where)
+        track = track_of(entry, where)
+        if track != UNKNOWN_TRACK:
+            track += self._first_track or 0
         box = self._box(entry, image, where)
         if box is None:
             self._dropped.append(image['file_name'])
             return
-        boxes = self._found[key]
+        if name is not None and key in known:
+            if self._first_track is not None:
+                known[key].add(name, box)
+            elif (fate := known[key].fate(name, box)) is Fate.DROPPED:
+                return
+            else:
+                ignored = fate is Fate.IGNORED
+        boxes = self.found[key]
         if boxes.has_track(track):
             raise DataError(f'{where}: track_id {track} is used twice in {image["file_name"]}; it '
                             'must name one object', Kind.DUPLICATE)
-        label = None if name is None else self._index.get(name)
+        label = None if name is None else self.index.get(name)
         marked = any(entry.get(mark) for mark in ('iscrowd', 'ignore', 'label_conflict'))
-        if label is not None and score >= self._min_score and not marked:
-            boxes.add(box, label, where, self._findings, score, track)
-        elif score >= self._ignore_score:
+        if label is not None and score >= self.min_score and not marked and not ignored:
+            boxes.add(box, label, where, self.findings, score, track)
+        elif score >= self.ignore_score:
             boxes.add_ignore(box)
             if label is None and name is not None:
                 self._not_trained[name] += 1
@@ -144,9 +216,9 @@ class _Annotations:
             raise DataError(f'{where}: bbox is {values!r:.40}; it must be 4 numbers: x, y, w, h')
         x, y, width, height = values
         return box_in_picture((x, y, x + width, y + height), image['width'], image['height'],
-                              where, self._findings)
+                              where, self.findings)
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         """Say what was dropped and what became ignore regions because of its category."""
         if self._dropped:
             files = sorted(set(self._dropped))
@@ -154,95 +226,18 @@ class _Annotations:
                          len(self._dropped), len(files), ', '.join(files[:5]),
                          ', ...' if len(files) > 5 else '')
         for name, count in self._not_trained.items():
-            self._findings.note(Kind.NOT_TRAINED, f'{self._path}: categories: {name} is no class '
-                                                  f'to train; its {count} boxes are ignored')
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """
-    Read a file that holds one JSON object.
-
-    Raises
-    ------
-    DataError
-        One line that names the file.
-
-    """
-    try:
-        text = path.read_text(encoding='utf-8')
-    except OSError as error:
-        raise DataError(f'{path}: cannot be read: {error.strerror}',
-                        Kind.SOURCE) from None
-    except UnicodeDecodeError:
-        raise DataError(f'{path}: not a JSON file (not UTF-8 text)', Kind.SOURCE) from None
-    try:
-        document = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f'{path}: not valid JSON: line {error.lineno} column {error.colno}: '
-                        f'{error.msg}', Kind.SOURCE) from None
-    if not isinstance(document, dict):
-        raise DataError(f'{path}: must hold a JSON object with images, annotations, categories',
-                        Kind.SOURCE)
-    return document
-
-
-def _entries(document: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
-    value = document.get(key)
-    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-        state = 'missing' if key not in document else 'not a list of objects'
-        raise DataError(f'{path}: {key}: {state}; a COCO file has a list of objects there',
-                        Kind.SOURCE)
-    return value
-
-
-def _get(entry: dict[str, Any], key: str, where: str, kind: type) -> Any:
-    value = entry.get(key)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        state = 'missing' if key not in entry else f'{value!r:.40}'
-        raise DataError(f'{where}: {key} is {state}; it must be of type {kind.__name__}')
-    return value
-
-
-def _categories(document: dict[str, Any], path: Path, findings: Findings) -> dict[int, str]:
-    names: dict[int, str] = {}
-    for number, entry in enumerate(_entries(document, 'categories', path)):
-        where = f'{path}: categories[{number}]'
-        try:
-            key = _get(entry, 'id', where, int)
-            name = _get(entry, 'name', where, str)
-            if key in names:
-                raise DataError(f'{where}: id {key} is used twice', Kind.DUPLICATE)
-            names[key] = name
-        except DataError as error:
-            findings.fault(error)
-    return names
-
-
-def category_names(path: str | Path) -> tuple[str, ...]:
-    """
-    Return the names of the categories of an annotation file, in its order.
-
-    Raises
-    ------
-    DataError
-        The file cannot be read, or has no categories.
-
-    """
-    path = Path(path)
-    names = _categories(read_json(path), path, Collected(0))
-    if not names:
-        raise DataError(f'{path}: categories: empty', Kind.SOURCE)
-    return tuple(dict.fromkeys(names.values()))
+            self.findings.note(Kind.NOT_TRAINED, f'{self._path}: categories: {name} is no class '
+                                                 f'to train; its {count} boxes are ignored')
 
 
 def _images(document: dict[str, Any], path: Path, root: Path,
             findings: Findings) -> dict[int, dict[str, Any] | None]:
     """Return the images by id; None for those whose entry is unusable."""
     images: dict[int, dict[str, Any] | None] = {}
-    for number, entry in enumerate(_entries(document, 'images', path)):
+    for number, entry in enumerate(entries(document, 'images', path)):
         where = f'{path}: images[{number}]'
         try:
-            key = _get(entry, 'id', where, int)
+            key = get(entry, 'id', where, int)
             if key in images:
                 raise DataError(f'{where}: id {key} is used twice', Kind.DUPLICATE)
             images[key] = None
@@ -257,44 +252,42 @@ def _images(document: dict[str, Any], path: Path, root: Path,
 
 
 def _check_image(entry: dict[str, Any], where: str) -> None:
-    _get(entry, 'file_name', where, str)
+    get(entry, 'file_name', where, str)
     for side in ('width', 'height'):
-        if _get(entry, side, where, int) < 1:
+        if get(entry, side, where, int) < 1:
             raise DataError(f'{where}: {side} is {entry[side]}; it must be at least 1')
     if entry.get('video') is not None:
-        _get(entry, 'video', where, str)
-        _get(entry, 'frame_index', where, int)
+        get(entry, 'video', where, str)
+        get(entry, 'frame_index', where, int)
 
 
-def _score(entry: dict[str, Any], where: str) -> float:
-    score = entry.get('score', 1.0)
-    if isinstance(score, bool) or not isinstance(score, (int, float)) or not 0 <= score <= 1:
-        raise DataError(f'{where}: score is {score!r:.40}; it must be a number from 0 to 1')
-    return float(score)
+def _groups(document: dict[str, Any]) -> dict[str, str]:
+    """Return the group of each video that has one: stretches of one recording."""
+    return {name: video['group'] for name, video in video_entries(document).items()
+            if isinstance(video.get('group'), str)}
 
 
-def _track(entry: dict[str, Any], where: str) -> int:
-    track = entry.get('track_id')
-    if track is None:
-        return UNKNOWN_TRACK
-    if isinstance(track, bool) or not isinstance(track, int) or track < 0:
-        raise DataError(f'{where}: track_id is {track!r:.40}; it must be a whole number from 0 on')
-    return track
+def _next_track(document: dict[str, Any]) -> int:
+    """Return a number above all tracks of a document."""
+    tracks = (entry.get('track_id') for entry in document.get('annotations') or ()
+              if isinstance(entry, dict))
+    return 1 + max((track for track in tracks if isinstance(track, int)), default=-1)
 
 
-def _videos(images: dict[int, dict[str, Any]], found: dict[int, FrameBoxes], path: Path,
-            root: Path, findings: Findings) -> list[VideoRecord]:
-    groups: dict[tuple[bool, str], list[dict[str, Any]]] = {}
+def _videos(images: dict[int, dict[str, Any]], found: dict[int, FrameBoxes],
+            groups: Mapping[str, str], path: Path, root: Path,
+            findings: Findings) -> list[VideoRecord]:
+    videos: dict[tuple[bool, str], list[dict[str, Any]]] = {}
     files: set[str] = set()
     for image in images.values():
         video, name = image.get('video'), image['file_name']
         key = (False, name) if video is None else (True, video)
-        groups.setdefault(key, []).append(image)
+        videos.setdefault(key, []).append(image)
         if name in files and video is not None:
             findings.note(Kind.DUPLICATE, f'{path}: images: file_name {name} is used twice')
         files.add(name)
     records = []
-    for (is_video, name), members in groups.items():
+    for (is_video, name), members in videos.items():
         members.sort(key=lambda image: image.get('frame_index', 0))
         try:
             if is_video:
@@ -305,7 +298,7 @@ def _videos(images: dict[int, dict[str, Any]], found: dict[int, FrameBoxes], pat
             findings.fault(error)
         records.append(VideoRecord(name, tuple(
             found[image['id']].record(root / image['file_name'], image['width'], image['height'])
-            for image in members)))
+            for image in members), groups.get(name, '') if is_video else ''))
     if not records:
         raise DataError(f'{path}: images: empty', Kind.SOURCE)
     return records

@@ -11,7 +11,8 @@ import numpy as np
 
 from ..annotations.errors import DataError, Kind
 from ..annotations.findings import Strict
-from ..annotations.video_json import load_video_json, read_json, VideoRecord
+from ..annotations.json_entries import read_json
+from ..annotations.video_json import load_video_json, VideoRecord
 from ..images.bag_images import BagImage, ImageBag
 from ..metrics.tables import one_hot, TruthTable
 from ..recording.result_reader import read_detections

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sources of a recipe: the settings of each format, and what is read."""
 
+import json
+
 from forecast_detector_ros.annotations.errors import DataError, Kind
 from forecast_detector_ros.annotations.findings import Collected
 from forecast_detector_ros.annotations.sources import all_classes, load_source, SourceConfig
@@ -20,6 +22,7 @@ DOG = 'n02084071'
     ({'min_score': 0.5, 'format': 'mot'}, 'min_score is for format coco_video, not for mot'),
     ({'min_visibility': 0.1}, 'min_visibility is for format mot, not for coco_video'),
     ({'min_visibility': 2.0, 'format': 'mot'}, 'min_visibility is 2.0, must be in [0, 1]'),
+    ({'truth': 'a', 'format': 'mot'}, 'truth is for format coco_video, not for mot'),
     ({'min_score': -0.5}, 'min_score is -0.5, must be in [0, 1]'),
     ({'format': 'imagenet_det'}, 'kind must be still'),
 ])
@@ -70,3 +73,36 @@ def test_exclude_of_what_is_not_there_is_noted(document, write):
     assert [video.name for video in load_source(source, path.parent, ('cat',), findings)] == [
         'still.png']
     assert findings.lines[Kind.EXCLUDE] == [f'{path}: exclude names w, which is not there']
+
+
+@pytest.mark.parametrize('settings, names', [
+    ({'sequences': ('v',)}, ['v']), ({'sequences': ('s*', 'v')}, ['v', 'set/a/still.png']),
+    ({'sequences': ('set',)}, ['set/a/still.png']), ({'sequences': ('*/a',)}, ['set/a/still.png']),
+    ({'exclude': ('set/a',)}, ['v']), ({'exclude': ('*/still.*',)}, ['v']),
+    ({'sequences': ('v', 'set'), 'exclude': ('[u-w]',)}, ['set/a/still.png'])])
+def test_patterns_choose_videos_and_stills(document, write, tmp_path, settings, names):
+    (tmp_path / 'set/a').mkdir(parents=True)
+    (tmp_path / 'still.png').rename(tmp_path / 'set/a/still.png')
+    document['images'][2]['file_name'] = 'set/a/still.png'
+    path = write(document)
+    records = load_source(SourceConfig(path.name, '.', **settings), path.parent, ('cat',))
+    assert [record.name for record in records] == names
+
+
+def test_sequences_that_are_not_there_are_a_mistake(document, write):
+    path = write(document)
+    source = SourceConfig(path.name, '.', sequences=('v', 'w*'))
+    with pytest.raises(DataError, match=r'sequences names w\*, which is not there'):
+        load_source(source, path.parent, ('cat',))
+    source = SourceConfig(path.name, '.', exclude=('*',))
+    with pytest.raises(DataError, match='sequences and exclude leave nothing'):
+        load_source(source, path.parent, ('cat',))
+
+
+def test_true_boxes_are_laid_over(document, write, tmp_path):
+    path = write(document)
+    document['annotations'][0] |= {'bbox': [5, 5, 20, 10], 'score': 1}
+    (tmp_path / 'truth.json').write_text(json.dumps(document))
+    source = SourceConfig(path.name, '.', truth='truth.json')
+    frame = load_source(source, path.parent, ('cat',))[0].frames[1]
+    assert frame.boxes.tolist() == [[5, 5, 25, 15]]

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+True boxes that are laid over a teacher's: which of the teacher's boxes they replace.
+
+The file of true boxes is a COCO-style file (see docs/data.md) that may say how much it boxes:
+`complete` of a video, `labels` of an image.
+"""
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from enum import auto, Enum
+from pathlib import Path
+from typing import Any
+
+from .errors import DataError, Kind
+
+REPLACED_IOU = 0.5
+"""A teacher's box that overlaps a true box of its class by this IoU is the same object."""
+
+UNSURE_IOU = 0.25
+"""From this IoU on it may be the same object, boxed badly, or a neighbour."""
+
+VOC = frozenset(('person', 'bicycle', 'car', 'motorcycle', 'airplane', 'bus', 'train',
+                 'watercraft', 'bird', 'cat', 'dog', 'horse', 'sheep', 'cattle', 'bottle', 'chair',
+                 'dining_table', 'potted_plant', 'sofa', 'tv'))
+"""The 20 classes of PASCAL VOC 2012 under the names of this project
+(http://host.robots.ox.ac.uk/pascal/VOC/voc2012/, "Introduction")."""
+
+SETS = {'20 VOC classes': VOC, '80 COCO classes': None}
+"""Names of sets of classes that `labels` knows; None: all categories of the file."""
+
+
+class Fate(Enum):
+    """What becomes of a teacher's box in a picture with true boxes."""
+
+    KEPT = auto()
+    IGNORED = auto()
+    DROPPED = auto()
+
+
+@dataclass
+class TruePicture:
+    """
+    What is known for certain about one picture.
+
+    boxed: names of the classes of which every object is boxed; present: if its video is complete,
+    the names of the classes that the video has true boxes of, else None; boxes: class and corners
+    x0, y0, x1, y1 of each true box and marked region, pixels.
+    """
+
+    boxed: Collection[str] = ()
+    present: set[str] | None = None
+    boxes: list[tuple[str, Sequence[float]]] = field(default_factory=list)
+
+    def add(self, name: str, box: Sequence[float]) -> None:
+        """Add a true box or marked region: its class, x0, y0, x1, y1."""
+        self.boxes.append((name, box))
+        if self.present is not None:
+            self.present.add(name)
+
+    def fate(self, name: str, box: Sequence[float]) -> Fate:
+        """
+        Tell what becomes of a teacher's box, once all true boxes are known.
+
+        Parameters
+        ----------
+        name:
+            Its class.
+        box:
+            x0, y0, x1, y1, pixels.
+
+        Returns
+        -------
+        Fate
+            DROPPED where all objects of the class are boxed, and where it is a true box again.
+            IGNORED where it may be a true box again, and where the video is complete but has no
+            true box of the class: whether the class was among those that were boxed is not known.
+
+        """
+        if name in self.boxed or (self.present is not None and name in self.present):
+            return Fate.DROPPED
+        overlap = max((_iou(box, true) for other, true in self.boxes if other == name),
+                      default=0.0)
+        if overlap >= REPLACED_IOU:
+            return Fate.DROPPED
+        unsure = overlap >= UNSURE_IOU or self.present is not None
+        return Fate.IGNORED if unsure else Fate.KEPT
+
+
+def boxed_classes(labels: Any, names: Collection[str], where: str) -> frozenset[str]:
+    """
+    Return the classes that an image's `labels` names.
+
+    Parameters
+    ----------
+    labels:
+        A key of `SETS`, a name, or a list of names; None for nothing.
+    names:
+        The categories of the file.
+    where:
+        Names file and entry for the error.
+
+    Raises
+    ------
+    DataError
+        It is something else.
+
+    """
+    if labels is None:
+        return frozenset()
+    if isinstance(labels, str) and labels in SETS:
+        found = SETS[labels]
+        return frozenset(names) if found is None else found
+    given = [labels] if isinstance(labels, str) else labels
+    if not isinstance(given, list) or not all(name in names for name in given):
+        raise DataError(f'{where}: labels is {labels!r:.60}; it must be a category, a list of '
+                        f'categories, or {" or ".join(map(repr, SETS))}')
+    return frozenset(given)
+
+
+def completeness(document: dict[str, Any], path: Path) -> dict[str, bool]:
+    """
+    Return for each of `videos` whether every object in it is boxed.
+
+    Raises
+    ------
+    DataError
+        `complete` is not a truth value.
+
+    """
+    found = {}
+    for name, video in video_entries(document).items():
+        value = video.get('complete', False)
+        if not isinstance(value, bool):
+            raise DataError(f'{path}: videos: complete of {name} is {value!r:.40}; it must be '
+                            'true or false')
+        found[name] = value
+    return found
+
+
+def video_entries(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the entries of `videos` that have a name, by it; none where there is no such list."""
+    videos = document.get('videos')
+    return {video['name']: video for video in (videos if isinstance(videos, list) else ())
+            if isinstance(video, dict) and isinstance(video.get('name'), str)}
+
+
+def same_picture(image: dict[str, Any], other: dict[str, Any], where: str) -> None:
+    """
+    Check that two files mean the same picture by an image entry.
+
+    Raises
+    ------
+    DataError
+        Sizes or places in the video differ.
+
+    """
+    for key in ('width', 'height', 'video', 'frame_index'):
+        if image.get(key) != other.get(key):
+            raise DataError(f'{where}: {key} is {image.get(key)}, but {other.get(key)} in the '
+                            'file that it is laid over', Kind.WRONG_SIZE)
+
+
+def _iou(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return the IoU of two boxes x0, y0, x1, y1 with an area."""
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    inner = width * height
+    return inner / (_area(first) + _area(second) - inner)
+
+
+def _area(box: Sequence[float]) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
