@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """One training step on a batch of clips: the losses of equation 1 (paper, Fig. 2 and 3.4)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import nn, Tensor
 
 from .assignment import assign_aligned, pad, PaddedBoxes
 from .distributed import Processes
@@ -318,7 +320,8 @@ def reliable_targets(network: ForecastDetector, forecast: tuple[Tensor, ...],
     Parameters
     ----------
     network:
-        Its head detects.
+        Its head detects, in evaluation mode whatever mode it is in: as it will in inference, and
+        without a trace in BatchNorm's statistics.
     forecast:
         ``(B, C, h, w)`` per level, the forecast of `frame`.
     following:
@@ -345,12 +348,26 @@ def reliable_targets(network: ForecastDetector, forecast: tuple[Tensor, ...],
                                    _detect(network, following, config.reliable_score))],
             device=forecast[0].device)
     return torch.tensor([
-        is_reliable(found, batch.boxes[b][frame], batch.labels[b][frame], config.reliable_iou)
+        is_reliable(found, batch.boxes[b][frame], batch.labels[b][frame], config.reliable_iou,
+                    batch.ignore[b][frame])
         for b, found in enumerate(on_forecast)], device=forecast[0].device)
 
 
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode for a while; each of its parts gets its own mode back."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
 def _detect(network: ForecastDetector, maps: tuple[Tensor, ...], score: float) -> list[Boxes]:
-    head = network.head(maps)
+    with _evaluating(network.head):
+        head = network.head(maps)
     return [postprocess(logits.float(), offsets.float(), network.anchors,
                         network.config.input_size, score, 0.45, 100)
             for logits, offsets in zip(head.logits, head.offsets)]

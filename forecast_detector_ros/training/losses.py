@@ -61,7 +61,6 @@ def assign(anchors: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor],
     classes = torch.zeros((count, total), dtype=torch.int64, device=device)
     matched = torch.zeros((count, total, 4), device=device)
     weights = torch.ones((count, total), device=device)
-    areas = box_area(anchors)
     for n in range(count):
         if len(boxes[n]):
             match = matcher(box_iou(boxes[n], anchors))
@@ -72,15 +71,29 @@ def assign(anchors: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor],
             if scores is not None:
                 weights[n, positive] = scores[n][index]
         if ignore is not None and len(ignore[n]):
-            inner = _intersection(anchors, ignore[n]) / areas.clamp(min=1e-6)[:, None]
-            classes[n, (inner.amax(1) > 0.5) & (classes[n] == 0)] = -1
+            inner = inner_fractions(anchors, ignore[n]).amax(1)
+            classes[n, (inner > 0.5) & (classes[n] == 0)] = -1
     return AnchorTargets(classes, matched, weights)
 
 
-def _intersection(a: Tensor, b: Tensor) -> Tensor:
-    low = torch.maximum(a[:, None, :2], b[None, :, :2])
-    high = torch.minimum(a[:, None, 2:], b[None, :, 2:])
-    return (high - low).clamp(min=0).prod(2)
+def inner_fractions(boxes: Tensor, regions: Tensor) -> Tensor:
+    """
+    Give how much of each box lies in each region.
+
+    Parameters
+    ----------
+    boxes, regions:
+        ``(K, 4)`` and ``(R, 4)`` float32, xyxy.
+
+    Returns
+    -------
+    Tensor
+        ``(K, R)`` in [0, 1], as a fraction of the box's area.
+
+    """
+    low = torch.maximum(boxes[:, None, :2], regions[None, :, :2])
+    high = torch.minimum(boxes[:, None, 2:], regions[None, :, 2:])
+    return (high - low).clamp(min=0).prod(2) / box_area(boxes).clamp(min=1e-6)[:, None]
 
 
 def detection_loss(head: HeadOutput, targets: AnchorTargets, anchors: Tensor,

@@ -4,14 +4,15 @@
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from .losses import inner_fractions
 from ..model.ssdlite import Boxes
 
 RELIABLE_IOU = 0.7
 """"IOU over 0.7, for example" (section 3.4)."""
 
 
-def is_reliable(detections: Boxes, boxes: Tensor, labels: Tensor, iou: float = RELIABLE_IOU
-                ) -> bool:
+def is_reliable(detections: Boxes, boxes: Tensor, labels: Tensor, iou: float = RELIABLE_IOU,
+                ignore: Tensor | None = None) -> bool:
     """
     Tell whether the detections on a forecast find every box of the next frame.
 
@@ -23,16 +24,20 @@ def is_reliable(detections: Boxes, boxes: Tensor, labels: Tensor, iou: float = R
         Ground truth of the next frame: ``(K, 4)`` xyxy, ``(K,)``.
     iou:
         Smallest overlap that matches.
+    ignore:
+        ``(R, 4)`` xyxy, regions of which nothing is known; None for none.
 
     Returns
     -------
     bool
         True if every box is matched one-to-one by a detection of its class; without any box,
-        True if there is no detection.
+        True if there is no detection but such of which more than half lies in a region.
 
     """
     if not len(boxes):
-        return not len(detections.boxes)
+        if ignore is None or not len(ignore) or not len(detections.boxes):
+            return not len(detections.boxes)
+        return bool((inner_fractions(detections.boxes, ignore).amax(1) > 0.5).all())
     if len(detections.boxes) < len(boxes):
         return False
     overlap = box_iou(boxes, detections.boxes)

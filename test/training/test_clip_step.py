@@ -257,3 +257,87 @@ def test_reliable_against_read_follows_the_extractors_next_map():
     config = LossConfig(reliable_against='read')
     found = reliable_targets(net, forecast, following, clips, 1, config)
     assert found.tolist() == [True, False]
+
+
+@pytest.mark.parametrize('against', ['truth', 'read'])
+def test_y_t_leaves_no_trace_in_the_batch_norms_and_the_modes(against):
+    def tracked(with_scheduler):
+        net = network().train()
+        # A mixture, as `freeze_bn: backbone` leaves it.
+        net.head.extra.eval()
+        modes = {name: module.training for name, module in net.named_modules()}
+        run(net, LossConfig(reliable_against=against), scheduler=with_scheduler)
+        assert {name: module.training for name, module in net.named_modules()} == modes
+        return {name: value.clone() for name, value in net.head.state_dict().items()
+                if 'running' in name or 'tracked' in name}
+
+    without, with_it = tracked(False), tracked(True)
+    assert any(int(value) for name, value in without.items() if name.endswith('tracked'))
+    for name, value in without.items():
+        assert torch.equal(with_it[name], value), name
+
+
+def test_y_t_is_what_the_detector_says_in_inference(enliven):
+    net = enliven(network())
+    clips = batch()
+    generator = torch.Generator().manual_seed(2)
+    forecast = tuple(6 * torch.rand(2, c, *size, generator=generator)
+                     for c, size in zip((16, 24), net.feature_sizes))
+    seen = []
+
+    def keep(module, args, output):
+        seen.append(output.logits)
+
+    net.head.register_forward_hook(keep)
+    for mode in (True, False):
+        reliable_targets(net.train(mode), forecast, forecast, clips, 1, LossConfig())
+    assert torch.equal(*seen)
+
+
+def test_a_frame_without_boxes_may_show_what_lies_in_an_ignored_region():
+    net = network()
+    clips = batch()
+    forecast = tuple(torch.zeros(2, c, *size) for c, size in zip((16, 24), net.feature_sizes))
+    anchor = int((net.anchors - BOX).abs().sum(1).argmin())
+    box = net.anchors[anchor].clamp(0, 64)
+
+    def head(module, args, output):
+        logits = torch.zeros_like(output.logits)
+        logits[:, :, 0] = 20.0
+        logits[:, anchor, 2] = 40.0
+        return output._replace(logits=logits, offsets=torch.zeros_like(output.offsets))
+
+    net.head.register_forward_hook(head)
+    empty = collate([Clip(
+        clips.images[b], [torch.zeros(0, 4)] * 4, [torch.zeros(0, dtype=torch.int64)] * 4,
+        [torch.zeros(0)] * 4, [torch.zeros(0, 4), region, region, region])
+        for b, region in enumerate((box[None], torch.zeros(0, 4)))])
+    found = reliable_targets(net, forecast, forecast, empty, 1, LossConfig())
+    assert found.tolist() == [True, False]
+
+
+@pytest.mark.parametrize('update', ['advance', 'hold'])
+def test_rolled_out_frames_update_the_state_as_forecast_steps_do(update):
+    net = network(forecast_mode='direct', state_update=update)
+    clips = batch()
+    states = []
+    encode = net.encode
+
+    def spy(feature, state, read):
+        result = encode(feature, state, read)
+        states.append(result[1])
+        return result
+
+    net.encode = spy
+    with torch.no_grad():
+        clip_losses(net, clips, LossConfig(rollout=1.0), torch.Generator().manual_seed(0), True,
+                    False)
+        del net.encode
+        state = net.read_step(clips.images[:, 0].permute(0, 2, 3, 1).flip(3),
+                              net.initial_state(2)).state
+        for trained in states[1:]:
+            state = net.forecast_step(state).state
+            for mine, runs in zip((*trained.encoder1, *trained.encoder2),
+                                  (*state.encoder1, *state.encoder2)):
+                torch.testing.assert_close(mine.cell, runs.cell)
+                torch.testing.assert_close(mine.hidden, runs.hidden)

@@ -57,6 +57,21 @@ def test_a_frame_without_boxes_is_reliable_unless_something_is_seen():
     assert not is_reliable(detections((*A, 0)), *nothing)
 
 
+def test_in_a_frame_without_boxes_detections_in_ignored_regions_do_no_harm():
+    nothing = (torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+    # Regions that hold 60 and 40 of the 100 pixels of A.
+    most, least = torch.tensor([[0., 0., 6., 10.]]), torch.tensor([[0., 0., 4., 10.]])
+    assert is_reliable(detections((*A, 0)), *nothing, ignore=most)
+    assert not is_reliable(detections((*A, 0)), *nothing, ignore=least)
+    assert not is_reliable(detections((*A, 0), (*B, 0)), *nothing, ignore=most)
+    assert is_reliable(detections(), *nothing, ignore=most)
+
+
+def test_a_region_hides_no_box():
+    assert not is_reliable(
+        detections(), *truth((*A, 0)), ignore=torch.tensor([[0., 0., 20., 20.]]))
+
+
 def scored(*rows):
     found = detections(*[row[:5] for row in rows])
     return found._replace(scores=torch.tensor([row[5] for row in rows]))
