@@ -165,6 +165,7 @@ class ForecastDetector(nn.Module):
             State of the frame before.
         read:
             Whether `feature` comes from an image; a ``(B,)`` bool tensor if not for all alike.
+            With `state_update: hold` the LSTMs' states stay as they were where it does not.
 
         Returns
         -------
@@ -186,6 +187,9 @@ class ForecastDetector(nn.Module):
             # Section 3.1: "element-wisely averaged".
             fused = tuple((f + t) * 0.5 for f, t in zip(feature, temporal))
         expected = self._expected(state, read)
+        if self.config.state_update == 'hold':
+            encoder1 = _keep_unless(read, encoder1, state.encoder1)
+            encoder2 = _keep_unless(read, encoder2, state.encoder2)
         return (Maps(feature, forecast, temporal, fused, expected),
                 NetworkState(forecast, encoder1, encoder2, expected))
 
@@ -238,11 +242,7 @@ class ForecastDetector(nn.Module):
 
     def forecast_step(self, state: NetworkState) -> StepOutput:
         """Advance by one frame without an image: the forecast stands in for `feature`."""
-        output = self._step(state.forecast, state, False)
-        if self.config.state_update == 'hold':
-            return output._replace(
-                state=state._replace(forecast=output.state.forecast))
-        return output
+        return self._step(state.forecast, state, False)
 
     def with_variant(self, variant: str) -> 'ForecastDetector':
         """
@@ -263,6 +263,17 @@ class ForecastDetector(nn.Module):
                 f'{self.config.variant!r} does not have')
         other.load_state_dict({key: own[key] for key in other.state_dict()})
         return other.train(self.training).to(self.mean)
+
+
+def _keep_unless(read: bool | Tensor, new: tuple[LSTMState, ...], old: tuple[LSTMState, ...]
+                 ) -> tuple[LSTMState, ...]:
+    """Take the new states where a frame was read, the old ones elsewhere."""
+    if isinstance(read, bool):
+        return new if read else old
+    mask = read.view(-1, 1, 1, 1)
+    return tuple(LSTMState(*(torch.where(mask, after, before.to(after.dtype))
+                             for after, before in zip(after_state, before_state)))
+                 for after_state, before_state in zip(new, old))
 
 
 def _encode(encoders: nn.ModuleList, maps: tuple[Tensor, ...], states: tuple[LSTMState, ...]

@@ -153,6 +153,20 @@ def test_streams_of_a_batch_are_read_and_forecast_side_by_side(build, pictures):
     assert_same(maps.expected, state.expected)
 
 
+def test_hold_keeps_the_lstms_of_the_streams_that_are_not_read(build, pictures):
+    network = build(state_update='hold')
+    start = network.read_step(pictures(2), network.initial_state(2)).state
+    feature = network.extract(network.normalise_bgr(pictures(2)))
+    _, read = network.encode(feature, start)
+    _, mixed = network.encode(feature, start, torch.tensor([True, False]))
+    for name in ('encoder1', 'encoder2'):
+        for mine, new, old in zip(*(getattr(state, name) for state in (mixed, read, start))):
+            for part, fresh, before in zip(mine, new, old):
+                assert not torch.equal(fresh[1], before[1])
+                assert torch.equal(part[0], fresh[0]) and torch.equal(part[1], before[1])
+    assert_same(mixed.forecast, read.forecast)
+
+
 def test_persistence_takes_the_last_feature(build, pictures):
     network = build(variant='persistence')
     image = pictures()
