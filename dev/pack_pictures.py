@@ -86,7 +86,7 @@ def _write_film(root: Path, path: Path, sizes: dict[str, tuple[int, int]], side:
     extra = ['-x265-params', 'log-level=error' + (':keyint=1' if stills else ':keyint=250')]
     command = ['ffmpeg', '-loglevel', 'error', '-y', '-f', 'rawvideo', '-pix_fmt', 'bgr24',
                '-s', f'{side}x{side}', '-r', '25', '-i', '-', '-c:v', 'libx265', '-preset',
-               'medium', '-crf', f'{crf:g}', '-pix_fmt', 'yuv420p', *extra, str(path)]
+               'veryfast', '-crf', f'{crf:g}', '-pix_fmt', 'yuv420p', *extra, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
         assert process.stdin is not None
         for name, size in sizes.items():

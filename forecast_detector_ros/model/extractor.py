@@ -36,6 +36,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 LEVELS = ((32,), (16, 32), (8, 16, 32))
 """Sets of levels, by their strides."""
 
+STEM_BLOCKS = _BLOCK_13
+"""Numbered blocks of `Extractor.stem`: those that can be frozen one after another."""
+
 
 class Extractor(nn.Module):
     """

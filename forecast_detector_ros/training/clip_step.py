@@ -13,10 +13,10 @@ from .distributed import Processes
 from .frozen import FrozenFeatures
 from .losses import (
     assign, decision_loss, detection_loss, forecast_loss, level_errors, scale_errors)
-from .quality_loss import GIOU, quality_loss
+from .quality_loss import BOX_LOSSES, GIOU, quality_loss
 from .reliability import is_consistent, is_reliable, RELIABLE_IOU
 from ..clips.dataset import ClipBatch
-from ..model.config import NetworkConfig
+from ..model.config import ConfigError, NetworkConfig
 from ..model.network import ForecastDetector, Maps
 from ..model.scheduler import EXPECTED
 from ..model.ssdlite import Boxes, HeadOutput, postprocess
@@ -35,9 +35,29 @@ SCALES = (PLAIN, PERSISTENCE)
 """What the error of the forecast is divided by."""
 
 
+# Far above any useful value: what is larger is a slip of the pen, infinite or NaN.
+_LARGEST_WEIGHT = 1e4
+
+# The least and the largest value of each number of LossConfig.
+_LIMITS = {'alpha': (0.0, _LARGEST_WEIGHT), 'beta': (0.0, _LARGEST_WEIGHT),
+           'gamma': (0.0, _LARGEST_WEIGHT), 'lambda_': (0.0, _LARGEST_WEIGHT),
+           'min_negatives': (0, 1_000_000), 'combination': (0.0, 1.0),
+           # Weights of zero could leave nothing to divide L_dec by.
+           'decision_weights': (1e-6, _LARGEST_WEIGHT), 'reliable_iou': (0.0, 1.0),
+           'reliable_score': (0.0, 1.0), 'reliable_margin': (0.0, 1.0), 'rollout': (0.0, 1.0)}
+
+
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights and rules of the losses; the defaults are the paper's."""
+    """
+    Weights and rules of the losses; the defaults are the paper's.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of its range.
+
+    """
 
     alpha: float = 1.0
     """Weight of L_loc (section 3.3)."""
@@ -95,6 +115,25 @@ class LossConfig:
 
     score_weighted: bool = True
     """Weight boxes with their scores (soft labels)."""
+
+    def __post_init__(self) -> None:
+        """Check the range of every number, and the names."""
+        for key, (low, high) in _LIMITS.items():
+            value = getattr(self, key)
+            for number in value if isinstance(value, tuple) else (value,):
+                # Written so that NaN fails too.
+                if not low <= number <= high:
+                    raise ConfigError(f'{key} is {value}, must be in [{low:g}, {high:g}]')
+        for key, allowed in (('reliable_against', (TRUTH, READ_FRAME)),
+                             ('forecast_scale', SCALES), ('box', BOX_LOSSES),
+                             ('detection', DETECTION_LOSSES)):
+            if getattr(self, key) not in allowed:
+                raise ConfigError(f'{key} is {getattr(self, key)!r}, must be one of {allowed}')
+        if abs(sum(self.combination) - 1.0) > 1e-6:
+            raise ConfigError(f'combination is {self.combination}, must add up to 1')
+        if self.reliable_score + self.reliable_margin > 1.0:
+            raise ConfigError(f'reliable_score and reliable_margin are {self.reliable_score} and '
+                              f'{self.reliable_margin}, must add up to at most 1')
 
 
 @dataclass

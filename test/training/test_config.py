@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recipes: the shipped ones load, a wrong one is named in one line."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from forecast_detector_ros.training.config import load_recipe, RecipeError
+from forecast_detector_ros.training.config import GroupConfig, load_recipe, RecipeError
+from forecast_detector_ros.training.schedule import group_parameters
+from forecast_detector_ros.training.stage_run import build_network
 import pytest
 import yaml
 
@@ -76,6 +79,28 @@ def test_minimal_recipe_has_the_papers_numbers(tmp_path):
     (changed(loss={'combination': [1.0, 1.0, 0.0]}), ['combination']),
     (changed(loss={'combination': [1.0]}), ['combination', '3']),
     (changed(loss={'reliable_against': 'hope'}), ['reliable_against', 'truth', 'read']),
+    (changed(loss={'combination': [1.5, -0.5, 0.0]}), ['loss', 'combination', '[0, 1]']),
+    (changed(loss={'gamma': float('nan')}), ['stages[0].loss: gamma is nan', '[0, 10000]']),
+    (changed(loss={'alpha': float('inf')}), ['stages[0].loss: alpha is inf']),
+    (changed(loss={'beta': -1.0}), ['stages[0].loss: beta is -1']),
+    (changed(loss={'lambda_': -0.1}), ['stages[0].loss: lambda_ is -0.1']),
+    (changed(loss={'min_negatives': -1}), ['stages[0].loss: min_negatives is -1']),
+    (changed(loss={'rollout': 1.5}), ['stages[0].loss: rollout is 1.5, must be in [0, 1]']),
+    (changed(loss={'reliable_iou': 70.0}), ['stages[0].loss: reliable_iou is 70']),
+    (changed(loss={'reliable_score': -0.3}), ['stages[0].loss: reliable_score is -0.3']),
+    (changed(loss={'reliable_margin': 2.0}), ['stages[0].loss: reliable_margin is 2']),
+    (changed(loss={'reliable_score': 0.8, 'reliable_margin': 0.4}), ['0.8 and 0.4', 'at most 1']),
+    (changed(loss={'decision_weights': [0.0, 1.0]}), ['stages[0].loss: decision_weights']),
+    (changed(frozen_blocks=15), ['stage s: frozen_blocks is 15, must be in [0, 14]']),
+    (changed(frozen_blocks=-1), ['stage s: frozen_blocks is -1']),
+    (changed(thinning=-1), ['stage s: thinning is -1']),
+    (changed(plain_epochs=-1), ['stage s: plain_epochs is -1']),
+    (changed(still_share=1.5), ['stage s: still_share is 1.5, must be in [0, 1]']),
+    (changed(warmup=-1), ['stage s: warmup is -1']),
+    (changed(clip_norm=-1.0), ['stage s: clip_norm is -1']),
+    (changed(weight_decay=float('nan')), ['stage s: weight_decay is nan']),
+    (changed(groups={'head': {'lr': float('nan')}}), ['stage s: groups.head.lr is nan']),
+    (changed(groups={'head': {'lr': 1.0, 'decay': -1.0}}), ['stage s: groups.head.decay is -1']),
     (changed(augment={'hue': 999.0}), ['hue']),
     ({**MINIMAL, 'card': {'colour': 'red'}}, ['card.colour']),
     ({**MINIMAL, 'card': {'known_failures': [{'a': 'b'}]}}, ['known_failures']),
@@ -91,6 +116,16 @@ def test_a_wrong_recipe_is_one_line(tmp_path, values, words):
     assert str(path) in message
     for word in words:
         assert word in message
+
+
+def test_the_last_block_that_can_be_frozen_is_the_last_one_of_the_stem(tmp_path):
+    stage = load_recipe(write(tmp_path, changed(frozen_blocks=14))).stages[0]
+    network = build_network(load_recipe(write(tmp_path, MINIMAL)), 'baseline')
+    group_parameters(network, replace(stage, groups={'backbone': GroupConfig(1.0)}))
+    frozen = {name.split('.')[2] for name, parameter in network.named_parameters()
+              if name.startswith('extractor.stem') and not parameter.requires_grad}
+    assert frozen == {str(number) for number in range(14)}
+    assert list(network.extractor.stem._modules)[14:] == ['expand']
 
 
 def test_missing_and_broken_files(tmp_path):
