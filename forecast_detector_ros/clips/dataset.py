@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import cv2
 import numpy as np
@@ -59,6 +59,11 @@ class ClipBatch:
     all_labels: Tensor
     all_scores: Tensor
     all_ignore: Tensor
+    all_tracks: Tensor | None = None
+    """As `all_labels`: the same number for the same object of a clip; None if nobody knows."""
+
+    times: Tensor | None = None
+    """float32 (B, T): when each frame was taken, in frames of its video; None for one a step."""
 
     @property
     def boxes(self) -> list[list[Tensor]]:
@@ -82,15 +87,16 @@ class ClipBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ClipBatch:
         """Return the batch on a device; the counts stay where they are."""
-        moved = [getattr(self, name).to(device, non_blocking=non_blocking)
-                 for name in ('all_boxes', 'all_labels', 'all_scores', 'all_ignore')]
-        return ClipBatch(self.images.to(device, non_blocking=non_blocking), self.counts,
-                         self.ignore_counts, *moved)
+        def moved(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value.to(device, non_blocking=non_blocking)
+        return replace(self, **{
+            field.name: moved(getattr(self, field.name)) for field in fields(self)
+            if field.name not in ('counts', 'ignore_counts')})
 
     def pin_memory(self) -> ClipBatch:
         """Return the batch in page-locked memory (called by torch's DataLoader)."""
-        return ClipBatch(*(getattr(self, name).pin_memory()
-                           for name in self.__dataclass_fields__))
+        values = (getattr(self, field.name) for field in fields(self))
+        return ClipBatch(*(None if value is None else value.pin_memory() for value in values))
 
 
 def collate(clips: Sequence[Clip]) -> ClipBatch:

@@ -61,7 +61,8 @@ class DrawnClips(NamedTuple):
         seen = self.labels >= 0
         hidden = (self.ignore[..., 2:] > self.ignore[..., :2]).all(-1)
         return ClipBatch(self.images, seen.sum(-1).cpu(), hidden.sum(-1).cpu(), self.boxes[seen],
-                         self.labels[seen], self.scores[seen], self.ignore[hidden])
+                         self.labels[seen], self.scores[seen], self.ignore[hidden],
+                         self.tracks[seen], self.times)
 
 
 @dataclass

@@ -4,7 +4,7 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from .encoder import FORECAST_MODES
+from .encoder import FORECAST_MODES as FEATURE_MODES
 from .extractor import LEVELS, LITERAL_CHANNELS, WIDTHS
 from .scheduler import REFERENCES
 from .ssdlite import SPACINGS
@@ -17,6 +17,12 @@ Rows of the paper's Table 2, and one rival.
 `without_combination` feeds the head with `temporal` alone; `baseline` has no encoders and no
 scheduler; `persistence` takes the last `feature` as `forecast` in Encoder 1's place.
 """
+
+MOTION = 'motion'
+
+FORECAST_MODES = (*FEATURE_MODES, MOTION)
+"""What is forecast: the next features, made anew (`direct`, the paper's form) or as a change of
+the present ones (`residual`); or where the boxes of the last read go (`motion`)."""
 
 STATE_UPDATES = ('advance', 'hold')
 """What a forecast step does to the LSTMs' states: update them, or leave them as they were."""
@@ -80,6 +86,9 @@ class NetworkConfig:
     forecast_mode: str = 'direct'
     """One of `FORECAST_MODES`."""
 
+    motion_channels: int = 64
+    """`motion`: channels of the encoder that compares frames."""
+
     scheduler_reference: str = 'temporal'
     """The map that `forecast` is compared with, one of `REFERENCES`."""
 
@@ -107,6 +116,10 @@ class NetworkConfig:
         for key in ('upsample_channels', 'neck_channels'):
             value = getattr(self, key)
             _require(value is None or _is_count(value), key, value, 'a positive integer, or null')
+        _require(_is_count(self.motion_channels), 'motion_channels', self.motion_channels,
+                 'a positive integer')
+        _require(self.forecast_mode != MOTION or self.levels == LEVELS[-1], 'levels', self.levels,
+                 f'{LEVELS[-1]} where forecast_mode is {MOTION}')
         _require(self.neck_channels is None or self.upsample_channels is None,
                  'upsample_channels', self.upsample_channels, 'null where neck_channels is set')
         _require(_are_counts(self.aspect_ratios, least=2) or self.aspect_ratios == (),
@@ -130,6 +143,11 @@ class NetworkConfig:
     def has_encoders(self) -> bool:
         """Whether the variant has a state at all."""
         return self.variant != 'baseline'
+
+    @property
+    def forecasts_motion(self) -> bool:
+        """Whether a forecast keeps the last read's scores and moves its boxes."""
+        return self.forecast_mode == MOTION and self.has_encoders
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> 'NetworkConfig':

@@ -15,8 +15,9 @@ from .bottleneck_lstm import LSTMState
 from .config import ConfigError, NetworkConfig
 from .encoder import Encoder
 from .extractor import Extractor, feature_sizes, IMAGENET_MEAN, IMAGENET_STD
+from .motion import Keys, MotionEncoder, MotionForecast, MotionScheduler, MotionState
 from .scheduler import EXPECTED, Scheduler
-from .ssdlite import anchors_per_cell, HeadOutput, make_anchors, SSDLiteHead
+from .ssdlite import anchors_per_cell, HeadOutput, make_anchors, motion_units, SSDLiteHead
 
 
 class NetworkState(NamedTuple):
@@ -32,6 +33,9 @@ class NetworkState(NamedTuple):
     What the deepest level of the frame that was read last had been expected to be, one map like
     its `feature`; empty if the scheduler has another reference.
     """
+
+    motion: MotionState | None = None
+    """All there is where motion is forecast; the other fields are empty then."""
 
 
 class Maps(NamedTuple):
@@ -82,16 +86,17 @@ class ForecastDetector(nn.Module):
                                    config.tail)
         self.feature_sizes = feature_sizes(config.input_size, config.levels)
         pairs = tuple(zip(config.feature_channels, config.lstm_channels))
-        with_forecast = config.has_encoders and config.variant != 'persistence'
+        with_maps = config.has_encoders and not config.forecasts_motion
+        with_forecast = with_maps and config.variant != 'persistence'
         self.encoder1 = nn.ModuleList(
             Encoder(channels, hidden, config.forecast_mode)
             for channels, hidden in (pairs if with_forecast else ()))
         self.encoder2 = nn.ModuleList(
             Encoder(channels, hidden, config.forecast_mode)
-            for channels, hidden in (pairs if config.has_encoders else ()))
+            for channels, hidden in (pairs if with_maps else ()))
         self.scheduler = Scheduler(self.feature_sizes[-1], hidden=config.scheduler_channels) \
-            if config.has_encoders else None
-        self.remembers_expected = config.has_encoders and config.scheduler_reference == EXPECTED
+            if with_maps else None
+        self.remembers_expected = with_maps and config.scheduler_reference == EXPECTED
         self.head = SSDLiteHead(config.feature_channels, config.classes, config.extra_channels,
                                 config.upsample_channels, config.neck_channels,
                                 config.aspect_ratios)
@@ -100,9 +105,20 @@ class ForecastDetector(nn.Module):
                                config.aspect_ratios)
         self.register_buffer('anchors', anchors, persistent=False)
         self.register_buffer('anchor_strides', self._anchor_strides(), persistent=False)
+        self.motion = self._make_motion() if config.forecasts_motion else None
         for name, value in (('mean', IMAGENET_MEAN), ('std', IMAGENET_STD)):
             self.register_buffer(name, torch.tensor(value).mul(255.0).view(1, 3, 1, 1),
                                  persistent=False)
+
+    def _make_motion(self) -> MotionForecast:
+        config = self.config
+        maps = len(self.head.map_sizes(self.feature_sizes))
+        return MotionForecast(
+            MotionEncoder(config.feature_channels, self.feature_sizes, maps,
+                          config.motion_channels),
+            MotionScheduler(config.motion_channels, config.scheduler_channels),
+            motion_units(self.anchors, self.anchor_strides),
+            anchors_per_cell(config.aspect_ratios), config.variant == 'persistence')
 
     def _anchor_strides(self) -> Tensor:
         height, width = self.config.input_size
@@ -142,6 +158,8 @@ class ForecastDetector(nn.Module):
 
         Its `forecast` is no forecast: a first frame has to be read.
         """
+        if self.motion is not None:
+            return NetworkState((), (), (), motion=self._initial_motion(batch))
         forecast, encoder1, encoder2 = [], [], []
         for size, channels, hidden in zip(self.feature_sizes, self.config.feature_channels,
                                           self.config.lstm_channels):
@@ -151,6 +169,21 @@ class ForecastDetector(nn.Module):
             encoder2.append(LSTMState(zeros, zeros))
         expected = (torch.zeros_like(forecast[-1]),) if self.remembers_expected else ()
         return NetworkState(tuple(forecast), tuple(encoder1), tuple(encoder2), expected)
+
+    def _initial_motion(self, batch: int) -> MotionState:
+        assert self.motion is not None
+        encoder = self.motion.encoder
+
+        def zeros(*shape: int) -> Tensor:
+            return self.mean.new_zeros((batch, *shape))
+        memory = zeros(self.config.motion_channels, *self.feature_sizes[1])
+        total = len(self.anchors)
+        return MotionState(
+            Keys(tuple(zeros(channels, *size) for channels, size in zip(
+                encoder.key_channels, self.feature_sizes))),
+            LSTMState(memory, memory), zeros(total, 1 + self.config.classes), zeros(total, 4),
+            zeros(total // self.motion.per_cell, encoder.outputs),
+            zeros(self.motion.scheduler.size), zeros(3))
 
     def encode(self, feature: tuple[Tensor, ...], state: NetworkState,
                read: bool | Tensor = True) -> tuple[Maps, NetworkState]:
@@ -221,7 +254,8 @@ class ForecastDetector(nn.Module):
         maps, state = self.encode(feature, state, read)
         return StepOutput(self.head(maps.fused), self.schedule(maps), state)
 
-    def read_step(self, image: Tensor, state: NetworkState) -> StepOutput:
+    def read_step(self, image: Tensor, state: NetworkState, elapsed: Tensor | None = None
+                  ) -> StepOutput:
         """
         Advance by one frame that is read.
 
@@ -231,6 +265,9 @@ class ForecastDetector(nn.Module):
             ``(B, H, W, 3)`` uint8 BGR of the configured input size.
         state:
             State of the frame before, or `initial_state`.
+        elapsed:
+            ``(B, 1)`` float: time since the frame before, in any unit; None for 1. Only a
+            forecast of motion asks for it.
 
         Returns
         -------
@@ -238,10 +275,33 @@ class ForecastDetector(nn.Module):
             Raw head output, the scheduler's logits for the next frame, the next state.
 
         """
-        return self._step(self.extract(self.normalise_bgr(image)), state, True)
+        return self.read_features(self.extract(self.normalise_bgr(image)), state, elapsed)
 
-    def forecast_step(self, state: NetworkState) -> StepOutput:
-        """Advance by one frame without an image: the forecast stands in for `feature`."""
+    def read_features(self, feature: tuple[Tensor, ...], state: NetworkState,
+                      elapsed: Tensor | None = None) -> StepOutput:
+        """Do the same from what `extract` gives for the image."""
+        if self.motion is None or state.motion is None:
+            return self._step(feature, state, True)
+        head = self.head(feature)
+        decision, motion = self.motion.read(feature, *head, state.motion,
+                                            self._elapsed(elapsed, len(head.logits)))
+        return StepOutput(head, decision, state._replace(motion=motion))
+
+    def _elapsed(self, elapsed: Tensor | None, batch: int) -> Tensor:
+        return self.mean.new_ones((batch, 1)) if elapsed is None else elapsed
+
+    def forecast_step(self, state: NetworkState, elapsed: Tensor | None = None) -> StepOutput:
+        """
+        Advance by one frame without an image.
+
+        The forecast stands in for `feature`; or the boxes of the last read move.
+        """
+        if self.motion is not None and state.motion is not None:
+            before = state.motion
+            offsets, decision, after = self.motion.forecast(
+                before, self._elapsed(elapsed, len(before.logits)))
+            return StepOutput(HeadOutput(before.logits, offsets), decision,
+                              state._replace(motion=after))
         return self._step(state.forecast, state, False)
 
     def with_variant(self, variant: str) -> 'ForecastDetector':

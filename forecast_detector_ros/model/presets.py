@@ -11,9 +11,10 @@ PRESETS = {
     # 4:3 lies between the pictures of most cameras, 4:3 and 16:9, so that little is stretched; it
     # has 8 % more pixels than 320x320.
     'default': NetworkConfig(
-        input_size=(288, 384), levels=(16, 32), feature_channels=(96, 256),
-        lstm_channels=(32, 64), extra_channels=(256, 128, 128, 64), anchor_scales=(0.1, 0.95),
-        forecast_mode='residual', scheduler_reference='expected'),
+        input_size=(288, 384), tail=False, levels=(8, 16, 32), feature_channels=(48, 96, 256),
+        lstm_channels=(16, 32, 64), neck_channels=96, extra_channels=(128, 128, 128),
+        anchor_scales=(0.06, 0.95), anchor_spacing='geometric', aspect_ratios=(2,),
+        forecast_mode='motion'),
 }
 
 

@@ -250,6 +250,18 @@ def make_anchors(input_size: tuple[int, int], map_sizes: Sequence[tuple[int, int
     return generator(images, [torch.empty(1, 0, *size) for size in map_sizes])[0]
 
 
+def motion_units(anchors: Tensor, strides: Tensor) -> Tensor:
+    """
+    Give the factors ``(A, 4)`` from motions to changes of offsets.
+
+    A motion is in cells of the anchor's map, and as a logarithm for the sides.
+    """
+    sides = anchors[:, 2:] - anchors[:, :2]
+    weights = anchors.new_tensor(BOX_CODER_WEIGHTS)
+    return torch.cat((weights[:2] * strides[:, None] / sides,
+                      weights[2:].expand(len(anchors), 2)), 1)
+
+
 def box_coder() -> BoxCoder:
     """Build the coder between boxes and offsets that training and inference share."""
     return BoxCoder(BOX_CODER_WEIGHTS)

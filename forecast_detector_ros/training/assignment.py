@@ -60,6 +60,9 @@ class QualityTargets(NamedTuple):
     weights: Tensor
     """``(N, A)`` float32: the score of the matched box for positives, 1 elsewhere."""
 
+    owner: Tensor
+    """``(N, A)`` int64: which of the image's boxes a positive is matched with."""
+
 
 def pad(packed: Tensor, counts: Tensor, fill: float = 0.0) -> Tensor:
     """
@@ -144,6 +147,7 @@ def _assign(logits: Tensor, offsets: Tensor, anchors: Tensor, strides: Tensor,
     classes = torch.zeros((count, total), dtype=torch.int64, device=logits.device)
     boxes, quality, weights = torch.zeros_like(found), found.new_zeros((count, total)), \
         found.new_ones((count, total))
+    owner = torch.zeros_like(classes)
     if wanted.boxes.shape[1]:
         valid = wanted.labels >= 0
         scores = logits.float().softmax(2)
@@ -171,7 +175,7 @@ def _assign(logits: Tensor, offsets: Tensor, anchors: Tensor, strides: Tensor,
         weights = torch.where(positive, wanted.scores.gather(1, owner), 1.0)
     if wanted.ignore.shape[1]:
         classes = torch.where((classes == 0) & _hidden(found, wanted.ignore), -1, classes)
-    return QualityTargets(classes, boxes, quality, weights)
+    return QualityTargets(classes, boxes, quality, weights, owner)
 
 
 def _near(boxes: Tensor, anchors: Tensor, strides: Tensor) -> Tensor:

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn, Tensor
+from torch.nn import functional
 
 from .assignment import assign_aligned, pad, PaddedBoxes
 from .distributed import Processes
 from .frozen import FrozenFeatures
 from .losses import (
     assign, decision_loss, detection_loss, forecast_loss, level_errors, scale_errors)
+from .motion_step import (
+    clip_boxes, ClipBoxes, kept_recall, motion_loss, Read, read_clip, time_ahead)
 from .quality_loss import BOX_LOSSES, GIOU, quality_loss
 from .reliability import is_consistent, is_reliable, RELIABLE_IOU
 from ..clips.dataset import ClipBatch
@@ -23,6 +26,9 @@ from ..model.ssdlite import Boxes, HeadOutput, postprocess
 
 FEATURE, TEMPORAL, MEAN = range(3)
 """What the head sees in training, drawn per clip (section 3.4)."""
+
+LOSS_THAT_COUNTS = 3.0
+"""A forecast of motion that loses a third of what a read finds is not reliable at all."""
 
 TRUTH, READ_FRAME = 'truth', 'read'
 """What y_t is measured against."""
@@ -215,6 +221,9 @@ def clip_losses(network: ForecastDetector, batch: ClipBatch, config: LossConfig,
                 network.normalise(images).contiguous(memory_format=torch.channels_last))
         features = tuple(level.unflatten(0, (clips, frames)) for level in flat)
 
+    if network.motion is not None:
+        return _motion_losses(network, batch, features, config, with_scheduler, frozen_detection)
+
     # Drawn for the whole batch, so that it does not matter how many processes share it.
     whole, own = clips * processes.count, processes.share(clips * processes.count)
     choice = torch.multinomial(torch.tensor(config.combination), whole, replacement=True,
@@ -257,6 +266,57 @@ def clip_losses(network: ForecastDetector, batch: ClipBatch, config: LossConfig,
         _add_decision(result, network, batch, maps_of, first, decisions, features, config,
                       processes)
     return result
+
+
+def _motion_losses(network: ForecastDetector, batch: ClipBatch, features: tuple[Tensor, ...],
+                   config: LossConfig, with_scheduler: bool, frozen_detection: bool) -> StepLosses:
+    """Train motion, its scheduler, or both; see `motion_step`."""
+    assert network.motion is not None and batch.times is not None
+    device, times = batch.all_boxes.device, batch.times
+    features = tuple(level.detach() for level in features)
+    clips = clip_boxes(batch)
+    last = times.shape[1] - 1
+    # Displacements of a fraction of a cell have digits that bf16 does not have.
+    with torch.autocast(device.type, enabled=False), \
+            torch.set_grad_enabled(not frozen_detection):
+        reads = read_clip(network, tuple(level.float() for level in features), times, last)
+        result = StepLosses(total=torch.zeros((), device=device))
+        moved, still = motion_loss(network, reads, clips, times)
+    if not frozen_detection:
+        result.total = result.total + config.gamma * moved
+    result.parts |= {'for': float(moved.detach()), 'persistence': float(still)}
+    if with_scheduler:
+        with torch.autocast(device.type, enabled=False):
+            _add_motion_decision(result, network, features, reads, clips, times, config)
+    return result
+
+
+def _add_motion_decision(result: StepLosses, network: ForecastDetector,
+                         features: tuple[Tensor, ...], reads: list[Read], clips: ClipBoxes,
+                         times: Tensor, config: LossConfig) -> None:
+    motion = network.motion
+    assert motion is not None
+    last = times.shape[1] - 1
+    with torch.no_grad():
+        final = network.head(tuple(level[:, last].float() for level in features))
+    heads = [read.head for read in reads] + [final]
+    wanted, logits = [], []
+    for read in reads[1:]:
+        summary = motion.scheduler.summarise(
+            read.deep.detach(), read.scores.detach(), read.state.motion.detach())
+        for frame in range(read.frame + 1, last + 1):
+            kept = kept_recall(network, read, heads[frame], clips, times, frame,
+                               config.reliable_score)
+            wanted.append((1.0 - (1.0 - kept) * LOSS_THAT_COUNTS).clamp(min=0))
+            logits.append(motion.scheduler(summary, time_ahead(times, read.frame, frame)))
+    y, scores = torch.cat(wanted), torch.cat(logits)
+    l_dec = functional.cross_entropy(scores, torch.stack((1.0 - y, y), 1),
+                                     weight=scores.new_tensor(config.decision_weights))
+    result.total = result.total + config.lambda_ * l_dec
+    result.parts['dec'] = float(l_dec.detach())
+    result.reliable = y > 0.5
+    result.decisions, result.ones = y.numel(), int(result.reliable.sum())
+    result.reads = int((scores[:, 1] <= scores[:, 0]).sum())
 
 
 def first_decision(config: NetworkConfig) -> int:

@@ -13,7 +13,7 @@ from .distributed import DEVICES
 from ..annotations.errors import DataError
 from ..annotations.sources import SourceConfig
 from ..clips.augment import AugmentConfig
-from ..model.config import ConfigError, NetworkConfig, VARIANTS
+from ..model.config import ConfigError, MOTION, NetworkConfig, VARIANTS
 from ..model.extractor import STEM_BLOCKS
 from ..model.presets import preset
 
@@ -65,6 +65,14 @@ class StageConfig:
     strides: tuple[int, ...] = (1,)
     """`cache: device`: distances between a clip's frames, one drawn for each clip; this stands in
     place of `thinning`."""
+
+    gaps: tuple[int, ...] = ()
+    """A forecast of motion: distances between frames that are read, one drawn for each pair;
+    `clip_length` counts the reads."""
+
+    horizons: tuple[int, ...] = ()
+    """A forecast of motion: how far the clip's last frame lies behind the last read, one drawn
+    for each clip."""
 
     plain_epochs: int = 2
     """Last epochs without thinning (section 4.2: two)."""
@@ -329,6 +337,15 @@ def _check(recipe: Recipe, network: NetworkConfig) -> None:
         if not stage.strides or min(stage.strides) < 1:
             raise RecipeError(f'{where}: strides is {list(stage.strides)}, must be a list of '
                               'integers of at least 1')
+        for key in ('gaps', 'horizons'):
+            if any(value < 1 for value in getattr(stage, key)):
+                raise RecipeError(f'{where}: {key} is {list(getattr(stage, key))}, must be a list '
+                                  'of integers of at least 1')
+        if network.forecast_mode == MOTION and stage.variant != 'baseline' and not (
+                stage.gaps and stage.horizons and stage.clip_length > 1 and stage.extra_frame
+                and recipe.cache == DEVICE):
+            raise RecipeError(f'{where}: a forecast of motion is trained with gaps, horizons, '
+                              'extra_frame, a clip_length of at least 2, and cache: device')
         _check_numbers(stage, where)
 
 

@@ -193,15 +193,24 @@ class DrawnLoader:
         self._drawer = ClipDrawer(
             sources.bank, len(sources.videos), drawing_weights(sources, recipe, stage),
             recipe.network_config().input_size, stage.augment, stage.strides)
-        self._steps = np.arange(stage.clip_length + int(stage.extra_frame))[None]
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[ClipBatch]:
         """Yield the batches of an epoch, from `start` on; the same at every call."""
         stage = self._stage
         name = zlib.crc32(stage.name.encode())
         for index in range(start, stage.clips_per_epoch // stage.batch):
-            yield self._drawer.draw((self._recipe.seed, name, epoch, index), stage.batch,
-                                    self._steps).packed()
+            seed = (self._recipe.seed, name, epoch, index)
+            yield self._drawer.draw(seed, stage.batch, frame_steps(stage, seed)).packed()
+
+
+def frame_steps(stage: StageConfig, seed: tuple[int, ...]) -> np.ndarray:
+    """Draw which frames the clips of a batch show: ``(B, T)``, or ``(1, T)`` if all the same."""
+    if not stage.gaps or not stage.horizons:
+        return np.arange(stage.clip_length + int(stage.extra_frame))[None]
+    rng = np.random.default_rng((*seed, 1))
+    gaps = rng.choice(stage.gaps, (stage.batch, stage.clip_length - 1))
+    return np.concatenate((np.zeros((stage.batch, 1), np.int64), gaps,
+                           rng.choice(stage.horizons, (stage.batch, 1))), 1).cumsum(1)
 
 
 def drawing_weights(sources: Sources, recipe: Recipe, stage: StageConfig) -> np.ndarray:

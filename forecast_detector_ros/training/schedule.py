@@ -33,6 +33,8 @@ def group_parameters(network: ForecastDetector, stage: StageConfig
 
 def _group_of(name: str) -> str:
     part, _, rest = name.partition('.')
+    if part == 'motion':
+        return rest.partition('.')[0]
     if part == 'extractor':
         return 'projection' if rest.startswith('projections') else 'backbone'
     return 'encoder' if part in ('encoder1', 'encoder2') else part
@@ -49,7 +51,9 @@ def make_optimizer(groups: dict[str, list[nn.Parameter]], stage: StageConfig
     parameters = [{'params': group, 'lr': stage.groups[name].lr, 'name': name}
                   for name, group in groups.items()]
     if stage.optimizer == 'adamw':
-        return torch.optim.AdamW(parameters, weight_decay=stage.weight_decay)
+        on_gpu = all(parameter.is_cuda for group in groups.values() for parameter in group)
+        return torch.optim.AdamW(parameters, weight_decay=stage.weight_decay,
+                                 fused=on_gpu or None)
     return torch.optim.SGD(parameters, lr=0.0, momentum=MOMENTUM,
                            weight_decay=stage.weight_decay)
 
@@ -97,11 +101,15 @@ class MovingAverage:
         """Take the network's present weights in."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        own, new = [], []
         for key, value in _state(network):
             if value.is_floating_point():
-                self.state[key].lerp_(value.detach(), 1.0 - decay)
+                own.append(self.state[key])
+                new.append(value.detach())
             else:
                 self.state[key].copy_(value)
+        # All at once: hundreds of small tensors would cost a launch each.
+        torch._foreach_lerp_(own, new, 1.0 - decay)
 
 
 def _state(network: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

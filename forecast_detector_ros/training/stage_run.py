@@ -237,10 +237,12 @@ class StageRun:
     def _set_modes(self) -> None:
         """Train the parts that have a learning rate, with the BatchNorms that the stage frees."""
         stage, network = self.stage, self.network
+        motion = network.motion
         parts = {'backbone': (network.extractor.stem, network.extractor.trunk),
                  'projection': (network.extractor.projections,), 'head': (network.head,),
-                 'encoder': (network.encoder1, network.encoder2),
-                 'scheduler': (network.scheduler,)}
+                 'encoder': (network.encoder1, network.encoder2,
+                             None if motion is None else motion.encoder),
+                 'scheduler': (network.scheduler if motion is None else motion.scheduler,)}
         network.eval()
         for group in stage.groups:
             for part in parts[group]:

@@ -1,0 +1,389 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Forecast where, not what: the motion of boxes between frames that are read.
+
+An object stays what it is for some frames, but moves. So this encoder compares the features of the
+last two frames that were read, and gives every cell of the head's maps a motion. A forecast keeps
+the head's scores of the last read and moves its boxes.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn, Tensor
+from torch.nn import functional
+from torchvision.ops import Conv2dNormActivation
+
+from .bottleneck_lstm import LSTMState
+from .encoder import Encoder
+from .scheduler import Correlation
+
+TERMS = 2
+"""Motions of a cell: one that goes on for ever, and one that comes to rest."""
+
+_REACH = 2
+"""Cells of stride 8 to each side in which a cell is looked for."""
+
+_SHALLOW, _MIDDLE, _DEEP = 16, 32, 64
+"""Channels that are compared at the strides 8, 16 and 32."""
+
+
+class Keys(NamedTuple):
+    """What is kept of a frame to compare the next one with: unit vectors of each level's cells."""
+
+    maps: tuple[Tensor, ...]
+    """``(B, K, h, w)`` per level, strides 8, 16 and 32."""
+
+
+def _separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        Conv2dNormActivation(inputs, inputs, 3, stride=stride, groups=inputs,
+                             activation_layer=nn.ReLU6),
+        Conv2dNormActivation(inputs, outputs, 1, activation_layer=nn.ReLU6))
+
+
+def shifted_cosines(a: Tensor, b: Tensor, reach: int = _REACH) -> Tensor:
+    """
+    Correlate unit vectors over a square neighbourhood, displacement by displacement.
+
+    The same as `Correlation` for maps of many cells, of which all pairs would be too many.
+
+    Parameters
+    ----------
+    a, b:
+        ``(B, C, h, w)`` float.
+    reach:
+        Cells to each side.
+
+    Returns
+    -------
+    Tensor
+        ``(B, (2 * reach + 1) ** 2, h, w)``, in [-1, 1]; (dy, dx) row by row from (-reach, -reach).
+
+    """
+    height, width = a.shape[2:]
+    padded = functional.pad(b, (reach,) * 4)
+    side = range(2 * reach + 1)
+    return torch.stack([(a * padded[:, :, y:y + height, x:x + width]).sum(1)
+                        for y in side for x in side], 1)
+
+
+class MotionEncoder(nn.Module):
+    """
+    Encoder 1 for motion: from the features of two frames to the motion of every cell.
+
+    Parameters
+    ----------
+    channels:
+        Channels of the levels' features, strides 8, 16 and 32.
+    sizes:
+        (height, width) of the levels' maps.
+    maps:
+        Number of maps that the head predicts from: the levels and the extra ones.
+    hidden:
+        Channels of the LSTM at stride 16 and of all maps behind it.
+
+    """
+
+    def __init__(self, channels: Sequence[int], sizes: Sequence[tuple[int, int]], maps: int,
+                 hidden: int = 64) -> None:
+        super().__init__()
+        self.key_channels = (_SHALLOW, _MIDDLE, _DEEP)
+        self.outputs = 4 * TERMS
+        self.keys = nn.ModuleList(nn.Conv2d(c, k, 1, bias=False)
+                                  for c, k in zip(channels, self.key_channels))
+        self.middle = Correlation(sizes[1])
+        self.deep = Correlation(sizes[2])
+        near = (2 * _REACH + 1) ** 2
+        self.fine = _separable(near + 2 * _SHALLOW, hidden // 2)
+        self.down = _separable(hidden // 2, hidden // 2, stride=2)
+        self.mix = Conv2dNormActivation(
+            hidden // 2 + self.middle.channels + 2 * _MIDDLE, hidden, 1,
+            activation_layer=nn.ReLU6)
+        self.encoder = Encoder(hidden, hidden, 'direct')
+        self.far = Conv2dNormActivation(hidden + self.deep.channels, hidden, 1,
+                                        activation_layer=nn.ReLU6)
+        self.coarser = nn.ModuleList(_separable(hidden, hidden, stride=2)
+                                     for _ in range(maps - 2))
+        self.up = nn.Conv2d(hidden, hidden // 2, 1)
+        widths = (hidden, *(hidden for _ in range(maps - 1)))
+        self.predictors = nn.ModuleList(nn.Sequential(
+            nn.Conv2d(w, w, 3, padding=1, groups=w), nn.ReLU6(), nn.Conv2d(w, 4 * TERMS, 1))
+            for w in widths)
+        for predictor in self.predictors:
+            # Untrained, nothing moves: a forecast starts as good as the last read.
+            last = predictor.get_submodule('2')
+            nn.init.zeros_(last.get_parameter('weight'))
+            nn.init.zeros_(last.get_parameter('bias'))
+
+    def look(self, feature: Sequence[Tensor]) -> Keys:
+        """Give what is compared of a frame, from its features."""
+        return Keys(tuple(functional.normalize(key(x), dim=1)
+                          for key, x in zip(self.keys, feature)))
+
+    def forward(self, now: Keys, before: Keys, state: LSTMState
+                ) -> tuple[Tensor, Tensor, LSTMState]:
+        """
+        Compare two frames that were read.
+
+        Parameters
+        ----------
+        now, before:
+            Keys of the frame and of the one read before it; zeros where there is none.
+        state:
+            Of the LSTM, ``(B, hidden, h, w)`` at stride 16.
+
+        Returns
+        -------
+        tuple
+            The motion ``(B, cells, 4 * TERMS)`` of the cells of all maps, in order; the map of
+            stride 32 ``(B, hidden, h, w)`` for the scheduler; the LSTM's new state.
+
+        """
+        a8, a16, a32 = now.maps
+        b8, b16, b32 = before.maps
+        fine = self.fine(torch.cat((shifted_cosines(a8, b8), a8, a8 - b8), 1))
+        middle = self.mix(torch.cat(
+            (self.down(fine), self.middle(a16, b16), a16, a16 - b16), 1))
+        middle, state = self.encoder(middle, state)
+        maps = [torch.cat((fine, functional.interpolate(
+            self.up(middle), size=fine.shape[2:], mode='nearest')), 1), middle]
+        deep = middle
+        for number, layer in enumerate(self.coarser):
+            deep = layer(deep)
+            if number == 0:
+                deep = self.far(torch.cat((deep, self.deep(a32, b32)), 1))
+            maps.append(deep)
+        motion = torch.cat([predictor(x).flatten(2).transpose(1, 2)
+                            for predictor, x in zip(self.predictors, maps)], 1)
+        return motion, maps[2], state
+
+
+def displacement(motion: Tensor, ahead: Tensor) -> Tensor:
+    """
+    Give how far boxes have moved.
+
+    Parameters
+    ----------
+    motion:
+        ``(B, N, 4 * TERMS)``.
+    ahead:
+        ``(B, 1)``: time since the last read over the time between the last two.
+
+    Returns
+    -------
+    Tensor
+        ``(B, N, 4)``: (dx, dy) in cells of the box's map, (dw, dh) as logarithms.
+
+    """
+    lasting, passing = motion.chunk(TERMS, 2)
+    x = ahead[:, :, None]
+    return lasting * x + passing * (x / (1.0 + x))
+
+
+class MotionState(NamedTuple):
+    """What a stream carries from frame to frame where motion is forecast."""
+
+    keys: Keys
+    """Of the frame that was read last."""
+
+    memory: LSTMState
+    """Of the encoder, as the last read left it."""
+
+    logits: Tensor
+    """``(B, A, 1 + classes)``: the head's scores of the last read."""
+
+    offsets: Tensor
+    """``(B, A, 4)``: the head's offsets of the last read."""
+
+    motion: Tensor
+    """``(B, cells, 4 * TERMS)``; zero after a stream's first read."""
+
+    summary: Tensor
+    """``(B, S)``: what the scheduler keeps of the last read."""
+
+    times: Tensor
+    """``(B, 3)``: 1 once a frame was read; time between the last two reads; time since the last
+    one. The unit is that of `elapsed`; times before the second read are 0."""
+
+
+class Comparison(NamedTuple):
+    """What a read brings before the scheduler has looked at it."""
+
+    state: MotionState
+    deep: Tensor
+    """``(B, channels, h, w)``: the encoder's map of stride 32."""
+
+    scores: Tensor
+    """``(B, cells)``: the best score of each cell, 0 to 1."""
+
+
+class MotionScheduler(nn.Module):
+    """
+    Score *read* against *forecast* from how the scene moves and how long ago it was looked at.
+
+    It stands in the place of section 3.2's scheduler: the correlation that it starts from is that
+    of the last two reads, in `MotionEncoder`.
+
+    Parameters
+    ----------
+    channels:
+        Of the encoder's map of stride 32.
+    hidden:
+        Channels of its own.
+
+    """
+
+    def __init__(self, channels: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.convs = nn.Sequential(nn.Conv2d(channels, hidden, 3, padding=1), nn.ReLU(),
+                                   nn.Conv2d(hidden, hidden, 3, padding=1), nn.ReLU())
+        self.size = 2 * hidden + 2 * TERMS
+        self.fc = nn.Sequential(nn.Linear(self.size + TERMS, hidden), nn.ReLU(),
+                                nn.Linear(hidden, 2))
+
+    def summarise(self, deep: Tensor, scores: Tensor, motion: Tensor) -> Tensor:
+        """
+        Keep of a read what all decisions until the next one need.
+
+        Parameters
+        ----------
+        deep:
+            ``(B, channels, h, w)``.
+        scores:
+            ``(B, cells)``: the best score of each cell, 0 to 1.
+        motion:
+            ``(B, cells, 4 * TERMS)``.
+
+        Returns
+        -------
+        Tensor
+            ``(B, size)``.
+
+        """
+        x = self.convs(deep)
+        # Cells are about as large as a fixed part of their anchors: these are motions in sizes of
+        # the object.
+        speed = motion.abs().unflatten(2, (TERMS, 4)).amax(3) * scores[:, :, None]
+        typical = speed.sum(1) / (scores.sum(1, keepdim=True) + 1.0)
+        return torch.cat((x.mean((2, 3)), x.amax((2, 3)), speed.amax(1), typical), 1)
+
+    def forward(self, summary: Tensor, ahead: Tensor) -> Tensor:
+        """
+        Judge the forecast of a frame.
+
+        Parameters
+        ----------
+        summary:
+            ``(B, size)``.
+        ahead:
+            ``(B, 1)``, as in `displacement`, of the frame that is to be decided about.
+
+        Returns
+        -------
+        Tensor
+            ``(B, 2)`` logits, *read* first.
+
+        """
+        terms = torch.cat((ahead, ahead / (1.0 + ahead)), 1)
+        maps, speed = summary[:, :-2 * TERMS], summary[:, -2 * TERMS:]
+        return self.fc(torch.cat((maps, speed * terms.repeat(1, 2), terms), 1))
+
+
+LONGEST = 16.0
+"""Largest time ahead that is computed with, in times between the last two reads."""
+
+
+class MotionForecast(nn.Module):
+    """
+    Everything that turns reads into forecasts of where boxes go.
+
+    Parameters
+    ----------
+    encoder, scheduler:
+        Its two parts.
+    units:
+        ``(A, 4)``, what `motion_units` gives.
+    per_cell:
+        Anchors of a cell.
+    still:
+        Whether boxes are to stay where they are: the rival that costs nothing.
+
+    """
+
+    units: Tensor
+
+    def __init__(self, encoder: MotionEncoder, scheduler: MotionScheduler, units: Tensor,
+                 per_cell: int, still: bool = False) -> None:
+        super().__init__()
+        self.encoder, self.scheduler = encoder, scheduler
+        self.per_cell, self.still = per_cell, still
+        self.register_buffer('units', units, persistent=False)
+
+    def read(self, feature: Sequence[Tensor], logits: Tensor, offsets: Tensor, state: MotionState,
+             elapsed: Tensor) -> tuple[Tensor, MotionState]:
+        """
+        Take in a frame that was read.
+
+        Parameters
+        ----------
+        feature:
+            The extractor's maps.
+        logits, offsets:
+            The head's output for them.
+        state:
+            Of the frame before.
+        elapsed:
+            ``(B, 1)``: time since that frame, in any unit.
+
+        Returns
+        -------
+        tuple
+            ``(B, 2)`` logits of the decision about the next frame, and the next state.
+
+        """
+        view = self.compare(feature, logits, offsets, state, elapsed)
+        after = view.state._replace(summary=self.scheduler.summarise(
+            view.deep, view.scores, view.state.motion))
+        return self.decide(after, elapsed), after
+
+    def compare(self, feature: Sequence[Tensor], logits: Tensor, offsets: Tensor,
+                state: MotionState, elapsed: Tensor) -> Comparison:
+        """Do the part of `read` that comes before the scheduler; the summary stays as it was."""
+        seen, since = state.times[:, :1], state.times[:, 2:]
+        gap = seen * (since + elapsed)
+        keys = self.encoder.look(feature)
+        motion, deep, memory = self.encoder(keys, state.keys, state.memory)
+        motion = motion * (0.0 if self.still else seen[:, :, None])
+        scores = 1.0 - logits.softmax(2)[..., 0]
+        scores = scores.unflatten(1, (-1, self.per_cell)).amax(2)
+        times = torch.cat((torch.ones_like(seen), gap, torch.zeros_like(since)), 1)
+        return Comparison(
+            MotionState(keys, memory, logits, offsets, motion, state.summary, times), deep, scores)
+
+    def forecast(self, state: MotionState, elapsed: Tensor
+                 ) -> tuple[Tensor, Tensor, MotionState]:
+        """Give the offsets of a frame that is not read, the next decision and the next state."""
+        seen, gap, since = state.times.split(1, 1)
+        state = state._replace(times=torch.cat((seen, gap, since + elapsed), 1))
+        return (self.moved(state.offsets, state.motion, ahead(state.times)),
+                self.decide(state, elapsed), state)
+
+    def moved(self, offsets: Tensor, motion: Tensor, time: Tensor) -> Tensor:
+        """Move boxes: ``(B, A, 4)`` offsets by what `displacement` gives for ``(B, 1)`` times."""
+        shift = displacement(motion, time).repeat_interleave(self.per_cell, 1)
+        return offsets + shift * self.units
+
+    def decide(self, state: MotionState, elapsed: Tensor) -> Tensor:
+        """Judge the forecast of the next frame, as far away as this one was from the last."""
+        seen, gap, since = state.times.split(1, 1)
+        return self.scheduler(state.summary,
+                              ahead(torch.cat((seen, gap, since + elapsed), 1)))
+
+
+def ahead(times: Tensor) -> Tensor:
+    """Give the time since the last read over that between the last two, 0 if there is only one."""
+    gap, since = times[:, 1:2], times[:, 2:]
+    ratio = since / torch.where(gap > 0, gap, torch.ones_like(gap))
+    return torch.where(gap > 0, ratio, torch.zeros_like(gap)).clamp(0.0, LONGEST)

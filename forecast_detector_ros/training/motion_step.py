@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+One training step of a forecast of motion: boxes of a read, moved, against the boxes to come.
+
+A clip is a row of frames that are read and one more. From the second read on, the boxes that the
+head finds are moved to every later frame of the clip, and compared with where the same objects are
+there. Reads and frames to come lie as far apart as the stage's `gaps` and `horizons` say.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision.ops import generalized_box_iou_loss
+
+from .assignment import assign_aligned, decode, pad, PaddedBoxes, pairwise_iou
+from ..clips.dataset import ClipBatch
+from ..model.motion import LONGEST, MotionState
+from ..model.network import ForecastDetector
+from ..model.ssdlite import box_coder, Boxes, HeadOutput, postprocess
+
+LEAST_QUALITY = 0.1
+"""Anchors that see their object worse than this are not trained on."""
+
+SCORED_IOUS = (0.5, 0.6, 0.7)
+"""IoUs at which a forecast is compared with a read, to train the scheduler."""
+
+
+class Read(NamedTuple):
+    """A frame that was read, of all clips."""
+
+    frame: int
+    head: HeadOutput
+    state: MotionState
+    """After the read, without a summary."""
+
+    deep: Tensor
+    scores: Tensor
+    """What the scheduler's summary is made from."""
+
+
+class ClipBoxes(NamedTuple):
+    """The boxes of all frames of a batch, padded."""
+
+    boxes: Tensor
+    """``(B, T, K, 4)``."""
+
+    labels: Tensor
+    """``(B, T, K)``; -1 where there is none."""
+
+    scores: Tensor
+    """``(B, T, K)``."""
+
+    tracks: Tensor
+    """``(B, T, K)``; -1 where the object is not followed."""
+
+    ignore: Tensor
+    """``(B, T, R, 4)``."""
+
+
+def clip_boxes(batch: ClipBatch) -> ClipBoxes:
+    """
+    Pad a batch's boxes.
+
+    Raises
+    ------
+    ValueError
+        If the batch knows neither tracks nor times.
+
+    """
+    if batch.all_tracks is None or batch.times is None:
+        raise ValueError('a forecast of motion is trained on clips with tracks: set cache: device')
+
+    def rows(packed: Tensor, counts: Tensor, fill: float) -> Tensor:
+        return pad(packed, counts.flatten(), fill).unflatten(0, counts.shape)
+    return ClipBoxes(rows(batch.all_boxes, batch.counts, 0.0),
+                     rows(batch.all_labels, batch.counts, -1),
+                     rows(batch.all_scores, batch.counts, 0.0),
+                     rows(batch.all_tracks, batch.counts, -1),
+                     rows(batch.all_ignore, batch.ignore_counts, 0.0))
+
+
+def read_clip(network: ForecastDetector, features: tuple[Tensor, ...], times: Tensor, reads: int
+              ) -> list[Read]:
+    """
+    Read the first frames of every clip, one after another.
+
+    Parameters
+    ----------
+    network:
+        Whose motion is trained; its head runs without gradient.
+    features:
+        ``(B, T, C, h, w)`` per level.
+    times:
+        ``(B, T)``: when each frame was taken.
+    reads:
+        How many frames are read.
+
+    """
+    assert network.motion is not None
+    state = network.initial_state(len(times)).motion
+    assert state is not None
+    result = []
+    for frame in range(reads):
+        feature = tuple(level[:, frame] for level in features)
+        with torch.no_grad():
+            head = network.head(feature)
+            head = HeadOutput(head.logits.float(), head.offsets.float())
+        elapsed = times[:, frame] - times[:, frame - 1] if frame else torch.ones_like(times[:, 0])
+        view = network.motion.compare(feature, *head, state, elapsed[:, None])
+        state = view.state
+        result.append(Read(frame, head, state, view.deep, view.scores))
+    return result
+
+
+def time_ahead(times: Tensor, read: int, frame: int) -> Tensor:
+    """Give how far ahead of a read a frame lies, in times between the last two reads: (B, 1)."""
+    gap = (times[:, read] - times[:, read - 1]).clamp(min=1e-6)
+    return ((times[:, frame] - times[:, read]) / gap).clamp(0.0, LONGEST)[:, None]
+
+
+def motion_loss(network: ForecastDetector, reads: list[Read], clips: ClipBoxes, times: Tensor
+                ) -> tuple[Tensor, Tensor]:
+    """
+    Give the loss of moved boxes, and that of boxes that stay where they were.
+
+    Both are 1 - GIoU, weighted with the anchors' quality and the objects' scores, mean over all
+    anchors and later frames. What is moved is the true box of the frame that was read: the
+    detection's own error is nothing that motion could mend.
+    """
+    motion = network.motion
+    assert motion is not None
+    total, still, weight_sum = (clips.boxes.new_zeros(()) for _ in range(3))
+    frames = clips.boxes.shape[1]
+    for read in reads[1:]:
+        here = PaddedBoxes(clips.boxes[:, read.frame], clips.labels[:, read.frame],
+                           clips.scores[:, read.frame], clips.ignore[:, read.frame])
+        targets = assign_aligned(read.head, network.anchors, network.anchor_strides, here)
+        clip, anchor = ((targets.classes > 0) & (targets.quality > LEAST_QUALITY)).nonzero(
+            as_tuple=True)
+        if not len(clip):
+            continue
+        now = targets.boxes[clip, anchor]
+        owner = targets.owner[clip, anchor]
+        track = clips.tracks[clip, read.frame, owner]
+        weight = (targets.quality * targets.weights)[clip, anchor]
+        encoded = box_coder().encode_single(now, network.anchors[anchor])
+        for frame in range(read.frame + 1, frames):
+            same = (clips.tracks[clip, frame] == track[:, None]) & (track >= 0)[:, None]
+            there = same.any(1)
+            later = clips.boxes[clip, frame, same.to(torch.uint8).argmax(1)]
+            ahead = time_ahead(times, read.frame, frame)
+            shift = motion.moved(torch.zeros_like(read.head.offsets), read.state.motion.float(),
+                                 ahead)
+            moved = box_coder().decode_single(encoded + shift[clip, anchor],
+                                              network.anchors[anchor])
+            counted = weight * there
+            total = total + (generalized_box_iou_loss(moved, later) * counted).sum()
+            still = still + (generalized_box_iou_loss(now, later) * counted).sum()
+            weight_sum = weight_sum + counted.sum()
+    return total / weight_sum.clamp(min=1.0), still / weight_sum.clamp(min=1.0)
+
+
+@torch.no_grad()
+def kept_recall(network: ForecastDetector, read: Read, following: HeadOutput, clips: ClipBoxes,
+                times: Tensor, frame: int, score: float) -> Tensor:
+    """
+    Give how much of what a read of `frame` finds its forecast finds, ``(B,)`` in [0, 1].
+
+    Means over `SCORED_IOUS`; 1 where reading finds nothing that the forecast does not find.
+
+    Parameters
+    ----------
+    network:
+        Whose forecast is judged.
+    read:
+        The last frame that was read.
+    following:
+        The head's output for `frame`, if it were read.
+    clips, times:
+        What there is to find, and when.
+    frame:
+        The frame that is judged.
+    score:
+        From which a detection counts.
+
+    """
+    assert network.motion is not None
+    moved = network.motion.moved(read.head.offsets, read.state.motion.float(),
+                                 time_ahead(times, read.frame, frame))
+    kept = []
+    for clip in range(len(moved)):
+        there = clips.labels[clip, frame] >= 0
+        boxes, labels = clips.boxes[clip, frame][there], clips.labels[clip, frame][there]
+        forecast, fresh = (
+            _found(postprocess(logits, offsets, network.anchors, network.config.input_size, score,
+                               0.45, 100), boxes, labels)
+            for logits, offsets in ((read.head.logits[clip], moved[clip]),
+                                    (following.logits[clip], following.offsets[clip])))
+        lost = (fresh - forecast).clamp(min=0).mean() if len(boxes) else forecast.new_zeros(())
+        kept.append(1.0 - lost)
+    return torch.stack(kept)
+
+
+def _found(detections: Boxes, boxes: Tensor, labels: Tensor) -> Tensor:
+    """Give the part of the boxes that is found at each of `SCORED_IOUS`."""
+    overlap = pairwise_iou(boxes[None], detections.boxes[None])[0]
+    overlap = overlap.masked_fill(labels[:, None] != detections.labels[None], 0.0)
+    best = overlap.amax(1) if overlap.shape[1] else overlap.new_zeros(len(boxes))
+    return torch.stack([(best >= iou).float().mean() if len(best) else best.new_zeros(())
+                        for iou in SCORED_IOUS])
