@@ -15,14 +15,13 @@ from pathlib import Path
 import sys
 from time import monotonic
 
-from safetensors.torch import load_file
-import torch
-import yaml
-
 from forecast_detector_ros.training.config import load_recipe, Recipe
 from forecast_detector_ros.training.distributed import join_processes
 from forecast_detector_ros.training.loader import load_sources, Sources
 from forecast_detector_ros.training.trainer import Trainer
+from safetensors.torch import load_file
+import torch
+import yaml
 
 log = logging.getLogger('timed_training')
 

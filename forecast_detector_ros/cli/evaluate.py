@@ -30,7 +30,8 @@ from ..evaluation.static_scene import static_as_text, summarise_static
 from ..evaluation.streaming import streaming_as_text, sweep
 from ..evaluation.summary import as_text, forecasts_as_text, summarise, summarise_forecasts
 from ..files import write_atomically
-from ..metrics.accuracy import check_protocols, KEYS as PROTOCOLS
+from ..metrics.accuracy import check_protocols
+from ..metrics.accuracy import KEYS as PROTOCOLS
 from ..metrics.motion_iou import motion_of
 from ..report.html_report import load_for_report, write_report
 from ..report.run_record import RunRecordError, save_run

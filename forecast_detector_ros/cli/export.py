@@ -20,7 +20,11 @@ from ..detector.backends.quantise import quantise
 from ..detector.backends.step_graph import OPSET, step_onnx, STEPS
 from ..detector.backends.torch_backend import TorchBackend
 from ..detector.checkpoint import (
-    card_path, default_checkpoint, load_checkpoint, RuntimeConfigError)
+    card_path,
+    default_checkpoint,
+    load_checkpoint,
+    RuntimeConfigError,
+)
 from ..files import write_atomically
 from ..images.frame import FrameError
 from ..images.video_source import SourceError

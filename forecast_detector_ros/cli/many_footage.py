@@ -15,7 +15,14 @@ from ..annotations.errors import DataError
 from ..detector.detector import Detector
 from ..evaluation.footage_runs import FootageWork, merge_parts, save_part
 from ..evaluation.many import (
-    Interrupt, Job, ManyError, parse_share, run_many, Share, share_of_environment)
+    Interrupt,
+    Job,
+    ManyError,
+    parse_share,
+    run_many,
+    Share,
+    share_of_environment,
+)
 from ..evaluation.runner import FootageRun
 from ..evaluation.sequences import EvaluationError, Footage
 

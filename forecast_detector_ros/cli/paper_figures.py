@@ -16,7 +16,14 @@ from typing import Any
 import torch
 
 from .footage_options import (
-    add_footage, fraction, frame_rate, load_footage, named_footage, policy, positive)
+    add_footage,
+    fraction,
+    frame_rate,
+    load_footage,
+    named_footage,
+    policy,
+    positive,
+)
 from .provenance import machine
 from ..annotations.errors import DataError
 from ..detector.checkpoint import Card, default_checkpoint, load_checkpoint, RuntimeConfigError
@@ -27,7 +34,12 @@ from ..evaluation.latencies import load_latencies
 from ..evaluation.sequences import EvaluationError, Footage
 from ..evaluation.streaming import streaming_as_text, sweep
 from ..experiments.decision_strip import (
-    chosen_frames, draw_strips, shown_frames, strip_rows, strip_values)
+    chosen_frames,
+    draw_strips,
+    shown_frames,
+    strip_rows,
+    strip_values,
+)
 from ..experiments.figure_files import new_figure, save_figure, save_numbers
 from ..experiments.forecast_error_maps import draw_error_maps, error_maps, error_rows
 from ..experiments.operating_points import measure_name, measure_speed, recorded_speed
@@ -37,9 +49,14 @@ from ..experiments.reproduction_plot import draw_reproduction, load_reproduction
 from ..experiments.reproduction_tables import as_markdown
 from ..experiments.streaming_plot import draw_streaming, streaming_rows
 from ..experiments.trade_off import (
-    draw_trade_off, measure_trade_off, THRESHOLDS, trade_off_as_text)
+    draw_trade_off,
+    measure_trade_off,
+    THRESHOLDS,
+    trade_off_as_text,
+)
 from ..layout import table
-from ..metrics.accuracy import check_protocols, KEYS as PROTOCOLS
+from ..metrics.accuracy import check_protocols
+from ..metrics.accuracy import KEYS as PROTOCOLS
 from ..metrics.motion_iou import AUTO, load_published, motion_of
 from ..metrics.vid_ap import group_shares, GROUPS
 

@@ -26,15 +26,35 @@ from ..detector.stream import MAX_GAP_S
 from ..evaluation.evaluation_record import model_values
 from ..evaluation.latencies import Latencies, load_latencies
 from ..evaluation.many import (
-    Interrupt, Job, ManyError, parse_share, run_many, share_of_environment)
+    Interrupt,
+    Job,
+    ManyError,
+    parse_share,
+    run_many,
+    share_of_environment,
+)
 from ..evaluation.sequences import EvaluationError
 from ..recording.bag_file import BagError, MISSING
 from ..recording.video_writer import VideoError
 from ..replay.arrivals import (
-    EVERY_FRAME, GivenLatency, LatencyError, MODES, parse_latency, REAL_TIME)
+    EVERY_FRAME,
+    GivenLatency,
+    LatencyError,
+    MODES,
+    parse_latency,
+    REAL_TIME,
+)
 from ..replay.bag_replay import BagJob, prepare_replay, ReplayOptions
 from ..replay.collect import (
-    BAGS_FOLDER, BagState, DONE, FAILED, find_bags, INTERRUPTED, merge_results, write_result)
+    BAGS_FOLDER,
+    BagState,
+    DONE,
+    FAILED,
+    find_bags,
+    INTERRUPTED,
+    merge_results,
+    write_result,
+)
 from ..replay.truth import MATCHES, ORDER
 
 FAILURE = 1

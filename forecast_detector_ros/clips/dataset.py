@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -87,16 +88,18 @@ class ClipBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ClipBatch:
         """Return the batch on a device; the counts stay where they are."""
-        def moved(value: Tensor | None) -> Tensor | None:
-            return None if value is None else value.to(device, non_blocking=non_blocking)
         return replace(self, **{
-            field.name: moved(getattr(self, field.name)) for field in fields(self)
-            if field.name not in ('counts', 'ignore_counts')})
+            name: value.to(device, non_blocking=non_blocking)
+            for name, value in self._tensors().items() if not name.endswith('counts')})
 
     def pin_memory(self) -> ClipBatch:
         """Return the batch in page-locked memory (called by torch's DataLoader)."""
-        values = (getattr(self, field.name) for field in fields(self))
-        return ClipBatch(*(None if value is None else value.pin_memory() for value in values))
+        return replace(self, **{name: value.pin_memory()
+                                for name, value in self._tensors().items()})
+
+    def _tensors(self) -> dict[str, Any]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 def collate(clips: Sequence[Clip]) -> ClipBatch:

@@ -152,10 +152,11 @@ class ClipDrawer:
             views = self._views(rng, np.repeat(times[fours], 4, 0), self._tiles(rng, len(fours)))
             parts.append(self._render(rng, views, 4))
         order = torch.from_numpy(np.argsort(np.concatenate((singles, fours)))).to(self._device)
-        joined = [_join([part[field] for part in parts], fill)[order]
-                  for field, fill in zip(range(6), (0, 0, -1, 0, UNKNOWN_TRACK, 0))]
+        images, boxes, labels, scores, tracks, ignore = (
+            _join([part[field] for part in parts], fill)[order]
+            for field, fill in enumerate((0, 0, -1, 0, UNKNOWN_TRACK, 0)))
         moved = torch.from_numpy(times.astype(np.float32)).to(self._device)
-        return DrawnClips(*joined, moved)
+        return DrawnClips(images, boxes, labels, scores, tracks, ignore, moved)
 
     def _tiles(self, rng: np.random.Generator, count: int) -> np.ndarray:
         height, width = self._size

@@ -3,7 +3,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 import os
 
 import cv2
@@ -51,9 +51,9 @@ class PictureBank:
 
     def to(self, device: torch.device | str) -> 'PictureBank':
         """Move all tensors to a device."""
-        return PictureBank(*(
-            value.to(device) if isinstance(value, Tensor) else value
-            for value in (getattr(self, field.name) for field in fields(self))))
+        return replace(self, **{
+            field.name: getattr(self, field.name).to(device) for field in fields(self)
+            if isinstance(getattr(self, field.name), Tensor)})
 
 
 def load_bank(records: Sequence[VideoRecord], reader: FrameReader, side: int = 384

@@ -4,7 +4,14 @@
 import numpy as np
 
 from .teacher import (
-    choose_boxes, COCO_CLASSES, letterbox, OnnxModel, PADDING, TeacherBoxes, TeacherError)
+    choose_boxes,
+    COCO_CLASSES,
+    letterbox,
+    OnnxModel,
+    PADDING,
+    TeacherBoxes,
+    TeacherError,
+)
 
 STRIDES = (8, 16, 32)
 """Strides of YOLOX's three grids, in the order of its output."""

@@ -283,7 +283,7 @@ class ForecastDetector(nn.Module):
         if self.motion is None or state.motion is None:
             return self._step(feature, state, True)
         head = self.head(feature)
-        decision, motion = self.motion.read(feature, *head, state.motion,
+        decision, motion = self.motion.read(feature, head.logits, head.offsets, state.motion,
                                             self._elapsed(elapsed, len(head.logits)))
         return StepOutput(head, decision, state._replace(motion=motion))
 

@@ -25,8 +25,13 @@ from .camera_stream import CameraStream, step_waiting, Waiting
 from .diagnostics import camera_values, health, Situation
 from .outputs import Outputs
 from .parameters import (
-    declare_fixed_parameters, declare_live_parameters, LIVE_PARAMETERS, ParameterError,
-    read_settings, undeclare_live_parameters)
+    declare_fixed_parameters,
+    declare_live_parameters,
+    LIVE_PARAMETERS,
+    ParameterError,
+    read_settings,
+    undeclare_live_parameters,
+)
 from ..detector.allocator import keep_large_blocks
 from ..detector.checkpoint import default_checkpoint, RuntimeConfigError
 from ..detector.detector import Detector, StepResult

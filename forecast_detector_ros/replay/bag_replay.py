@@ -20,8 +20,16 @@ import numpy as np
 
 from .arrivals import Arrival, EVERY_FRAME, GivenLatency, play, REAL_TIME
 from .result_files import (
-    BAG_NAME, CameraVideo, COCO_NAME, CocoList, FrameList, FRAMES_NAME, FrameTimes, ResultBag,
-    write_json)
+    BAG_NAME,
+    CameraVideo,
+    COCO_NAME,
+    CocoList,
+    FrameList,
+    FRAMES_NAME,
+    FrameTimes,
+    ResultBag,
+    write_json,
+)
 from .truth import Annotated, CameraTruth, FrameKey, load_annotated_camera, ORDER, recorded_truth
 from ..annotations.errors import DataError
 from ..detector.backends.registry import AUTO

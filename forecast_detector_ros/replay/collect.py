@@ -21,7 +21,8 @@ from .replay_record import join_scored, record_replay, ReplayedCamera, ScoredCam
 from .result_files import COCO_NAME, FRAMES_NAME, merge_coco, write_json
 from ..annotations.errors import DataError
 from ..detector.policy import FORECAST, READ
-from ..evaluation.latencies import KEY as LATENCIES, milliseconds
+from ..evaluation.latencies import KEY as LATENCIES
+from ..evaluation.latencies import milliseconds
 from ..evaluation.many import check_complete, ManyError
 from ..images.bag_images import is_bag
 from ..layout import mean, plain

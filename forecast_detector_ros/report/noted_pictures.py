@@ -17,7 +17,15 @@ from ..images.bag_images import ImageBag
 from ..images.frame import as_bgr, FrameError
 from ..images.video_source import SourceError, VideoFile
 from ..recording.drawn_boxes import (
-    draw, DrawnBox, FORECAST_BORDER, FOUND, jpeg, MISSED, RIGHT, WRONG)
+    draw,
+    DrawnBox,
+    FORECAST_BORDER,
+    FOUND,
+    jpeg,
+    MISSED,
+    RIGHT,
+    WRONG,
+)
 
 WIDTH = 640
 """Of a picture, pixels."""

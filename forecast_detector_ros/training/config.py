@@ -8,8 +8,9 @@ from typing import Any, get_args, get_origin, get_type_hints, Union
 
 import yaml
 
-from .clip_step import first_decision, LossConfig
+from .clip_step import first_decision
 from .distributed import DEVICES
+from .loss_config import LossConfig
 from ..annotations.errors import DataError
 from ..annotations.sources import SourceConfig
 from ..clips.augment import AugmentConfig

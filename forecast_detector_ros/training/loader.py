@@ -231,7 +231,8 @@ def make_loader(sources: Sources, recipe: Recipe, stage: StageConfig,
     return kind(sources, recipe, stage, processes)
 
 
-def batches(loader: ClipLoader | DrawnLoader, stage: StageConfig, start: int = 0) -> Iterator[ClipBatch]:
+def batches(loader: ClipLoader | DrawnLoader, stage: StageConfig, start: int = 0
+            ) -> Iterator[ClipBatch]:
     """
     Yield the batches of a stage.
 

@@ -8,7 +8,7 @@ from time import monotonic
 
 import torch
 
-from .clip_step import StepLosses
+from .loss_config import StepLosses
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torchvision.ops import generalized_box_iou_loss
 
-from .assignment import assign_aligned, decode, pad, PaddedBoxes, pairwise_iou
+from .assignment import assign_aligned, pad, PaddedBoxes, pairwise_iou
+from .loss_config import LossConfig, StepLosses
 from ..clips.dataset import ClipBatch
 from ..model.motion import LONGEST, MotionState
 from ..model.network import ForecastDetector
@@ -21,6 +23,9 @@ from ..model.ssdlite import box_coder, Boxes, HeadOutput, postprocess
 
 LEAST_QUALITY = 0.1
 """Anchors that see their object worse than this are not trained on."""
+
+LOSS_THAT_COUNTS = 3.0
+"""A forecast of motion that loses a third of what a read finds is not reliable at all."""
 
 SCORED_IOUS = (0.5, 0.6, 0.7)
 """IoUs at which a forecast is compared with a read, to train the scheduler."""
@@ -107,7 +112,7 @@ def read_clip(network: ForecastDetector, features: tuple[Tensor, ...], times: Te
             head = network.head(feature)
             head = HeadOutput(head.logits.float(), head.offsets.float())
         elapsed = times[:, frame] - times[:, frame - 1] if frame else torch.ones_like(times[:, 0])
-        view = network.motion.compare(feature, *head, state, elapsed[:, None])
+        view = network.motion.compare(feature, head.logits, head.offsets, state, elapsed[:, None])
         state = view.state
         result.append(Read(frame, head, state, view.deep, view.scores))
     return result
@@ -209,3 +214,72 @@ def _found(detections: Boxes, boxes: Tensor, labels: Tensor) -> Tensor:
     best = overlap.amax(1) if overlap.shape[1] else overlap.new_zeros(len(boxes))
     return torch.stack([(best >= iou).float().mean() if len(best) else best.new_zeros(())
                         for iou in SCORED_IOUS])
+
+
+def motion_losses(network: ForecastDetector, batch: ClipBatch, features: tuple[Tensor, ...],
+                  config: LossConfig, with_scheduler: bool, frozen_detection: bool) -> StepLosses:
+    """
+    Add up the losses of a batch of clips: of motion, of its scheduler, or of both.
+
+    Parameters
+    ----------
+    network:
+        With a forecast of motion.
+    batch:
+        Clips with tracks and times; all frames but the last are read.
+    features:
+        ``(B, T, C, h, w)`` per level.
+    config:
+        Weights and rules.
+    with_scheduler:
+        Whether L_dec is part of the loss.
+    frozen_detection:
+        Only L_dec is wanted.
+
+    """
+    assert network.motion is not None and batch.times is not None
+    device, times = batch.all_boxes.device, batch.times
+    features = tuple(level.detach() for level in features)
+    clips = clip_boxes(batch)
+    last = times.shape[1] - 1
+    # Displacements of a fraction of a cell have digits that bf16 does not have.
+    with torch.autocast(device.type, enabled=False), \
+            torch.set_grad_enabled(not frozen_detection):
+        reads = read_clip(network, tuple(level.float() for level in features), times, last)
+        result = StepLosses(total=torch.zeros((), device=device))
+        moved, still = motion_loss(network, reads, clips, times)
+    if not frozen_detection:
+        result.total = result.total + config.gamma * moved
+    result.parts |= {'for': float(moved.detach()), 'persistence': float(still)}
+    if with_scheduler:
+        with torch.autocast(device.type, enabled=False):
+            _add_motion_decision(result, network, features, reads, clips, times, config)
+    return result
+
+
+def _add_motion_decision(result: StepLosses, network: ForecastDetector,
+                         features: tuple[Tensor, ...], reads: list[Read], clips: ClipBoxes,
+                         times: Tensor, config: LossConfig) -> None:
+    motion = network.motion
+    assert motion is not None
+    last = times.shape[1] - 1
+    with torch.no_grad():
+        final = network.head(tuple(level[:, last].float() for level in features))
+    heads = [read.head for read in reads] + [final]
+    wanted, logits = [], []
+    for read in reads[1:]:
+        summary = motion.scheduler.summarise(
+            read.deep.detach(), read.scores.detach(), read.state.motion.detach())
+        for frame in range(read.frame + 1, last + 1):
+            kept = kept_recall(network, read, heads[frame], clips, times, frame,
+                               config.reliable_score)
+            wanted.append((1.0 - (1.0 - kept) * LOSS_THAT_COUNTS).clamp(min=0))
+            logits.append(motion.scheduler(summary, time_ahead(times, read.frame, frame)))
+    y, scores = torch.cat(wanted), torch.cat(logits)
+    l_dec = functional.cross_entropy(scores, torch.stack((1.0 - y, y), 1),
+                                     weight=scores.new_tensor(config.decision_weights))
+    result.total = result.total + config.lambda_ * l_dec
+    result.parts['dec'] = float(l_dec.detach())
+    result.reliable = y > 0.5
+    result.decisions, result.ones = y.numel(), int(result.reliable.sum())
+    result.reads = int((scores[:, 1] <= scores[:, 0]).sum())

@@ -9,7 +9,6 @@ they are, as in varifocal loss (Zhang et al., CVPR 2021: https://arxiv.org/abs/2
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 from torchvision.ops import complete_box_iou_loss, generalized_box_iou_loss
@@ -65,4 +64,3 @@ def quality_loss(head: HeadOutput, targets: QualityTargets, anchors: Tensor, box
     entropy = -(quality * own + (1.0 - quality) * rows[:, 0])
     l_positive = (entropy * targets.weights[positive]).sum()
     return l_loc, (l_positive + l_negative) / norm
-

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .config import Recipe, StageConfig
 from .distributed import Processes
-from .loader import ClipLoader
+from .loader import ClipLoader, DrawnLoader
 from ..clips.dataset import Clip, ClipBatch, collate
 from ..model.extractor import feature_sizes
 
@@ -83,8 +83,9 @@ class _Kept:
         return collate([self._clips[i][row] for row, i in rows]), features
 
 
-def feature_batches(loader: ClipLoader, extract: Callable[[ClipBatch], Features], recipe: Recipe,
-                    stage: StageConfig, start: int = 0, processes: Processes | None = None
+def feature_batches(loader: ClipLoader | DrawnLoader, extract: Callable[[ClipBatch], Features],
+                    recipe: Recipe, stage: StageConfig, start: int = 0,
+                    processes: Processes | None = None
                     ) -> Iterator[tuple[ClipBatch, Features]]:
     """
     Yield the batches of a stage with their features; draw clips every `reuse` epochs.

@@ -12,11 +12,12 @@ import zlib
 import torch
 from torch import nn, Tensor
 
-from .clip_step import clip_losses, QUALITY, StepLosses
+from .clip_step import clip_losses
 from .config import Recipe, RecipeError, StageConfig
 from .distributed import Processes
 from .frozen import FrozenFeatures
 from .loader import batches, make_loader, Sources
+from .loss_config import QUALITY, StepLosses
 from .meter import Meter
 from .observer import RunOptions, Validate
 from .reuse import describe_memory, feature_batches, Features

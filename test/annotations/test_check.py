@@ -7,7 +7,11 @@ import shutil
 import cv2
 from forecast_detector_ros.annotations.check import check_sources, CheckConfig, picture_size
 from forecast_detector_ros.annotations.check_report import (
-    class_table, finding_lines, source_table, summary_line)
+    class_table,
+    finding_lines,
+    source_table,
+    summary_line,
+)
 from forecast_detector_ros.annotations.errors import DataError, Kind
 from forecast_detector_ros.annotations.sources import SourceConfig
 from forecast_detector_ros.annotations.video_json import load_video_json

@@ -6,7 +6,8 @@ import math
 from forecast_detector_ros.annotations.errors import DataError, Kind
 from forecast_detector_ros.annotations.findings import Collected, Strict
 from forecast_detector_ros.annotations.records import box_in_picture, FrameBoxes
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 

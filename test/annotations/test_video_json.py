@@ -7,7 +7,11 @@ import math
 from forecast_detector_ros.annotations.errors import Kind
 from forecast_detector_ros.annotations.findings import Collected
 from forecast_detector_ros.annotations.video_json import (
-    DataError, FrameRecord, load_video_json, UNKNOWN_TRACK)
+    DataError,
+    FrameRecord,
+    load_video_json,
+    UNKNOWN_TRACK,
+)
 import numpy as np
 import pytest
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from forecast_detector_ros.benchmark.compare import compare, SIGMAS, TOLERANCE
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 import pytest
 
 

@@ -8,7 +8,13 @@ from typing import Any
 import cv2
 from forecast_detector_ros.benchmark.compare import compare
 from forecast_detector_ros.benchmark.document import (
-    as_markdown, as_text, changes_text, graph_rows, peak, timing_rows)
+    as_markdown,
+    as_text,
+    changes_text,
+    graph_rows,
+    peak,
+    timing_rows,
+)
 from forecast_detector_ros.benchmark.plots import write_plots
 import pytest
 

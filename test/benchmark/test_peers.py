@@ -6,7 +6,11 @@ from pathlib import Path
 
 from forecast_detector_ros.benchmark.graph_runner import graph_runner, PeerError, to_onnx
 from forecast_detector_ros.benchmark.peers import (
-    count_macs, onnx_peers, OnnxPeer, torchvision_peers)
+    count_macs,
+    onnx_peers,
+    OnnxPeer,
+    torchvision_peers,
+)
 import pytest
 import torch
 from torch import nn

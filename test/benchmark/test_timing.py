@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections import Counter
 
 from forecast_detector_ros.benchmark.timing import (
-    BLOCKS, Contender, LONG_MS, measure, spread, WARM_UP)
+    BLOCKS,
+    Contender,
+    LONG_MS,
+    measure,
+    spread,
+    WARM_UP,
+)
 import numpy as np
 import pytest
 

@@ -3,7 +3,13 @@
 
 import cv2
 from forecast_detector_ros.clips.affine import (
-    map_boxes, map_points, rotation_about, scale_and_shift, view_to_output, warp)
+    map_boxes,
+    map_points,
+    rotation_about,
+    scale_and_shift,
+    view_to_output,
+    warp,
+)
 import numpy as np
 import pytest
 

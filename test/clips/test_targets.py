@@ -2,7 +2,12 @@
 """What becomes of boxes that a picture's border cuts."""
 
 from forecast_detector_ros.clips.targets import (
-    clip_targets, intersection, merge_targets, shift_targets, Targets)
+    clip_targets,
+    intersection,
+    merge_targets,
+    shift_targets,
+    Targets,
+)
 import numpy as np
 
 

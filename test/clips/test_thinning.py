@@ -2,7 +2,8 @@
 """Thinning: the paper's bounds, for every video, clip and draw."""
 
 from forecast_detector_ros.clips.thinning import draw_indices, largest_thinning, THINNING
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 import numpy as np
 
 

@@ -7,14 +7,30 @@ from importlib.util import find_spec
 
 from forecast_detector_ros.detector.backends import exported, registry
 from forecast_detector_ros.detector.backends.exported import (
-    ExportError, graph_path, graphs_for, read_graphs, record_path, write_graphs)
+    ExportError,
+    graph_path,
+    graphs_for,
+    read_graphs,
+    record_path,
+    write_graphs,
+)
 from forecast_detector_ros.detector.backends.openvino_backend import FORECAST_TOGETHER
 from forecast_detector_ros.detector.backends.parity import compare_backends, MAX_DIFFERENCE
 from forecast_detector_ros.detector.backends.quiet_openvino import import_openvino
 from forecast_detector_ros.detector.backends.registry import (
-    BackendError, BACKENDS, choose_backend, CPU_ORDER, make_backend)
+    BackendError,
+    BACKENDS,
+    choose_backend,
+    CPU_ORDER,
+    make_backend,
+)
 from forecast_detector_ros.detector.backends.step_graph import (
-    FORECAST_STEP, IMAGE, READ_STEP, step_onnx, STEPS)
+    FORECAST_STEP,
+    IMAGE,
+    READ_STEP,
+    step_onnx,
+    STEPS,
+)
 from forecast_detector_ros.detector.backends.torch_backend import DeviceError, TorchBackend
 from forecast_detector_ros.detector.checkpoint import Card, RuntimeConfigError
 from forecast_detector_ros.detector.detector import Detector

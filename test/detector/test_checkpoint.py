@@ -9,7 +9,14 @@ import shutil
 
 from forecast_detector_ros.detector import checkpoint as module
 from forecast_detector_ros.detector.checkpoint import (
-    Card, card_path, CheckpointError, default_checkpoint, FORMAT, load_checkpoint, save_checkpoint)
+    Card,
+    card_path,
+    CheckpointError,
+    default_checkpoint,
+    FORMAT,
+    load_checkpoint,
+    save_checkpoint,
+)
 from forecast_detector_ros.files import write_atomically
 import pytest
 from safetensors.torch import load_file, save_file

@@ -6,10 +6,18 @@ from math import isnan, nan
 from forecast_detector_ros.detector.detector import decide, StreamState
 from forecast_detector_ros.detector.pace import Pace
 from forecast_detector_ros.detector.policy import (
-    AlternatePolicy, AlwaysReadPolicy, BudgetPolicy, Decision, FORECAST, READ, REASONS,
-    ThresholdPolicy)
+    AlternatePolicy,
+    AlwaysReadPolicy,
+    BudgetPolicy,
+    Decision,
+    FORECAST,
+    READ,
+    REASONS,
+    ThresholdPolicy,
+)
 from forecast_detector_ros.detector.settings import DetectorSettings
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 import pytest
 
 SIZE = (48, 80)

@@ -9,13 +9,19 @@ from forecast_detector_ros.detector.backends.torch_backend import TorchBackend
 from forecast_detector_ros.detector.checkpoint import RuntimeConfigError
 from forecast_detector_ros.detector.detector import Detector, StreamState
 from forecast_detector_ros.detector.policy import (
-    AlternatePolicy, AlwaysReadPolicy, FORECAST, READ, ThresholdPolicy)
+    AlternatePolicy,
+    AlwaysReadPolicy,
+    FORECAST,
+    READ,
+    ThresholdPolicy,
+)
 from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.images.frame import Frame, FrameError, Pixels
 from forecast_detector_ros.model.network import ForecastDetector
 from forecast_detector_ros.model.scheduler import confidence
 from forecast_detector_ros.model.ssdlite import postprocess
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 import torch

@@ -16,7 +16,8 @@ from forecast_detector_ros.detector.policy import AlternatePolicy
 from forecast_detector_ros.detector.postprocess import Postprocessor
 from forecast_detector_ros.detector.preprocess import resize
 from forecast_detector_ros.detector.settings import DetectorSettings
-from forecast_detector_ros.images import frame as frame_module, image_messages
+from forecast_detector_ros.images import frame as frame_module
+from forecast_detector_ros.images import image_messages
 from forecast_detector_ros.images.image_messages import compressed_frame, image_frame
 from forecast_detector_ros.recording.result_messages import MessageBuilder
 import numpy as np

@@ -4,7 +4,8 @@
 from math import inf, isnan
 
 from forecast_detector_ros.detector.pace import Pace, WEIGHT
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 import pytest
 
 costs = st.lists(st.tuples(st.booleans(), st.floats(0.1, 1000.0)), max_size=50)

@@ -4,9 +4,16 @@
 from math import isnan, nextafter
 
 from forecast_detector_ros.detector.policy import (
-    AlternatePolicy, AlwaysReadPolicy, BudgetPolicy, parse_policy, PolicyError, REASONS,
-    ThresholdPolicy)
-from hypothesis import given, strategies as st
+    AlternatePolicy,
+    AlwaysReadPolicy,
+    BudgetPolicy,
+    parse_policy,
+    PolicyError,
+    REASONS,
+    ThresholdPolicy,
+)
+from hypothesis import given
+from hypothesis import strategies as st
 import pytest
 
 fractions = st.floats(0.0, 1.0)

@@ -3,7 +3,8 @@
 
 from forecast_detector_ros.detector.postprocess import _nms, Postprocessor
 from forecast_detector_ros.model.ssdlite import postprocess
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 import torch

@@ -6,7 +6,8 @@ import warnings
 import cv2
 from forecast_detector_ros.detector.preprocess import resize
 from forecast_detector_ros.images.frame import CHANNELS, FrameError, Pixels
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 import torch

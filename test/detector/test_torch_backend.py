@@ -5,7 +5,11 @@ from copy import deepcopy
 
 from forecast_detector_ros.detector.backends import RawOutput
 from forecast_detector_ros.detector.backends.torch_backend import (
-    DeviceError, PRECISIONS, resolve_device, TorchBackend)
+    DeviceError,
+    PRECISIONS,
+    resolve_device,
+    TorchBackend,
+)
 from forecast_detector_ros.detector.checkpoint import RuntimeConfigError
 from forecast_detector_ros.detector.detector import Detector
 from forecast_detector_ros.model.network import ForecastDetector

@@ -8,8 +8,17 @@ import signal
 import sys
 
 from forecast_detector_ros.evaluation.many import (
-    check_complete, Interrupt, Job, ManyError, parse_share, run_many, Share, share_of_environment)
-from hypothesis import given, strategies as st
+    check_complete,
+    Interrupt,
+    Job,
+    ManyError,
+    parse_share,
+    run_many,
+    Share,
+    share_of_environment,
+)
+from hypothesis import given
+from hypothesis import strategies as st
 import pytest
 
 # Where a fresh process finds it: `test` is a package of Python's own there.

@@ -6,7 +6,10 @@ from dataclasses import replace
 from forecast_detector_ros.detector.backends.torch_backend import TorchBackend
 from forecast_detector_ros.detector.detector import Detector
 from forecast_detector_ros.detector.policy import (
-    AlternatePolicy, AlwaysReadPolicy, ThresholdPolicy)
+    AlternatePolicy,
+    AlwaysReadPolicy,
+    ThresholdPolicy,
+)
 from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.evaluation.policy_runs import run_policies
 from forecast_detector_ros.evaluation.runner import run_footage

@@ -6,7 +6,13 @@ import json
 from forecast_detector_ros.annotations.errors import DataError
 from forecast_detector_ros.evaluation.davis import load_davis
 from forecast_detector_ros.evaluation.sequences import (
-    as_frame, attach_labels, EvaluationError, load_annotated, pick, picture)
+    as_frame,
+    attach_labels,
+    EvaluationError,
+    load_annotated,
+    pick,
+    picture,
+)
 import pytest
 
 CLASSES = ('cat', 'dog', 'train')

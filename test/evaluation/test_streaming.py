@@ -8,14 +8,18 @@ from pathlib import Path
 from forecast_detector_ros.detector.detections import Detections
 from forecast_detector_ros.detector.detector import decide, StepResult, StreamState
 from forecast_detector_ros.detector.policy import (
-    AlternatePolicy, AlwaysReadPolicy, ThresholdPolicy)
+    AlternatePolicy,
+    AlwaysReadPolicy,
+    ThresholdPolicy,
+)
 from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.evaluation.latencies import Latencies
 from forecast_detector_ros.evaluation.runner import run_footage
 from forecast_detector_ros.evaluation.sequences import as_frame, EvaluationError, picture
 from forecast_detector_ros.evaluation.streaming import stream, streaming_as_text, sweep
 from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, TruthTable
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 

@@ -8,7 +8,11 @@ from forecast_detector_ros.evaluation.forecast_quality import ForecastQuality, H
 from forecast_detector_ros.evaluation.runner import FootageRun
 from forecast_detector_ros.evaluation.sequences import Footage
 from forecast_detector_ros.evaluation.summary import (
-    as_text, forecasts_as_text, summarise, summarise_forecasts)
+    as_text,
+    forecasts_as_text,
+    summarise,
+    summarise_forecasts,
+)
 from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, TruthTable
 import numpy as np
 import pytest

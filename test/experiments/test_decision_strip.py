@@ -8,7 +8,12 @@ from forecast_detector_ros.detector.policy import AlternatePolicy
 from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.evaluation.sequences import EvaluationError
 from forecast_detector_ros.experiments.decision_strip import (
-    chosen_frames, draw_strips, shown_frames, strip_rows, strip_values)
+    chosen_frames,
+    draw_strips,
+    shown_frames,
+    strip_rows,
+    strip_values,
+)
 import numpy as np
 import pytest
 

@@ -12,8 +12,16 @@ from forecast_detector_ros.evaluation.policy_runs import PolicyRun
 from forecast_detector_ros.evaluation.sequences import EvaluationError, Footage, load_annotated
 from forecast_detector_ros.experiments import designs
 from forecast_detector_ros.experiments.designs import (
-    as_rows, compare_designs, describe, Design, DesignPlan, HEAD, load_designs, measure_accuracy,
-    trainings)
+    as_rows,
+    compare_designs,
+    describe,
+    Design,
+    DesignPlan,
+    HEAD,
+    load_designs,
+    measure_accuracy,
+    trainings,
+)
 from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, TruthTable
 from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector

@@ -6,7 +6,11 @@ from forecast_detector_ros.detector.preprocess import resize
 from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.evaluation.sequences import EvaluationError, picture
 from forecast_detector_ros.experiments.forecast_error_maps import (
-    draw_error_maps, error_maps, error_rows, LAST_READ)
+    draw_error_maps,
+    error_maps,
+    error_rows,
+    LAST_READ,
+)
 import numpy as np
 import pytest
 import torch

@@ -9,7 +9,12 @@ from forecast_detector_ros.evaluation.latencies import Latencies
 from forecast_detector_ros.evaluation.sequences import EvaluationError
 from forecast_detector_ros.experiments import operating_points
 from forecast_detector_ros.experiments.operating_points import (
-    measure_name, measure_speed, recorded_speed, score, Speed)
+    measure_name,
+    measure_speed,
+    recorded_speed,
+    score,
+    Speed,
+)
 from forecast_detector_ros.metrics.tables import DetectionTable
 import numpy as np
 import pytest

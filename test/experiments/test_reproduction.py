@@ -12,9 +12,17 @@ from forecast_detector_ros.evaluation.policy_runs import run_policies
 from forecast_detector_ros.evaluation.sequences import load_annotated
 from forecast_detector_ros.experiments import reproduction
 from forecast_detector_ros.experiments.reproduction import (
-    DEFAULT_ROWS, number_tracks, OTHER_MODE, THRESHOLDS)
+    DEFAULT_ROWS,
+    number_tracks,
+    OTHER_MODE,
+    THRESHOLDS,
+)
 from forecast_detector_ros.experiments.reproduction_tables import (
-    components_table, skipping_table, spread, sweep_table)
+    components_table,
+    skipping_table,
+    spread,
+    sweep_table,
+)
 import numpy as np
 import pytest
 import yaml

@@ -5,7 +5,10 @@ import json
 
 from forecast_detector_ros.evaluation.sequences import EvaluationError
 from forecast_detector_ros.experiments.reproduction_plot import (
-    draw_reproduction, load_reproduction, reproduction_rows)
+    draw_reproduction,
+    load_reproduction,
+    reproduction_rows,
+)
 import pytest
 
 

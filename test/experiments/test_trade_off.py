@@ -8,7 +8,10 @@ from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.experiments.figure_files import save_figure
 from forecast_detector_ros.experiments.operating_points import Speed
 from forecast_detector_ros.experiments.trade_off import (
-    draw_trade_off, measure_trade_off, trade_off_as_text)
+    draw_trade_off,
+    measure_trade_off,
+    trade_off_as_text,
+)
 import pytest
 
 SPEED = Speed(40.0, 10.0, 'hand')

@@ -6,7 +6,13 @@ from dataclasses import replace
 from forecast_detector_ros.detector.policy import FORECAST, READ
 from forecast_detector_ros.recording.frame_record import DROPPED, FrameRecord
 from forecast_detector_ros.report.run_record import (
-    Accuracy, ClassAccuracy, MarkedBox, NotedFrame, RunRecord, SequenceRecord)
+    Accuracy,
+    ClassAccuracy,
+    MarkedBox,
+    NotedFrame,
+    RunRecord,
+    SequenceRecord,
+)
 
 
 def frame(number: int, kind: str = READ, *labels: str) -> FrameRecord:

@@ -9,8 +9,14 @@ from typing import Any
 import cv2
 from forecast_detector_ros.images.frame import FrameError
 from forecast_detector_ros.images.image_messages import (
-    compressed_frame, ENCODINGS, image_frame, jpeg_size, to_pixels)
-from hypothesis import given, settings, strategies as st
+    compressed_frame,
+    ENCODINGS,
+    image_frame,
+    jpeg_size,
+    to_pixels,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 

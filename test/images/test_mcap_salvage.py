@@ -2,7 +2,8 @@
 """Cut MCAP files anywhere: what is whole before the cut comes out again."""
 
 from forecast_detector_ros.images.mcap_salvage import MAGIC, salvage, whole_length
-from hypothesis import given, HealthCheck, settings, strategies as st
+from hypothesis import given, HealthCheck, settings
+from hypothesis import strategies as st
 from mcap.reader import NonSeekingReader
 from mcap.writer import Writer
 import pytest

@@ -4,7 +4,13 @@
 import sys
 
 from forecast_detector_ros.labelling.teacher import (
-    choose_boxes, COCO_CLASSES, letterbox, OnnxModel, TEACHER_CLASSES, TeacherError)
+    choose_boxes,
+    COCO_CLASSES,
+    letterbox,
+    OnnxModel,
+    TEACHER_CLASSES,
+    TeacherError,
+)
 import numpy as np
 import pytest
 

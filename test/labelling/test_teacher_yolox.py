@@ -2,9 +2,17 @@
 """YOLOX's arithmetic by hand, and a tiny network in its format from picture to boxes."""
 
 from forecast_detector_ros.labelling.teacher import (
-    COCO_CLASSES, OnnxModel, TEACHER_CLASSES, TeacherError)
+    COCO_CLASSES,
+    OnnxModel,
+    TEACHER_CLASSES,
+    TeacherError,
+)
 from forecast_detector_ros.labelling.teacher_yolox import (
-    decode_yolox, DecodedYoloxTeacher, STRIDES, YoloxTeacher)
+    decode_yolox,
+    DecodedYoloxTeacher,
+    STRIDES,
+    YoloxTeacher,
+)
 import numpy as np
 import pytest
 

@@ -2,8 +2,14 @@
 """Average precision: cases done by hand, and properties that must always hold."""
 
 from forecast_detector_ros.metrics.average_precision import (
-    ApRules, average_precision, curve_area, DEVKIT, PLAIN)
-from hypothesis import given, strategies as st
+    ApRules,
+    average_precision,
+    curve_area,
+    DEVKIT,
+    PLAIN,
+)
+from hypothesis import given
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 

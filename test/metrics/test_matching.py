@@ -3,7 +3,8 @@
 
 from forecast_detector_ros.metrics.matching import frame_pairs, match, pair_inside, pair_iou
 from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, TruthTable
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 

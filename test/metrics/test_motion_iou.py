@@ -8,9 +8,14 @@ import sys
 from forecast_detector_ros.annotations.video_json import FrameRecord
 from forecast_detector_ros.evaluation.sequences import EvaluationError, Footage
 from forecast_detector_ros.metrics.motion_iou import (
-    from_tracks, load_published, motion_iou, VIDEO_LIST)
+    from_tracks,
+    load_published,
+    motion_iou,
+    VIDEO_LIST,
+)
 from forecast_detector_ros.metrics.tables import TruthTable
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 from scipy.io import savemat

@@ -2,15 +2,31 @@
 """AP by motion: each rule by hand, properties, and a slow version that goes box by box."""
 
 from forecast_detector_ros.metrics.average_precision import (
-    ApRules, average_precision, DEVKIT, PLAIN)
+    ApRules,
+    average_precision,
+    DEVKIT,
+    PLAIN,
+)
 from forecast_detector_ros.metrics.tables import DetectionTable, TruthTable
 from forecast_detector_ros.metrics.vid_ap import GROUPS, in_group, vid_average_precision
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 
 from ..helpers.boxes import (
-    A, B, boxes, C, CLASSES, detections, frames, labels, NOWHERE, truth, truth_rows)
+    A,
+    B,
+    boxes,
+    C,
+    CLASSES,
+    detections,
+    frames,
+    labels,
+    NOWHERE,
+    truth,
+    truth_rows,
+)
 
 SLOW, MEDIUM, FAST = 0.95, 0.8, 0.3
 

@@ -7,7 +7,8 @@ from forecast_detector_ros.model.config import ConfigError, NetworkConfig, STATE
 from forecast_detector_ros.model.encoder import FORECAST_MODES
 from forecast_detector_ros.model.extractor import WIDTHS
 from forecast_detector_ros.model.scheduler import REFERENCES
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import pytest
 import yaml
 

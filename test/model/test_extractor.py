@@ -2,7 +2,12 @@
 """The extractor against torchvision's MobileNetV2 with the same weights."""
 
 from forecast_detector_ros.model.extractor import (
-    Extractor, feature_sizes, freeze_batch_norm, parameter_count, WIDTHS)
+    Extractor,
+    feature_sizes,
+    freeze_batch_norm,
+    parameter_count,
+    WIDTHS,
+)
 import pytest
 import torch
 from torch import nn

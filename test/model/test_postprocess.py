@@ -2,7 +2,8 @@
 """Post-processing against torchvision's SSD and a slow loop, and properties it must have."""
 
 from forecast_detector_ros.model.ssdlite import box_coder, make_anchors, postprocess
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import torch
 from torch import nn
 from torchvision.models.detection.ssd import SSD

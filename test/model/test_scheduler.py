@@ -4,7 +4,12 @@
 from math import exp, sqrt
 
 from forecast_detector_ros.model.scheduler import (
-    confidence, Correlation, FORECAST_INDEX, READ_INDEX, Scheduler)
+    confidence,
+    Correlation,
+    FORECAST_INDEX,
+    READ_INDEX,
+    Scheduler,
+)
 import numpy as np
 import pytest
 import torch

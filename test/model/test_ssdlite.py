@@ -5,7 +5,11 @@ from itertools import product
 from math import exp, sqrt
 
 from forecast_detector_ros.model.ssdlite import (
-    anchors_per_cell, box_coder, make_anchors, SSDLiteHead)
+    anchors_per_cell,
+    box_coder,
+    make_anchors,
+    SSDLiteHead,
+)
 import numpy as np
 import pytest
 import torch

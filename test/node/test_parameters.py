@@ -10,7 +10,11 @@ from typing import Any
 from forecast_detector_ros.detector.policy import AlternatePolicy, ThresholdPolicy
 from forecast_detector_ros.detector.settings import SettingsError
 from forecast_detector_ros.node.parameters import (
-    FixedParameters, LIVE_PARAMETERS, ParameterError, settings_of)
+    FixedParameters,
+    LIVE_PARAMETERS,
+    ParameterError,
+    settings_of,
+)
 import pytest
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.exceptions import ParameterException

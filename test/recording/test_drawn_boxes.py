@@ -3,8 +3,15 @@
 
 import cv2
 from forecast_detector_ros.recording.drawn_boxes import (
-    draw, DrawnBox, FORECAST_BORDER, jpeg, MISSED, RIGHT)
-from hypothesis import given, settings, strategies as st
+    draw,
+    DrawnBox,
+    FORECAST_BORDER,
+    jpeg,
+    MISSED,
+    RIGHT,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import numpy as np
 from PIL import ImageColor
 

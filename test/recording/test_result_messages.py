@@ -11,7 +11,10 @@ from forecast_detector_ros.detector.detections import Detections
 from forecast_detector_ros.detector.detector import StepResult
 from forecast_detector_ros.detector.policy import Decision, FORECAST, READ
 from forecast_detector_ros.recording.result_messages import (
-    decision_values, installed_message, MessageBuilder)
+    decision_values,
+    installed_message,
+    MessageBuilder,
+)
 from forecast_detector_ros.recording.vision_types import vision_typestore
 import numpy as np
 import pytest

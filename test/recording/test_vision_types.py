@@ -3,7 +3,10 @@
 
 from forecast_detector_ros.node.bag_writer import typestore_with
 from forecast_detector_ros.recording.vision_types import (
-    DETECTIONS, VISION_FIELDS, vision_typestore)
+    DETECTIONS,
+    VISION_FIELDS,
+    vision_typestore,
+)
 import pytest
 
 # Of vision_msgs 4.1.1.

@@ -4,8 +4,16 @@
 from types import SimpleNamespace
 
 from forecast_detector_ros.replay.arrivals import (
-    Arrival, EVERY_FRAME, GivenLatency, LatencyError, parse_latency, play, REAL_TIME)
-from hypothesis import given, strategies as st
+    Arrival,
+    EVERY_FRAME,
+    GivenLatency,
+    LatencyError,
+    parse_latency,
+    play,
+    REAL_TIME,
+)
+from hypothesis import given
+from hypothesis import strategies as st
 import pytest
 
 MS = 10**6

@@ -9,7 +9,15 @@ from forecast_detector_ros.evaluation.many import Interrupt, ManyError
 from forecast_detector_ros.replay.arrivals import GivenLatency
 from forecast_detector_ros.replay.bag_replay import BagJob, replay_bag, ReplayOptions
 from forecast_detector_ros.replay.collect import (
-    BAGS_FOLDER, BagState, DONE, FAILED, find_bags, LEFT_OUT, merge_results, write_result)
+    BAGS_FOLDER,
+    BagState,
+    DONE,
+    FAILED,
+    find_bags,
+    LEFT_OUT,
+    merge_results,
+    write_result,
+)
 from forecast_detector_ros.replay.result_files import merge_coco
 from forecast_detector_ros.report.run_record import load_run
 import pytest

@@ -7,7 +7,12 @@ from forecast_detector_ros.annotations.errors import DataError
 from forecast_detector_ros.images.bag_images import ImageBag
 from forecast_detector_ros.recording.vision_types import vision_typestore
 from forecast_detector_ros.replay.truth import (
-    FrameKey, load_annotated_camera, ORDER, recorded_truth, STAMP)
+    FrameKey,
+    load_annotated_camera,
+    ORDER,
+    recorded_truth,
+    STAMP,
+)
 import pytest
 
 from ..helpers.bags import raw_message, truth_message, write_bag

@@ -9,7 +9,11 @@ import sys
 import cv2
 from forecast_detector_ros.report import html_report
 from forecast_detector_ros.report.html_report import (
-    load_for_report, LoadedRun, render_report, write_report)
+    load_for_report,
+    LoadedRun,
+    render_report,
+    write_report,
+)
 from forecast_detector_ros.report.run_record import RunRecordError, save_run
 import numpy as np
 import pytest

@@ -4,9 +4,17 @@
 from forecast_detector_ros.detector.policy import READ
 from forecast_detector_ros.recording.frame_record import DROPPED, FrameRecord
 from forecast_detector_ros.report.noted_frames import (
-    CHANGE_RULE, changed_frames, choose, MISSED_RULE, Watched, worst_frames, WORST_RULE)
+    CHANGE_RULE,
+    changed_frames,
+    choose,
+    MISSED_RULE,
+    Watched,
+    worst_frames,
+    WORST_RULE,
+)
 from forecast_detector_ros.report.run_record import MarkedBox
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import numpy as np
 
 from ..helpers.boxes import A, B, C, detections, NOWHERE, truth

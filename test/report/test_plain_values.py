@@ -7,7 +7,8 @@ import json
 from typing import Any
 
 from forecast_detector_ros.report.plain_values import build, PlainValueError
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import pytest
 
 

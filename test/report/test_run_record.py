@@ -7,8 +7,16 @@ import json
 from forecast_detector_ros.detector.policy import FORECAST, READ
 from forecast_detector_ros.recording.frame_record import DROPPED, FrameRecord
 from forecast_detector_ros.report.run_record import (
-    Accuracy, ClassAccuracy, load_run, MarkedBox, NotedFrame, RunRecord, RunRecordError, save_run,
-    SequenceRecord)
+    Accuracy,
+    ClassAccuracy,
+    load_run,
+    MarkedBox,
+    NotedFrame,
+    RunRecord,
+    RunRecordError,
+    save_run,
+    SequenceRecord,
+)
 import pytest
 
 FRAMES = (FrameRecord(0, READ, 'first_frame', None, 0.5, 0, 40.0, 3.0, 37.0, 45.5, ('dog',),

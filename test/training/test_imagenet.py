@@ -5,7 +5,11 @@ import io
 import zipfile
 
 from forecast_detector_ros.training.imagenet import (
-    _rename, load_imagenet_weights, MEMBER, WeightsError)
+    _rename,
+    load_imagenet_weights,
+    MEMBER,
+    WeightsError,
+)
 import pytest
 import torch
 from torchvision.models import mobilenet_v2

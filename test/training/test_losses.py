@@ -5,7 +5,11 @@ from math import exp, log
 
 from forecast_detector_ros.model.ssdlite import box_coder, HeadOutput
 from forecast_detector_ros.training.losses import (
-    assign, decision_loss, detection_loss, forecast_loss)
+    assign,
+    decision_loss,
+    detection_loss,
+    forecast_loss,
+)
 import pytest
 import torch
 

@@ -4,7 +4,7 @@
 import re
 
 from forecast_detector_ros.training import meter as module
-from forecast_detector_ros.training.clip_step import StepLosses
+from forecast_detector_ros.training.loss_config import StepLosses
 from forecast_detector_ros.training.meter import DEAD_DECISIONS, Meter
 import pytest
 import torch

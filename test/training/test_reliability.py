@@ -5,7 +5,10 @@ from itertools import permutations
 
 from forecast_detector_ros.model.ssdlite import Boxes
 from forecast_detector_ros.training.reliability import (
-    _perfect_matching, is_consistent, is_reliable)
+    _perfect_matching,
+    is_consistent,
+    is_reliable,
+)
 from hypothesis import given, strategies
 import torch
 

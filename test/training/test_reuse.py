@@ -5,11 +5,12 @@ from dataclasses import replace
 import logging
 
 from forecast_detector_ros.clips.dataset import Clip, collate
-from forecast_detector_ros.training.clip_step import clip_losses, LossConfig
+from forecast_detector_ros.training.clip_step import clip_losses
 from forecast_detector_ros.training.config import GroupConfig, load_recipe, StageConfig
 from forecast_detector_ros.training.distributed import Processes
 from forecast_detector_ros.training.frozen import FrozenFeatures
 from forecast_detector_ros.training.loader import ClipLoader, load_sources
+from forecast_detector_ros.training.loss_config import LossConfig
 from forecast_detector_ros.training.reuse import describe_memory, drawn_in, feature_batches
 from forecast_detector_ros.training.snapshot import load_snapshot
 from forecast_detector_ros.training.stage_run import build_network, StageRun

@@ -5,7 +5,11 @@ from forecast_detector_ros.model.network import ForecastDetector
 from forecast_detector_ros.model.presets import preset
 from forecast_detector_ros.training.config import GroupConfig, StageConfig
 from forecast_detector_ros.training.schedule import (
-    group_parameters, learning_rate, make_optimizer, MovingAverage)
+    group_parameters,
+    learning_rate,
+    make_optimizer,
+    MovingAverage,
+)
 import pytest
 import torch
 

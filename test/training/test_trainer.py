@@ -9,7 +9,11 @@ from forecast_detector_ros.cli.train import main
 from forecast_detector_ros.detector.checkpoint import load_checkpoint
 from forecast_detector_ros.training.config import load_recipe
 from forecast_detector_ros.training.loader import (
-    batches, ClipLoader, load_sources, picture_weights)
+    batches,
+    ClipLoader,
+    load_sources,
+    picture_weights,
+)
 from forecast_detector_ros.training.snapshot import load_snapshot, SnapshotError
 from forecast_detector_ros.training.trainer import SNAPSHOT, Trainer, TrainingDivergedError
 import numpy as np
