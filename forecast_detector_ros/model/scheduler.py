@@ -81,8 +81,10 @@ class Correlation(nn.Module):
 
         """
         batch, _, height, width = a.shape
-        a = functional.normalize(a, dim=1).flatten(2)
-        b = functional.normalize(b, dim=1).flatten(2)
+        # PyTorch's smallest norm, 1e-12, is zero in fp16, and a cell of zeros would become NaN.
+        least = max(1e-12, torch.finfo(a.dtype).tiny)
+        a = functional.normalize(a, dim=1, eps=least).flatten(2)
+        b = functional.normalize(b, dim=1, eps=least).flatten(2)
         # One matrix product over all pairs and a gather cost less than a pass over the channels
         # for each of the displacements: the maps have few cells and many channels.
         pairs = torch.bmm(b.transpose(1, 2), a)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from . import Backend
 from .exported import FLOAT, graphs_for, INT8, record_path
-from .torch_backend import DeviceError, resolve_device, TorchBackend
+from .torch_backend import DeviceError, resolve_device, TF32, TorchBackend
 from ..checkpoint import RuntimeConfigError
 from ...model.folding import fold_batch_norm
 from ...model.network import ForecastDetector
@@ -41,7 +41,7 @@ class BackendKind:
     """For each type of device."""
 
 
-_TORCH = {'cpu': ('fp32', 'bf16', 'fp16'), 'cuda': ('fp32', 'bf16', 'fp16')}
+_TORCH = {'cpu': ('fp32', 'bf16', 'fp16'), 'cuda': ('fp32', TF32, 'bf16', 'fp16')}
 
 BACKENDS = {
     'torch': BackendKind('PyTorch; on CUDA with captured graphs', (), '', _TORCH),
@@ -165,12 +165,13 @@ def make_backend(network: ForecastDetector, name: str = AUTO, device: str = 'cpu
     if name in ('torch', 'torch_compile'):
         folded = fold_batch_norm(network)
         assert isinstance(folded, ForecastDetector)
+        if resolve_device(device).type == 'cuda':
+            from .cuda_graphs import CudaGraphBackend, CudaOptions
+            return CudaGraphBackend(folded, device, precision,
+                                    CudaOptions(compiled=name == 'torch_compile'))
         if name == 'torch_compile':
             from .torch_compile import TorchCompileBackend
             return TorchCompileBackend(folded, device, precision)
-        if resolve_device(device).type == 'cuda':
-            from .cuda_graphs import CudaGraphBackend
-            return CudaGraphBackend(folded, device, precision)
         return TorchBackend(folded, device, precision)
     graphs = graphs_for(network, checkpoint, INT8 if precision == INT8 else FLOAT)
     try:

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Back-end: eager PyTorch, on the CPU or a CUDA device, in fp32, bf16 or fp16.
-
-The CUDA road is written after PyTorch's documentation; it has not been measured.
-"""
+"""Back-end: eager PyTorch, on the CPU or a CUDA device."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +11,14 @@ from torch import Tensor
 
 from . import RawOutput
 from ..checkpoint import RuntimeConfigError
-from ...model.bottleneck_lstm import LSTMState
 from ...model.network import ForecastDetector, NetworkState, StepOutput
 from ...model.scheduler import confidence
 
-PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+TF32 = 'tf32'
+"""Convolutions of float32 with 10 bits of mantissa, on CUDA devices from Ampere on."""
+
+PRECISIONS = {'fp32': torch.float32, TF32: torch.float32, 'bf16': torch.bfloat16,
+              'fp16': torch.float16}
 """Types that weights and activations can have."""
 
 
@@ -51,6 +52,30 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def arithmetic(device: torch.device, precision: str, search: bool = False
+               ) -> AbstractContextManager[None]:
+    """
+    Give a context in which a CUDA device computes in a precision and not in less.
+
+    Left alone, PyTorch runs convolutions of float32 in TF32 where the device can:
+    https://docs.pytorch.org/docs/stable/notes/cuda.html#tf32-on-ampere
+
+    Parameters
+    ----------
+    device:
+        Where the operations run; on the CPU the context does nothing.
+    precision:
+        One of `PRECISIONS`.
+    search:
+        Whether cuDNN times its algorithms when it meets a convolution for the first time.
+
+    """
+    if device.type != 'cuda':
+        return nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, benchmark=search,
+                                      allow_tf32=precision == TF32)
+
+
 class TorchBackend:
     """
     Run a network eagerly.
@@ -79,6 +104,9 @@ class TorchBackend:
             raise DeviceError(f'precision is {precision!r}, must be one of '
                               f'{sorted(PRECISIONS)}')
         self._device = resolve_device(device)
+        if precision == TF32 and self._device.type != 'cuda':
+            raise DeviceError(f'precision is {precision!r}, which only CUDA devices have; use '
+                              'fp32')
         self.device = str(self._device)
         self.precision = precision
         # Boxes are decoded in fp32 whatever the network computes in: fp16 has no more than
@@ -100,12 +128,14 @@ class TorchBackend:
     @torch.inference_mode()
     def read_step(self, images: np.ndarray, state: NetworkState) -> RawOutput:
         """Read ``(B, H, W, 3)`` uint8 BGR images."""
-        return raw_output(self.network.read_step(self.to_device(images), state))
+        with arithmetic(self._device, self.precision):
+            return raw_output(self.network.read_step(self.to_device(images), state))
 
     @torch.inference_mode()
     def forecast_step(self, state: NetworkState) -> RawOutput:
         """Advance without images."""
-        return raw_output(self.network.forecast_step(state))
+        with arithmetic(self._device, self.precision):
+            return raw_output(self.network.forecast_step(state))
 
     def stack(self, states: Sequence[NetworkState]) -> NetworkState:
         """Join the states of several streams into one of a batch."""
@@ -118,19 +148,24 @@ class TorchBackend:
         return [with_parts(state, [chunk[index] for chunk in chunks]) for index in range(count)]
 
 
-def state_parts(state: NetworkState) -> list[Tensor]:
-    """List all tensors of a state."""
-    return [*state.forecast, *(part for pair in (*state.encoder1, *state.encoder2)
-                               for part in pair), *state.expected]
+def state_parts(state: Any) -> list[Tensor]:
+    """List all tensors of a state, in the order of its fields."""
+    if isinstance(state, Tensor):
+        return [state]
+    return [part for field in state for part in state_parts(field)]
 
 
-def with_parts(like: NetworkState, parts: Sequence[Tensor]) -> NetworkState:
+def with_parts(like: Any, parts: Sequence[Tensor]) -> Any:
     """Build a state of the same form from the tensors that `state_parts` would list."""
     left = iter(parts)
-    return NetworkState(tuple(next(left) for _ in like.forecast),
-                        tuple(LSTMState(next(left), next(left)) for _ in like.encoder1),
-                        tuple(LSTMState(next(left), next(left)) for _ in like.encoder2),
-                        tuple(next(left) for _ in like.expected))
+
+    def build(field: Any) -> Any:
+        if isinstance(field, Tensor):
+            return next(left)
+        built = [build(inner) for inner in field]
+        return type(field)(*built) if hasattr(field, '_fields') else tuple(built)
+
+    return build(like)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

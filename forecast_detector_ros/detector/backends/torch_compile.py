@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Back-end: PyTorch's compiler, torch.compile."""
+"""Back-end: PyTorch's compiler, torch.compile; on CUDA devices see `cuda_graphs`."""
 
 from collections.abc import Callable
 
@@ -14,6 +14,17 @@ from ...model.network import ForecastDetector, NetworkState, StepOutput
 
 class CompileError(RuntimeConfigError):
     """A step that torch.compile cannot compile here; one line."""
+
+    @classmethod
+    def of(cls, error: Exception) -> 'CompileError':
+        """Say in one line what the compiler said."""
+        reason = ' '.join(str(error).split())[:200]
+        return cls(f'backend torch_compile cannot compile here: {reason}')
+
+
+def compiled(step: Callable[..., StepOutput]) -> Callable[..., StepOutput]:
+    """Give a step that is compiled when it first runs, anew for every size of batch."""
+    return torch.compile(step, dynamic=False)
 
 
 class TorchCompileBackend(TorchBackend):
@@ -34,8 +45,8 @@ class TorchCompileBackend(TorchBackend):
     def __init__(self, network: ForecastDetector, device: str = 'cpu',
                  precision: str = 'fp32') -> None:
         super().__init__(network, device, precision)
-        self._compiled_read = torch.compile(self.network.read_step, dynamic=False)
-        self._compiled_forecast = torch.compile(self.network.forecast_step, dynamic=False)
+        self._compiled_read = compiled(self.network.read_step)
+        self._compiled_forecast = compiled(self.network.forecast_step)
 
     @torch.no_grad()
     def read_step(self, images: np.ndarray, state: NetworkState) -> RawOutput:
@@ -60,5 +71,4 @@ def _run(step: Callable[..., StepOutput], *arguments: object) -> RawOutput:
     try:
         return raw_output(step(*arguments))
     except torch._dynamo.exc.TorchDynamoException as error:
-        reason = ' '.join(str(error).split())[:200]
-        raise CompileError(f'backend torch_compile cannot compile here: {reason}') from None
+        raise CompileError.of(error) from None
