@@ -20,6 +20,8 @@ from torchvision.models import detection
 
 from .graph_runner import graph_runner, PeerError, RUNTIMES, to_onnx
 from .timing import Contender
+from ..detector.backends.cuda_graphs import captured
+from ..detector.backends.torch_backend import arithmetic, PRECISIONS
 from ..model.folding import fold_batch_norm
 
 TORCHVISION: dict[str, tuple[Callable[..., nn.Module], int]] = {
@@ -108,6 +110,59 @@ def torchvision_peers(backends: Sequence[str], threads: int = 1,
             contenders.append(Contender(f'{name} {backend}', run, 'peer', backend, 'fp32',
                                         threads, 1, macs))
     return contenders
+
+
+def cuda_peers(device: str, precision: str = 'fp32', batches: Sequence[int] = (1,),
+               capture: bool = True, names: Sequence[str] = tuple(TORCHVISION)
+               ) -> list[Contender]:
+    """
+    Give torchvision's detectors in PyTorch on a CUDA device, channels last, BN folded.
+
+    A run ends when the device is done; its results stay there, to the rivals' advantage.
+
+    Parameters
+    ----------
+    device:
+        ``cuda`` or ``cuda:N``; without capture ``cpu``, too.
+    precision:
+        One of `PRECISIONS`.
+    batches:
+        Pictures at once.
+    capture:
+        Whether the network is captured once and replayed.
+    names:
+        Some of `TORCHVISION`.
+
+    """
+    where = torch.device(device)
+    contenders = []
+    for name in names:
+        make, side = TORCHVISION[name]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = fold_batch_norm(_Raw(make(weights=None, weights_backbone=None)).eval())
+        network = network.to(where, PRECISIONS[precision], memory_format=torch.channels_last)
+        for batch in batches:
+            image = torch.full((batch, 3, side, side), 0.5, dtype=PRECISIONS[precision],
+                               device=where).to(memory_format=torch.channels_last)
+            work: Callable[[], object] = partial(network, image)
+            with torch.no_grad(), arithmetic(where, precision):
+                macs = count_macs(work)
+                if capture:
+                    work = captured(work)
+            label = f'{name} {"captured" if capture else "launched"} {precision}'
+            contenders.append(Contender(
+                label if batch == 1 else f'{label} x{batch}',
+                partial(_finished, work, where, precision), 'peer', 'torch', precision, 1,
+                batch, macs))
+    return contenders
+
+
+def _finished(work: Callable[[], object], device: torch.device, precision: str) -> None:
+    with torch.no_grad(), arithmetic(device, precision):
+        work()
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
 
 
 def onnx_peers(peers: Sequence[OnnxPeer], backends: Sequence[str], threads: int = 1

@@ -22,6 +22,7 @@ from ..detector.policy import AlternatePolicy, AlwaysReadPolicy
 from ..detector.preprocess import resize
 from ..detector.settings import DetectorSettings
 from ..images.image_messages import compressed_frame, image_frame
+from ..model.config import NetworkConfig
 from ..model.network import ForecastDetector
 from ..model.summary import summarise
 
@@ -142,13 +143,32 @@ def network_contenders(network: ForecastDetector, build: Build, pictures: Sequen
     """
     backend = make_backend(network, build.backend, precision=build.precision,
                            threads=build.threads, checkpoint=checkpoint)
+    return backend_contenders(backend, network.config, build, pictures, batches, label)
+
+
+def backend_contenders(backend: Backend, config: NetworkConfig, build: Build,
+                       pictures: Sequence[np.ndarray], batches: Sequence[int] = (1,),
+                       label: str = '') -> list[Contender]:
+    """
+    Give the two steps of a back-end, as `network_contenders` does.
+
+    Parameters
+    ----------
+    backend:
+        Runs a network with encoders.
+    config:
+        Shape of that network.
+    build, pictures, batches, label:
+        See `network_contenders`; `build` says what the rows are called.
+
+    """
     label = label or build.label
-    size = network.config.input_size
+    size = config.input_size
     images = [scaled(picture, size)[None] for picture in pictures]
     raw = backend.read_step(images[0], backend.initial_state(1))
     for image in images[1:]:
         raw = backend.read_step(image, raw.state)
-    summary = summarise(network.config)
+    summary = summarise(config)
     contenders = []
     for batch in batches:
         name = label if batch == 1 else f'{label} x{batch}'

@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+import logging
 from math import nan
 from pathlib import Path
 from time import perf_counter
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from .backends import Backend
-from .backends.registry import AUTO, make_backend
+from .backends.devices import AUTO
+from .backends.registry import choose_device, make_backend
 from .checkpoint import Card, load_checkpoint
 from .detections import Detections
 from .pace import Pace
@@ -22,6 +24,8 @@ from .settings import DetectorSettings, SettingsError
 from .threads import set_threads
 from ..images.frame import Frame, FrameError, Pixels
 from ..model.scheduler import EXPECTED
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -124,21 +128,24 @@ class Detector:
         Runs the network.
     card:
         What the checkpoint says of itself.
+    device_reason:
+        Why the back-end's device was taken, as part of a sentence.
 
     """
 
-    def __init__(self, backend: Backend, card: Card) -> None:
+    def __init__(self, backend: Backend, card: Card, device_reason: str = 'asked for') -> None:
         self._backend = backend
         self.card = card
         self.labels = card.classes
         self.input_size = card.input_size
         self.device = backend.device
+        self.device_reason = device_reason
         self.precision = backend.precision
         self.backend = backend.name
         self._postprocess = Postprocessor(backend.anchors, card.input_size, card.classes)
 
     @classmethod
-    def load(cls, checkpoint: str | Path, device: str = 'cpu', precision: str = 'fp32',
+    def load(cls, checkpoint: str | Path, device: str = AUTO, precision: str = 'fp32',
              threads: int = 1, interop_threads: int = 1, backend: str = AUTO) -> 'Detector':
         """
         Load a checkpoint.
@@ -148,7 +155,8 @@ class Detector:
         checkpoint:
             The ``.safetensors`` file.
         device:
-            ``cpu``, ``cuda`` or ``cuda:N``.
+            ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` or nothing: CUDA where the back-end can use
+            it, else the CPU. The log says which, and why.
         precision:
             ``fp32``, ``bf16``, ``fp16`` or ``int8``; not every back-end has all of them.
         threads, interop_threads:
@@ -164,8 +172,12 @@ class Detector:
         """
         set_threads(threads, interop_threads)
         network, card = load_checkpoint(checkpoint)
-        return cls(make_backend(network, backend, device, precision, threads, Path(checkpoint)),
-                   card)
+        choice = choose_device(device, backend, precision)
+        detector = cls(make_backend(network, backend, choice.device, precision, threads,
+                                    Path(checkpoint)), card, choice.reason)
+        log.info('%s on %s (%s), %s', detector.backend, detector.device, choice.reason,
+                 precision)
+        return detector
 
     def check_settings(self, settings: DetectorSettings) -> None:
         """

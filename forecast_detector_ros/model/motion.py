@@ -17,7 +17,7 @@ from torchvision.ops import Conv2dNormActivation
 
 from .bottleneck_lstm import LSTMState
 from .encoder import Encoder
-from .scheduler import Correlation
+from .scheduler import Correlation, unit_vectors
 
 TERMS = 2
 """Motions of a cell: one that goes on for ever, and one that comes to rest."""
@@ -119,7 +119,7 @@ class MotionEncoder(nn.Module):
 
     def look(self, feature: Sequence[Tensor]) -> Keys:
         """Give what is compared of a frame, from its features."""
-        return Keys(tuple(functional.normalize(key(x), dim=1)
+        return Keys(tuple(unit_vectors(key(x))
                           for key, x in zip(self.keys, feature)))
 
     def forward(self, now: Keys, before: Keys, state: LSTMState

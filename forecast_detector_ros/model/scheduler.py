@@ -29,6 +29,12 @@ FORECAST_INDEX = 1
 """Index of the *forecast* score; 1 is "exploit the forecast feature map" in section 3.2."""
 
 
+def unit_vectors(x: Tensor) -> Tensor:
+    """Divide every cell of ``(B, C, h, w)`` by its L2 norm; cells of zeros stay zero."""
+    # PyTorch's smallest norm, 1e-12, is zero in fp16, and a cell of zeros would become NaN.
+    return functional.normalize(x, dim=1, eps=max(1e-12, torch.finfo(x.dtype).tiny))
+
+
 class Correlation(nn.Module):
     """
     Correlate two maps over a square neighbourhood, with L2-normalised channels.
@@ -81,10 +87,7 @@ class Correlation(nn.Module):
 
         """
         batch, _, height, width = a.shape
-        # PyTorch's smallest norm, 1e-12, is zero in fp16, and a cell of zeros would become NaN.
-        least = max(1e-12, torch.finfo(a.dtype).tiny)
-        a = functional.normalize(a, dim=1, eps=least).flatten(2)
-        b = functional.normalize(b, dim=1, eps=least).flatten(2)
+        a, b = unit_vectors(a).flatten(2), unit_vectors(b).flatten(2)
         # One matrix product over all pairs and a gather cost less than a pass over the channels
         # for each of the displacements: the maps have few cells and many channels.
         pairs = torch.bmm(b.transpose(1, 2), a)

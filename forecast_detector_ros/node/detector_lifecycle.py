@@ -182,7 +182,8 @@ class DetectorNode(LifecycleNode):
         self.get_logger().info(
             f'{self._detector.card.name}: {len(self._detector.labels)} classes, '
             f'input {self._detector.input_size[1]}x{self._detector.input_size[0]}, '
-            f'{self._detector.backend} on {self._detector.device}, {self._detector.precision}, '
+            f'{self._detector.backend} on {self._detector.device} '
+            f'({self._detector.device_reason}), {self._detector.precision}, '
             f'policy {settings.policy}')
 
     def _tear_down(self) -> None:

@@ -79,7 +79,8 @@ def declare_fixed_parameters(node: Node) -> FixedParameters:
             node, 'checkpoint', '', 'Weights, a .safetensors file with its .yaml card beside it; '
             'empty: those that come with the package'),
         device=declare_fixed(
-            node, 'device', 'cpu', 'Where the network runs', constraints='cpu, cuda or cuda:N'),
+            node, 'device', 'auto', 'Where the network runs; auto: on CUDA where it is usable, '
+            'else on the CPU', constraints='auto, cpu, cuda or cuda:N'),
         backend=declare_fixed(
             node, 'backend', 'auto', 'What runs the network; auto: the fastest that is installed',
             constraints='auto, openvino, onnxruntime, torch, torch_compile or tensorrt'),

@@ -11,17 +11,17 @@ from dataclasses import replace
 
 from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector
-from forecast_detector_ros.runtime.backends.cuda_graphs import (
+from forecast_detector_ros.detector.backends.cuda_graphs import (
     CudaGraphBackend, CudaOptions, SIZES, StateRows)
-from forecast_detector_ros.runtime.backends.parity import compare_backends, MAX_DIFFERENCE
-from forecast_detector_ros.runtime.backends.registry import make_backend
-from forecast_detector_ros.runtime.backends.torch_backend import (
+from forecast_detector_ros.detector.backends.parity import compare_backends, MAX_DIFFERENCE
+from forecast_detector_ros.detector.backends.registry import make_backend
+from forecast_detector_ros.detector.backends.torch_backend import (
     arithmetic, state_parts, TorchBackend)
-from forecast_detector_ros.runtime.checkpoint import Card, save_checkpoint
-from forecast_detector_ros.runtime.detector import Detector, StreamState
-from forecast_detector_ros.runtime.frame import Frame, Pixels
-from forecast_detector_ros.runtime.policy import AlternatePolicy
-from forecast_detector_ros.runtime.settings import DetectorSettings
+from forecast_detector_ros.detector.checkpoint import Card, save_checkpoint
+from forecast_detector_ros.detector.detector import Detector, StreamState
+from forecast_detector_ros.images.frame import Frame, Pixels
+from forecast_detector_ros.detector.policy import AlternatePolicy
+from forecast_detector_ros.detector.settings import DetectorSettings
 import numpy as np
 import pytest
 import torch
@@ -49,7 +49,9 @@ VARIANTS = (
     {}, {'variant': 'baseline'}, {'variant': 'persistence'}, {'variant': 'without_combination'},
     {'state_update': 'hold', 'forecast_mode': 'direct', 'scheduler_reference': 'temporal'},
     {'levels': (32,), 'feature_channels': (20,), 'lstm_channels': (10,),
-     'upsample_channels': 6, 'scheduler_reference': 'fused'})
+     'upsample_channels': 6, 'scheduler_reference': 'fused'},
+    {'levels': (8, 16, 32), 'feature_channels': (8, 12, 20), 'lstm_channels': (4, 8, 10),
+     'forecast_mode': 'motion'})
 
 LARGEST = {'fp32': MAX_DIFFERENCE, 'tf32': 0.05, 'fp16': 0.1, 'bf16': 1.0}
 """Differences from float32 on the CPU, in logits: 24, 11, 11 and 8 bits of mantissa."""
@@ -171,6 +173,28 @@ def test_state_and_output_are_values(network, device, options):
     for value, copy in zip(first, copies, strict=True):
         torch.testing.assert_close(torch.as_tensor(value), copy, rtol=0, atol=0)
     np.testing.assert_array_equal(first.logits, again.logits)
+
+
+@pytest.mark.parametrize(('device', 'options'), ON_CPU[:1] + ON_CARD[:1])
+def test_further_arguments_of_a_step(device, options):
+    other = settled(replace(CONFIG, **VARIANTS[-1]))
+    nn.init.normal_(other.motion.encoder.predictors[0][2].bias, std=0.5)
+    backend = make(other, device, options)
+    state, rows = other.initial_state(2), backend.initial_state(2)
+    for number, elapsed in enumerate((1.0, 1.0, 3.0)):
+        time = np.full((2, 1), elapsed, np.float32)
+        images = pictures(2, number)
+        with torch.no_grad():
+            head, _, state = (
+                other.read_step(torch.from_numpy(images), state, torch.from_numpy(time))
+                if number < 2 else other.forecast_step(state, torch.from_numpy(time)))
+        raw = (backend.read_step(images, rows, elapsed=time) if number < 2
+               else backend.forecast_step(rows, elapsed=time))
+        np.testing.assert_allclose(raw.offsets, head.offsets.numpy(), atol=MAX_DIFFERENCE)
+        if number == 2:
+            sooner = backend.forecast_step(rows, elapsed=time / 3.0).offsets
+            assert np.abs(sooner - raw.offsets).max() > 10 * MAX_DIFFERENCE
+        rows = raw.state
 
 
 def test_sizes_are_prepared_once_for_all_between(network):

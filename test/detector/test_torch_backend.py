@@ -32,7 +32,7 @@ def refusal(function, *arguments, **values):
 @pytest.mark.parametrize('name', ['', 'gpu', 'CPU', 'meta', 'mps', 'cuda:x', 'cuda:-1', 'tpu:0'])
 def test_unknown_device(name):
     message = refusal(resolve_device, name)
-    assert repr(name) in message and 'must be cpu, cuda or cuda:N' in message
+    assert repr(name) in message and 'must be auto, cpu, cuda or cuda:N' in message
 
 
 @pytest.mark.parametrize('name', ['cuda', 'cuda:0'])

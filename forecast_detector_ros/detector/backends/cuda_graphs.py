@@ -10,6 +10,7 @@ operation.  docs/performance.md says what was measured.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -73,6 +74,7 @@ class StateRows:
         self._like = like
         self._shapes = [tuple(part.shape[1:]) for part in parts]
         self._widths = [part[0].numel() for part in parts]
+        self._dtype = parts[0].dtype
         self._channels_last = channels_last
 
     def pack(self, state: NetworkState) -> Tensor:
@@ -82,7 +84,7 @@ class StateRows:
     def _row(self, part: Tensor) -> Tensor:
         if self._channels_last and part.dim() == 4:
             part = part.permute(0, 2, 3, 1)
-        return part.reshape(len(part), -1)
+        return part.reshape(len(part), -1).to(self._dtype)
 
     def unpack(self, rows: Tensor) -> NetworkState:
         """Give the state that rows hold, as views into them."""
@@ -96,42 +98,53 @@ class StateRows:
         return with_parts(self._like, parts)
 
 
-class _Prepared:
-    """A step for one size of batch: buffers at fixed addresses, and a way to run it on them."""
+def captured(work: Callable[[], Any], pool: Any = None) -> Callable[[], Any]:
+    """
+    Record the kernels of a function, after some runs that let the libraries set themselves up.
 
-    def __init__(self, work: Callable[['_Prepared'], tuple[Tensor, Tensor]], state: Tensor,
-                 image: Tensor | None) -> None:
+    Parameters
+    ----------
+    work:
+        Launches kernels on tensors that stay where they are; gradients are off.
+    pool:
+        Memory that graphs that run in turns have in common; None: of its own.
+
+    Returns
+    -------
+    Callable
+        Launches the same kernels on the same memory, as one graph; gives the tensors that `work`
+        gave while it was recorded.
+
+    """
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(_WARM_UP):
+            work()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    # Other threads may use the device meanwhile.
+    with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode='thread_local'):
+        found = work()
+
+    def replay() -> Any:
+        graph.replay()
+        return found
+
+    return replay
+
+
+class _Buffers:
+    """What a step for one size of batch reads, at fixed addresses."""
+
+    def __init__(self, state: Tensor, image: Tensor | None, more: dict[str, Tensor]) -> None:
         self.state = state
         self.image = image
+        self.more = more
         self.upload: Tensor | None = None
         if image is not None:
             self.upload = torch.empty(image.shape, dtype=image.dtype,
                                       pin_memory=image.device.type == 'cuda')
-        self._work = work
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._found: tuple[Tensor, Tensor] | None = None
-
-    def capture(self, pool: Any) -> None:
-        """Record the step's kernels, after some runs that let the libraries set themselves up."""
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(_WARM_UP):
-                self._work(self)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        # Other threads may use the device meanwhile.
-        with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode='thread_local'):
-            self._found = self._work(self)
-        self._graph = graph
-
-    def run(self) -> tuple[Tensor, Tensor]:
-        """Give results and next state; the next run writes into the same memory."""
-        if self._graph is None:
-            return self._work(self)
-        self._graph.replay()
-        assert self._found is not None
-        return self._found
 
 
 class CudaGraphBackend(TorchBackend):
@@ -174,7 +187,7 @@ class CudaGraphBackend(TorchBackend):
             self._rows = StateRows(self.network.initial_state(1), options.channels_last)
             # What one graph computes in between, another may overwrite: they run in turns.
             self._pool = torch.cuda.graph_pool_handle() if options.capture else None
-        self._prepared: dict[tuple[str, int], _Prepared] = {}
+        self._prepared: dict[tuple[object, ...], tuple[_Buffers, Callable[[], Any]]] = {}
         self._lock = Lock()
 
     @contextmanager
@@ -190,13 +203,13 @@ class CudaGraphBackend(TorchBackend):
         with self._on_device():
             return self._rows.pack(self.network.initial_state(batch))
 
-    def read_step(self, images: np.ndarray, state: Any) -> RawOutput:
-        """Read ``(B, H, W, 3)`` uint8 BGR images."""
-        return self._advance(READ_STEP, images, state)
+    def read_step(self, images: np.ndarray, state: Any, **more: np.ndarray) -> RawOutput:
+        """Read ``(B, H, W, 3)`` uint8 BGR images; `more` are further arguments, ``(B, ...)``."""
+        return self._advance(READ_STEP, images, state, more)
 
-    def forecast_step(self, state: Any) -> RawOutput:
-        """Advance without images."""
-        return self._advance(FORECAST_STEP, None, state)
+    def forecast_step(self, state: Any, **more: np.ndarray) -> RawOutput:
+        """Advance without images; `more` are further arguments of the step, ``(B, ...)``."""
+        return self._advance(FORECAST_STEP, None, state, more)
 
     def stack(self, states: Sequence[Any]) -> Any:
         """Join the states of several streams into one of a batch."""
@@ -210,28 +223,35 @@ class CudaGraphBackend(TorchBackend):
         """Give a state as the network has it: views into it."""
         return self._rows.unpack(state)
 
-    def _advance(self, step: str, images: np.ndarray | None, state: Tensor) -> RawOutput:
+    def _advance(self, step: str, images: np.ndarray | None, state: Tensor,
+                 more: dict[str, np.ndarray]) -> RawOutput:
         found = []
         with self._lock, self._on_device():
             for start in range(0, len(state), SIZES[-1]):
                 piece = slice(start, start + SIZES[-1])
                 found.append(self._piece(step, None if images is None else images[piece],
-                                         state[piece]))
+                                         state[piece],
+                                         {name: value[piece] for name, value in more.items()}))
         if len(found) == 1:
             return found[0]
         logits, offsets, score = (
             np.concatenate([raw[field] for raw in found]) for field in range(3))
         return RawOutput(logits, offsets, score, torch.cat([raw.state for raw in found]))
 
-    def _piece(self, step: str, images: np.ndarray | None, state: Tensor) -> RawOutput:
+    def _piece(self, step: str, images: np.ndarray | None, state: Tensor,
+               more: dict[str, np.ndarray]) -> RawOutput:
         count = len(state)
-        prepared = self._get(step, next(size for size in SIZES if size >= count))
+        size = next(size for size in SIZES if size >= count)
+        buffers, run = self._get(step, size, {
+            name: value.shape[1:] for name, value in more.items()})
         if images is not None:
-            assert prepared.upload is not None and prepared.image is not None
-            prepared.upload[:count].numpy()[...] = images
-            prepared.image[:count].copy_(prepared.upload[:count], non_blocking=True)
-        prepared.state[:count].copy_(state)
-        results, after = prepared.run()
+            assert buffers.upload is not None and buffers.image is not None
+            buffers.upload[:count].numpy()[...] = images
+            buffers.image[:count].copy_(buffers.upload[:count], non_blocking=True)
+        for name, value in more.items():
+            buffers.more[name][:count].copy_(torch.from_numpy(value))
+        buffers.state[:count].copy_(state)
+        results, after = run()
         on_card = self._device.type == 'cuda'
         # Page-locked memory comes from PyTorch's pool and goes back when nobody looks at it.
         host = torch.empty((count, results.shape[1]), pin_memory=on_card)
@@ -242,33 +262,37 @@ class CudaGraphBackend(TorchBackend):
             torch.cuda.current_stream().synchronize()
         return self._raw(host.numpy(), after)
 
-    def _get(self, step: str, size: int) -> _Prepared:
+    def _get(self, step: str, size: int, more: dict[str, tuple[int, ...]]
+             ) -> tuple[_Buffers, Callable[[], Any]]:
         """Give a step for a size of batch, prepared when it is first needed."""
-        key = (step, size)
+        key = (step, size, *sorted(more))
         if key not in self._prepared:
-            state = self._rows.pack(self.network.initial_state(size))
             image = None
             if step == READ_STEP:
                 image = torch.zeros((size, *self.network.config.input_size, 3),
                                     dtype=torch.uint8, device=self._device)
-
-            def work(prepared: _Prepared) -> tuple[Tensor, Tensor]:
-                arguments = () if prepared.image is None else (prepared.image,)
-                output = self._steps[step](*arguments, self._rows.unpack(prepared.state))
-                results = (output.head.logits.flatten(1), output.head.offsets.flatten(1),
-                           confidence(output.decision.float())[:, None])
-                # One tensor, so that one copy brings all to the machine's memory.
-                return (torch.cat([part.float() for part in results], 1),
-                        self._rows.pack(output.state))
-
-            made = _Prepared(work, state, image)
-            try:
-                if self._options.capture:
-                    made.capture(self._pool)
-            except torch._dynamo.exc.TorchDynamoException as error:
-                raise CompileError.of(error) from None
-            self._prepared[key] = made
+            state = self._rows.pack(self.network.initial_state(size))
+            buffers = _Buffers(state, image, {
+                name: state.new_zeros((size, *shape)) for name, shape in more.items()})
+            run: Callable[[], Any] = partial(self._run, step, buffers)
+            if self._options.capture:
+                run = captured(run, self._pool)
+            self._prepared[key] = buffers, run
         return self._prepared[key]
+
+    def _run(self, step: str, buffers: _Buffers) -> tuple[Tensor, Tensor]:
+        """Launch a step; give the results of each stream in one row, and the next state."""
+        image = () if buffers.image is None else (buffers.image,)
+        try:
+            output = self._steps[step](*image, self._rows.unpack(buffers.state),
+                                       **buffers.more)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            raise CompileError.of(error) from None
+        # One tensor, so that one copy brings all to the machine's memory.
+        results = torch.cat([output.head.logits.flatten(1).float(),
+                             output.head.offsets.flatten(1).float(),
+                             confidence(output.decision.float())[:, None]], 1)
+        return results, self._rows.pack(output.state)
 
     def _raw(self, rows: np.ndarray, state: Tensor) -> RawOutput:
         anchors, classes = len(self.anchors), 1 + self.network.config.classes

@@ -7,19 +7,25 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from . import Backend
+from .devices import AUTO, cuda_absence, DeviceChoice, DeviceError, provider_absence
 from .exported import FLOAT, graphs_for, INT8, record_path
-from .torch_backend import DeviceError, resolve_device, TF32, TorchBackend
+from .torch_backend import resolve_device, TF32, TorchBackend
 from ..checkpoint import RuntimeConfigError
 from ...model.folding import fold_batch_norm
 from ...model.network import ForecastDetector
 
-AUTO = 'auto'
-"""Takes the first of `CPU_ORDER`, or `CUDA_DEFAULT`, that is installed and has the precision."""
-
 CPU_ORDER = ('openvino', 'onnxruntime', 'torch')
-"""Fastest first, as docs/performance.md measures them."""
+"""
+Fastest first, as docs/performance.md measures them.
+
+The back-end ``auto`` takes the first of them, or `CUDA_DEFAULT`, that is installed and has the
+precision.
+"""
 
 CUDA_DEFAULT = 'torch'
+
+_PROVIDERS = {'onnxruntime': 'CUDA', 'tensorrt': 'Tensorrt'}
+"""What a back-end needs of ONNX Runtime to run on a GPU."""
 
 
 class BackendError(RuntimeConfigError):
@@ -62,6 +68,35 @@ BACKENDS = {
 def missing_modules(name: str) -> tuple[str, ...]:
     """Name the modules that a back-end imports and that are not installed here."""
     return tuple(module for module in BACKENDS[name].modules if find_spec(module) is None)
+
+
+def choose_device(name: str, backend: str = AUTO, precision: str = 'fp32') -> DeviceChoice:
+    """
+    Settle which device is taken.
+
+    Parameters
+    ----------
+    name:
+        ``cpu``, ``cuda`` or ``cuda:N``, which are taken as they are; ``auto`` or nothing takes
+        CUDA where the back-end can use it, else the CPU.
+    backend:
+        One of `BACKENDS`, or ``auto``.
+    precision:
+        One that the back-end has.
+
+    """
+    if name not in ('', AUTO):
+        return DeviceChoice(name, 'asked for')
+    chosen = CUDA_DEFAULT if backend in ('', AUTO) else backend
+    precisions = BACKENDS[chosen].precisions if chosen in BACKENDS else {}
+    if precision not in precisions.get('cuda', ()):
+        return DeviceChoice('cpu', f'back-end {chosen} has no precision {precision} on CUDA'
+                            if 'cuda' in precisions else f'back-end {chosen} has no CUDA')
+    absent = (provider_absence(_PROVIDERS[chosen]) if chosen in _PROVIDERS
+              else cuda_absence())
+    if not absent:
+        return DeviceChoice('cuda', 'there is a CUDA device that runs')
+    return DeviceChoice('cpu' if 'cpu' in precisions else 'cuda', absent)
 
 
 def choose_backend(name: str, device: str, precision: str, checkpoint: Path | None = None) -> str:
@@ -150,8 +185,10 @@ def make_backend(network: ForecastDetector, name: str = AUTO, device: str = 'cpu
     ----------
     network:
         float32, on the CPU; it is not changed.
-    name, device, precision, checkpoint:
+    name, precision, checkpoint:
         See `choose_backend`.
+    device:
+        See `choose_device`.
     threads:
         Threads of one inference on the CPU, at least 1.  PyTorch has its own setting.
 
@@ -161,6 +198,7 @@ def make_backend(network: ForecastDetector, name: str = AUTO, device: str = 'cpu
         With a message of one line: see `choose_backend`, `graphs_for`.
 
     """
+    device = choose_device(device, name, precision).device
     name = choose_backend(name, device, precision, checkpoint)
     if name in ('torch', 'torch_compile'):
         folded = fold_batch_norm(network)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import RawOutput
-from ..checkpoint import RuntimeConfigError
+from .devices import AUTO, cuda_absence, DeviceError
 from ...model.network import ForecastDetector, NetworkState, StepOutput
 from ...model.scheduler import confidence
 
@@ -22,13 +22,9 @@ PRECISIONS = {'fp32': torch.float32, TF32: torch.float32, 'bf16': torch.bfloat16
 """Types that weights and activations can have."""
 
 
-class DeviceError(RuntimeConfigError):
-    """A device or precision that cannot be had here; one line."""
-
-
 def resolve_device(name: str) -> torch.device:
     """
-    Turn ``cpu``, ``cuda`` or ``cuda:N`` into a device that exists.
+    Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` into a device that exists.
 
     Raises
     ------
@@ -36,12 +32,14 @@ def resolve_device(name: str) -> torch.device:
         If the name is another one, or this machine or this PyTorch has no such device.
 
     """
+    if name == AUTO:
+        return torch.device('cpu' if cuda_absence() else 'cuda')
     try:
         device = torch.device(name)
     except RuntimeError:
         device = torch.device('meta')
     if device.type not in ('cpu', 'cuda'):
-        raise DeviceError(f'device is {name!r}, must be cpu, cuda or cuda:N')
+        raise DeviceError(f'device is {name!r}, must be auto, cpu, cuda or cuda:N')
     if device.type == 'cuda':
         if not torch.cuda.is_available():
             raise DeviceError(f'device is {name!r}, but PyTorch finds no CUDA device here; use '
@@ -85,7 +83,7 @@ class TorchBackend:
     network:
         Moved to the device and turned into the precision in place.
     device:
-        ``cpu``, ``cuda`` or ``cuda:N``.
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     precision:
         One of `PRECISIONS`.
 
@@ -150,6 +148,8 @@ class TorchBackend:
 
 def state_parts(state: Any) -> list[Tensor]:
     """List all tensors of a state, in the order of its fields."""
+    if state is None:
+        return []
     if isinstance(state, Tensor):
         return [state]
     return [part for field in state for part in state_parts(field)]
@@ -162,6 +162,8 @@ def with_parts(like: Any, parts: Sequence[Tensor]) -> Any:
     def build(field: Any) -> Any:
         if isinstance(field, Tensor):
             return next(left)
+        if field is None:
+            return None
         built = [build(inner) for inner in field]
         return type(field)(*built) if hasattr(field, '_fields') else tuple(built)
 

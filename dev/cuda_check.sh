@@ -1,0 +1,9 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Test and measure the CUDA road on a machine with an NVIDIA GPU and PyTorch; ROS is not needed.
+#   dev/cuda_check.sh [--output FOLDER] [--limit SECONDS] [--dry-run]
+# --dry-run does the same on the processor, with small counts. PYTHON=... chooses the interpreter.
+root=$(cd "$(dirname "$0")/.." && pwd) || exit 2
+PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONPATH
+exec "${PYTHON:-python3}" -m dev.cuda_check "$@"
