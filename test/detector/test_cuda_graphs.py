@@ -236,9 +236,9 @@ def test_launched_is_what_was_captured(network):
                           for capture in (True, False))
     a, b = (backend.read_step(pictures(2), backend.initial_state(2))
             for backend in (captured, launched))
-    np.testing.assert_allclose(a.logits, b.logits, atol=1e-5)
+    np.testing.assert_allclose(a.logits, b.logits, atol=1e-4)
     torch.testing.assert_close(captured.forecast_step(a.state).state,
-                               launched.forecast_step(b.state).state, atol=1e-5, rtol=0)
+                               launched.forecast_step(b.state).state, atol=1e-4, rtol=0)
 
 
 @pytest.mark.cuda
