@@ -2,10 +2,10 @@
 """
 Train a recipe for a given time on a machine that is lent for minutes.
 
-``python -m dev.timed_training RECIPE --data DATA --output DIR --seconds N [--stage NAME]
-[--backbone FILE] [--start CHECKPOINT]`` measures how many clips a second the machine makes, sets
-the epochs of one stage so that it ends in time, writes the recipe that results to DIR/recipe.yaml,
-and trains. The same recipe gives the same weights again with `train`.
+``python -m dev.timed_training RECIPE --data DATA --output DIR --seconds STAGE=N ...
+[--backbone FILE] [--start CHECKPOINT]`` takes each stage in turn, measures how many clips a second
+the machine makes, sets the stage's epochs so that it ends in time, and trains. DIR/recipe.yaml is
+the recipe that results; with `train` it gives the same weights again.
 """
 
 import argparse
@@ -32,36 +32,35 @@ def main() -> int:
     parser.add_argument('recipe', type=Path)
     parser.add_argument('--data', type=Path, required=True)
     parser.add_argument('--output', type=Path, required=True)
-    parser.add_argument('--seconds', type=float, required=True, help='of training, all in all')
-    parser.add_argument('--stage', help='default: the first')
+    parser.add_argument('--seconds', nargs='+', required=True, metavar='STAGE=N')
     parser.add_argument('--backbone', type=Path)
     parser.add_argument('--start', type=Path)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
-    begin = monotonic()
-    torch.backends.cudnn.benchmark = True
+    seconds = {name: float(value) for name, value in
+               (text.split('=') for text in options.seconds)}
     recipe = load_recipe(options.recipe)
-    stages = [stage for stage in recipe.stages
-              if options.stage in (None, stage.name)][:1]
-    recipe = replace(recipe, stages=tuple(stages))
     sources = load_sources(recipe, options.data)
     backbone = {key: value for key, value in load_file(options.backbone).items()
                 if key.startswith('features.')} if options.backbone else None
     start = load_file(options.start) if options.start else None
-    rate = _rate(recipe, sources, options.output / 'rate', backbone, start)
-    left = options.seconds - (monotonic() - begin)
-    stage = stages[0]
-    epochs = max(1, int(rate * left / stage.clips_per_epoch))
-    log.info('%.0f clips a second: %d epochs of %d clips in %.0f s', rate, epochs,
-             stage.clips_per_epoch, left)
     values = yaml.safe_load(options.recipe.read_text())
-    values['stages'] = [{**values_of, 'epochs': epochs} for values_of in values['stages']
-                        if values_of['name'] == stage.name]
-    (options.output / 'recipe.yaml').write_text(yaml.safe_dump(values, sort_keys=False))
-    recipe = replace(recipe, stages=(replace(stage, epochs=epochs),))
-    Trainer(recipe, sources, options.output, backbone, start, join_processes(recipe.device)).run(
-        resume=False, snapshot_every=1e9, log_every=50)
-    log.info('done after %.0f s', monotonic() - begin)
+    values['stages'] = [stage for stage in values['stages'] if stage['name'] in seconds]
+    for number, stage in enumerate(stage for stage in recipe.stages if stage.name in seconds):
+        begin = monotonic()
+        one = replace(recipe, stages=(stage,))
+        rate = _rate(one, sources, options.output / 'rate', backbone, start)
+        left = seconds[stage.name] - (monotonic() - begin)
+        epochs = max(1, int(rate * left / stage.clips_per_epoch))
+        log.info('%s: %.0f clips a second: %d epochs of %d clips in %.0f s', stage.name, rate,
+                 epochs, stage.clips_per_epoch, left)
+        values['stages'][number]['epochs'] = epochs
+        (options.output / 'recipe.yaml').write_text(yaml.safe_dump(values, sort_keys=False))
+        trainer = Trainer(replace(recipe, stages=(replace(stage, epochs=epochs),)), sources,
+                          options.output, backbone, start, join_processes(recipe.device))
+        trainer.run(resume=False, snapshot_every=1e9, log_every=50)
+        start = trainer.weights
+        log.info('%s: done after %.0f s', stage.name, monotonic() - begin)
     return 0
 
 
@@ -71,13 +70,13 @@ def _rate(recipe: Recipe, sources: Sources, output: Path,
     """Measure clips a second, once the device is warm."""
     stage = recipe.stages[0]
     seconds = []
-    for iterations in (20, 20, 80):
+    for iterations in (10, 10, 40):
         short = replace(stage, epochs=1, clips_per_epoch=iterations * stage.batch)
         begin = monotonic()
         Trainer(replace(recipe, stages=(short,)), sources, output, backbone, start,
                 join_processes(recipe.device)).run(resume=False, snapshot_every=1e9)
         seconds.append(monotonic() - begin)
-    return 60 * stage.batch / (seconds[2] - seconds[1])
+    return 30 * stage.batch / (seconds[2] - seconds[1])
 
 
 if __name__ == '__main__':

@@ -215,8 +215,8 @@ class Detector:
             self._backend.read_step(np.stack([black.array] * count), together)
             self._backend.forecast_step(together)
 
-    def step(self, frame: Frame, state: StreamState, settings: DetectorSettings
-             ) -> tuple[StepResult, StreamState]:
+    def step(self, frame: Frame, state: StreamState, settings: DetectorSettings,
+             elapsed: float = 1.0) -> tuple[StepResult, StreamState]:
         """
         Process one frame.
 
@@ -229,6 +229,8 @@ class Detector:
             leaves the stream as it was.
         settings:
             Policy, thresholds and limits.
+        elapsed:
+            Time since the stream's frame before, above 0, always in the same unit.
 
         Returns
         -------
@@ -241,13 +243,13 @@ class Detector:
             If the frame is read and cannot be loaded.
 
         """
-        (outcome,) = self.step_many([frame], [state], settings)
+        (outcome,) = self.step_many([frame], [state], settings, [elapsed])
         if isinstance(outcome, FrameError):
             raise outcome
         return outcome
 
     def step_many(self, frames: Sequence[Frame], states: Sequence[StreamState],
-                  settings: DetectorSettings
+                  settings: DetectorSettings, elapsed: Sequence[float] | None = None
                   ) -> list[tuple[StepResult, StreamState] | FrameError]:
         """
         Process one frame of each of several streams, those with the same decision as one batch.
@@ -263,6 +265,8 @@ class Detector:
             State of each stream before its frame.
         settings:
             Policy, thresholds and limits of all.
+        elapsed:
+            Of each stream, as in `step`; None for 1.
 
         Returns
         -------
@@ -273,15 +277,18 @@ class Detector:
         """
         outcomes: dict[int, tuple[StepResult, StreamState] | FrameError] = {}
         jobs: dict[str, list[_Job]] = {READ: [], FORECAST: []}
+        times = [1.0] * len(frames) if elapsed is None else elapsed
         for index, (frame, state) in enumerate(zip(frames, states, strict=True)):
             decision = decide(state, frame.size, settings)
             if decision.kind == FORECAST:
                 assert state.frame_size is not None
                 jobs[FORECAST].append(
-                    _Job(index, decision, state, state.network, state.frame_size))
+                    _Job(index, decision, state, state.network, state.frame_size,
+                         elapsed=times[index]))
                 continue
             try:
-                jobs[READ].append(self._prepare(index, frame, state, decision))
+                job = self._prepare(index, frame, state, decision)
+                jobs[READ].append(replace(job, elapsed=times[index]))
             except FrameError as error:
                 outcomes[index] = error
         for kind, batch in jobs.items():
@@ -315,11 +322,13 @@ class Detector:
         backend = self._backend
         network = (batch[0].network if count == 1
                    else backend.stack([job.network for job in batch]))
+        elapsed = np.array([job.elapsed for job in batch], np.float32)
         if read:
             images = [job.image for job in batch if job.image is not None]
-            raw = backend.read_step(images[0][None] if count == 1 else np.stack(images), network)
+            raw = backend.read_step(images[0][None] if count == 1 else np.stack(images), network,
+                                    elapsed)
         else:
-            raw = backend.forecast_step(network)
+            raw = backend.forecast_step(network, elapsed)
         after = [raw.state] if count == 1 else backend.split(raw.state, count)
         found = [self._postprocess(
             raw.logits[place], raw.offsets[place], job.size, settings.score_threshold,
@@ -337,7 +346,8 @@ class Detector:
     def _confidence(self, job: '_Job', score: np.floating) -> float:
         # A scheduler that compares with what was expected knows nothing yet of a stream's first
         # frame, and was not trained on such ones.
-        blind = job.fresh and self.card.network.scheduler_reference == EXPECTED
+        config = self.card.network
+        blind = job.fresh and (config.forecasts_motion or config.scheduler_reference == EXPECTED)
         return 0.0 if blind else float(score)
 
 
@@ -358,3 +368,6 @@ class _Job:
     preprocess_ms: float = 0.0
     fresh: bool = False
     """Whether the stream had no state."""
+
+    elapsed: float = 1.0
+    """Time since the stream's frame before."""

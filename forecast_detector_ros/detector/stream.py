@@ -49,7 +49,8 @@ def step_stamped(detector: Detector, frame: Frame, stamp_ns: int, before: Camera
         If the frame is read and cannot be loaded.
 
     """
-    result, after = detector.step(frame, _kept(before, stamp_ns, max_gap_s), settings)
+    result, after = detector.step(frame, _kept(before, stamp_ns, max_gap_s), settings,
+                                  _elapsed(before, stamp_ns))
     return result, CameraState(after, stamp_ns)
 
 
@@ -67,7 +68,17 @@ def step_stamped_many(detector: Detector, frames: Sequence[Frame], stamps_ns: Se
               for state, stamp_ns in zip(before, stamps_ns, strict=True)]
     return [outcome if isinstance(outcome, FrameError)
             else (outcome[0], CameraState(outcome[1], stamp_ns))
-            for outcome, stamp_ns in zip(detector.step_many(frames, states, settings), stamps_ns)]
+            for outcome, stamp_ns in zip(
+                detector.step_many(frames, states, settings, [
+                    _elapsed(state, stamp_ns) for state, stamp_ns in zip(before, stamps_ns)]),
+                stamps_ns)]
+
+
+def _elapsed(before: CameraState, stamp_ns: int) -> float:
+    """Give the seconds since a camera's last frame; a stamp that repeats counts as 1 ms later."""
+    if before.stamp_ns is None:
+        return 1.0
+    return max(stamp_ns - before.stamp_ns, 1_000_000) / 1e9
 
 
 def _kept(before: CameraState, stamp_ns: int, max_gap_s: float) -> StreamState:

@@ -372,7 +372,8 @@ class MotionForecast(nn.Module):
 
     def moved(self, offsets: Tensor, motion: Tensor, time: Tensor) -> Tensor:
         """Move boxes: ``(B, A, 4)`` offsets by what `displacement` gives for ``(B, 1)`` times."""
-        shift = displacement(motion, time).repeat_interleave(self.per_cell, 1)
+        cells = displacement(motion, time)[:, :, None]
+        shift = cells.expand(-1, -1, self.per_cell, -1).flatten(1, 2)
         return offsets + shift * self.units
 
     def decide(self, state: MotionState, elapsed: Tensor) -> Tensor:

@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.ops import generalized_box_iou_loss
 
-from .assignment import assign_aligned, pad, PaddedBoxes, pairwise_iou
+from .assignment import assign_aligned, decode, pad, PaddedBoxes, pairwise_iou
 from .loss_config import LossConfig, StepLosses
 from ..clips.dataset import ClipBatch
 from ..model.motion import LONGEST, MotionState
 from ..model.network import ForecastDetector
-from ..model.ssdlite import box_coder, Boxes, HeadOutput, postprocess
+from ..model.ssdlite import box_coder, HeadOutput
 
 LEAST_QUALITY = 0.1
 """Anchors that see their object worse than this are not trained on."""
@@ -166,13 +166,53 @@ def motion_loss(network: ForecastDetector, reads: list[Read], clips: ClipBoxes, 
     return total / weight_sum.clamp(min=1.0), still / weight_sum.clamp(min=1.0)
 
 
+class Found(NamedTuple):
+    """What the head makes of each true box of a frame."""
+
+    anchor: Tensor
+    """``(B, K)`` int64: the anchor that says its class the loudest and overlaps it."""
+
+    overlap: Tensor
+    """``(B, K)``: that anchor's IoU with the box; 0 where its score does not count."""
+
+
 @torch.no_grad()
-def kept_recall(network: ForecastDetector, read: Read, following: HeadOutput, clips: ClipBoxes,
-                times: Tensor, frame: int, score: float) -> Tensor:
+def find_boxes(network: ForecastDetector, head: HeadOutput, clips: ClipBoxes, frame: int,
+               score: float) -> Found:
+    """
+    Find every true box of a frame among the head's boxes, as detections would, without NMS.
+
+    Parameters
+    ----------
+    network:
+        Whose anchors these are.
+    head:
+        Output for the frame, of all clips.
+    clips:
+        The boxes.
+    frame:
+        Which frame.
+    score:
+        From which a detection counts.
+
+    """
+    labels = clips.labels[:, frame]
+    overlap = pairwise_iou(clips.boxes[:, frame], decode(head.offsets, network.anchors))
+    column = (labels.clamp(min=0) + 1)[:, :, None].expand(-1, -1, overlap.shape[2])
+    said = head.logits.softmax(2).transpose(1, 2).gather(1, column)
+    best, anchor = (said * (overlap >= SCORED_IOUS[0])).max(2)
+    reached = overlap.gather(2, anchor[:, :, None])[:, :, 0]
+    return Found(anchor, reached * ((best >= score) & (labels >= 0)))
+
+
+@torch.no_grad()
+def kept_recall(network: ForecastDetector, read: Read, before: Found, fresh: Found,
+                clips: ClipBoxes, times: Tensor, frame: int) -> Tensor:
     """
     Give how much of what a read of `frame` finds its forecast finds, ``(B,)`` in [0, 1].
 
-    Means over `SCORED_IOUS`; 1 where reading finds nothing that the forecast does not find.
+    Means over objects and `SCORED_IOUS`; 1 where reading finds nothing that the forecast does not
+    find. Objects that are not followed do not count.
 
     Parameters
     ----------
@@ -180,40 +220,37 @@ def kept_recall(network: ForecastDetector, read: Read, following: HeadOutput, cl
         Whose forecast is judged.
     read:
         The last frame that was read.
-    following:
-        The head's output for `frame`, if it were read.
+    before, fresh:
+        What is found in that frame, and in `frame` if it is read.
     clips, times:
         What there is to find, and when.
     frame:
         The frame that is judged.
-    score:
-        From which a detection counts.
 
     """
     assert network.motion is not None
-    moved = network.motion.moved(read.head.offsets, read.state.motion.float(),
-                                 time_ahead(times, read.frame, frame))
-    kept = []
-    for clip in range(len(moved)):
-        there = clips.labels[clip, frame] >= 0
-        boxes, labels = clips.boxes[clip, frame][there], clips.labels[clip, frame][there]
-        forecast, fresh = (
-            _found(postprocess(logits, offsets, network.anchors, network.config.input_size, score,
-                               0.45, 100), boxes, labels)
-            for logits, offsets in ((read.head.logits[clip], moved[clip]),
-                                    (following.logits[clip], following.offsets[clip])))
-        lost = (fresh - forecast).clamp(min=0).mean() if len(boxes) else forecast.new_zeros(())
-        kept.append(1.0 - lost)
-    return torch.stack(kept)
+    offsets = network.motion.moved(read.head.offsets, read.state.motion.float(),
+                                   time_ahead(times, read.frame, frame))
+    tracks, old = clips.tracks[:, frame], clips.tracks[:, read.frame]
+    followed = tracks >= 0
+    same = (tracks[:, :, None] == old[:, None, :]) & followed[:, :, None]
+    place = same.to(torch.uint8).argmax(2)
+    anchor = before.anchor.gather(1, place)
+    moved = box_coder().decode_single(
+        offsets.gather(1, anchor[:, :, None].expand(-1, -1, 4)).reshape(-1, 4),
+        network.anchors[anchor.flatten()]).view_as(clips.boxes[:, frame])
+    found = same.any(2) & (before.overlap.gather(1, place) > 0)
+    overlap = _own_iou(moved, clips.boxes[:, frame]) * found
+    levels = overlap.new_tensor(SCORED_IOUS)
+    lost = ((fresh.overlap[:, :, None] >= levels).float()
+            - (overlap[:, :, None] >= levels).float()).clamp(min=0).mean(2)
+    weight = clips.scores[:, frame] * followed
+    return 1.0 - (lost * weight).sum(1) / weight.sum(1).clamp(min=1e-6)
 
 
-def _found(detections: Boxes, boxes: Tensor, labels: Tensor) -> Tensor:
-    """Give the part of the boxes that is found at each of `SCORED_IOUS`."""
-    overlap = pairwise_iou(boxes[None], detections.boxes[None])[0]
-    overlap = overlap.masked_fill(labels[:, None] != detections.labels[None], 0.0)
-    best = overlap.amax(1) if overlap.shape[1] else overlap.new_zeros(len(boxes))
-    return torch.stack([(best >= iou).float().mean() if len(best) else best.new_zeros(())
-                        for iou in SCORED_IOUS])
+def _own_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Give the IoU of boxes one by one: ``(B, K, 4)`` twice to ``(B, K)``."""
+    return pairwise_iou(a.reshape(-1, 1, 4), b.reshape(-1, 1, 4)).view(a.shape[:2])
 
 
 def motion_losses(network: ForecastDetector, batch: ClipBatch, features: tuple[Tensor, ...],
@@ -265,14 +302,17 @@ def _add_motion_decision(result: StepLosses, network: ForecastDetector,
     last = times.shape[1] - 1
     with torch.no_grad():
         final = network.head(tuple(level[:, last].float() for level in features))
+        final = HeadOutput(final.logits.float(), final.offsets.float())
     heads = [read.head for read in reads] + [final]
+    found = [find_boxes(network, head, clips, frame, config.reliable_score)
+             for frame, head in enumerate(heads)]
     wanted, logits = [], []
     for read in reads[1:]:
         summary = motion.scheduler.summarise(
             read.deep.detach(), read.scores.detach(), read.state.motion.detach())
         for frame in range(read.frame + 1, last + 1):
-            kept = kept_recall(network, read, heads[frame], clips, times, frame,
-                               config.reliable_score)
+            kept = kept_recall(network, read, found[read.frame], found[frame], clips, times,
+                               frame)
             wanted.append((1.0 - (1.0 - kept) * LOSS_THAT_COUNTS).clamp(min=0))
             logits.append(motion.scheduler(summary, time_ahead(times, read.frame, frame)))
     y, scores = torch.cat(wanted), torch.cat(logits)

@@ -40,11 +40,16 @@ class Backend(Protocol):
         """Give the state before the first frame of so many streams."""
         ...
 
-    def read_step(self, images: np.ndarray, state: Any) -> RawOutput:
-        """Read ``(B, H, W, 3)`` uint8 BGR images of the network's input size."""
+    def read_step(self, images: np.ndarray, state: Any, elapsed: np.ndarray | None = None
+                  ) -> RawOutput:
+        """
+        Read ``(B, H, W, 3)`` uint8 BGR images of the network's input size.
+
+        `elapsed` is the time since the frame before, ``(B,)`` float32 in any unit; None for 1.
+        """
         ...
 
-    def forecast_step(self, state: Any) -> RawOutput:
+    def forecast_step(self, state: Any, elapsed: np.ndarray | None = None) -> RawOutput:
         """Advance without images."""
         ...
 

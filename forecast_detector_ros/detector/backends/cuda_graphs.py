@@ -203,13 +203,21 @@ class CudaGraphBackend(TorchBackend):
         with self._on_device():
             return self._rows.pack(self.network.initial_state(batch))
 
-    def read_step(self, images: np.ndarray, state: Any, **more: np.ndarray) -> RawOutput:
-        """Read ``(B, H, W, 3)`` uint8 BGR images; `more` are further arguments, ``(B, ...)``."""
-        return self._advance(READ_STEP, images, state, more)
+    def read_step(self, images: np.ndarray, state: Any, elapsed: np.ndarray | None = None
+                  ) -> RawOutput:
+        """Read ``(B, H, W, 3)`` uint8 BGR images."""
+        return self._advance(READ_STEP, images, state, self._more(elapsed, len(state)))
 
-    def forecast_step(self, state: Any, **more: np.ndarray) -> RawOutput:
-        """Advance without images; `more` are further arguments of the step, ``(B, ...)``."""
-        return self._advance(FORECAST_STEP, None, state, more)
+    def forecast_step(self, state: Any, elapsed: np.ndarray | None = None) -> RawOutput:
+        """Advance without images."""
+        return self._advance(FORECAST_STEP, None, state, self._more(elapsed, len(state)))
+
+    def _more(self, elapsed: np.ndarray | None, count: int) -> dict[str, np.ndarray]:
+        """Give what a step takes besides image and state."""
+        if self.network.motion is None:
+            return {}
+        times = np.ones(count, np.float32) if elapsed is None else elapsed.astype(np.float32)
+        return {'elapsed': times.reshape(-1, 1)}
 
     def stack(self, states: Sequence[Any]) -> Any:
         """Join the states of several streams into one of a batch."""

@@ -7,8 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from . import RawOutput
-from .step_graph import FORECAST_STEP, IMAGE, NEXT, READ_STEP, RESULTS, state_layout, step_names
+from .step_graph import (
+    ELAPSED, FORECAST_STEP, IMAGE, NEXT, READ_STEP, RESULTS, state_layout, step_names)
 from ...model.network import ForecastDetector
+
+MAP = 3
+"""Dimensions of a part of the state that is a map, without the batch."""
 
 ArrayState = tuple[np.ndarray, ...]
 """One float32 array for each part of the layout, ``(B, C, h, w)`` or `channels_last`."""
@@ -39,7 +43,7 @@ class GraphBackend(ABC):
         self._layout = state_layout(network)
         self._place = {name: place for place, name in enumerate(self._layout.shapes)}
         self._parts: dict[str, tuple[int, ...]] = {
-            name: (*shape[1:], shape[0]) if self.channels_last else shape
+            name: (*shape[1:], shape[0]) if self.channels_last and len(shape) == MAP else shape
             for name, shape in self._layout.shapes.items()}
         anchors = len(self.anchors)
         self._shapes: dict[str, tuple[int, ...]] = {
@@ -52,13 +56,14 @@ class GraphBackend(ABC):
         """Give the zero state."""
         return tuple(np.zeros((batch, *shape), np.float32) for shape in self._parts.values())
 
-    def read_step(self, images: np.ndarray, state: ArrayState) -> RawOutput:
+    def read_step(self, images: np.ndarray, state: ArrayState, elapsed: np.ndarray | None = None
+                  ) -> RawOutput:
         """Read ``(B, H, W, 3)`` uint8 BGR images."""
-        return self._step(READ_STEP, {IMAGE: np.ascontiguousarray(images)}, state)
+        return self._step(READ_STEP, {IMAGE: np.ascontiguousarray(images)}, state, elapsed)
 
-    def forecast_step(self, state: ArrayState) -> RawOutput:
+    def forecast_step(self, state: ArrayState, elapsed: np.ndarray | None = None) -> RawOutput:
         """Advance without images."""
-        return self._step(FORECAST_STEP, {}, state)
+        return self._step(FORECAST_STEP, {}, state, elapsed)
 
     def stack(self, states: Sequence[ArrayState]) -> ArrayState:
         """Join the states of several streams into one of a batch."""
@@ -68,11 +73,21 @@ class GraphBackend(ABC):
         """Give the states of the streams of a batch: views into it."""
         return [tuple(part[index:index + 1] for part in state) for index in range(count)]
 
-    def _step(self, step: str, feeds: dict[str, np.ndarray], state: ArrayState) -> RawOutput:
+    def _step(self, step: str, feeds: dict[str, np.ndarray], state: ArrayState,
+              elapsed: np.ndarray | None) -> RawOutput:
+        if self._layout.timed:
+            feeds[ELAPSED] = (np.ones((len(state[0]), 1), np.float32) if elapsed is None
+                              else elapsed.astype(np.float32).reshape(-1, 1))
         feeds.update((name, state[self._place[name]]) for name in self._layout.inputs[step])
         found = self._run(step, feeds, len(state[0]))
-        logits, offsets, confidence = (found[name] for name in RESULTS)
+        # What a forecast of motion does not change is what the last read gave.
+        logits, offsets, confidence = (
+            found[name] if name in found else state[self._place[f'read_{name}']]
+            for name in RESULTS)
         after = list(state)
+        if step == READ_STEP:
+            for part, name in self._layout.held.items():
+                after[self._place[part]] = found[name]
         for name in self._layout.outputs[step]:
             after[self._place[name]] = found[NEXT + name]
         return RawOutput(logits, offsets, confidence, tuple(after))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .graph_backend import GraphBackend
+from .graph_backend import GraphBackend, MAP
 from .quiet_openvino import import_openvino
 from .step_graph import FORECAST_STEP, IMAGE, NEXT, READ_STEP, STEPS
 from .torch_backend import DeviceError
@@ -58,9 +58,10 @@ class CompiledStep:
         model.reshape({port: [batch, *list(port.partial_shape)[1:]] for port in model.inputs})
         steps = openvino.preprocess.PrePostProcessor(model)
         ours, theirs = openvino.Layout('NHWC'), openvino.Layout('NCHW')
-        parts = [steps.input(index) for index, name in enumerate(self._inputs) if name != IMAGE]
+        parts = [steps.input(index) for index, name in enumerate(self._inputs)
+                 if name != IMAGE and _is_map(model.input(index))]
         parts += [steps.output(index) for index, name in enumerate(self._outputs)
-                  if name.startswith(NEXT)]
+                  if name.startswith(NEXT) and _is_map(model.output(index))]
         for part in parts:
             part.tensor().set_layout(ours)
             part.model().set_layout(theirs)
@@ -75,6 +76,10 @@ class CompiledStep:
         for index, name in enumerate(self._outputs):
             request.set_output_tensor(index, tensor(found[name], shared_memory=True))
         request.infer()
+
+
+def _is_map(port: Any) -> bool:
+    return len(port.partial_shape) == MAP + 1
 
 
 class OpenVinoBackend(GraphBackend):

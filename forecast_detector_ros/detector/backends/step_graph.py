@@ -6,6 +6,7 @@ A graph takes and gives the parts of the state that its step needs and changes, 
 Batch is the first axis of everything and stays open; all other sizes are fixed.
 """
 
+from collections.abc import Mapping
 from copy import deepcopy
 from importlib.util import find_spec
 import io
@@ -19,6 +20,7 @@ from torch import nn, Tensor
 from ..checkpoint import RuntimeConfigError
 from ...model.bottleneck_lstm import LSTMState
 from ...model.folding import fold_batch_norm
+from ...model.motion import Keys, MotionState
 from ...model.network import ForecastDetector, NetworkState, StepOutput
 from ...model.scheduler import confidence, EXPECTED
 
@@ -27,6 +29,12 @@ IMAGE = 'image'
 
 RESULTS = ('logits', 'offsets', 'confidence')
 """Outputs of both steps, as the fields of `RawOutput`."""
+
+ELAPSED = 'elapsed'
+"""Input of both steps where motion is forecast: ``(B, 1)`` float32, time since the last frame."""
+
+HELD = {'read_logits': 'logits', 'read_offsets': 'offsets'}
+"""Parts of the state that a forecast of motion starts from, each a result of the last read."""
 
 NEXT = 'next_'
 """Prefix of an output that is the next value of a part of the state."""
@@ -45,8 +53,8 @@ class GraphError(RuntimeConfigError):
 class StateLayout(NamedTuple):
     """Which parts a network's state has, and which of them each step takes and gives."""
 
-    shapes: dict[str, tuple[int, int, int]]
-    """(channels, height, width) of every part, in the order of the state's arrays."""
+    shapes: dict[str, tuple[int, ...]]
+    """Of every part, in the order of the state's arrays; (channels, height, width) of maps."""
 
     inputs: dict[str, tuple[str, ...]]
     """Parts that a step of `STEPS` needs."""
@@ -54,9 +62,21 @@ class StateLayout(NamedTuple):
     outputs: dict[str, tuple[str, ...]]
     """Parts that it changes; the others stay as they are."""
 
+    results: dict[str, tuple[str, ...]]
+    """What it gives of `RESULTS`; the rest is what the state holds."""
+
+    held: Mapping[str, str] = {}
+    """Parts whose next value is a result of a read, and which."""
+
+    timed: bool = False
+    """Whether the steps take `ELAPSED`."""
+
+
 
 def state_layout(network: ForecastDetector) -> StateLayout:
     """Say of which arrays the state of a network consists."""
+    if network.motion is not None:
+        return _motion_layout(network)
     config = network.config
     levels = tuple(zip(config.levels, network.feature_sizes, config.feature_channels,
                        config.lstm_channels))
@@ -80,7 +100,25 @@ def state_layout(network: ForecastDetector) -> StateLayout:
     return StateLayout(
         {**forecast, **encoders, **expected},
         {READ_STEP: needed, FORECAST_STEP: (*forecast, *encoders, *expected)},
-        {READ_STEP: (*forecast, *encoders, *expected), FORECAST_STEP: changed})
+        {READ_STEP: (*forecast, *encoders, *expected), FORECAST_STEP: changed},
+        {step: RESULTS for step in STEPS})
+
+
+def _motion_layout(network: ForecastDetector) -> StateLayout:
+    motion = network.initial_state(1).motion
+    assert motion is not None
+    names = (*(f'keys_{stride}' for stride in network.config.levels),
+             *(f'memory_{part}' for part in LSTMState._fields),
+             *HELD, *MotionState._fields[4:])
+    parts = (*motion.keys.maps, *motion.memory, *motion[2:])
+    shapes = {name: tuple(part.shape[1:]) for name, part in zip(names, parts)}
+    compared = tuple(name for name in names if name.startswith(('keys', 'memory')))
+    return StateLayout(
+        shapes,
+        {READ_STEP: (*compared, 'times'),
+         FORECAST_STEP: ('read_offsets', 'motion', 'summary', 'times')},
+        {READ_STEP: (*compared, 'motion', 'summary', 'times'), FORECAST_STEP: ('times',)},
+        {READ_STEP: RESULTS, FORECAST_STEP: ('offsets', 'confidence')}, HELD, True)
 
 
 class StepModule(nn.Module):
@@ -118,9 +156,11 @@ class StepModule(nn.Module):
         self.eval()
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Run the step on (image and) parts of the state, those of `inputs`."""
+        """Run the step on (image, time and) parts of the state, those of `inputs`."""
         names = self.layout.inputs[self.step]
         parts = dict(zip(names, tensors[-len(names):] if names else ()))
+        if self.network.motion is not None:
+            return self._move(tensors, parts)
         strides = self.network.config.levels
 
         def encoder(name: str) -> tuple[LSTMState, ...]:
@@ -142,16 +182,39 @@ class StepModule(nn.Module):
         return (*output.head, confidence(output.decision),
                 *(values[name] for name in self.layout.outputs[self.step]))
 
+    def _move(self, tensors: tuple[Tensor, ...], parts: dict[str, Tensor]
+              ) -> tuple[Tensor, ...]:
+        """Run a step of a network that forecasts motion."""
+        motion = self.network.motion
+        assert motion is not None
+        nothing = parts['times']
+        state = MotionState(
+            Keys(tuple(part for name, part in parts.items() if name.startswith('keys'))),
+            LSTMState(*(parts.get(f'memory_{name}', nothing) for name in LSTMState._fields)),
+            *(parts.get(name, nothing) for name in (*HELD, *MotionState._fields[4:])))
+        if self.step == FORECAST_STEP:
+            offsets, decision, after = motion.forecast(state, tensors[0])
+            return offsets, confidence(decision), after.times
+        output = self.network.read_features(self._features(tensors[0]),
+                                            NetworkState((), (), (), motion=state), tensors[1])
+        assert output.state.motion is not None
+        after = output.state.motion
+        return (*output.head, confidence(output.decision), *after.keys.maps, *after.memory,
+                after.motion, after.summary, after.times)
+
+    def _features(self, image: Tensor) -> tuple[Tensor, ...]:
+        return self.network.extract(image.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean)
+
     def _read(self, image: Tensor, state: NetworkState) -> StepOutput:
-        pixels = image.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean
-        maps, after = self.network.encode(self.network.extract(pixels), state)
+        maps, after = self.network.encode(self._features(image), state)
         return StepOutput(self.network.head(maps.fused), self.network.schedule(maps), after)
 
 
 def step_names(layout: StateLayout, step: str) -> tuple[list[str], list[str]]:
     """Give the names of a graph's inputs and outputs, in their order."""
-    inputs = [*([IMAGE] if step == READ_STEP else []), *layout.inputs[step]]
-    return inputs, [*RESULTS, *(NEXT + name for name in layout.outputs[step])]
+    inputs = [*([IMAGE] if step == READ_STEP else []), *([ELAPSED] if layout.timed else []),
+              *layout.inputs[step]]
+    return inputs, [*layout.results[step], *(NEXT + name for name in layout.outputs[step])]
 
 
 def step_onnx(network: ForecastDetector, step: str) -> bytes:
@@ -184,6 +247,7 @@ def step_onnx(network: ForecastDetector, step: str) -> bytes:
     # Two frames: with one, tracing may take the batch for a constant of 1.
     tensors = [torch.zeros(2, *network.config.input_size, 3, dtype=torch.uint8)] \
         if step == READ_STEP else []
+    tensors += [torch.ones(2, 1)] if module.layout.timed else []
     tensors += [torch.zeros(2, *module.layout.shapes[name]) for name in module.layout.inputs[step]]
     return trace_onnx(module, tuple(tensors), input_names=inputs, output_names=outputs,
                       dynamic_axes={name: {0: 'batch'} for name in (*inputs, *outputs)})

@@ -124,16 +124,24 @@ class TorchBackend:
         return tensor
 
     @torch.inference_mode()
-    def read_step(self, images: np.ndarray, state: NetworkState) -> RawOutput:
+    def read_step(self, images: np.ndarray, state: NetworkState,
+                  elapsed: np.ndarray | None = None) -> RawOutput:
         """Read ``(B, H, W, 3)`` uint8 BGR images."""
         with arithmetic(self._device, self.precision):
-            return raw_output(self.network.read_step(self.to_device(images), state))
+            return raw_output(self.network.read_step(self.to_device(images), state,
+                                                     self.time(elapsed)))
 
     @torch.inference_mode()
-    def forecast_step(self, state: NetworkState) -> RawOutput:
+    def forecast_step(self, state: NetworkState, elapsed: np.ndarray | None = None) -> RawOutput:
         """Advance without images."""
         with arithmetic(self._device, self.precision):
-            return raw_output(self.network.forecast_step(state))
+            return raw_output(self.network.forecast_step(state, self.time(elapsed)))
+
+    def time(self, elapsed: np.ndarray | None) -> Tensor | None:
+        """Give times ``(B,)`` as the network takes them."""
+        if elapsed is None:
+            return None
+        return torch.from_numpy(elapsed).to(self.network.mean).view(-1, 1)
 
     def stack(self, states: Sequence[NetworkState]) -> NetworkState:
         """Join the states of several streams into one of a batch."""
