@@ -69,6 +69,36 @@ def shifted_cosines(a: Tensor, b: Tensor, reach: int = _REACH) -> Tensor:
                         for y in side for x in side], 1)
 
 
+class Shift(nn.Module):
+    """
+    Read the likely motion off a correlation: the mean displacement under a softmax.
+
+    Parameters
+    ----------
+    reach:
+        Cells to each side that the correlation covers.
+
+    """
+
+    places: Tensor
+
+    def __init__(self, reach: int) -> None:
+        super().__init__()
+        side = torch.arange(-reach, reach + 1, dtype=torch.float32)
+        dy, dx = torch.meshgrid(side, side, indexing='ij')
+        # What is found at a displacement in the frame before has moved the other way.
+        self.register_buffer('places', -torch.stack((dx.flatten(), dy.flatten())),
+                             persistent=False)
+        # Cosines differ by tenths; 20 lets the best one count for most.
+        self.sharpness = nn.Parameter(torch.tensor(20.0))
+
+    def forward(self, correlation: Tensor) -> Tensor:
+        """Append (dx, dy), in cells, to ``(B, D, h, w)`` cosines: ``(B, D + 2, h, w)``."""
+        weights = (correlation * self.sharpness).softmax(1)
+        shift = torch.einsum('kd,bdhw->bkhw', self.places, weights)
+        return torch.cat((correlation, shift), 1)
+
+
 class MotionEncoder(nn.Module):
     """
     Encoder 1 for motion: from the features of two frames to the motion of every cell.
@@ -95,14 +125,15 @@ class MotionEncoder(nn.Module):
                                   for c, k in zip(channels, self.key_channels))
         self.middle = Correlation(sizes[1])
         self.deep = Correlation(sizes[2])
-        near = (2 * _REACH + 1) ** 2
+        self.shifts = nn.ModuleList((Shift(_REACH), Shift(3), Shift(3)))
+        near = (2 * _REACH + 1) ** 2 + 2
         self.fine = _separable(near + 2 * _SHALLOW, hidden // 2)
         self.down = _separable(hidden // 2, hidden // 2, stride=2)
         self.mix = Conv2dNormActivation(
-            hidden // 2 + self.middle.channels + 2 * _MIDDLE, hidden, 1,
+            hidden // 2 + self.middle.channels + 2 + 2 * _MIDDLE, hidden, 1,
             activation_layer=nn.ReLU6)
         self.encoder = Encoder(hidden, hidden, 'direct')
-        self.far = Conv2dNormActivation(hidden + self.deep.channels, hidden, 1,
+        self.far = Conv2dNormActivation(hidden + self.deep.channels + 2, hidden, 1,
                                         activation_layer=nn.ReLU6)
         self.coarser = nn.ModuleList(_separable(hidden, hidden, stride=2)
                                      for _ in range(maps - 2))
@@ -143,9 +174,9 @@ class MotionEncoder(nn.Module):
         """
         a8, a16, a32 = now.maps
         b8, b16, b32 = before.maps
-        fine = self.fine(torch.cat((shifted_cosines(a8, b8), a8, a8 - b8), 1))
+        fine = self.fine(torch.cat((self.shifts[0](shifted_cosines(a8, b8)), a8, a8 - b8), 1))
         middle = self.mix(torch.cat(
-            (self.down(fine), self.middle(a16, b16), a16, a16 - b16), 1))
+            (self.down(fine), self.shifts[1](self.middle(a16, b16)), a16, a16 - b16), 1))
         middle, state = self.encoder(middle, state)
         maps = [torch.cat((fine, functional.interpolate(
             self.up(middle), size=fine.shape[2:], mode='nearest')), 1), middle]
@@ -153,7 +184,7 @@ class MotionEncoder(nn.Module):
         for number, layer in enumerate(self.coarser):
             deep = layer(deep)
             if number == 0:
-                deep = self.far(torch.cat((deep, self.deep(a32, b32)), 1))
+                deep = self.far(torch.cat((deep, self.shifts[2](self.deep(a32, b32))), 1))
             maps.append(deep)
         motion = torch.cat([predictor(x).flatten(2).transpose(1, 2)
                             for predictor, x in zip(self.predictors, maps)], 1)
