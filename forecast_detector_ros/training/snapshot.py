@@ -51,6 +51,9 @@ class Snapshot:
     best_score: float | None = None
     """What they reached."""
 
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """The `recipe_values` of the run; empty in snapshots of earlier versions."""
+
 
 def save_snapshot(path: Path, snapshot: Snapshot) -> None:
     """Write a snapshot; it appears whole or not at all."""
@@ -67,7 +70,8 @@ def save_snapshot(path: Path, snapshot: Snapshot) -> None:
     about = {'stage': snapshot.stage, 'iteration': snapshot.iteration,
              'average_updates': snapshot.average_updates, 'seconds': snapshot.seconds,
              'param_groups': snapshot.optimizer['param_groups'], 'plain': plain,
-             'scaler': snapshot.scaler, 'best_score': snapshot.best_score}
+             'scaler': snapshot.scaler, 'best_score': snapshot.best_score,
+             'recipe': snapshot.recipe}
     # clone: safetensors refuses tensors that share memory.
     data = save({key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
                  for key, value in tensors.items()}, metadata={'about': json.dumps(about)})
@@ -106,4 +110,5 @@ def load_snapshot(path: Path) -> Snapshot:
     return Snapshot(about['stage'], about['iteration'], parts['network'], parts['average'],
                     about['average_updates'],
                     {'state': state, 'param_groups': about['param_groups']}, about['seconds'],
-                    about.get('scaler', {}), parts['best'], about.get('best_score'))
+                    about.get('scaler', {}), parts['best'], about.get('best_score'),
+                    about.get('recipe', {}))

@@ -20,6 +20,7 @@ from .loader import batches, make_loader, Sources
 from .loss_config import QUALITY, StepLosses
 from .meter import Meter
 from .observer import RunOptions, Validate
+from .recipe_digest import recipe_values
 from .reuse import describe_memory, feature_batches, Features
 from .schedule import group_parameters, learning_rate, make_optimizer, MovingAverage
 from .snapshot import save_snapshot, Snapshot
@@ -364,4 +365,4 @@ class StageRun:
             self.average.state if self.average else {},
             self.average.updates if self.average else 0,
             self.optimizer.state_dict(), self.seconds, self.scaler.state_dict(), self.best,
-            self.best_score))
+            self.best_score, recipe_values(self.recipe)))

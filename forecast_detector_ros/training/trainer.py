@@ -20,6 +20,7 @@ from .config import Recipe, RecipeError, StageConfig
 from .distributed import join_processes, Processes
 from .loader import Sources
 from .observer import Observer, RunOptions, Validate
+from .recipe_digest import check_recipe, recipe_digest
 from .snapshot import load_snapshot
 from .stage_run import build_network, StageRun, TrainingDivergedError
 from ..detector.checkpoint import Card, save_checkpoint
@@ -103,6 +104,8 @@ class Trainer:
         ------
         SnapshotError
             If the snapshot is damaged.
+        RecipeError
+            If it belongs to a run of another recipe.
         TrainingDivergedError
             If the loss becomes infinite or NaN.
 
@@ -112,6 +115,8 @@ class Trainer:
         names = [stage.name for stage in self.recipe.stages]
         first = 0
         if snapshot is not None:
+            if snapshot.recipe:
+                check_recipe(path, snapshot.recipe, self.recipe)
             if snapshot.stage not in names:
                 raise RecipeError(f'{path}: belongs to a stage {snapshot.stage!r} that the recipe '
                                   'does not have')
@@ -145,7 +150,8 @@ class Trainer:
         card = Card(name=f'{self.recipe.name}/{stage.name}', classes=self.recipe.classes,
                     network=network.config, preset=self.recipe.preset, **self.recipe.card)
         card = replace(card, provenance={
-            **card.provenance, 'recipe': self.recipe.name, 'stage': stage.name,
+            **card.provenance, 'recipe': self.recipe.name,
+            'recipe_sha256': recipe_digest(self.recipe), 'stage': stage.name,
             'training_hours': round(self.seconds / 3600, 2), 'torch': str(torch.__version__)})
         save_checkpoint(path, network, card)
         log.info('wrote %s', path)

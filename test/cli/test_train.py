@@ -12,14 +12,14 @@ import time
 import cv2
 from forecast_detector_ros.annotations.synthetic import CLASSES, write_synthetic_videos
 from forecast_detector_ros.cli import train
-from forecast_detector_ros.detector.checkpoint import load_checkpoint
+from forecast_detector_ros.detector.checkpoint import Card, load_checkpoint, save_checkpoint
 from forecast_detector_ros.training.config import load_recipe
 from forecast_detector_ros.training.snapshot import load_snapshot
 from forecast_detector_ros.training.stage_run import build_network
 from forecast_detector_ros.training.trainer import SNAPSHOT
 import numpy as np
 import pytest
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 import torch
 import yaml
 
@@ -73,7 +73,7 @@ def start(recipe, data, tmp_path):
     with torch.no_grad():
         network.extract(network.normalise_bgr(torch.from_numpy(pictures)))
     path = tmp_path / 'start.safetensors'
-    save_file({key: value.contiguous() for key, value in network.state_dict().items()}, path)
+    save_checkpoint(path, network, Card('start', CLASSES, network.config), torch.float32)
     return path
 
 

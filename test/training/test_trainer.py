@@ -7,14 +7,11 @@ import logging
 
 from forecast_detector_ros.cli.train import main
 from forecast_detector_ros.detector.checkpoint import load_checkpoint
-from forecast_detector_ros.training.config import load_recipe
+from forecast_detector_ros.training.config import load_recipe, RecipeError
 from forecast_detector_ros.training.loader import (
-    batches,
-    ClipLoader,
-    load_sources,
-    picture_weights,
-)
-from forecast_detector_ros.training.snapshot import load_snapshot, SnapshotError
+    batches, ClipLoader, load_sources, picture_weights)
+from forecast_detector_ros.training.recipe_digest import recipe_digest
+from forecast_detector_ros.training.snapshot import load_snapshot, save_snapshot, SnapshotError
 from forecast_detector_ros.training.trainer import SNAPSHOT, Trainer, TrainingDivergedError
 import numpy as np
 import pytest
@@ -247,3 +244,49 @@ def test_loss_falls(recipe, sources, tmp_path):
     finally:
         module.StageRun._step = original
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+
+
+@pytest.mark.parametrize('change, words', [
+    (lambda recipe: replace(recipe, seed=4), 'seed is 4 and was 3'),
+    (lambda recipe: replace(recipe, classes=('yellow', 'red')),
+     'classes[1] is "red" and was "blue"'),
+    (lambda recipe: replace(recipe, stages=(
+        replace(recipe.stages[0], epochs=3), *recipe.stages[1:])),
+     'stages[0].epochs is 3 and was 2')])
+def test_a_folder_belongs_to_one_recipe(recipe, sources, tmp_path, change, words):
+    assert not Trainer(recipe, sources, tmp_path).run(stop_after=0.0)
+    with pytest.raises(RecipeError) as caught:
+        Trainer(change(recipe), sources, tmp_path).run()
+    assert str(caught.value) == (
+        f'{tmp_path / SNAPSHOT}: belongs to a run of another recipe: {words}; name another '
+        '--output, or begin anew with --fresh')
+    assert not Trainer(change(recipe), sources, tmp_path).run(resume=False, stop_after=0.0)
+
+
+def test_another_machine_may_go_on(recipe, sources, tmp_path):
+    assert not Trainer(recipe, sources, tmp_path).run(stop_after=0.0)
+    other = replace(recipe, threads=2, workers=1, device='cpu', amp='bf16',
+                    card={'description': 'longer'})
+    assert not Trainer(other, sources, tmp_path).run(stop_after=0.0)
+    assert load_snapshot(tmp_path / SNAPSHOT).iteration == 2
+
+
+def test_keys_that_an_older_version_did_not_know_have_their_defaults(recipe, sources, tmp_path):
+    assert not Trainer(recipe, sources, tmp_path).run(stop_after=0.0)
+    path = tmp_path / SNAPSHOT
+    snapshot = load_snapshot(path)
+    del snapshot.recipe['balance']
+    del snapshot.recipe['stages'][0]['loss']['box']
+    save_snapshot(path, snapshot)
+    assert not Trainer(recipe, sources, tmp_path).run(stop_after=0.0)
+    snapshot.recipe['speed'] = 1
+    save_snapshot(path, snapshot)
+    with pytest.raises(RecipeError, match='not one of this version .unknown key speed.'):
+        Trainer(recipe, sources, tmp_path).run()
+
+
+def test_the_card_names_the_recipe_by_its_digest(recipe, sources, tmp_path):
+    short = replace(recipe, stages=recipe.stages[:1])
+    Trainer(short, sources, tmp_path).run()
+    _, card = load_checkpoint(tmp_path / 'one.safetensors')
+    assert card.provenance['recipe_sha256'] == recipe_digest(short) != recipe_digest(recipe)
