@@ -142,7 +142,8 @@ def load_checkpoint(path: str | Path) -> tuple[ForecastDetector, Card]:
     Raises
     ------
     CheckpointError
-        If one of the two files is missing, unreadable, foreign, or they do not belong together.
+        If one of the two files is missing, unreadable, foreign, they do not belong together, or a
+        weight is infinite or NaN.
 
     """
     path = Path(path)
@@ -173,6 +174,10 @@ def load_checkpoint(path: str | Path) -> tuple[ForecastDetector, Card]:
     except RuntimeError as error:
         raise CheckpointError(f'{path}: weights do not fit the network in the card: '
                               f'{_one_line(error)}') from None
+    for key, value in network.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise CheckpointError(f'{path}: {key} holds values that are infinite or no numbers; '
+                                  'train again, or take an earlier checkpoint')
     return network.eval(), card
 
 
@@ -200,8 +205,8 @@ def save_checkpoint(path: str | Path, network: ForecastDetector, card: Card,
     Raises
     ------
     CheckpointError
-        If `path` has another suffix, a file cannot be written, or the card holds other than
-        plain values; the card is written last.
+        If `path` has another suffix, a file cannot be written, a weight is no finite number of
+        `dtype`, or the card holds other than plain values; the card is written last.
 
     """
     path = Path(path)
@@ -210,6 +215,10 @@ def save_checkpoint(path: str | Path, network: ForecastDetector, card: Card,
     tensors = {key: value.detach().to('cpu', dtype).contiguous()
                if value.is_floating_point() else value.detach().cpu().contiguous()
                for key, value in network.state_dict().items()}
+    for key, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise CheckpointError(f'{path}: not written: {key} holds values that are infinite or '
+                                  f'no numbers, or too large for {dtype}')
     data = save_safetensors(tensors)
     values = asdict(card)
     values['network'] = network.config.to_dict()

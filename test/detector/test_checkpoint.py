@@ -157,6 +157,28 @@ def test_tensor_of_unknown_type(path):
     assert message.startswith(f'{path}: holds a tensor of type') and 'F4' in message
 
 
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), float('-inf')])
+def test_weights_that_are_no_numbers(value, path):
+    tensors = load_file(path)
+    key = next(name for name in sorted(tensors) if name.startswith('head.'))
+    tensors[key].view(-1)[-1] = value
+    save_file(tensors, path)
+    edit(path, lambda values: values.update(weights_sha256=''))
+    message = failure(path)
+    assert str(path) in message and key in message and 'infinite or no numbers' in message
+
+
+def test_weights_that_the_type_cannot_hold_are_not_written(network, tmp_path):
+    card = Card('small', CLASSES, network.config)
+    with torch.no_grad():
+        # Half precision ends at 65504.
+        network.extractor.stem[0][1].running_var[0] = 1e5
+    with pytest.raises(CheckpointError, match='not written: extractor.stem.0.1.running_var'):
+        save_checkpoint(tmp_path / 'large.safetensors', network, card)
+    assert not list(tmp_path.iterdir())
+    save_checkpoint(tmp_path / 'large.safetensors', network, card, torch.float32)
+
+
 def test_wrong_digest(path):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
