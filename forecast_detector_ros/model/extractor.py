@@ -36,9 +36,6 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 LEVELS = ((32,), (16, 32), (8, 16, 32))
 """Sets of levels, by their strides."""
 
-STEM_BLOCKS = _BLOCK_13
-"""Numbered blocks of `Extractor.stem`: those that can be frozen one after another."""
-
 
 class Extractor(nn.Module):
     """
@@ -178,6 +175,11 @@ class Extractor(nn.Module):
         shift = torch.tensor([(mean - 0.5) / 0.5 for mean in IMAGENET_MEAN])
         norm.get_buffer('running_mean').sub_((weight.sum((2, 3)) * shift).sum(1))
         weight.mul_((torch.tensor(IMAGENET_STD) / 0.5).view(1, 3, 1, 1))
+
+
+def first_blocks(levels: tuple[int, ...]) -> int:
+    """Count the blocks of `Extractor.stem` before its first level: those that can be skipped."""
+    return _STRIDE_8 if 8 in levels else _BLOCK_13
 
 
 def feature_sizes(input_size: tuple[int, int], levels: tuple[int, ...]

@@ -15,7 +15,7 @@ from ..annotations.errors import DataError
 from ..annotations.sources import SourceConfig
 from ..clips.augment import AugmentConfig
 from ..model.config import ConfigError, MOTION, NetworkConfig, VARIANTS
-from ..model.extractor import STEM_BLOCKS
+from ..model.extractor import first_blocks
 from ..model.presets import preset
 
 GROUPS = ('backbone', 'projection', 'encoder', 'scheduler', 'head')
@@ -353,13 +353,13 @@ def _check(recipe: Recipe, network: NetworkConfig) -> None:
                 and recipe.cache == DEVICE):
             raise RecipeError(f'{where}: a forecast of motion is trained with gaps, horizons, '
                               'extra_frame, a clip_length of at least 2, and cache: device')
-        _check_numbers(stage, where)
+        _check_numbers(stage, where, first_blocks(network.levels))
 
 
-def _check_numbers(stage: StageConfig, where: str) -> None:
+def _check_numbers(stage: StageConfig, where: str, blocks: int) -> None:
     """Refuse what is out of its range; written so that NaN is."""
     for key, high in (('thinning', 1_000_000), ('plain_epochs', 1_000_000), ('still_share', 1.0),
-                      ('frozen_blocks', STEM_BLOCKS), ('weight_decay', 1.0),
+                      ('frozen_blocks', blocks), ('weight_decay', 1.0),
                       ('warmup', 1_000_000_000), ('clip_norm', 1e9)):
         value = getattr(stage, key)
         if not 0 <= value <= high:

@@ -58,7 +58,7 @@ def test_minimal_recipe_has_the_papers_numbers(tmp_path):
     ({**MINIMAL, 'stages': []}, ['stages is empty']),
     ({**MINIMAL, 'sources': []}, ['sources is empty']),
     ({**MINIMAL, 'amp': 'fp8'}, ['amp', 'fp8']),
-    ({**MINIMAL, 'cache': 'disk'}, ['cache', "'disk'", 'memory or none']),
+    ({**MINIMAL, 'cache': 'disk'}, ['cache', "'disk'", 'memory or device or none']),
     ({**MINIMAL, 'sources': [{'annotations': 'a', 'images': '.', 'format': 'voc'}]},
      ['format', "'voc'", 'imagenet_vid']),
     ({**MINIMAL, 'sources': [{'annotations': 'a', 'images': '.', 'list': 'b'}]},
@@ -92,6 +92,9 @@ def test_minimal_recipe_has_the_papers_numbers(tmp_path):
     (changed(loss={'reliable_score': 0.8, 'reliable_margin': 0.4}), ['0.8 and 0.4', 'at most 1']),
     (changed(loss={'decision_weights': [0.0, 1.0]}), ['stages[0].loss: decision_weights']),
     (changed(frozen_blocks=15), ['stage s: frozen_blocks is 15, must be in [0, 14]']),
+    ({**changed(frozen_blocks=8), 'network': {
+        'levels': [8, 16, 32], 'feature_channels': [8, 8, 8], 'lstm_channels': [8, 8, 8]}},
+     ['stage s: frozen_blocks is 8, must be in [0, 7]']),
     (changed(frozen_blocks=-1), ['stage s: frozen_blocks is -1']),
     (changed(thinning=-1), ['stage s: thinning is -1']),
     (changed(plain_epochs=-1), ['stage s: plain_epochs is -1']),
