@@ -7,7 +7,7 @@ and ``.bag`` files of ROS 1. Where the recorder was killed, every file that is w
 an MCAP file that breaks off up to there; what is lost is listed in `ImageBag.losses`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,13 @@ from types import TracebackType
 from typing import Any
 
 from .frame import Frame
-from .image_messages import compressed_frame, image_frame
+from .image_messages import compressed_frame, image_frame, MAX_IMAGE_PIXELS
 from .mcap_salvage import salvage
 from ..annotations.errors import DataError
 
-FRAME_MAKERS = {'sensor_msgs/msg/Image': image_frame,
-                'sensor_msgs/msg/CompressedImage': compressed_frame}
+FRAME_MAKERS: dict[str, Callable[..., Frame]] = {
+    'sensor_msgs/msg/Image': image_frame,
+    'sensor_msgs/msg/CompressedImage': compressed_frame}
 """The message types that hold pictures, and what makes a frame of them."""
 
 STORAGE_SUFFIXES = ('.mcap', '.db3')
@@ -61,9 +62,13 @@ class BagImage:
     message: Any
     """The message; its fields are those of sensor_msgs, `data` is an array of uint8."""
 
-    def frame(self) -> Frame:
-        """Make a frame whose pixels nobody has looked at; raises FrameError as its maker does."""
-        return FRAME_MAKERS[self.message_type](self.message)
+    def frame(self, max_pixels: int = MAX_IMAGE_PIXELS) -> Frame:
+        """
+        Make a frame whose pixels nobody has looked at; raises FrameError as its maker does.
+
+        An image of more than `max_pixels` pixels is refused.
+        """
+        return FRAME_MAKERS[self.message_type](self.message, max_pixels=max_pixels)
 
 
 class ImageBag:

@@ -6,7 +6,8 @@ Knows the fields of sensor_msgs/Image and sensor_msgs/CompressedImage, not their
 messages of a live graph and messages out of a bag are read by the same code.
 
 What a message says of itself (size, encoding, step, length of the data) is checked when the
-frame is made; the bytes of the picture are touched by `Frame.load` and nowhere else.
+frame is made; the bytes of the picture are touched by `Frame.load` and nowhere else. A compressed
+picture tells its size there, before memory is taken for it.
 """
 from __future__ import annotations
 
@@ -20,6 +21,10 @@ import cv2
 import numpy as np
 
 from .frame import Frame, FrameError, Pixels
+from .quiet_decoder import decode_quietly
+
+MAX_IMAGE_PIXELS = 64_000_000
+"""Default of the most pixels that an image may have."""
 
 _VIEWED = {
     'rgb8': (3, 'rgb'), 'bgr8': (3, 'bgr'), 'rgba8': (4, 'rgba'), 'bgra8': (4, 'bgra'),
@@ -58,6 +63,19 @@ _FRAME_HEADERS = frozenset(range(0xc0, 0xd0)) - {0xc4, 0xc8, 0xcc}
 _END_OF_HEADER = (0xd9, 0xda)
 """End of image and start of scan."""
 
+_LONE_MARKERS = frozenset((0x01, *range(0xd0, 0xd8)))
+"""TEM and RST0 to RST7: no length follows (T.81, table B.1)."""
+
+_START_OF_SCAN = b'\xff\xda'
+
+_MOST_SCANS = 16
+"""
+Of a JPEG as large as the limit, and proportionally more of a smaller one.
+
+Every scan of a progressive JPEG is a pass over all its pixels, and takes a few bytes only if it
+says nothing; libjpeg's encoder makes 10.
+"""
+
 Converter = Callable[[Any, int], 'np.ndarray | None']
 """Converts a sound sensor_msgs/Image, given the bytes of a row, to BGR; None where it cannot."""
 
@@ -76,30 +94,34 @@ class LazyPixels:
         return self.pixels
 
 
-def image_frame(message: Any, convert: Converter | None = None) -> Frame:
+def image_frame(message: Any, convert: Converter | None = None,
+                max_pixels: int = MAX_IMAGE_PIXELS) -> Frame:
     """
     Make a frame of a sensor_msgs/Image without looking at its data.
 
     `message` needs the fields of sensor_msgs/Image; `data` may be any buffer of bytes. `convert`
     is asked first for what has to be converted.
 
-    Raises FrameError when size, encoding, step and length of the data contradict each other, or
-    the encoding is not one of ENCODINGS.
+    Raises FrameError when size, encoding, step and length of the data contradict each other, the
+    encoding is not one of ENCODINGS, or the image has more than `max_pixels` pixels.
     """
     _check_header(message)
+    _check_size((message.height, message.width), max_pixels)
     return Frame((message.height, message.width), LazyPixels(lambda: to_pixels(message, convert)))
 
 
-def compressed_frame(message: Any) -> Frame:
+def compressed_frame(message: Any, max_pixels: int = MAX_IMAGE_PIXELS) -> Frame:
     """
     Make a frame of a sensor_msgs/CompressedImage without looking at its data.
 
-    Its size is unknown until it is loaded. The detector gets a JPEG decoded at a reduced scale
-    where that is enough for it. Raises FrameError when there is no data.
+    Its size is unknown until it is loaded, which fails above `max_pixels` pixels. The detector
+    gets a JPEG decoded at a reduced scale where that is enough for it. Raises FrameError when
+    there is no data.
     """
     if len(message.data) == 0:
         raise FrameError('compressed image has no data')
-    return Frame(None, LazyPixels(lambda: decode(message)), partial(decode_reduced, message))
+    return Frame(None, LazyPixels(lambda: decode(message, max_pixels)),
+                 partial(decode_reduced, message, max_pixels=max_pixels))
 
 
 def to_pixels(message: Any, convert: Converter | None = None) -> Pixels:
@@ -134,29 +156,33 @@ def to_pixels(message: Any, convert: Converter | None = None) -> Pixels:
                          f'{_one_line(error)}') from None
 
 
-def decode(message: Any) -> Pixels:
+def decode(message: Any, max_pixels: int = MAX_IMAGE_PIXELS) -> Pixels:
     """
     Decode a sensor_msgs/CompressedImage that holds a JPEG or a PNG.
 
     The first bytes decide which; the field `format` is only quoted in error messages, because
     drivers disagree on it. The result is BGR, 8 bit, in the orientation in which it is stored,
-    so that boxes fit what image_transport makes of the same message. Raises FrameError.
+    so that boxes fit what image_transport makes of the same message. Raises FrameError for what
+    is damaged, or has more than `max_pixels` pixels by its header; it is not decoded then.
     """
-    return _decode(message, _check_compressed(message), cv2.IMREAD_COLOR)
+    kind = _check_compressed(message)
+    _told_size(message, kind, max_pixels)
+    return _decode(message, kind, cv2.IMREAD_COLOR)
 
 
-def decode_reduced(message: Any, least: tuple[int, int]) -> tuple[Pixels, tuple[int, int]]:
+def decode_reduced(message: Any, least: tuple[int, int], max_pixels: int = MAX_IMAGE_PIXELS
+                   ) -> tuple[Pixels, tuple[int, int]]:
     """
     Decode no more of a compressed image than a use needs.
 
     A JPEG is decoded at a half, a quarter or an eighth of its size, whichever is the smallest
     that still has `least` (height, width) pixels: libjpeg then computes fewer of them and
     averages as it goes. Everything else comes in full. Returns the pixels, as `decode` does,
-    and the (height, width) of the whole picture. Raises FrameError.
+    and the (height, width) of the whole picture. Raises FrameError as `decode` does.
     """
     kind = _check_compressed(message)
-    size = jpeg_size(message.data) if kind == 'JPEG' else None
-    if size is not None:
+    size = _told_size(message, kind, max_pixels)
+    if kind == 'JPEG':
         for scale, flag in _REDUCED:
             # libjpeg rounds up.
             if all(-(-side // scale) >= wanted for side, wanted in zip(size, least)):
@@ -183,9 +209,48 @@ def jpeg_size(data: Any) -> tuple[int, int] | None:
             position += 1
         elif marker in _END_OF_HEADER:
             return None
+        elif marker in _LONE_MARKERS:
+            position += 2
         else:
-            position += 2 + struct.unpack_from('>H', view, position + 2)[0]
+            length = struct.unpack_from('>H', view, position + 2)[0]
+            # The decoder reads on behind what contradicts itself, where another size may stand.
+            if marker == 0x00 or length < 2:
+                return None
+            position += 2 + length
     return None
+
+
+def png_size(data: Any) -> tuple[int, int] | None:
+    """
+    Return (height, width) that the first chunk of a PNG tells, or None if it tells none.
+
+    `data` is any buffer of bytes (W3C PNG, section 11.2.1).
+    """
+    view = memoryview(data)
+    if len(view) < 24 or bytes(view[12:16]) != b'IHDR':
+        return None
+    width, height = struct.unpack_from('>II', view, 16)
+    return (height, width) if height and width else None
+
+
+def _told_size(message: Any, kind: str, max_pixels: int) -> tuple[int, int]:
+    """Return the (height, width) in the header of a compressed picture, if it may be decoded."""
+    size = (jpeg_size if kind == 'JPEG' else png_size)(message.data)
+    if size is None:
+        raise FrameError(f'{kind} image cannot be decoded: its header tells no size')
+    _check_size(size, max_pixels)
+    if kind == 'JPEG':
+        scans = bytes(message.data).count(_START_OF_SCAN)
+        if scans * size[0] * size[1] > _MOST_SCANS * max_pixels:
+            raise FrameError(f'JPEG image of {size[1]}x{size[0]} pixels has {scans} scans; so '
+                             'many passes over it are refused')
+    return size
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    if size[0] * size[1] > max_pixels:
+        raise FrameError(f'image of {size[1]}x{size[0]} pixels is larger than max_image_pixels, '
+                         f'{max_pixels}')
 
 
 def _check_compressed(message: Any) -> str:
@@ -208,11 +273,14 @@ def _check_compressed(message: Any) -> str:
 def _decode(message: Any, kind: str, flag: int) -> Pixels:
     data = np.frombuffer(message.data, np.uint8)
     try:
-        array = cv2.imdecode(data, flag | cv2.IMREAD_IGNORE_ORIENTATION)
+        array, damage = decode_quietly(data, flag | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         raise FrameError(f'{kind} image cannot be decoded: {_one_line(error)}') from None
     if array is None:
-        raise FrameError(f'{kind} image of {len(data)} bytes cannot be decoded')
+        raise FrameError(f'{kind} image of {len(data)} bytes cannot be decoded'
+                         + (f': {damage}' if damage else ''))
+    if damage:
+        raise FrameError(f'{kind} image of {len(data)} bytes is damaged: {damage}')
     return Pixels(array, 'bgr')
 
 

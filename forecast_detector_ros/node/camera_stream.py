@@ -14,7 +14,7 @@ from ..detector.detector import Detector, StepResult, StreamState
 from ..detector.settings import DetectorSettings
 from ..detector.stream import CameraState, step_stamped_many
 from ..images.frame import Frame, FrameError
-from ..images.image_messages import compressed_frame, image_frame
+from ..images.image_messages import compressed_frame, image_frame, MAX_IMAGE_PIXELS
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,21 @@ class CameraStream:
         Whether the messages are CompressedImage instead of Image.
     now:
         Seconds of the node's clock.
+    max_pixels:
+        Most pixels that an image may have.
 
     """
 
-    def __init__(self, name: str, topic: str, compressed: bool, now: float) -> None:
+    def __init__(self, name: str, topic: str, compressed: bool, now: float,
+                 max_pixels: int = MAX_IMAGE_PIXELS) -> None:
         """Start without a state: the first frame is read."""
         self.name = name
         self.topic = topic
         self.drops = DropCounter()
         self.statistics = CameraStatistics(now)
         self._make_frame: Callable[[Any], Frame] = (
-            compressed_frame if compressed else partial(image_frame, convert=ImageBridge()))
+            partial(compressed_frame, max_pixels=max_pixels) if compressed
+            else partial(image_frame, convert=ImageBridge(), max_pixels=max_pixels))
         self._state = CameraState()
         self.waiting: Waiting | None = None
 

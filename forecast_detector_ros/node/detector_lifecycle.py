@@ -163,7 +163,8 @@ class DetectorNode(LifecycleNode):
             # A remapping of the base topic holds for its compressed sibling too.
             name = self.resolve_topic_name(base)
             self._streams.append(CameraStream(
-                name, f'{name}/compressed' if compressed else name, compressed, now))
+                name, f'{name}/compressed' if compressed else name, compressed, now,
+                fixed.max_image_pixels))
         if len(self._streams) > 1:
             self._wake = self.create_guard_condition(self._process)
             self._entities.append((self.destroy_guard_condition, self._wake))

@@ -19,6 +19,7 @@ from rclpy.parameter import Parameter
 from .declare import declare_fixed
 from ..detector.policy import parse_policy, PolicyError, ThresholdPolicy
 from ..detector.settings import DetectorSettings, SettingsError
+from ..images.image_messages import MAX_IMAGE_PIXELS
 
 if TYPE_CHECKING:  # Importing these for real would import PyTorch.
     from ..detector.checkpoint import Card
@@ -42,6 +43,7 @@ class FixedParameters:
     precision: str
     num_threads: int
     num_interop_threads: int
+    max_image_pixels: int
     max_gap_s: float
     no_image_timeout: float
     diagnostics_period: float
@@ -93,6 +95,9 @@ def declare_fixed_parameters(node: Node) -> FixedParameters:
         num_interop_threads=declare_fixed(
             node, 'num_interop_threads', 1, 'Operators that PyTorch may run at the same time on '
             'the CPU', span=(1, 256)),
+        max_image_pixels=declare_fixed(
+            node, 'max_image_pixels', MAX_IMAGE_PIXELS, 'Larger images are refused, compressed '
+            'ones before they are decoded', span=(1, 2**30)),
         max_gap_s=declare_fixed(
             node, 'max_gap_s', 1.0, 'Seconds between two images of a camera (by their stamps) '
             'from which on its state is forgotten', span=(0.0, 3600.0)),

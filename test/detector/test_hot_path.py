@@ -17,7 +17,7 @@ from forecast_detector_ros.detector.postprocess import Postprocessor
 from forecast_detector_ros.detector.preprocess import resize
 from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.images import frame as frame_module
-from forecast_detector_ros.images import image_messages
+from forecast_detector_ros.images import image_messages, quiet_decoder
 from forecast_detector_ros.images.image_messages import compressed_frame, image_frame
 from forecast_detector_ros.recording.result_messages import MessageBuilder
 import numpy as np
@@ -61,7 +61,7 @@ class Counting:
 def opencv(monkeypatch):
     """Watch every use of OpenCV on the way of a picture."""
     counting = Counting()
-    for module in (frame_module, image_messages, preprocess):
+    for module in (frame_module, image_messages, preprocess, quiet_decoder):
         monkeypatch.setattr(module, 'cv2', counting)
     return counting.calls
 

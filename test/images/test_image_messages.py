@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from types import SimpleNamespace
 from typing import Any
+import zlib
 
 import cv2
 from forecast_detector_ros.images.frame import FrameError
@@ -255,3 +256,81 @@ def test_size_of_every_kind_of_jpeg(flags: list[int]) -> None:
 def test_broken_jpeg_is_refused_when_reduced_too(data: bytes) -> None:
     with pytest.raises(FrameError):
         compressed_frame(SimpleNamespace(data=array('B', data), format='jpeg')).load_for((8, 8))
+
+
+def png_that_says(width: int, height: int) -> bytes:
+    """Return the start and end of a PNG of one bit a pixel, without any."""
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return (len(body).to_bytes(4, 'big') + name + body
+                + zlib.crc32(name + body).to_bytes(4, 'big'))
+
+    header = width.to_bytes(4, 'big') + height.to_bytes(4, 'big') + b'\x01\x00\x00\x00\x00'
+    return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header)
+            + chunk(b'IDAT', zlib.compress(bytes(100))) + chunk(b'IEND', b''))
+
+
+def jpeg_that_says(width: int, height: int) -> bytes:
+    data = bytearray(encoded('.jpg', noise(16, 16, 3)))
+    at = data.index(b'\xff\xc0') + 5
+    data[at:at + 4] = height.to_bytes(2, 'big') + width.to_bytes(2, 'big')
+    return bytes(data)
+
+
+@pytest.mark.parametrize('data', [png_that_says(30_000, 30_000), jpeg_that_says(65_500, 65_500)])
+@pytest.mark.parametrize('least', [None, (64, 64)])
+def test_huge_compressed_image_is_refused_before_it_is_decoded(
+        monkeypatch: pytest.MonkeyPatch, data: bytes, least: tuple[int, int] | None) -> None:
+    monkeypatch.setattr(cv2, 'imdecode', None)
+    frame = compressed_frame(SimpleNamespace(data=array('B', data), format=''))
+    with pytest.raises(FrameError, match=r'larger than max_image_pixels, 64000000'):
+        frame.load_for(least) if least else frame.load()
+
+
+@pytest.mark.parametrize('extension', ['.png', '.jpg'])
+def test_limit_of_compressed_pixels_is_exact(extension: str) -> None:
+    sent = SimpleNamespace(data=encoded(extension, noise(10, 20, 3)), format='')
+    assert compressed_frame(sent, max_pixels=200).load().size == (10, 20)
+    with pytest.raises(FrameError, match='20x10 pixels'):
+        compressed_frame(sent, max_pixels=199).load()
+
+
+def test_huge_raw_image_is_refused_unseen() -> None:
+    sent = SimpleNamespace(encoding='mono8', height=10, width=20, step=20, is_bigendian=0,
+                           data=Poison(200))
+    image_frame(sent, max_pixels=200)
+    with pytest.raises(FrameError, match='20x10 pixels is larger than max_image_pixels, 199'):
+        image_frame(sent, max_pixels=199)
+
+
+@pytest.mark.parametrize('lie', [b'\xff\xd0', b'\xff\x01', b'\xff\x00', b'\xff\xe0\x00\x00',
+                                 b'\xff\xff\xd0', b'junk'])
+def test_no_second_size_hides_behind_the_first(lie: bytes) -> None:
+    # Read as a segment of 17 bytes, or none at all, the lie covers the decoder's header.
+    small = b'\xff\xc0\x00\x11\x08\x00\x08\x00\x08'
+    huge = jpeg_that_says(65_500, 65_500)
+    data = huge[:2] + lie + small[2:4] + huge[2:] + small + bytes(20) + huge[-2:]
+    assert jpeg_size(data) in (None, (65_500, 65_500))
+
+
+@pytest.mark.parametrize('extension', ['.png', '.jpg'])
+@pytest.mark.parametrize('reduced', [False, True])
+def test_compressed_image_without_its_second_half_is_refused(extension: str, reduced: bool
+                                                             ) -> None:
+    picture = cv2.resize(noise(30, 40, 3), (320, 240))
+    data = encoded(extension, picture)
+    end = data[-2:] if extension == '.jpg' else data[-12:]
+    frame = compressed_frame(SimpleNamespace(data=data[:len(data) // 2] + end, format=''))
+    with pytest.raises(FrameError, match='damaged|cannot be decoded'):
+        frame.load_for((64, 64)) if reduced else frame.load()
+
+
+def test_jpeg_that_is_gone_over_too_often_is_refused() -> None:
+    _, data = cv2.imencode('.jpg', noise(40, 40, 3), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
+    whole = data.tobytes()
+    scans = whole.count(b'\xff\xda')
+    assert scans > 1
+    assert compressed_frame(SimpleNamespace(data=whole, format=''), 40 * 40).load()
+    # Empty scans: refinements without a bit, 11 bytes each.
+    busy = whole[:-2] + b'\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x10\x00' * 1000 + whole[-2:]
+    with pytest.raises(FrameError, match=f'{1000 + scans} scans'):
+        compressed_frame(SimpleNamespace(data=busy, format=''), 40 * 40).load()

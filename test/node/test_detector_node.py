@@ -236,6 +236,20 @@ def test_truncated_jpeg_is_skipped_and_the_state_survives(active: Active) -> Non
     assert (values['decision'], values['reason']) == ('read', 'policy')
 
 
+@pytest.mark.parametrize('transport', ['raw', 'compressed'])
+def test_image_above_the_limit_is_skipped(active: Active, transport: str) -> None:
+    graph = active(policy='always_read', image_transport=transport, max_image_pixels=48 * 80)
+    compressed = transport == 'compressed'
+    camera = graph.camera('image_raw/compressed' if compressed else 'image_raw')
+    heard = graph.listen(DiagnosticArray, '/diagnostics')
+    fine, large = picture_message(0), picture_message(1, size=(49, 80))
+    graph.send(camera, jpeg_or_png(fine, '.png') if compressed else fine)
+    camera.publish(jpeg_or_png(large, '.png') if compressed else large)
+    graph.spin_until(lambda: bool(heard) and values_of(heard[-1])['decode_errors'] == '1')
+    assert '80x49' in values_of(heard[-1])['last_error']
+    assert 'max_image_pixels' in values_of(heard[-1])['last_error']
+
+
 def test_labels_reach_a_late_joiner(active: Active) -> None:
     graph = active()
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
