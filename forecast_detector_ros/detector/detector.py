@@ -22,6 +22,7 @@ from .postprocess import Postprocessor
 from .preprocess import resize
 from .settings import DetectorSettings, SettingsError
 from .threads import set_threads
+from ..foreign_text import cut
 from ..images.frame import Frame, FrameError, Pixels
 from ..model.scheduler import EXPECTED
 
@@ -191,7 +192,8 @@ class Detector:
         """
         for name in settings.classes:
             if name not in self.labels:
-                raise SettingsError(f'classes names {name!r}, must be of {list(self.labels)}')
+                raise SettingsError(f'classes names {cut(name)!r}, must be of '
+                                    f'{cut(list(self.labels), 1000)}')
 
     def warm_up(self, streams: int = 1) -> None:
         """

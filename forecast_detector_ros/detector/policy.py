@@ -3,8 +3,9 @@
 
 from dataclasses import dataclass
 from math import isfinite, nan
-import re
 from typing import Protocol
+
+from ..foreign_text import cut
 
 READ = 'read'
 """The image is loaded and the backbone runs on it."""
@@ -202,7 +203,8 @@ class BudgetPolicy:
         return f'budget({float(self.rate)!r})'
 
 
-_CALL = re.compile(r'\s*(?P<name>[a-z_]+)\s*(?:\(\s*(?P<value>[^()]*?)\s*\))?\s*')
+MOST_CHARACTERS = 100
+"""Of a policy's text; the longest number that means anything has some 30."""
 
 
 def parse_policy(text: str) -> Policy:
@@ -214,11 +216,10 @@ def parse_policy(text: str) -> Policy:
     Raises
     ------
     PolicyError
-        If the text is none of these or the number is out of range.
+        If the text is none of these, longer than MOST_CHARACTERS, or the number out of range.
 
     """
-    match = _CALL.fullmatch(text)
-    name, value = (match['name'], match['value']) if match else ('', None)
+    name, value = _call(text) if len(text) <= MOST_CHARACTERS else ('', '')
     try:
         if name == 'threshold' and value:
             return ThresholdPolicy(float(value))
@@ -232,5 +233,14 @@ def parse_policy(text: str) -> Policy:
         raise
     except ValueError:
         pass
-    raise PolicyError(f'policy is {text!r}, must be threshold(p) with p in [0, 1], alternate(k) '
-                      'with k >= 1, budget(fps) with fps > 0, or always_read')
+    raise PolicyError(f'policy is {cut(text)!r}, must be threshold(p) with p in [0, 1], '
+                      'alternate(k) with k >= 1, budget(fps) with fps > 0, or always_read')
+
+
+def _call(text: str) -> tuple[str, str]:
+    """Return name and argument of ``name(argument)``, the argument empty without brackets."""
+    name, bracket, rest = text.partition('(')
+    value, _, behind = rest.partition(')')
+    if bracket and (not rest.rstrip().endswith(')') or behind.strip()):
+        return '', ''
+    return name.strip(), value.strip()

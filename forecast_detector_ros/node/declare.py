@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
+
+from ..foreign_text import cut
+
+MOST_CHARACTERS = 4096
+"""Of a parameter that is a text: Linux's longest path (PATH_MAX)."""
 
 
 def declare_fixed(node: Node, name: str, default: bool | int | float | str, description: str,
@@ -14,7 +20,8 @@ def declare_fixed(node: Node, name: str, default: bool | int | float | str, desc
     Declare the parameter `name`, which can be given at start-up only, and return its value.
 
     `span` is the allowed (lowest, highest) of a number. Raises rclpy's ParameterException when
-    the value given at start-up has another type or lies outside.
+    the value given at start-up has another type or lies outside, or is a text of more than
+    MOST_CHARACTERS.
     """
     descriptor = ParameterDescriptor(
         description=description, additional_constraints=constraints, read_only=True)
@@ -24,4 +31,8 @@ def declare_fixed(node: Node, name: str, default: bool | int | float | str, desc
     elif span is not None:
         descriptor.integer_range = [
             IntegerRange(from_value=int(span[0]), to_value=int(span[1]), step=1)]
-    return node.declare_parameter(name, default, descriptor).value
+    value = node.declare_parameter(name, default, descriptor).value
+    if isinstance(value, str) and len(value) > MOST_CHARACTERS:
+        raise InvalidParameterValueException(
+            name, cut(value), f'text is longer than {MOST_CHARACTERS} characters')
+    return value

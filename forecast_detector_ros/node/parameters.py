@@ -19,12 +19,21 @@ from rclpy.parameter import Parameter
 from .declare import declare_fixed
 from ..detector.policy import parse_policy, PolicyError, ThresholdPolicy
 from ..detector.settings import DetectorSettings, SettingsError
+from ..foreign_text import cut
 from ..images.image_messages import MAX_IMAGE_PIXELS
 
 if TYPE_CHECKING:  # Importing these for real would import PyTorch.
     from ..detector.checkpoint import Card
 
 TRANSPORTS = ('raw', 'compressed')
+
+MOST_CAMERAS = 256
+
+MOST_NAME = 256
+"""Characters of a topic or class; topics of ROS are shorter (rmw allows 247)."""
+
+MOST_CLASSES = 10_000
+"""Names in the parameter `classes`."""
 
 
 class ParameterError(ValueError):
@@ -52,14 +61,18 @@ class FixedParameters:
 
     def check(self) -> None:
         """Raise ParameterError for what ranges cannot express."""
-        if not self.image_topics or not all(self.image_topics):
+        topics = self.image_topics
+        if not topics or not all(topics):
             raise ParameterError('image_topics must name at least one topic, and none may be '
-                                 f'empty: {list(self.image_topics)}')
-        if len(set(self.image_topics)) != len(self.image_topics):
-            raise ParameterError(f'image_topics names a topic twice: {list(self.image_topics)}')
+                                 f'empty: {cut(list(topics))}')
+        if len(topics) > MOST_CAMERAS or max(map(len, topics)) > MOST_NAME:
+            raise ParameterError(f'image_topics may name {MOST_CAMERAS} topics of {MOST_NAME} '
+                                 f'characters: {cut(list(topics))}')
+        if len(set(topics)) != len(topics):
+            raise ParameterError(f'image_topics names a topic twice: {cut(list(topics))}')
         if self.image_transport not in TRANSPORTS:
-            raise ParameterError(f'image_transport is {self.image_transport!r}, must be one of '
-                                 f'{", ".join(TRANSPORTS)}')
+            raise ParameterError(f'image_transport is {cut(self.image_transport)!r}, must be one '
+                                 f'of {", ".join(TRANSPORTS)}')
 
 
 def declare_fixed_parameters(node: Node) -> FixedParameters:
@@ -183,7 +196,7 @@ def declare_live_parameters(node: Node, card: Card) -> None:
             node.declare_parameter(name, defaults[name], live.descriptor(defaults[name]))
     except ParameterException as error:
         undeclare_live_parameters(node)
-        raise ParameterError(' '.join(str(error).split())) from None
+        raise ParameterError(cut(error, 500)) from None
 
 
 def undeclare_live_parameters(node: Node) -> None:
@@ -225,4 +238,9 @@ def settings_of(values: Mapping[str, Any]) -> DetectorSettings:
 
 
 def _names(classes: Sequence[str]) -> tuple[str, ...]:
+    if len(classes) > MOST_CLASSES:
+        raise SettingsError(f'classes has {len(classes)} names, may have {MOST_CLASSES}')
+    long = next((name for name in classes if len(name) > MOST_NAME), None)
+    if long is not None:
+        raise SettingsError(f'classes names {cut(long)!r}, a name may have {MOST_NAME} characters')
     return tuple(name for name in classes if name)

@@ -2,6 +2,7 @@
 """Scheduling policies and their text."""
 
 from math import isnan, nextafter
+from time import process_time
 
 from forecast_detector_ros.detector.policy import (
     AlternatePolicy,
@@ -100,6 +101,17 @@ def test_any_text_is_a_policy_or_a_policy_error(text):
         assert '\n' not in str(error)
     else:
         assert parse_policy(str(policy)) == policy
+
+
+@pytest.mark.parametrize('text', [
+    'threshold(' + ' ' * 10_000, ' ' * 10_000 + 'x', 'threshold(' + '0' * 1_000_000 + ')',
+    'alternate(' + '9' * 5_000 + ')', '(' * 100_000])
+def test_long_text_is_refused_at_once_and_shortly(text):
+    start = process_time()
+    with pytest.raises(PolicyError) as error:
+        parse_policy(text)
+    assert process_time() - start < 0.1
+    assert len(str(error.value)) < 400
 
 
 def test_values_out_of_range():

@@ -42,11 +42,15 @@ Active = Callable[..., Graph]
     ({'image_transport': 'h264'}, 'image_transport'),
     ({'image_topics': ()}, 'image_topics'),
     ({'image_topics': ('a', '')}, 'image_topics'),
-    ({'image_topics': ('a', 'a')}, 'twice')])
+    ({'image_topics': ('a', 'a')}, 'twice'),
+    ({'image_topics': ('a' * 257,)}, '256'),
+    ({'image_topics': tuple(map(str, range(257)))}, '256'),
+    ({'image_transport': 'x' * 100_000}, 'raw, compressed')])
 def test_fixed_parameters_without_meaning_are_refused(changes: dict[str, Any], word: str) -> None:
     FIXED.check()
-    with pytest.raises(ParameterError, match=word):
+    with pytest.raises(ParameterError, match=word) as refusal:
         replace(FIXED, **changes).check()
+    assert len(str(refusal.value)) < 400
 
 
 def test_empty_policy_is_the_threshold() -> None:
@@ -60,10 +64,12 @@ def test_empty_policy_is_the_threshold() -> None:
     ('policy', 'sometimes'), ('policy', 'alternate(0)'), ('threshold', 1.5),
     ('score_threshold', float('nan')), ('nms_threshold', 0.0), ('max_detections', 0),
     ('max_consecutive_forecasts', 0), ('policy', 'budget(0)'), ('target_rate', -1.0),
-    ('target_rate', float('nan')), ('target_rate', 1001.0)])
+    ('target_rate', float('nan')), ('target_rate', 1001.0), ('policy', 'threshold(' + ' ' * 10**6),
+    ('classes', ['x' * 100_000]), ('classes', list(map(str, range(20_000))))])
 def test_live_values_out_of_range_are_refused(key: str, value: Any) -> None:
-    with pytest.raises(SettingsError):
+    with pytest.raises(SettingsError) as refusal:
         settings_of({**LIVE, key: value})
+    assert len(str(refusal.value)) < 400
 
 
 def test_threshold_is_checked_while_another_policy_rules() -> None:
@@ -148,6 +154,12 @@ def test_bad_start_value_fails_configure_with_one_line(
     assert all(word in lines[0] for word in words), lines
     # Nothing is left behind: the second attempt fails in the same way.
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+
+
+def test_endless_text_stops_the_node_with_a_short_line(graph: Graph) -> None:
+    with pytest.raises(ParameterException, match='checkpoint') as refusal:
+        graph.add_detector([Parameter('checkpoint', value='x' * 100_000)])
+    assert len(str(refusal.value)) < 500
 
 
 def test_fixed_parameter_out_of_range_stops_the_node(graph: Graph) -> None:
