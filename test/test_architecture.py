@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / 'forecast_detector_ros'
 ALLOWED = {
     'files': '',
     'foreign_text': '',
+    'plain_yaml': '',
     'layout': '',
     'model': '',
     'images': 'files',
@@ -35,7 +36,7 @@ ALLOWED = {
 }
 
 #: What every room may import.
-ANYWHERE = {'foreign_text'}
+ANYWHERE = {'foreign_text', 'plain_yaml'}
 
 #: Imports that still point up: (room, what it imports).
 EXCEPTIONS = {('annotations', 'clips'), ('images', 'annotations'), ('metrics', 'evaluation')}

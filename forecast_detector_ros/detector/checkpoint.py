@@ -20,8 +20,10 @@ import torch
 import yaml
 
 from ..files import write_atomically
+from ..foreign_text import cut
 from ..model.config import ConfigError, NetworkConfig
 from ..model.network import ForecastDetector
+from ..plain_yaml import PlainYamlError, read_plain_yaml
 
 FORMAT = 'forecast_detector_ros/1'
 """Value of the card's key `format`."""
@@ -30,6 +32,10 @@ PREPROCESSING = 'bgr8, bilinear resize to input_size, ImageNet mean and std insi
 """The one preprocessing there is; a card that names another one is refused."""
 
 _PACKAGE = 'forecast_detector_ros'
+
+
+MOST_NAME = 256
+"""Characters of the checkpoint's name, or a class's, which every message repeats."""
 
 
 class RuntimeConfigError(ValueError):
@@ -81,20 +87,19 @@ def card_path(weights: Path) -> Path:
 
 def _read_card(path: Path) -> Card:
     try:
-        with path.open(encoding='utf-8') as stream:
-            values = yaml.safe_load(stream)
+        values = read_plain_yaml(path)
     except FileNotFoundError:
         raise CheckpointError(f'{path}: no such file; a checkpoint needs its card beside the '
                               'weights') from None
-    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
-        raise CheckpointError(f'{path}: cannot be read as YAML: {_one_line(error)}') from None
+    except PlainYamlError as error:
+        raise CheckpointError(f'{path}: {error}') from None
     if not isinstance(values, dict) or values.pop('format', None) != FORMAT:
         raise CheckpointError(f'{path}: not a card of this package (key format must be '
                               f'{FORMAT!r})')
     known = {item.name for item in fields(Card)}
     for key in values:
         if key not in known:
-            raise CheckpointError(f'{path}: unknown key {key!r}')
+            raise CheckpointError(f'{path}: unknown key {cut(repr(key))}')
     for key in ('name', 'classes', 'network'):
         if key not in values:
             raise CheckpointError(f'{path}: key {key!r} is missing')
@@ -106,7 +111,15 @@ def _read_card(path: Path) -> Card:
     for key in ('score_threshold', 'nms_threshold', 'threshold'):
         value = values.get(key, 0.5)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-            raise CheckpointError(f'{path}: {key} is {value!r}, must be a number in [0, 1]')
+            raise CheckpointError(f'{path}: {key} is {cut(repr(value))}, must be a number in '
+                                  '[0, 1]')
+    for key in ('name', 'preset', 'licence', 'description', 'preprocessing', 'weights_sha256'):
+        if not isinstance(values.get(key, ''), str):
+            raise CheckpointError(f'{path}: {key} is {cut(repr(values[key]))}, must be a text')
+    for text in (values['name'], *map(str, values['classes'])):
+        if len(text) > MOST_NAME:
+            raise CheckpointError(f'{path}: the name {cut(text)!r} is longer than {MOST_NAME} '
+                                  'characters')
     try:
         values['network'] = NetworkConfig.from_dict(values['network'])
     except ConfigError as error:
@@ -120,8 +133,8 @@ def _read_card(path: Path) -> Card:
     if len(set(card.classes)) != len(card.classes):
         raise CheckpointError(f'{path}: a name stands twice in classes')
     if card.preprocessing != PREPROCESSING:
-        raise CheckpointError(f'{path}: preprocessing is {card.preprocessing!r}, this version '
-                              f'knows {PREPROCESSING!r}')
+        raise CheckpointError(f'{path}: preprocessing is {cut(card.preprocessing)!r}, this '
+                              f'version knows {PREPROCESSING!r}')
     return card
 
 

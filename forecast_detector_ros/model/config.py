@@ -8,6 +8,7 @@ from .encoder import FORECAST_MODES as FEATURE_MODES
 from .extractor import LEVELS, LITERAL_CHANNELS, WIDTHS
 from .scheduler import REFERENCES
 from .ssdlite import SPACINGS
+from ..foreign_text import cut
 
 VARIANTS = ('complete', 'without_forecast', 'without_combination', 'baseline', 'persistence')
 """
@@ -26,6 +27,19 @@ the present ones (`residual`); or where the boxes of the last read go (`motion`)
 
 STATE_UPDATES = ('advance', 'hold')
 """What a forecast step does to the LSTMs' states: update them, or leave them as they were."""
+
+
+MOST_CLASSES = 10_000
+MOST_SIDE = 4096
+"""Pixels of the input's height or width."""
+
+MOST_CHANNELS = 4096
+MOST_RATIO = 100
+MOST_ITEMS = 16
+"""Numbers in a list."""
+
+MOST_NUMBERS = 2**28
+"""In one tensor of weights or scores: 1 GiB of float32."""
 
 
 class ConfigError(ValueError):
@@ -103,29 +117,33 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         """Check type and range of every value."""
-        _require(_is_count(self.classes), 'classes', self.classes, 'an integer of at least 1')
-        _require(_are_counts(self.input_size, 2, least=64), 'input_size', self.input_size,
-                 'a height and a width, integers of at least 64')
+        _require(_is_count(self.classes, most=MOST_CLASSES), 'classes', self.classes,
+                 f'an integer from 1 to {MOST_CLASSES}')
+        _require(_are_counts(self.input_size, 2, least=64, most=MOST_SIDE), 'input_size',
+                 self.input_size, f'a height and a width, integers from 64 to {MOST_SIDE}')
         _require(self.width in WIDTHS, 'width', self.width, f'one of {WIDTHS}')
         _require(self.levels in LEVELS, 'levels', self.levels, f'one of {LEVELS}')
         _require(isinstance(self.tail, bool), 'tail', self.tail, 'true or false')
         for key in ('feature_channels', 'lstm_channels'):
             value = getattr(self, key)
             _require(_are_counts(value, len(self.levels)), key, value,
-                     f'one positive integer for each of the levels {self.levels}')
+                     f'one integer from 1 to {MOST_CHANNELS} for each of the levels '
+                     f'{self.levels}')
         for key in ('upsample_channels', 'neck_channels'):
             value = getattr(self, key)
-            _require(value is None or _is_count(value), key, value, 'a positive integer, or null')
+            _require(value is None or _is_count(value), key, value,
+                     f'an integer from 1 to {MOST_CHANNELS}, or null')
         _require(_is_count(self.motion_channels), 'motion_channels', self.motion_channels,
-                 'a positive integer')
+                 f'an integer from 1 to {MOST_CHANNELS}')
         _require(self.forecast_mode != MOTION or self.levels == LEVELS[-1], 'levels', self.levels,
                  f'{LEVELS[-1]} where forecast_mode is {MOTION}')
         _require(self.neck_channels is None or self.upsample_channels is None,
                  'upsample_channels', self.upsample_channels, 'null where neck_channels is set')
-        _require(_are_counts(self.aspect_ratios, least=2) or self.aspect_ratios == (),
-                 'aspect_ratios', self.aspect_ratios, 'a list of integers of at least 2')
+        _require(_are_counts(self.aspect_ratios, least=2, most=MOST_RATIO)
+                 or self.aspect_ratios == (), 'aspect_ratios', self.aspect_ratios,
+                 f'a list of at most {MOST_ITEMS} integers from 2 to {MOST_RATIO}')
         _require(_are_counts(self.extra_channels), 'extra_channels', self.extra_channels,
-                 'a list of positive integers')
+                 f'a list of at most {MOST_ITEMS} integers from 1 to {MOST_CHANNELS}')
         scales = self.anchor_scales
         _require(isinstance(scales, tuple) and len(scales) == 2
                  and all(isinstance(scale, (int, float)) for scale in scales)
@@ -137,7 +155,21 @@ class NetworkConfig:
                              ('state_update', STATE_UPDATES), ('variant', VARIANTS)):
             _require(getattr(self, key) in allowed, key, getattr(self, key), f'one of {allowed}')
         _require(_is_count(self.scheduler_channels), 'scheduler_channels',
-                 self.scheduler_channels, 'a positive integer')
+                 self.scheduler_channels, f'an integer from 1 to {MOST_CHANNELS}')
+        self._check_memory()
+
+    def _check_memory(self) -> None:
+        """Refuse what is fine one by one and too large together."""
+        boxes = 2 + 2 * len(self.aspect_ratios)
+        height, width = self.input_size
+        finest = min(self.levels) // (1 if self.upsample_channels is None else 2)
+        scores = (height // finest) * (width // finest) * boxes * (self.classes + 1)
+        widest = max(*self.feature_channels, *self.extra_channels, self.upsample_channels or 0,
+                     self.neck_channels or 0)
+        if max(scores, boxes * (self.classes + 1) * widest) > MOST_NUMBERS:
+            raise ConfigError(f'classes is {self.classes}, too many for input_size '
+                              f'{self.input_size} and {widest} channels: more than '
+                              f'{MOST_NUMBERS} numbers in one tensor')
 
     @property
     def has_encoders(self) -> bool:
@@ -163,7 +195,7 @@ class NetworkConfig:
         known = {field.name for field in fields(cls)}
         for key in values:
             if key not in known:
-                raise ConfigError(f'unknown key {key!r}, must be one of {sorted(known)}')
+                raise ConfigError(f'unknown key {cut(repr(key))}, must be one of {sorted(known)}')
         arguments: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in values.items()}
@@ -177,13 +209,16 @@ class NetworkConfig:
 
 def _require(condition: bool, key: str, value: object, wanted: str) -> None:
     if not condition:
-        raise ConfigError(f'{key} is {value!r}, must be {wanted}')
+        raise ConfigError(f'{key} is {cut(repr(value))}, must be {wanted}')
 
 
-def _is_count(value: object, least: int = 1) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _is_count(value: object, least: int = 1, most: int = MOST_CHANNELS) -> bool:
+    return (isinstance(value, int) and not isinstance(value, bool)
+            and least <= value <= most)
 
 
-def _are_counts(value: object, length: int | None = None, least: int = 1) -> bool:
-    return (isinstance(value, tuple) and (length is None or len(value) == length)
-            and all(_is_count(item, least) for item in value))
+def _are_counts(value: object, length: int | None = None, least: int = 1,
+                most: int = MOST_CHANNELS) -> bool:
+    return (isinstance(value, tuple) and len(value) <= MOST_ITEMS
+            and (length is None or len(value) == length)
+            and all(_is_count(item, least, most) for item in value))

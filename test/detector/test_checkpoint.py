@@ -219,7 +219,21 @@ def test_other_weights_beside_the_card(path, network, tmp_path):
     (lambda v: v['network'].update(width=0.9), ('width is 0.9',)),
     (lambda v: v['network'].update(classes=2.5), ('classes is 2.5',)),
     (lambda v: v['network'].update(lstm_channels=[8, 12]), ('do not fit',)),
-    (lambda v: v.update(weights_sha256=12), ('weights_sha256',))])
+    (lambda v: v.update(weights_sha256=12), ('weights_sha256',)),
+    (lambda v: v.update(name=5), ('name is 5', 'text')),
+    (lambda v: v.update(name='x' * 10_000), ('the name', '10000 characters')),
+    (lambda v: v.update(classes=['x' * 10_000, 'b', 'c']), ('the name', '10000 characters')),
+    (lambda v: v.update({'k' * 10_000: 1}), ('unknown key', '10002 characters')),
+    (lambda v: v['network'].update({'k' * 10_000: 1}), ('unknown key', '10002 characters')),
+    (lambda v: v['network'].update(input_size=[10 ** 6, 10 ** 6]), ('input_size', '4096')),
+    (lambda v: v['network'].update(input_size=[4096, 4096], classes=10_000),
+     ('too many', 'input_size')),
+    (lambda v: v['network'].update(classes=10 ** 6), ('classes is 1000000', '10000')),
+    (lambda v: v['network'].update(lstm_channels=[10 ** 5, 8]), ('lstm_channels', '4096')),
+    (lambda v: v['network'].update(extra_channels=[8] * 1000), ('extra_channels', '16')),
+    (lambda v: v['network'].update(scheduler_channels=10 ** 9), ('scheduler_channels', '4096')),
+    (lambda v: v.update(classes=[f'class {number}' for number in range(10 ** 5)]),
+     ('larger than', 'bytes'))])
 def test_broken_card(change, words, path):
     edit(path, change)
     message = failure(path)
@@ -236,6 +250,11 @@ def test_every_key_of_the_card_is_read(path):
     (b'classes: [', ('cannot be read as YAML',)), (b'\xff\xfe\x00', ('cannot be read as YAML',)),
     (b'[' * 1500, ('cannot be read as YAML',)), (b'', ('not a card',)),
     (b'- 1', ('not a card',)), (b'just words', ('not a card',)),
+    (b'a: &a [1]\nb: [*a, *a]', ('cannot be read as YAML', 'alias')),
+    (b'a: 0x' + b'f' * 20_000, ('an integer of 80000 bits',)),
+    (b'a: 2020-99-99', ('cannot be read as YAML',)),
+    (b'a: ' + b'9' * 5000, ('cannot be read as YAML',)),
+    (b'a: ' + b'59:' * 50_000 + b'59.9', ('cannot be read as YAML',)),
     (b'!!python/object/apply:os.getcwd []', ('cannot be read as YAML',))])
 def test_card_that_is_no_card(text, words, path):
     card_path(path).write_bytes(text)
@@ -300,3 +319,11 @@ def test_default_checkpoint_is_looked_for_in_the_prefixes(tmp_path, monkeypatch)
         place.write_bytes(b'')
         found.append(default_checkpoint() == place)
     assert found == [True] * 4
+
+
+def test_card_of_aliases_is_refused_before_they_are_followed(path):
+    # Nine levels of nine aliases each: some 400 million values.
+    lines = ['a0: &a0 [lol]']
+    lines += [f'a{n}: &a{n} [{", ".join([f"*a{n - 1}"] * 9)}]' for n in range(1, 10)]
+    card_path(path).write_text('\n'.join(lines))
+    assert 'alias' in failure(path)

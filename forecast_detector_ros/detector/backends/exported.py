@@ -18,6 +18,7 @@ from .step_graph import step_onnx, STEPS
 from ..checkpoint import RuntimeConfigError
 from ...files import write_atomically
 from ...model.network import ForecastDetector
+from ...plain_yaml import PlainYamlError, read_plain_yaml
 
 FORMAT = 'forecast_detector_ros/export/1'
 """Value of the key `format`."""
@@ -102,11 +103,11 @@ def read_graphs(checkpoint: Path, kind: str) -> dict[str, bytes]:
     record = record_path(checkpoint, kind)
     again = f'run export --checkpoint {checkpoint}' + (' --int8' if kind == INT8 else '')
     try:
-        values = yaml.safe_load(record.read_bytes())
+        values = read_plain_yaml(record)
     except FileNotFoundError:
         raise ExportError(f'{record}: no such file; precision {kind} needs graphs that export '
                           f'wrote: {again}') from None
-    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError):
+    except PlainYamlError:
         values = None
     if not isinstance(values, dict) or values.get('format') != FORMAT:
         raise ExportError(f'{record}: not a record of exported graphs; {again}')
