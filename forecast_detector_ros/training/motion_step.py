@@ -138,6 +138,8 @@ def motion_loss(network: ForecastDetector, reads: list[Read], clips: ClipBoxes, 
     total, still, weight_sum = (clips.boxes.new_zeros(()) for _ in range(3))
     frames = clips.boxes.shape[1]
     for read in reads[1:]:
+        # A batch in which nothing is followed has a gradient, too: of zero.
+        total = total + 0.0 * read.state.motion.sum()
         here = PaddedBoxes(clips.boxes[:, read.frame], clips.labels[:, read.frame],
                            clips.scores[:, read.frame], clips.ignore[:, read.frame])
         targets = assign_aligned(read.head, network.anchors, network.anchor_strides, here)
