@@ -123,6 +123,15 @@ class ClipDrawer:
         self._type = torch.float16 if self._device.type == 'cuda' else torch.float32
         self._grey = torch.tensor(GREY, dtype=self._type, device=self._device).view(1, 3, 1, 1)
 
+    def draw_video(self, seed: tuple[int, ...], video: int) -> DrawnClips:
+        """Draw all frames of a video as one clip, from one view."""
+        rng = np.random.default_rng(seed)
+        times = np.arange(self._bank.lengths[video])[None]
+        views = self._views(rng, times, None, np.array([video]))
+        moved = torch.from_numpy(times.astype(np.float32)).to(self._device)
+        images, boxes, labels, scores, tracks, ignore = self._render(rng, views, 1)
+        return DrawnClips(images, boxes, labels, scores, tracks, ignore, moved)
+
     def draw(self, seed: tuple[int, ...], clips: int, steps: np.ndarray) -> DrawnClips:
         """
         Draw a batch.
@@ -167,12 +176,13 @@ class ClipDrawer:
                    (x, y, right, bottom))
         return np.stack([np.stack(corner, 1) for corner in corners], 1).reshape(-1, 4)
 
-    def _views(self, rng: np.random.Generator, times: np.ndarray, tiles: np.ndarray | None
-               ) -> _Views:
+    def _views(self, rng: np.random.Generator, times: np.ndarray, tiles: np.ndarray | None,
+               entry: np.ndarray | None = None) -> _Views:
         config, count = self._config, len(times)
         height, width = self._size
-        entry = np.minimum(np.searchsorted(self._bounds, rng.random(count), side='right'),
-                           len(self._bounds) - 1)
+        if entry is None:
+            entry = np.minimum(np.searchsorted(self._bounds, rng.random(count), side='right'),
+                               len(self._bounds) - 1)
         first, length = self._bank.first[entry], self._bank.lengths[entry]
         span = times.max(1)
         # A clip that is longer than its video shows the video's last frame again.

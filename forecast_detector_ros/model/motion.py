@@ -374,24 +374,32 @@ class MotionForecast(nn.Module):
             ``(B, 2)`` logits of the decision about the next frame, and the next state.
 
         """
-        view = self.compare(feature, logits, offsets, state, elapsed)
-        after = view.state._replace(summary=self.scheduler.summarise(
-            view.deep, view.scores, view.state.motion))
+        view = self.compare_maps(feature, self.cell_scores(logits), state, elapsed)
+        after = view.state._replace(
+            logits=logits, offsets=offsets,
+            summary=self.scheduler.summarise(view.deep, view.scores, view.state.motion))
         return self.decide(after, elapsed), after
 
-    def compare(self, feature: Sequence[Tensor], logits: Tensor, offsets: Tensor,
-                state: MotionState, elapsed: Tensor) -> Comparison:
-        """Do the part of `read` that comes before the scheduler; the summary stays as it was."""
+    def cell_scores(self, logits: Tensor) -> Tensor:
+        """Give the best score of each cell, ``(B, cells)``, from ``(B, A, 1 + classes)``."""
+        scores = 1.0 - logits.softmax(2)[..., 0]
+        return scores.unflatten(1, (-1, self.per_cell)).amax(2)
+
+    def compare_maps(self, feature: Sequence[Tensor], scores: Tensor, state: MotionState,
+                     elapsed: Tensor) -> Comparison:
+        """
+        Do the part of `read` that comes before the scheduler, without the head's output.
+
+        The new state still has the logits, offsets and summary of the old one.
+        """
         seen, since = state.times[:, :1], state.times[:, 2:]
         gap = seen * (since + elapsed)
         keys = self.encoder.look(feature)
         motion, deep, memory = self.encoder(keys, state.keys, state.memory)
         motion = motion * (0.0 if self.still else seen[:, :, None])
-        scores = 1.0 - logits.softmax(2)[..., 0]
-        scores = scores.unflatten(1, (-1, self.per_cell)).amax(2)
         times = torch.cat((torch.ones_like(seen), gap, torch.zeros_like(since)), 1)
-        return Comparison(
-            MotionState(keys, memory, logits, offsets, motion, state.summary, times), deep, scores)
+        return Comparison(state._replace(keys=keys, memory=memory, motion=motion, times=times),
+                          deep, scores)
 
     def forecast(self, state: MotionState, elapsed: Tensor
                  ) -> tuple[Tensor, Tensor, MotionState]:
@@ -403,9 +411,13 @@ class MotionForecast(nn.Module):
 
     def moved(self, offsets: Tensor, motion: Tensor, time: Tensor) -> Tensor:
         """Move boxes: ``(B, A, 4)`` offsets by what `displacement` gives for ``(B, 1)`` times."""
-        cells = displacement(motion, time)[:, :, None]
+        cells = self.shift(motion, time)[:, :, None]
         shift = cells.expand(-1, -1, self.per_cell, -1).flatten(1, 2)
         return offsets + shift * self.units
+
+    def shift(self, motion: Tensor, time: Tensor) -> Tensor:
+        """Give the displacements ``(B, N, 4)`` of motions ``(B, N, 4 * TERMS)``."""
+        return displacement(motion, time)
 
     def decide(self, state: MotionState, elapsed: Tensor) -> Tensor:
         """Judge the forecast of the next frame, as far away as this one was from the last."""

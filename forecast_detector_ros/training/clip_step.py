@@ -19,6 +19,7 @@ from .losses import (
     level_errors,
     scale_errors,
 )
+from .motion_frames import motion_batch
 from .motion_step import motion_losses
 from .quality_loss import quality_loss
 from .reliability import is_consistent, is_reliable
@@ -93,7 +94,8 @@ def clip_losses(network: ForecastDetector, batch: ClipBatch, config: LossConfig,
         features = tuple(level.unflatten(0, (clips, frames)) for level in flat)
 
     if network.motion is not None:
-        return motion_losses(network, batch, features, config, with_scheduler, frozen_detection)
+        seen = motion_batch(network, batch, features, config.reliable_score)
+        return motion_losses(network, seen, config, with_scheduler, frozen_detection)
 
     # Drawn for the whole batch, so that it does not matter how many processes share it.
     whole, own = clips * processes.count, processes.share(clips * processes.count)

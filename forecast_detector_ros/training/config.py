@@ -75,6 +75,10 @@ class StageConfig:
     """A forecast of motion: how far the clip's last frame lies behind the last read, one drawn
     for each clip."""
 
+    keep: int = 0
+    """A forecast of motion: so many views of each video are drawn once, and what the frozen
+    network makes of them is kept in memory; 0 draws new ones for every batch."""
+
     plain_epochs: int = 2
     """Last epochs without thinning (section 4.2: two)."""
 

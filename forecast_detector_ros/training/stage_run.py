@@ -16,15 +16,18 @@ from .clip_step import clip_losses
 from .config import Recipe, RecipeError, StageConfig
 from .distributed import Processes
 from .frozen import FrozenFeatures
-from .loader import batches, make_loader, Sources
+from .loader import batches, drawing_weights, frame_steps, make_loader, Sources
 from .loss_config import QUALITY, StepLosses
 from .meter import Meter
+from .motion_frames import kept_batches, KeptFrames, MotionBatch
+from .motion_step import motion_losses
 from .observer import RunOptions, Validate
 from .recipe_digest import recipe_values
 from .reuse import describe_memory, feature_batches, Features
 from .schedule import group_parameters, learning_rate, make_optimizer, MovingAverage
 from .snapshot import save_snapshot, Snapshot
 from ..clips.dataset import ClipBatch
+from ..clips.drawn_clips import ClipDrawer
 from ..model.extractor import freeze_batch_norm
 from ..model.network import ForecastDetector
 
@@ -203,7 +206,10 @@ class StageRun:
                 return done
         return True
 
-    def _batches(self) -> Iterator[tuple[ClipBatch, Features | None]]:
+    def _batches(self) -> Iterator[tuple[ClipBatch | MotionBatch, Features | None]]:
+        if self.stage.keep:
+            yield from ((batch, None) for batch in self._kept_batches())
+            return
         loader = make_loader(self.sources, self.recipe, self.stage, self.processes)
         if self.stage.reuse == 1:
             for batch in batches(loader, self.stage, self.iteration):
@@ -211,6 +217,23 @@ class StageRun:
         else:
             yield from feature_batches(loader, self._extract, self.recipe, self.stage,
                                        self.iteration, self.processes)
+
+    def _kept_batches(self) -> Iterator[MotionBatch]:
+        """Yield clips of motion from frames that are looked at once."""
+        recipe, stage, sources = self.recipe, self.stage, self.sources
+        frozen = self.frozen
+        assert frozen is not None and sources.bank is not None
+        self.network.eval()
+        sources.bank = sources.bank.to(self.processes.device)
+        drawer = ClipDrawer(sources.bank, len(sources.videos),
+                            drawing_weights(sources, recipe, stage),
+                            recipe.network_config().input_size, stage.augment)
+        with self._autocast():
+            frames = KeptFrames(self.network, frozen, drawer,
+                                sources.bank.lengths[:len(sources.videos)], stage.keep,
+                                recipe.seed, stage.loss.reliable_score)
+        yield from kept_batches(frames, lambda seed: frame_steps(stage, seed), stage.strides,
+                                recipe.seed, stage.name, self.iteration, self.total)
 
     def _extract(self, batch: ClipBatch) -> Features:
         if self.frozen is None:
@@ -255,7 +278,7 @@ class StageRun:
                 if stage.freeze_bn == 'all' or stage.freeze_bn == group:
                     freeze_batch_norm(part)
 
-    def _step(self, batch: ClipBatch, features: Features | None = None) -> StepLosses:
+    def _step(self, batch: ClipBatch | MotionBatch, features: Features | None = None) -> StepLosses:
         stage, processes = self.stage, self.processes
         self._set_modes()
         with_scheduler = stage.scheduler_from is not None \
@@ -265,10 +288,14 @@ class StageRun:
         batch = batch.to(processes.device, non_blocking=True)
         if features is not None:
             features = tuple(level.to(processes.device, non_blocking=True) for level in features)
-        with self._autocast():
-            losses = clip_losses(self.network, batch, stage.loss, generator, stage.extra_frame,
-                                 with_scheduler, self.frozen, self.frozen_detection, processes,
-                                 features)
+        if isinstance(batch, MotionBatch):
+            losses = motion_losses(self.network, batch, stage.loss, with_scheduler,
+                                   self.frozen_detection)
+        else:
+            with self._autocast():
+                losses = clip_losses(self.network, batch, stage.loss, generator,
+                                     stage.extra_frame, with_scheduler, self.frozen,
+                                     self.frozen_detection, processes, features)
         self._share_parts(losses)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(losses.total).backward()
@@ -321,7 +348,7 @@ class StageRun:
                 f'({losses.parts}); lower the learning rates, set clip_norm or a longer warmup')
 
     def _end_of_epoch(self, validate: Validate | None, options: RunOptions,
-                      batch: ClipBatch) -> None:
+                      batch: ClipBatch | MotionBatch) -> None:
         epoch = self.iteration // self.per_epoch
         settings = self.recipe.validation
         observers = options.observers if self.processes.first else ()
@@ -347,7 +374,7 @@ class StageRun:
                 observer.scalars(self.stage.name, self.iteration, {
                     f'validation/{name}': value for name, value in values.items()})
         # Clips that are used again have no pictures any more.
-        if observers and batch.images.numel():
+        if observers and isinstance(batch, ClipBatch) and batch.images.numel():
             network = network or self._averaged()
             for observer in observers:
                 observer.examples(self.stage.name, self.iteration, batch, network)

@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What the training of motion needs of each frame, and clips put together from it.
+
+Extractor and head are frozen there, so all of it can be computed once: for some views of every
+video it fits into memory, and two cores then train on some hundred clips a second.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+import logging
+from typing import Any
+import zlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .assignment import assign_aligned, decode, pad, PaddedBoxes, pairwise_iou
+from ..clips.dataset import ClipBatch
+from ..clips.drawn_clips import ClipDrawer
+from ..model.network import ForecastDetector
+from ..model.ssdlite import HeadOutput
+
+log = logging.getLogger(__name__)
+
+LEAST_QUALITY = 0.1
+"""Anchors that see their object worse than this are not trained on."""
+
+MOST_ANCHORS = 96
+"""Anchors of a frame that are trained on; the best ones."""
+
+SCORED_IOUS = (0.5, 0.6, 0.7)
+"""IoUs at which a forecast is compared with a read, to train the scheduler."""
+
+CHUNK = 8
+"""Frames that are looked at together."""
+
+
+@dataclass(frozen=True)
+class MotionFrames:
+    """Frames of any leading shape ``(...)``: N of a video, or B clips of T."""
+
+    features: tuple[Tensor, ...]
+    """``(..., C, h, w)`` per level."""
+
+    cells: Tensor
+    """``(..., cells)``: the best score of each cell of the head's maps, 0 to 1."""
+
+    anchor: Tensor
+    """``(..., P)`` int64: anchors that see a box well."""
+
+    owner: Tensor
+    """``(..., P)`` int64: which box."""
+
+    weight: Tensor
+    """``(..., P)``: quality times the box's score; 0 where there is no such anchor."""
+
+    found_anchor: Tensor
+    """``(..., K)`` int64: the anchor that says a box's class the loudest and overlaps it."""
+
+    found_overlap: Tensor
+    """``(..., K)``: that anchor's IoU with the box; 0 where its score does not count."""
+
+    found_offsets: Tensor
+    """``(..., K, 4)``: what the head says at that anchor."""
+
+    boxes: Tensor
+    """``(..., K, 4)`` float32, xyxy."""
+
+    scores: Tensor
+    """``(..., K)`` float32, of the boxes; 0 where there is none."""
+
+    tracks: Tensor
+    """``(..., K)`` int64; -1 where the object is not followed or there is none."""
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> 'MotionFrames':
+        """Change every tensor."""
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        return MotionFrames(**{
+            name: tuple(map(change, value)) if isinstance(value, tuple) else change(value)
+            for name, value in values.items()})
+
+
+@dataclass(frozen=True)
+class MotionBatch:
+    """B clips of T frames."""
+
+    frames: MotionFrames
+    times: Tensor
+    """``(B, T)`` float32: when each frame was taken."""
+
+    images: Tensor
+    """Empty: there are no pictures any more."""
+
+    @property
+    def counts(self) -> Tensor:
+        """Stand for the frames, for those who count them."""
+        return self.times
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> 'MotionBatch':
+        """Return the batch on a device."""
+        return MotionBatch(
+            self.frames.map(lambda part: part.to(device, non_blocking=non_blocking)),
+            self.times.to(device, non_blocking=non_blocking), self.images)
+
+
+@torch.no_grad()
+def look_at(network: ForecastDetector, features: tuple[Tensor, ...], boxes: PaddedBoxes,
+            tracks: Tensor, score: float) -> MotionFrames:
+    """
+    See N frames with a network's head.
+
+    Parameters
+    ----------
+    network:
+        Its head and anchors are used.
+    features:
+        ``(N, C, h, w)`` per level.
+    boxes, tracks:
+        What the frames show.
+    score:
+        From which a detection counts as found.
+
+    """
+    head = network.head(tuple(level.float() for level in features))
+    head = HeadOutput(head.logits.float(), head.offsets.float())
+    motion = network.motion
+    assert motion is not None
+    targets = assign_aligned(head, network.anchors, network.anchor_strides, boxes)
+    quality = targets.quality * (targets.classes > 0) * (targets.quality > LEAST_QUALITY)
+    best, anchor = quality.topk(min(MOST_ANCHORS, quality.shape[1]), 1)
+    there = boxes.labels >= 0
+    overlap = pairwise_iou(boxes.boxes, decode(head.offsets, network.anchors))
+    column = (boxes.labels.clamp(min=0) + 1)[:, :, None].expand(-1, -1, overlap.shape[2])
+    said = head.logits.softmax(2).transpose(1, 2).gather(1, column)
+    loudest, found = (said * (overlap >= SCORED_IOUS[0])).max(2)
+    reached = overlap.gather(2, found[:, :, None])[:, :, 0] * ((loudest >= score) & there)
+    return MotionFrames(
+        features, motion.cell_scores(head.logits), anchor, targets.owner.gather(1, anchor),
+        best * targets.weights.gather(1, anchor), found, reached,
+        head.offsets.gather(1, found[:, :, None].expand(-1, -1, 4)), boxes.boxes,
+        boxes.scores * there, torch.where(there, tracks, -1))
+
+
+def motion_batch(network: ForecastDetector, batch: ClipBatch, features: tuple[Tensor, ...],
+                 score: float) -> MotionBatch:
+    """
+    Turn clips and their features, ``(B, T, C, h, w)`` per level, into what is trained on.
+
+    Raises
+    ------
+    ValueError
+        If the clips know neither tracks nor times.
+
+    """
+    if batch.all_tracks is None or batch.times is None:
+        raise ValueError('a forecast of motion is trained on clips with tracks: set cache: device')
+    counts, hidden = batch.counts.flatten(), batch.ignore_counts.flatten()
+    boxes = PaddedBoxes(pad(batch.all_boxes, counts), pad(batch.all_labels, counts, -1),
+                        pad(batch.all_scores, counts), pad(batch.all_ignore, hidden))
+    seen = look_at(network, tuple(level.detach().flatten(0, 1) for level in features), boxes,
+                   pad(batch.all_tracks, counts, -1), score)
+    return MotionBatch(seen.map(lambda part: part.unflatten(0, batch.counts.shape)), batch.times,
+                       batch.images[:0])
+
+
+class KeptFrames:
+    """
+    All frames of some views of every video, seen once; clips are put together from them.
+
+    Parameters
+    ----------
+    network:
+        Sees the frames.
+    extract:
+        Gives the features of ``(N, 3, H, W)`` uint8 pictures.
+    drawer:
+        Draws the views; its first entries are the videos.
+    lengths:
+        Frames of each video.
+    views:
+        How many views of each.
+    seed:
+        Of the views.
+    score:
+        From which a detection counts as found.
+
+    """
+
+    def __init__(self, network: ForecastDetector, extract: Callable[[Tensor], tuple[Tensor, ...]],
+                 drawer: ClipDrawer, lengths: np.ndarray, views: int, seed: int, score: float
+                 ) -> None:
+        parts = []
+        for view in range(views):
+            for video in range(len(lengths)):
+                clips = drawer.draw_video((seed, view, video), video)
+                pictures = clips.images[0].split(CHUNK)
+                truth = (clips.boxes[0], clips.labels[0], clips.scores[0], clips.ignore[0],
+                         clips.tracks[0])
+                for images, *rest in zip(pictures, *(part.split(CHUNK) for part in truth)):
+                    seen = look_at(network, extract(images), PaddedBoxes(*rest[:4]), rest[4],
+                                   score)
+                    parts.append(replace(seen, features=tuple(
+                        level.to(torch.bfloat16) for level in seen.features)))
+        self._frames = MotionFrames(**{
+            field.name: _together([getattr(part, field.name) for part in parts])
+            for field in fields(MotionFrames)})
+        self._lengths = np.tile(lengths, views)
+        self._first = np.cumsum(self._lengths) - self._lengths
+        log.info('kept %d frames in %.1f GB', len(self._frames.cells), sum(
+            level.nbytes for level in self._frames.features) / 1e9)
+
+    def clips(self, rng: np.random.Generator, steps: np.ndarray, strides: tuple[int, ...]
+              ) -> MotionBatch:
+        """
+        Put clips together.
+
+        Parameters
+        ----------
+        rng:
+            Draws videos, strides and places; videos in proportion to their frames.
+        steps:
+            ``(B, T)``: which frames each clip shows, from its first one on, before the stride.
+        strides:
+            One is drawn for each clip; a clip that would be longer than its video gets 1.
+
+        """
+        weights = self._lengths / self._lengths.sum()
+        video = rng.choice(len(weights), len(steps), p=weights)
+        length = self._lengths[video]
+        times = steps * rng.choice(strides, len(steps))[:, None]
+        times = np.where((times[:, -1] < length)[:, None], times, steps)
+        span = times[:, -1]
+        start = np.floor(rng.random(len(steps)) * np.maximum(length - span, 1)).astype(np.int64)
+        # A clip that is longer than its video even so shows the last frame again and again.
+        place = np.minimum(start[:, None] + times, (length - 1)[:, None])
+        index = torch.from_numpy(self._first[video][:, None] + place)
+        moved = torch.from_numpy(times.astype(np.float32))
+        frames = self._frames.map(lambda part: part[index.to(part.device)])
+        return MotionBatch(frames, moved, torch.empty(0))
+
+
+def _together(parts: list[Any]) -> Any:
+    """Join frames that have different numbers of boxes."""
+    if isinstance(parts[0], tuple):
+        return tuple(torch.cat(level) for level in zip(*parts))
+    if parts[0].dim() == 1 or len({part.shape[1] for part in parts}) == 1:
+        return torch.cat(parts)
+    most = max(part.shape[1] for part in parts)
+    fill = -1 if parts[0].dtype == torch.int64 else 0
+    padded = []
+    for part in parts:
+        whole = part.new_full((len(part), most, *part.shape[2:]), fill)
+        whole[:, :part.shape[1]] = part
+        padded.append(whole)
+    return torch.cat(padded)
+
+
+def kept_batches(frames: KeptFrames, steps: Callable[[tuple[int, ...]], np.ndarray],
+                 strides: tuple[int, ...], seed: int, stage: str, start: int, end: int
+                 ) -> Iterator[MotionBatch]:
+    """Yield the batches of a stage from an iteration on; each depends on its number alone."""
+    name = zlib.crc32(stage.encode())
+    for iteration in range(start, end):
+        own = (seed, name, iteration)
+        yield frames.clips(np.random.default_rng(own), steps(own), strides)
