@@ -357,13 +357,17 @@ def _check(recipe: Recipe, network: NetworkConfig) -> None:
                 and recipe.cache == DEVICE):
             raise RecipeError(f'{where}: a forecast of motion is trained with gaps, horizons, '
                               'extra_frame, a clip_length of at least 2, and cache: device')
+        if stage.keep and (network.forecast_mode != MOTION or not stage.extractor_is_frozen
+                           or 'head' in stage.groups):
+            raise RecipeError(f'{where}: keep is for a forecast of motion whose extractor and '
+                              'head are not trained')
         _check_numbers(stage, where, first_blocks(network.levels))
 
 
 def _check_numbers(stage: StageConfig, where: str, blocks: int) -> None:
     """Refuse what is out of its range; written so that NaN is."""
     for key, high in (('thinning', 1_000_000), ('plain_epochs', 1_000_000), ('still_share', 1.0),
-                      ('frozen_blocks', blocks), ('weight_decay', 1.0),
+                      ('keep', 100), ('frozen_blocks', blocks), ('weight_decay', 1.0),
                       ('warmup', 1_000_000_000), ('clip_norm', 1e9)):
         value = getattr(stage, key)
         if not 0 <= value <= high:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from .config import DEVICE, MEMORY, Recipe, RecipeError, StageConfig
 from .distributed import Processes
+from .motion_frames import KeptFrames
 from ..annotations.frames import FrameReader
 from ..annotations.records import VideoRecord
 from ..annotations.sources import load_source
@@ -33,6 +34,9 @@ class Sources:
     cutouts: list[Cutout]
     reader: FrameReader = field(default_factory=FrameReader)
     """Keeps the decoded frames for all stages."""
+
+    kept: dict[tuple[object, ...], KeptFrames] = field(default_factory=dict)
+    """What frozen networks made of the frames, by network and views."""
 
     bank: PictureBank | None = None
     """With `cache: device` all frames, not yet on the device; videos first, then stills."""

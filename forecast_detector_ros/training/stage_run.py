@@ -228,10 +228,15 @@ class StageRun:
         drawer = ClipDrawer(sources.bank, len(sources.videos),
                             drawing_weights(sources, recipe, stage),
                             recipe.network_config().input_size, stage.augment)
-        with self._autocast():
-            frames = KeptFrames(self.network, frozen, drawer,
-                                sources.bank.lengths[:len(sources.videos)], stage.keep,
-                                recipe.seed, stage.loss.reliable_score)
+        weights = tuple(float(parameter.sum()) for part in (
+            self.network.extractor, self.network.head) for parameter in part.parameters())
+        key = (weights, stage.keep, stage.augment, stage.loss.reliable_score)
+        if key not in sources.kept:
+            with self._autocast():
+                sources.kept[key] = KeptFrames(
+                    self.network, frozen, drawer, sources.bank.lengths[:len(sources.videos)],
+                    stage.keep, recipe.seed, stage.loss.reliable_score)
+        frames = sources.kept[key]
         yield from kept_batches(frames, lambda seed: frame_steps(stage, seed), stage.strides,
                                 recipe.seed, stage.name, self.iteration, self.total)
 

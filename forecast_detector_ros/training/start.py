@@ -14,7 +14,7 @@ from ..model.network import ForecastDetector
 
 log = logging.getLogger(__name__)
 
-MAY_BE_NEW = ('encoder1', 'encoder2', 'scheduler')
+MAY_BE_NEW = ('encoder1', 'encoder2', 'scheduler', 'motion')
 """Parts that a checkpoint may lack: the variant `baseline` has none of them."""
 
 
