@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from .errors import InputError
 from .foreign_text import cut
 
 MOST_BYTES = 2**18
@@ -16,7 +17,7 @@ _INTEGERS = 2**63
 """What an integer must stay below, either sign: others cannot even be printed (CPython)."""
 
 
-class PlainYamlError(ValueError):
+class PlainYamlError(InputError):
     """A file that is no plain YAML; the message is one line without the file's name."""
 
 

@@ -8,38 +8,29 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / 'forecast_detector_ros'
 
-#: What each room, and each module beside the rooms, may import from; the lowest stand first.
+#: Modules beside the rooms, which every room may import; they import one another at most.
+TOOLS = {'boxes', 'errors', 'files', 'foreign_text', 'layout', 'plain_yaml'}
+
+#: What else each room may import from; the lowest stand first.
 ALLOWED = {
-    'files': '',
-    'foreign_text': '',
-    'plain_yaml': '',
-    'layout': '',
     'model': '',
-    'images': 'files',
-    'detector': 'files images model',
-    'recording': 'detector files images',
-    'annotations': 'files images',
+    'images': '',
+    'detector': 'images model',
+    'recording': 'detector images',
+    'annotations': 'images',
     'clips': 'annotations',
-    'metrics': 'annotations detector files layout',
-    'labelling': 'files',
-    'training': 'annotations clips detector files model',
-    'report': 'annotations detector files images metrics recording',
-    'evaluation': 'annotations detector files images layout metrics model recording report '
-                  'training',
-    'replay': 'annotations detector evaluation files images layout metrics recording report',
-    'benchmark': 'detector files images layout metrics model recording',
-    'experiments': 'benchmark detector evaluation files labelling layout metrics model recording '
-                   'training',
-    'node': 'detector files images recording',
-    'cli': 'annotations benchmark clips detector evaluation experiments files images labelling '
-           'layout metrics model recording replay report training',
+    'metrics': 'annotations detector',
+    'labelling': '',
+    'training': 'annotations clips detector model',
+    'report': 'detector images metrics recording',
+    'evaluation': 'annotations detector images metrics model recording report training',
+    'replay': 'annotations detector evaluation images metrics recording report',
+    'benchmark': 'detector images metrics model recording',
+    'experiments': 'benchmark detector evaluation labelling metrics model recording training',
+    'node': 'detector images recording',
+    'cli': 'annotations benchmark clips detector evaluation experiments images labelling '
+           'metrics model recording replay report training',
 }
-
-#: What every room may import.
-ANYWHERE = {'foreign_text', 'plain_yaml'}
-
-#: Imports that still point up: (room, what it imports).
-EXCEPTIONS = {('annotations', 'clips'), ('images', 'annotations'), ('metrics', 'evaluation')}
 
 #: What only node/ knows.
 GRAPH = {
@@ -62,21 +53,21 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def files_of(room: str) -> list[Path]:
-    """Return the Python files of a room, or the one of a module beside the rooms."""
-    return sorted((PACKAGE / room).rglob('*.py')) or [PACKAGE / f'{room}.py']
+    """Return the Python files of a room."""
+    return sorted((PACKAGE / room).rglob('*.py'))
 
 
 def rooms_of(names: Iterator[str]) -> set[str]:
     """Return the rooms that modules of the package belong to."""
     parts = [name.split('.') for name in names]
-    found = {part[1] for part in parts if part[0] == PACKAGE.name and len(part) > 1}
-    return found & set(ALLOWED) - ANYWHERE
+    inner = {part[1] for part in parts if part[0] == PACKAGE.name and len(part) > 1}
+    return inner & {*ALLOWED, *TOOLS}
 
 
 def test_every_room_has_its_place_in_the_order() -> None:
     rooms = {path.parent.name for path in PACKAGE.glob('*/__init__.py')}
-    modules = {path.stem for path in PACKAGE.glob('*.py')} - {'__init__'}
-    assert rooms | modules == set(ALLOWED)
+    assert rooms == set(ALLOWED)
+    assert {path.stem for path in PACKAGE.glob('*.py')} - {'__init__'} == TOOLS
 
 
 def test_order_has_no_circle() -> None:
@@ -88,13 +79,17 @@ def test_order_has_no_circle() -> None:
 
 @pytest.mark.parametrize('room', ALLOWED)
 def test_room_imports_only_from_rooms_below(room: str) -> None:
-    allowed = {room, *ALLOWED[room].split()}
+    allowed = {room, *TOOLS, *ALLOWED[room].split()}
     wrong = {
         f'{path.name}: {above}'
         for path in files_of(room) for above in rooms_of(imports(path)) - allowed
-        if (room, above) not in EXCEPTIONS
     }
     assert wrong == set()
+
+
+@pytest.mark.parametrize('tool', sorted(TOOLS))
+def test_tool_imports_no_room(tool: str) -> None:
+    assert rooms_of(imports(PACKAGE / f'{tool}.py')) <= TOOLS
 
 
 @pytest.mark.parametrize('room', [room for room in ALLOWED if room != 'node'])

@@ -3,7 +3,8 @@
 from time import process_time
 
 from forecast_detector_ros.foreign_text import cut
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 @given(st.text(), st.integers(60, 300))

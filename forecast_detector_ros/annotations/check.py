@@ -20,8 +20,7 @@ from .findings import Collected
 from .frames import decode
 from .records import FrameRecord, VideoRecord
 from .sources import load_source, SourceConfig
-from ..clips.cutouts import load_cutouts
-from ..clips.targets import box_area
+from ..boxes import box_area
 
 IMBALANCE = 100
 """A class with this many times fewer boxes than the most frequent one is remarked on."""
@@ -116,8 +115,9 @@ class CheckResult:
 
 
 def check_sources(sources: Sequence[SourceConfig], root: Path, classes: Sequence[str],
-                  config: CheckConfig, cutouts: str = '', most: int | None = None,
-                  progress: Progress = silent) -> CheckResult:
+                  config: CheckConfig, most: int | None = None,
+                  progress: Progress = silent,
+                  cutouts: Callable[[], Iterable[int]] | None = None) -> CheckResult:
     """
     Check the sources of a recipe.
 
@@ -131,12 +131,12 @@ def check_sources(sources: Sequence[SourceConfig], root: Path, classes: Sequence
         Names of the classes to train.
     config:
         How thorough to be.
-    cutouts:
-        Folder of cut-outs below `root`; empty for none.
     most:
         Lines of each kind that are kept; None for all.
     progress:
         Shows how far it is.
+    cutouts:
+        Gives the label of every cut-out, or raises DataError; None if there are none.
 
     Returns
     -------
@@ -157,8 +157,8 @@ def check_sources(sources: Sequence[SourceConfig], root: Path, classes: Sequence
         tally.seconds = time.monotonic() - begin
     if cutouts:
         try:
-            for cutout in load_cutouts(root / cutouts, classes):
-                result.classes[classes[cutout.label]].cutouts += 1
+            for label in cutouts():
+                result.classes[classes[label]].cutouts += 1
         except DataError as error:
             result.findings.fault(error)
     _check_classes(result)

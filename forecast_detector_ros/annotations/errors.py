@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import Enum
 
+from ..errors import InputError
+
 #: How grave a finding is: nothing of the source can be read; training would suffer; good to know.
 UNREADABLE, PROBLEM, REMARK = 'unreadable', 'problem', 'remark'
 
@@ -44,7 +46,7 @@ class Kind(Enum):
         return self.value[1]
 
 
-class DataError(ValueError):
+class DataError(InputError):
     """Training data cannot be used; the message is one line naming the file and the key."""
 
     def __init__(self, message: str, kind: Kind = Kind.BROKEN) -> None:

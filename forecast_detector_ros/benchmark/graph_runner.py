@@ -11,6 +11,7 @@ from torch import nn
 
 from ..detector.backends.quiet_openvino import import_openvino
 from ..detector.backends.step_graph import trace_onnx
+from ..errors import InputError
 
 RUNTIMES = ('onnxruntime', 'openvino')
 
@@ -18,7 +19,7 @@ _KINDS = {'tensor(float)': np.float32, 'tensor(float16)': np.float16, 'tensor(ui
           'tensor(int64)': np.int64}
 
 
-class PeerError(ValueError):
+class PeerError(InputError):
     """A rival's network that cannot be run here; one line."""
 
 

@@ -7,16 +7,18 @@ Exit code: 0 clean, 1 problems that would hurt the training, 2 something cannot 
 
 import argparse
 from collections.abc import Iterable, Sequence
+from functools import partial
 import logging
 from pathlib import Path
 import sys
 
 from ..annotations.check import check_sources, CheckConfig, Progress, silent
 from ..annotations.check_report import report_lines
-from ..annotations.errors import DataError
 from ..annotations.sources import all_classes, COCO_VIDEO, FORMATS, SourceConfig
+from ..clips.cutouts import load_cutouts
+from ..errors import InputError
 from ..model.presets import PRESETS
-from ..training.config import load_recipe, RecipeError
+from ..training.config import load_recipe
 
 MOST_LINES = 10
 """Lines of each kind of finding, unless --max-lines says otherwise."""
@@ -44,17 +46,22 @@ def main(args: Sequence[str] | None = None) -> int:
                                   list_file=str(options.list_file or ''), split=options.split)
             root, sources, cutouts = Path(), (source,), ''
             classes = tuple(options.classes or all_classes(source, root))
-    except (RecipeError, DataError) as error:
+    except InputError as error:
         print(f'check_data: {error}', file=sys.stderr)
         return 2
     config = CheckConfig(
         None if options.full else options.sample,
         None if options.full or options.decode else CheckConfig().most_annotations,
         options.decode, scale)
-    result = check_sources(sources, root, classes, config, cutouts, options.max_lines,
-                           _progress(sys.stderr.isatty()))
+    result = check_sources(sources, root, classes, config, options.max_lines,
+                           _progress(sys.stderr.isatty()),
+                           partial(_labels, root / cutouts, classes) if cutouts else None)
     print('\n'.join(report_lines(result)))
     return result.exit_code
+
+
+def _labels(folder: Path, classes: Sequence[str]) -> list[int]:
+    return [cutout.label for cutout in load_cutouts(folder, classes)]
 
 
 def _progress(terminal: bool) -> Progress:

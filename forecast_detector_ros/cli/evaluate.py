@@ -15,26 +15,26 @@ import torch
 from .footage_options import add_footage, frame_rate, load_footage, named_footage, policy, positive
 from .many_footage import add_many, run_sequences, share_of
 from .provenance import machine
-from ..annotations.errors import DataError
 from ..detector.backends.registry import AUTO, BACKENDS
-from ..detector.checkpoint import Card, default_checkpoint, load_checkpoint, RuntimeConfigError
+from ..detector.checkpoint import Card, default_checkpoint, load_checkpoint
 from ..detector.detector import Detector
 from ..detector.policy import parse_policy
-from ..detector.settings import DetectorSettings, SettingsError
+from ..detector.settings import DetectorSettings
+from ..errors import InputError
+from ..evaluation.accuracy import check_protocols
+from ..evaluation.accuracy import KEYS as PROTOCOLS
 from ..evaluation.evaluation_record import record_evaluation
 from ..evaluation.footage_runs import FootageWork
 from ..evaluation.forecast_quality import measure_forecasts
 from ..evaluation.latencies import load_latencies
+from ..evaluation.motion import motion_of
 from ..evaluation.sequences import EvaluationError
 from ..evaluation.static_scene import static_as_text, summarise_static
 from ..evaluation.streaming import streaming_as_text, sweep
 from ..evaluation.summary import as_text, forecasts_as_text, summarise, summarise_forecasts
 from ..files import write_atomically
-from ..metrics.accuracy import check_protocols
-from ..metrics.accuracy import KEYS as PROTOCOLS
-from ..metrics.motion_iou import motion_of
 from ..report.html_report import load_for_report, write_report
-from ..report.run_record import RunRecordError, save_run
+from ..report.run_record import save_run
 
 _log = logging.getLogger(__name__)
 
@@ -50,8 +50,7 @@ def main(args: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(args)
     try:
         failures = _evaluate(options)
-    except (DataError, EvaluationError, RuntimeConfigError, RunRecordError,
-            SettingsError) as error:
+    except InputError as error:
         print(f'evaluate: {error}', file=sys.stderr)
         return 1
     except OSError as error:

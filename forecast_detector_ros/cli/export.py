@@ -12,21 +12,15 @@ import torch
 
 from .export_frames import Clips, load_clips, synthetic_clips
 from .provenance import versions
-from ..annotations.errors import DataError
 from ..detector.backends.exported import ExportError, FLOAT, INT8, weights_digest, write_graphs
 from ..detector.backends.onnxruntime_backend import OnnxRuntimeBackend
 from ..detector.backends.parity import compare_backends, MAX_DIFFERENCE, Parity
 from ..detector.backends.quantise import quantise
 from ..detector.backends.step_graph import OPSET, step_onnx, STEPS
 from ..detector.backends.torch_backend import TorchBackend
-from ..detector.checkpoint import (
-    card_path,
-    default_checkpoint,
-    load_checkpoint,
-    RuntimeConfigError,
-)
+from ..detector.checkpoint import card_path, default_checkpoint, load_checkpoint
+from ..errors import InputError
 from ..files import write_atomically
-from ..images.frame import FrameError
 from ..images.video_source import SourceError
 
 _log = logging.getLogger(__name__)
@@ -40,7 +34,7 @@ def main(args: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(args)
     try:
         _export(options)
-    except (DataError, FrameError, RuntimeConfigError, SourceError) as error:
+    except InputError as error:
         print(f'export: {error}', file=sys.stderr)
         return 1
     except OSError as error:

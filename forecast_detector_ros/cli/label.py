@@ -8,7 +8,7 @@ from pathlib import Path
 import sys
 
 from .progress import show_progress
-from ..annotations.errors import DataError
+from ..errors import InputError
 from ..images.bag_images import is_bag
 from ..images.extract_frames import extract_frames
 from ..labelling.label_folders import is_partial, label_into, Labelling
@@ -42,7 +42,7 @@ def main(args: Sequence[str] | None = None) -> int:
             parser.error(f'{name} is for folders of pictures')
     try:
         return _label(options, extracts)
-    except (TeacherError, DataError) as error:
+    except InputError as error:
         print(f'label: {error}', file=sys.stderr)
     except OSError as error:
         print(f'label: {error.filename}: {error.strerror}', file=sys.stderr)

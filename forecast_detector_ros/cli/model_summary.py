@@ -7,7 +7,8 @@ from dataclasses import asdict
 import json
 import sys
 
-from ..detector.checkpoint import CheckpointError, load_checkpoint
+from ..detector.checkpoint import load_checkpoint
+from ..errors import InputError
 from ..model.config import ConfigError, NetworkConfig
 from ..model.presets import preset, PRESETS
 from ..model.summary import Part, summarise, Summary
@@ -90,7 +91,7 @@ def main(args: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(args)
     try:
         name, config = _configure(arguments)
-    except (ConfigError, CheckpointError) as error:
+    except InputError as error:
         print(f'model_summary: error: {error}', file=sys.stderr)
         return 2
     write = format_json if arguments.json else format_table

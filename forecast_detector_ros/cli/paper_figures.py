@@ -25,13 +25,16 @@ from .footage_options import (
     positive,
 )
 from .provenance import machine
-from ..annotations.errors import DataError
-from ..detector.checkpoint import Card, default_checkpoint, load_checkpoint, RuntimeConfigError
+from ..detector.checkpoint import Card, default_checkpoint, load_checkpoint
 from ..detector.detector import Detector
 from ..detector.policy import AlternatePolicy, AlwaysReadPolicy, ThresholdPolicy
-from ..detector.settings import DetectorSettings, SettingsError
+from ..detector.settings import DetectorSettings
+from ..errors import InputError
+from ..evaluation.accuracy import check_protocols
+from ..evaluation.accuracy import KEYS as PROTOCOLS
 from ..evaluation.latencies import load_latencies
-from ..evaluation.sequences import EvaluationError, Footage
+from ..evaluation.motion import AUTO, load_published, motion_of
+from ..evaluation.sequences import Footage
 from ..evaluation.streaming import streaming_as_text, sweep
 from ..experiments.decision_strip import (
     chosen_frames,
@@ -55,9 +58,6 @@ from ..experiments.trade_off import (
     trade_off_as_text,
 )
 from ..layout import table
-from ..metrics.accuracy import check_protocols
-from ..metrics.accuracy import KEYS as PROTOCOLS
-from ..metrics.motion_iou import AUTO, load_published, motion_of
 from ..metrics.vid_ap import group_shares, GROUPS
 
 
@@ -73,7 +73,7 @@ def main(args: Sequence[str] | None = None) -> int:
             check_protocols([options.protocol])
             torch.set_num_threads(options.threads)
         options.make(options)
-    except (DataError, EvaluationError, RuntimeConfigError, SettingsError) as error:
+    except InputError as error:
         print(f'paper_figures: {error}', file=sys.stderr)
         return 1
     except OSError as error:

@@ -17,12 +17,10 @@ from .progress import show_progress
 from .provenance import machine, versions
 from .report import add_report
 from .result_folder import ResultFolder
-from ..annotations.errors import DataError
 from ..detector.backends.registry import AUTO, BACKENDS
-from ..detector.checkpoint import RuntimeConfigError
-from ..detector.policy import parse_policy, PolicyError
-from ..detector.settings import SettingsError
+from ..detector.policy import parse_policy
 from ..detector.stream import MAX_GAP_S
+from ..errors import InputError
 from ..evaluation.evaluation_record import model_values
 from ..evaluation.latencies import Latencies, load_latencies
 from ..evaluation.many import (
@@ -33,17 +31,9 @@ from ..evaluation.many import (
     run_many,
     share_of_environment,
 )
-from ..evaluation.sequences import EvaluationError
 from ..recording.bag_file import BagError, MISSING
 from ..recording.video_writer import VideoError
-from ..replay.arrivals import (
-    EVERY_FRAME,
-    GivenLatency,
-    LatencyError,
-    MODES,
-    parse_latency,
-    REAL_TIME,
-)
+from ..replay.arrivals import EVERY_FRAME, GivenLatency, MODES, parse_latency, REAL_TIME
 from ..replay.bag_replay import BagJob, prepare_replay, ReplayOptions
 from ..replay.collect import (
     BAGS_FOLDER,
@@ -61,8 +51,7 @@ FAILURE = 1
 BAD_INPUT = 2
 STOPPED = 130
 
-_EXPECTED = (DataError, BagError, VideoError, RuntimeConfigError, SettingsError,
-             EvaluationError)
+_EXPECTED = (InputError, BagError, VideoError)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -79,7 +68,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if options.merge:
             return _merge(options)
         return _replay(options, given)
-    except (*_EXPECTED, ManyError, FileExistsError) as error:
+    except (*_EXPECTED, FileExistsError) as error:
         print(f'replay_bag: {error}', file=sys.stderr)
         return BAD_INPUT
     except OSError as error:
@@ -243,7 +232,7 @@ def _checked(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     def checked(text: str) -> Any:
         try:
             return parse(text)
-        except (PolicyError, LatencyError, ManyError) as error:
+        except InputError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
     return checked
 

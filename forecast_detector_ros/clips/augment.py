@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from .targets import box_area, intersection
 from ..annotations.errors import DataError
+from ..boxes import box_iou
 
 # SSD (Liu et al. 2016, section 2.2): the least overlap that a crop must have with an object.
 CROP_OVERLAPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
@@ -137,9 +137,7 @@ def _draw_crop(boxes: np.ndarray, view: np.ndarray, overlap: float, config: Augm
     if len(boxes):
         centre = (boxes[:, :2] + boxes[:, 2:]) / 2
         inside = ((centre > crops[:, None, :2]) & (centre < crops[:, None, 2:])).all(axis=2)
-        shared = intersection(crops, boxes)
-        iou = shared / (box_area(crops)[:, None] + box_area(boxes) - shared)
-        good &= (inside & (iou >= overlap)).any(axis=1)
+        good &= (inside & (box_iou(crops, boxes) >= overlap)).any(axis=1)
     chosen = np.flatnonzero(good)
     return crops[chosen[0]] if len(chosen) else None
 

@@ -16,7 +16,8 @@ from .affine import warp
 from .augment import AugmentConfig
 from .cutouts import Cutout, paste
 from .motion import draw_camera, draw_track
-from .targets import box_area, clip_targets, intersection, map_targets, merge_targets, Targets
+from .targets import clip_targets, map_targets, merge_targets, Targets
+from ..boxes import box_area, intersection
 
 # ImageNet's mean colour, RGB: nothing, after the network's normalisation. (SSD's filler too.)
 FILL = (124, 116, 104)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .affine import map_boxes
+from ..boxes import box_area, clip_boxes
 
 
 @dataclass(frozen=True)
@@ -68,21 +69,3 @@ def merge_targets(parts: Iterable[Targets]) -> Targets:
     parts = list(parts)
     return Targets(*(np.concatenate([getattr(part, name) for part in parts])
                      for name in ('boxes', 'labels', 'scores', 'ignore')))
-
-
-def clip_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Cut boxes, float32 (N, 4) xyxy, to a picture of `size` (height, width)."""
-    limit = np.array([size[1], size[0], size[1], size[0]], dtype=np.float32)
-    return np.clip(boxes, 0.0, limit)
-
-
-def box_area(boxes: np.ndarray) -> np.ndarray:
-    """Return the areas (N,) of boxes (N, 4) xyxy."""
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-
-
-def intersection(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the areas (N, M) that boxes (N, 4) share with boxes (M, 4)."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    return np.prod(np.clip(high - low, 0.0, None), axis=2)

@@ -19,6 +19,7 @@ from safetensors.torch import save as save_safetensors
 import torch
 import yaml
 
+from ..errors import InputError, one_line
 from ..files import write_atomically
 from ..foreign_text import cut
 from ..model.config import ConfigError, NetworkConfig
@@ -38,7 +39,7 @@ MOST_NAME = 256
 """Characters of the checkpoint's name, or a class's, which every message repeats."""
 
 
-class RuntimeConfigError(ValueError):
+class RuntimeConfigError(InputError):
     """Something about checkpoint, device or precision that prevents a start; one line."""
 
 
@@ -176,7 +177,7 @@ def load_checkpoint(path: str | Path) -> tuple[ForecastDetector, Card]:
         tensors = load_safetensors(data)
     except SafetensorError as error:
         raise CheckpointError(f'{path}: not a safetensors file, or truncated '
-                              f'({_one_line(error)})') from None
+                              f'({one_line(error)})') from None
     except KeyError as error:
         raise CheckpointError(f'{path}: holds a tensor of type {error}, which cannot be loaded '
                               'here') from None
@@ -186,7 +187,7 @@ def load_checkpoint(path: str | Path) -> tuple[ForecastDetector, Card]:
                                  for key, value in tensors.items()})
     except RuntimeError as error:
         raise CheckpointError(f'{path}: weights do not fit the network in the card: '
-                              f'{_one_line(error)}') from None
+                              f'{one_line(error)}') from None
     for key, value in network.state_dict().items():
         if not torch.isfinite(value).all():
             raise CheckpointError(f'{path}: {key} holds values that are infinite or no numbers; '
@@ -248,7 +249,7 @@ def save_checkpoint(path: str | Path, network: ForecastDetector, card: Card,
         raise CheckpointError(f'{path}: cannot be written: {error.strerror}') from None
     except yaml.YAMLError as error:
         raise CheckpointError(f'{path}: the card holds something that YAML cannot: '
-                              f'{_one_line(error)}') from None
+                              f'{one_line(error)}') from None
     return _read_card(card_path(path))
 
 
@@ -279,8 +280,3 @@ def default_checkpoint() -> Path:
     more = f' and {len(candidates) - 3} more places' if len(candidates) > 3 else ''
     raise CheckpointError(f'the default checkpoint is not installed; looked for {places}{more}; '
                           'install the package again, or name a checkpoint')
-
-
-def _one_line(error: Exception) -> str:
-    text = ' '.join(str(error).split())
-    return text if len(text) <= 200 else text[:197] + '...'

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import isfinite, nan
 from typing import Protocol
 
+from ..errors import InputError
 from ..foreign_text import cut
 
 READ = 'read'
@@ -23,7 +24,7 @@ a frame may cost; the others force a read.
 """
 
 
-class PolicyError(ValueError):
+class PolicyError(InputError):
     """A policy that cannot be parsed or has a parameter out of range; one line."""
 
 

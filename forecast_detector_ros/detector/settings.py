@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from math import inf, isfinite
 
 from .policy import Policy, ThresholdPolicy
+from ..errors import InputError
 
 
-class SettingsError(ValueError):
+class SettingsError(InputError):
     """A setting out of range; the message names the key and what would be right."""
 
 

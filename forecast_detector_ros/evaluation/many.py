@@ -20,13 +20,15 @@ import traceback
 from types import FrameType, TracebackType
 from typing import Any
 
+from ..errors import InputError, one_line
+
 POLL_S = 0.2
 """Seconds between two looks at whether somebody wants to stop."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class ManyError(ValueError):
+class ManyError(InputError):
     """A share that is none, or parts that do not fit together; one line."""
 
 
@@ -275,6 +277,6 @@ def _serve(connection: Connection, prepare: Callable[[], Work],
 
 def _line(error: Exception, expected: tuple[type[Exception], ...]) -> str:
     if isinstance(error, expected):
-        return ' '.join(str(error).split())
+        return one_line(error)
     traceback.print_exception(error, file=sys.stderr)
     return f'{type(error).__name__}: {" ".join(str(error).split())}'

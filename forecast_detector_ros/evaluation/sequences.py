@@ -9,11 +9,12 @@ import numpy as np
 
 from ..annotations.frames import decode
 from ..annotations.video_json import DataError, FrameRecord, load_video_json, VideoRecord
+from ..errors import InputError
 from ..images.frame import Frame, Pixels
 from ..metrics.tables import one_hot, TruthTable
 
 
-class EvaluationError(ValueError):
+class EvaluationError(InputError):
     """Something that cannot be evaluated; one line."""
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .accuracy import HEADS, KEYS, measure_accuracy
 from .latencies import Latencies
 from .runner import COLLECT_SCORE
 from .sequences import as_frame, Footage, picture
@@ -23,7 +24,6 @@ from ..detector.policy import Policy, READ
 from ..detector.settings import DetectorSettings
 from ..detector.stream import CameraState, step_stamped
 from ..layout import mean, plain, table
-from ..metrics.accuracy import HEADS, KEYS, measure_accuracy
 from ..metrics.recall import recall
 from ..metrics.tables import DetectionTable
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from .accuracy import accuracy_as_text, measure_accuracy
+from .accuracy import KEYS as AP_KEYS
 from .forecast_quality import ForecastQuality, Hits
 from .latencies import KEY as LATENCIES
 from .latencies import milliseconds
 from .runner import FootageRun
 from .sequences import Footage
 from ..layout import mean, plain, table
-from ..metrics.accuracy import accuracy_as_text, measure_accuracy
-from ..metrics.accuracy import KEYS as AP_KEYS
 from ..metrics.recall import recall
 
 PERCENTILES = (50, 95)

@@ -10,11 +10,11 @@ import numpy as np
 from ..detector.detector import Detector
 from ..detector.policy import AlternatePolicy, FORECAST, READ
 from ..detector.settings import DetectorSettings
+from ..evaluation.accuracy import HEADS, KEYS, measure_accuracy
 from ..evaluation.latencies import Latencies
 from ..evaluation.runner import run_footage
 from ..evaluation.sequences import EvaluationError, Footage
 from ..layout import mean, plain
-from ..metrics.accuracy import HEADS, KEYS, measure_accuracy
 from ..metrics.recall import recall
 from ..metrics.tables import DetectionTable
 from ..metrics.vid_ap import GROUPS

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, TYPE_CHECKING
 
 from .figure_files import AMBER, BLUE, GREEN, INK, new_figure, RED
-from ..metrics.accuracy import HEADS, KEYS
+from ..evaluation.accuracy import HEADS, KEYS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,10 +16,10 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
-from .frame import Frame
+from .frame import Frame, SourceError
 from .image_messages import compressed_frame, image_frame, MAX_IMAGE_PIXELS
 from .mcap_salvage import salvage
-from ..annotations.errors import DataError
+from ..errors import one_line
 
 FRAME_MAKERS: dict[str, Callable[..., Frame]] = {
     'sensor_msgs/msg/Image': image_frame,
@@ -91,7 +91,7 @@ class ImageBag:
 
     Raises
     ------
-    DataError
+    SourceError
         If rosbags is missing, there is no such bag, or no file of it can be read.
 
     """
@@ -127,7 +127,7 @@ class ImageBag:
 
         Raises
         ------
-        DataError
+        SourceError
             If there is no such topic, or none or several are possible; lists the topics.
 
         """
@@ -137,15 +137,15 @@ class ImageBag:
             for name in (topic, f'/{topic}'):
                 if name in self.topics:
                     return name
-            raise DataError(f'{self.path}: no image topic {topic!r}; there is '
+            raise SourceError(f'{self.path}: no image topic {topic!r}; there is '
                             f'{listed or "none at all"}')
         filled = [name for name, item in self.topics.items() if item.count]
         if not filled:
             others = sorted({item.topic for item in self._reader.connections})
-            raise DataError(f'{self.path}: holds no images; topics are '
+            raise SourceError(f'{self.path}: holds no images; topics are '
                             f'{", ".join(others) or "none"}')
         if len(filled) > 1:
-            raise DataError(f'{self.path}: has several image topics, name one of them: {listed}')
+            raise SourceError(f'{self.path}: has several image topics, name one of them: {listed}')
         return filled[0]
 
     def images(self, topics: Sequence[str]) -> Iterator[BagImage]:
@@ -176,14 +176,14 @@ class ImageBag:
             # Whatever a database or a decompressor raises, the rest of the bag is lost.
             except Exception as error:
                 self.losses.append(f'{self.path}: breaks off after {read} images: '
-                                   f'{_one_line(error)}')
+                                   f'{one_line(error)}')
                 return
             read += 1
             try:
                 message = self._reader.deserialize(data, connection.msgtype)
             except AnyReaderError as error:
                 self.losses.append(f'{self.path}: image {read} of {connection.topic} is broken: '
-                                   f'{_one_line(error)}')
+                                   f'{one_line(error)}')
                 continue
             stamp = message.header.stamp
             yield BagImage(connection.topic, stamp_ns, stamp.sec * NANOSECONDS + stamp.nanosec,
@@ -191,7 +191,7 @@ class ImageBag:
 
     def messages(self, topic: str, message_type: str) -> list[Any]:
         """
-        Return the messages of a topic of any type; raises DataError if there is no such topic.
+        Return the messages of a topic of any type; raises SourceError if there is no such topic.
 
         What cannot be read is left out, as by `images`, and not said a second time.
         """
@@ -200,7 +200,7 @@ class ImageBag:
         if not wanted:
             listed = ', '.join(sorted({item.topic for item in self._reader.connections
                                        if item.msgtype == message_type}))
-            raise DataError(f'{self.path}: no topic {topic} with {message_type}; there is '
+            raise SourceError(f'{self.path}: no topic {topic} with {message_type}; there is '
                             f'{listed or "none"}')
         found = []
         with suppress(Exception):
@@ -233,7 +233,7 @@ def is_bag(path: Path) -> bool:
 
 def _open(path: Path, losses: list[str], scratch: ExitStack, typestore: Any) -> Any:
     """
-    Open a bag, or what is left of it; appends to `losses`; raises DataError.
+    Open a bag, or what is left of it; appends to `losses`; raises SourceError.
 
     `scratch` gets the temporary copies that the reader needs until it is closed.
     """
@@ -241,12 +241,12 @@ def _open(path: Path, losses: list[str], scratch: ExitStack, typestore: Any) -> 
         from rosbags.highlevel import AnyReader
         from rosbags.typesys import get_typestore, Stores
     except ImportError as error:
-        raise DataError('bags need the Python package rosbags (pip install rosbags): '
+        raise SourceError('bags need the Python package rosbags (pip install rosbags): '
                         f'{error}') from None
     if not path.exists():
-        raise DataError(f'{path}: no such bag')
+        raise SourceError(f'{path}: no such bag')
     if not is_bag(path):
-        raise DataError(f'{path}: is no bag; a bag is a folder with {METADATA_NAME}, or a '
+        raise SourceError(f'{path}: is no bag; a bag is a folder with {METADATA_NAME}, or a '
                         f'file *{", *".join(STORAGE_SUFFIXES)} or *.bag')
 
     def opened(paths: list[Path]) -> Any:
@@ -260,13 +260,13 @@ def _open(path: Path, losses: list[str], scratch: ExitStack, typestore: Any) -> 
         try:
             return opened([path])
         except Exception as error:  # Of rosbags, its parsers, databases and decompressors.
-            problem = _one_line(error)
+            problem = one_line(error)
     whole, broken = [], []
     for file in _storage_files(path) if path.is_dir() else [path]:
         try:
             opened([file]).close()
         except Exception as error:
-            broken.append(f'{file}: cannot be read: {_one_line(error)}')
+            broken.append(f'{file}: cannot be read: {one_line(error)}')
             if file.suffix != '.mcap':
                 continue
             copy = Path(scratch.enter_context(TemporaryDirectory())) / file.name
@@ -286,7 +286,7 @@ def _open(path: Path, losses: list[str], scratch: ExitStack, typestore: Any) -> 
             reader = opened(whole)
             losses.extend(broken or [f'{path}: its recording did not end well: {problem}'])
             return reader
-    raise DataError(broken[0] if broken else f'{path}: cannot be read: {problem}')
+    raise SourceError(broken[0] if broken else f'{path}: cannot be read: {problem}')
 
 
 def _storage_files(folder: Path) -> list[Path]:
@@ -295,7 +295,3 @@ def _storage_files(folder: Path) -> list[Path]:
              if file.suffix in STORAGE_SUFFIXES and file.is_file()]
     return sorted(files, key=lambda file: [int(part) if part.isdigit() else 0
                                            for part in re.split(r'(\d+)', file.name)])
-
-
-def _one_line(error: Exception) -> str:
-    return ' '.join(str(error).split()) or type(error).__name__

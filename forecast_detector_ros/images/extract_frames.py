@@ -12,9 +12,8 @@ import cv2
 import numpy as np
 
 from .bag_images import ImageBag, is_bag
-from .frame import as_bgr, FrameError
-from .video_source import SourceError, VideoFile
-from ..annotations.errors import DataError
+from .frame import as_bgr, FrameError, SourceError
+from .video_source import VideoFile
 
 MANIFEST = 'source.json'
 """Beside the frames: where they come from."""
@@ -76,7 +75,7 @@ def extract_frames(source: Path, frames: Path, every: int = 1, topic: str | None
 
     Raises
     ------
-    DataError
+    SourceError
         If the source cannot be read or has no frames, or the folder exists and is not what
         `resume` expects.
 
@@ -99,13 +98,13 @@ def extract_frames(source: Path, frames: Path, every: int = 1, topic: str | None
                 written.append({'file': name, **picture.about})
                 progress(len(written), pictures.expected)
             if not written:
-                raise DataError(f'{source}: no frame could be read'
+                raise SourceError(f'{source}: no frame could be read'
                                 f'{": " + losses[0] if losses else ""}')
             (partial / MANIFEST).write_text(
                 json.dumps({**made_from, 'losses': losses, 'frames': written}) + '\n')
             partial.replace(folder)
         except OSError as error:
-            raise DataError(f'{error.filename or partial}: cannot be written: '
+            raise SourceError(f'{error.filename or partial}: cannot be written: '
                             f'{error.strerror}') from None
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -119,20 +118,20 @@ def _bytes(source: Path) -> int:
 
 
 def _existing(folder: Path, made_from: dict[str, Any], resume: bool) -> Extraction:
-    """Return frames that were written before; raises DataError unless they are the same."""
+    """Return frames that were written before; raises SourceError unless they are the same."""
     if not resume:
-        raise DataError(f'{folder}: exists already; --resume takes the frames in it, or name '
+        raise SourceError(f'{folder}: exists already; --resume takes the frames in it, or name '
                         'another folder')
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding='utf-8'))
         found = {key: manifest[key] for key in made_from}
         frames = len(manifest['frames'])
     except (OSError, ValueError, KeyError, TypeError):
-        raise DataError(f'{folder}: is not a folder of frames written before (no readable '
+        raise SourceError(f'{folder}: is not a folder of frames written before (no readable '
                         f'{MANIFEST}); name another folder') from None
     if found != made_from:
         key = next(key for key in made_from if found[key] != made_from[key])
-        raise DataError(f'{folder}: was written with {key} {found[key]!r}, not '
+        raise SourceError(f'{folder}: was written with {key} {found[key]!r}, not '
                         f'{made_from[key]!r}; name another folder')
     return Extraction(folder, frames)
 
@@ -148,19 +147,19 @@ class _Pictures:
             self._bag = ImageBag(source)
             try:
                 self._topic = self._bag.choose(topic)
-            except DataError:
+            except SourceError:
                 self._bag.close()
                 raise
             total = self._bag.topics[self._topic].count
         else:
             if topic is not None:
-                raise DataError(f'{source}: has no topics, it is no bag')
+                raise SourceError(f'{source}: has no topics, it is no bag')
             if not source.is_file():
-                raise DataError(f'{source}: no such file')
+                raise SourceError(f'{source}: no such file')
             try:
                 self._video = VideoFile(source)
             except SourceError as error:
-                raise DataError(str(error)) from None
+                raise SourceError(str(error)) from None
             total = self._video.announced or 0
         self.expected = -(-total // every)
 

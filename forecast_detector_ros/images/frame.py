@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ..errors import InputError
+
 CHANNELS = {'bgr': 3, 'rgb': 3, 'bgra': 4, 'rgba': 4, 'mono': 1}
 """Channel orders that are accepted, with their number of channels."""
 
@@ -23,7 +25,11 @@ def as_bgr(array: np.ndarray, order: str) -> np.ndarray:
     return array if order == 'bgr' else cv2.cvtColor(array, _TO_BGR[order])
 
 
-class FrameError(ValueError):
+class SourceError(InputError):
+    """A video, folder, device or bag that cannot be read; one line that says why."""
+
+
+class FrameError(InputError):
     """A picture that cannot be used; the message says in one line what is wrong."""
 
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from .frame import Frame, FrameError, Pixels
 from .quiet_decoder import decode_quietly
+from ..errors import one_line
 
 MAX_IMAGE_PIXELS = 64_000_000
 """Default of the most pixels that an image may have."""
@@ -153,7 +154,7 @@ def to_pixels(message: Any, convert: Converter | None = None) -> Pixels:
         return Pixels(cv2.cvtColor(planes, _YUV420[encoding]), 'bgr')
     except cv2.error as error:
         raise FrameError(f'{encoding} image of {width}x{height} pixels cannot be converted: '
-                         f'{_one_line(error)}') from None
+                         f'{one_line(error)}') from None
 
 
 def decode(message: Any, max_pixels: int = MAX_IMAGE_PIXELS) -> Pixels:
@@ -275,7 +276,7 @@ def _decode(message: Any, kind: str, flag: int) -> Pixels:
     try:
         array, damage = decode_quietly(data, flag | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
-        raise FrameError(f'{kind} image cannot be decoded: {_one_line(error)}') from None
+        raise FrameError(f'{kind} image cannot be decoded: {one_line(error)}') from None
     if array is None:
         raise FrameError(f'{kind} image of {len(data)} bytes cannot be decoded'
                          + (f': {damage}' if damage else ''))
@@ -323,7 +324,3 @@ def _mono16(message: Any) -> np.ndarray:
                       strides=(message.step, 2))
     # Contiguous, because OpenCV refuses rows that begin at odd addresses.
     return cv2.convertScaleAbs(np.ascontiguousarray(deep, np.uint16), alpha=_MONO16_SCALE)
-
-
-def _one_line(error: Exception) -> str:
-    return ' '.join(str(error).split())

@@ -11,6 +11,8 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from .frame import SourceError
+
 # The decoder's own complaints about a damaged file would bury the one line that explains it.
 # FFmpeg's level is read when the first video is opened.
 os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
@@ -20,10 +22,6 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 
 # Containers without an index announce duration x rate, which is off by a frame now and then.
 ANNOUNCED_TOLERANCE = 1
-
-
-class SourceError(ValueError):
-    """A source that cannot be read; the message is one line that says why."""
 
 
 class VideoSource(Protocol):

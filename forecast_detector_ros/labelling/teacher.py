@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torchvision.ops import batched_nms
 
+from ..errors import InputError
+
 PADDING = 114
 """Grey value that YOLOX and its kin pad pictures with."""
 
@@ -38,7 +40,7 @@ TEACHER_CLASSES = tuple(RENAMED.get(name, name) for name in COCO_CLASSES)
 """What the teacher's outputs are called here."""
 
 
-class TeacherError(ValueError):
+class TeacherError(InputError):
     """A teacher that cannot be loaded or is not of the expected kind; one line."""
 
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .matching import frame_pairs, IOU_THRESHOLD, match, pair_inside
+from .matching import frame_pairs, IOU_THRESHOLD, match
 from .tables import DetectionTable, TruthTable
+from ..boxes import pair_inside
 
 IGNORE_OVERLAP = 0.5
 """Part of a detection that must lie in an ignore region; COCO's rule for crowds at AP50."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .tables import DetectionTable, TruthTable
-from ..evaluation.sequences import EvaluationError
+from ..errors import MissingLibraryError
 
 METRICS = {'ap': (None, 0), 'ap50': (0.5, 0), 'ap75': (0.75, 0), 'small': (None, 1),
            'medium': (None, 2), 'large': (None, 3)}
@@ -46,7 +46,7 @@ def coco_average_precision(detections: DetectionTable, truth: TruthTable) -> Coc
 
     Raises
     ------
-    EvaluationError
+    MissingLibraryError
         If hotcoco is missing.
     ValueError
         If a box has several classes, or none.
@@ -85,11 +85,11 @@ def coco_average_precision(detections: DetectionTable, truth: TruthTable) -> Coc
 
 
 def library() -> Any:
-    """Import hotcoco; raises EvaluationError where it is missing."""
+    """Import hotcoco; raises MissingLibraryError where it is missing."""
     try:
         import hotcoco
     except ImportError:
-        raise EvaluationError("COCO's average precision needs hotcoco: pip install hotcoco"
+        raise MissingLibraryError("COCO's average precision needs hotcoco: pip install hotcoco"
                               ) from None
     return hotcoco
 

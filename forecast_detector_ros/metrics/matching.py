@@ -4,6 +4,7 @@
 import numpy as np
 
 from .tables import DetectionTable, TruthTable
+from ..boxes import pair_iou
 
 IOU_THRESHOLD = 0.5
 """Overlap from which on a detection hits a box: PASCAL VOC's, and the 50 of AP50."""
@@ -85,31 +86,6 @@ def frame_pairs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.n
     left = np.repeat(np.arange(len(first)), count)
     within = np.arange(len(left)) - np.repeat(np.cumsum(count) - count, count)
     return left, order[np.repeat(start, count) + within]
-
-
-def pair_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Give the IoU of each pair of ``(P, 4)`` boxes, float64 ``(P,)``; 0 where both are empty."""
-    shared = _intersection(first, second)
-    union = _area(first) + _area(second) - shared
-    return np.divide(shared, union, out=np.zeros_like(union), where=union > 0)
-
-
-def pair_inside(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Give the part of each first box that lies in its second one, float64 ``(P,)``."""
-    area = _area(first)
-    return np.divide(_intersection(first, second), area, out=np.zeros_like(area),
-                     where=area > 0)
-
-
-def _area(boxes: np.ndarray) -> np.ndarray:
-    sides = boxes[:, 2:].astype(np.float64) - boxes[:, :2]
-    return sides[:, 0] * sides[:, 1]
-
-
-def _intersection(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    sides = (np.minimum(first[:, 2:], second[:, 2:]).astype(np.float64)
-             - np.maximum(first[:, :2], second[:, :2])).clip(0)
-    return sides[:, 0] * sides[:, 1]
 
 
 def _positions(order: np.ndarray) -> np.ndarray:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .average_precision import ApRules, AveragePrecision, by_class, DEVKIT, judge
-from .matching import frame_pairs, pair_iou
+from .matching import frame_pairs
 from .tables import DetectionTable, TruthTable
+from ..boxes import pair_iou
 
 GROUPS = {'slow': (0.9, 1.0), 'medium': (0.7, 0.9), 'fast': (0.0, 0.7)}
 """Smallest and largest motion IoU of each group; both belong to it, as in FGFA's evaluation."""

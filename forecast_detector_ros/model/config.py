@@ -8,6 +8,7 @@ from .encoder import FORECAST_MODES as FEATURE_MODES
 from .extractor import LEVELS, LITERAL_CHANNELS, WIDTHS
 from .scheduler import REFERENCES
 from .ssdlite import SPACINGS
+from ..errors import InputError
 from ..foreign_text import cut
 
 VARIANTS = ('complete', 'without_forecast', 'without_combination', 'baseline', 'persistence')
@@ -42,7 +43,7 @@ MOST_NUMBERS = 2**28
 """In one tensor of weights or scores: 1 GiB of float32."""
 
 
-class ConfigError(ValueError):
+class ConfigError(InputError):
     """A network configuration that cannot be built; the message names the key."""
 
 

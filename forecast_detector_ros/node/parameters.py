@@ -19,6 +19,7 @@ from rclpy.parameter import Parameter
 from .declare import declare_fixed
 from ..detector.policy import parse_policy, PolicyError, ThresholdPolicy
 from ..detector.settings import DetectorSettings, SettingsError
+from ..errors import InputError
 from ..foreign_text import cut
 from ..images.image_messages import MAX_IMAGE_PIXELS
 
@@ -36,7 +37,7 @@ MOST_CLASSES = 10_000
 """Names in the parameter `classes`."""
 
 
-class ParameterError(ValueError):
+class ParameterError(InputError):
     """A parameter that has the right type, but no meaning; the message is one line."""
 
 

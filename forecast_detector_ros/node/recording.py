@@ -17,6 +17,7 @@ from vision_msgs.msg import Detection2DArray
 
 from .bag_writer import BagWriter
 from .frame_join import FrameJoin, JoinedFrame
+from ..errors import InputError
 from ..images.frame import as_bgr, FrameError
 from ..images.image_messages import compressed_frame, image_frame
 from ..recording.annotate import annotate, status_text
@@ -28,7 +29,7 @@ VIDEO_NAME = 'annotated.mp4'
 BAG_NAME = 'bag'
 
 
-class RecordingError(ValueError):
+class RecordingError(InputError):
     """A recording that cannot be made; the message is one line."""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ..detector.policy import READ
+from ..errors import InputError
 from ..images.bag_images import BagImage
 
 EVERY_FRAME = 'every-frame'
@@ -13,7 +14,7 @@ REAL_TIME = 'real-time'
 MODES = (EVERY_FRAME, REAL_TIME)
 
 
-class LatencyError(ValueError):
+class LatencyError(InputError):
     """Latencies that cannot be used; one line."""
 
 

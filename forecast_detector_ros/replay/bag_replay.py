@@ -31,7 +31,6 @@ from .result_files import (
     write_json,
 )
 from .truth import Annotated, CameraTruth, FrameKey, load_annotated_camera, ORDER, recorded_truth
-from ..annotations.errors import DataError
 from ..detector.backends.registry import AUTO
 from ..detector.checkpoint import Card, default_checkpoint
 from ..detector.detector import Detector
@@ -42,7 +41,7 @@ from ..evaluation.latencies import Latencies
 from ..evaluation.many import Interrupt, Progress
 from ..evaluation.runner import COLLECT_SCORE
 from ..images.bag_images import ImageBag
-from ..images.frame import FrameError
+from ..images.frame import FrameError, SourceError
 from ..metrics.table_file import save_tables
 from ..metrics.tables import DetectionTable
 from ..recording.frame_record import DROPPED, FrameRecord
@@ -134,7 +133,7 @@ def replay_bag(detector: Detector, options: ReplayOptions, job: BagJob, progress
 
     Raises
     ------
-    DataError
+    SourceError
         If the bag or its annotations cannot be used.
     EvaluationError
         If a latency is needed that was not recorded.
@@ -202,7 +201,7 @@ class _Replay:
     def run(self) -> dict[str, Any]:
         play(self._arrivals(), self._options.mode, self._step, self._drop)
         if not any(camera.keys for camera in self._cameras.values()):
-            raise DataError(self._bag.losses[0] if self._bag.losses and not self._interrupt.set
+            raise SourceError(self._bag.losses[0] if self._bag.losses and not self._interrupt.set
                             else f'{self._job.path}: no image was read')
         self._results.close()
         self._frames.close()

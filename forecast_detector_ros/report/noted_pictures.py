@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from .run_record import MarkedBox, NotedFrame
-from ..annotations.errors import DataError
 from ..detector.policy import FORECAST
+from ..errors import InputError, one_line
 from ..images.bag_images import ImageBag
-from ..images.frame import as_bgr, FrameError
-from ..images.video_source import SourceError, VideoFile
+from ..images.frame import as_bgr, SourceError
+from ..images.video_source import VideoFile
 from ..recording.drawn_boxes import (
     draw,
     DrawnBox,
@@ -68,8 +68,8 @@ def noted_pictures(noted: Sequence[NotedFrame], folder: Path) -> list[NotedPictu
         try:
             found.update(_still(path) if still else _of_bag(path, topic, wanted)
                          if topic is not None else _of_video(path, wanted))
-        except (DataError, FrameError, SourceError) as error:
-            problem = ' '.join(str(error).split())
+        except InputError as error:
+            problem = one_line(error)
         for place in places:
             picture = found.get(noted[place].position or 0)
             pictures[place] = (
@@ -99,13 +99,13 @@ def _still(path: Path) -> Iterator[tuple[int, np.ndarray]]:
     except (OSError, cv2.error):
         picture = None
     if picture is None:
-        raise DataError(f'{path}: is missing, or no picture')
+        raise SourceError(f'{path}: is missing, or no picture')
     yield 0, picture
 
 
 def _of_video(path: Path, wanted: set[int]) -> Iterator[tuple[int, np.ndarray]]:
     if not path.is_file():
-        raise DataError(f'{path}: is missing')
+        raise SourceError(f'{path}: is missing')
     source = VideoFile(path)
     try:
         for number in range(max(wanted) + 1):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .plain_values import build, PlainValueError
+from ..errors import InputError
 from ..files import write_atomically
 from ..recording.frame_record import FrameRecord, KINDS
 
@@ -23,7 +24,7 @@ RUN_NAME = 'run.json'
 """The record of a run in a folder of results."""
 
 
-class RunRecordError(ValueError):
+class RunRecordError(InputError):
     """A run that cannot be read or shown; one line."""
 
 

@@ -14,6 +14,7 @@ from .loss_config import LossConfig
 from ..annotations.errors import DataError
 from ..annotations.sources import SourceConfig
 from ..clips.augment import AugmentConfig
+from ..errors import InputError
 from ..model.config import ConfigError, MOTION, NetworkConfig, VARIANTS
 from ..model.extractor import first_blocks
 from ..model.presets import preset
@@ -29,7 +30,7 @@ CARD_KEYS = ('licence', 'description', 'provenance', 'known_failures', 'score_th
 """What a recipe may say for the card; the rest comes from the run."""
 
 
-class RecipeError(ValueError):
+class RecipeError(InputError):
     """A recipe that cannot be used; the message names file and key."""
 
 

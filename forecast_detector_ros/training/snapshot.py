@@ -16,10 +16,11 @@ from safetensors.torch import save
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..files import write_atomically
 
 
-class SnapshotError(ValueError):
+class SnapshotError(InputError):
     """A snapshot that cannot be read or belongs to another run; the message names the file."""
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from torchvision.utils import draw_bounding_boxes, make_grid
 
 from ..clips.dataset import ClipBatch
+from ..errors import InputError
 from ..model.network import ForecastDetector
 from ..model.ssdlite import Boxes, postprocess
 
@@ -22,7 +23,7 @@ TRUTH, FOUND = '#009e73', '#d55e00'
 (jfly.uni-koeln.de/color), which most colour-blind people can tell apart."""
 
 
-class TensorBoardError(ValueError):
+class TensorBoardError(InputError):
     """TensorBoard is not installed; one line."""
 
 

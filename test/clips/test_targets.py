@@ -1,13 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What becomes of boxes that a picture's border cuts."""
 
-from forecast_detector_ros.clips.targets import (
-    clip_targets,
-    intersection,
-    merge_targets,
-    shift_targets,
-    Targets,
-)
+from forecast_detector_ros.clips.targets import clip_targets, merge_targets, shift_targets, Targets
 import numpy as np
 
 
@@ -53,9 +47,3 @@ def test_shift_and_merge():
     np.testing.assert_array_equal(result.boxes, [[0, 0, 5, 5], [10, 20, 15, 25]])
     np.testing.assert_array_equal(result.ignore, [[1, 1, 2, 2], [11, 21, 12, 22]])
     assert result.boxes.dtype == np.float32
-
-
-def test_intersection():
-    first = np.array([[0, 0, 10, 10], [20, 20, 30, 30]])
-    np.testing.assert_array_equal(intersection(first, np.array([[5, 5, 25, 25]])), [[25], [25]])
-    assert intersection(first, np.array([[10, 0, 20, 10]]))[0, 0] == 0

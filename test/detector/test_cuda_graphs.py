@@ -9,19 +9,26 @@ with a device may have neither ROS nor the libraries of `conftest.py` (`dev/cuda
 from copy import deepcopy
 from dataclasses import replace
 
-from forecast_detector_ros.model.config import NetworkConfig
-from forecast_detector_ros.model.network import ForecastDetector
 from forecast_detector_ros.detector.backends.cuda_graphs import (
-    CudaGraphBackend, CudaOptions, SIZES, StateRows)
+    CudaGraphBackend,
+    CudaOptions,
+    SIZES,
+    StateRows,
+)
 from forecast_detector_ros.detector.backends.parity import compare_backends, MAX_DIFFERENCE
 from forecast_detector_ros.detector.backends.registry import make_backend
 from forecast_detector_ros.detector.backends.torch_backend import (
-    arithmetic, state_parts, TorchBackend)
+    arithmetic,
+    state_parts,
+    TorchBackend,
+)
 from forecast_detector_ros.detector.checkpoint import Card, save_checkpoint
 from forecast_detector_ros.detector.detector import Detector, StreamState
-from forecast_detector_ros.images.frame import Frame, Pixels
 from forecast_detector_ros.detector.policy import AlternatePolicy
 from forecast_detector_ros.detector.settings import DetectorSettings
+from forecast_detector_ros.images.frame import Frame, Pixels
+from forecast_detector_ros.model.config import NetworkConfig
+from forecast_detector_ros.model.network import ForecastDetector
 import numpy as np
 import pytest
 import torch

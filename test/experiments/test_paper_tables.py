@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from forecast_detector_ros.detector.policy import AlternatePolicy, AlwaysReadPolicy
 from forecast_detector_ros.detector.settings import DetectorSettings
+from forecast_detector_ros.evaluation.motion import from_tracks
 from forecast_detector_ros.experiments.paper_tables import over_seeds, table1_row, table2_rows
-from forecast_detector_ros.metrics.motion_iou import from_tracks
 import numpy as np
 import pytest
 

@@ -7,9 +7,8 @@ import sys
 from types import SimpleNamespace
 
 import cv2
-from forecast_detector_ros.annotations.errors import DataError
 from forecast_detector_ros.images.bag_images import BagImage, ImageBag, is_bag
-from forecast_detector_ros.images.frame import FrameError
+from forecast_detector_ros.images.frame import FrameError, SourceError
 from forecast_detector_ros.images.image_messages import ENCODINGS, image_frame
 import numpy as np
 import pytest
@@ -112,10 +111,10 @@ def test_topic_is_chosen_where_there_is_a_choice(tmp_path):
     path = write(tmp_path / 'bag', {'/left': [image(0)], '/right': [image(0), image(1)],
                                     '/idle': []})
     with ImageBag(path) as bag:
-        with pytest.raises(DataError, match=r'several.*/left \(1 Image\), /right \(2 Image\)'):
+        with pytest.raises(SourceError, match=r'several.*/left \(1 Image\), /right \(2 Image\)'):
             bag.choose()
         assert bag.choose('/right') == bag.choose('right') == '/right'
-        with pytest.raises(DataError, match=r"no image topic 'up'; there is .*/left"):
+        with pytest.raises(SourceError, match=r"no image topic 'up'; there is .*/left"):
             bag.choose('up')
         assert list(bag.images(['/idle'])) == []
 
@@ -127,7 +126,7 @@ def test_topic_without_messages_is_no_choice(tmp_path):
 def test_bag_without_images_names_what_it_has(tmp_path):
     text = STORE.types['std_msgs/msg/String'](data='hello')
     path = write(tmp_path / 'bag', {'/chatter': [text]})
-    with ImageBag(path) as bag, pytest.raises(DataError, match='no images; topics are /chatter'):
+    with ImageBag(path) as bag, pytest.raises(SourceError, match='no images; topics are /chatter'):
         bag.choose()
 
 
@@ -163,7 +162,7 @@ def test_bag_of_which_nothing_is_left(tmp_path, name):
     folder = write(tmp_path / 'bag', {'/camera': [image(5)]}, storage)
     (folder / name).write_bytes((folder / name).read_bytes()[:700])
     for path in (folder, folder / name):
-        with pytest.raises(DataError, match=rf'{name}: cannot be read: ') as caught:
+        with pytest.raises(SourceError, match=rf'{name}: cannot be read: ') as caught:
             ImageBag(path)
         assert '\n' not in str(caught.value)
 
@@ -225,7 +224,7 @@ def test_what_is_no_bag_is_one_line(tmp_path, name, words):
     (tmp_path / 'folder').mkdir()
     if '.' in name:
         (tmp_path / name).write_bytes(b'something else altogether')
-    with pytest.raises(DataError, match=words) as caught:
+    with pytest.raises(SourceError, match=words) as caught:
         ImageBag(tmp_path / name)
     assert '\n' not in str(caught.value) and name in str(caught.value)
 
@@ -240,5 +239,5 @@ def test_damaged_metadata_does_not_hide_the_images(tmp_path):
 
 def test_missing_rosbags_is_one_clear_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'rosbags.highlevel', None)
-    with pytest.raises(DataError, match='pip install rosbags'):
+    with pytest.raises(SourceError, match='pip install rosbags'):
         ImageBag(Path(tmp_path))

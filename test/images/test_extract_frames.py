@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 import cv2
-from forecast_detector_ros.annotations.errors import DataError
 from forecast_detector_ros.images.extract_frames import extract_frames
+from forecast_detector_ros.images.frame import SourceError
 import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
@@ -75,7 +75,7 @@ def test_frames_of_a_bag_with_their_stamps(tmp_path):
 
 def test_topic_of_a_bag_is_named_where_there_are_several(tmp_path):
     path = bag(tmp_path / 'drive', ('/left', '/right'))
-    with pytest.raises(DataError, match=r'/left \(5 Image\), /right \(5 Image\)'):
+    with pytest.raises(SourceError, match=r'/left \(5 Image\), /right \(5 Image\)'):
         extract_frames(path, tmp_path / 'frames')
     assert not (tmp_path / 'frames').exists()
     assert extract_frames(path, tmp_path / 'frames', topic='/right').frames == 5
@@ -91,22 +91,22 @@ def test_second_run_is_refused_or_takes_what_is_there(tmp_path):
     path = video(tmp_path / 'walk.avi')
     extract_frames(path, tmp_path / 'frames', 2)
     before = (tmp_path / 'frames/walk/000002.jpg').stat().st_mtime_ns
-    with pytest.raises(DataError, match='walk: exists already; --resume takes'):
+    with pytest.raises(SourceError, match='walk: exists already; --resume takes'):
         extract_frames(path, tmp_path / 'frames', 2)
     made = extract_frames(path, tmp_path / 'frames', 2, resume=True)
     assert made.frames == 4
     assert (tmp_path / 'frames/walk/000002.jpg').stat().st_mtime_ns == before
-    with pytest.raises(DataError, match='was written with every 2, not 3'):
+    with pytest.raises(SourceError, match='was written with every 2, not 3'):
         extract_frames(path, tmp_path / 'frames', 3, resume=True)
     longer = video(tmp_path / 'other/walk.avi', 9)
-    with pytest.raises(DataError, match='was written with bytes'):
+    with pytest.raises(SourceError, match='was written with bytes'):
         extract_frames(longer, tmp_path / 'frames', 2, resume=True)
 
 
 def test_folder_of_other_things_is_refused(tmp_path):
     (tmp_path / 'frames/walk').mkdir(parents=True)
     for resume in (True, False):
-        with pytest.raises(DataError, match='name another folder'):
+        with pytest.raises(SourceError, match='name another folder'):
             extract_frames(video(tmp_path / 'walk.avi'), tmp_path / 'frames', resume=resume)
 
 
@@ -138,7 +138,7 @@ def test_source_that_cannot_be_read_is_one_line(tmp_path, name, topic, words):
     video(tmp_path / 'walk.avi')
     for text in ('text.mp4', 'text.mcap'):
         (tmp_path / text).write_text('no video')
-    with pytest.raises(DataError, match=words) as caught:
+    with pytest.raises(SourceError, match=words) as caught:
         extract_frames(tmp_path / name, tmp_path / 'frames', topic=topic)
     assert '\n' not in str(caught.value)
 
@@ -148,6 +148,6 @@ def test_bag_whose_images_are_all_broken(tmp_path):
     with Writer(path, version=9) as writer:
         connection = writer.add_connection('/camera', 'sensor_msgs/msg/Image', typestore=STORE)
         writer.write(connection, 1, b'\0\1\0\0nonsense')
-    with pytest.raises(DataError, match='no frame could be read: .*image 1 of /camera is broken'):
+    with pytest.raises(SourceError, match='could be read: .*image 1 of /camera is broken'):
         extract_frames(path, tmp_path / 'frames')
     assert not any((tmp_path / 'frames').iterdir())

@@ -3,7 +3,7 @@
 
 import sys
 
-from forecast_detector_ros.evaluation.sequences import EvaluationError
+from forecast_detector_ros.errors import MissingLibraryError
 from forecast_detector_ros.metrics.coco_ap import coco_average_precision
 from hypothesis import given
 import numpy as np
@@ -79,7 +79,7 @@ def test_nothing_found_and_nothing_there():
 
 def test_missing_library_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, 'hotcoco', None)
-    with pytest.raises(EvaluationError, match='pip install hotcoco'):
+    with pytest.raises(MissingLibraryError, match='pip install hotcoco'):
         coco_average_precision(detections(), truth())
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Matching on cases that can be done by hand, and against a slow independent version."""
 
-from forecast_detector_ros.metrics.matching import frame_pairs, match, pair_inside, pair_iou
+from forecast_detector_ros.metrics.matching import frame_pairs, match
 from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, TruthTable
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,13 +53,6 @@ def slow_match(found: DetectionTable, there: TruthTable, threshold: float) -> li
             result[i] = min(fitting)[-1]
             taken.add(result[i])
     return result
-
-
-def test_iou_of_known_pairs():
-    first = np.array([SQUARE, SQUARE, SQUARE, (5, 5, 5, 5)], np.float32)
-    second = np.array([SQUARE, (5, 0, 15, 10), (20, 20, 30, 30), (5, 5, 5, 5)], np.float32)
-    assert pair_iou(first, second) == pytest.approx([1, 1 / 3, 0, 0])
-    assert pair_inside(first, second) == pytest.approx([1, 0.5, 0, 0])
 
 
 def test_rows_are_paired_by_frame():

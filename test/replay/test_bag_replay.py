@@ -5,11 +5,10 @@ from dataclasses import replace
 import json
 
 import cv2
-from forecast_detector_ros.annotations.errors import DataError
 from forecast_detector_ros.detector.policy import AlternatePolicy
 from forecast_detector_ros.detector.stream import CameraState, step_stamped
 from forecast_detector_ros.evaluation.many import Interrupt
-from forecast_detector_ros.images.frame import FrameError
+from forecast_detector_ros.images.frame import FrameError, SourceError
 from forecast_detector_ros.images.image_messages import compressed_frame, image_frame
 from forecast_detector_ros.metrics.table_file import load_tables
 from forecast_detector_ros.recording.result_reader import read_decision, read_detections
@@ -242,7 +241,7 @@ def test_only_the_topics_that_are_wanted(replay, tmp_path):
                                          '/b': [raw_message(n) for n in range(3)]})
     summary = replay(path, replace(OPTIONS, topics=('b', '/b')))
     assert list(summary['cameras']) == ['/b']
-    with pytest.raises(DataError, match="no image topic 'c'; there is /a"):
+    with pytest.raises(SourceError, match="no image topic 'c'; there is /a"):
         replay(path.rename(tmp_path / 'walk2'), replace(OPTIONS, topics=('c',)))
     assert not (tmp_path / 'out/walk2').exists()
 
@@ -279,7 +278,7 @@ def test_bag_that_breaks_off_gives_what_is_left_of_it(detector, replay, tmp_path
 def test_bag_without_a_readable_image_leaves_nothing(replay, tmp_path):
     path = write_bag(tmp_path / 'walk', {'/camera': [raw_message(0)]})
     (path / 'walk.mcap').write_bytes(b'nothing')
-    with pytest.raises(DataError, match=r'walk.mcap: cannot be read'):
+    with pytest.raises(SourceError, match=r'walk.mcap: cannot be read'):
         replay(path)
     assert list((tmp_path / 'out').iterdir()) == []
 

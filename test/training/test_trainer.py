@@ -9,7 +9,11 @@ from forecast_detector_ros.cli.train import main
 from forecast_detector_ros.detector.checkpoint import load_checkpoint
 from forecast_detector_ros.training.config import load_recipe, RecipeError
 from forecast_detector_ros.training.loader import (
-    batches, ClipLoader, load_sources, picture_weights)
+    batches,
+    ClipLoader,
+    load_sources,
+    picture_weights,
+)
 from forecast_detector_ros.training.recipe_digest import recipe_digest
 from forecast_detector_ros.training.snapshot import load_snapshot, save_snapshot, SnapshotError
 from forecast_detector_ros.training.trainer import SNAPSHOT, Trainer, TrainingDivergedError

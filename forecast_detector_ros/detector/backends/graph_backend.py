@@ -8,7 +8,15 @@ import numpy as np
 
 from . import RawOutput
 from .step_graph import (
-    ELAPSED, FORECAST_STEP, IMAGE, NEXT, READ_STEP, RESULTS, state_layout, step_names)
+    ELAPSED,
+    FORECAST_STEP,
+    IMAGE,
+    NEXT,
+    READ_STEP,
+    RESULTS,
+    state_layout,
+    step_names,
+)
 from ...model.network import ForecastDetector
 
 MAP = 3

@@ -10,6 +10,7 @@ from . import Backend, RawOutput
 from ..checkpoint import Card
 from ..detections import Detections
 from ..postprocess import Postprocessor
+from ...boxes import box_iou
 
 MAX_DIFFERENCE = 1e-3
 """Of logits, offsets and confidence in float32: sums in another order change the sixth digit."""
@@ -141,7 +142,7 @@ def _alone(those: Detections, others: Detections, like: bool) -> int:
     floor = SCORE_THRESHOLD if len(others) < MAX_DETECTIONS else float(others.scores.min())
     for box, label, score in zip(those.boxes, those.labels, those.scores):
         fits = free & (others.labels == label)
-        overlap = _iou(box, others.boxes)
+        overlap = box_iou(box[None], others.boxes)[0]
         if like:
             fits &= overlap >= LIKE_IOU
         else:
@@ -152,10 +153,3 @@ def _alone(those: Detections, others: Detections, like: bool) -> int:
         elif score > floor + (LIKE_MARGIN if like else SCORE_TOLERANCE):
             alone += 1
     return alone
-
-
-def _iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
-    common = sides.clip(0).prod(1)
-    areas = (others[:, 2:] - others[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
-    return common / np.maximum(areas - common, 1e-9)

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from .average_precision import AveragePrecision, DEVKIT, PLAIN
-from .coco_ap import coco_average_precision, library, METRICS
-from .tables import DetectionTable, TruthTable
-from .vid_ap import vid_average_precision
-from ..evaluation.sequences import Footage
+from .sequences import Footage
 from ..layout import plain, table
+from ..metrics.average_precision import AveragePrecision, DEVKIT, PLAIN
+from ..metrics.coco_ap import coco_average_precision, library, METRICS
+from ..metrics.tables import DetectionTable, TruthTable
+from ..metrics.vid_ap import vid_average_precision
 
 KEYS = {'plain': 'ap50', 'devkit': 'ap50_devkit', 'coco': 'coco'}
 """Name of each protocol's figures in a result."""
@@ -23,7 +23,7 @@ HEADS = {'plain': 'AP50', 'devkit': 'AP50 devkit', 'coco': 'COCO AP'}
 
 
 def check_protocols(protocols: Sequence[str]) -> None:
-    """Raise EvaluationError if a protocol needs a library that is missing."""
+    """Raise MissingLibraryError if a protocol needs a library that is missing."""
     if 'coco' in protocols:
         library()
 
@@ -54,7 +54,7 @@ def measure_accuracy(footage: Sequence[Footage], collected: Sequence[DetectionTa
 
     Raises
     ------
-    EvaluationError
+    MissingLibraryError
         If a protocol needs a library that is missing.
 
     """

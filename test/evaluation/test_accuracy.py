@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 from forecast_detector_ros.annotations.video_json import FrameRecord
+from forecast_detector_ros.evaluation.accuracy import accuracy_as_text, measure_accuracy
 from forecast_detector_ros.evaluation.sequences import Footage
-from forecast_detector_ros.metrics.accuracy import accuracy_as_text, measure_accuracy
 import numpy as np
 import pytest
 
