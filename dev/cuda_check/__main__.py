@@ -67,6 +67,8 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f'cuda_check: error: limit is {options.limit:g}, must be from {LEAST:g} to '
               f'{most:g} seconds', file=sys.stderr)
         return 2
+    # Whoever ends this program ends the parts, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     begin = monotonic()
     folder: Path = options.output
     try:
@@ -78,7 +80,7 @@ def main(args: Sequence[str] | None = None) -> int:
         'format': FORMAT, 'dry_run': options.dry_run, 'limit_s': options.limit, 'parts': {}}
     wanted = options.parts or [name for turn in TURNS for name in turn]
     for turn in TURNS:
-        running = []
+        running: list[_Running] = []
         for name in turn:
             left = options.limit - (monotonic() - begin)
             if name not in wanted:
@@ -88,11 +90,16 @@ def main(args: Sequence[str] | None = None) -> int:
                 continue
             limit = min(left - 2.0, LIMITS[name] * options.limit / DEFAULT_LIMIT)
             running.append(_start(name, folder, limit, options.dry_run))
-        for part in _ended(running):
-            report['parts'][part.name] = _found(part)
-            state = report['parts'][part.name]
-            print(f'cuda_check: {part.name}: {state["status"]}, {state["seconds"]} s'
-                  + (f': {state["why"]}' if 'why' in state else ''), file=sys.stderr, flush=True)
+        try:
+            for part in _ended(running):
+                report['parts'][part.name] = _found(part)
+                state = report['parts'][part.name]
+                print(f'cuda_check: {part.name}: {state["status"]}, {state["seconds"]} s'
+                      + (f': {state["why"]}' if 'why' in state else ''), file=sys.stderr,
+                      flush=True)
+        finally:
+            for part in running:
+                _kill(part.process)
         report['seconds'] = round(monotonic() - begin, 1)
         (folder / 'cuda_check.json').write_text(json.dumps(report, indent=1) + '\n')
         (folder / 'cuda_check.md').write_text(as_markdown(report))
@@ -141,7 +148,9 @@ def _found(part: _Running) -> dict[str, Any]:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End a part with all that it has started."""
+    """End a part with all that it has started, if it has not ended."""
+    if process.poll() is not None:
+        return
     for number, wait in ((signal.SIGTERM, 1.0), (signal.SIGKILL, 0.0)):
         try:
             os.killpg(process.pid, number)
@@ -172,4 +181,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
