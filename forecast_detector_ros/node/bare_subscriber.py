@@ -11,12 +11,13 @@ import sys
 from typing import Any
 
 import numpy as np
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
 from .declare import declare_fixed
+from .guarded_executor import GuardedExecutor
+from .parameter_service import SafeParameterService
 from .program import run_program
 from .stop_signal import StopSignal
 from ..detector.allocator import keep_large_blocks
@@ -31,7 +32,8 @@ class BareSubscriber(Node):
 
     def __init__(self) -> None:
         """Subscribe."""
-        super().__init__('bare_subscriber')
+        super().__init__('bare_subscriber', start_parameter_services=False)
+        self._parameter_services = SafeParameterService(self)
         transport = declare_fixed(self, 'image_transport', 'raw', 'raw or compressed')
         if declare_fixed(self, 'tune_allocator', True, 'As the parameter of the detector'):
             keep_large_blocks()
@@ -48,7 +50,7 @@ class BareSubscriber(Node):
 
 def _run(stop: StopSignal) -> int:
     node = BareSubscriber()
-    executor = SingleThreadedExecutor()
+    executor = GuardedExecutor('bare_subscriber')
     executor.add_node(node)
     try:
         while not stop:

@@ -17,14 +17,15 @@ import time
 import cv2
 import numpy as np
 from rclpy.duration import Duration
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
 from .declare import declare_fixed
+from .guarded_executor import GuardedExecutor
 from .pacing import FrameSchedule
+from .parameter_service import SafeParameterService
 from .program import run_program
 from .stop_signal import StopSignal
 from ..images.video_source import open_source, SourceError, VideoSource
@@ -46,7 +47,8 @@ class CameraNode(Node):
 
     def __init__(self) -> None:
         """Declare the parameters and advertise the topic; raises SourceError for a bad one."""
-        super().__init__('camera')
+        super().__init__('camera', start_parameter_services=False)
+        self._parameter_services = SafeParameterService(self)
         self.source: str = declare_fixed(
             self, 'source', '',
             'Video file, folder of images, or V4L2 device such as /dev/video0')
@@ -129,7 +131,7 @@ class _Player:
         self._node = node
         self._source = source
         self._stop = stop
-        self._executor = SingleThreadedExecutor()
+        self._executor = GuardedExecutor('camera')
         self._executor.add_node(node)
 
     def wait_for_subscribers(self) -> None:

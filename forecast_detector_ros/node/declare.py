@@ -31,7 +31,7 @@ def declare_fixed(node: Node, name: str, default: bool | int | float | str, desc
     elif span is not None:
         descriptor.integer_range = [
             IntegerRange(from_value=int(span[0]), to_value=int(span[1]), step=1)]
-    value = node.declare_parameter(name, default, descriptor).value
+    value: Any = node.declare_parameter(name, default, descriptor).value
     if isinstance(value, str) and len(value) > MOST_CHARACTERS:
         raise InvalidParameterValueException(
             name, cut(value), f'text is longer than {MOST_CHARACTERS} characters')

@@ -24,6 +24,7 @@ from .camera_statistics import CameraStatistics
 from .camera_stream import CameraStream, step_waiting, Waiting
 from .diagnostics import camera_values, health, Situation
 from .outputs import Outputs
+from .parameter_service import SafeParameterService
 from .parameters import (
     declare_fixed_parameters,
     declare_live_parameters,
@@ -65,7 +66,8 @@ class DetectorNode(LifecycleNode):
 
         Raises rclpy's ParameterException for a parameter that ROS refuses.
         """
-        super().__init__(name, **options)
+        super().__init__(name, start_parameter_services=False, **options)
+        self._parameter_services = SafeParameterService(self)
         self.fixed = declare_fixed_parameters(self)
         self._detector: Detector | None = None
         self._settings = DetectorSettings()

@@ -6,9 +6,9 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 
+from .guarded_executor import GuardedExecutor
 from .program import run_program
 from .stop_signal import StopSignal
 
@@ -41,7 +41,7 @@ def _run(stop: StopSignal) -> int:
     except ImportError as error:
         raise MissingLibraryError(f'{error.name or "a library"} is missing: {error}') from None
     node = DetectorNode(NAME)
-    executor = SingleThreadedExecutor()
+    executor = GuardedExecutor(NAME)
     try:
         executor.add_node(node)
         if node.fixed.autostart and not _start(node, stop):

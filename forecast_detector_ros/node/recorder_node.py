@@ -8,7 +8,6 @@ import time
 from typing import Any, TextIO
 
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -19,6 +18,8 @@ from vision_msgs.msg import Detection2DArray
 
 from .bag_writer import BagError
 from .declare import declare_fixed
+from .guarded_executor import GuardedExecutor
+from .parameter_service import SafeParameterService
 from .program import run_program
 from .recording import Recording, RecordingError
 from .stop_signal import StopSignal
@@ -41,13 +42,17 @@ QUIET_S = 0.5
 FAREWELL_S = 3.0
 SIGNAL_LATENCY_S = 0.1
 
+MISTAKES = (RecordingError, BagError, VideoError)
+"""Errors that end the recorder with one line."""
+
 
 class RecorderNode(Node):
     """Subscribes to a camera and its detector and feeds a recording."""
 
     def __init__(self) -> None:
         """Declare the parameters, open the recording, listen to the detector."""
-        super().__init__('recorder')
+        super().__init__('recorder', start_parameter_services=False)
+        self._parameter_services = SafeParameterService(self)
         output = declare_fixed(
             self, 'output', 'recording',
             'Folder for annotated.mp4 and the MCAP bag; it must not hold a recording yet')
@@ -164,7 +169,7 @@ def _open_log(path: str) -> TextIO | None:
 
 def _run(stop: StopSignal) -> int:
     node = RecorderNode()
-    executor = SingleThreadedExecutor()
+    executor = GuardedExecutor('recorder', MISTAKES)
     executor.add_node(node)
     try:
         _spin(node, executor, stop)
@@ -174,7 +179,7 @@ def _run(stop: StopSignal) -> int:
     return 0
 
 
-def _spin(node: RecorderNode, executor: SingleThreadedExecutor, stop: StopSignal) -> None:
+def _spin(node: RecorderNode, executor: GuardedExecutor, stop: StopSignal) -> None:
     quiet_since = None
     while not stop:
         arrived = node.arrived
@@ -192,7 +197,7 @@ def _spin(node: RecorderNode, executor: SingleThreadedExecutor, stop: StopSignal
 
 def main(args: list[str] | None = None) -> int:
     """Record until SIGINT or the camera's end; exit code 2 when the output cannot be written."""
-    return run_program('recorder', _run, args, mistakes=(RecordingError, BagError, VideoError))
+    return run_program('recorder', _run, args, mistakes=MISTAKES)
 
 
 if __name__ == '__main__':

@@ -16,7 +16,9 @@ from forecast_detector_ros.node.parameters import (
     settings_of,
 )
 import pytest
-from rcl_interfaces.msg import ParameterDescriptor
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.msg import ParameterDescriptor, ParameterValue
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.exceptions import ParameterException
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -178,3 +180,32 @@ def test_file_of_parameters_gives_the_defaults(graph: Graph) -> None:
     assert set(given) == names
     for name in names - own:
         assert node.get_parameter(name).value == given[name], name
+
+
+@pytest.mark.parametrize('number', [10, 200, 255])
+def test_unknown_type_of_a_parameter_is_refused_and_the_node_lives(
+        active: Active, capfd: pytest.CaptureFixture[str], number: int) -> None:
+    graph = active(threshold=1.0)
+    bad = ParameterMessage(name='threshold', value=ParameterValue(type=number))
+    good = Parameter('score_threshold', value=0.9).to_parameter_msg()
+    answers = graph.call(SetParameters, 'set_parameters',
+                         SetParameters.Request(parameters=[bad, good])).results
+    assert [answer.successful for answer in answers] == [False, True]
+    assert answers[0].reason == f'threshold: there is no parameter type {number}'
+    together = graph.call(
+        SetParametersAtomically, 'set_parameters_atomically',
+        SetParametersAtomically.Request(parameters=[
+            Parameter('score_threshold', value=0.8).to_parameter_msg(), bad])).result
+    assert not together.successful and str(number) in together.reason
+    assert graph.detector.get_parameter('score_threshold').value == 0.9
+    assert f'there is no parameter type {number}' in capfd.readouterr().err
+    graph.send(graph.camera(), picture_message(0))
+
+
+def test_undeclared_parameter_of_endless_name_is_refused_shortly(active: Active) -> None:
+    graph = active()
+    request = SetParameters.Request(parameters=[
+        Parameter('x' * 100_000, value=1).to_parameter_msg()])
+    (answer,) = graph.call(SetParameters, 'set_parameters', request).results
+    assert not answer.successful
+    assert len(answer.reason) <= 300

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a callback raises does not end the process; what cannot be survived does."""
+from collections.abc import Iterator
+
+from forecast_detector_ros.node import guarded_executor
+from forecast_detector_ros.node.guarded_executor import GuardedExecutor, MOST_IN_A_ROW
+import pytest
+import rclpy
+from rclpy.node import Node
+
+
+@pytest.fixture
+def node(ros_domain: int) -> Iterator[Node]:
+    rclpy.init(args=[])
+    made = Node('guarded')
+    yield made
+    made.destroy_node()
+    rclpy.try_shutdown()
+
+
+def fail() -> None:
+    raise ValueError('of the callback\n' * 100)
+
+
+def test_node_goes_on_after_a_callback_that_fails(
+        node: Node, capfd: pytest.CaptureFixture[str]) -> None:
+    executor = GuardedExecutor('guarded')
+    executor.add_node(node)
+    ticks: list[int] = []
+    bad = node.create_timer(0.01, fail)
+    node.create_timer(0.01, lambda: ticks.append(1))
+    for _ in range(100):
+        executor.spin_once(timeout_sec=1.0)
+        if executor.failures >= 3 and len(ticks) >= 3:
+            break
+    assert executor.failures >= 3 and len(ticks) >= 3
+    node.destroy_timer(bad)
+    executor.shutdown()
+    said = capfd.readouterr().err
+    assert 'a callback failed, the node goes on: ValueError' in said
+    assert __file__ in said
+    # In full once, however often it happens.
+    assert said.count(f'File "{__file__}"') == 1
+
+
+def test_executor_that_only_fails_gives_up(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = GuardedExecutor('guarded')
+
+    def broken(*_: object) -> None:
+        raise OSError('no more files')
+
+    monkeypatch.setattr(guarded_executor.SingleThreadedExecutor, 'spin_once', broken)
+    for _ in range(MOST_IN_A_ROW):
+        executor.spin_once()
+    with pytest.raises(OSError, match='no more files'):
+        executor.spin_once()
+
+
+def test_fatal_errors_pass(node: Node) -> None:
+    executor = GuardedExecutor('guarded', (ValueError,))
+    executor.add_node(node)
+    node.create_timer(0.01, fail)
+    with pytest.raises(ValueError, match='of the callback'):
+        executor.spin_once(timeout_sec=10.0)
+    executor.shutdown()
