@@ -13,10 +13,11 @@ from typing import Any
 import torch
 
 from .footage_options import add_footage, frame_rate, load_footage, named_footage, policy, positive
+from .horizon_options import add_horizons, forecasts_by_horizon, HORIZON_OPTIONS, load_beside
 from .many_footage import add_many, run_sequences, share_of
 from .provenance import machine
 from ..detector.backends.registry import AUTO, BACKENDS
-from ..detector.checkpoint import Card, default_checkpoint, load_checkpoint
+from ..detector.checkpoint import Card, default_checkpoint
 from ..detector.detector import Detector
 from ..detector.policy import parse_policy
 from ..detector.settings import DetectorSettings
@@ -25,13 +26,12 @@ from ..evaluation.accuracy import check_protocols
 from ..evaluation.accuracy import KEYS as PROTOCOLS
 from ..evaluation.evaluation_record import record_evaluation
 from ..evaluation.footage_runs import FootageWork
-from ..evaluation.forecast_quality import measure_forecasts
 from ..evaluation.latencies import load_latencies
 from ..evaluation.motion import motion_of
-from ..evaluation.sequences import EvaluationError
+from ..evaluation.sequences import EvaluationError, thin
 from ..evaluation.static_scene import static_as_text, summarise_static
 from ..evaluation.streaming import streaming_as_text, sweep
-from ..evaluation.summary import as_text, forecasts_as_text, summarise, summarise_forecasts
+from ..evaluation.summary import as_text, summarise
 from ..files import write_atomically
 from ..report.html_report import load_for_report, write_report
 from ..report.run_record import save_run
@@ -102,13 +102,11 @@ def _parser() -> argparse.ArgumentParser:
                            help='draw latencies from those in the result of an earlier run '
                            '(default: what each step takes now)')
     streaming.add_argument('--seed', type=int, default=0, metavar='N',
-                           help='for drawing latencies (default 0)')
-    parser.add_argument('--horizons', type=positive, nargs='?', const=3, metavar='K',
-                        help='also measure forecasts up to K frames after a read (default 3), '
-                        'beside persistence')
-    parser.add_argument('--optical-flow', action='store_true',
-                        help='with --horizons: also measure features that are moved along '
-                        'optical flow, which says how far motion could carry')
+                           help='for drawing latencies, and sequences (default 0)')
+    add_horizons(parser)
+    parser.add_argument('--stride', type=positive, nargs='+', default=[1], metavar='N',
+                        help='every N-th frame of each sequence, from each of N starts (default '
+                        '1); of several, the first for all but --horizons')
     parser.add_argument('--static', type=positive, nargs='?', const=60, metavar='N',
                         help='also show the first picture of every sequence N times (default '
                         '60), with fresh noise each time, and compare how often it is read')
@@ -133,11 +131,14 @@ def _evaluate(options: argparse.Namespace) -> dict[str, str]:
     footage = load_footage(options, detector.labels, failures)
     for key, other in (('latencies', 'streaming'), ('streaming_policies', 'streaming'),
                        ('motion_videos', 'motion_iou'), ('report', 'run'),
-                       ('optical_flow', 'horizons')):
+                       *((key, 'horizons') for key in HORIZON_OPTIONS)):
         if getattr(options, key) and not getattr(options, other):
             raise EvaluationError(f'--{key.replace("_", "-")} goes with '
                                   f'--{other.replace("_", "-")} only')
     check_protocols(options.protocol)
+    beside = load_beside(options)
+    whole = [(item, thin(item, options.stride[0])) for item in footage]
+    footage = [part for _, parts in whole for part in parts]
     motion = (motion_of(footage, options.motion_iou, options.motion_videos)
               if options.motion_iou else None)
     latencies = load_latencies(options.latencies, options.seed) if options.latencies else None
@@ -159,6 +160,7 @@ def _evaluate(options: argparse.Namespace) -> dict[str, str]:
                            'score_threshold': settings.score_threshold,
                            'nms_threshold': settings.nms_threshold,
                            'max_consecutive_forecasts': settings.max_consecutive_forecasts},
+              'stride': options.stride[0],
               'annotations': {**named_footage(options), **(
                   {'motion_iou': options.motion_iou} if options.motion_iou else {})},
               'machine': done.machine,
@@ -188,11 +190,11 @@ def _evaluate(options: argparse.Namespace) -> dict[str, str]:
         print('\n' + static_as_text(result['static'], result['sequences']), flush=True)
         _write(options.output, result)
     if options.horizons:
-        network, card = load_checkpoint(path)
-        quality = measure_forecasts(network, card, footage, settings, options.horizons,
-                                    options.device, options.precision, options.optical_flow)
-        result['forecasts'] = summarise_forecasts(quality)
-        print('\n' + forecasts_as_text(result['forecasts'], network.config.levels))
+        unbroken = [item for item, parts in whole
+                    if not any(part.name in failures for part in parts)]
+        result['forecasts'], text = forecasts_by_horizon(options, path, beside, unbroken,
+                                                         settings)
+        print('\n' + text)
         _write(options.output, result)
     return failures
 

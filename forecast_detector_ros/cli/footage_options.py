@@ -35,6 +35,9 @@ def add_footage(parser: argparse.ArgumentParser) -> None:
     data.add_argument('--ignore-score', type=fraction, metavar='S',
                       help='those of them with at least this score are neither objects nor '
                       'background (default: that of --min-score, so none)')
+    data.add_argument('--truth', type=Path, metavar='FILE',
+                      help='with --annotations: COCO-video JSON of true boxes, which replace '
+                      "a teacher's in the sequences that it has")
     data.add_argument('--accept', type=_accept, action='append', default=[],
                       metavar='SEQUENCE=CLASS', help='with --davis: a further class that '
                       'counts in a sequence; may be repeated')
@@ -71,12 +74,15 @@ def load_footage(options: argparse.Namespace, labels: Sequence[str],
                 raise EvaluationError(f'--{key.replace("_", "-")} goes with --davis only')
     elif options.pseudo_labels and len(inputs) > 1:
         raise EvaluationError('--pseudo-labels goes with one folder of --davis')
+    if options.truth and len(options.annotations or []) != 1:
+        raise EvaluationError('--truth goes with one file of --annotations')
     found: list[tuple[Path, Footage]] = []
     errors: dict[str, DataError] = {}
     for path in inputs:
         try:
             items = (load_annotated(path, options.images or path.parent, labels,
-                                    options.min_score, ignore) if options.annotations
+                                    options.min_score, ignore, options.truth)
+                     if options.annotations
                      else _load_davis(options, path, labels, ignore))
         except DataError as error:
             if failures is None:
@@ -130,8 +136,8 @@ def named_footage(options: argparse.Namespace) -> dict[str, object]:
         return str(value) if isinstance(value, Path) else value
 
     return {key: plain(value)
-            for key in ('davis', 'annotations', 'pseudo_labels', 'min_score', 'ignore_score',
-                        'accept', 'sequences') if (value := getattr(options, key))}
+            for key in ('davis', 'annotations', 'pseudo_labels', 'truth', 'min_score',
+                        'ignore_score', 'accept', 'sequences') if (value := getattr(options, key))}
 
 
 def fraction(text: str) -> float:

@@ -91,7 +91,8 @@ def _load_sequence(path: Path, labels: Sequence[str], extra: Sequence[str]) -> F
     accepted = np.isin(np.array(labels), [*names, *extra])
     truth = TruthTable(np.array(numbers, np.int64),
                        np.array(boxes, np.float32).reshape(-1, 4),
-                       np.tile(accepted, (len(boxes), 1)), np.zeros(0, np.int64), none)
+                       np.tile(accepted, (len(boxes), 1)), np.zeros(0, np.int64), none,
+                       np.zeros(len(boxes), np.int64))
     return Footage(path.parent.name, tuple(records), truth)
 
 

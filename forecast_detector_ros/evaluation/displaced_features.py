@@ -6,6 +6,8 @@ They look at pictures that a detector would not look at, at full resolution, and
 forecast by motion could reach at best; they are no detectors.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import torch
@@ -37,19 +39,19 @@ class Displacement:
         self._pictures: list[np.ndarray] = []
         self._flows: dict[tuple[int, int], np.ndarray] = {}
         self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        self._read = 0
+        self._reads: tuple[int, ...] = (0,)
 
     def start(self) -> None:
         """Forget the sequence before."""
-        self._pictures, self._flows, self._read = [], {}, 0
+        self._pictures, self._flows, self._reads = [], {}, (0,)
 
     def see(self, image: np.ndarray) -> None:
         """Take the next picture, ``(H, W, 3)`` uint8 BGR of the network's input size."""
         self._pictures.append(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
 
-    def since(self, read: int) -> None:
-        """Say which frame the stream that is run next has read last."""
-        self._read = read
+    def since(self, reads: Sequence[int]) -> None:
+        """Say which frame each of the streams that are run next has read last."""
+        self._reads = tuple(reads)
 
     def __call__(self, size: tuple[int, int]) -> Tensor:
         """
@@ -63,14 +65,17 @@ class Displacement:
         Returns
         -------
         Tensor
-            ``(2, h, w)`` float32: cells to the right and down.
+            ``(B, 2, h, w)`` float32, one for each stream: cells to the right and down.
 
         """
+        return torch.stack([self._cells(read, size) for read in self._reads])
+
+    def _cells(self, read: int, size: tuple[int, int]) -> Tensor:
         now = len(self._pictures) - 1
         if not self._extrapolate:
-            flow = self._flow(now, self._read)
-        elif self._read:
-            flow = self._flow(self._read, self._read - 1) * (now - self._read)
+            flow = self._flow(now, read)
+        elif read:
+            flow = self._flow(read, read - 1) * (now - read)
         else:
             flow = np.zeros((*self._pictures[0].shape, 2), np.float32)
         height, width = flow.shape[:2]
@@ -96,17 +101,16 @@ def displace(feature: Tensor, flow: Tensor) -> Tensor:
     feature:
         ``(B, C, h, w)``, values in [0, 6].
     flow:
-        ``(2, h, w)`` float32, in cells: what stands at (x, y) is taken from (x, y) + flow.
+        ``(B, 2, h, w)`` float32, in cells: what stands at (x, y) is taken from (x, y) + flow.
 
     """
     height, width = feature.shape[2:]
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing='ij')
     # grid_sample's -1 and 1 are the outer edges of the first and the last cell.
-    grid = torch.stack(((x + flow[0] + 0.5) * 2 / width - 1,
-                        (y + flow[1] + 0.5) * 2 / height - 1), -1)
-    moved = functional.grid_sample(
-        feature.float(), grid.to(feature.device).expand(len(feature), -1, -1, -1),
-        mode='bicubic', padding_mode='border', align_corners=False)
+    grid = torch.stack(((x + flow[:, 0] + 0.5) * 2 / width - 1,
+                        (y + flow[:, 1] + 0.5) * 2 / height - 1), -1)
+    moved = functional.grid_sample(feature.float(), grid.to(feature.device), mode='bicubic',
+                                   padding_mode='border', align_corners=False)
     # A cubic overshoots, features do not.
     return moved.clamp(0, 6).to(feature.dtype)
 
@@ -120,7 +124,7 @@ class DisplacedFeatureBackend(SharedFeatureBackend):
     network, device, precision, source:
         As for `SharedFeatureBackend`.
     displacement:
-        Told before each step which picture is there.
+        Told before each step which picture is there, and what the streams have read.
 
     """
 

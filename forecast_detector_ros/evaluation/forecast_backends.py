@@ -1,12 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """Back-ends for measuring: features that many streams share, and held ones."""
 
+import copy
+
 import numpy as np
 import torch
+from torch import nn, Tensor
 
 from ..detector.backends import RawOutput
-from ..detector.backends.torch_backend import raw_output, TorchBackend
-from ..model.network import ForecastDetector, NetworkState, StepOutput
+from ..detector.backends.torch_backend import TorchBackend
+from ..model.network import ForecastDetector, NetworkState
+
+
+class _RememberingExtractor(nn.Module):
+    """Extract features; those of the same single picture as before are there already."""
+
+    def __init__(self, extractor: nn.Module) -> None:
+        super().__init__()
+        self.extractor = extractor
+        self._image: Tensor | None = None
+        self._feature: tuple[Tensor, ...] = ()
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        if len(image) > 1:
+            return self.extractor(image)
+        if self._image is None or not torch.equal(image, self._image):
+            self._feature, self._image = self.extractor(image), image
+        return self._feature
 
 
 class FeatureSource:
@@ -21,18 +41,29 @@ class FeatureSource:
     """
 
     def __init__(self, network: ForecastDetector) -> None:
-        self._network = network
-        self._images: np.ndarray | None = None
-        self._feature: tuple[torch.Tensor, ...] = ()
+        self._extractor = _RememberingExtractor(network.extractor)
+        self._network = self.sharing(network)
+
+    def sharing(self, network: ForecastDetector) -> ForecastDetector:
+        """
+        Give a network with the same weights that takes its features from here.
+
+        Parameters
+        ----------
+        network:
+            With the same extractor; it stays as it is.
+
+        """
+        twin = copy.copy(network)
+        # A copy of a module has its parts in the same dictionary.
+        twin.__dict__['_modules'] = {**network._modules, 'extractor': self._extractor}
+        return twin
 
     @torch.inference_mode()
-    def __call__(self, images: np.ndarray) -> tuple[torch.Tensor, ...]:
+    def __call__(self, images: np.ndarray) -> tuple[Tensor, ...]:
         """Give the feature of ``(1, H, W, 3)`` uint8 BGR pixels, one map per level."""
-        if self._images is None or not np.array_equal(images, self._images):
-            tensor = torch.from_numpy(images).to(self._network.mean.device)
-            self._feature = self._network.extract(self._network.normalise_bgr(tensor))
-            self._images = images
-        return self._feature
+        tensor = torch.from_numpy(images).to(self._network.mean.device)
+        return self._network.extract(self._network.normalise_bgr(tensor))
 
 
 class SharedFeatureBackend(TorchBackend):
@@ -46,27 +77,26 @@ class SharedFeatureBackend(TorchBackend):
     source:
         Of a network with the same extractor.
     hold:
-        Whether frames that are not read take the last read feature in the forecast's place.
+        Whether frames that are not read take the last read feature in the forecast's place; for
+        networks that forecast features.
 
     """
 
     def __init__(self, network: ForecastDetector, device: str, precision: str,
                  source: FeatureSource, hold: bool = False) -> None:
-        super().__init__(network, device, precision)
+        super().__init__(source.sharing(network), device, precision)
         self._source = source
         self._hold = hold
 
     @torch.inference_mode()
     def read_step(self, images: np.ndarray, state: NetworkState) -> RawOutput:
-        """Read one ``(1, H, W, 3)`` uint8 BGR picture."""
-        feature = self._source(images)
-        maps, after = self.network.encode(feature, state)
-        output = StepOutput(self.network.head(maps.fused), self.network.schedule(maps), after)
+        """Read ``(B, H, W, 3)`` uint8 BGR pictures; one at a time if features are held."""
+        raw = super().read_step(images, state)
         if self._hold:
             # The forecast in the state feeds the next step without an image, and tells the
             # scheduler of the next read what was expected: here, that nothing changes.
-            output = output._replace(state=after._replace(forecast=feature))
-        return raw_output(output)
+            raw = raw._replace(state=raw.state._replace(forecast=self._source(images)))
+        return raw
 
     @torch.inference_mode()
     def forecast_step(self, state: NetworkState) -> RawOutput:

@@ -1,53 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-How good forecast frames are, 1, 2, ... frames after a read, beside persistence.
+How good forecast frames are, 1, 2, ... frames after a read, beside rivals that know less.
 
-After every read, `horizons` frames are forecast.  The pattern is run from every start phase, so
-that each frame is measured once at each horizon that its place in the sequence allows.
+Recall by horizon, IoU and frame rate, sequence by sequence.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 import logging
 
 import numpy as np
-import torch
 
 from .displaced_features import DisplacedFeatureBackend, Displacement
 from .forecast_backends import FeatureSource, SharedFeatureBackend
-from .sequences import as_frame, Footage, picture
+from .horizon_runs import HorizonRun, reads_before, run_horizons
+from .moved_boxes import constant_velocity, moved_by_truth, repeated
+from .sequences import EvaluationError, Footage, thin
+from ..annotations.records import UNKNOWN_TRACK
+from ..detector.backends.torch_backend import TorchBackend
 from ..detector.checkpoint import Card
-from ..detector.detector import Detector, StreamState
-from ..detector.policy import AlternatePolicy, AlwaysReadPolicy, FORECAST
-from ..detector.preprocess import resize
+from ..detector.detector import Detector
 from ..detector.settings import DetectorSettings
 from ..metrics.recall import found_boxes
-from ..metrics.tables import DetectionTable
-from ..model.config import NetworkConfig
+from ..metrics.tables import DetectionTable, TruthTable
 from ..model.network import ForecastDetector
 
 _log = logging.getLogger(__name__)
 
-RIVALS = {
-    'forecast': 'the detector as it is',
-    'held_feature': 'the same, but the last read feature replaces the forecast as the feature '
-                    'of frames that are not read',
-    'persistence': 'the variant `persistence` with the same weights: without Encoder 1',
-    'repeated_boxes': 'boxes of the last read frame, again',
-    'extrapolated': 'as `held_feature`, moved along the optical flow between the last read frame '
+READ, FORECAST, HELD, PERSISTENCE = 'read', 'forecast', 'held', 'persistence'
+REPEATED, VELOCITY, CEILING = 'repeated_boxes', 'constant_velocity', 'moved_by_truth'
+
+ROWS = {
+    READ: 'the frame is read after all',
+    FORECAST: 'the detector as it is',
+    HELD: 'the same, but nothing moves: the last read feature replaces the forecast as the '
+          'feature of frames that are not read; where motion is forecast, boxes stay',
+    PERSISTENCE: 'the variant `persistence` with the same weights: without Encoder 1; left out '
+                 'where motion is forecast, as it is the same as `held` there',
+    REPEATED: 'boxes of the last read frame, again',
+    VELOCITY: 'the same, moved as between the last two reads',
+    CEILING: 'the same, moved as their objects really moved: the best that moving boxes can reach',
+    'extrapolated': 'as `held`, moved along the optical flow between the last read frame '
                     'and the frame before it, as if the motion went on',
-    'true_motion': 'as `held_feature`, moved along the optical flow from the last read frame to '
+    'true_motion': 'as `held`, moved along the optical flow from the last read frame to '
                    'the present one',
 }
-"""
-What is compared on frames that are not read.
-
-The last two, of which only `true_motion` is told what it could not know, are measured if asked
-for.
-"""
+"""What is compared; the last two, which look at pictures, are measured if asked for."""
 
 BY_FLOW = {'extrapolated': True, 'true_motion': False}
-"""Rivals that look at pictures, and whether they extrapolate."""
+"""Rows that look at pictures, and whether they extrapolate."""
+
+IOUS = np.arange(10, 20) / 20
+"""COCO's thresholds, 0.5 to 0.95; 0.7 is among them."""
 
 
 @dataclass(frozen=True)
@@ -55,36 +59,58 @@ class Hits:
     """Boxes found and boxes there, one entry a sequence."""
 
     found: np.ndarray
+    """``(10, S)`` int64: at each of the `IOUS`."""
+
     boxes: np.ndarray
+    """``(S,)`` int64."""
+
+    shown: np.ndarray
+    """``(S,)`` float64: detections a frame."""
 
     @property
     def recall(self) -> np.ndarray:
-        """Recall per sequence; NaN where there are no boxes."""
-        return np.divide(self.found, self.boxes, out=np.full(len(self.boxes), np.nan),
+        """Recall, ``(10, S)`` float64; NaN where there are no boxes."""
+        return np.divide(self.found, self.boxes, out=np.full(self.found.shape, np.nan),
                          where=self.boxes > 0)
 
 
 @dataclass(frozen=True)
-class ForecastQuality:
-    """Result for some sequences."""
+class StrideQuality:
+    """Result for some sequences at one frame rate."""
+
+    stride: int
+    """Every so-manieth frame was looked at."""
 
     names: tuple[str, ...]
-    hits: dict[str, tuple[Hits, ...]]
-    """By rival: one entry a horizon, from 0 (read frames of the pattern) on."""
+    rows: dict[str, tuple[Hits, ...]]
+    """By the names of `ROWS`, and of other networks: one entry a horizon, from 0 on."""
 
-    read: tuple[Hits, ...]
-    """The same frames, all of them read: one entry a horizon."""
+    feature_mse: np.ndarray | None
+    """
+    ``(levels, horizons, sequences)`` float64: mean squared error of the forecast.
 
-    feature_mse: np.ndarray
-    """``(levels, horizons, sequences)`` float64: mean squared error of the forecast."""
+    None where forecasts are no features.
+    """
 
-    persistence_mse: np.ndarray
+    persistence_mse: np.ndarray | None
     """The same of the last read feature."""
+
+
+@dataclass(frozen=True)
+class ForecastQuality:
+    """Result at some frame rates."""
+
+    strides: tuple[StrideQuality, ...]
+    reads_every: int
+    """Frames from one read of a stream to the next."""
 
 
 def measure_forecasts(network: ForecastDetector, card: Card, footage: Sequence[Footage],
                       settings: DetectorSettings, horizons: int = 3, device: str = 'cpu',
-                      precision: str = 'fp32', optical_flow: bool = False) -> ForecastQuality:
+                      precision: str = 'fp32', optical_flow: bool = False,
+                      strides: Sequence[int] = (1,), rows: Sequence[str] | None = None,
+                      beside: Mapping[str, tuple[ForecastDetector, Card]] | None = None
+                      ) -> ForecastQuality:
     """
     Measure recall and feature error by horizon.
 
@@ -95,13 +121,20 @@ def measure_forecasts(network: ForecastDetector, card: Card, footage: Sequence[F
     footage:
         At least one sequence.
     settings:
-        Thresholds; the policy in it plays no part.
+        Thresholds and `max_consecutive_forecasts`: streams read every frame that follows so many
+        others, or `horizons` if that is less; the policy plays no part.
     horizons:
         Frames forecast after each read, at least 1.
     device, precision:
         As for `Detector.load`.
     optical_flow:
-        Whether the rivals of `BY_FLOW` are measured too.
+        Whether the rows of `BY_FLOW` are measured too.
+    strides:
+        Frame rates: every so-manieth frame, from each of as many starts.
+    rows:
+        Of `ROWS`, those that are wanted; None for all.
+    beside:
+        Other networks with their cards, whose forecasts become rows of these names.
 
     Raises
     ------
@@ -109,104 +142,108 @@ def measure_forecasts(network: ForecastDetector, card: Card, footage: Sequence[F
         If a picture cannot be decoded.
     DeviceError
         If device or precision cannot be had.
+    EvaluationError
+        If another network has other classes.
 
     """
+    def wanted(row: str) -> bool:
+        return rows is None or row in rows
+
+    moves_features = not network.config.forecasts_motion
     source = FeatureSource(network)
 
     def build(variant: ForecastDetector, hold: bool = False) -> Detector:
         return Detector(SharedFeatureBackend(variant, device, precision, source, hold), card)
 
-    detectors = {'forecast': build(network), 'held_feature': build(network, hold=True)}
-    if network.config.has_encoders:
-        detectors['persistence'] = build(network.with_variant('persistence'))
-    displacements = {rival: Displacement(extrapolate)
-                     for rival, extrapolate in BY_FLOW.items() if optical_flow}
-    for rival, displacement in displacements.items():
-        detectors[rival] = Detector(
+    detectors = {FORECAST: build(network)}
+    if wanted(HELD):
+        detectors[HELD] = (build(network, hold=True) if moves_features
+                           else build(network.with_variant('persistence')))
+    if network.config.has_encoders and moves_features and wanted(PERSISTENCE):
+        detectors[PERSISTENCE] = build(network.with_variant('persistence'))
+    displacements = {row: Displacement(extrapolate) for row, extrapolate in BY_FLOW.items()
+                     if optical_flow and moves_features and wanted(row)}
+    for row, displacement in displacements.items():
+        detectors[row] = Detector(
             DisplacedFeatureBackend(network, device, precision, source, displacement), card)
-    runs = []
-    for item in footage:
-        _log.info('%s: forecasts up to %d frames after a read', item.name, horizons)
-        runs.append(_run(source, network.config, detectors, displacements, item, settings,
-                         horizons))
-    rivals = [rival for rival in RIVALS if rival in (*detectors, 'repeated_boxes')]
-    hits = {rival: tuple(_hits([run.tables[rival, h] for run in runs], footage, h)
-                         for h in range(horizons + 1)) for rival in rivals}
-    read = tuple(_hits([run.tables['read', 0] for run in runs], footage, h)
-                 for h in range(horizons + 1))
-    return ForecastQuality(tuple(item.name for item in footage), hits, read,
-                           np.stack([run.errors[0] for run in runs], 2),
-                           np.stack([run.errors[1] for run in runs], 2))
+    for name, (other, its_card) in (beside or {}).items():
+        if its_card.classes != card.classes:
+            raise EvaluationError(f'{name}: its classes are {", ".join(its_card.classes)}; they '
+                                  f'must be {", ".join(card.classes)}')
+        detectors[name] = Detector(TorchBackend(other, device, precision), its_card)
+    every = min(horizons, settings.max_consecutive_forecasts) + 1
+    names = [row for row in ROWS if wanted(row) and (row in detectors or row not in (
+        FORECAST, HELD, PERSISTENCE, *BY_FLOW))] + list(beside or {})
+    result = []
+    for stride in strides:
+        runs = []
+        for item in footage:
+            _log.info('%s: forecasts up to %d frames after a read, every %s', item.name, horizons,
+                      'frame' if stride == 1 else f'{stride} frames')
+            runs.append([(part, run_horizons(
+                detectors, part, settings, horizons, every,
+                source if moves_features else None, displacements))
+                for part in thin(item, stride)])
+        result.append(StrideQuality(
+            stride, tuple(item.name for item in footage),
+            {name: tuple(_hits(name, runs, horizon, every) for horizon in range(horizons + 1))
+             for name in names if name != CEILING or _tracked(footage)},
+            *(_mean_errors(runs) if moves_features else (None, None))))
+    return ForecastQuality(tuple(result), every)
 
 
-@dataclass(frozen=True)
-class _Run:
-    tables: dict[tuple[str, int], DetectionTable]
-    errors: np.ndarray  # (2, levels, horizons): forecast, persistence
+_Runs = Sequence[Sequence[tuple[Footage, HorizonRun]]]
 
 
-def _hits(tables: Sequence[DetectionTable], footage: Sequence[Footage], horizon: int) -> Hits:
-    # The first frames of a sequence cannot be so far behind a read.
-    truths = [item.truth.select(item.truth.frames >= horizon) for item in footage]
-    return Hits(np.array([found_boxes(table, truth).sum()
-                          for table, truth in zip(tables, truths)]),
-                np.array([len(truth) for truth in truths]))
+def _tracked(footage: Sequence[Footage]) -> bool:
+    return any((item.truth.tracks != UNKNOWN_TRACK).any() for item in footage)
 
 
-def _run(source: FeatureSource, config: NetworkConfig, detectors: dict[str, Detector],
-         displacements: dict[str, Displacement], footage: Footage, settings: DetectorSettings,
-         horizons: int) -> _Run:
-    read_all = replace(settings, policy=AlwaysReadPolicy())
-    pattern = replace(settings, policy=AlternatePolicy(horizons),
-                      max_consecutive_forecasts=horizons)
-    phases = range(horizons + 1)
-    states = {(rival, phase): StreamState.initial() for rival in detectors for phase in phases}
-    read_state = StreamState.initial()
-    rows: dict[tuple[str, int], list[DetectionTable]] = {('read', 0): []}
-    for rival in RIVALS:
-        rows.update(((rival, horizon), []) for horizon in phases)
-    errors = np.zeros((2, len(config.levels), horizons))
-    counts = np.zeros(horizons)
-    last_feature: dict[int, tuple[torch.Tensor, ...]] = {}
-    last_boxes = {}
-    last_read = dict.fromkeys(phases, 0)
-    for displacement in displacements.values():
-        displacement.start()
-
-    for number, record in enumerate(footage.frames):
-        pixels = picture(record)
-        frame = as_frame(pixels)
-        resized = resize(pixels, config.input_size)
-        feature = source(resized[None])
-        for displacement in displacements.values():
-            displacement.see(resized)
-        result, read_state = detectors['forecast'].step(frame, read_state, read_all)
-        rows['read', 0].append(DetectionTable.of_frame(number, result.detections))
-        for (rival, phase), state in states.items():
-            # Until its phase has come a stream reads everything.
-            now = read_all if number <= phase else pattern
-            if rival in displacements:
-                displacements[rival].since(last_read[phase])
-            result, states[rival, phase] = detectors[rival].step(frame, state, now)
-            if number < phase:
-                continue
-            horizon = result.decision.consecutive_forecasts
-            rows[rival, horizon].append(DetectionTable.of_frame(number, result.detections))
-            if rival != 'forecast':
-                continue
-            if result.decision.kind == FORECAST:
-                errors[0, :, horizon - 1] += _errors(state.network.forecast, feature)
-                errors[1, :, horizon - 1] += _errors(last_feature[phase], feature)
-                counts[horizon - 1] += 1
-            else:
-                last_feature[phase], last_boxes[phase] = feature, result.detections
-                # Rivals of the same phase come later, and do not look at it when they read.
-                last_read[phase] = number
-            rows['repeated_boxes', horizon].append(
-                DetectionTable.of_frame(number, last_boxes[phase]))
-    errors /= np.where(counts > 0, counts, np.nan)
-    return _Run({key: DetectionTable.join(value) for key, value in rows.items()}, errors)
+def _shown(name: str, item: Footage, run: HorizonRun, horizon: int, reads_every: int
+           ) -> DetectionTable:
+    """Give what a row shows of the frames of a sequence that are so far behind a read."""
+    reads = run.tables[FORECAST, 0]
+    if name == READ:
+        return run.read
+    if name == REPEATED:
+        return repeated(reads, horizon, len(item.frames))
+    if name == VELOCITY:
+        return constant_velocity(reads, reads_before(len(item.frames), reads_every), horizon,
+                                 item)
+    if name == CEILING:
+        return moved_by_truth(reads, item.truth, horizon, item)
+    return run.tables[name, horizon]
 
 
-def _errors(guess: Sequence[torch.Tensor], feature: Sequence[torch.Tensor]) -> list[float]:
-    return [float(torch.mean((a.float() - b.float()) ** 2)) for a, b in zip(guess, feature)]
+def _hits(name: str, runs: _Runs, horizon: int, reads_every: int) -> Hits:
+    tables, truths, owners, start = [], [], [], 0
+    frames = np.zeros(len(runs), np.int64)
+    shown = np.zeros(len(runs))
+    for place, parts in enumerate(runs):
+        for item, run in parts:
+            # The first frames of a sequence cannot be so far behind a read.
+            truth = item.truth.select(item.truth.frames >= horizon)
+            table = _shown(name, item, run, horizon, reads_every)
+            table = table.select(table.frames >= horizon)
+            frames[place] += max(len(item.frames) - horizon, 0)
+            shown[place] += len(table)
+            tables.append(table.shift(start))
+            truths.append(truth.shift(start))
+            owners.append(np.full(len(truth), place))
+            start += len(item.frames)
+    table, truth, owner = (DetectionTable.join(tables), TruthTable.join(truths),
+                           np.concatenate(owners))
+    found = [np.bincount(owner[found_boxes(table, truth, float(iou))], minlength=len(runs))
+             for iou in IOUS]
+    return Hits(np.array(found), np.bincount(owner, minlength=len(runs)),
+                np.divide(shown, frames, out=np.full(len(runs), np.nan), where=frames > 0))
+
+
+def _mean_errors(runs: _Runs) -> tuple[np.ndarray, np.ndarray]:
+    means = []
+    for parts in runs:
+        squares = sum(run.squares for _, run in parts)
+        counts = sum(run.counts for _, run in parts)
+        means.append(squares / np.where(counts > 0, counts, np.nan))
+    forecast, persistence = np.stack(means, -1)
+    return forecast, persistence

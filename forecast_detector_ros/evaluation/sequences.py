@@ -46,9 +46,12 @@ def truth_of(video: VideoRecord, classes: int) -> TruthTable:
 
 
 def load_annotated(path: Path, image_root: Path, labels: Sequence[str], min_score: float,
-                   ignore_score: float) -> list[Footage]:
+                   ignore_score: float, truth: Path | None = None) -> list[Footage]:
     """
     Load a COCO-video file whose boxes serve recall and average precision alike.
+
+    Where there are true boxes, recall is measured against them alone, and average precision
+    against what `load_video_json` makes of both files.
 
     Parameters
     ----------
@@ -60,18 +63,27 @@ def load_annotated(path: Path, image_root: Path, labels: Sequence[str], min_scor
         Boxes with a score below it do not count as objects, in [0, 1].
     ignore_score:
         Those of them with at least this score are ignore regions, in [0, 1].
+    truth:
+        A second file, of true boxes, for some of the sequences; None for none.
 
     Raises
     ------
     DataError
-        One line: the file, the entry, and what is wrong with it.
+        One line: the file, the entry, and what is wrong with it; also a sequence of which
+        only some frames are in the file of true boxes.
 
     """
-    videos = load_video_json(path, image_root, labels, min_score, ignore_score)
+    true = {} if truth is None else {video.name: video for video in load_video_json(
+        truth, image_root, labels)}
     footage = []
-    for video in videos:
-        truth = truth_of(video, len(labels))
-        footage.append(Footage(video.name, tuple(video.frames), truth, truth))
+    for video in load_video_json(path, image_root, labels, min_score, ignore_score, truth=truth):
+        labelled = truth_of(video, len(labels))
+        own = true.get(video.name)
+        if own is not None and len(own.frames) != len(video.frames):
+            raise DataError(f'{truth}: video {video.name}: must have all {len(video.frames)} '
+                            f'frames, has {len(own.frames)}')
+        footage.append(Footage(video.name, tuple(video.frames),
+                               labelled if own is None else truth_of(own, len(labels)), labelled))
     return footage
 
 
@@ -123,6 +135,38 @@ def pick(footage: Sequence[Footage], names: Sequence[str]) -> list[Footage]:
             raise EvaluationError(f'sequence {name!r} is not there; there are '
                                   f'{", ".join(sorted(known))}')
     return [item for item in footage if not names or item.name in names]
+
+
+def thin(item: Footage, stride: int) -> list[Footage]:
+    """
+    Take every so-manieth frame of a sequence, from each of as many starts.
+
+    Parameters
+    ----------
+    item:
+        The sequence.
+    stride:
+        1 or more; 1 gives the sequence itself.
+
+    Returns
+    -------
+    list
+        At most `stride` sequences, each frame of the footage in one of them; all but the first
+        have ``+START`` behind their names.
+
+    """
+    return [Footage(f'{item.name}+{start}' if start else item.name, item.frames[start::stride],
+                    _thin_truth(item.truth, start, stride),
+                    None if item.labelled is None else _thin_truth(item.labelled, start, stride))
+            for start in range(min(stride, len(item.frames)))]
+
+
+def _thin_truth(truth: TruthTable, start: int, stride: int) -> TruthTable:
+    boxes = truth.frames % stride == start
+    regions = truth.ignore_frames % stride == start
+    return TruthTable(truth.frames[boxes] // stride, truth.boxes[boxes], truth.accepted[boxes],
+                      truth.ignore_frames[regions] // stride, truth.ignore_boxes[regions],
+                      truth.tracks[boxes])
 
 
 def picture(record: FrameRecord) -> Pixels:

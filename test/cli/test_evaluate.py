@@ -95,13 +95,52 @@ def test_one_object_sequences_with_labels_and_horizons(capsys, checkpoint, davis
     assert result['read_ratio'] == 1.0
     assert result['ap50']['classes']['disc']['boxes'] == 1
     forecasts = result['forecasts']
-    assert set(forecasts) == {'read', 'forecast', 'held_feature', 'persistence',
-                              'repeated_boxes', 'feature_mse'}
-    assert [item['horizon'] for item in forecasts['forecast']] == [0, 1, 2]
+    (stride,) = forecasts['strides']
+    assert set(stride['rows']) == {'read', 'forecast', 'held', 'persistence',
+                                   'repeated_boxes', 'constant_velocity', 'moved_by_truth'}
+    assert [item['horizon'] for item in stride['rows']['forecast']] == [0, 1, 2]
     # A residual forecast starts as the last feature itself.
-    assert [item['mean_ratio'] for item in forecasts['feature_mse']] == [
+    assert [item['mean_ratio'] for item in stride['feature_mse']] == [
         pytest.approx(1.0), pytest.approx(1.0)]
     assert 'stride 32, 2 after a read' in out
+
+
+def test_horizons_at_several_frame_rates_beside_another_checkpoint(
+        capsys, checkpoint, videos, tmp_path):
+    output, tables = tmp_path / 'result.json', tmp_path / 'new/tables.md'
+    code, out, err = run(capsys, '--checkpoint', checkpoint, '--annotations', videos,
+                         '--policy', 'always_read', '--horizons', '--stride', '2', '1',
+                         '--rows', 'read', 'held', 'forecast', '--beside',
+                         f'other={checkpoint}', '--output', output, '--markdown', tables)
+    assert (code, err) == (0, '')
+    result = json.loads(output.read_text())
+    assert result['stride'] == 2
+    # The run itself looks at both halves of each sequence.
+    assert [(name, item['frames']) for name, item in result['sequences'].items()] == [
+        ('synthetic-000', 3), ('synthetic-000+1', 2), ('synthetic-001', 3),
+        ('synthetic-001+1', 2)]
+    forecasts = result['forecasts']
+    assert (forecasts['reads_every'], forecasts['beside']) == (4, {'other': str(checkpoint)})
+    for stride, wanted in zip(forecasts['strides'], (2, 1), strict=True):
+        assert (stride['stride'], stride['sequences']) == (wanted, 2)
+        rows = stride['rows']
+        assert list(rows) == ['read', 'forecast', 'held', 'other']
+        assert rows['other'] == rows['forecast'] and len(rows['read']) == 9
+    assert 'IoU 0.5:0.95 over 2 sequences, every 2 frames' in tables.read_text()
+
+
+def test_true_boxes_over_those_of_a_teacher(capsys, checkpoint, videos, tmp_path):
+    document = json.loads(videos.read_text())
+    first = [image for image in document['images'] if image['video'] == 'synthetic-000']
+    truth = videos.with_name('truth.json')
+    truth.write_text(json.dumps({**document, 'images': first, 'annotations': []}))
+    code, out, err = run(capsys, '--checkpoint', checkpoint, '--annotations', videos,
+                         '--truth', truth, '--output', tmp_path / 'result.json')
+    assert (code, err) == (0, '')
+    result = json.loads((tmp_path / 'result.json').read_text())
+    boxes = {name: item['boxes'] for name, item in result['sequences'].items()}
+    assert boxes['synthetic-000'] == 0 and boxes['synthetic-001'] > 0
+    assert result['annotations']['truth'] == str(truth)
 
 
 def test_protocols_and_motion(capsys, checkpoint, videos, tmp_path):
@@ -165,6 +204,9 @@ def test_read_ratio_when_nothing_moves_beside_that_of_the_footage(
     (('--streaming-policies', 'always_read'), '--streaming-policies goes with --streaming only'),
     (('--motion-videos', 'list.txt'), '--motion-videos goes with --motion-iou only'),
     (('--report', 'x.html'), '--report goes with --run only'),
+    (('--rows', 'read'), '--rows goes with --horizons only'),
+    (('--markdown', 'x.md'), '--markdown goes with --horizons only'),
+    (('--horizons', '1', '--beside', 'a=no.safetensors'), 'no.safetensors: no such'),
 ])
 def test_options_that_do_not_fit_are_one_line(capsys, checkpoint, videos, arguments, message):
     code, out, err = run(capsys, '--checkpoint', checkpoint, '--annotations', videos, *arguments)

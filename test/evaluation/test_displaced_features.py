@@ -31,38 +31,38 @@ def test_true_motion_leads_back_to_the_frame_that_was_read():
     flow = Displacement(extrapolate=False)
     for step in range(3):
         flow.see(shifted(4 * step, -2 * step))
-    flow.since(0)
+    flow.since([0])
     # 8 pixels to the right and 4 up since frame 0, in cells of 16 pixels.
-    found = inner(flow((6, 8)))
+    found = inner(flow((6, 8))[0])
     torch.testing.assert_close(found.mean(1), torch.tensor([-8 / 16, 4 / 16]), atol=0.02, rtol=0)
-    flow.since(1)
-    torch.testing.assert_close(inner(flow((3, 4))).mean(1), torch.tensor([-4 / 32, 2 / 32]),
+    flow.since([1])
+    torch.testing.assert_close(inner(flow((3, 4))[0]).mean(1), torch.tensor([-4 / 32, 2 / 32]),
                                atol=0.02, rtol=0)
 
 
 def test_extrapolation_goes_on_as_before_whatever_comes():
     flow = Displacement(extrapolate=True)
     flow.see(texture())
-    flow.since(0)
+    flow.since([0])
     assert not flow((6, 8)).any(), 'nothing is known of motion before the second frame'
     flow.see(shifted(3, 0))
-    flow.since(1)
+    flow.since([1])
     for _ in range(2):
         flow.see(shifted(0, 30))
-    torch.testing.assert_close(inner(flow((6, 8))).mean(1), torch.tensor([-6 / 16, 0.0]),
+    torch.testing.assert_close(inner(flow((6, 8))[0]).mean(1), torch.tensor([-6 / 16, 0.0]),
                                atol=0.02, rtol=0)
     flow.start()
     flow.see(texture())
-    flow.since(0)
+    flow.since([0])
     assert not flow((6, 8)).any()
 
 
 def test_displaced_by_whole_cells_is_shifted_and_by_none_is_the_same():
     feature = torch.rand(2, 3, 5, 6, generator=torch.Generator().manual_seed(0)) * 6
-    torch.testing.assert_close(displace(feature, torch.zeros(2, 5, 6)), feature)
-    flow = torch.tensor([1.0, -2.0]).view(2, 1, 1).expand(2, 5, 6)
+    torch.testing.assert_close(displace(feature, torch.zeros(2, 2, 5, 6)), feature)
+    flow = torch.tensor([1.0, -2.0]).view(1, 2, 1, 1).expand(2, 2, 5, 6)
     torch.testing.assert_close(displace(feature, flow)[:, :, 2:, :5], feature[:, :, :3, 1:])
-    half = displace(feature, torch.full((2, 5, 6), 0.5))
+    half = displace(feature, torch.full((2, 2, 5, 6), 0.5))
     assert half.min() >= 0 and half.max() <= 6
 
 
@@ -71,11 +71,11 @@ def test_where_nothing_moves_both_are_held_features(make_network, card, footage,
     network = make_network(variant=variant)
     (item,) = footage(walk=('dog', 1))
     item = type(item)(item.name, item.frames * 4, item.truth)
-    quality = measure_forecasts(network, card, [item], DetectorSettings(score_threshold=0.05), 2,
-                                optical_flow=True)
-    assert set(BY_FLOW) < set(quality.hits)
+    (quality,) = measure_forecasts(network, card, [item], DetectorSettings(score_threshold=0.05),
+                                   2, optical_flow=True).strides
+    assert set(BY_FLOW) < set(quality.rows)
     for rival in BY_FLOW:
-        for mine, held in zip(quality.hits[rival], quality.hits['held_feature']):
+        for mine, held in zip(quality.rows[rival], quality.rows['held']):
             assert mine.found.tolist() == held.found.tolist()
-    assert not set(BY_FLOW) & set(measure_forecasts(network, card, [item], DetectorSettings(),
-                                                    1).hits)
+    (quality,) = measure_forecasts(network, card, [item], DetectorSettings(), 1).strides
+    assert not set(BY_FLOW) & set(quality.rows)

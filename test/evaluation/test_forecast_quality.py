@@ -11,7 +11,7 @@ from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.evaluation.forecast_backends import FeatureSource, SharedFeatureBackend
 from forecast_detector_ros.evaluation.forecast_quality import measure_forecasts
 from forecast_detector_ros.evaluation.runner import run_footage
-from forecast_detector_ros.evaluation.sequences import picture
+from forecast_detector_ros.evaluation.sequences import EvaluationError, picture
 from forecast_detector_ros.metrics.tables import one_hot, TruthTable
 import numpy as np
 import pytest
@@ -28,6 +28,17 @@ def seen(run, classes=3):
                       np.zeros(0, np.int64), np.zeros((0, 4), np.float32))
 
 
+def measure(network, card, items, settings, horizons, **options):
+    """Measure at one frame rate."""
+    (quality,) = measure_forecasts(network, card, items, settings, horizons, **options).strides
+    return quality
+
+
+def at_half(hits):
+    """Give recall at IoU 0.5 of the first sequence."""
+    return float(hits.recall[0, 0])
+
+
 def features(network, item):
     images = [resize(picture(record), network.config.input_size) for record in item.frames]
     with torch.inference_mode():
@@ -39,7 +50,7 @@ def features(network, item):
 def test_feature_errors_by_hand(make_network, card, footage, mode):
     network = make_network(forecast_mode=mode)
     (item,) = footage(walk=('dog', 3))
-    quality = measure_forecasts(network, card, [item], SETTINGS, horizons=1)
+    quality = measure(network, card, [item], SETTINGS, horizons=1)
     with torch.inference_mode():
         first, second, third = features(network, item)
         # Start phase 0 reads frame 0 and forecasts frame 1; phase 1 reads 0 and 1.
@@ -57,7 +68,7 @@ def test_feature_errors_by_hand(make_network, card, footage, mode):
 def test_second_forecast_is_made_from_the_first(make_network, card, footage):
     network = make_network()
     (item,) = footage(walk=('dog', 3))
-    quality = measure_forecasts(network, card, [item], SETTINGS, horizons=2)
+    quality = measure(network, card, [item], SETTINGS, horizons=2)
     with torch.inference_mode():
         first, _, third = features(network, item)
         one, state = network.encode(first, network.initial_state())
@@ -72,9 +83,9 @@ def test_second_forecast_is_made_from_the_first(make_network, card, footage):
 
 def test_every_frame_is_measured_once_at_each_horizon(make_network, card, footage):
     items = footage(long=('dog', 6), short=('dog', 2))
-    quality = measure_forecasts(make_network(), card, items, SETTINGS, horizons=3)
+    quality = measure(make_network(), card, items, SETTINGS, horizons=3)
     assert quality.names == ('long', 'short')
-    for hits in (*quality.hits.values(), quality.read):
+    for hits in quality.rows.values():
         assert [item.boxes.tolist() for item in hits] == [[6, 2], [5, 1], [4, 0], [3, 0]]
     # The short sequence has no frame three behind a read.
     assert np.isnan(quality.feature_mse[:, 2, 1]).all()
@@ -87,11 +98,11 @@ def test_reads_are_all_right_where_they_are_the_truth(make_network, card, footag
     detector = Detector(TorchBackend(network), card)
     run = run_footage(detector, item, replace(SETTINGS, policy=AlwaysReadPolicy()), False)
     assert len(run.shown) > 6
-    quality = measure_forecasts(network, card, [replace(item, truth=seen(run))], SETTINGS, 2)
-    assert [float(hits.recall[0]) for hits in quality.read] == [1.0, 1.0, 1.0]
+    quality = measure(network, card, [replace(item, truth=seen(run))], SETTINGS, 2)
+    assert [at_half(hits) for hits in quality.rows['read']] == [1.0, 1.0, 1.0]
     # Noise that changes altogether from frame to frame cannot be forecast.
-    for rival in ('forecast', 'held_feature', 'persistence', 'repeated_boxes'):
-        assert float(quality.hits[rival][1].recall[0]) < 1.0
+    for rival in ('forecast', 'held', 'persistence', 'repeated_boxes'):
+        assert at_half(quality.rows[rival][1]) < 1.0
 
 
 def test_frames_read_before_a_start_phase_do_not_count_again(make_network, card, footage):
@@ -101,8 +112,8 @@ def test_frames_read_before_a_start_phase_do_not_count_again(make_network, card,
     detector = Detector(TorchBackend(network), card)
     once = seen(run_footage(detector, item, replace(SETTINGS, policy=AlwaysReadPolicy()), False))
     twice = replace(item, truth=TruthTable.join([once, once]))
-    quality = measure_forecasts(network, card, [twice], SETTINGS, 2)
-    assert quality.hits['forecast'][0].found.tolist() == [len(once)]
+    quality = measure(network, card, [twice], SETTINGS, 2)
+    assert quality.rows['forecast'][0].found[0].tolist() == [len(once)]
 
 
 def test_alternating_run_is_one_of_the_start_phases(make_network, card, footage):
@@ -111,9 +122,9 @@ def test_alternating_run_is_one_of_the_start_phases(make_network, card, footage)
     detector = Detector(TorchBackend(network), card)
     run = run_footage(detector, item, replace(SETTINGS, policy=AlternatePolicy(1)), False)
     assert np.any(run.shown.frames == 1)
-    quality = measure_forecasts(network, card, [replace(item, truth=seen(run))], SETTINGS, 1)
+    quality = measure(network, card, [replace(item, truth=seen(run))], SETTINGS, 1)
     # Frame 1 is forecast in start phase 0 only, which is the alternating run.
-    assert float(quality.hits['forecast'][1].recall[0]) == 1.0
+    assert at_half(quality.rows['forecast'][1]) == 1.0
 
 
 def test_repeated_boxes_are_those_of_the_last_read_frame(make_network, card, footage):
@@ -123,8 +134,8 @@ def test_repeated_boxes_are_those_of_the_last_read_frame(make_network, card, foo
     truth = seen(run_footage(detector, item, SETTINGS, False))
     first = truth.select(truth.frames == 0)
     both = TruthTable.join([first, first.shift(1)])
-    quality = measure_forecasts(network, card, [replace(item, truth=both)], SETTINGS, 1)
-    assert float(quality.hits['repeated_boxes'][1].recall[0]) == 1.0
+    quality = measure(network, card, [replace(item, truth=both)], SETTINGS, 1)
+    assert at_half(quality.rows['repeated_boxes'][1]) == 1.0
 
 
 def test_untrained_residual_forecast_is_persistence(make_network, card, footage):
@@ -135,12 +146,12 @@ def test_untrained_residual_forecast_is_persistence(make_network, card, footage)
     (item,) = footage(walk=('dog', 6))
     detector = Detector(TorchBackend(network), card)
     run = run_footage(detector, item, replace(SETTINGS, policy=AlternatePolicy(2)), False)
-    quality = measure_forecasts(network, card, [replace(item, truth=seen(run))], SETTINGS, 2)
+    quality = measure(network, card, [replace(item, truth=seen(run))], SETTINGS, 2)
     np.testing.assert_allclose(quality.feature_mse, quality.persistence_mse, rtol=1e-5)
-    for rival in ('held_feature', 'persistence'):
-        for mine, other in zip(quality.hits['forecast'], quality.hits[rival]):
+    for rival in ('held', 'persistence'):
+        for mine, other in zip(quality.rows['forecast'], quality.rows[rival]):
             assert mine.found.tolist() == other.found.tolist()
-    assert quality.hits['forecast'][1].found[0] > 0
+    assert quality.rows['forecast'][1].found[0, 0] > 0
 
 
 @pytest.mark.parametrize('update', ['advance', 'hold'])
@@ -177,7 +188,7 @@ def test_held_feature_takes_the_place_of_every_forecast(make_network):
 
 def test_held_feature_keeps_a_still_scene_exact(make_network, card, footage):
     (item,) = footage(still=True, walk=('dog', 4))
-    quality = measure_forecasts(make_network(), card, [item], SETTINGS, 2)
+    quality = measure(make_network(), card, [item], SETTINGS, 2)
     assert np.all(quality.persistence_mse == 0)
     assert np.all(quality.feature_mse > 0)
 
@@ -187,14 +198,66 @@ def test_held_state_update_is_respected(make_network, card, footage):
     network = make_network(state_update='hold')
     detector = Detector(TorchBackend(network), card)
     run = run_footage(detector, item, replace(SETTINGS, policy=AlwaysReadPolicy()), False)
-    quality = measure_forecasts(network, card, [replace(item, truth=seen(run))], SETTINGS, 2)
+    quality = measure(network, card, [replace(item, truth=seen(run))], SETTINGS, 2)
     # A read advances the state under either setting, so read frames agree.
-    assert float(quality.hits['held_feature'][0].recall[0]) \
-        == float(quality.hits['forecast'][0].recall[0])
+    assert at_half(quality.rows['held'][0]) \
+        == at_half(quality.rows['forecast'][0])
 
 
 def test_baseline_has_no_persistence_variant(make_network, card, footage):
     (item,) = footage(walk=('dog', 3))
-    quality = measure_forecasts(make_network(variant='baseline'), card, [item], SETTINGS, 1)
-    assert set(quality.hits) == {'forecast', 'held_feature', 'repeated_boxes'}
+    quality = measure(make_network(variant='baseline'), card, [item], SETTINGS, 1)
+    assert set(quality.rows) == {'read', 'forecast', 'held', 'repeated_boxes',
+                                 'constant_velocity', 'moved_by_truth'}
     np.testing.assert_array_equal(quality.feature_mse, quality.persistence_mse)
+
+
+def test_frame_rates_pool_all_starts_of_a_sequence(make_network, card, footage):
+    items = footage(long=('dog', 7), short=('dog', 2))
+    quality = measure_forecasts(make_network(), card, items, SETTINGS, 2, strides=(1, 3))
+    assert quality.reads_every == 3
+    one, three = quality.strides
+    assert (one.stride, three.stride, three.names) == (1, 3, ('long', 'short'))
+    assert [hits.boxes.tolist() for hits in one.rows['forecast']] == [[7, 2], [6, 1], [5, 0]]
+    # Frames 0, 3, 6 and 1, 4 and 2, 5; of the short one 0 and 1, each on its own.
+    for hits in three.rows.values():
+        assert [item.boxes.tolist() for item in hits] == [[7, 2], [4, 0], [1, 0]]
+
+
+def test_only_the_rows_that_are_wanted(make_network, card, footage):
+    items = footage(walk=('dog', 3))
+    quality = measure(make_network(), card, items, SETTINGS, 1, rows=['forecast', 'read'])
+    assert set(quality.rows) == {'read', 'forecast'}
+
+
+def test_another_network_beside_is_measured_as_if_alone(make_network, enliven, card, footage):
+    network, other = make_network(), enliven(make_network(), seed=1)
+    (item,) = footage(walk=('dog', 5))
+    detector = Detector(TorchBackend(other), card)
+    run = run_footage(detector, item, replace(SETTINGS, policy=AlternatePolicy(1)), False)
+    items = [replace(item, truth=seen(run))]
+    alone = measure(other, card, items, SETTINGS, 2)
+    both = measure(network, card, items, SETTINGS, 2, beside={'other': (other, card)})
+    for mine, its in zip(both.rows['other'], alone.rows['forecast']):
+        np.testing.assert_array_equal(mine.found, its.found)
+    assert any((mine.found != its.found).any()
+               for mine, its in zip(both.rows['forecast'], both.rows['other']))
+    with pytest.raises(EvaluationError, match='other: its classes are cow'):
+        measure(network, card, items, SETTINGS, 2,
+                beside={'other': (other, replace(card, classes=('cow',)))})
+
+
+def test_where_motion_is_forecast_holding_is_leaving_boxes_alone(make_network, card, footage):
+    changes = {'levels': (8, 16, 32), 'feature_channels': (12, 16, 20),
+               'lstm_channels': (8, 8, 8), 'forecast_mode': 'motion', 'motion_channels': 16}
+    network = make_network(**changes)
+    card = replace(card, network=network.config)
+    (item,) = footage(walk=('dog', 5))
+    detector = Detector(TorchBackend(network), card)
+    run = run_footage(detector, item, replace(SETTINGS, policy=AlwaysReadPolicy()), False)
+    quality = measure(network, card, [replace(item, truth=seen(run))], SETTINGS, 2)
+    assert 'persistence' not in quality.rows and quality.feature_mse is None
+    for held, repeated in zip(quality.rows['held'], quality.rows['repeated_boxes']):
+        np.testing.assert_array_equal(held.found, repeated.found)
+    assert at_half(quality.rows['forecast'][0]) == 1.0
+    assert (quality.rows['forecast'][1].found != quality.rows['held'][1].found).any()

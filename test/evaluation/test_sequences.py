@@ -12,6 +12,7 @@ from forecast_detector_ros.evaluation.sequences import (
     load_annotated,
     pick,
     picture,
+    thin,
 )
 import pytest
 
@@ -89,3 +90,60 @@ def test_broken_picture_is_named(davis):
     (item,) = load_davis(root, CLASSES)
     with pytest.raises(DataError, match=r'00000\.png'):
         picture(item.frames[0])
+
+
+def test_thinned_sequences_hold_every_frame_and_box_once(davis):
+    (item,) = load_davis(davis(walk=('dog', 5)), CLASSES)
+    assert [part.name for part in thin(item, 1)] == ['walk']
+    parts = thin(item, 2)
+    assert [part.name for part in parts] == ['walk', 'walk+1']
+    assert [part.frames for part in parts] == [item.frames[::2], item.frames[1::2]]
+    # The object moves by a pixel a frame.
+    assert [part.truth.boxes[:, 0].tolist() for part in parts] == [[5, 7, 9], [6, 8]]
+    assert [part.truth.frames.tolist() for part in parts] == [[0, 1, 2], [0, 1]]
+    assert len(thin(item, 9)) == 5
+
+
+def test_thinned_regions_stay_in_their_frames(labelled):
+    root, path, document = labelled
+    document['annotations'][0]['image_id'] = 2
+    path.write_text(json.dumps(document))
+    (item,) = load_annotated(path, root, CLASSES, 0.4, 0.2)
+    first, second = thin(item, 2)
+    assert first.labelled.ignore_boxes.tolist() == [[40, 0, 50, 10]]
+    assert (len(second.labelled.ignore_boxes), second.truth.labels.tolist()) == (0, [2])
+
+
+@pytest.mark.parametrize('complete', [True, False])
+def test_recall_is_against_true_boxes_alone(labelled, complete):
+    root, path, document = labelled
+    over = path.with_name('truth.json')
+    over.write_text(json.dumps({
+        **document, 'videos': [{'name': 'walk', 'complete': complete}], 'annotations': [
+            {'id': 1, 'image_id': 1, 'category_id': 7, 'bbox': [1, 0, 10, 10], 'track_id': 4}]}))
+    (item,) = load_annotated(path, root, CLASSES, 0.4, 0.4, over)
+    assert item.truth.boxes.tolist() == [[1, 0, 11, 10]]
+    assert item.truth.tracks.tolist() == [4]
+    # The teacher's train is the true one; its cat is kept, unless none can have been overlooked.
+    assert sorted(item.labelled.boxes[:, 0].tolist()) == ([1] if complete else [1, 20])
+
+
+def test_sequences_without_true_boxes_keep_the_others(labelled):
+    root, path, document = labelled
+    over = path.with_name('truth.json')
+    for image in document['images']:
+        image['video'] = image['file_name']
+    path.write_text(json.dumps(document))
+    over.write_text(json.dumps({**document, 'annotations': [],
+                                'images': document['images'][1:]}))
+    first, second = load_annotated(path, root, CLASSES, 0.4, 0.4, over)
+    assert (len(first.truth), len(second.truth)) == (2, 0)
+
+
+def test_true_boxes_of_some_frames_only_are_a_fault(labelled):
+    root, path, document = labelled
+    over = path.with_name('truth.json')
+    over.write_text(json.dumps({**document, 'images': document['images'][:1],
+                                'annotations': []}))
+    with pytest.raises(DataError, match='video walk: must have all 2 frames, has 1'):
+        load_annotated(path, root, CLASSES, 0.4, 0.4, over)

@@ -4,15 +4,9 @@
 from dataclasses import replace
 import json
 
-from forecast_detector_ros.evaluation.forecast_quality import ForecastQuality, Hits
 from forecast_detector_ros.evaluation.runner import FootageRun
 from forecast_detector_ros.evaluation.sequences import Footage
-from forecast_detector_ros.evaluation.summary import (
-    as_text,
-    forecasts_as_text,
-    summarise,
-    summarise_forecasts,
-)
+from forecast_detector_ros.evaluation.summary import as_text, summarise
 from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, TruthTable
 import numpy as np
 import pytest
@@ -108,36 +102,3 @@ def test_a_decision_that_never_came_has_no_latency(example):
     result = summarise(footage[1:], runs[1:], LABELS)
     assert result['latency_ms']['forecast'] == {'frames': 0, 'p50': None, 'p95': None}
     assert 'forecast       0       -       -' in as_text(result)
-
-
-@pytest.fixture
-def quality():
-    hits = Hits(np.array([1, 0]), np.array([2, 0]))
-    mse = np.array([[[1.0, 3.0], [2.0, np.nan]]])
-    return ForecastQuality(('one', 'two'), {'forecast': (hits,) * 3, 'held_feature': (hits,) * 3},
-                           (hits,) * 3, mse, np.array([[[2.0, 2.0], [1.0, np.nan]]]))
-
-
-def test_forecast_summary_by_hand(quality):
-    result = summarise_forecasts(quality)
-    assert result['forecast'][1] == {'horizon': 1, 'mean_recall': 0.5,
-                                     'sequences': {'one': 0.5, 'two': None}}
-    near, far = result['feature_mse']
-    assert near['mean_ratio'] == 1.0 and near['sequences']['two'] == {
-        'forecast': 3.0, 'persistence': 2.0, 'ratio': 1.5}
-    assert far['horizon'] == 2 and far['mean_ratio'] == 2.0
-    assert far['sequences']['two']['ratio'] is None
-    json.dumps(result, allow_nan=False)
-
-
-def test_forecast_text_names_rivals_levels_and_sequences(quality):
-    text = forecasts_as_text(summarise_forecasts(quality), (16,))
-    assert 'frames after a read   read  forecast  held_feature' in text
-    assert 'stride 16, 2 after a read  2.000  2.000      -' in text
-
-
-def test_still_scene_has_no_ratio():
-    hits = (Hits(np.array([1]), np.array([1])),) * 2
-    quality = ForecastQuality(('one',), {'forecast': hits}, hits, np.ones((1, 1, 1)),
-                              np.zeros((1, 1, 1)))
-    assert summarise_forecasts(quality)['feature_mse'][0]['mean_ratio'] is None

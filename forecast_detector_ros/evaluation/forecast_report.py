@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Forecasts by horizon, as plain values for JSON and as tables for people."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .forecast_quality import ForecastQuality, HELD, Hits, IOUS, REPEATED, StrideQuality
+from ..layout import markdown, mean, plain, table
+from ..metrics.bootstrap import Bootstrap, DRAWS, Interval
+
+AT_IOU: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    '0.5': lambda recall: recall[_at(0.5)],
+    '0.7': lambda recall: recall[_at(0.7)],
+    '0.5:0.95': lambda recall: recall.mean(0)}
+"""Recalls that are reported, by the name of their IoU; the last is the mean over COCO's."""
+
+
+def summarise_forecasts(quality: ForecastQuality, seed: int = 0, draws: int = DRAWS
+                        ) -> dict[str, Any]:
+    """
+    Turn forecast quality into plain values.
+
+    Recall is the mean over sequences.  `difference` is that to `reference`, sequence by sequence;
+    intervals are `bootstrap.LEVEL`.  `feature_mse` is forecast MSE / persistence MSE, per level
+    and horizon, by sequence and as their mean.
+
+    Parameters
+    ----------
+    quality:
+        Of at least one frame rate.
+    seed, draws:
+        Of the bootstrap; all intervals of a frame rate come from the same draws.
+
+    """
+    return {'reads_every': quality.reads_every, 'seed': seed, 'draws': draws,
+            'strides': [_stride(item, seed, draws) for item in quality.strides]}
+
+
+def _stride(quality: StrideQuality, seed: int, draws: int) -> dict[str, Any]:
+    bootstrap = Bootstrap(len(quality.names), seed, draws)
+    reference = next((name for name in (HELD, REPEATED) if name in quality.rows), None)
+    rows = {name: [_horizon(quality, bootstrap, horizon, item,
+                            None if reference in (None, name)
+                            else quality.rows[reference][horizon])
+                   for horizon, item in enumerate(hits)]
+            for name, hits in quality.rows.items()}
+    return {'stride': quality.stride, 'sequences': len(quality.names), 'reference': reference,
+            'rows': rows, 'feature_mse': _feature_mse(quality)}
+
+
+def _at(iou: float) -> int:
+    return int(np.argmin(np.abs(IOUS - iou)))
+
+
+def _horizon(quality: StrideQuality, bootstrap: Bootstrap, horizon: int, hits: Hits,
+             reference: Hits | None) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        'horizon': horizon, 'boxes': int(hits.boxes.sum()),
+        'detections_per_frame': mean(hits.shown.tolist()), 'recall': {}}
+    for name, pick in AT_IOU.items():
+        values = pick(hits.recall)
+        result['recall'][name] = {
+            **_interval(bootstrap.interval(values)),
+            'difference': None if reference is None else _interval(
+                bootstrap.difference(values, pick(reference.recall))),
+            'sequences': dict(zip(quality.names, map(plain, values)))}
+    return result
+
+
+def _interval(value: Interval) -> dict[str, float | None]:
+    return {'mean': plain(value.mean), 'low': plain(value.low), 'high': plain(value.high)}
+
+
+def _feature_mse(quality: StrideQuality) -> list[dict[str, Any]] | None:
+    mse, rival = quality.feature_mse, quality.persistence_mse
+    if mse is None or rival is None:
+        return None
+    ratio = np.divide(mse, rival, out=np.full(mse.shape, np.nan), where=rival > 0)
+    return [{'level': level, 'horizon': horizon + 1,
+             'mean_ratio': mean(ratio[level, horizon].tolist()),
+             'sequences': {name: {'forecast': plain(mse[level, horizon, i]),
+                                  'persistence': plain(rival[level, horizon, i]),
+                                  'ratio': plain(ratio[level, horizon, i])}
+                           for i, name in enumerate(quality.names)}}
+            for level in range(mse.shape[0]) for horizon in range(mse.shape[1])]
+
+
+def forecasts_as_text(result: dict[str, Any], levels: Sequence[int]) -> str:
+    """Lay out the result of `summarise_forecasts`; `levels` are the strides of the levels."""
+    parts = [table(rows[0], rows[1:], title=title) for title, rows in _tables(result)]
+    for item in result['strides']:
+        if not item['feature_mse']:
+            continue
+        names = list(item['feature_mse'][0]['sequences'])
+        rows = [[f'stride {levels[line["level"]]}, {line["horizon"]} after a read',
+                 line['mean_ratio'], *(line['sequences'][name]['ratio'] for name in names)]
+                for line in item['feature_mse']]
+        parts.append(table(('', 'mean', *names), rows,
+                           title='feature MSE of the forecast / of the last read feature'
+                           + _rate(item)))
+    return '\n\n'.join(parts)
+
+
+def forecasts_as_markdown(result: dict[str, Any]) -> str:
+    """Lay out recalls of `summarise_forecasts`, and differences, as tables in Markdown."""
+    return '\n\n'.join(f'**{title}**\n\n{markdown(rows)}' for title, rows in _tables(result)
+                       ) + '\n'
+
+
+def _tables(result: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
+    tables = []
+    for item in result['strides']:
+        rows = item['rows']
+        for iou in AT_IOU:
+            head = ['frames after a read', *rows]
+            tables.append((f'mean recall at IoU {iou} over {item["sequences"]} sequences'
+                           + _rate(item),
+                           [head, *_lines(rows, list(rows), iou)]))
+        others = [name for name in rows if name != item['reference']]
+        for iou in AT_IOU if item['reference'] and others else ():
+            tables.append((
+                f'the same at IoU {iou}, less that of {item["reference"]}' + _rate(item),
+                [['frames after a read', *others], *_lines(rows, others, iou, True)]))
+    return tables
+
+
+def _lines(rows: dict[str, list[dict[str, Any]]], names: Sequence[str], iou: str,
+           difference: bool = False) -> list[list[str]]:
+    lines = []
+    for horizon in range(len(rows[names[0]])):
+        values = [rows[name][horizon]['recall'][iou] for name in names]
+        lines.append([str(horizon), *(
+            _cell(value['difference'], '+.3f') if difference else _cell(value, '.3f')
+            for value in values)])
+    return lines
+
+
+def _cell(value: dict[str, float | None], form: str) -> str:
+    numbers = [value[key] for key in ('mean', 'low', 'high')]
+    if numbers[0] is None:
+        return '-'
+    middle, low, high = (format(number, form) for number in numbers)
+    return f'{middle} [{low}, {high}]'
+
+
+def _rate(item: dict[str, Any]) -> str:
+    return '' if item['stride'] == 1 else f', every {item["stride"]} frames'

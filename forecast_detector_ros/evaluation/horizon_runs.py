@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Forecasts from every frame of a sequence on, up to a horizon.
+
+A stream reads every n-th frame, from each of n start phases, so that each frame is read once.
+From each read, forecasts run on to the horizon, also beyond the next read: what is
+measured far behind a read starts from the same states as what is measured near it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from .displaced_features import Displacement
+from .forecast_backends import FeatureSource
+from .sequences import as_frame, Footage, picture
+from ..detector.detections import Detections
+from ..detector.detector import Detector, StreamState
+from ..detector.policy import AlternatePolicy, AlwaysReadPolicy
+from ..detector.preprocess import resize
+from ..detector.settings import DetectorSettings
+from ..images.frame import Frame, FrameError
+from ..metrics.tables import DetectionTable
+
+
+@dataclass(frozen=True)
+class HorizonRun:
+    """What came of one sequence."""
+
+    read: DetectionTable
+    """Every frame read, one after the other."""
+
+    tables: dict[tuple[str, int], DetectionTable]
+    """By detector and frames after a read; 0: the reads that the forecasts start from."""
+
+    squares: np.ndarray
+    """
+    ``(2, levels, horizons)`` float64: squared errors of forecast and last read feature.
+
+    Each frame's is a mean over its map; they are summed over frames.
+    """
+
+    counts: np.ndarray
+    """``(horizons,)`` int64: how many frames were summed."""
+
+
+class Rollouts:
+    """
+    Forecasts of one detector from all frames that it has read lately.
+
+    Parameters
+    ----------
+    detector:
+        Steps all of them together.
+    settings:
+        Thresholds; the policy plays no part.
+    horizons:
+        Frames that are forecast after each read, at least 1.
+    reads_every:
+        Frames from one read of a stream to the next, from 1 to ``horizons + 1``.
+
+    """
+
+    def __init__(self, detector: Detector, settings: DetectorSettings, horizons: int,
+                 reads_every: int) -> None:
+        self._detector = detector
+        self._read = replace(settings, policy=AlwaysReadPolicy())
+        self._forecast = replace(settings, policy=AlternatePolicy(horizons),
+                                 max_consecutive_forecasts=horizons)
+        self._horizons, self._reads_every = horizons, reads_every
+        self._opening = StreamState.initial()
+        self.states: dict[int, StreamState] = {}
+        """By the frame that was read: the state after the last frame."""
+
+    def starts(self, number: int) -> list[int]:
+        """List the reads whose forecasts reach frame `number`, the oldest first."""
+        return [start for start in self.states if number - start <= self._horizons]
+
+    def step(self, number: int, frame: Frame) -> dict[int, Detections]:
+        """
+        Forecast a frame from all reads before it, then read it.
+
+        Returns
+        -------
+        dict
+            Detections by frames after the read; 0 is the frame read.
+
+        """
+        every = self._reads_every
+        # Until the phase of a stream has come it reads everything.
+        before = self._opening if number < every else self.states[number - every]
+        starts = self.starts(number)
+        outcomes = self._detector.step_many([frame] * len(starts),
+                                            [self.states[start] for start in starts],
+                                            self._forecast)
+        self.states, found = {}, {}
+        for start, outcome in zip(starts, outcomes):
+            if isinstance(outcome, FrameError):
+                raise outcome
+            found[number - start], self.states[start] = outcome[0].detections, outcome[1]
+        result, after = self._detector.step(frame, before, self._read)
+        found[0], self.states[number], self._opening = result.detections, after, after
+        return found
+
+
+def reads_before(frames: int, reads_every: int) -> list[int]:
+    """For each frame, give the one that its stream had read before it; -1 for the first."""
+    return [number - (1 if number < reads_every else reads_every) for number in range(frames)]
+
+
+def run_horizons(detectors: Mapping[str, Detector], footage: Footage, settings: DetectorSettings,
+                 horizons: int, reads_every: int, source: FeatureSource | None = None,
+                 displacements: Mapping[str, Displacement] | None = None) -> HorizonRun:
+    """
+    Run detectors over one sequence.
+
+    Parameters
+    ----------
+    detectors:
+        By name; the first one also reads every frame.
+    footage, settings, horizons, reads_every:
+        As for `Rollouts`.
+    source:
+        Features of the first detector's network, whose forecasts are maps like them; None:
+        errors of features are not measured.
+    displacements:
+        Of those detectors that want to know of motion.
+
+    Raises
+    ------
+    DataError
+        If a picture cannot be decoded.
+
+    """
+    rollouts = {name: Rollouts(detector, settings, horizons, reads_every)
+                for name, detector in detectors.items()}
+    displacements = displacements or {}
+    for displacement in displacements.values():
+        displacement.start()
+    main, detector = next(iter(detectors.items()))
+    read_all, state = replace(settings, policy=AlwaysReadPolicy()), StreamState.initial()
+    read: list[DetectionTable] = []
+    tables: dict[tuple[str, int], list[DetectionTable]] = {
+        (name, horizon): [] for name in detectors for horizon in range(horizons + 1)}
+    errors = _FeatureErrors(horizons)
+    for number, record in enumerate(footage.frames):
+        pixels = picture(record)
+        frame = as_frame(pixels)
+        image = resize(pixels, detector.input_size)
+        if source is not None:
+            errors.add(number, source(image[None]), rollouts[main])
+        result, state = detector.step(frame, state, read_all)
+        read.append(DetectionTable.of_frame(number, result.detections))
+        for name, rollout in rollouts.items():
+            if name in displacements:
+                displacements[name].see(image)
+                displacements[name].since(rollout.starts(number))
+            for horizon, found in rollout.step(number, frame).items():
+                tables[name, horizon].append(DetectionTable.of_frame(number, found))
+    return HorizonRun(DetectionTable.join(read),
+                      {key: DetectionTable.join(value) for key, value in tables.items()},
+                      errors.squares, errors.counts)
+
+
+class _FeatureErrors:
+    """Sums up how far forecasts, and the features that were read, are from those of a frame."""
+
+    def __init__(self, horizons: int) -> None:
+        self._features: dict[int, Sequence[torch.Tensor]] = {}
+        self.squares = np.zeros((2, 0, horizons))
+        self.counts = np.zeros(horizons, np.int64)
+
+    def add(self, number: int, feature: Sequence[torch.Tensor], rollouts: Rollouts) -> None:
+        if not self.squares.size:
+            self.squares = np.zeros((2, len(feature), len(self.counts)))
+        starts = rollouts.starts(number)
+        for start in starts:
+            state: Any = rollouts.states[start].network
+            place = number - start - 1
+            self.squares[0, :, place] += _errors(state.forecast, feature)
+            self.squares[1, :, place] += _errors(self._features[start], feature)
+            self.counts[place] += 1
+        self._features = {start: self._features[start] for start in starts} | {number: feature}
+
+
+def _errors(guess: Sequence[torch.Tensor], feature: Sequence[torch.Tensor]) -> list[float]:
+    return [float(torch.mean((a.float() - b.float()) ** 2)) for a, b in zip(guess, feature)]

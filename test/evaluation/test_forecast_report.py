@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Forecasts by horizon as plain values and tables, on numbers that are made up."""
+
+import json
+
+from forecast_detector_ros.evaluation.forecast_quality import ForecastQuality, Hits, StrideQuality
+from forecast_detector_ros.evaluation.forecast_report import (
+    forecasts_as_markdown,
+    forecasts_as_text,
+    summarise_forecasts,
+)
+from forecast_detector_ros.metrics.bootstrap import Bootstrap
+import numpy as np
+import pytest
+
+NAMES = ('one', 'two', 'three')
+BOXES = np.array([10, 20, 0])
+
+
+def hits(*found):
+    """Give hits at all ten thresholds, the same number less at each."""
+    steps = np.arange(10)[:, None]
+    return Hits(np.maximum(np.array(found) - steps, 0), BOXES, np.array([2.0, 4.0, np.nan]))
+
+
+def result(reference='held'):
+    rows = {'read': (hits(10, 20, 0),) * 2, 'forecast': (hits(10, 20, 0), hits(9, 10, 0)),
+            reference: (hits(10, 20, 0), hits(7, 14, 0))}
+    mse = np.array([[[1.0, 3.0, np.nan]]])
+    return summarise_forecasts(ForecastQuality((StrideQuality(
+        4, NAMES, rows, mse, np.array([[[2.0, 2.0, np.nan]]])),), 2), seed=3, draws=500)
+
+
+def test_recall_at_each_iou_by_hand():
+    found = result()
+    assert (found['reads_every'], found['seed'], found['draws']) == (2, 3, 500)
+    (stride,) = found['strides']
+    assert (stride['stride'], stride['reference']) == (4, 'held')
+    line = stride['rows']['forecast'][1]
+    assert (line['horizon'], line['boxes'], line['detections_per_frame']) == (1, 30, 3.0)
+    assert line['recall']['0.5']['sequences'] == {'one': 0.9, 'two': 0.5, 'three': None}
+    assert line['recall']['0.5']['mean'] == pytest.approx(0.7)
+    # 0.7 is the fifth threshold: four boxes less.
+    assert line['recall']['0.7']['mean'] == pytest.approx((0.5 + 0.3) / 2)
+    assert line['recall']['0.5:0.95']['sequences'] == {
+        'one': pytest.approx(sum(range(10)) / 100), 'two': pytest.approx(55 / 200),
+        'three': None}
+    json.dumps(found, allow_nan=False)
+
+
+def test_differences_are_to_the_held_feature_and_paired():
+    line = result()['strides'][0]['rows']['forecast'][1]['recall']['0.5']
+    expected = Bootstrap(3, 3, 500).interval([0.9 - 0.7, 0.5 - 0.7, np.nan])
+    assert line['difference'] == {
+        'mean': pytest.approx(0.0, abs=1e-12), 'low': pytest.approx(expected.low),
+        'high': pytest.approx(expected.high)}
+    rows = result()['strides'][0]['rows']
+    assert rows['held'][1]['recall']['0.5']['difference'] is None
+    assert rows['read'][0]['recall']['0.5']['difference'] == {'mean': 0, 'low': 0, 'high': 0}
+
+
+def test_repeated_boxes_are_the_reference_where_no_held_row_is_wanted():
+    stride = result('repeated_boxes')['strides'][0]
+    assert stride['reference'] == 'repeated_boxes'
+    assert stride['rows']['forecast'][1]['recall']['0.5']['difference'] is not None
+    assert result('constant_velocity')['strides'][0]['reference'] is None
+
+
+def test_feature_errors_by_hand():
+    (line,) = result()['strides'][0]['feature_mse']
+    assert (line['level'], line['horizon'], line['mean_ratio']) == (0, 1, 1.0)
+    assert line['sequences']['two'] == {'forecast': 3.0, 'persistence': 2.0, 'ratio': 1.5}
+    assert line['sequences']['three']['ratio'] is None
+
+
+def test_text_and_markdown_show_every_mean_with_its_interval():
+    found = result()
+    text = forecasts_as_text(found, (16,))
+    assert 'mean recall at IoU 0.7 over 3 sequences, every 4 frames' in text
+    assert '0.700 [0.500, 0.900]' in text and '+0.000 [-0.200, +0.200]' in text
+    assert 'stride 16, 1 after a read  1.000  0.500  1.500      -' in text
+    lines = forecasts_as_markdown(found).splitlines()
+    assert '| frames after a read | read | forecast | held |' in lines
+    assert any(line.startswith('| 1 |') and '0.700 [0.500, 0.900]' in line for line in lines)
+
+
+def test_still_scene_has_no_ratio():
+    one = (Hits(np.ones((10, 1), int), np.array([1]), np.array([1.0])),) * 2
+    found = summarise_forecasts(ForecastQuality((StrideQuality(
+        1, ('one',), {'forecast': one}, np.ones((1, 1, 1)), np.zeros((1, 1, 1))),), 2), draws=10)
+    assert found['strides'][0]['feature_mse'][0]['mean_ratio'] is None
+    assert summarise_forecasts(ForecastQuality((StrideQuality(
+        1, ('one',), {'forecast': one}, None, None),), 2),
+        draws=10)['strides'][0]['feature_mse'] is None

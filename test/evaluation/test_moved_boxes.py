@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boxes moved by velocity and by the truth, against loops over objects."""
+
+from pathlib import Path
+
+from forecast_detector_ros.annotations.records import FrameRecord
+from forecast_detector_ros.evaluation.moved_boxes import (
+    constant_velocity,
+    moved_by_truth,
+    repeated,
+)
+from forecast_detector_ros.evaluation.sequences import Footage
+from forecast_detector_ros.metrics.recall import recall
+from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, TruthTable
+import numpy as np
+import pytest
+
+WIDTH, HEIGHT, FRAMES = 200, 100, 9
+NOTHING = np.zeros((0, 4), np.float32)
+
+
+def boxed(rows, tracks=True):
+    """Give footage with some (frame, track, label, box)."""
+    frames, track, labels, boxes = zip(*rows)
+    record = FrameRecord(Path('x.png'), WIDTH, HEIGHT, NOTHING, np.zeros(0, np.int64),
+                         np.zeros(0, np.float32), NOTHING)
+    truth = TruthTable(np.array(frames), np.array(boxes, np.float32),
+                       one_hot(np.array(labels), 2), np.zeros(0, np.int64), NOTHING,
+                       np.array(track) if tracks else np.full(len(rows), -1))
+    return Footage('x', (record,) * FRAMES, truth)
+
+
+def detected(rows):
+    """Give a table of some (frame, label, box)."""
+    frames, labels, boxes = zip(*rows)
+    return DetectionTable(np.array(frames), np.array(boxes, np.float32), np.array(labels),
+                          np.linspace(0.9, 0.5, len(rows), dtype=np.float32))
+
+
+def crossing():
+    """Give two objects, one of each class, that pass each other; the second grows."""
+    rows = []
+    for frame in range(FRAMES):
+        rows.append((frame, 1, 0, (10 + 4 * frame, 20, 50 + 4 * frame, 60)))
+        rows.append((frame, 2, 1, (60 - 3 * frame, 30 - frame, 100 - 3 * frame, 70 + frame)))
+    return boxed(rows)
+
+
+def seen(item):
+    """Detect every object exactly where it is."""
+    truth = item.truth
+    return DetectionTable(truth.frames, truth.boxes, truth.labels,
+                          np.full(len(truth), 0.8, np.float32))
+
+
+def test_repeated_boxes_are_those_of_the_frame_that_was_read():
+    item = crossing()
+    found = repeated(seen(item), 3, FRAMES)
+    assert sorted(set(found.frames.tolist())) == list(range(3, FRAMES))
+    later = found.boxes[found.frames == 5]
+    np.testing.assert_array_equal(later, item.truth.boxes[item.truth.frames == 2])
+
+
+@pytest.mark.parametrize('gap', [1, 4])
+def test_uniform_motion_is_followed_exactly(gap):
+    item = crossing()
+    reads = seen(item)
+    before = [max(frame - gap, -1) for frame in range(FRAMES)]
+    for horizon in (1, 2, 3):
+        found = constant_velocity(reads, before, horizon, item)
+        for frame in range(gap + horizon, FRAMES):
+            for label in (0, 1):
+                mine = found.boxes[(found.frames == frame) & (found.labels == label)]
+                true = item.truth.boxes[(item.truth.frames == frame)
+                                        & (item.truth.labels == label)]
+                np.testing.assert_allclose(mine, true, atol=1e-4)
+
+
+def test_velocity_by_a_loop_with_noise_and_strangers():
+    rng = np.random.default_rng(0)
+    rows = []
+    for frame in range(FRAMES):
+        for label, left in ((0, 10 + 5 * frame), (0, 90 - 3 * frame), (1, 40 + 2 * frame)):
+            if rng.random() < 0.8:
+                box = np.array([left, 20, left + 30, 60]) + rng.normal(0, 2, 4)
+                rows.append((frame, label, box))
+    reads = detected(rows)
+    before = [frame - 2 if frame >= 2 else frame - 1 for frame in range(FRAMES)]
+    item = boxed([(0, 0, 0, (0, 0, 1, 1))])
+    found = constant_velocity(reads, before, 2, item)
+
+    def iou(a, b):
+        w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+        inter = max(w, 0) * max(h, 0)
+        return inter / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inter)
+
+    expected = []
+    for frame in range(FRAMES - 2):
+        taken = set()
+        mine = [i for i in range(len(rows)) if rows[i][0] == frame]
+        for i in sorted(mine, key=lambda i: -reads.scores[i]):
+            others = [j for j in range(len(rows)) if rows[j][0] == before[frame]
+                      and rows[j][1] == rows[i][1] and j not in taken
+                      and iou(reads.boxes[i], reads.boxes[j]) >= 0.3]
+            box = reads.boxes[i].astype(float)
+            if others:
+                j = max(others, key=lambda j: iou(reads.boxes[i], reads.boxes[j]))
+                taken.add(j)
+                box = box + (box - reads.boxes[j]) * 2 / (frame - before[frame])
+            expected.append((frame + 2, *np.clip(box, 0, [WIDTH, HEIGHT] * 2)))
+    got = np.column_stack((found.frames, found.boxes))
+    np.testing.assert_allclose(got[np.lexsort(got.T)],
+                               np.array(expected)[np.lexsort(np.array(expected).T)], atol=1e-4)
+    assert len(before) > 2 and len(expected) > 8
+
+
+def test_the_truth_moves_even_a_bad_box_rightly():
+    item = crossing()
+    # Detections that are off by a tenth stay off by as much, in terms of the object.
+    reads = seen(item)
+    off = reads.boxes + np.array([4, 0, 4, 0], np.float32)
+    reads = DetectionTable(reads.frames, off, reads.labels, reads.scores)
+    for horizon in (1, 4):
+        found = moved_by_truth(reads, item.truth, horizon, item)
+        assert recall(found, item.truth.select(item.truth.frames >= horizon), 0.8) == 1.0
+        for row in range(len(found)):
+            now = (item.truth.frames == found.frames[row]) & (
+                item.truth.labels == found.labels[row])
+            true = item.truth.boxes[now][0]
+            assert (found.boxes[row, 0] + found.boxes[row, 2]) / 2 == pytest.approx(
+                (true[0] + true[2]) / 2 + 4, abs=1e-3)
+            assert found.boxes[row, 3] - found.boxes[row, 1] == pytest.approx(
+                true[3] - true[1], abs=1e-3)
+
+
+def test_what_shows_no_object_or_one_that_leaves_stays():
+    item = boxed([(0, 1, 0, (10, 10, 50, 50)), (1, 1, 0, (30, 10, 70, 50))])
+    reads = detected([(0, 0, (10, 10, 50, 50)), (0, 0, (100, 10, 140, 50)),
+                      (0, 1, (10, 10, 50, 50)), (1, 0, (30, 10, 70, 50))])
+    found = moved_by_truth(reads, item.truth, 1, item)
+    assert found.boxes.tolist() == [[30, 10, 70, 50], [100, 10, 140, 50], [10, 10, 50, 50],
+                                    [30, 10, 70, 50]]
+    assert found.frames.tolist() == [1, 1, 1, 2]
+
+
+def test_truth_without_tracks_moves_nothing():
+    item = boxed([(0, 1, 0, (10, 10, 50, 50)), (1, 1, 0, (30, 10, 70, 50))], tracks=False)
+    reads = detected([(0, 0, (10, 10, 50, 50))])
+    assert moved_by_truth(reads, item.truth, 1, item).boxes.tolist() == [[10, 10, 50, 50]]
+
+
+def test_nothing_detected_is_nothing_moved():
+    item, nothing = crossing(), DetectionTable.join([])
+    assert not len(constant_velocity(nothing, [-1] * FRAMES, 2, item))
+    assert not len(moved_by_truth(nothing, item.truth, 2, item))
