@@ -283,7 +283,8 @@ class StageRun:
                 if stage.freeze_bn == 'all' or stage.freeze_bn == group:
                     freeze_batch_norm(part)
 
-    def _step(self, batch: ClipBatch | MotionBatch, features: Features | None = None) -> StepLosses:
+    def _step(self, batch: ClipBatch | MotionBatch, features: Features | None = None
+              ) -> StepLosses:
         stage, processes = self.stage, self.processes
         self._set_modes()
         with_scheduler = stage.scheduler_from is not None \
