@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A forecast of motion: what it compares, where boxes go, and what its state says."""
+from dataclasses import replace
+
+from forecast_detector_ros.model.config import ConfigError, NetworkConfig
+from forecast_detector_ros.model.motion import (
+    ahead, displacement, LONGEST, Shift, shifted_cosines, TERMS)
+from forecast_detector_ros.model.network import ForecastDetector
+from forecast_detector_ros.model.scheduler import Correlation
+from forecast_detector_ros.model.ssdlite import box_coder
+import pytest
+import torch
+
+SHAPE = NetworkConfig(
+    classes=3, input_size=(64, 96), width=0.35, tail=False, levels=(8, 16, 32),
+    feature_channels=(8, 12, 16), lstm_channels=(4, 4, 4), neck_channels=8,
+    extra_channels=(8,), aspect_ratios=(2,), anchor_scales=(0.1, 0.9),
+    anchor_spacing='geometric', forecast_mode='motion', motion_channels=8, scheduler_channels=8)
+
+
+@pytest.fixture
+def network():
+    """Give a small network whose motion is not zero."""
+    torch.manual_seed(3)
+    result = ForecastDetector(SHAPE).eval()
+    for predictor in result.motion.encoder.predictors:
+        torch.nn.init.normal_(predictor[2].weight, std=0.5)
+        torch.nn.init.normal_(predictor[2].bias, std=0.5)
+    return result
+
+
+@pytest.fixture
+def pictures():
+    """Give a function that makes pictures of noise."""
+    generator = torch.Generator().manual_seed(5)
+
+    def make(count=1):
+        return torch.randint(0, 256, (count, 64, 96, 3), dtype=torch.uint8, generator=generator)
+
+    return make
+
+
+def test_cosines_of_displacements_are_those_of_the_correlation():
+    """The loop over displacements and the product of all pairs give the same."""
+    generator = torch.Generator().manual_seed(1)
+    a, b = (torch.nn.functional.normalize(torch.randn(2, 5, 4, 6, generator=generator), dim=1)
+            for _ in range(2))
+    torch.testing.assert_close(shifted_cosines(a, b, 3), Correlation((4, 6), 3)(a, b))
+
+
+@pytest.mark.parametrize('dy, dx', [(0, 0), (1, -2), (-2, 1), (0, 2)])
+def test_shift_reads_how_far_a_pattern_moved(dy, dx):
+    """A pattern that moves by whole cells is read off as its displacement."""
+    generator = torch.Generator().manual_seed(2)
+    before = torch.nn.functional.normalize(
+        torch.randn(1, 128, 9, 11, generator=generator), dim=1)
+    now = torch.roll(before, (dy, dx), (2, 3))
+    found = Shift(2)(shifted_cosines(now, before, 2))[0, -2:, 3:-3, 3:-3].detach()
+    assert found[0] == pytest.approx(torch.full_like(found[0], dx), abs=0.05)
+    assert found[1] == pytest.approx(torch.full_like(found[1], dy), abs=0.05)
+
+
+def test_displacement_is_a_lasting_and_a_passing_part():
+    """One motion goes on with time, the other comes to rest."""
+    motion = torch.cat((torch.ones(1, 2, 4), torch.full((1, 2, 4), 10.0)), 2)
+    assert motion.shape[2] == 4 * TERMS
+    for time in (0.0, 0.5, 3.0):
+        expected = time + 10.0 * time / (1.0 + time)
+        moved = displacement(motion, torch.tensor([[time]]))
+        assert moved == pytest.approx(torch.full_like(moved, expected))
+
+
+def test_time_ahead_is_a_ratio_and_zero_before_the_second_read():
+    """Nothing is known of motion before two frames were read."""
+    times = torch.tensor([[0.0, 0.0, 3.0], [1.0, 0.0, 3.0], [1.0, 2.0, 3.0], [1.0, 1.0, 1e9]])
+    assert ahead(times)[:, 0].tolist() == [0.0, 0.0, 1.5, LONGEST]
+
+
+def test_first_read_holds_boxes(network, pictures):
+    """After one read there is no motion: a forecast repeats it."""
+    read = network.read_step(pictures(), network.initial_state())
+    forecast = network.forecast_step(read.state)
+    assert torch.equal(forecast.head.logits, read.head.logits)
+    assert torch.equal(forecast.head.offsets, read.head.offsets)
+
+
+def test_forecast_moves_boxes_and_keeps_scores(network, pictures):
+    """Scores are the last read's; boxes move by the motion of their cells."""
+    state = network.initial_state(2)
+    state = network.read_step(pictures(2), state).state
+    read = network.read_step(pictures(2), state, torch.tensor([[2.0], [1.0]]))
+    forecast = network.forecast_step(read.state, torch.tensor([[1.0], [3.0]]))
+    assert torch.equal(forecast.head.logits, read.head.logits)
+    motion = read.state.motion.motion
+    coder = box_coder()
+    for stream, time in ((0, 0.5), (1, 3.0)):
+        for anchor in (0, 7, len(network.anchors) - 1):
+            x0, y0, x1, y1 = network.anchors[anchor].tolist()
+            was, now = (coder.decode_single(output.head.offsets[stream, anchor:anchor + 1],
+                                            network.anchors[anchor:anchor + 1])[0]
+                        for output in (read, forecast))
+            lasting, passing = motion[stream, anchor // 4].split(4)
+            shift = lasting * time + passing * time / (1 + time)
+            stride = network.anchor_strides[anchor]
+            centre = ((now[:2] + now[2:]) - (was[:2] + was[2:])) / 2
+            torch.testing.assert_close(centre, shift[:2] * stride, rtol=1e-3, atol=1e-2)
+            growth = ((now[2:] - now[:2]) / (was[2:] - was[:2])).log()
+            torch.testing.assert_close(growth, shift[2:], rtol=1e-3, atol=1e-3)
+
+
+def test_only_ratios_of_times_count(network, pictures):
+    """Seconds and frames give the same forecast."""
+    first, second = pictures(), pictures()
+    offsets = []
+    for unit in (1.0, 0.04):
+        time = torch.tensor([[unit]])
+        state = network.read_step(first, network.initial_state(), time).state
+        state = network.forecast_step(state, time).state
+        state = network.read_step(second, state, time).state
+        offsets.append(network.forecast_step(state, time).head.offsets)
+    torch.testing.assert_close(*offsets)
+
+
+def test_state_is_a_value(network, pictures):
+    """No step changes the state that it is given."""
+    state = network.read_step(pictures(), network.initial_state()).state
+    before = [part.clone() for part in (state.motion.offsets, state.motion.times,
+                                        *state.motion.keys.maps)]
+    network.forecast_step(state)
+    network.read_step(pictures(), state)
+    after = (state.motion.offsets, state.motion.times, *state.motion.keys.maps)
+    assert all(torch.equal(a, b) for a, b in zip(before, after))
+
+
+def test_persistence_holds_boxes(pictures):
+    """The variant that costs nothing does not move."""
+    network = ForecastDetector(replace(SHAPE, variant='persistence')).eval()
+    for predictor in network.motion.encoder.predictors:
+        torch.nn.init.ones_(predictor[2].bias)
+    state = network.read_step(pictures(), network.initial_state()).state
+    read = network.read_step(pictures(), state)
+    assert torch.equal(network.forecast_step(read.state).head.offsets, read.head.offsets)
+
+
+def test_untrained_forecast_holds_boxes(pictures):
+    """Training starts at the last read."""
+    network = ForecastDetector(SHAPE).eval()
+    state = network.read_step(pictures(), network.initial_state()).state
+    read = network.read_step(pictures(), state)
+    assert torch.equal(network.forecast_step(read.state).head.offsets, read.head.offsets)
+
+
+def test_motion_needs_three_levels():
+    """The message names the key."""
+    with pytest.raises(ConfigError, match='levels'):
+        replace(SHAPE, levels=(16, 32), feature_channels=(12, 16), lstm_channels=(4, 4))
