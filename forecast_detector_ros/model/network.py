@@ -34,7 +34,7 @@ class NetworkState(NamedTuple):
     its `feature`; empty if the scheduler has another reference.
     """
 
-    motion: MotionState | None = None
+    motion: MotionState | tuple[()] = ()
     """All there is where motion is forecast; the other fields are empty then."""
 
 
@@ -280,7 +280,7 @@ class ForecastDetector(nn.Module):
     def read_features(self, feature: tuple[Tensor, ...], state: NetworkState,
                       elapsed: Tensor | None = None) -> StepOutput:
         """Do the same from what `extract` gives for the image."""
-        if self.motion is None or state.motion is None:
+        if self.motion is None or not isinstance(state.motion, MotionState):
             return self._step(feature, state, True)
         head = self.head(feature)
         decision, motion = self.motion.read(feature, head.logits, head.offsets, state.motion,
@@ -296,7 +296,7 @@ class ForecastDetector(nn.Module):
 
         The forecast stands in for `feature`; or the boxes of the last read move.
         """
-        if self.motion is not None and state.motion is not None:
+        if self.motion is not None and isinstance(state.motion, MotionState):
             before = state.motion
             offsets, decision, after = self.motion.forecast(
                 before, self._elapsed(elapsed, len(before.logits)))

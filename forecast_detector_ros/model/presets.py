@@ -8,6 +8,11 @@ from .config import ConfigError, NetworkConfig
 PRESETS = {
     # Section 4.2: MobileNetV2, alpha 1.0, the map before average pooling; 30 classes of VID.
     'paper': NetworkConfig(),
+    # Forecasts features, in the paper's manner, at the price of a small machine.
+    'features': NetworkConfig(
+        input_size=(288, 384), levels=(16, 32), feature_channels=(96, 256),
+        lstm_channels=(32, 64), extra_channels=(256, 128, 128, 64), anchor_scales=(0.1, 0.95),
+        forecast_mode='residual', scheduler_reference='expected'),
     # 4:3 lies between the pictures of most cameras, 4:3 and 16:9, so that little is stretched; it
     # has 8 % more pixels than 320x320.
     'default': NetworkConfig(

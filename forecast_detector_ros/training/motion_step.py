@@ -15,7 +15,7 @@ from torchvision.ops import generalized_box_iou_loss
 from .assignment import pairwise_iou
 from .loss_config import LossConfig, StepLosses
 from .motion_frames import MotionBatch, SCORED_IOUS
-from ..model.motion import Comparison, LONGEST
+from ..model.motion import Comparison, LONGEST, MotionState
 from ..model.network import ForecastDetector
 from ..model.ssdlite import box_coder
 
@@ -44,7 +44,7 @@ def read_clip(network: ForecastDetector, batch: MotionBatch) -> list[Comparison]
     motion, frames = network.motion, batch.frames
     assert motion is not None
     state = network.initial_state(len(batch.times)).motion
-    assert state is not None
+    assert isinstance(state, MotionState)
     result = []
     for t in range(batch.times.shape[1] - 1):
         elapsed = batch.times[:, t] - batch.times[:, t - 1] if t else torch.ones_like(

@@ -3,10 +3,12 @@
 
 from dataclasses import fields
 
-from forecast_detector_ros.model.config import ConfigError, NetworkConfig, STATE_UPDATES, VARIANTS
-from forecast_detector_ros.model.encoder import FORECAST_MODES
-from forecast_detector_ros.model.extractor import WIDTHS
+from forecast_detector_ros.model.config import (
+    ConfigError, FORECAST_MODES, NetworkConfig, STATE_UPDATES, VARIANTS)
+from forecast_detector_ros.model.encoder import FORECAST_MODES as FEATURE_MODES
+from forecast_detector_ros.model.extractor import LEVELS, WIDTHS
 from forecast_detector_ros.model.scheduler import REFERENCES
+from forecast_detector_ros.model.ssdlite import SPACINGS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest
@@ -17,16 +19,23 @@ counts = st.integers(1, 4096)
 
 @st.composite
 def configs(draw):
-    levels = draw(st.sampled_from([(32,), (16, 32)]))
+    levels = draw(st.sampled_from(LEVELS))
     per_level = st.tuples(*[counts] * len(levels))
     low = draw(st.floats(0.01, 0.5))
+    neck = draw(st.none() | counts)
     return NetworkConfig(
-        classes=draw(counts), input_size=draw(st.tuples(*[st.integers(64, 2000)] * 2)),
-        width=draw(st.sampled_from(WIDTHS)), levels=levels, feature_channels=draw(per_level),
-        lstm_channels=draw(per_level), upsample_channels=draw(st.none() | counts),
+        classes=draw(st.integers(1, 100)),
+        input_size=draw(st.tuples(*[st.integers(64, 2000)] * 2)),
+        width=draw(st.sampled_from(WIDTHS)), tail=draw(st.booleans()), levels=levels,
+        feature_channels=draw(per_level), lstm_channels=draw(per_level),
+        upsample_channels=draw(st.none() | counts) if neck is None else None, neck_channels=neck,
+        anchor_spacing=draw(st.sampled_from(SPACINGS)),
+        aspect_ratios=tuple(draw(st.lists(st.integers(2, 4), max_size=3))),
+        motion_channels=draw(counts),
         extra_channels=tuple(draw(st.lists(counts, max_size=5))),
         anchor_scales=(low, draw(st.floats(low, 1.0, exclude_min=True))),
-        forecast_mode=draw(st.sampled_from(FORECAST_MODES)),
+        forecast_mode=draw(st.sampled_from(
+            FORECAST_MODES if levels == LEVELS[-1] else FEATURE_MODES)),
         scheduler_reference=draw(st.sampled_from(REFERENCES)),
         scheduler_channels=draw(counts), state_update=draw(st.sampled_from(STATE_UPDATES)),
         variant=draw(st.sampled_from(VARIANTS)))
@@ -57,7 +66,9 @@ BAD = [
     ('anchor_scales', ['a', 'b']), ('anchor_scales', [float('nan'), 0.5]),
     ('forecast_mode', 'nearest'), ('forecast_mode', None), ('scheduler_reference', 'forecast'),
     ('scheduler_channels', 0), ('scheduler_channels', '64'), ('state_update', 'skip'),
-    ('variant', 'full'), ('variant', ['complete']), ('variant', {'a': 1})]
+    ('tail', 1), ('tail', 'no'), ('neck_channels', 0), ('neck_channels', 'wide'),
+    ('anchor_spacing', 'cubic'), ('aspect_ratios', [1]), ('aspect_ratios', 2),
+    ('motion_channels', 0), ('motion_channels', '64'), ('variant', 'full'), ('variant', ['complete']), ('variant', {'a': 1})]
 
 
 @pytest.mark.parametrize('key, value', BAD)

@@ -29,24 +29,30 @@ def scheduler(hidden):
     return 2 * 49 + 49 * 9 * hidden + hidden + 9 * hidden * hidden + hidden + 2 * hidden + 2
 
 
-def head(maps, extra, classes):
+def head(maps, extra, classes, neck=None, ratios=2):
     total = 0
+    if neck is not None:
+        total += sum(conv_norm(c, neck) + conv_norm(neck, neck, 3, neck) + conv_norm(neck, neck)
+                     for c in maps)
+        maps = (neck,) * len(maps)
+    anchors = 2 + 2 * ratios
     for outputs in extra:
         squeezed = outputs // 2
         total += (conv_norm(maps[-1], squeezed) + conv_norm(squeezed, squeezed, 3, squeezed)
                   + conv_norm(squeezed, outputs))
         maps = (*maps, outputs)
     for channels in maps:
-        for outputs in (6 * (classes + 1), 24):
+        for outputs in (anchors * (classes + 1), anchors * 4):
             total += (conv_norm(channels, channels, 3, channels)
                       + channels * outputs + outputs)
     return total
 
 
 def extractor(config):
-    native = {16: 576, 32: 1280}
+    native = {8: 32, 16: 576, 32: 1280 if config.tail else 320}
     assert config.width == 1.0
     return (parameter_count(mobilenet_v2(weights=None).features)
+            - (0 if config.tail else conv_norm(320, 1280))
             + sum(conv_norm(native[stride], channels)
                   for stride, channels in zip(config.levels, config.feature_channels)
                   if native[stride] != channels))
@@ -57,14 +63,20 @@ def test_parameter_counts(name):
     config = preset(name, 17)
     network = ForecastDetector(config)
     pairs = zip(config.feature_channels, config.lstm_channels)
+    assert parameter_count(network.extractor) == extractor(config)
+    assert parameter_count(network.head) == head(
+        config.feature_channels, config.extra_channels, 17, config.neck_channels,
+        len(config.aspect_ratios))
+    if config.forecasts_motion:
+        assert not len(network.encoder1) and network.scheduler is None
+        # A small part of what is read: the forecast is to be cheap.
+        assert parameter_count(network.motion) < 0.1 * parameter_count(network)
+        return
     encoders = sum(encoder(c, h, config.forecast_mode) for c, h in pairs)
     assert config.upsample_channels is None
-    assert parameter_count(network.extractor) == extractor(config)
     assert parameter_count(network.encoder1) == encoders
     assert parameter_count(network.encoder2) == encoders
     assert parameter_count(network.scheduler) == scheduler(config.scheduler_channels)
-    assert parameter_count(network.head) == head(config.feature_channels,
-                                                 config.extra_channels, 17)
 
 
 @pytest.mark.parametrize('name', sorted(PRESETS))
@@ -80,7 +92,7 @@ def test_shapes(name):
         assert output.head.logits.shape == (1, anchors, 18)
         assert output.head.offsets.shape == (1, anchors, 4)
         assert output.decision.shape == (1, 2)
-        assert [tuple(x.shape) for x in output.state.forecast] == [
+        assert config.forecasts_motion or [tuple(x.shape) for x in output.state.forecast] == [
             (1, c, config.input_size[0] // stride, config.input_size[1] // stride)
             for stride, c in zip(config.levels, config.feature_channels)]
 

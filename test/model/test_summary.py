@@ -37,7 +37,7 @@ def test_paper():
 
 
 def test_default():
-    parts = by_name(summarise(preset('default', 17)))
+    parts = by_name(summarise(preset('features', 17)))
     for stride, channels, hidden, cells in ((16, 96, 32, 18 * 24), (32, 256, 64, 9 * 12)):
         for name in ('encoder1', 'encoder2'):
             part = parts[f'{name}: stride {stride}']

@@ -19,7 +19,7 @@ SMALL = {'input_size': (64, 64), 'width': 0.35, 'feature_channels': (16, 24),
 
 def network(variant='complete', **values):
     torch.manual_seed(0)
-    return ForecastDetector(replace(preset('default', 2), variant=variant, **SMALL,
+    return ForecastDetector(replace(preset('features', 2), variant=variant, **SMALL,
                                     **values)).eval()
 
 

@@ -14,7 +14,7 @@ import torch
 def network() -> ForecastDetector:
     torch.manual_seed(0)
     return ForecastDetector(replace(
-        preset('default', 2), input_size=(64, 96), width=0.35, feature_channels=(16, 24),
+        preset('features', 2), input_size=(64, 96), width=0.35, feature_channels=(16, 24),
         lstm_channels=(8, 12), extra_channels=(16,))).eval()
 
 

@@ -40,7 +40,7 @@ def test_cosine_falls_from_the_rate_to_zero():
 
 
 def test_groups_cover_every_parameter_once_and_freeze_the_rest():
-    network = ForecastDetector(preset('default', 3))
+    network = ForecastDetector(preset('features', 3))
     every = {name: GroupConfig(1.0) for name in
              ('backbone', 'projection', 'encoder', 'scheduler', 'head')}
     groups = group_parameters(network, stage(groups=every))
@@ -55,7 +55,7 @@ def test_groups_cover_every_parameter_once_and_freeze_the_rest():
 
 
 def test_frozen_blocks_of_the_backbone():
-    network = ForecastDetector(preset('default', 3))
+    network = ForecastDetector(preset('features', 3))
     group_parameters(network, stage(groups={'backbone': GroupConfig(1.0)}, frozen_blocks=7))
     assert not any(p.requires_grad for p in network.extractor.stem[:7].parameters())
     assert all(p.requires_grad for p in network.extractor.stem[7:].parameters())
@@ -64,7 +64,7 @@ def test_frozen_blocks_of_the_backbone():
 
 @pytest.mark.parametrize('name, kind', [('sgd', torch.optim.SGD), ('adamw', torch.optim.AdamW)])
 def test_optimizer(name, kind):
-    network = ForecastDetector(preset('default', 3))
+    network = ForecastDetector(preset('features', 3))
     this = stage(optimizer=name, weight_decay=0.25)
     optimizer = make_optimizer(group_parameters(network, this), this)
     assert isinstance(optimizer, kind)

@@ -106,7 +106,7 @@ def state_layout(network: ForecastDetector) -> StateLayout:
 
 def _motion_layout(network: ForecastDetector) -> StateLayout:
     motion = network.initial_state(1).motion
-    assert motion is not None
+    assert isinstance(motion, MotionState)
     names = (*(f'keys_{stride}' for stride in network.config.levels),
              *(f'memory_{part}' for part in LSTMState._fields),
              *HELD, *MotionState._fields[4:])
@@ -197,8 +197,8 @@ class StepModule(nn.Module):
             return offsets, confidence(decision), after.times
         output = self.network.read_features(self._features(tensors[0]),
                                             NetworkState((), (), (), motion=state), tensors[1])
-        assert output.state.motion is not None
         after = output.state.motion
+        assert isinstance(after, MotionState)
         return (*output.head, confidence(output.decision), *after.keys.maps, *after.memory,
                 after.motion, after.summary, after.times)
 
