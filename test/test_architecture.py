@@ -9,7 +9,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / 'forecast_detector_ros'
 
 #: Modules beside the rooms, which every room may import; they import one another at most.
-TOOLS = {'boxes', 'errors', 'files', 'foreign_text', 'layout', 'plain_yaml'}
+TOOLS = {'boxes', 'errors', 'files', 'foreign_text', 'layout', 'plain_values',
+         'plain_yaml'}
 
 #: What else each room may import from; the lowest stand first.
 ALLOWED = {
@@ -20,7 +21,7 @@ ALLOWED = {
     'annotations': 'images',
     'clips': 'annotations',
     'metrics': 'annotations detector',
-    'labelling': '',
+    'labelling': 'detector',
     'training': 'annotations clips detector model',
     'report': 'detector images metrics recording',
     'evaluation': 'annotations detector images metrics model recording report training',

@@ -7,6 +7,8 @@ import logging
 from pathlib import Path
 import sys
 
+import torch
+
 from .progress import show_progress
 from ..errors import InputError
 from ..images.bag_images import is_bag
@@ -17,8 +19,9 @@ from ..labelling.teacher import TeacherError
 from ..labelling.teacher_kinds import AUTO, KINDS, open_teacher
 
 CLASSES = ('person', 'airplane', 'bear', 'bicycle', 'bird', 'bus', 'car', 'cattle', 'dog', 'cat',
-           'elephant', 'horse', 'motorcycle', 'sheep', 'train', 'watercraft', 'zebra')
-"""Person, and what ImageNet VID and COCO have in common."""
+           'elephant', 'horse', 'motorcycle', 'sheep', 'train', 'watercraft', 'zebra', 'chair',
+           'dining_table', 'bottle', 'potted_plant', 'sofa', 'tv')
+"""Person, what ImageNet VID and COCO have in common, and what stands in rooms."""
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +59,7 @@ def _label(options: argparse.Namespace, extracts: bool) -> int:
     output = options.output
     if not options.resume and is_partial(output):
         raise TeacherError(f'{output}: is half done; --resume goes on, delete it to label anew')
+    torch.set_num_threads(options.threads)
     teacher = open_teacher(options.teacher, options.teacher_kind, options.min_score,
                            options.nms_threshold, options.threads)
     root, folders = options.source, options.folders
@@ -98,7 +102,8 @@ def _parser() -> argparse.ArgumentParser:
                         help='take every n-th frame of a video or bag (default 1)')
     parser.add_argument('--topic', help='image topic of a bag; needed if it has several')
     parser.add_argument('--teacher', type=Path, required=True, metavar='FILE',
-                        help='.onnx of a detector with the classes of COCO')
+                        help='.onnx, or OpenVINO\'s .xml, of a detector with the classes of COCO; '
+                        'or .yaml of several, see config/teachers')
     parser.add_argument('--teacher-kind', choices=[AUTO, *KINDS], default=AUTO,
                         help='what the teacher is; default: what its outputs look like')
     parser.add_argument('--output', type=Path, required=True, metavar='FILE')
@@ -107,8 +112,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--stills', action='store_true',
                         help='pictures are stills; default: each folder is one video')
     parser.add_argument('--classes', nargs='+', default=list(CLASSES), metavar='NAME',
-                        help='names of COCO, but cattle for cow and watercraft for boat '
-                        f'(default: {" ".join(CLASSES)})')
+                        help='names of COCO with _ for blanks, but cattle for cow, watercraft '
+                        f'for boat and sofa for couch (default: {" ".join(CLASSES)})')
     parser.add_argument('--ignore', nargs='*', default=['truck'], metavar='NAME',
                         help='classes whose boxes are neither objects nor background '
                         '(default: truck)')
@@ -116,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
                         help='default 0.2')
     parser.add_argument('--nms-threshold', type=_fraction, default=0.45, metavar='IOU',
                         help='default 0.45')
-    parser.add_argument('--threads', type=_count, default=1, help='of onnxruntime (default 1)')
+    parser.add_argument('--threads', type=_count, default=1, help='of the teacher (default 1)')
     return parser
 
 

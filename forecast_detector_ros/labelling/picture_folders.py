@@ -8,7 +8,7 @@ from typing import Any
 
 from .teacher import TeacherError
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp')
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 """Pictures are the files with these endings, upper or lower case."""
 
 

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A teacher: a detector in an ONNX file that labels pictures for training.
+A teacher: a detector in a file that labels pictures for training.
 
-What all kinds of teachers share; the kinds stand in ``teacher_*.py``.  They need onnxruntime,
-which nothing else in the package needs.
+What all kinds of teachers share; the kinds stand in ``teacher_*.py``.
 """
 
 from dataclasses import dataclass
@@ -33,11 +32,15 @@ COCO_CLASSES = (
     'clock', 'vase', 'scissors', 'teddy bear', 'hair drier', 'toothbrush')
 """The 80 categories of COCO's detection task, in the order of a COCO detector's output."""
 
-RENAMED = {'cow': 'cattle', 'boat': 'watercraft'}
-"""COCO categories that ImageNet VID has under another name."""
+RENAMED = {'cow': 'cattle', 'boat': 'watercraft', 'couch': 'sofa'}
+"""COCO categories that ImageNet VID or PASCAL VOC has under another name."""
 
-TEACHER_CLASSES = tuple(RENAMED.get(name, name) for name in COCO_CLASSES)
-"""What the teacher's outputs are called here."""
+TEACHER_CLASSES = tuple(RENAMED.get(name, name).replace(' ', '_') for name in COCO_CLASSES)
+"""What the teacher's outputs are called here; a blank becomes an underscore."""
+
+
+Port = tuple[str, list[Any], str]
+"""Name, shape and type of an input or output."""
 
 
 class TeacherError(InputError):
@@ -62,65 +65,36 @@ class Teacher(Protocol):
     """A detector that labels pictures."""
 
     kind: str
-    """A key of `teacher_kinds.KINDS`."""
+    """What it is, in a word or in a line."""
 
     def detect(self, image: np.ndarray) -> TeacherBoxes:
         """Label one picture, ``(H, W, 3)`` uint8, BGR."""
 
 
-class OnnxModel:
+class TeacherModel:
     """
-    A network in an ONNX file, with one input and what it says of itself.
+    A network in a file, with one input and what it says of itself.
 
     Parameters
     ----------
     path:
-        The ``.onnx`` file.
-    threads:
-        Threads that onnxruntime may use.
+        The file.
+    inputs, outputs:
+        Name, shape and type of each, types as onnxruntime writes them. Sides that are not fixed
+        are names or None.
 
     Attributes
     ----------
     input_shape, input_type:
-        Of its only input; sides that are not fixed are names or None. ``[]`` and ``''`` if there
-        are several inputs.
-    outputs:
-        Name, shape and type of each output.
-
-    Raises
-    ------
-    TeacherError
-        If onnxruntime is not installed, or the file is missing or cannot be loaded.
+        Of its only input; ``[]`` and ``''`` if there are several.
 
     """
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
-        try:
-            import onnxruntime  # type: ignore[import-untyped,import-not-found,unused-ignore]
-        except ImportError:
-            raise TeacherError('a teacher needs onnxruntime, which is not installed: '
-                               'pip install onnxruntime') from None
-        if not path.is_file():
-            raise TeacherError(f'{path}: no such file')
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=['CPUExecutionProvider'])
-        except Exception as error:  # onnxruntime's exceptions have no common base of their own.
-            raise TeacherError(f'{path}: onnxruntime cannot load it: '
-                               f'{" ".join(str(error).split())[:200]}') from None
-        self.path = path
-        inputs = self._session.get_inputs()
-        self._name = inputs[0].name
-        single = len(inputs) == 1
-        self.input_shape: list[Any] = list(inputs[0].shape) if single else []
-        self.input_type: str = inputs[0].type if single else ''
-        self.outputs: list[tuple[str, list[Any], str]] = [
-            (item.name, list(item.shape or ()), item.type)
-            for item in self._session.get_outputs()]
-        self.summary = (f'input {", ".join(str(item.shape) for item in inputs)} and output '
-                        f'{", ".join(str(shape) for _, shape, _ in self.outputs)}')
+    def __init__(self, path: Path, inputs: list[Port], outputs: list[Port]) -> None:
+        self.path, self.outputs = path, outputs
+        _, self.input_shape, self.input_type = inputs[0] if len(inputs) == 1 else ('', [], '')
+        self.summary = (f'input {", ".join(str(shape) for _, shape, _ in inputs)} and output '
+                        f'{", ".join(str(shape) for _, shape, _ in outputs)}')
 
     def fixed_size(self, multiple: int) -> tuple[int, int] | None:
         """Return (height, width) of a float input ``(1, 3, H, W)`` of fixed size, else None."""
@@ -134,10 +108,61 @@ class OnnxModel:
     def run(self, tensor: np.ndarray) -> list[np.ndarray]:
         """Give all outputs for one input; raises TeacherError when the network refuses it."""
         try:
-            return self._session.run(None, {self._name: tensor})
-        except Exception as error:  # As above.
+            return self._infer(tensor)
+        except Exception as error:  # The runtimes' exceptions have no common base of their own.
             raise TeacherError(f'{self.path}: fails on an input of shape {tensor.shape}: '
-                               f'{" ".join(str(error).split())[:200]}') from None
+                               f'{one_line(error)}') from None
+
+    def _infer(self, tensor: np.ndarray) -> list[np.ndarray]:
+        raise NotImplementedError
+
+
+class OnnxModel(TeacherModel):
+    """
+    A network in an ONNX file, run by onnxruntime.
+
+    Parameters
+    ----------
+    path:
+        The ``.onnx`` file.
+    threads:
+        Threads that onnxruntime may use.
+
+    Raises
+    ------
+    TeacherError
+        If onnxruntime is not installed, or the file is missing or cannot be loaded.
+
+    """
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        try:
+            import onnxruntime  # type: ignore[import-untyped,import-not-found,unused-ignore]
+        except ImportError:
+            raise TeacherError(f'{path}: needs onnxruntime, which is not installed: '
+                               'pip install onnxruntime') from None
+        if not path.is_file():
+            raise TeacherError(f'{path}: no such file')
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=['CPUExecutionProvider'])
+        except Exception as error:  # onnxruntime's exceptions have no common base of their own.
+            raise TeacherError(f'{path}: onnxruntime cannot load it: '
+                               f'{one_line(error)}') from None
+        inputs, outputs = ([(item.name, list(item.shape or ()), item.type) for item in items]
+                           for items in (self._session.get_inputs(), self._session.get_outputs()))
+        super().__init__(path, inputs, outputs)
+        self._name = inputs[0][0]
+
+    def _infer(self, tensor: np.ndarray) -> list[np.ndarray]:
+        return self._session.run(None, {self._name: tensor})
+
+
+def one_line(error: Exception) -> str:
+    """Return the first 200 characters of an error's message, in one line."""
+    return ' '.join(str(error).split())[:200]
 
 
 def choose_boxes(boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray, min_score: float,
@@ -189,7 +214,27 @@ def letterbox(image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, flo
     """
     scale = min(size[0] / image.shape[0], size[1] / image.shape[1])
     height, width = (max(1, int(side * scale)) for side in image.shape[:2])
+    return _padded(image, size, (height, width), (0, 0)), scale
+
+
+def centred_letterbox(image: np.ndarray, size: tuple[int, int]
+                      ) -> tuple[np.ndarray, float, tuple[int, int]]:
+    """
+    Scale a picture into the middle of a grey one, keeping its aspect ratio.
+
+    Parameters are those of `letterbox`; the result has its upper left corner (x, y) besides.
+    """
+    scale = min(size[0] / image.shape[0], size[1] / image.shape[1])
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    return _padded(image, size, (height, width), (top, left)), scale, (left, top)
+
+
+def _padded(image: np.ndarray, size: tuple[int, int], inner: tuple[int, int],
+            corner: tuple[int, int]) -> np.ndarray:
+    """Scale to `inner` and put it at `corner` (row, column) of a grey picture of `size`."""
+    (height, width), (top, left) = inner, corner
     padded = np.full((*size, 3), PADDING, np.uint8)
-    padded[:height, :width] = cv2.resize(image, (width, height),
-                                         interpolation=cv2.INTER_LINEAR)
-    return padded, scale
+    padded[top:top + height, left:left + width] = cv2.resize(
+        image, (width, height), interpolation=cv2.INTER_LINEAR)
+    return padded

@@ -4,7 +4,7 @@
 import cv2
 import numpy as np
 
-from .teacher import choose_boxes, COCO_CLASSES, OnnxModel, TeacherBoxes, TeacherError
+from .teacher import choose_boxes, COCO_CLASSES, TeacherBoxes, TeacherError, TeacherModel
 
 UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 """Ids between 1 and 90 that COCO's detection task leaves out; torchvision calls them N/A."""
@@ -38,7 +38,7 @@ class TorchvisionTeacher:
 
     kind = 'torchvision'
 
-    def __init__(self, model: OnnxModel, min_score: float = 0.2,
+    def __init__(self, model: TeacherModel, min_score: float = 0.2,
                  nms_threshold: float = 0.45) -> None:
         shape = model.input_shape
         if (model.input_type != 'tensor(float)' or len(shape) not in (3, 4)
@@ -76,7 +76,7 @@ class TorchvisionTeacher:
                             self.min_score, self.nms_threshold, (height, width))
 
 
-def _order(model: OnnxModel) -> tuple[int, int, int]:
+def _order(model: TeacherModel) -> tuple[int, int, int]:
     """Find boxes, labels and scores among the outputs: SSD and R-CNN order them differently."""
     def matching(wanted: tuple[str, ...], rank: int) -> list[int]:
         return [at for at, (_, shape, kind) in enumerate(model.outputs)

@@ -4,7 +4,8 @@
 import cv2
 import numpy as np
 
-from .teacher import choose_boxes, COCO_CLASSES, letterbox, OnnxModel, TeacherBoxes, TeacherError
+from .teacher import (
+    choose_boxes, COCO_CLASSES, letterbox, TeacherBoxes, TeacherError, TeacherModel)
 from .teacher_yolox import cells, corners, STRIDES
 
 
@@ -31,7 +32,7 @@ class Yolo11Teacher:
 
     kind = 'yolo11'
 
-    def __init__(self, model: OnnxModel, min_score: float = 0.2,
+    def __init__(self, model: TeacherModel, min_score: float = 0.2,
                  nms_threshold: float = 0.45) -> None:
         size = model.fixed_size(STRIDES[-1])
         if size is None:

@@ -7,10 +7,10 @@ from .teacher import (
     choose_boxes,
     COCO_CLASSES,
     letterbox,
-    OnnxModel,
     PADDING,
     TeacherBoxes,
     TeacherError,
+    TeacherModel,
 )
 
 STRIDES = (8, 16, 32)
@@ -50,7 +50,7 @@ class YoloxTeacher:
 
     kind = 'yolox'
 
-    def __init__(self, model: OnnxModel, min_score: float = 0.2,
+    def __init__(self, model: TeacherModel, min_score: float = 0.2,
                  nms_threshold: float = 0.45) -> None:
         size = model.fixed_size(STRIDES[-1])
         if size is None:

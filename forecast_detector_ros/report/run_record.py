@@ -12,9 +12,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .plain_values import build, PlainValueError
 from ..errors import InputError
 from ..files import write_atomically
+from ..plain_values import build, PlainValueError
 from ..recording.frame_record import FrameRecord, KINDS
 
 FORMAT = 'forecast_detector_ros/run/1'

@@ -38,7 +38,7 @@ def clip(tmp_path):
 
 def test_default_classes_are_the_teachers():
     assert set(label.CLASSES) <= set(TEACHER_CLASSES)
-    assert len(set(label.CLASSES)) == len(label.CLASSES) == 17
+    assert len(set(label.CLASSES)) == len(label.CLASSES) == 23
 
 
 def test_from_video_to_training_data(tmp_path, teacher, clip):
@@ -84,8 +84,8 @@ def test_ctrl_c_leaves_a_file_that_can_be_gone_on_with(tmp_path, teacher):
     # Slow, and saved often, so that the test sees when it is at work.
     program = (
         'import sys, time; from forecast_detector_ros.cli.label import main; '
-        'from forecast_detector_ros.training import labelling, teacher_torchvision as kind; '
-        'labelling.SAVE_EVERY_S = 0.2; detect = kind.TorchvisionTeacher.detect; '
+        'from forecast_detector_ros.labelling import label_folders, teacher_torchvision as kind; '
+        'label_folders.SAVE_EVERY_S = 0.2; detect = kind.TorchvisionTeacher.detect; '
         'kind.TorchvisionTeacher.detect = lambda *args: time.sleep(0.05) or detect(*args); '
         'sys.exit(main())')
     process = subprocess.Popen(
@@ -93,7 +93,7 @@ def test_ctrl_c_leaves_a_file_that_can_be_gone_on_with(tmp_path, teacher):
          str(output)], stderr=subprocess.PIPE, text=True,
         env={**os.environ, 'OMP_NUM_THREADS': '1'})
     deadline = time.monotonic() + 60
-    while not output.exists() and time.monotonic() < deadline:
+    while not output.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)

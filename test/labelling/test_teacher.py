@@ -4,6 +4,7 @@
 import sys
 
 from forecast_detector_ros.labelling.teacher import (
+    centred_letterbox,
     choose_boxes,
     COCO_CLASSES,
     letterbox,
@@ -17,10 +18,11 @@ import pytest
 SIZE = (64, 96)
 
 
-def test_there_are_eighty_classes_and_two_have_other_names():
+def test_there_are_eighty_classes_and_three_have_other_names():
     assert len(COCO_CLASSES) == len(set(COCO_CLASSES)) == 80
-    changed = {(a, b) for a, b in zip(COCO_CLASSES, TEACHER_CLASSES) if a != b}
-    assert changed == {('cow', 'cattle'), ('boat', 'watercraft')}
+    changed = {(a, b) for a, b in zip(COCO_CLASSES, TEACHER_CLASSES) if a.replace(' ', '_') != b}
+    assert changed == {('cow', 'cattle'), ('boat', 'watercraft'), ('couch', 'sofa')}
+    assert not any(' ' in name for name in TEACHER_CLASSES)
 
 
 def test_letterbox_keeps_the_aspect_ratio_and_pads_with_grey():
@@ -35,6 +37,15 @@ def test_letterbox_of_a_tall_picture():
     padded, scale = letterbox(np.zeros((128, 10, 3), np.uint8), SIZE)
     assert scale == pytest.approx(0.5)
     assert np.all(padded[:, :5] == 0) and np.all(padded[:, 5:] == 114)
+
+
+def test_centred_letterbox_pads_both_sides():
+    image = np.full((20, 60, 3), 255, np.uint8)
+    padded, scale, corner = centred_letterbox(image, SIZE)
+    assert padded.shape == (64, 96, 3) and scale == pytest.approx(1.6) and corner == (0, 16)
+    assert np.all(padded[16:48] == 255) and np.all(padded[[*range(16), *range(48, 64)]] == 114)
+    _, scale, corner = centred_letterbox(np.zeros((128, 10, 3), np.uint8), SIZE)
+    assert scale == pytest.approx(0.5) and corner == (45, 0)
 
 
 def test_weak_and_overlapping_boxes_are_dropped_and_the_others_cut():

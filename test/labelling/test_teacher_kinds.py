@@ -18,6 +18,7 @@ def networks():
     decoded[..., 0], decoded[..., 1] = np.linspace(0, 96, CELLS), np.linspace(0, 64, CELLS)
     return {'yolox': {'output': raw}, 'yolox-decoded': {'output': decoded},
             'yolo11': {'output0': np.zeros((1, 84, CELLS), np.float32)},
+            'nanodet': {'output': np.zeros((1, CELLS + 2, 112), np.float32)},
             'torchvision': {'boxes': np.zeros((1, 4), np.float32),
                             'scores': np.zeros(1, np.float32), 'labels': np.ones(1, np.int64)}}
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 import json
 from typing import Any
 
-from forecast_detector_ros.report.plain_values import build, PlainValueError
+from forecast_detector_ros.plain_values import build, PlainValueError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest
