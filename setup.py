@@ -11,7 +11,7 @@ PROGRAMS = {
     'node': ('detector_node', 'camera_node', 'recorder_node'),
     'cli': ('demo', 'train', 'evaluate', 'replay_bag', 'report', 'label', 'check_data',
             'export', 'model_summary', 'reproduce', 'paper_figures', 'benchmark',
-            'benchmark_evaluator', 'compare_designs'),
+            'benchmark_evaluator', 'compare_designs', 'compare_detectors'),
 }
 
 

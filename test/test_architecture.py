@@ -27,7 +27,8 @@ ALLOWED = {
     'evaluation': 'annotations detector images metrics model recording report training',
     'replay': 'annotations detector evaluation images metrics recording report',
     'benchmark': 'detector images metrics model recording',
-    'experiments': 'benchmark detector evaluation labelling metrics model recording training',
+    'experiments': 'benchmark detector evaluation images labelling metrics model recording '
+                   'training',
     'node': 'detector images recording',
     'cli': 'annotations benchmark clips detector evaluation experiments images labelling '
            'metrics model recording replay report training',

@@ -146,7 +146,8 @@ def check_sources(sources: Sequence[SourceConfig], root: Path, classes: Sequence
     """
     result = CheckResult(Collected(most), {name: ClassTally() for name in classes}, [])
     for source in sources:
-        tally = SourceTally(source.annotations, source.format)
+        name = source.annotations + (f' + {source.truth}' if source.truth else '')
+        tally = SourceTally(name, source.format)
         result.sources.append(tally)
         begin = time.monotonic()
         try:

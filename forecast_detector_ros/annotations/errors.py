@@ -31,6 +31,7 @@ class Kind(Enum):
     NOT_TRAINED = ('category not trained', REMARK)
     LISTED_TWICE = ('listed twice', REMARK)
     EXCLUDE = ('exclude', REMARK)
+    SPLIT_GROUP = ('split group', REMARK)
     SMALL = ('small box', REMARK)
     ONLY_CUTOUTS = ('class without boxes but cut-outs', REMARK)
     IMBALANCE = ('imbalance', REMARK)

@@ -157,6 +157,7 @@ def load_source(source: SourceConfig, root: str | Path, classes: Sequence[str],
 def _chosen(records: list[VideoRecord], source: SourceConfig, annotations: Path,
             findings: Findings) -> list[VideoRecord]:
     """Return the records that the patterns of a source leave."""
+    everything = records
     if source.sequences:
         taken, unmet = _met(records, source.sequences)
         for pattern in unmet:
@@ -167,9 +168,22 @@ def _chosen(records: list[VideoRecord], source: SourceConfig, annotations: Path,
     for pattern in unmet:
         findings.note(Kind.EXCLUDE, f'{annotations}: exclude names {pattern}, which is not there')
     kept = [record for record in records if record.name not in left_out]
+    _note_split_groups(everything, kept, annotations, findings)
     if not kept:
         raise DataError(f'{annotations}: sequences and exclude leave nothing', Kind.SOURCE)
     return kept
+
+
+def _note_split_groups(records: Sequence[VideoRecord], kept: Sequence[VideoRecord],
+                       annotations: Path, findings: Findings) -> None:
+    """Name the groups of which only a part is kept: the rest is no set to measure on."""
+    names = {record.name for record in kept}
+    for group in dict.fromkeys(record.group for record in kept if record.group):
+        left_out = [record.name for record in records
+                    if record.group == group and record.name not in names]
+        if left_out:
+            findings.note(Kind.SPLIT_GROUP, f'{annotations}: group {group}: {left_out[0]} is left '
+                          'out, but others of the same recording are not; do not measure on it')
 
 
 def _met(records: Sequence[VideoRecord], patterns: Sequence[str]) -> tuple[set[str], list[str]]:

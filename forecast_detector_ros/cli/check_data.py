@@ -43,7 +43,9 @@ def main(args: Sequence[str] | None = None) -> int:
         else:
             source = SourceConfig(str(options.annotations), str(options.images), options.format,
                                   'still' if options.format == 'imagenet_det' else 'video',
-                                  list_file=str(options.list_file or ''), split=options.split)
+                                  truth=str(options.truth or ''), split=options.split,
+                                  min_score=options.min_score, ignore_score=options.ignore_score,
+                                  list_file=str(options.list_file or ''))
             root, sources, cutouts = Path(), (source,), ''
             classes = tuple(options.classes or all_classes(source, root))
     except InputError as error:
@@ -90,6 +92,12 @@ def _parser() -> argparse.ArgumentParser:
     single.add_argument('--annotations', type=Path, metavar='PATH',
                         help='the JSON, or the folder of annotations')
     single.add_argument('--images', type=Path, metavar='DIR', help='folder of the pictures')
+    single.add_argument('--truth', type=Path, metavar='FILE',
+                        help=f'{COCO_VIDEO}: JSON of true boxes that are laid over those')
+    single.add_argument('--min-score', type=float, default=0.0, metavar='S',
+                        help=f'{COCO_VIDEO}: boxes of a lower score are no targets (default 0)')
+    single.add_argument('--ignore-score', type=float, default=0.0, metavar='S',
+                        help='of these, ones from this score on are ignored (default 0)')
     single.add_argument('--format', choices=FORMATS, default=COCO_VIDEO,
                         help=f'default: {COCO_VIDEO}')
     single.add_argument('--list', type=Path, dest='list_file', metavar='FILE',

@@ -51,10 +51,10 @@ def new_figure(width: float, height: float) -> 'Figure':
     return figure
 
 
-def save_figure(figure: 'Figure', path: Path) -> None:
-    """Write a figure as PNG, 150 dots an inch; whole or not at all."""
+def save_figure(figure: 'Figure', path: Path, ground: str = 'white') -> None:
+    """Write a figure as PNG, 150 dots an inch; whole or not at all. `none` is transparent."""
     buffer = BytesIO()
-    figure.savefig(buffer, format='png', dpi=150, facecolor='white')
+    figure.savefig(buffer, format='png', dpi=150, facecolor=ground)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, buffer.getvalue())
 

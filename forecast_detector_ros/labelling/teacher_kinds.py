@@ -21,7 +21,8 @@ KINDS = {kind.kind: kind for kind in (YoloxTeacher, DecodedYoloxTeacher, Yolo11T
 
 
 def open_teacher(path: Path, kind: str = AUTO, min_score: float = 0.2,
-                 nms_threshold: float = 0.45, threads: int = 1) -> Teacher:
+                 nms_threshold: float = 0.45, threads: int = 1,
+                 prefer_openvino: bool = False) -> Teacher:
     """
     Open a teacher.
 
@@ -35,6 +36,8 @@ def open_teacher(path: Path, kind: str = AUTO, min_score: float = 0.2,
         Which boxes are kept, see the kinds.
     threads:
         Threads that the network's runtime may use.
+    prefer_openvino:
+        Run an ``.onnx`` with OpenVINO, too, instead of onnxruntime.
 
     Raises
     ------
@@ -46,7 +49,7 @@ def open_teacher(path: Path, kind: str = AUTO, min_score: float = 0.2,
         if kind != AUTO:
             raise TeacherError(f'{path}: names the kinds of its members, so it cannot be {kind}')
         return _open_ensemble(path, min_score, nms_threshold, threads)
-    model = _open_model(path, threads)
+    model = OpenVinoModel(path, threads) if prefer_openvino else _open_model(path, threads)
     if kind != AUTO:
         return KINDS[kind](model, min_score, nms_threshold)
     for candidate in (YoloxTeacher, Yolo11Teacher, NanodetTeacher, TorchvisionTeacher):

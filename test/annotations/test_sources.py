@@ -99,6 +99,18 @@ def test_sequences_that_are_not_there_are_a_mistake(document, write):
         load_source(source, path.parent, ('cat',))
 
 
+def test_a_group_that_is_split_is_noted(document, write):
+    document['images'][2] |= {'video': 'w', 'frame_index': 0}
+    document['videos'] = [{'name': 'v', 'group': 'walk'}, {'name': 'w', 'group': 'walk'}]
+    path = write(document)
+    for settings, lines in (({'exclude': ('w',)}, 1), ({'sequences': ('v',)}, 1), ({}, 0)):
+        findings = Collected()
+        load_source(SourceConfig(path.name, '.', **settings), path.parent, ('cat',), findings)
+        assert findings.counts.get(Kind.SPLIT_GROUP, 0) == lines
+        if lines:
+            assert 'group walk: w is left out' in findings.lines[Kind.SPLIT_GROUP][0]
+
+
 def test_true_boxes_are_laid_over(document, write, tmp_path):
     path = write(document)
     document['annotations'][0] |= {'bbox': [5, 5, 20, 10], 'score': 1}

@@ -70,6 +70,24 @@ def test_classes_can_be_named(data, capsys):
                      'boxes are ignored$', output, re.MULTILINE)
 
 
+def test_true_boxes_are_laid_over(data, tmp_path, capsys):
+    document = json.loads(data.read_text())
+    picture = document['images'][0] | {'labels': ['disc', 'square', 'triangle']}
+    gone = sum(entry['image_id'] == picture['id'] for entry in document['annotations'])
+    truth = tmp_path / 'truth.json'
+    truth.write_text(json.dumps({
+        'images': [picture], 'categories': document['categories'],
+        'annotations': [{'image_id': picture['id'], 'category_id': 1, 'bbox': [9, 9, 50, 40]}]}))
+    arguments = ['--annotations', str(data), '--images', str(data.parent), '--truth', str(truth)]
+    assert check_data.main(arguments) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if ' + ' in line)
+    assert row.startswith(f'{data} + {truth}')
+    assert int(row.split()[8]) == len(document['annotations']) - gone + 1
+    truth.write_text(truth.read_text().replace('"disc", ', '"dsic", '))
+    assert check_data.main(arguments) == 1
+    assert f'problem: broken entry: {truth}: ' in capsys.readouterr().out
+
+
 def test_decoding_finds_what_the_header_hides(data, capsys):
     picture = data.parent / 'synthetic-000/000001.jpg'
     content = picture.read_bytes()

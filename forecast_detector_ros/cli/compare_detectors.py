@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Measure what accuracy costs: recall and milliseconds per frame, beside other detectors.
+
+In one run, over annotated video, for several checkpoints and for detectors in ONNX files.  Writes
+prices.json, prices.md and prices.png.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+import json
+import logging
+from pathlib import Path
+import shlex
+import sys
+
+import torch
+
+from .footage_options import add_footage, fraction, load_footage, named_footage, policy, positive
+from .progress import show_progress
+from .provenance import machine, versions
+from ..annotations.errors import DataError
+from ..benchmark.graph_runner import PeerError, RUNTIMES
+from ..benchmark.peers import TORCHVISION, torchvision_peers
+from ..detector.backends.registry import AUTO, BACKENDS
+from ..detector.checkpoint import Card, RuntimeConfigError
+from ..detector.detector import Detector
+from ..detector.policy import AlwaysReadPolicy, ThresholdPolicy
+from ..detector.settings import DetectorSettings, SettingsError
+from ..evaluation.sequences import EvaluationError, Footage
+from ..experiments.figure_files import new_figure
+from ..experiments.price_plot import draw_prices
+from ..experiments.prices import (
+    as_rows, compared_classes, Contestant, measure_prices, own_contestant, peer_contestant,
+    timed_contestant)
+from ..files import write_atomically
+from ..labelling.teacher import TeacherError
+from ..labelling.teacher_kinds import open_teacher
+from ..layout import markdown
+
+NAMED = tuple[str, Path]
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the program: 0, 2 after one line for bad input, 130 when interrupted."""
+    logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.INFO)
+    given = list(sys.argv[1:] if args is None else args)
+    options = _parser().parse_args(given)
+    try:
+        print(_compare(options, shlex.join(['compare_detectors', *given])), end='')
+        return 0
+    except (DataError, EvaluationError, PeerError, RuntimeConfigError, SettingsError,
+            TeacherError) as error:
+        print(f'compare_detectors: {error}', file=sys.stderr)
+    except OSError as error:
+        print(f'compare_detectors: {error.filename}: {error.strerror}', file=sys.stderr)
+    except KeyboardInterrupt:
+        print('compare_detectors: interrupted', file=sys.stderr)
+        return 130
+    return 2
+
+
+def _compare(options: argparse.Namespace, command: str) -> str:
+    # A missing library is told before the work, not after it.
+    new_figure(1, 1)
+    torch.set_num_threads(options.threads)
+    contestants, weights, backend = _contestants(options)
+    classes = compared_classes(contestants)
+    if not classes:
+        raise EvaluationError('the detectors have no class in common')
+    footage = [_shortened(item, options.frames) for item in load_footage(options, classes)]
+    with show_progress('frames') as show:
+        prices = measure_prices(contestants, footage, classes, options.seed, show)
+    report = {
+        'command': command, 'machine': machine(), 'versions': versions(*RUNTIMES),
+        'footage': named_footage(options), 'classes': list(classes),
+        'sequences': [item.name for item in footage],
+        'frames': sum(len(item.frames) for item in footage),
+        'boxes': sum(len(item.truth) for item in footage),
+        'backend': backend, 'threads': options.threads, 'peer_score': options.peer_score,
+        'checkpoints': weights, 'prices': [price.to_dict() for price in prices]}
+    text = (f'{_about(report)}\n\n{markdown(as_rows(prices))}\n')
+    options.output.mkdir(parents=True, exist_ok=True)
+    write_atomically(options.output / 'prices.json',
+                     (json.dumps(report, indent=1, allow_nan=False) + '\n').encode())
+    write_atomically(options.output / 'prices.md', text.encode())
+    draw_prices(prices, options.output / 'prices.png')
+    return text
+
+
+def _contestants(options: argparse.Namespace) -> tuple[list[Contestant], dict[str, str], str]:
+    """Open everything; return the detectors, the digests of our weights, and the back-end."""
+    found, weights, backend = [], {}, ''
+    for name, path in options.checkpoints:
+        detector = Detector.load(path, 'cpu', 'fp32', options.threads, backend=options.backend)
+        detector.warm_up()
+        weights[name], backend = detector.card.weights_sha256, detector.backend
+        for chosen in options.policies or [AlwaysReadPolicy(), None]:
+            settings = _settings(detector.card)
+            found.append(own_contestant(name, detector, settings if chosen is None
+                                        else replace(settings, policy=chosen)))
+    for name, path in options.peers:
+        found.append(peer_contestant(name, open_teacher(
+            path, min_score=options.peer_score, threads=options.threads,
+            prefer_openvino=backend == 'openvino')))
+    runtime = backend if backend in RUNTIMES else 'torch'
+    found += [timed_contestant(peer) for peer in torchvision_peers(
+        [runtime], options.threads, options.torchvision)]
+    return found, weights, backend
+
+
+def _settings(card: Card) -> DetectorSettings:
+    return DetectorSettings(policy=ThresholdPolicy(card.threshold),
+                            score_threshold=card.score_threshold, nms_threshold=card.nms_threshold)
+
+
+def _shortened(footage: Footage, frames: int | None) -> Footage:
+    if frames is None or frames >= len(footage.frames):
+        return footage
+    return replace(footage, frames=footage.frames[:frames], labelled=None,
+                   truth=footage.truth.select(footage.truth.frames < frames))
+
+
+def _about(report: dict) -> str:
+    return (f'Recall in points (IoU 0.5, {len(report["classes"])} classes, mean over '
+            f'{len(report["sequences"])} sequences with {report["frames"]} frames and '
+            f'{report["boxes"]} boxes). Milliseconds: {report["machine"]["processor"]}, '
+            f'{report["backend"]} fp32, {report["threads"]} thread(s); medians of read and '
+            'forecast frames in their proportion; all take turns on each frame. Other detectors '
+            f'show boxes from a score of {report["peer_score"]:g} on.')
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='compare_detectors', description=__doc__)
+    add_footage(parser)
+    parser.add_argument('--frames', type=positive, metavar='N',
+                        help='only the first frames of every sequence')
+    parser.add_argument('--checkpoints', type=_named, nargs='+', required=True,
+                        metavar='NAME=FILE', help='of this package, with the score that their '
+                        'cards recommend')
+    parser.add_argument('--policies', type=policy, nargs='+', metavar='P',
+                        help="of each of them (default: always_read and the card's)")
+    parser.add_argument('--peers', type=_named, nargs='+', default=[], metavar='NAME=FILE',
+                        help='other detectors with classes of COCO: .onnx, .xml or .yaml, as for '
+                        'the command label')
+    parser.add_argument('--peer-score', type=fraction, default=0.3, metavar='S',
+                        help='their boxes of a lower score do not count (default 0.3)')
+    parser.add_argument('--torchvision', nargs='*', choices=list(TORCHVISION), metavar='NAME',
+                        default=['ssdlite320_mobilenet_v3_large'],
+                        help='detectors of torchvision, with random weights, that are timed only '
+                        f'({", ".join(TORCHVISION)}; default: the first)')
+    parser.add_argument('--backend', choices=(AUTO, *BACKENDS), default=AUTO,
+                        help='what runs the networks (default: the fastest that is installed)')
+    parser.add_argument('--threads', type=positive, default=1, help='of one inference (default 1)')
+    parser.add_argument('--seed', type=int, default=0, metavar='N',
+                        help='of the orders in which they take turns (default 0)')
+    parser.add_argument('--output', type=Path, required=True, metavar='FOLDER')
+    return parser
+
+
+def _named(text: str) -> NAMED:
+    name, _, path = text.partition('=')
+    if not name or not path:
+        raise argparse.ArgumentTypeError(f'is {text!r}, must be NAME=FILE')
+    return name, Path(path)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

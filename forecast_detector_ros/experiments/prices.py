@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What accuracy costs: recall and milliseconds per frame of several detectors, in one run.
+
+All detectors see each frame in turns, in an order drawn anew, so that noise of the machine hits
+all alike.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from time import perf_counter
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..benchmark.timing import Contender, spread
+from ..detector.detector import Detector, StreamState
+from ..detector.policy import READ
+from ..detector.settings import DetectorSettings
+from ..evaluation.sequences import as_frame, Footage, picture
+from ..images.frame import as_bgr, Pixels
+from ..labelling.teacher import Teacher, TEACHER_CLASSES
+from ..layout import mean, plain
+from ..metrics.recall import recall
+from ..metrics.tables import DetectionTable
+
+OWN, PEER, TIME_ONLY = GROUPS = ('own', 'peer', 'time only')
+"""This package's detectors; others that read every frame; others without trained weights."""
+
+WARM_UP = 3
+"""Frames that every detector sees before the first that counts."""
+
+
+class Boxes(Protocol):
+    """What a detector found in a frame."""
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """``(N, 4)`` float32, xyxy, pixels."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """``(N,)`` int64."""
+
+    @property
+    def scores(self) -> np.ndarray:
+        """``(N,)`` float32."""
+
+
+Look = Callable[[Pixels], tuple[Boxes | None, bool]]
+"""Sees the next frame, BGR: gives what it found, and whether it read the frame."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A detector that is compared."""
+
+    name: str
+    group: str
+    """One of `GROUPS`."""
+
+    policy: str
+    """When it reads."""
+
+    names: tuple[str, ...]
+    """The class of each of its labels."""
+
+    begin: Callable[[], Look]
+    """Starts a sequence."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """What was measured of one detector; None for what cannot be known."""
+
+    name: str
+    group: str
+    policy: str
+    frames: int
+    recall: float | None
+    """Mean over the sequences, of the classes that are compared; an IoU of 0.5."""
+
+    sequences: dict[str, float | None]
+    """Recall of each."""
+
+    boxes_per_frame: float | None
+    """Boxes of the classes that are compared."""
+
+    ms: float
+    """Per frame: medians of read and forecast frames, in the proportion in which they came."""
+
+    read_ms: float | None
+    forecast_ms: float | None
+    read_ratio: float
+    noise: float
+    """Of the read frames' times, see `benchmark.timing.spread`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values for JSON."""
+        return asdict(self)
+
+
+def own_contestant(name: str, detector: Detector, settings: DetectorSettings) -> Contestant:
+    """Give a detector of this package under a policy."""
+    def begin() -> Look:
+        state = StreamState.initial()
+
+        def look(pixels: Pixels) -> tuple[Boxes, bool]:
+            nonlocal state
+            result, state = detector.step(as_frame(pixels), state, settings)
+            return result.detections, result.decision.kind == READ
+        return look
+    return Contestant(name, OWN, str(settings.policy), tuple(detector.labels), begin)
+
+
+def peer_contestant(name: str, teacher: Teacher) -> Contestant:
+    """Give a detector that reads every frame; its resizing and decoding are part of the time."""
+    def look(pixels: Pixels) -> tuple[Boxes, bool]:
+        return teacher.detect(pixels.array), True
+    return Contestant(name, PEER, 'always_read', TEACHER_CLASSES, lambda: look)
+
+
+def timed_contestant(contender: Contender) -> Contestant:
+    """Give a network that runs on a picture of its own: there is a time, but no recall."""
+    def look(_: Pixels) -> tuple[None, bool]:
+        contender.run()
+        return None, True
+    return Contestant(contender.name, TIME_ONLY, 'always_read', (), lambda: look)
+
+
+def compared_classes(contestants: Sequence[Contestant]) -> tuple[str, ...]:
+    """Return the classes that all have, but for those of which only the time is taken."""
+    lists = [contestant.names for contestant in contestants if contestant.group != TIME_ONLY]
+    return tuple(name for name in (lists[0] if lists else ())
+                 if all(name in names for names in lists))
+
+
+def measure_prices(contestants: Sequence[Contestant], footage: Sequence[Footage],
+                   classes: Sequence[str], seed: int = 0,
+                   progress: Callable[[int, int], object] = lambda *_: None,
+                   clock: Callable[[], float] = perf_counter) -> list[Price]:
+    """
+    Run all detectors over annotated video.
+
+    Parameters
+    ----------
+    contestants:
+        The detectors.
+    footage:
+        At least one sequence, loaded with `classes`.
+    classes:
+        Names; what is found of others does not count.
+    seed:
+        Of the orders in which they take turns.
+    progress:
+        Called with the frames that are done and all there are.
+    clock:
+        Seconds.
+
+    Returns
+    -------
+    list
+        In the order of `contestants`.
+
+    Raises
+    ------
+    DataError
+        If a picture cannot be decoded.
+
+    """
+    rng = np.random.default_rng(seed)
+    tallies = [_Tally(contestant, classes) for contestant in contestants]
+    first = _pixels(footage[0], 0)
+    for contestant in contestants:
+        look = contestant.begin()
+        for _ in range(WARM_UP):
+            look(first)
+    done, total = 0, sum(len(item.frames) for item in footage)
+    for item in footage:
+        looks = [contestant.begin() for contestant in contestants]
+        for number in range(len(item.frames)):
+            pixels = _pixels(item, number)
+            for index in rng.permutation(len(contestants)):
+                start = clock()
+                found, read = looks[index](pixels)
+                tallies[index].take(number, found, read, (clock() - start) * 1e3)
+            done += 1
+            progress(done, total)
+        for tally in tallies:
+            tally.end(item)
+    return [tally.price() for tally in tallies]
+
+
+def _pixels(footage: Footage, number: int) -> Pixels:
+    pixels = picture(footage.frames[number])
+    return Pixels(as_bgr(pixels.array, pixels.order), 'bgr')
+
+
+class _Tally:
+    """What is known of one detector so far."""
+
+    def __init__(self, contestant: Contestant, classes: Sequence[str]) -> None:
+        self._contestant = contestant
+        places = {name: place for place, name in enumerate(classes)}
+        self._places = np.array([places.get(name, -1) for name in contestant.names], np.int64)
+        self._times: list[float] = []
+        self._read: list[bool] = []
+        self._found: list[DetectionTable] = []
+        self._recall: dict[str, float | None] = {}
+        self._boxes = 0
+
+    def take(self, number: int, found: Boxes | None, read: bool, ms: float) -> None:
+        """Take what was seen in a frame."""
+        self._times.append(ms)
+        self._read.append(read)
+        if found is not None:
+            labels = self._places[found.labels]
+            self._found.append(DetectionTable(np.full(len(labels), number, np.int64), found.boxes,
+                                              labels, found.scores).select(labels >= 0))
+
+    def end(self, footage: Footage) -> None:
+        """Finish a sequence."""
+        table = DetectionTable.join(self._found)
+        known = self._contestant.group != TIME_ONLY
+        self._recall[footage.name] = plain(recall(table, footage.truth)) if known else None
+        self._boxes += len(table)
+        self._found = []
+
+    def price(self) -> Price:
+        """Sum up."""
+        read, times = np.array(self._read), np.array(self._times)
+        steps = [times[read], times[~read]]
+        medians = [float(np.median(part)) if len(part) else None for part in steps]
+        known = self._contestant.group != TIME_ONLY
+        return Price(
+            self._contestant.name, self._contestant.group, self._contestant.policy, len(times),
+            mean(list(self._recall.values())), self._recall,
+            self._boxes / len(times) if known else None,
+            sum((median or 0.0) * len(part) for median, part in zip(medians, steps)) / len(times),
+            medians[0], medians[1], float(read.mean()), spread(steps[0].tolist()))
+
+
+HEAD = ('detector', 'policy', 'recall', 'ms per frame', 'read ms', 'forecast ms', 'frames read',
+        'boxes a frame')
+
+
+def as_rows(prices: Sequence[Price]) -> list[list[str]]:
+    """Give the table, its head first; recall in points."""
+    def shown(value: float | None, digits: int, factor: float = 1.0) -> str:
+        return '-' if value is None else f'{factor * value:.{digits}f}'
+
+    return [list(HEAD), *(
+        [price.name, price.policy, shown(price.recall, 1, 100), shown(price.ms, 1),
+         shown(price.read_ms, 1), shown(price.forecast_ms, 1), f'{100 * price.read_ratio:.0f} %',
+         shown(price.boxes_per_frame, 1)] for price in prices)]
