@@ -36,7 +36,7 @@ def arguments() -> list[DeclareLaunchArgument]:
         'namespace': ('', 'Namespace of all three nodes'),
         'threshold': ('', 'The next image is not read when the scheduler trusts its forecast '
                       'more than this, 0.0 to 1.0; empty: as the checkpoint recommends'),
-        'device': ('', 'Where the network runs: cpu, cuda or cuda:N; empty: the cpu'),
+        'device': ('', 'Where the network runs: auto, cpu, cuda or cuda:N; empty: auto'),
         'backend': ('', 'What runs the network: auto (the fastest that is installed), openvino, '
                     'onnxruntime, torch, torch_compile or tensorrt; empty: auto'),
         'checkpoint': ('', 'Weights (.safetensors with the .yaml card beside it); empty: those '

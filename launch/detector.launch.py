@@ -40,7 +40,8 @@ def arguments() -> list[DeclareLaunchArgument]:
                         'checkpoint recommends'),
         DeclareLaunchArgument(
             'device', default_value='',
-            description='Where the network runs: cpu, cuda or cuda:N; empty: as in params_file'),
+            description='Where the network runs: auto, cpu, cuda or cuda:N; empty: as '
+                        'in params_file'),
         DeclareLaunchArgument(
             'backend', default_value='',
             description='What runs the network: auto (the fastest that is installed), openvino, '

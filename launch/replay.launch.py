@@ -48,7 +48,8 @@ def arguments() -> list[DeclareLaunchArgument]:
         'threshold': ('', 'The next image is not read when the scheduler trusts its forecast '
                       'more than this, 0.0 to 1.0; empty: as in params_file, or else as the '
                       'checkpoint recommends'),
-        'device': ('', 'Where the network runs: cpu, cuda or cuda:N; empty: as in params_file'),
+        'device': ('', 'Where the network runs: auto, cpu, cuda or cuda:N; empty: as in '
+                   'params_file'),
         'backend': ('', 'What runs the network: auto (the fastest that is installed), openvino, '
                     'onnxruntime, torch, torch_compile or tensorrt; empty: as in '
                     'params_file'),

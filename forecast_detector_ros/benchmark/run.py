@@ -12,7 +12,7 @@ import numpy as np
 
 from .graph_runner import PeerError, RUNTIMES
 from .parts import part_contenders
-from .peers import onnx_peers, OnnxPeer, torchvision_peers
+from .peers import cuda_peers, onnx_peers, OnnxPeer, torchvision_peers
 from .steps import baseline_contender, Build, frame_contenders, load, read_ratio, step_contenders
 from .timing import Contender, measure
 from ..detector.backends.registry import AUTO, choose_backend, missing_modules
@@ -22,6 +22,9 @@ from ..detector.settings import DetectorSettings
 from ..images.video_source import open_source, SourceError
 
 DEFAULT_BATCHES = (1, 2, 4, 8)
+
+CUDA_PRECISIONS = ('fp16', 'fp32', 'tf32', 'bf16')
+"""Builds of PyTorch on a CUDA device, unless others are asked for; the first is the leader."""
 
 STATE_PICTURES = 4
 """Consecutive frames that a state as in use is made of."""
@@ -43,8 +46,15 @@ class RunOptions:
     parts: bool = True
 
 
-def default_builds() -> list[Build]:
-    """Give the fastest that is installed, on one thread and two, and the others beside it."""
+def default_builds(device: str = 'cpu') -> list[Build]:
+    """
+    Give the builds that are measured unless others are asked for.
+
+    On the CPU they are the fastest that is installed, on one thread and two, and the others
+    beside it; on a CUDA device those of `CUDA_PRECISIONS`.
+    """
+    if device != 'cpu':
+        return [Build('torch', precision, device=device) for precision in CUDA_PRECISIONS]
     first = choose_backend(AUTO, 'cpu', 'fp32')
     builds = [Build(first)]
     if (os.cpu_count() or 1) > 1:
@@ -91,10 +101,16 @@ def measure_run(options: RunOptions, progress: Callable[[int, int], object] = la
         ThresholdPolicy(card.threshold), card.score_threshold, card.nms_threshold))
     contenders, skipped = _steps(options, pictures[:STATE_PICTURES])
     single = {build.backend: build for build in options.builds if build.threads == 1
-              and build.precision == 'fp32'}
+              and build.precision == 'fp32' and build.device == 'cpu'}
     for build in single.values():
         contenders.append(baseline_contender(options.checkpoint, build))
     contenders += torchvision_peers(tuple(single), 1, options.peers)
+    for build in options.builds:
+        if build.device != 'cpu' and build.backend == 'torch':
+            batches = options.batches if build == first else (1,)
+            contenders.append(baseline_contender(options.checkpoint, build))
+            contenders += cuda_peers(build.device, build.precision, sorted({1, *batches}),
+                                     names=options.peers)
     if options.onnx and not any(name in RUNTIMES for name in single):
         raise PeerError(f'an ONNX rival needs a build of one of {", ".join(RUNTIMES)}')
     contenders += onnx_peers(options.onnx, tuple(single), 1)

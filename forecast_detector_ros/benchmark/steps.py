@@ -40,17 +40,19 @@ class Build:
     backend: str
     precision: str = 'fp32'
     threads: int = 1
+    device: str = 'cpu'
 
     @property
     def label(self) -> str:
         """Give the end of the names of its contenders."""
         more = '' if self.threads == 1 else f' {self.threads} threads'
-        return f'{self.backend} {self.precision}{more}'
+        where = '' if self.device == 'cpu' else f' {self.device}'
+        return f'{self.backend} {self.precision}{where}{more}'
 
     @staticmethod
     def parse(text: str) -> Build:
         """
-        Read ``BACKEND[:PRECISION[:THREADS]]``, for example ``openvino:bf16:2``.
+        Read ``BACKEND[:PRECISION[:THREADS]]``, for example ``openvino:bf16:2``, for the CPU.
 
         Raises
         ------
@@ -88,7 +90,7 @@ def scaled(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def load(checkpoint: Path, build: Build) -> Detector:
     """Load a detector; raises RuntimeConfigError."""
-    return Detector.load(checkpoint, precision=build.precision, threads=build.threads,
+    return Detector.load(checkpoint, build.device, build.precision, build.threads,
                          backend=build.backend)
 
 
@@ -141,8 +143,8 @@ def network_contenders(network: ForecastDetector, build: Build, pictures: Sequen
         If the build cannot be had here.
 
     """
-    backend = make_backend(network, build.backend, precision=build.precision,
-                           threads=build.threads, checkpoint=checkpoint)
+    backend = make_backend(network, build.backend, build.device, build.precision, build.threads,
+                           checkpoint)
     return backend_contenders(backend, network.config, build, pictures, batches, label)
 
 
@@ -198,8 +200,7 @@ def baseline_contender(checkpoint: Path, build: Build) -> Contender:
     """Give the same backbone with a plain SSDLite head; raises RuntimeConfigError."""
     network, card = load_checkpoint(checkpoint)
     plain = network.with_variant('baseline')
-    backend = make_backend(plain, build.backend, precision=build.precision,
-                           threads=build.threads)
+    backend = make_backend(plain, build.backend, build.device, build.precision, build.threads)
     image = np.full((1, *card.input_size, 3), 128, np.uint8)
     return Contender(
         f'plain SSDLite {build.label}',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 import json
 from pathlib import Path
 import shlex
@@ -25,6 +26,7 @@ from ..benchmark.peers import OnnxPeer, TORCHVISION
 from ..benchmark.plots import write_plots
 from ..benchmark.run import DEFAULT_BATCHES, default_builds, measure_run, RunOptions
 from ..benchmark.steps import Build, SIZES
+from ..detector.backends.torch_backend import resolve_device
 from ..detector.checkpoint import default_checkpoint, RuntimeConfigError
 from ..files import bundled_clip, write_atomically
 from ..images.video_source import SourceError
@@ -65,8 +67,10 @@ def _measure(options: argparse.Namespace, given: Sequence[str]) -> dict[str, Any
         'onnx', 'onnxruntime', 'openvino'),
         'command': shlex.join(['python', '-m', 'forecast_detector_ros.cli.benchmark', *given]),
         'checkpoint': checkpoint.name, 'clip': clip.name}
+    device = str(resolve_device(options.device))
+    builds = [replace(build, device=device) for build in options.build or ()]
     chosen = RunOptions(
-        checkpoint, clip, options.build or default_builds(), tuple(options.batches),
+        checkpoint, clip, builds or default_builds(device), tuple(options.batches),
         options.rounds, tuple(options.peers), tuple(map(OnnxPeer.parse, options.peer_onnx)),
         not options.no_parts)
     with show_progress('rounds') as show:
@@ -125,6 +129,8 @@ def _parser() -> argparse.ArgumentParser:
                         help='a way to run the network, such as openvino:bf16:2; may be repeated; '
                         'the first is the one that batches and targets are about (default: the '
                         'fastest that is installed, then the others)')
+    parser.add_argument('--device', default='cpu', help='auto, cpu, cuda or cuda:N, for all '
+                        'builds (default: %(default)s, which documented figures are of)')
     parser.add_argument('--batches', type=at_least_one, nargs='*', metavar='N',
                         default=DEFAULT_BATCHES, help='streams in a batch, for the first build '
                         f'(default: {" ".join(map(str, DEFAULT_BATCHES))})')

@@ -188,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--threshold', type=_number(0, 1),
                         help="the threshold policy's p, 0 to 1: higher reads more frames")
     parser.add_argument('--checkpoint', help='weights (default: those of the package)')
-    parser.add_argument('--device', help='cpu, cuda, cuda:1, ...')
+    parser.add_argument('--device', help='auto, cpu, cuda, cuda:1, ...')
     parser.add_argument('--rate', type=_number(0, 1000), default=0.0,
                         help="frames per second (default: the video's own)")
     parser.add_argument('--transport', choices=('raw', 'compressed'), default='raw',

@@ -77,7 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     detector.add_argument('--nms-threshold', type=float, metavar='IOU')
     detector.add_argument('--max-consecutive-forecasts', type=int, metavar='N',
                           help=f'default {DetectorSettings().max_consecutive_forecasts}')
-    detector.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N (default cpu)')
+    detector.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N '
+                          '(default auto: CUDA where it is usable)')
     detector.add_argument('--precision', default='fp32',
                           help='fp32, bf16, fp16 or int8 (default fp32)')
     detector.add_argument('--backend', choices=(AUTO, *BACKENDS), default=AUTO,
@@ -143,12 +144,12 @@ def _evaluate(options: argparse.Namespace) -> dict[str, str]:
               if options.motion_iou else None)
     latencies = load_latencies(options.latencies, options.seed) if options.latencies else None
     collect = all(item.labelled is not None for item in footage)
-    work = FootageWork(path, options.device, options.precision, options.threads,
+    work = FootageWork(path, detector.device, options.precision, options.threads,
                        detector.backend, settings, collect)
     done = run_sequences(options, share, work, detector, footage, {
         'checkpoint': detector.card.weights_sha256 or detector.card.name,
         'settings': repr(settings), 'collect': collect}, {
-        'device': options.device, 'precision': options.precision, 'backend': detector.backend,
+        'device': detector.device, 'precision': options.precision, 'backend': detector.backend,
         'threads': options.threads, 'processor': machine()['processor'],
         'torch': torch.__version__})
     failures.update(done.failures)

@@ -25,6 +25,7 @@ from .footage_options import (
     positive,
 )
 from .provenance import machine
+from ..detector.backends.torch_backend import resolve_device
 from ..detector.checkpoint import Card, default_checkpoint, load_checkpoint
 from ..detector.detector import Detector
 from ..detector.policy import AlternatePolicy, AlwaysReadPolicy, ThresholdPolicy
@@ -72,6 +73,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if 'threads' in options:
             check_protocols([options.protocol])
             torch.set_num_threads(options.threads)
+            options.device = str(resolve_device(options.device))
         options.make(options)
     except InputError as error:
         print(f'paper_figures: {error}', file=sys.stderr)
@@ -96,7 +98,8 @@ def _parser() -> argparse.ArgumentParser:
         run = sub.add_argument_group('detector (default: what the card recommends)')
         run.add_argument('--score-threshold', type=fraction, metavar='S')
         run.add_argument('--max-consecutive-forecasts', type=positive, metavar='N')
-        run.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N (default cpu)')
+        run.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N (default '
+                         'auto: CUDA where it is usable)')
         run.add_argument('--precision', default='fp32', help='fp32 or fp16 (default fp32)')
         run.add_argument('--threads', type=positive, default=1, help='default %(default)s')
         run.add_argument('--protocol', choices=PROTOCOLS, default='plain',

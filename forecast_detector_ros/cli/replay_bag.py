@@ -110,7 +110,7 @@ def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
                 'max_gap_s': options.max_gap, 'topics': options.topic, 'match': options.match,
                 'annotations': options.annotations and options.annotations.name,
                 'truth_topic': options.truth_topic, 'min_score': options.min_score},
-            'share': str(share), 'device': options.device, 'precision': options.precision,
+            'share': str(share), 'device': detector.device, 'precision': options.precision,
             'backend': detector.backend,
             'threads': options.threads, 'started': time.strftime('%Y-%m-%dT%H:%M:%S%z'),
             'command': shlex.join(['replay_bag', *given]), 'machine': machine(),
@@ -282,7 +282,8 @@ def _parser() -> argparse.ArgumentParser:
     detector.add_argument('--max-gap', type=_number_in(float, 0, 3600), default=MAX_GAP_S,
                           metavar='S', help='longest step between stamps that keeps the state '
                           '(default: %(default)s)')
-    detector.add_argument('--device', default='cpu')
+    detector.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N '
+                          '(default auto: CUDA where it is usable)')
     detector.add_argument('--precision', default='fp32')
     detector.add_argument('--backend', choices=(AUTO, *BACKENDS), default=AUTO,
                           help='what runs the network (default: the fastest that is installed)')

@@ -60,7 +60,7 @@ class ReplayOptions:
 
     checkpoint: Path | None = None
     """None: the one of the package."""
-    device: str = 'cpu'
+    device: str = 'auto'
     precision: str = 'fp32'
     threads: int = 1
     backend: str = AUTO

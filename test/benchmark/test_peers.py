@@ -6,11 +6,8 @@ from pathlib import Path
 
 from forecast_detector_ros.benchmark.graph_runner import graph_runner, PeerError, to_onnx
 from forecast_detector_ros.benchmark.peers import (
-    count_macs,
-    onnx_peers,
-    OnnxPeer,
-    torchvision_peers,
-)
+    count_macs, cuda_peers, onnx_peers, OnnxPeer, torchvision_peers)
+from forecast_detector_ros.benchmark.run import default_builds
 import pytest
 import torch
 from torch import nn
@@ -82,3 +79,18 @@ def test_ssdlite_of_torchvision() -> None:
     assert contender.macs == pytest.approx(0.58e9, rel=0.02)
     logits, offsets = contender.run()
     assert logits.shape[:2] == offsets.shape[:2] == (1, 3234)
+
+
+@pytest.mark.slow
+def test_ssdlite_of_torchvision_for_a_device() -> None:
+    single, four = cuda_peers('cpu', 'fp32', (1, 4), False, ['ssdlite320_mobilenet_v3_large'])
+    assert single.name == 'ssdlite320_mobilenet_v3_large launched fp32'
+    assert four.name.endswith(' x4') and four.batch == 4 and four.macs == 4 * single.macs
+    single.run()
+
+
+def test_builds_of_a_device() -> None:
+    builds = default_builds('cuda:1')
+    assert {build.device for build in builds} == {'cuda:1'}
+    assert builds[0].label == 'torch fp16 cuda:1'
+    assert {build.device for build in default_builds()} == {'cpu'}

@@ -39,6 +39,14 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
             '--video', str(folder / 'clip.avi')]
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a CUDA device')
+def test_device_that_is_absent_is_one_line(given: list[str],
+                                           capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark.main([*given, '--device', 'cuda']) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and "device is 'cuda'" in said[0] and 'no CUDA device' in said[0]
+
+
 QUICK = ['--build', 'torch', '--rounds', '2', '--peers', '--batches', '2']
 
 

@@ -49,7 +49,8 @@ class TorchCompileBackend(TorchBackend):
         self._compiled_forecast = compiled(self.network.forecast_step)
 
     @torch.no_grad()
-    def read_step(self, images: np.ndarray, state: NetworkState) -> RawOutput:
+    def read_step(self, images: np.ndarray, state: NetworkState,
+                  elapsed: np.ndarray | None = None) -> RawOutput:
         """
         Read ``(B, H, W, 3)`` uint8 BGR images.
 
@@ -59,12 +60,12 @@ class TorchCompileBackend(TorchBackend):
             If this step cannot be compiled; a C++ compiler is needed on the CPU.
 
         """
-        return _run(self._compiled_read, self.to_device(images), state)
+        return _run(self._compiled_read, self.to_device(images), state, self.time(elapsed))
 
     @torch.no_grad()
-    def forecast_step(self, state: NetworkState) -> RawOutput:
+    def forecast_step(self, state: NetworkState, elapsed: np.ndarray | None = None) -> RawOutput:
         """Advance without images; raises CompileError."""
-        return _run(self._compiled_forecast, state)
+        return _run(self._compiled_forecast, state, self.time(elapsed))
 
 
 def _run(step: Callable[..., StepOutput], *arguments: object) -> RawOutput:
