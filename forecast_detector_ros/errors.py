@@ -4,6 +4,10 @@
 from .foreign_text import cut
 
 
+MOST_CHARACTERS = 300
+"""Of a library's message."""
+
+
 class InputError(ValueError):
     """
     Something that was given cannot be used.
@@ -18,4 +22,4 @@ class MissingLibraryError(InputError):
 
 def one_line(error: BaseException) -> str:
     """Give the message of a library's error as one line; the name of its class if it has none."""
-    return cut(str(error) or type(error).__name__)
+    return cut(str(error) or type(error).__name__, MOST_CHARACTERS)
