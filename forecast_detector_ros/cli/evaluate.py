@@ -30,7 +30,7 @@ from ..evaluation.latencies import load_latencies
 from ..evaluation.motion import motion_of
 from ..evaluation.sequences import EvaluationError, thin
 from ..evaluation.static_scene import static_as_text, summarise_static
-from ..evaluation.streaming import streaming_as_text, sweep
+from ..evaluation.streaming import OUTPUTS, PRESENT, streaming_as_text, sweep
 from ..evaluation.summary import as_text, summarise
 from ..files import write_atomically
 from ..report.html_report import load_for_report, write_report
@@ -99,6 +99,10 @@ def _parser() -> argparse.ArgumentParser:
                            help='frame rates at which the footage shall pass')
     streaming.add_argument('--streaming-policies', type=policy, nargs='+', metavar='P',
                            help='policies to compare (default: that of --policy)')
+    streaming.add_argument('--streaming-outputs', choices=tuple(OUTPUTS), nargs='+',
+                           metavar='OUTPUT', help='what the detector makes known: '
+                           + '; '.join(f'{name}: {text}' for name, text in OUTPUTS.items())
+                           + f' (default {PRESENT})')
     streaming.add_argument('--latencies', type=Path, metavar='FILE',
                            help='draw latencies from those in the result of an earlier run '
                            '(default: what each step takes now)')
@@ -131,6 +135,7 @@ def _evaluate(options: argparse.Namespace) -> dict[str, str]:
     failures: dict[str, str] = {}
     footage = load_footage(options, detector.labels, failures)
     for key, other in (('latencies', 'streaming'), ('streaming_policies', 'streaming'),
+                       ('streaming_outputs', 'streaming'),
                        ('motion_videos', 'motion_iou'), ('report', 'run'),
                        *((key, 'horizons') for key in HORIZON_OPTIONS)):
         if getattr(options, key) and not getattr(options, other):
@@ -183,7 +188,8 @@ def _evaluate(options: argparse.Namespace) -> dict[str, str]:
     if options.streaming:
         policies = options.streaming_policies or [settings.policy]
         result['streaming'] = sweep(detector, footage, settings, policies, options.streaming,
-                                    latencies, options.protocol)
+                                    latencies, options.protocol,
+                                    options.streaming_outputs or [PRESENT], options.seed)
         print('\n' + streaming_as_text(result['streaming']), flush=True)
         _write(options.output, result)
     if options.static:

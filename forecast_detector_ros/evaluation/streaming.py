@@ -7,10 +7,14 @@ of each frame are compared with the newest output that was ready when the frame 
 arrive at a fixed rate; the detector takes the newest one whenever it is idle, as the node does,
 so those that arrive while it is busy are dropped.  Which frames are processed, and with that every
 decision, depends on how long the ones before took; so the detector runs inside the simulation.
+
+A forecast is known before its frame exists: `AHEAD` makes, after each frame, that of the frame one
+period later, and it is what is known when that frame arrives.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+import itertools
 from typing import Any
 
 import numpy as np
@@ -19,13 +23,26 @@ from .accuracy import HEADS, KEYS, measure_accuracy
 from .latencies import Latencies
 from .runner import COLLECT_SCORE
 from .sequences import as_frame, Footage, picture
+from ..detector.detections import Detections
 from ..detector.detector import Detector
-from ..detector.policy import Policy, READ
+from ..detector.policy import AlternatePolicy, Policy, READ
 from ..detector.settings import DetectorSettings
 from ..detector.stream import CameraState, step_stamped
+from ..images.frame import Frame
 from ..layout import mean, plain, table
+from ..metrics.bootstrap import Bootstrap
 from ..metrics.recall import recall
 from ..metrics.tables import DetectionTable
+
+
+PRESENT, AHEAD, REPEATED = 'present', 'ahead', 'repeated'
+
+OUTPUTS = {
+    PRESENT: 'detections of every frame that the detector takes',
+    AHEAD: 'the same, and of the frame that is to come one period later',
+    REPEATED: 'detections of frames that are read; they stay until the next such frame',
+}
+"""What a detector makes known."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +56,7 @@ class StreamedRun:
     """The same from `COLLECT_SCORE` on; None if they were not asked for."""
 
     answer: np.ndarray
-    """``(F,)`` int64: the frame that those detections are of; -1 before there were any."""
+    """``(F,)`` int64: the frame that those detections are for; -1 before there were any."""
 
     processed: np.ndarray
     """``(P,)`` int64: the frames that the detector took."""
@@ -48,8 +65,24 @@ class StreamedRun:
     """``(P,)`` bool: which of them it read."""
 
 
+@dataclass(frozen=True)
+class _Output:
+    """Detections that became known at some instant."""
+
+    ready: int
+    """Nanoseconds since the first frame arrived."""
+
+    frame: int
+    """The frame that they are for."""
+
+    seen: bool
+    """Whether that frame had arrived."""
+
+    found: Detections
+
+
 def stream(detector: Detector, footage: Footage, settings: DetectorSettings, rate: float,
-           latencies: Latencies | None, collect: bool) -> StreamedRun:
+           latencies: Latencies | None, collect: bool, output: str = PRESENT) -> StreamedRun:
     """
     Let a sequence pass at a frame rate, from a fresh state.
 
@@ -67,6 +100,9 @@ def stream(detector: Detector, footage: Footage, settings: DetectorSettings, rat
         What decisions take; None to take what each one takes now, without decoding the file.
     collect:
         Whether to collect detections of low score as well.
+    output:
+        One of `OUTPUTS`.  With `AHEAD` the detector is busy for one forecast more after each
+        frame; with `REPEATED` frames that are not read still take the time of a forecast.
 
     Raises
     ------
@@ -76,45 +112,77 @@ def stream(detector: Detector, footage: Footage, settings: DetectorSettings, rat
         If a latency is needed that was not recorded.
 
     """
-    low = replace(settings, score_threshold=min(COLLECT_SCORE, settings.score_threshold))
-    count = len(footage.frames)
+    simulation = _Simulation(detector, settings, latencies, collect)
+    count, period = len(footage.frames), 1e9 / rate
     # Whole nanoseconds: "ready at that instant" is then a matter of fact.
-    arrival = np.array([round(i * 1e9 / rate) for i in range(count)], np.int64)
-    luck = np.zeros(count) if latencies is None else latencies.shares(footage.name, count)
+    arrival = np.array([round(i * period) for i in range(count)], np.int64)
+    drawn = np.zeros(count) if latencies is None else latencies.shares(footage.name, count)
     state, idle, newest = CameraState(), 0, -1
-    processed, ready, read, found = [], [], [], []
+    processed, read, known = [], [], []
     while newest + 1 < count:
         newest = max(int(np.searchsorted(arrival, idle, 'right')) - 1, newest + 1)
-        frame = as_frame(picture(footage.frames[newest]))
-        timed = latencies is None or not collect
-        stamp = int(arrival[newest])
-        result, after = step_stamped(detector, frame, stamp, state, settings if timed else low)
-        # More candidates would make the timed step slower, so they get a step of their own.
-        if timed and collect:
-            more, _ = step_stamped(detector, frame, stamp, state, low)
-        else:
-            more = result
-        found.append(more.detections)
-        state = after
-        kind = result.decision.kind
-        took = (result.preprocess_ms + result.inference_ms if latencies is None
-                else latencies.at(kind, float(luck[newest])))
-        idle = max(idle, stamp) + round(took * 1e6)
+        frame, stamp = as_frame(picture(footage.frames[newest])), int(arrival[newest])
+        kind, found, took, state = simulation.step(frame, stamp, state, drawn[newest])
+        idle = max(idle, stamp) + took
+        if kind == READ or output != REPEATED:
+            known.append(_Output(idle, newest, True, found))
+        if output == AHEAD:
+            _, found, took, _ = simulation.step(frame, round((newest + 1) * period), state,
+                                                drawn[newest], force=True)
+            idle += took
+            known.append(_Output(idle, newest + 1, False, found))
         processed.append(newest)
-        ready.append(idle)
         read.append(kind == READ)
-    output = np.searchsorted(np.array(ready), arrival, 'right') - 1
-    known = DetectionTable.join([DetectionTable.of_frame(i, found[place])
-                                 for i, place in enumerate(output) if place >= 0])
-    return StreamedRun(known.select(known.scores > settings.score_threshold),
-                       known if collect else None,
-                       np.where(output >= 0, np.array(processed)[output], -1),
+    shown = [_newest(known, i, int(instant)) for i, instant in enumerate(arrival)]
+    table = DetectionTable.join([DetectionTable.of_frame(i, item.found)
+                                 for i, item in enumerate(shown) if item is not None])
+    return StreamedRun(table.select(table.scores > settings.score_threshold),
+                       table if collect else None,
+                       np.array([-1 if item is None else item.frame for item in shown]),
                        np.array(processed), np.array(read))
+
+
+def _newest(known: Sequence[_Output], frame: int, instant: int) -> _Output | None:
+    """Give what is ready for the latest frame up to one; what was seen goes before forecasts."""
+    return max((item for item in known if item.ready <= instant and item.frame <= frame),
+               key=lambda item: (item.frame, item.seen), default=None)
+
+
+class _Simulation:
+    """Steps a detector and says how long that takes."""
+
+    def __init__(self, detector: Detector, settings: DetectorSettings,
+                 latencies: Latencies | None, collect: bool) -> None:
+        self._detector, self._latencies = detector, latencies
+        low = replace(settings, score_threshold=min(COLLECT_SCORE, settings.score_threshold))
+        # More candidates would make a timed step slower, so they get a step of their own.
+        self._settings = low if latencies is not None and collect else settings
+        self._again = low if latencies is None and collect else None
+
+    def step(self, frame: Frame, stamp: int, state: CameraState, drawn: float,
+             force: bool = False) -> tuple[str, Detections, int, CameraState]:
+        """Give decision, detections, time taken in nanoseconds, and the state; may be forced."""
+        result, after = step_stamped(self._detector, frame, stamp, state,
+                                     _forced(self._settings) if force else self._settings)
+        kind, found = result.decision.kind, result.detections
+        if self._again is not None:
+            more, _ = step_stamped(self._detector, frame, stamp, state,
+                                   _forced(self._again) if force else self._again)
+            found = more.detections
+        took = (result.preprocess_ms + result.inference_ms if self._latencies is None
+                else self._latencies.at(kind, float(drawn)))
+        return kind, found, round(took * 1e6), after
+
+
+def _forced(settings: DetectorSettings) -> DetectorSettings:
+    """Give settings under which a frame is forecast."""
+    return replace(settings, policy=AlternatePolicy(1000), max_consecutive_forecasts=1000)
 
 
 def sweep(detector: Detector, footage: Sequence[Footage], settings: DetectorSettings,
           policies: Sequence[Policy], rates: Sequence[float], latencies: Latencies | None,
-          protocols: Sequence[str]) -> dict[str, Any]:
+          protocols: Sequence[str], outputs: Sequence[str] = (PRESENT,), seed: int = 0
+          ) -> dict[str, Any]:
     """
     Measure streaming accuracy under each policy at each frame rate.
 
@@ -126,12 +194,18 @@ def sweep(detector: Detector, footage: Sequence[Footage], settings: DetectorSett
         Each policy is run at each rate, in place of that of the settings.
     protocols:
         For average precision, of `accuracy.KEYS`; measured where all sequences have boxes for it.
+    outputs:
+        Of `OUTPUTS`: each policy is run with each of them.
+    seed:
+        Of the bootstrap over sequences.
 
     Returns
     -------
     dict
         Plain values: where latencies are from, and `runs`; what cannot be measured is None.
-        `age_ms` is the mean time since the frame arrived whose detections are shown.
+        `age_ms` is the mean time since the frame arrived that the shown detections are for;
+        `difference` is the recall less that of the first policy and output at the same rate,
+        sequence by sequence, with its interval.
 
     Raises
     ------
@@ -140,13 +214,23 @@ def sweep(detector: Detector, footage: Sequence[Footage], settings: DetectorSett
 
     """
     collect = all(item.labelled is not None for item in footage)
+    bootstrap = Bootstrap(len(footage), seed)
     result: list[dict[str, Any]] = []
-    for policy in policies:
+    first: dict[float, np.ndarray] = {}
+    for policy, output in itertools.product(policies, outputs):
         for rate in rates:
             runs = [stream(detector, item, replace(settings, policy=policy), rate, latencies,
-                           collect) for item in footage]
-            result.append({'policy': str(policy), 'rate': rate,
-                           **_figures(footage, runs, rate)})
+                           collect, output) for item in footage]
+            recalls = np.array([recall(run.shown, item.truth)
+                                for item, run in zip(footage, runs)])
+            difference = bootstrap.difference(recalls, first.setdefault(rate, recalls))
+            result.append({
+                'policy': str(policy), 'output': output, 'rate': rate,
+                **_figures(footage, runs, rate),
+                'mean_recall': mean(recalls.tolist()),
+                'difference': {key: plain(getattr(difference, key))
+                               for key in ('mean', 'low', 'high')},
+                'sequences': dict(zip((item.name for item in footage), map(plain, recalls)))})
             if collect:
                 tables = [run.collected for run in runs if run.collected is not None]
                 result[-1].update(measure_accuracy(footage, tables, detector.labels, protocols))
@@ -160,20 +244,29 @@ def _figures(footage: Sequence[Footage], runs: Sequence[StreamedRun], rate: floa
     read = np.concatenate([run.read for run in runs])
     late = np.concatenate([(np.arange(len(run.answer)) - run.answer)[run.answer >= 0]
                            for run in runs])
-    recalls = [plain(recall(run.shown, item.truth)) for item, run in zip(footage, runs)]
     return {'processed': len(read) / frames, 'read_ratio': float(read.mean()),
             'unanswered': frames - len(late),
-            'age_ms': float(late.mean() * 1e3 / rate) if len(late) else None,
-            'mean_recall': mean(recalls),
-            'sequences': dict(zip((item.name for item in footage), recalls))}
+            'age_ms': float(late.mean() * 1e3 / rate) if len(late) else None}
 
 
 def streaming_as_text(result: dict[str, Any]) -> str:
     """Lay out the result of `sweep` as a table."""
-    protocols = [name for name in KEYS if KEYS[name] in result['runs'][0]]
-    rows = [[run['policy'], f'{run["rate"]:g}', run['processed'], run['read_ratio'],
+    runs = result['runs']
+    protocols = [name for name in KEYS if KEYS[name] in runs[0]]
+    several = len({run['output'] for run in runs}) > 1
+    rows = [[run['policy'], *([run['output']] if several else []), f'{run["rate"]:g}',
+             run['processed'], run['read_ratio'],
              None if run['age_ms'] is None else f'{run["age_ms"]:.1f}', run['mean_recall'],
-             *(run[KEYS[name]]['mean'] for name in protocols)] for run in result['runs']]
-    return table(('policy', 'Hz', 'processed', 'read ratio', 'age ms', 'recall',
+             *([_signed(run['difference'])] if several else []),
+             *(run[KEYS[name]]['mean'] for name in protocols)] for run in runs]
+    return table(('policy', *(['output'] if several else []), 'Hz', 'processed', 'read ratio',
+                  'age ms', 'recall', *(['more than the first'] if several else []),
                   *(HEADS[name] for name in protocols)), rows,
                  title='streaming: against the newest output that was ready')
+
+
+def _signed(value: dict[str, float | None]) -> str | None:
+    if value['mean'] is None:
+        return None
+    middle, low, high = (f'{value[key]:+.3f}' for key in ('mean', 'low', 'high'))
+    return f'{middle} [{low}, {high}]'

@@ -171,14 +171,15 @@ def test_streaming_with_the_latencies_of_an_earlier_run(capsys, checkpoint, vide
     document = json.loads(first.read_text())
     assert [len(document['latencies_ms'][kind]) for kind in ('read', 'forecast')] == [6, 4]
     arguments = (*common, '--streaming', '10', '1000', '--streaming-policies', 'always_read',
-                 'alternate(1)', '--latencies', first, '--output', second)
+                 'alternate(1)', '--streaming-outputs', 'present', 'ahead', '--latencies', first,
+                 '--output', second)
     code, out, err = run(capsys, *arguments)
     assert (code, err) == (0, '')
     streaming = json.loads(second.read_text())['streaming']
     assert (streaming['latencies'], streaming['seed']) == (str(first), 0)
-    runs = [(item['policy'], item['rate']) for item in streaming['runs']]
-    assert runs == [('always_read', 10), ('always_read', 1000), ('alternate(1)', 10),
-                    ('alternate(1)', 1000)]
+    runs = [(item['policy'], item['output'], item['rate']) for item in streaming['runs']]
+    assert runs == [(policy, output, rate) for policy in ('always_read', 'alternate(1)')
+                    for output in ('present', 'ahead') for rate in (10, 1000)]
     assert 'streaming' in out and 'alternate(1)' in out
     run(capsys, *arguments)
     assert json.loads(second.read_text())['streaming'] == streaming

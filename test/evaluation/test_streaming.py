@@ -16,7 +16,14 @@ from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.evaluation.latencies import Latencies
 from forecast_detector_ros.evaluation.runner import run_footage
 from forecast_detector_ros.evaluation.sequences import as_frame, EvaluationError, picture
-from forecast_detector_ros.evaluation.streaming import stream, streaming_as_text, sweep
+from forecast_detector_ros.evaluation.streaming import (
+    AHEAD,
+    PRESENT,
+    REPEATED,
+    stream,
+    streaming_as_text,
+    sweep,
+)
 from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, TruthTable
 from hypothesis import given
 from hypothesis import strategies as st
@@ -225,3 +232,76 @@ def test_output_that_is_never_ready(one):
                 ['plain'])['runs'][0]
     assert (run['unanswered'], run['age_ms'], run['mean_recall'], run['ap50']['mean']) == (
         3, None, 0.0, 0.0)
+
+
+def test_what_is_expected_is_known_when_the_frame_comes(one):
+    # 50 ms a read, 20 ms more for the frame to come: both are ready before it arrives.
+    run = stream(FakeDetector(), one(4), ALWAYS, 10, fixed(50, 20), False, AHEAD)
+    assert run.processed.tolist() == [0, 1, 2, 3] and run.read.all()
+    assert run.answer.tolist() == [-1, 1, 2, 3]
+    # The box of step 1, made from the state after frame 0, is shown when frame 1 comes.
+    assert run.shown.frames.tolist() == [1, 2, 3]
+    assert run.shown.boxes[:, 0].tolist() == [1, 2, 3]
+
+
+def test_expecting_takes_time_and_what_was_seen_goes_before(one):
+    # Frame 0 is ready at 150, the next one's forecast at 170; frame 1 at 320, 340; frame 3 at
+    # 490, 510; frame 5 after that.
+    item = one(6)
+    run = stream(FakeDetector(), item, ALWAYS, 10, fixed(150, 20), False, AHEAD)
+    assert run.processed.tolist() == [0, 1, 3, 5]
+    assert run.answer.tolist() == [-1, -1, 1, 1, 2, 3]
+    # Without latency frame 1 itself is ready, and goes before what was expected of it.
+    run = stream(FakeDetector(), item, ALWAYS, 10, fixed(0, 0), False, AHEAD)
+    assert run.answer.tolist() == list(range(6))
+    plain_run = stream(FakeDetector(), item, ALWAYS, 10, fixed(0, 0), False)
+    assert_same(run.shown, plain_run.shown)
+
+
+def test_expectation_is_a_forecast_from_the_state_and_leaves_it(detector, one):
+    item = one(5)
+    settings = DetectorSettings(AlwaysReadPolicy(), score_threshold=0.45)
+    run = stream(detector, item, settings, 10, fixed(50, 20), True, AHEAD)
+    forecast = DetectorSettings(AlternatePolicy(9), score_threshold=0.45)
+    state, expected = StreamState.initial(), {}
+    for number, record in enumerate(item.frames):
+        frame = as_frame(picture(record))
+        _, state = detector.step(frame, state, settings)
+        result, _ = detector.step(frame, state, forecast)
+        assert result.decision.kind == 'forecast'
+        expected[number + 1] = result.detections
+    assert run.answer.tolist() == [-1, 1, 2, 3, 4]
+    assert_same(run.shown, DetectionTable.join(
+        [DetectionTable.of_frame(number, expected[number]) for number in range(1, 5)]))
+    assert len(run.collected) > len(run.shown)
+
+
+def test_repeated_boxes_are_those_of_the_last_read(one):
+    run = stream(FakeDetector(), one(6), ALTERNATE, 10, fixed(50, 20), False, REPEATED)
+    assert run.read.tolist() == [True, False] * 3
+    assert run.answer.tolist() == [-1, 0, 0, 2, 2, 4]
+
+
+def test_outputs_are_compared_on_the_same_sequences(one):
+    # An object of 4 pixels moves 2 to the right a frame, as the fake's steps find it one by one:
+    # a box that is one frame old overlaps by a third, and misses.
+    class Mover(FakeDetector):
+        def step(self, frame, state, settings):
+            result, after = super().step(frame, state, settings)
+            left = 2.0 * after.network
+            box = np.array([[left, 0, left + 4, 10]], np.float32)
+            return replace(result, detections=replace(result.detections, boxes=box)), after
+
+    item = labelled(one(6), [(2 * n, 0, 2 * n + 4, 10) for n in range(6)])
+    result = sweep(Mover(), [item, item], ALWAYS, [AlwaysReadPolicy()], [10], fixed(50, 20),
+                   ['plain'], [PRESENT, AHEAD], seed=1)
+    late, ahead = result['runs']
+    assert (late['output'], ahead['output']) == ('present', 'ahead')
+    assert (late['age_ms'], ahead['age_ms']) == (100.0, 0.0)
+    # Of the first frame nothing is known in time.
+    assert (late['mean_recall'], ahead['mean_recall']) == (0.0, pytest.approx(5 / 6))
+    assert ahead['ap50']['mean'] == pytest.approx(5 / 6) and late['ap50']['mean'] == 0.0
+    assert late['difference'] == {'mean': 0.0, 'low': 0.0, 'high': 0.0}
+    assert ahead['difference'] == dict.fromkeys(('mean', 'low', 'high'), pytest.approx(5 / 6))
+    text = streaming_as_text(result)
+    assert 'more than the first' in text and '+0.833 [+0.833, +0.833]' in text
