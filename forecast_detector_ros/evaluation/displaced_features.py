@@ -134,7 +134,7 @@ class DisplacedFeatureBackend(SharedFeatureBackend):
         self._displacement = displacement
 
     @torch.inference_mode()
-    def forecast_step(self, state: NetworkState) -> RawOutput:
+    def forecast_step(self, state: NetworkState, elapsed: np.ndarray | None = None) -> RawOutput:
         """Advance without the image, but with its motion."""
         moved = tuple(displace(level, self._displacement((level.shape[2], level.shape[3])))
                       for level in state.forecast)

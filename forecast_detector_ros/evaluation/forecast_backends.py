@@ -89,9 +89,10 @@ class SharedFeatureBackend(TorchBackend):
         self._hold = hold
 
     @torch.inference_mode()
-    def read_step(self, images: np.ndarray, state: NetworkState) -> RawOutput:
+    def read_step(self, images: np.ndarray, state: NetworkState,
+                  elapsed: np.ndarray | None = None) -> RawOutput:
         """Read ``(B, H, W, 3)`` uint8 BGR pictures; one at a time if features are held."""
-        raw = super().read_step(images, state)
+        raw = super().read_step(images, state, elapsed)
         if self._hold:
             # The forecast in the state feeds the next step without an image, and tells the
             # scheduler of the next read what was expected: here, that nothing changes.
@@ -99,9 +100,9 @@ class SharedFeatureBackend(TorchBackend):
         return raw
 
     @torch.inference_mode()
-    def forecast_step(self, state: NetworkState) -> RawOutput:
+    def forecast_step(self, state: NetworkState, elapsed: np.ndarray | None = None) -> RawOutput:
         """Advance without images."""
-        raw = super().forecast_step(state)
+        raw = super().forecast_step(state, elapsed)
         if self._hold:
             raw = raw._replace(state=raw.state._replace(forecast=state.forecast))
         return raw
