@@ -137,7 +137,8 @@ class Trainer:
                 self.seconds = run.seconds
                 if not finished:
                     return False
-                self.weights = run.result()
+                # Parts that this stage's variant lacks stay as they were, for a later one.
+                self.weights = {**(self.weights or {}), **run.result()}
                 if self.processes.first:
                     self._write(stage, self.weights, stage.name)
         return True

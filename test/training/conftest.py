@@ -46,7 +46,7 @@ def recipe_values():
              'clip_length': 3, 'thinning': 1, 'plain_epochs': 1}
     rate = {'lr': 0.001}
     return {
-        'name': 'tiny', 'classes': ['yellow', 'blue'], 'preset': 'default', 'network': SMALL,
+        'name': 'tiny', 'classes': ['yellow', 'blue'], 'preset': 'features', 'network': SMALL,
         'seed': 3, 'workers': 0, 'threads': 1,
         'sources': [{'annotations': 'train.json', 'images': '.'}],
         'card': {'licence': 'CC0-1.0'},

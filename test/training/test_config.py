@@ -13,7 +13,7 @@ import yaml
 RECIPES = sorted((Path(__file__).parents[2] / 'config' / 'training').glob('*.yaml'))
 
 MINIMAL = {
-    'name': 'tiny', 'classes': ['a', 'b'], 'preset': 'default',
+    'name': 'tiny', 'classes': ['a', 'b'], 'preset': 'features',
     'sources': [{'annotations': 'a.json', 'images': '.'}],
     'stages': [{'name': 's', 'epochs': 1, 'clips_per_epoch': 4, 'batch': 2,
                 'groups': {'head': {'lr': 1}}}]}
