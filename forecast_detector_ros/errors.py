@@ -3,7 +3,6 @@
 
 from .foreign_text import cut
 
-
 MOST_CHARACTERS = 300
 """Of a library's message."""
 

@@ -9,16 +9,16 @@ from time import monotonic, perf_counter
 from typing import Any, TYPE_CHECKING
 
 import cv2
-import numpy as np
-import torch
-from torch.nn import functional
-
 from forecast_detector_ros.benchmark.peers import cuda_peers
 from forecast_detector_ros.benchmark.steps import (
-    backend_contenders, Build, frame_contenders, jpeg_message, scaled, SIZES)
+    backend_contenders,
+    Build,
+    frame_contenders,
+    jpeg_message,
+    scaled,
+    SIZES,
+)
 from forecast_detector_ros.benchmark.timing import Contender, measure
-from forecast_detector_ros.model.folding import fold_batch_norm
-from forecast_detector_ros.model.network import ForecastDetector
 from forecast_detector_ros.detector.backends import Backend
 from forecast_detector_ros.detector.backends.cuda_graphs import CudaGraphBackend, CudaOptions
 from forecast_detector_ros.detector.backends.parity import compare_backends
@@ -27,6 +27,11 @@ from forecast_detector_ros.detector.backends.torch_backend import TorchBackend
 from forecast_detector_ros.detector.checkpoint import default_checkpoint, load_checkpoint
 from forecast_detector_ros.detector.detector import Detector
 from forecast_detector_ros.images.image_messages import compressed_frame
+from forecast_detector_ros.model.folding import fold_batch_norm
+from forecast_detector_ros.model.network import ForecastDetector
+import numpy as np
+import torch
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from dev.cuda_check.parts import Part

@@ -16,9 +16,7 @@ from .peers import cuda_peers, onnx_peers, OnnxPeer, torchvision_peers
 from .steps import baseline_contender, Build, frame_contenders, load, read_ratio, step_contenders
 from .timing import Contender, measure
 from ..detector.backends.registry import AUTO, choose_backend, missing_modules
-from ..detector.checkpoint import load_checkpoint, RuntimeConfigError
-from ..detector.policy import ThresholdPolicy
-from ..detector.settings import DetectorSettings
+from ..detector.checkpoint import RuntimeConfigError
 from ..images.video_source import open_source, SourceError
 
 DEFAULT_BATCHES = (1, 2, 4, 8)
@@ -96,9 +94,7 @@ def measure_run(options: RunOptions, progress: Callable[[int, int], object] = la
     pictures = _pictures(options.clip)
     first = options.builds[0]
     detector = load(options.checkpoint, first)
-    _, card = load_checkpoint(options.checkpoint)
-    ratio = read_ratio(detector, pictures, DetectorSettings(
-        ThresholdPolicy(card.threshold), card.score_threshold, card.nms_threshold))
+    ratio = read_ratio(detector, pictures, detector.card.settings())
     contenders, skipped = _steps(options, pictures[:STATE_PICTURES])
     single = {build.backend: build for build in options.builds if build.threads == 1
               and build.precision == 'fp32' and build.device == 'cpu'}

@@ -17,10 +17,11 @@ from .timing import Contender
 from ..detector.backends import Backend, RawOutput
 from ..detector.backends.registry import make_backend
 from ..detector.checkpoint import load_checkpoint, RuntimeConfigError
-from ..detector.detector import Detector, StreamState
+from ..detector.detector import Detector
 from ..detector.policy import AlternatePolicy, AlwaysReadPolicy
 from ..detector.preprocess import resize
 from ..detector.settings import DetectorSettings
+from ..detector.stream import StreamState
 from ..images.image_messages import compressed_frame, image_frame
 from ..model.config import NetworkConfig
 from ..model.network import ForecastDetector

@@ -32,8 +32,14 @@ from ..evaluation.sequences import EvaluationError, Footage
 from ..experiments.figure_files import new_figure
 from ..experiments.price_plot import draw_prices
 from ..experiments.prices import (
-    as_rows, compared_classes, Contestant, measure_prices, own_contestant, peer_contestant,
-    timed_contestant)
+    as_rows,
+    compared_classes,
+    Contestant,
+    measure_prices,
+    own_contestant,
+    peer_contestant,
+    timed_contestant,
+)
 from ..files import write_atomically
 from ..labelling.teacher import TeacherError
 from ..labelling.teacher_kinds import open_teacher

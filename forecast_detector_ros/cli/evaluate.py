@@ -19,7 +19,6 @@ from .provenance import machine
 from ..detector.backends.registry import AUTO, BACKENDS
 from ..detector.checkpoint import Card, default_checkpoint
 from ..detector.detector import Detector
-from ..detector.policy import parse_policy
 from ..detector.settings import DetectorSettings
 from ..errors import InputError
 from ..evaluation.accuracy import check_protocols
@@ -214,13 +213,10 @@ def _write(path: Path | None, result: dict[str, Any]) -> None:
 
 
 def _settings(options: argparse.Namespace, card: Card) -> DetectorSettings:
-    settings = DetectorSettings(
-        policy=options.policy or parse_policy(f'threshold({card.threshold})'),
-        score_threshold=card.score_threshold, nms_threshold=card.nms_threshold)
-    given = {key: value for key in ('score_threshold', 'nms_threshold',
-                                    'max_consecutive_forecasts')
-             if (value := getattr(options, key)) is not None}
-    return replace(settings, **given)
+    return replace(card.settings(), **{
+        key: value for key in ('policy', 'score_threshold', 'nms_threshold',
+                               'max_consecutive_forecasts')
+        if (value := getattr(options, key)) is not None})
 
 
 if __name__ == '__main__':

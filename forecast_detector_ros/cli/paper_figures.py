@@ -28,7 +28,7 @@ from .provenance import machine
 from ..detector.backends.torch_backend import resolve_device
 from ..detector.checkpoint import Card, default_checkpoint, load_checkpoint
 from ..detector.detector import Detector
-from ..detector.policy import AlternatePolicy, AlwaysReadPolicy, ThresholdPolicy
+from ..detector.policy import AlternatePolicy, AlwaysReadPolicy
 from ..detector.settings import DetectorSettings
 from ..errors import InputError
 from ..evaluation.accuracy import check_protocols
@@ -184,12 +184,9 @@ def _checkpoint(options: argparse.Namespace) -> Path:
 
 
 def _settings(options: argparse.Namespace, card: Card) -> DetectorSettings:
-    settings = DetectorSettings(
-        policy=ThresholdPolicy(card.threshold), nms_threshold=card.nms_threshold,
-        score_threshold=card.score_threshold if options.score_threshold is None
-        else options.score_threshold)
-    longest = options.max_consecutive_forecasts
-    return settings if longest is None else replace(settings, max_consecutive_forecasts=longest)
+    return replace(card.settings(), **{
+        key: value for key in ('score_threshold', 'max_consecutive_forecasts')
+        if (value := getattr(options, key)) is not None})
 
 
 def _device(options: argparse.Namespace) -> str:

@@ -19,6 +19,8 @@ from safetensors.torch import save as save_safetensors
 import torch
 import yaml
 
+from .policy import ThresholdPolicy
+from .settings import DetectorSettings
 from ..errors import InputError, one_line
 from ..files import write_atomically
 from ..foreign_text import cut
@@ -79,6 +81,11 @@ class Card:
     def input_size(self) -> tuple[int, int]:
         """(height, width) of the network's input, pixels."""
         return self.network.input_size
+
+    def settings(self) -> DetectorSettings:
+        """Return the settings that the card recommends."""
+        return DetectorSettings(ThresholdPolicy(float(self.threshold)),
+                                float(self.score_threshold), float(self.nms_threshold))
 
 
 def card_path(weights: Path) -> Path:

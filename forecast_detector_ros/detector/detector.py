@@ -2,9 +2,8 @@
 """The running detector: frames in, detections and decisions out, state passed by value."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 import logging
-from math import nan
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -16,58 +15,17 @@ from .backends.devices import AUTO
 from .backends.registry import choose_device, make_backend
 from .checkpoint import Card, load_checkpoint
 from .detections import Detections
-from .pace import Pace
-from .policy import Decision, FORECAST, READ, REASONS
+from .policy import Decision, FORECAST, READ
 from .postprocess import Postprocessor
 from .preprocess import resize
 from .settings import DetectorSettings, SettingsError
+from .stream import decide, MAX_GAP_S, StreamState
 from .threads import set_threads
 from ..foreign_text import cut
 from ..images.frame import Frame, FrameError, Pixels
 from ..model.scheduler import EXPECTED
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class StreamState:
-    """What one camera carries from frame to frame; a value that is never changed."""
-
-    network: Any = None
-    """The back-end's recurrent state; None forces a read."""
-
-    confidence: float = nan
-    """The scheduler's score for forecasting the next frame; NaN before the first frame."""
-
-    consecutive_forecasts: int = 0
-    frame_size: tuple[int, int] | None = None
-    """(height, width) of the last frame that was read."""
-
-    reason: str = 'first_frame'
-    """Why the next frame must be read, when `network` is None."""
-
-    pace: Pace = field(default_factory=Pace)
-    """What the stream's frames have cost, for the policies that look at time."""
-
-    @staticmethod
-    def initial(reason: str = 'first_frame') -> 'StreamState':
-        """
-        Give the state of a stream that starts, or starts anew.
-
-        Parameters
-        ----------
-        reason:
-            One of `REASONS`, told in the next frame's decision.
-
-        Raises
-        ------
-        ValueError
-            If there is no such reason.
-
-        """
-        if reason not in REASONS:
-            raise ValueError(f'reason is {reason!r}, must be one of {REASONS}')
-        return StreamState(reason=reason)
 
 
 @dataclass(frozen=True)
@@ -84,39 +42,6 @@ class StepResult:
 
     batch: int = 1
     """Frames of other streams that were processed in the same go, and this one."""
-
-
-def decide(state: StreamState, frame_size: tuple[int, int] | None, settings: DetectorSettings
-           ) -> Decision:
-    """
-    Decide whether a frame is read or forecast.
-
-    Parameters
-    ----------
-    state:
-        State of the stream before the frame.
-    frame_size:
-        (height, width) of the frame, or None when it is not known.
-    settings:
-        Policy and limits.
-
-    """
-    policy = settings.policy
-    kind, reason = READ, policy.reason
-    if state.network is None:
-        reason = state.reason
-    elif frame_size is not None and frame_size != state.frame_size:
-        reason = 'size_changed'
-    else:
-        if policy.forecast(state.confidence, state.consecutive_forecasts):
-            kind = FORECAST
-        elif not state.pace.affords_read(settings.budget_ms):
-            kind, reason = FORECAST, 'budget'
-        if kind == FORECAST and (
-                state.consecutive_forecasts >= settings.max_consecutive_forecasts):
-            kind, reason = READ, 'max_consecutive'
-    consecutive = state.consecutive_forecasts + 1 if kind == FORECAST else 0
-    return Decision(kind, reason, state.confidence, policy.threshold, consecutive)
 
 
 class Detector:
@@ -373,3 +298,56 @@ class _Job:
 
     elapsed: float = 1.0
     """Time since the stream's frame before."""
+
+
+def step_stamped(detector: Detector, frame: Frame, stamp_ns: int, before: StreamState,
+                 settings: DetectorSettings, max_gap_s: float = MAX_GAP_S
+                 ) -> tuple[StepResult, StreamState]:
+    """
+    Process one frame of a camera, live or out of a bag.
+
+    Parameters
+    ----------
+    detector:
+        Shared by all cameras.
+    frame:
+        Loaded only if it is read.
+    stamp_ns:
+        Of the image's header, nanoseconds.
+    before:
+        State of the camera; after a frame that fails it is still the right one.
+    settings:
+        Policy, thresholds and limits.
+    max_gap_s:
+        Seconds; a stamp before the last one, or further behind it, loses the recurrent state,
+        and the decision's reason is ``gap``.
+
+    Raises
+    ------
+    FrameError
+        If the frame is read and cannot be loaded.
+
+    """
+    result, after = detector.step(frame, before.kept(stamp_ns, max_gap_s), settings,
+                                  before.elapsed_s(stamp_ns))
+    return result, replace(after, stamp_ns=stamp_ns)
+
+
+def step_stamped_many(detector: Detector, frames: Sequence[Frame], stamps_ns: Sequence[int],
+                      before: Sequence[StreamState], settings: DetectorSettings,
+                      max_gap_s: float = MAX_GAP_S
+                      ) -> list[tuple[StepResult, StreamState] | FrameError]:
+    """
+    Process one frame of each of several cameras, those with the same decision as one batch.
+
+    The arguments are those of `step_stamped`, one for each camera; the result has for each what
+    `step_stamped` returns, or the error for which its frame cannot be used.
+    """
+    outcomes = detector.step_many(
+        frames,
+        [state.kept(stamp_ns, max_gap_s)
+         for state, stamp_ns in zip(before, stamps_ns, strict=True)], settings,
+        [state.elapsed_s(stamp_ns) for state, stamp_ns in zip(before, stamps_ns)])
+    return [outcome if isinstance(outcome, FrameError)
+            else (outcome[0], replace(outcome[1], stamp_ns=stamp_ns))
+            for outcome, stamp_ns in zip(outcomes, stamps_ns)]

@@ -18,10 +18,11 @@ from .displaced_features import Displacement
 from .forecast_backends import FeatureSource
 from .sequences import as_frame, Footage, picture
 from ..detector.detections import Detections
-from ..detector.detector import Detector, StreamState
+from ..detector.detector import Detector
 from ..detector.policy import AlternatePolicy, AlwaysReadPolicy
 from ..detector.preprocess import resize
 from ..detector.settings import DetectorSettings
+from ..detector.stream import StreamState
 from ..images.frame import Frame, FrameError
 from ..metrics.tables import DetectionTable
 

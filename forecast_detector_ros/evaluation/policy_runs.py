@@ -15,9 +15,10 @@ from .forecast_backends import FeatureSource, SharedFeatureBackend
 from .runner import COLLECT_SCORE
 from .sequences import as_frame, Footage, picture
 from ..detector.checkpoint import Card
-from ..detector.detector import Detector, StreamState
+from ..detector.detector import Detector
 from ..detector.policy import Policy, READ
 from ..detector.settings import DetectorSettings
+from ..detector.stream import StreamState
 from ..metrics.tables import DetectionTable, TruthTable
 from ..model.network import ForecastDetector
 

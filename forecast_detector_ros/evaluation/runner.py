@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .sequences import as_frame, Footage, picture
-from ..detector.detector import Detector, StreamState
+from ..detector.detector import Detector
 from ..detector.policy import READ
 from ..detector.settings import DetectorSettings
+from ..detector.stream import StreamState
 from ..metrics.tables import DetectionTable
 
 COLLECT_SCORE = 0.01

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from .sequences import as_frame, Footage, picture
-from ..detector.detector import Detector, StreamState
+from ..detector.detector import Detector
 from ..detector.policy import READ
 from ..detector.settings import DetectorSettings
+from ..detector.stream import StreamState
 from ..images.frame import Pixels
 from ..layout import mean, table
 

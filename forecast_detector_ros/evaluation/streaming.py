@@ -24,16 +24,15 @@ from .latencies import Latencies
 from .runner import COLLECT_SCORE
 from .sequences import as_frame, Footage, picture
 from ..detector.detections import Detections
-from ..detector.detector import Detector
+from ..detector.detector import Detector, step_stamped
 from ..detector.policy import AlternatePolicy, Policy, READ
 from ..detector.settings import DetectorSettings
-from ..detector.stream import CameraState, step_stamped
+from ..detector.stream import StreamState
 from ..images.frame import Frame
 from ..layout import mean, plain, table
 from ..metrics.bootstrap import Bootstrap
 from ..metrics.recall import recall
 from ..metrics.tables import DetectionTable
-
 
 PRESENT, AHEAD, REPEATED = 'present', 'ahead', 'repeated'
 
@@ -117,7 +116,7 @@ def stream(detector: Detector, footage: Footage, settings: DetectorSettings, rat
     # Whole nanoseconds: "ready at that instant" is then a matter of fact.
     arrival = np.array([round(i * period) for i in range(count)], np.int64)
     drawn = np.zeros(count) if latencies is None else latencies.shares(footage.name, count)
-    state, idle, newest = CameraState(), 0, -1
+    state, idle, newest = StreamState(), 0, -1
     processed, read, known = [], [], []
     while newest + 1 < count:
         newest = max(int(np.searchsorted(arrival, idle, 'right')) - 1, newest + 1)
@@ -159,8 +158,8 @@ class _Simulation:
         self._settings = low if latencies is not None and collect else settings
         self._again = low if latencies is None and collect else None
 
-    def step(self, frame: Frame, stamp: int, state: CameraState, drawn: float,
-             force: bool = False) -> tuple[str, Detections, int, CameraState]:
+    def step(self, frame: Frame, stamp: int, state: StreamState, drawn: float,
+             force: bool = False) -> tuple[str, Detections, int, StreamState]:
         """Give decision, detections, time taken in nanoseconds, and the state; may be forced."""
         result, after = step_stamped(self._detector, frame, stamp, state,
                                      _forced(self._settings) if force else self._settings)

@@ -9,9 +9,10 @@ import numpy as np
 
 from .figure_files import INK, new_figure, RED
 from ..detector.detections import Detections
-from ..detector.detector import Detector, StreamState
+from ..detector.detector import Detector
 from ..detector.policy import Decision, FORECAST
 from ..detector.settings import DetectorSettings
+from ..detector.stream import StreamState
 from ..evaluation.sequences import as_frame, EvaluationError, Footage, picture
 
 if TYPE_CHECKING:

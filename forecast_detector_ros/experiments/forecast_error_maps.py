@@ -10,10 +10,11 @@ import torch
 
 from .figure_files import INK, new_figure, RED, SOFT
 from ..detector.checkpoint import Card
-from ..detector.detector import Detector, StreamState
+from ..detector.detector import Detector
 from ..detector.policy import FORECAST, Policy, READ
 from ..detector.preprocess import resize
 from ..detector.settings import DetectorSettings
+from ..detector.stream import StreamState
 from ..evaluation.forecast_backends import FeatureSource, SharedFeatureBackend
 from ..evaluation.sequences import as_frame, EvaluationError, Footage, picture
 from ..model.network import ForecastDetector

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from .box_fusion import FUSED_IOU, fuse_boxes
+from .box_fusion import fuse_boxes, FUSED_IOU
 from .teacher import Teacher, TEACHER_CLASSES, TeacherBoxes, TeacherError
 from .teacher_nanodet import COLOURS, NanodetTeacher
 from .teacher_ssd import SsdTeacher

@@ -6,7 +6,13 @@ import cv2
 import numpy as np
 
 from .teacher import (
-    centred_letterbox, choose_boxes, COCO_CLASSES, TeacherBoxes, TeacherError, TeacherModel)
+    centred_letterbox,
+    choose_boxes,
+    COCO_CLASSES,
+    TeacherBoxes,
+    TeacherError,
+    TeacherModel,
+)
 
 STRIDES = (8, 16, 32, 64)
 """Strides of the four grids (config/nanodet-plus-m-1.5x_416.yml)."""

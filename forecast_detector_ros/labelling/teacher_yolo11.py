@@ -5,7 +5,13 @@ import cv2
 import numpy as np
 
 from .teacher import (
-    choose_boxes, COCO_CLASSES, letterbox, TeacherBoxes, TeacherError, TeacherModel)
+    choose_boxes,
+    COCO_CLASSES,
+    letterbox,
+    TeacherBoxes,
+    TeacherError,
+    TeacherModel,
+)
 from .teacher_yolox import cells, corners, STRIDES
 
 

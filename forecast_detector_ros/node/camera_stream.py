@@ -10,9 +10,9 @@ from typing import Any
 from .camera_statistics import CameraStatistics
 from .drops import DropCounter
 from .image_bridge import ImageBridge
-from ..detector.detector import Detector, StepResult, StreamState
+from ..detector.detector import Detector, step_stamped_many, StepResult
 from ..detector.settings import DetectorSettings
-from ..detector.stream import CameraState, step_stamped_many
+from ..detector.stream import StreamState
 from ..images.frame import Frame, FrameError
 from ..images.image_messages import compressed_frame, image_frame, MAX_IMAGE_PIXELS
 
@@ -62,7 +62,7 @@ class CameraStream:
         self._make_frame: Callable[[Any], Frame] = (
             partial(compressed_frame, max_pixels=max_pixels) if compressed
             else partial(image_frame, convert=ImageBridge(), max_pixels=max_pixels))
-        self._state = CameraState()
+        self._state = StreamState()
         self.waiting: Waiting | None = None
 
     def put(self, message: Any, start: float) -> bool:
@@ -79,7 +79,7 @@ class CameraStream:
 
     def restart(self, reason: str = 'first_frame') -> None:
         """Forget the recurrent state; `reason`, one of `REASONS`, explains the next read."""
-        self._state = CameraState(StreamState.initial(reason))
+        self._state = StreamState.initial(reason)
 
 
 def step_waiting(streams: Sequence[CameraStream], detector: Detector, settings: DetectorSettings,

@@ -184,14 +184,11 @@ def declare_live_parameters(node: Node, card: Card) -> None:
     Raises ParameterError, naming the parameter, when a value given at start-up is of the wrong
     type or out of range; nothing is declared then.
     """
-    plain = DetectorSettings()
+    settings = card.settings()
+    # An empty list has no type in ROS, so a list of one empty name stands for it.
     defaults: dict[str, Any] = {
-        'threshold': float(card.threshold), 'policy': '',
-        'score_threshold': float(card.score_threshold),
-        'nms_threshold': float(card.nms_threshold), 'max_detections': plain.max_detections,
-        # An empty list has no type in ROS, so a list of one empty name stands for it.
-        'classes': [''], 'max_consecutive_forecasts': plain.max_consecutive_forecasts,
-        'target_rate': plain.target_rate}
+        'threshold': settings.policy.threshold, 'policy': '', 'classes': ['']}
+    defaults |= {name: getattr(settings, name) for name in _LIVE if name not in defaults}
     try:
         for name, live in _LIVE.items():
             node.declare_parameter(name, defaults[name], live.descriptor(defaults[name]))

@@ -33,10 +33,9 @@ from .result_files import (
 from .truth import Annotated, CameraTruth, FrameKey, load_annotated_camera, ORDER, recorded_truth
 from ..detector.backends.registry import AUTO
 from ..detector.checkpoint import Card, default_checkpoint
-from ..detector.detector import Detector
-from ..detector.policy import parse_policy
+from ..detector.detector import Detector, step_stamped
 from ..detector.settings import DetectorSettings
-from ..detector.stream import CameraState, MAX_GAP_S, step_stamped
+from ..detector.stream import MAX_GAP_S, StreamState
 from ..evaluation.latencies import Latencies
 from ..evaluation.many import Interrupt, Progress
 from ..evaluation.runner import COLLECT_SCORE
@@ -82,10 +81,7 @@ class ReplayOptions:
 
     def settings(self, card: Card) -> DetectorSettings:
         """Return the settings for a checkpoint; raises SettingsError."""
-        recommended = DetectorSettings(
-            policy=parse_policy(f'threshold({card.threshold})'),
-            score_threshold=card.score_threshold, nms_threshold=card.nms_threshold)
-        return replace(recommended, **self.changes)
+        return replace(card.settings(), **self.changes)
 
     def load(self) -> Detector:
         """Load the detector; raises RuntimeConfigError, or SettingsError."""
@@ -158,7 +154,7 @@ class _Camera:
     topic: str
     name: str
     video: str
-    state: CameraState = field(default_factory=CameraState)
+    state: StreamState = field(default_factory=StreamState)
     keys: list[FrameKey] = field(default_factory=list)
     records: list[FrameRecord] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
@@ -257,7 +253,7 @@ class _Replay:
         record, boxes = self._results.add(arrival, camera.name, result, FrameTimes(
             done_ns, latency_ms, age_ms, camera.dropped))
         self._keep(camera, arrival, record, boxes)
-        size = camera.state.stream.frame_size
+        size = camera.state.frame_size
         assert size is not None
         self._coco.add(arrival, camera.video, size, record, boxes)
         camera.shown.append(DetectionTable.of_frame(arrival.number, result.detections))

@@ -6,7 +6,12 @@ from pathlib import Path
 
 from forecast_detector_ros.benchmark.graph_runner import graph_runner, PeerError, to_onnx
 from forecast_detector_ros.benchmark.peers import (
-    count_macs, cuda_peers, onnx_peers, OnnxPeer, torchvision_peers)
+    count_macs,
+    cuda_peers,
+    onnx_peers,
+    OnnxPeer,
+    torchvision_peers,
+)
 from forecast_detector_ros.benchmark.run import default_builds
 import pytest
 import torch

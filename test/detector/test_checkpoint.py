@@ -17,6 +17,8 @@ from forecast_detector_ros.detector.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from forecast_detector_ros.detector.policy import ThresholdPolicy
+from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.files import write_atomically
 import pytest
 from safetensors.torch import load_file, save_file
@@ -68,6 +70,13 @@ def test_round_trip(dtype, network, tmp_path):
         stored = expected[key].to(dtype) if value.is_floating_point() else expected[key]
         assert value.dtype == expected[key].dtype and torch.equal(value, stored.to(value.dtype))
     assert sorted(os.listdir(path.parent)) == ['small.safetensors', 'small.yaml']
+
+
+def test_card_recommends_settings(network):
+    card = Card('small', CLASSES, network.config, score_threshold=0.25, nms_threshold=0.5,
+                threshold=1)
+    assert card.settings() == DetectorSettings(ThresholdPolicy(1.0), 0.25, 0.5)
+    assert str(card.settings().policy) == 'threshold(1.0)'
 
 
 def test_network_replaces_the_cards_configuration(network, tmp_path):

@@ -23,9 +23,10 @@ from forecast_detector_ros.detector.backends.torch_backend import (
     TorchBackend,
 )
 from forecast_detector_ros.detector.checkpoint import Card, save_checkpoint
-from forecast_detector_ros.detector.detector import Detector, StreamState
+from forecast_detector_ros.detector.detector import Detector
 from forecast_detector_ros.detector.policy import AlternatePolicy
 from forecast_detector_ros.detector.settings import DetectorSettings
+from forecast_detector_ros.detector.stream import StreamState
 from forecast_detector_ros.images.frame import Frame, Pixels
 from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector

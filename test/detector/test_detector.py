@@ -7,7 +7,7 @@ from math import isnan
 import cv2
 from forecast_detector_ros.detector.backends.torch_backend import TorchBackend
 from forecast_detector_ros.detector.checkpoint import RuntimeConfigError
-from forecast_detector_ros.detector.detector import Detector, StreamState
+from forecast_detector_ros.detector.detector import Detector
 from forecast_detector_ros.detector.policy import (
     AlternatePolicy,
     AlwaysReadPolicy,
@@ -16,6 +16,7 @@ from forecast_detector_ros.detector.policy import (
     ThresholdPolicy,
 )
 from forecast_detector_ros.detector.settings import DetectorSettings
+from forecast_detector_ros.detector.stream import StreamState
 from forecast_detector_ros.images.frame import Frame, FrameError, Pixels
 from forecast_detector_ros.model.network import ForecastDetector
 from forecast_detector_ros.model.scheduler import confidence

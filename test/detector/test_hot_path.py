@@ -11,11 +11,11 @@ from types import SimpleNamespace
 import cv2
 from forecast_detector_ros.detector import preprocess
 from forecast_detector_ros.detector.detections import Detections
-from forecast_detector_ros.detector.detector import StreamState
 from forecast_detector_ros.detector.policy import AlternatePolicy
 from forecast_detector_ros.detector.postprocess import Postprocessor
 from forecast_detector_ros.detector.preprocess import resize
 from forecast_detector_ros.detector.settings import DetectorSettings
+from forecast_detector_ros.detector.stream import StreamState
 from forecast_detector_ros.images import frame as frame_module
 from forecast_detector_ros.images import image_messages, quiet_decoder
 from forecast_detector_ros.images.image_messages import compressed_frame, image_frame

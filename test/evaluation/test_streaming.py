@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 
 from forecast_detector_ros.detector.detections import Detections
-from forecast_detector_ros.detector.detector import decide, StepResult, StreamState
+from forecast_detector_ros.detector.detector import StepResult
 from forecast_detector_ros.detector.policy import (
     AlternatePolicy,
     AlwaysReadPolicy,
     ThresholdPolicy,
 )
 from forecast_detector_ros.detector.settings import DetectorSettings
+from forecast_detector_ros.detector.stream import decide, StreamState
 from forecast_detector_ros.evaluation.latencies import Latencies
 from forecast_detector_ros.evaluation.runner import run_footage
 from forecast_detector_ros.evaluation.sequences import as_frame, EvaluationError, picture

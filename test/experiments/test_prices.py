@@ -3,6 +3,7 @@
 
 from dataclasses import dataclass
 
+import cv2
 from forecast_detector_ros.annotations.records import FrameRecord
 from forecast_detector_ros.benchmark.timing import Contender
 from forecast_detector_ros.detector.policy import AlternatePolicy
@@ -10,11 +11,19 @@ from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.evaluation.sequences import Footage
 from forecast_detector_ros.experiments.price_plot import draw_prices
 from forecast_detector_ros.experiments.prices import (
-    as_rows, compared_classes, Contestant, measure_prices, OWN, own_contestant, PEER,
-    peer_contestant, TIME_ONLY, timed_contestant)
+    as_rows,
+    compared_classes,
+    Contestant,
+    measure_prices,
+    OWN,
+    own_contestant,
+    PEER,
+    peer_contestant,
+    TIME_ONLY,
+    timed_contestant,
+)
 from forecast_detector_ros.labelling.teacher import TEACHER_CLASSES, TeacherBoxes
 from forecast_detector_ros.metrics.tables import one_hot, TruthTable
-import cv2
 import numpy as np
 import pytest
 

@@ -2,9 +2,20 @@
 """NanoDet-Plus: its arithmetic by hand, and a tiny network from picture to boxes."""
 
 from forecast_detector_ros.labelling.teacher import (
-    COCO_CLASSES, OnnxModel, TEACHER_CLASSES, TeacherError, TeacherModel)
+    COCO_CLASSES,
+    OnnxModel,
+    TEACHER_CLASSES,
+    TeacherError,
+    TeacherModel,
+)
 from forecast_detector_ros.labelling.teacher_nanodet import (
-    BINS, cell_centres, expected_sides, MEAN, NanodetTeacher, STD)
+    BINS,
+    cell_centres,
+    expected_sides,
+    MEAN,
+    NanodetTeacher,
+    STD,
+)
 import numpy as np
 import pytest
 

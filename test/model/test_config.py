@@ -4,7 +4,12 @@
 from dataclasses import fields
 
 from forecast_detector_ros.model.config import (
-    ConfigError, FORECAST_MODES, NetworkConfig, STATE_UPDATES, VARIANTS)
+    ConfigError,
+    FORECAST_MODES,
+    NetworkConfig,
+    STATE_UPDATES,
+    VARIANTS,
+)
 from forecast_detector_ros.model.encoder import FORECAST_MODES as FEATURE_MODES
 from forecast_detector_ros.model.extractor import LEVELS, WIDTHS
 from forecast_detector_ros.model.scheduler import REFERENCES

@@ -4,7 +4,13 @@ from dataclasses import replace
 
 from forecast_detector_ros.model.config import ConfigError, NetworkConfig
 from forecast_detector_ros.model.motion import (
-    ahead, displacement, LONGEST, Shift, shifted_cosines, TERMS)
+    ahead,
+    displacement,
+    LONGEST,
+    Shift,
+    shifted_cosines,
+    TERMS,
+)
 from forecast_detector_ros.model.network import ForecastDetector
 from forecast_detector_ros.model.scheduler import Correlation
 from forecast_detector_ros.model.ssdlite import box_coder

@@ -8,8 +8,9 @@ from typing import Any
 
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray
-from forecast_detector_ros.detector.detector import Detector, StreamState
+from forecast_detector_ros.detector.detector import Detector
 from forecast_detector_ros.detector.settings import DetectorSettings
+from forecast_detector_ros.detector.stream import StreamState
 from forecast_detector_ros.images.frame import Frame, Pixels
 import numpy as np
 import pytest

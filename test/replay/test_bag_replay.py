@@ -5,8 +5,9 @@ from dataclasses import replace
 import json
 
 import cv2
+from forecast_detector_ros.detector.detector import step_stamped
 from forecast_detector_ros.detector.policy import AlternatePolicy
-from forecast_detector_ros.detector.stream import CameraState, step_stamped
+from forecast_detector_ros.detector.stream import StreamState
 from forecast_detector_ros.evaluation.many import Interrupt
 from forecast_detector_ros.images.frame import FrameError, SourceError
 from forecast_detector_ros.images.image_messages import compressed_frame, image_frame
@@ -39,7 +40,7 @@ def replay(detector, tmp_path):
 
 def by_hand(detector, messages, numbers):
     """Step through the messages with these numbers; return what came out of each."""
-    state, results = CameraState(), {}
+    state, results = StreamState(), {}
     settings = OPTIONS.settings(detector.card)
     for number in numbers:
         message = messages[number]

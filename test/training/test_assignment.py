@@ -2,7 +2,15 @@
 """Anchors matched by what the network predicts, against a slow and plain reference."""
 from forecast_detector_ros.model.ssdlite import HeadOutput, make_anchors
 from forecast_detector_ros.training.assignment import (
-    ALPHA, assign_aligned, BETA, decode, NEAR, pad, PaddedBoxes, pairwise_iou)
+    ALPHA,
+    assign_aligned,
+    BETA,
+    decode,
+    NEAR,
+    pad,
+    PaddedBoxes,
+    pairwise_iou,
+)
 import pytest
 import torch
 from torchvision.ops import box_iou

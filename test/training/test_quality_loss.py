@@ -3,7 +3,11 @@
 from forecast_detector_ros.model.ssdlite import HeadOutput, make_anchors, SSDLiteHead
 from forecast_detector_ros.training.assignment import decode, QualityTargets
 from forecast_detector_ros.training.quality_loss import (
-    BOX_LOSSES, FOCUS, NEGATIVE_WEIGHT, quality_loss)
+    BOX_LOSSES,
+    FOCUS,
+    NEGATIVE_WEIGHT,
+    quality_loss,
+)
 import pytest
 import torch
 from torchvision.ops import generalized_box_iou
