@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clips drawn from pictures on their device: boxes follow the pixels, draws follow the seed."""
+from dataclasses import replace
+
+import cv2
+from forecast_detector_ros.annotations.frames import FrameReader
+from forecast_detector_ros.annotations.records import FrameRecord, UNKNOWN_TRACK, VideoRecord
+from forecast_detector_ros.clips.augment import AugmentConfig
+from forecast_detector_ros.clips.drawn_clips import ClipDrawer
+from forecast_detector_ros.clips.picture_bank import GREY, load_bank
+import numpy as np
+import pytest
+import torch
+
+SIDE, SIZE = 128, (96, 128)
+NOTHING = AugmentConfig(flip_probability=0.0, zoom_out_probability=0.0, crop_probability=0.0,
+                        photometric_probability=0.0, still_motion_probability=0.0)
+
+
+def write(folder, name, boxes, size=(96, 128), ignore=()):
+    """Write a grey picture with a white block in each box."""
+    image = np.full((*size, 3), 60, np.uint8)
+    for x0, y0, x1, y1 in boxes:
+        image[y0:y1, x0:x1] = 250
+    path = folder / f'{name}.png'
+    assert cv2.imwrite(str(path), image)
+    count = len(boxes)
+    return FrameRecord(path, size[1], size[0], np.array(boxes, np.float32).reshape(-1, 4),
+                       np.zeros(count, np.int64), np.ones(count, np.float32),
+                       np.array(ignore, np.float32).reshape(-1, 4),
+                       np.arange(10, 10 + count))
+
+
+@pytest.fixture
+def records(tmp_path):
+    """Give a video of one block that moves right by 4 a frame, and a still of two blocks."""
+    frames = [write(tmp_path, f'v{t}', [(8 + 4 * t, 30, 40 + 4 * t, 70)]) for t in range(12)]
+    still = write(tmp_path, 's', [(4, 4, 40, 40), (60, 40, 120, 90)])
+    return [VideoRecord('video', frames), VideoRecord('still', [still])]
+
+
+def drawer(records, config, weights=(1.0, 1.0), strides=(1,)):
+    """Give a drawer over the two records."""
+    bank = load_bank(records, FrameReader(), SIDE)
+    return ClipDrawer(bank, 1, np.array(weights), SIZE, config, strides)
+
+
+def block(image):
+    """Give the box of the white pixels of ``(3, H, W)``."""
+    rows, columns = (image.float().mean(0) > 150).nonzero(as_tuple=True)
+    return [float(columns.min()), float(rows.min()), float(columns.max()) + 1,
+            float(rows.max()) + 1]
+
+
+def test_bank_holds_pictures_boxes_and_tracks(records):
+    """Pictures lie in the corner, with grey beside them; a still's boxes are tracks."""
+    bank = load_bank(records, FrameReader(), 160)
+    assert bank.pixels.shape == (13, 3, 160, 160)
+    assert bank.lengths.tolist() == [12, 1] and bank.first.tolist() == [0, 12]
+    assert bank.pixels[0, :, 130, 150].tolist() == list(GREY)
+    assert block(bank.pixels[3, :, :96, :128]) == bank.boxes[3, 0].tolist()
+    assert bank.tracks[3].tolist() == [10, UNKNOWN_TRACK]
+    assert bank.tracks[12].tolist() == [0, 1]
+
+
+def test_large_pictures_are_shrunk_with_their_boxes(records):
+    """Boxes are in pixels of the square."""
+    bank = load_bank(records, FrameReader(), 64)
+    assert bank.sizes[0].tolist() == [48, 64]
+    torch.testing.assert_close(bank.boxes[0, 0], torch.tensor([4., 15., 20., 35.]))
+
+
+def test_without_augmentation_a_frame_is_given_as_it_is(records):
+    """The whole picture fills the output."""
+    clips = drawer(records, None, (1.0, 0.0)).draw((1,), 3, np.zeros((1, 1), np.int64))
+    for image, boxes in zip(clips.images[:, 0], clips.boxes[:, 0]):
+        assert block(image) == pytest.approx(boxes[0].tolist(), abs=0.6)
+
+
+@pytest.mark.parametrize('change', [
+    {'flip_probability': 1.0}, {'zoom_out_probability': 1.0, 'zoom_out_max': 2.0},
+    {'crop_probability': 1.0, 'crop_min_side': 0.7},
+    {'still_motion_probability': 1.0, 'video_motion_probability': 1.0}])
+def test_boxes_follow_the_pixels(records, change):
+    """Whatever is drawn, a box encloses its block."""
+    config = replace(NOTHING, min_visible=0.0, min_side=0.0, **change)
+    clips = drawer(records, config, (1.0, 0.0)).draw((7,), 16, np.array([[0, 2, 5]]))
+    for image, labels, boxes in zip(clips.images.flatten(0, 1), clips.labels.flatten(0, 1),
+                                    clips.boxes.flatten(0, 1)):
+        if labels[0] == 0 and (boxes[0, 2:] - boxes[0, :2]).min() > 4:
+            assert block(image) == pytest.approx(boxes[0].tolist(), abs=1.6)
+
+
+def test_mosaic_has_the_boxes_of_four(records):
+    """Each tile brings its boxes, inside the tile, as tracks of their own."""
+    config = replace(NOTHING, mosaic_probability=1.0, min_side=1.0, min_visible=0.1)
+    clips = drawer(records, config, (0.0, 1.0)).draw((3,), 8, np.array([[0, 1]]))
+    assert (clips.labels >= 0).sum(2).max() > 4
+    for tracks, labels in zip(clips.tracks.flatten(0, 1), clips.labels.flatten(0, 1)):
+        own = tracks[labels >= 0].tolist()
+        assert len(own) == len(set(own))
+    assert clips.boxes.min() >= 0 and clips.boxes[..., 2].max() <= SIZE[1]
+
+
+def test_hidden_boxes_are_ignored_not_background(records):
+    """A box of which too little is seen becomes a region without negatives."""
+    config = replace(NOTHING, crop_probability=1.0, crop_min_side=0.4, min_visible=0.9)
+    packed = drawer(records, config).draw((5,), 32, np.zeros((1, 1), np.int64)).packed()
+    assert int(packed.ignore_counts.sum()) > 0
+    assert len(packed.all_boxes) == int(packed.counts.sum()) == len(packed.all_tracks)
+
+
+def test_draws_depend_on_the_seed_alone(records):
+    """The same numbers give the same batch, others another."""
+    config = AugmentConfig(mosaic_probability=0.5)
+    first, second, other = (drawer(records, config).draw(seed, 4, np.array([[0, 1]]))
+                            for seed in ((1, 2), (1, 2), (1, 3)))
+    assert all(torch.equal(a, b) for a, b in zip(first, second))
+    assert not torch.equal(first.images, other.images)
+
+
+def test_steps_and_strides_choose_frames(records):
+    """A clip shows the frames that its steps name, strided, and says when they were."""
+    clips = drawer(records, None, (1.0, 0.0), (3,)).draw((2,), 2, np.array([[0, 1, 3], [0, 2, 3]]))
+    assert clips.times.tolist() == [[0.0, 3.0, 9.0], [0.0, 6.0, 9.0]]
+    left = clips.boxes[:, :, 0, 0]
+    assert (left[:, 1:] - left[:, :1]).tolist() == [[12.0, 36.0], [24.0, 36.0]]
+    assert (clips.tracks[..., 0] == 10).all()
+
+
+def test_a_whole_video_is_one_clip(records):
+    """All frames from one view, in order."""
+    clips = drawer(records, None).draw_video((4,), 0)
+    assert clips.images.shape[:2] == (1, 12)
+    assert clips.boxes[0, :, 0, 0].diff().tolist() == [4.0] * 11
