@@ -38,6 +38,7 @@ from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector
 import numpy as np
 import pytest
+import torch
 
 GRAPHS = ('onnxruntime', 'openvino')
 
@@ -55,6 +56,11 @@ CLIPS = [[images(10 * clip + frame)[0] for frame in range(6)] for clip in range(
 
 def card_of(network):
     return Card('small', ('cat', 'dog', 'train'), network.config, score_threshold=0.25)
+
+
+MOTION = {'forecast_mode': 'motion', 'levels': (8, 16, 32), 'feature_channels': (8, 12, 20),
+          'lstm_channels': (4, 8, 10), 'motion_channels': 8}
+"""Changes of the tests' shape for a forecast of motion."""
 
 
 def refusal(function, *arguments, **values):
@@ -97,6 +103,7 @@ def test_compiled_torch_gives_the_same(shared):
     {'state_update': 'hold', 'forecast_mode': 'direct'},
     {'levels': (32,), 'feature_channels': (20,), 'lstm_channels': (10,),
      'upsample_channels': 6, 'scheduler_reference': 'fused'},
+    MOTION, {**MOTION, 'variant': 'persistence'}, {**MOTION, 'neck_channels': 8, 'tail': False},
     {'scheduler_reference': 'expected'}, {'variant': 'persistence',
                                           'scheduler_reference': 'expected'}], ids=str)
 def test_every_variant_can_be_a_graph(values, shared, settle):
@@ -104,6 +111,32 @@ def test_every_variant_can_be_a_graph(values, shared, settle):
     parity = compare_backends(TorchBackend(deepcopy(other)), make_backend(other, 'onnxruntime'),
                               CLIPS[:1], card_of(other))
     assert parity.same and parity.boxes > 0, parity
+
+
+@pytest.mark.parametrize('name', ['torch', *GRAPHS])
+def test_streams_of_a_batch_move_in_their_own_time(name, shared, settle):
+    """Where motion is forecast, each stream of a batch has its own time between frames."""
+    network = settle(ForecastDetector(replace(shared[0].config, **MOTION)))
+    for predictor in network.motion.encoder.predictors:
+        torch.nn.init.normal_(predictor[2].weight, std=0.3)
+    backend = make_backend(network, name)
+    pictures = images(6, batch=4)
+    times = np.array([[1.0, 2.0, 0.5], [3.0, 1.0, 2.0]], np.float32)
+
+    def run(streams):
+        state = backend.initial_state(len(streams))
+        for step, time in enumerate(times.T[:, streams]):
+            raw = (backend.forecast_step(state, time) if step == 2 else
+                   backend.read_step(pictures[2 * step:2 * step + 2][streams], state, time))
+            state = raw.state
+        return raw
+    together = run([0, 1])
+    for stream in (0, 1):
+        alone = run([stream])
+        for key in ('logits', 'offsets', 'confidence'):
+            np.testing.assert_allclose(getattr(together, key)[stream], getattr(alone, key)[0],
+                                       atol=MAX_DIFFERENCE)
+    assert not np.allclose(together.offsets[0], together.offsets[1])
 
 
 @pytest.mark.parametrize('name', ['torch', *GRAPHS])
