@@ -61,8 +61,10 @@ def summarise(config: NetworkConfig) -> Summary:
             # without a root the counter gives both encoders the same name.
             count = dict.fromkeys(parts, 0)
             with FlopCounterMode(display=False) as counter:
+                # Leaves, because a part need not be called as a whole.
                 handles = [handle for name, modules in parts.items() for module in modules
-                           for handle in _watch(module, name, counter, count)]
+                           for leaf in module.modules() if not len(list(leaf.children()))
+                           for handle in _watch(leaf, name, counter, count)]
                 step()
             for handle in handles:
                 handle.remove()
@@ -82,8 +84,11 @@ def _parts(network: ForecastDetector) -> dict[str, tuple[nn.Module, ...]]:
     for name, encoders in (('encoder1', network.encoder1), ('encoder2', network.encoder2)):
         for stride, encoder in zip(network.config.levels, encoders):
             parts[f'{name}: stride {stride}'] = (encoder,)
-    if network.scheduler is not None:
-        parts['scheduler'] = (network.scheduler,)
+    if network.motion is not None:
+        parts['motion encoder'] = (network.motion.encoder,)
+    scheduler = network.scheduler if network.motion is None else network.motion.scheduler
+    if scheduler is not None:
+        parts['scheduler'] = (scheduler,)
     parts['head'] = (network.head,)
     return parts
 
