@@ -13,7 +13,10 @@ from enum import auto, Enum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .errors import DataError, Kind
+from ..boxes import box_iou
 
 REPLACED_IOU = 0.5
 """A teacher's box that overlaps a true box of its class by this IoU is the same object."""
@@ -80,8 +83,8 @@ class TruePicture:
         """
         if name in self.boxed or (self.present is not None and name in self.present):
             return Fate.DROPPED
-        overlap = max((_iou(box, true) for other, true in self.boxes if other == name),
-                      default=0.0)
+        same = [true for other, true in self.boxes if other == name]
+        overlap = box_iou(np.array([box]), np.array(same)).max() if same else 0.0
         if overlap >= REPLACED_IOU:
             return Fate.DROPPED
         unsure = overlap >= UNSURE_IOU or self.present is not None
@@ -160,17 +163,3 @@ def same_picture(image: dict[str, Any], other: dict[str, Any], where: str) -> No
         if image.get(key) != other.get(key):
             raise DataError(f'{where}: {key} is {image.get(key)}, but {other.get(key)} in the '
                             'file that it is laid over', Kind.WRONG_SIZE)
-
-
-def _iou(first: Sequence[float], second: Sequence[float]) -> float:
-    """Return the IoU of two boxes x0, y0, x1, y1 with an area."""
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    inner = width * height
-    return inner / (_area(first) + _area(second) - inner)
-
-
-def _area(box: Sequence[float]) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])

@@ -20,14 +20,14 @@ import torch
 from .footage_options import add_footage, fraction, load_footage, named_footage, policy, positive
 from .progress import show_progress
 from .provenance import machine, versions
-from ..annotations.errors import DataError
-from ..benchmark.graph_runner import PeerError, RUNTIMES
+from ..benchmark.graph_runner import RUNTIMES
 from ..benchmark.peers import TORCHVISION, torchvision_peers
 from ..detector.backends.registry import AUTO, BACKENDS
-from ..detector.checkpoint import Card, RuntimeConfigError
+from ..detector.checkpoint import Card
 from ..detector.detector import Detector
 from ..detector.policy import AlwaysReadPolicy, ThresholdPolicy
-from ..detector.settings import DetectorSettings, SettingsError
+from ..detector.settings import DetectorSettings
+from ..errors import InputError
 from ..evaluation.sequences import EvaluationError, Footage
 from ..experiments.figure_files import new_figure
 from ..experiments.price_plot import draw_prices
@@ -41,7 +41,6 @@ from ..experiments.prices import (
     timed_contestant,
 )
 from ..files import write_atomically
-from ..labelling.teacher import TeacherError
 from ..labelling.teacher_kinds import open_teacher
 from ..layout import markdown
 
@@ -56,8 +55,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         print(_compare(options, shlex.join(['compare_detectors', *given])), end='')
         return 0
-    except (DataError, EvaluationError, PeerError, RuntimeConfigError, SettingsError,
-            TeacherError) as error:
+    except InputError as error:
         print(f'compare_detectors: {error}', file=sys.stderr)
     except OSError as error:
         print(f'compare_detectors: {error.filename}: {error.strerror}', file=sys.stderr)

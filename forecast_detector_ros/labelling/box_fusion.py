@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .teacher import TeacherBoxes
+from ..boxes import box_iou
 
 FUSED_IOU = 0.55
 """Overlap above which boxes of two detectors show one object (section 4, THR)."""
@@ -69,7 +70,7 @@ def _objects(boxes: np.ndarray, labels: np.ndarray, member: np.ndarray, mass: np
     sums, masses = np.zeros_like(boxes), np.zeros(len(boxes))
     for box in np.argsort(-mass, kind='stable'):
         same = [n for n, first in enumerate(objects) if labels[first] == labels[box]]
-        overlap = _overlaps(boxes[box], sums[same] / masses[same, None])
+        overlap = box_iou(boxes[[box]], sums[same] / masses[same, None])[0]
         best = same[overlap.argmax()] if len(same) and overlap.max() > iou else len(objects)
         if best == len(objects):
             objects.append(int(box))
@@ -79,11 +80,3 @@ def _objects(boxes: np.ndarray, labels: np.ndarray, member: np.ndarray, mass: np
         sums[best] += boxes[box] * mass[box]
         masses[best] += mass[box]
     return objects, owner
-
-
-def _overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the IoU (N,) of a box (4,) with others (N, 4), xyxy; 0 where none has an area."""
-    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
-    inner = np.prod(np.clip(high - low, 0, None), axis=1)
-    total = np.prod(box[2:] - box[:2]) + np.prod(others[:, 2:] - others[:, :2], axis=1) - inner
-    return np.divide(inner, total, out=np.zeros_like(inner), where=total > 0)

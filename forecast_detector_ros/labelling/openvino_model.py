@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from .teacher import one_line, TeacherError, TeacherModel
+from .teacher import TeacherError, TeacherModel
 from ..detector.backends.quiet_openvino import import_openvino
+from ..errors import one_line
 
 TYPES = {'f32': 'tensor(float)', 'u8': 'tensor(uint8)', 'i32': 'tensor(int32)',
          'i64': 'tensor(int64)'}

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torchvision.ops import batched_nms
 
-from ..errors import InputError
+from ..errors import InputError, one_line
 
 PADDING = 114
 """Grey value that YOLOX and its kin pad pictures with."""
@@ -37,7 +37,6 @@ RENAMED = {'cow': 'cattle', 'boat': 'watercraft', 'couch': 'sofa'}
 
 TEACHER_CLASSES = tuple(RENAMED.get(name, name).replace(' ', '_') for name in COCO_CLASSES)
 """What the teacher's outputs are called here; a blank becomes an underscore."""
-
 
 Port = tuple[str, list[Any], str]
 """Name, shape and type of an input or output."""
@@ -158,11 +157,6 @@ class OnnxModel(TeacherModel):
 
     def _infer(self, tensor: np.ndarray) -> list[np.ndarray]:
         return self._session.run(None, {self._name: tensor})
-
-
-def one_line(error: Exception) -> str:
-    """Return the first 200 characters of an error's message, in one line."""
-    return ' '.join(str(error).split())[:200]
 
 
 def choose_boxes(boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray, min_score: float,

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from .box_fusion import fuse_boxes, FUSED_IOU
 from .teacher import Teacher, TEACHER_CLASSES, TeacherBoxes, TeacherError
 from .teacher_nanodet import COLOURS, NanodetTeacher
 from .teacher_ssd import SsdTeacher
 from ..plain_values import build, PlainValueError
+from ..plain_yaml import PlainYamlError, read_plain_yaml
 
 
 @dataclass(frozen=True)
@@ -113,15 +113,10 @@ def load_ensemble(path: Path) -> EnsembleConfig:
 
     """
     try:
-        return build(EnsembleConfig, yaml.safe_load(path.read_text(encoding='utf-8')))
+        return build(EnsembleConfig, read_plain_yaml(path))
     except FileNotFoundError:
         raise TeacherError(f'{path}: no such file') from None
-    except OSError as error:
-        raise TeacherError(f'{path}: cannot be read: {error.strerror}') from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise TeacherError(f'{path}: cannot be read as YAML: {" ".join(str(error).split())}'
-                           ) from None
-    except (PlainValueError, TeacherError) as error:
+    except (PlainValueError, PlainYamlError, TeacherError) as error:
         raise TeacherError(f'{path}: {error}') from None
 
 

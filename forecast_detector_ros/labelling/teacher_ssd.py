@@ -22,7 +22,8 @@ from torch.nn import functional
 from torchvision.models import mobilenet_v2
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from .teacher import choose_boxes, one_line, TEACHER_CLASSES, TeacherBoxes, TeacherError
+from .teacher import choose_boxes, TEACHER_CLASSES, TeacherBoxes, TeacherError
+from ..errors import one_line
 
 SIDE = 300
 """Pixels of both sides of the input."""

@@ -71,7 +71,8 @@ def contestant(clock, name, seen, read=lambda number: True, names=('dog', 'cat',
             number = next(frames)
             clock.now += read_ms if read(number) else forecast_ms
             rows = 2 if number in seen else 0
-            return Found(np.float32([[4, 4, 12, 12], [0, 0, 9, 9]])[:rows], np.array([0, 2])[:rows],
+            boxes = np.float32([[4, 4, 12, 12], [0, 0, 9, 9]])[:rows]
+            return Found(boxes, np.array([0, 2])[:rows],
                          np.float32([0.9, 0.8])[:rows]), read(number)
         return look
     return Contestant(name, group, 'made up', names, begin)
@@ -80,7 +81,8 @@ def contestant(clock, name, seen, read=lambda number: True, names=('dog', 'cat',
 def test_recall_and_price_by_hand(pictures):
     clock = Clock()
     first, second = measure_prices(
-        [contestant(clock, 'first', {0, 1, 2}), contestant(clock, 'second', {0}, lambda n: n == 0)],
+        [contestant(clock, 'first', {0, 1, 2}),
+         contestant(clock, 'second', {0}, lambda number: number == 0)],
         pictures, CLASSES, clock=clock)
     assert (first.recall, second.recall) == (0.75, 0.25)
     assert first.sequences == {'a': 0.75, 'b': 0.75}
@@ -166,4 +168,4 @@ def test_table_and_picture(pictures, tmp_path):
     # It is read on a light and on a dark page: the ground is clear, and no ink is near either.
     assert picture[2, 2, 3] == 0
     ink = picture[picture[:, :, 3] == 255][:, :3].astype(float).mean(1)
-    assert 60 < np.percentile(ink, 5) and np.percentile(ink, 95) < 200
+    assert np.percentile(ink, 5) > 60 and np.percentile(ink, 95) < 200

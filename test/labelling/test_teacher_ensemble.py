@@ -89,7 +89,8 @@ NANODET = {'kind': 'nanodet', 'model': 'n.xml'}
     ({'members': [{**NANODET, 'colour': 'grey'}]}, "colour is 'grey', must be bgr or rgb"),
     ({'members': [{**NANODET, 'classes': ['cow']}]}, "classes has 'cow', must be of person, "),
     ({'members': [{**NANODET, 'heads': 'h'}]}, 'heads is needed for ssd-mobilenet-v2'),
-    ({'members': [{'kind': 'yolox', 'model': 'a.onnx', 'colour': 'rgb'}]}, 'colour is for nanodet'),
+    ({'members': [{'kind': 'yolox', 'model': 'a.onnx', 'colour': 'rgb'}]},
+     'colour is for nanodet'),
     ({'members': [{'kind': 'yolox', 'model': 'a.onnx', 'input_size': [32, 32]}]},
      "input_size and float_activations are for OpenVINO's .xml"),
     ({'members': [{'kind': 'oracle', 'model': 'a.onnx'}]}, "members[0]: kind is 'oracle', must"),
@@ -113,5 +114,5 @@ def test_files_that_are_no_yaml(tmp_path):
     path.write_text('3')
     with pytest.raises(TeacherError, match=r'teacher\.yaml: the document is 3'):
         open_teacher(path)
-    with pytest.raises(TeacherError, match='names the kinds of its members, so it cannot be yolox'):
+    with pytest.raises(TeacherError, match='kinds of its members, so it cannot be yolox'):
         open_teacher(path, 'yolox')
