@@ -46,13 +46,18 @@ class CameraStatistics:
     refused: int = 0
     """Malformed images and pictures that could not be decoded."""
 
+    failed: int = 0
+    """Images on which the back-end failed."""
+
     last_error: str = ''
+    last_failure: str = ''
     last_image: float | None = None
     _inputs: deque[tuple[float, int]] = field(
         default_factory=lambda: deque(maxlen=_MOST_FRAMES), repr=False)
     _outputs: deque[tuple[float, bool, float]] = field(
         default_factory=lambda: deque(maxlen=_MOST_FRAMES), repr=False)
     _errors: deque[float] = field(default_factory=lambda: deque(maxlen=1), repr=False)
+    _failures: deque[float] = field(default_factory=lambda: deque(maxlen=1), repr=False)
 
     def add_image(self, now: float, dropped: int) -> None:
         """Count an image that was taken, and those dropped before it."""
@@ -77,6 +82,16 @@ class CameraStatistics:
     def had_error(self, now: float) -> bool:
         """Tell whether an image was refused within the window."""
         return bool(self._errors) and now - self._errors[-1] <= WINDOW_S
+
+    def add_failure(self, now: float, reason: str) -> None:
+        """Count an image on which the back-end failed."""
+        self.failed += 1
+        self.last_failure = reason
+        self._failures.append(now)
+
+    def had_failure(self, now: float) -> bool:
+        """Tell whether the back-end failed within the window."""
+        return bool(self._failures) and now - self._failures[-1] <= WINDOW_S
 
     def resume(self, now: float) -> None:
         """Begin the window anew after a pause; the counts go on."""
@@ -113,3 +128,4 @@ class CameraStatistics:
         self._inputs.clear()
         self._outputs.clear()
         self._errors.clear()
+        self._failures.clear()

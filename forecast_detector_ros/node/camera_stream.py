@@ -13,7 +13,7 @@ from .image_bridge import ImageBridge
 from ..detector.detector import Detector, step_stamped_many, StepResult
 from ..detector.settings import DetectorSettings
 from ..detector.stream import StreamState
-from ..images.frame import Frame, FrameError
+from ..images.frame import Frame
 from ..images.image_messages import compressed_frame, image_frame, MAX_IMAGE_PIXELS
 
 
@@ -83,26 +83,40 @@ class CameraStream:
 
 
 def step_waiting(streams: Sequence[CameraStream], detector: Detector, settings: DetectorSettings,
-                 max_gap_s: float) -> list[tuple[CameraStream, Waiting, StepResult | FrameError]]:
+                 max_gap_s: float) -> list[tuple[CameraStream, Waiting, StepResult | Exception]]:
     """
     Process the images that wait, one of each camera at most, those alike as one batch.
 
     `max_gap_s` are the seconds between two stamps of a camera from which on its recurrent state
-    is worth nothing. A message that cannot be used comes with its error; its stream is then as
-    it was.
+    is worth nothing. A message that cannot be used comes with its FrameError, one on which the
+    back-end fails with whatever it raised; its stream is then as it was.
     """
     taken = [(stream, stream.waiting) for stream in streams if stream.waiting is not None]
     for stream, _ in taken:
         stream.waiting = None
-    outcomes = step_stamped_many(
-        detector, [waiting.frame for _, waiting in taken],
-        [waiting.stamp_ns for _, waiting in taken],
-        [stream._state for stream, _ in taken], settings, max_gap_s)
-    results: list[tuple[CameraStream, Waiting, StepResult | FrameError]] = []
-    for (stream, waiting), outcome in zip(taken, outcomes, strict=True):
-        if isinstance(outcome, FrameError):
+    results: list[tuple[CameraStream, Waiting, StepResult | Exception]] = []
+    for (stream, waiting), outcome in zip(
+            taken, _outcomes(taken, detector, settings, max_gap_s), strict=True):
+        if isinstance(outcome, Exception):
             results.append((stream, waiting, outcome))
         else:
             result, stream._state = outcome
             results.append((stream, waiting, result))
     return results
+
+
+def _outcomes(taken: Sequence[tuple[CameraStream, Waiting]], detector: Detector,
+              settings: DetectorSettings, max_gap_s: float
+              ) -> Sequence[tuple[StepResult, StreamState] | Exception]:
+    try:
+        return step_stamped_many(
+            detector, [waiting.frame for _, waiting in taken],
+            [waiting.stamp_ns for _, waiting in taken],
+            [stream._state for stream, _ in taken], settings, max_gap_s)
+    # Whatever a library or a device raises; it costs a frame, not the process.
+    except Exception as error:  # noqa: B902
+        if len(taken) == 1:
+            return [error]
+    # The frame of one camera is not to cost the others theirs.
+    return [outcome for item in taken
+            for outcome in _outcomes([item], detector, settings, max_gap_s)]

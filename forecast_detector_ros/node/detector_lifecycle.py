@@ -2,12 +2,12 @@
 """The managed node around the detector: images in, detections and decisions out."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from copy import copy
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
-import traceback
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
@@ -23,6 +23,7 @@ from std_srvs.srv import SetBool, Trigger
 from .camera_statistics import CameraStatistics
 from .camera_stream import CameraStream, step_waiting, Waiting
 from .diagnostics import camera_values, health, Situation
+from .failure_log import FailureLog
 from .outputs import Outputs
 from .parameter_service import SafeParameterService
 from .parameters import (
@@ -38,6 +39,7 @@ from ..detector.checkpoint import default_checkpoint, RuntimeConfigError
 from ..detector.detector import Detector, StepResult
 from ..detector.policy import READ
 from ..detector.settings import DetectorSettings, SettingsError
+from ..foreign_text import cut
 from ..images.frame import FrameError
 
 _NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -76,7 +78,10 @@ class DetectorNode(LifecycleNode):
         self._outputs: Outputs | None = None
         self._timer: Any = None
         self._wake: Any = None
-        self._entities: list[tuple[Callable[[Any], Any], Any]] = []
+        self._made = ExitStack()
+        self._failures = FailureLog(name)
+        self._failures_in_a_row = 0
+        self._given_up = ''
         self._enabled = True
         self._active = False
         if self.fixed.tune_allocator and not keep_large_blocks():
@@ -84,7 +89,8 @@ class DetectorNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._validate_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
 
-    # Life cycle.  rclpy turns an exception in these into an error without a word.
+    # Life cycle.  rclpy turns an exception in these into an error without a word, so none leaves
+    # them: a mistake of the user is one line and FAILURE, anything else a traceback and ERROR.
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the checkpoint and offer the outputs; FAILURE, with one line, if that fails."""
@@ -94,41 +100,33 @@ class DetectorNode(LifecycleNode):
             self._tear_down()
             self.get_logger().error(f'cannot configure: {error}')
             return FAILURE
-        except Exception:  # A defect, not a mistake of the user: say where, as rclpy would not.
+        except Exception as error:  # noqa: B902
             self._tear_down()
-            self.get_logger().error(f'cannot configure: {traceback.format_exc()}')
-            return ERROR
+            return self._defect('configure', error)
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Warm the network up, then begin to listen."""
-        assert self._detector is not None and self._outputs is not None
         try:
-            self._detector.warm_up(len(self._streams))
-            if self._enabled:
-                self._subscribe()
+            self._activate(state)
         # What PyTorch raises when a device fails, and rclpy for an unknown QoS override.
         except (RuntimeError, ParameterException) as error:
-            self._unsubscribe()
-            self.get_logger().error(f'cannot activate: {" ".join(str(error).split())}')
+            self._stop()
+            super().on_deactivate(state)
+            self.get_logger().error(f'cannot activate: {cut(error)}')
             return FAILURE
-        super().on_activate(state)
-        self._active = True
-        self._outputs.publish_labels(self._settings.score_threshold)
-        now = self._now()
-        for stream in self._streams:
-            stream.restart()
-            stream.statistics = CameraStatistics(now)
-        self.get_logger().info(
-            'active: ' + ', '.join(stream.topic for stream in self._streams) + ' -> '
-            + self._outputs.topic)
+        except Exception as error:  # noqa: B902
+            self._stop()
+            return self._defect('activate', error)
         return SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop listening; the model stays loaded."""
-        self._unsubscribe()
-        self._active = False
-        return super().on_deactivate(state)
+        try:
+            self._stop()
+            return super().on_deactivate(state)
+        except Exception as error:  # noqa: B902
+            return self._defect('deactivate', error)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Give everything back that `on_configure` made."""
@@ -144,6 +142,33 @@ class DetectorNode(LifecycleNode):
         """Give everything back; the node may be configured again."""
         self._tear_down()
         return super().on_error(state)
+
+    def _defect(self, transition: str, error: Exception) -> TransitionCallbackReturn:
+        """Tell of an exception that nobody has foreseen."""
+        self._failures.tell(f'cannot {transition}', error)
+        return ERROR
+
+    def _activate(self, state: LifecycleState) -> None:
+        assert self._detector is not None and self._outputs is not None
+        self._detector.warm_up(len(self._streams))
+        now = self._now()
+        for stream in self._streams:
+            stream.restart()
+            stream.statistics = CameraStatistics(now)
+        self._failures_in_a_row, self._given_up = 0, ''
+        if self._enabled:
+            self._subscribe()
+        super().on_activate(state)
+        self._active = True
+        self._outputs.publish_labels(self._settings.score_threshold)
+        self.get_logger().info(
+            'active: ' + ', '.join(stream.topic for stream in self._streams) + ' -> '
+            + self._outputs.topic)
+
+    def _stop(self) -> None:
+        """Listen no longer; the model stays loaded."""
+        self._active = False
+        self._unsubscribe()
 
     def close(self) -> None:
         """Give everything back without a transition; may be called any number of times."""
@@ -169,19 +194,20 @@ class DetectorNode(LifecycleNode):
                 fixed.max_image_pixels))
         if len(self._streams) > 1:
             self._wake = self.create_guard_condition(self._process)
-            self._entities.append((self.destroy_guard_condition, self._wake))
+            self._made.callback(self.destroy_guard_condition, self._wake)
         try:
             self._outputs = Outputs(self, self._detector)
         except (RuntimeError, ParameterException) as error:
             raise ParameterError(f'qos_overrides: {error}') from None
+        self._made.callback(self._outputs.destroy)
         for service_type, name, callback in (
                 (Trigger, '~/reset', self._on_reset), (SetBool, '~/enable', self._on_enable)):
-            self._entities.append(
-                (self.destroy_service, self.create_service(service_type, name, callback)))
+            self._made.callback(
+                self.destroy_service, self.create_service(service_type, name, callback))
         # A steady clock: it must tick when simulated time does not.
-        self._entities.append((self.destroy_timer, self.create_timer(
+        self._made.callback(self.destroy_timer, self.create_timer(
             fixed.diagnostics_period, self._on_diagnostics,
-            clock=Clock(clock_type=ClockType.STEADY_TIME))))
+            clock=Clock(clock_type=ClockType.STEADY_TIME)))
         self.get_logger().info(
             f'{self._detector.card.name}: {len(self._detector.labels)} classes, '
             f'input {self._detector.input_size[1]}x{self._detector.input_size[0]}, '
@@ -190,18 +216,18 @@ class DetectorNode(LifecycleNode):
             f'policy {settings.policy}')
 
     def _tear_down(self) -> None:
-        self._active = False
-        self._unsubscribe()
-        while self._entities:
-            destroy, entity = self._entities.pop()
-            destroy(entity)
-        if self._outputs is not None:
-            self._outputs.destroy()
-            self._outputs = None
-        undeclare_live_parameters(self)
+        try:
+            # In the reverse order, all of it, whatever fails in between.
+            with self._made.pop_all() as made:
+                made.callback(undeclare_live_parameters, self)
+                made.callback(self._stop)
+        except Exception as error:  # noqa: B902
+            self._failures.tell('something could not be given back', error)
+        self._outputs = None
         self._streams.clear()
         self._wake = None
         self._detector = None
+        self._given_up = ''
         self._enabled = True
 
     # Images.
@@ -244,8 +270,18 @@ class DetectorNode(LifecycleNode):
                 self._streams, self._detector, self._settings, self.fixed.max_gap_s):
             if isinstance(result, FrameError):
                 self._refuse(stream, result)
-            else:
+                continue
+            try:
+                if isinstance(result, Exception):
+                    raise result
                 self._publish(self._outputs, stream, waiting, result)
+                self._failures_in_a_row = 0
+            # Of the back-end, or of what makes messages of its results.
+            except Exception as error:  # noqa: B902
+                self._fail(stream, error)
+        most = self.fixed.max_failures
+        if most and self._failures_in_a_row >= most and self._active:
+            self._give_up()
 
     def _publish(self, outputs: Outputs, stream: CameraStream, waiting: Waiting,
                  result: StepResult) -> None:
@@ -268,6 +304,19 @@ class DetectorNode(LifecycleNode):
         stream.statistics.add_error(self._now(), str(error))
         self.get_logger().warning(f'{stream.topic}: image refused: {error}',
                                   throttle_duration_sec=_SAME_ERROR_S)
+
+    def _fail(self, stream: CameraStream, error: Exception) -> None:
+        reason = self._failures.tell(f'{stream.topic}: an image failed', error)
+        stream.statistics.add_failure(self._now(), reason)
+        self._failures_in_a_row += 1
+
+    def _give_up(self) -> None:
+        """Deactivate, so that whoever manages the life cycle can react."""
+        reason = max(self._streams, key=lambda stream: stream.statistics.failed)
+        self._given_up = (f'{self._failures_in_a_row} images in a row failed: '
+                          f'{reason.statistics.last_failure}')
+        self.get_logger().error(f'deactivating: {self._given_up}')
+        self.trigger_deactivate()
 
     # Services, parameters, diagnostics.
 
@@ -322,7 +371,7 @@ class DetectorNode(LifecycleNode):
             situation = Situation(
                 stream.topic, now, self._active, self._enabled,
                 0 if subscription is None else subscription.get_publisher_count(),
-                self.fixed.no_image_timeout)
+                self.fixed.no_image_timeout, self._given_up)
             level, text = health(situation, stream.statistics)
             self._outputs.publish_diagnostics(
                 stream, level, text, camera_values(stream.statistics, now), self._settings)

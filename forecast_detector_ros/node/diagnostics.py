@@ -23,16 +23,23 @@ class Situation:
     no_image_timeout: float
     """Seconds."""
 
+    given_up: str = ''
+    """Why the node has deactivated itself; empty while it has not."""
+
 
 def health(situation: Situation, statistics: CameraStatistics) -> tuple[bytes, str]:
     """Return level and message of a camera's status."""
-    ok, warn = DiagnosticStatus.OK, DiagnosticStatus.WARN
+    ok, warn, error = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
     if not situation.active:
+        if situation.given_up:
+            return error, f'deactivated itself: {situation.given_up}'
         return ok, 'inactive'
     if not situation.enabled:
         return ok, 'paused by ~/enable'
     if situation.now == 0.0:
         return warn, 'use_sim_time is set, but no time has come on /clock'
+    if statistics.had_failure(situation.now):
+        return error, f'frames fail: {statistics.last_failure}'
     silent = statistics.silent_for(situation.now)
     if silent > situation.no_image_timeout:
         return warn, f'no image for {silent:.1f} s on {situation.topic}: {_advice(situation)}'
@@ -58,6 +65,8 @@ def camera_values(statistics: CameraStatistics, now: float) -> list[tuple[str, s
         ('dropped_frames', str(statistics.dropped)),
         ('decode_errors', str(statistics.refused)),
         ('last_error', statistics.last_error),
+        ('failed_frames', str(statistics.failed)),
+        ('last_failure', statistics.last_failure),
         ('seconds_since_image', age),
     ]
 

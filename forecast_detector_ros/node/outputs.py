@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from contextlib import ExitStack
 from copy import copy
-from functools import partial
+from typing import Any
 
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray
@@ -50,24 +51,34 @@ class Outputs:
         # Subscribers that do not fit are looked for when diagnostics are due, and while there are
         # no images; not before every image.
         self._events = OccasionalGroup()
-        create = partial(node.create_lifecycle_publisher, callback_group=self._events)
-        # Overrides are written into the profile, hence the copies.
-        self._detections = create(
-            Detection2DArray, 'detections', copy(_RELIABLE), qos_overriding_options=overridable)
-        self._decision = create(
-            DiagnosticArray, 'decision', copy(_BEST_EFFORT), qos_overriding_options=overridable)
-        self._label_info = create(LabelInfo, 'label_info', _LATCHED)
-        self._vision_info = create(VisionInfo, 'vision_info', _LATCHED)
-        self._picture = create(
-            Image, 'image_annotated', copy(_NEWEST_PICTURE),
-            qos_overriding_options=overridable)
-        self._jpeg = create(CompressedImage, 'image_annotated/compressed', copy(_NEWEST_PICTURE),
-                            qos_overriding_options=overridable)
-        self._managed = [self._detections, self._decision, self._label_info, self._vision_info,
-                         self._picture, self._jpeg]
-        # Not managed: an inactive node says so here.
-        self._diagnostics = node.create_publisher(
-            DiagnosticArray, '/diagnostics', 10, callback_group=self._events)
+        with ExitStack() as made:
+            def create(kind: type, topic: str, qos: QoSProfile, **options: Any) -> Any:
+                publisher = node.create_lifecycle_publisher(
+                    kind, topic, qos, callback_group=self._events, **options)
+                made.callback(node.destroy_lifecycle_publisher, publisher)
+                return publisher
+
+            # Overrides are written into the profile, hence the copies.
+            self._detections = create(
+                Detection2DArray, 'detections', copy(_RELIABLE),
+                qos_overriding_options=overridable)
+            self._decision = create(
+                DiagnosticArray, 'decision', copy(_BEST_EFFORT),
+                qos_overriding_options=overridable)
+            self._label_info = create(LabelInfo, 'label_info', _LATCHED)
+            self._vision_info = create(VisionInfo, 'vision_info', _LATCHED)
+            self._picture = create(
+                Image, 'image_annotated', copy(_NEWEST_PICTURE),
+                qos_overriding_options=overridable)
+            self._jpeg = create(
+                CompressedImage, 'image_annotated/compressed', copy(_NEWEST_PICTURE),
+                qos_overriding_options=overridable)
+            # Not managed: an inactive node says so here.
+            self._diagnostics = node.create_publisher(
+                DiagnosticArray, '/diagnostics', 10, callback_group=self._events)
+            made.callback(node.destroy_publisher, self._diagnostics)
+            # Whatever failed above has destroyed what was made before it.
+            self._made = made.pop_all()
 
     @property
     def topic(self) -> str:
@@ -76,9 +87,7 @@ class Outputs:
 
     def destroy(self) -> None:
         """Destroy all publishers."""
-        for publisher in self._managed:
-            self._node.destroy_lifecycle_publisher(publisher)
-        self._node.destroy_publisher(self._diagnostics)
+        self._made.close()
 
     def publish_labels(self, score_threshold: float) -> None:
         """Tell, to late joiners too, the names of the classes and where they came from."""

@@ -55,6 +55,7 @@ class FixedParameters:
     num_interop_threads: int
     max_image_pixels: int
     max_gap_s: float
+    max_failures: int
     no_image_timeout: float
     diagnostics_period: float
     autostart: bool
@@ -115,6 +116,9 @@ def declare_fixed_parameters(node: Node) -> FixedParameters:
         max_gap_s=declare_fixed(
             node, 'max_gap_s', 1.0, 'Seconds between two images of a camera (by their stamps) '
             'from which on its state is forgotten', span=(0.0, 3600.0)),
+        max_failures=declare_fixed(
+            node, 'max_failures', 10, 'Frames in a row on which the back-end may fail before the '
+            'node deactivates itself; 0: any number', span=(0, 1000000)),
         no_image_timeout=declare_fixed(
             node, 'no_image_timeout', 5.0, 'Seconds without an image after which /diagnostics '
             'warns', span=(0.1, 3600.0)),

@@ -47,7 +47,7 @@ def step(camera: CameraStream, message: Any, detector: Detector, max_gap_s: floa
     """Process one message at once, as a node with a single camera does."""
     camera.put(message, 0.0)
     ((_, _, result),) = step_waiting([camera], detector, SETTINGS, max_gap_s)
-    if isinstance(result, FrameError):
+    if isinstance(result, Exception):
         raise result
     return result
 
