@@ -141,7 +141,7 @@ def cuda_peers(device: str, precision: str = 'fp32', batches: Sequence[int] = (1
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             network = fold_batch_norm(_Raw(make(weights=None, weights_backbone=None)).eval())
-        network = network.to(where, PRECISIONS[precision], memory_format=torch.channels_last)
+        network = network.to(where, PRECISIONS[precision]).to(memory_format=torch.channels_last)
         for batch in batches:
             image = torch.full((batch, 3, side, side), 0.5, dtype=PRECISIONS[precision],
                                device=where).to(memory_format=torch.channels_last)

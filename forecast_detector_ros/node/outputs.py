@@ -53,7 +53,7 @@ class Outputs:
         self._events = OccasionalGroup()
         with ExitStack() as made:
             def create(kind: type, topic: str, qos: QoSProfile, **options: Any) -> Any:
-                publisher = node.create_lifecycle_publisher(
+                publisher: Any = node.create_lifecycle_publisher(
                     kind, topic, qos, callback_group=self._events, **options)
                 made.callback(node.destroy_lifecycle_publisher, publisher)
                 return publisher

@@ -76,10 +76,12 @@ class MotionFrames:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> 'MotionFrames':
         """Change every tensor."""
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return MotionFrames(**{
-            name: tuple(map(change, value)) if isinstance(value, tuple) else change(value)
-            for name, value in values.items()})
+        changed: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            changed[field.name] = (tuple(map(change, value)) if isinstance(value, tuple)
+                                   else change(value))
+        return MotionFrames(**changed)
 
 
 @dataclass(frozen=True)

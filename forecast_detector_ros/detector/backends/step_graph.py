@@ -197,10 +197,10 @@ class StepModule(nn.Module):
             return offsets, confidence(decision), after.times
         output = self.network.read_features(self._features(tensors[0]),
                                             NetworkState((), (), (), motion=state), tensors[1])
-        after = output.state.motion
-        assert isinstance(after, MotionState)
-        return (*output.head, confidence(output.decision), *after.keys.maps, *after.memory,
-                after.motion, after.summary, after.times)
+        read = output.state.motion
+        assert isinstance(read, MotionState)
+        return (*output.head, confidence(output.decision), *read.keys.maps, *read.memory,
+                read.motion, read.summary, read.times)
 
     def _features(self, image: Tensor) -> tuple[Tensor, ...]:
         return self.network.extract(image.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean)
