@@ -8,6 +8,9 @@ RUN := $(VENV)/bin/python
 VIDEO ?=
 OUTPUT ?= demo_output
 BENCHMARK ?=
+# Processes of the tests; each file's tests stay together. 1 or more; auto: one for every core.
+TEST_PROCESSES ?= auto
+PARALLEL := -n $(TEST_PROCESSES) --dist loadfile --maxprocesses 8
 
 # What nodes, plots, torch and pytest keep would otherwise go to the home folder and to /tmp.
 export ROS_LOG_DIR ?= $(VENV)/var/log
@@ -23,7 +26,7 @@ help:
 	@echo '                 VIDEO=path for a video of your own, OUTPUT=folder for another place'
 	@echo 'make benchmark   measure everything and write docs/benchmark.md; a quiet machine, 15 minutes'
 	@echo '                 BENCHMARK=options, for example --peer-onnx yolo11n.onnx:320'
-	@echo 'make test        run all tests'
+	@echo 'make test        run all tests; TEST_PROCESSES=n for other than one process a core'
 	@echo 'make test-fast   run the tests that take seconds'
 	@echo 'make lint        run the linters alone'
 	@echo 'make format      put imports in the order that the linters want'
@@ -57,13 +60,20 @@ $(bootstrap) --tests
 @mkdir -p "$$PYTEST_DEBUG_TEMPROOT"
 endef
 
+# Tests that hold a ROS graph have processes of their own: what the libraries below it leave behind in
+# a process has ended others there.
+define run_tests
+@failed=0; for part in '--ignore=test/node test' 'test/node'; do \
+	'$(RUN)' -m pytest $(PARALLEL) $(1) $$part || failed=1; done; exit $$failed
+endef
+
 test:
 	$(bootstrap_tests)
-	'$(RUN)' -m pytest
+	$(call run_tests)
 
 test-fast:
 	$(bootstrap_tests)
-	'$(RUN)' -m pytest -m 'not slow'
+	$(call run_tests,-m 'not slow')
 
 lint:
 	$(bootstrap_tests)

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 import itertools
 import os
 from pathlib import Path
+import signal
 import socket
 from typing import Any
 
@@ -17,6 +18,19 @@ from torch import nn
 # A busy machine is no failure.
 settings.register_profile('unhurried', deadline=None)
 settings.load_profile('unhurried')
+
+
+def pytest_configure() -> None:
+    """Let tests, and the programs that they start, be independent of how the suite was started."""
+    # A shell's background jobs ignore SIGINT, and so would all programs that are started here.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Threads that wait must not spin: the cores are wanted elsewhere.
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        torch.set_num_threads(1)
+        os.environ.setdefault('OMP_NUM_THREADS', '1')
+
 
 #: Domains whose ports lie below those that Linux hands out to clients.
 DOMAINS = 101

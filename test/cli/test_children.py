@@ -26,7 +26,7 @@ def child(tmp_path: Path, program: str, piped: bool = False) -> Child:
 
 def wait_for(condition, what: str) -> None:
     """Wait until something is true."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < end, what
         time.sleep(0.02)

@@ -25,7 +25,7 @@ import torch
 
 FRAMES = 24
 WIDTH, HEIGHT = 96, 64
-PATIENCE_S = 240.0
+PATIENCE_S = 600.0
 NETWORK = NetworkConfig(
     classes=2, input_size=(64, 96), width=0.35, feature_channels=(20,), lstm_channels=(10,),
     extra_channels=(16,))
@@ -60,9 +60,7 @@ def start(tmp_path: Path, clip: Path, checkpoint: Path, ros_domain: int
             [sys.executable, '-m', 'forecast_detector_ros.cli.demo', '--video', str(video),
              '--output', str(tmp_path / 'out'), '--checkpoint', str(checkpoint),
              '--domain-id', str(ros_domain), '-p', 'score_threshold:=0.02', *arguments],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            # As from a terminal, even when the tests run as a shell's background job.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     return start_demo
 
 
@@ -191,7 +189,7 @@ def test_processes_die_with_a_killed_demo(start, tmp_path: Path) -> None:
     wait_for_frames(demo, 3)
     demo.kill()
     finish(demo)
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while processes_of(tmp_path / 'out') and time.monotonic() < end:
         time.sleep(0.1)
     assert processes_of(tmp_path / 'out') == {}

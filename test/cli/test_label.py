@@ -83,7 +83,8 @@ def test_ctrl_c_leaves_a_file_that_can_be_gone_on_with(tmp_path, teacher):
     output = tmp_path / 'out/labels.json'
     # Slow, and saved often, so that the test sees when it is at work.
     program = (
-        'import sys, time; from forecast_detector_ros.cli.label import main; '
+        'import signal, sys, time; signal.signal(signal.SIGINT, signal.default_int_handler); '
+        'from forecast_detector_ros.cli.label import main; '
         'from forecast_detector_ros.labelling import label_folders, teacher_torchvision as kind; '
         'label_folders.SAVE_EVERY_S = 0.2; detect = kind.TorchvisionTeacher.detect; '
         'kind.TorchvisionTeacher.detect = lambda *args: time.sleep(0.05) or detect(*args); '
@@ -92,11 +93,11 @@ def test_ctrl_c_leaves_a_file_that_can_be_gone_on_with(tmp_path, teacher):
         [sys.executable, '-c', program, str(tmp_path), '--teacher', str(teacher), '--output',
          str(output)], stderr=subprocess.PIPE, text=True,
         env={**os.environ, 'OMP_NUM_THREADS': '1'})
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not output.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == 130
     assert err.splitlines()[-1] == 'label: interrupted; the same command with --resume goes on'
     assert 'Traceback' not in err

@@ -210,7 +210,7 @@ def test_workers_give_what_the_parent_gives_in_every_epoch(synthetic):
     dataset = ClipDataset(synthetic, [], [cutout_of()], 2, (64, 64), augment=AugmentConfig(),
                           length=6, cache=True)
     loader = DataLoader(dataset, batch_size=3, num_workers=2, collate_fn=collate,
-                        worker_init_fn=worker_init, persistent_workers=True, timeout=60)
+                        worker_init_fn=worker_init, persistent_workers=True, timeout=300)
     for epoch in range(3):
         dataset.set_epoch(epoch)
         dataset.set_thinning(0 if epoch == 2 else 25)

@@ -20,7 +20,7 @@ def prepare():
             os._exit(7)
         if argument == 'wait':
             progress(0, 2)
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 180
             while not interrupt.set and time.monotonic() < deadline:
                 time.sleep(0.01)
             return 'stopped' if interrupt.set else 'never stopped'

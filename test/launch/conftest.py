@@ -36,7 +36,7 @@ def run_launch() -> Callable[..., str]:
     def run(name: str, *arguments: str, **environment: str) -> str:
         result = subprocess.run(
             [ros2, 'launch', str(FOLDER / f'{name}.launch.py'), *arguments],
-            env={**os.environ, **environment}, text=True, timeout=240,
+            env={**os.environ, **environment}, text=True, timeout=600,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
         return result.stdout
     return run

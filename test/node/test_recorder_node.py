@@ -28,7 +28,7 @@ from rosbags.highlevel import AnyReader
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
-PATIENCE_S = 30.0
+PATIENCE_S = 180.0
 RATE = 20.0
 WIDTH, HEIGHT = 160, 120
 LABELS = ('bicycle',)

@@ -83,7 +83,7 @@ def test_fields_are_of_the_types_that_the_definitions_demand(
         'builder.detections(Header(), found, ["cat"])\n'
         'builder.decision(Header(), "n", "s", decision, decision_values(result))\n')
     monkeypatch.setenv('ROS_PYTHON_CHECK_FIELDS', '1')
-    subprocess.run([sys.executable, '-c', script], check=True, timeout=200)
+    subprocess.run([sys.executable, '-c', script], check=True, timeout=600)
 
 
 def test_decision_tells_all_its_keys() -> None:
@@ -139,4 +139,4 @@ def test_importing_needs_neither_ros_nor_pytorch() -> None:
     code = ('import sys, forecast_detector_ros.recording.result_messages\n'
             'loaded = {name.split(".")[0] for name in sys.modules}\n'
             'assert not loaded & {"rclpy", "vision_msgs", "diagnostic_msgs", "torch"}, loaded')
-    subprocess.run([sys.executable, '-c', code], check=True, timeout=200)
+    subprocess.run([sys.executable, '-c', code], check=True, timeout=600)

@@ -17,7 +17,7 @@ from typing import Any
 
 PROGRAM = shutil.which('chromium') or shutil.which('chromium-browser')
 MISSING = 'Chromium is not installed: sudo apt-get install chromium'
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 
 # Without a network of its own it must not look for one; as root it needs --no-sandbox.
 _FLAGS = ('--headless', '--disable-gpu', '--disable-quic', '--no-first-run',
