@@ -4,6 +4,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 import logging
+from math import nan
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -275,7 +276,7 @@ class Detector:
         # frame, and was not trained on such ones.
         config = self.card.network
         blind = job.fresh and (config.forecasts_motion or config.scheduler_reference == EXPECTED)
-        return 0.0 if blind else float(score)
+        return nan if blind else float(score)
 
 
 @dataclass(frozen=True)

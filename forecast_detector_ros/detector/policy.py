@@ -14,8 +14,8 @@ READ = 'read'
 FORECAST = 'forecast'
 """The image is skipped and the forecast takes the place of its features."""
 
-REASONS = ('first_frame', 'scheduler', 'policy', 'max_consecutive', 'reset', 'size_changed',
-           'gap', 'budget')
+REASONS = ('first_frame', 'second_frame', 'scheduler', 'policy', 'max_consecutive', 'reset',
+           'size_changed', 'gap', 'budget')
 """
 Why a decision came out as it did.
 
@@ -39,7 +39,8 @@ class Decision:
     """One of `REASONS`."""
 
     confidence: float
-    """The scheduler's score for *forecast*, in [0, 1]; NaN where it had none (first frame)."""
+    """The scheduler's score for *forecast*, in [0, 1]; NaN where it had none: on the first frame,
+    and on the second if it compares frames that were read."""
 
     threshold: float
     """What it was compared with, in [0, 1]; NaN for policies without a threshold."""
@@ -72,7 +73,7 @@ class Policy(Protocol):
         Parameters
         ----------
         confidence:
-            The scheduler's score for *forecast*, in [0, 1].
+            The scheduler's score for *forecast*, in [0, 1]; NaN where it has none.
         consecutive_forecasts:
             Forecasts since the last read.
 

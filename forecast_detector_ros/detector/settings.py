@@ -4,7 +4,7 @@
 from dataclasses import dataclass, field
 from math import inf, isfinite
 
-from .policy import Policy, ThresholdPolicy
+from .policy import AlternatePolicy, Policy, ThresholdPolicy
 from ..errors import InputError
 
 
@@ -20,7 +20,8 @@ class DetectorSettings:
     Raises
     ------
     SettingsError
-        If a value is out of range.
+        If a value is out of range, or a fixed policy forecasts more frames in a row than the limit
+        allows.
 
     """
 
@@ -62,6 +63,11 @@ class DetectorSettings:
         for key, fine, wanted in checks:
             if not fine:
                 raise SettingsError(f'{key} is {getattr(self, key)}, must be {wanted}')
+        if isinstance(self.policy, AlternatePolicy) \
+                and self.policy.k > self.max_consecutive_forecasts:
+            raise SettingsError(f'policy is {self.policy}, but max_consecutive_forecasts is '
+                                f'{self.max_consecutive_forecasts}, must be at least '
+                                f'{self.policy.k} for it')
 
     @property
     def budget_ms(self) -> float:

@@ -78,7 +78,7 @@ class StreamState:
     """The back-end's recurrent state; None forces a read."""
 
     confidence: float = nan
-    """The scheduler's score for forecasting the next frame; NaN before the first frame."""
+    """The scheduler's score for forecasting the next frame; NaN where it has none."""
 
     consecutive_forecasts: int = 0
     frame_size: tuple[int, int] | None = None
@@ -157,6 +157,8 @@ def decide(state: StreamState, frame_size: tuple[int, int] | None, settings: Det
             kind = FORECAST
         elif not state.pace.affords_read(settings.budget_ms):
             kind, reason = FORECAST, 'budget'
+        elif reason == 'scheduler' and isnan(state.confidence):
+            reason = 'second_frame'
         if kind == FORECAST and (
                 state.consecutive_forecasts >= settings.max_consecutive_forecasts):
             kind, reason = READ, 'max_consecutive'

@@ -52,7 +52,7 @@ _JPEG_START, _JPEG_END = b'\xff\xd8\xff', b'\xff\xd9'
 _PNG_START, _PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
 
 _TAIL = 1024
-"""Bytes at the end in which a picture's end mark must be: cameras pad their buffers."""
+"""Bytes at the end in which most pictures have their end mark: cameras pad their buffers."""
 
 _REDUCED = ((8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4),
             (2, cv2.IMREAD_REDUCED_COLOR_2))
@@ -257,18 +257,25 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
 def _check_compressed(message: Any) -> str:
     """Return JPEG or PNG; raise FrameError for anything else, and for what has no end."""
     data = np.frombuffer(message.data, np.uint8)
-    start, end = bytes(data[:len(_PNG_START)]), bytes(data[-_TAIL:])
+    start = bytes(data[:len(_PNG_START)])
     if start.startswith(_JPEG_START):
-        kind, whole = 'JPEG', _JPEG_END in end
+        kind, mark = 'JPEG', _JPEG_END
     elif start == _PNG_START:
-        kind, whole = 'PNG', _PNG_END in end
+        kind, mark = 'PNG', _PNG_END
     else:
         raise FrameError(f'compressed image is neither JPEG nor PNG (it begins with '
                          f'{start[:4].hex(" ")}, format says {message.format!r})')
     # Without this check the decoder fills what is missing with grey and says nothing.
-    if not whole:
+    if mark not in bytes(data[-_TAIL:]) and not _ends(bytes(data), mark):
         raise FrameError(f'{kind} image is truncated: no end mark after {len(data)} bytes')
     return kind
+
+
+def _ends(data: bytes, mark: bytes) -> bool:
+    """Look for the end mark from the end, over padding of any length."""
+    place = data.rfind(mark)
+    # A thumbnail in a JPEG's header has an end of its own; the picture's lies behind its scan.
+    return place >= 0 and (mark != _JPEG_END or place > data.rfind(_START_OF_SCAN))
 
 
 def _decode(message: Any, kind: str, flag: int) -> Pixels:

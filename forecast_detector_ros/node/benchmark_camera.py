@@ -19,7 +19,7 @@ import cv2
 from diagnostic_msgs.msg import DiagnosticArray
 import numpy as np
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParameters
+from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -180,10 +180,12 @@ class _Session:
     def _choose_policy(self) -> None:
         """Set the policy of the detector, which is a live parameter."""
         camera = self._camera
-        client: Any = camera.create_client(SetParameters, f'{DETECTOR}/set_parameters')
+        # At once: the limit must allow what the policy forecasts.
+        client: Any = camera.create_client(SetParametersAtomically,
+                                           f'{DETECTOR}/set_parameters_atomically')
         self._wait(client.service_is_ready, 'there is no detector')
         all_forecast = camera.policy == 'forecast'
-        request = SetParameters.Request(parameters=[
+        request = SetParametersAtomically.Request(parameters=[
             Parameter(name='policy', value=ParameterValue(
                 type=ParameterType.PARAMETER_STRING,
                 string_value='alternate(1000)' if all_forecast else camera.policy)),
@@ -192,9 +194,9 @@ class _Session:
                 integer_value=1000 if all_forecast else 3))])
         future: Any = client.call_async(request)
         self._wait(future.done, 'the detector does not answer')
-        refused = [result.reason for result in future.result().results if not result.successful]
-        if refused:
-            raise BenchmarkError(f'the detector refuses the policy: {refused[0]}')
+        answer = future.result().result
+        if not answer.successful:
+            raise BenchmarkError(f'the detector refuses the policy: {answer.reason}')
         self._wait(lambda: camera.count_publishers('detections') > 0, 'nobody detects')
 
     def _play(self, frames: int) -> None:

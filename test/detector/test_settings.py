@@ -3,7 +3,7 @@
 
 from math import inf, nan
 
-from forecast_detector_ros.detector.policy import ThresholdPolicy
+from forecast_detector_ros.detector.policy import AlternatePolicy, ThresholdPolicy
 from forecast_detector_ros.detector.settings import DetectorSettings, SettingsError
 import pytest
 
@@ -41,3 +41,15 @@ def test_unknown_class(detector):
     detector.check_settings(DetectorSettings(classes=('dog', 'cat')))
     with pytest.raises(SettingsError, match="classes names 'wolf'.*'cat', 'dog', 'train'"):
         detector.check_settings(DetectorSettings(classes=('dog', 'wolf')))
+
+
+@pytest.mark.parametrize('k, limit', [(1, 1), (3, 3), (2, 1000)])
+def test_a_fixed_rule_within_the_limit(k, limit):
+    settings = DetectorSettings(AlternatePolicy(k), max_consecutive_forecasts=limit)
+    assert settings.policy.k == k
+
+
+def test_a_fixed_rule_beyond_the_limit_is_refused():
+    with pytest.raises(SettingsError, match=r'policy is alternate\(5\), but '
+                                            'max_consecutive_forecasts is 3, must be at least 5'):
+        DetectorSettings(AlternatePolicy(5))

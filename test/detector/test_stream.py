@@ -41,7 +41,11 @@ def running(confidence=0.8, consecutive=0):
     (running(0.2, 2), SIZE, HALF, (READ, 'scheduler', 0.2, 0.5, 0)),
     (running(0.2), SIZE, AlternatePolicy(1), (FORECAST, 'policy', 0.2, nan, 1)),
     (running(0.8, 1), SIZE, AlternatePolicy(1), (READ, 'policy', 0.8, nan, 0)),
-    (running(0.8, 2), SIZE, AlternatePolicy(5), (READ, 'max_consecutive', 0.8, nan, 0)),
+    (running(0.8, 2), SIZE, AlternatePolicy(2), (READ, 'policy', 0.8, nan, 0)),
+    (running(nan), SIZE, HALF, (READ, 'second_frame', nan, 0.5, 0)),
+    (running(nan), SIZE, ThresholdPolicy(0.0), (READ, 'second_frame', nan, 0.0, 0)),
+    (running(nan), (80, 48), HALF, (READ, 'size_changed', nan, 0.5, 0)),
+    (running(nan), SIZE, AlternatePolicy(1), (FORECAST, 'policy', nan, nan, 1)),
     (running(1.0), SIZE, AlwaysReadPolicy(), (READ, 'policy', 1.0, nan, 0)),
     (running(1.0), SIZE, ThresholdPolicy(1.0), (READ, 'scheduler', 1.0, 1.0, 0))])
 def test_reasons(state, size, policy, expected):
@@ -82,7 +86,8 @@ def test_budget(pace, policy, consecutive, expected):
 
 @pytest.mark.parametrize('pace, confidence, expected', [
     (RICH, 0.2, (READ, 'scheduler')), (RICH, 0.8, (FORECAST, 'scheduler')),
-    (POOR, 0.2, (FORECAST, 'budget')), (POOR, 0.8, (FORECAST, 'scheduler'))])
+    (POOR, 0.2, (FORECAST, 'budget')), (POOR, 0.8, (FORECAST, 'scheduler')),
+    (RICH, nan, (READ, 'second_frame')), (POOR, nan, (FORECAST, 'budget'))])
 def test_target_rate_limits_any_policy(pace, confidence, expected):
     decision = decide(StreamState('a state', confidence, 0, SIZE, pace=pace), SIZE,
                       DetectorSettings(HALF, target_rate=50.0, streams=2))

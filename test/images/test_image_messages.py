@@ -173,13 +173,35 @@ def test_compressed_frame_is_made_without_looking_at_the_data() -> None:
 
 
 @pytest.mark.parametrize('extension', ['.png', '.jpg'])
-@pytest.mark.parametrize('padding', [0, 100])
+@pytest.mark.parametrize('padding', [0, 100, 1024, 100_000])
 def test_signature_decides_not_the_format_field(extension: str, padding: int) -> None:
     picture = cv2.resize(noise(3, 4, 3), (WIDTH * 4, HEIGHT * 4))
     data = encoded(extension, picture) + bytes(padding)
     pixels = compressed_frame(SimpleNamespace(data=array('B', data), format='h264')).load()
     assert pixels.order == 'bgr'
     assert np.abs(pixels.array.astype(int) - picture).mean() < (1 if extension == '.png' else 12)
+
+
+@pytest.mark.parametrize('cut', [300, 3000])
+def test_the_end_of_a_thumbnail_is_not_that_of_the_picture(cut: int) -> None:
+    thumbnail = encoded('.jpg', noise(8, 8, 3))
+    # An application segment before everything else (T.81, section B.2.4.6).
+    segment = b'\xff\xe1' + (len(thumbnail) + 2).to_bytes(2, 'big') + thumbnail
+    whole = encoded('.jpg', noise(80, 80, 3))
+    data = whole[:2] + segment + whole[2:]
+    assert compressed_frame(SimpleNamespace(data=array('B', data), format='jpeg')).load()
+    with pytest.raises(FrameError, match='truncated: no end mark'):
+        compressed_frame(SimpleNamespace(
+            data=array('B', data[:-cut] + bytes(2000)), format='jpeg')).load()
+
+
+def test_what_lies_behind_the_end_may_be_anything() -> None:
+    picture = cv2.resize(noise(3, 4, 3), (WIDTH * 4, HEIGHT * 4))
+    data = encoded('.jpg', picture)
+    # What a longer picture before it has left in the camera's buffer, without its end.
+    rest = encoded('.jpg', noise(80, 80, 3))[-4000:-2]
+    pixels = compressed_frame(SimpleNamespace(data=array('B', data + rest), format='jpeg')).load()
+    assert np.abs(pixels.array.astype(int) - picture).mean() < 12
 
 
 def test_grey_and_deep_png_become_bgr_of_8_bit() -> None:
