@@ -77,7 +77,11 @@ def about(run: Run) -> str:
     """Say in one line on what, with what and how the run was made."""
     versions = ', '.join(f'{name} {value}' for name, value in run['versions'].items() if value)
     machine = run['machine']
-    return (f"{machine['processor']}, {machine['cores']} cores, load {machine['load_1min']} "
+    # Documents of earlier versions do not name the instructions.
+    instructions = machine.get('instructions')
+    processor = f"{machine['processor']} ({instructions})" if instructions else \
+        machine['processor']
+    return (f"{processor}, {machine['cores']} cores, load {machine['load_1min']} "
             f"before the run; {versions}; {run['rounds']} rounds; {run['command']}")
 
 

@@ -16,8 +16,8 @@ from .provenance import machine, versions
 from ..experiments.designs import as_rows, compare_designs, describe, DesignPlan, load_designs
 from ..files import write_atomically
 from ..layout import markdown
+from ..training.backbone import load_backbone
 from ..training.config import load_recipe
-from ..training.imagenet import load_imagenet_weights
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,7 +48,7 @@ def _compare(options: argparse.Namespace) -> str:
     recipe = load_recipe(options.recipe)
     torch.set_num_threads(recipe.threads)
     designs = load_designs(options.designs, recipe)
-    imagenet = load_imagenet_weights(options.imagenet) if options.imagenet else None
+    imagenet = load_backbone(options.backbone) if options.backbone else None
     plan = DesignPlan(recipe, designs, options.data, options.output,
                       load_held_out(options, recipe), imagenet, options.rounds)
     with show_progress('rounds') as show:

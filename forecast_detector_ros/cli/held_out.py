@@ -11,8 +11,8 @@ from ..annotations.errors import DataError
 from ..detector.allocator import keep_large_blocks
 from ..detector.checkpoint import RuntimeConfigError
 from ..evaluation.sequences import EvaluationError, Footage, load_annotated, pick
+from ..training.backbone import WeightsError
 from ..training.config import Recipe, RecipeError
-from ..training.imagenet import WeightsError
 from ..training.snapshot import SnapshotError
 from ..training.trainer import TrainingDivergedError
 
@@ -24,8 +24,8 @@ def add_training(parser: argparse.ArgumentParser, recipe: str, leaves: str) -> N
                         help='folder that the paths in the recipe start from')
     parser.add_argument('--output', type=Path, required=True,
                         help=f'folder for {leaves}; what is finished in it is not done again')
-    parser.add_argument('--imagenet', type=Path, metavar='FILE',
-                        help='ImageNet weights of the backbone, as for train')
+    parser.add_argument('--backbone', '--imagenet', type=Path, metavar='FILE',
+                        help='weights of the backbone, as for train')
 
 
 def add_held_out(parser: argparse.ArgumentParser) -> None:

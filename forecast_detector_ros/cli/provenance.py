@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 import platform
 
+from ..detector.processor import instruction_set
+
 DISTRIBUTIONS = ('forecast_detector_ros', 'torch', 'torchvision', 'numpy', 'rclpy',
                  'vision_msgs', 'rosbags')
 
@@ -29,8 +31,8 @@ def versions(*more: str) -> dict[str, str | None]:
 
 
 def machine() -> dict[str, str | int | float | None]:
-    """Return what latencies depend on: processor, number of cores, load, system."""
-    return {'processor': _processor(), 'cores': os.cpu_count(),
+    """Return what latencies depend on: processor, instructions, number of cores, load, system."""
+    return {'processor': _processor(), 'instructions': instruction_set(), 'cores': os.cpu_count(),
             'load_1min': round(os.getloadavg()[0], 2), 'system': platform.platform()}
 
 

@@ -13,8 +13,8 @@ from ..experiments.reproduction_estimate import as_table, estimate
 from ..experiments.reproduction_tables import as_markdown
 from ..files import write_atomically
 from ..layout import table
+from ..training.backbone import load_backbone
 from ..training.config import load_recipe
-from ..training.imagenet import load_imagenet_weights
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,7 +43,7 @@ def _reproduce(options: argparse.Namespace) -> str:
     recipe = load_recipe(options.recipe)
     torch.set_num_threads(recipe.threads)
     footage = load_held_out(options, recipe)
-    imagenet = load_imagenet_weights(options.imagenet) if options.imagenet else None
+    imagenet = load_backbone(options.backbone) if options.backbone else None
     plan = Plan(recipe, options.data, options.output, [number_tracks(item) for item in footage],
                 options.seeds, imagenet, options.rows)
     if options.estimate:

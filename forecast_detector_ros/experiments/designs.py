@@ -45,7 +45,7 @@ SCORE = 0.3
 """Detections need a score above it to count for recall; the score from which on they are shown."""
 
 IMAGENET_WIDTH = 1.0
-"""Of the backbone that there are ImageNet weights for (`training/imagenet.py`)."""
+"""Of the backbone that there are ImageNet weights for (`training/backbone.py`)."""
 
 ACCURACY = 'accuracy.json'
 """Recall and AP50 of a training, in its folder."""

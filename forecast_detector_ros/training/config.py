@@ -11,6 +11,7 @@ import yaml
 from .clip_step import first_decision
 from .distributed import DEVICES
 from .loss_config import LossConfig
+from .precision import AMP
 from ..annotations.errors import DataError
 from ..annotations.sources import SourceConfig
 from ..clips.augment import AugmentConfig
@@ -180,7 +181,8 @@ class Recipe:
     mean and deviation; `symmetric`, RGB from -1 to 1."""
 
     amp: str = 'none'
-    """`none`, `bf16` (autocast), or `fp16` (autocast with scaled gradients; CUDA alone)."""
+    """`none`, `bf16` (autocast), `fp16` (autocast with scaled gradients; CUDA alone), or `auto`:
+    what the machine is fast in."""
 
     deterministic: bool = False
     """Refuse operations whose result depends on chance; slower on CUDA."""
@@ -291,7 +293,7 @@ def _check(recipe: Recipe, network: NetworkConfig) -> None:
         raise RecipeError('stages is empty')
     if not recipe.sources:
         raise RecipeError('sources is empty')
-    for key, values in (('amp', ('none', 'bf16', 'fp16')), ('device', DEVICES),
+    for key, values in (('amp', AMP), ('device', DEVICES),
                         ('backbone_range', ('imagenet', 'symmetric'))):
         if getattr(recipe, key) not in values:
             raise RecipeError(f'{key} is {getattr(recipe, key)!r}, must be one of {values}')

@@ -16,6 +16,11 @@ DEAD_DECISIONS = 200
 """Decisions in a row with one and the same y_t from which on a warning is due."""
 
 
+WARM_UP, MEASURED = 3, 10
+"""Iterations whose time says nothing yet, as memory is taken and workers start; and those that are
+timed after them to plan the length of a stage."""
+
+
 class Meter:
     """
     Means between two log lines, and the balance of y_t.
@@ -28,11 +33,19 @@ class Meter:
         Iterations of the stage.
     device:
         Whose memory is told; that of the process on a CPU.
+    done:
+        Iterations that were done before this run.
+    later:
+        Pictures of the stages after this one.
 
     """
 
-    def __init__(self, stage: str, total: int, device: torch.device) -> None:
+    def __init__(self, stage: str, total: int, device: torch.device, done: int = 0,
+                 later: int = 0) -> None:
         self._stage, self._total, self._device = stage, total, device
+        self._done, self._later = done, later
+        self._calls = 0
+        self._ends: list[float] = []
         self._run = [0, 0]
         self._warned = False
         self._clear()
@@ -54,6 +67,28 @@ class Meter:
             self._decisions += losses.decisions
             self._reads += losses.reads
             self._watch(losses.ones, losses.decisions)
+
+    def plan(self, images: int) -> str | None:
+        """
+        Time the first iterations; once they are known, say how long stage and training will take.
+
+        To be called after each iteration, of `images` pictures.  A later stage that trains less of
+        the network, or that keeps features, is faster than it is planned here.
+        """
+        if len(self._ends) > MEASURED:
+            return None
+        self._calls += 1
+        if self._calls < WARM_UP:
+            return None
+        self._ends.append(monotonic())
+        if len(self._ends) <= MEASURED:
+            return None
+        each = (self._ends[-1] - self._ends[0]) / MEASURED
+        stage = (self._total - self._done - self._calls) * each / 3600
+        whole = stage + self._later / images * each / 3600
+        return (f'stage {self._stage}: {each:.3g} s an iteration, {images / each:.1f} images/s, '
+                f'over {MEASURED} iterations: {stage:.2f} h to its end, about {whole:.2f} h to '
+                'the end of all stages at this rate')
 
     def _watch(self, ones: int, count: int) -> None:
         self._run = [self._run[0] + count if ones == 0 else 0,

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Optimiser, learning rates and the moving average of the weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import cos, pi
 
 import torch
 from torch import nn
 
 from .config import GroupConfig, StageConfig
+from ..model.extractor import freeze_batch_norm
 from ..model.network import ForecastDetector
 
 MOMENTUM = 0.9
@@ -56,6 +57,33 @@ def make_optimizer(groups: dict[str, list[nn.Parameter]], stage: StageConfig
                                  fused=on_gpu or None)
     return torch.optim.SGD(parameters, lr=0.0, momentum=MOMENTUM,
                            weight_decay=stage.weight_decay)
+
+
+def set_modes(network: ForecastDetector, stage: StageConfig) -> None:
+    """Train the parts that have a learning rate, with the BatchNorms that the stage frees."""
+    motion = network.motion
+    parts = {'backbone': (network.extractor.stem, network.extractor.trunk),
+             'projection': (network.extractor.projections,), 'head': (network.head,),
+             'encoder': (network.encoder1, network.encoder2,
+                         None if motion is None else motion.encoder),
+             'scheduler': (network.scheduler if motion is None else motion.scheduler,)}
+    network.eval()
+    for group in stage.groups:
+        for part in parts[group]:
+            # Not every variant has all parts.
+            if part is None:
+                continue
+            part.train()
+            if stage.freeze_bn == 'all' or stage.freeze_bn == group:
+                freeze_batch_norm(part)
+
+
+def pictures_after(stages: Sequence[StageConfig], name: str) -> int:
+    """Count the pictures that the stages behind the one of this name train on."""
+    names = [stage.name for stage in stages]
+    behind = stages[names.index(name) + 1:] if name in names else ()
+    return sum(stage.epochs * stage.clips_per_epoch * (stage.clip_length + int(stage.extra_frame))
+               for stage in behind)
 
 
 def learning_rate(group: GroupConfig, stage: StageConfig, iteration: int) -> float:

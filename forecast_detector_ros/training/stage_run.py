@@ -22,13 +22,14 @@ from .meter import Meter
 from .motion_frames import kept_batches, KeptFrames, MotionBatch
 from .motion_step import motion_losses
 from .observer import RunOptions, Validate
+from .precision import BF16, choose_amp, FP16
 from .recipe_digest import recipe_values
 from .reuse import describe_memory, feature_batches, Features
-from .schedule import group_parameters, learning_rate, make_optimizer, MovingAverage
+from .schedule import (
+    group_parameters, learning_rate, make_optimizer, MovingAverage, pictures_after, set_modes)
 from .snapshot import save_snapshot, Snapshot
 from ..clips.dataset import ClipBatch
 from ..clips.drawn_clips import ClipDrawer
-from ..model.extractor import freeze_batch_norm
 from ..model.network import ForecastDetector
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,8 @@ class StageRun:
                               f'the {processes.count} processes')
         self.recipe, self.stage, self.sources, self.processes = recipe, stage, sources, processes
         device = processes.device
-        if recipe.amp == 'fp16' and device.type != 'cuda':
+        self.amp = choose_amp(recipe.amp, device)
+        if self.amp == FP16 and device.type != 'cuda':
             raise RecipeError(f'amp is fp16, which needs CUDA; on {device.type} use bf16 or none')
         if snapshot is not None:
             weights = snapshot.network
@@ -119,7 +121,7 @@ class StageRun:
         self.optimizer = make_optimizer(groups, stage)
         self.average = MovingAverage(self.network, stage.ema) if stage.ema else None
         # Does nothing but with fp16, whose small gradients would otherwise vanish.
-        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.amp == 'fp16')
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp == FP16)
         self.iteration, self.seconds = 0, seconds
         self.skipped = 0
         self.best: dict[str, Tensor] = {}
@@ -148,7 +150,7 @@ class StageRun:
             self.average.updates = snapshot.average_updates
 
     def _compute_type(self) -> torch.dtype | None:
-        return {'bf16': torch.bfloat16, 'fp16': torch.float16}.get(self.recipe.amp)
+        return {BF16: torch.bfloat16, FP16: torch.float16}.get(self.amp)
 
     @property
     def total(self) -> int:
@@ -176,7 +178,8 @@ class StageRun:
         if stage.reuse > 1:
             size = (self._compute_type() or torch.float32).itemsize
             log.info('%s', describe_memory(self.recipe, stage, size, self.processes))
-        meter = Meter(stage.name, self.total, self.processes.device)
+        meter = Meter(stage.name, self.total, self.processes.device, self.iteration,
+                      pictures_after(self.recipe.stages, stage.name))
         observers = options.observers if first else ()
         saved = last = monotonic()
         for batch, features in self._batches():
@@ -186,7 +189,11 @@ class StageRun:
             now = monotonic()
             self.seconds += now - last
             last = now
-            meter.add(losses, batch.counts.numel() * self.processes.count)
+            images = batch.counts.numel() * self.processes.count
+            meter.add(losses, images)
+            planned = meter.plan(images)
+            if planned:
+                log.info('%s', planned)
             done = self.iteration == self.total
             for observer in observers:
                 observer.progress(stage.name, self.iteration, self.total)
@@ -264,29 +271,10 @@ class StageRun:
                                                       self.iteration)
         return rates
 
-    def _set_modes(self) -> None:
-        """Train the parts that have a learning rate, with the BatchNorms that the stage frees."""
-        stage, network = self.stage, self.network
-        motion = network.motion
-        parts = {'backbone': (network.extractor.stem, network.extractor.trunk),
-                 'projection': (network.extractor.projections,), 'head': (network.head,),
-                 'encoder': (network.encoder1, network.encoder2,
-                             None if motion is None else motion.encoder),
-                 'scheduler': (network.scheduler if motion is None else motion.scheduler,)}
-        network.eval()
-        for group in stage.groups:
-            for part in parts[group]:
-                # Not every variant has all parts.
-                if part is None:
-                    continue
-                part.train()
-                if stage.freeze_bn == 'all' or stage.freeze_bn == group:
-                    freeze_batch_norm(part)
-
     def _step(self, batch: ClipBatch | MotionBatch, features: Features | None = None
               ) -> StepLosses:
         stage, processes = self.stage, self.processes
-        self._set_modes()
+        set_modes(self.network, stage)
         with_scheduler = stage.scheduler_from is not None \
             and self.iteration // self.per_epoch >= stage.scheduler_from
         generator = torch.Generator().manual_seed(

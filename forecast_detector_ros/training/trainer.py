@@ -20,6 +20,7 @@ from .config import Recipe, RecipeError, StageConfig
 from .distributed import join_processes, Processes
 from .loader import Sources
 from .observer import Observer, RunOptions, Validate
+from .precision import describe_machine
 from .recipe_digest import check_recipe, recipe_digest
 from .snapshot import load_snapshot
 from .stage_run import build_network, StageRun, TrainingDivergedError
@@ -122,6 +123,8 @@ class Trainer:
                                   'does not have')
             first = names.index(snapshot.stage)
             self.seconds = snapshot.seconds
+        log.info('%s', describe_machine(self.recipe.amp, self.processes.device,
+                                        torch.get_num_threads()))
         deadline = monotonic() + stop_after if stop_after is not None else float('inf')
         with _determinism(self.recipe.deterministic):
             for stage in self.recipe.stages[first:]:

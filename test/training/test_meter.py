@@ -5,7 +5,7 @@ import re
 
 from forecast_detector_ros.training import meter as module
 from forecast_detector_ros.training.loss_config import StepLosses
-from forecast_detector_ros.training.meter import DEAD_DECISIONS, Meter
+from forecast_detector_ros.training.meter import DEAD_DECISIONS, MEASURED, Meter, WARM_UP
 import pytest
 import torch
 
@@ -56,3 +56,18 @@ def test_another_y_t_in_between_is_life(caplog):
     for number in range(DEAD_DECISIONS):
         meter.add(losses(decisions=8, ones=8 if number % 20 else 7), 8)
     assert not caplog.messages
+
+
+def test_the_length_is_planned_by_a_measured_rate_once(clock):
+    # 600 of 2000 iterations were done before; stages to come have 40 000 pictures.
+    meter = Meter('two', 2000, torch.device('cpu'), done=600, later=40_000)
+    said = []
+    for iteration in range(40):
+        # The first ones are slow, the later ones do not count any more.
+        clock[0] += 60.0 if iteration < WARM_UP else 8.0 if iteration < WARM_UP + MEASURED else 1.0
+        said.append(meter.plan(80))
+    plans = [(index + 1, line) for index, line in enumerate(said) if line]
+    # 2000 - 600 - 13 iterations of 8 s: 3.08 h; 500 more with the later stages: 1.11 h.
+    assert plans == [(WARM_UP + MEASURED, (
+        'stage two: 8 s an iteration, 10.0 images/s, over 10 iterations: 3.08 h to its end, about '
+        '4.19 h to the end of all stages at this rate'))]

@@ -4,6 +4,7 @@
 from dataclasses import replace
 import json
 import logging
+import re
 
 from forecast_detector_ros.cli.train import main
 from forecast_detector_ros.detector.checkpoint import load_checkpoint
@@ -54,6 +55,7 @@ def test_every_stage_leaves_a_checkpoint_that_the_runtime_loads(recipe, sources,
         assert card.provenance['stage'] == name
     assert variants == {'one': 'baseline', 'two': 'complete', 'three': 'complete'}
     text = caplog.text
+    assert re.search(r'cpu with \S.*, 1 threads; computes in float32\n', text)
     assert 'loc' in text and 'persistence' in text and 'y_t' in text and 'ETA' in text
 
 

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `amp: auto` takes, and what the log says of the machine."""
+
+from forecast_detector_ros.detector import processor
+from forecast_detector_ros.training import precision
+from forecast_detector_ros.training.precision import AMP, choose_amp, describe_machine
+import pytest
+import torch
+
+CPU, CUDA = torch.device('cpu'), torch.device('cuda')
+
+
+def pretend(monkeypatch, answer):
+    monkeypatch.setattr(precision, 'multiplies_bf16', lambda: answer)
+
+
+@pytest.mark.parametrize('able, wanted', [(True, 'bf16'), (False, 'none')])
+def test_auto_looks_at_the_processor(monkeypatch, able, wanted):
+    pretend(monkeypatch, able)
+    assert choose_amp('auto', CPU) == wanted
+
+
+@pytest.mark.parametrize('able, wanted', [(True, 'bf16'), (False, 'fp16')])
+def test_auto_looks_at_the_card(monkeypatch, able, wanted):
+    # Emulated bf16 would be slower than fp16.
+    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda including_emulation: able
+                        or including_emulation)
+    assert choose_amp('auto', CUDA) == wanted
+
+
+@pytest.mark.parametrize('amp', [amp for amp in AMP if amp != 'auto'])
+def test_what_is_said_is_taken(monkeypatch, amp):
+    for able in (True, False):
+        pretend(monkeypatch, able)
+        assert choose_amp(amp, CPU) == choose_amp(amp, CUDA) == amp
+
+
+def test_the_log_names_instructions_and_type(monkeypatch):
+    pretend(monkeypatch, False)
+    found = processor.instruction_set()
+    assert found
+    assert describe_machine('auto', CPU, 2) == \
+        f'cpu with {found}, 2 threads; computes in float32 (amp: auto)'
+    assert describe_machine('bf16', CPU, 1) == f'cpu with {found}, 1 threads; computes in bf16'
