@@ -23,10 +23,8 @@ from .provenance import machine, versions
 from ..benchmark.graph_runner import RUNTIMES
 from ..benchmark.peers import TORCHVISION, torchvision_peers
 from ..detector.backends.registry import AUTO, BACKENDS
-from ..detector.checkpoint import Card
 from ..detector.detector import Detector
-from ..detector.policy import AlwaysReadPolicy, ThresholdPolicy
-from ..detector.settings import DetectorSettings
+from ..detector.policy import AlwaysReadPolicy
 from ..errors import InputError
 from ..evaluation.sequences import EvaluationError, Footage
 from ..experiments.figure_files import new_figure
@@ -101,7 +99,7 @@ def _contestants(options: argparse.Namespace) -> tuple[list[Contestant], dict[st
         detector.warm_up()
         weights[name], backend = detector.card.weights_sha256, detector.backend
         for chosen in options.policies or [AlwaysReadPolicy(), None]:
-            settings = _settings(detector.card)
+            settings = detector.card.settings()
             found.append(own_contestant(name, detector, settings if chosen is None
                                         else replace(settings, policy=chosen)))
     for name, path in options.peers:
@@ -112,11 +110,6 @@ def _contestants(options: argparse.Namespace) -> tuple[list[Contestant], dict[st
     found += [timed_contestant(peer) for peer in torchvision_peers(
         [runtime], options.threads, options.torchvision)]
     return found, weights, backend
-
-
-def _settings(card: Card) -> DetectorSettings:
-    return DetectorSettings(policy=ThresholdPolicy(card.threshold),
-                            score_threshold=card.score_threshold, nms_threshold=card.nms_threshold)
 
 
 def _shortened(footage: Footage, frames: int | None) -> Footage:

@@ -15,9 +15,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..benchmark.timing import Contender, spread
-from ..detector.detector import Detector, StreamState
+from ..detector.detector import Detector
 from ..detector.policy import READ
 from ..detector.settings import DetectorSettings
+from ..detector.stream import StreamState
 from ..evaluation.sequences import as_frame, Footage, picture
 from ..images.frame import as_bgr, Pixels
 from ..labelling.teacher import Teacher, TEACHER_CLASSES
