@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A benchmark as tables, of text or of Markdown."""
+"""A benchmark as tables, of text or of Markdown, and what has changed since another one."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import hypot
 from typing import Any
 
-from .compare import Change
 from .goals import Run, verdicts
 from ..layout import table
 
@@ -117,3 +118,54 @@ def changes_text(changes: Sequence[Change]) -> str:
         [[change.name, f'{change.before_ms:.3g}', f'{change.now_ms:.3g}',
           f'{100 * change.growth:+.0f}', f'{100 * change.allowed:.0f}',
           'SLOWER' if change.regressed else ''] for change in changes])
+
+
+TOLERANCE = 0.05
+"""Slower by less than this is never called a regression."""
+
+SIGMAS = 2.0
+"""How often the noise of both runs together a difference must be."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One contender in two runs."""
+
+    name: str
+    before_ms: float
+    now_ms: float
+    allowed: float
+    """Growth that is put down to noise, as a fraction."""
+
+    @property
+    def growth(self) -> float:
+        """Give how much slower it is now, as a fraction; negative: faster."""
+        return self.now_ms / self.before_ms - 1.0
+
+    @property
+    def regressed(self) -> bool:
+        """Tell whether it is slower beyond noise."""
+        return self.growth > self.allowed
+
+
+def compare(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]
+            ) -> list[Change]:
+    """
+    Compare the timings that two runs have in common, by name.
+
+    Parameters
+    ----------
+    before, now:
+        Timings as `Timing.to_dict` gives them.
+
+    Returns
+    -------
+    list
+        In the order of `now`. The noise of a run is what it showed within itself; what is
+        allowed is at least `TOLERANCE`.
+
+    """
+    old = {row['name']: row for row in before}
+    return [Change(row['name'], old[row['name']]['median_ms'], row['median_ms'],
+                   max(TOLERANCE, SIGMAS * hypot(row['noise'], old[row['name']]['noise'])))
+            for row in now if row['name'] in old]

@@ -18,8 +18,7 @@ from .benchmark_graph import GraphOptions, measure_graph
 from .children import ChildError
 from .progress import show_progress
 from .provenance import machine, versions
-from ..benchmark.compare import compare
-from ..benchmark.document import as_markdown, as_text, changes_text
+from ..benchmark.document import as_markdown, as_text, changes_text, compare
 from ..benchmark.goals import verdicts
 from ..benchmark.graph_runner import PeerError
 from ..benchmark.peers import OnnxPeer, TORCHVISION

@@ -19,8 +19,7 @@ from .report import add_report
 from .result_folder import ResultFolder
 from ..detector.policy import parse_policy, PolicyError
 from ..files import bundled_clip, write_atomically
-from ..recording.frame_record import FrameRecord
-from ..recording.recording_summary import summarise
+from ..recording.frame_record import FrameRecord, summarise
 from ..report.decision_plot import plot_decisions
 from ..report.recorded_run import record_recording
 from ..report.run_record import RUN_NAME, save_run

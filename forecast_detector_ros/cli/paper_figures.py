@@ -49,8 +49,12 @@ from ..experiments.forecast_error_maps import draw_error_maps, error_maps, error
 from ..experiments.operating_points import measure_name, measure_speed, recorded_speed
 from ..experiments.paper_tables import over_seeds, table1_row, table2_rows
 from ..experiments.reproduction import number_tracks
-from ..experiments.reproduction_plot import draw_reproduction, load_reproduction, reproduction_rows
-from ..experiments.reproduction_tables import as_markdown
+from ..experiments.reproduction_tables import (
+    as_markdown,
+    draw_reproduction,
+    load_reproduction,
+    reproduction_rows,
+)
 from ..experiments.streaming_plot import draw_streaming, streaming_rows
 from ..experiments.trade_off import (
     draw_trade_off,

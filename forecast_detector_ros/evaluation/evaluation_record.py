@@ -14,7 +14,7 @@ from ..detector.policy import FORECAST, READ
 from ..detector.settings import DetectorSettings
 from ..layout import mean, plain
 from ..metrics.average_precision import average_precision, judge, PLAIN, precision_steps, RECALLS
-from ..metrics.recall import recall
+from ..metrics.matching import recall
 from ..metrics.tables import DetectionTable, TruthTable
 from ..recording.frame_record import FrameRecord
 from ..report.noted_frames import Watched, worst_frames

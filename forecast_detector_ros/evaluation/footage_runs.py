@@ -17,7 +17,7 @@ from .sequences import Footage
 from ..annotations.errors import DataError
 from ..detector.detector import Detector
 from ..detector.settings import DetectorSettings
-from ..metrics.table_file import load_tables, save_tables
+from ..metrics.tables import load_tables, save_tables
 
 _ARRAYS = ('read', 'confidence', 'preprocess_ms', 'inference_ms')
 _HEAD = 'head'

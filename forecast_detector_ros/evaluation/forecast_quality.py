@@ -21,7 +21,7 @@ from ..detector.backends.torch_backend import TorchBackend
 from ..detector.checkpoint import Card
 from ..detector.detector import Detector
 from ..detector.settings import DetectorSettings
-from ..metrics.recall import found_boxes
+from ..metrics.matching import found_boxes
 from ..metrics.tables import DetectionTable, TruthTable
 from ..model.network import ForecastDetector
 

@@ -31,7 +31,7 @@ from ..detector.stream import StreamState
 from ..images.frame import Frame
 from ..layout import mean, plain, table
 from ..metrics.bootstrap import Bootstrap
-from ..metrics.recall import recall
+from ..metrics.matching import recall
 from ..metrics.tables import DetectionTable
 
 PRESENT, AHEAD, REPEATED = 'present', 'ahead', 'repeated'

@@ -15,7 +15,7 @@ from ..evaluation.latencies import Latencies
 from ..evaluation.runner import run_footage
 from ..evaluation.sequences import EvaluationError, Footage
 from ..layout import mean, plain
-from ..metrics.recall import recall
+from ..metrics.matching import recall
 from ..metrics.tables import DetectionTable
 from ..metrics.vid_ap import GROUPS
 

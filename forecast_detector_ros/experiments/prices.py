@@ -23,7 +23,7 @@ from ..evaluation.sequences import as_frame, Footage, picture
 from ..images.frame import as_bgr, Pixels
 from ..labelling.teacher import Teacher, TEACHER_CLASSES
 from ..layout import mean, plain
-from ..metrics.recall import recall
+from ..metrics.matching import recall
 from ..metrics.tables import DetectionTable
 
 OWN, PEER, TIME_ONLY = GROUPS = ('own', 'peer', 'time only')

@@ -5,13 +5,11 @@ The paper's Fig. 5: accuracy against frames per second over the scheduler's thre
 Beside the scheduler stand fixed rules and persistence; the second panel sets the policies against
 each other at an equal share of frames read, which no machine's speed has a part in.
 """
-
 from collections.abc import Mapping, Sequence
 from typing import Any, TYPE_CHECKING
 
 import numpy as np
 
-from .equal_ratio import compare
 from .figure_files import AMBER, BLUE, GREEN, INK, new_figure, SOFT
 from .operating_points import measure_name, score, Speed
 from ..detector.checkpoint import Card
@@ -65,7 +63,7 @@ def measure_trade_off(network: ForecastDetector, card: Card, footage: Sequence[F
     -------
     dict
         Plain values: `measure` (what `accuracy` is), `speed`, `points`, and `equal_read_ratio`
-        of `equal_ratio.compare`; `shipped` is the card's policy.
+        of `compare`; `shipped` is the card's policy.
 
     Raises
     ------
@@ -188,3 +186,61 @@ def _thresholds(axes: 'Axes', swept: Sequence[Mapping[str, Any]], x: str) -> Non
         text = ordered[0] if len(ordered) == 1 else f'{ordered[0]}..{ordered[-1]}'
         axes.annotate(text, place, xytext=(0, 7), textcoords='offset points', color=BLUE,
                       fontsize=7, ha='center', bbox=PAPER)
+
+
+FIXED = ('always_read', 'alternate')
+"""How the texts of fixed rules begin."""
+
+
+def fixed_rules_at(ratio: float, points: Mapping[str, tuple[float, float | None]]
+                   ) -> float | None:
+    """
+    Give what fixed rules reach at a read ratio.
+
+    Parameters
+    ----------
+    ratio:
+        Share of frames read, in (0, 1].
+    points:
+        By a policy's text: its read ratio and accuracy; policies other than fixed rules, and
+        those without an accuracy, are passed over.
+
+    Returns
+    -------
+    float or None
+        None outside the read ratios of the fixed rules.
+
+    """
+    known = sorted((x, y) for name, (x, y) in points.items()
+                   if name.startswith(FIXED) and y is not None)
+    if not known or not known[0][0] <= ratio <= known[-1][0]:
+        return None
+    ratios, accuracies = zip(*known)
+    return float(np.interp(ratio, ratios, accuracies))
+
+
+def compare(points: Mapping[str, tuple[float, float | None]]) -> list[dict[str, Any]]:
+    """
+    Set every policy that is no fixed rule against fixed rules at its read ratio.
+
+    Parameters
+    ----------
+    points:
+        As for `fixed_rules_at`.
+
+    Returns
+    -------
+    list of dict
+        `policy`, `read_ratio`, `accuracy`, `fixed_rules` (None where there is none to compare
+        with) and `gain`, their difference.
+
+    """
+    result = []
+    for name, (ratio, accuracy) in points.items():
+        if name.startswith(FIXED):
+            continue
+        fixed = fixed_rules_at(ratio, points)
+        gain = None if fixed is None or accuracy is None else accuracy - fixed
+        result.append({'policy': name, 'read_ratio': ratio, 'accuracy': accuracy,
+                       'fixed_rules': fixed, 'gain': gain})
+    return result

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One-to-one matching of detections to annotated boxes, for all frames at once."""
-
+"""One-to-one matching of detections to annotated boxes, and the recall that it gives."""
 import numpy as np
 
 from .tables import DetectionTable, TruthTable
@@ -92,3 +91,36 @@ def _positions(order: np.ndarray) -> np.ndarray:
     positions = np.empty_like(order)
     positions[order] = np.arange(len(order))
     return positions
+
+
+def found_boxes(detections: DetectionTable, truth: TruthTable,
+                iou_threshold: float = IOU_THRESHOLD) -> np.ndarray:
+    """
+    Tell which boxes are detected, one-to-one and in a class that they accept.
+
+    Parameters
+    ----------
+    detections:
+        All that are shown: scores are not compared with any threshold here.
+    truth:
+        Annotated boxes; ignore regions play no part.
+    iou_threshold:
+        Smallest IoU that counts, in (0, 1].
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(M,)`` bool.
+
+    """
+    result = np.zeros(len(truth), bool)
+    matched = match(detections, truth, iou_threshold)
+    result[matched[matched >= 0]] = True
+    return result
+
+
+def recall(detections: DetectionTable, truth: TruthTable,
+           iou_threshold: float = IOU_THRESHOLD) -> float:
+    """Give the share of boxes that `found_boxes` finds, in [0, 1]; NaN if there are none."""
+    found = found_boxes(detections, truth, iou_threshold)
+    return float(found.mean()) if found.size else float('nan')

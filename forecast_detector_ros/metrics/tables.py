@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Boxes of many frames in flat arrays: what was detected, and what is there."""
+"""Boxes of many frames in flat arrays: what was detected, what is there, and their files."""
+from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+import zipfile
 
 import numpy as np
 
+from ..annotations.errors import DataError
 from ..annotations.video_json import UNKNOWN_TRACK
 from ..detector.detections import Detections
+from ..files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -30,17 +37,17 @@ class DetectionTable:
         """Count the boxes."""
         return len(self.frames)
 
-    def select(self, rows: np.ndarray) -> 'DetectionTable':
+    def select(self, rows: np.ndarray) -> DetectionTable:
         """Take some rows, by a bool ``(N,)`` mask or by indices."""
         return DetectionTable(self.frames[rows], self.boxes[rows], self.labels[rows],
                               self.scores[rows])
 
-    def shift(self, frames: int) -> 'DetectionTable':
+    def shift(self, frames: int) -> DetectionTable:
         """Add a number to every frame's number."""
         return DetectionTable(self.frames + frames, self.boxes, self.labels, self.scores)
 
     @staticmethod
-    def join(tables: Sequence['DetectionTable']) -> 'DetectionTable':
+    def join(tables: Sequence[DetectionTable]) -> DetectionTable:
         """Put tables one below the other; none make an empty table."""
         return DetectionTable(
             *(np.concatenate([empty, *(getattr(table, name) for table in tables)])
@@ -50,7 +57,7 @@ class DetectionTable:
                                   ('scores', np.zeros(0, np.float32)))))
 
     @staticmethod
-    def of_frame(frame: int, detections: Detections) -> 'DetectionTable':
+    def of_frame(frame: int, detections: Detections) -> DetectionTable:
         """Turn the detections of one frame into rows."""
         return DetectionTable(np.full(len(detections), frame, np.int64), detections.boxes,
                               detections.labels, detections.scores)
@@ -102,18 +109,18 @@ class TruthTable:
             raise ValueError('a box does not have exactly one class')
         return self.accepted.argmax(1) if len(self) else np.zeros(0, np.int64)
 
-    def select(self, rows: np.ndarray) -> 'TruthTable':
+    def select(self, rows: np.ndarray) -> TruthTable:
         """Take some boxes, by a bool ``(M,)`` mask or by indices; all regions stay."""
         return TruthTable(self.frames[rows], self.boxes[rows], self.accepted[rows],
                           self.ignore_frames, self.ignore_boxes, self.tracks[rows])
 
-    def shift(self, frames: int) -> 'TruthTable':
+    def shift(self, frames: int) -> TruthTable:
         """Add a number to every frame's number."""
         return TruthTable(self.frames + frames, self.boxes, self.accepted,
                           self.ignore_frames + frames, self.ignore_boxes, self.tracks)
 
     @staticmethod
-    def join(tables: Sequence['TruthTable']) -> 'TruthTable':
+    def join(tables: Sequence[TruthTable]) -> TruthTable:
         """
         Put one or more tables, of the same classes, one below the other.
 
@@ -127,3 +134,49 @@ class TruthTable:
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
     """Turn ``(M,)`` labels into ``(M, classes)`` bool; a negative label accepts no class."""
     return labels[:, None] == np.arange(classes)
+
+
+_KINDS = {'detections': DetectionTable, 'boxes': TruthTable}
+_SEPARATOR = '|'
+
+
+def save_tables(path: Path, groups: Mapping[str, Mapping[str, Any]]) -> None:
+    """
+    Write a compressed NumPy archive, whole or not at all.
+
+    `groups` holds, by name and name, a DetectionTable, a TruthTable or an array; no name has a
+    ``|`` in it.
+    """
+    arrays: dict[str, Any] = {}
+    for group, members in groups.items():
+        for name, value in members.items():
+            kind = next((key for key, table in _KINDS.items() if isinstance(value, table)),
+                        'array')
+            prefix = _SEPARATOR.join((group, name, kind))
+            if kind == 'array':
+                arrays[prefix] = value
+                continue
+            for part in fields(value):
+                arrays[f'{prefix}{_SEPARATOR}{part.name}'] = getattr(value, part.name)
+    buffer = BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomically(path, buffer.getvalue())
+
+
+def load_tables(path: Path) -> dict[str, dict[str, Any]]:
+    """Read what `save_tables` wrote; raises DataError when it is not that."""
+    parts: dict[tuple[str, str, str], dict[str, np.ndarray]] = {}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            for key in archive.files:
+                group, name, kind, *field = key.split(_SEPARATOR)
+                parts.setdefault((group, name, kind), {})[''.join(field)] = archive[key]
+        groups: dict[str, dict[str, Any]] = {}
+        for (group, name, kind), values in parts.items():
+            groups.setdefault(group, {})[name] = (
+                values[''] if kind == 'array' else _KINDS[kind](**values))
+    except OSError as error:
+        raise DataError(f'{path}: cannot be read: {error.strerror or error}') from None
+    except (ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise DataError(f'{path}: is no file of tables: {error}') from None
+    return groups

@@ -22,7 +22,7 @@ from ..images.frame import as_bgr, FrameError
 from ..images.image_messages import compressed_frame, image_frame
 from ..recording.annotate import annotate, status_text
 from ..recording.frame_record import DROPPED, FrameRecord
-from ..recording.result_reader import read_decision, read_detections
+from ..recording.result_messages import read_decision, read_detections
 from ..recording.video_writer import measured_rate, RATE_FRAMES, VideoWriter
 
 VIDEO_NAME = 'annotated.mp4'

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write serialised messages into an MCAP bag that appears under its name only when it is whole."""
+"""Bags of serialised messages: their types where no ROS is installed, and writing them whole."""
 from __future__ import annotations
 
+from functools import lru_cache
 import os
 from pathlib import Path
 import shutil
+from typing import TYPE_CHECKING
 
 try:
     from rosbags import interfaces
@@ -82,3 +84,38 @@ def bag_qos(history: int, depth: int, reliability: int, durability: int) -> inte
         interfaces.QosHistory(history), depth, interfaces.QosReliability(reliability),
         interfaces.QosDurability(durability), unlimited, unlimited,
         interfaces.QosLiveliness.AUTOMATIC, unlimited, False)
+
+
+if TYPE_CHECKING:
+    from rosbags.typesys.store import Typestore
+
+DETECTIONS = 'vision_msgs/msg/Detection2DArray'
+DECISION = 'diagnostic_msgs/msg/DiagnosticArray'
+
+VISION_FIELDS = {
+    'Point2D': 'float64 x\nfloat64 y',
+    'Pose2D': 'vision_msgs/Point2D position\nfloat64 theta',
+    'BoundingBox2D': 'vision_msgs/Pose2D center\nfloat64 size_x\nfloat64 size_y',
+    'ObjectHypothesis': 'string class_id\nfloat64 score',
+    'ObjectHypothesisWithPose':
+        'vision_msgs/ObjectHypothesis hypothesis\ngeometry_msgs/PoseWithCovariance pose',
+    'Detection2D':
+        'std_msgs/Header header\nvision_msgs/ObjectHypothesisWithPose[] results\n'
+        'vision_msgs/BoundingBox2D bbox\nstring id',
+    'Detection2DArray': 'std_msgs/Header header\nvision_msgs/Detection2D[] detections',
+}
+"""Fields by message, https://github.com/ros-perception/vision_msgs (branch ros2)."""
+
+
+@lru_cache(maxsize=1)
+def vision_typestore() -> Typestore:
+    """Return rosbags' latest types with those of vision_msgs that bags of detections need."""
+    from rosbags.typesys import get_types_from_msg, get_typestore, Stores
+
+    store = get_typestore(Stores.LATEST)
+    types = {}
+    for name, fields in VISION_FIELDS.items():
+        types.update(get_types_from_msg(f'{fields}\n', f'vision_msgs/msg/{name}'))
+    store.register({name: fields for name, fields in types.items()
+                    if name not in store.fielddefs})
+    return store

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is kept of every frame of a recording, and its form as one line of JSON."""
+"""What is kept of every frame of a recording, as a line of JSON, and their sum."""
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 import json
+
+import numpy as np
 
 from ..detector.policy import FORECAST, READ
 
@@ -60,3 +64,45 @@ class FrameRecord:
             return cls(**fields)
         except (TypeError, KeyError) as error:
             raise ValueError(f'not a frame record: {line.strip()[:80]!r} ({error})') from None
+
+
+def summarise(records: Sequence[FrameRecord], frames_in: int) -> dict:
+    """
+    Return the figures of a recording, ready for JSON.
+
+    `frames_in` is how many frames the camera sent. `dropped` are those without an answer;
+    `dropped_before_first_answer` of them belong to the start-up. `read_ratio` is the share of
+    read frames among the processed, None when there are none. Latencies are in ms.
+    """
+    processed = [record for record in records if not record.dropped]
+    kinds = Counter(record.kind for record in processed)
+    labels = Counter(label for record in processed for label in record.labels)
+    first = next((i for i, record in enumerate(records) if not record.dropped), len(records))
+    return {
+        'frames_in': frames_in,
+        'frames_recorded': len(records),
+        'processed': len(processed),
+        'dropped': frames_in - len(processed),
+        'dropped_before_first_answer': first,
+        'read': kinds[READ],
+        'forecast': kinds[FORECAST],
+        'read_ratio': kinds[READ] / len(processed) if processed else None,
+        'reasons': dict(Counter(record.reason for record in processed).most_common()),
+        'latency_ms': {
+            kind: spread(record.latency_ms for record in processed if record.kind == kind)
+            for kind in (READ, FORECAST)},
+        'image_age_ms': spread(record.image_age_ms for record in processed),
+        'boxes': labels.total(),
+        'frames_with_boxes': sum(bool(record.labels) for record in processed),
+        'boxes_per_class': dict(labels.most_common()),
+    }
+
+
+def spread(values: Iterable[float | None]) -> dict:
+    """Return count, p50, p95 and max of the values that exist; None where there are none."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return {'count': 0, 'p50': None, 'p95': None, 'max': None}
+    p50, p95 = np.percentile(known, (50, 95))
+    return {'count': len(known), 'p50': round(float(p50), 3), 'p95': round(float(p95), 3),
+            'max': round(max(known), 3)}

@@ -41,11 +41,9 @@ from ..evaluation.many import Interrupt, Progress
 from ..evaluation.runner import COLLECT_SCORE
 from ..images.bag_images import ImageBag
 from ..images.frame import FrameError, SourceError
-from ..metrics.table_file import save_tables
-from ..metrics.tables import DetectionTable
-from ..recording.frame_record import DROPPED, FrameRecord
-from ..recording.recording_summary import summarise
-from ..recording.vision_types import vision_typestore
+from ..metrics.tables import DetectionTable, save_tables
+from ..recording.bag_file import vision_typestore
+from ..recording.frame_record import DROPPED, FrameRecord, summarise
 
 SUMMARY_NAME = 'summary.json'
 TABLES_NAME = 'tables.npz'

@@ -27,11 +27,9 @@ from ..evaluation.many import check_complete, ManyError
 from ..images.bag_images import is_bag
 from ..layout import mean, plain
 from ..metrics.average_precision import average_precision
-from ..metrics.recall import recall
-from ..metrics.table_file import load_tables
-from ..metrics.tables import DetectionTable
-from ..recording.frame_record import FrameRecord
-from ..recording.recording_summary import summarise
+from ..metrics.matching import recall
+from ..metrics.tables import DetectionTable, load_tables
+from ..recording.frame_record import FrameRecord, summarise
 from ..report.run_record import RUN_NAME, save_run
 
 BAGS_FOLDER = 'bags'

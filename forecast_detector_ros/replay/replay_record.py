@@ -11,7 +11,7 @@ import numpy as np
 
 from ..evaluation.evaluation_record import class_accuracies
 from ..layout import mean, plain
-from ..metrics.recall import recall
+from ..metrics.matching import recall
 from ..metrics.tables import DetectionTable, TruthTable
 from ..recording.frame_record import FrameRecord
 from ..report.noted_frames import changed_frames, marked_box, Watched, worst_frames

@@ -16,12 +16,15 @@ from ..detector.detector import StepResult
 from ..files import write_atomically
 from ..images.frame import as_bgr, Frame, FrameError
 from ..recording.annotate import annotate, status_text
-from ..recording.bag_file import bag_qos, BagFile
+from ..recording.bag_file import bag_qos, BagFile, DECISION, DETECTIONS, vision_typestore
 from ..recording.frame_record import DROPPED, FrameRecord
-from ..recording.result_messages import decision_values, MessageBuilder
-from ..recording.result_reader import read_decision, read_detections
+from ..recording.result_messages import (
+    decision_values,
+    MessageBuilder,
+    read_decision,
+    read_detections,
+)
 from ..recording.video_writer import measured_rate, RATE_FRAMES, VideoWriter
-from ..recording.vision_types import DECISION, DETECTIONS, vision_typestore
 
 BAG_NAME = 'bag'
 COCO_NAME = 'detections.json'

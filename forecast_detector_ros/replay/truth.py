@@ -15,8 +15,8 @@ from ..annotations.json_entries import read_json
 from ..annotations.video_json import load_video_json, VideoRecord
 from ..images.bag_images import BagImage, ImageBag
 from ..metrics.tables import one_hot, TruthTable
-from ..recording.result_reader import read_detections
-from ..recording.vision_types import DETECTIONS
+from ..recording.bag_file import DETECTIONS
+from ..recording.result_messages import read_detections
 
 ORDER = 'order'
 STAMP = 'stamp'

@@ -6,17 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from forecast_detector_ros.benchmark.compare import compare
 from forecast_detector_ros.benchmark.document import (
     about,
     as_markdown,
     as_text,
     changes_text,
+    compare,
     graph_rows,
     peak,
+    SIGMAS,
     timing_rows,
+    TOLERANCE,
 )
 from forecast_detector_ros.benchmark.plots import write_plots
+from hypothesis import given
+from hypothesis import strategies as st
 import pytest
 
 
@@ -70,3 +74,28 @@ def test_plots_are_pictures(run: dict[str, Any], tmp_path: Path) -> None:
     for name in names:
         assert cv2.imread(str(tmp_path / name)).std() > 0
     assert write_plots({**run, 'timings': [], 'graph': None}, tmp_path) == []
+
+
+def row(name: str, median_ms: float, noise: float = 0.0) -> dict[str, Any]:
+    return {'name': name, 'median_ms': median_ms, 'noise': noise}
+
+
+@pytest.mark.parametrize(('now', 'noise', 'regressed'), [
+    (10.0, 0.0, False), (8.0, 0.0, False), (10.4, 0.0, False), (10.6, 0.0, True),
+    (12.0, 0.1, False), (13.0, 0.1, True)])
+def test_slower_beyond_noise_is_a_regression(now: float, noise: float, regressed: bool) -> None:
+    (change,) = compare([row('a', 10.0, noise)], [row('a', now, noise)])
+    assert change.regressed is regressed
+    assert change.growth == pytest.approx(now / 10.0 - 1.0)
+
+
+def test_only_what_both_have_is_compared() -> None:
+    changes = compare([row('a', 1.0), row('b', 1.0)], [row('c', 9.0), row('b', 1.0)])
+    assert [change.name for change in changes] == ['b']
+
+
+@given(st.floats(0.01, 1000), st.floats(0, 1), st.floats(0, 1))
+def test_the_same_again_is_never_a_regression(median: float, one: float, other: float) -> None:
+    (change,) = compare([row('a', median, one)], [row('a', median, other)])
+    assert not change.regressed
+    assert change.allowed >= max(TOLERANCE, SIGMAS * max(one, other))

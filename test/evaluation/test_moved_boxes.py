@@ -10,7 +10,7 @@ from forecast_detector_ros.evaluation.moved_boxes import (
     repeated,
 )
 from forecast_detector_ros.evaluation.sequences import Footage
-from forecast_detector_ros.metrics.recall import recall
+from forecast_detector_ros.metrics.matching import recall
 from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, TruthTable
 import numpy as np
 import pytest

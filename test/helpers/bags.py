@@ -3,8 +3,8 @@
 
 import cv2
 from forecast_detector_ros.detector.detections import Detections
+from forecast_detector_ros.recording.bag_file import DETECTIONS, vision_typestore
 from forecast_detector_ros.recording.result_messages import MessageBuilder
-from forecast_detector_ros.recording.vision_types import DETECTIONS, vision_typestore
 import numpy as np
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 

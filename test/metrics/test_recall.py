@@ -3,7 +3,7 @@
 
 import math
 
-from forecast_detector_ros.metrics.recall import found_boxes, recall
+from forecast_detector_ros.metrics.matching import found_boxes, recall
 from forecast_detector_ros.metrics.tables import DetectionTable, TruthTable
 import numpy as np
 import pytest

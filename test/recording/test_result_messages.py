@@ -10,12 +10,12 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from forecast_detector_ros.detector.detections import Detections
 from forecast_detector_ros.detector.detector import StepResult
 from forecast_detector_ros.detector.policy import Decision, FORECAST, READ
+from forecast_detector_ros.recording.bag_file import vision_typestore
 from forecast_detector_ros.recording.result_messages import (
     decision_values,
     installed_message,
     MessageBuilder,
 )
-from forecast_detector_ros.recording.vision_types import vision_typestore
 import numpy as np
 import pytest
 from rclpy.serialization import deserialize_message, serialize_message

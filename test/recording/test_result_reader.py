@@ -7,8 +7,12 @@ from forecast_detector_ros.detector.detections import Detections
 from forecast_detector_ros.detector.detector import StepResult
 from forecast_detector_ros.detector.policy import Decision
 from forecast_detector_ros.recording.frame_record import FrameRecord
-from forecast_detector_ros.recording.result_messages import decision_values, MessageBuilder
-from forecast_detector_ros.recording.result_reader import read_decision, read_detections
+from forecast_detector_ros.recording.result_messages import (
+    decision_values,
+    MessageBuilder,
+    read_decision,
+    read_detections,
+)
 import numpy as np
 import pytest
 from std_msgs.msg import Header

@@ -11,9 +11,9 @@ from forecast_detector_ros.detector.stream import StreamState
 from forecast_detector_ros.evaluation.many import Interrupt
 from forecast_detector_ros.images.frame import FrameError, SourceError
 from forecast_detector_ros.images.image_messages import compressed_frame, image_frame
-from forecast_detector_ros.metrics.table_file import load_tables
-from forecast_detector_ros.recording.result_reader import read_decision, read_detections
-from forecast_detector_ros.recording.vision_types import DECISION, DETECTIONS
+from forecast_detector_ros.metrics.tables import load_tables
+from forecast_detector_ros.recording.bag_file import DECISION, DETECTIONS
+from forecast_detector_ros.recording.result_messages import read_decision, read_detections
 from forecast_detector_ros.replay.arrivals import GivenLatency, REAL_TIME
 from forecast_detector_ros.replay.bag_replay import BagJob, replay_bag, ReplayOptions
 import numpy as np

@@ -5,7 +5,7 @@ import json
 
 from forecast_detector_ros.annotations.errors import DataError
 from forecast_detector_ros.images.bag_images import ImageBag
-from forecast_detector_ros.recording.vision_types import vision_typestore
+from forecast_detector_ros.recording.bag_file import vision_typestore
 from forecast_detector_ros.replay.truth import (
     FrameKey,
     load_annotated_camera,

@@ -2,11 +2,7 @@
 """Hold the definitions for machines without ROS against those of the installed packages."""
 
 from forecast_detector_ros.node.bag_writer import typestore_with
-from forecast_detector_ros.recording.vision_types import (
-    DETECTIONS,
-    VISION_FIELDS,
-    vision_typestore,
-)
+from forecast_detector_ros.recording.bag_file import DETECTIONS, VISION_FIELDS, vision_typestore
 import pytest
 
 # Of vision_msgs 4.1.1.

@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 
 import cv2
-from forecast_detector_ros.recording.frame_record import FrameRecord
-from forecast_detector_ros.recording.recording_summary import spread, summarise
+from forecast_detector_ros.recording.frame_record import FrameRecord, spread, summarise
 from forecast_detector_ros.report.decision_plot import plot_decisions
 import numpy as np
 import pytest

@@ -4,8 +4,13 @@
 from dataclasses import fields
 
 from forecast_detector_ros.annotations.errors import DataError
-from forecast_detector_ros.metrics.table_file import load_tables, save_tables
-from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, TruthTable
+from forecast_detector_ros.metrics.tables import (
+    DetectionTable,
+    load_tables,
+    one_hot,
+    save_tables,
+    TruthTable,
+)
 import numpy as np
 import pytest
 

@@ -4,7 +4,7 @@
 import json
 
 from forecast_detector_ros.evaluation.sequences import EvaluationError
-from forecast_detector_ros.experiments.reproduction_plot import (
+from forecast_detector_ros.experiments.reproduction_tables import (
     draw_reproduction,
     load_reproduction,
     reproduction_rows,
