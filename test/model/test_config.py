@@ -73,7 +73,8 @@ BAD = [
     ('scheduler_channels', 0), ('scheduler_channels', '64'), ('state_update', 'skip'),
     ('tail', 1), ('tail', 'no'), ('neck_channels', 0), ('neck_channels', 'wide'),
     ('anchor_spacing', 'cubic'), ('aspect_ratios', [1]), ('aspect_ratios', 2),
-    ('motion_channels', 0), ('motion_channels', '64'), ('variant', 'full'), ('variant', ['complete']), ('variant', {'a': 1})]
+    ('motion_channels', 0), ('motion_channels', '64'),
+    ('variant', 'full'), ('variant', ['complete']), ('variant', {'a': 1})]
 
 
 @pytest.mark.parametrize('key, value', BAD)
