@@ -18,8 +18,8 @@ def mean(values: Sequence[float | None]) -> float | None:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]], digits: int = 3,
-          title: str = '') -> str:
-    """Align columns; the first to the left, the others to the right; None becomes a dash."""
+          title: str = '', left: int = 1) -> str:
+    """Align columns, the first `left` of them to the left, the others right; None is a dash."""
     def cell(value: Any) -> str:
         if value is None:
             return '-'
@@ -27,7 +27,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]], digits: int = 3,
 
     cells = [list(head), *([cell(value) for value in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells)]
-    lines = ['  '.join(text.ljust(width) if not i else text.rjust(width)
+    lines = ['  '.join(text.ljust(width) if i < left else text.rjust(width)
                        for i, (text, width) in enumerate(zip(row, widths))).rstrip()
              for row in cells]
     lines.insert(1, '  '.join('-' * width for width in widths))

@@ -102,3 +102,18 @@ def test_room_knows_no_ros(room: str) -> None:
         if name.split('.')[0] in GRAPH
     }
     assert wrong == set()
+
+
+def test_the_documented_tree_is_that_of_the_code() -> None:
+    text = (PACKAGE.parent / 'docs' / 'design.md').read_text()
+    assert tree() in text, f'docs/design.md must have this tree:\n{tree()}'
+
+
+def tree() -> str:
+    """Return rooms, highest first, and modules beside them, each with its docstring's line."""
+    rows = [(f'{room}/', PACKAGE / room / '__init__.py') for room in reversed(ALLOWED)]
+    rows += [(f'{tool}.py', PACKAGE / f'{tool}.py') for tool in sorted(TOOLS)]
+    width = max(len(name) for name, _ in rows) + 2
+    return '\n'.join(
+        name.ljust(width) + (ast.get_docstring(ast.parse(path.read_text())) or '').splitlines()[0]
+        for name, path in rows)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of pictures: reading, checking and writing annotation files."""
+"""What is known of pictures: annotation files are read, checked and written."""

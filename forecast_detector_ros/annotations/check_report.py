@@ -2,11 +2,11 @@
 """What a check of training data found, in lines: findings, then tables of classes and sources."""
 from __future__ import annotations
 
-from collections.abc import Sequence
 import math
 
 from .check import CheckResult
 from .errors import Kind, PROBLEM, REMARK, UNREADABLE
+from ..layout import table
 
 
 def finding_lines(result: CheckResult) -> list[str]:
@@ -37,7 +37,7 @@ def class_table(result: CheckResult) -> list[str]:
         side = tally.median_side
         rows.append((name, f'{tally.videos:,}', f'{tally.frames:,}', f'{tally.boxes:,}',
                      f'{tally.cutouts:,}', '-' if math.isnan(side) else f'{100 * side:.1f} %'))
-    return _table(rows, left=1)
+    return table(rows[0], rows[1:]).splitlines()
 
 
 def source_table(result: CheckResult) -> list[str]:
@@ -47,7 +47,7 @@ def source_table(result: CheckResult) -> list[str]:
     rows += [(tally.name, tally.data_format, f'{tally.videos:,}', f'{tally.frames:,}',
               f'{tally.read:,}', f'{tally.pictures:,}', f'{tally.boxes:,}', f'{tally.ignored:,}',
               f'{tally.empty:,}', f'{tally.seconds:.1f}') for tally in result.sources]
-    return _table(rows, left=2)
+    return table(rows[0], rows[1:], left=2).splitlines()
 
 
 def summary_line(result: CheckResult) -> str:
@@ -68,11 +68,3 @@ def report_lines(result: CheckResult) -> list[str]:
 
 def _plural(count: int, word: str) -> str:
     return f'{count:,} {word}{"" if count == 1 else "s"}'
-
-
-def _table(rows: Sequence[Sequence[str]], left: int) -> list[str]:
-    """Align columns; the first `left` to the left, the others to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ['  '.join(cell.ljust(width) if column < left else cell.rjust(width)
-                      for column, (cell, width) in enumerate(zip(row, widths))).rstrip()
-            for row in rows]

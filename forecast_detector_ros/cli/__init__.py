@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hold the command-line programs: argument parsing and printing."""
+"""The commands: arguments in, printed results out."""

@@ -19,7 +19,7 @@ from .report import add_report
 from .result_folder import ResultFolder
 from ..detector.policy import parse_policy, PolicyError
 from ..files import bundled_clip, write_atomically
-from ..recording.frame_record import FrameRecord, summarise
+from ..recording.frame_record import RecordedFrame, summarise
 from ..report.decision_plot import plot_decisions
 from ..report.recorded_run import record_recording
 from ..report.run_record import RUN_NAME, save_run
@@ -63,7 +63,7 @@ def _run(chosen: argparse.Namespace, given: list[str]) -> int:
     before = machine()
     print(f'playing {options.video}; logs of the processes: {result.partial / "logs"}',
           flush=True)
-    records: list[FrameRecord] = []
+    records: list[RecordedFrame] = []
     with DemoGraph(options, result.partial) as graph, open_display(chosen.plain) as display:
         for record in graph.frames():
             records.append(record)

@@ -14,7 +14,7 @@ import time
 
 from .children import Child, ChildError, end_all
 from .fastdds_profile import profile_environment
-from ..recording.frame_record import FrameRecord
+from ..recording.frame_record import RecordedFrame
 
 # From starting the processes to the first frame: importing torch and warming up take a while
 # on a slow disk.
@@ -73,7 +73,7 @@ class DemoGraph:
         self._options = options
         self._folder = folder
         self.report = folder / 'logs' / 'camera.json'
-        self._records: queue.SimpleQueue[FrameRecord | None] = queue.SimpleQueue()
+        self._records: queue.SimpleQueue[RecordedFrame | None] = queue.SimpleQueue()
         self._children: list[Child] = []
 
     def __enter__(self) -> DemoGraph:
@@ -116,7 +116,7 @@ class DemoGraph:
         finally:
             signal.signal(signal.SIGINT, before)
 
-    def frames(self) -> Iterator[FrameRecord]:
+    def frames(self) -> Iterator[RecordedFrame]:
         """
         Yield the frames as they are recorded, until the recorder has finished.
 
@@ -157,5 +157,5 @@ class DemoGraph:
 
     def _read_records(self) -> None:
         for line in self._recorder.output:
-            self._records.put(FrameRecord.from_line(line.decode()))
+            self._records.put(RecordedFrame.from_line(line.decode()))
         self._records.put(None)

@@ -15,7 +15,7 @@ except ImportError:
     RICH = False
 
 from ..detector.policy import FORECAST, READ
-from ..recording.frame_record import DROPPED, FrameRecord, KINDS
+from ..recording.frame_record import DROPPED, KINDS, RecordedFrame
 
 ROWS = 16
 COLUMNS = ('frame', 'decision', 'reason', 'confidence', 'boxes', 'latency ms', 'found')
@@ -31,11 +31,11 @@ class FrameDisplay(Protocol):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None: ...  # noqa: D105
 
-    def show(self, record: FrameRecord) -> None:
+    def show(self, record: RecordedFrame) -> None:
         """Add a frame."""
 
 
-def cells(number: int, record: FrameRecord) -> tuple[str, ...]:
+def cells(number: int, record: RecordedFrame) -> tuple[str, ...]:
     """Return the text of each column of COLUMNS for frame `number`."""
     found = Counter(record.labels)
     return (
@@ -63,7 +63,7 @@ class Lines:
                  trace: TracebackType | None) -> None:
         """Do nothing: every line is out already."""
 
-    def show(self, record: FrameRecord) -> None:
+    def show(self, record: RecordedFrame) -> None:
         """Print a frame."""
         self._number += 1
         print(LINE.format(*cells(self._number, record)).rstrip(), file=self._stream, flush=True)
@@ -89,7 +89,7 @@ class LiveTable:
         """Draw a last time and leave the table standing."""
         self._live.__exit__(kind, error, trace)
 
-    def show(self, record: FrameRecord) -> None:
+    def show(self, record: RecordedFrame) -> None:
         """Add a frame; it is drawn with the next refresh."""
         self._number += 1
         self._totals[record.kind] += 1

@@ -20,13 +20,14 @@ from .progress import Show, show_progress
 from ..annotations.errors import DataError
 from ..clips.dataset import ClipBatch
 from ..detector.allocator import keep_large_blocks
+from ..detector.backends.devices import DeviceError
 from ..detector.checkpoint import CheckpointError
 from ..evaluation.sequences import EvaluationError
 from ..evaluation.validation import make_validation
 from ..model.network import ForecastDetector
 from ..training.backbone import load_backbone, WeightsError
 from ..training.config import load_recipe, RecipeError
-from ..training.distributed import DeviceError, join_processes, leave_processes, Processes
+from ..training.distributed import join_processes, leave_processes, Processes
 from ..training.loader import load_sources
 from ..training.observer import Observer
 from ..training.snapshot import SnapshotError

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From annotated video to training clips: scenes, motion, augmentation, cut-outs, thinning."""
+"""From annotated video to training clips: scenes, motion, augmentation, cut-outs."""

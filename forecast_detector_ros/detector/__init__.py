@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a checkpoint to a running detector; knows no ROS."""
+"""From a checkpoint to a running detector: policies, streams and back-ends; no ROS."""

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure a detector: accuracy, read ratio and latency."""
+"""A detector over annotated video: accuracy, read ratio, horizons, streaming."""

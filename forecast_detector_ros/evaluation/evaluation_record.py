@@ -16,7 +16,7 @@ from ..layout import mean, plain
 from ..metrics.average_precision import average_precision, judge, PLAIN, precision_steps, RECALLS
 from ..metrics.matching import recall
 from ..metrics.tables import DetectionTable, TruthTable
-from ..recording.frame_record import FrameRecord
+from ..recording.frame_record import RecordedFrame
 from ..report.noted_frames import Watched, worst_frames
 from ..report.run_record import Accuracy, ClassAccuracy, RunRecord, SequenceRecord
 
@@ -80,7 +80,7 @@ def _watched(item: Footage, run: FootageRun, complete: bool) -> Watched:
 
 
 def _frames(run: FootageRun, settings: DetectorSettings, labels: Sequence[str]
-            ) -> tuple[FrameRecord, ...]:
+            ) -> tuple[RecordedFrame, ...]:
     threshold = plain(settings.policy.threshold)
     bounds = np.searchsorted(run.shown.frames, np.arange(len(run.read) + 1))
     records, consecutive = [], 0
@@ -90,7 +90,7 @@ def _frames(run: FootageRun, settings: DetectorSettings, labels: Sequence[str]
         confidence = plain(run.confidence[number])
         preprocess, inference = (round(float(values[number]), 3) for values in (
             run.preprocess_ms, run.inference_ms))
-        records.append(FrameRecord(
+        records.append(RecordedFrame(
             number, READ if read else FORECAST, run.reasons[number] if run.reasons else None,
             confidence, threshold, consecutive, round(preprocess + inference, 3), preprocess,
             inference, None, tuple(labels[label] for label in run.shown.labels[rows]),

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Label pictures by a teacher, and follow objects through a video."""
+"""Teachers that label pictures, and tracks of what they find."""

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hold the network: pure torch, no files and no ROS."""
+"""The network: pure torch, no files and no ROS."""

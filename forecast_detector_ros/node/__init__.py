@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hold the ROS 2 nodes: the only room that imports rclpy."""
+"""The ROS 2 nodes; no other room imports rclpy, and this one imports none of the workshop."""

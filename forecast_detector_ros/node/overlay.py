@@ -11,7 +11,7 @@ import numpy as np
 from ..detector.policy import Decision
 from ..images.frame import as_bgr, Pixels
 from ..recording.annotate import annotate as draw
-from ..recording.frame_record import FrameRecord
+from ..recording.frame_record import RecordedFrame
 
 if TYPE_CHECKING:  # Importing these for real would import PyTorch.
     from ..detector.detections import Detections
@@ -26,7 +26,7 @@ def annotate(pixels: Pixels, found: Detections, labels: Sequence[str], decision:
     """
     picture = (np.array(pixels.array, order='C') if pixels.order == 'bgr'
                else as_bgr(pixels.array, pixels.order))
-    record = FrameRecord(
+    record = RecordedFrame(
         stamp_ns=0, kind=decision.kind, reason=decision.reason,
         labels=tuple(labels[label] for label in found.labels.tolist()),
         scores=tuple(found.scores.tolist()))

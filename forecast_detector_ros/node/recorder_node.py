@@ -23,7 +23,7 @@ from .parameter_service import SafeParameterService
 from .program import run_program
 from .recording import Recording, RecordingError
 from .stop_signal import StopSignal
-from ..recording.frame_record import FrameRecord
+from ..recording.frame_record import RecordedFrame
 from ..recording.video_writer import VideoError
 
 # Reliable, so that no image is missing in the video. For a camera that only offers best effort:
@@ -150,7 +150,7 @@ class RecorderNode(Node):
         self.arrived += 1
         self.recording.add_image(message)
 
-    def _log_frame(self, record: FrameRecord) -> None:
+    def _log_frame(self, record: RecordedFrame) -> None:
         if self._frame_log is not None:
             self._frame_log.write(record.to_line() + '\n')
             self._frame_log.flush()

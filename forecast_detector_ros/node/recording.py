@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..images.frame import as_bgr, FrameError
 from ..images.image_messages import compressed_frame, image_frame
 from ..recording.annotate import annotate, status_text
-from ..recording.frame_record import DROPPED, FrameRecord
+from ..recording.frame_record import DROPPED, RecordedFrame
 from ..recording.result_messages import read_decision, read_detections
 from ..recording.video_writer import measured_rate, RATE_FRAMES, VideoWriter
 
@@ -49,7 +49,7 @@ class Recording:
     """Joins what arrives by stamp and writes video, bag and frame lines in order."""
 
     def __init__(self, folder: str | Path, rate: float = 0.0,
-                 on_frame: Callable[[FrameRecord], None] | None = None) -> None:
+                 on_frame: Callable[[RecordedFrame], None] | None = None) -> None:
         """
         Begin a recording in `folder`, which is made if need be.
 
@@ -143,9 +143,9 @@ class Recording:
             self._on_frame(record)
 
 
-def frame_record(frame: JoinedFrame) -> tuple[FrameRecord, np.ndarray]:
+def frame_record(frame: JoinedFrame) -> tuple[RecordedFrame, np.ndarray]:
     """Return what is kept of a frame and its boxes, (N, 4) xyxy in pixels."""
-    record = FrameRecord(stamp_ns=frame.stamp, kind=DROPPED)
+    record = RecordedFrame(stamp_ns=frame.stamp, kind=DROPPED)
     if frame.decision is not None:
         record = replace(record, **read_decision(frame.decision))
     boxes = np.empty((0, 4), np.float32)

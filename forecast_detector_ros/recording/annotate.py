@@ -8,7 +8,7 @@ import zlib
 import cv2
 import numpy as np
 
-from .frame_record import FrameRecord
+from .frame_record import RecordedFrame
 from ..detector.policy import FORECAST
 
 RED = (0, 0, 255)
@@ -29,7 +29,7 @@ def class_colour(label: str) -> tuple[int, int, int]:
     return int(pixel[0]), int(pixel[1]), int(pixel[2])
 
 
-def status_text(record: FrameRecord, number: int) -> str:
+def status_text(record: RecordedFrame, number: int) -> str:
     """Return one line on frame `number`: decision, reason, confidence, boxes and latency."""
     words = [f'{number:5d}', f'{record.kind:8s}']
     if record.reason is not None:
@@ -44,7 +44,7 @@ def status_text(record: FrameRecord, number: int) -> str:
     return '  '.join(words)
 
 
-def annotate(image: np.ndarray, boxes: np.ndarray, record: FrameRecord,
+def annotate(image: np.ndarray, boxes: np.ndarray, record: RecordedFrame,
              status: str) -> np.ndarray:
     """
     Draw into `image` (BGR, uint8, (H, W, 3), written in place) and return it.

@@ -18,7 +18,7 @@ KINDS = (READ, FORECAST, DROPPED)
 
 
 @dataclass(frozen=True)
-class FrameRecord:
+class RecordedFrame:
     """
     One frame: what was decided, what was found and what it took.
 
@@ -55,7 +55,7 @@ class FrameRecord:
         return json.dumps(asdict(self), allow_nan=False)
 
     @classmethod
-    def from_line(cls, line: str) -> FrameRecord:
+    def from_line(cls, line: str) -> RecordedFrame:
         """Read a line that to_line() wrote; raises ValueError for any other."""
         try:
             fields = json.loads(line)
@@ -66,7 +66,7 @@ class FrameRecord:
             raise ValueError(f'not a frame record: {line.strip()[:80]!r} ({error})') from None
 
 
-def summarise(records: Sequence[FrameRecord], frames_in: int) -> dict:
+def summarise(records: Sequence[RecordedFrame], frames_in: int) -> dict:
     """
     Return the figures of a recording, ready for JSON.
 

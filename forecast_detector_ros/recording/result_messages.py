@@ -198,7 +198,7 @@ def read_detections(message: Any) -> tuple[np.ndarray, list[str], list[float]]:
 
 def read_decision(message: Any) -> dict[str, Any]:
     """
-    Return the decision that a DiagnosticArray tells, as the fields of a FrameRecord.
+    Return the decision that a DiagnosticArray tells, as the fields of a RecordedFrame.
 
     A number that is missing or `nan` becomes None. Raises ValueError when the message is not a
     decision.

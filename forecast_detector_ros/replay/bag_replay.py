@@ -43,7 +43,7 @@ from ..images.bag_images import ImageBag
 from ..images.frame import FrameError, SourceError
 from ..metrics.tables import DetectionTable, save_tables
 from ..recording.bag_file import vision_typestore
-from ..recording.frame_record import DROPPED, FrameRecord, summarise
+from ..recording.frame_record import DROPPED, RecordedFrame, summarise
 
 SUMMARY_NAME = 'summary.json'
 TABLES_NAME = 'tables.npz'
@@ -154,7 +154,7 @@ class _Camera:
     video: str
     state: StreamState = field(default_factory=StreamState)
     keys: list[FrameKey] = field(default_factory=list)
-    records: list[FrameRecord] = field(default_factory=list)
+    records: list[RecordedFrame] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
     dropped: int = 0
     shown: list[DetectionTable] = field(default_factory=list)
@@ -273,10 +273,10 @@ class _Replay:
     def _drop(self, arrival: Arrival) -> None:
         camera = self._cameras[arrival.image.topic]
         camera.dropped += 1
-        self._keep(camera, arrival, FrameRecord(arrival.image.header_stamp_ns, DROPPED),
+        self._keep(camera, arrival, RecordedFrame(arrival.image.header_stamp_ns, DROPPED),
                    np.zeros((0, 4), np.float32))
 
-    def _keep(self, camera: _Camera, arrival: Arrival, record: FrameRecord, boxes: np.ndarray
+    def _keep(self, camera: _Camera, arrival: Arrival, record: RecordedFrame, boxes: np.ndarray
               ) -> None:
         camera.records.append(record)
         self._frames.add(arrival, record)

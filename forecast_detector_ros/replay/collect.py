@@ -29,7 +29,7 @@ from ..layout import mean, plain
 from ..metrics.average_precision import average_precision
 from ..metrics.matching import recall
 from ..metrics.tables import DetectionTable, load_tables
-from ..recording.frame_record import FrameRecord, summarise
+from ..recording.frame_record import RecordedFrame, summarise
 from ..report.run_record import RUN_NAME, save_run
 
 BAGS_FOLDER = 'bags'
@@ -227,13 +227,13 @@ def _only(table: DetectionTable, frames: np.ndarray) -> DetectionTable:
     return table.select(np.isin(table.frames, frames))
 
 
-def _records(path: Path) -> dict[str, dict[int, FrameRecord]]:
+def _records(path: Path) -> dict[str, dict[int, RecordedFrame]]:
     """Return the frames of a bag by topic and number, in the order of the decisions."""
-    records: dict[str, dict[int, FrameRecord]] = {}
+    records: dict[str, dict[int, RecordedFrame]] = {}
     for line in path.read_text(encoding='utf-8').splitlines():
         fields = json.loads(line)
         topic, number = fields.pop('topic'), fields.pop('frame_index')
-        records.setdefault(topic, {})[number] = FrameRecord.from_line(json.dumps(fields))
+        records.setdefault(topic, {})[number] = RecordedFrame.from_line(json.dumps(fields))
     return records
 
 

@@ -13,7 +13,7 @@ from ..evaluation.evaluation_record import class_accuracies
 from ..layout import mean, plain
 from ..metrics.matching import recall
 from ..metrics.tables import DetectionTable, TruthTable
-from ..recording.frame_record import FrameRecord
+from ..recording.frame_record import RecordedFrame
 from ..report.noted_frames import changed_frames, marked_box, Watched, worst_frames
 from ..report.run_record import Accuracy, NotedFrame, RunRecord, SequenceRecord
 
@@ -26,7 +26,7 @@ class ReplayedCamera:
     path: str
     """Of the bag."""
     topic: str
-    frames: tuple[FrameRecord, ...]
+    frames: tuple[RecordedFrame, ...]
     numbers: tuple[int, ...]
     """Of the images in their topic, from 0 on; images that were refused are missing."""
     shown: DetectionTable

@@ -17,7 +17,7 @@ from ..files import write_atomically
 from ..images.frame import as_bgr, Frame, FrameError
 from ..recording.annotate import annotate, status_text
 from ..recording.bag_file import bag_qos, BagFile, DECISION, DETECTIONS, vision_typestore
-from ..recording.frame_record import DROPPED, FrameRecord
+from ..recording.frame_record import DROPPED, RecordedFrame
 from ..recording.result_messages import (
     decision_values,
     MessageBuilder,
@@ -62,7 +62,7 @@ class ResultBag:
             self._bag.connect(topic, kind, self._store, bag_qos(*_QOS[kind]))
 
     def add(self, arrival: Arrival, camera: str, result: StepResult, times: FrameTimes
-            ) -> tuple[FrameRecord, np.ndarray]:
+            ) -> tuple[RecordedFrame, np.ndarray]:
         """
         Write what was found in an image, under its own header.
 
@@ -78,7 +78,7 @@ class ResultBag:
         self._write('/detections', DETECTIONS, detections, times.done_ns)
         self._write('/decision', DECISION, decision, times.done_ns)
         boxes, labels, scores = read_detections(detections)
-        record = FrameRecord(image.header_stamp_ns, DROPPED, labels=tuple(labels),
+        record = RecordedFrame(image.header_stamp_ns, DROPPED, labels=tuple(labels),
                              scores=tuple(scores))
         return replace(record, **read_decision(decision)), boxes
 
@@ -105,7 +105,7 @@ class FrameList:
         self._path = path
         self._lines: list[str] = []
 
-    def add(self, arrival: Arrival, record: FrameRecord) -> None:
+    def add(self, arrival: Arrival, record: RecordedFrame) -> None:
         """Add an image."""
         self._lines.append(json.dumps(
             {'topic': arrival.image.topic, 'frame_index': arrival.number, **asdict(record)},
@@ -126,7 +126,7 @@ class CocoList:
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
 
-    def add(self, arrival: Arrival, video: str, size: tuple[int, int], record: FrameRecord,
+    def add(self, arrival: Arrival, video: str, size: tuple[int, int], record: RecordedFrame,
             boxes: np.ndarray) -> None:
         """Add an image of (height, width) and its boxes, ``(N, 4)`` xyxy in pixels."""
         image = len(self._images) + 1
@@ -170,7 +170,7 @@ class CameraVideo:
         self._writer: VideoWriter | None = None
         self._number = 0
 
-    def add(self, frame: Frame, record: FrameRecord, boxes: np.ndarray) -> None:
+    def add(self, frame: Frame, record: RecordedFrame, boxes: np.ndarray) -> None:
         """Draw a frame and append it; one that cannot be decoded is left out.  VideoError."""
         self._number += 1
         try:

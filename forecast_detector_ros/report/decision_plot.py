@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 import numpy as np
 
 from ..detector.policy import FORECAST, READ
-from ..recording.frame_record import FrameRecord
+from ..recording.frame_record import RecordedFrame
 
 COLOURS = {READ: 'tab:blue', FORECAST: 'tab:red'}
 
 
-def plot_decisions(records: Sequence[FrameRecord], path: str | Path, title: str) -> None:
+def plot_decisions(records: Sequence[RecordedFrame], path: str | Path, title: str) -> None:
     """
     Write a PNG with three panels over time: confidence, boxes, latency.
 
@@ -58,7 +58,7 @@ def plot_decisions(records: Sequence[FrameRecord], path: str | Path, title: str)
     os.replace(partial, path)
 
 
-def _panel(panel: Axes, records: Sequence[FrameRecord], times: dict[str, np.ndarray],
+def _panel(panel: Axes, records: Sequence[RecordedFrame], times: dict[str, np.ndarray],
            quantity: str) -> None:
     for kind, colour in COLOURS.items():
         values = np.array([np.nan if getattr(record, quantity) is None
@@ -68,12 +68,12 @@ def _panel(panel: Axes, records: Sequence[FrameRecord], times: dict[str, np.ndar
     panel.grid(alpha=0.3)
 
 
-def _seconds(records: Sequence[FrameRecord], kind: str, start: int) -> np.ndarray:
+def _seconds(records: Sequence[RecordedFrame], kind: str, start: int) -> np.ndarray:
     return np.array([1e-9 * (record.stamp_ns - start) for record in records
                      if record.kind == kind])
 
 
-def _bar_width(records: Sequence[FrameRecord]) -> float:
+def _bar_width(records: Sequence[RecordedFrame]) -> float:
     if len(records) < 2:
         return 0.1
     return 1e-9 * (records[-1].stamp_ns - records[0].stamp_ns) / (len(records) - 1)

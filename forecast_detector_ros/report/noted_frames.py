@@ -12,7 +12,7 @@ import numpy as np
 from .run_record import MarkedBox, NotedFrame
 from ..metrics.average_precision import judge, PLAIN
 from ..metrics.tables import DetectionTable, TruthTable
-from ..recording.frame_record import FrameRecord
+from ..recording.frame_record import RecordedFrame
 
 MOST_FRAMES = 8
 """Frames that are noted."""
@@ -114,7 +114,7 @@ def worst_frames(items: Sequence[Watched], labels: Sequence[str], complete: bool
     return tuple(noted), WORST_RULE if complete else MISSED_RULE
 
 
-def changed_frames(sequence: str, frames: Sequence[FrameRecord], file: str
+def changed_frames(sequence: str, frames: Sequence[RecordedFrame], file: str
                    ) -> tuple[tuple[NotedFrame, ...], str]:
     """
     Choose frames of a recording by how the number of boxes changes, and say by which rule.

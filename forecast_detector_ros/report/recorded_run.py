@@ -7,10 +7,10 @@ from typing import Any
 
 from .noted_frames import changed_frames
 from .run_record import RunRecord, SequenceRecord
-from ..recording.frame_record import FrameRecord
+from ..recording.frame_record import RecordedFrame
 
 
-def record_recording(title: str, frames: Sequence[FrameRecord], source: dict[str, Any],
+def record_recording(title: str, frames: Sequence[RecordedFrame], source: dict[str, Any],
                      settings: dict[str, Any], machine: dict[str, Any], video: str | None,
                      model: dict[str, Any] | None = None) -> RunRecord:
     """

@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import InputError
 from ..files import write_atomically
 from ..plain_values import build, PlainValueError
-from ..recording.frame_record import FrameRecord, KINDS
+from ..recording.frame_record import KINDS, RecordedFrame
 
 FORMAT = 'forecast_detector_ros/run/1'
 """Value of the key `format`."""
@@ -96,7 +96,7 @@ class SequenceRecord:
     """The frames of one camera, video or sequence, in their order."""
 
     name: str
-    frames: tuple[FrameRecord, ...]
+    frames: tuple[RecordedFrame, ...]
     timed: bool
     """Whether `stamp_ns` is a time; else it is the number of the frame."""
     boxes: int | None = None
@@ -132,7 +132,7 @@ class RunRecord:
                                          f'{frame.kind!r}, must be one of {KINDS}')
 
     @property
-    def frames(self) -> tuple[FrameRecord, ...]:
+    def frames(self) -> tuple[RecordedFrame, ...]:
         """Give the frames of all sequences, one after the other."""
         return tuple(frame for sequence in self.sequences for frame in sequence.frames)
 

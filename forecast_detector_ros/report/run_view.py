@@ -9,7 +9,7 @@ import numpy as np
 
 from .run_record import RunRecord
 from ..detector.policy import READ
-from ..recording.frame_record import FrameRecord
+from ..recording.frame_record import RecordedFrame
 
 RATIO_FRAMES = 25
 """Answered frames over which the moving read ratio is taken."""
@@ -21,7 +21,7 @@ PERCENTILES = (50, 90, 95, 99)
 class RunView:
     """The frames of a run on one axis: seconds where it is one timed sequence, else numbers."""
 
-    frames: tuple[FrameRecord, ...]
+    frames: tuple[RecordedFrame, ...]
     x: np.ndarray
     """``(F,)`` float64, where each frame lies on the axis; increasing."""
     unit: str

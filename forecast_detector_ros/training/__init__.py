@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train the network: losses, targets, schedules and the trainer."""
+"""Losses, clip steps, stages, schedules, snapshots: training the network."""

@@ -13,14 +13,10 @@ import os
 import torch
 from torch import distributed, nn, Tensor
 
-from ..errors import InputError
+from ..detector.backends.devices import DeviceError
 
 DEVICES = ('auto', 'cpu', 'cuda')
 """Where a network is trained; `auto` is CUDA where there is one."""
-
-
-class DeviceError(InputError):
-    """A device that is not there, or processes that cannot work together; one line."""
 
 
 class Processes:

@@ -34,11 +34,12 @@ def test_clean_data(document, write):
     assert (finding_lines(result), result.exit_code) == ([], 0)
     assert class_table(result) == [
         'class  videos  frames  boxes  cut-outs  median side',
+        '-----  ------  ------  -----  --------  -----------',
         'cat         2       2      2         0       40.8 %']
     assert source_table(result)[0].split() == [
         'source', 'format', 'videos', 'frames', 'read', 'pictures', 'boxes', 'ignored', 'empty',
         'seconds']
-    assert source_table(result)[1].split()[:-1] == [
+    assert source_table(result)[2].split()[:-1] == [
         'annotations.json', 'coco_video', '2', '3', '3', '3', '2', '0', '1']
     assert summary_line(result) == '0 problems, 0 remarks'
 
@@ -186,7 +187,7 @@ def test_imagenet_trees(imagenet):
         'be one of the 30 ids of VID',
         f'problem: box without area: {xml}/b/000003.xml: object[1]: box without area, -1 x 4',
         'problem: class without boxes: cat: no box in any source']
-    assert source_table(result)[1].split()[2:9] == ['2', '7', '6', '6', '5', '0', '1']
+    assert source_table(result)[2].split()[2:9] == ['2', '7', '6', '6', '5', '0', '1']
 
 
 def test_of_many_annotations_some_are_read_evenly_spread(imagenet):

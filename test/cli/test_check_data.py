@@ -28,12 +28,12 @@ def test_a_clean_recipe(data, capsys):
     assert check_data.main([str(RECIPE), '--data', str(data.parent)]) == 0
     output = capsys.readouterr().out.splitlines()
     assert output[0] == 'class     videos  frames  boxes  cut-outs  median side'
-    assert [line.split()[0] for line in output[1:4]] == list(CLASSES)
+    assert [line.split()[0] for line in output[2:5]] == list(CLASSES)
     assert output[-1] == '0 problems, 0 remarks'
     document = json.loads(data.read_text())
     boxes = [sum(entry['category_id'] == key for entry in document['annotations'])
              for key in (1, 2, 3)]
-    assert [int(line.split()[3]) for line in output[1:4]] == boxes
+    assert [int(line.split()[3]) for line in output[2:5]] == boxes
 
 
 def test_exact_lines_for_one_file(data, capsys):

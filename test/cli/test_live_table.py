@@ -3,12 +3,12 @@
 import io
 
 from forecast_detector_ros.cli.live_table import Lines, LiveTable, open_display, ROWS
-from forecast_detector_ros.recording.frame_record import FrameRecord
+from forecast_detector_ros.recording.frame_record import RecordedFrame
 import pytest
 
-FORECAST = FrameRecord(0, 'forecast', 'scheduler', 0.75, 0.5, 1, latency_ms=4.25,
+FORECAST = RecordedFrame(0, 'forecast', 'scheduler', 0.75, 0.5, 1, latency_ms=4.25,
                        labels=('person', 'person', 'bicycle'), scores=(0.9, 0.8, 0.7))
-DROPPED = FrameRecord(1, 'dropped')
+DROPPED = RecordedFrame(1, 'dropped')
 
 
 def test_lines_show_every_frame() -> None:

@@ -6,7 +6,7 @@ import sys
 
 from forecast_detector_ros.cli.report import main
 from forecast_detector_ros.detector.policy import READ
-from forecast_detector_ros.recording.frame_record import FrameRecord
+from forecast_detector_ros.recording.frame_record import RecordedFrame
 from forecast_detector_ros.report import html_report
 from forecast_detector_ros.report.run_record import RunRecord, save_run, SequenceRecord
 import pytest
@@ -15,7 +15,7 @@ import pytest
 @pytest.fixture
 def runs(tmp_path: Path) -> tuple[Path, Path]:
     """Write two runs, one in a folder of its own."""
-    frames = (FrameRecord(0, READ, 'first_frame', None, 0.5, 0, 40.0, 3.0, 37.0),)
+    frames = (RecordedFrame(0, READ, 'first_frame', None, 0.5, 0, 40.0, 3.0, 37.0),)
     record = RunRecord('walk', {}, {}, {'policy': 'always_read'}, {},
                        (SequenceRecord('walk', frames, True),))
     save_run(tmp_path / 'a/run.json', record)

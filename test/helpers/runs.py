@@ -4,7 +4,7 @@
 from dataclasses import replace
 
 from forecast_detector_ros.detector.policy import FORECAST, READ
-from forecast_detector_ros.recording.frame_record import DROPPED, FrameRecord
+from forecast_detector_ros.recording.frame_record import DROPPED, RecordedFrame
 from forecast_detector_ros.report.run_record import (
     Accuracy,
     ClassAccuracy,
@@ -15,13 +15,13 @@ from forecast_detector_ros.report.run_record import (
 )
 
 
-def frame(number: int, kind: str = READ, *labels: str) -> FrameRecord:
+def frame(number: int, kind: str = READ, *labels: str) -> RecordedFrame:
     """Make a frame, ten a second."""
     stamp = 5_000_000_000 + 100_000_000 * number
     if kind == DROPPED:
-        return FrameRecord(stamp, DROPPED)
+        return RecordedFrame(stamp, DROPPED)
     latency = 40.0 + number if kind == READ else 8.0
-    return FrameRecord(stamp, kind, 'scheduler', 0.4 if kind == READ else 0.8, 0.5,
+    return RecordedFrame(stamp, kind, 'scheduler', 0.4 if kind == READ else 0.8, 0.5,
                        int(kind == FORECAST), latency, 3.0, latency - 3, None, labels,
                        (0.5,) * len(labels))
 

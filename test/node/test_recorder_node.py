@@ -17,7 +17,7 @@ from forecast_detector_ros.detector.detector import StepResult
 from forecast_detector_ros.detector.policy import Decision
 from forecast_detector_ros.node.camera_node import IMAGE_QOS
 from forecast_detector_ros.node.recorder_node import DECISION_QOS
-from forecast_detector_ros.recording.frame_record import FrameRecord
+from forecast_detector_ros.recording.frame_record import RecordedFrame
 from forecast_detector_ros.recording.result_messages import decision_values, MessageBuilder
 import numpy as np
 import pytest
@@ -120,10 +120,11 @@ def start(output: Path, **parameters: object) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def finish(recorder: subprocess.Popen) -> tuple[int, list[FrameRecord], str]:
+def finish(recorder: subprocess.Popen) -> tuple[int, list[RecordedFrame], str]:
     """Wait for the end; return exit code, frames and log."""
     frames, log = recorder.communicate(timeout=PATIENCE_S)
-    return recorder.returncode, [FrameRecord.from_line(line) for line in frames.splitlines()], log
+    return (recorder.returncode,
+            [RecordedFrame.from_line(line) for line in frames.splitlines()], log)
 
 
 def pictures(path: Path) -> list[np.ndarray]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check what is drawn into a picture, and where."""
 from forecast_detector_ros.recording.annotate import annotate, class_colour, status_text
-from forecast_detector_ros.recording.frame_record import FrameRecord
+from forecast_detector_ros.recording.frame_record import RecordedFrame
 import numpy as np
 import pytest
 
@@ -9,9 +9,9 @@ BOXES = np.array([[60.0, 80.0, 120.0, 150.0]], np.float32)
 NOTHING = np.empty((0, 4), np.float32)
 
 
-def record(kind: str, labels: tuple[str, ...] = ()) -> FrameRecord:
+def record(kind: str, labels: tuple[str, ...] = ()) -> RecordedFrame:
     """Return a frame of this kind on which `labels` were found."""
-    return FrameRecord(stamp_ns=0, kind=kind, reason='scheduler', confidence=0.75, threshold=0.5,
+    return RecordedFrame(stamp_ns=0, kind=kind, reason='scheduler', confidence=0.75, threshold=0.5,
                        latency_ms=12.34, labels=labels, scores=(0.9,) * len(labels))
 
 
@@ -58,7 +58,7 @@ def test_status_text_tells_what_matters() -> None:
     text = status_text(record('forecast', ('a', 'b')), 17)
     for part in ('17', 'forecast', 'scheduler', '0.75 / 0.50', '2 boxes', '12.3 ms'):
         assert part in text
-    assert 'boxes' not in status_text(FrameRecord(stamp_ns=0, kind='dropped'), 1)
+    assert 'boxes' not in status_text(RecordedFrame(stamp_ns=0, kind='dropped'), 1)
 
 
 def test_class_colours_are_stable_and_not_the_red_of_the_border() -> None:

@@ -4,19 +4,19 @@ import json
 from pathlib import Path
 
 import cv2
-from forecast_detector_ros.recording.frame_record import FrameRecord, spread, summarise
+from forecast_detector_ros.recording.frame_record import RecordedFrame, spread, summarise
 from forecast_detector_ros.report.decision_plot import plot_decisions
 import numpy as np
 import pytest
 
 FRAMES = [
-    FrameRecord(0, 'dropped'),
-    FrameRecord(40_000_000, 'read', 'first_frame', latency_ms=30.0, labels=('person', 'bicycle'),
+    RecordedFrame(0, 'dropped'),
+    RecordedFrame(40_000_000, 'read', 'first_frame', latency_ms=30.0, labels=('person', 'bicycle'),
                 scores=(0.9, 0.5)),
-    FrameRecord(80_000_000, 'forecast', 'scheduler', 0.8, 0.5, 1, latency_ms=4.0,
+    RecordedFrame(80_000_000, 'forecast', 'scheduler', 0.8, 0.5, 1, latency_ms=4.0,
                 labels=('person',), scores=(0.7,)),
-    FrameRecord(120_000_000, 'dropped'),
-    FrameRecord(160_000_000, 'read', 'scheduler', 0.3, 0.5, 0, latency_ms=20.0),
+    RecordedFrame(120_000_000, 'dropped'),
+    RecordedFrame(160_000_000, 'read', 'scheduler', 0.3, 0.5, 0, latency_ms=20.0),
 ]
 
 
@@ -47,16 +47,16 @@ def test_spread_leaves_out_what_is_missing() -> None:
 
 
 @pytest.mark.parametrize('frame', FRAMES)
-def test_frame_line_is_read_back_as_written(frame: FrameRecord) -> None:
+def test_frame_line_is_read_back_as_written(frame: RecordedFrame) -> None:
     line = frame.to_line()
     assert '\n' not in line
-    assert FrameRecord.from_line(line) == frame
+    assert RecordedFrame.from_line(line) == frame
 
 
 @pytest.mark.parametrize('line', ['', 'text', '{}', '[1]', '{"labels": [], "scores": [], "x": 1}'])
 def test_other_lines_are_no_frames(line: str) -> None:
     with pytest.raises(ValueError):
-        FrameRecord.from_line(line)
+        RecordedFrame.from_line(line)
 
 
 def coloured(path: Path) -> tuple[int, int]:

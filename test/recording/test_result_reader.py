@@ -6,7 +6,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from forecast_detector_ros.detector.detections import Detections
 from forecast_detector_ros.detector.detector import StepResult
 from forecast_detector_ros.detector.policy import Decision
-from forecast_detector_ros.recording.frame_record import FrameRecord
+from forecast_detector_ros.recording.frame_record import RecordedFrame
 from forecast_detector_ros.recording.result_messages import (
     decision_values,
     MessageBuilder,
@@ -53,7 +53,7 @@ def test_decision_is_read_as_built(confidence: float) -> None:
     decision = Decision('forecast', 'scheduler', confidence, 0.5, 2)
     values = decision_values(StepResult(found(0), decision, 1.5, 20.25), 22.0, 30.5, 4)
     message = MessageBuilder().decision(Header(), 'node: camera', '/image_raw', decision, values)
-    record = FrameRecord(stamp_ns=0, **read_decision(message))
+    record = RecordedFrame(stamp_ns=0, **read_decision(message))
     assert (record.kind, record.reason) == ('forecast', 'scheduler')
     assert record.confidence == (None if confidence != confidence else confidence)
     assert (record.threshold, record.consecutive_forecasts) == (0.5, 2)

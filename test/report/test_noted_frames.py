@@ -2,7 +2,7 @@
 """Frames worth looking at: the worst, far enough apart, and said why."""
 
 from forecast_detector_ros.detector.policy import READ
-from forecast_detector_ros.recording.frame_record import DROPPED, FrameRecord
+from forecast_detector_ros.recording.frame_record import DROPPED, RecordedFrame
 from forecast_detector_ros.report.noted_frames import (
     CHANGE_RULE,
     changed_frames,
@@ -71,11 +71,11 @@ def test_a_box_that_accepts_several_classes_names_them():
 
 
 def frame(number, *labels):
-    return FrameRecord(number, READ, labels=labels, scores=(0.5,) * len(labels))
+    return RecordedFrame(number, READ, labels=labels, scores=(0.5,) * len(labels))
 
 
 def test_frames_at_which_boxes_come_and_go():
-    frames = [frame(0, 'dog'), FrameRecord(1, DROPPED), frame(2, 'dog'),
+    frames = [frame(0, 'dog'), RecordedFrame(1, DROPPED), frame(2, 'dog'),
               *(frame(n, 'dog') for n in range(3, 20)), frame(20, 'cat', 'cat'), frame(21, 'cat')]
     noted, rule = changed_frames('walk', frames, 'walk.mp4')
     assert [(item.number, item.note) for item in noted] == [(20, '+2 cat, -1 dog')]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import json
 
 from forecast_detector_ros.detector.policy import FORECAST, READ
-from forecast_detector_ros.recording.frame_record import DROPPED, FrameRecord
+from forecast_detector_ros.recording.frame_record import DROPPED, RecordedFrame
 from forecast_detector_ros.report.run_record import (
     Accuracy,
     ClassAccuracy,
@@ -19,10 +19,10 @@ from forecast_detector_ros.report.run_record import (
 )
 import pytest
 
-FRAMES = (FrameRecord(0, READ, 'first_frame', None, 0.5, 0, 40.0, 3.0, 37.0, 45.5, ('dog',),
+FRAMES = (RecordedFrame(0, READ, 'first_frame', None, 0.5, 0, 40.0, 3.0, 37.0, 45.5, ('dog',),
                       (0.75,)),
-          FrameRecord(40_000_000, DROPPED),
-          FrameRecord(80_000_000, FORECAST, 'scheduler', 0.9, 0.5, 1, 8.0, 0.0, 8.0))
+          RecordedFrame(40_000_000, DROPPED),
+          RecordedFrame(80_000_000, FORECAST, 'scheduler', 0.9, 0.5, 1, 8.0, 0.0, 8.0))
 RUN = RunRecord(
     'a walk', {'path': 'walk.mp4', 'rate': 25.0}, {'name': 'default'}, {'policy': 'always_read'},
     {'cores': 2}, (SequenceRecord('walk', FRAMES, True, 2, 0.5),),
@@ -46,7 +46,7 @@ def test_frames_of_all_sequences_follow_each_other():
 
 def test_kinds_are_checked():
     with pytest.raises(RunRecordError, match="walk: frame 0: kind is 'maybe', must be one of"):
-        replace(RUN, sequences=(SequenceRecord('walk', (FrameRecord(0, 'maybe'),), True),))
+        replace(RUN, sequences=(SequenceRecord('walk', (RecordedFrame(0, 'maybe'),), True),))
 
 
 @pytest.mark.parametrize('change, words', [
