@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -66,22 +67,22 @@ class ClipBatch:
     times: Tensor | None = None
     """float32 (B, T): when each frame was taken, in frames of its video; None for one a step."""
 
-    @property
+    @cached_property
     def boxes(self) -> list[list[Tensor]]:
-        """Boxes of each frame of each clip, views of one tensor."""
+        """Boxes of each frame of each clip, views of one tensor; taken apart once."""
         return _split(self.all_boxes, self.counts)
 
-    @property
+    @cached_property
     def labels(self) -> list[list[Tensor]]:
         """Labels of each frame of each clip."""
         return _split(self.all_labels, self.counts)
 
-    @property
+    @cached_property
     def scores(self) -> list[list[Tensor]]:
         """Scores of each frame of each clip."""
         return _split(self.all_scores, self.counts)
 
-    @property
+    @cached_property
     def ignore(self) -> list[list[Tensor]]:
         """Ignore regions of each frame of each clip."""
         return _split(self.all_ignore, self.ignore_counts)

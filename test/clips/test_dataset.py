@@ -248,6 +248,8 @@ def test_collate_keeps_every_frames_boxes(synthetic):
                 assert torch.equal(getattr(batch, name)[b][t], getattr(clip, name)[t])
     assert sum(map(len, batch.boxes[0])) + sum(map(len, batch.ignore[0])) > 0
     assert batch.to('cpu').boxes[3][1].tolist() == batch.boxes[3][1].tolist()
+    # A loss asks for them once a frame, so they are taken apart once.
+    assert batch.boxes is batch.boxes and batch.ignore is batch.ignore
 
 
 def test_an_epoch_goes_through_the_videos_in_their_proportions(paint_video):
