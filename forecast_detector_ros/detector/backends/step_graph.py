@@ -7,7 +7,6 @@ Batch is the first axis of everything and stays open; all other sizes are fixed.
 """
 
 from collections.abc import Mapping
-from copy import deepcopy
 from importlib.util import find_spec
 import io
 import logging
@@ -242,7 +241,7 @@ def step_onnx(network: ForecastDetector, step: str) -> bytes:
     if find_spec('onnx') is None:
         raise GraphError('turning a checkpoint into a graph needs the package onnx: '
                          'pip install onnx; or run export on another machine')
-    module = StepModule(deepcopy(network), step)
+    module = StepModule(network, step)
     inputs, outputs = step_names(module.layout, step)
     # Two frames: with one, tracing may take the batch for a constant of 1.
     tensors = [torch.zeros(2, *network.config.input_size, 3, dtype=torch.uint8)] \
