@@ -63,8 +63,10 @@ def load_backbone(path: str | Path) -> dict[str, Tensor]:
         state = {_rename(key): value for key, value in state.items()}
     # The classifier of ImageNet's classes serves no detector.
     state = {key: value for key, value in state.items() if not key.startswith('classifier.')}
-    wanted = {key: value for key, value in mobilenet_v2(weights=None).state_dict().items()
-              if key.startswith('features.')}
+    # Names, shapes and types alone: nothing is drawn at random.
+    with torch.device('meta'):
+        wanted = {key: value for key, value in mobilenet_v2(weights=None).state_dict().items()
+                  if key.startswith('features.')}
     for key, value in wanted.items():
         if key not in state or state[key].shape != value.shape:
             raise WeightsError(f'{path}: {key} is missing or has another shape')

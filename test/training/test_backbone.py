@@ -16,9 +16,15 @@ import torch
 from torchvision.models import mobilenet_v2
 
 
-def flat_state():
+@pytest.fixture(scope='module')
+def network():
+    """Give a network with random weights; not to be changed."""
+    return mobilenet_v2(weights=None)
+
+
+def flat_state(network):
     """Give torchvision's random weights under the names of the published file."""
-    state = {key: value for key, value in mobilenet_v2(weights=None).state_dict().items()
+    state = {key: value for key, value in network.state_dict().items()
              if key.startswith('features.')}
     groups = {'0.0': '0', '0.1': '1', '1.0': '3', '1.1': '4', '2': '6', '3': '7'}
     first = {'0.0': '0', '0.1': '1', '1': '3', '2': '4'}
@@ -34,8 +40,8 @@ def flat_state():
 
 
 @pytest.mark.parametrize('packed', [False, True])
-def test_names_become_torchvisions(tmp_path, packed):
-    flat, wanted = flat_state()
+def test_names_become_torchvisions(network, tmp_path, packed):
+    flat, wanted = flat_state(network)
     path = tmp_path / 'weights.pt'
     if packed:
         buffer = io.BytesIO()
@@ -52,8 +58,7 @@ def test_names_become_torchvisions(tmp_path, packed):
 
 @pytest.mark.parametrize('suffix', ['.pt', '.safetensors'])
 @pytest.mark.parametrize('classifier', [False, True])
-def test_torchvisions_own_names(tmp_path, suffix, classifier):
-    network = mobilenet_v2(weights=None)
+def test_torchvisions_own_names(network, tmp_path, suffix, classifier):
     state = network.state_dict() if classifier else {
         f'features.{key}': value for key, value in network.features.state_dict().items()}
     path = tmp_path / f'weights{suffix}'
@@ -67,9 +72,9 @@ def test_torchvisions_own_names(tmp_path, suffix, classifier):
     assert all(torch.equal(found[f'features.{key}'], value) for key, value in wanted.items())
 
 
-def test_half_precision_becomes_float(tmp_path):
+def test_half_precision_becomes_float(network, tmp_path):
     state = {key: value.half() if value.is_floating_point() else value
-             for key, value in mobilenet_v2(weights=None).state_dict().items()}
+             for key, value in network.state_dict().items()}
     save_file(state, tmp_path / 'half.safetensors')
     found = load_backbone(tmp_path / 'half.safetensors')
     assert found['features.0.0.weight'].dtype == torch.float32
@@ -91,8 +96,8 @@ def test_a_file_that_holds_no_weights_by_name(tmp_path):
         load_backbone(tmp_path / 'weights.pt')
 
 
-def test_weights_that_are_no_numbers(tmp_path):
-    state = mobilenet_v2(weights=None).state_dict()
+def test_weights_that_are_no_numbers(network, tmp_path):
+    state = {key: value.clone() for key, value in network.state_dict().items()}
     state['features.0.0.weight'][0, 0, 0, 0] = float('nan')
     torch.save(state, tmp_path / 'weights.pt')
     with pytest.raises(WeightsError, match='features.0.0.weight holds values that are infinite'):
@@ -120,8 +125,8 @@ def test_wheel_without_the_weights(tmp_path):
     (lambda state: state.pop('features.0.0.weight'), 'features.0.0.weight is missing'),
     (lambda state: state.update({'extra': torch.zeros(1)}), 'extra is not part'),
     (lambda state: state.update({'features.0.0.weight': torch.zeros(1)}), 'another shape')])
-def test_other_layers(tmp_path, change, words):
-    flat, _ = flat_state()
+def test_other_layers(network, tmp_path, change, words):
+    flat, _ = flat_state(network)
     change(flat)
     torch.save(flat, tmp_path / 'weights.pt')
     with pytest.raises(WeightsError, match=words):
