@@ -54,7 +54,7 @@ class FakeDetector:
     def __init__(self, preprocess_ms: float = 0.0, inference_ms: float = 0.0) -> None:
         self.times = preprocess_ms, inference_ms
 
-    def step(self, frame, state, settings):
+    def step(self, frame, state, settings, elapsed=1.0):
         decision = decide(state, frame.size, settings)
         number = 0 if state.network is None else state.network + 1
         box = np.array([[number, 0, number + 10, 10]], np.float32)
@@ -287,8 +287,8 @@ def test_outputs_are_compared_on_the_same_sequences(one):
     # An object of 4 pixels moves 2 to the right a frame, as the fake's steps find it one by one:
     # a box that is one frame old overlaps by a third, and misses.
     class Mover(FakeDetector):
-        def step(self, frame, state, settings):
-            result, after = super().step(frame, state, settings)
+        def step(self, frame, state, settings, elapsed=1.0):
+            result, after = super().step(frame, state, settings, elapsed)
             left = 2.0 * after.network
             box = np.array([[left, 0, left + 4, 10]], np.float32)
             return replace(result, detections=replace(result.detections, boxes=box)), after
