@@ -19,6 +19,9 @@ class Detections:
     scores: np.ndarray
     """``(N,)`` float32, in (0, 1]."""
 
+    ids: np.ndarray | None = None
+    """``(N,)`` int64: the number of the object in its camera's stream; None outside a stream."""
+
     def __len__(self) -> int:
         """Count the boxes."""
         return len(self.scores)

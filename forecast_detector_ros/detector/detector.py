@@ -323,15 +323,19 @@ def step_stamped(detector: Detector, frame: Frame, stamp_ns: int, before: Stream
         Seconds; a stamp before the last one, or further behind it, loses the recurrent state,
         and the decision's reason is ``gap``.
 
+    Returns
+    -------
+    tuple
+        What `Detector.step` returns; its detections have `ids`, the same for the same object.
+
     Raises
     ------
     FrameError
         If the frame is read and cannot be loaded.
 
     """
-    result, after = detector.step(frame, before.kept(stamp_ns, max_gap_s), settings,
-                                  before.elapsed_s(stamp_ns))
-    return result, replace(after, stamp_ns=stamp_ns)
+    kept, elapsed = before.kept(stamp_ns, max_gap_s), before.elapsed_s(stamp_ns)
+    return _numbered(detector.step(frame, kept, settings, elapsed), kept, stamp_ns, elapsed)
 
 
 def step_stamped_many(detector: Detector, frames: Sequence[Frame], stamps_ns: Sequence[int],
@@ -344,11 +348,21 @@ def step_stamped_many(detector: Detector, frames: Sequence[Frame], stamps_ns: Se
     The arguments are those of `step_stamped`, one for each camera; the result has for each what
     `step_stamped` returns, or the error for which its frame cannot be used.
     """
-    outcomes = detector.step_many(
-        frames,
-        [state.kept(stamp_ns, max_gap_s)
-         for state, stamp_ns in zip(before, stamps_ns, strict=True)], settings,
-        [state.elapsed_s(stamp_ns) for state, stamp_ns in zip(before, stamps_ns)])
-    return [outcome if isinstance(outcome, FrameError)
-            else (outcome[0], replace(outcome[1], stamp_ns=stamp_ns))
-            for outcome, stamp_ns in zip(outcomes, stamps_ns)]
+    kept = [state.kept(stamp_ns, max_gap_s)
+            for state, stamp_ns in zip(before, stamps_ns, strict=True)]
+    elapsed = [state.elapsed_s(stamp_ns) for state, stamp_ns in zip(before, stamps_ns)]
+    outcomes = detector.step_many(frames, kept, settings, elapsed)
+    return [outcome if isinstance(outcome, FrameError) else _numbered(outcome, *rest)
+            for outcome, *rest in zip(outcomes, kept, stamps_ns, elapsed)]
+
+
+def _numbered(outcome: tuple[StepResult, StreamState], before: StreamState, stamp_ns: int,
+              elapsed: float) -> tuple[StepResult, StreamState]:
+    """Number the objects of a frame, and keep its stamp."""
+    result, after = outcome
+    # In a picture of another size nothing is where it was.
+    tracks = (before.tracks.anew() if result.decision.reason == 'size_changed'
+              else before.tracks)
+    ids, tracks = tracks.follow(result.detections, result.decision.kind == READ, elapsed)
+    return (replace(result, detections=replace(result.detections, ids=ids)),
+            replace(after, stamp_ns=stamp_ns, tracks=tracks))

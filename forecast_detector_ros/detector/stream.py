@@ -7,6 +7,7 @@ from typing import Any
 
 from .policy import Decision, FORECAST, READ, REASONS
 from .settings import DetectorSettings
+from .tracks import Tracks
 
 MAX_GAP_S = 1.0
 """Default of the longest step between two stamps that keeps the state, seconds."""
@@ -93,6 +94,9 @@ class StreamState:
     stamp_ns: int | None = None
     """Of the last frame, nanoseconds; None before the first, and of frames without stamps."""
 
+    tracks: Tracks = field(default_factory=Tracks)
+    """The objects that its detections show."""
+
     @staticmethod
     def initial(reason: str = 'first_frame') -> 'StreamState':
         """
@@ -121,8 +125,12 @@ class StreamState:
         """
         if self.stamp_ns is not None and not (
                 0 <= stamp_ns - self.stamp_ns <= round(max_gap_s * 1e9)):
-            return StreamState.initial('gap')
+            return self.anew('gap')
         return self
+
+    def anew(self, reason: str) -> 'StreamState':
+        """Start anew as `initial` does, but give no number of an object a second time."""
+        return replace(StreamState.initial(reason), tracks=self.tracks.anew())
 
     def elapsed_s(self, stamp_ns: int) -> float:
         """Give the seconds since the last frame; a stamp that repeats counts as 1 ms later."""

@@ -79,7 +79,7 @@ class CameraStream:
 
     def restart(self, reason: str = 'first_frame') -> None:
         """Forget the recurrent state; `reason`, one of `REASONS`, explains the next read."""
-        self._state = StreamState.initial(reason)
+        self._state = self._state.anew(reason)
 
 
 def step_waiting(streams: Sequence[CameraStream], detector: Detector, settings: DetectorSettings,

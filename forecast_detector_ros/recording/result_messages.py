@@ -122,17 +122,21 @@ class MessageBuilder:
         header:
             Of the image; it becomes the header of the array and of every detection.
         found:
-            Boxes in pixels of the image that came in.
+            Boxes in pixels of the image that came in; its `ids`, where there are any, become the
+            `id` of each detection.
         labels:
             Names of the classes; a detection's `class_id` is one of them.
 
         """
+        ids = [''] * len(found) if found.ids is None else [str(i) for i in found.ids.tolist()]
         return self._array(header=header, detections=[
-            self._one(header, box, labels[label], score)
-            for box, label, score in zip(
-                found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True)])
+            self._one(header, box, labels[label], score, number)
+            for box, label, score, number in zip(
+                found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), ids,
+                strict=True)])
 
-    def _one(self, header: Any, box: Sequence[float], label: str, score: float) -> Any:
+    def _one(self, header: Any, box: Sequence[float], label: str, score: float, number: str
+             ) -> Any:
         left, top, right, bottom = box
         centre = self._new_pose2d()
         centre.position = self._point2d(x=(left + right) / 2, y=(top + bottom) / 2)
@@ -144,7 +148,7 @@ class MessageBuilder:
         result.pose = self._no_pose
         detection = self._new_detection()
         detection.header, detection.results = header, [result]
-        detection.bbox, detection.id = bounds, ''
+        detection.bbox, detection.id = bounds, number
         return detection
 
     def decision(self, header: Any, name: str, source: str, decision: Decision,

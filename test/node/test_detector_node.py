@@ -55,6 +55,8 @@ def test_detections_are_in_pixels_of_the_image_and_name_their_class(active: Acti
     assert found.detections
     scores = [item.results[0].hypothesis.score for item in found.detections]
     assert scores == sorted(scores, reverse=True)
+    numbers = [item.id for item in found.detections]
+    assert len(set(numbers)) == len(numbers) and all(map(str.isdecimal, numbers))
     for item in found.detections:
         centre, box = item.bbox.center.position, item.bbox
         assert centre.x - box.size_x / 2 >= -1e-3
@@ -63,7 +65,6 @@ def test_detections_are_in_pixels_of_the_image_and_name_their_class(active: Acti
         assert centre.y + box.size_y / 2 <= 48 + 1e-3
         assert len(item.results) == 1
         assert item.results[0].hypothesis.class_id in ('cat', 'dog', 'train')
-        assert item.id == ''
 
 
 def test_empty_array_is_published_when_nothing_is_found(active: Active) -> None:

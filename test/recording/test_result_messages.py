@@ -2,6 +2,7 @@
 """Detections and decisions as messages, of rclpy's classes and of a bag library's."""
 from __future__ import annotations
 
+from dataclasses import replace
 from math import nan
 import subprocess
 import sys
@@ -39,6 +40,14 @@ def header() -> Header:
 
 def result(decision: Decision) -> StepResult:
     return StepResult(found([], [], []), decision, 1.25, 20.5)
+
+
+def test_numbers_of_objects_become_ids() -> None:
+    boxes = found([(10, 20, 30, 60), (0, 0, 1, 1)], [1, 0], [0.75, 0.5])
+    numbered = replace(boxes, ids=np.array([31, 4]))
+    message = MessageBuilder().detections(header(), numbered, LABELS)
+    message = deserialize_message(serialize_message(message), Detection2DArray)
+    assert [detection.id for detection in message.detections] == ['31', '4']
 
 
 def test_box_becomes_centre_and_size() -> None:
