@@ -40,7 +40,8 @@ setup(
     # `test` tells colcon which test runner to take.
     extras_require={
         'evaluation': ['hotcoco', 'scipy'], 'onnxruntime': ['onnx', 'onnxruntime'],
-        'openvino': ['onnx', 'openvino'], 'tensorboard': ['tensorboard'], 'test': ['pytest']},
+        'openvino': ['onnx', 'openvino'], 'tensorboard': ['tensorboard'], 'test': ['pytest'],
+        'tracking': ['scipy', 'trackeval']},
     zip_safe=True,
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),

@@ -37,6 +37,7 @@ ROSDEP_KEYS = {
     'scipy': None,
     'torch': 'python3-pytorch-pip',
     'torchvision': 'python3-torchvision-pip',
+    'trackeval': None,
     'yaml': 'python3-yaml',
 }
 

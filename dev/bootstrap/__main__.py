@@ -60,7 +60,10 @@ def planned_stages(environment: Environment, distro: str, with_tests: bool) -> l
               lambda: environment.install_editable(ROOT)),
     ]
     if with_tests:
-        stages.append(install('tests', 'Installing test tools', 'requirements-dev.txt'))
+        stages += [
+            install('tests', 'Installing test tools', 'requirements-dev.txt'),
+            install('tracking', 'Installing TrackEval', 'requirements-tracking.txt', '--no-deps'),
+        ]
     return stages
 
 

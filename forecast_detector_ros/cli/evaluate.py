@@ -25,6 +25,7 @@ from ..evaluation.accuracy import check_protocols
 from ..evaluation.accuracy import KEYS as PROTOCOLS
 from ..evaluation.evaluation_record import record_evaluation
 from ..evaluation.footage_runs import FootageWork
+from ..evaluation.identities import check_tracks, identities_as_text, summarise_identities
 from ..evaluation.latencies import load_latencies
 from ..evaluation.motion import motion_of
 from ..evaluation.sequences import EvaluationError, thin
@@ -32,6 +33,7 @@ from ..evaluation.static_scene import static_as_text, summarise_static
 from ..evaluation.streaming import OUTPUTS, PRESENT, streaming_as_text, sweep
 from ..evaluation.summary import as_text, summarise
 from ..files import write_atomically
+from ..metrics.tracking import library as tracking_library
 from ..report.html_report import load_for_report, write_report
 from ..report.run_record import save_run
 
@@ -111,6 +113,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--stride', type=positive, nargs='+', default=[1], metavar='N',
                         help='every N-th frame of each sequence, from each of N starts (default '
                         '1); of several, the first for all but --horizons')
+    parser.add_argument('--identities', action='store_true',
+                        help='also measure how well numbers stay with their objects: identity '
+                        'switches, MOTA, IDF1, HOTA; annotations need track_ids')
     parser.add_argument('--static', type=positive, nargs='?', const=60, metavar='N',
                         help='also show the first picture of every sequence N times (default '
                         '60), with fresh noise each time, and compare how often it is read')
@@ -141,6 +146,9 @@ def _evaluate(options: argparse.Namespace) -> dict[str, str]:
             raise EvaluationError(f'--{key.replace("_", "-")} goes with '
                                   f'--{other.replace("_", "-")} only')
     check_protocols(options.protocol)
+    if options.identities:
+        tracking_library()
+        check_tracks(footage)
     beside = load_beside(options)
     whole = [(item, thin(item, options.stride[0])) for item in footage]
     footage = [part for _, parts in whole for part in parts]
@@ -175,13 +183,17 @@ def _evaluate(options: argparse.Namespace) -> dict[str, str]:
     # The second part takes long: what is known is kept if it does not come to its end.
     _write(options.output, result)
     if options.run:
-        title = (options.davis or options.annotations)[0].resolve()
+        title = (options.davis or options.annotations or options.mot)[0].resolve()
         save_run(options.run, record_evaluation(
             f'{title.name}: {settings.policy}', footage, runs, detector.card, settings,
             {'sequences': len(footage), 'frames': result['frames'], **result['annotations']},
             {**machine(), **result['machine']}))
         if options.report:
             write_report(options.report, [load_for_report(options.run)])
+    if options.identities:
+        result['identities'] = summarise_identities(footage, runs)
+        print('\n' + identities_as_text(result['identities']), flush=True)
+        _write(options.output, result)
     if options.merge or options.jobs > 1:
         detector.warm_up()
     if options.streaming:

@@ -11,19 +11,28 @@ from pathlib import Path
 from ..annotations.errors import DataError
 from ..detector.policy import parse_policy, Policy, PolicyError
 from ..evaluation.davis import load_davis
-from ..evaluation.sequences import attach_labels, EvaluationError, Footage, load_annotated, pick
+from ..evaluation.sequences import (
+    attach_labels,
+    EvaluationError,
+    Footage,
+    load_annotated,
+    load_mot_footage,
+    pick,
+)
 
 _log = logging.getLogger(__name__)
 
 
 def add_footage(parser: argparse.ArgumentParser) -> None:
     """Add the options that `load_footage` reads."""
-    data = parser.add_argument_group('footage (one of --davis and --annotations)')
+    data = parser.add_argument_group('footage (one of --davis, --annotations and --mot)')
     source = data.add_mutually_exclusive_group(required=True)
     source.add_argument('--davis', type=Path, nargs='+', metavar='FOLDER',
                         help='folders with frames and a boxes.json for one object')
     source.add_argument('--annotations', type=Path, nargs='+', metavar='FILE',
                         help='COCO-video JSON')
+    source.add_argument('--mot', type=Path, nargs='+', metavar='FOLDER',
+                        help="folders of sequences in MOTChallenge's format")
     data.add_argument('--images', type=Path, metavar='FOLDER',
                       help='folder that file names in --annotations or --pseudo-labels are '
                       'relative to; default: the folder of --davis, or that of the file')
@@ -67,8 +76,8 @@ def load_footage(options: argparse.Namespace, labels: Sequence[str],
 
     """
     ignore = options.min_score if options.ignore_score is None else options.ignore_score
-    inputs = options.annotations or options.davis
-    if options.annotations:
+    inputs = options.annotations or options.davis or options.mot
+    if not options.davis:
         for key in ('pseudo_labels', 'accept'):
             if getattr(options, key):
                 raise EvaluationError(f'--{key.replace("_", "-")} goes with --davis only')
@@ -80,10 +89,7 @@ def load_footage(options: argparse.Namespace, labels: Sequence[str],
     errors: dict[str, DataError] = {}
     for path in inputs:
         try:
-            items = (load_annotated(path, options.images or path.parent, labels,
-                                    options.min_score, ignore, options.truth)
-                     if options.annotations
-                     else _load_davis(options, path, labels, ignore))
+            items = _load(options, path, labels, ignore)
         except DataError as error:
             if failures is None:
                 raise
@@ -100,6 +106,16 @@ def load_footage(options: argparse.Namespace, labels: Sequence[str],
             _log.warning('%s: the detector has no class of this category; its recall is 0',
                          item.name)
     return footage
+
+
+def _load(options: argparse.Namespace, path: Path, labels: Sequence[str], ignore: float
+          ) -> list[Footage]:
+    if options.annotations:
+        return load_annotated(path, options.images or path.parent, labels, options.min_score,
+                              ignore, options.truth)
+    if options.mot:
+        return load_mot_footage(path, labels)
+    return _load_davis(options, path, labels, ignore)
 
 
 def _load_davis(options: argparse.Namespace, folder: Path, labels: Sequence[str], ignore: float
@@ -136,7 +152,7 @@ def named_footage(options: argparse.Namespace) -> dict[str, object]:
         return str(value) if isinstance(value, Path) else value
 
     return {key: plain(value)
-            for key in ('davis', 'annotations', 'pseudo_labels', 'truth', 'min_score',
+            for key in ('davis', 'annotations', 'mot', 'pseudo_labels', 'truth', 'min_score',
                         'ignore_score', 'accept', 'sequences') if (value := getattr(options, key))}
 
 

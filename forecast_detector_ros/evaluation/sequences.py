@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..annotations.frames import decode
+from ..annotations.mot import load_mot
 from ..annotations.video_json import DataError, FrameRecord, load_video_json, VideoRecord
 from ..errors import InputError
 from ..images.frame import Frame, Pixels
@@ -84,6 +85,30 @@ def load_annotated(path: Path, image_root: Path, labels: Sequence[str], min_scor
                             f'frames, has {len(own.frames)}')
         footage.append(Footage(video.name, tuple(video.frames),
                                labelled if own is None else truth_of(own, len(labels)), labelled))
+    return footage
+
+
+def load_mot_footage(path: Path, labels: Sequence[str]) -> list[Footage]:
+    """
+    Load a folder of sequences in MOTChallenge's format, such as ``MOT17/train``.
+
+    Parameters
+    ----------
+    path:
+        The folder, with pictures and `gt.txt` as they are distributed.
+    labels:
+        The detector's classes.
+
+    Raises
+    ------
+    DataError
+        As `load_mot` does.
+
+    """
+    footage = []
+    for video in load_mot(path, path, labels):
+        truth = truth_of(video, len(labels))
+        footage.append(Footage(video.name, tuple(video.frames), truth, truth))
     return footage
 
 

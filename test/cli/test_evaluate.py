@@ -185,6 +185,25 @@ def test_streaming_with_the_latencies_of_an_earlier_run(capsys, checkpoint, vide
     assert json.loads(second.read_text())['streaming'] == streaming
 
 
+def test_identities_of_objects(capsys, checkpoint, videos, tmp_path):
+    pytest.importorskip('trackeval')
+    document = json.loads(videos.read_text())
+    for entry in document['annotations']:
+        # Of each class there is one object a video.
+        entry['track_id'] = entry['category_id']
+    tracked = videos.with_name('tracked_by_class.json')
+    tracked.write_text(json.dumps(document))
+    output = tmp_path / 'result.json'
+    code, out, err = run(capsys, '--checkpoint', checkpoint, '--annotations', tracked,
+                         '--policy', 'alternate(1)', '--identities', '--output', output)
+    assert (code, err) == (0, '')
+    found = json.loads(output.read_text())['identities']
+    assert list(found['sequences']) == ['synthetic-000', 'synthetic-001']
+    assert found['all']['boxes'] == len(document['annotations'])
+    assert 0 <= found['all']['hota'] <= 1 and found['all']['mota'] <= 1
+    assert 'IDF1' in out and 'HOTA' in out
+
+
 def test_read_ratio_when_nothing_moves_beside_that_of_the_footage(
         capsys, checkpoint, videos, tmp_path):
     output = tmp_path / 'result.json'
@@ -206,6 +225,7 @@ def test_read_ratio_when_nothing_moves_beside_that_of_the_footage(
     (('--motion-videos', 'list.txt'), '--motion-videos goes with --motion-iou only'),
     (('--report', 'x.html'), '--report goes with --run only'),
     (('--rows', 'read'), '--rows goes with --horizons only'),
+    (('--identities',), 'identities: no annotated box has a track_id'),
     (('--markdown', 'x.md'), '--markdown goes with --horizons only'),
     (('--horizons', '1', '--beside', 'a=no.safetensors'), 'no.safetensors: no such'),
 ])

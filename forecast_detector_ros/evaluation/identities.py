@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How well a detector's numbers stay with the objects of annotated video."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .runner import FootageRun
+from .sequences import EvaluationError, Footage
+from ..annotations.records import UNKNOWN_TRACK
+from ..detector.detections import Detections
+from ..detector.tracks import Tracks
+from ..layout import plain, table
+from ..metrics.tables import DetectionTable
+from ..metrics.tracking import tracking_figures
+
+HEADS = {'boxes': 'boxes', 'objects': 'objects', 'switches': 'switches', 'mota': 'MOTA',
+         'idf1': 'IDF1', 'hota': 'HOTA', 'det_a': 'DetA', 'ass_a': 'AssA'}
+"""Figures of a result, and their columns."""
+
+
+def number_detections(shown: DetectionTable, read: np.ndarray) -> np.ndarray:
+    """
+    Number the detections of one sequence as a camera's stream does.
+
+    Parameters
+    ----------
+    shown:
+        Its detections, frame by frame.
+    read:
+        ``(F,)`` bool: which frames were read.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(N,)`` int64.
+
+    """
+    result, tracks = np.zeros(len(shown), np.int64), Tracks()
+    for number, is_read in enumerate(read):
+        rows = np.flatnonzero(shown.frames == number)
+        found = Detections(shown.boxes[rows], shown.labels[rows], shown.scores[rows])
+        result[rows], tracks = tracks.follow(found, bool(is_read))
+    return result
+
+
+def check_tracks(footage: Sequence[Footage]) -> None:
+    """Raise EvaluationError if no annotated box has a track."""
+    if not any((item.truth.tracks != UNKNOWN_TRACK).any() for item in footage):
+        raise EvaluationError('identities: no annotated box has a track_id, which tells the same '
+                              'object in different frames')
+
+
+def summarise_identities(footage: Sequence[Footage], runs: Sequence[FootageRun]
+                         ) -> dict[str, Any]:
+    """
+    Measure what the runs show under the settings' score threshold.
+
+    Parameters
+    ----------
+    footage, runs:
+        What was looked at, and what came out, in the same order.
+
+    Returns
+    -------
+    dict
+        Plain values: `tracking_figures` by sequence, and of all of them as `all`.
+
+    Raises
+    ------
+    EvaluationError
+        If no annotated box has a track.
+    MissingLibraryError
+        If TrackEval is missing.
+
+    """
+    check_tracks(footage)
+    figures = tracking_figures([
+        (run.shown, number_detections(run.shown, run.read), item.truth)
+        for item, run in zip(footage, runs)])
+    plainly = [{key: plain(value) if isinstance(value, float) else value
+                for key, value in row.items()} for row in figures]
+    return {'sequences': dict(zip((item.name for item in footage), plainly)), 'all': plainly[-1]}
+
+
+def identities_as_text(result: dict[str, Any]) -> str:
+    """Lay out the result of `summarise_identities` as a table."""
+    rows = [[name, *(row[key] for key in HEADS)]
+            for name, row in [*result['sequences'].items(), ('all', result['all'])]]
+    return table(('sequence', *HEADS.values()), rows, title='identities')
