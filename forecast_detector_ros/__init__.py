@@ -1,7 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Detect objects in video on a ROS 2 graph, reading only the frames that need it."""
+"""
+Detect objects in video, reading only the frames that need it.
 
-import os
+``Detector.load().stream()`` gives something to call with one picture after the other;
+docs/python.md shows more. Names are imported when they are first used.
+"""
 
-# ONNX Runtime, wherever it is imported, keeps telemetry in the home folder unless told not to.
-os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
+from importlib import import_module
+from typing import Any, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .detector.detections import Detections as Detections
+    from .detector.detector import Detector as Detector
+    from .detector.detector import StepResult as StepResult
+    from .detector.open_stream import step_together as step_together
+    from .detector.open_stream import Stream as Stream
+    from .detector.policy import Decision as Decision
+    from .detector.settings import DetectorSettings as DetectorSettings
+    from .errors import InputError as InputError
+
+_HOMES = {
+    'Decision': 'detector.policy',
+    'Detections': 'detector.detections',
+    'Detector': 'detector.detector',
+    'DetectorSettings': 'detector.settings',
+    'InputError': 'errors',
+    'StepResult': 'detector.detector',
+    'Stream': 'detector.open_stream',
+    'step_together': 'detector.open_stream',
+}
+"""The module of each name that the package offers."""
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for; raises AttributeError for a name that is not offered."""
+    if name not in _HOMES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    value = getattr(import_module(f'.{_HOMES[name]}', __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the offered names, too."""
+    return sorted({*globals(), *_HOMES})

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / 'forecast_detector_ros'
 
 #: Modules beside the rooms, which every room may import; they import one another at most.
 TOOLS = {'boxes', 'errors', 'files', 'foreign_text', 'layout', 'plain_values',
-         'plain_yaml'}
+         'plain_yaml', 'quiet_onnxruntime'}
 
 #: What else each room may import from; the lowest stand first.
 ALLOWED = {

@@ -12,6 +12,7 @@ from torch import nn
 from ..detector.backends.quiet_openvino import import_openvino
 from ..detector.backends.step_graph import trace_onnx
 from ..errors import InputError
+from ..quiet_onnxruntime import import_onnxruntime
 
 RUNTIMES = ('onnxruntime', 'openvino')
 
@@ -63,8 +64,7 @@ def graph_runner(runtime: str, model: bytes, size: tuple[int, int], threads: int
 
 
 def _onnxruntime(model: bytes, size: tuple[int, int], threads: int) -> Callable[[], object]:
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

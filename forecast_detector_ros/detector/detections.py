@@ -22,6 +22,9 @@ class Detections:
     ids: np.ndarray | None = None
     """``(N,)`` int64: the number of the object in its camera's stream; None outside a stream."""
 
+    names: tuple[str, ...] = ()
+    """Of the classes, N of them as in `labels`; empty where the maker knew no names."""
+
     def __len__(self) -> int:
         """Count the boxes."""
         return len(self.scores)

@@ -7,14 +7,14 @@ import logging
 from math import nan
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import numpy as np
 
 from .backends import Backend
 from .backends.devices import AUTO
 from .backends.registry import choose_device, make_backend
-from .checkpoint import Card, load_checkpoint
+from .checkpoint import Card, default_checkpoint, load_checkpoint
 from .detections import Detections
 from .policy import Decision, FORECAST, READ
 from .postprocess import Postprocessor
@@ -25,6 +25,9 @@ from .threads import set_threads
 from ..foreign_text import cut
 from ..images.frame import Frame, FrameError, Pixels
 from ..model.scheduler import EXPECTED
+
+if TYPE_CHECKING:
+    from .open_stream import Stream
 
 log = logging.getLogger(__name__)
 
@@ -72,22 +75,24 @@ class Detector:
         self._postprocess = Postprocessor(backend.anchors, card.input_size, card.classes)
 
     @classmethod
-    def load(cls, checkpoint: str | Path, device: str = AUTO, precision: str = 'fp32',
-             threads: int = 1, interop_threads: int = 1, backend: str = AUTO) -> 'Detector':
+    def load(cls, checkpoint: str | Path | None = None, device: str = AUTO,
+             precision: str = 'fp32', threads: int | None = None,
+             interop_threads: int | None = None, backend: str = AUTO) -> 'Detector':
         """
         Load a checkpoint.
 
         Parameters
         ----------
         checkpoint:
-            The ``.safetensors`` file.
+            The ``.safetensors`` file; None: the one that comes with the package.
         device:
             ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` or nothing: CUDA where the back-end can use
             it, else the CPU. The log says which, and why.
         precision:
             ``fp32``, ``bf16``, ``fp16`` or ``int8``; not every back-end has all of them.
         threads, interop_threads:
-            See `set_threads`; both hold for the whole process.
+            See `set_threads`; both hold for the whole process, which None leaves as it is.
+            Back-ends with threads of their own then take one.
         backend:
             One of `registry.BACKENDS`; ``auto`` or nothing: the fastest that is installed.
 
@@ -97,14 +102,22 @@ class Detector:
             All are `RuntimeConfigError`, with a message of one line.
 
         """
-        set_threads(threads, interop_threads)
-        network, card = load_checkpoint(checkpoint)
+        if (threads, interop_threads) != (None, None):
+            set_threads(*(1 if number is None else number
+                          for number in (threads, interop_threads)))
+        path = default_checkpoint() if checkpoint is None else Path(checkpoint)
+        network, card = load_checkpoint(path)
         choice = choose_device(device, backend, precision)
-        detector = cls(make_backend(network, backend, choice.device, precision, threads,
-                                    Path(checkpoint)), card, choice.reason)
+        detector = cls(make_backend(network, backend, choice.device, precision, threads or 1,
+                                    path), card, choice.reason)
         log.info('%s on %s (%s), %s', detector.backend, detector.device, choice.reason,
                  precision)
         return detector
+
+    def stream(self, **settings: Any) -> 'Stream':
+        """Open a stream of pictures with a state of its own; `Stream` names the arguments."""
+        from .open_stream import Stream
+        return Stream(self, **settings)
 
     def check_settings(self, settings: DetectorSettings) -> None:
         """

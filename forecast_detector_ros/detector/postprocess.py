@@ -83,7 +83,9 @@ class Postprocessor:
         limit = np.array((frame_size[1], frame_size[0]) * 2, np.float32)
         # The product may round to the next number above the picture's side.
         found = np.minimum(boxes[keep] * (limit / self._input), limit)
-        return Detections(found, label[keep], score[keep])
+        label = label[keep]
+        names = tuple([self._labels[index] for index in label.tolist()])
+        return Detections(found, label, score[keep], names=names)
 
     def _candidates(self, logits: np.ndarray, threshold: float, classes: Sequence[str]
                     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -13,11 +13,6 @@ import numpy as np
 
 from .frame import SourceError
 
-# The decoder's own complaints about a damaged file would bury the one line that explains it.
-# FFmpeg's level is read when the first video is opened.
-os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 
 # Containers without an index announce duration x rate, which is off by a frame now and then.
@@ -113,6 +108,7 @@ class ImageFolder:
 
     def __init__(self, folder: str | Path) -> None:
         """List `folder`; raises SourceError when it holds no image at all."""
+        _silence_decoders()
         self.name = str(folder)
         try:
             files = [entry for entry in Path(folder).iterdir()
@@ -201,8 +197,8 @@ def open_source(source: str, rate: float = 0.0) -> VideoSource:
     """
     Open whatever `source` names: a V4L2 device, a folder of images or a video file.
 
-    `rate` in Hz is passed on to a device, 0 leaves its default. Raises SourceError with one
-    line when it is missing or unreadable.
+    `rate` in Hz is passed on to a device, 0 leaves its default. OpenCV's log is silent from then
+    on. Raises SourceError with one line when it is missing or unreadable.
     """
     if not source:
         raise SourceError('source is not set; it is a video file, a folder of images or a '
@@ -222,12 +218,20 @@ def open_source(source: str, rate: float = 0.0) -> VideoSource:
 def _open_capture(source: str | int, backend: int) -> cv2.VideoCapture:
     if isinstance(source, str) and source.startswith('/dev/') and not Path(source).exists():
         raise SourceError(f'{source}: no such device')
+    _silence_decoders()
     capture = cv2.VideoCapture(source, backend)
     if not capture.isOpened():
         kind = 'V4L2 device' if backend == cv2.CAP_V4L2 else 'video'
         raise SourceError(f'{source}: cannot be opened as a {kind}; '
                           'it is damaged, truncated, busy or of an unknown format')
     return capture
+
+
+def _silence_decoders() -> None:
+    """Keep OpenCV's own complaints from burying the one line that explains a damaged file."""
+    # FFmpeg's level is read when the first video is opened.
+    os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def _file_backend() -> int:

@@ -15,6 +15,7 @@ import torch
 from torchvision.ops import batched_nms
 
 from ..errors import InputError, one_line
+from ..quiet_onnxruntime import import_onnxruntime
 
 PADDING = 114
 """Grey value that YOLOX and its kin pad pictures with."""
@@ -136,7 +137,7 @@ class OnnxModel(TeacherModel):
 
     def __init__(self, path: Path, threads: int = 1) -> None:
         try:
-            import onnxruntime  # type: ignore[import-untyped,import-not-found,unused-ignore]
+            onnxruntime = import_onnxruntime()
         except ImportError:
             raise TeacherError(f'{path}: needs onnxruntime, which is not installed: '
                                'pip install onnxruntime') from None

@@ -18,8 +18,8 @@ assert not [name for name in sys.modules if name.startswith('openvino_telemetry'
 """
 
 ONNXRUNTIME = """
-import forecast_detector_ros
-import onnxruntime
+from forecast_detector_ros.quiet_onnxruntime import import_onnxruntime
+onnxruntime = import_onnxruntime()
 assert onnxruntime.get_available_providers()
 """
 

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 import warnings
 
 from ..checkpoint import RuntimeConfigError
+from ...quiet_onnxruntime import import_onnxruntime
 
 AUTO = 'auto'
 """CUDA where it is usable, else the CPU."""
@@ -72,8 +73,7 @@ def provider_absence(provider: str) -> str:
         return absent
     if find_spec('onnxruntime') is None:
         return 'onnxruntime is not installed'
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     name = f'{provider}ExecutionProvider'
     return '' if name in onnxruntime.get_available_providers() else (
         f'this onnxruntime has no {name}')

@@ -16,6 +16,7 @@ from .graph_backend import GraphBackend
 from .step_graph import STEPS
 from .torch_backend import DeviceError
 from ...model.network import ForecastDetector
+from ...quiet_onnxruntime import import_onnxruntime
 
 # Errors of a graph come as exceptions; warnings about initialisers are of no use to anybody.
 _LOG_ERRORS = 3
@@ -50,8 +51,7 @@ class OnnxRuntimeBackend(GraphBackend):
 
     def __init__(self, network: ForecastDetector, graphs: dict[str, bytes], device: str = 'cpu',
                  precision: str = 'fp32', threads: int = 1, tensorrt: bool = False) -> None:
-        import onnxruntime
-
+        onnxruntime = import_onnxruntime()
         super().__init__(network, device, precision)
         if tensorrt:
             self.name = 'tensorrt'

@@ -18,6 +18,7 @@ from .onnxruntime_backend import OnnxRuntimeBackend
 from .parity import run_clips
 from .step_graph import STEPS
 from ...model.network import ForecastDetector
+from ...quiet_onnxruntime import import_onnxruntime
 
 FLOAT_PARTS = ('/lstm/gates/', '/scheduler/', '/stem.0/', '/stem.1/', '/stem.2/', '/stem.3/')
 """
@@ -68,6 +69,7 @@ def quantise(network: ForecastDetector, graphs: dict[str, bytes],
 
     """
     import onnx
+    import_onnxruntime()
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 

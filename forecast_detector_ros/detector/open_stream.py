@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A stream that carries its own state: what is called with one picture after the other."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from .detector import Detector, step_stamped_many, StepResult
+from .policy import parse_policy, Policy, ThresholdPolicy
+from .settings import SettingsError
+from .stream import MAX_GAP_S, StreamState
+from ..images.frame import Frame, FrameError, Pixels
+
+
+class Stream:
+    """
+    One camera or video with its state: call it with one picture after the other.
+
+    Parameters
+    ----------
+    detector:
+        Shared by any number of streams.
+    threshold:
+        The scheduler's, in [0, 1]: a frame is forecast if the confidence is above it.
+    policy:
+        In place of the scheduler with its threshold; a text is read by `parse_policy`.
+    classes:
+        Names of the classes that are wanted; empty for all.
+    max_gap_s:
+        Seconds; a stamp before the last one, or further behind it, starts the stream anew.
+    changes:
+        Further fields of `DetectorSettings`. What is not given is as the card recommends.
+
+    Raises
+    ------
+    PolicyError, SettingsError
+        If a value is out of range, or there is no such class.
+
+    """
+
+    def __init__(self, detector: Detector, *, threshold: float | None = None,
+                 policy: Policy | str | None = None, classes: Sequence[str] = (),
+                 max_gap_s: float = MAX_GAP_S, **changes: Any) -> None:
+        if threshold is not None and policy is not None:
+            raise SettingsError('threshold and policy exclude each other')
+        if isinstance(classes, str):
+            raise SettingsError(f'classes is {classes!r}, must be a list of names')
+        if threshold is not None:
+            changes['policy'] = ThresholdPolicy(threshold)
+        elif policy is not None:
+            changes['policy'] = parse_policy(policy) if isinstance(policy, str) else policy
+        self.detector = detector
+        self.settings = replace(detector.card.settings(), classes=tuple(classes), **changes)
+        detector.check_settings(self.settings)
+        self.max_gap_s = max_gap_s
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the frames so far; the next one is read."""
+        self._state = StreamState.initial()
+
+    def __call__(self, image: np.ndarray | Frame, stamp: float | None = None) -> StepResult:
+        """
+        Process the next picture.
+
+        Parameters
+        ----------
+        image:
+            ``(H, W, 3)`` uint8 BGR; or a `Frame`, which is loaded only if it is read.
+        stamp:
+            When it was taken, seconds of any clock. Frames without stamps count as equally far
+            apart; either all frames of a stream have one or none has.
+
+        Raises
+        ------
+        FrameError
+            If picture or stamp cannot be used; the stream is as it was before.
+
+        """
+        (outcome,) = step_together([self], [image], None if stamp is None else [stamp])
+        if isinstance(outcome, FrameError):
+            raise outcome
+        return outcome
+
+    def _nanoseconds(self, stamp: float | None) -> int | None:
+        before = self._state
+        if before.network is not None and (stamp is None) != (before.stamp_ns is None):
+            raise FrameError('stamp is missing, but the frames before had one' if stamp is None
+                             else f'stamp is {stamp}, but the frames before had none')
+        if stamp is not None and not isfinite(stamp):
+            raise FrameError(f'stamp is {stamp}, must be a number of seconds')
+        return None if stamp is None else round(stamp * 1e9)
+
+
+def step_together(streams: Sequence[Stream], images: Sequence[np.ndarray | Frame],
+                  stamps: Sequence[float] | None = None) -> list[StepResult | FrameError]:
+    """
+    Process the next picture of each of several streams, as batches: cheaper than one by one.
+
+    Parameters
+    ----------
+    streams:
+        Of one detector, with equal settings; each at most once.
+    images, stamps:
+        Of each stream, as for `Stream`.
+
+    Returns
+    -------
+    list
+        For each stream its result, or why its picture cannot be used; such a stream is as it was.
+
+    Raises
+    ------
+    SettingsError
+        If the streams cannot go together.
+
+    """
+    if not streams:
+        return []
+    first = streams[0]
+    for other in streams[1:]:
+        if (other.detector is not first.detector or other.settings != first.settings
+                or other.max_gap_s != first.max_gap_s):
+            raise SettingsError('streams that are processed together must have one detector and '
+                                'equal settings')
+    if len({id(stream) for stream in streams}) < len(streams):
+        raise SettingsError('a stream stands twice among those that are processed together')
+    frames: list[Frame] = []
+    stamps_ns: list[int] = []
+    outcomes: dict[int, StepResult | FrameError] = {}
+    times: Sequence[float | None] = [None] * len(streams) if stamps is None else stamps
+    for place, (stream, image, stamp) in enumerate(zip(streams, images, times, strict=True)):
+        try:
+            nanoseconds = stream._nanoseconds(stamp)
+            frames.append(_frame(image))
+        except FrameError as error:
+            outcomes[place] = error
+            continue
+        if nanoseconds is not None:
+            stamps_ns.append(nanoseconds)
+    places = [place for place in range(len(streams)) if place not in outcomes]
+    states = [streams[place]._state for place in places]
+    detector, settings = first.detector, first.settings
+    stepped = (detector.step_many(frames, states, settings) if stamps is None else
+               step_stamped_many(detector, frames, stamps_ns, states, settings, first.max_gap_s))
+    for place, result in zip(places, stepped):
+        if isinstance(result, FrameError):
+            outcomes[place] = result
+        else:
+            outcomes[place], streams[place]._state = result
+    return [outcomes[place] for place in range(len(streams))]
+
+
+def _frame(image: np.ndarray | Frame) -> Frame:
+    if isinstance(image, Frame):
+        return image
+    if not isinstance(image, np.ndarray):
+        raise FrameError(f'picture is of type {type(image).__name__}, must be an array')
+    pixels = Pixels(image, 'bgr')
+    return Frame(pixels.size, lambda: pixels)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the package itself offers, and the examples of docs/python.md."""
+from pathlib import Path
+import re
+import subprocess
+import sys
+
+import cv2
+import forecast_detector_ros
+import numpy as np
+import pytest
+import torch
+
+from .helpers.bags import jpeg_message, write_bag
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / 'docs/python.md'
+
+NOTHING_HAPPENS = """
+import logging, os, sys
+before = dict(os.environ)
+import forecast_detector_ros
+assert dict(os.environ) == before
+assert not {'torch', 'cv2', 'numpy'} & set(sys.modules), 'something heavy is imported'
+import cv2, torch
+def process():
+    return (torch.get_num_threads(), torch.get_num_interop_threads(), cv2.getNumThreads(),
+            cv2.utils.logging.getLogLevel(), logging.getLogger().level,
+            logging.getLogger().handlers, torch.backends.cudnn.allow_tf32)
+torch.set_num_threads(2)
+cv2.setNumThreads(2)
+before = process()
+detector = forecast_detector_ros.Detector.load(backend='torch')
+assert process() == before, (before, process())
+forecast_detector_ros.Detector.load(threads=1, backend='torch')
+assert torch.get_num_threads() == cv2.getNumThreads() == 1
+"""
+
+
+def test_import_and_loading_leave_the_process_as_it_is() -> None:
+    subprocess.run([sys.executable, '-c', NOTHING_HAPPENS], check=True, cwd=ROOT)
+
+
+def test_every_offered_name_is_there() -> None:
+    for name in forecast_detector_ros.__all__:
+        assert getattr(forecast_detector_ros, name).__name__ == name
+        assert name in dir(forecast_detector_ros)
+    with pytest.raises(AttributeError, match="no attribute 'Detektor'"):
+        forecast_detector_ros.__getattr__('Detektor')
+
+
+@pytest.fixture
+def recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put the files that the page names into a folder, and work there."""
+    monkeypatch.chdir(tmp_path)
+    pictures = [np.random.default_rng(seed).integers(0, 256, (48, 64, 3), np.uint8)
+                for seed in range(6)]
+    cv2.imwrite('picture.jpg', pictures[0])
+    for name in ('clip.mp4', 'left.mp4', 'right.mp4'):
+        writer = cv2.VideoWriter(name, cv2.VideoWriter.fourcc(*'mp4v'), 10.0, (64, 48))
+        for picture in pictures:
+            writer.write(picture)
+        writer.release()
+    write_bag(tmp_path / 'recording', {'/camera/image_raw/compressed': [
+        jpeg_message(number) for number in range(4)]})
+    return tmp_path
+
+
+def test_every_example_of_the_page_runs(
+    recordings: Path, capsys: pytest.CaptureFixture[str],
+) -> None:
+    blocks = re.findall(r'```python\n(.*?)```', PAGE.read_text(), re.DOTALL)
+    assert len(blocks) >= 6
+    names: dict[str, object] = {}
+    torch.set_num_threads(2)
+    printed = []
+    for number, block in enumerate(blocks):
+        exec(compile(block, f'{PAGE.name}, example {number}', 'exec'), names)
+        printed.append(capsys.readouterr().out)
+    assert torch.get_num_threads() == 2
+    # The clip, a picture, the bag, and two videos side by side: one line a frame.
+    assert [text.count('read ') + text.count('forecast ') for text in printed[:4]] == [6, 1, 4, 6]
+    assert all('read ' in text for text in printed[:4])
