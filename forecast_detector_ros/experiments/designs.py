@@ -32,8 +32,9 @@ from ..layout import mean, plain
 from ..metrics.average_precision import average_precision
 from ..metrics.matching import recall
 from ..model.config import ConfigError, NetworkConfig
-from ..training.config import read_yaml, Recipe, RecipeError
+from ..training.config import Recipe, RecipeError
 from ..training.loader import load_sources
+from ..training.recipe_file import read_yaml
 from ..training.stage_run import build_network
 
 log = logging.getLogger(__name__)

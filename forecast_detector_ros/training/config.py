@@ -6,16 +6,14 @@ from pathlib import Path
 import types
 from typing import Any, get_args, get_origin, get_type_hints, Union
 
-import yaml
-
 from .clip_step import first_decision
 from .distributed import DEVICES
 from .loss_config import LossConfig
 from .precision import AMP
+from .recipe_file import read_recipe, RecipeError
 from ..annotations.errors import DataError
 from ..annotations.sources import SourceConfig
 from ..clips.augment import AugmentConfig
-from ..errors import InputError
 from ..model.config import ConfigError, MOTION, NetworkConfig, VARIANTS
 from ..model.extractor import first_blocks
 from ..model.presets import preset
@@ -29,10 +27,6 @@ MEMORY, DEVICE, NONE = CACHES = ('memory', 'device', 'none')
 CARD_KEYS = ('licence', 'description', 'provenance', 'known_failures', 'score_threshold',
              'nms_threshold', 'threshold')
 """What a recipe may say for the card; the rest comes from the run."""
-
-
-class RecipeError(InputError):
-    """A recipe that cannot be used; the message names file and key."""
 
 
 @dataclass(frozen=True)
@@ -204,17 +198,6 @@ class Recipe:
         return NetworkConfig.from_dict({**base, **self.network})
 
 
-def read_yaml(path: str | Path) -> Any:
-    """Read plain values; raises RecipeError, which names the file."""
-    try:
-        return yaml.safe_load(Path(path).read_text(encoding='utf-8'))
-    except FileNotFoundError:
-        raise RecipeError(f'{path}: no such file') from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f'{path}: cannot be read as YAML: '
-                          f'{" ".join(str(error).split())}') from None
-
-
 def load_recipe(path: str | Path) -> Recipe:
     """
     Read a recipe.
@@ -226,7 +209,7 @@ def load_recipe(path: str | Path) -> Recipe:
         range.
 
     """
-    values = read_yaml(path)
+    values = read_recipe(path)
     try:
         recipe = build_recipe(values)
         _check(recipe, recipe.network_config())

@@ -13,6 +13,7 @@ from forecast_detector_ros.cli.train import main as train
 from forecast_detector_ros.clips.augment import AugmentConfig
 from forecast_detector_ros.detector.checkpoint import load_checkpoint
 from forecast_detector_ros.training.config import load_recipe
+from forecast_detector_ros.training.recipe_file import read_recipe
 from forecast_detector_ros.training.schedule import learning_rate
 import pytest
 import yaml
@@ -121,7 +122,9 @@ def write_imagenet(root, part, name, frame):
 
 def shortened(path, text, network):
     """Write a recipe with a smaller network and two iterations a stage, the scheduler in one."""
-    values = yaml.safe_load(text)
+    # What it extends lies in the folder of recipes.
+    path.write_text(text.replace('extends: ', f'extends: {FOLDER}/'))
+    values = read_recipe(path)
     values.update(workers=0, threads=1, network={**values.get('network', {}), **network})
     for stage in values['stages']:
         stage.update(epochs=2, clips_per_epoch=2, batch=2, plain_epochs=1)
