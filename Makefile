@@ -47,11 +47,11 @@ setup:
 
 demo:
 	$(bootstrap)
-	'$(RUN)' -m forecast_detector_ros.cli.demo --output '$(OUTPUT)' $(if $(VIDEO),--video '$(VIDEO)')
+	'$(RUN)' -m forecast_detector_ros.cli demo --output '$(OUTPUT)' $(if $(VIDEO),--video '$(VIDEO)')
 
 benchmark:
 	$(bootstrap)
-	'$(RUN)' -m forecast_detector_ros.cli.benchmark --graph --output docs/benchmark.json \
+	'$(RUN)' -m forecast_detector_ros.cli benchmark --graph --output docs/benchmark.json \
 		--report docs/benchmark.md $(BENCHMARK)
 
 # pytest itself makes folders only below one that exists.

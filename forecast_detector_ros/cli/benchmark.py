@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 import json
 from pathlib import Path
-import shlex
 import signal
 import sys
 import tempfile
 from typing import Any
 
-from .benchmark_evaluator import at_least_one
 from .benchmark_graph import GraphOptions, measure_graph
 from .children import ChildError
+from .options import add_checkpoint, positive
 from .progress import show_progress
 from .provenance import machine, versions
+from .shell import command_line, DONE, FAILURE, run_verb, verb_parser
 from ..benchmark.document import as_markdown, as_text, changes_text, compare
 from ..benchmark.goals import verdicts
 from ..benchmark.graph_runner import PeerError
@@ -28,34 +28,21 @@ from ..benchmark.steps import Build, SIZES
 from ..detector.backends.torch_backend import resolve_device
 from ..detector.checkpoint import default_checkpoint, RuntimeConfigError
 from ..files import bundled_clip, write_atomically
-from ..images.video_source import SourceError
 
 FORMAT = 'forecast_detector_ros/benchmark/1'
 """Value of the key `format` of the JSON file."""
 
-REGRESSED = 1
-FAILED = 2
+VERB = 'benchmark'
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """
-    Run the program.
-
-    Exit code 0; 1 when `--compare` finds a regression or `--targets` a target that is missed; 2
-    for a mistake, with one line that says which.
-    """
+    """Run the verb; its exit code is 1 for a regression (`--compare`) or a missed target."""
     given = list(sys.argv[1:] if args is None else args)
-    options = _parser().parse_args(given)
+    options = make_parser().parse_args(given)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        run = (_read(options.load) if options.load else _measure(options, given))
-        return _tell(options, run)
-    except (ChildError, OSError, PeerError, RuntimeConfigError, SourceError, ImportError) as error:
-        print(f'benchmark: error: {" ".join(str(error).split())}', file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        print('benchmark: interrupted', file=sys.stderr)
-        return 130
+    return run_verb(VERB, options, lambda chosen: _tell(
+        chosen, _read(chosen.load) if chosen.load else _measure(chosen, given)),
+        (ChildError, ImportError))
 
 
 def _measure(options: argparse.Namespace, given: Sequence[str]) -> dict[str, Any]:
@@ -64,7 +51,7 @@ def _measure(options: argparse.Namespace, given: Sequence[str]) -> dict[str, Any
     checkpoint = options.checkpoint or default_checkpoint()
     about = {'format': FORMAT, 'machine': machine(), 'versions': versions(
         'onnx', 'onnxruntime', 'openvino'),
-        'command': shlex.join(['python', '-m', 'forecast_detector_ros.cli.benchmark', *given]),
+        'command': command_line(VERB, given),
         'checkpoint': checkpoint.name, 'clip': clip.name}
     device = str(resolve_device(options.device))
     builds = [replace(build, device=device) for build in options.build or ()]
@@ -95,13 +82,13 @@ def _tell(options: argparse.Namespace, run: dict[str, Any]) -> int:
         plots = [f'{images.name}/{name}' for name in write_plots(run, images)]
         write_atomically(options.report, as_markdown(run, plots).encode())
     print(as_text(run))
-    code = 0
+    code = DONE
     if before is not None:
         changes = compare(before, run['timings'])
         print(f'\n{changes_text(changes)}')
-        code = REGRESSED if any(change.regressed for change in changes) else code
+        code = FAILURE if any(change.regressed for change in changes) else code
     if options.targets and any(verdict.met is False for verdict in verdicts(run)):
-        code = REGRESSED
+        code = FAILURE
     return code
 
 
@@ -115,13 +102,13 @@ def _read(path: Path) -> dict[str, Any]:
     return run
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog='benchmark', description=__doc__, epilog='Everything is timed in turns within one '
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the options."""
+    parser = verb_parser(
+        VERB, __doc__, epilog='Everything is timed in turns within one '
         'process, so ratios hold where the machine does not. docs/performance.md says what each '
         'row covers.')
-    parser.add_argument('--checkpoint', type=Path, metavar='FILE',
-                        help='a .safetensors file with its card (default: that of the package)')
+    add_checkpoint(parser)
     parser.add_argument('--video', type=Path, metavar='FILE',
                         help='clip that pictures and read ratio are from (default: bikes.mp4)')
     parser.add_argument('--build', type=_build, action='append', metavar='B[:PRECISION[:THREADS]]',
@@ -130,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
                         'fastest that is installed, then the others)')
     parser.add_argument('--device', default='cpu', help='auto, cpu, cuda or cuda:N, for all '
                         'builds (default: %(default)s, which documented figures are of)')
-    parser.add_argument('--batches', type=at_least_one, nargs='*', metavar='N',
+    parser.add_argument('--batches', type=positive, nargs='*', metavar='N',
                         default=DEFAULT_BATCHES, help='streams in a batch, for the first build '
                         f'(default: {" ".join(map(str, DEFAULT_BATCHES))})')
     parser.add_argument('--peers', nargs='*', choices=tuple(TORCHVISION), metavar='NAME',
@@ -139,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--peer-onnx', action='append', default=[], metavar='FILE:SIDE',
                         help='a rival as an ONNX file and the side of its input, such as '
                         'yolo11n.onnx:320; may be repeated')
-    parser.add_argument('--rounds', type=at_least_one, default=60, metavar='N',
+    parser.add_argument('--rounds', type=positive, default=60, metavar='N',
                         help='runs of each contender (default: %(default)s)')
     parser.add_argument('--no-parts', action='store_true',
                         help='leave out the parts and whole frames')
@@ -150,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
                        help='default: all')
     graph.add_argument('--transports', nargs='+', choices=('raw', 'compressed'),
                        default=('raw', 'compressed'), help='default: both')
-    graph.add_argument('--frames', type=at_least_one, default=240, metavar='N',
+    graph.add_argument('--frames', type=positive, default=240, metavar='N',
                        help='that count, of each measurement (default: %(default)s)')
     graph.add_argument('--rate', type=float, default=30.0, metavar='HZ',
                        help='default: %(default)s')

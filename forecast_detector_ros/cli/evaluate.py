@@ -12,15 +12,24 @@ from typing import Any
 
 import torch
 
-from .footage_options import add_footage, frame_rate, load_footage, named_footage, policy, positive
+from .footage_options import add_footage, load_footage, named_footage
 from .horizon_options import add_horizons, forecasts_by_horizon, HORIZON_OPTIONS, load_beside
 from .many_footage import add_many, run_sequences, share_of
+from .options import (
+    add_backend,
+    add_checkpoint,
+    add_device,
+    add_settings,
+    frame_rate,
+    given_settings,
+    policy,
+    positive,
+)
 from .provenance import machine
-from ..detector.backends.registry import AUTO, BACKENDS
+from .shell import DONE, FAILURE, run_verb, say, verb_parser
 from ..detector.checkpoint import Card, default_checkpoint
 from ..detector.detector import Detector
 from ..detector.settings import DetectorSettings
-from ..errors import InputError
 from ..evaluation.accuracy import check_protocols
 from ..evaluation.accuracy import KEYS as PROTOCOLS
 from ..evaluation.evaluation_record import record_evaluation
@@ -37,54 +46,37 @@ from ..metrics.tracking import library as tracking_library
 from ..report.html_report import load_for_report, write_report
 from ..report.run_record import save_run
 
+VERB = 'evaluate'
+
 _log = logging.getLogger(__name__)
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """
-    Run the program.
+    Run the verb; give its exit code.
 
-    Exit code 0; 1 after a line on stderr for each input or sequence that cannot be used, the
-    others being evaluated; 130 when interrupted.
+    It is 1 after a line on stderr for each input or sequence that cannot be used, the others being
+    evaluated.
     """
-    logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.INFO)
-    options = _parser().parse_args(args)
-    try:
-        failures = _evaluate(options)
-    except InputError as error:
-        print(f'evaluate: {error}', file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f'evaluate: {error.filename}: {error.strerror}', file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print('evaluate: interrupted', file=sys.stderr)
-        return 130
+    return run_verb(VERB, make_parser().parse_args(args), _run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    failures = _evaluate(options)
     for name, problem in failures.items():
-        print(f'evaluate: left out: {name}: {problem}', file=sys.stderr)
-    return 1 if failures else 0
+        say(VERB, f'left out: {name}: {problem}')
+    return FAILURE if failures else DONE
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog='evaluate', description=__doc__)
-    parser.add_argument('--checkpoint', type=Path, metavar='FILE',
-                        help='.safetensors with its card; default: the one of the package')
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the options."""
+    parser = verb_parser(VERB, __doc__)
     add_footage(parser)
     detector = parser.add_argument_group('detector (default: what the card recommends)')
-    detector.add_argument('--policy', type=policy, metavar='P',
-                          help='always_read, alternate(k) or threshold(p)')
-    detector.add_argument('--score-threshold', type=float, metavar='S',
-                          help='for recall and latency; AP50 starts at 0.01')
-    detector.add_argument('--nms-threshold', type=float, metavar='IOU')
-    detector.add_argument('--max-consecutive-forecasts', type=int, metavar='N',
-                          help=f'default {DetectorSettings().max_consecutive_forecasts}')
-    detector.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N '
-                          '(default auto: CUDA where it is usable)')
-    detector.add_argument('--precision', default='fp32',
-                          help='fp32, bf16, fp16 or int8 (default fp32)')
-    detector.add_argument('--backend', choices=(AUTO, *BACKENDS), default=AUTO,
-                          help='what runs the network (default: the fastest that is installed)')
-    detector.add_argument('--threads', type=int, default=1, help='of one inference (default 1)')
+    add_checkpoint(detector)
+    add_settings(detector)
+    add_device(detector)
+    add_backend(detector)
     accuracy = parser.add_argument_group('average precision')
     accuracy.add_argument('--protocol', choices=PROTOCOLS, nargs='+', default=['plain'],
                           help="plain: AP50; devkit: ImageNet VID's AP50, with lower thresholds "
@@ -225,10 +217,7 @@ def _write(path: Path | None, result: dict[str, Any]) -> None:
 
 
 def _settings(options: argparse.Namespace, card: Card) -> DetectorSettings:
-    return replace(card.settings(), **{
-        key: value for key in ('policy', 'score_threshold', 'nms_threshold',
-                               'max_consecutive_forecasts')
-        if (value := getattr(options, key)) is not None})
+    return replace(card.settings(), **given_settings(options))
 
 
 if __name__ == '__main__':

@@ -11,7 +11,9 @@ import sys
 import torch
 
 from .export_frames import Clips, load_clips, synthetic_clips
+from .options import add_checkpoint
 from .provenance import versions
+from .shell import run_verb, verb_parser, VerbFailedError
 from ..detector.backends.exported import ExportError, FLOAT, INT8, weights_digest, write_graphs
 from ..detector.backends.onnxruntime_backend import OnnxRuntimeBackend
 from ..detector.backends.parity import compare_backends, MAX_DIFFERENCE, Parity
@@ -19,34 +21,25 @@ from ..detector.backends.quantise import quantise
 from ..detector.backends.step_graph import OPSET, step_onnx, STEPS
 from ..detector.backends.torch_backend import TorchBackend
 from ..detector.checkpoint import card_path, default_checkpoint, load_checkpoint
-from ..errors import InputError
 from ..files import write_atomically
 from ..images.video_source import SourceError
+
+VERB = 'export'
 
 _log = logging.getLogger(__name__)
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the program; 0, or 1 after one line on stderr when nothing could be written."""
-    logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.INFO)
+    """Run the verb; its exit code is 1 if the graphs are not good enough to be written."""
     # The quantiser recommends what is done anyway.
     logging.getLogger().addFilter(lambda record: record.name != 'root')
-    options = _parser().parse_args(args)
-    try:
-        _export(options)
-    except InputError as error:
-        print(f'export: {error}', file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f'export: {error.filename}: {error.strerror}', file=sys.stderr)
-        return 1
-    return 0
+    return run_verb(VERB, make_parser().parse_args(args), _export)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog='export', description=__doc__)
-    parser.add_argument('--checkpoint', type=Path, metavar='FILE',
-                        help='.safetensors with its card; default: the one of the package')
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the options."""
+    parser = verb_parser(VERB, __doc__)
+    add_checkpoint(parser)
     parser.add_argument('--output', type=Path, metavar='FOLDER',
                         help='default: that of the checkpoint; into another one the checkpoint '
                         'and its card are copied, too')
@@ -91,7 +84,8 @@ def _export(options: argparse.Namespace) -> None:
     parity = compare_backends(reference, OnnxRuntimeBackend(network, graphs), clips, card)
     _log.info('fp32 against PyTorch: %s', parity.values())
     if not parity.same:
-        raise ExportError(f'{path}: the graphs do not match PyTorch, nothing is written: '
+        raise VerbFailedError(
+            f'{path}: the graphs do not match PyTorch, nothing is written: '
                           f'{_shortcomings(parity)}')
     kind = FLOAT
     about = {'opset': OPSET, 'checked_with': str(source or 'synthetic clip')}
@@ -109,7 +103,8 @@ def _export(options: argparse.Namespace) -> None:
                               'checked; name a --clip with objects')
         # Written so that NaN fails.
         if not parity.likeness >= options.min_likeness:
-            raise ExportError(f'{path}: of {parity.boxes_firm} boxes in float, int8 loses or '
+            raise VerbFailedError(
+                f'{path}: of {parity.boxes_firm} boxes in float, int8 loses or '
                               f'makes up {parity.boxes_unlike} (likeness '
                               f'{parity.likeness:.2f}, must be {options.min_likeness:g}), '
                               'nothing is written; calibrate with more, or more fitting, video')

@@ -8,8 +8,8 @@ from dataclasses import replace
 import logging
 from pathlib import Path
 
+from .options import fraction
 from ..annotations.errors import DataError
-from ..detector.policy import parse_policy, Policy, PolicyError
 from ..evaluation.davis import load_davis
 from ..evaluation.sequences import (
     attach_labels,
@@ -154,38 +154,6 @@ def named_footage(options: argparse.Namespace) -> dict[str, object]:
     return {key: plain(value)
             for key in ('davis', 'annotations', 'mot', 'pseudo_labels', 'truth', 'min_score',
                         'ignore_score', 'accept', 'sequences') if (value := getattr(options, key))}
-
-
-def fraction(text: str) -> float:
-    """Read an argument in [0, 1]."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f'is {text}, must be in [0, 1]')
-    return value
-
-
-def positive(text: str) -> int:
-    """Read an argument that is at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'is {text}, must be at least 1')
-    return value
-
-
-def frame_rate(text: str) -> float:
-    """Read frames per second."""
-    value = float(text)
-    if not 0 < value <= 1000:
-        raise argparse.ArgumentTypeError(f'is {text}, must be above 0 and at most 1000')
-    return value
-
-
-def policy(text: str) -> Policy:
-    """Read a policy."""
-    try:
-        return parse_policy(text)
-    except PolicyError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _accept(text: str) -> tuple[str, str]:

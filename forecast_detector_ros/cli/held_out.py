@@ -3,17 +3,12 @@
 
 import argparse
 from collections.abc import Callable
-import logging
 from pathlib import Path
-import sys
 
-from ..annotations.errors import DataError
+from .shell import run_verb, VerbFailedError
 from ..detector.allocator import keep_large_blocks
-from ..detector.checkpoint import RuntimeConfigError
-from ..evaluation.sequences import EvaluationError, Footage, load_annotated, pick
-from ..training.backbone import WeightsError
-from ..training.config import Recipe, RecipeError
-from ..training.snapshot import SnapshotError
+from ..evaluation.sequences import Footage, load_annotated, pick
+from ..training.config import Recipe
 from ..training.trainer import TrainingDivergedError
 
 
@@ -57,33 +52,19 @@ def load_held_out(options: argparse.Namespace, recipe: Recipe) -> list[Footage]:
                                options.min_score, options.ignore_score), options.sequences)
 
 
-def run_command(name: str, options: argparse.Namespace,
+def run_command(verb: str, options: argparse.Namespace,
                 work: Callable[[argparse.Namespace], str]) -> int:
     """
-    Do the work of a command and print the text that comes of it.
+    Do the work of a verb and print the text that comes of it.
 
-    Returns
-    -------
-    int
-        Exit code: 0 done, 1 the training diverged, 2 bad input, 130 interrupted; one line on the
-        error stream says what.
-
+    Gives the exit code, as `run_verb` does; 1 if a training diverged.
     """
-    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', stream=sys.stderr)
-    keep_large_blocks()
-    try:
-        print(work(options), end='')
-        return 0
-    except (RecipeError, DataError, EvaluationError, WeightsError, SnapshotError,
-            RuntimeConfigError) as error:
-        print(f'{name}: {error}', file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f'{name}: {options.output}: {error}', file=sys.stderr)
-        return 2
-    except TrainingDivergedError as error:
-        print(f'{name}: {error}', file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f'{name}: interrupted; run the same command again to go on', file=sys.stderr)
-        return 130
+    def train_and_print(options: argparse.Namespace) -> None:
+        keep_large_blocks()
+        try:
+            print(work(options), end='')
+        except TrainingDivergedError as error:
+            raise VerbFailedError(str(error)) from None
+
+    return run_verb(verb, options, train_and_print,
+                    interrupted='interrupted; run the same command again to go on')

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .footage_options import positive
+from .options import positive
 from ..detector.checkpoint import Card, load_checkpoint
 from ..detector.settings import DetectorSettings
 from ..evaluation.forecast_quality import measure_forecasts, ROWS

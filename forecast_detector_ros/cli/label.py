@@ -9,14 +9,17 @@ import sys
 
 import torch
 
+from .options import add_threads, fraction, positive
 from .progress import show_progress
-from ..errors import InputError
+from .shell import run_verb, verb_parser
 from ..images.bag_images import is_bag
 from ..images.extract_frames import extract_frames
 from ..labelling.label_folders import is_partial, label_into, Labelling
 from ..labelling.picture_folders import picture_folders
 from ..labelling.teacher import TeacherError
 from ..labelling.teacher_kinds import AUTO, KINDS, open_teacher
+
+VERB = 'label'
 
 CLASSES = ('person', 'airplane', 'bear', 'bicycle', 'bird', 'bus', 'car', 'cattle', 'dog', 'cat',
            'elephant', 'horse', 'motorcycle', 'sheep', 'train', 'watercraft', 'zebra', 'chair',
@@ -27,9 +30,8 @@ _log = logging.getLogger(__name__)
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the program; 0, 1 after one line when the input cannot be used, 130 after Ctrl-C."""
-    logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.INFO)
-    parser = _parser()
+    """Run the verb; give its exit code."""
+    parser = make_parser()
     options = parser.parse_args(args)
     extracts = options.source.is_file() or is_bag(options.source)
     if extracts and options.frames is None:
@@ -43,19 +45,11 @@ def main(args: Sequence[str] | None = None) -> int:
     for name, given in (('--folders', options.folders), ('--stills', options.stills)):
         if given and extracts:
             parser.error(f'{name} is for folders of pictures')
-    try:
-        return _label(options, extracts)
-    except InputError as error:
-        print(f'label: {error}', file=sys.stderr)
-    except OSError as error:
-        print(f'label: {error.filename}: {error.strerror}', file=sys.stderr)
-    except KeyboardInterrupt:
-        print('label: interrupted; the same command with --resume goes on', file=sys.stderr)
-        return 130
-    return 1
+    return run_verb(VERB, options, lambda chosen: _label(chosen, extracts),
+                    interrupted='interrupted; the same command with --resume goes on')
 
 
-def _label(options: argparse.Namespace, extracts: bool) -> int:
+def _label(options: argparse.Namespace, extracts: bool) -> None:
     output = options.output
     if not options.resume and is_partial(output):
         raise TeacherError(f'{output}: is half done; --resume goes on, delete it to label anew')
@@ -85,11 +79,11 @@ def _label(options: argparse.Namespace, extracts: bool) -> int:
         label_into(output, labelling, teacher.detect,
                    lambda: show(labelling.labelled, labelling.total))
     _log.info('%s: %d pictures, %d boxes', output, labelling.total, labelling.boxes)
-    return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog='label', description=__doc__)
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the options."""
+    parser = verb_parser(VERB, __doc__)
     parser.add_argument('source', type=Path,
                         help='folder of pictures, video file, or bag (folder, .mcap, .db3, .bag); '
                         'file names in the output are relative to the folder, or to --frames')
@@ -98,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--frames', type=Path, metavar='DIR',
                         help='where the frames of a video or bag are written, as JPEG in a '
                         'folder of its name')
-    parser.add_argument('--every', type=_count, default=1, metavar='N',
+    parser.add_argument('--every', type=positive, default=1, metavar='N',
                         help='take every n-th frame of a video or bag (default 1)')
     parser.add_argument('--topic', help='image topic of a bag; needed if it has several')
     parser.add_argument('--teacher', type=Path, required=True, metavar='FILE',
@@ -117,26 +111,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--ignore', nargs='*', default=['truck'], metavar='NAME',
                         help='classes whose boxes are neither objects nor background '
                         '(default: truck)')
-    parser.add_argument('--min-score', type=_fraction, default=0.2, metavar='S',
+    parser.add_argument('--min-score', type=fraction, default=0.2, metavar='S',
                         help='default 0.2')
-    parser.add_argument('--nms-threshold', type=_fraction, default=0.45, metavar='IOU',
+    parser.add_argument('--nms-threshold', type=fraction, default=0.45, metavar='IOU',
                         help='default 0.45')
-    parser.add_argument('--threads', type=_count, default=1, help='of the teacher (default 1)')
+    add_threads(parser)
     return parser
-
-
-def _fraction(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f'is {text}, must be in [0, 1]')
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'is {text}, must be at least 1')
-    return value
 
 
 if __name__ == '__main__':

@@ -6,11 +6,10 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
-from .footage_options import positive
+from .options import add_jobs, checked
 from ..annotations.errors import DataError
 from ..detector.detector import Detector
 from ..evaluation.footage_runs import FootageWork, merge_parts, save_part
@@ -45,10 +44,8 @@ class Done:
 def add_many(parser: argparse.ArgumentParser) -> None:
     """Add the options that `run_sequences` reads."""
     many = parser.add_argument_group('many sequences')
-    many.add_argument('--jobs', type=_jobs, default=1, metavar='N|auto',
-                      help='processes, one sequence in each; auto: one a core (default 1: '
-                      'neighbours disturb what is measured as latency)')
-    many.add_argument('--shard', type=_share, metavar='I/N',
+    add_jobs(many, 'one sequence')
+    many.add_argument('--shard', type=checked(parse_share), metavar='I/N',
                       help='only every N-th sequence, from the I-th on; default: what RANK and '
                       'WORLD_SIZE of torchrun say, or all')
     many.add_argument('--part', type=Path, metavar='FILE',
@@ -148,14 +145,3 @@ def run_sequences(options: argparse.Namespace, share: Share, work: FootageWork,
     places = tuple(sorted(runs))
     return Done(places, tuple(runs[place] for place in places),
                 {footage[place].name: text for place, text in sorted(failures.items())}, machine)
-
-
-def _jobs(text: str) -> int:
-    return (os.cpu_count() or 1) if text == 'auto' else positive(text)
-
-
-def _share(text: str) -> Share:
-    try:
-        return parse_share(text)
-    except ManyError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None

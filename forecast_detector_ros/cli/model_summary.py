@@ -7,21 +7,23 @@ from dataclasses import asdict
 import json
 import sys
 
+from .shell import run_verb, verb_parser
 from ..detector.checkpoint import load_checkpoint
-from ..errors import InputError
 from ..model.config import ConfigError, NetworkConfig
 from ..model.presets import preset, PRESETS
 from ..model.summary import Part, summarise, Summary
+
+VERB = 'summary'
 
 PAPER_CLASSES = 30
 """Classes of ImageNet VID, the paper's data (section 4.1)."""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog='model_summary',
-        description='Print parameters and multiply-accumulates (MACs) of every part of a '
-                    'network, for a step that reads an image and for one that forecasts.')
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the options."""
+    parser = verb_parser(
+        VERB, 'Print parameters and multiply-accumulates (MACs) of every part of a '
+        'network, for a step that reads an image and for one that forecasts.')
     source = parser.add_mutually_exclusive_group()
     source.add_argument('--preset', default='default',
                         help=f'named network: {", ".join(sorted(PRESETS))} (default: default)')
@@ -88,15 +90,13 @@ def main(args: Sequence[str] | None = None) -> int:
         Exit code: 0, or 2 when the network cannot be had.
 
     """
-    arguments = _parser().parse_args(args)
-    try:
-        name, config = _configure(arguments)
-    except InputError as error:
-        print(f'model_summary: error: {error}', file=sys.stderr)
-        return 2
+    return run_verb(VERB, make_parser().parse_args(args), _summarise)
+
+
+def _summarise(arguments: argparse.Namespace) -> None:
+    name, config = _configure(arguments)
     write = format_json if arguments.json else format_table
     print(write(name, config, summarise(config)))
-    return 0
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Make the paper's tables and figures from footage of one's own: ``paper_figures fig5 ...``.
+Make the paper's tables and figures from footage of one's own: ``figures fig5 ...``.
 
 Each writes its numbers as CSV and JSON, and a figure its picture as PNG, into a folder.
 """
@@ -8,29 +8,21 @@ Each writes its numbers as CSV and JSON, and a figure its picture as PNG, into a
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-import logging
 from pathlib import Path
 import sys
 from typing import Any
 
 import torch
 
-from .footage_options import (
-    add_footage,
-    fraction,
-    frame_rate,
-    load_footage,
-    named_footage,
-    policy,
-    positive,
-)
+from .footage_options import add_footage, load_footage, named_footage
+from .options import add_device, fraction, frame_rate, policy, positive
 from .provenance import machine
+from .shell import run_verb, verb_parser
 from ..detector.backends.torch_backend import resolve_device
 from ..detector.checkpoint import Card, default_checkpoint, load_checkpoint
 from ..detector.detector import Detector
 from ..detector.policy import AlternatePolicy, AlwaysReadPolicy
 from ..detector.settings import DetectorSettings
-from ..errors import InputError
 from ..evaluation.accuracy import check_protocols
 from ..evaluation.accuracy import KEYS as PROTOCOLS
 from ..evaluation.latencies import load_latencies
@@ -65,31 +57,28 @@ from ..experiments.trade_off import (
 from ..layout import table
 from ..metrics.vid_ap import group_shares, GROUPS
 
+VERB = 'figures'
+
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the program; 0, or 1 after one line on stderr when the input cannot be used."""
-    logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.INFO)
-    options = _parser().parse_args(args)
-    try:
-        if options.picture:
-            # A missing library is told before the work, not after it.
-            new_figure(1, 1)
-        if 'threads' in options:
-            check_protocols([options.protocol])
-            torch.set_num_threads(options.threads)
-            options.device = str(resolve_device(options.device))
-        options.make(options)
-    except InputError as error:
-        print(f'paper_figures: {error}', file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f'paper_figures: {error.filename}: {error.strerror}', file=sys.stderr)
-        return 1
-    return 0
+    """Run the verb; give its exit code."""
+    return run_verb(VERB, make_parser().parse_args(args), _make)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog='paper_figures', description=__doc__)
+def _make(options: argparse.Namespace) -> None:
+    if options.picture:
+        # A missing library is told before the work, not after it.
+        new_figure(1, 1)
+    if 'threads' in options:
+        check_protocols([options.protocol])
+        torch.set_num_threads(options.threads)
+        options.device = str(resolve_device(options.device))
+    options.make(options)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the options."""
+    parser = verb_parser(VERB, __doc__)
     made = parser.add_subparsers(required=True, metavar='TABLE|FIGURE')
 
     def add(name: str, make: Callable[[argparse.Namespace], None], picture: bool, text: str
@@ -102,10 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         run = sub.add_argument_group('detector (default: what the card recommends)')
         run.add_argument('--score-threshold', type=fraction, metavar='S')
         run.add_argument('--max-consecutive-forecasts', type=positive, metavar='N')
-        run.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N (default '
-                         'auto: CUDA where it is usable)')
-        run.add_argument('--precision', default='fp32', help='fp32 or fp16 (default fp32)')
-        run.add_argument('--threads', type=positive, default=1, help='default %(default)s')
+        add_device(run)
         run.add_argument('--protocol', choices=PROTOCOLS, default='plain',
                          help='average precision (default plain)')
         return sub

@@ -18,8 +18,8 @@ Show = Callable[[int, int], None]
 
 @contextmanager
 def show_progress(title: str) -> Iterator[Show]:
-    """Give a function to call after each step, with (done, total)."""
-    if sys.stderr.isatty():
+    """Give a function to call after each step, with (done, total); it is silent as the log is."""
+    if sys.stderr.isatty() and _log.isEnabledFor(logging.INFO):
         try:
             from rich.console import Console
             from rich.progress import (

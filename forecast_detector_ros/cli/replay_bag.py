@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-import logging
-import os
 from pathlib import Path
-import shlex
 import sys
 import time
 from typing import Any
 
+from . import shell
+from .options import (
+    add_backend,
+    add_checkpoint,
+    add_device,
+    add_jobs,
+    add_settings,
+    checked,
+    given_settings,
+    number_in,
+)
 from .progress import show_progress
 from .provenance import machine, versions
 from .report import add_report
 from .result_folder import ResultFolder
-from ..detector.backends.registry import AUTO, BACKENDS
-from ..detector.policy import parse_policy
+from .shell import command_line, FAILURE, run_verb, say, verb_parser
 from ..detector.stream import MAX_GAP_S
 from ..errors import InputError
 from ..evaluation.evaluation_record import model_values
@@ -33,7 +40,7 @@ from ..evaluation.many import (
 )
 from ..recording.bag_file import BagError, MISSING
 from ..recording.video_writer import VideoError
-from ..replay.arrivals import EVERY_FRAME, GivenLatency, MODES, parse_latency, REAL_TIME
+from ..replay.arrivals import EVERY_FRAME, GivenLatency, MODES, parse_latency
 from ..replay.bag_replay import BagJob, prepare_replay, ReplayOptions
 from ..replay.collect import (
     BAGS_FOLDER,
@@ -47,36 +54,18 @@ from ..replay.collect import (
 )
 from ..replay.truth import MATCHES, ORDER
 
-FAILURE = 1
-BAD_INPUT = 2
-STOPPED = 130
+VERB = 'replay'
 
 _EXPECTED = (InputError, BagError, VideoError)
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """
-    Run the program.
-
-    Exit code 0; 1 when a bag failed, or lost some of its content on the way here (the others are
-    done); 2 when the input cannot be used (one line on stderr); 130 when interrupted.
-    """
-    logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.INFO)
+    """Run the verb; its exit code is 1 when a bag failed (the others are done)."""
     given = list(sys.argv[1:] if args is None else args)
-    options = _parser().parse_args(given)
-    try:
-        if options.merge:
-            return _merge(options)
-        return _replay(options, given)
-    except (*_EXPECTED, FileExistsError) as error:
-        print(f'replay_bag: {error}', file=sys.stderr)
-        return BAD_INPUT
-    except OSError as error:
-        print(f'replay_bag: {error.filename}: {error.strerror}', file=sys.stderr)
-        return FAILURE
-    except KeyboardInterrupt:
-        print('replay_bag: interrupted twice; what is unfinished is lost', file=sys.stderr)
-        return STOPPED
+    options = make_parser().parse_args(given)
+    return run_verb(
+        VERB, options, lambda chosen: _merge(chosen) if chosen.merge else _replay(chosen, given),
+        _EXPECTED, 'interrupted twice; what is unfinished is lost')
 
 
 def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
@@ -97,7 +86,7 @@ def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
             for number, (name, path) in share.of(bags)]
     states = [BagState(name, str(path)) for name, path in bags]
     with Interrupt() as interrupt:
-        _run(replay, jobs, _processes(options), interrupt, states)
+        _run(replay, jobs, options.jobs, interrupt, states)
         head = {
             'checkpoint': card.weights_sha256 or card.name, 'labels': list(card.classes),
             'model': model_values(card),
@@ -113,16 +102,15 @@ def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
             'share': str(share), 'device': detector.device, 'precision': options.precision,
             'backend': detector.backend,
             'threads': options.threads, 'started': time.strftime('%Y-%m-%dT%H:%M:%S%z'),
-            'command': shlex.join(['replay_bag', *given]), 'machine': machine(),
+            'command': command_line(VERB, given), 'machine': machine(),
             'versions': versions()}
         summary = write_result(result.partial, head, states)
         if summary['results']:
-            add_report('replay_bag', result.partial)
+            add_report(VERB, result.partial)
     _say_losses(summary)
     if interrupt.set:
-        print(f'replay_bag: interrupted; what was done so far is whole and lies in '
-              f'{result.partial}', file=sys.stderr)
-        return STOPPED
+        say(VERB, f'interrupted; what was done so far is whole and lies in {result.partial}')
+        return shell.INTERRUPTED
     result.accept()
     _print_summary(summary, result.path)
     return FAILURE if any(state.state == FAILED for state in states) else 0
@@ -152,25 +140,25 @@ def _merge(options: argparse.Namespace) -> int:
     result = ResultFolder(options.output)
     summary, missing = merge_results(options.merge, result.partial)
     if summary['results']:
-        add_report('replay_bag', result.partial)
+        add_report(VERB, result.partial)
     result.accept()
     _print_summary(summary, result.path)
     for state in missing:
         if state.state != FAILED:
-            print(f'replay_bag: {state.name}: {state.error or state.state}', file=sys.stderr)
+            say(VERB, f'{state.name}: {state.error or state.state}')
     return FAILURE if missing else 0
 
 
 def _say_losses(summary: dict[str, Any]) -> None:
     for item in summary['results'].values():
         for loss in item['losses']:
-            print(f'replay_bag: lost: {loss}', file=sys.stderr)
+            say(VERB, f'lost: {loss}')
 
 
 def _print_summary(summary: dict[str, Any], folder: Path) -> None:
     for state in summary['bags']:
         if state['state'] == FAILED:
-            print(f'replay_bag: {state["name"]} failed: {state["error"]}', file=sys.stderr)
+            say(VERB, f'{state["name"]} failed: {state["error"]}')
     print(f'bags: {len(summary["results"])}; images: {summary["images"]}, of which '
           f'{summary["read"]} read, {summary["forecast"]} forecast, {summary["dropped"]} dropped, '
           f'{summary["refused"]} refused')
@@ -188,15 +176,6 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
     print(f'written: {folder}')
 
 
-def _processes(options: argparse.Namespace) -> int:
-    if options.jobs is not None:
-        return options.jobs
-    # Neighbours would slow down what is measured, and so change what is dropped.
-    if options.mode == REAL_TIME and not (options.latency or options.latencies):
-        return 1
-    return os.cpu_count() or 1
-
-
 def _latency_values(latency: GivenLatency | Latencies | None) -> dict[str, Any] | None:
     if isinstance(latency, Latencies):
         return {'file': latency.path.name, 'seed': latency.seed,
@@ -209,9 +188,7 @@ def _number(value: float | None) -> str:
 
 
 def _replay_options(options: argparse.Namespace) -> ReplayOptions:
-    changes = {key: value for key in ('policy', 'score_threshold', 'nms_threshold',
-                                      'max_detections', 'max_consecutive_forecasts')
-               if (value := getattr(options, key)) is not None}
+    changes = given_settings(options)
     if options.classes:
         changes['classes'] = tuple(options.classes)
     if options.annotations and options.truth_topic:
@@ -227,31 +204,9 @@ def _replay_options(options: argparse.Namespace) -> ReplayOptions:
         options.truth_topic)
 
 
-def _checked(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Return `parse` with its errors in the form that argparse prints."""
-    def checked(text: str) -> Any:
-        try:
-            return parse(text)
-        except InputError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-    return checked
-
-
-def _number_in(kind: type, low: float, high: float) -> Callable[[str], Any]:
-    def parse(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not low <= value <= high:
-            raise argparse.ArgumentTypeError(
-                f'is {text!r}, must be a number from {low:g} to {high:g}')
-        return value
-    return parse
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog='replay_bag', description=__doc__)
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the options."""
+    parser = verb_parser(VERB, __doc__)
     parser.add_argument('bags', nargs='*', type=Path, metavar='BAG',
                         help='folder or file of a bag (MCAP, sqlite3, ROS 1), or a folder of bags')
     parser.add_argument('--output', type=Path, default=Path('replay_output'), metavar='FOLDER',
@@ -262,7 +217,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--mode', choices=MODES, default=EVERY_FRAME,
                         help='real-time drops what arrives while the detector is busy, as the '
                         'node does (default: %(default)s)')
-    parser.add_argument('--latency', type=_checked(parse_latency), metavar='read=MS,forecast=MS',
+    parser.add_argument('--latency', type=checked(parse_latency), metavar='read=MS,forecast=MS',
                         help='milliseconds of a frame, instead of measuring them')
     parser.add_argument('--latencies', type=Path, metavar='FILE',
                         help='draw them from those in the summary.json of an earlier replay, or '
@@ -271,38 +226,28 @@ def _parser() -> argparse.ArgumentParser:
                         help='for drawing latencies (default: %(default)s)')
     parser.add_argument('--video', action='store_true', help='also write an annotated video')
     detector = parser.add_argument_group('detector (default: what the card recommends)')
-    detector.add_argument('--checkpoint', type=Path, metavar='FILE')
-    detector.add_argument('--policy', type=_checked(parse_policy), metavar='P',
-                          help='always_read, alternate(k) or threshold(p)')
-    detector.add_argument('--score-threshold', type=float, metavar='S')
-    detector.add_argument('--nms-threshold', type=float, metavar='IOU')
+    add_checkpoint(detector)
+    add_settings(detector)
     detector.add_argument('--max-detections', type=int, metavar='N')
-    detector.add_argument('--max-consecutive-forecasts', type=int, metavar='N')
     detector.add_argument('--classes', nargs='+', metavar='NAME')
-    detector.add_argument('--max-gap', type=_number_in(float, 0, 3600), default=MAX_GAP_S,
+    detector.add_argument('--max-gap', type=number_in(float, 0, 3600), default=MAX_GAP_S,
                           metavar='S', help='longest step between stamps that keeps the state '
                           '(default: %(default)s)')
-    detector.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N '
-                          '(default auto: CUDA where it is usable)')
-    detector.add_argument('--precision', default='fp32')
-    detector.add_argument('--backend', choices=(AUTO, *BACKENDS), default=AUTO,
-                          help='what runs the network (default: the fastest that is installed)')
-    detector.add_argument('--threads', type=_number_in(int, 1, 256), default=1)
+    add_device(detector)
+    add_backend(detector)
     truth = parser.add_argument_group('annotations')
     truth.add_argument('--annotations', type=Path, metavar='FILE', help='COCO-video JSON')
     truth.add_argument('--match', choices=MATCHES, default=ORDER,
                        help='order: frame_index counts the images of the topic from 0; stamp: '
                        'stamp_ns is that of the header (default: %(default)s)')
-    truth.add_argument('--min-score', type=_number_in(float, 0, 1), default=0.4, metavar='S',
+    truth.add_argument('--min-score', type=number_in(float, 0, 1), default=0.4, metavar='S',
                        help='annotated boxes with a lower score do not count '
                        '(default: %(default)s)')
     truth.add_argument('--truth-topic', metavar='T',
                        help='Detection2DArray in the bags, with the headers of the images')
     many = parser.add_argument_group('many bags')
-    many.add_argument('--jobs', type=_number_in(int, 1, 1024), metavar='N',
-                      help='processes, one bag in each (default: one a core; one where '
-                      'real-time measures latencies)')
-    many.add_argument('--shard', type=_checked(parse_share), metavar='I/N',
+    add_jobs(many, 'one bag')
+    many.add_argument('--shard', type=checked(parse_share), metavar='I/N',
                       help='only every N-th bag, from the I-th on; default: what RANK and '
                       'WORLD_SIZE of torchrun say, or all')
     many.add_argument('--merge', nargs='+', type=Path, metavar='FOLDER',

@@ -8,6 +8,7 @@ import sys
 import torch
 
 from .held_out import add_held_out, add_training, load_held_out, run_command
+from .shell import verb_parser
 from ..experiments.reproduction import DEFAULT_ROWS, number_tracks, Plan, reproduce, ROWS
 from ..experiments.reproduction_estimate import as_table, estimate
 from ..experiments.reproduction_tables import as_markdown
@@ -16,10 +17,12 @@ from ..layout import table
 from ..training.backbone import load_backbone
 from ..training.config import load_recipe
 
+VERB = 'reproduce'
 
-def parser() -> argparse.ArgumentParser:
+
+def make_parser() -> argparse.ArgumentParser:
     """Build the argument parser."""
-    result = argparse.ArgumentParser(prog='reproduce', description=__doc__)
+    result = verb_parser(VERB, __doc__)
     add_training(result, 'YAML file: a stage of the variant baseline, then the others',
                  'checkpoints, results.json and results.md')
     add_held_out(result)
@@ -36,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(args: list[str] | None = None) -> int:
     """Run the command; give the exit code: 0 done, 1 failed, 2 bad input."""
-    return run_command('reproduce', parser().parse_args(args), _reproduce)
+    return run_command(VERB, make_parser().parse_args(args), _reproduce)
 
 
 def _reproduce(options: argparse.Namespace) -> str:

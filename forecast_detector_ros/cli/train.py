@@ -11,37 +11,36 @@ from contextlib import ExitStack
 import logging
 from pathlib import Path
 import sys
-from typing import TextIO
 
 from safetensors import SafetensorError
 import torch
 
 from .progress import Show, show_progress
-from ..annotations.errors import DataError
+from .shell import DONE, run_verb, STOPPED, verb_parser, VerbFailedError
 from ..clips.dataset import ClipBatch
 from ..detector.allocator import keep_large_blocks
 from ..detector.backends.devices import DeviceError
 from ..detector.checkpoint import CheckpointError
-from ..evaluation.sequences import EvaluationError
 from ..evaluation.validation import make_validation
 from ..model.network import ForecastDetector
-from ..training.backbone import load_backbone, WeightsError
-from ..training.config import load_recipe, RecipeError
+from ..training.backbone import load_backbone
+from ..training.config import load_recipe
 from ..training.distributed import join_processes, leave_processes, Processes
 from ..training.loader import load_sources
 from ..training.observer import Observer
-from ..training.snapshot import SnapshotError
 from ..training.start import load_start
-from ..training.tensorboard_log import TensorBoardError, TensorBoardLog
+from ..training.tensorboard_log import TensorBoardLog
 from ..training.trainer import Trainer, TrainingDivergedError
+
+VERB = 'train'
 
 TENSORBOARD = 'tensorboard'
 """Folder of the scalars and examples in a run's folder."""
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     """Build the argument parser."""
-    result = argparse.ArgumentParser(prog='train', description=__doc__)
+    result = verb_parser(VERB, __doc__)
     result.add_argument('recipe', type=Path, help='YAML file, such as config/training/*.yaml')
     result.add_argument('--data', type=Path, required=True,
                         help='folder that the paths in the recipe start from')
@@ -97,41 +96,23 @@ class StageBar:
         self._show = None
 
 
-class _AboveTheBar(logging.StreamHandler[TextIO]):
-    """Writes to what `sys.stderr` is at the time: a bar puts itself in its place."""
-
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-
-    @property
-    def stream(self) -> TextIO:  # type: ignore[override]
-        return sys.stderr
-
-
 def main(args: list[str] | None = None) -> int:
-    """Run the command; give the exit code: 0 done, 1 failed, 2 bad input, 3 stopped early."""
-    options = parser().parse_args(args)
-    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s',
-                        handlers=[_AboveTheBar()])
+    """Run the verb; its exit code is 1 if the training diverged, 3 if it was stopped early."""
+    return run_verb(
+        VERB, make_parser().parse_args(args), _run,
+        interrupted='interrupted; run the same command again to go on from the last snapshot')
+
+
+def _run(options: argparse.Namespace) -> int:
     keep_large_blocks()
     try:
         with ExitStack() as stack:
             stack.callback(leave_processes)
-            return 0 if _train(options, stack) else 3
-    except (RecipeError, DataError, WeightsError, SnapshotError, CheckpointError, DeviceError,
-            EvaluationError, TensorBoardError) as error:
-        print(f'train: {error}', file=sys.stderr)
-        return 2
-    except (OSError, SafetensorError) as error:
-        print(f'train: {options.start or options.output}: {error}', file=sys.stderr)
-        return 2
+            return DONE if _train(options, stack) else STOPPED
+    except SafetensorError as error:
+        raise CheckpointError(f'{options.start or options.output}: {error}') from None
     except TrainingDivergedError as error:
-        print(f'train: {error}', file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print('train: interrupted; run the same command again to go on from the last snapshot',
-              file=sys.stderr)
-        return 130
+        raise VerbFailedError(str(error)) from None
 
 
 def _train(options: argparse.Namespace, stack: ExitStack) -> bool:

@@ -242,6 +242,6 @@ def _read(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding='utf-8'))
     except OSError as error:
         raise ManyError(f'{path}: cannot be read: {error.strerror}; a part is a folder that '
-                        'replay_bag wrote') from None
+                        'replay wrote') from None
     except ValueError as error:
         raise ManyError(f'{path}: not valid JSON: {error}') from None

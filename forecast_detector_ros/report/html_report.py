@@ -50,7 +50,7 @@ def load_for_report(path: Path) -> LoadedRun:
     """Read RUN.json, or the one in a folder of results; raises RunRecordError."""
     file = path / RUN_NAME if path.is_dir() else path
     if path.is_dir() and not file.is_file():
-        raise RunRecordError(f'{path}: there is no {RUN_NAME} in it; replay_bag and demo write '
+        raise RunRecordError(f'{path}: there is no {RUN_NAME} in it; replay and demo write '
                              'one, evaluate with --run')
     name = file.resolve().parent.name if file.name == RUN_NAME else file.stem
     return LoadedRun(load_run(file), file.parent, name)

@@ -111,7 +111,7 @@ def test_mistake_is_one_line_and_exit_code_2(
         capsys: pytest.CaptureFixture[str]) -> None:
     assert benchmark.main([*given, '--rounds', '1', '--peers', '--no-parts', *arguments]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith('benchmark: error: ') and all(word in line for word in words)
+    assert line.startswith('benchmark: ') and all(word in line for word in words)
 
 
 def test_foreign_json_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

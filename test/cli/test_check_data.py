@@ -129,13 +129,13 @@ def test_a_recipe_that_is_none_is_one_line(tmp_path, capsys, recipe, words):
         path.write_text(recipe)
     assert check_data.main([str(path), '--data', str(tmp_path)]) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f'check_data: {path}: ') and words in error
+    assert error.startswith(f'check-data: {path}: ') and words in error
     assert error.count('\n') == 1
 
 
 def test_a_file_that_is_none_is_one_line(tmp_path, capsys):
     assert check_data.main(['--annotations', str(tmp_path / 'a.json'), '--images', '.']) == 2
-    assert capsys.readouterr().err == (f'check_data: {tmp_path}/a.json: cannot be read: No such '
+    assert capsys.readouterr().err == (f'check-data: {tmp_path}/a.json: cannot be read: No such '
                                        'file or directory\n')
 
 
@@ -147,7 +147,7 @@ def test_arguments_that_do_not_go_together(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         check_data.main(arguments)
     assert caught.value.code == 2
-    assert 'check_data: error: ' in capsys.readouterr().err
+    assert 'check-data: error: ' in capsys.readouterr().err
 
 
 def test_without_a_terminal_there_is_no_bar(data, capsys):

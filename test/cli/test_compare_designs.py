@@ -44,7 +44,7 @@ def refused(arguments, capsys):
     """Run the program, which must refuse its input in one line; give the line."""
     assert main(arguments) == 2
     out, err = capsys.readouterr()
-    lines = [line for line in err.splitlines() if line.startswith('compare_designs: ')]
+    lines = [line for line in err.splitlines() if line.startswith('compare designs: ')]
     assert out == '' and len(lines) == 1 and 'Traceback' not in err
     return lines[0]
 

@@ -71,7 +71,7 @@ def test_torchvisions_detectors_are_timed_alone(arguments, tmp_path):
 def test_bad_input_is_one_line(arguments, capsys, more, words):
     assert main([*arguments, *more]) == 2
     error = [line for line in capsys.readouterr().err.splitlines()
-             if line.startswith('compare_detectors: ')]
+             if line.startswith('compare detectors: ')]
     assert len(error) == 1 and words in error[0]
 
 

@@ -274,7 +274,7 @@ def test_threshold_of_the_card_is_the_default_policy(capsys, checkpoint, videos)
     (['--annotations', '{videos}', '--accept', 'a=disc'], '--accept goes with --davis'),
     (['--annotations', '{videos}', '--pseudo-labels', 'x'], '--pseudo-labels goes with --davis'),
     (['--annotations', '{videos}', '--device', 'tpu'], "device is 'tpu'"),
-    (['--annotations', '{videos}', '--threads', '0'], 'threads is 0'),
+    (['--annotations', '{videos}', '--backend', 'abacus'], "backend is 'abacus'"),
 ])
 def test_bad_input_is_one_line(capsys, checkpoint, videos, arguments, words):
     names = {'videos': videos, 'folder': videos.parent, 'checkpoint': checkpoint}
@@ -282,7 +282,7 @@ def test_bad_input_is_one_line(capsys, checkpoint, videos, arguments, words):
     if '--checkpoint' not in arguments:
         arguments += ['--checkpoint', checkpoint]
     code, out, err = run(capsys, *arguments)
-    assert code == 1 and out == ''
+    assert code == 2 and out == ''
     assert err.startswith('evaluate: ') and err.count('\n') == 1 and words in err
 
 
@@ -292,6 +292,7 @@ def test_bad_input_is_one_line(capsys, checkpoint, videos, arguments, words):
     (['--davis', 'x', '--policy', 'threshold(2)'], 'must be in [0, 1]'),
     (['--davis', 'x', '--min-score', '1.5'], 'must be in [0, 1]'),
     (['--davis', 'x', '--horizons', '0'], 'must be at least 1'),
+    (['--davis', 'x', '--threads', '0'], 'must be at least 1'),
     (['--davis', 'x', '--accept', 'walk'], 'must be SEQUENCE=CLASS'),
 ])
 def test_bad_arguments_are_refused(capsys, arguments, words):
@@ -349,9 +350,9 @@ def test_shares_merge_into_what_one_run_gives(capsys, checkpoint, videos, tmp_pa
     monkeypatch.setenv('WORLD_SIZE', '2')
     assert run(capsys, *common, '--part', part)[0] == 0
     code, _, err = run(capsys, *common, '--output', merged)
-    assert code == 1 and 'shard 2/2 needs --part FILE' in err
+    assert code == 2 and 'shard 2/2 needs --part FILE' in err
     code, _, err = run(capsys, *common, '--part', part, '--output', merged)
-    assert code == 1 and '--output goes with the whole footage' in err
+    assert code == 2 and '--output goes with the whole footage' in err
     monkeypatch.delenv('RANK')
     parts = [tmp_path / f'runs-{number}-of-2.npz' for number in (1, 2)]
     code, _, err = run(capsys, *common, '--merge', *parts, '--output', merged)
@@ -406,4 +407,4 @@ def test_broken_picture_is_named(capsys, checkpoint, davis):
     picture = sorted((root / 'walk').glob('*.jpg'))[2]
     picture.write_bytes(np.zeros(9, np.uint8).tobytes())
     code, _, err = run(capsys, '--checkpoint', checkpoint, '--davis', root)
-    assert code == 1 and picture.name in err and err.count('\n') == 1
+    assert code == 2 and picture.name in err and err.count('\n') == 1

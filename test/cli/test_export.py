@@ -134,7 +134,7 @@ def test_what_is_kept_in_float(checkpoint, video):
     (['--clip', '/nowhere/clip.mp4'], ['/nowhere/clip.mp4']),
     (['--checkpoint', '/nowhere/x.safetensors'], ['/nowhere/x.safetensors'])])
 def test_bad_input_is_one_line(arguments, words, checkpoint, capsys):
-    assert export.main(['--checkpoint', str(checkpoint), *arguments]) == 1
+    assert export.main(['--checkpoint', str(checkpoint), *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert all(word in line for word in words)
 
@@ -144,6 +144,6 @@ def test_other_checkpoint_in_the_folder_is_kept(checkpoint, tmp_path, capsys):
     folder.mkdir()
     (folder / 'small.safetensors').write_bytes(b'another')
     assert export.main(['--checkpoint', str(checkpoint), '--output', str(folder),
-                        '--frames', '4']) == 1
+                        '--frames', '4']) == 2
     assert 'another checkpoint' in capsys.readouterr().err
     assert [path.name for path in folder.iterdir()] == ['small.safetensors']

@@ -69,7 +69,7 @@ def test_half_done_file_is_not_overwritten(capsys, tmp_path, teacher, clip):
             'annotations': whole['annotations'][:4],
             'ignore_annotations': whole['ignore_annotations'][:4]}
     output.write_text(json.dumps(half))
-    assert label.main(arguments) == 1
+    assert label.main(arguments) == 2
     assert 'half done; --resume goes on' in capsys.readouterr().err
     assert json.loads(output.read_text()) == half
     assert label.main([*arguments, '--resume']) == 0
@@ -122,7 +122,7 @@ def test_bad_input_is_one_line(capsys, request, tmp_path, folder, words):
     output = tmp_path / 'labels.json'
     code = label.main([str(tmp_path / folder), '--teacher', str(path), '--output', str(output)])
     err = capsys.readouterr().err
-    assert code == 1 and err.startswith('label: ') and err.count('\n') == 1 and words in err
+    assert code == 2 and err.startswith('label: ') and err.count('\n') == 1 and words in err
     assert not output.exists()
 
 

@@ -86,5 +86,5 @@ def test_as_a_program():
         [sys.executable, '-m', 'forecast_detector_ros.cli.model_summary', '--preset', 'tiny'],
         capture_output=True, text=True)
     assert result.returncode == 2
-    assert result.stderr.startswith("model_summary: error: preset is 'tiny'")
+    assert result.stderr.startswith("summary: preset is 'tiny'")
     assert 'Traceback' not in result.stderr

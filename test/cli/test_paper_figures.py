@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `paper_figures`, from footage to pictures and numbers."""
+"""The verb `figures`, from footage to pictures and numbers."""
 
 import csv
 import json
@@ -148,4 +148,4 @@ def test_bad_input_is_one_line(run, checkpoint, videos, arguments, message):
     if '--annotations' not in more:
         more += ['--annotations', videos]
     code, _, _, err = run(name, '--checkpoint', checkpoint, *more)
-    assert code == 1 and message in err and err.count('\n') == 1
+    assert code == 2 and message in err and err.count('\n') == 1

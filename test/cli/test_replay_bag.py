@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `replay_bag`: results, many bags, failures, shares, Ctrl-C, mistakes."""
+"""The verb `replay`: results, many bags, failures, shares, Ctrl-C, mistakes."""
 
 import json
 from pathlib import Path
@@ -90,7 +90,8 @@ def test_one_bag(run, bags, tmp_path):
         'bag', 'detections.json', 'frames.jsonl', 'summary.json', 'tables.npz', 'annotated.mp4'}
     document = summary(folder)
     assert document['options']['policy'] == 'alternate(1)' and document['backend'] == 'torch'
-    assert document['versions']['rosbags'] and document['command'].startswith('replay_bag ')
+    assert document['versions']['rosbags'] and document['command'].startswith(
+        'forecast-detector replay ')
     record = load_run(folder / 'run.json')
     assert record.machine['backend'] == 'torch' and record.source['bags'] == 'b'
     assert '<title>b/camera/compressed</title>' in (folder / 'report.html').read_text()
@@ -105,7 +106,7 @@ def test_bag_that_fails_is_named_and_the_rest_is_done(run, bags, tmp_path):
     (tmp_path / 'broken.mcap').write_bytes(b'nothing')
     code, out, err = run(tmp_path / 'broken.mcap', bags / 'a', *COMMON, '--jobs', '1')
     assert code == 1
-    assert re.search(r'replay_bag: broken failed: .*broken.mcap: cannot be read', err)
+    assert re.search(r'replay: broken failed: .*broken.mcap: cannot be read', err)
     assert 'bags: 1; images: 4' in out
     states = summary('replay_output')['bags']
     assert [(item['name'], item['state']) for item in states] == [('broken', 'failed'),
@@ -171,7 +172,7 @@ def test_latencies_of_an_earlier_replay(run, bags):
     (['{bags}', '--latencies', 'none.json'], 'none.json: cannot be read'),
     (['{bags}', '--score-threshold', '2'], 'score_threshold is 2'),
     (['{bags}', '--classes', 'zebra'], 'zebra'),
-    (['--merge', '{empty}'], 'a part is a folder that replay_bag wrote'),
+    (['--merge', '{empty}'], 'a part is a folder that replay wrote'),
     (['{bags}', '--output', '{full}'], 'is no result of an earlier run'),
 ])
 def test_bad_input_is_one_line(run, bags, tmp_path, arguments, words):
@@ -181,7 +182,7 @@ def test_bad_input_is_one_line(run, bags, tmp_path, arguments, words):
     names = {'bags': bags / 'a', 'empty': tmp_path / 'empty', 'full': tmp_path / 'full'}
     code, out, err = run(*[item.format(**names) for item in arguments])
     assert (code, out) == (2, '')
-    assert err.startswith('replay_bag: ') and err.count('\n') == 1 and words in err
+    assert err.startswith('replay: ') and err.count('\n') == 1 and words in err
     assert not (tmp_path / 'replay_output').exists()
 
 
@@ -189,7 +190,7 @@ def test_bad_input_is_one_line(run, bags, tmp_path, arguments, words):
     (['x', '--latency', 'read=1'], 'must be read=MS,forecast=MS'),
     (['x', '--policy', 'sometimes'], "policy is 'sometimes', must be"),
     (['x', '--shard', '3/2'], 'must be i/n'),
-    (['x', '--jobs', '0'], 'must be a number from 1'),
+    (['x', '--jobs', '0'], 'must be at least 1'),
     (['x', '--mode', 'fast'], 'invalid choice'),
 ])
 def test_bad_arguments_are_refused(capsys, arguments, words):

@@ -136,7 +136,7 @@ def test_parts_that_do_not_fit_are_one_line(run, tmp_path, change, words):
 
 
 def test_what_is_no_part_is_one_line(tmp_path):
-    with pytest.raises(ManyError, match='a part is a folder that replay_bag wrote'):
+    with pytest.raises(ManyError, match='a part is a folder that replay wrote'):
         merge_results([tmp_path], tmp_path)
 
 

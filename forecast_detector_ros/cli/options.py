@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options that several verbs have, in the same words, and the types of arguments."""
+
+import argparse
+from collections.abc import Callable
+import os
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ..detector.policy import parse_policy, Policy
+from ..detector.settings import DetectorSettings
+from ..errors import InputError
+
+Group: TypeAlias = argparse._ActionsContainer
+"""A parser, or a group of its options."""
+
+
+def add_checkpoint(group: Group) -> None:
+    """Add `--checkpoint`."""
+    group.add_argument('--checkpoint', type=Path, metavar='FILE',
+                       help='.safetensors with its card (default: the one of the package)')
+
+
+def add_backend(group: Group) -> None:
+    """Add `--backend`."""
+    # The registry knows which there are, but needs PyTorch; `demo` leaves that to the node.
+    group.add_argument('--backend', default='auto', help='what runs the network: torch, '
+                       'torch_compile, onnxruntime, tensorrt or openvino (default auto: the '
+                       'fastest that is installed)')
+
+
+def add_device(group: Group) -> None:
+    """Add `--device`, `--precision` and `--threads`."""
+    group.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N (default auto: '
+                       'CUDA where it is usable)')
+    group.add_argument('--precision', default='fp32',
+                       help='fp32, bf16, fp16, int8 or, on CUDA, tf32 (default fp32)')
+    add_threads(group)
+
+
+def add_threads(group: Group) -> None:
+    """Add `--threads`."""
+    group.add_argument('--threads', type=positive, default=1, metavar='N',
+                       help='of one inference on the CPU (default 1)')
+
+
+def add_settings(group: Group) -> None:
+    """Add the options that `given_settings` reads."""
+    group.add_argument('--policy', type=policy, metavar='P',
+                       help='always_read, alternate(k), threshold(p) or budget(fps)')
+    group.add_argument('--score-threshold', type=float, metavar='S',
+                       help='boxes of a lower score are not shown')
+    group.add_argument('--nms-threshold', type=float, metavar='IOU',
+                       help='of two boxes of a class that overlap as much, one is dropped')
+    group.add_argument('--max-consecutive-forecasts', type=positive, metavar='N',
+                       help=f'default {DetectorSettings().max_consecutive_forecasts}')
+
+
+def given_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Give the fields of `DetectorSettings` that the options of `add_settings` name."""
+    return {key: value for key in ('policy', 'score_threshold', 'nms_threshold',
+                                   'max_consecutive_forecasts', 'max_detections')
+            if (value := getattr(options, key, None)) is not None}
+
+
+def add_jobs(group: Group, what: str) -> None:
+    """Add `--jobs`: processes, `what` in each."""
+    group.add_argument('--jobs', type=_jobs, default=1, metavar='N|auto',
+                       help=f'processes, {what} in each; auto: one a core (default 1: neighbours '
+                       'disturb what is measured as latency)')
+
+
+def checked(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return `parse` with its errors in the form that argparse prints."""
+    def read(text: str) -> Any:
+        try:
+            return parse(text)
+        except InputError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+    return read
+
+
+def number_in(kind: type, low: float, high: float) -> Callable[[str], Any]:
+    """Return what reads a number of `kind` from `low` to `high`."""
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            raise argparse.ArgumentTypeError(
+                f'is {text!r}, must be a number from {low:g} to {high:g}')
+        return value
+    return read
+
+
+def fraction(text: str) -> float:
+    """Read an argument in [0, 1]."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f'is {text}, must be in [0, 1]')
+    return value
+
+
+def positive(text: str) -> int:
+    """Read an argument that is at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'is {text}, must be at least 1')
+    return value
+
+
+def frame_rate(text: str) -> float:
+    """Read frames per second."""
+    value = float(text)
+    if not 0 < value <= 1000:
+        raise argparse.ArgumentTypeError(f'is {text}, must be above 0 and at most 1000')
+    return value
+
+
+def policy(text: str) -> Policy:
+    """Read a policy."""
+    return checked(parse_policy)(text)
+
+
+def _jobs(text: str) -> int:
+    return (os.cpu_count() or 1) if text == 'auto' else positive(text)

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every verb shares: exit codes, errors as one line, one format of the log, `--quiet`."""
+
+import argparse
+from collections.abc import Callable, Sequence
+import errno
+import logging
+import shlex
+import sys
+from typing import Any, TextIO
+
+from ..errors import InputError
+
+PROGRAM = 'forecast-detector'
+
+DONE = 0
+FAILURE = 1
+"""The work came to its end, and its result is a failure."""
+BAD_INPUT = 2
+STOPPED = 3
+"""`train` alone: it stopped when it was told to, and can be gone on with."""
+INTERRUPTED = 130
+
+LOG_FORMAT = '%(asctime)s %(levelname)s: %(message)s'
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+
+
+class VerbFailedError(Exception):
+    """The result is a failure; one line says why."""
+
+
+def verb_parser(verb: str, description: str | None, **more: Any) -> argparse.ArgumentParser:
+    """Make the parser of a verb, with the options that all have."""
+    parser = argparse.ArgumentParser(prog=f'{PROGRAM} {verb}', description=description, **more)
+    parser.add_argument('--quiet', action='store_true', help='say only warnings and errors')
+    return parser
+
+
+def run_verb(verb: str, options: argparse.Namespace,
+             work: Callable[[argparse.Namespace], int | None],
+             expected: tuple[type[Exception], ...] = (), interrupted: str = 'interrupted',
+             level: int = logging.INFO) -> int:
+    """
+    Do the work of a verb.
+
+    Parameters
+    ----------
+    verb:
+        As the user typed it.
+    options:
+        For `work`.
+    work:
+        Gives the exit code, or None for `DONE`.
+    expected:
+        Further errors that mean bad input.
+    interrupted:
+        What to say after Ctrl-C.
+    level:
+        Of the log without `--quiet`.
+
+    Returns
+    -------
+    int
+        One of the exit codes above; of every error one line on stderr says what it was.
+
+    """
+    start_log(max(level, logging.WARNING) if options.quiet else level)
+    try:
+        return work(options) or DONE
+    except VerbFailedError as error:
+        say(verb, error)
+        return FAILURE
+    except (InputError, *expected) as error:
+        say(verb, error)
+        return BAD_INPUT
+    except OSError as error:
+        say(verb, f'{error.filename}: {error.strerror}' if error.filename else error)
+        return FAILURE if error.errno in _NO_ROOM else BAD_INPUT
+    except KeyboardInterrupt:
+        say(verb, interrupted)
+        return INTERRUPTED
+
+
+def command_line(verb: str, args: Sequence[str]) -> str:
+    """Give the line that a user would type to have the same result again."""
+    return shlex.join([PROGRAM, *verb.split(), *args])
+
+
+def say(verb: str, text: object) -> None:
+    """Tell the user something on stderr, whatever the log's level."""
+    print(f'{verb}: {text}', file=sys.stderr)
+
+
+def start_log(level: int = logging.INFO) -> None:
+    """Log to stderr, in the one format; it may be replaced meanwhile, as a progress bar does."""
+    logging.basicConfig(format=LOG_FORMAT, handlers=[_Stderr()], level=level)
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        """Give what `sys.stderr` is at the time."""
+        return sys.stderr

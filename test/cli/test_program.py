@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one program: its verbs, what they share, and what they load."""
+import argparse
+import errno
+import os
+from pathlib import Path
+import subprocess
+import sys
+
+from forecast_detector_ros.cli import program
+from forecast_detector_ros.cli.shell import (
+    BAD_INPUT,
+    command_line,
+    DONE,
+    FAILURE,
+    INTERRUPTED,
+    run_verb,
+    verb_parser,
+    VerbFailedError,
+)
+from forecast_detector_ros.errors import InputError
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CLI = ROOT / 'forecast_detector_ros/cli'
+
+
+def test_every_verb_has_a_module() -> None:
+    for verb in program.VERBS.values():
+        text = (CLI / f'{verb.module}.py').read_text()
+        assert '\ndef main(' in text and '\ndef make_parser()' in text
+
+
+def test_help_names_every_verb_and_fits_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    assert program.main(['--help']) == DONE
+    lines = capsys.readouterr().out.splitlines()
+    for name, verb in program.VERBS.items():
+        assert any(line.split(maxsplit=len(name.split()))[:len(name.split())] == name.split()
+                   and line.endswith(verb.about) for line in lines)
+    assert len(lines) <= 40 and max(map(len, lines)) <= 99
+
+
+@pytest.mark.parametrize(('arguments', 'words'), [
+    ([], ''), (['tarin'], "no verb 'tarin'"), (['compare'], 'compare designs, compare detectors'),
+    (['compare', 'apples'], "no verb 'compare apples'")])
+def test_without_a_verb_is_bad_input(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert program.main(arguments) == BAD_INPUT
+    assert words in capsys.readouterr().err
+
+
+def test_a_verb_gets_the_arguments_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Module:
+
+        @staticmethod
+        def main(arguments: list[str]) -> int:
+            return len(arguments)
+
+    seen = []
+    monkeypatch.setattr(program, 'load', lambda verb: seen.append(verb) or Module)
+    assert program.main(['train', 'a', '--b']) == 2
+    assert program.main(['compare', 'designs', 'a']) == 1
+    assert seen == ['train', 'compare designs']
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = ('import sys; from forecast_detector_ros.cli.program import main; '
+            'assert main(["--help"]) == 0; heavy = {"torch", "cv2", "numpy"} & set(sys.modules); '
+            'assert not heavy, heavy')
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+
+
+def run(work: object, quiet: bool = False) -> int:
+    return run_verb('paint', argparse.Namespace(quiet=quiet), work)  # type: ignore[arg-type]
+
+
+def raising(error: BaseException) -> object:
+    def work(options: argparse.Namespace) -> None:
+        raise error
+    return work
+
+
+@pytest.mark.parametrize(('error', 'code', 'line'), [
+    (InputError('colour is 7, must be a name'), BAD_INPUT, 'colour is 7, must be a name'),
+    (VerbFailedError('it is not dry'), FAILURE, 'it is not dry'),
+    (FileNotFoundError(errno.ENOENT, 'No such file', 'x.png'), BAD_INPUT, 'x.png: No such file'),
+    (OSError(errno.ENOSPC, 'No space', 'x.png'), FAILURE, 'x.png: No space'),
+    (OSError('of its own'), BAD_INPUT, 'of its own'),
+    (KeyboardInterrupt(), INTERRUPTED, 'interrupted'),
+])
+def test_exit_codes_and_lines(
+    error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(raising(error)) == code
+    assert capsys.readouterr() == ('', f'paint: {line}\n')
+
+
+def test_work_gives_the_code_or_none() -> None:
+    assert run(lambda options: None) == DONE
+    assert run(lambda options: FAILURE) == FAILURE
+
+
+@pytest.mark.parametrize('quiet', [False, True])
+def test_one_format_of_the_log_and_quiet(quiet: bool) -> None:
+    code = ('import argparse, logging; from forecast_detector_ros.cli.shell import run_verb; '
+            'log = logging.getLogger("some"); run_verb("paint", argparse.Namespace('
+            f'quiet={quiet}), lambda _: (log.info("how far"), log.warning("wet"), None)[2])')
+    told = subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT, capture_output=True,
+                          text=True).stderr.splitlines()
+    assert told[-1].endswith(' WARNING: wet')
+    assert [line.partition(' INFO: ')[2] for line in told[:-1]] == ([] if quiet else ['how far'])
+
+
+def test_what_all_verbs_have() -> None:
+    parser = verb_parser('paint', 'Paint.')
+    assert parser.prog == 'forecast-detector paint'
+    assert parser.parse_args(['--quiet']).quiet and not parser.parse_args([]).quiet
+    assert command_line('compare designs', ['a b']) == "forecast-detector compare designs 'a b'"
+
+
+def test_a_shell_is_told_the_verbs(tmp_path: Path) -> None:
+    pytest.importorskip('argcomplete')
+    answer = tmp_path / 'answer'
+    line = 'forecast-detector re'
+    subprocess.run(
+        [sys.executable, '-m', 'forecast_detector_ros.cli'], cwd=ROOT, check=True,
+        env={**os.environ, '_ARGCOMPLETE': '1', 'COMP_LINE': line, 'COMP_POINT': str(len(line)),
+             '_ARGCOMPLETE_IFS': ' ', '_ARGCOMPLETE_STDOUT_FILENAME': str(answer)})
+    assert set(answer.read_text().split()) == {'replay', 'report', 'reproduce'}
