@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build description, for pip as well as for colcon's ament_python."""
+"""What is installed, by pip as well as by colcon's ament_python; the rest is in pyproject.toml."""
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -7,12 +7,9 @@ from setuptools import find_packages, setup
 PACKAGE = 'forecast_detector_ros'
 SHARE = f'share/{PACKAGE}'
 
-PROGRAMS = {
-    'node': ('detector_node', 'camera_node', 'recorder_node'),
-    'cli': ('demo', 'train', 'evaluate', 'replay_bag', 'report', 'label', 'check_data',
-            'export', 'model_summary', 'reproduce', 'paper_figures', 'benchmark',
-            'benchmark_evaluator', 'compare_designs', 'compare_detectors'),
-}
+NODES = ('detector_node', 'camera_node', 'recorder_node')
+# With a dash for a shell; as `ros2 run` wants names.
+PROGRAMS = ('forecast-detector', 'forecast_detector')
 
 
 def data_tree(folder, pattern='**/*'):
@@ -27,21 +24,8 @@ def data_tree(folder, pattern='**/*'):
 setup(
     name=PACKAGE,
     version='0.1.0',
-    description='Object detection in video that forecasts features instead of reading every frame',
-    license='Apache-2.0',
-    author='forecast_detector_ros developers',
-    author_email='forecast_detector_ros@example.com',
-    maintainer='forecast_detector_ros developers',
-    maintainer_email='forecast_detector_ros@example.com',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
     package_data={PACKAGE: ['report/templates/*.j2']},
-    python_requires='>=3.10',
-    install_requires=['setuptools'],
-    # `test` tells colcon which test runner to take.
-    extras_require={
-        'evaluation': ['hotcoco', 'scipy'], 'onnxruntime': ['onnx', 'onnxruntime'],
-        'openvino': ['onnx', 'openvino'], 'tensorboard': ['tensorboard'], 'test': ['pytest'],
-        'tracking': ['scipy', 'trackeval']},
     zip_safe=True,
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
@@ -52,9 +36,8 @@ setup(
     ],
     entry_points={
         'console_scripts': [
-            f'{program} = {PACKAGE}.{room}.{program}:main'
-            for room, programs in PROGRAMS.items()
-            for program in programs
+            *(f'{node} = {PACKAGE}.node.{node}:main' for node in NODES),
+            *(f'{program} = {PACKAGE}.cli.program:main' for program in PROGRAMS),
         ],
     },
 )

@@ -15,26 +15,25 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 NAME = 'forecast_detector_ros'
 SOURCES = (
-    'LICENSE', 'package.xml', 'pyproject.toml', 'setup.cfg', 'setup.py', 'checkpoints', 'config',
-    'dev', 'launch', 'resource', NAME,
+    'LICENSE', 'README.md', 'package.xml', 'pyproject.toml', 'setup.cfg', 'setup.py',
+    'checkpoints', 'config', 'dev', 'launch', 'resource', NAME,
 )
+
+#: The rooms that the nodes and launch files import from, and what stands beside the rooms.
+ROBOT = ('node', 'recording', 'detector', 'images', 'model', '*.py', '../launch')
 
 #: rosdep key for the modules whose key is not their own name. None: there is no key, or they are
 #: extras that are imported where they are used and whose absence is one clear line.
 ROSDEP_KEYS = {
     'PIL': 'python3-pil',
     'cv2': 'python3-opencv',
-    'hotcoco': None,
-    'jinja2': 'python3-jinja2',
     'matplotlib': 'python3-matplotlib',
     'numpy': 'python3-numpy',
     'onnx': None,
     'onnxruntime': None,
     'openvino': None,
-    'rich': 'python3-rich',
     'rosbags': 'python3-rosbags-pip',
     'safetensors': None,
-    'scipy': None,
     'torch': 'python3-pytorch-pip',
     'torchvision': 'python3-torchvision-pip',
     'trackeval': None,
@@ -63,10 +62,11 @@ def source_copy(tmp_path: Path) -> Path:
 
 
 def imported_modules() -> set[str]:
-    """Return the top-level names of all modules that the package or its launch files import."""
+    """Return the top-level names of all modules that the nodes or launch files import."""
     names = set()
-    for folder in (NAME, 'launch'):
-        for path in (ROOT / folder).rglob('*.py'):
+    for place in ROBOT:
+        folder = ROOT / NAME / place
+        for path in (ROOT / NAME).glob(place) if '*' in place else folder.rglob('*.py'):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Import):
                     names |= {alias.name.split('.')[0] for alias in node.names}
@@ -82,8 +82,9 @@ def test_manifest_is_valid_ament_python(manifest: Package) -> None:
     assert manifest.name == NAME
     assert manifest.package_format == 3
     assert manifest.get_build_type() == 'ament_python'
-    assert manifest.licenses[0] == 'Apache-2.0'
-    assert (ROOT / manifest.licenses[0].file).is_file()
+    assert manifest.licenses[0] == 'Apache-2.0' and manifest.licenses[1].startswith('Weights')
+    assert all((ROOT / licence.file).is_file() for licence in manifest.licenses)
+    assert 'example.com' not in (ROOT / 'package.xml').read_text()
 
 
 def test_versions_agree(manifest: Package) -> None:
@@ -91,10 +92,10 @@ def test_versions_agree(manifest: Package) -> None:
     assert f'\n{manifest.version} (' in (ROOT / 'CHANGELOG.rst').read_text()
 
 
-def test_manifest_names_what_is_imported(manifest: Package) -> None:
+def test_manifest_names_what_the_robot_imports(manifest: Package) -> None:
     declared = {dependency.name for dependency in manifest.exec_depends}
     needed = {ROSDEP_KEYS.get(module, module) for module in imported_modules()} - {None}
-    assert needed - declared == set()
+    assert needed == declared
 
 
 def test_wheel_holds_what_is_used_at_run_time(source_copy: Path, tmp_path: Path) -> None:
@@ -117,6 +118,8 @@ def test_wheel_holds_what_is_used_at_run_time(source_copy: Path, tmp_path: Path)
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / NAME).rglob('*.py')}
     modules |= {path.relative_to(ROOT).as_posix() for path in (ROOT / NAME).rglob('*.j2')}
     assert modules <= names
+    assert {line.split(' = ')[0] for line in programs if ' = ' in line} == {
+        'detector_node', 'camera_node', 'recorder_node', 'forecast-detector', 'forecast_detector'}
     targets = [line.split(' = ')[1] for line in programs if ' = ' in line]
     assert targets
     for target in targets:
@@ -154,5 +157,5 @@ def test_colcon_builds_it_as_ament_python(source_copy: Path) -> None:
         built = {path.name for path in (share / folder).rglob('*') if path.is_file()}
         assert built == {
             path.name for path in (source_copy / folder).rglob('*') if path.is_file()}
-    program = installed / 'lib' / NAME / 'detector_node'
-    assert os.access(program, os.X_OK)
+    for program in ('detector_node', 'forecast_detector'):
+        assert os.access(installed / 'lib' / NAME / program, os.X_OK)

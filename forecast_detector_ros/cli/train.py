@@ -19,7 +19,6 @@ from .progress import Show, show_progress
 from .shell import DONE, run_verb, STOPPED, verb_parser, VerbFailedError
 from ..clips.dataset import ClipBatch
 from ..detector.allocator import keep_large_blocks
-from ..detector.backends.devices import DeviceError
 from ..detector.checkpoint import CheckpointError
 from ..evaluation.validation import make_validation
 from ..model.network import ForecastDetector
