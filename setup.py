@@ -25,6 +25,7 @@ setup(
     name=PACKAGE,
     version='0.1.0',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
+    python_requires='>=3.10',
     package_data={PACKAGE: ['report/templates/*.j2']},
     zip_safe=True,
     data_files=[
