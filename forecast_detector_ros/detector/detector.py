@@ -371,7 +371,7 @@ def step_stamped_many(detector: Detector, frames: Sequence[Frame], stamps_ns: Se
 
 def _numbered(outcome: tuple[StepResult, StreamState], before: StreamState, stamp_ns: int,
               elapsed: float) -> tuple[StepResult, StreamState]:
-    """Number the objects of a frame, and keep its stamp."""
+    """Give the objects of a frame their numbers, and keep its stamp."""
     result, after = outcome
     # In a picture of another size nothing is where it was.
     tracks = (before.tracks.anew() if result.decision.reason == 'size_changed'

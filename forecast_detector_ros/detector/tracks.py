@@ -63,7 +63,7 @@ class Tracks:
     def follow(self, found: Detections, read: bool, elapsed: float = 1.0
                ) -> tuple[np.ndarray, 'Tracks']:
         """
-        Number the detections of the next frame.
+        Give each detection of the next frame a number.
 
         Parameters
         ----------

@@ -22,7 +22,7 @@ HEADS = {'boxes': 'boxes', 'objects': 'objects', 'switches': 'switches', 'mota':
 
 def number_detections(shown: DetectionTable, read: np.ndarray) -> np.ndarray:
     """
-    Number the detections of one sequence as a camera's stream does.
+    Give numbers to the detections of one sequence as a camera's stream does.
 
     Parameters
     ----------

@@ -21,7 +21,7 @@ def found(*boxes, labels=None):
 
 
 def follow(frames, reads=None, elapsed=1.0):
-    """Number the detections of some frames; give the numbers of each."""
+    """Follow the detections of some frames; give the numbers of each."""
     tracks, numbers = Tracks(), []
     for place, frame in enumerate(frames):
         ids, tracks = tracks.follow(frame, True if reads is None else reads[place], elapsed)
