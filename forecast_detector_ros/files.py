@@ -33,8 +33,10 @@ def find_share(relative: str) -> Path:
     for folder in folders:
         if (folder / relative).is_file():
             return folder / relative
+    # A workspace on top of a distribution has dozens of prefixes.
+    more = f' and {len(folders) - 3} more places' if len(folders) > 3 else ''
     raise FileNotFoundError(f'{relative} of {PACKAGE} is not installed; looked in '
-                            + ', '.join(map(str, folders)))
+                            + ', '.join(map(str, folders[:3])) + more)
 
 
 def bundled_clip() -> Path:

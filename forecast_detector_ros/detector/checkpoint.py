@@ -8,9 +8,7 @@ shape, preprocessing, licence, origin, metrics.  Neither needs unpickling.
 
 from dataclasses import asdict, dataclass, field, fields
 import hashlib
-import os
 from pathlib import Path
-import sys
 from typing import Any
 
 from safetensors import SafetensorError
@@ -22,7 +20,7 @@ import yaml
 from .policy import ThresholdPolicy
 from .settings import DetectorSettings
 from ..errors import InputError, one_line
-from ..files import write_atomically
+from ..files import find_share, write_atomically
 from ..foreign_text import cut
 from ..model.config import ConfigError, NetworkConfig
 from ..model.network import ForecastDetector
@@ -33,9 +31,6 @@ FORMAT = 'forecast_detector_ros/1'
 
 PREPROCESSING = 'bgr8, bilinear resize to input_size, ImageNet mean and std inside the graph'
 """The one preprocessing there is; a card that names another one is refused."""
-
-_PACKAGE = 'forecast_detector_ros'
-
 
 MOST_NAME = 256
 """Characters of the checkpoint's name, or a class's, which every message repeats."""
@@ -261,29 +256,9 @@ def save_checkpoint(path: str | Path, network: ForecastDetector, card: Card,
 
 
 def default_checkpoint() -> Path:
-    """
-    Find the weights that come with the package.
-
-    Looked for in the source tree, in every prefix of ``AMENT_PREFIX_PATH``, and under
-    ``sys.prefix``.
-
-    Raises
-    ------
-    CheckpointError
-        If they are in none of these places.
-
-    """
-    relative = Path('checkpoints') / 'default.safetensors'
-    share = Path('share') / _PACKAGE / relative
-    prefixes = [Path(prefix) for prefix in os.environ.get('AMENT_PREFIX_PATH', '').split(':')
-                if prefix]
-    candidates = [Path(__file__).resolve().parents[2] / relative]
-    candidates += [prefix / share for prefix in (*prefixes, Path(sys.prefix))]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    # A workspace on top of a distribution has dozens of prefixes.
-    places = ', '.join(str(candidate) for candidate in candidates[:3])
-    more = f' and {len(candidates) - 3} more places' if len(candidates) > 3 else ''
-    raise CheckpointError(f'the default checkpoint is not installed; looked for {places}{more}; '
-                          'install the package again, or name a checkpoint')
+    """Find the weights that come with the package; raises CheckpointError if there are none."""
+    try:
+        return find_share('checkpoints/default.safetensors')
+    except FileNotFoundError as error:
+        raise CheckpointError(f'{error}; install the package again, or name a checkpoint'
+                              ) from None

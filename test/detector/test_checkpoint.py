@@ -7,7 +7,7 @@ import os
 import pickle
 import shutil
 
-from forecast_detector_ros.detector import checkpoint as module
+from forecast_detector_ros import files
 from forecast_detector_ros.detector.checkpoint import (
     Card,
     card_path,
@@ -279,7 +279,7 @@ def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     def fail(source, target):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(module.os, 'replace', fail)
+    monkeypatch.setattr(files.os, 'replace', fail)
     with pytest.raises(OSError, match='No space'):
         write_atomically(path, b'new')
     assert path.read_bytes() == b'old' and os.listdir(tmp_path) == ['file']
@@ -293,7 +293,7 @@ def test_failed_save_names_the_file_and_keeps_the_old_pair(path, network, monkey
         raise OSError(28, 'No space left on device')
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.os, 'replace', fail)
+        patch.setattr(files.os, 'replace', fail)
         with pytest.raises(CheckpointError, match=f'^{path}: cannot be written: No space'):
             save_checkpoint(path, network, card)
     with pytest.raises(CheckpointError, match=f'^{path}: the card holds something'):
@@ -312,8 +312,8 @@ def test_save_where_nothing_can_be_written(path, network):
 
 def test_default_checkpoint_is_looked_for_in_the_prefixes(tmp_path, monkeypatch):
     source = tmp_path / 'source'
-    monkeypatch.setattr(module, '__file__', str(source / 'package' / 'detector' / 'file.py'))
-    monkeypatch.setattr(module.sys, 'prefix', str(tmp_path / 'python'))
+    monkeypatch.setattr(files, '__file__', str(source / 'package' / 'file.py'))
+    monkeypatch.setattr(files.sys, 'prefix', str(tmp_path / 'python'))
     overlay, underlay = tmp_path / 'overlay', tmp_path / 'underlay'
     monkeypatch.setenv('AMENT_PREFIX_PATH', f'{overlay}:{underlay}')
     with pytest.raises(CheckpointError) as error:
