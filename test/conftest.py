@@ -9,14 +9,15 @@ import signal
 import socket
 from typing import Any
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 # A busy machine is no failure.
-settings.register_profile('unhurried', deadline=None)
+settings.register_profile('unhurried', deadline=None,
+                          suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile('unhurried')
 
 
