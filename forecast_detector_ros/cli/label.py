@@ -96,7 +96,7 @@ def make_parser() -> argparse.ArgumentParser:
                         help='take every n-th frame of a video or bag (default 1)')
     parser.add_argument('--topic', help='image topic of a bag; needed if it has several')
     parser.add_argument('--teacher', type=Path, required=True, metavar='FILE',
-                        help='.onnx, or OpenVINO\'s .xml, of a detector with the classes of COCO; '
+                        help=".onnx, or OpenVINO's .xml, of a detector with the classes of COCO; "
                         'or .yaml of several, see config/teachers')
     parser.add_argument('--teacher-kind', choices=[AUTO, *KINDS], default=AUTO,
                         help='what the teacher is; default: what its outputs look like')

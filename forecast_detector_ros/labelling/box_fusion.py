@@ -52,7 +52,7 @@ def fuse_boxes(found: Sequence[TeacherBoxes], knows: np.ndarray, weights: Sequen
     mass = np.concatenate([item.scores * w for item, w in zip(found, weight)])
     objects, owner = _objects(boxes, labels, member, mass, iou)
     scores = np.bincount(owner[owner >= 0], mass[owner >= 0], len(objects))
-    kinds = labels[[first for first in objects]] if len(objects) else labels[:0]
+    kinds = labels[objects] if objects else labels[:0]
     scores = scores / (knows[:, kinds] * weight[:, None]).sum(0)
     fused = np.array([np.average(boxes[owner == n], axis=0, weights=mass[owner == n])
                       for n in range(len(objects))], np.float32).reshape(-1, 4)

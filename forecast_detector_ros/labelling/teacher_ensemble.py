@@ -68,7 +68,7 @@ class MemberConfig:
         if bool(self.heads) != (self.kind == SsdTeacher.kind):
             raise TeacherError(f'heads is needed for {SsdTeacher.kind}, and for nothing else')
         if not self.model.endswith('.xml') and (self.input_size or self.float_activations):
-            raise TeacherError('input_size and float_activations are for OpenVINO\'s .xml, not '
+            raise TeacherError("input_size and float_activations are for OpenVINO's .xml, not "
                                f'for {self.model}')
 
 
