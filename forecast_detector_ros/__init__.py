@@ -10,14 +10,12 @@ from importlib import import_module
 from typing import Any, TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .detector.detections import Detections as Detections
-    from .detector.detector import Detector as Detector
-    from .detector.detector import StepResult as StepResult
-    from .detector.open_stream import step_together as step_together
-    from .detector.open_stream import Stream as Stream
-    from .detector.policy import Decision as Decision
-    from .detector.settings import DetectorSettings as DetectorSettings
-    from .errors import InputError as InputError
+    from .detector.detections import Detections
+    from .detector.detector import Detector, StepResult
+    from .detector.open_stream import step_together, Stream
+    from .detector.policy import Decision
+    from .detector.settings import DetectorSettings
+    from .errors import InputError
 
 _HOMES = {
     'Decision': 'detector.policy',
@@ -31,7 +29,10 @@ _HOMES = {
 }
 """The module of each name that the package offers."""
 
-__all__ = list(_HOMES)
+__all__ = [
+    'Decision', 'Detections', 'Detector', 'DetectorSettings', 'InputError', 'StepResult', 'Stream',
+    'step_together',
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -42,6 +42,7 @@ def test_import_and_loading_leave_the_process_as_it_is() -> None:
 
 
 def test_every_offered_name_is_there() -> None:
+    assert forecast_detector_ros.__all__ == list(forecast_detector_ros._HOMES)
     for name in forecast_detector_ros.__all__:
         assert getattr(forecast_detector_ros, name).__name__ == name
         assert name in dir(forecast_detector_ros)

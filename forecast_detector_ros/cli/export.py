@@ -86,7 +86,7 @@ def _export(options: argparse.Namespace) -> None:
     if not parity.same:
         raise VerbFailedError(
             f'{path}: the graphs do not match PyTorch, nothing is written: '
-                          f'{_shortcomings(parity)}')
+            f'{_shortcomings(parity)}')
     kind = FLOAT
     about = {'opset': OPSET, 'checked_with': str(source or 'synthetic clip')}
     if options.int8:
@@ -105,9 +105,9 @@ def _export(options: argparse.Namespace) -> None:
         if not parity.likeness >= options.min_likeness:
             raise VerbFailedError(
                 f'{path}: of {parity.boxes_firm} boxes in float, int8 loses or '
-                              f'makes up {parity.boxes_unlike} (likeness '
-                              f'{parity.likeness:.2f}, must be {options.min_likeness:g}), '
-                              'nothing is written; calibrate with more, or more fitting, video')
+                f'makes up {parity.boxes_unlike} (likeness '
+                f'{parity.likeness:.2f}, must be {options.min_likeness:g}), '
+                'nothing is written; calibrate with more, or more fitting, video')
         about['calibrated_with'] = str(options.calibrate)
         about['calibration_frames'] = sum(map(len, calibration))
     target = _place(path, options.output)
