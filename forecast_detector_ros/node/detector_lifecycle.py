@@ -24,6 +24,7 @@ from .camera_statistics import CameraStatistics
 from .camera_stream import CameraStream, step_waiting, Waiting
 from .diagnostics import camera_values, health, Situation
 from .failure_log import FailureLog
+from .idle import Idle
 from .outputs import Outputs
 from .parameter_service import SafeParameterService
 from .parameters import (
@@ -44,6 +45,9 @@ from ..images.frame import FrameError
 
 _NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 """The sensor data profile, of which only the newest image is kept: never a stale frame."""
+
+_LISTENERS_S = 0.2
+"""Between two looks of a lazy node at who listens, seconds; no longer does it take to wake."""
 
 _SAME_ERROR_S = 5.0
 """Seconds between two log lines about malformed images."""
@@ -82,6 +86,7 @@ class DetectorNode(LifecycleNode):
         self._failures = FailureLog(name)
         self._failures_in_a_row = 0
         self._given_up = ''
+        self._idle = Idle(self.fixed.lazy_timeout, 0.0)
         self._enabled = True
         self._active = False
         if self.fixed.tune_allocator and not keep_large_blocks():
@@ -156,6 +161,7 @@ class DetectorNode(LifecycleNode):
             stream.restart()
             stream.statistics = CameraStatistics(now)
         self._failures_in_a_row, self._given_up = 0, ''
+        self._idle = Idle(self.fixed.lazy_timeout, perf_counter())
         if self._enabled:
             self._subscribe()
         super().on_activate(state)
@@ -208,6 +214,9 @@ class DetectorNode(LifecycleNode):
         self._made.callback(self.destroy_timer, self.create_timer(
             fixed.diagnostics_period, self._on_diagnostics,
             clock=Clock(clock_type=ClockType.STEADY_TIME)))
+        if fixed.lazy:
+            self._made.callback(self.destroy_timer, self.create_timer(
+                _LISTENERS_S, self._on_listeners, clock=Clock(clock_type=ClockType.STEADY_TIME)))
         self.get_logger().info(
             f'{self._detector.card.name}: {len(self._detector.labels)} classes, '
             f'input {self._detector.input_size[1]}x{self._detector.input_size[0]}, '
@@ -332,10 +341,7 @@ class DetectorNode(LifecycleNode):
                    ) -> SetBool.Response:
         # Without a subscription a paused node spends nothing, not even on receiving.
         if self._active and request.data and not self._enabled:
-            now = self._now()
-            for stream in self._streams:
-                stream.statistics.resume(now)
-            self._subscribe()
+            self._resume()
         elif not request.data:
             self._unsubscribe()
         self._enabled = request.data
@@ -362,6 +368,24 @@ class DetectorNode(LifecycleNode):
     def _read_settings(self, changes: Iterable[Parameter] = ()) -> DetectorSettings:
         return replace(read_settings(self, changes), streams=len(self.fixed.image_topics))
 
+    def _on_listeners(self) -> None:
+        """Rest or work, as there is somebody who listens."""
+        if self._outputs is None or not self._active or not self._enabled:
+            return
+        rests = self._idle.rests(self._outputs.is_heard(), perf_counter())
+        if rests == bool(self._subscriptions_of):
+            self.get_logger().info('resting: nobody listens' if rests else 'working again')
+            if rests:
+                self._unsubscribe()
+            else:
+                self._resume()
+
+    def _resume(self) -> None:
+        now = self._now()
+        for stream in self._streams:
+            stream.statistics.resume(now)
+        self._subscribe()
+
     def _on_diagnostics(self) -> None:
         if self._outputs is None:
             return
@@ -371,7 +395,8 @@ class DetectorNode(LifecycleNode):
             situation = Situation(
                 stream.topic, now, self._active, self._enabled,
                 0 if subscription is None else subscription.get_publisher_count(),
-                self.fixed.no_image_timeout, self._given_up)
+                self.fixed.no_image_timeout, self._enabled and not self._subscriptions_of,
+                self._given_up)
             level, text = health(situation, stream.statistics)
             self._outputs.publish_diagnostics(
                 stream, level, text, camera_values(stream.statistics, now), self._settings)

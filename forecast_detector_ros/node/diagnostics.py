@@ -23,6 +23,9 @@ class Situation:
     no_image_timeout: float
     """Seconds."""
 
+    resting: bool = False
+    """Whether the node is lazy, and nobody listens."""
+
     given_up: str = ''
     """Why the node has deactivated itself; empty while it has not."""
 
@@ -36,6 +39,8 @@ def health(situation: Situation, statistics: CameraStatistics) -> tuple[bytes, s
         return ok, 'inactive'
     if not situation.enabled:
         return ok, 'paused by ~/enable'
+    if situation.resting:
+        return ok, 'resting: nobody listens'
     if situation.now == 0.0:
         return warn, 'use_sim_time is set, but no time has come on /clock'
     if statistics.had_failure(situation.now):

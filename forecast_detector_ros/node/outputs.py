@@ -115,6 +115,11 @@ class Outputs:
                 header, self._name(stream), stream.topic, result.decision,
                 decision_values(result, latency_ms, image_age_ms, dropped_frames)))
 
+    def is_heard(self) -> bool:
+        """Tell whether anybody subscribes to a result."""
+        return self.is_watched() or any(
+            publisher.get_subscription_count() for publisher in (self._detections, self._decision))
+
     def is_watched(self) -> bool:
         """Tell whether anybody subscribes to the annotated picture."""
         return (self._picture.get_subscription_count() > 0

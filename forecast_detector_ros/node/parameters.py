@@ -58,6 +58,8 @@ class FixedParameters:
     max_failures: int
     no_image_timeout: float
     diagnostics_period: float
+    lazy: bool
+    lazy_timeout: float
     autostart: bool
     tune_allocator: bool
 
@@ -125,6 +127,12 @@ def declare_fixed_parameters(node: Node) -> FixedParameters:
         diagnostics_period=declare_fixed(
             node, 'diagnostics_period', 1.0, 'Seconds between two messages on /diagnostics',
             span=(0.05, 3600.0)),
+        lazy=declare_fixed(
+            node, 'lazy', False, 'Rest while nobody subscribes to detections, decision or '
+            'image_annotated: no image is received then'),
+        lazy_timeout=declare_fixed(
+            node, 'lazy_timeout', 5.0, 'Seconds without subscribers after which a lazy node rests',
+            span=(0.1, 3600.0)),
         autostart=declare_fixed(
             node, 'autostart', False, 'Configure and activate the node at start-up; when that '
             'fails, the process ends with exit code 1'),
