@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start the detector node and bring it to active."""
+from pathlib import Path
+
 from launch import LaunchContext, LaunchDescription
 from launch.action import Action
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
@@ -74,6 +76,11 @@ def detector(context: LaunchContext) -> list[Action]:
     """Return the node with those parameters overridden that were given."""
     given = {name: LaunchConfiguration(name).perform(context) for name in (
         'namespace', 'image_topic', 'autostart', 'use_respawn', 'log_level', *OVERRIDES)}
+    if given['threshold'] and not _is_number(given['threshold']):
+        raise RuntimeError(f"threshold: '{given['threshold']}' is no number; it is 0.0 to 1.0")
+    parameters = LaunchConfiguration('params_file').perform(context)
+    if not Path(parameters).is_file():
+        raise RuntimeError(f'params_file: {parameters}: no such file')
     # The node brings itself up: launch_ros of Jazzy cannot.
     overrides = {'autostart': given['autostart'].lower() == 'true'}
     if given['image_topic']:
@@ -89,3 +96,11 @@ def detector(context: LaunchContext) -> list[Action]:
         respawn=given['use_respawn'].lower() == 'true', respawn_delay=2.0,
         # A signal waits until the weights are loaded, which takes a while on a busy machine.
         sigterm_timeout='20')]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

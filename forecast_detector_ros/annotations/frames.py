@@ -54,10 +54,11 @@ def decode(frame: FrameRecord) -> np.ndarray:
     except OSError as error:
         raise DataError(f'{frame.path}: cannot be read: {error.strerror}',
                         Kind.MISSING_FILE) from None
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if image is None:
         raise DataError(f'{frame.path}: not a picture that OpenCV can decode', Kind.PICTURE)
     if image.shape[:2] != (frame.height, frame.width):
         raise DataError(f'{frame.path}: is {image.shape[1]}x{image.shape[0]} pixels, but its '
                         f'annotation says {frame.width}x{frame.height}', Kind.WRONG_SIZE)
-    return image
+    # In place; OpenCV decodes to RGB itself from 4.11 on only (IMREAD_COLOR_RGB).
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)

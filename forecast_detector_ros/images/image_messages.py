@@ -23,6 +23,7 @@ import numpy as np
 from .frame import Frame, FrameError, Pixels
 from .quiet_decoder import decode_quietly
 from ..errors import one_line
+from ..foreign_text import cut
 
 MAX_IMAGE_PIXELS = 64_000_000
 """Default of the most pixels that an image may have."""
@@ -264,7 +265,7 @@ def _check_compressed(message: Any) -> str:
         kind, mark = 'PNG', _PNG_END
     else:
         raise FrameError(f'compressed image is neither JPEG nor PNG (it begins with '
-                         f'{start[:4].hex(" ")}, format says {message.format!r})')
+                         f'{start[:4].hex(" ")}, format says {cut(message.format)!r})')
     # Without this check the decoder fills what is missing with grey and says nothing.
     if mark not in bytes(data[-_TAIL:]) and not _ends(bytes(data), mark):
         raise FrameError(f'{kind} image is truncated: no end mark after {len(data)} bytes')
@@ -305,7 +306,7 @@ def _check_header(message: Any) -> None:
     elif encoding in _YUV420:
         rows = height * 3 // 2
     elif encoding not in _BAYER:
-        raise FrameError(f'unknown encoding {encoding!r}, must be one of '
+        raise FrameError(f'unknown encoding {cut(encoding)!r}, must be one of '
                          f'{", ".join(ENCODINGS)}')
     if (encoding in _YUV422 or encoding in _YUV420) and width % 2:
         raise FrameError(f'{encoding} image is {width} pixels wide, must be even')

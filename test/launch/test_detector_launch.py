@@ -69,8 +69,17 @@ def test_given_arguments_arrive_with_their_types(module: ModuleType) -> None:
 
 
 def test_threshold_that_is_no_number_is_refused(module: ModuleType) -> None:
-    with pytest.raises(ValueError, match='high'):
+    with pytest.raises(RuntimeError, match='^threshold: .*high'):
         overrides_of(module, threshold='high')
+
+
+def test_file_of_parameters_that_is_missing_stops_the_launch(module: ModuleType) -> None:
+    context = launch.LaunchContext()
+    context.launch_configurations.update(params_file='/nope.yaml')
+    for argument in module.arguments():
+        argument.execute(context)
+    with pytest.raises(RuntimeError, match='params_file: /nope.yaml: no such file'):
+        module.detector(context)
 
 
 @pytest.mark.parametrize('given, namespace, level, respawns', [
