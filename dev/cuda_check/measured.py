@@ -326,4 +326,3 @@ def onnx(part: Part) -> None:
                 (1,) if part.dry_run else (1, 8))
     if contenders:
         _measure(part, contenders)
-

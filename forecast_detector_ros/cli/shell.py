@@ -65,13 +65,14 @@ def run_verb(verb: str, options: argparse.Namespace,
         One of the exit codes above; of every error one line on stderr says what it was.
 
     """
+    caught: tuple[type[BaseException], ...] = (InputError, *expected)
     start_log(max(level, logging.WARNING) if options.quiet else level)
     try:
         return work(options) or DONE
     except VerbFailedError as error:
         say(verb, error)
         return FAILURE
-    except (InputError, *expected) as error:
+    except caught as error:
         say(verb, error)
         return BAD_INPUT
     except OSError as error:

@@ -365,8 +365,9 @@ def step_stamped_many(detector: Detector, frames: Sequence[Frame], stamps_ns: Se
             for state, stamp_ns in zip(before, stamps_ns, strict=True)]
     elapsed = [state.elapsed_s(stamp_ns) for state, stamp_ns in zip(before, stamps_ns)]
     outcomes = detector.step_many(frames, kept, settings, elapsed)
-    return [outcome if isinstance(outcome, FrameError) else _numbered(outcome, *rest)
-            for outcome, *rest in zip(outcomes, kept, stamps_ns, elapsed)]
+    return [outcome if isinstance(outcome, FrameError)
+            else _numbered(outcome, state, stamp_ns, time)
+            for outcome, state, stamp_ns, time in zip(outcomes, kept, stamps_ns, elapsed)]
 
 
 def _numbered(outcome: tuple[StepResult, StreamState], before: StreamState, stamp_ns: int,

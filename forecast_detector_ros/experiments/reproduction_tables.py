@@ -15,6 +15,9 @@ from ..evaluation.sequences import EvaluationError
 from ..layout import markdown
 from ..metrics.vid_ap import GROUPS
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 Results = dict[str, dict[str, dict[str, dict[str, float | None]]]]
 """``results[seed][row][policy][figure]``."""
 
@@ -123,9 +126,6 @@ def as_markdown(report: dict[str, Any]) -> str:
             parts.append(f'{title}:\n\n' + markdown(table))
     return '\n\n'.join(parts) + '\n'
 
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 FIGURES = ('ap50', *GROUPS)
 

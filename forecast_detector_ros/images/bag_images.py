@@ -138,12 +138,12 @@ class ImageBag:
                 if name in self.topics:
                     return name
             raise SourceError(f'{self.path}: no image topic {topic!r}; there is '
-                            f'{listed or "none at all"}')
+                              f'{listed or "none at all"}')
         filled = [name for name, item in self.topics.items() if item.count]
         if not filled:
             others = sorted({item.topic for item in self._reader.connections})
             raise SourceError(f'{self.path}: holds no images; topics are '
-                            f'{", ".join(others) or "none"}')
+                              f'{", ".join(others) or "none"}')
         if len(filled) > 1:
             raise SourceError(f'{self.path}: has several image topics, name one of them: {listed}')
         return filled[0]
@@ -201,7 +201,7 @@ class ImageBag:
             listed = ', '.join(sorted({item.topic for item in self._reader.connections
                                        if item.msgtype == message_type}))
             raise SourceError(f'{self.path}: no topic {topic} with {message_type}; there is '
-                            f'{listed or "none"}')
+                              f'{listed or "none"}')
         found = []
         with suppress(Exception):
             for connection, _, data in self._reader.messages(wanted):
@@ -242,12 +242,12 @@ def _open(path: Path, losses: list[str], scratch: ExitStack, typestore: Any) -> 
         from rosbags.typesys import get_typestore, Stores
     except ImportError as error:
         raise SourceError('bags need the Python package rosbags (pip install rosbags): '
-                        f'{error}') from None
+                          f'{error}') from None
     if not path.exists():
         raise SourceError(f'{path}: no such bag')
     if not is_bag(path):
         raise SourceError(f'{path}: is no bag; a bag is a folder with {METADATA_NAME}, or a '
-                        f'file *{", *".join(STORAGE_SUFFIXES)} or *.bag')
+                          f'file *{", *".join(STORAGE_SUFFIXES)} or *.bag')
 
     def opened(paths: list[Path]) -> Any:
         # Bags from before Iron carry no definitions; those of images never changed.

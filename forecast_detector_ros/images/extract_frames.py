@@ -99,13 +99,13 @@ def extract_frames(source: Path, frames: Path, every: int = 1, topic: str | None
                 progress(len(written), pictures.expected)
             if not written:
                 raise SourceError(f'{source}: no frame could be read'
-                                f'{": " + losses[0] if losses else ""}')
+                                  f'{": " + losses[0] if losses else ""}')
             (partial / MANIFEST).write_text(
                 json.dumps({**made_from, 'losses': losses, 'frames': written}) + '\n')
             partial.replace(folder)
         except OSError as error:
             raise SourceError(f'{error.filename or partial}: cannot be written: '
-                            f'{error.strerror}') from None
+                              f'{error.strerror}') from None
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return Extraction(folder, len(written), tuple(losses))
@@ -121,18 +121,18 @@ def _existing(folder: Path, made_from: dict[str, Any], resume: bool) -> Extracti
     """Return frames that were written before; raises SourceError unless they are the same."""
     if not resume:
         raise SourceError(f'{folder}: exists already; --resume takes the frames in it, or name '
-                        'another folder')
+                          'another folder')
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding='utf-8'))
         found = {key: manifest[key] for key in made_from}
         frames = len(manifest['frames'])
     except (OSError, ValueError, KeyError, TypeError):
         raise SourceError(f'{folder}: is not a folder of frames written before (no readable '
-                        f'{MANIFEST}); name another folder') from None
+                          f'{MANIFEST}); name another folder') from None
     if found != made_from:
         key = next(key for key in made_from if found[key] != made_from[key])
         raise SourceError(f'{folder}: was written with {key} {found[key]!r}, not '
-                        f'{made_from[key]!r}; name another folder')
+                          f'{made_from[key]!r}; name another folder')
     return Extraction(folder, frames)
 
 

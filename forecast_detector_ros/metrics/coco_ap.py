@@ -90,7 +90,7 @@ def library() -> Any:
         import hotcoco
     except ImportError:
         raise MissingLibraryError("COCO's average precision needs hotcoco: pip install hotcoco"
-                              ) from None
+                                  ) from None
     return hotcoco
 
 

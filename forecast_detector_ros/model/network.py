@@ -15,7 +15,8 @@ from .bottleneck_lstm import LSTMState
 from .config import ConfigError, NetworkConfig
 from .encoder import Encoder
 from .extractor import Extractor, feature_sizes, IMAGENET_MEAN, IMAGENET_STD
-from .motion import Keys, MotionEncoder, MotionForecast, MotionScheduler, MotionState
+from .motion import Keys, MotionEncoder
+from .motion_forecast import MotionForecast, MotionScheduler, MotionState
 from .scheduler import EXPECTED, Scheduler
 from .ssdlite import anchors_per_cell, HeadOutput, make_anchors, motion_units, SSDLiteHead
 

@@ -6,7 +6,6 @@ from functools import lru_cache
 import os
 from pathlib import Path
 import shutil
-from typing import TYPE_CHECKING
 
 try:
     from rosbags import interfaces
@@ -85,9 +84,6 @@ def bag_qos(history: int, depth: int, reliability: int, durability: int) -> inte
         interfaces.QosDurability(durability), unlimited, unlimited,
         interfaces.QosLiveliness.AUTOMATIC, unlimited, False)
 
-
-if TYPE_CHECKING:
-    from rosbags.typesys.store import Typestore
 
 DETECTIONS = 'vision_msgs/msg/Detection2DArray'
 DECISION = 'diagnostic_msgs/msg/DiagnosticArray'

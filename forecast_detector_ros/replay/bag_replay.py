@@ -196,7 +196,7 @@ class _Replay:
         play(self._arrivals(), self._options.mode, self._step, self._drop)
         if not any(camera.keys for camera in self._cameras.values()):
             raise SourceError(self._bag.losses[0] if self._bag.losses and not self._interrupt.set
-                            else f'{self._job.path}: no image was read')
+                              else f'{self._job.path}: no image was read')
         self._results.close()
         self._frames.close()
         self._coco.close()

@@ -79,7 +79,7 @@ class ResultBag:
         self._write('/decision', DECISION, decision, times.done_ns)
         boxes, labels, scores = read_detections(detections)
         record = RecordedFrame(image.header_stamp_ns, DROPPED, labels=tuple(labels),
-                             scores=tuple(scores))
+                               scores=tuple(scores))
         return replace(record, **read_decision(decision)), boxes
 
     def close(self) -> None:

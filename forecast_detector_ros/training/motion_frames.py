@@ -74,14 +74,14 @@ class MotionFrames:
     tracks: Tensor
     """``(..., K)`` int64; -1 where the object is not followed or there is none."""
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> 'MotionFrames':
+    def changed(self, change: Callable[[Tensor], Tensor]) -> 'MotionFrames':
         """Change every tensor."""
-        changed: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
-            changed[field.name] = (tuple(map(change, value)) if isinstance(value, tuple)
-                                   else change(value))
-        return MotionFrames(**changed)
+            values[field.name] = (tuple(map(change, value)) if isinstance(value, tuple)
+                                  else change(value))
+        return MotionFrames(**values)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class MotionBatch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> 'MotionBatch':
         """Return the batch on a device."""
         return MotionBatch(
-            self.frames.map(lambda part: part.to(device, non_blocking=non_blocking)),
+            self.frames.changed(lambda part: part.to(device, non_blocking=non_blocking)),
             self.times.to(device, non_blocking=non_blocking), self.images)
 
 
@@ -163,8 +163,8 @@ def motion_batch(network: ForecastDetector, batch: ClipBatch, features: tuple[Te
                         pad(batch.all_scores, counts), pad(batch.all_ignore, hidden))
     seen = look_at(network, tuple(level.detach().flatten(0, 1) for level in features), boxes,
                    pad(batch.all_tracks, counts, -1), score)
-    return MotionBatch(seen.map(lambda part: part.unflatten(0, batch.counts.shape)), batch.times,
-                       batch.images[:0])
+    frames = seen.changed(lambda part: part.unflatten(0, batch.counts.shape))
+    return MotionBatch(frames, batch.times, batch.images[:0])
 
 
 class KeptFrames:
@@ -239,7 +239,7 @@ class KeptFrames:
         place = np.minimum(start[:, None] + times, (length - 1)[:, None])
         index = torch.from_numpy(self._first[video][:, None] + place)
         moved = torch.from_numpy(times.astype(np.float32))
-        frames = self._frames.map(lambda part: part[index.to(part.device)])
+        frames = self._frames.changed(lambda part: part[index.to(part.device)])
         return MotionBatch(frames, moved, torch.empty(0))
 
 

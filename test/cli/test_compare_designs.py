@@ -14,7 +14,7 @@ import yaml
 
 RATE = {'lr': 0.001}
 RECIPE = {
-    'name': 'tiny', 'classes': list(CLASSES), 'workers': 0, 'threads': 1,
+    'name': 'tiny', 'classes': list(CLASSES), 'preset': 'features', 'workers': 0, 'threads': 1,
     'network': {'input_size': [64, 96], 'width': 0.35, 'feature_channels': [16, 24],
                 'lstm_channels': [8, 12], 'extra_channels': [16]},
     'sources': [{'annotations': 'annotations.json', 'images': '.'}],

@@ -231,7 +231,7 @@ def test_read_ratio_when_nothing_moves_beside_that_of_the_footage(
 ])
 def test_options_that_do_not_fit_are_one_line(capsys, checkpoint, videos, arguments, message):
     code, out, err = run(capsys, '--checkpoint', checkpoint, '--annotations', videos, *arguments)
-    assert (code, out, len(err.splitlines())) == (1, '', 1)
+    assert (code, out, len(err.splitlines())) == (2, '', 1)
     assert message in err
 
 
@@ -287,7 +287,7 @@ def test_bad_input_is_one_line(capsys, checkpoint, videos, arguments, words):
 
 
 @pytest.mark.parametrize('arguments, words', [
-    ([], 'one of the arguments --davis --annotations is required'),
+    ([], 'one of the arguments --davis --annotations --mot is required'),
     (['--davis', 'x', '--policy', 'sometimes'], "policy is 'sometimes', must be"),
     (['--davis', 'x', '--policy', 'threshold(2)'], 'must be in [0, 1]'),
     (['--davis', 'x', '--min-score', '1.5'], 'must be in [0, 1]'),
@@ -367,7 +367,7 @@ def test_shares_merge_into_what_one_run_gives(capsys, checkpoint, videos, tmp_pa
                              (('--merge', videos), 'is no part that evaluate kept'),
                              (('--merge', *parts, '--shard', '1/2'), '--merge excludes')):
         code, out, err = run(capsys, *common, *arguments)
-        assert (code, out, len(err.splitlines())) == (1, '', 1) and words in err, err
+        assert (code, out, len(err.splitlines())) == (2, '', 1) and words in err, err
 
 
 @pytest.mark.slow

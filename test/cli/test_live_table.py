@@ -7,7 +7,7 @@ from forecast_detector_ros.recording.frame_record import RecordedFrame
 import pytest
 
 FORECAST = RecordedFrame(0, 'forecast', 'scheduler', 0.75, 0.5, 1, latency_ms=4.25,
-                       labels=('person', 'person', 'bicycle'), scores=(0.9, 0.8, 0.7))
+                         labels=('person', 'person', 'bicycle'), scores=(0.9, 0.8, 0.7))
 DROPPED = RecordedFrame(1, 'dropped')
 
 

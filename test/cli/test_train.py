@@ -46,7 +46,8 @@ def recipe(tmp_path):
     def write(stages=None, **keys):
         path = tmp_path / 'recipe.yaml'
         path.write_text(yaml.safe_dump({
-            'name': 'tiny', 'classes': list(CLASSES), 'network': NETWORK, 'workers': 0,
+            'name': 'tiny', 'classes': list(CLASSES), 'preset': 'features', 'network': NETWORK,
+            'workers': 0,
             'threads': 1, 'device': 'cpu',
             'sources': [{'annotations': 'train/annotations.json', 'images': 'train'}],
             'stages': stages or [

@@ -47,7 +47,7 @@ def failure(path):
     with pytest.raises(CheckpointError) as error:
         load_checkpoint(path)
     message = str(error.value)
-    assert '\n' not in message and len(message) < 600
+    assert '\n' not in message and len(message) < 700
     return message
 
 

@@ -55,7 +55,7 @@ def test_shipped_designs_are_those_of_the_preset_and_near_it(recipe: Recipe) -> 
     found = {item.name: item for item in load_designs(CONFIG / 'designs.yaml', recipe)}
     shapes = {name: designs.design_recipe(recipe, item).network_config()
               for name, item in found.items()}
-    assert shapes['default'] == preset('default', len(recipe.classes))
+    assert shapes['default'] == preset('features', len(recipe.classes))
     assert shapes['default'] in [shapes[name] for name in shapes if name.startswith('lstm_')]
     todo = trainings(plan_of(recipe, *found.values()))
     assert {name: item.name for name, item in todo.items()} == {
@@ -135,7 +135,7 @@ def test_a_folder_is_not_gone_on_with_when_the_preset_has_changed(
     for overrides in ({}, {'lstm_channels': [4, 6]}):
         with pytest.raises(CheckpointError):
             compare_designs(replace(plan, designs=[Design('one', overrides)]), timings_only=True)
-    changed = replace(PRESETS['default'], extra_channels=(64,))
+    changed = replace(PRESETS['features'], extra_channels=(64,))
     monkeypatch.setitem(PRESETS, 'default', changed)
     with pytest.raises(EvaluationError, match='another shape'):
         compare_designs(plan, timings_only=True)

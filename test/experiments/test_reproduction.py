@@ -33,7 +33,8 @@ STAGE = {'epochs': 1, 'clips_per_epoch': 4, 'batch': 4, 'optimizer': 'adamw', 'c
          'thinning': 0}
 RATE = {'lr': 0.001}
 RECIPE = {
-    'name': 'tiny', 'classes': list(CLASSES), 'network': SHAPE, 'workers': 0, 'threads': 1,
+    'name': 'tiny', 'classes': list(CLASSES), 'preset': 'features', 'network': SHAPE,
+    'workers': 0, 'threads': 1,
     'sources': [{'annotations': 'annotations.json', 'images': '.'}],
     'stages': [
         {**STAGE, 'name': 'one', 'variant': 'baseline', 'clip_length': 1, 'extra_frame': False,

@@ -12,7 +12,7 @@ NOTHING = np.empty((0, 4), np.float32)
 def record(kind: str, labels: tuple[str, ...] = ()) -> RecordedFrame:
     """Return a frame of this kind on which `labels` were found."""
     return RecordedFrame(stamp_ns=0, kind=kind, reason='scheduler', confidence=0.75, threshold=0.5,
-                       latency_ms=12.34, labels=labels, scores=(0.9,) * len(labels))
+                         latency_ms=12.34, labels=labels, scores=(0.9,) * len(labels))
 
 
 def grey() -> np.ndarray:

@@ -20,7 +20,7 @@ from forecast_detector_ros.report.run_record import (
 import pytest
 
 FRAMES = (RecordedFrame(0, READ, 'first_frame', None, 0.5, 0, 40.0, 3.0, 37.0, 45.5, ('dog',),
-                      (0.75,)),
+                        (0.75,)),
           RecordedFrame(40_000_000, DROPPED),
           RecordedFrame(80_000_000, FORECAST, 'scheduler', 0.9, 0.5, 1, 8.0, 0.0, 8.0))
 RUN = RunRecord(

@@ -19,7 +19,8 @@ from torch import nn, Tensor
 from ..checkpoint import RuntimeConfigError
 from ...model.bottleneck_lstm import LSTMState
 from ...model.folding import fold_batch_norm
-from ...model.motion import Keys, MotionState
+from ...model.motion import Keys
+from ...model.motion_forecast import MotionState
 from ...model.network import ForecastDetector, NetworkState, StepOutput
 from ...model.scheduler import confidence, EXPECTED
 
@@ -69,7 +70,6 @@ class StateLayout(NamedTuple):
 
     timed: bool = False
     """Whether the steps take `ELAPSED`."""
-
 
 
 def state_layout(network: ForecastDetector) -> StateLayout:
