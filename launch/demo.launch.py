@@ -31,7 +31,7 @@ def arguments() -> list[DeclareLaunchArgument]:
     described = {
         'rate': ('0.0', "Frames per second; 0.0: the video's own"),
         'loop': ('false', 'Play the video over and over until the launch is interrupted'),
-        'output': ('demo_recording', 'Folder for annotated.mp4 and the bag; it must not hold a '
+        'output': ('demo_recording', 'Folder for annotated.mkv and the bag; it must not hold a '
                    'recording yet'),
         'namespace': ('', 'Namespace of all three nodes'),
         'threshold': ('', 'The next image is not read when the scheduler trusts its forecast '

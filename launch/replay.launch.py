@@ -40,7 +40,7 @@ def arguments() -> list[DeclareLaunchArgument]:
     described = {
         'image_topic': ('/image_raw', 'Base topic of the images in the bag; compressed ones are '
                         'on <image_topic>/compressed'),
-        'output': ('replay_recording', 'Folder for annotated.mp4 and the bag of detections and '
+        'output': ('replay_recording', 'Folder for annotated.mkv and the bag of detections and '
                    'decisions; it must not hold a recording yet'),
         'play_rate': ('1.0', 'How fast the bag is played; below 1.0 more slowly than recorded'),
         'play_arguments': ('', 'Further arguments for ros2 bag play, separated by spaces'),

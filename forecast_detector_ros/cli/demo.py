@@ -82,7 +82,7 @@ def _run(chosen: argparse.Namespace, given: list[str]) -> int:
     save_run(result.partial / RUN_NAME, record_recording(
         Path(options.video).name, records, summary['source'], dict(options.detector),
         {**before, **{key: summary[key] for key in ('started', 'command', 'versions')}},
-        'annotated.mp4'))
+        'annotated.mkv'))
     add_report(VERB, result.partial)
     result.accept()
     _print_summary(figures, result.path, played['loss'])
@@ -102,7 +102,7 @@ def _print_summary(figures: dict, folder: Path, loss: str | None) -> None:
     print(f'boxes: {found or "none"}')
     if loss:
         print(f'video: {loss}')
-    print(f'written: {folder}/annotated.mp4, bag/, summary.json, decisions.png, run.json, '
+    print(f'written: {folder}/annotated.mkv, bag/, summary.json, decisions.png, run.json, '
           'report.html')
 
 

@@ -46,6 +46,23 @@ def whole_length(file: Path) -> int:
             position = end
 
 
+def mend(file: Path) -> int:
+    """
+    End a file behind its whole records, in place.
+
+    Returns how many bytes were cut off; 0 for a file that is whole. Raises OSError.
+    """
+    size, length = file.stat().st_size, whole_length(file)
+    with file.open('r+b') as stream:
+        stream.seek(-min(size, len(MAGIC)), 2)
+        if size > len(MAGIC) and stream.read() == MAGIC:
+            return 0
+        stream.truncate(length)
+        stream.seek(length)
+        stream.write(_END if length else b'')
+    return size - length
+
+
 def salvage(file: Path, target: Path) -> int:
     """
     Copy the whole records of a file and end the copy properly.

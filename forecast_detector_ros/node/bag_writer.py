@@ -54,7 +54,7 @@ class BagWriter(BagFile):
 
     def __init__(self, path: str | Path) -> None:
         """Open the bag; raises BagError when `path` exists, or rosbags or a folder is missing."""
-        super().__init__(path)
+        super().__init__(path, keep_remains=True)
         self._store = typestore_with('vision_msgs')
 
     def add_topic(self, topic: str, message_class: type, qos: QoSProfile) -> None:

@@ -14,8 +14,9 @@ MOST_CHARACTERS = 4096
 """Of a parameter that is a text: Linux's longest path (PATH_MAX)."""
 
 
-def declare_fixed(node: Node, name: str, default: bool | int | float | str, description: str,
-                  span: tuple[float, float] | None = None, constraints: str = '') -> Any:
+def declare_fixed(node: Node, name: str, default: bool | int | float | str | list[str],
+                  description: str, span: tuple[float, float] | None = None,
+                  constraints: str = '') -> Any:
     """
     Declare the parameter `name`, which can be given at start-up only, and return its value.
 
@@ -32,7 +33,8 @@ def declare_fixed(node: Node, name: str, default: bool | int | float | str, desc
         descriptor.integer_range = [
             IntegerRange(from_value=int(span[0]), to_value=int(span[1]), step=1)]
     value: Any = node.declare_parameter(name, default, descriptor).value
-    if isinstance(value, str) and len(value) > MOST_CHARACTERS:
-        raise InvalidParameterValueException(
-            name, cut(value), f'text is longer than {MOST_CHARACTERS} characters')
+    for text in [value] if isinstance(value, str) else value if isinstance(value, list) else []:
+        if len(text) > MOST_CHARACTERS:
+            raise InvalidParameterValueException(
+                name, cut(text), f'text is longer than {MOST_CHARACTERS} characters')
     return value

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from copy import copy
+from functools import partial
 import sys
 import time
 from typing import Any, TextIO
@@ -23,6 +26,7 @@ from .parameter_service import SafeParameterService
 from .program import run_program
 from .recording import Recording, RecordingError
 from .stop_signal import StopSignal
+from ..foreign_text import cut
 from ..recording.frame_record import RecordedFrame
 from ..recording.video_writer import VideoError
 
@@ -42,12 +46,15 @@ QUIET_S = 0.5
 FAREWELL_S = 3.0
 SIGNAL_LATENCY_S = 0.1
 
+FLUSH_S = 1.0
+"""Between two flushes of the bag: more than that is never lost, whatever ends the process."""
+
 MISTAKES = (RecordingError, BagError, VideoError)
 """Errors that end the recorder with one line."""
 
 
 class RecorderNode(Node):
-    """Subscribes to a camera and its detector and feeds a recording."""
+    """Subscribes to cameras and their detector and feeds a recording."""
 
     def __init__(self) -> None:
         """Declare the parameters, open the recording, listen to the detector."""
@@ -55,9 +62,11 @@ class RecorderNode(Node):
         self._parameter_services = SafeParameterService(self)
         output = declare_fixed(
             self, 'output', 'recording',
-            'Folder for annotated.mp4 and the MCAP bag; it must not hold a recording yet')
+            'Folder for annotated.mkv and the MCAP bag; it must not hold a recording yet')
+        topics = declare_fixed(
+            self, 'image_topics', ['image_raw'], 'Base topics of the cameras to record')
         transport = declare_fixed(
-            self, 'image_transport', 'raw', 'What the camera publishes: raw or compressed',
+            self, 'image_transport', 'raw', 'What the cameras publish: raw or compressed',
             constraints='raw | compressed')
         rate = declare_fixed(
             self, 'rate', 0.0, 'Frames per second of the video; 0.0: measured on the stamps',
@@ -68,7 +77,7 @@ class RecorderNode(Node):
             'waits for its subscribers loses no frame')
         self.stop_with_camera: bool = declare_fixed(
             self, 'stop_with_camera', False,
-            'Finish and exit when the camera that was recorded has gone')
+            'Finish and exit when the cameras that were recorded have gone')
         frame_log = declare_fixed(
             self, 'frame_log', '',
             "File for one line of JSON per frame; '-' is the standard output, empty: none")
@@ -76,15 +85,24 @@ class RecorderNode(Node):
             self, 'record_diagnostics', True, 'Put /diagnostics into the bag, too')
         if transport not in ('raw', 'compressed'):
             raise RecordingError(
-                f"image_transport: '{transport}' is neither 'raw' nor 'compressed'")
-        self._image_class, self._image_topic = (
-            (CompressedImage, 'image_raw/compressed') if transport == 'compressed'
-            else (Image, 'image_raw'))
+                f"image_transport: '{cut(transport)}' is neither 'raw' nor 'compressed'")
+        compressed = transport == 'compressed'
+        self._image_class = CompressedImage if compressed else Image
+        # Remappings of the topic that is subscribed hold, and name the camera.
+        self._topics = {
+            self.resolve_topic_name(topic).removesuffix('/compressed'): topic
+            for topic in (f'{topic}/compressed' if compressed else topic for topic in topics)}
+        if not self._topics or len(self._topics) < len(topics):
+            raise RecordingError(f'image_topics: {cut(topics)}: no topic, or one twice')
         self._frame_log = _open_log(frame_log)
-        self.recording = Recording(output, rate, self._log_frame)
-        self.images: Subscription | None = None
+        self.recording = Recording(output, list(self._topics), rate, self._log_frame)
+        for path in self.recording.remains:
+            self.get_logger().warning(f'kept what an earlier recorder left unfinished: {path}')
+        self.images: list[Subscription] = []
         self.arrived = 0
-        self._seen_camera = False
+        self.unreadable = 0
+        """Messages of the detector that are no message at all."""
+        self._seen: set[str] = set()
         self._detections = self._record(
             Detection2DArray, 'detections', DETECTIONS_QOS, self.recording.add_detections)
         self._decision = self._record(
@@ -97,26 +115,25 @@ class RecorderNode(Node):
 
     def watch(self) -> None:
         """Subscribe to the images once the detector is there, if that is not done yet."""
-        if self.images is None and (not self._wait_for_detector or (
+        if self.images or (self._wait_for_detector and not (
                 self._detections.get_publisher_count()
                 and self._decision.get_publisher_count())):
-            self.images = self.create_subscription(
-                self._image_class, self._image_topic, self._add_image, IMAGE_QOS,
-                qos_overriding_options=QoSOverridingOptions.with_default_policies())
-            self.get_logger().info(f'recording {self.images.topic_name} '
-                                   f'into {self.recording.folder}')
+            return
+        for camera, topic in self._topics.items():
+            self.images.append(self.create_subscription(
+                self._image_class, topic, partial(self._add_image, camera), copy(IMAGE_QOS),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies()))
+        names = ', '.join(images.topic_name for images in self.images)
+        self.get_logger().info(f'recording {names} into {self.recording.folder}')
 
-    def camera_gone(self) -> bool:
-        """Tell whether a camera was there and has left."""
-        if self.images is None:
-            return False
-        if self.images.get_publisher_count():
-            self._seen_camera = True
-            return False
-        return self._seen_camera
+    def cameras_gone(self) -> bool:
+        """Tell whether cameras were there and have all left."""
+        there = {images.topic_name for images in self.images if images.get_publisher_count()}
+        self._seen |= there
+        return bool(self._seen) and not there
 
     def finish(self) -> None:
-        """Close the recording and say what it holds."""
+        """Close the recording and say what it holds; raises what `Recording.close` raises."""
         recording = self.recording
         recording.close()
         if self._frame_log not in (None, sys.stdout):
@@ -128,7 +145,11 @@ class RecorderNode(Node):
         for number, what in (
                 (recording.counts.undecodable, 'images could not be decoded'),
                 (recording.given_up, 'images were written before an answer came'),
-                (recording.without_image, 'decisions belong to images that never arrived')):
+                (recording.without_image, 'decisions belong to images that never arrived'),
+                (recording.ambiguous, 'detections belong to one of several cameras with the '
+                 'same frame_id and stamp, it is not known which'),
+                (recording.unsound, 'detections have no class, score or place'),
+                (recording.foreign + self.unreadable, 'messages are not of the detector')):
             if number:
                 self.get_logger().warning(f'{number} {what}')
 
@@ -137,23 +158,34 @@ class RecorderNode(Node):
         """Put what arrives on `topic` into the bag byte for byte, and hand it on."""
         def received(data: bytes) -> None:
             self.recording.bag.write(name, data, self.get_clock().now().nanoseconds)
-            if forward is not None:
-                self.arrived += 1
-                forward(deserialize_message(data, message_class))
+            if forward is None:
+                return
+            self.arrived += 1
+            try:
+                message: Any = deserialize_message(data, message_class)
+            # rclpy raises what its C code happens to: RuntimeError, UnicodeDecodeError, ...
+            except Exception:  # noqa: B902
+                self.unreadable += 1
+            else:
+                forward(message)
 
         subscription = self.create_subscription(message_class, topic, received, qos, raw=True)
         name = subscription.topic_name
         self.recording.bag.add_topic(name, message_class, qos)
         return subscription
 
-    def _add_image(self, message: Image | CompressedImage) -> None:
+    def _add_image(self, camera: str, message: Image | CompressedImage) -> None:
         self.arrived += 1
-        self.recording.add_image(message)
+        self.recording.add_image(camera, message)
 
     def _log_frame(self, record: RecordedFrame) -> None:
         if self._frame_log is not None:
-            self._frame_log.write(record.to_line() + '\n')
-            self._frame_log.flush()
+            try:
+                self._frame_log.write(record.to_line() + '\n')
+                self._frame_log.flush()
+            except OSError as error:
+                raise RecordingError(f'frame_log: cannot be written: '
+                                     f'{error.strerror or error}') from None
 
 
 def _open_log(path: str) -> TextIO | None:
@@ -163,8 +195,9 @@ def _open_log(path: str) -> TextIO | None:
         return sys.stdout
     try:
         return open(path, 'w', encoding='utf-8')
-    except OSError as error:
-        raise RecordingError(f'frame_log: {path}: {error.strerror or error}') from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, 'strerror', None) or error
+        raise RecordingError(f'frame_log: {cut(path)}: {reason}') from None
 
 
 def _run(stop: StopSignal) -> int:
@@ -174,6 +207,11 @@ def _run(stop: StopSignal) -> int:
     try:
         _spin(node, executor, stop)
         node.finish()
+    except MISTAKES:
+        # What can still be finished is; the first reason is the one that is told.
+        with suppress(*MISTAKES):
+            node.recording.close()
+        raise
     finally:
         node.destroy_node()
     return 0
@@ -181,12 +219,16 @@ def _run(stop: StopSignal) -> int:
 
 def _spin(node: RecorderNode, executor: GuardedExecutor, stop: StopSignal) -> None:
     quiet_since = None
+    flushed = time.monotonic()
     while not stop:
         arrived = node.arrived
         executor.spin_once(timeout_sec=SIGNAL_LATENCY_S)
-        if node.images is None:
+        if time.monotonic() - flushed > FLUSH_S:
+            node.recording.flush()
+            flushed = time.monotonic()
+        if not node.images:
             node.watch()
-        elif not node.stop_with_camera or not node.camera_gone():
+        elif not node.stop_with_camera or not node.cameras_gone():
             quiet_since = None
         elif quiet_since is None or node.arrived != arrived:
             quiet_since = time.monotonic()

@@ -1,174 +1,151 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A recording in the making: annotated video, bag, and one line per frame.
+A recording in the making: annotated videos, a bag, and one line per frame.
 
 Knows messages, but no node: whatever calls it can be a live node or a test.
 """
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
-import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
+from .answers import Answers
 from .bag_writer import BagWriter
-from .frame_join import FrameJoin, JoinedFrame
+from .camera_recording import CameraRecording, Counts, stamp_ns
 from ..errors import InputError
-from ..images.frame import as_bgr, FrameError
-from ..images.image_messages import compressed_frame, image_frame
-from ..recording.annotate import annotate, status_text
-from ..recording.frame_record import DROPPED, RecordedFrame
-from ..recording.result_messages import read_decision, read_detections
-from ..recording.video_writer import measured_rate, RATE_FRAMES, VideoWriter
+from ..recording.frame_record import RecordedFrame
+from ..recording.result_messages import read_decision, sound_detections
 
-VIDEO_NAME = 'annotated.mp4'
+VIDEO_NAME = 'annotated.mkv'
 BAG_NAME = 'bag'
+
+_MOST_CAMERAS = 256
+"""Names of cameras in decisions that are remembered."""
 
 
 class RecordingError(InputError):
     """A recording that cannot be made; the message is one line."""
 
 
-@dataclass
-class Counts:
-    """What has become of the frames so far."""
-
-    frames: int = 0
-    """Images that arrived and were settled."""
-    dropped: int = 0
-    """Of these, the ones the detector never answered."""
-    undecodable: int = 0
-    """Images that could not be drawn into the video; in it they are missing."""
-
-
 class Recording:
-    """Joins what arrives by stamp and writes video, bag and frame lines in order."""
+    """Hands what arrives to the cameras that it belongs to, and keeps the bag."""
 
-    def __init__(self, folder: str | Path, rate: float = 0.0,
+    def __init__(self, folder: str | Path, cameras: Sequence[str], rate: float = 0.0,
                  on_frame: Callable[[RecordedFrame], None] | None = None) -> None:
         """
         Begin a recording in `folder`, which is made if need be.
 
-        `rate` is the video's, Hz; 0 measures it on the stamps of the first frames. `on_frame`
-        is called for each frame once it is settled. Raises RecordingError or BagError when the
-        folder cannot be used or holds a recording already.
+        `cameras` are their base topics, in full. `rate` is the video's, Hz; 0 measures it on the
+        stamps of the first frames. `on_frame` is called for each frame once it is settled. What a
+        recorder that was killed has left in the folder is kept under other names: `remains`.
+        Raises RecordingError or BagError when the folder cannot be used or holds a recording.
         """
         self.folder = Path(folder)
-        if (self.folder / VIDEO_NAME).exists():
-            raise RecordingError(f'{self.folder}: holds a recording already; '
-                                 'name another folder or remove it')
+        paths = {camera: self.folder / video_name(camera, len(cameras)) for camera in cameras}
         try:
+            if (self.folder / BAG_NAME).exists() or any(
+                    path.exists() for path in paths.values()):
+                raise RecordingError(f'{self.folder}: holds a recording already; '
+                                     'name another folder or remove it')
             self.folder.mkdir(parents=True, exist_ok=True)
+            self.cameras = {
+                camera: CameraRecording(path, camera if len(paths) > 1 else '', rate, on_frame)
+                for camera, path in paths.items()}
         except OSError as error:
             raise RecordingError(f'{self.folder}: {error.strerror or error}') from None
         self.bag = BagWriter(self.folder / BAG_NAME)
-        self.counts = Counts()
-        self._join: FrameJoin[Image | CompressedImage, Detection2DArray, DiagnosticArray]
-        self._join = FrameJoin()
-        self._rate = rate
-        self._first_stamps: list[int] = []
-        self._video: VideoWriter | None = None
-        self._on_frame = on_frame
+        self.remains = [path for path in (
+            *(camera.remains for camera in self.cameras.values()), self.bag.remains) if path]
+        self._answers = Answers(self._answer)
+        self._named: set[str] = set()
+        self.foreign = 0
+        """Messages on the detector's topics that are not the detector's."""
+        self.unsound = 0
+        """Detections without a number, a place or a class."""
+
+    @property
+    def counts(self) -> Counts:
+        """Return what has become of all cameras' frames so far."""
+        each = [camera.counts for camera in self.cameras.values()]
+        return Counts(sum(item.frames for item in each), sum(item.dropped for item in each),
+                      sum(item.undecodable for item in each))
 
     @property
     def waiting(self) -> int:
         """Return the number of images that are not settled yet."""
-        return len(self._join)
+        return sum(camera.waiting for camera in self.cameras.values())
 
     @property
     def given_up(self) -> int:
         """Return how many images were written unanswered because too many were waiting."""
-        return self._join.given_up
+        return sum(camera.given_up for camera in self.cameras.values())
 
     @property
     def without_image(self) -> int:
         """Return how many decisions came whose image did not."""
-        return self._join.without_image
+        return sum(camera.without_image for camera in self.cameras.values())
 
-    def add_image(self, message: Image | CompressedImage) -> None:
-        """Take an image, which is held until the detector's answers are there."""
-        stamp = stamp_ns(message)
-        if self._video is None:
-            self._first_stamps.append(stamp)
-        self._join.add_image(stamp, message, len(message.data))
-        self._write_settled()
+    @property
+    def ambiguous(self) -> int:
+        """Return how many detections could belong to several cameras."""
+        return self._answers.ambiguous
+
+    def add_image(self, camera: str, message: Image | CompressedImage) -> None:
+        """Take an image of a camera, which is held until the detector's answers are there."""
+        self.cameras[camera].add_image(message)
 
     def add_detections(self, message: Detection2DArray) -> None:
-        """Take the detections of one image."""
-        self._join.add_detections(stamp_ns(message), message)
-        self._write_settled()
+        """Take the detections of one image; those that are none are left out and counted."""
+        self.unsound += sound_detections(message)
+        self._answers.add_detections((stamp_ns(message), message.header.frame_id), message)
 
     def add_decision(self, message: DiagnosticArray) -> None:
-        """Take the decision on one image."""
-        self._join.add_decision(stamp_ns(message), message)
-        self._write_settled()
+        """Take the decision on one image; a message that is none is left out and counted."""
+        try:
+            decision = read_decision(message)
+        except ValueError:
+            self.foreign += 1
+            return
+        # The topic that the detector subscribes to.
+        camera = message.status[0].hardware_id.removesuffix('/compressed')
+        if len(self._named) < _MOST_CAMERAS:
+            self._named.add(camera)
+        self._answers.add_decision((stamp_ns(message), message.header.frame_id), camera, decision)
+
+    def flush(self) -> None:
+        """Bring the bag's messages to the disk; raises BagError."""
+        self.bag.flush()
 
     def close(self) -> None:
-        """Write what is still waiting, finish both files and give them their names."""
-        video = self._video or self._open_video()
-        for frame in self._join.flush():
-            self._write(frame, video)
-        video.close()
-        self.bag.close()
+        """
+        Write what is still waiting, finish all files and give them their names.
 
-    def _write_settled(self) -> None:
-        if self._video is None and not self._rate and len(self._first_stamps) < RATE_FRAMES:
-            return
-        video = self._video or self._open_video()
-        for frame in self._join.settled():
-            self._write(frame, video)
+        Raises VideoError or BagError, when everything was tried, if a file is not whole.
+        """
+        with ExitStack() as closing:
+            closing.callback(self.bag.close)
+            for camera in self.cameras.values():
+                closing.callback(camera.close)
+            self._answers.flush()
 
-    def _open_video(self) -> VideoWriter:
-        rate = self._rate or measured_rate(self._first_stamps)
-        self._video = VideoWriter(self.folder / VIDEO_NAME, rate)
-        return self._video
-
-    def _write(self, frame: JoinedFrame[Image | CompressedImage, Detection2DArray,
-                                        DiagnosticArray], video: VideoWriter) -> None:
-        record, boxes = frame_record(frame)
-        self.counts.frames += 1
-        self.counts.dropped += record.dropped
-        try:
-            picture = bgr_picture(frame.image)
-        except FrameError:
-            self.counts.undecodable += 1
-        else:
-            annotate(picture, boxes, record, status_text(record, self.counts.frames))
-            video.write(picture)
-        if self._on_frame is not None:
-            self._on_frame(record)
+    def _answer(self, name: str, stamp: int, detections: Any, decision: Any) -> None:
+        camera = self.cameras.get(name)
+        if camera is None and len(self.cameras) == 1 and len(self._named) == 1:
+            # The only camera of both sides, under two names: one listens to a relay.
+            (camera,) = self.cameras.values()
+        if camera is not None:
+            camera.add_answer(stamp, detections, decision)
 
 
-def frame_record(frame: JoinedFrame) -> tuple[RecordedFrame, np.ndarray]:
-    """Return what is kept of a frame and its boxes, (N, 4) xyxy in pixels."""
-    record = RecordedFrame(stamp_ns=frame.stamp, kind=DROPPED)
-    if frame.decision is not None:
-        record = replace(record, **read_decision(frame.decision))
-    boxes = np.empty((0, 4), np.float32)
-    if frame.detections is not None:
-        boxes, labels, scores = read_detections(frame.detections)
-        record = replace(record, labels=tuple(labels), scores=tuple(scores))
-    return record, boxes
-
-
-def bgr_picture(message: Image | CompressedImage) -> np.ndarray:
-    """
-    Return the picture of a message, BGR, (H, W, 3) uint8, to draw into.
-
-    It may lie in the message's own data, which is spent then. Raises FrameError.
-    """
-    frame = (compressed_frame(message) if isinstance(message, CompressedImage)
-             else image_frame(message))
-    pixels = frame.load()
-    if pixels.order == 'bgr':
-        return pixels.array if pixels.array.flags.writeable else pixels.array.copy()
-    return as_bgr(pixels.array, pixels.order)
-
-
-def stamp_ns(message: Image | CompressedImage | Detection2DArray | DiagnosticArray) -> int:
-    """Return the stamp of a message's header in nanoseconds."""
-    return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+def video_name(camera: str, cameras: int) -> str:
+    """Return the name of the video of a camera's base topic, one of so many that are recorded."""
+    if cameras == 1:
+        return VIDEO_NAME
+    path = Path(VIDEO_NAME)
+    return f'{path.stem}.{camera.strip("/").replace("/", ".")}{path.suffix}'

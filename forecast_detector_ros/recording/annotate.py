@@ -10,6 +10,7 @@ import numpy as np
 
 from .frame_record import RecordedFrame
 from ..detector.policy import FORECAST
+from ..foreign_text import cut
 
 RED = (0, 0, 255)
 WHITE = (255, 255, 255)
@@ -74,7 +75,7 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: Sequence[str],
         left, top, right, bottom = (int(round(float(edge))) for edge in box)
         colour = class_colour(label)
         cv2.rectangle(image, (left, top), (right, bottom), colour, thickness)
-        text = f'{label} {score:.2f}'
+        text = f'{cut(label, 60)} {score:.2f}'
         (width, height), base = cv2.getTextSize(text, FONT, scale, 1)
         # Inside the picture even when the box touches its upper edge.
         foot = max(top, height + base)

@@ -2,10 +2,15 @@
 """Bags of serialised messages: their types where no ROS is installed, and writing them whole."""
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 import os
 from pathlib import Path
 import shutil
+from typing import Any
+
+from .remains import set_aside
 
 try:
     from rosbags import interfaces
@@ -24,8 +29,13 @@ class BagError(OSError):
 class BagFile:
     """An MCAP bag in the making, in a hidden folder beside `path`."""
 
-    def __init__(self, path: str | Path) -> None:
-        """Open the bag; raises BagError when `path` exists, or rosbags or a folder is missing."""
+    def __init__(self, path: str | Path, keep_remains: bool = False) -> None:
+        """
+        Open the bag; raises BagError when `path` exists, or rosbags or a folder is missing.
+
+        What an earlier one that was not closed has left is removed, or, with `keep_remains`, made
+        readable and given a name, which is then in `remains`.
+        """
         if MISSING:
             raise BagError(MISSING)
         self.path = Path(path)
@@ -33,13 +43,16 @@ class BagFile:
             raise BagError(f'{self.path}: exists already and is not overwritten')
         # The bag's file is named after its folder, so only the folder's parent is temporary.
         self._partial = self.path.parent / f'.{self.path.name}.part'
+        self.remains: Path | None = None
+        if keep_remains:
+            self.remains = set_aside(self._partial / self.path.name, self.path)
         shutil.rmtree(self._partial, ignore_errors=True)
         self._writer = Writer(self._partial / self.path.name, version=9,
                               storage_plugin=StoragePlugin.MCAP)
-        try:
+        with self._one_line():
             self._writer.open()
-        except OSError as error:
-            raise BagError(f'{self.path}: {error.strerror or error}') from None
+        self._unwritten = False
+        self._failed = False
         self._connections: dict[str, interfaces.Connection] = {}
         self.counts: dict[str, int] = {}
 
@@ -66,14 +79,40 @@ class BagFile:
 
     def write(self, topic: str, data: bytes | memoryview, time_ns: int) -> None:
         """Append a message, CDR-serialised; `time_ns` is when it was received."""
-        self._writer.write(self._connections[topic], time_ns, data)
+        with self._one_line():
+            self._writer.write(self._connections[topic], time_ns, data)
         self.counts[topic] += 1
+        self._unwritten = True
+
+    def flush(self) -> None:
+        """Bring everything to the disk in a chunk of its own; raises BagError."""
+        if not self._unwritten:
+            return
+        # rosbags closes a chunk when it has a MiB, and has no call for it.
+        storage: Any = self._writer.storage
+        with self._one_line():
+            storage.close_chunk()
+            storage.bio.flush()
+        self._unwritten = False
 
     def close(self) -> None:
-        """Finish the bag and give it its name."""
-        self._writer.close()
-        os.replace(self._partial / self.path.name, self.path)
-        self._partial.rmdir()
+        """Finish the bag and give it its name, unless it failed before; raises BagError."""
+        if self._failed:
+            return
+        with self._one_line():
+            self._writer.close()
+            os.replace(self._partial / self.path.name, self.path)
+            self._partial.rmdir()
+
+    @contextmanager
+    def _one_line(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._failed = True
+            with suppress(Exception):
+                self._writer.abort()
+            raise BagError(f'{self.path}: cannot be written: {error.strerror or error}') from None
 
 
 def bag_qos(history: int, depth: int, reliability: int, durability: int) -> interfaces.Qos:

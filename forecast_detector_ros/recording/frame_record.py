@@ -44,6 +44,8 @@ class RecordedFrame:
     """The class of each box."""
     scores: tuple[float, ...] = ()
     """The score of each box, 0 to 1."""
+    camera: str = ''
+    """Base topic; empty where there is one camera only."""
 
     @property
     def dropped(self) -> bool:
@@ -52,7 +54,8 @@ class RecordedFrame:
 
     def to_line(self) -> str:
         """Return the record as one line of JSON."""
-        return json.dumps(asdict(self), allow_nan=False)
+        return json.dumps({key: value for key, value in asdict(self).items()
+                           if value or key != 'camera'}, allow_nan=False)
 
     @classmethod
     def from_line(cls, line: str) -> RecordedFrame:

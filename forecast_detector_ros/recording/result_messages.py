@@ -11,10 +11,12 @@ from typing import Any, TYPE_CHECKING
 
 import numpy as np
 
+from ..detector.policy import Decision, FORECAST, READ
+from ..foreign_text import cut
+
 if TYPE_CHECKING:  # Importing these for real would import PyTorch.
     from ..detector.detections import Detections
     from ..detector.detector import StepResult
-    from ..detector.policy import Decision
 
 _SURPRISES = ('size_changed', 'gap')
 """Reasons for a read that lose the recurrent state without anybody having asked for it."""
@@ -175,6 +177,15 @@ class MessageBuilder:
             values=[self._key_value(key=key, value=value) for key, value in values])
 
 
+_MOST_FORECASTS = 2**31
+"""In a row."""
+
+_MOST_DETECTIONS = 1000
+"""In a message; the detector's own limit."""
+
+_MOST_PIXELS = 1e6
+"""Largest coordinate of a box, either sign, and its sides: no picture is larger."""
+
 _NUMBERS = ('confidence', 'threshold', 'latency_ms', 'preprocess_ms', 'inference_ms',
             'image_age_ms')
 
@@ -200,21 +211,49 @@ def read_detections(message: Any) -> tuple[np.ndarray, list[str], list[float]]:
     return np.array(boxes, np.float32).reshape(-1, 4), labels, scores
 
 
+def sound_detections(message: Any) -> int:
+    """
+    Leave in a Detection2DArray what can be drawn and written, and return how many went.
+
+    Those go that have no hypothesis, a number that is not finite, coordinates or sides beyond a
+    million pixels, or stand behind the first thousand. Long names of classes are cut.
+    """
+    kept = [detection for detection in message.detections[:_MOST_DETECTIONS]
+            if _is_sound(detection)]
+    for detection in kept:
+        for result in detection.results:
+            result.hypothesis.class_id = cut(result.hypothesis.class_id)
+    left_out = len(message.detections) - len(kept)
+    message.detections = kept
+    return left_out
+
+
+def _is_sound(detection: Any) -> bool:
+    centre, box = detection.bbox.center.position, detection.bbox
+    # NaN compares false.
+    return (bool(detection.results)
+            and all(math.isfinite(result.hypothesis.score) for result in detection.results)
+            and all(abs(number) <= _MOST_PIXELS
+                    for number in (centre.x, centre.y, box.size_x, box.size_y)))
+
+
 def read_decision(message: Any) -> dict[str, Any]:
     """
     Return the decision that a DiagnosticArray tells, as the fields of a RecordedFrame.
 
-    A number that is missing or `nan` becomes None. Raises ValueError when the message is not a
-    decision.
+    A number that is missing or not finite becomes None. Raises ValueError when the message is not
+    a decision.
     """
     if not message.status:
         raise ValueError('a decision without a status')
     values = {pair.key: pair.value for pair in message.status[0].values}
     try:
-        kind, reason = values['decision'], values['reason']
+        kind, reason = values['decision'], cut(values['reason'])
         forecasts = int(values['consecutive_forecasts'])
     except KeyError as error:
         raise ValueError(f'a decision without the value {error}') from None
+    if kind not in (READ, FORECAST) or not 0 <= forecasts < _MOST_FORECASTS:
+        raise ValueError(f'the decision {cut(kind)!r}, {forecasts} in a row, is none')
     numbers = {key: float(values.get(key, 'nan')) for key in _NUMBERS}
     return {'kind': kind, 'reason': reason, 'consecutive_forecasts': forecasts,
             **{key: value if math.isfinite(value) else None

@@ -45,24 +45,43 @@ class VideoWriter:
         """Append `image` (BGR, uint8, (H, W, 3)); raises VideoError when it cannot."""
         size = (image.shape[1], image.shape[0])
         if self._writer is None:
-            self._writer = self._open(size)
+            self._writer = self._encoder(self._partial, size)
+            self._size = size
+        self._check()
         if size != self._size:
             image = _fit(image, self._size)
         self._writer.write(image)
         self.written += 1
 
     def close(self) -> None:
-        """Finish the file and give it its name; without a picture there is no file."""
+        """
+        Finish the file and give it its name; without a picture there is no file.
+
+        Raises VideoError when not all has reached the disk; the file keeps its partial name.
+        """
         if self._writer is None:
             return
         self._writer.release()
         self._writer = None
+        self._verify()
         os.replace(self._partial, self.path)
 
-    def _open(self, size: tuple[int, int]) -> cv2.VideoWriter:
-        self._size = size
+    def _check(self) -> None:
+        """Raise VideoError if it is known already that something could not be written."""
+
+    def _verify(self) -> None:
+        """Raise VideoError unless everything has reached the disk: OpenCV would not say so."""
+        capture = cv2.VideoCapture(str(self._partial))
+        found = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+        capture.release()
+        if found < self.written:
+            raise VideoError(f'{self.path}: {found} of {self.written} pictures were written; '
+                             'is the disk full?')
+
+    def _encoder(self, path: Path, size: tuple[int, int]) -> cv2.VideoWriter:
+        """Open OpenCV's encoder for (width, height); raises VideoError."""
         writer = cv2.VideoWriter(
-            str(self._partial), cv2.VideoWriter.fourcc(*CODEC), self._rate, size)
+            str(path), cv2.VideoWriter.fourcc(*CODEC), self._rate, size)
         if not writer.isOpened():
             raise VideoError(f'{self.path}: this OpenCV cannot write a {CODEC} video of '
                              f'{size[0]} x {size[1]} pixels there')

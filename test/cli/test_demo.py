@@ -99,7 +99,7 @@ def test_demo_leaves_video_bag_summary_and_picture(start, tmp_path: Path) -> Non
     assert code == 0, output + errors
     out = tmp_path / 'out'
     assert {path.name for path in out.iterdir()} >= {
-        'annotated.mp4', 'bag', 'summary.json', 'decisions.png', 'logs', 'run.json',
+        'annotated.mkv', 'bag', 'summary.json', 'decisions.png', 'logs', 'run.json',
         'report.html'}
     assert not (tmp_path / 'out.part').exists()
     assert processes_of(out) == {}
@@ -128,7 +128,7 @@ def test_demo_leaves_video_bag_summary_and_picture(start, tmp_path: Path) -> Non
     assert set(Counter(answers['/decision']).values()) == {1}
     assert len(answers['/decision']) == FRAMES
 
-    capture = cv2.VideoCapture(str(out / 'annotated.mp4'))
+    capture = cv2.VideoCapture(str(out / 'annotated.mkv'))
     borders = []
     while (read := capture.read())[0]:
         blue, green, red = read[1][-2, WIDTH // 2].astype(int)
@@ -163,7 +163,7 @@ def test_interrupted_demo_leaves_no_process_and_no_result(start, tmp_path: Path)
     assert processes_of(tmp_path / 'out') == {}
     assert not (tmp_path / 'out').exists()
     # What was recorded so far is whole all the same.
-    assert cv2.VideoCapture(str(tmp_path / 'out.part' / 'annotated.mp4')).read()[0]
+    assert cv2.VideoCapture(str(tmp_path / 'out.part' / 'annotated.mkv')).read()[0]
     with AnyReader([tmp_path / 'out.part' / 'bag']) as reader:
         assert reader.message_count >= 10
 

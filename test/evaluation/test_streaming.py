@@ -287,6 +287,7 @@ def test_outputs_are_compared_on_the_same_sequences(one):
     # An object of 4 pixels moves 2 to the right a frame, as the fake's steps find it one by one:
     # a box that is one frame old overlaps by a third, and misses.
     class Mover(FakeDetector):
+
         def step(self, frame, state, settings, elapsed=1.0):
             result, after = super().step(frame, state, settings, elapsed)
             left = 2.0 * after.network

@@ -55,7 +55,7 @@ def test_missing_video_ends_the_launch_with_the_cameras_line(
     said = run_launch('demo', 'video:=/nowhere/clip.mp4', f'output:={tmp_path / "recording"}')
     assert 'no such file' in said, said
     assert 'exit code 2' in said, said
-    assert not (tmp_path / 'recording' / 'annotated.mp4').exists()
+    assert not (tmp_path / 'recording' / 'annotated.mkv').exists()
 
 
 @pytest.fixture
@@ -87,5 +87,5 @@ def test_every_picture_is_recorded(
     assert 'threshold(1.0)' in said, said
     assert '3 frames (0 dropped)' in said, said
     assert '3 /robot/detections, 3 /robot/decision' in said, said
-    assert (tmp_path / 'recording' / 'annotated.mp4').is_file()
+    assert (tmp_path / 'recording' / 'annotated.mkv').is_file()
     assert 'died' not in said, said

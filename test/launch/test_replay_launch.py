@@ -135,7 +135,7 @@ def test_all_of_a_bag_is_recorded_by_its_clock(
     assert 'torch on cpu' in said, said
     assert '4 frames (0 dropped)' in said, said
     assert 'died' not in said, said
-    assert (tmp_path / 'there' / 'annotated.mp4').is_file()
+    assert (tmp_path / 'there' / 'annotated.mkv').is_file()
     with AnyReader([tmp_path / 'there' / 'bag']) as reader:
         decisions = [
             {item.key: item.value

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import json
 from math import nan
 from pathlib import Path
+import resource
 import signal
 import subprocess
 import sys
@@ -64,7 +65,7 @@ class Stage(Node):
 
     def show(self, index: int) -> None:
         """Publish image `index`, raw, of a grey of its own."""
-        data = array('B', bytes([4 * index]) * (WIDTH * HEIGHT * 3))
+        data = array('B', bytes([4 * index % 256]) * (WIDTH * HEIGHT * 3))
         self.images.publish(Image(
             header=self.header(index), width=WIDTH, height=HEIGHT, step=3 * WIDTH,
             encoding='bgr8', data=data))
@@ -169,14 +170,14 @@ def test_recording_holds_every_frame_with_its_decision(stage: Stage, output: Pat
         () if kind == 'dropped' else ('bicycle',) for kind in kinds]
     assert frames[1].confidence == 0.75
     assert frames[0].confidence is None
-    assert sorted(path.name for path in output.iterdir()) == ['annotated.mp4', 'bag']
+    assert sorted(path.name for path in output.iterdir()) == ['annotated.mkv', 'bag']
 
-    video = pictures(output / 'annotated.mp4')
+    video = pictures(output / 'annotated.mkv')
     assert [is_red(picture) for picture in video] == [kind == 'forecast' for kind in kinds]
     # The background tells that no picture changed its place.
     grey = [picture[100:110, 120:150].mean() for picture in video]
     np.testing.assert_allclose(grey, 4.0 * np.arange(20), atol=5)
-    assert cv2.VideoCapture(str(output / 'annotated.mp4')).get(cv2.CAP_PROP_FPS) == RATE
+    assert cv2.VideoCapture(str(output / 'annotated.mkv')).get(cv2.CAP_PROP_FPS) == RATE
 
     with AnyReader([output / 'bag']) as reader:
         stamps: dict[str, list[int]] = {}
@@ -212,12 +213,12 @@ def test_interrupted_recording_is_whole_up_to_there(stage: Stage, output: Path) 
     stage.wait_until(lambda: stage.detections.wait_for_all_acked(
         rclpy.duration.Duration(seconds=0.1)))
     time.sleep(0.5)
-    assert not (output / 'annotated.mp4').exists()
+    assert not (output / 'annotated.mkv').exists()
     recorder.send_signal(signal.SIGINT)
     code, frames, log = finish(recorder)
     assert code == 0, log
     assert 'Traceback' not in log
-    assert len(frames) == len(pictures(output / 'annotated.mp4')) == 6
+    assert len(frames) == len(pictures(output / 'annotated.mkv')) == 6
     with AnyReader([output / 'bag']) as reader:
         assert reader.message_count == 12
 
@@ -248,7 +249,7 @@ def test_compressed_images_are_recorded_and_a_broken_one_is_left_out(
     stage.wait_until(lambda: recorder.poll() is not None)
     code, frames, log = finish(recorder)
     assert (code, len(frames)) == (0, 5), log
-    assert len(pictures(output / 'annotated.mp4')) == 4
+    assert len(pictures(output / 'annotated.mkv')) == 4
     assert '1 images could not be decoded' in log
 
 
@@ -261,7 +262,7 @@ def test_compressed_images_are_recorded_and_a_broken_one_is_left_out(
 def test_bad_input_is_one_line_and_exit_code_2(
         output: Path, parameters: dict[str, str], complaint: str) -> None:
     output.mkdir()
-    (output / 'annotated.mp4').write_text('precious')
+    (output / 'annotated.mkv').write_text('precious')
     given = {name: value for name, value in parameters.items() if name != 'output'}
     folder = {'USED': output, None: output.with_name('other')}.get(
         parameters.get('output'), Path('/dev/null/here'))
@@ -269,7 +270,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert code == 2
     assert complaint in log
     assert len(log.strip().splitlines()) == 1
-    assert (output / 'annotated.mp4').read_text() == 'precious'
+    assert (output / 'annotated.mkv').read_text() == 'precious'
 
 
 def test_frame_lines_are_plain_json(stage: Stage, output: Path) -> None:
@@ -282,3 +283,35 @@ def test_frame_lines_are_plain_json(stage: Stage, output: Path) -> None:
     assert line['latency_ms'] == 12.0
     recorder.send_signal(signal.SIGINT)
     assert finish(recorder)[0] == 0
+
+
+def test_full_disk_is_one_line_and_exit_code_2(stage: Stage, output: Path) -> None:
+    recorder = start(output, rate=RATE)
+    stage.wait_until(lambda: stage.images.get_subscription_count() == 1)
+    # From here on no file grows beyond it; before, Fast DDS makes its shared memory of files.
+    resource.prlimit(recorder.pid, resource.RLIMIT_FSIZE, (20_000, 20_000))
+    index = 0
+    while recorder.poll() is None:
+        stage.show(index)
+        stage.answer(index, 'read')
+        index += 1
+        rclpy.spin_once(stage, timeout_sec=0.02)
+        assert index < 5000, 'it goes on and on'
+    code, _, log = finish(recorder)
+    assert code == 2, log
+    lines = [line for line in log.strip().splitlines() if '[INFO]' not in line]
+    assert len(lines) == 1 and 'File too large' in lines[0], log
+
+
+def test_foreign_message_does_not_end_the_recorder(stage: Stage, output: Path) -> None:
+    recorder = start(output, rate=RATE)
+    stage.wait_until(lambda: stage.images.get_subscription_count() == 1)
+    foreign = DiagnosticArray(header=stage.header(0))
+    stage.decisions.publish(foreign)
+    play(stage, 3)
+    stage.images.wait_for_all_acked(rclpy.duration.Duration(seconds=5))
+    time.sleep(0.5)
+    recorder.send_signal(signal.SIGINT)
+    code, frames, log = finish(recorder)
+    assert (code, len(frames)) == (0, 3), log
+    assert '1 messages are not of the detector' in log

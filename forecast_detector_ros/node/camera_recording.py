@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One camera's part of a recording: its images with their answers, drawn into a video."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from sensor_msgs.msg import CompressedImage, Image
+from vision_msgs.msg import Detection2DArray
+
+from .frame_join import FrameJoin, JoinedFrame
+from ..images.frame import as_bgr, FrameError
+from ..images.image_messages import compressed_frame, image_frame
+from ..recording.annotate import annotate, status_text
+from ..recording.frame_record import DROPPED, RecordedFrame
+from ..recording.remains import set_aside
+from ..recording.result_messages import read_detections
+from ..recording.streamed_video import StreamedVideoWriter
+from ..recording.video_writer import measured_rate, RATE_FRAMES, VideoWriter
+
+
+@dataclass
+class Counts:
+    """What has become of the frames so far."""
+
+    frames: int = 0
+    """Images that arrived and were settled."""
+    dropped: int = 0
+    """Of these, the ones the detector never answered."""
+    undecodable: int = 0
+    """Images that could not be drawn into the video; in it they are missing."""
+
+
+class CameraRecording:
+    """Joins images and answers of one camera by stamp and writes them in order."""
+
+    def __init__(self, path: Path, camera: str, rate: float,
+                 on_frame: Callable[[RecordedFrame], None] | None) -> None:
+        """
+        Plan the video at `path`, a ``.mkv`` of `rate` Hz; 0 measures it on the first stamps.
+
+        `camera` stands in every frame's record, `on_frame` is called with each of them. What an
+        earlier recording has left under a partial name is kept: `remains`. Raises OSError.
+        """
+        self.counts = Counts()
+        self._camera = camera
+        self._path = path
+        self.remains = set_aside(path.with_suffix(f'.part{path.suffix}'), path)
+        self._join: FrameJoin[Image | CompressedImage, Detection2DArray, dict[str, Any]]
+        self._join = FrameJoin()
+        self._rate = rate
+        self._first_stamps: list[int] = []
+        self._video: VideoWriter | None = None
+        self._on_frame = on_frame
+
+    @property
+    def waiting(self) -> int:
+        """Return the number of images that are not settled yet."""
+        return len(self._join)
+
+    @property
+    def given_up(self) -> int:
+        """Return how many images were written unanswered because too many were waiting."""
+        return self._join.given_up
+
+    @property
+    def without_image(self) -> int:
+        """Return how many decisions came whose image did not."""
+        return self._join.without_image
+
+    def add_image(self, message: Image | CompressedImage) -> None:
+        """Take an image, which is held until the detector's answers are there."""
+        stamp = stamp_ns(message)
+        if self._video is None and len(self._first_stamps) < RATE_FRAMES:
+            self._first_stamps.append(stamp)
+        self._join.add_image(stamp, message, len(message.data))
+        self._write_settled()
+
+    def add_answer(self, stamp: int, detections: Detection2DArray | None,
+                   decision: dict[str, Any] | None) -> None:
+        """Take detections, or what `read_decision` gave, or both, on the image of this stamp."""
+        if detections is not None:
+            self._join.add_detections(stamp, detections)
+        if decision is not None:
+            self._join.add_decision(stamp, decision)
+        self._write_settled()
+
+    def close(self) -> None:
+        """Write what waits, finish the video and give it its name; raises VideoError."""
+        video = self._video or self._open_video()
+        try:
+            self._write_all(self._join.flush(), video)
+        finally:
+            video.close()
+
+    def _write_settled(self) -> None:
+        if self._video is None and not self._rate and len(self._first_stamps) < RATE_FRAMES:
+            return
+        self._write_all(self._join.settled(), self._video or self._open_video())
+
+    def _open_video(self) -> VideoWriter:
+        self._video = StreamedVideoWriter(
+            self._path, self._rate or measured_rate(self._first_stamps))
+        return self._video
+
+    def _write_all(self, frames: Iterator[JoinedFrame], video: VideoWriter) -> None:
+        for frame in frames:
+            record, boxes = self._record(frame)
+            self.counts.frames += 1
+            self.counts.dropped += record.dropped
+            try:
+                picture = bgr_picture(frame.image)
+                annotate(picture, boxes, record, status_text(record, self.counts.frames))
+            except (FrameError, cv2.error):
+                self.counts.undecodable += 1
+            else:
+                video.write(picture)
+            if self._on_frame is not None:
+                self._on_frame(record)
+
+    def _record(self, frame: JoinedFrame) -> tuple[RecordedFrame, np.ndarray]:
+        """Return what is kept of a frame and its boxes, (N, 4) xyxy in pixels."""
+        record = RecordedFrame(stamp_ns=frame.stamp, kind=DROPPED, camera=self._camera)
+        if frame.decision is not None:
+            record = replace(record, **frame.decision)
+        boxes = np.empty((0, 4), np.float32)
+        if frame.detections is not None:
+            boxes, labels, scores = read_detections(frame.detections)
+            record = replace(record, labels=tuple(labels), scores=tuple(scores))
+        return record, boxes
+
+
+def bgr_picture(message: Image | CompressedImage) -> np.ndarray:
+    """
+    Return the picture of a message, BGR, (H, W, 3) uint8, to draw into.
+
+    It may lie in the message's own data, which is spent then. Raises FrameError.
+    """
+    frame = (compressed_frame(message) if isinstance(message, CompressedImage)
+             else image_frame(message))
+    pixels = frame.load()
+    if pixels.order == 'bgr':
+        return pixels.array if pixels.array.flags.writeable else pixels.array.copy()
+    return as_bgr(pixels.array, pixels.order)
+
+
+def stamp_ns(message: Any) -> int:
+    """Return the stamp of a message's header in nanoseconds."""
+    return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
