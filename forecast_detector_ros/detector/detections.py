@@ -22,8 +22,13 @@ class Detections:
     ids: np.ndarray | None = None
     """``(N,)`` int64: the number of the object in its camera's stream; None outside a stream."""
 
-    names: tuple[str, ...] = ()
-    """Of the classes, N of them as in `labels`; empty where the maker knew no names."""
+    classes: tuple[str, ...] = ()
+    """Names that `labels` is an index into; empty where the maker knew no names."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Give the N names of the labels, made when asked for; empty without `classes`."""
+        return tuple(self.classes[label] for label in self.labels) if self.classes else ()
 
     def __len__(self) -> int:
         """Count the boxes."""

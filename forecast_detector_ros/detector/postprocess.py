@@ -84,8 +84,7 @@ class Postprocessor:
         # The product may round to the next number above the picture's side.
         found = np.minimum(boxes[keep] * (limit / self._input), limit)
         label = label[keep]
-        names = tuple([self._labels[index] for index in label.tolist()])
-        return Detections(found, label, score[keep], names=names)
+        return Detections(found, label, score[keep], classes=self._labels)
 
     def _candidates(self, logits: np.ndarray, threshold: float, classes: Sequence[str]
                     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -28,13 +28,8 @@ from .idle import Idle
 from .outputs import Outputs
 from .parameter_service import SafeParameterService
 from .parameters import (
-    declare_fixed_parameters,
-    declare_live_parameters,
-    LIVE_PARAMETERS,
-    ParameterError,
-    read_settings,
-    undeclare_live_parameters,
-)
+    declare_fixed_parameters, declare_live_parameters, LIVE_PARAMETERS, ParameterError,
+    read_settings, undeclare_live_parameters)
 from ..detector.allocator import keep_large_blocks
 from ..detector.checkpoint import default_checkpoint, RuntimeConfigError
 from ..detector.detector import Detector, StepResult

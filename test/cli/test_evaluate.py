@@ -3,23 +3,11 @@
 
 import json
 
-from forecast_detector_ros.annotations.synthetic import CLASSES, write_synthetic_videos
+from forecast_detector_ros.annotations.synthetic import CLASSES
 from forecast_detector_ros.cli import evaluate
 from forecast_detector_ros.report.run_record import load_run
 import numpy as np
 import pytest
-
-
-@pytest.fixture(scope='module')
-def checkpoint(write_checkpoint):
-    """Write a small network with random weights."""
-    return write_checkpoint(CLASSES)
-
-
-@pytest.fixture(scope='module')
-def videos(tmp_path_factory):
-    """Write two synthetic videos of five frames; give the annotation file."""
-    return write_synthetic_videos(tmp_path_factory.mktemp('videos'), videos=2, frames=5)
 
 
 @pytest.fixture
