@@ -44,8 +44,9 @@ def test_unknown_total(caplog, monkeypatch):
     assert lines(caplog, monkeypatch, [(11.0, 5, 0)]) == ['frames: 5']
 
 
-def test_a_bar_in_a_terminal(monkeypatch):
+def test_a_bar_in_a_terminal(caplog, monkeypatch):
     pytest.importorskip('rich')
+    caplog.set_level(logging.INFO)
     terminal = Terminal()
     monkeypatch.setattr(sys, 'stderr', terminal)
     monkeypatch.setenv('TERM', 'xterm')

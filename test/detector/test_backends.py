@@ -240,7 +240,7 @@ def test_graphs_are_folded_and_forecasting_needs_no_image(shared):
     ({'backend': 'tvm'}, ['tvm', 'openvino', 'torch']),
     ({'backend': 'openvino', 'precision': 'fp8'}, ['fp8', 'int8', 'openvino']),
     ({'backend': 'onnxruntime', 'precision': 'bf16'}, ['bf16', 'fp32', 'onnxruntime']),
-    ({'backend': 'tensorrt'}, ['tensorrt', 'cpu']),
+    ({'backend': 'tensorrt'}, ['cuda', 'cpu']),
     ({'precision': 'int8'}, ['export', 'int8', 'small.int8.export.yaml'])])
 def test_what_cannot_be_had_is_one_line(values, words, checkpoint):
     message = refusal(Detector.load, checkpoint, **values)

@@ -113,7 +113,10 @@ def test_bytes_of_a_forecast_frame_change_nothing(active: Active) -> None:
         before = len(graph.detections)
         graph.send(camera, *(picture_message(index, seed=seed)
                              for index, seed in enumerate(seeds)))
-        outcomes.append([found.detections for found in graph.detections[before:]])
+        found = [message.detections for message in graph.detections[before:]]
+        for detection in (one for frame in found for one in frame):
+            detection.id = ''  # Numbers of objects are never used again.
+        outcomes.append(found)
         graph.call(Trigger, 'reset', Trigger.Request())
     assert outcomes[0] == outcomes[1]
     assert any(outcomes[0])

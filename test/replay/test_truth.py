@@ -4,6 +4,7 @@
 import json
 
 from forecast_detector_ros.annotations.errors import DataError
+from forecast_detector_ros.errors import InputError
 from forecast_detector_ros.images.bag_images import ImageBag
 from forecast_detector_ros.recording.bag_file import vision_typestore
 from forecast_detector_ros.replay.truth import (
@@ -121,7 +122,7 @@ def test_boxes_of_a_topic_go_by_the_header(tmp_path):
      'two messages for one image, with stamp 100.100000000'),
 ])
 def test_topics_that_do_not_fit_are_one_line(tmp_path, messages, topic, words):
-    with pytest.raises(DataError, match=words) as caught:
+    with pytest.raises(InputError, match=words) as caught:
         recorded(tmp_path, messages, topic)
     assert '\n' not in str(caught.value)
 

@@ -46,6 +46,6 @@ def test_from_a_video_to_an_adapted_checkpoint(tmp_path, write_onnx):
     before = load_file(default_checkpoint())
     after = load_file(tmp_path / 'run/scheduler.safetensors')
     changed = {key.split('.')[0] for key in before if not torch.equal(before[key], after[key])}
-    assert 'extractor' not in changed and {'head', 'scheduler'} <= changed
+    assert 'extractor' not in changed and {'head', 'motion'} <= changed
     detector = Detector.load(tmp_path / 'run/scheduler.safetensors')
     assert detector.labels == label.CLASSES
