@@ -263,7 +263,8 @@ def test_expectation_is_a_forecast_from_the_state_and_leaves_it(detector, one):
     item = one(5)
     settings = DetectorSettings(AlwaysReadPolicy(), score_threshold=0.45)
     run = stream(detector, item, settings, 10, fixed(50, 20), True, AHEAD)
-    forecast = DetectorSettings(AlternatePolicy(9), score_threshold=0.45, max_consecutive_forecasts=9)
+    forecast = DetectorSettings(
+        AlternatePolicy(9), score_threshold=0.45, max_consecutive_forecasts=9)
     state, expected = StreamState.initial(), {}
     for number, record in enumerate(item.frames):
         frame = as_frame(picture(record))
