@@ -136,7 +136,7 @@ def test_a_folder_is_not_gone_on_with_when_the_preset_has_changed(
         with pytest.raises(CheckpointError):
             compare_designs(replace(plan, designs=[Design('one', overrides)]), timings_only=True)
     changed = replace(PRESETS['features'], extra_channels=(64,))
-    monkeypatch.setitem(PRESETS, 'default', changed)
+    monkeypatch.setitem(PRESETS, 'features', changed)
     with pytest.raises(EvaluationError, match='another shape'):
         compare_designs(plan, timings_only=True)
 
