@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Train a recipe for a given time on a machine that is lent for minutes.
+Train a recipe for a given time, on a machine that is at hand for minutes only.
 
 ``python -m dev.timed_training RECIPE --data DATA --output DIR --seconds STAGE=N ...
 [--backbone FILE] [--start CHECKPOINT]`` takes each stage in turn, measures how many clips a second
