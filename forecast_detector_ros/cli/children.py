@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 import ctypes
 from pathlib import Path
+import shutil
 import signal
 import subprocess
 from typing import IO
@@ -33,11 +34,18 @@ class Child:
         """
         self.name = name
         self.log = log
+        # A process that is full of native threads may crash where Python code runs behind a fork,
+        # so that util-linux's setpriv asks for the signal where it is installed.
+        setpriv = shutil.which('setpriv')
+        if setpriv is not None:
+            # A shell's background job ignores SIGINT; its children are to be ended with it.
+            command = ['env', '--default-signal=INT', setpriv, '--pdeathsig', 'TERM', '--', *command]
         with log.open('wb') as sink:
             self._process = subprocess.Popen(
                 command, env=dict(environment), stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if piped else sink, stderr=sink,
-                start_new_session=True, preexec_fn=_end_with_parent)
+                start_new_session=True,
+                preexec_fn=_end_with_parent if setpriv is None else None)
 
     @property
     def pid(self) -> int:
