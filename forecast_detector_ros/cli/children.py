@@ -39,7 +39,8 @@ class Child:
         setpriv = shutil.which('setpriv')
         if setpriv is not None:
             # A shell's background job ignores SIGINT; its children are to be ended with it.
-            command = ['env', '--default-signal=INT', setpriv, '--pdeathsig', 'TERM', '--', *command]
+            command = ['env', '--default-signal=INT', setpriv, '--pdeathsig', 'TERM', '--',
+                       *command]
         with log.open('wb') as sink:
             self._process = subprocess.Popen(
                 command, env=dict(environment), stdin=subprocess.DEVNULL,
