@@ -125,8 +125,14 @@ class ClipDrawer:
 
     def draw_video(self, seed: tuple[int, ...], video: int) -> DrawnClips:
         """Draw all frames of a video as one clip, from one view."""
+        return self._draw_one(seed, video, np.arange(self._bank.lengths[video])[None])
+
+    def draw_pause(self, seed: tuple[int, ...], video: int, frames: int) -> DrawnClips:
+        """Draw one frame of a video again and again, from one view, each time with new noise."""
+        return self._draw_one(seed, video, np.zeros((1, frames), np.int64))
+
+    def _draw_one(self, seed: tuple[int, ...], video: int, times: np.ndarray) -> DrawnClips:
         rng = np.random.default_rng(seed)
-        times = np.arange(self._bank.lengths[video])[None]
         views = self._views(rng, times, None, np.array([video]))
         moved = torch.from_numpy(times.astype(np.float32)).to(self._device)
         images, boxes, labels, scores, tracks, ignore = self._render(rng, views, 1)
@@ -262,6 +268,7 @@ class ClipDrawer:
             inside = ((columns >= corner[:, 0]) & (columns < corner[:, 2])
                       & (rows >= corner[:, 1]) & (rows < corner[:, 3]))
             images = torch.where(inside, drawn, images)
+        images = self._with_noise(rng, images)
         boxes, labels, scores, tracks, ignore = self._boxes(index, scales, shifts, place)
 
         def together(x: Tensor) -> Tensor:
@@ -284,6 +291,21 @@ class ClipDrawer:
                              drawn.view(clips, frames, 3, -1))
         mixed = mixed + offset.to(self._type).view(-1, 1, 3, 1)
         return mixed.clamp_(0, 255).round_().to(torch.uint8).view(clips, frames, 3, *self._size)
+
+    def _with_noise(self, rng: np.random.Generator, images: Tensor) -> Tensor:
+        """Add what a sensor adds to ``(B, T, 3, H, W)``, as `photometric.add_noise` does."""
+        config = self._config
+        if not config.noise_probability:
+            return images
+        amount = rng.uniform(0.0, config.noise_max, len(images)) * (
+            rng.random(len(images)) < config.noise_probability)
+        generator = torch.Generator(self._device).manual_seed(int(rng.integers(2 ** 62)))
+        deviation = torch.from_numpy(amount.astype(np.float32)).to(self._device)
+        # Clip by clip: the noise of a whole batch in floats would take four times its memory.
+        for clip in np.flatnonzero(amount):
+            noise = torch.randn(images[clip].shape, generator=generator, device=self._device)
+            images[clip] = (images[clip] + deviation[clip] * noise).round_().clamp_(0, 255)
+        return images
 
     def _colours(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
         """Draw brightness, contrast, saturation and hue: a 3x3 matrix and an offset each."""

@@ -75,6 +75,10 @@ class StageConfig:
     """A forecast of motion: so many views of each video are drawn once, and what the frozen
     network makes of them is kept in memory; 0 draws new ones for every batch."""
 
+    pauses: float = 0.0
+    """With `keep`: part of the clips that show one frame again and again, with the noise of
+    `augment`; [0, 1]."""
+
     plain_epochs: int = 2
     """Last epochs without thinning (section 4.2: two)."""
 
@@ -353,8 +357,8 @@ def _check(recipe: Recipe, network: NetworkConfig) -> None:
 def _check_numbers(stage: StageConfig, where: str, blocks: int) -> None:
     """Refuse what is out of its range; written so that NaN is."""
     for key, high in (('thinning', 1_000_000), ('plain_epochs', 1_000_000), ('still_share', 1.0),
-                      ('keep', 100), ('frozen_blocks', blocks), ('weight_decay', 1.0),
-                      ('warmup', 1_000_000_000), ('clip_norm', 1e9)):
+                      ('pauses', 1.0), ('keep', 100), ('frozen_blocks', blocks),
+                      ('weight_decay', 1.0), ('warmup', 1_000_000_000), ('clip_norm', 1e9)):
         value = getattr(stage, key)
         if not 0 <= value <= high:
             raise RecipeError(f'{where}: {key} is {value}, must be in [0, {high:g}]')

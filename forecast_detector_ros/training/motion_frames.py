@@ -8,6 +8,7 @@ video it fits into memory, and two cores then train on some hundred clips a seco
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
+from functools import partial
 import logging
 from typing import Any
 import zlib
@@ -35,6 +36,9 @@ SCORED_IOUS = (0.5, 0.6, 0.7)
 
 CHUNK = 8
 """Frames that are looked at together."""
+
+PAUSE = 6
+"""Frames of a pause that are kept: more than a clip has."""
 
 
 @dataclass(frozen=True)
@@ -187,16 +191,19 @@ class KeptFrames:
         Of the views.
     score:
         From which a detection counts as found.
+    pauses:
+        Part of the clips, 0 to 1, that show one frame again and again.
 
     """
 
     def __init__(self, network: ForecastDetector, extract: Callable[[Tensor], tuple[Tensor, ...]],
-                 drawer: ClipDrawer, lengths: np.ndarray, views: int, seed: int, score: float
-                 ) -> None:
+                 drawer: ClipDrawer, lengths: np.ndarray, views: int, seed: int, score: float,
+                 pauses: float = 0.0) -> None:
         parts = []
-        for view in range(views):
-            for video in range(len(lengths)):
-                clips = drawer.draw_video((seed, view, video), video)
+        drawn = [drawer.draw_video] + [partial(drawer.draw_pause, frames=PAUSE)] * (pauses > 0)
+        for draw in drawn:
+            for view, video in np.ndindex(views, len(lengths)):
+                clips = draw((seed, view, video), video)
                 pictures = clips.images[0].split(CHUNK)
                 truth = (clips.boxes[0], clips.labels[0], clips.scores[0], clips.ignore[0],
                          clips.tracks[0])
@@ -208,7 +215,7 @@ class KeptFrames:
         self._frames = MotionFrames(**{
             field.name: _together([getattr(part, field.name) for part in parts])
             for field in fields(MotionFrames)})
-        self._lengths = np.tile(lengths, views)
+        self._lengths, self._pauses = np.tile(lengths, views), pauses
         self._first = np.cumsum(self._lengths) - self._lengths
         log.info('kept %d frames in %.1f GB', len(self._frames.cells), sum(
             level.nbytes for level in self._frames.features) / 1e9)
@@ -237,7 +244,14 @@ class KeptFrames:
         start = np.floor(rng.random(len(steps)) * np.maximum(length - span, 1)).astype(np.int64)
         # A clip that is longer than its video even so shows the last frame again and again.
         place = np.minimum(start[:, None] + times, (length - 1)[:, None])
-        index = torch.from_numpy(self._first[video][:, None] + place)
+        first = self._first[video]
+        if self._pauses:
+            paused = rng.random(len(steps)) < self._pauses
+            pause = rng.integers(len(weights), size=len(steps))
+            first = np.where(paused, self._lengths.sum() + PAUSE * pause, first)
+            shown = rng.random((len(steps), PAUSE)).argsort(1)[:, :steps.shape[1]]
+            place = np.where(paused[:, None], shown, place)
+        index = torch.from_numpy(first[:, None] + place)
         moved = torch.from_numpy(times.astype(np.float32))
         frames = self._frames.changed(lambda part: part[index.to(part.device)])
         return MotionBatch(frames, moved, torch.empty(0))

@@ -100,8 +100,10 @@ def kept_recall(network: ForecastDetector, read: Comparison, batch: MotionBatch,
     """
     Give how much of what a read of a frame finds its forecast finds, ``(B,)`` in [0, 1].
 
-    Means over objects and `SCORED_IOUS`; 1 where reading finds nothing that the forecast does not
-    find. Objects that are not followed do not count.
+    Means over objects and `SCORED_IOUS`; 1 where reading finds no more than the forecast does.
+    What only the forecast finds makes up for what only the read finds: unsure detections come and
+    go where nothing moves, and to read again would win nothing. Objects that are not followed do
+    not count.
 
     Parameters
     ----------
@@ -135,9 +137,9 @@ def kept_recall(network: ForecastDetector, read: Comparison, batch: MotionBatch,
     overlap = overlap.view(found.shape) * found
     levels = overlap.new_tensor(SCORED_IOUS)
     lost = ((frames.found_overlap[:, later, :, None] >= levels).float()
-            - (overlap[:, :, None] >= levels).float()).clamp(min=0).mean(2)
+            - (overlap[:, :, None] >= levels).float()).mean(2)
     weight = frames.scores[:, later] * followed
-    return 1.0 - (lost * weight).sum(1) / weight.sum(1).clamp(min=1e-6)
+    return 1.0 - ((lost * weight).sum(1) / weight.sum(1).clamp(min=1e-6)).clamp(min=0)
 
 
 def motion_losses(network: ForecastDetector, batch: MotionBatch, config: LossConfig,

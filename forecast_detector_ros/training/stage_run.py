@@ -237,12 +237,12 @@ class StageRun:
                             recipe.network_config().input_size, stage.augment)
         weights = tuple(float(parameter.sum()) for part in (
             self.network.extractor, self.network.head) for parameter in part.parameters())
-        key = (weights, stage.keep, stage.augment, stage.loss.reliable_score)
+        key = (weights, stage.keep, stage.augment, stage.loss.reliable_score, stage.pauses > 0)
         if key not in sources.kept:
             with self._autocast():
                 sources.kept[key] = KeptFrames(
                     self.network, frozen, drawer, sources.bank.lengths[:len(sources.videos)],
-                    stage.keep, recipe.seed, stage.loss.reliable_score)
+                    stage.keep, recipe.seed, stage.loss.reliable_score, stage.pauses)
         frames = sources.kept[key]
         yield from kept_batches(frames, lambda seed: frame_steps(stage, seed), stage.strides,
                                 recipe.seed, stage.name, self.iteration, self.total)
