@@ -133,3 +133,27 @@ def test_a_whole_video_is_one_clip(records):
     clips = drawer(records, None).draw_video((4,), 0)
     assert clips.images.shape[:2] == (1, 12)
     assert clips.boxes[0, :, 0, 0].diff().tolist() == [4.0] * 11
+
+
+def test_a_pause_is_one_frame_with_new_noise(records):
+    """Pictures differ by the noise alone, whose deviation is bounded."""
+    config = replace(NOTHING, noise_probability=1.0, noise_max=6.0)
+    clips = drawer(records, config).draw_pause((4,), 0, 5)
+    assert clips.images.shape[:2] == (1, 5)
+    assert (clips.boxes == clips.boxes[:, :1]).all()
+    images = clips.images[0].float()
+    assert not torch.equal(images[0], images[1])
+    deviation = images.std(0).mean()
+    assert 0.2 < deviation < 6.0
+    quiet = drawer(records, NOTHING).draw_pause((4,), 0, 5)
+    assert (quiet.images == quiet.images[:, :1]).all()
+
+
+def test_noise_is_part_of_the_draw(records):
+    """The same numbers give the same noise."""
+    config = replace(NOTHING, noise_probability=1.0)
+    one, two = (drawer(records, config).draw((9,), 3, np.array([[0, 1]])) for _ in range(2))
+    plain = drawer(records, NOTHING).draw((9,), 3, np.array([[0, 1]]))
+    assert torch.equal(one.images, two.images)
+    assert not torch.equal(one.images, plain.images)
+    assert torch.equal(one.boxes, plain.boxes)

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames that are looked at once, and the clips that are put together from them."""
+
+from forecast_detector_ros.training.loader import load_sources
+from forecast_detector_ros.training.motion_frames import PAUSE
+from forecast_detector_ros.training.config import build_recipe
+from forecast_detector_ros.training.distributed import Processes
+from forecast_detector_ros.training.stage_run import StageRun
+import numpy as np
+import pytest
+import torch
+
+from .conftest import FRAMES
+
+
+@pytest.fixture
+def stage_run(data_root, recipe_values):
+    """Start a stage that keeps frames, with noise and pauses."""
+    def start(**changes):
+        values = {**recipe_values, 'preset': 'default', 'cache': 'device', 'network': {
+            'input_size': [64, 64], 'width': 0.35, 'feature_channels': [8, 16, 24],
+            'neck_channels': 16, 'extra_channels': [16, 16, 16]}}
+        values['stages'] = [{
+            **recipe_values['stages'][2], 'keep': 2, 'gaps': [1, 2], 'horizons': [1, 2, 3],
+            'extra_frame': True, 'thinning': 0, 'plain_epochs': 0,
+            'loss': {'detection': 'quality'},
+            'augment': {'noise_probability': 1.0, 'noise_max': 8.0, 'crop_probability': 0.0,
+                        'video_motion_probability': 0.0}, **changes}]
+        recipe = build_recipe(values)
+        return StageRun(recipe, recipe.stages[0], load_sources(recipe, data_root), Processes(),
+                        None, None, None, 0.0)
+    return start
+
+
+def kept(run):
+    """Give the frames that a stage keeps."""
+    next(iter(run._batches()))
+    return next(iter(run.sources.kept.values()))
+
+
+def test_clips_depend_on_the_draw_alone_and_know_their_times(stage_run):
+    """The same generator gives the same clips; the truth is as far along as the times say."""
+    frames = kept(stage_run())
+    steps = np.array([[0, 1, 3], [0, 2, 3]])
+    first, second = (frames.clips(np.random.default_rng(5), steps, (1,)) for _ in range(2))
+    assert torch.equal(first.frames.boxes, second.frames.boxes)
+    assert first.times.tolist() == [[0., 1., 3.], [0., 2., 3.]]
+    left = first.frames.boxes[:, :, 0, 0]
+    moved = (left[:, 1:] - left[:, :1]).abs()
+    torch.testing.assert_close(moved[:, 1], moved[:, 0] * first.times[:, 2] / first.times[:, 1],
+                               atol=0.5, rtol=0.1)
+
+
+def test_a_pause_shows_one_frame_with_fresh_noise(stage_run):
+    """Boxes stay, features differ, and time goes on."""
+    frames = kept(stage_run(pauses=1.0))
+    steps = np.tile(np.array([[0, 1, 2, 4]]), (8, 1))
+    clips = frames.clips(np.random.default_rng(0), steps, (1, 3))
+    assert (clips.times[:, 1:] > clips.times[:, :-1]).all()
+    boxes = clips.frames.boxes
+    assert torch.equal(boxes, boxes[:, :1].expand_as(boxes)) and boxes.any()
+    deep = clips.frames.features[2].float()
+    assert (deep[:, 1:] != deep[:, :-1]).flatten(2).any(2).all()
+
+
+def test_pauses_are_as_frequent_as_asked(stage_run):
+    """None, and about a half."""
+    for part in (0.0, 0.5):
+        frames = kept(stage_run(pauses=part))
+        # Both videos move in every frame.
+        clips = frames.clips(np.random.default_rng(2), np.tile([[0, 1]], (200, 1)), (1,))
+        boxes = clips.frames.boxes
+        still = (boxes == boxes[:, :1]).flatten(1).all(1)
+        seen = boxes.flatten(2).any(2).all(1)
+        assert float(still[seen].float().mean()) == pytest.approx(part, abs=0.12)
+    assert PAUSE < FRAMES
+
+
+def test_a_training_that_keeps_frames_goes_on_exactly(stage_run):
+    """A batch depends on its number alone, whatever was drawn before."""
+    run = stage_run(pauses=0.5)
+    whole = list(run._batches())
+    run.iteration = len(whole) - 1
+    again = list(run._batches())
+    assert len(again) == 1
+    assert torch.equal(again[0][0].frames.boxes, whole[-1][0].frames.boxes)
