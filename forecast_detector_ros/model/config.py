@@ -39,6 +39,10 @@ MOST_RATIO = 100
 MOST_ITEMS = 16
 """Numbers in a list."""
 
+LARGEST_ANCHOR = 2.0
+"""Of the input's side: anchors keep their pixels where a network takes over the weights of one
+with a larger input."""
+
 MOST_NUMBERS = 2**28
 """In one tensor of weights or scores: 1 GiB of float32."""
 
@@ -148,8 +152,8 @@ class NetworkConfig:
         scales = self.anchor_scales
         _require(isinstance(scales, tuple) and len(scales) == 2
                  and all(isinstance(scale, (int, float)) for scale in scales)
-                 and 0 < scales[0] < scales[1] <= 1,
-                 'anchor_scales', scales, 'two numbers, 0 < low < high <= 1')
+                 and 0 < scales[0] < scales[1] <= LARGEST_ANCHOR,
+                 'anchor_scales', scales, f'two numbers, 0 < low < high <= {LARGEST_ANCHOR:g}')
         for key, allowed in (('forecast_mode', FORECAST_MODES),
                              ('scheduler_reference', REFERENCES),
                              ('anchor_spacing', SPACINGS),

@@ -67,7 +67,7 @@ BAD = [
     ('lstm_channels', [-1]), ('lstm_channels', ['a']), ('upsample_channels', 0),
     ('upsample_channels', 'wide'), ('upsample_channels', 1.5), ('extra_channels', [128, 0]),
     ('extra_channels', 128), ('extra_channels', None), ('anchor_scales', [0.2]),
-    ('anchor_scales', [0.9, 0.2]), ('anchor_scales', [0.0, 0.5]), ('anchor_scales', [0.5, 1.5]),
+    ('anchor_scales', [0.9, 0.2]), ('anchor_scales', [0.0, 0.5]), ('anchor_scales', [0.5, 2.5]),
     ('anchor_scales', ['a', 'b']), ('anchor_scales', [float('nan'), 0.5]),
     ('forecast_mode', 'nearest'), ('forecast_mode', None), ('scheduler_reference', 'forecast'),
     ('scheduler_channels', 0), ('scheduler_channels', '64'), ('state_update', 'skip'),

@@ -161,9 +161,9 @@ def test_a_row_of_table_2_is_one_line_and_trains(name, variant, network, imagene
         assert re.search(rf'\b{loss} \d', line), line
 
 
-def test_small_trains_on_the_synthetic_set_as_it_is_written(tmp_path, caplog):
+def test_shapes_trains_on_the_synthetic_set_as_it_is_written(tmp_path, caplog):
     write_synthetic_videos(tmp_path, seed=6, videos=2, frames=8, size=(64, 64))
-    text = (FOLDER / 'small.yaml').read_text()
+    text = (FOLDER / 'shapes.yaml').read_text()
     assert text.count('variant: complete  # <- Table 2') == 1
     line, card = run(shortened(tmp_path / 'short.yaml', text, SMALL_INPUT), tmp_path,
                      tmp_path / 'run', caplog)
