@@ -44,6 +44,16 @@ def add_threads(group: Group) -> None:
                        help='of one inference on the CPU (default 1)')
 
 
+def add_detector(parser: argparse.ArgumentParser) -> Group:
+    """Add a group of options that name a detector and its settings; return it."""
+    group = parser.add_argument_group('detector (default: what the card recommends)')
+    add_checkpoint(group)
+    add_settings(group)
+    add_device(group)
+    add_backend(group)
+    return group
+
+
 def add_settings(group: Group) -> None:
     """Add the options that `given_settings` reads."""
     group.add_argument('--policy', type=policy, metavar='P',

@@ -28,7 +28,7 @@ from ..evaluation.accuracy import KEYS as PROTOCOLS
 from ..evaluation.latencies import load_latencies
 from ..evaluation.motion import AUTO, load_published, motion_of
 from ..evaluation.sequences import Footage
-from ..evaluation.streaming import streaming_as_text, sweep
+from ..evaluation.streaming import RATES, streaming_as_text, sweep
 from ..experiments.decision_strip import (
     chosen_frames,
     draw_strips,
@@ -151,8 +151,8 @@ def make_parser() -> argparse.ArgumentParser:
                        help='of the feature pyramid, 0 is the finest (default 0)')
     fifth.add_argument('--thresholds', type=fraction, nargs='+', default=THRESHOLDS, metavar='P',
                        help="besides the card's (default 0.1 to 0.9)")
-    stream.add_argument('--rates', type=frame_rate, nargs='+', default=[5, 10, 15, 30, 60],
-                        metavar='HZ', help='frame rates (default 5 10 15 30 60)')
+    stream.add_argument('--rates', type=frame_rate, nargs='+', default=RATES, metavar='HZ',
+                        help=f'frame rates (default {" ".join(map(str, RATES))})')
     stream.add_argument('--policies', type=policy, nargs='+', metavar='P',
                         help="default: always_read, alternate(1), and the card's threshold")
     for sub in (fifth, stream):

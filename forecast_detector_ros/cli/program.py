@@ -34,7 +34,14 @@ VERBS = {
     'label': Verb('label', 'label pictures, a video or a bag by a teacher', TRAIN),
     'check-data': Verb('check_data', 'say what is wrong with training data', TRAIN),
     'train': Verb('train', 'train a detector from a recipe', TRAIN),
-    'evaluate': Verb('evaluate', 'measure a checkpoint on annotated video', MEASURE),
+    'evaluate accuracy': Verb('evaluate_accuracy', 'measure recall, average precision, read '
+                              'ratio and latency', MEASURE),
+    'evaluate streaming': Verb('evaluate_streaming', 'measure what is known at a frame rate',
+                               MEASURE),
+    'evaluate horizons': Verb('evaluate_horizons', 'measure forecasts by frames after a read',
+                              MEASURE),
+    'evaluate static': Verb('evaluate_static', 'measure how often a still scene is read',
+                            MEASURE),
     'benchmark': Verb('benchmark', 'measure what the detector costs, beside rivals', MEASURE),
     'benchmark-metrics': Verb('benchmark_evaluator', 'measure what the metrics cost', WORKSHOP),
     'compare designs': Verb('compare_designs', 'compare shapes of the network: accuracy against '
@@ -45,6 +52,15 @@ VERBS = {
     'reproduce': Verb('reproduce', "train and measure the paper's variants", WORKSHOP),
 }
 """All verbs, by the words that the user types."""
+
+FIRST_WORDS = {
+    'evaluate': 'measure a checkpoint on annotated video',
+    'compare': 'compare accuracy against time',
+}
+"""What verbs of two words have in common."""
+
+SHORT = {'evaluate': 'evaluate accuracy'}
+"""What a first word means that options follow instead of a second one."""
 
 EXIT_CODES = """exit codes:
   0  done
@@ -66,6 +82,11 @@ def main(args: Sequence[str] | None = None) -> int:
         verb = ' '.join(given[:words])
         if verb in VERBS:
             return load(verb).main(given[words:])
+    if given[0] in FIRST_WORDS and given[1:2] in (['-h'], ['--help']):
+        print(usage_of(given[0]))
+        return DONE
+    if given[0] in SHORT and (len(given) == 1 or given[1].startswith('-')):
+        return load(SHORT[given[0]]).main(given[1:])
     several = [name for name in VERBS if name.startswith(f'{given[0]} ')]
     print(f'{PROGRAM}: there is no verb {" ".join(given[:1 + bool(several)])!r}; it must be one '
           f'of: {", ".join(several or VERBS)}', file=sys.stderr)
@@ -83,9 +104,26 @@ def usage() -> str:
              'that need it.']
     for group in (USE, TRAIN, MEASURE, WORKSHOP):
         lines += ['', f'{group}:']
-        lines += [f'  {name:18} {verb.about}' for name, verb in VERBS.items()
-                  if verb.group == group]
+        seconds: dict[str, list[str]] = {}
+        for name in (name for name, verb in VERBS.items() if verb.group == group):
+            first, _, second = name.partition(' ')
+            seconds.setdefault(first, []).append(second)
+        for first, names in seconds.items():
+            about = (f'{FIRST_WORDS[first]}: {", ".join(names)}' if first in FIRST_WORDS
+                     else VERBS[first].about)
+            lines.append(f'  {first:18} {about}')
     return '\n'.join([*lines, '', EXIT_CODES, '', f'{PROGRAM} VERB --help names its options.'])
+
+
+def usage_of(word: str) -> str:
+    """Give the text of ``WORD --help``, where several verbs begin with a word."""
+    about = FIRST_WORDS[word]
+    lines = [f'usage: {PROGRAM} {word} WHAT ...', '', f'{about[0].upper()}{about[1:]}.', '']
+    lines += [f'  {name:18} {verb.about}' for name, verb in VERBS.items()
+              if name.startswith(f'{word} ')]
+    if word in SHORT:
+        lines += ['', f'{PROGRAM} {word} OPTIONS is {SHORT[word]}.']
+    return '\n'.join([*lines, '', f'{PROGRAM} {word} WHAT --help names the options of each.'])
 
 
 def complete() -> None:

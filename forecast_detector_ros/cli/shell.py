@@ -4,6 +4,7 @@
 import argparse
 from collections.abc import Callable, Sequence
 import errno
+from json import dumps
 import logging
 import shlex
 import sys
@@ -30,11 +31,20 @@ class VerbFailedError(Exception):
     """The result is a failure; one line says why."""
 
 
-def verb_parser(verb: str, description: str | None, **more: Any) -> argparse.ArgumentParser:
-    """Make the parser of a verb, with the options that all have."""
+def verb_parser(verb: str, description: str | None, json: bool = False, **more: Any
+                ) -> argparse.ArgumentParser:
+    """Make the parser of a verb, with the options that all have; `json` adds what `show` reads."""
     parser = argparse.ArgumentParser(prog=f'{PROGRAM} {verb}', description=description, **more)
     parser.add_argument('--quiet', action='store_true', help='say only warnings and errors')
+    if json:
+        parser.add_argument('--json', action='store_true',
+                            help='print the result as JSON, and nothing else on stdout')
     return parser
+
+
+def show(options: argparse.Namespace, result: Any, text: str) -> None:
+    """Print the result of a verb: as text, or with `--json` its plain values in one line."""
+    print(dumps(result, allow_nan=False) if options.json else text, flush=True)
 
 
 def run_verb(verb: str, options: argparse.Namespace,

@@ -3,7 +3,7 @@
 Train a detector from a recipe: ``train RECIPE --data DIR --output DIR``.
 
 Several processes share the work under ``torchrun --nproc-per-node N -m --
-forecast_detector_ros.cli.train RECIPE ...``.
+forecast_detector_ros.cli train RECIPE ...``.
 """
 
 import argparse

@@ -194,6 +194,35 @@ def _thin_truth(truth: TruthTable, start: int, stride: int) -> TruthTable:
                       truth.tracks[boxes])
 
 
+def whole_sequences(footage: Sequence[Footage]) -> tuple[list[Footage], dict[str, str]]:
+    """
+    Decode every picture once; return the sequences without a broken one.
+
+    Returns
+    -------
+    tuple
+        These sequences, and what is wrong with the others, by their names.
+
+    Raises
+    ------
+    DataError
+        If no sequence is left.
+
+    """
+    whole, broken = [], {}
+    for item in footage:
+        try:
+            for record in item.frames:
+                decode(record)
+        except DataError as error:
+            broken[item.name] = str(error)
+        else:
+            whole.append(item)
+    if not whole:
+        raise DataError(next(iter(broken.values())))
+    return whole, broken
+
+
 def picture(record: FrameRecord) -> Pixels:
     """
     Decode the picture of a frame.

@@ -72,19 +72,8 @@ def summarise_static(detector: Detector, footage: Sequence[Footage], settings: D
             'sequences': ratios}
 
 
-def static_as_text(static: Mapping[str, Any], moving: Mapping[str, Any]) -> str:
-    """
-    Lay out read ratios when nothing happens beside those of the footage itself.
-
-    Parameters
-    ----------
-    static:
-        Of `summarise_static`.
-    moving:
-        By sequence: a mapping with `read_ratio`.
-
-    """
-    rows = [[name, ratio, moving[name]['read_ratio']]
-            for name, ratio in static['sequences'].items()]
+def static_as_text(static: Mapping[str, Any], moving: Mapping[str, float]) -> str:
+    """Lay out the result of `summarise_static` beside the read ratios of the sequences."""
+    rows = [[name, ratio, moving[name]] for name, ratio in static['sequences'].items()]
     rows.append(['mean', static['mean'], mean([row[2] for row in rows])])
-    return table(('read ratio', 'nothing moves', 'footage'), rows)
+    return table(('read ratio', 'nothing moves', 'as filmed'), rows)

@@ -34,6 +34,9 @@ from ..metrics.bootstrap import Bootstrap
 from ..metrics.matching import recall
 from ..metrics.tables import DetectionTable
 
+RATES = (5, 10, 15, 30, 60)
+"""Frame rates that are measured unless others are named."""
+
 PRESENT, AHEAD, REPEATED = 'present', 'ahead', 'repeated'
 
 OUTPUTS = {

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tests of several commands need."""
+import json
 
 from forecast_detector_ros.annotations.synthetic import CLASSES, write_synthetic_videos
+from forecast_detector_ros.cli import program
 from forecast_detector_ros.detector.checkpoint import Card, save_checkpoint
 from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector
@@ -36,3 +38,36 @@ def checkpoint(write_checkpoint):
 def videos(tmp_path_factory):
     """Write two synthetic videos of five frames; give the annotation file."""
     return write_synthetic_videos(tmp_path_factory.mktemp('videos'), videos=2, frames=5)
+
+
+@pytest.fixture
+def davis(videos, tmp_path):
+    """Give one of the videos the form of a sequence with one object."""
+    folder = tmp_path / 'davis/walk'
+    folder.mkdir(parents=True)
+    document = json.loads(videos.read_text())
+    frames = []
+    for image in document['images'][:5]:
+        name = image['file_name'].split('/')[1]
+        (folder / name).write_bytes((videos.parent / image['file_name']).read_bytes())
+        frames.append({'file': name, 'box_xywh': [10, 10, 50, 40]})
+    (folder / 'boxes.json').write_text(json.dumps({
+        'category': 'disc', 'width': 160, 'height': 120, 'frames': frames}))
+    labels = tmp_path / 'labels.json'
+    labels.write_text(json.dumps({
+        'images': [{'id': i, 'file_name': f'walk/{frame["file"]}', 'width': 160, 'height': 120,
+                    'video': 'walk', 'frame_index': i} for i, frame in enumerate(frames)],
+        'categories': document['categories'],
+        'annotations': [{'id': 1, 'image_id': 0, 'category_id': 1, 'bbox': [10, 10, 50, 40],
+                         'score': 0.9}]}))
+    return folder.parent, labels
+
+
+@pytest.fixture
+def evaluate(capsys):
+    """Give a function that runs an evaluation; gives exit code, stdout and stderr."""
+    def run(*arguments):
+        code = program.main(['evaluate', *map(str, arguments)])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+    return run

@@ -35,14 +35,29 @@ def test_help_names_every_verb_and_fits_a_screen(capsys: pytest.CaptureFixture[s
     assert program.main(['--help']) == DONE
     lines = capsys.readouterr().out.splitlines()
     for name, verb in program.VERBS.items():
-        assert any(line.split(maxsplit=len(name.split()))[:len(name.split())] == name.split()
-                   and line.endswith(verb.about) for line in lines)
+        first, _, second = name.partition(' ')
+        about = program.FIRST_WORDS.get(first, verb.about)
+        assert any(line.split()[:1] == [first] and about in line and second in line
+                   for line in lines)
     assert len(lines) <= 40 and max(map(len, lines)) <= 99
+
+
+@pytest.mark.parametrize('word', program.FIRST_WORDS)
+def test_help_of_a_first_word_names_its_verbs(
+    word: str, capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert program.main([word, '--help']) == DONE
+    lines = capsys.readouterr().out.splitlines()
+    verbs = [name for name in program.VERBS if name.startswith(f'{word} ')]
+    assert len(verbs) > 1
+    for name in verbs:
+        assert any(line.strip().startswith(name) for line in lines)
 
 
 @pytest.mark.parametrize(('arguments', 'words'), [
     ([], ''), (['tarin'], "no verb 'tarin'"), (['compare'], 'compare designs, compare detectors'),
-    (['compare', 'apples'], "no verb 'compare apples'")])
+    (['compare', 'apples'], "no verb 'compare apples'"),
+    (['evaluate', 'apples'], 'evaluate horizons, evaluate static')])
 def test_without_a_verb_is_bad_input(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -61,7 +76,11 @@ def test_a_verb_gets_the_arguments_behind_it(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(program, 'load', lambda verb: seen.append(verb) or Module)
     assert program.main(['train', 'a', '--b']) == 2
     assert program.main(['compare', 'designs', 'a']) == 1
-    assert seen == ['train', 'compare designs']
+    assert program.main(['evaluate', '--davis', 'x']) == 2
+    assert program.main(['evaluate', 'static', 'x']) == 1
+    assert program.main(['evaluate']) == 0
+    assert seen == ['train', 'compare designs', 'evaluate accuracy', 'evaluate static',
+                    'evaluate accuracy']
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from forecast_detector_ros.annotations.synthetic import write_synthetic_videos
-from forecast_detector_ros.cli.evaluate import main as evaluate
+from forecast_detector_ros.cli.evaluate_accuracy import main as evaluate
 from forecast_detector_ros.cli.train import main as train
 import pytest
 

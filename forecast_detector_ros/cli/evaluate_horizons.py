@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure forecasts 1, 2, ... frames after a read, beside rivals that know less."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .evaluation import Evaluation, evaluation_parser, prepare, run
+from .options import positive
+from ..detector.checkpoint import load_checkpoint
+from ..evaluation.forecast_quality import measure_forecasts, ROWS
+from ..evaluation.forecast_report import (
+    forecasts_as_markdown,
+    forecasts_as_text,
+    summarise_forecasts,
+)
+from ..files import write_atomically
+
+VERB = 'evaluate horizons'
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the verb; its exit code is 1 if something was left out, the rest being evaluated."""
+    return run(VERB, make_parser().parse_args(args), _measure)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the options."""
+    parser = evaluation_parser(VERB, __doc__, one_stride=False)
+    parser.add_argument('--markdown', type=Path, metavar='FILE',
+                        help='write the tables of recall in Markdown')
+    group = parser.add_argument_group('forecasts')
+    group.add_argument('--horizons', type=positive, default=8, metavar='K',
+                       help='frames that are forecast after each read (default 8)')
+    group.add_argument('--stride', type=positive, nargs='+', default=[1], metavar='N',
+                       help='frame rates: every N-th frame of each sequence, from each of N '
+                       'starts (default 1)')
+    group.add_argument('--rows', choices=tuple(ROWS), nargs='+', metavar='ROW',
+                       help=f'only these rivals, of {", ".join(ROWS)}')
+    group.add_argument('--beside', type=_named, nargs='+', default=[], metavar='NAME=FILE',
+                       help='further checkpoints whose forecasts are measured on the same frames')
+    group.add_argument('--optical-flow', action='store_true',
+                       help='also measure features that are moved along optical flow, which says '
+                       'how far motion could carry')
+    group.add_argument('--seed', type=int, default=0, metavar='N',
+                       help='for drawing sequences, which gives intervals (default 0)')
+    return parser
+
+
+def _measure(options: argparse.Namespace) -> tuple[Evaluation, dict[str, Any], str]:
+    evaluation = prepare(options)
+    beside = {name: load_checkpoint(path) for name, path in options.beside}
+    evaluation.drop_broken()
+    network, card = load_checkpoint(evaluation.path)
+    forecasts = summarise_forecasts(measure_forecasts(
+        network, card, evaluation.footage, evaluation.settings, options.horizons,
+        options.device, options.precision, options.optical_flow, options.stride, options.rows,
+        beside), options.seed)
+    forecasts['beside'] = {name: str(path) for name, path in options.beside}
+    if options.markdown:
+        options.markdown.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(options.markdown, forecasts_as_markdown(forecasts).encode())
+    # The network runs in PyTorch, whatever is fastest here: its features are looked at.
+    about = {**evaluation.about, 'machine': {**evaluation.about['machine'], 'backend': 'torch'}}
+    return (evaluation, {**about, 'forecasts': forecasts},
+            forecasts_as_text(forecasts, network.config.levels))
+
+
+def _named(text: str) -> tuple[str, Path]:
+    name, _, path = text.partition('=')
+    if not name or not path or name in ROWS:
+        raise argparse.ArgumentTypeError(f'is {text!r}, must be NAME=FILE, and the name none of '
+                                         f'{", ".join(ROWS)}')
+    return name, Path(path)

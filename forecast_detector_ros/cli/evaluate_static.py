@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure how often a detector reads when nothing happens, beside the video itself."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from .evaluation import Evaluation, evaluation_parser, prepare, run
+from .options import positive
+from ..evaluation.runner import run_footage
+from ..evaluation.static_scene import static_as_text, summarise_static
+
+VERB = 'evaluate static'
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the verb; its exit code is 1 if something was left out, the rest being evaluated."""
+    return run(VERB, make_parser().parse_args(args), _measure)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the options."""
+    parser = evaluation_parser(VERB, __doc__)
+    parser.add_argument('--frames', type=positive, default=60, metavar='N',
+                        help='how often the first picture of every sequence is shown, with fresh '
+                        'noise each time (default 60)')
+    return parser
+
+
+def _measure(options: argparse.Namespace) -> tuple[Evaluation, dict[str, Any], str]:
+    evaluation = prepare(options)
+    evaluation.drop_broken()
+    detector, settings = evaluation.detector, evaluation.settings
+    footage = evaluation.thin(options.stride)
+    moving = {item.name: float(run_footage(detector, item, settings, collect=False).read.mean())
+              for item in footage}
+    static = summarise_static(detector, footage, settings, options.frames)
+    return (evaluation, {**evaluation.about, 'static': {**static, 'moving': moving}},
+            static_as_text(static, moving))

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure what a detector knows at each instant while video passes at a frame rate."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .evaluation import Evaluation, evaluation_parser, prepare, run
+from .options import frame_rate, policy
+from ..evaluation.accuracy import check_protocols
+from ..evaluation.accuracy import KEYS as PROTOCOLS
+from ..evaluation.latencies import load_latencies
+from ..evaluation.streaming import OUTPUTS, PRESENT, RATES, streaming_as_text, sweep
+
+VERB = 'evaluate streaming'
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the verb; its exit code is 1 if something was left out, the rest being evaluated."""
+    return run(VERB, make_parser().parse_args(args), _measure)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the options."""
+    parser = evaluation_parser(VERB, __doc__)
+    group = parser.add_argument_group('streaming')
+    group.add_argument('--rates', type=frame_rate, nargs='+', default=RATES, metavar='HZ',
+                       help='frame rates at which the video passes '
+                       f'(default {" ".join(map(str, RATES))})')
+    group.add_argument('--policies', type=policy, nargs='+', metavar='P',
+                       help='policies to compare (default: that of --policy)')
+    group.add_argument('--outputs', choices=tuple(OUTPUTS), nargs='+', metavar='OUTPUT',
+                       default=[PRESENT], help='what the detector makes known: '
+                       + '; '.join(f'{name}: {text}' for name, text in OUTPUTS.items())
+                       + f' (default {PRESENT})')
+    group.add_argument('--latencies', type=Path, metavar='FILE',
+                       help='draw latencies from those in the result of evaluate accuracy, replay '
+                       'or demo (default: what each step takes now)')
+    group.add_argument('--seed', type=int, default=0, metavar='N',
+                       help='for drawing latencies, and sequences (default 0)')
+    group.add_argument('--protocol', choices=PROTOCOLS, nargs='+', default=['plain'],
+                       help='average precision, as for evaluate accuracy (default plain)')
+    return parser
+
+
+def _measure(options: argparse.Namespace) -> tuple[Evaluation, dict[str, Any], str]:
+    check_protocols(options.protocol)
+    latencies = load_latencies(options.latencies, options.seed) if options.latencies else None
+    evaluation = prepare(options)
+    evaluation.drop_broken()
+    evaluation.detector.warm_up()
+    result = {**evaluation.about, 'streaming': sweep(
+        evaluation.detector, evaluation.thin(options.stride), evaluation.settings,
+        options.policies or [evaluation.settings.policy], options.rates, latencies,
+        options.protocol, options.outputs, options.seed)}
+    return evaluation, result, streaming_as_text(result['streaming'])

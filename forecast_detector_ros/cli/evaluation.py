@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the four evaluations share: their options, what they measure, and where results go."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .footage_options import add_footage, load_footage, named_footage
+from .options import add_detector, given_settings, positive
+from .provenance import machine
+from .shell import DONE, FAILURE, run_verb, say, show, verb_parser
+from ..detector.checkpoint import default_checkpoint
+from ..detector.detector import Detector
+from ..detector.settings import DetectorSettings
+from ..evaluation.sequences import Footage, thin, whole_sequences
+from ..files import write_atomically
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Evaluation:
+    """A detector and the sequences that it is measured on."""
+
+    path: Path
+    """Of the checkpoint."""
+    detector: Detector
+    settings: DetectorSettings
+    footage: list[Footage]
+    about: dict[str, Any]
+    """How every result begins."""
+    failures: dict[str, str] = field(default_factory=dict)
+    """What is wrong with inputs and sequences that are left out, by their names."""
+
+    def drop_broken(self) -> None:
+        """Leave out sequences with a picture that cannot be read; raises DataError if all have."""
+        self.footage, broken = whole_sequences(self.footage)
+        self.failures.update(broken)
+
+    def thin(self, stride: int) -> list[Footage]:
+        """Return every `stride`-th frame of the sequences, from each of as many starts."""
+        return [part for item in self.footage for part in thin(item, stride)]
+
+
+def evaluation_parser(verb: str, description: str | None, one_stride: bool = True
+                      ) -> argparse.ArgumentParser:
+    """Make the parser of an evaluation, with the options that `prepare` and `run` read."""
+    parser = verb_parser(verb, description, json=True)
+    add_footage(parser)
+    add_detector(parser)
+    parser.add_argument('--output', type=Path, metavar='FILE', help='write the result as JSON')
+    if one_stride:
+        parser.add_argument('--stride', type=positive, default=1, metavar='N',
+                            help='every N-th frame of each sequence, from each of N starts '
+                            '(default 1)')
+    return parser
+
+
+def run(verb: str, options: argparse.Namespace,
+        measure: Callable[[argparse.Namespace], tuple[Evaluation, dict[str, Any], str]]) -> int:
+    """
+    Measure, write and print what came out; give the verb's exit code.
+
+    Parameters
+    ----------
+    verb, options:
+        As for `run_verb`.
+    measure:
+        Gives what was evaluated, the result as plain values, and as text; no text: there is
+        nothing to tell.
+
+    """
+    def work(options: argparse.Namespace) -> int:
+        evaluation, result, text = measure(options)
+        if text:
+            settings = evaluation.settings
+            show(options, result, f'{evaluation.path}: {settings.policy}, score_threshold '
+                 f'{settings.score_threshold:g}\n\n{text}')
+            if options.output:
+                options.output.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(options.output, (
+                    json.dumps(result, indent=1, allow_nan=False) + '\n').encode())
+        for name, problem in evaluation.failures.items():
+            say(verb, f'left out: {name}: {problem}')
+        return FAILURE if evaluation.failures else DONE
+
+    return run_verb(verb, options, work)
+
+
+def prepare(options: argparse.Namespace) -> Evaluation:
+    """Load the detector and the sequences; raises InputError."""
+    path = options.checkpoint or default_checkpoint()
+    detector = Detector.load(path, options.device, options.precision, options.threads,
+                             backend=options.backend)
+    _log.info('back-end %s, %s', detector.backend, detector.precision)
+    settings = replace(detector.card.settings(), **given_settings(options))
+    failures: dict[str, str] = {}
+    footage = load_footage(options, detector.labels, failures)
+    about = {
+        'checkpoint': str(path), 'name': detector.card.name,
+        'weights_sha256': detector.card.weights_sha256,
+        'settings': {key: getattr(settings, key) for key in (
+            'score_threshold', 'nms_threshold', 'max_consecutive_forecasts')}
+        | {'policy': str(settings.policy)},
+        'stride': options.stride, 'annotations': named_footage(options),
+        'machine': {'device': detector.device, 'precision': options.precision,
+                    'backend': detector.backend, 'threads': options.threads,
+                    'processor': machine()['processor'], 'torch': torch.__version__}}
+    return Evaluation(path, detector, settings, footage, about, failures)
+
+
+def first_input(options: argparse.Namespace) -> Path:
+    """Return the first of the inputs that the options name."""
+    inputs: Sequence[Path] = options.davis or options.annotations or options.mot
+    return inputs[0]
