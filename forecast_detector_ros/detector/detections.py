@@ -20,7 +20,8 @@ class Detections:
     """``(N,)`` float32, in (0, 1]."""
 
     ids: np.ndarray | None = None
-    """``(N,)`` int64: the number of the object in its camera's stream; None outside a stream."""
+    """``(N,)`` int64: the number of the object in its camera's stream; None outside a stream, -1
+    for an object that a frame which does not exist yet is expected to show for the first time."""
 
     classes: tuple[str, ...] = ()
     """Names that `labels` is an index into; empty where the maker knew no names."""

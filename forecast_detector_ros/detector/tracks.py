@@ -24,6 +24,10 @@ STEADINESS = 0.5
 """Part of the old velocity in the new one: the mean age of what is known is then two reads."""
 
 
+UNKNOWN = -1
+"""In place of a number, of a detection that shows no object known so far."""
+
+
 def _empty(*shape: int) -> np.ndarray:
     return np.zeros((0, *shape))
 
@@ -117,6 +121,15 @@ class Tracks:
             np.append(since[keep], np.zeros(count)),
             np.concatenate((velocities[keep], np.zeros((count, 2)))),
             np.append(missed[keep], np.zeros(count, np.int64)))
+
+    def recognise(self, found: Detections, elapsed: float = 1.0) -> np.ndarray:
+        """
+        Give the numbers of a frame that does not exist yet, ``(N,)`` int64; -1 for what is new.
+
+        The parameters are those of `follow`.
+        """
+        ids, _ = self.follow(found, False, elapsed)
+        return np.where(ids < self.next_id, ids, UNKNOWN)
 
     def _known(self) -> np.ndarray:
         """Tell which velocities were ever measured."""

@@ -23,9 +23,10 @@ from .accuracy import HEADS, KEYS, measure_accuracy
 from .latencies import Latencies
 from .runner import COLLECT_SCORE
 from .sequences import as_frame, Footage, picture
+from ..detector.ahead import look_ahead
 from ..detector.detections import Detections
-from ..detector.detector import Detector, step_stamped
-from ..detector.policy import AlternatePolicy, Policy, READ
+from ..detector.detector import Detector, step_stamped, StepResult
+from ..detector.policy import FORECAST, Policy, READ
 from ..detector.settings import DetectorSettings
 from ..detector.stream import StreamState
 from ..images.frame import Frame
@@ -129,8 +130,8 @@ def stream(detector: Detector, footage: Footage, settings: DetectorSettings, rat
         if kind == READ or output != REPEATED:
             known.append(_Output(idle, newest, True, found))
         if output == AHEAD:
-            _, found, took, _ = simulation.step(frame, round((newest + 1) * period), state,
-                                                drawn[newest], force=True)
+            found, took = simulation.ahead(round((newest + 1) * period) - stamp, state,
+                                           drawn[newest])
             idle += took
             known.append(_Output(idle, newest + 1, False, found))
         processed.append(newest)
@@ -161,24 +162,28 @@ class _Simulation:
         self._settings = low if latencies is not None and collect else settings
         self._again = low if latencies is None and collect else None
 
-    def step(self, frame: Frame, stamp: int, state: StreamState, drawn: float,
-             force: bool = False) -> tuple[str, Detections, int, StreamState]:
-        """Give decision, detections, time taken in nanoseconds, and the state; may be forced."""
-        result, after = step_stamped(self._detector, frame, stamp, state,
-                                     _forced(self._settings) if force else self._settings)
+    def step(self, frame: Frame, stamp: int, state: StreamState, drawn: float
+             ) -> tuple[str, Detections, int, StreamState]:
+        """Give decision, detections, time taken in nanoseconds, and the state."""
+        result, after = step_stamped(self._detector, frame, stamp, state, self._settings)
         kind, found = result.decision.kind, result.detections
         if self._again is not None:
-            more, _ = step_stamped(self._detector, frame, stamp, state,
-                                   _forced(self._again) if force else self._again)
+            more, _ = step_stamped(self._detector, frame, stamp, state, self._again)
             found = more.detections
+        return kind, found, self._took(result, kind, drawn), after
+
+    def ahead(self, elapsed: int, state: StreamState, drawn: float) -> tuple[Detections, int]:
+        """Give what is expected so many nanoseconds later, and the time that this takes."""
+        result = look_ahead(self._detector, state, self._settings, elapsed / 1e9)
+        found = result.detections
+        if self._again is not None:
+            found = look_ahead(self._detector, state, self._again, elapsed / 1e9).detections
+        return found, self._took(result, FORECAST, drawn)
+
+    def _took(self, result: StepResult, kind: str, drawn: float) -> int:
         took = (result.preprocess_ms + result.inference_ms if self._latencies is None
                 else self._latencies.at(kind, float(drawn)))
-        return kind, found, round(took * 1e6), after
-
-
-def _forced(settings: DetectorSettings) -> DetectorSettings:
-    """Give settings under which a frame is forecast."""
-    return replace(settings, policy=AlternatePolicy(1000), max_consecutive_forecasts=1000)
+        return round(took * 1e6)
 
 
 def sweep(detector: Detector, footage: Sequence[Footage], settings: DetectorSettings,

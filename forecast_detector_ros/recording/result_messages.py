@@ -125,12 +125,13 @@ class MessageBuilder:
             Of the image; it becomes the header of the array and of every detection.
         found:
             Boxes in pixels of the image that came in; its `ids`, where there are any, become the
-            `id` of each detection.
+            `id` of each detection, which stays empty where one is negative.
         labels:
             Names of the classes; a detection's `class_id` is one of them.
 
         """
-        ids = [''] * len(found) if found.ids is None else [str(i) for i in found.ids.tolist()]
+        ids = [''] * len(found) if found.ids is None else [
+            str(number) if number >= 0 else '' for number in found.ids.tolist()]
         return self._array(header=header, detections=[
             self._one(header, box, labels[label], score, number)
             for box, label, score, number in zip(

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is expected before the next image exists: how far away it is, and what it will show."""
+
+from dataclasses import dataclass, replace
+from statistics import median
+
+from .detector import Detector, StepResult
+from .policy import AlternatePolicy
+from .settings import DetectorSettings, SettingsError
+from .stream import MAX_GAP_S, StreamState
+from ..images.frame import Frame, FrameError, Pixels
+
+FEWEST_GAPS = 3
+"""Below it one dropped frame could pass for the period."""
+
+MOST_GAPS = 9
+"""Of which the median is taken: it stands up to four drops without a trace, and follows a camera
+that changes its rate within five frames."""
+
+_LONGEST = 1000
+"""Forecasts in a row: more than any setting allows."""
+
+
+@dataclass(frozen=True)
+class Period:
+    """The time between the images of one camera, from their stamps; a value, never changed."""
+
+    stamp_ns: int | None = None
+    """Of the last image."""
+
+    gaps_ns: tuple[float, ...] = ()
+    """Between the last images, at most `MOST_GAPS`."""
+
+    def after(self, stamp_ns: int, dropped: int = 0, max_gap_s: float = MAX_GAP_S) -> 'Period':
+        """
+        Give the period after an image.
+
+        Parameters
+        ----------
+        stamp_ns:
+            Of the image, nanoseconds.  One before the last stamp, or more than `max_gap_s` behind
+            it, makes the period unknown again; one that repeats the last stamp tells nothing.
+        dropped:
+            Images that were sent in between and never came.
+
+        """
+        if self.stamp_ns is None or not 0 <= stamp_ns - self.stamp_ns <= round(max_gap_s * 1e9):
+            return Period(stamp_ns)
+        if stamp_ns == self.stamp_ns:
+            return self
+        gap = (stamp_ns - self.stamp_ns) / (1 + dropped)
+        return Period(stamp_ns, (*self.gaps_ns, gap)[-MOST_GAPS:])
+
+    @property
+    def known_ns(self) -> int | None:
+        """Give the median of the gaps, nanoseconds; None before there are `FEWEST_GAPS`."""
+        return round(median(self.gaps_ns)) if len(self.gaps_ns) >= FEWEST_GAPS else None
+
+
+def check_ahead(detector: Detector) -> None:
+    """Raise SettingsError if the detector would only repeat its last boxes under a later stamp."""
+    config = detector.card.network
+    if not config.forecasts:
+        raise SettingsError(f'publish_ahead is true, but {detector.card.name} forecasts nothing: '
+                            f'its variant is {config.variant}; set publish_ahead to false, or take '
+                            'a checkpoint that forecasts')
+
+
+def look_ahead(detector: Detector, state: StreamState, settings: DetectorSettings,
+               elapsed: float) -> StepResult:
+    """
+    Forecast what a camera will show, whatever will be decided when its image is there.
+
+    Parameters
+    ----------
+    detector, settings:
+        As for `Detector.step`; policy and limits play no part.
+    state:
+        Of the stream after its last frame; it goes on from there as if nothing had been asked.
+    elapsed:
+        Time from that frame on, above 0, in the unit of the stream's times.
+
+    Returns
+    -------
+    StepResult
+        Its detections have the numbers of the stream's objects, and -1 where a box fits none.
+
+    Raises
+    ------
+    ValueError
+        If the stream has no frame yet.
+
+    """
+    if state.network is None:
+        raise ValueError('nothing can be forecast before the first frame')
+    forced = replace(settings, policy=AlternatePolicy(_LONGEST),
+                     max_consecutive_forecasts=_LONGEST)
+    result, _ = detector.step(Frame(state.frame_size, _no_picture),
+                              replace(state, consecutive_forecasts=0), forced, elapsed)
+    ids = state.tracks.recognise(result.detections, elapsed)
+    return replace(result, detections=replace(result.detections, ids=ids))
+
+
+def _no_picture() -> Pixels:
+    raise FrameError('the picture does not exist yet')
