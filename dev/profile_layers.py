@@ -10,11 +10,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from forecast_detector_ros.detector.backends.exported import FLOAT, graphs_for
+from forecast_detector_ros.detector.backends.graph_sources import graphs_for
 from forecast_detector_ros.detector.backends.openvino_backend import CompiledStep, OPTIONS
 from forecast_detector_ros.detector.backends.quiet_openvino import import_openvino
-from forecast_detector_ros.detector.backends.step_graph import state_layout, step_names, STEPS
-from forecast_detector_ros.detector.checkpoint import default_checkpoint, load_checkpoint
+from forecast_detector_ros.detector.backends.step_layout import step_names, STEPS
+from forecast_detector_ros.detector.checkpoint import default_checkpoint, read_checkpoint
 from forecast_detector_ros.layout import table
 import numpy as np
 
@@ -62,16 +62,15 @@ def main() -> None:
     parser.add_argument('--batch', type=int, default=4, help='default: %(default)s')
     parser.add_argument('--layers', type=int, default=20, help='shown; default: %(default)s')
     options = parser.parse_args()
-    network, _ = load_checkpoint(options.checkpoint)
-    graphs, layout = graphs_for(network, options.checkpoint, FLOAT), state_layout(network)
+    model = graphs_for(read_checkpoint(options.checkpoint))
     openvino = import_openvino()
     core = openvino.Core()
     settings = {**OPTIONS, 'INFERENCE_NUM_THREADS': '1', 'INFERENCE_PRECISION_HINT': 'f32',
                 'PERF_COUNT': 'YES'}
     for step in STEPS:
-        names = step_names(layout, step)
+        names = step_names(model.layout, step)
         one, many = (layer_times(
-            CompiledStep(openvino, core, graphs[step], names, batch, settings), names)
+            CompiledStep(openvino, core, model.graphs[step], names, batch, settings), names)
             for batch in (1, options.batch))
         print(table(('type', 'layer', 'alone us', f'of {options.batch} us', 'ratio'),
                     compare(one, many, options.batch)[:options.layers + 1], title=f'\n{step}'))

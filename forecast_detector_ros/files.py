@@ -2,12 +2,17 @@
 """Write files whole, and find those that come with the package."""
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import cache
 from importlib import metadata
+import logging
 import os
 from pathlib import Path
 import sys
 
 PACKAGE = 'forecast_detector_ros'
+
+_log = logging.getLogger(__name__)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -18,6 +23,48 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def user_cache(name: str) -> Path | None:
+    """
+    Return a folder for what can be made again, below XDG_CACHE_HOME or ~/.cache; it exists.
+
+    None, with one line in the log, where nothing can be written.
+    See https://specifications.freedesktop.org/basedir-spec/latest/.
+    """
+    home = os.environ.get('XDG_CACHE_HOME', '')
+    # The specification wants a path that is not absolute to be ignored.
+    base = Path(home) if os.path.isabs(home) else Path(os.path.expanduser('~')) / '.cache'
+    return _made(base / PACKAGE / name)
+
+
+@cache
+def _made(folder: Path) -> Path | None:
+    """Make a folder of the cache; once in a process, so that its absence is told once."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(None, 'Permission denied')
+    except OSError as error:
+        _log.warning('%s: nothing is cached: %s (XDG_CACHE_HOME names another place)', folder,
+                     error.strerror)
+        return None
+    return folder
+
+
+def trim_folder(folder: Path, most_bytes: int) -> None:
+    """Remove the oldest files of a folder until the others have at most so many bytes."""
+    files = []
+    for path in folder.iterdir():
+        with suppress(OSError):
+            status = path.stat()
+            files.append((status.st_mtime, status.st_size, path))
+    left = most_bytes
+    for _, size, path in sorted(files, reverse=True):
+        left -= size
+        if left < 0:
+            with suppress(OSError):
+                path.unlink()
 
 
 def find_share(relative: str) -> Path:

@@ -5,8 +5,10 @@ from contextlib import ExitStack
 import itertools
 import os
 from pathlib import Path
+import shutil
 import signal
 import socket
+import tempfile
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -26,11 +28,20 @@ def pytest_configure() -> None:
     # A shell's background jobs ignore SIGINT, and so would all programs that are started here.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # What is cached between starts must not pass from one run of the tests into the next; but
+    # matplotlib's list of fonts takes seconds.
+    os.environ.setdefault('MPLCONFIGDIR', str(Path.home() / '.cache' / 'matplotlib'))
+    os.environ['XDG_CACHE_HOME'] = tempfile.mkdtemp(prefix='forecast_detector_ros_cache_')
     # Threads that wait must not spin: the cores are wanted elsewhere.
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     if 'PYTEST_XDIST_WORKER' in os.environ:
         torch.set_num_threads(1)
         os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+
+def pytest_unconfigure() -> None:
+    """Remove the cache of this run."""
+    shutil.rmtree(os.environ['XDG_CACHE_HOME'], ignore_errors=True)
 
 
 #: Domains whose ports lie below those that Linux hands out to clients.

@@ -16,7 +16,7 @@ import torch
 from .timing import Contender
 from ..detector.backends import Backend, RawOutput
 from ..detector.backends.registry import make_backend
-from ..detector.checkpoint import load_checkpoint, RuntimeConfigError
+from ..detector.checkpoint import load_checkpoint, read_checkpoint, RuntimeConfigError
 from ..detector.detector import Detector
 from ..detector.policy import AlternatePolicy, AlwaysReadPolicy
 from ..detector.preprocess import resize
@@ -117,13 +117,13 @@ def step_contenders(checkpoint: Path, build: Build, pictures: Sequence[np.ndarra
         If the build cannot be had here.
 
     """
-    network, _ = load_checkpoint(checkpoint)
-    return network_contenders(network, build, pictures, batches, checkpoint=checkpoint)
+    source = read_checkpoint(checkpoint)
+    backend = make_backend(source, build.backend, build.device, build.precision, build.threads)
+    return backend_contenders(backend, source.card.network, build, pictures, batches)
 
 
 def network_contenders(network: ForecastDetector, build: Build, pictures: Sequence[np.ndarray],
-                       batches: Sequence[int] = (1,), label: str = '',
-                       checkpoint: Path | None = None) -> list[Contender]:
+                       batches: Sequence[int] = (1,), label: str = '') -> list[Contender]:
     """
     Give the two steps of a network, as `step_contenders` does.
 
@@ -135,8 +135,6 @@ def network_contenders(network: ForecastDetector, build: Build, pictures: Sequen
         See `step_contenders`.
     label:
         End of the contenders' names; empty for the build's.
-    checkpoint:
-        Where the network comes from, if from a file.
 
     Raises
     ------
@@ -144,8 +142,7 @@ def network_contenders(network: ForecastDetector, build: Build, pictures: Sequen
         If the build cannot be had here.
 
     """
-    backend = make_backend(network, build.backend, build.device, build.precision, build.threads,
-                           checkpoint)
+    backend = make_backend(network, build.backend, build.device, build.precision, build.threads)
     return backend_contenders(backend, network.config, build, pictures, batches, label)
 
 

@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write both steps of a checkpoint as ONNX, once they are known to give the same boxes."""
+"""
+Write both steps of a checkpoint as ONNX, once they are known to give the same boxes.
+
+What is written runs without PyTorch: the graphs, the anchors, and a record that says which parts
+the state has and which weights the graphs are of.
+"""
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 import logging
 from pathlib import Path
@@ -14,13 +20,21 @@ from .export_frames import Clips, load_clips, synthetic_clips
 from .options import add_checkpoint
 from .provenance import versions
 from .shell import run_verb, verb_parser, VerbFailedError
-from ..detector.backends.exported import ExportError, FLOAT, INT8, weights_digest, write_graphs
+from ..detector.backends.exported import (
+    ExportError,
+    FLOAT,
+    INT8,
+    WEIGHTLESS,
+    write_graphs,
+)
+from ..detector.backends.graph_weights import folded_weights, with_weights, without_weights
 from ..detector.backends.onnxruntime_backend import OnnxRuntimeBackend
 from ..detector.backends.parity import compare_backends, MAX_DIFFERENCE, Parity
 from ..detector.backends.quantise import quantise
-from ..detector.backends.step_graph import OPSET, step_onnx, STEPS
+from ..detector.backends.step_graph import make_graphs
+from ..detector.backends.step_layout import OPSET, StepGraphs
 from ..detector.backends.torch_backend import TorchBackend
-from ..detector.checkpoint import card_path, default_checkpoint, load_checkpoint
+from ..detector.checkpoint import card_path, Checkpoint, default_checkpoint, read_checkpoint
 from ..files import write_atomically
 from ..images.video_source import SourceError
 
@@ -43,6 +57,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--output', type=Path, metavar='FOLDER',
                         help='default: that of the checkpoint; into another one the checkpoint '
                         'and its card are copied, too')
+    parser.add_argument('--package', action='store_true',
+                        help='leave the weights out, so that the graphs go with all weights of '
+                        'this shape: what the package holds beside its checkpoint')
     parser.add_argument('--clip', type=Path, metavar='PATH',
                         help='what to check with: a video, a folder of images or a COCO-video '
                         'JSON (default: that of --calibrate, or a clip of moving shapes)')
@@ -69,34 +86,39 @@ def _export(options: argparse.Namespace) -> None:
     if options.int8 != (options.calibrate is not None):
         raise ExportError('--int8 and --calibrate go together: video that the ranges of '
                           'activations are taken from')
+    if options.package and options.int8:
+        raise ExportError('--package and --int8 exclude each other: ranges of activations belong '
+                          'to weights')
     if find_spec('onnxruntime') is None:
         raise ExportError('checking the graphs needs onnxruntime, which is not installed: '
                           'pip install onnxruntime')
     torch.set_num_threads(1)
-    path = options.checkpoint or default_checkpoint()
-    network, card = load_checkpoint(path)
+    checkpoint = read_checkpoint(options.checkpoint or default_checkpoint())
+    path, card, network = checkpoint.path, checkpoint.card, checkpoint.network()
     source = options.clip or options.calibrate
     clips = (load_clips(source, options.images, options.frames, card) if source
              else synthetic_clips(card, options.frames))
     _check_length(clips, source)
     reference = TorchBackend(network)
-    graphs = {step: step_onnx(network, step) for step in STEPS}
-    parity = compare_backends(reference, OnnxRuntimeBackend(network, graphs), clips, card)
+    model = make_graphs(network)
+    kind = FLOAT
+    if options.package:
+        kind, model = WEIGHTLESS, _refilled(model, checkpoint)
+    parity = compare_backends(reference, OnnxRuntimeBackend(model), clips, card)
     _log.info('fp32 against PyTorch: %s', parity.values())
     if not parity.same:
         raise VerbFailedError(
             f'{path}: the graphs do not match PyTorch, nothing is written: '
             f'{_shortcomings(parity)}')
-    kind = FLOAT
     about = {'opset': OPSET, 'checked_with': str(source or 'synthetic clip')}
     if options.int8:
         kind = INT8
         calibration = load_clips(options.calibrate, options.images, options.calibration_frames,
                                  card)
         _check_length(calibration, options.calibrate)
-        graphs = quantise(network, graphs, calibration)
-        parity = compare_backends(reference, OnnxRuntimeBackend(network, graphs, precision=INT8),
-                                  clips, card)
+        model = quantise(model, calibration)
+        parity = compare_backends(reference, OnnxRuntimeBackend(model, precision=INT8), clips,
+                                  card)
         _log.info('int8 against PyTorch: %s, likeness %.3f', parity.values(), parity.likeness)
         if not parity.boxes_firm:
             raise ExportError(f'{source}: nothing is detected in it, so that int8 cannot be '
@@ -110,8 +132,8 @@ def _export(options: argparse.Namespace) -> None:
                 'nothing is written; calibrate with more, or more fitting, video')
         about['calibrated_with'] = str(options.calibrate)
         about['calibration_frames'] = sum(map(len, calibration))
-    target = _place(path, options.output)
-    record = write_graphs(target, graphs, kind, {
+    target = _place(checkpoint, options.output)
+    record = write_graphs(target, checkpoint, model, kind, {
         **about, 'parity': parity.values(), 'versions': versions()})
     print(f'{record}: {kind}, {parity.steps} frames checked, {parity.boxes} boxes, largest '
           f'difference of logits {parity.logits:.2g}')
@@ -129,16 +151,27 @@ def _shortcomings(parity: Parity) -> str:
             f'boxes without their like beside {parity.boxes}')
 
 
-def _place(path: Path, output: Path | None) -> Path:
+def _refilled(model: StepGraphs, checkpoint: Checkpoint) -> StepGraphs:
+    """Give the graphs with weights that were put in as a robot without PyTorch does it."""
+    weights = folded_weights(checkpoint.arrays())
+    graphs = {}
+    for step, graph in model.graphs.items():
+        bare, shapes = without_weights(graph)
+        graphs[step] = with_weights(bare, weights, shapes)
+    return replace(model, graphs=graphs)
+
+
+def _place(checkpoint: Checkpoint, output: Path | None) -> Path:
     """Give the checkpoint that the graphs lie beside; a copy of it in another folder."""
+    path = checkpoint.path
     if output is None or output.resolve() == path.parent.resolve():
         return path
     output.mkdir(parents=True, exist_ok=True)
     target = output / path.name
-    if target.exists() and weights_digest(target) != weights_digest(path):
+    if target.exists() and target.read_bytes() != checkpoint.data:
         raise ExportError(f'{target}: is another checkpoint already; name another --output')
-    for source in (path, card_path(path)):
-        write_atomically(output / source.name, source.read_bytes())
+    write_atomically(target, checkpoint.data)
+    write_atomically(card_path(target), card_path(path).read_bytes())
     return target
 
 

@@ -4,17 +4,18 @@ Checkpoints: weights as safetensors, with a YAML card beside them.
 
 ``NAME.safetensors`` holds the state of the network, ``NAME.yaml`` says what it is: classes,
 shape, preprocessing, licence, origin, metrics.  Neither needs unpickling.
+PyTorch is imported where a network is made of them, and nowhere else.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
+import numpy as np
+from safetensors import numpy as safetensors_numpy
 from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
-import torch
 import yaml
 
 from .policy import ThresholdPolicy
@@ -23,8 +24,12 @@ from ..errors import InputError, one_line
 from ..files import find_share, write_atomically
 from ..foreign_text import cut
 from ..model.config import ConfigError, NetworkConfig
-from ..model.network import ForecastDetector
 from ..plain_yaml import PlainYamlError, read_plain_yaml
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..model.network import ForecastDetector
 
 FORMAT = 'forecast_detector_ros/1'
 """Value of the card's key `format`."""
@@ -141,28 +146,78 @@ def _read_card(path: Path) -> Card:
     return card
 
 
-def load_checkpoint(path: str | Path) -> tuple[ForecastDetector, Card]:
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose files were read once and belong together."""
+
+    path: Path
+    card: Card
+    digest: str
+    """SHA-256 of the weights' file, hexadecimal."""
+
+    data: bytes = field(repr=False)
+    """The weights' file."""
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Give the weights as they were stored, floats as float32; raises CheckpointError."""
+        arrays = {key: value.astype(np.float32) if value.dtype.kind == 'f' else value
+                  for key, value in self._parse(safetensors_numpy.load).items()}
+        for key, value in arrays.items():
+            if not np.isfinite(value).all():
+                raise self._not_finite(key)
+        return arrays
+
+    def network(self) -> 'ForecastDetector':
+        """Build the network, float32, on the CPU, in evaluation mode; raises CheckpointError."""
+        from safetensors import torch as safetensors_torch
+        import torch
+
+        from ..model.network import ForecastDetector
+        tensors = self._parse(safetensors_torch.load)
+        network = ForecastDetector(self.card.network)
+        try:
+            network.load_state_dict({
+                key: value.float() if value.is_floating_point() else value
+                for key, value in tensors.items()})
+        except RuntimeError as error:
+            raise CheckpointError(f'{self.path}: weights do not fit the network in the card: '
+                                  f'{one_line(error)}') from None
+        for key, value in network.state_dict().items():
+            if not torch.isfinite(value).all():
+                raise self._not_finite(key)
+        return network.eval()
+
+    def _parse(self, load: Callable[[bytes], dict[str, Any]]) -> dict[str, Any]:
+        try:
+            return load(self.data)
+        except SafetensorError as error:
+            raise CheckpointError(f'{self.path}: not a safetensors file, or truncated '
+                                  f'({one_line(error)})') from None
+        except KeyError as error:
+            raise CheckpointError(f'{self.path}: holds a tensor of type {error}, which cannot be '
+                                  'loaded here') from None
+
+    def _not_finite(self, key: str) -> CheckpointError:
+        return CheckpointError(f'{self.path}: {key} holds values that are infinite or no numbers; '
+                               'train again, or take an earlier checkpoint')
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
     """
-    Load a network and its card.
+    Read the two files of a checkpoint.
 
     Parameters
     ----------
     path:
-        The ``.safetensors`` file.
-
-    Returns
-    -------
-    tuple
-        The network, float32, on the CPU, in evaluation mode; and the card.
+        The ``.safetensors`` file, or a folder in which there is one.
 
     Raises
     ------
     CheckpointError
-        If one of the two files is missing, unreadable, foreign, they do not belong together, or a
-        weight is infinite or NaN.
+        If one of the two files is missing, unreadable or foreign, or they do not belong together.
 
     """
-    path = Path(path)
+    path = _in_folder(Path(path))
     if path.suffix != '.safetensors':
         raise CheckpointError(f'{path}: a checkpoint is a .safetensors file with its .yaml card')
     try:
@@ -172,33 +227,50 @@ def load_checkpoint(path: str | Path) -> tuple[ForecastDetector, Card]:
     except OSError as error:
         raise CheckpointError(f'{path}: cannot be read: {error.strerror}') from None
     card = _read_card(card_path(path))
-    if card.weights_sha256 and hashlib.sha256(data).hexdigest() != card.weights_sha256:
+    digest = hashlib.sha256(data).hexdigest()
+    if card.weights_sha256 not in ('', digest):
         raise CheckpointError(f'{path}: does not match weights_sha256 of its card; the file is '
                               'damaged or belongs to another card')
-    try:
-        tensors = load_safetensors(data)
-    except SafetensorError as error:
-        raise CheckpointError(f'{path}: not a safetensors file, or truncated '
-                              f'({one_line(error)})') from None
-    except KeyError as error:
-        raise CheckpointError(f'{path}: holds a tensor of type {error}, which cannot be loaded '
-                              'here') from None
-    network = ForecastDetector(card.network)
-    try:
-        network.load_state_dict({key: value.float() if value.is_floating_point() else value
-                                 for key, value in tensors.items()})
-    except RuntimeError as error:
-        raise CheckpointError(f'{path}: weights do not fit the network in the card: '
-                              f'{one_line(error)}') from None
-    for key, value in network.state_dict().items():
-        if not torch.isfinite(value).all():
-            raise CheckpointError(f'{path}: {key} holds values that are infinite or no numbers; '
-                                  'train again, or take an earlier checkpoint')
-    return network.eval(), card
+    return Checkpoint(path, card, digest, data)
 
 
-def save_checkpoint(path: str | Path, network: ForecastDetector, card: Card,
-                    dtype: torch.dtype = torch.float16) -> Card:
+def _in_folder(path: Path) -> Path:
+    if path.suffix == '.safetensors' or not path.is_dir():
+        return path
+    inside = sorted(path.glob('*.safetensors'))
+    if len(inside) != 1:
+        raise CheckpointError(f'{path}: has {len(inside)} .safetensors files, must have one; name '
+                              'the file')
+    return inside[0]
+
+
+def load_checkpoint(path: str | Path) -> tuple['ForecastDetector', Card]:
+    """
+    Load a network and its card.
+
+    Parameters
+    ----------
+    path:
+        As for `read_checkpoint`.
+
+    Returns
+    -------
+    tuple
+        The network, float32, on the CPU, in evaluation mode; and the card.
+
+    Raises
+    ------
+    CheckpointError
+        For what `read_checkpoint` refuses, weights that do not fit, or one that is infinite or
+        NaN.
+
+    """
+    checkpoint = read_checkpoint(path)
+    return checkpoint.network(), checkpoint.card
+
+
+def save_checkpoint(path: str | Path, network: 'ForecastDetector', card: Card,
+                    dtype: 'torch.dtype | None' = None) -> Card:
     """
     Write a network and its card; each file appears whole or not at all.
 
@@ -211,7 +283,7 @@ def save_checkpoint(path: str | Path, network: ForecastDetector, card: Card,
     card:
         Its `weights_sha256` is filled in.
     dtype:
-        Type of the stored floating-point weights.
+        Type of the stored floating-point weights; None for float16.
 
     Returns
     -------
@@ -225,9 +297,13 @@ def save_checkpoint(path: str | Path, network: ForecastDetector, card: Card,
         `dtype`, or the card holds other than plain values; the card is written last.
 
     """
+    from safetensors.torch import save
+    import torch
+
     path = Path(path)
     if path.suffix != '.safetensors':
         raise CheckpointError(f'{path}: the name must end in .safetensors')
+    dtype = dtype or torch.float16
     tensors = {key: value.detach().to('cpu', dtype).contiguous()
                if value.is_floating_point() else value.detach().cpu().contiguous()
                for key, value in network.state_dict().items()}
@@ -235,7 +311,7 @@ def save_checkpoint(path: str | Path, network: ForecastDetector, card: Card,
         if not torch.isfinite(value).all():
             raise CheckpointError(f'{path}: not written: {key} holds values that are infinite or '
                                   f'no numbers, or too large for {dtype}')
-    data = save_safetensors(tensors)
+    data = save(tensors)
     values = asdict(card)
     values['network'] = network.config.to_dict()
     values['classes'] = list(card.classes)

@@ -13,8 +13,8 @@ import numpy as np
 
 from .backends import Backend
 from .backends.devices import AUTO
-from .backends.registry import choose_device, make_backend
-from .checkpoint import Card, default_checkpoint, load_checkpoint
+from .backends.registry import choose_backend, choose_device, make_backend, TORCH_BACKENDS
+from .checkpoint import Card, default_checkpoint, read_checkpoint
 from .detections import Detections
 from .policy import Decision, FORECAST, READ
 from .postprocess import Postprocessor
@@ -24,7 +24,7 @@ from .stream import decide, MAX_GAP_S, StreamState
 from .threads import set_threads
 from ..foreign_text import cut
 from ..images.frame import Frame, FrameError, Pixels
-from ..model.scheduler import EXPECTED
+from ..model.constants import EXPECTED
 
 if TYPE_CHECKING:
     from .open_stream import Stream
@@ -84,7 +84,8 @@ class Detector:
         Parameters
         ----------
         checkpoint:
-            The ``.safetensors`` file; None: the one that comes with the package.
+            The ``.safetensors`` file, or the folder that it lies in alone, such as one that
+            `export` wrote; None: the one that comes with the package.
         device:
             ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` or nothing: CUDA where the back-end can use
             it, else the CPU. The log says which, and why.
@@ -102,14 +103,15 @@ class Detector:
             All are `RuntimeConfigError`, with a message of one line.
 
         """
-        if (threads, interop_threads) != (None, None):
-            set_threads(*(1 if number is None else number
-                          for number in (threads, interop_threads)))
-        path = default_checkpoint() if checkpoint is None else Path(checkpoint)
-        network, card = load_checkpoint(path)
+        source = read_checkpoint(default_checkpoint() if checkpoint is None else checkpoint)
         choice = choose_device(device, backend, precision)
-        detector = cls(make_backend(network, backend, choice.device, precision, threads or 1,
-                                    path), card, choice.reason)
+        name = choose_backend(backend, choice.device, precision, source)
+        if (threads, interop_threads) != (None, None):
+            set_threads(1 if threads is None else threads,
+                        1 if interop_threads is None else interop_threads,
+                        with_torch=name in TORCH_BACKENDS)
+        detector = cls(make_backend(source, name, choice.device, precision, threads or 1),
+                       source.card, choice.reason)
         log.info('%s on %s (%s), %s', detector.backend, detector.device, choice.reason,
                  precision)
         return detector

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from .detections import Detections
-from ..model.ssdlite import box_coder
+from ..model.constants import BOX_CODER_WEIGHTS
 
 CANDIDATES = 400
 """Boxes that enter NMS, as in `model.ssdlite.postprocess`."""
@@ -24,7 +24,8 @@ CANDIDATES = 400
 _SLACK = 1e-3
 """Far above the rounding of two float32 logits: the first sieve must not lose a box."""
 
-_CODER = box_coder()
+_LARGEST_GROWTH = log(1000.0 / 16)
+"""Limit of the logarithm of a side's growth: `bbox_xform_clip` of torchvision's BoxCoder."""
 
 
 class Postprocessor:
@@ -47,7 +48,7 @@ class Postprocessor:
         self._sizes = anchors[:, 2:] - anchors[:, :2]
         self._centres = anchors[:, :2] + np.float32(0.5) * self._sizes
         self._input = np.array((input_size[1], input_size[0]) * 2, np.float32)
-        self._weights = np.array(_CODER.weights, np.float32)
+        self._weights = np.array(BOX_CODER_WEIGHTS, np.float32)
         self._labels = tuple(labels)
 
     def __call__(self, logits: np.ndarray, offsets: np.ndarray, frame_size: tuple[int, int],
@@ -111,7 +112,7 @@ class Postprocessor:
         sizes = self._sizes[anchor]
         offsets = offsets / self._weights
         moved = self._centres[anchor] + offsets[:, :2] * sizes
-        grown = np.minimum(offsets[:, 2:], np.float32(_CODER.bbox_xform_clip))
+        grown = np.minimum(offsets[:, 2:], np.float32(_LARGEST_GROWTH))
         half = np.float32(0.5) * np.exp(grown) * sizes
         corners = np.concatenate((moved - half, moved + half), 1)
         return np.clip(corners, np.float32(0.0), self._input)

@@ -2,8 +2,7 @@
 """What this machine's processor can compute with, as Linux tells it."""
 
 from pathlib import Path
-
-import torch
+import platform
 
 CPU_INFO = Path('/proc/cpuinfo')
 """Linux's description of the processor (proc(5))."""
@@ -30,11 +29,11 @@ def instruction_set(path: Path = CPU_INFO) -> str:
     """
     Name the vector instructions of the processor, from old to new.
 
-    Where `path` does not tell, this is what PyTorch has found, such as ``AVX2``.
+    Where `path` does not tell, this is the name of the architecture, such as ``x86_64``.
     """
     flags = _flags(path)
     names = [name for flag, name in _NAMES.items() if flag in flags]
-    return ', '.join(names) or torch.backends.cpu.get_cpu_capability()
+    return ', '.join(names) or platform.machine()
 
 
 def multiplies_bf16(path: Path = CPU_INFO) -> bool:

@@ -2,14 +2,14 @@
 """How many threads the libraries may use beside an executor."""
 
 from contextlib import suppress
+import sys
 
 import cv2
-import torch
 
 from .checkpoint import RuntimeConfigError
 
 
-def set_threads(operator: int = 1, interop: int = 1) -> None:
+def set_threads(operator: int = 1, interop: int = 1, with_torch: bool = False) -> None:
     """
     Set the sizes of the libraries' thread pools, for the whole process.
 
@@ -23,6 +23,9 @@ def set_threads(operator: int = 1, interop: int = 1) -> None:
     interop:
         Operators that PyTorch may run at the same time, at least 1. It can be chosen only once
         in a process, before the first operator runs in parallel; the first choice stays.
+    with_torch:
+        Whether to import PyTorch for that. Otherwise its pools are set only where it is imported
+        already.
 
     Raises
     ------
@@ -33,8 +36,12 @@ def set_threads(operator: int = 1, interop: int = 1) -> None:
     for name, number in (('threads', operator), ('interop_threads', interop)):
         if number < 1:
             raise RuntimeConfigError(f'{name} is {number}, must be at least 1')
-    torch.set_num_threads(operator)
     cv2.setNumThreads(operator)
+    if not with_torch and 'torch' not in sys.modules:
+        return
+    import torch
+
+    torch.set_num_threads(operator)
     if torch.get_num_interop_threads() != interop:
         with suppress(RuntimeError):
             torch.set_num_interop_threads(interop)

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configuration of the network: every choice that decides its shape or its two steps."""
+"""
+Configuration of the network: every choice that decides its shape or its two steps.
+
+Nothing here needs PyTorch: a graph is run with its card alone.
+"""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from .encoder import FORECAST_MODES as FEATURE_MODES
-from .extractor import LEVELS, LITERAL_CHANNELS, WIDTHS
-from .scheduler import REFERENCES
-from .ssdlite import SPACINGS
+from .constants import FEATURE_MODES, LEVELS, LITERAL_CHANNELS, REFERENCES, SPACINGS, WIDTHS
 from ..errors import InputError
 from ..foreign_text import cut
 

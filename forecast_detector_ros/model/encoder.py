@@ -11,9 +11,7 @@ from torch import nn, Tensor
 from torch.nn import functional
 
 from .bottleneck_lstm import BottleneckLSTM, LSTMState
-
-FORECAST_MODES = ('direct', 'residual')
-"""How an encoder's output is made: from the LSTM alone, or as a change of its input."""
+from .constants import FEATURE_MODES
 
 ATTENTION_KERNEL = 7
 """Kernel size of the spatial attention (Woo et al., ECCV 2018, table 2)."""
@@ -57,14 +55,14 @@ class Encoder(nn.Module):
     Raises
     ------
     ValueError
-        If `mode` is not one of `FORECAST_MODES`.
+        If `mode` is not one of `FEATURE_MODES`.
 
     """
 
     def __init__(self, channels: int, hidden: int, mode: str = 'direct') -> None:
         super().__init__()
-        if mode not in FORECAST_MODES:
-            raise ValueError(f'forecast_mode is {mode!r}, must be one of {FORECAST_MODES}')
+        if mode not in FEATURE_MODES:
+            raise ValueError(f'forecast_mode is {mode!r}, must be one of {FEATURE_MODES}')
         self.mode = mode
         self.attention = SpatialAttention()
         self.lstm = BottleneckLSTM(channels, hidden)

@@ -14,11 +14,7 @@ from torch import nn, Tensor
 from torchvision.models import mobilenet_v2
 from torchvision.ops import Conv2dNormActivation
 
-WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.4)
-"""Width multipliers of MobileNetV2 (Sandler et al. 2018, table 4) that are accepted."""
-
-LITERAL_CHANNELS = 1280
-"""Channels of the last map of MobileNetV2 up to width 1.0 (Sandler et al. 2018, table 2)."""
+from .constants import IMAGENET_MEAN, IMAGENET_STD, LEVELS, LITERAL_CHANNELS, WIDTHS
 
 # torchvision numbers the stem 0, so the paper's inverted-residual block 13 stands at 14; it is
 # the block with stride 2 whose expansion is the last map at stride 16 (ssdlite's C4).
@@ -26,15 +22,6 @@ _BLOCK_13 = 14
 
 # torchvision's block 7 is the one that goes on to stride 16: the seven before it end at stride 8.
 _STRIDE_8 = 7
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-"""Mean of ImageNet's RGB values in [0, 1], of torchvision's reference training."""
-
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Standard deviation of the same."""
-
-LEVELS = ((32,), (16, 32), (8, 16, 32))
-"""Sets of levels, by their strides."""
 
 
 class Extractor(nn.Module):

@@ -12,9 +12,9 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
     """
     Copy a module in evaluation mode, with every BatchNorm folded into its convolution.
 
-    Only a BatchNorm that directly follows a convolution in a `Sequential` is folded; an identity
-    takes its place, so that children keep their names. Attention: the copy has weights of its
-    own and does not follow later changes of the module's.
+    Only a BatchNorm is folded that directly follows a convolution in a `Sequential`, or is called
+    `norm` beside a `conv`; an identity takes its place, so that children keep their names.
+    Attention: the copy has weights of its own and does not follow later changes of the module's.
 
     Parameters
     ----------
@@ -24,9 +24,10 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
     """
     folded = deepcopy(module).eval()
     for part in list(folded.modules()):
+        children = list(part.named_children())
         if not isinstance(part, nn.Sequential):
-            continue
-        for (name, first), (next_name, second) in pairwise(list(part.named_children())):
+            children = [child for child in children if child[0] in ('conv', 'norm')]
+        for (name, first), (next_name, second) in pairwise(children):
             if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
                 setattr(part, name, fuse_conv_bn_eval(first, second))
                 setattr(part, next_name, nn.Identity())

@@ -13,11 +13,12 @@ from torch import nn, Tensor
 
 from .bottleneck_lstm import LSTMState
 from .config import ConfigError, NetworkConfig
+from .constants import EXPECTED, IMAGENET_MEAN, IMAGENET_STD
 from .encoder import Encoder
-from .extractor import Extractor, feature_sizes, IMAGENET_MEAN, IMAGENET_STD
+from .extractor import Extractor, feature_sizes
 from .motion import Keys, MotionEncoder
 from .motion_forecast import MotionForecast, MotionScheduler, MotionState
-from .scheduler import EXPECTED, Scheduler
+from .scheduler import Scheduler
 from .ssdlite import anchors_per_cell, HeadOutput, make_anchors, motion_units, SSDLiteHead
 
 

@@ -11,17 +11,6 @@ import torch
 from torch import nn, Tensor
 from torch.nn import functional
 
-EXPECTED = 'expected'
-
-REFERENCES = ('temporal', 'fused', 'feature', EXPECTED)
-"""
-Maps that `forecast` can be correlated with.
-
-The paper's text names F-tilde (`fused`) and F-hat (`temporal`). All but `expected` are made from
-one frame. `expected` is the forecast that had been made of the frame that was read last: where
-that differs from the new forecast, something moved.
-"""
-
 READ_INDEX = 0
 """Index of the *read* score."""
 

@@ -18,14 +18,10 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import batched_nms, clip_boxes_to_image, Conv2dNormActivation
 
-BOX_CODER_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
-"""Weights of (dx, dy, dw, dh): the inverse of SSD's variances 0.1 and 0.2."""
+from .constants import BOX_CODER_WEIGHTS, GEOMETRIC, LINEAR
 
 ASPECT_RATIOS = (2, 3)
 """With 1 and the inverses: the ratios of SSD (Liu et al., ECCV 2016, section 2.2)."""
-
-LINEAR, GEOMETRIC = SPACINGS = ('linear', 'geometric')
-"""How anchors grow from map to map: by a difference, as in SSD, or by a factor."""
 
 
 def anchors_per_cell(ratios: Sequence[int] = ASPECT_RATIOS) -> int:
@@ -227,7 +223,7 @@ def make_anchors(input_size: tuple[int, int], map_sizes: Sequence[tuple[int, int
         Smallest and largest scale, as a fraction of the input.  0.2 and 0.95 are MobileNetV2
         SSDLite's.
     spacing:
-        How the maps' scales lie between them, one of `SPACINGS`.
+        How the maps' scales lie between them, one of `constants.SPACINGS`.
     ratios:
         Aspect ratios beside 1.
 

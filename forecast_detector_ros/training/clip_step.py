@@ -25,8 +25,8 @@ from .quality_loss import quality_loss
 from .reliability import is_consistent, is_reliable
 from ..clips.dataset import ClipBatch
 from ..model.config import NetworkConfig
+from ..model.constants import EXPECTED
 from ..model.network import ForecastDetector, Maps
-from ..model.scheduler import EXPECTED
 from ..model.ssdlite import Boxes, HeadOutput, postprocess
 
 FEATURE, TEMPORAL, MEAN = range(3)

@@ -2,11 +2,12 @@
 """Graphs are written once they are known to give the same boxes, and then loaded."""
 
 from copy import deepcopy
+import json
 
 from forecast_detector_ros.annotations.synthetic import write_synthetic_videos
 from forecast_detector_ros.cli import export
-from forecast_detector_ros.detector.backends import exported
-from forecast_detector_ros.detector.backends.step_graph import step_onnx
+from forecast_detector_ros.detector.backends import exported, step_graph
+from forecast_detector_ros.detector.backends.step_graph import make_graphs
 from forecast_detector_ros.detector.checkpoint import Card, load_checkpoint, save_checkpoint
 from forecast_detector_ros.detector.detector import Detector
 from forecast_detector_ros.detector.policy import AlternatePolicy
@@ -18,7 +19,6 @@ from forecast_detector_ros.model.network import ForecastDetector
 import numpy as np
 import pytest
 import torch
-import yaml
 
 for library in ('onnx', 'onnxruntime'):
     pytest.importorskip(library)
@@ -56,32 +56,32 @@ def test_what_is_exported_is_loaded(checkpoint, tmp_path, monkeypatch, capsys):
     folder = tmp_path / 'robot'
     assert export.main(['--checkpoint', str(checkpoint), '--output', str(folder),
                         '--frames', '6']) == 0
-    record = yaml.safe_load((folder / 'small.export.yaml').read_text())
+    record = json.loads((folder / 'small.export.json').read_text())
     assert record['parity']['steps'] == 6 and record['parity']['boxes'] > 0
     assert record['parity']['boxes_off'] == 0 and record['parity']['logits'] < 1e-3
     assert sorted(path.name for path in folder.iterdir()) == [
-        'small.export.yaml', 'small.forecast_step.onnx', 'small.read_step.onnx',
-        'small.safetensors', 'small.yaml']
-    assert 'small.export.yaml: fp32' in capsys.readouterr().out
+        'small.anchors.npy', 'small.export.json', 'small.forecast_step.onnx',
+        'small.read_step.onnx', 'small.safetensors', 'small.yaml']
+    assert 'small.export.json: fp32' in capsys.readouterr().out
     expected = boxes(Detector.load(checkpoint, backend='torch'))
 
     def refuse(*_):
         raise AssertionError('graphs were made anew')
 
-    monkeypatch.setattr(exported, 'step_onnx', refuse)
-    found = boxes(Detector.load(folder / 'small.safetensors', backend='onnxruntime'))
+    monkeypatch.setattr(step_graph, 'make_graphs', refuse)
+    found = boxes(Detector.load(folder, backend='onnxruntime'))
     assert sum(map(len, expected)) > 0
     for a, b in zip(expected, found, strict=True):
         np.testing.assert_allclose(a, b, atol=0.1)
 
 
 def test_graphs_that_do_not_match_are_not_written(checkpoint, monkeypatch, capsys):
-    def wrong(network, step):
+    def wrong(network):
         with torch.no_grad():
             network.head.classification[0][1].bias[1] += 0.01
-        return step_onnx(network, step)
+        return make_graphs(network)
 
-    monkeypatch.setattr(export, 'step_onnx', wrong)
+    monkeypatch.setattr(export, 'make_graphs', wrong)
     before = sorted(checkpoint.parent.iterdir())
     # The reference has to keep the weights that the graphs no longer have.
     plain = export.TorchBackend
@@ -98,11 +98,11 @@ def test_int8_is_calibrated_and_loaded(checkpoint, video, capsys):
                  str(video), '--calibration-frames', '10']
     # Untrained scores lie close together, so that many boxes change places.
     assert export.main([*arguments, '--min-likeness', '-9']) == 0
-    record = yaml.safe_load(checkpoint.with_name('small.int8.export.yaml').read_text())
+    record = json.loads(checkpoint.with_name('small.int8.export.json').read_text())
     assert record['calibration_frames'] == 10 and record['precision'] == 'int8'
     assert record['parity']['boxes_firm'] > 0 and record['parity']['logits'] > 1e-3
     size = exported.graph_path(checkpoint, 'read_step', 'int8').stat().st_size
-    assert size < len(step_onnx(load_checkpoint(checkpoint)[0], 'read_step'))
+    assert size < len(make_graphs(load_checkpoint(checkpoint)[0]).graphs['read_step'])
     detector = Detector.load(checkpoint, precision='int8', backend='onnxruntime')
     assert (detector.backend, detector.precision) == ('onnxruntime', 'int8')
     assert sum(map(len, boxes(detector))) > 0

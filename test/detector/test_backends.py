@@ -5,15 +5,7 @@ from copy import deepcopy
 from dataclasses import replace
 from importlib.util import find_spec
 
-from forecast_detector_ros.detector.backends import exported, registry
-from forecast_detector_ros.detector.backends.exported import (
-    ExportError,
-    graph_path,
-    graphs_for,
-    read_graphs,
-    record_path,
-    write_graphs,
-)
+from forecast_detector_ros.detector.backends import graph_sources, registry
 from forecast_detector_ros.detector.backends.openvino_backend import FORECAST_TOGETHER
 from forecast_detector_ros.detector.backends.parity import compare_backends, MAX_DIFFERENCE
 from forecast_detector_ros.detector.backends.quiet_openvino import import_openvino
@@ -24,15 +16,15 @@ from forecast_detector_ros.detector.backends.registry import (
     CPU_ORDER,
     make_backend,
 )
-from forecast_detector_ros.detector.backends.step_graph import (
+from forecast_detector_ros.detector.backends.step_graph import make_graphs
+from forecast_detector_ros.detector.backends.step_layout import (
     FORECAST_STEP,
     IMAGE,
     READ_STEP,
-    step_onnx,
     STEPS,
 )
 from forecast_detector_ros.detector.backends.torch_backend import DeviceError, TorchBackend
-from forecast_detector_ros.detector.checkpoint import Card, RuntimeConfigError
+from forecast_detector_ros.detector.checkpoint import Card, read_checkpoint, RuntimeConfigError
 from forecast_detector_ros.detector.detector import Detector
 from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector
@@ -224,7 +216,8 @@ def test_other_weights_are_not_the_same(shared):
 
 def test_graphs_are_folded_and_forecasting_needs_no_image(shared):
     network = shared[0]
-    models = {step: onnx.load_from_string(step_onnx(network, step)) for step in STEPS}
+    graphs = make_graphs(network).graphs
+    models = {step: onnx.load_from_string(graphs[step]) for step in STEPS}
     for model in models.values():
         # The one behind the correlation follows no convolution.
         assert sum(node.op_type == 'BatchNormalization' for node in model.graph.node) <= 1
@@ -241,7 +234,7 @@ def test_graphs_are_folded_and_forecasting_needs_no_image(shared):
     ({'backend': 'openvino', 'precision': 'fp8'}, ['fp8', 'int8', 'openvino']),
     ({'backend': 'onnxruntime', 'precision': 'bf16'}, ['bf16', 'fp32', 'onnxruntime']),
     ({'backend': 'tensorrt'}, ['cuda', 'cpu']),
-    ({'precision': 'int8'}, ['export', 'int8', 'small.int8.export.yaml'])])
+    ({'precision': 'int8'}, ['export', 'int8', 'small.int8.export.json'])])
 def test_what_cannot_be_had_is_one_line(values, words, checkpoint):
     message = refusal(Detector.load, checkpoint, **values)
     assert all(word in message for word in words), message
@@ -270,28 +263,9 @@ def test_the_fastest_that_is_installed_is_taken(monkeypatch):
 
 
 def test_without_onnx_a_checkpoint_runs_by_torch(monkeypatch, checkpoint, network):
-    monkeypatch.setattr(registry, 'find_spec', lambda name: None if name == 'onnx' else object())
-    assert choose_backend('auto', 'cpu', 'fp32', checkpoint) == 'torch'
+    monkeypatch.setattr(graph_sources, 'find_spec',
+                        lambda name: None if name == 'onnx' else object())
+    assert choose_backend('auto', 'cpu', 'fp32', read_checkpoint(checkpoint)) == 'torch'
     monkeypatch.setattr('forecast_detector_ros.detector.backends.step_graph.find_spec',
                         lambda name: None)
     assert 'pip install onnx' in refusal(make_backend, network, 'openvino')
-
-
-def test_graphs_beside_a_checkpoint(tmp_path, network, monkeypatch, caplog):
-    checkpoint = tmp_path / 'a.safetensors'
-    checkpoint.write_bytes(b'weights')
-    graphs = {step: step.encode() for step in STEPS}
-    for kind in ('fp32', 'int8'):
-        write_graphs(checkpoint, graphs, kind, {'opset': 17})
-        assert graphs_for(network, checkpoint, kind) == graphs
-    graph_path(checkpoint, READ_STEP).write_bytes(b'other')
-    with pytest.raises(ExportError, match='read_step.onnx: differs'):
-        read_graphs(checkpoint, 'fp32')
-    checkpoint.write_bytes(b'other weights')
-    message = refusal(graphs_for, network, checkpoint, 'int8')
-    assert 'other weights' in message and '--int8' in message
-    monkeypatch.setattr(exported, 'step_onnx', lambda network, step: b'new')
-    assert graphs_for(network, checkpoint, 'fp32') == dict.fromkeys(STEPS, b'new')
-    assert 'made from other weights' in caplog.text
-    record_path(checkpoint).write_text('[1')
-    assert 'not a record' in refusal(read_graphs, checkpoint, 'fp32')

@@ -10,10 +10,13 @@ from forecast_detector_ros.model.config import (
     STATE_UPDATES,
     VARIANTS,
 )
-from forecast_detector_ros.model.encoder import FORECAST_MODES as FEATURE_MODES
-from forecast_detector_ros.model.extractor import LEVELS, WIDTHS
-from forecast_detector_ros.model.scheduler import REFERENCES
-from forecast_detector_ros.model.ssdlite import SPACINGS
+from forecast_detector_ros.model.constants import (
+    FEATURE_MODES,
+    LEVELS,
+    REFERENCES,
+    SPACINGS,
+    WIDTHS,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest

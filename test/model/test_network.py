@@ -4,8 +4,8 @@
 from dataclasses import replace
 
 from forecast_detector_ros.model.config import ConfigError, VARIANTS
+from forecast_detector_ros.model.constants import REFERENCES
 from forecast_detector_ros.model.network import ForecastDetector
-from forecast_detector_ros.model.scheduler import REFERENCES
 import pytest
 import torch
 from torchvision.transforms.v2 import functional

@@ -31,6 +31,28 @@ class DeviceChoice:
     """Part of a sentence, for a log."""
 
 
+def device_type(name: str) -> str:
+    """
+    Tell whether a device is a ``cpu`` or ``cuda``.
+
+    PyTorch is asked for the second alone, and only where it is installed.
+
+    Raises
+    ------
+    DeviceError
+        If there is no such device.
+
+    """
+    if name == 'cpu':
+        return name
+    if find_spec('torch') is not None:
+        from .torch_backend import resolve_device
+        return resolve_device(name).type
+    if name.partition(':')[0] != 'cuda':
+        raise DeviceError(f'device is {name!r}, must be auto, cpu, cuda or cuda:N')
+    return 'cuda'
+
+
 def driver_absence() -> str:
     """Say that there is no driver for NVIDIA's GPUs; nothing, if there is."""
     try:

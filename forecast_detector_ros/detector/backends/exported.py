@@ -2,30 +2,36 @@
 """
 Graphs that `export` wrote beside a checkpoint, and what ties them to its weights.
 
-For ``NAME.safetensors``: ``NAME.read_step.onnx``, ``NAME.forecast_step.onnx`` and
-``NAME.export.yaml``; quantised ones are ``NAME.int8.read_step.onnx`` and so on.
+For ``NAME.safetensors``: ``NAME.read_step.onnx``, ``NAME.forecast_step.onnx``,
+``NAME.anchors.npy`` and ``NAME.export.json``; quantised ones are ``NAME.int8.read_step.onnx`` and
+so on. Graphs without weights are ``NAME.weightless.read_step.onnx``: they fit every checkpoint
+whose network has the same shape.
 """
 
 from collections.abc import Mapping
 import hashlib
-import logging
+import io
+import json
 from pathlib import Path
 from typing import Any
 
-import yaml
+import numpy as np
 
-from .step_graph import step_onnx, STEPS
-from ..checkpoint import RuntimeConfigError
+from .graph_weights import folded_weights, Shapes, WeightsError, with_weights, without_weights
+from .step_layout import StateLayout, StepGraphs, STEPS
+from ..checkpoint import Checkpoint, RuntimeConfigError
 from ...files import write_atomically
-from ...model.network import ForecastDetector
-from ...plain_yaml import PlainYamlError, read_plain_yaml
 
-FORMAT = 'forecast_detector_ros/export/1'
+FORMAT = 'forecast_detector_ros/export/2'
 """Value of the key `format`."""
 
-FLOAT, INT8 = 'fp32', 'int8'
+FLOAT, INT8, WEIGHTLESS = 'fp32', 'int8', 'weightless'
+"""Kinds of graphs."""
 
-_log = logging.getLogger(__name__)
+MOST_BYTES = 2**20
+"""Of a record."""
+
+ANCHORS = 'anchors'
 
 
 class ExportError(RuntimeConfigError):
@@ -37,33 +43,35 @@ def _name(checkpoint: Path, kind: str) -> str:
 
 
 def graph_path(checkpoint: Path, step: str, kind: str = FLOAT) -> Path:
-    """Give the path of a step's graph; `kind` is ``fp32`` or ``int8``."""
+    """Give the path of a step's graph; `kind` is one of ``fp32``, ``int8``, ``weightless``."""
     return checkpoint.with_name(f'{_name(checkpoint, kind)}.{step}.onnx')
+
+
+def anchors_path(checkpoint: Path, kind: str = FLOAT) -> Path:
+    """Give the path of the anchors."""
+    return checkpoint.with_name(f'{_name(checkpoint, kind)}.{ANCHORS}.npy')
 
 
 def record_path(checkpoint: Path, kind: str = FLOAT) -> Path:
     """Give the path of the record that says what the graphs are."""
-    return checkpoint.with_name(f'{_name(checkpoint, kind)}.export.yaml')
+    return checkpoint.with_name(f'{_name(checkpoint, kind)}.export.json')
 
 
-def weights_digest(checkpoint: Path) -> str:
-    """Give the SHA-256 of a file, hexadecimal."""
-    return hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-
-
-def write_graphs(checkpoint: Path, graphs: Mapping[str, bytes], kind: str,
+def write_graphs(place: Path, checkpoint: Checkpoint, model: StepGraphs, kind: str,
                  about: Mapping[str, Any]) -> Path:
     """
-    Write graphs and their record beside a checkpoint, the record last.
+    Write graphs, anchors and their record, the record last.
 
     Parameters
     ----------
+    place:
+        The ``.safetensors`` file that they shall lie beside; it need not exist.
     checkpoint:
-        Exists; the graphs are tied to its bytes.
-    graphs:
-        The ONNX bytes of each of `STEPS`.
+        What the graphs were made from.
+    model:
+        The graphs with their weights.
     kind:
-        ``fp32`` or ``int8``.
+        ``fp32``, ``int8``, or ``weightless`` to leave the weights out.
     about:
         What else the record says; plain values.
 
@@ -78,84 +86,124 @@ def write_graphs(checkpoint: Path, graphs: Mapping[str, bytes], kind: str,
         If a file cannot be written.
 
     """
-    record = record_path(checkpoint, kind)
+    tied: dict[str, Any] = {'weights_sha256': checkpoint.digest}
+    graphs = dict(model.graphs)
+    if kind == WEIGHTLESS:
+        shapes: dict[str, Shapes] = {}
+        for step in STEPS:
+            graphs[step], shapes[step] = without_weights(model.graphs[step])
+        tied = {'network': checkpoint.card.network.to_dict(),
+                'weights': {step: {name: 'x'.join(map(str, shape))
+                                   for name, shape in shapes[step].items()} for step in STEPS}}
+    anchors = io.BytesIO()
+    np.save(anchors, model.anchors, allow_pickle=False)
+    files = {ANCHORS: anchors.getvalue(), **graphs}
+    record = record_path(place, kind)
     # Without a record there is no export: graphs that are half replaced are not taken.
     record.unlink(missing_ok=True)
-    for step in STEPS:
-        write_atomically(graph_path(checkpoint, step, kind), graphs[step])
-    values = {'format': FORMAT, 'precision': kind, 'weights_sha256': weights_digest(checkpoint),
-              'graphs': {step: hashlib.sha256(graphs[step]).hexdigest() for step in STEPS},
-              **about}
-    write_atomically(record, yaml.safe_dump(values, sort_keys=False, width=96).encode())
+    for name, data in files.items():
+        write_atomically(_path(place, name, kind), data)
+    values = {'format': FORMAT, 'precision': kind, **tied,
+              'files': {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+              'classes': model.classes, 'state': model.layout.values(), **about}
+    write_atomically(record, (json.dumps(values, indent=1) + '\n').encode())
     return record
 
 
-def read_graphs(checkpoint: Path, kind: str) -> dict[str, bytes]:
-    """
-    Read the graphs beside a checkpoint.
+def _path(place: Path, name: str, kind: str) -> Path:
+    return anchors_path(place, kind) if name == ANCHORS else graph_path(place, name, kind)
 
-    Raises
-    ------
-    ExportError
-        If there are none, or they are damaged or belong to other weights.
 
-    """
-    record = record_path(checkpoint, kind)
-    again = f'run export --checkpoint {checkpoint}' + (' --int8' if kind == INT8 else '')
+def fits(place: Path, checkpoint: Checkpoint, kind: str) -> bool:
+    """Tell whether there is a record that says that its graphs are of this checkpoint."""
     try:
-        values = read_plain_yaml(record)
-    except FileNotFoundError:
-        raise ExportError(f'{record}: no such file; precision {kind} needs graphs that export '
-                          f'wrote: {again}') from None
-    except PlainYamlError:
-        values = None
-    if not isinstance(values, dict) or values.get('format') != FORMAT:
-        raise ExportError(f'{record}: not a record of exported graphs; {again}')
-    if values.get('weights_sha256') != weights_digest(checkpoint):
-        raise ExportError(f'{record}: made from other weights than {checkpoint.name}; {again}')
-    digests = values.get('graphs')
-    graphs = {}
-    for step in STEPS:
-        path = graph_path(checkpoint, step, kind)
-        try:
-            graphs[step] = path.read_bytes()
-        except OSError as error:
-            raise ExportError(f'{path}: {error.strerror}; {again}') from None
-        if not isinstance(digests, dict) or (
-                hashlib.sha256(graphs[step]).hexdigest() != digests.get(step)):
-            raise ExportError(f'{path}: differs from what {record.name} says; {again}')
-    return graphs
+        _check(_read_record(record_path(place, kind)), checkpoint, kind)
+    except (ValueError, FileNotFoundError):
+        return False
+    return True
 
 
-def graphs_for(network: ForecastDetector, checkpoint: Path | None, kind: str
-               ) -> dict[str, bytes]:
+def read_graphs(place: Path, checkpoint: Checkpoint, kind: str) -> StepGraphs:
     """
-    Give the graphs of a network: those beside its checkpoint, or new ones.
+    Read the graphs beside a path.
 
     Parameters
     ----------
-    network:
-        float32, on the CPU.
+    place:
+        As for `write_graphs`.
     checkpoint:
-        Where it comes from; None: from no file.
+        Whose graphs they must be.
     kind:
-        ``fp32`` or ``int8``; only the first can be made here.
+        As for `write_graphs`; weights come into graphs without them.
 
     Raises
     ------
     ExportError
-        If there is no int8 export that fits.
-    GraphError
-        If graphs have to be made and cannot be.
+        If there are none, or they are damaged or belong to another checkpoint.
 
     """
-    if kind == INT8:
-        if checkpoint is None:
-            raise ExportError('precision int8 needs a checkpoint with graphs that export wrote')
-        return read_graphs(checkpoint, kind)
-    if checkpoint is not None and record_path(checkpoint, kind).exists():
+    record = record_path(place, kind)
+    again = f'run export --checkpoint {checkpoint.path}' + (' --int8' if kind == INT8 else '')
+    try:
+        values = _read_record(record)
+    except FileNotFoundError:
+        raise ExportError(f'{record}: no such file; precision {kind} needs graphs that export '
+                          f'wrote: {again}') from None
+    except ValueError:
+        raise ExportError(f'{record}: not a record of exported graphs; {again}') from None
+    try:
+        _check(values, checkpoint, kind)
+    except ValueError as error:
+        raise ExportError(f'{record}: {error}; {again}') from None
+    files = {}
+    for name in (ANCHORS, *STEPS):
+        path = _path(place, name, kind)
         try:
-            return read_graphs(checkpoint, kind)
-        except ExportError as error:
-            _log.warning('%s (graphs are made anew for now)', error)
-    return {step: step_onnx(network, step) for step in STEPS}
+            files[name] = path.read_bytes()
+        except OSError as error:
+            raise ExportError(f'{path}: {error.strerror}; {again}') from None
+        if hashlib.sha256(files[name]).hexdigest() != values['files'].get(name):
+            raise ExportError(f'{path}: differs from what {record.name} says; {again}')
+    try:
+        graphs = {step: files[step] for step in STEPS}
+        if kind == WEIGHTLESS:
+            weights = folded_weights(checkpoint.arrays())
+            graphs = {step: with_weights(files[step], weights, _shapes(values['weights'][step]))
+                      for step in STEPS}
+        return StepGraphs(graphs, StateLayout.from_values(values['state']),
+                          np.load(io.BytesIO(files[ANCHORS]), allow_pickle=False),
+                          int(values['classes']))
+    except WeightsError as error:
+        raise ExportError(f'{checkpoint.path}: weights do not fit the network in the card: '
+                          f'{error}') from None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ExportError(f'{record}: not a record of exported graphs; {again}') from None
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """Read a record; raises FileNotFoundError, or ValueError if it is none."""
+    try:
+        with path.open('rb') as stream:
+            values = json.loads(stream.read(MOST_BYTES))
+    except FileNotFoundError:
+        raise
+    except (OSError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+    if not isinstance(values, dict) or values.get('format') != FORMAT or not isinstance(
+            values.get('files'), dict):
+        raise ValueError('not a record of exported graphs')
+    return values
+
+
+def _check(values: dict[str, Any], checkpoint: Checkpoint, kind: str) -> None:
+    """Raise ValueError if a record is of another checkpoint."""
+    if kind == WEIGHTLESS:
+        if values.get('network') != checkpoint.card.network.to_dict():
+            raise ValueError(f'made for another network than that of {checkpoint.path.name}')
+    elif values.get('weights_sha256') != checkpoint.digest:
+        raise ValueError(f'made from other weights than {checkpoint.path.name}')
+
+
+def _shapes(values: dict[str, str]) -> Shapes:
+    return {name: tuple(map(int, filter(None, sides.split('x'))))
+            for name, sides in values.items()}

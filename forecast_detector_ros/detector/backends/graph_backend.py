@@ -7,17 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from . import RawOutput
-from .step_graph import (
+from .step_layout import (
     ELAPSED,
     FORECAST_STEP,
     IMAGE,
     NEXT,
     READ_STEP,
     RESULTS,
-    state_layout,
     step_names,
+    StepGraphs,
 )
-from ...model.network import ForecastDetector
 
 MAP = 3
 """Dimensions of a part of the state that is a map, without the batch."""
@@ -32,8 +31,8 @@ class GraphBackend(ABC):
 
     Parameters
     ----------
-    network:
-        Whose steps the graphs are.
+    model:
+        The graphs, and what belongs to them.
     device, precision:
         What the graphs run on and in.
 
@@ -44,18 +43,18 @@ class GraphBackend(ABC):
     channels_last = False
     """Whether the parts of the state are ``(B, h, w, C)``, as a library may compute them."""
 
-    def __init__(self, network: ForecastDetector, device: str, precision: str) -> None:
+    def __init__(self, model: StepGraphs, device: str, precision: str) -> None:
         self.device = device
         self.precision = precision
-        self.anchors = network.anchors.detach().float().cpu().numpy()
-        self._layout = state_layout(network)
+        self.anchors = model.anchors
+        self._layout = model.layout
         self._place = {name: place for place, name in enumerate(self._layout.shapes)}
         self._parts: dict[str, tuple[int, ...]] = {
             name: (*shape[1:], shape[0]) if self.channels_last and len(shape) == MAP else shape
             for name, shape in self._layout.shapes.items()}
         anchors = len(self.anchors)
         self._shapes: dict[str, tuple[int, ...]] = {
-            'logits': (anchors, 1 + network.config.classes), 'offsets': (anchors, 4),
+            'logits': (anchors, 1 + model.classes), 'offsets': (anchors, 4),
             'confidence': (), **{NEXT + name: shape for name, shape in self._parts.items()}}
         self._names = {step: step_names(self._layout, step)
                        for step in (READ_STEP, FORECAST_STEP)}

@@ -6,16 +6,14 @@ The roads over CUDA and TensorRT are written after ONNX Runtime's documentation;
 been measured: https://onnxruntime.ai/docs/execution-providers/
 """
 
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .devices import DeviceError
 from .graph_backend import GraphBackend
-from .step_graph import STEPS
-from .torch_backend import DeviceError
-from ...model.network import ForecastDetector
+from .step_layout import StepGraphs, STEPS
+from ...files import user_cache
 from ...quiet_onnxruntime import import_onnxruntime
 
 # Errors of a graph come as exceptions; warnings about initialisers are of no use to anybody.
@@ -28,10 +26,8 @@ class OnnxRuntimeBackend(GraphBackend):
 
     Parameters
     ----------
-    network:
-        Whose steps the graphs are.
-    graphs:
-        The ONNX bytes of each of `STEPS`.
+    model:
+        The graphs.
     device, precision:
         ``cpu``, ``cuda`` or ``cuda:N``; ``fp32`` or ``int8`` (what the graphs are), with
         TensorRT ``fp16``, too.
@@ -49,10 +45,10 @@ class OnnxRuntimeBackend(GraphBackend):
 
     name = 'onnxruntime'
 
-    def __init__(self, network: ForecastDetector, graphs: dict[str, bytes], device: str = 'cpu',
-                 precision: str = 'fp32', threads: int = 1, tensorrt: bool = False) -> None:
+    def __init__(self, model: StepGraphs, device: str = 'cpu', precision: str = 'fp32',
+                 threads: int = 1, tensorrt: bool = False) -> None:
         onnxruntime = import_onnxruntime()
-        super().__init__(network, device, precision)
+        super().__init__(model, device, precision)
         if tensorrt:
             self.name = 'tensorrt'
         providers = _providers(device, precision, tensorrt)
@@ -68,7 +64,7 @@ class OnnxRuntimeBackend(GraphBackend):
         # Threads that wait by spinning take the core from the executor and the middleware.
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         self._sessions = {
-            step: onnxruntime.InferenceSession(graphs[step], options, providers=providers)
+            step: onnxruntime.InferenceSession(model.graphs[step], options, providers=providers)
             for step in STEPS}
         for session in self._sessions.values():
             if session.get_providers()[0] != providers[0][0]:
@@ -90,8 +86,9 @@ def _providers(device: str, precision: str, tensorrt: bool) -> list[tuple[str, d
     if not tensorrt:
         return [cuda, cpu]
     # Building an engine takes minutes, so that engines are kept between starts.
-    home = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    cache = Path(home) / 'forecast_detector_ros' / 'tensorrt'
+    cache = user_cache('tensorrt')
+    kept = {} if cache is None else {
+        'trt_engine_cache_enable': True, 'trt_engine_cache_path': str(cache)}
     return [('TensorrtExecutionProvider', {
         **index, 'trt_fp16_enable': precision == 'fp16', 'trt_int8_enable': precision == 'int8',
-        'trt_engine_cache_enable': True, 'trt_engine_cache_path': str(cache)}), cuda, cpu]
+        **kept}), cuda, cpu]

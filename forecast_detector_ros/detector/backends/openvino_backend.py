@@ -2,16 +2,17 @@
 """Back-end: OpenVINO on the CPU."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
 
+from .devices import DeviceError
 from .graph_backend import GraphBackend, MAP
 from .quiet_openvino import import_openvino
-from .step_graph import FORECAST_STEP, IMAGE, NEXT, READ_STEP, STEPS
-from .torch_backend import DeviceError
-from ...model.network import ForecastDetector
+from .step_layout import FORECAST_STEP, IMAGE, NEXT, READ_STEP, StepGraphs, STEPS
+from ...files import trim_folder
 
 HINTS = {'fp32': 'f32', 'bf16': 'bf16', 'fp16': 'f16', 'int8': 'f32'}
 """
@@ -35,6 +36,9 @@ Pictures that one graph reads, by precision.
 A backbone's first maps leave the processor's caches when there are several of them, and 16 bits
 a number make that half as bad: docs/performance.md, "Several streams".
 """
+
+MOST_CACHED = 2**28
+"""Bytes of compiled graphs that are kept; those of one network and one precision have 10 MB."""
 
 FORECAST_TOGETHER = 8
 """Streams that one graph forecasts: its maps are small."""
@@ -91,14 +95,14 @@ class OpenVinoBackend(GraphBackend):
 
     Parameters
     ----------
-    network:
-        Whose steps the graphs are.
-    graphs:
-        The ONNX bytes of each of `STEPS`; quantised ones for int8.
+    model:
+        The graphs; quantised ones for int8.
     device, precision:
         ``cpu``; one of `HINTS`.
     threads:
         Threads of one inference, at least 1.
+    cache:
+        Folder where OpenVINO keeps what it compiled; None: it keeps nothing.
 
     Raises
     ------
@@ -110,11 +114,13 @@ class OpenVinoBackend(GraphBackend):
     name = 'openvino'
     channels_last = True
 
-    def __init__(self, network: ForecastDetector, graphs: dict[str, bytes], device: str = 'cpu',
-                 precision: str = 'fp32', threads: int = 1) -> None:
-        super().__init__(network, device, precision)
+    def __init__(self, model: StepGraphs, device: str = 'cpu', precision: str = 'fp32',
+                 threads: int = 1, cache: Path | None = None) -> None:
+        super().__init__(model, device, precision)
         self._openvino = import_openvino()
         self._core = self._openvino.Core()
+        if cache is not None:
+            self._core.set_property({'CACHE_DIR': str(cache)})
         wanted = _CAPABILITIES.get(precision)
         if wanted and wanted not in self._core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
             raise DeviceError(f'precision is {precision!r}, but OpenVINO finds no instructions '
@@ -122,12 +128,14 @@ class OpenVinoBackend(GraphBackend):
         self._options = {**OPTIONS, 'INFERENCE_NUM_THREADS': str(threads),
                          'INFERENCE_PRECISION_HINT': HINTS[precision]}
         self._largest = {READ_STEP: READ_TOGETHER[precision], FORECAST_STEP: FORECAST_TOGETHER}
-        self._graphs = graphs
+        self._graphs = model.graphs
         self._compiled: dict[tuple[str, int], CompiledStep] = {}
         # A request holds the arrays of one inference.
         self._lock = Lock()
         for step in STEPS:
             self._get(step, 1)
+        if cache is not None:
+            trim_folder(cache, MOST_CACHED)
 
     def _get(self, step: str, batch: int) -> CompiledStep:
         """Give a step for a size of batch, compiled when it is first needed."""

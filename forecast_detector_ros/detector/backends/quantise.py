@@ -8,6 +8,7 @@ https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,8 +17,7 @@ import numpy as np
 
 from .onnxruntime_backend import OnnxRuntimeBackend
 from .parity import run_clips
-from .step_graph import STEPS
-from ...model.network import ForecastDetector
+from .step_layout import StepGraphs, STEPS
 from ...quiet_onnxruntime import import_onnxruntime
 
 FLOAT_PARTS = ('/lstm/gates/', '/scheduler/', '/stem.0/', '/stem.1/', '/stem.2/', '/stem.3/')
@@ -34,8 +34,8 @@ quantised (docs/performance.md), and are not small.
 class _Recorder(OnnxRuntimeBackend):
     """Keeps what goes into the graphs."""
 
-    def __init__(self, network: ForecastDetector, graphs: dict[str, bytes]) -> None:
-        super().__init__(network, graphs)
+    def __init__(self, model: StepGraphs) -> None:
+        super().__init__(model)
         self.feeds: dict[str, list[dict[str, np.ndarray]]] = {step: [] for step in STEPS}
 
     def _run(self, step: str, feeds: dict[str, np.ndarray], batch: int
@@ -44,8 +44,7 @@ class _Recorder(OnnxRuntimeBackend):
         return super()._run(step, feeds, batch)
 
 
-def quantise(network: ForecastDetector, graphs: dict[str, bytes],
-             clips: Sequence[Sequence[np.ndarray]]) -> dict[str, bytes]:
+def quantise(model: StepGraphs, clips: Sequence[Sequence[np.ndarray]]) -> StepGraphs:
     """
     Quantise convolutions, but for `FLOAT_PARTS`, to int8.
 
@@ -55,17 +54,15 @@ def quantise(network: ForecastDetector, graphs: dict[str, bytes],
 
     Parameters
     ----------
-    network:
-        Whose steps the graphs are.
-    graphs:
-        The float ONNX bytes of each step.
+    model:
+        The graphs in float.
     clips:
         As for `run_clips`; together they must hold a frame of either kind.
 
     Returns
     -------
-    dict
-        The quantised ONNX bytes of each step.
+    StepGraphs
+        The same with quantised graphs.
 
     """
     import onnx
@@ -73,7 +70,7 @@ def quantise(network: ForecastDetector, graphs: dict[str, bytes],
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    recorder = _Recorder(network, graphs)
+    recorder = _Recorder(model)
     for _ in run_clips(recorder, clips):
         pass
 
@@ -92,10 +89,10 @@ def quantise(network: ForecastDetector, graphs: dict[str, bytes],
         for step in STEPS:
             plain, ready, made = (Path(folder) / f'{step}.{name}.onnx'
                                   for name in ('plain', 'ready', 'int8'))
-            plain.write_bytes(graphs[step])
+            plain.write_bytes(model.graphs[step])
             quant_pre_process(str(plain), str(ready), skip_symbolic_shape=True)
-            model = onnx.load(str(ready))
-            keep = [node.name for node in model.graph.node
+            loaded = onnx.load(str(ready))
+            keep = [node.name for node in loaded.graph.node
                     if any(part in f'/{node.name}' for part in FLOAT_PARTS)]
             quantization.quantize_static(
                 str(ready), str(made), Feeds(step), nodes_to_exclude=keep,
@@ -104,4 +101,4 @@ def quantise(network: ForecastDetector, graphs: dict[str, bytes],
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8)
             result[step] = made.read_bytes()
-    return result
+    return replace(model, graphs=result)

@@ -4,15 +4,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import Backend
-from .devices import AUTO, cuda_absence, DeviceChoice, DeviceError, provider_absence
-from .exported import FLOAT, graphs_for, INT8, record_path
-from .torch_backend import resolve_device, TF32, TorchBackend
-from ..checkpoint import RuntimeConfigError
-from ...model.folding import fold_batch_norm
-from ...model.network import ForecastDetector
+from .devices import AUTO, cuda_absence, device_type, DeviceChoice, DeviceError, provider_absence
+from .exported import FLOAT, INT8
+from .graph_sources import can_have_graphs, graphs_for
+from ..checkpoint import Checkpoint, RuntimeConfigError
+from ...files import user_cache
+
+if TYPE_CHECKING:
+    from ...model.network import ForecastDetector
 
 CPU_ORDER = ('openvino', 'onnxruntime', 'torch')
 """
@@ -38,7 +40,7 @@ class BackendKind:
 
     about: str
     modules: tuple[str, ...]
-    """What it imports beyond what the package needs anyway."""
+    """What it imports beyond what every detector needs."""
 
     install: str
     """What pip installs for it; empty: nothing."""
@@ -47,11 +49,14 @@ class BackendKind:
     """For each type of device."""
 
 
-_TORCH = {'cpu': ('fp32', 'bf16', 'fp16'), 'cuda': ('fp32', TF32, 'bf16', 'fp16')}
+_TORCH = {'cpu': ('fp32', 'bf16', 'fp16'), 'cuda': ('fp32', 'tf32', 'bf16', 'fp16')}
+_TORCH_MODULES = ('torch', 'torchvision')
 
 BACKENDS = {
-    'torch': BackendKind('PyTorch; on CUDA with captured graphs', (), '', _TORCH),
-    'torch_compile': BackendKind('torch.compile; needs a C++ compiler', (), '', _TORCH),
+    'torch': BackendKind('PyTorch; on CUDA with captured graphs', _TORCH_MODULES,
+                         'torch torchvision', _TORCH),
+    'torch_compile': BackendKind('torch.compile; needs a C++ compiler', _TORCH_MODULES,
+                                 'torch torchvision', _TORCH),
     'onnxruntime': BackendKind(
         'ONNX Runtime', ('onnxruntime',), 'onnxruntime onnx',
         {'cpu': ('fp32', 'int8'), 'cuda': ('fp32', 'int8')}),
@@ -63,6 +68,10 @@ BACKENDS = {
         {'cpu': ('fp32', 'bf16', 'fp16', 'int8')}),
 }
 """All back-ends, by name."""
+
+
+TORCH_BACKENDS = ('torch', 'torch_compile')
+"""Those that run in PyTorch itself."""
 
 
 def missing_modules(name: str) -> tuple[str, ...]:
@@ -99,7 +108,8 @@ def choose_device(name: str, backend: str = AUTO, precision: str = 'fp32') -> De
     return DeviceChoice('cpu' if 'cpu' in precisions else 'cuda', absent)
 
 
-def choose_backend(name: str, device: str, precision: str, checkpoint: Path | None = None) -> str:
+def choose_backend(name: str, device: str, precision: str, checkpoint: Checkpoint | None = None
+                   ) -> str:
     """
     Settle which back-end is taken.
 
@@ -112,7 +122,7 @@ def choose_backend(name: str, device: str, precision: str, checkpoint: Path | No
     precision:
         One that the back-end has on this device.
     checkpoint:
-        Beside which exported graphs may lie.
+        Of which there may be graphs already.
 
     Returns
     -------
@@ -127,7 +137,7 @@ def choose_backend(name: str, device: str, precision: str, checkpoint: Path | No
         If there is no such device, or the precision cannot be had on it.
 
     """
-    kind = resolve_device(device).type
+    kind = device_type(device)
     automatic = name in ('', AUTO)
     if not automatic:
         _check(name, kind, device, precision)
@@ -142,7 +152,8 @@ def choose_backend(name: str, device: str, precision: str, checkpoint: Path | No
                           f'precision is {precision!r}, which no back-end takes by itself on '
                           f'{kind}; name one that has it: {_having(precision, kind)}')
     for other in fit:
-        if not missing_modules(other) and (other == 'torch' or _has_graphs(checkpoint, precision)):
+        if not missing_modules(other) and (other == 'torch' or precision == INT8
+                                           or can_have_graphs(checkpoint)):
             return other
     raise BackendError(f'precision {precision!r} needs one of the back-ends {", ".join(fit)}: '
                        f'pip install {BACKENDS[fit[0]].install}')
@@ -169,23 +180,16 @@ def _having(precision: str, kind: str) -> str:
                      if precision in backend.precisions.get(kind, ()))
 
 
-def _has_graphs(checkpoint: Path | None, precision: str) -> bool:
-    """Tell whether graphs can be had: made here, which takes onnx, or read."""
-    return (precision == INT8 or find_spec('onnx') is not None
-            or (checkpoint is not None and record_path(checkpoint).exists()))
-
-
-def make_backend(network: ForecastDetector, name: str = AUTO, device: str = 'cpu',
-                 precision: str = 'fp32', threads: int = 1, checkpoint: Path | None = None
-                 ) -> Backend:
+def make_backend(source: 'Checkpoint | ForecastDetector', name: str = AUTO, device: str = 'cpu',
+                 precision: str = 'fp32', threads: int = 1) -> Backend:
     """
     Make a back-end run a network.
 
     Parameters
     ----------
-    network:
-        float32, on the CPU; it is not changed.
-    name, precision, checkpoint:
+    source:
+        A checkpoint; or a network that is in no file, float32, on the CPU. It is not changed.
+    name, precision:
         See `choose_backend`.
     device:
         See `choose_device`.
@@ -199,26 +203,38 @@ def make_backend(network: ForecastDetector, name: str = AUTO, device: str = 'cpu
 
     """
     device = choose_device(device, name, precision).device
+    checkpoint = source if isinstance(source, Checkpoint) else None
     name = choose_backend(name, device, precision, checkpoint)
-    if name in ('torch', 'torch_compile'):
-        folded = fold_batch_norm(network)
-        assert isinstance(folded, ForecastDetector)
-        if resolve_device(device).type == 'cuda':
-            from .cuda_graphs import CudaGraphBackend, CudaOptions
-            return CudaGraphBackend(folded, device, precision,
-                                    CudaOptions(compiled=name == 'torch_compile'))
-        if name == 'torch_compile':
-            from .torch_compile import TorchCompileBackend
-            return TorchCompileBackend(folded, device, precision)
-        return TorchBackend(folded, device, precision)
-    graphs = graphs_for(network, checkpoint, INT8 if precision == INT8 else FLOAT)
+    if name in TORCH_BACKENDS:
+        network = source.network() if isinstance(source, Checkpoint) else source
+        return _torch_backend(network, name, device, precision)
+    graphs = graphs_for(source, INT8 if precision == INT8 else FLOAT)
     try:
         if name == 'openvino':
             from .openvino_backend import OpenVinoBackend
-            return OpenVinoBackend(network, graphs, device, precision, threads)
+            # Networks that are in no file are tried once and come never again.
+            cache = None if checkpoint is None else user_cache('openvino')
+            return OpenVinoBackend(graphs, device, precision, threads, cache)
         from .onnxruntime_backend import OnnxRuntimeBackend
-        return OnnxRuntimeBackend(network, graphs, device, precision, threads,
+        return OnnxRuntimeBackend(graphs, device, precision, threads,
                                   tensorrt=name == 'tensorrt')
     except ImportError as error:
         raise BackendError(f'backend is {name!r}, but {BACKENDS[name].modules[0]} cannot be '
                            f'imported: {" ".join(str(error).split())}') from None
+
+
+def _torch_backend(network: 'ForecastDetector', name: str, device: str, precision: str) -> Backend:
+    from ...model.folding import fold_batch_norm
+    from ...model.network import ForecastDetector
+
+    folded = fold_batch_norm(network)
+    assert isinstance(folded, ForecastDetector)
+    if device_type(device) == 'cuda':
+        from .cuda_graphs import CudaGraphBackend, CudaOptions
+        return CudaGraphBackend(folded, device, precision,
+                                CudaOptions(compiled=name == 'torch_compile'))
+    if name == 'torch_compile':
+        from .torch_compile import TorchCompileBackend
+        return TorchCompileBackend(folded, device, precision)
+    from .torch_backend import TorchBackend
+    return TorchBackend(folded, device, precision)

@@ -1,75 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-The two steps as graphs of their own: names, shapes and ONNX bytes.
+"""Make graphs of the two steps, as ONNX, out of a network; `step_layout` says what they take."""
 
-A graph takes and gives the parts of the state that its step needs and changes, each under a name.
-Batch is the first axis of everything and stays open; all other sizes are fixed.
-"""
-
-from collections.abc import Mapping
 from importlib.util import find_spec
 import io
 import logging
-from typing import Any, NamedTuple
+from typing import Any
 import warnings
 
 import torch
 from torch import nn, Tensor
 
+from .step_layout import (
+    FORECAST_STEP,
+    HELD,
+    OPSET,
+    READ_STEP,
+    RESULTS,
+    StateLayout,
+    step_names,
+    StepGraphs,
+    STEPS,
+)
 from ..checkpoint import RuntimeConfigError
 from ...model.bottleneck_lstm import LSTMState
+from ...model.constants import EXPECTED
 from ...model.folding import fold_batch_norm
 from ...model.motion import Keys
 from ...model.motion_forecast import MotionState
 from ...model.network import ForecastDetector, NetworkState, StepOutput
-from ...model.scheduler import confidence, EXPECTED
-
-IMAGE = 'image'
-"""Input of the read step: ``(B, H, W, 3)`` uint8 BGR."""
-
-RESULTS = ('logits', 'offsets', 'confidence')
-"""Outputs of both steps, as the fields of `RawOutput`."""
-
-ELAPSED = 'elapsed'
-"""Input of both steps where motion is forecast: ``(B, 1)`` float32, time since the last frame."""
-
-HELD = {'read_logits': 'logits', 'read_offsets': 'offsets'}
-"""Parts of the state that a forecast of motion starts from, each a result of the last read."""
-
-NEXT = 'next_'
-"""Prefix of an output that is the next value of a part of the state."""
-
-READ_STEP, FORECAST_STEP = 'read_step', 'forecast_step'
-STEPS = (READ_STEP, FORECAST_STEP)
-
-OPSET = 17
-"""Of ONNX, from 2022; onnxruntime 1.13, OpenVINO 2023.0 and TensorRT 8.6 read it."""
-
+from ...model.scheduler import confidence
 
 class GraphError(RuntimeConfigError):
     """A step that cannot be turned into a graph here; one line."""
-
-
-class StateLayout(NamedTuple):
-    """Which parts a network's state has, and which of them each step takes and gives."""
-
-    shapes: dict[str, tuple[int, ...]]
-    """Of every part, in the order of the state's arrays; (channels, height, width) of maps."""
-
-    inputs: dict[str, tuple[str, ...]]
-    """Parts that a step of `STEPS` needs."""
-
-    outputs: dict[str, tuple[str, ...]]
-    """Parts that it changes; the others stay as they are."""
-
-    results: dict[str, tuple[str, ...]]
-    """What it gives of `RESULTS`; the rest is what the state holds."""
-
-    held: Mapping[str, str] = {}
-    """Parts whose next value is a result of a read, and which."""
-
-    timed: bool = False
-    """Whether the steps take `ELAPSED`."""
 
 
 def state_layout(network: ForecastDetector) -> StateLayout:
@@ -120,6 +82,21 @@ def _motion_layout(network: ForecastDetector) -> StateLayout:
         {READ_STEP: RESULTS, FORECAST_STEP: ('offsets', 'confidence')}, HELD, True)
 
 
+def fold_for_graphs(network: ForecastDetector) -> ForecastDetector:
+    """
+    Copy a network once, with as much as can be folded into its convolutions.
+
+    That is BatchNorm, the spread of ImageNet's colours and the order of the channels: the copy
+    takes BGR in [0, 255] less the mean.
+    """
+    folded = fold_batch_norm(network)
+    assert isinstance(folded, ForecastDetector)
+    weight = folded.extractor.stem.get_submodule('0.0').get_parameter('weight')
+    with torch.no_grad():
+        weight.copy_((weight / folded.std).flip(1))
+    return folded
+
+
 class StepModule(nn.Module):
     """
     One step of a network, with tensors in and out in the order of the layout.
@@ -127,8 +104,7 @@ class StepModule(nn.Module):
     Parameters
     ----------
     network:
-        Copied, with BatchNorm, the spread of ImageNet's colours and the order of the channels
-        folded into convolutions.
+        As `fold_for_graphs` gives it.
     step:
         One of `STEPS`.
 
@@ -138,20 +114,12 @@ class StepModule(nn.Module):
 
     def __init__(self, network: ForecastDetector, step: str) -> None:
         super().__init__()
-        folded = fold_batch_norm(network)
-        assert isinstance(folded, ForecastDetector)
-        self.network = folded
+        self.network = network
         self.step = step
         self.layout = state_layout(network)
         # BGR, for pixels that nobody swaps.  The mean stays an operation: the first convolution
         # pads with zeros, which mean ImageNet's mean only after it is gone.
         self.register_buffer('mean', self.network.mean.flip(1).clone(), persistent=False)
-        first = self.network.extractor.stem.get_submodule('0.0')
-        weight = first.get_parameter('weight')
-        with torch.no_grad():
-            weight.copy_((weight / self.network.std).flip(1))
-        if step == FORECAST_STEP:
-            del self.network.extractor
         self.eval()
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -209,28 +177,14 @@ class StepModule(nn.Module):
         return StepOutput(self.network.head(maps.fused), self.network.schedule(maps), after)
 
 
-def step_names(layout: StateLayout, step: str) -> tuple[list[str], list[str]]:
-    """Give the names of a graph's inputs and outputs, in their order."""
-    inputs = [*([IMAGE] if step == READ_STEP else []), *([ELAPSED] if layout.timed else []),
-              *layout.inputs[step]]
-    return inputs, [*layout.results[step], *(NEXT + name for name in layout.outputs[step])]
-
-
-def step_onnx(network: ForecastDetector, step: str) -> bytes:
+def make_graphs(network: ForecastDetector) -> StepGraphs:
     """
-    Export one step as ONNX.
+    Make the graphs of a network.
 
     Parameters
     ----------
     network:
         float32, on the CPU; it is not changed.
-    step:
-        One of `STEPS`.
-
-    Returns
-    -------
-    bytes
-        A model with weights inside.
 
     Raises
     ------
@@ -241,10 +195,32 @@ def step_onnx(network: ForecastDetector, step: str) -> bytes:
     if find_spec('onnx') is None:
         raise GraphError('turning a checkpoint into a graph needs the package onnx: '
                          'pip install onnx; or run export on another machine')
-    module = StepModule(network, step)
+    folded = fold_for_graphs(network)
+    return StepGraphs({step: step_onnx(folded, step) for step in STEPS}, state_layout(network),
+                      network.anchors.detach().float().cpu().numpy(), network.config.classes)
+
+
+def step_onnx(folded: ForecastDetector, step: str) -> bytes:
+    """
+    Export one step as ONNX.
+
+    Parameters
+    ----------
+    folded:
+        As `fold_for_graphs` gives it.
+    step:
+        One of `STEPS`.
+
+    Returns
+    -------
+    bytes
+        A model with weights inside.
+
+    """
+    module = StepModule(folded, step)
     inputs, outputs = step_names(module.layout, step)
     # Two frames: with one, tracing may take the batch for a constant of 1.
-    tensors = [torch.zeros(2, *network.config.input_size, 3, dtype=torch.uint8)] \
+    tensors = [torch.zeros(2, *folded.config.input_size, 3, dtype=torch.uint8)] \
         if step == READ_STEP else []
     tensors += [torch.ones(2, 1)] if module.layout.timed else []
     tensors += [torch.zeros(2, *module.layout.shapes[name]) for name in module.layout.inputs[step]]
