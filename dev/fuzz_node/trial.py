@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One node under hostile messages, beside a clean run of its own that it is compared with."""
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+from typing import Any
+
+from dev.fuzz_node.pictures import drawn_sequence, HostileMessages, message_of
+from dev.fuzz_node.requests import HostileRequests
+from dev.trials.client import Subject
+from forecast_detector_ros.node.parameters import LIVE_PARAMETERS
+from forecast_detector_ros.recording.result_messages import read_decision, read_detections
+import numpy as np
+from rcl_interfaces.msg import Parameter
+from rcl_interfaces.srv import GetParameters, SetParametersAtomically
+from std_srvs.srv import SetBool, Trigger
+
+SEQUENCES, LENGTH = 4, 5
+"""Sequences of sound pictures whose answers must never change, and the length of each."""
+
+BURST = 400
+"""Most hostile messages in a row; fewer than wait in a queue (DEPTH)."""
+
+_P_PARAMETERS, _P_SERVICES, _P_PAUSE, _P_LIFE_CYCLE, _P_PLAY = 0.2, 0.2, 0.02, 0.01, 0.3
+"""How likely each kind of trouble is in an episode, and the comparison with the clean run."""
+
+_BOX_PX, _SCORE = 0.01, 1e-4
+"""What two answers to the same picture may differ by: nothing but how numbers are rounded."""
+
+Answer = tuple[tuple[str, ...], np.ndarray, np.ndarray]
+"""Decision, reason and classes; confidence (-1: none) and scores; boxes, (N, 4) xyxy."""
+
+
+class FuzzTrial:
+    """Drives a node through episodes; many end with pictures whose answers are known."""
+
+    def __init__(self, subject: Subject, seed: int) -> None:
+        """Make everything from `seed`."""
+        self.subject = subject
+        self.counts: Counter[str] = Counter()
+        """Messages sent, by kind."""
+        self.accepted = 0
+        """Hostile pictures that the node took for pictures."""
+        self.found = 0
+        """Detections in the clean run."""
+        self.wrong: list[str] = []
+        self._rng = Random(f'{seed} {subject.transport}')
+        self._hostile = HostileMessages(subject.transport, self._rng)
+        self._requests = HostileRequests(self._rng)
+        self._sequences = [
+            [message_of(picture, subject.transport, '', index)
+             for index, picture in enumerate(drawn_sequence(number, LENGTH))]
+            for number in range(SEQUENCES)]
+        self._known: dict[tuple[int, int], Answer] = {}
+        self._heard: dict[str, dict[str, Any]] = {}
+        self._compared: dict[str, tuple[int, int]] = {}
+        self._names = 0
+        self._last = ''
+        self._defaults: list[Parameter] = []
+        subject.on_answer = self._on_answer
+
+    @property
+    def messages(self) -> int:
+        """Return how many messages were sent so far."""
+        return self.counts.total()
+
+    def begin(self) -> None:
+        """Wait for the node, ask for its parameters and note its answers in a clean run."""
+        self.subject.knock(self._knocking)
+        names = [*LIVE_PARAMETERS, 'use_sim_time']
+        values = self.subject.request(
+            GetParameters, 'get_parameters', GetParameters.Request(names=names)).values
+        self._defaults = [Parameter(name=name, value=value)
+                          for name, value in zip(names, values, strict=True)]
+        for number in range(SEQUENCES):
+            self._play(number, 0.0)
+        self.found = sum(len(boxes) for _, _, boxes in self._known.values())
+
+    def burst(self) -> None:
+        """Send hostile messages, and a sound picture behind them."""
+        for _ in range(self._rng.randrange(BURST)):
+            self._send_hostile(refused=False)
+        self._last = self.subject.expect(self._knocking())
+        self.counts['sound picture'] += 1
+
+    def episode(self) -> None:
+        """See whether the node answers behind a burst and further trouble, and as it should."""
+        rng = self._rng
+        self.subject.wait_for(self._last)
+        if rng.random() < _P_PARAMETERS:
+            self._trouble_parameters()
+        if rng.random() < _P_SERVICES:
+            for _ in range(rng.randrange(1, 4)):
+                self._ask(*self._requests.service())
+        if rng.random() < _P_PAUSE:
+            self._pause()
+        if rng.random() < _P_LIFE_CYCLE:
+            self._trouble_life_cycle()
+        if rng.random() < _P_PLAY:
+            self._play(rng.randrange(SEQUENCES), 0.3)
+        self.subject.sample()
+
+    def _send_hostile(self, refused: bool) -> None:
+        made = self._hostile.refused() if refused else self._hostile.any()
+        self.subject.camera.publish(made.message)
+        self.counts[made.kind] += 1
+
+    def _mark(self) -> None:
+        """Send a sound picture and wait for its answers: all before it has been dealt with."""
+        self.subject.wait_for(self.subject.expect(self._knocking()))
+        self.counts['sound picture'] += 1
+
+    def _knocking(self) -> Any:
+        message = self._sequences[0][0]
+        message.header.frame_id = self._name()
+        return message
+
+    def _name(self) -> str:
+        self._names += 1
+        return f'{self.subject.transport} {self._names}'
+
+    def _ask(self, kind: type, name: str, request: Any) -> Any:
+        self.counts['request'] += 1
+        return self.subject.request(kind, name, request)
+
+    def _trouble_parameters(self) -> None:
+        for _ in range(self._rng.randrange(1, 6)):
+            self._ask(*self._requests.parameters())
+        self._mark()
+        self._restore()
+
+    def _restore(self) -> None:
+        response = self._ask(
+            SetParametersAtomically, 'set_parameters_atomically',
+            SetParametersAtomically.Request(parameters=self._defaults))
+        if response is not None and not response.result.successful:
+            self.wrong.append(f'its own parameters are refused: {response.result.reason}')
+
+    def _pause(self) -> None:
+        self._ask(SetBool, 'enable', SetBool.Request(data=False))
+        for _ in range(self._rng.randrange(5)):
+            self._send_hostile(refused=False)
+        self._ask(SetBool, 'enable', SetBool.Request(data=True))
+        self.subject.knock(self._knocking)
+
+    def _trouble_life_cycle(self) -> None:
+        self.counts['life cycle'] += 1
+        for _ in range(self._rng.randrange(1, 5)):
+            self.subject.transition(self._requests.transition())
+            self.counts['transition'] += 1
+        self.subject.bring_to_active()
+        self.subject.knock(self._knocking)
+        self._restore()
+
+    def _play(self, number: int, hostile: float) -> None:
+        """Play a sequence from its start; a part `hostile` of what is sent is no picture."""
+        self._ask(Trigger, 'reset', Trigger.Request())
+        last = ''
+        for index, message in enumerate(self._sequences[number]):
+            while self._rng.random() < hostile:
+                self._send_hostile(refused=True)
+            message.header.frame_id = self._name()
+            self._compared[message.header.frame_id] = (number, index)
+            last = self.subject.expect(message)
+            self.counts['sound picture'] += 1
+        self.subject.wait_for(last)
+
+    def _on_answer(self, name: str, topic: str, message: Any) -> None:
+        if not name.startswith(f'{self.subject.transport} '):
+            self.accepted += topic == 'decision'
+            return
+        if name not in self._compared:
+            return
+        self._heard.setdefault(name, {})[topic] = message
+        if len(self._heard[name]) < 2:
+            return
+        key, answer = self._compared.pop(name), answer_of(**self._heard.pop(name))
+        known = self._known.setdefault(key, answer)
+        if not same_answer(known, answer):
+            self.wrong.append(f'picture {key[1]} of sequence {key[0]}')
+
+
+def answer_of(detections: Any, decision: Any) -> Answer:
+    """Return what two messages say about a picture."""
+    told = read_decision(decision)
+    confidence = -1.0 if told['confidence'] is None else told['confidence']
+    boxes, labels, scores = read_detections(detections)
+    return (told['kind'], told['reason'], *labels), np.array([confidence, *scores]), boxes
+
+
+def same_answer(one: Answer, other: Answer) -> bool:
+    """Tell whether two answers are the same but for how numbers are rounded."""
+    return (one[0] == other[0] and np.allclose(one[1], other[1], rtol=0, atol=_SCORE)
+            and np.allclose(one[2], other[2], rtol=0, atol=_BOX_PX))

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The real detector node in a process of its own, and what the kernel knows about it."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+import os
+from pathlib import Path
+import sys
+
+from forecast_detector_ros.cli.children import Child
+from forecast_detector_ros.cli.fastdds_profile import profile_environment
+
+#: Above those that people use, below those whose ports Linux hands out to clients.
+FIRST_DOMAIN, DOMAINS = 52, 50
+
+_PAGE = os.sysconf('SC_PAGE_SIZE')
+_TICKS = os.sysconf('SC_CLK_TCK')
+
+
+def set_environment(domain: int | None, folder: Path) -> int:
+    """Put this process and its children on a graph of their own; return its domain."""
+    chosen = FIRST_DOMAIN + os.getpid() % DOMAINS if domain is None else domain
+    os.environ.update({
+        'ROS_DOMAIN_ID': str(chosen), 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+        'ROS_LOG_DIR': str(folder / 'ros'), 'PYTHONUNBUFFERED': '1', **profile_environment()})
+    return chosen
+
+
+class NodeProcess(Child):
+    """A detector node that configures and activates itself."""
+
+    def __init__(self, namespace: str, folder: Path, parameters: Mapping[str, object]) -> None:
+        """Start it in `namespace` with `parameters`; its log goes into `folder`."""
+        command = [sys.executable, '-m', 'forecast_detector_ros.node.detector_node',
+                   '--ros-args', '-r', f'__ns:={namespace}', '-p', 'autostart:=true']
+        for name, value in parameters.items():
+            command += ['-p', f'{name}:={value}']
+        super().__init__('detector', command, folder / f'{namespace.strip("/")}.log',
+                         dict(os.environ))
+
+    def memory(self) -> float:
+        """Return the resident memory in bytes; 0 when the process has ended."""
+        try:
+            return float(Path(f'/proc/{self.pid}/statm').read_text().split()[1]) * _PAGE
+        except (OSError, IndexError):
+            return 0.0
+
+    def processor_s(self) -> float:
+        """Return the seconds of processor time that it has used; 0 when it has ended."""
+        try:
+            # Behind the name, which may have blanks; proc(5), fields 14 and 15.
+            fields = Path(f'/proc/{self.pid}/stat').read_text().rpartition(')')[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+
+    def text(self) -> str:
+        """Return what it has printed so far."""
+        return self.log.read_text(errors='replace')
