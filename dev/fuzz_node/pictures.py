@@ -109,7 +109,7 @@ class HostileMessages:
             seldom = [self._other_encoding]
         self._often, self._seldom = often, seldom
 
-    def any(self) -> Hostile:
+    def anything(self) -> Hostile:
         """Return the next one."""
         makers = self._seldom if self._rng.random() < _P_PICTURE else self._often
         return self._finish(self._rng.choice(makers)())
@@ -117,7 +117,7 @@ class HostileMessages:
     def refused(self) -> Hostile:
         """Return the next one of those that are no picture for certain."""
         while True:
-            made = self.any()
+            made = self.anything()
             if made.surely_refused:
                 return made
 

@@ -102,7 +102,7 @@ class FuzzTrial:
         self.subject.sample()
 
     def _send_hostile(self, refused: bool) -> None:
-        made = self._hostile.refused() if refused else self._hostile.any()
+        made = self._hostile.refused() if refused else self._hostile.anything()
         self.subject.camera.publish(made.message)
         self.counts[made.kind] += 1
 
