@@ -27,7 +27,7 @@ from ..evaluation.accuracy import check_protocols
 from ..evaluation.accuracy import KEYS as PROTOCOLS
 from ..evaluation.latencies import load_latencies
 from ..evaluation.motion import AUTO, load_published, motion_of
-from ..evaluation.sequences import Footage
+from ..evaluation.sequences import Footage, thin
 from ..evaluation.streaming import RATES, streaming_as_text, sweep
 from ..experiments.decision_strip import (
     chosen_frames,
@@ -151,6 +151,8 @@ def make_parser() -> argparse.ArgumentParser:
                        help='of the feature pyramid, 0 is the finest (default 0)')
     fifth.add_argument('--thresholds', type=fraction, nargs='+', default=THRESHOLDS, metavar='P',
                        help="besides the card's (default 0.1 to 0.9)")
+    fifth.add_argument('--stride', type=positive, default=1, metavar='N',
+                       help='show every N-th frame, from each of N starts (default 1)')
     stream.add_argument('--rates', type=frame_rate, nargs='+', default=RATES, metavar='HZ',
                         help=f'frame rates (default {" ".join(map(str, RATES))})')
     stream.add_argument('--policies', type=policy, nargs='+', metavar='P',
@@ -290,12 +292,13 @@ def _fig4(options: argparse.Namespace) -> None:
 def _fig5(options: argparse.Namespace) -> None:
     path = _checkpoint(options)
     network, card = load_checkpoint(path)
-    footage = load_footage(options, card.classes)
+    footage = [part for item in load_footage(options, card.classes)
+               for part in thin(item, options.stride)]
     settings = _settings(options, card)
     speed = (recorded_speed(load_latencies(options.latencies)) if options.latencies else
              measure_speed(Detector.load(path, options.device, options.precision,
                                          options.threads), footage, settings))
-    result = {**_about(options, footage), **measure_trade_off(
+    result = {**_about(options, footage), 'stride': options.stride, **measure_trade_off(
         network, card, footage, settings, speed, options.protocol, options.thresholds,
         options.device, options.precision)}
     save_numbers(options.output, options.name, result, result['points'])

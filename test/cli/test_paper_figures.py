@@ -88,6 +88,18 @@ def test_figure_5_with_the_latencies_of_another_machine(run, checkpoint, videos,
     assert 'threshold(0.5) (shipped)' in out
 
 
+def test_figure_5_at_a_lower_frame_rate(run, checkpoint, videos, tmp_path):
+    (tmp_path / 'run.json').write_text(json.dumps(
+        {'latencies_ms': {'read': [40], 'forecast': [10]}}))
+    code, document, rows, _ = run(
+        'fig5', '--annotations', videos, '--checkpoint', checkpoint, '--thresholds', '0.2',
+        '--max-consecutive-forecasts', '1', '--latencies', tmp_path / 'run.json',
+        '--stride', '5')
+    assert code == 0 and document['stride'] == 5
+    # Two sequences of 5 frames, from each frame on: nothing follows, so nothing is forecast.
+    assert {row['read_ratio'] for row in rows} == {'1.0'}
+
+
 def test_figure_6_makes_a_picture_a_sequence(run, checkpoint, videos, tmp_path):
     code, document, rows, _ = run('fig6', '--annotations', videos, '--checkpoint', checkpoint,
                                   '--frames', '2')
