@@ -100,7 +100,7 @@ def settle() -> Callable[..., nn.Module]:
     """
     def run(network: Any) -> Any:
         torch.manual_seed(0)
-        for encoder in (*network.encoder1, *network.encoder2):
+        for encoder in (*network.encoder1, *network.encoder2, *network.recurrent):
             if isinstance(encoder.expand, nn.Conv2d):
                 nn.init.normal_(encoder.expand.weight, std=0.2)
         for predictor in network.head.classification:

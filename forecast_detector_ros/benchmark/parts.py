@@ -103,7 +103,7 @@ def _network_parts(network: ForecastDetector, picture: np.ndarray) -> list[Conte
         'normalise': (lambda: folded.normalise_bgr(pixels), 0),
         'extractor': (lambda: folded.extract(image), macs['extractor']),
         'encoders': (lambda: folded.encode(feature, state),
-                     macs.get('encoder1', 0) + macs.get('encoder2', 0)),
+                     sum(macs.get(name, 0) for name in ('encoder1', 'encoder2', 'recurrent'))),
         'scheduler': (lambda: folded.schedule(maps), macs.get('scheduler', 0)),
         'head': (lambda: folded.head(maps.fused), macs['head'])}
     return [_part(name, _inference(work), count or None)

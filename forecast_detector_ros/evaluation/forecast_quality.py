@@ -157,7 +157,8 @@ def measure_forecasts(network: ForecastDetector, card: Card, footage: Sequence[F
 
     detectors = {FORECAST: build(network)}
     if wanted(HELD):
-        detectors[HELD] = (build(network, hold=True) if moves_features
+        # Without encoders a frame that is not read repeats the last read anyway.
+        detectors[HELD] = (build(network, hold=network.config.has_encoders) if moves_features
                            else build(network.with_variant('persistence')))
     if network.config.has_encoders and moves_features and wanted(PERSISTENCE):
         detectors[PERSISTENCE] = build(network.with_variant('persistence'))

@@ -70,6 +70,7 @@ OTHER_MODE = 'complete, other forecast mode'
 
 ROWS = (
     Row(BASELINE, 'baseline'),
+    Row('recurrent', 'recurrent'),
     Row(COMPLETE, 'complete', scheduler=True),
     Row('without_forecast', 'without_forecast'),
     Row('without_combination', 'without_combination'),
@@ -81,7 +82,8 @@ ROWS = (
 """
 The rows of Table 2, the complete network with the other `forecast_mode`, and persistence.
 
-On frames that are not read, `baseline` repeats its boxes; `held_feature` and `persistence` are
+On frames that are not read, `baseline` and `recurrent` repeat their boxes; `recurrent` is what
+section 3 calls the baseline, trained on clips like the rows below it; `held_feature` and `persistence` are
 `complete` as `forecast_quality.RIVALS` says; `persistence, trained` is trained as such.
 """
 
@@ -145,7 +147,7 @@ def check_plan(plan: Plan) -> None:
     """
     stages = plan.recipe.stages
     if len(stages) < 2 or stages[0].variant != 'baseline' or any(
-            stage.variant == 'baseline' for stage in stages[1:]):
+            stage.variant in ('baseline', 'recurrent') for stage in stages[1:]):
         raise EvaluationError(f'recipe {plan.recipe.name}: must have a stage of the variant '
                               'baseline first, then stages with encoders')
     names = [row.name for row in ROWS]

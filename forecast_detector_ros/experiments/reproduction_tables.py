@@ -129,7 +129,7 @@ def as_markdown(report: dict[str, Any]) -> str:
 
 FIGURES = ('ap50', *GROUPS)
 
-COLOURS = (SOFT, BLUE, AMBER, GREEN, '#7c3aed', '#0891b2', '#db2777', RED)
+COLOURS = (SOFT, '#78716c', BLUE, AMBER, GREEN, '#7c3aed', '#0891b2', '#db2777', RED)
 """Of the rows, in the order of `ROWS`."""
 
 

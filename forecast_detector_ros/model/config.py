@@ -12,13 +12,15 @@ from .constants import FEATURE_MODES, LEVELS, LITERAL_CHANNELS, REFERENCES, SPAC
 from ..errors import InputError
 from ..foreign_text import cut
 
-VARIANTS = ('complete', 'without_forecast', 'without_combination', 'baseline', 'persistence')
+VARIANTS = ('complete', 'without_forecast', 'without_combination', 'baseline', 'recurrent',
+            'persistence')
 """
 Rows of the paper's Table 2, and one rival.
 
 `complete`; `without_forecast` has the same modules and is trained without L_for;
 `without_combination` feeds the head with `temporal` alone; `baseline` has no encoders and no
-scheduler; `persistence` takes the last `feature` as `forecast` in Encoder 1's place.
+scheduler; `recurrent` is the baseline of section 3, with a bottleneck LSTM between extractor and
+head of every level (Liu & Zhu, CVPR 2018), and forecasts nothing; `persistence` takes the last `feature` as `forecast` in Encoder 1's place.
 """
 
 MOTION = 'motion'
@@ -115,6 +117,9 @@ class NetworkConfig:
     scheduler_channels: int = 64
     """Channels of the scheduler's convolutions."""
 
+    scheduler_norm: bool = True
+    """Whether BN stands behind the scheduler's correlation of maps; the paper has none there."""
+
     state_update: str = 'advance'
     """One of `STATE_UPDATES`."""
 
@@ -129,7 +134,8 @@ class NetworkConfig:
                  self.input_size, f'a height and a width, integers from 64 to {MOST_SIDE}')
         _require(self.width in WIDTHS, 'width', self.width, f'one of {WIDTHS}')
         _require(self.levels in LEVELS, 'levels', self.levels, f'one of {LEVELS}')
-        _require(isinstance(self.tail, bool), 'tail', self.tail, 'true or false')
+        for key in ('tail', 'scheduler_norm'):
+            _require(isinstance(getattr(self, key), bool), key, getattr(self, key), 'true or false')
         for key in ('feature_channels', 'lstm_channels'):
             value = getattr(self, key)
             _require(_are_counts(value, len(self.levels)), key, value,
@@ -179,8 +185,13 @@ class NetworkConfig:
 
     @property
     def has_encoders(self) -> bool:
-        """Whether the variant has a state at all."""
-        return self.variant != 'baseline'
+        """Whether the variant has encoders of its own kind, and with them a scheduler."""
+        return self.variant not in ('baseline', 'recurrent')
+
+    @property
+    def forecasts(self) -> bool:
+        """Whether a frame that is not read gets more than the last read, repeated."""
+        return self.has_encoders and self.variant != 'persistence'
 
     @property
     def forecasts_motion(self) -> bool:

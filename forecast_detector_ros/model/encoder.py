@@ -51,6 +51,8 @@ class Encoder(nn.Module):
         `hidden` differs from `channels` (the paper's form).  ``residual``: the output is
         relu6(input + delta), delta a 1x1 convolution of the LSTM's output that starts at zero,
         so that an untrained encoder hands its input on unchanged.
+    attention:
+        Whether spatial attention stands before the LSTM.
 
     Raises
     ------
@@ -59,12 +61,13 @@ class Encoder(nn.Module):
 
     """
 
-    def __init__(self, channels: int, hidden: int, mode: str = 'direct') -> None:
+    def __init__(self, channels: int, hidden: int, mode: str = 'direct',
+                 attention: bool = True) -> None:
         super().__init__()
         if mode not in FEATURE_MODES:
             raise ValueError(f'forecast_mode is {mode!r}, must be one of {FEATURE_MODES}')
         self.mode = mode
-        self.attention = SpatialAttention()
+        self.attention = SpatialAttention() if attention else nn.Identity()
         self.lstm = BottleneckLSTM(channels, hidden)
         self.expand: nn.Module = nn.Identity()
         if mode == 'residual':

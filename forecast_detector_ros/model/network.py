@@ -39,6 +39,9 @@ class NetworkState(NamedTuple):
     motion: MotionState | tuple[()] = ()
     """All there is where motion is forecast; the other fields are empty then."""
 
+    recurrent: tuple[LSTMState, ...] = ()
+    """Of the variant `recurrent`, whose `forecast` is what its head saw last."""
+
 
 class Maps(NamedTuple):
     """The maps of one time step, one tensor per level; empty tuples where there are none."""
@@ -96,8 +99,13 @@ class ForecastDetector(nn.Module):
         self.encoder2 = nn.ModuleList(
             Encoder(channels, hidden, config.forecast_mode)
             for channels, hidden in (pairs if with_maps else ()))
-        self.scheduler = Scheduler(self.feature_sizes[-1], hidden=config.scheduler_channels) \
-            if with_maps else None
+        # Section 3 takes Liu & Zhu's detector, where the LSTM's input is the feature itself.
+        self.recurrent = nn.ModuleList(
+            Encoder(channels, hidden, 'direct' if config.forecast_mode == 'direct' else 'residual',
+                    attention=False)
+            for channels, hidden in (pairs if config.variant == 'recurrent' else ()))
+        self.scheduler = Scheduler(self.feature_sizes[-1], hidden=config.scheduler_channels,
+                                   norm=config.scheduler_norm) if with_maps else None
         self.remembers_expected = with_maps and config.scheduler_reference == EXPECTED
         self.head = SSDLiteHead(config.feature_channels, config.classes, config.extra_channels,
                                 config.upsample_channels, config.neck_channels,
@@ -170,6 +178,8 @@ class ForecastDetector(nn.Module):
             encoder1.append(LSTMState(zeros, zeros))
             encoder2.append(LSTMState(zeros, zeros))
         expected = (torch.zeros_like(forecast[-1]),) if self.remembers_expected else ()
+        if self.recurrent:
+            return NetworkState(tuple(forecast), (), (), recurrent=tuple(encoder1))
         return NetworkState(tuple(forecast), tuple(encoder1), tuple(encoder2), expected)
 
     def _initial_motion(self, batch: int) -> MotionState:
@@ -206,9 +216,12 @@ class ForecastDetector(nn.Module):
         -------
         tuple
             The maps of this frame, and the state for the next.  The `baseline` variant hands
-            `feature` through as `forecast`, `temporal` and `fused`.
+            `feature` through as `forecast`, `temporal` and `fused`; `recurrent` gives the output
+            of its LSTMs as these three, and where nothing is read `feature`.
 
         """
+        if self.recurrent:
+            return self._remember(feature, state, read)
         if not self.config.has_encoders:
             return Maps(feature, feature, feature, feature), state._replace(forecast=feature)
         if self.encoder1:
@@ -228,6 +241,19 @@ class ForecastDetector(nn.Module):
         return (Maps(feature, forecast, temporal, fused, expected),
                 NetworkState(forecast, encoder1, encoder2, expected))
 
+    def _remember(self, feature: tuple[Tensor, ...], state: NetworkState, read: bool | Tensor
+                  ) -> tuple[Maps, NetworkState]:
+        """Run the LSTMs of a detector that forecasts nothing: it repeats what it saw last."""
+        if read is False:
+            return Maps(feature, feature, feature, feature), state
+        seen, after = _encode(self.recurrent, feature, state.recurrent)
+        if isinstance(read, Tensor):
+            mask = read.view(-1, 1, 1, 1)
+            seen = tuple(torch.where(mask, new, old.to(new.dtype))
+                         for new, old in zip(seen, feature))
+        return (Maps(feature, seen, seen, seen), state._replace(
+            forecast=seen, recurrent=_keep_unless(read, after, state.recurrent)))
+
     def _expected(self, state: NetworkState, read: bool | Tensor) -> tuple[Tensor, ...]:
         if not self.remembers_expected or read is False:
             return state.expected
@@ -244,7 +270,7 @@ class ForecastDetector(nn.Module):
         Returns
         -------
         Tensor
-            ``(B, 2)`` logits; zeros, that is 0.5 each, for the `baseline` variant.
+            ``(B, 2)`` logits; zeros, that is 0.5 each, for variants without a scheduler.
 
         """
         if self.scheduler is None:

@@ -7,7 +7,8 @@ from .config import ConfigError, NetworkConfig
 
 PRESETS = {
     # Section 4.2: MobileNetV2, alpha 1.0, the map before average pooling; 30 classes of VID.
-    'paper': NetworkConfig(),
+    # Fig. 3 has nothing between the correlation and the convolutions.
+    'paper': NetworkConfig(scheduler_norm=False),
     # Forecasts features, in the paper's manner, at the price of a small machine.
     'features': NetworkConfig(
         input_size=(288, 384), levels=(16, 32), feature_channels=(96, 256),

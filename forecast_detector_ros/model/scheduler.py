@@ -96,15 +96,18 @@ class Scheduler(nn.Module):
         Reach of the correlation, in cells; 3 gives 49 channels.
     hidden:
         Channels of the two 3x3 convolutions.
+    norm:
+        Whether BN brings the correlations to one scale; the paper (Fig. 3) has none.
 
     """
 
-    def __init__(self, size: tuple[int, int], displacement: int = 3, hidden: int = 64) -> None:
+    def __init__(self, size: tuple[int, int], displacement: int = 3, hidden: int = 64,
+                 norm: bool = True) -> None:
         super().__init__()
         self.correlation = Correlation(size, displacement)
-        # Not in the paper. Each displacement's cosine has a mean and spread of its own; on one
-        # scale the convolutions learn from them much sooner.
-        self.norm = nn.BatchNorm2d(self.correlation.channels)
+        # Each displacement's cosine has a mean and spread of its own; on one scale the convolutions
+        # learn from them much sooner.
+        self.norm = nn.BatchNorm2d(self.correlation.channels) if norm else nn.Identity()
         self.convs = nn.Sequential(
             nn.Conv2d(self.correlation.channels, hidden, 3, padding=1), nn.ReLU(),
             nn.Conv2d(hidden, hidden, 3, padding=1), nn.ReLU())

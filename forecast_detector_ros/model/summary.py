@@ -81,7 +81,8 @@ def _parts(network: ForecastDetector) -> dict[str, tuple[nn.Module, ...]]:
     parts: dict[str, tuple[nn.Module, ...]] = {
         'extractor: backbone': (extractor.stem, extractor.trunk),
         'extractor: projections': tuple(extractor.projections)}
-    for name, encoders in (('encoder1', network.encoder1), ('encoder2', network.encoder2)):
+    for name, encoders in (('encoder1', network.encoder1), ('encoder2', network.encoder2),
+                           ('recurrent', network.recurrent)):
         for stride, encoder in zip(network.config.levels, encoders):
             parts[f'{name}: stride {stride}'] = (encoder,)
     if network.motion is not None:

@@ -35,8 +35,8 @@ FEATURE, TEMPORAL, MEAN = range(3)
 
 def _combine(choice: Tensor, maps: Maps, config: LossConfig, variant: str
              ) -> tuple[Tensor, ...]:
-    """Choose per clip what the head sees; `without_combination` always sees `temporal`."""
-    if variant in ('without_combination', 'baseline'):
+    """Choose per clip what the head sees; some variants always see the same."""
+    if variant in ('without_combination', 'baseline', 'recurrent'):
         return maps.fused
     fused = []
     for feature, temporal in zip(maps.feature, maps.temporal):
@@ -97,6 +97,8 @@ def clip_losses(network: ForecastDetector, batch: ClipBatch, config: LossConfig,
         seen = motion_batch(network, batch, features, config.reliable_score)
         return motion_losses(network, seen, config, with_scheduler, frozen_detection)
 
+    # Not every variant has one.
+    with_scheduler = with_scheduler and network.scheduler is not None
     # Drawn for the whole batch, so that it does not matter how many processes share it.
     whole, own = clips * processes.count, processes.share(clips * processes.count)
     choice = torch.multinomial(torch.tensor(config.combination), whole, replacement=True,
@@ -113,12 +115,16 @@ def clip_losses(network: ForecastDetector, batch: ClipBatch, config: LossConfig,
     with torch.set_grad_enabled(not frozen_detection):
         for t in range(steps):
             feature = tuple(level[:, t] for level in features)
-            if t and network.config.has_encoders and bool(rolled[t].any()):
-                skip = rolled[t].view(-1, 1, 1, 1)
-                feature = tuple(torch.where(skip, f.to(x.dtype), x)
-                                for f, x in zip(state.forecast, feature))
-            # The first frame of a clip is read, whatever was drawn for it.
-            maps, state = network.encode(feature, state, ~rolled[t] if t else True)
+            # The first frame of a clip is read, whatever was drawn for it; and so is every frame
+            # where nothing is forecast.
+            read: bool | Tensor = True
+            if t and network.config.has_encoders:
+                read = ~rolled[t]
+                if bool(rolled[t].any()):
+                    skip = rolled[t].view(-1, 1, 1, 1)
+                    feature = tuple(torch.where(skip, f.to(x.dtype), x)
+                                    for f, x in zip(state.forecast, feature))
+            maps, state = network.encode(feature, state, read)
             heads.append(network.head(_combine(choice, maps, config, variant)))
             maps_of.append(maps)
     if with_scheduler:

@@ -342,7 +342,8 @@ def _check(recipe: Recipe, network: NetworkConfig) -> None:
             if any(value < 1 for value in getattr(stage, key)):
                 raise RecipeError(f'{where}: {key} is {list(getattr(stage, key))}, must be a list '
                                   'of integers of at least 1')
-        if network.forecast_mode == MOTION and stage.variant != 'baseline' and not (
+        forecasts = stage.variant not in ('baseline', 'recurrent')
+        if network.forecast_mode == MOTION and forecasts and not (
                 stage.gaps and stage.horizons and stage.clip_length > 1 and stage.extra_frame
                 and recipe.cache == DEVICE):
             raise RecipeError(f'{where}: a forecast of motion is trained with gaps, horizons, '

@@ -38,7 +38,7 @@ def _group_of(name: str) -> str:
         return rest.partition('.')[0]
     if part == 'extractor':
         return 'projection' if rest.startswith('projections') else 'backbone'
-    return 'encoder' if part in ('encoder1', 'encoder2') else part
+    return 'encoder' if part in ('encoder1', 'encoder2', 'recurrent') else part
 
 
 def _frozen_block(name: str, blocks: int) -> bool:
@@ -64,7 +64,7 @@ def set_modes(network: ForecastDetector, stage: StageConfig) -> None:
     motion = network.motion
     parts = {'backbone': (network.extractor.stem, network.extractor.trunk),
              'projection': (network.extractor.projections,), 'head': (network.head,),
-             'encoder': (network.encoder1, network.encoder2,
+             'encoder': (network.encoder1, network.encoder2, network.recurrent,
                          None if motion is None else motion.encoder),
              'scheduler': (network.scheduler if motion is None else motion.scheduler,)}
     network.eval()

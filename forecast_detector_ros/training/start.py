@@ -14,7 +14,7 @@ from ..model.network import ForecastDetector
 
 log = logging.getLogger(__name__)
 
-MAY_BE_NEW = ('encoder1', 'encoder2', 'scheduler', 'motion')
+MAY_BE_NEW = ('encoder1', 'encoder2', 'scheduler', 'motion', 'recurrent')
 """Parts that a checkpoint may lack: the variant `baseline` has none of them."""
 
 
@@ -56,7 +56,8 @@ def load_start(path: str | Path, recipe: Recipe) -> dict[str, Tensor]:
                           f'{found}, must be {wanted}')
     weights = network.state_dict()
     config = recipe.network_config()
-    own = ForecastDetector(replace(config, variant='complete')).state_dict()
+    own = {key: value for variant in ('complete', 'recurrent')
+           for key, value in ForecastDetector(replace(config, variant=variant)).state_dict().items()}
     for key, value in weights.items():
         if key not in own:
             raise RecipeError(f"{path}: {key} has no place in the recipe's network")

@@ -92,6 +92,8 @@ def test_compiled_torch_gives_the_same(shared):
 
 @pytest.mark.parametrize('values', [
     {'variant': 'baseline'}, {'variant': 'persistence'}, {'variant': 'without_combination'},
+    {'variant': 'recurrent'}, {'variant': 'recurrent', 'forecast_mode': 'direct'},
+    {**MOTION, 'variant': 'recurrent'}, {'scheduler_norm': False},
     {'state_update': 'hold', 'forecast_mode': 'direct'},
     {'levels': (32,), 'feature_channels': (20,), 'lstm_channels': (10,),
      'upsample_channels': 6, 'scheduler_reference': 'fused'},

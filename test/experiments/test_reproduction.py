@@ -70,7 +70,7 @@ def test_command_trains_and_measures_every_row_and_goes_on_where_it_was(
         patch.setattr(reproduction, 'run_policies', interrupted)
         assert command.main(options) == 130
     known = json.loads((tmp_path / 'out' / 'seed_4' / reproduction.RESULTS).read_text())
-    assert list(known) == ['baseline', 'complete']
+    assert list(known) == ['baseline', 'recurrent']
     first = tmp_path / 'out/seed_4/baseline/one.safetensors'
     trained = first.stat().st_mtime_ns
 
@@ -90,7 +90,7 @@ def test_command_trains_and_measures_every_row_and_goes_on_where_it_was(
         # Who holds features differs on frames that are not read alone.
         assert rows['held_feature']['always_read'] == rows['complete']['always_read']
     assert out == (tmp_path / 'out' / 'results.md').read_text()
-    assert '| without_forecast |' in out
+    assert '| without_forecast |' in out and '| recurrent |' in out
 
     folder = tmp_path / 'out' / 'seed_4'
     variants = {}
@@ -102,7 +102,8 @@ def test_command_trains_and_measures_every_row_and_goes_on_where_it_was(
         'baseline': ('baseline', 'residual'), 'complete': ('complete', 'residual'),
         'without_forecast': ('without_forecast', 'residual'),
         'without_combination': ('without_combination', 'residual'),
-        'complete_other_forecast_mode': ('complete', 'direct')}
+        'complete_other_forecast_mode': ('complete', 'direct'),
+        'recurrent': ('recurrent', 'residual')}
     # Rows share the extractor of their baseline.
     states = [load_checkpoint(folder / name)[0].extractor.state_dict()
               for name in ('baseline/one.safetensors', 'without_forecast/two.safetensors')]

@@ -45,7 +45,8 @@ def configs(draw):
         forecast_mode=draw(st.sampled_from(
             FORECAST_MODES if levels == LEVELS[-1] else FEATURE_MODES)),
         scheduler_reference=draw(st.sampled_from(REFERENCES)),
-        scheduler_channels=draw(counts), state_update=draw(st.sampled_from(STATE_UPDATES)),
+        scheduler_channels=draw(counts), scheduler_norm=draw(st.booleans()),
+        state_update=draw(st.sampled_from(STATE_UPDATES)),
         variant=draw(st.sampled_from(VARIANTS)))
 
 
@@ -74,7 +75,7 @@ BAD = [
     ('anchor_scales', ['a', 'b']), ('anchor_scales', [float('nan'), 0.5]),
     ('forecast_mode', 'nearest'), ('forecast_mode', None), ('scheduler_reference', 'forecast'),
     ('scheduler_channels', 0), ('scheduler_channels', '64'), ('state_update', 'skip'),
-    ('tail', 1), ('tail', 'no'), ('neck_channels', 0), ('neck_channels', 'wide'),
+    ('tail', 1), ('tail', 'no'), ('scheduler_norm', 0), ('neck_channels', 0), ('neck_channels', 'wide'),
     ('anchor_spacing', 'cubic'), ('aspect_ratios', [1]), ('aspect_ratios', 2),
     ('motion_channels', 0), ('motion_channels', '64'),
     ('variant', 'full'), ('variant', ['complete']), ('variant', {'a': 1})]

@@ -38,9 +38,26 @@ def assert_close(a, b):
         torch.testing.assert_close(x, y, atol=1e-4, rtol=1e-4)
 
 
-def reference_step(network, feature, state):
+def reference_recurrent(network, feature, state, kind):
+    """Do the same for the paper's baseline: Liu & Zhu's LSTM alone, and nothing but it."""
+    if kind == 'forecast':
+        # Nothing is forecast: the head sees what it saw last.
+        return network.head(state.forecast), torch.zeros(len(feature[-1]), 2), state
+    seen, memory = [], []
+    for layer, f, before in zip(network.recurrent, feature, state.recurrent):
+        after = layer.lstm(f, before)
+        back = layer.expand(after.hidden)
+        # Where the LSTM is as wide as the feature, `direct` needs no way back.
+        seen.append((f + back).clamp(0, 6) if network.config.forecast_mode == 'residual' else back)
+        memory.append(after)
+    return network.head(seen), torch.zeros(len(feature[-1]), 2), (seen, memory)
+
+
+def reference_step(network, feature, state, kind):
     """Put one step together from the modules, level by level, after the paper's Fig. 2."""
     variant = network.config.variant
+    if variant == 'recurrent':
+        return reference_recurrent(network, feature, state, kind)
     forecast, temporal, fused, states1, states2 = [], [], [], [], []
     for level, f in enumerate(feature):
         if variant == 'baseline':
@@ -94,16 +111,20 @@ def test_data_flow_of_every_variant(variant, mode, levels, build, pictures):
         else:
             feature = state.forecast
             output = network.forecast_step(state)
-        assert_same(output, reference_step(network, feature, state))
+        assert_same(output, reference_step(network, feature, state, kind))
         state = output.state
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_variants_have_the_modules_they_use(variant, build):
     network = build(variant=variant)
-    assert len(network.encoder1) == (0 if variant in ('baseline', 'persistence') else 2)
-    assert len(network.encoder2) == (0 if variant == 'baseline' else 2)
-    assert (network.scheduler is None) == (variant == 'baseline')
+    plain = variant in ('baseline', 'recurrent')
+    assert len(network.encoder1) == (0 if plain or variant == 'persistence' else 2)
+    assert len(network.encoder2) == (0 if plain else 2)
+    assert (network.scheduler is None) == plain
+    assert len(network.recurrent) == (2 if variant == 'recurrent' else 0)
+    # Only what has Encoder 1 tells of a frame more than the last read did.
+    assert network.config.forecasts == bool(len(network.encoder1))
     used = set()
     for name, module in network.named_modules():
         if name and not list(module.children()):
@@ -248,7 +269,44 @@ def test_upsampled_map_is_predicted_from(build, pictures):
     assert network.forecast_step(output.state).head.logits.shape == (1, 6 * cells, 4)
 
 
-@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('mode', MODES)
+def test_recurrent_detector_remembers_what_it_read_and_repeats_it(mode, build, pictures):
+    network = build(variant='recurrent', forecast_mode=mode)
+    first, later = pictures(), pictures(seed=1)
+    alone = network.read_step(later, network.initial_state())
+    before = network.read_step(first, network.initial_state())
+    held = network.forecast_step(before.state)
+    assert_same(held.head, before.head)
+    assert_same(held.state, before.state)
+    behind = network.read_step(later, held.state)
+    assert not torch.equal(behind.head.logits, alone.head.logits), 'the LSTM forgot the frame'
+    assert_same(behind, network.read_step(later, before.state))
+
+
+def test_recurrent_streams_of_a_batch_are_read_and_repeated_side_by_side(build, pictures):
+    network = build(variant='recurrent')
+    start = network.read_step(pictures(2), network.initial_state(2)).state
+    feature = network.extract(network.normalise_bgr(pictures(2, seed=3)))
+    mixed = tuple(torch.stack((f[0], held[1])) for f, held in zip(feature, start.forecast))
+    maps, state = network.encode(mixed, start, torch.tensor([True, False]))
+    _, read = network.encode(feature, start)
+    for name in ('forecast', 'recurrent'):
+        mine, new, old = (flat(getattr(item, name)) for item in (state, read, start))
+        for part, fresh, kept in zip(mine, new, old, strict=True):
+            assert torch.equal(part[0], fresh[0]) and torch.equal(part[1], kept[1])
+    assert_same(maps.fused, state.forecast)
+
+
+def test_untrained_recurrent_residual_detects_as_its_baseline(build, pictures):
+    baseline = build(variant='baseline')
+    network = ForecastDetector(replace(baseline.config, variant='recurrent')).eval()
+    network.load_state_dict(baseline.state_dict(), strict=False)
+    image = pictures()
+    assert_close(network.read_step(image, network.initial_state()).head,
+                 baseline.read_step(image, baseline.initial_state()).head)
+
+
+@pytest.mark.parametrize('variant', [name for name in VARIANTS if name != 'recurrent'])
 def test_with_variant_copies_the_weights(variant, build):
     network = build()
     other = network.with_variant(variant)
@@ -263,7 +321,7 @@ def test_with_variant_copies_the_weights(variant, build):
 
 @pytest.mark.parametrize('source, target, lacking', [
     ('baseline', 'complete', 'encoder1'), ('persistence', 'complete', 'encoder1'),
-    ('baseline', 'persistence', 'encoder2')])
+    ('baseline', 'persistence', 'encoder2'), ('complete', 'recurrent', 'recurrent')])
 def test_with_variant_that_needs_more(source, target, lacking, build):
     with pytest.raises(ConfigError, match=f"variant '{target}' needs {lacking}.*'{source}'"):
         build(variant=source).with_variant(target)

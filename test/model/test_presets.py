@@ -25,8 +25,8 @@ def encoder(channels, hidden, mode):
     return attention + lstm + back
 
 
-def scheduler(hidden):
-    return 2 * 49 + 49 * 9 * hidden + hidden + 9 * hidden * hidden + hidden + 2 * hidden + 2
+def scheduler(hidden, norm):
+    return (2 * 49 if norm else 0) + 49 * 9 * hidden + hidden + 9 * hidden * hidden + hidden + 2 * hidden + 2
 
 
 def head(maps, extra, classes, neck=None, ratios=2):
@@ -76,7 +76,8 @@ def test_parameter_counts(name):
     assert config.upsample_channels is None
     assert parameter_count(network.encoder1) == encoders
     assert parameter_count(network.encoder2) == encoders
-    assert parameter_count(network.scheduler) == scheduler(config.scheduler_channels)
+    assert parameter_count(network.scheduler) == scheduler(
+        config.scheduler_channels, norm=name != 'paper')
 
 
 @pytest.mark.parametrize('name', sorted(PRESETS))
@@ -102,7 +103,7 @@ def test_paper_is_the_papers():
     assert config == NetworkConfig(
         classes=30, input_size=(320, 320), width=1.0, levels=(32,), feature_channels=(1280,),
         lstm_channels=(1280,), anchor_scales=(0.2, 0.95), forecast_mode='direct',
-        scheduler_reference='temporal', variant='complete')
+        scheduler_reference='temporal', scheduler_norm=False, variant='complete')
 
 
 def test_unknown_preset():

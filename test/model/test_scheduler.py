@@ -67,13 +67,15 @@ def test_trains_after_inference_and_export():
     torch.testing.assert_close(exported(*maps), logits.detach())
 
 
-def test_layers_after_the_correlation(enliven):
-    scheduler = enliven(Scheduler((5, 6), displacement=2, hidden=4)).double().eval()
+@pytest.mark.parametrize('norm', [True, False])
+def test_layers_after_the_correlation(norm, enliven):
+    scheduler = enliven(Scheduler((5, 6), displacement=2, hidden=4, norm=norm)).double().eval()
     forecast, reference = 6 * torch.rand(2, 1, 8, 5, 6, dtype=torch.float64)
     x = torch.from_numpy(reference_correlation(forecast[0].numpy(), reference[0].numpy(), 2))
-    norm = scheduler.norm
-    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-    x = (x - norm.running_mean[:, None, None]) * scale[:, None, None] + norm.bias[:, None, None]
+    if norm:
+        bn = scheduler.norm
+        scale = bn.weight / (bn.running_var + bn.eps).sqrt()
+        x = (x - bn.running_mean[:, None, None]) * scale[:, None, None] + bn.bias[:, None, None]
     for conv in (scheduler.convs[0], scheduler.convs[2]):
         # A 3x3 convolution as nine shifted matrix products.
         padded = torch.nn.functional.pad(x, (1, 1, 1, 1))

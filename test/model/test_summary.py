@@ -55,9 +55,12 @@ def test_parts_add_up_to_the_whole(variant):
         assert sum(getattr(part, key) for part in summary.parts) == getattr(summary.total, key)
     for part in summary.parts:
         from_image = part.name.startswith('extractor')
-        assert part.forecast_macs == (0 if from_image else part.read_macs)
+        idle = from_image or part.name.startswith('recurrent')
+        assert part.forecast_macs == (0 if idle else part.read_macs)
     assert 0 < summary.forecast_share < 1
     names = set(by_name(summary))
-    assert ('encoder1: stride 16' in names) == (variant not in ('baseline', 'persistence'))
-    assert ('encoder2: stride 16' in names) == (variant != 'baseline')
-    assert ('scheduler' in names) == (variant != 'baseline')
+    plain = variant in ('baseline', 'recurrent')
+    assert ('encoder1: stride 16' in names) == (not plain and variant != 'persistence')
+    assert ('encoder2: stride 16' in names) == (not plain)
+    assert ('scheduler' in names) == (not plain)
+    assert ('recurrent: stride 16' in names) == (variant == 'recurrent')

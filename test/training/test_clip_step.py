@@ -342,3 +342,47 @@ def test_rolled_out_frames_update_the_state_as_forecast_steps_do(update):
                                   (*state.encoder1, *state.encoder2)):
                 torch.testing.assert_close(mine.cell, runs.cell)
                 torch.testing.assert_close(mine.hidden, runs.hidden)
+
+
+@pytest.mark.parametrize('extra_frame', [True, False])
+def test_recurrent_detector_learns_through_the_frames_of_a_clip(extra_frame):
+    net = network('recurrent', forecast_mode='direct')
+    clips = batch()
+    features = [level.unflatten(0, (2, 4)).detach().requires_grad_() for level in net.extract(
+        net.normalise(clips.images.flatten(0, 1)))]
+    seen = []
+    encode = net.encode
+
+    def spy(feature, state, read):
+        assert read is True, 'nothing is forecast, so nothing can stand in for a frame'
+        maps, after = encode(feature, state, read)
+        seen.append(maps.fused)
+        return maps, after
+
+    net.encode = spy
+    losses = clip_losses(net, clips, LossConfig(rollout=1.0), torch.Generator().manual_seed(0),
+                         extra_frame, True, features=tuple(features))
+    assert set(losses.parts) == {'loc', 'cls'}
+    assert len(seen) == (3 if extra_frame else 4)
+    # The last frame's map depends on the first frame, through the LSTM alone.
+    for level, last in zip(features, seen[-1]):
+        (gradient,) = torch.autograd.grad(last.sum(), level, retain_graph=True)
+        assert gradient[:, 0].abs().max() > 0 and gradient[:, len(seen):].abs().sum() == 0
+    losses.total.backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in net.recurrent.parameters())
+
+
+def test_recurrent_detector_sees_in_training_what_it_sees_in_inference():
+    net = network('recurrent', forecast_mode='direct')
+    clips = batch()
+    heads = []
+    handle = net.head.register_forward_hook(lambda module, inputs, output: heads.append(output))
+    with torch.no_grad():
+        clip_losses(net, clips, LossConfig(), torch.Generator().manual_seed(0), False, False)
+        handle.remove()
+        state = net.initial_state(2)
+        for frame, trained in enumerate(heads):
+            output = net.read_step(clips.images[:, frame].permute(0, 2, 3, 1).flip(3), state)
+            state = output.state
+            torch.testing.assert_close(output.head.logits, trained.logits, atol=1e-4, rtol=1e-4)
+    assert len(heads) == 4

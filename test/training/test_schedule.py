@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Learning rates, parameter groups and the moving average."""
 
+from dataclasses import replace
+
 from forecast_detector_ros.model.network import ForecastDetector
 from forecast_detector_ros.model.presets import preset
 from forecast_detector_ros.training.config import GroupConfig, StageConfig
@@ -9,6 +11,7 @@ from forecast_detector_ros.training.schedule import (
     learning_rate,
     make_optimizer,
     MovingAverage,
+    set_modes,
 )
 import pytest
 import torch
@@ -52,6 +55,15 @@ def test_groups_cover_every_parameter_once_and_freeze_the_rest():
     assert list(groups) == ['encoder']
     assert trained == {name for name, _ in network.named_parameters()
                        if name.startswith('encoder')}
+
+
+def test_lstms_of_the_recurrent_detector_are_encoders_to_a_recipe():
+    network = ForecastDetector(replace(preset('features', 3), variant='recurrent'))
+    this = stage(groups={'encoder': GroupConfig(1.0)})
+    groups = group_parameters(network, this)
+    assert list(map(id, groups['encoder'])) == list(map(id, network.recurrent.parameters()))
+    set_modes(network, this)
+    assert network.recurrent.training and not network.head.training
 
 
 def test_frozen_blocks_of_the_backbone():

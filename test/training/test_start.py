@@ -38,7 +38,7 @@ def refused(path, recipe):
     return message
 
 
-@pytest.mark.parametrize('variant', ['complete', 'baseline'])
+@pytest.mark.parametrize('variant', ['complete', 'baseline', 'recurrent'])
 def test_weights_of_the_same_shape_are_taken(write, recipe, variant):
     path, weights = write(variant)
     found = load_start(path, recipe)

@@ -30,6 +30,10 @@ from ...model.motion_forecast import MotionState
 from ...model.network import ForecastDetector, NetworkState, StepOutput
 from ...model.scheduler import confidence
 
+_ENCODERS = ('encoder1', 'encoder2', 'recurrent')
+"""Parts of a network with LSTMs, and of its state, that stand at every level."""
+
+
 class GraphError(RuntimeConfigError):
     """A step that cannot be turned into a graph here; one line."""
 
@@ -44,9 +48,9 @@ def state_layout(network: ForecastDetector) -> StateLayout:
     forecast = {f'forecast_{stride}': (channels, *size) for stride, size, channels, _ in levels}
     encoders = {
         f'{name}_{stride}_{part}': (hidden, *size)
-        for name in ('encoder1', 'encoder2') if len(getattr(network, name))
+        for name in _ENCODERS if len(getattr(network, name))
         for stride, size, _, hidden in levels for part in LSTMState._fields}
-    changed = () if config.state_update == 'hold' else tuple(encoders)
+    changed = () if config.state_update == 'hold' or network.recurrent else tuple(encoders)
     if len(network.encoder1):
         # Otherwise a step that forecasts keeps the last feature.
         changed = (*forecast, *changed)
@@ -60,7 +64,8 @@ def state_layout(network: ForecastDetector) -> StateLayout:
         needed = (deepest, *needed)
     return StateLayout(
         {**forecast, **encoders, **expected},
-        {READ_STEP: needed, FORECAST_STEP: (*forecast, *encoders, *expected)},
+        {READ_STEP: needed,
+         FORECAST_STEP: (*forecast, *(() if network.recurrent else encoders), *expected)},
         {READ_STEP: (*forecast, *encoders, *expected), FORECAST_STEP: changed},
         {step: RESULTS for step in STEPS})
 
@@ -139,12 +144,13 @@ class StepModule(nn.Module):
         state = NetworkState(tuple(parts[f'forecast_{stride}'] for stride in strides
                                    if f'forecast_{stride}' in parts),
                              encoder('encoder1'), encoder('encoder2'),
-                             (parts[EXPECTED],) if EXPECTED in parts else ())
+                             (parts[EXPECTED],) if EXPECTED in parts else (),
+                             recurrent=encoder('recurrent'))
         output = self._read(tensors[0], state) if self.step == READ_STEP \
             else self.network.forecast_step(state)
         after = output.state
         values = dict(zip(self.layout.shapes, (
-            *after.forecast, *(part for pair in (*after.encoder1, *after.encoder2)
+            *after.forecast, *(part for name in _ENCODERS for pair in getattr(after, name)
                                for part in pair), *after.expected)))
         return (*output.head, confidence(output.decision),
                 *(values[name] for name in self.layout.outputs[self.step]))
