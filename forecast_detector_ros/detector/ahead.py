@@ -8,6 +8,7 @@ from .detector import Detector, StepResult
 from .policy import AlternatePolicy
 from .settings import DetectorSettings, SettingsError
 from .stream import MAX_GAP_S, StreamState
+from ..foreign_text import cut
 from ..images.frame import Frame, FrameError, Pixels
 
 FEWEST_GAPS = 3
@@ -38,18 +39,20 @@ class Period:
         Parameters
         ----------
         stamp_ns:
-            Of the image, nanoseconds.  One before the last stamp, or more than `max_gap_s` behind
-            it, makes the period unknown again; one that repeats the last stamp tells nothing.
+            Of the image, nanoseconds.  One that repeats the last stamp tells nothing.
         dropped:
             Images that were sent in between and never came.
+        max_gap_s:
+            Seconds; a stamp before the last one, or further behind it, makes the period unknown
+            again, as it loses a stream's state.
 
         """
-        if self.stamp_ns is None or not 0 <= stamp_ns - self.stamp_ns <= round(max_gap_s * 1e9):
+        step = -1 if self.stamp_ns is None else stamp_ns - self.stamp_ns
+        if not 0 <= step <= round(max_gap_s * 1e9):
             return Period(stamp_ns)
-        if stamp_ns == self.stamp_ns:
+        if not step:
             return self
-        gap = (stamp_ns - self.stamp_ns) / (1 + dropped)
-        return Period(stamp_ns, (*self.gaps_ns, gap)[-MOST_GAPS:])
+        return Period(stamp_ns, (*self.gaps_ns, step / (1 + dropped))[-MOST_GAPS:])
 
     @property
     def known_ns(self) -> int | None:
@@ -61,9 +64,9 @@ def check_ahead(detector: Detector) -> None:
     """Raise SettingsError if the detector would only repeat its last boxes under a later stamp."""
     config = detector.card.network
     if not config.forecasts:
-        raise SettingsError(f'publish_ahead is true, but {detector.card.name} forecasts nothing: '
-                            f'its variant is {config.variant}; set publish_ahead to false, or take '
-                            'a checkpoint that forecasts')
+        raise SettingsError(
+            f'publish_ahead is true, but {cut(detector.card.name)} forecasts nothing: its variant '
+            f'is {config.variant}; set publish_ahead to false, or take a checkpoint that forecasts')
 
 
 def look_ahead(detector: Detector, state: StreamState, settings: DetectorSettings,

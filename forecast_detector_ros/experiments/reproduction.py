@@ -82,8 +82,8 @@ ROWS = (
 """
 The rows of Table 2, the complete network with the other `forecast_mode`, and persistence.
 
-On frames that are not read, `baseline` and `recurrent` repeat their boxes; `recurrent` is what
-section 3 calls the baseline, trained on clips like the rows below it; `held_feature` and `persistence` are
+`recurrent` is what section 3 calls the baseline, trained on clips like the rows below it. On
+frames that are not read, it and `baseline` repeat their boxes; `held_feature` and `persistence` are
 `complete` as `forecast_quality.RIVALS` says; `persistence, trained` is trained as such.
 """
 

@@ -20,7 +20,8 @@ Rows of the paper's Table 2, and one rival.
 `complete`; `without_forecast` has the same modules and is trained without L_for;
 `without_combination` feeds the head with `temporal` alone; `baseline` has no encoders and no
 scheduler; `recurrent` is the baseline of section 3, with a bottleneck LSTM between extractor and
-head of every level (Liu & Zhu, CVPR 2018), and forecasts nothing; `persistence` takes the last `feature` as `forecast` in Encoder 1's place.
+head of every level (Liu & Zhu, CVPR 2018), and forecasts nothing; `persistence` takes the last
+`feature` as `forecast` in Encoder 1's place.
 """
 
 MOTION = 'motion'
@@ -135,7 +136,8 @@ class NetworkConfig:
         _require(self.width in WIDTHS, 'width', self.width, f'one of {WIDTHS}')
         _require(self.levels in LEVELS, 'levels', self.levels, f'one of {LEVELS}')
         for key in ('tail', 'scheduler_norm'):
-            _require(isinstance(getattr(self, key), bool), key, getattr(self, key), 'true or false')
+            value = getattr(self, key)
+            _require(isinstance(value, bool), key, value, 'true or false')
         for key in ('feature_channels', 'lstm_channels'):
             value = getattr(self, key)
             _require(_are_counts(value, len(self.levels)), key, value,

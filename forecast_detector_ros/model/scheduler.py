@@ -105,8 +105,8 @@ class Scheduler(nn.Module):
                  norm: bool = True) -> None:
         super().__init__()
         self.correlation = Correlation(size, displacement)
-        # Each displacement's cosine has a mean and spread of its own; on one scale the convolutions
-        # learn from them much sooner.
+        # Each displacement's cosine has a mean and spread of its own; on one scale the
+        # convolutions learn from them much sooner.
         self.norm = nn.BatchNorm2d(self.correlation.channels) if norm else nn.Identity()
         self.convs = nn.Sequential(
             nn.Conv2d(self.correlation.channels, hidden, 3, padding=1), nn.ReLU(),

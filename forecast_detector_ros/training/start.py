@@ -56,8 +56,9 @@ def load_start(path: str | Path, recipe: Recipe) -> dict[str, Tensor]:
                           f'{found}, must be {wanted}')
     weights = network.state_dict()
     config = recipe.network_config()
-    own = {key: value for variant in ('complete', 'recurrent')
-           for key, value in ForecastDetector(replace(config, variant=variant)).state_dict().items()}
+    own = {}
+    for variant in ('complete', 'recurrent'):
+        own |= ForecastDetector(replace(config, variant=variant)).state_dict()
     for key, value in weights.items():
         if key not in own:
             raise RecipeError(f"{path}: {key} has no place in the recipe's network")

@@ -75,9 +75,9 @@ BAD = [
     ('anchor_scales', ['a', 'b']), ('anchor_scales', [float('nan'), 0.5]),
     ('forecast_mode', 'nearest'), ('forecast_mode', None), ('scheduler_reference', 'forecast'),
     ('scheduler_channels', 0), ('scheduler_channels', '64'), ('state_update', 'skip'),
-    ('tail', 1), ('tail', 'no'), ('scheduler_norm', 0), ('neck_channels', 0), ('neck_channels', 'wide'),
-    ('anchor_spacing', 'cubic'), ('aspect_ratios', [1]), ('aspect_ratios', 2),
-    ('motion_channels', 0), ('motion_channels', '64'),
+    ('tail', 1), ('tail', 'no'), ('scheduler_norm', 0), ('neck_channels', 0),
+    ('neck_channels', 'wide'), ('anchor_spacing', 'cubic'), ('aspect_ratios', [1]),
+    ('aspect_ratios', 2), ('motion_channels', 0), ('motion_channels', '64'),
     ('variant', 'full'), ('variant', ['complete']), ('variant', {'a': 1})]
 
 

@@ -26,7 +26,8 @@ def encoder(channels, hidden, mode):
 
 
 def scheduler(hidden, norm):
-    return (2 * 49 if norm else 0) + 49 * 9 * hidden + hidden + 9 * hidden * hidden + hidden + 2 * hidden + 2
+    convolutions = 49 * 9 * hidden + hidden + 9 * hidden * hidden + hidden
+    return (2 * 49 if norm else 0) + convolutions + 2 * hidden + 2
 
 
 def head(maps, extra, classes, neck=None, ratios=2):
