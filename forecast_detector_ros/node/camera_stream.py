@@ -10,9 +10,11 @@ from typing import Any
 from .camera_statistics import CameraStatistics
 from .drops import DropCounter
 from .image_bridge import ImageBridge
+from ..detector.ahead import look_ahead, Period
+from ..detector.detections import Detections
 from ..detector.detector import Detector, step_stamped_many, StepResult
 from ..detector.settings import DetectorSettings
-from ..detector.stream import StreamState
+from ..detector.stream import MAX_GAP_S, StreamState
 from ..images.frame import Frame
 from ..images.image_messages import compressed_frame, image_frame, MAX_IMAGE_PIXELS
 
@@ -29,8 +31,7 @@ class Waiting:
     @property
     def stamp_ns(self) -> int:
         """Return the stamp of its header, nanoseconds."""
-        stamp = self.message.header.stamp
-        return stamp.sec * 1_000_000_000 + stamp.nanosec
+        return _stamp_ns(self.message)
 
 
 class CameraStream:
@@ -49,11 +50,13 @@ class CameraStream:
         Seconds of the node's clock.
     max_pixels:
         Most pixels that an image may have.
+    max_gap_s:
+        Seconds between two stamps from which on nothing of the camera is known any more.
 
     """
 
     def __init__(self, name: str, topic: str, compressed: bool, now: float,
-                 max_pixels: int = MAX_IMAGE_PIXELS) -> None:
+                 max_pixels: int = MAX_IMAGE_PIXELS, max_gap_s: float = MAX_GAP_S) -> None:
         """Start without a state: the first frame is read."""
         self.name = name
         self.topic = topic
@@ -62,24 +65,47 @@ class CameraStream:
         self._make_frame: Callable[[Any], Frame] = (
             partial(compressed_frame, max_pixels=max_pixels) if compressed
             else partial(image_frame, convert=ImageBridge(), max_pixels=max_pixels))
+        self._max_gap_s = max_gap_s
         self._state = StreamState()
+        self._period = Period()
         self.waiting: Waiting | None = None
 
-    def put(self, message: Any, start: float) -> bool:
+    def put(self, message: Any, start: float, dropped: int = 0) -> bool:
         """
         Let an image message wait to be processed; tell whether it took another one's place.
 
-        `start` is when it was taken, seconds of `time.perf_counter`. Raises FrameError for a
-        message that contradicts itself; the one that waited before it then goes on waiting.
+        `start` is when it was taken, seconds of `time.perf_counter`, `dropped` how many images
+        before it were lost. Raises FrameError for a message that contradicts itself; the one that
+        waited before it then goes on waiting.
         """
+        self._period = self._period.after(_stamp_ns(message), dropped, self._max_gap_s)
         frame = self._make_frame(message)
         replaced = self.waiting is not None
         self.waiting = Waiting(message, frame, start)
         return replaced
 
+    def look_ahead(self, detector: Detector, settings: DetectorSettings
+                   ) -> tuple[int, Detections] | None:
+        """
+        Say what the camera will show one period after the image that was processed last.
+
+        Returns the stamp of that time, nanoseconds, and the detections; None as long as no image
+        was processed or the period is not known.
+        """
+        period_ns, stamp_ns = self._period.known_ns, self._state.stamp_ns
+        if period_ns is None or stamp_ns is None:
+            return None
+        result = look_ahead(detector, self._state, settings, period_ns / 1e9)
+        return stamp_ns + period_ns, result.detections
+
     def restart(self, reason: str = 'first_frame') -> None:
         """Forget the recurrent state; `reason`, one of `REASONS`, explains the next read."""
-        self._state = self._state.anew(reason)
+        self._state, self._period = self._state.anew(reason), Period()
+
+
+def _stamp_ns(message: Any) -> int:
+    stamp = message.header.stamp
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
 def step_waiting(streams: Sequence[CameraStream], detector: Detector, settings: DetectorSettings,

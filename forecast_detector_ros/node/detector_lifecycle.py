@@ -22,7 +22,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from .camera_statistics import CameraStatistics
 from .camera_stream import CameraStream, step_waiting, Waiting
-from .diagnostics import camera_values, health, Situation
+from .diagnostics import camera_values, describe, health, Situation
 from .failure_log import FailureLog
 from .idle import Idle
 from .outputs import Outputs
@@ -30,6 +30,7 @@ from .parameter_service import SafeParameterService
 from .parameters import (
     declare_fixed_parameters, declare_live_parameters, LIVE_PARAMETERS, ParameterError,
     read_settings, undeclare_live_parameters)
+from ..detector.ahead import check_ahead
 from ..detector.allocator import keep_large_blocks
 from ..detector.checkpoint import default_checkpoint, RuntimeConfigError
 from ..detector.detector import Detector, StepResult
@@ -181,6 +182,8 @@ class DetectorNode(LifecycleNode):
         self._detector = Detector.load(
             fixed.checkpoint or default_checkpoint(), fixed.device, fixed.precision,
             fixed.num_threads, fixed.num_interop_threads, fixed.backend)
+        if fixed.publish_ahead:
+            check_ahead(self._detector)
         declare_live_parameters(self, self._detector.card)
         settings = self._read_settings()
         self._detector.check_settings(settings)
@@ -192,12 +195,12 @@ class DetectorNode(LifecycleNode):
             name = self.resolve_topic_name(base)
             self._streams.append(CameraStream(
                 name, f'{name}/compressed' if compressed else name, compressed, now,
-                fixed.max_image_pixels))
+                fixed.max_image_pixels, fixed.max_gap_s))
         if len(self._streams) > 1:
             self._wake = self.create_guard_condition(self._process)
             self._made.callback(self.destroy_guard_condition, self._wake)
         try:
-            self._outputs = Outputs(self, self._detector)
+            self._outputs = Outputs(self, self._detector, fixed.publish_ahead)
         except (RuntimeError, ParameterException) as error:
             raise ParameterError(f'qos_overrides: {error}') from None
         self._made.callback(self._outputs.destroy)
@@ -212,12 +215,7 @@ class DetectorNode(LifecycleNode):
         if fixed.lazy:
             self._made.callback(self.destroy_timer, self.create_timer(
                 _LISTENERS_S, self._on_listeners, clock=Clock(clock_type=ClockType.STEADY_TIME)))
-        self.get_logger().info(
-            f'{self._detector.card.name}: {len(self._detector.labels)} classes, '
-            f'input {self._detector.input_size[1]}x{self._detector.input_size[0]}, '
-            f'{self._detector.backend} on {self._detector.device} '
-            f'({self._detector.device_reason}), {self._detector.precision}, '
-            f'policy {settings.policy}')
+        self.get_logger().info(describe(self._detector, settings))
 
     def _tear_down(self) -> None:
         try:
@@ -254,9 +252,10 @@ class DetectorNode(LifecycleNode):
         start = perf_counter()
         if not self._subscriptions_of:
             return  # Taken by the executor just before the subscription went away.
-        stream.statistics.add_image(self._now(), stream.drops.dropped_before(info))
+        dropped = stream.drops.dropped_before(info)
+        stream.statistics.add_image(self._now(), dropped)
         try:
-            if stream.put(message, start):
+            if stream.put(message, start, dropped):
                 stream.statistics.dropped += 1
         except FrameError as error:
             self._refuse(stream, error)
@@ -297,6 +296,7 @@ class DetectorNode(LifecycleNode):
         outputs.publish_decision(
             header, stream, result, latency_ms, age_ms, stream.statistics.dropped)
         stream.statistics.add_result(now, result.decision.kind == READ, latency_ms)
+        outputs.publish_ahead(header, stream, self._settings)
         if outputs.is_watched():
             # Drawing needs the picture, on a forecast frame too: only while somebody watches.
             try:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from .camera_statistics import CameraStatistics, WINDOW_S
+from ..detector.detector import Detector
+from ..detector.settings import DetectorSettings
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,14 @@ class Situation:
 
     given_up: str = ''
     """Why the node has deactivated itself; empty while it has not."""
+
+
+def describe(detector: Detector, settings: DetectorSettings) -> str:
+    """Return one line about a detector that was loaded, and how it decides."""
+    height, width = detector.input_size
+    return (f'{detector.card.name}: {len(detector.labels)} classes, input {width}x{height}, '
+            f'{detector.backend} on {detector.device} ({detector.device_reason}), '
+            f'{detector.precision}, policy {settings.policy}')
 
 
 def health(situation: Situation, statistics: CameraStatistics) -> tuple[bytes, str]:

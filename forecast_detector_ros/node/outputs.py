@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from copy import copy
 from typing import Any
 
+from builtin_interfaces.msg import Time
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.lifecycle import LifecycleNode
@@ -34,14 +35,18 @@ _NEWEST_PICTURE = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
+_LAST_SECOND = 2**31 - 1
+"""Largest `sec` of a builtin_interfaces/Time."""
+
+
 class Outputs:
     """Publishes what the detector finds; the lifecycle publishers are silent until activation."""
 
-    def __init__(self, node: LifecycleNode, detector: Detector) -> None:
+    def __init__(self, node: LifecycleNode, detector: Detector, ahead: bool = False) -> None:
         """
         Create the publishers of `node` for the results of `detector`.
 
-        Raises RuntimeError when a parameter ``qos_overrides.*`` has a value that ROS does not
+        With `ahead` there is one for what is expected, too. Raises RuntimeError when a parameter ``qos_overrides.*`` has a value that ROS does not
         know.
         """
         self._node = node
@@ -65,6 +70,9 @@ class Outputs:
             self._decision = create(
                 DiagnosticArray, 'decision', copy(_BEST_EFFORT),
                 qos_overriding_options=overridable)
+            self._ahead = create(
+                Detection2DArray, 'detections_ahead', copy(_RELIABLE),
+                qos_overriding_options=overridable) if ahead else None
             self._label_info = create(LabelInfo, 'label_info', _LATCHED)
             self._vision_info = create(VisionInfo, 'vision_info', _LATCHED)
             self._picture = create(
@@ -115,10 +123,30 @@ class Outputs:
                 header, self._name(stream), stream.topic, result.decision,
                 decision_values(result, latency_ms, image_age_ms, dropped_frames)))
 
+    def publish_ahead(self, header: Header, stream: CameraStream, settings: DetectorSettings
+                      ) -> None:
+        """
+        Publish what is expected one period after the image with this header, if anybody listens.
+
+        Nothing is published while the camera's period is not known.
+        """
+        if self._ahead is None or not self._ahead.get_subscription_count():
+            return
+        expected = stream.look_ahead(self._detector, settings)
+        if expected is None:
+            return
+        stamp_ns, found = expected
+        seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
+        # Behind the end of ROS's time, in 2038, nothing can be stamped.
+        if seconds <= _LAST_SECOND:
+            later = Header(stamp=Time(sec=seconds, nanosec=nanoseconds), frame_id=header.frame_id)
+            self._ahead.publish(self._messages.detections(later, found, self._detector.labels))
+
     def is_heard(self) -> bool:
         """Tell whether anybody subscribes to a result."""
+        results = (self._detections, self._decision, self._ahead)
         return self.is_watched() or any(
-            publisher.get_subscription_count() for publisher in (self._detections, self._decision))
+            publisher is not None and publisher.get_subscription_count() for publisher in results)
 
     def is_watched(self) -> bool:
         """Tell whether anybody subscribes to the annotated picture."""

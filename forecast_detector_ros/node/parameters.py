@@ -58,6 +58,7 @@ class FixedParameters:
     max_failures: int
     no_image_timeout: float
     diagnostics_period: float
+    publish_ahead: bool
     lazy: bool
     lazy_timeout: float
     autostart: bool
@@ -127,6 +128,9 @@ def declare_fixed_parameters(node: Node) -> FixedParameters:
         diagnostics_period=declare_fixed(
             node, 'diagnostics_period', 1.0, 'Seconds between two messages on /diagnostics',
             span=(0.05, 3600.0)),
+        publish_ahead=declare_fixed(
+            node, 'publish_ahead', False, 'Publish on detections_ahead, after the detections of '
+            'each image, what is expected one period of the camera later'),
         lazy=declare_fixed(
             node, 'lazy', False, 'Rest while nobody subscribes to detections, decision or '
             'image_annotated: no image is received then'),
