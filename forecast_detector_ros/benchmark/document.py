@@ -49,6 +49,15 @@ def timing_rows(run: Run, group: str) -> list[list[Any]]:
     return rows
 
 
+_START_HEAD = ('caches', 'seconds to active', 'CPU seconds', 'resident MB', 'starts')
+
+
+def start_rows(run: Run) -> list[list[Any]]:
+    """Give the rows of the table of the node's start."""
+    return [[row['cache'], f"{row['seconds']:.2f}", f"{row['cpu_seconds']:.2f}",
+             f"{row['memory_mb']:.0f}", str(row['starts'])] for row in run.get('start') or ()]
+
+
 def graph_rows(run: Run) -> list[list[Any]]:
     """Give the rows of the end-to-end table."""
     def number(row: Any, key: str, form: str) -> str | None:
@@ -65,6 +74,7 @@ def sections(run: Run) -> list[tuple[str, Sequence[str], list[list[Any]]]]:
     found: list[tuple[str, Sequence[str], list[list[Any]]]] = [
         (title, _HEAD, timing_rows(run, group)) for group, title in GROUPS.items()]
     found.append(('End to end', _GRAPH_HEAD, graph_rows(run)))
+    found.append(('Start of the node', _START_HEAD, start_rows(run)))
     found.append(('Targets', ('', 'target', 'measured', ''), target_rows(run)))
     return [section for section in found if section[2]]
 

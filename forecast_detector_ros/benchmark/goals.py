@@ -164,6 +164,13 @@ def _compressed(run: Run) -> float | None:
                   _node_cpu(run, 'always_read', transport='compressed'))
 
 
+def _start(cache: str, key: str) -> Callable[[Run], float | None]:
+    """Give a figure of the node's start, with empty (`cold`) or full (`warm`) caches."""
+    def measure(run: Run) -> float | None:
+        return next((row[key] for row in run.get('start') or () if row['cache'] == cache), None)
+    return measure
+
+
 TARGETS = (
     Target('read step / forecast step', 'x', 6.0, True,
            lambda run: _ratio(_default(run, 'read step'), _default(run, 'forecast step'))),
@@ -187,6 +194,9 @@ TARGETS = (
     Target('node - (bare subscriber + forecast step), 1080p raw, forecast', 'ms', 1.0, False,
            _forecast_over_bare),
     Target('forecast frame / read frame, 1080p compressed, CPU', 'x', 0.1, False, _compressed),
+    Target('node from start to active, full caches', 's', 2.0, False, _start('warm', 'seconds')),
+    Target('node from start to active, empty caches', 's', 4.0, False, _start('cold', 'seconds')),
+    Target('resident memory of the active node', 'MB', 480.0, False, _start('warm', 'memory_mb')),
 )
 
 

@@ -13,6 +13,7 @@ import tempfile
 from typing import Any
 
 from .benchmark_graph import GraphOptions, measure_graph
+from .benchmark_start import measure_start
 from .children import ChildError
 from .options import add_checkpoint, positive
 from .progress import show_progress
@@ -61,6 +62,10 @@ def _measure(options: argparse.Namespace, given: Sequence[str]) -> dict[str, Any
         not options.no_parts)
     with show_progress('rounds') as show:
         run = measure_run(chosen, show)
+    if options.start_up:
+        run['start'] = measure_start(
+            {'checkpoint': str(checkpoint)}, options.start_up,
+            lambda what: print(f'node: {what}', file=sys.stderr, flush=True))
     if options.graph:
         with tempfile.TemporaryDirectory(prefix='benchmark_') as folder:
             run['graph'] = measure_graph(GraphOptions(
@@ -141,6 +146,10 @@ def make_parser() -> argparse.ArgumentParser:
                        help='that count, of each measurement (default: %(default)s)')
     graph.add_argument('--rate', type=float, default=30.0, metavar='HZ',
                        help='default: %(default)s')
+    start = parser.add_argument_group("the node's start (needs ROS 2)")
+    start.add_argument('--start-up', type=positive, nargs='?', const=5, metavar='N',
+                       help='measure time and memory from start to active, too: once with empty '
+                       'caches, N times (default 5) with full ones')
     results = parser.add_argument_group('results')
     results.add_argument('--output', type=Path, metavar='FILE', help='write JSON')
     results.add_argument('--report', type=Path, metavar='FILE',

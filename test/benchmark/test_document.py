@@ -43,11 +43,12 @@ def test_text_and_markdown_have_everything(run: dict[str, Any]) -> None:
         for row in run['timings']:
             assert row['name'] in text
         assert 'detector, 1080p, raw, always_read' in text
+        assert '2.25' in text and '310' in text
         assert 'a: why' in text and 'a processor' in text and 'gone' not in text
         assert 'MISSED' in text
     assert '![plot.png](plot.png)' in as_markdown(run, ['plot.png'])
     widths = {line.count('|') for line in as_markdown(run).splitlines() if line.startswith('|')}
-    assert widths == {5, 7}
+    assert widths == {5, 6, 7}
 
 
 def test_the_instructions_stand_behind_the_processor(run: dict[str, Any]) -> None:

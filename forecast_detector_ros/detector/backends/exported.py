@@ -21,6 +21,7 @@ from .graph_weights import folded_weights, Shapes, WeightsError, with_weights, w
 from .step_layout import StateLayout, StepGraphs, STEPS
 from ..checkpoint import Checkpoint, RuntimeConfigError
 from ...files import write_atomically
+from ...model.config import NetworkConfig
 
 FORMAT = 'forecast_detector_ros/export/2'
 """Value of the key `format`."""
@@ -198,7 +199,10 @@ def _read_record(path: Path) -> dict[str, Any]:
 def _check(values: dict[str, Any], checkpoint: Checkpoint, kind: str) -> None:
     """Raise ValueError if a record is of another checkpoint."""
     if kind == WEIGHTLESS:
-        if values.get('network') != checkpoint.card.network.to_dict():
+        # Keys that came later have their defaults.
+        network = values.get('network')
+        if not isinstance(network, dict) or (
+                NetworkConfig.from_dict(network) != checkpoint.card.network):
             raise ValueError(f'made for another network than that of {checkpoint.path.name}')
     elif values.get('weights_sha256') != checkpoint.digest:
         raise ValueError(f'made from other weights than {checkpoint.path.name}')
