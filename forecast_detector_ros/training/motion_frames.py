@@ -199,7 +199,9 @@ class KeptFrames:
     def __init__(self, network: ForecastDetector, extract: Callable[[Tensor], tuple[Tensor, ...]],
                  drawer: ClipDrawer, lengths: np.ndarray, views: int, seed: int, score: float,
                  pauses: float = 0.0) -> None:
-        parts = []
+        parts: list[MotionFrames] = []
+        features: tuple[Tensor, ...] = ()
+        count, total = 0, views * int(lengths.sum() + PAUSE * len(lengths) * (pauses > 0))
         drawn = [drawer.draw_video] + [partial(drawer.draw_pause, frames=PAUSE)] * (pauses > 0)
         for draw in drawn:
             for view, video in np.ndindex(views, len(lengths)):
@@ -210,11 +212,17 @@ class KeptFrames:
                 for images, *rest in zip(pictures, *(part.split(CHUNK) for part in truth)):
                     seen = look_at(network, extract(images), PaddedBoxes(*rest[:4]), rest[4],
                                    score)
-                    parts.append(replace(seen, features=tuple(
-                        level.to(torch.bfloat16) for level in seen.features)))
-        self._frames = MotionFrames(**{
+                    # Written where they stay: pieces to join would take as much memory again.
+                    features = features or tuple(
+                        level.new_empty((total, *level.shape[1:]), dtype=torch.bfloat16)
+                        for level in seen.features)
+                    for kept, level in zip(features, seen.features):
+                        kept[count:count + len(level)] = level
+                    count += len(images)
+                    parts.append(replace(seen, features=()))
+        self._frames = MotionFrames(features, **{
             field.name: _together([getattr(part, field.name) for part in parts])
-            for field in fields(MotionFrames)})
+            for field in fields(MotionFrames) if field.name != 'features'})
         self._lengths, self._pauses = np.tile(lengths, views), pauses
         self._first = np.cumsum(self._lengths) - self._lengths
         log.info('kept %d frames in %.1f GB', len(self._frames.cells), sum(
@@ -257,10 +265,8 @@ class KeptFrames:
         return MotionBatch(frames, moved, torch.empty(0))
 
 
-def _together(parts: list[Any]) -> Any:
+def _together(parts: list[Tensor]) -> Tensor:
     """Join frames that have different numbers of boxes."""
-    if isinstance(parts[0], tuple):
-        return tuple(torch.cat(level) for level in zip(*parts))
     if parts[0].dim() == 1 or len({part.shape[1] for part in parts}) == 1:
         return torch.cat(parts)
     most = max(part.shape[1] for part in parts)
