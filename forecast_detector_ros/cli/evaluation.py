@@ -9,11 +9,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from .footage_options import add_footage, load_footage, named_footage
 from .options import add_detector, given_settings, positive
-from .provenance import machine
+from .provenance import machine, versions
 from .shell import DONE, FAILURE, run_verb, say, show, verb_parser
 from ..detector.checkpoint import default_checkpoint
 from ..detector.detector import Detector
@@ -111,7 +109,7 @@ def prepare(options: argparse.Namespace) -> Evaluation:
         'stride': options.stride, 'annotations': named_footage(options),
         'machine': {'device': detector.device, 'precision': options.precision,
                     'backend': detector.backend, 'threads': options.threads,
-                    'processor': machine()['processor'], 'torch': torch.__version__}}
+                    'processor': machine()['processor'], 'torch': versions()['torch']}}
     return Evaluation(path, detector, settings, footage, about, failures)
 
 

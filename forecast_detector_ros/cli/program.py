@@ -11,7 +11,7 @@ import os
 import sys
 from typing import Any, NamedTuple
 
-from .shell import BAD_INPUT, DONE, PROGRAM
+from .shell import BAD_INPUT, DONE, PROGRAM, say
 
 
 class Verb(NamedTuple):
@@ -53,6 +53,9 @@ VERBS = {
 }
 """All verbs, by the words that the user types."""
 
+PYTORCH = ('torch', 'torchvision')
+"""What some verbs need and others do not."""
+
 FIRST_WORDS = {
     'evaluate': 'measure a checkpoint on annotated video',
     'compare': 'compare accuracy against time',
@@ -81,7 +84,15 @@ def main(args: Sequence[str] | None = None) -> int:
     for words in (2, 1):
         verb = ' '.join(given[:words])
         if verb in VERBS:
-            return load(verb).main(given[words:])
+            try:
+                module = load(verb)
+            except ModuleNotFoundError as error:
+                if error.name not in PYTORCH:
+                    raise
+                say(verb, f'needs {error.name}, which is not installed: pip install '
+                    'forecast_detector_ros[torch]')
+                return BAD_INPUT
+            return module.main(given[words:])
     if given[0] in FIRST_WORDS and given[1:2] in (['-h'], ['--help']):
         print(usage_of(given[0]))
         return DONE

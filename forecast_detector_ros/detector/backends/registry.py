@@ -58,13 +58,13 @@ BACKENDS = {
     'torch_compile': BackendKind('torch.compile; needs a C++ compiler', _TORCH_MODULES,
                                  'torch torchvision', _TORCH),
     'onnxruntime': BackendKind(
-        'ONNX Runtime', ('onnxruntime',), 'onnxruntime onnx',
+        'ONNX Runtime', ('onnxruntime',), 'onnxruntime',
         {'cpu': ('fp32', 'int8'), 'cuda': ('fp32', 'int8')}),
     'tensorrt': BackendKind(
-        "ONNX Runtime's TensorRT provider", ('onnxruntime',), 'onnxruntime-gpu onnx',
+        "ONNX Runtime's TensorRT provider", ('onnxruntime',), 'onnxruntime-gpu',
         {'cuda': ('fp32', 'fp16', 'int8')}),
     'openvino': BackendKind(
-        'OpenVINO', ('openvino',), 'openvino onnx',
+        'OpenVINO', ('openvino',), 'openvino',
         {'cpu': ('fp32', 'bf16', 'fp16', 'int8')}),
 }
 """All back-ends, by name."""

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Graphs on the disk: what ties them to a checkpoint, and how each way of damage is told."""
+
+import json
+import shutil
+
+from forecast_detector_ros.detector.backends.exported import (
+    anchors_path,
+    ExportError,
+    FLOAT,
+    graph_path,
+    INT8,
+    read_graphs,
+    record_path,
+    WEIGHTLESS,
+    write_graphs,
+)
+from forecast_detector_ros.detector.backends.step_graph import make_graphs
+from forecast_detector_ros.detector.backends.step_layout import READ_STEP, StateLayout, STEPS
+from forecast_detector_ros.detector.checkpoint import (
+    card_path,
+    read_checkpoint,
+    save_checkpoint,
+)
+import numpy as np
+import pytest
+
+pytest.importorskip('onnx')
+
+
+@pytest.fixture(scope='module')
+def model(checkpoint):
+    """Make the graphs of the small network once."""
+    return make_graphs(read_checkpoint(checkpoint).network())
+
+
+@pytest.fixture
+def source(checkpoint, tmp_path):
+    """Give a copy of the checkpoint, as it was read."""
+    for path in (checkpoint, card_path(checkpoint)):
+        shutil.copy(path, tmp_path)
+    return read_checkpoint(tmp_path / checkpoint.name)
+
+
+def failure(source, kind=FLOAT):
+    with pytest.raises(ExportError) as error:
+        read_graphs(source.path, source, kind)
+    assert '\n' not in str(error.value) and 'run export --checkpoint' in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize('kind', [FLOAT, INT8, WEIGHTLESS])
+def test_there_and_back(kind, source, model):
+    record = write_graphs(source.path, source, model, kind, {'opset': 17})
+    assert record == record_path(source.path, kind)
+    assert json.loads(record.read_text())['opset'] == 17
+    read = read_graphs(source.path, source, kind)
+    assert (read.layout, read.classes) == (model.layout, 3)
+    np.testing.assert_array_equal(read.anchors, model.anchors)
+    if kind != WEIGHTLESS:
+        assert read.graphs == model.graphs
+        return
+    small = sum(graph_path(source.path, step, kind).stat().st_size for step in STEPS)
+    assert small < sum(map(len, read.graphs.values()))
+
+
+def test_graphs_without_weights_go_with_other_weights(source, model, network, enliven):
+    write_graphs(source.path, source, model, WEIGHTLESS, {})
+    first = read_graphs(source.path, source, WEIGHTLESS)
+    save_checkpoint(source.path, enliven(network, 1), source.card)
+    other = read_checkpoint(source.path)
+    assert other.digest != source.digest
+    assert read_graphs(source.path, other, WEIGHTLESS).graphs != first.graphs
+
+
+def test_other_weights_are_refused(source, model, network, enliven):
+    for kind in (FLOAT, INT8):
+        write_graphs(source.path, source, model, kind, {})
+    save_checkpoint(source.path, enliven(network, 1), source.card)
+    other = read_checkpoint(source.path)
+    assert 'made from other weights than small.safetensors' in failure(other)
+    assert failure(other, INT8).endswith('--int8')
+
+
+def test_weights_of_another_shape_are_refused(source, model):
+    write_graphs(source.path, source, model, WEIGHTLESS, {})
+    record = record_path(source.path, WEIGHTLESS)
+    values = json.loads(record.read_text())
+    values['network']['width'] = 0.5
+    record.write_text(json.dumps(values))
+    assert 'made for another network' in failure(source, WEIGHTLESS)
+
+
+@pytest.mark.parametrize(('damage', 'words'), [
+    (lambda path: graph_path(path, READ_STEP).write_bytes(b'other'), 'read_step.onnx: differs'),
+    (lambda path: graph_path(path, READ_STEP).unlink(), 'read_step.onnx: No such file'),
+    (lambda path: anchors_path(path).write_bytes(b''), 'anchors.npy: differs'),
+    (lambda path: record_path(path).unlink(), 'no such file'),
+    (lambda path: record_path(path).write_text('[1'), 'not a record'),
+    (lambda path: record_path(path).write_text('[' * 100_000), 'not a record'),
+    (lambda path: record_path(path).write_text('{"format": "other"}'), 'not a record')])
+def test_damage_is_one_line(damage, words, source, model):
+    write_graphs(source.path, source, model, FLOAT, {})
+    damage(source.path)
+    assert words in failure(source)
+
+
+@pytest.mark.parametrize(('key', 'value'), [
+    ('state', None), ('state', {'shapes': {'a': ['x']}}), ('classes', 'three')])
+def test_record_with_odd_values_is_none(key, value, source, model):
+    write_graphs(source.path, source, model, FLOAT, {})
+    values = json.loads(record_path(source.path).read_text())
+    record_path(source.path).write_text(json.dumps({**values, key: value}))
+    assert 'not a record' in failure(source)
+
+
+def test_layout_that_names_what_it_lacks_is_none(model):
+    values = model.layout.values()
+    assert StateLayout.from_values(json.loads(json.dumps(values))) == model.layout
+    values['inputs'][READ_STEP] = ['absent']
+    with pytest.raises(ValueError, match='parts which it does not have'):
+        StateLayout.from_values(values)

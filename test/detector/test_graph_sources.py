@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Graphs are taken from where they are, kept where they are not, and made anew when broken."""
+
+import shutil
+
+from forecast_detector_ros import files
+from forecast_detector_ros.detector.backends import graph_sources, step_graph
+from forecast_detector_ros.detector.backends.exported import (
+    ExportError,
+    FLOAT,
+    graph_path,
+    write_graphs,
+)
+from forecast_detector_ros.detector.backends.graph_sources import CACHE, graphs_for
+from forecast_detector_ros.detector.backends.step_graph import make_graphs
+from forecast_detector_ros.detector.backends.step_layout import READ_STEP
+from forecast_detector_ros.detector.checkpoint import (
+    card_path,
+    default_checkpoint,
+    read_checkpoint,
+)
+import pytest
+
+pytest.importorskip('onnx')
+
+
+@pytest.fixture(scope='module')
+def model(checkpoint):
+    """Make the graphs of the small network once."""
+    return make_graphs(read_checkpoint(checkpoint).network())
+
+
+@pytest.fixture
+def made(monkeypatch, model):
+    """Count how often graphs are made; it takes no time."""
+    calls = []
+
+    def count(network):
+        calls.append(network)
+        return model
+
+    monkeypatch.setattr(step_graph, 'make_graphs', count)
+    return calls
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """Give an empty cache of its own."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    return tmp_path / 'cache' / files.PACKAGE / CACHE
+
+
+@pytest.fixture
+def source(checkpoint, tmp_path):
+    """Give a copy of the checkpoint, as it was read."""
+    for path in (checkpoint, card_path(checkpoint)):
+        shutil.copy(path, tmp_path)
+    return read_checkpoint(tmp_path / checkpoint.name)
+
+
+def test_made_once_and_kept(source, made, model, cache):
+    assert graphs_for(source) is model
+    again = graphs_for(source)
+    assert len(made) == 1 and again.graphs == model.graphs
+    names = sorted(path.name.split('.', 1)[1] for path in cache.iterdir())
+    assert names == ['anchors.npy', 'export.json', 'forecast_step.onnx', 'read_step.onnx']
+
+
+def test_broken_cache_is_made_anew(source, made, model, cache, caplog):
+    graphs_for(source)
+    (graph,) = cache.glob('*.read_step.onnx')
+    graph.write_bytes(b'broken')
+    assert graphs_for(source) is model and len(made) == 2
+    assert 'read_step.onnx: differs' in caplog.text and 'made anew' in caplog.text
+    caplog.clear()
+    assert graphs_for(source).graphs == model.graphs
+    assert len(made) == 2 and caplog.text == ''
+
+
+def test_cache_that_cannot_be_written_is_one_line_and_no_obstacle(source, made, model, tmp_path,
+                                                                  monkeypatch, caplog):
+    (tmp_path / 'file').write_text('')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
+    for _ in range(2):
+        assert graphs_for(source) is model
+    assert len(made) == 2
+    (record,) = caplog.records
+    assert 'nothing is cached' in record.message and '\n' not in record.message
+
+
+def test_changed_code_makes_graphs_anew(source, made, cache, monkeypatch, tmp_path):
+    graphs_for(source)
+    folder = tmp_path / 'package' / 'detector' / 'backends'
+    shutil.copytree(graph_sources.Path(graph_sources.__file__).parent, folder)
+    (folder.parents[1] / 'model').mkdir()
+    monkeypatch.setattr(graph_sources, '__file__', str(folder / 'graph_sources.py'))
+    graphs_for(source)
+    assert len(made) == 2
+
+
+def test_those_beside_the_checkpoint_come_first(source, made, model, cache, caplog):
+    write_graphs(source.path, source, model, FLOAT, {})
+    assert graphs_for(source).graphs == model.graphs
+    assert not made and not cache.exists()
+    graph_path(source.path, READ_STEP).write_bytes(b'broken')
+    assert graphs_for(source) is model
+    assert 'read_step.onnx: differs' in caplog.text
+
+
+def test_the_default_needs_nothing_made(made, cache):
+    source = read_checkpoint(default_checkpoint())
+    assert graphs_for(source).classes == len(source.card.classes)
+    assert not made and not cache.exists()
+
+
+def test_without_pytorch_it_is_one_line(source, cache, monkeypatch):
+    monkeypatch.setattr(graph_sources, 'find_spec', lambda name: None)
+    with pytest.raises(ExportError, match='needs torch, which is not installed: run export'):
+        graphs_for(source)
+
+
+def test_oldest_files_go_first(tmp_path):
+    for age, name in enumerate('dcba'):
+        path = tmp_path / name
+        path.write_bytes(bytes(10))
+        files.os.utime(path, (100 + age, 100 + age))
+    files.trim_folder(tmp_path, 25)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['a', 'b']

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Graphs run, in Python, in the program and in the node, where PyTorch cannot be imported."""
+from collections.abc import Callable
+import json
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+
+from forecast_detector_ros import Detector
+from forecast_detector_ros.annotations.synthetic import CLASSES, write_synthetic_videos
+from forecast_detector_ros.detector.backends.exported import FLOAT, write_graphs
+from forecast_detector_ros.detector.backends.step_graph import make_graphs
+from forecast_detector_ros.detector.checkpoint import (
+    Card,
+    default_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
+from forecast_detector_ros.model.config import NetworkConfig
+from forecast_detector_ros.model.network import ForecastDetector
+import numpy as np
+import pytest
+
+from .helpers.bags import jpeg_message, write_bag
+
+for library in ('onnx', 'onnxruntime', 'openvino'):
+    pytest.importorskip(library)
+
+ROOT = Path(__file__).resolve().parents[1]
+
+#: Python runs this file before anything else where it is found.
+HOOK = """
+import sys
+sys.modules.update(torch=None, torchvision=None)
+"""
+
+BOXES = """
+import sys
+import numpy as np
+from forecast_detector_ros import Detector
+from forecast_detector_ros.images.video_source import open_source
+checkpoint, backend, clip, output = sys.argv[1:]
+camera = Detector.load(checkpoint or None, backend=backend).stream(
+    policy='alternate(1)', score_threshold=0.05)
+source, rows = open_source(clip), []
+while (image := source.read()) is not None:
+    found = camera(image).detections
+    rows.append(np.column_stack((np.full(len(found), len(rows)), found.labels, found.scores,
+                                 found.boxes)))
+np.save(output, np.concatenate(rows))
+"""
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Give the variables of a process that has no PyTorch."""
+    hook = tmp_path / 'hook'
+    hook.mkdir()
+    (hook / 'sitecustomize.py').write_text(HOOK)
+    return {**os.environ, 'PYTHONPATH': f'{hook}:{ROOT}', 'PYTHONUNBUFFERED': '1'}
+
+
+@pytest.fixture
+def run(environment: dict[str, str], tmp_path: Path) -> Run:
+    """Give a function that runs Python in such a process."""
+    def go(*arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, *map(str, arguments)], env=environment,
+                              cwd=tmp_path, capture_output=True, text=True, check=False)
+    return go
+
+
+@pytest.fixture(scope='session')
+def exported(tmp_path_factory: pytest.TempPathFactory,
+             settle: Callable[[ForecastDetector], ForecastDetector]) -> Path:
+    """Give a folder with a small network, as `export` writes it."""
+    network = settle(ForecastDetector(NetworkConfig(
+        classes=3, input_size=(64, 96), width=0.35, levels=(16, 32), feature_channels=(12, 20),
+        lstm_channels=(8, 10), extra_channels=(16, 8), scheduler_channels=8)))
+    path = tmp_path_factory.mktemp('robot') / 'small.safetensors'
+    save_checkpoint(path, network, Card('small', CLASSES, network.config, score_threshold=0.2))
+    checkpoint = read_checkpoint(path)
+    write_graphs(path, checkpoint, make_graphs(checkpoint.network()), FLOAT, {})
+    return path.parent
+
+
+@pytest.fixture(scope='session')
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the annotations of a video of moving shapes; its pictures lie beside them."""
+    return write_synthetic_videos(tmp_path_factory.mktemp('videos'), videos=1, frames=6,
+                                  size=(240, 320), objects=4, extension='png')
+
+
+def test_the_hook_keeps_pytorch_out(run: Run) -> None:
+    for name in ('torch', 'torchvision'):
+        assert f'import of {name} halted' in run('-c', f'import {name}').stderr
+
+
+@pytest.mark.parametrize('backend', ['openvino', 'onnxruntime'])
+@pytest.mark.parametrize('own', [False, True], ids=['packaged', 'exported'])
+def test_same_boxes_as_with_pytorch(own: bool, backend: str, exported: Path, videos: Path,
+                                    run: Run, tmp_path: Path,
+                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = str(exported) if own else ''
+    (clip,) = (path for path in videos.parent.iterdir() if path.is_dir())
+    output = tmp_path / 'boxes.npy'
+    done = run('-c', BOXES, checkpoint, backend, clip, output)
+    assert done.returncode == 0, done.stderr
+    found = np.load(output)
+    monkeypatch.setattr(sys, 'argv', ['-c', checkpoint, 'torch', str(clip), str(output)])
+    exec(BOXES, {})
+    expected = np.load(output)
+    assert len(expected) > 10
+    # Frames and classes; scores; pixels of a picture of 320x240.
+    np.testing.assert_array_equal(found[:, :2], expected[:, :2])
+    np.testing.assert_allclose(found[:, 2], expected[:, 2], atol=1e-4)
+    np.testing.assert_allclose(found[:, 3:], expected[:, 3:], atol=0.02)
+
+
+def test_replay(exported: Path, run: Run, tmp_path: Path) -> None:
+    write_bag(tmp_path / 'bag', {'/camera/compressed': [
+        jpeg_message(number) for number in range(4)]})
+    done = run('-m', 'forecast_detector_ros.cli', 'replay', 'bag', '--checkpoint', exported,
+               '--output', 'replayed')
+    assert done.returncode == 0, done.stderr
+    assert any((tmp_path / 'replayed').iterdir())
+
+
+def test_evaluate(exported: Path, videos: Path, run: Run) -> None:
+    done = run('-m', 'forecast_detector_ros.cli', 'evaluate', 'accuracy', '--annotations', videos,
+               '--checkpoint', exported, '--json')
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)['frames'] == 6
+
+
+def test_other_commands_say_in_one_line_what_they_lack(exported: Path, run: Run) -> None:
+    done = run('-m', 'forecast_detector_ros.cli', 'summary', '--preset', 'default')
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert 'torch' in line and 'pip install' in line
+
+
+def test_checkpoint_without_graphs_is_one_line(exported: Path, run: Run, tmp_path: Path) -> None:
+    for name in ('small.safetensors', 'small.yaml'):
+        (tmp_path / name).write_bytes((exported / name).read_bytes())
+    code = ('from forecast_detector_ros import Detector\n'
+            "Detector.load('small.safetensors', backend='openvino')")
+    line = run('-c', code).stderr.splitlines()[-1]
+    assert 'small.safetensors' in line and 'torch' in line and 'export' in line
+
+
+def test_node_becomes_active(environment: dict[str, str]) -> None:
+    pytest.importorskip('rclpy')
+    node = subprocess.Popen(
+        [sys.executable, '-m', 'forecast_detector_ros.node.detector_node', '--ros-args', '-p',
+         'autostart:=true'], env=environment, stderr=subprocess.PIPE, text=True)
+    assert node.stderr is not None
+    said = []
+    try:
+        for line in node.stderr:
+            said.append(line)
+            if 'active: ' in line:
+                break
+    finally:
+        node.send_signal(signal.SIGINT)
+        node.communicate(timeout=600)
+    assert said and 'active: ' in said[-1], said
+    assert node.returncode == 0
+    assert any('openvino on cpu' in line for line in said)
+
+
+def test_the_packaged_graphs_are_those_of_the_code(tmp_path: Path) -> None:
+    """After a change of the network: forecast-detector export --package."""
+    checkpoint = read_checkpoint(default_checkpoint())
+    from forecast_detector_ros.detector.backends.exported import read_graphs, WEIGHTLESS
+    packaged = read_graphs(checkpoint.path, checkpoint, WEIGHTLESS)
+    made = make_graphs(checkpoint.network())
+    assert packaged.layout == made.layout
+    np.testing.assert_array_equal(packaged.anchors, made.anchors)
+    assert packaged.classes == made.classes == len(Detector.load(backend='onnxruntime').labels)
