@@ -5,13 +5,16 @@ The one program: ``forecast-detector VERB ...``, or ``ros2 run ... forecast_dete
 A verb's module, with what it imports, is loaded when the verb is used.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 import os
+import signal
 import sys
+from threading import current_thread, main_thread
 from typing import Any, NamedTuple
 
-from .shell import BAD_INPUT, DONE, PROGRAM, say
+from .shell import BAD_INPUT, DONE, INTERRUPTED, PROGRAM, say
 
 
 class Verb(NamedTuple):
@@ -92,21 +95,43 @@ def main(args: Sequence[str] | None = None) -> int:
                 say(verb, f'needs {error.name}, which is not installed: pip install '
                     'forecast_detector_ros[torch]')
                 return BAD_INPUT
-            return module.main(given[words:])
+            return _run(module, given[words:])
     if given[0] in FIRST_WORDS and given[1:2] in (['-h'], ['--help']):
         print(usage_of(given[0]))
         return DONE
     if given[0] in SHORT and (len(given) == 1 or given[1].startswith('-')):
-        return load(SHORT[given[0]]).main(given[1:])
+        return _run(load(SHORT[given[0]]), given[1:])
     several = [name for name in VERBS if name.startswith(f'{given[0]} ')]
     print(f'{PROGRAM}: there is no verb {" ".join(given[:1 + bool(several)])!r}; it must be one '
           f'of: {", ".join(several or VERBS)}', file=sys.stderr)
     return BAD_INPUT
 
 
+def _run(module: Any, args: Sequence[str]) -> int:
+    try:
+        return module.main(args)
+    except KeyboardInterrupt:  # Before the work could begin.
+        return INTERRUPTED
+
+
 def load(verb: str) -> Any:
     """Import the module of a verb; it has `main` and `make_parser`."""
-    return import_module(f'.{VERBS[verb].module}', __package__)
+    with _interruptible():
+        return import_module(f'.{VERBS[verb].module}', __package__)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let the system answer Ctrl-C: Python's own handler waits for libraries that load."""
+    if (signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+            or current_thread() is not main_thread()):
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def usage() -> str:

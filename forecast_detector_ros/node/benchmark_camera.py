@@ -27,7 +27,7 @@ from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
-from .camera_node import IMAGE_QOS, SETTLE_S
+from .camera import IMAGE_QOS, SETTLE_S
 from .declare import declare_fixed
 from .pacing import FrameSchedule
 from .program import run_program

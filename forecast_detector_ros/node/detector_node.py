@@ -6,11 +6,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from rclpy.lifecycle import TransitionCallbackReturn
-
-from .guarded_executor import GuardedExecutor
-from .program import run_program
-from .stop_signal import StopSignal
+from .stop_signal import end_at_once, StopSignal
 
 if TYPE_CHECKING:
     from .detector_lifecycle import DetectorNode
@@ -27,25 +23,37 @@ class MissingLibraryError(ImportError):
 
 def main(args: list[str] | None = None) -> int:
     """Run until SIGINT or SIGTERM; return the exit code."""
-    code = run_program(NAME, _run, args, mistakes=(MissingLibraryError,))
+    end_at_once()
+    from .program import run_program
+
+    code = run_program(NAME, _run, args, mistakes=(MissingLibraryError,), prepare=_import)
     # While Python ends, which takes a moment with PyTorch in it, a handler of ours would give
     # way to the default one, and a second Ctrl-C turn a clean end into a failure.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     return code
 
 
-def _run(stop: StopSignal) -> int:
-    # Importing PyTorch takes seconds, in which a signal must find its handler in place.
+def _import() -> None:
+    """Import what takes seconds; raises MissingLibraryError."""
     try:
-        from .detector_lifecycle import DetectorNode
+        from . import detector_lifecycle  # noqa: F401
     except ImportError as error:
         raise MissingLibraryError(f'{error.name or "a library"} is missing: {error}') from None
+
+
+def _run(stop: StopSignal) -> int:
+    from .detector_lifecycle import DetectorNode
+    from .guarded_executor import GuardedExecutor
+
     node = DetectorNode(NAME)
     executor = GuardedExecutor(NAME)
     try:
         executor.add_node(node)
-        if node.fixed.autostart and not _start(node, stop):
-            return 1
+        if node.fixed.autostart:
+            # Loading and preparing the network takes seconds, too.
+            with stop.ending_at_once():
+                if not _start(node):
+                    return 1
         while not stop:
             executor.spin_once(timeout_sec=_POLL_S)
         return 0
@@ -55,14 +63,12 @@ def _run(stop: StopSignal) -> int:
         node.destroy_node()
 
 
-def _start(node: DetectorNode, stop: StopSignal) -> bool:
-    """Bring the node to active, unless a signal comes first; tell whether nothing failed."""
-    for transition in (node.trigger_configure, node.trigger_activate):
-        if stop:
-            return True
-        if transition() != TransitionCallbackReturn.SUCCESS:
-            return False
-    return True
+def _start(node: DetectorNode) -> bool:
+    """Bring the node to active; tell whether nothing failed."""
+    from rclpy.lifecycle import TransitionCallbackReturn
+
+    return all(transition() == TransitionCallbackReturn.SUCCESS
+               for transition in (node.trigger_configure, node.trigger_activate))
 
 
 if __name__ == '__main__':

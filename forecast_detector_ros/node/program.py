@@ -15,14 +15,15 @@ from .stop_signal import StopSignal
 
 
 def run_program(name: str, body: Callable[[StopSignal], int], args: list[str] | None,
-                mistakes: tuple[type[Exception], ...] = ()) -> int:
+                mistakes: tuple[type[Exception], ...] = (),
+                prepare: Callable[[], None] | None = None) -> int:
     """
     Run `body` between rclpy's init and shutdown and return its exit code.
 
     A parameter that ROS refuses, an argument nobody knows and the exceptions in `mistakes` are
-    logged under `name` as one line and give exit code 2.
+    logged under `name` as one line and give exit code 2. `prepare` is run before `body`, while a
+    signal still does what it did before.
     """
-    stop = StopSignal()
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except RCLError as error:
@@ -32,7 +33,9 @@ def run_program(name: str, body: Callable[[StopSignal], int], args: list[str] | 
         if unknown:
             return _refuse(name, f'unknown arguments: {" ".join(unknown)} (parameters are given '
                                  'as --ros-args -p name:=value)')
-        return body(stop)
+        if prepare is not None:
+            prepare()
+        return body(StopSignal())
     except UnknownROSArgsError as error:
         return _refuse(name, f'unknown arguments behind --ros-args: {error}')
     except ParameterException as error:

@@ -4,6 +4,7 @@ import argparse
 import errno
 import os
 from pathlib import Path
+import signal
 import subprocess
 import sys
 
@@ -20,6 +21,8 @@ from forecast_detector_ros.cli.shell import (
 )
 from forecast_detector_ros.errors import InputError
 import pytest
+
+from ..helpers.slow_import import make_slow, signalled_while_importing
 
 ROOT = Path(__file__).resolve().parents[2]
 CLI = ROOT / 'forecast_detector_ros/cli'
@@ -147,3 +150,16 @@ def test_a_shell_is_told_the_verbs(tmp_path: Path) -> None:
         env={**os.environ, '_ARGCOMPLETE': '1', 'COMP_LINE': line, 'COMP_POINT': str(len(line)),
              '_ARGCOMPLETE_IFS': ' ', '_ARGCOMPLETE_STDOUT_FILENAME': str(answer)})
     assert set(answer.read_text().split()) == {'replay', 'report', 'reproduce'}
+
+
+def test_ctrl_c_is_answered_while_libraries_are_imported(tmp_path: Path) -> None:
+    code, said = signalled_while_importing(
+        ['-m', 'forecast_detector_ros.cli', 'train'], make_slow(tmp_path, 'torch'), signal.SIGINT)
+    assert code == -signal.SIGINT
+    assert 'Traceback' not in said
+
+
+def test_python_answers_ctrl_c_again_behind_the_imports() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    program.load('summary')
+    assert signal.getsignal(signal.SIGINT) is before

@@ -19,7 +19,7 @@ from forecast_detector_ros.detector.detections import Detections
 from forecast_detector_ros.detector.detector import StepResult
 from forecast_detector_ros.detector.policy import Decision
 from forecast_detector_ros.images.bag_images import ImageBag
-from forecast_detector_ros.node.recorder_node import DECISION_QOS, DETECTIONS_QOS
+from forecast_detector_ros.node.recorder import DECISION_QOS, DETECTIONS_QOS
 from forecast_detector_ros.node.recording import Recording, RecordingError
 from forecast_detector_ros.recording.bag_file import BagError
 from forecast_detector_ros.recording.frame_record import RecordedFrame

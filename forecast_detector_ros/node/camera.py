@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Publish a video file, a folder of images or a V4L2 device as a camera.
+
+No camera_info is published: the calibration of a found video is unknown, and a made-up one
+would be believed.
+"""
+from __future__ import annotations
+
+from array import array
+import json
+import os
+from pathlib import Path
+import time
+
+import cv2
+import numpy as np
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CompressedImage, Image
+
+from .declare import declare_fixed
+from .guarded_executor import GuardedExecutor
+from .pacing import FrameSchedule
+from .parameter_service import SafeParameterService
+from .stop_signal import StopSignal
+from ..images.video_source import open_source, SourceError, VideoSource
+
+# Reliable, because a reliable publisher serves both kinds of subscription, and over shared
+# memory it delivers images that best effort loses (60 of 60 against 5 to 12 at 480p).
+IMAGE_QOS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10,
+                       reliability=ReliabilityPolicy.RELIABLE)
+
+# A subscriber is seen here a moment before it, too, knows this publisher; until then it
+# throws away what it receives.
+SETTLE_S = 0.5
+ACKNOWLEDGE_S = 5.0
+SIGNAL_LATENCY_S = 0.1
+
+
+class CameraNode(Node):
+    """Turns pictures into stamped messages on `image_raw` or `image_raw/compressed`."""
+
+    def __init__(self) -> None:
+        """Declare the parameters and advertise the topic; raises SourceError for a bad one."""
+        super().__init__('camera', start_parameter_services=False)
+        self._parameter_services = SafeParameterService(self)
+        self.source: str = declare_fixed(
+            self, 'source', '',
+            'Video file, folder of images, or V4L2 device such as /dev/video0')
+        self.rate: float = declare_fixed(
+            self, 'rate', 0.0, 'Frames per second; 0.0 is the rate of the source itself',
+            (0.0, 1000.0), 'A folder of images has no rate of its own.')
+        self.loop: bool = declare_fixed(
+            self, 'loop', False, 'Start over at the end instead of exiting with code 0')
+        self.transport: str = declare_fixed(
+            self, 'image_transport', 'raw', 'What is published: raw or compressed (JPEG)',
+            constraints='raw | compressed')
+        self._quality: int = declare_fixed(
+            self, 'jpeg_quality', 90, 'JPEG quality of the compressed transport', (1, 100))
+        self._frame_id: str = declare_fixed(
+            self, 'frame_id', 'camera', 'frame_id of every header')
+        self.wait_for_subscribers: int = declare_fixed(
+            self, 'wait_for_subscribers', 0,
+            'Number of subscriptions to wait for before the first frame, so that they get all',
+            (0, 1000))
+        self.report: str = declare_fixed(
+            self, 'report', '',
+            'File that gets the number of frames and the rate as JSON at the end; empty: none')
+        if self.transport not in ('raw', 'compressed'):
+            raise SourceError(
+                f"image_transport: '{self.transport}' is neither 'raw' nor 'compressed'")
+        compressed = self.transport == 'compressed'
+        self._message = CompressedImage() if compressed else Image()
+        self._message.header.frame_id = self._frame_id
+        self._pixels: np.ndarray = np.empty((0, 0, 3), np.uint8)
+        self.images = self.create_publisher(
+            type(self._message), 'image_raw/compressed' if compressed else 'image_raw',
+            IMAGE_QOS, qos_overriding_options=QoSOverridingOptions.with_default_policies())
+        self.published = 0
+
+    def prepare(self, picture: np.ndarray) -> None:
+        """
+        Put `picture` (BGR, uint8, (H, W, 3)) into the message that publish() sends next.
+
+        The message and its buffer are the same every time: publishing serialises at once, and
+        an array.array is the only type that rclpy takes over without looking at every byte.
+        """
+        if self.transport == 'compressed':
+            ok, encoded = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, self._quality])
+            if not ok:
+                raise SourceError(f'{self.source}: a picture of {picture.shape[1]} x '
+                                  f'{picture.shape[0]} pixels cannot be encoded as JPEG')
+            self._message.format = 'bgr8; jpeg compressed bgr8'
+            self._message.data = array('B', encoded.tobytes())
+            return
+        if picture.shape != self._pixels.shape:
+            self._message.height, self._message.width = picture.shape[:2]
+            self._message.encoding = 'bgr8'
+            self._message.step = 3 * picture.shape[1]
+            self._message.data = array('B', bytes(picture.size))
+            self._pixels = np.frombuffer(self._message.data, np.uint8).reshape(picture.shape)
+        np.copyto(self._pixels, picture)
+
+    def publish(self, late_s: float = 0.0) -> None:
+        """Send the prepared message, stamped with the instant `late_s` seconds ago."""
+        stamp = self.get_clock().now() - Duration(seconds=late_s)
+        self._message.header.stamp = stamp.to_msg()
+        self.images.publish(self._message)
+        self.published += 1
+
+    def write_report(self, source: VideoSource, rate: float | None) -> None:
+        """Write the `report` file, when one is wanted."""
+        if not self.report:
+            return
+        partial = Path(f'{self.report}.part')
+        partial.write_text(json.dumps({
+            'source': source.name, 'published': self.published, 'rate': rate,
+            'loss': source.loss()}) + '\n')
+        os.replace(partial, self.report)
+
+
+class _Player:
+    """Moves pictures from the source to the node at the right moments."""
+
+    def __init__(self, node: CameraNode, source: VideoSource, stop: StopSignal) -> None:
+        self._node = node
+        self._source = source
+        self._stop = stop
+        self._executor = GuardedExecutor('camera')
+        self._executor.add_node(node)
+
+    def wait_for_subscribers(self) -> None:
+        """Spin until enough subscriptions are matched (or a signal arrives)."""
+        wanted = self._node.wait_for_subscribers
+        if not wanted:
+            return
+        self._node.get_logger().info(
+            f'waiting for {wanted} subscription(s) of {self._node.images.topic_name}')
+        while not self._stop and self._node.images.get_subscription_count() < wanted:
+            self._executor.spin_once(timeout_sec=0.02)
+        self.spin_until(time.monotonic() + SETTLE_S)
+
+    def spin_until(self, instant: float) -> None:
+        """Serve the node until `instant` on the steady clock, or until a signal."""
+        while not self._stop:
+            remaining = instant - time.monotonic()
+            if remaining <= 0:
+                return
+            self._executor.spin_once(timeout_sec=min(remaining, SIGNAL_LATENCY_S))
+
+    def play_live(self) -> None:
+        """Publish what the device gives, as it comes."""
+        while not self._stop:
+            picture = self._source.read()
+            if picture is None:
+                return
+            taken = time.monotonic()
+            self._node.prepare(picture)
+            self._node.publish(late_s=time.monotonic() - taken)
+            self._executor.spin_once(timeout_sec=0)
+
+    def play(self, rate: float) -> None:
+        """Publish a recording at `rate`; each picture is made ready before it is due."""
+        schedule = FrameSchedule(rate, time.monotonic())
+        while not self._stop:
+            picture = self._source.read()
+            if picture is None:
+                if not self._node.loop:
+                    break
+                loss = self._source.loss()
+                if loss and self._node.published == 0:
+                    raise SourceError(loss)
+                self._source.rewind()
+                continue
+            self._node.prepare(picture)
+            self.spin_until(schedule.due)
+            if self._stop:
+                break
+            self._node.publish(schedule.advance(time.monotonic()))
+        if schedule.stalls:
+            self._node.get_logger().warning(
+                f'{self._source.name}: read too slowly for {rate:g} Hz; '
+                f'{schedule.stalls} frame(s) were sent late by more than a period')
+        # The last picture lasts a period like the others, and the receivers take it meanwhile.
+        self.spin_until(schedule.due)
+        self._node.images.wait_for_all_acked(Duration(seconds=ACKNOWLEDGE_S))
+
+
+def run(stop: StopSignal) -> int:
+    """Play the source to its end or to a signal; raises SourceError when it is unreadable."""
+    node = CameraNode()
+    try:
+        source = open_source(node.source, node.rate)
+        try:
+            _play(node, source, stop)
+        finally:
+            source.close()
+    finally:
+        node.destroy_node()
+    return 0
+
+
+def _play(node: CameraNode, source: VideoSource, stop: StopSignal) -> None:
+    rate = node.rate or source.rate
+    if not (rate or source.live):
+        raise SourceError(f'{source.name}: has no rate of its own; set one, '
+                          'for example rate:=10.0')
+    player = _Player(node, source, stop)
+    player.wait_for_subscribers()
+    node.get_logger().info(
+        f'publishing {source.name} on {node.images.topic_name}'
+        + (f' at {rate:g} Hz' if rate else ''))
+    if source.live or rate is None:
+        player.play_live()
+    else:
+        player.play(rate)
+    loss = source.loss()
+    if loss and not stop:
+        node.get_logger().warning(loss)
+    node.write_report(source, rate)
+    node.get_logger().info(f'{node.published} frames published')

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Record a camera with its detections and decisions: annotated video and MCAP bag."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from copy import copy
+from functools import partial
+import sys
+import time
+from typing import Any, TextIO
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.serialization import deserialize_message
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CompressedImage, Image
+from vision_msgs.msg import Detection2DArray
+
+from .bag_writer import BagError
+from .declare import declare_fixed
+from .guarded_executor import GuardedExecutor
+from .parameter_service import SafeParameterService
+from .recording import Recording, RecordingError
+from .stop_signal import StopSignal
+from ..foreign_text import cut
+from ..recording.frame_record import RecordedFrame
+from ..recording.video_writer import VideoError
+
+# Reliable, so that no image is missing in the video. For a camera that only offers best effort:
+# -p qos_overrides./image_raw.subscription.reliability:=best_effort
+IMAGE_QOS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=30,
+                       reliability=ReliabilityPolicy.RELIABLE)
+DETECTIONS_QOS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=100,
+                            reliability=ReliabilityPolicy.RELIABLE)
+DECISION_QOS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=100,
+                          reliability=ReliabilityPolicy.BEST_EFFORT)
+DIAGNOSTICS_QOS = QoSProfile(depth=10)
+
+# Once the camera has gone, what it sent may still be queued here: the end is when nothing has come
+# for so long, or for longer when an image has no answer yet.
+QUIET_S = 0.5
+FAREWELL_S = 3.0
+SIGNAL_LATENCY_S = 0.1
+
+FLUSH_S = 1.0
+"""Between two flushes of the bag: more than that is never lost, whatever ends the process."""
+
+MISTAKES = (RecordingError, BagError, VideoError)
+"""Errors that end the recorder with one line."""
+
+
+class RecorderNode(Node):
+    """Subscribes to cameras and their detector and feeds a recording."""
+
+    def __init__(self) -> None:
+        """Declare the parameters, open the recording, listen to the detector."""
+        super().__init__('recorder', start_parameter_services=False)
+        self._parameter_services = SafeParameterService(self)
+        output = declare_fixed(
+            self, 'output', 'recording',
+            'Folder for annotated.mkv and the MCAP bag; it must not hold a recording yet')
+        topics = declare_fixed(
+            self, 'image_topics', ['image_raw'], 'Base topics of the cameras to record')
+        transport = declare_fixed(
+            self, 'image_transport', 'raw', 'What the cameras publish: raw or compressed',
+            constraints='raw | compressed')
+        rate = declare_fixed(
+            self, 'rate', 0.0, 'Frames per second of the video; 0.0: measured on the stamps',
+            (0.0, 1000.0))
+        self._wait_for_detector: bool = declare_fixed(
+            self, 'wait_for_detector', True,
+            'Subscribe to the images only when a detector is there, so that a camera which '
+            'waits for its subscribers loses no frame')
+        self.stop_with_camera: bool = declare_fixed(
+            self, 'stop_with_camera', False,
+            'Finish and exit when the cameras that were recorded have gone')
+        frame_log = declare_fixed(
+            self, 'frame_log', '',
+            "File for one line of JSON per frame; '-' is the standard output, empty: none")
+        with_diagnostics = declare_fixed(
+            self, 'record_diagnostics', True, 'Put /diagnostics into the bag, too')
+        if transport not in ('raw', 'compressed'):
+            raise RecordingError(
+                f"image_transport: '{cut(transport)}' is neither 'raw' nor 'compressed'")
+        compressed = transport == 'compressed'
+        self._image_class = CompressedImage if compressed else Image
+        # Remappings of the topic that is subscribed hold, and name the camera.
+        self._topics = {
+            self.resolve_topic_name(topic).removesuffix('/compressed'): topic
+            for topic in (f'{topic}/compressed' if compressed else topic for topic in topics)}
+        if not self._topics or len(self._topics) < len(topics):
+            raise RecordingError(f'image_topics: {cut(topics)}: no topic, or one twice')
+        self._frame_log = _open_log(frame_log)
+        self.recording = Recording(output, list(self._topics), rate, self._log_frame)
+        for path in self.recording.remains:
+            self.get_logger().warning(f'kept what an earlier recorder left unfinished: {path}')
+        self.images: list[Subscription] = []
+        self.arrived = 0
+        self.unreadable = 0
+        """Messages of the detector that are no message at all."""
+        self._seen: set[str] = set()
+        self._detections = self._record(
+            Detection2DArray, 'detections', DETECTIONS_QOS, self.recording.add_detections)
+        self._decision = self._record(
+            DiagnosticArray, 'decision', DECISION_QOS, self.recording.add_decision)
+        if with_diagnostics:
+            self._record(DiagnosticArray, '/diagnostics', DIAGNOSTICS_QOS)
+        if self._wait_for_detector:
+            self.get_logger().info(f'waiting for a detector on {self._detections.topic_name} '
+                                   f'and {self._decision.topic_name}')
+
+    def watch(self) -> None:
+        """Subscribe to the images once the detector is there, if that is not done yet."""
+        if self.images or (self._wait_for_detector and not (
+                self._detections.get_publisher_count()
+                and self._decision.get_publisher_count())):
+            return
+        for camera, topic in self._topics.items():
+            self.images.append(self.create_subscription(
+                self._image_class, topic, partial(self._add_image, camera), copy(IMAGE_QOS),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies()))
+        names = ', '.join(images.topic_name for images in self.images)
+        self.get_logger().info(f'recording {names} into {self.recording.folder}')
+
+    def cameras_gone(self) -> bool:
+        """Tell whether cameras were there and have all left."""
+        there = {images.topic_name for images in self.images if images.get_publisher_count()}
+        self._seen |= there
+        return bool(self._seen) and not there
+
+    def finish(self) -> None:
+        """Close the recording and say what it holds; raises what `Recording.close` raises."""
+        recording = self.recording
+        recording.close()
+        if self._frame_log not in (None, sys.stdout):
+            self._frame_log.close()
+        bag = ', '.join(f'{count} {topic}' for topic, count in recording.bag.counts.items())
+        self.get_logger().info(
+            f'{recording.counts.frames} frames ({recording.counts.dropped} dropped) '
+            f'recorded in {recording.folder}; bag: {bag}')
+        for number, what in (
+                (recording.counts.undecodable, 'images could not be decoded'),
+                (recording.given_up, 'images were written before an answer came'),
+                (recording.without_image, 'decisions belong to images that never arrived'),
+                (recording.ambiguous, 'detections belong to one of several cameras with the '
+                 'same frame_id and stamp, it is not known which'),
+                (recording.unsound, 'detections have no class, score or place'),
+                (recording.foreign + self.unreadable, 'messages are not of the detector')):
+            if number:
+                self.get_logger().warning(f'{number} {what}')
+
+    def _record(self, message_class: type, topic: str, qos: QoSProfile,
+                forward: Callable[[Any], None] | None = None) -> Subscription:
+        """Put what arrives on `topic` into the bag byte for byte, and hand it on."""
+        def received(data: bytes) -> None:
+            self.recording.bag.write(name, data, self.get_clock().now().nanoseconds)
+            if forward is None:
+                return
+            self.arrived += 1
+            try:
+                message: Any = deserialize_message(data, message_class)
+            # rclpy raises what its C code happens to: RuntimeError, UnicodeDecodeError, ...
+            except Exception:  # noqa: B902
+                self.unreadable += 1
+            else:
+                forward(message)
+
+        subscription = self.create_subscription(message_class, topic, received, qos, raw=True)
+        name = subscription.topic_name
+        self.recording.bag.add_topic(name, message_class, qos)
+        return subscription
+
+    def _add_image(self, camera: str, message: Image | CompressedImage) -> None:
+        self.arrived += 1
+        self.recording.add_image(camera, message)
+
+    def _log_frame(self, record: RecordedFrame) -> None:
+        if self._frame_log is not None:
+            try:
+                self._frame_log.write(record.to_line() + '\n')
+                self._frame_log.flush()
+            except OSError as error:
+                raise RecordingError(f'frame_log: cannot be written: '
+                                     f'{error.strerror or error}') from None
+
+
+def _open_log(path: str) -> TextIO | None:
+    if not path:
+        return None
+    if path == '-':
+        return sys.stdout
+    try:
+        return open(path, 'w', encoding='utf-8')
+    except (OSError, ValueError) as error:
+        reason = getattr(error, 'strerror', None) or error
+        raise RecordingError(f'frame_log: {cut(path)}: {reason}') from None
+
+
+def run(stop: StopSignal) -> int:
+    """Record until a signal or the cameras' end; raises what is in MISTAKES."""
+    node = RecorderNode()
+    executor = GuardedExecutor('recorder', MISTAKES)
+    executor.add_node(node)
+    try:
+        _spin(node, executor, stop)
+        node.finish()
+    except MISTAKES:
+        # What can still be finished is; the first reason is the one that is told.
+        with suppress(*MISTAKES):
+            node.recording.close()
+        raise
+    finally:
+        node.destroy_node()
+    return 0
+
+
+def _spin(node: RecorderNode, executor: GuardedExecutor, stop: StopSignal) -> None:
+    quiet_since = None
+    flushed = time.monotonic()
+    while not stop:
+        arrived = node.arrived
+        executor.spin_once(timeout_sec=SIGNAL_LATENCY_S)
+        if time.monotonic() - flushed > FLUSH_S:
+            node.recording.flush()
+            flushed = time.monotonic()
+        if not node.images:
+            node.watch()
+        elif not node.stop_with_camera or not node.cameras_gone():
+            quiet_since = None
+        elif quiet_since is None or node.arrived != arrived:
+            quiet_since = time.monotonic()
+        elif time.monotonic() - quiet_since > (
+                FAREWELL_S if node.recording.waiting else QUIET_S):
+            return
