@@ -78,6 +78,9 @@ Every scan of a progressive JPEG is a pass over all its pixels, and takes a few 
 says nothing; libjpeg's encoder makes 10.
 """
 
+_MOST_CHUNKS = 100_000
+"""Of a PNG; encoders write 8 KiB or more into each, and each takes time to look at."""
+
 Converter = Callable[[Any, int], 'np.ndarray | None']
 """Converts a sound sensor_msgs/Image, given the bytes of a row, to BGR; None where it cannot."""
 
@@ -235,13 +238,37 @@ def png_size(data: Any) -> tuple[int, int] | None:
     return (height, width) if height and width else None
 
 
+def _check_chunks(data: Any) -> None:
+    """
+    Refuse a PNG with a chunk that reaches beyond its end: the decoder takes memory for it first.
+
+    `data` is any buffer of bytes. A chunk is its length, its name, its data and a checksum (W3C
+    PNG, section 5.3).
+    """
+    view = memoryview(data)
+    position = len(_PNG_START)
+    for _ in range(_MOST_CHUNKS):
+        if position + 12 > len(view):
+            raise FrameError(f'PNG image is truncated: no chunk IEND in {len(view)} bytes')
+        length = struct.unpack_from('>I', view, position)[0]
+        if bytes(view[position + 4:position + 8]) == b'IEND':
+            return
+        if length > len(view) - position - 12:
+            raise FrameError(f'PNG image is damaged: a chunk of {length} bytes at byte '
+                             f'{position} of {len(view)}')
+        position += 12 + length
+    raise FrameError(f'PNG image has more than {_MOST_CHUNKS} chunks')
+
+
 def _told_size(message: Any, kind: str, max_pixels: int) -> tuple[int, int]:
     """Return the (height, width) in the header of a compressed picture, if it may be decoded."""
     size = (jpeg_size if kind == 'JPEG' else png_size)(message.data)
     if size is None:
         raise FrameError(f'{kind} image cannot be decoded: its header tells no size')
     _check_size(size, max_pixels)
-    if kind == 'JPEG':
+    if kind == 'PNG':
+        _check_chunks(message.data)
+    else:
         scans = bytes(message.data).count(_START_OF_SCAN)
         if scans * size[0] * size[1] > _MOST_SCANS * max_pixels:
             raise FrameError(f'JPEG image of {size[1]}x{size[0]} pixels has {scans} scans; so '

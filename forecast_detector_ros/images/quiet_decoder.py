@@ -24,11 +24,12 @@ _MOST_EXTRANEOUS = 16
 
 _DECODERS = re.compile(
     r'Corrupt JPEG data|Premature end of JPEG|Inconsistent progression|Invalid SOS parameters|'
-    r'Application transferred|Unknown Adobe color|Warning: unknown JFIF|libpng (error|warning)')
-"""How the warnings of libjpeg (its jerror.h) and libpng (its pngerror.c) begin."""
+    r'Application transferred|Unknown Adobe color|Warning: unknown JFIF|libpng (error|warning)|'
+    r'\[ ?(WARN|ERROR):[^\]]*\] global grfmt_')
+"""How warnings of libjpeg (its jerror.h), libpng (its pngerror.c) and OpenCV's readers begin."""
 
 _HARMLESS = re.compile(
-    r'Invalid SOS parameters|Unknown Adobe color|Warning: unknown JFIF|libpng warning|'
+    r'Invalid SOS parameters|Unknown Adobe color|Warning: unknown JFIF|libpng warning|\[ ?WARN|'
     r'Corrupt JPEG data: (bad ICC marker|(?P<bytes>\d{1,9}) extraneous bytes before marker 0xd9)')
 """Those after which every pixel may still be right."""
 

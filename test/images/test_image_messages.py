@@ -308,6 +308,35 @@ def test_huge_compressed_image_is_refused_before_it_is_decoded(
         frame.load_for(least) if least else frame.load()
 
 
+@pytest.mark.parametrize(('place', 'reason'), [
+    (8, 'damaged: a chunk of 2147483661 bytes at byte 8'),
+    (33, 'damaged: a chunk of 21474')])
+@pytest.mark.parametrize('least', [None, (64, 64)])
+def test_png_chunk_beyond_the_end_takes_no_memory(
+        monkeypatch: pytest.MonkeyPatch, place: int, reason: str, least: tuple[int, int] | None
+        ) -> None:
+    # OpenCV makes room for what the chunk says of itself, 2 GB here, before it looks for it.
+    monkeypatch.setattr(cv2, 'imdecode', None)
+    data = bytearray(encoded('.png', noise(40, 40, 3)))
+    data[place] |= 0x80
+    frame = compressed_frame(SimpleNamespace(data=array('B', data), format=''))
+    with pytest.raises(FrameError, match=reason):
+        frame.load_for(least) if least else frame.load()
+
+
+def test_png_of_countless_chunks_is_refused() -> None:
+    sound = encoded('.png', noise(4, 4, 3))
+    empty = bytes(4) + b'tEXt' + zlib.crc32(b'tEXt').to_bytes(4, 'big')
+    for count, fits in ((1000, True), (200_000, False)):
+        data = sound[:33] + count * empty + sound[33:]
+        frame = compressed_frame(SimpleNamespace(data=array('B', data), format=''))
+        if fits:
+            assert frame.load().size == (4, 4)
+        else:
+            with pytest.raises(FrameError, match='more than 100000 chunks'):
+                frame.load()
+
+
 @pytest.mark.parametrize('extension', ['.png', '.jpg'])
 def test_limit_of_compressed_pixels_is_exact(extension: str) -> None:
     sent = SimpleNamespace(data=encoded(extension, noise(10, 20, 3)), format='')

@@ -44,6 +44,16 @@ def test_png_that_lost_its_second_half_is_not_decoded(capfd: pytest.CaptureFixtu
     assert capfd.readouterr().err == ''
 
 
+def test_png_without_its_header_is_damaged_without_a_word(
+        capfd: pytest.CaptureFixture[str]) -> None:
+    data = bytearray(encoded('.png'))
+    data[12:16] = b'JHDR'
+    found, damage = decode(bytes(data))
+    assert found is None
+    assert 'IHDR' in damage
+    assert capfd.readouterr() == ('', '')
+
+
 def test_webcam_that_pads_its_scan_is_fine(capfd: pytest.CaptureFixture[str]) -> None:
     data = encoded('.jpg', (cv2.IMWRITE_JPEG_RST_INTERVAL, 1))
     sound, _ = decode(data)
