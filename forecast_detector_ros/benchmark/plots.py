@@ -20,6 +20,7 @@ def write_plots(run: Run, folder: Path) -> list[str]:
     Returns the names of the files. matplotlib is imported here and raises ImportError where it
     is missing; a file appears under its name only when it is whole.
     """
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -29,13 +30,16 @@ def write_plots(run: Run, folder: Path) -> list[str]:
     written = []
     for name, (draw, height) in drawings.items():
         bars = len(run['timings']) if height else 0
-        figure = Figure(figsize=(9, max(4.0, min(9.0, height * bars))), layout='constrained')
-        FigureCanvasAgg(figure)
-        if draw(run, figure.subplots()):
+        # A dollar in a name begins no formula.
+        with rc_context({'text.parse_math': False}):
+            figure = Figure(figsize=(9, max(4.0, min(9.0, height * bars))), layout='constrained')
+            FigureCanvasAgg(figure)
+            if not draw(run, figure.subplots()):
+                continue
             data = io.BytesIO()
             figure.savefig(data, format='png', dpi=110)
-            write_atomically(folder / name, data.getvalue())
-            written.append(name)
+        write_atomically(folder / name, data.getvalue())
+        written.append(name)
     return written
 
 
@@ -58,7 +62,8 @@ def _steps(run: Run, axes: Any) -> bool:
     _bars(axes, [row['name'] for row in rows], medians,
           [OWN if row['group'] == 'step' else RIVAL for row in rows],
           [[0.0] * len(rows), [max(0.0, row['p95_ms'] - row['median_ms']) for row in rows]])
-    axes.set(xscale='log', xlabel='ms, median and p95', title='Blue: this detector; grey: rivals')
+    axes.set(xlabel='ms, median and p95', title='Blue: this detector; grey: rivals')
+    _logarithmic(axes)
     return True
 
 
@@ -67,8 +72,16 @@ def _parts(run: Run, axes: Any) -> bool:
     if not rows:
         return False
     _bars(axes, [row['name'] for row in rows], [row['median_ms'] for row in rows], OWN)
-    axes.set(xscale='log', xlabel='ms, median', title='Parts of a frame')
+    axes.set(xlabel='ms, median', title='Parts of a frame')
+    _logarithmic(axes)
     return True
+
+
+def _logarithmic(axes: Any) -> None:
+    axes.set_xscale('log')
+    # By default these are formulas.
+    axes.xaxis.set_major_formatter('{x:g}')
+    axes.xaxis.set_minor_formatter('')
 
 
 def _batches(run: Run, axes: Any) -> bool:

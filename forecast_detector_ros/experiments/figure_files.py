@@ -21,7 +21,9 @@ STYLE: dict[Any, Any] = {
     'font.family': 'DejaVu Sans', 'font.size': 9, 'axes.edgecolor': SOFT, 'axes.labelcolor': INK,
     'xtick.color': INK, 'ytick.color': INK, 'text.color': INK, 'axes.spines.top': False,
     'axes.spines.right': False, 'axes.grid': True, 'grid.color': LINE, 'axes.axisbelow': True,
-    'axes.titlesize': 10, 'legend.frameon': False, 'legend.fontsize': 8}
+    'axes.titlesize': 10, 'legend.frameon': False, 'legend.fontsize': 8,
+    # A dollar in a name begins no formula.
+    'text.parse_math': False}
 
 
 def new_figure(width: float, height: float) -> 'Figure':

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import os
 from pathlib import Path
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -24,6 +25,15 @@ def plot_decisions(records: Sequence[RecordedFrame], path: str | Path, title: st
     Blue marks are read frames, red ones forecast frames, grey lines dropped ones; the dashed
     line is the threshold. The file appears under its name only when it is whole.
     """
+    # A dollar in a title begins no formula.
+    with rc_context({'text.parse_math': False}):
+        figure = _draw(records, title)
+        partial = Path(path).with_suffix('.part.png')
+        FigureCanvasAgg(figure).print_figure(partial, dpi=110)
+    os.replace(partial, path)
+
+
+def _draw(records: Sequence[RecordedFrame], title: str) -> Figure:
     start = records[0].stamp_ns if records else 0
     figure = Figure(figsize=(11, 7.5), layout='constrained')
     panels = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1.5, 2))
@@ -53,9 +63,7 @@ def plot_decisions(records: Sequence[RecordedFrame], path: str | Path, title: st
             for panel in panels:
                 panel.axvline(1e-9 * (record.stamp_ns - start), color='0.8', linewidth=1,
                               zorder=0)
-    partial = Path(path).with_suffix('.part.png')
-    FigureCanvasAgg(figure).print_figure(partial, dpi=110)
-    os.replace(partial, path)
+    return figure
 
 
 def _panel(panel: Axes, records: Sequence[RecordedFrame], times: dict[str, np.ndarray],

@@ -38,7 +38,9 @@ STYLE: dict[Any, Any] = {
     'axes.spines.right': False, 'axes.grid': True, 'grid.color': '#f3f4f6', 'axes.axisbelow': True,
     'axes.titlesize': 10, 'axes.titleweight': 'bold', 'axes.titlelocation': 'left',
     'legend.frameon': False, 'svg.hashsalt': 'report', 'axes.linewidth': 0.8,
-    'xtick.major.size': 3, 'ytick.major.size': 3}
+    'xtick.major.size': 3, 'ytick.major.size': 3,
+    # A dollar in a name begins no formula.
+    'text.parse_math': False}
 
 Draw = Callable[[RunRecord, float], Figure]
 """Draws a run so many inches wide."""

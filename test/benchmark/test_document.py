@@ -77,6 +77,12 @@ def test_plots_are_pictures(run: dict[str, Any], tmp_path: Path) -> None:
     assert write_plots({**run, 'timings': [], 'graph': None}, tmp_path) == []
 
 
+def test_rival_may_have_dollars_in_its_name(run: dict[str, Any], tmp_path: Path) -> None:
+    for item in run['timings']:
+        item['name'] += ' $x^$'
+    assert 'benchmark_steps.png' in write_plots(run, tmp_path)
+
+
 def row(name: str, median_ms: float, noise: float = 0.0) -> dict[str, Any]:
     return {'name': name, 'median_ms': median_ms, 'noise': noise}
 

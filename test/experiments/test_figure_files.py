@@ -32,6 +32,17 @@ def test_picture_has_its_size(tmp_path):
     assert [path.name for path in (tmp_path / 'new').iterdir()] == ['one.png']
 
 
+def test_names_with_dollars_are_no_formulas(tmp_path):
+    figure = new_figure(3, 2)
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], label='$x^$')
+    axes.set_title('$\\nothing$')
+    axes.set_xticks([0, 1], ['$x^$', '$'])
+    axes.legend()
+    save_figure(figure, tmp_path / 'dollars.png')
+    assert (tmp_path / 'dollars.png').stat().st_size > 0
+
+
 def test_missing_library_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, 'matplotlib', None)
     with pytest.raises(EvaluationError, match='pip install matplotlib'):

@@ -78,6 +78,11 @@ def test_plot_shows_both_decisions(tmp_path: Path) -> None:
     assert blue > blue_legend + 100
 
 
+def test_dollars_in_a_title_are_no_formula(tmp_path: Path) -> None:
+    plot_decisions(FRAMES, tmp_path / 'decisions.png', '$x^$.mp4')
+    assert cv2.imread(str(tmp_path / 'decisions.png')) is not None
+
+
 def test_plot_of_no_frames_is_a_picture_all_the_same(tmp_path: Path) -> None:
     plot_decisions([], tmp_path / 'decisions.png', 'clip.mp4')
     assert cv2.imread(str(tmp_path / 'decisions.png')) is not None

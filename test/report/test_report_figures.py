@@ -6,7 +6,11 @@ from xml.etree import ElementTree
 from forecast_detector_ros.detector.policy import FORECAST, READ
 from forecast_detector_ros.recording.frame_record import DROPPED
 from forecast_detector_ros.report.report_figures import as_svg, FIGURES, MOST_POINTS
-from forecast_detector_ros.report.run_record import SequenceRecord
+from forecast_detector_ros.report.run_record import (
+    Accuracy,
+    ClassAccuracy,
+    SequenceRecord,
+)
 import pytest
 
 from ..helpers.runs import frame, run, two_sequences
@@ -21,6 +25,18 @@ def test_every_figure_of_every_run_is_drawn(name, record, width):
     text = as_svg(FIGURES[name], record, width)
     drawn = float(ElementTree.fromstring(text).get('width').removesuffix('pt'))
     assert drawn == pytest.approx(72 * width)
+
+
+@pytest.mark.parametrize('name', FIGURES)
+def test_names_with_dollars_are_no_formulas(name):
+    # Of these matplotlib's parser of formulas would raise an error.
+    odd = ('$x^$', '$\\nothing$', '$', '\\$$\\frac{$')
+    frames = tuple(frame(number, READ, *odd) for number in range(4))
+    record = run(
+        sequences=(SequenceRecord('$x^$', frames, True), SequenceRecord('$_$', frames, True)),
+        accuracy=Accuracy(0.5, 0.25, tuple(
+            ClassAccuracy(label, 3, 3, 0.5, (1.0,) * 101) for label in odd)))
+    assert as_svg(FIGURES[name], record, 9.6).startswith('<svg')
 
 
 def test_the_same_run_gives_the_same_file():
