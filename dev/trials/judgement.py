@@ -75,7 +75,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Sample:
-    """Resident memory of a process at some time."""
+    """Memory of a process at some time."""
 
     time_s: float
     size: float

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 import os
 from pathlib import Path
+import re
 import sys
 
 from forecast_detector_ros.cli.children import Child
@@ -13,7 +14,7 @@ from forecast_detector_ros.cli.fastdds_profile import profile_environment
 #: Above those that people use, below those whose ports Linux hands out to clients.
 FIRST_DOMAIN, DOMAINS = 52, 50
 
-_PAGE = os.sysconf('SC_PAGE_SIZE')
+_OWN_MEMORY = re.compile(r'^(?:RssAnon|RssShmem|VmSwap):\s+(\d+) kB', re.MULTILINE)
 _TICKS = os.sysconf('SC_CLK_TCK')
 
 
@@ -39,11 +40,16 @@ class NodeProcess(Child):
                          dict(os.environ))
 
     def memory(self) -> float:
-        """Return the resident memory in bytes; 0 when the process has ended."""
+        """
+        Return the memory in bytes that is not that of mapped files; 0 when the process has ended.
+
+        Pages of libraries come and go with what else the machine does (proc(5), status).
+        """
         try:
-            return float(Path(f'/proc/{self.pid}/statm').read_text().split()[1]) * _PAGE
-        except (OSError, IndexError):
+            text = Path(f'/proc/{self.pid}/status').read_text()
+        except OSError:
             return 0.0
+        return 1024.0 * sum(map(int, _OWN_MEMORY.findall(text)))
 
     def processor_s(self) -> float:
         """Return the seconds of processor time that it has used; 0 when it has ended."""
