@@ -2,6 +2,8 @@
 """Back-ends for measuring: features that many streams share, and held ones."""
 
 import copy
+from operator import is_not
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,9 +31,24 @@ class _RememberingExtractor(nn.Module):
         return self._feature
 
 
+class _RememberingHead(nn.Module):
+    """Predict from features; for the same maps as before the answer is there already."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+        self._feature: tuple[Tensor, ...] = ()
+        self._output: Any = None
+
+    def forward(self, feature: tuple[Tensor, ...]) -> Any:
+        if not self._feature or any(map(is_not, feature, self._feature)):
+            self._feature, self._output = tuple(feature), self.head(feature)
+        return self._output
+
+
 class FeatureSource:
     """
-    Extract the feature of each picture once for all streams that read it.
+    Compute the feature of each picture, and the head's answer, once for all streams that read it.
 
     Parameters
     ----------
@@ -42,21 +59,23 @@ class FeatureSource:
 
     def __init__(self, network: ForecastDetector) -> None:
         self._extractor = _RememberingExtractor(network.extractor)
+        self._head = _RememberingHead(network.head)
         self._network = self.sharing(network)
 
     def sharing(self, network: ForecastDetector) -> ForecastDetector:
         """
-        Give a network with the same weights that takes its features from here.
+        Give a network with the same weights that takes features and the head from here.
 
         Parameters
         ----------
         network:
-            With the same extractor; it stays as it is.
+            With the same extractor and head; it stays as it is.
 
         """
         twin = copy.copy(network)
         # A copy of a module has its parts in the same dictionary.
-        twin.__dict__['_modules'] = {**network._modules, 'extractor': self._extractor}
+        twin.__dict__['_modules'] = {**network._modules, 'extractor': self._extractor,
+                                     'head': self._head}
         return twin
 
     @torch.inference_mode()

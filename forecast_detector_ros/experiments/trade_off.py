@@ -18,6 +18,7 @@ from ..detector.settings import DetectorSettings
 from ..evaluation.policy_runs import PolicyRun, run_policies
 from ..evaluation.sequences import Footage
 from ..layout import table
+from ..model.config import MOTION
 from ..model.network import ForecastDetector
 
 if TYPE_CHECKING:
@@ -76,8 +77,10 @@ def measure_trade_off(network: ForecastDetector, card: Card, footage: Sequence[F
     policies: list[Policy] = [AlwaysReadPolicy(), *fixed, *map(ThresholdPolicy, levels)]
     todo: list[tuple[str, ForecastDetector, Sequence[Policy]]] = [(FORECAST, network, policies)]
     if network.config.has_encoders:
-        todo += [(HELD, network, fixed),
-                 (PERSISTENCE, network.with_variant('persistence'), fixed)]
+        todo.append((PERSISTENCE, network.with_variant('persistence'), fixed))
+        # Where boxes are moved, a feature that is held is a box that stays: persistence.
+        if network.config.forecast_mode != MOTION:
+            todo.insert(1, (HELD, network, fixed))
     points = []
     for features, variant, rules in todo:
         runs = run_policies(variant, card, footage, settings, rules, device, precision,

@@ -13,10 +13,23 @@ from forecast_detector_ros.detector.policy import (
 from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.evaluation.policy_runs import run_policies
 from forecast_detector_ros.evaluation.runner import run_footage
+from forecast_detector_ros.model.ssdlite import SSDLiteHead
 import numpy as np
 import pytest
 
+from ..helpers.networks import MOTION
+
 POLICIES = (AlwaysReadPolicy(), AlternatePolicy(2), ThresholdPolicy(0.0))
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Count the head's runs."""
+    runs = []
+    forward = SSDLiteHead.forward
+    monkeypatch.setattr(SSDLiteHead, 'forward', lambda self, *rest: (
+        runs.append(1), forward(self, *rest))[1])
+    return runs
 
 
 def equal(first, second):
@@ -38,6 +51,20 @@ def test_every_policy_is_as_if_alone(make_network, card, footage, variant):
             alone = run_footage(detector, item, replace(settings, policy=policy), collect=True)
             assert equal(run.collected, alone.collected)
             assert np.array_equal(run.read, alone.read)
+
+
+def test_moved_boxes_are_as_if_alone_and_the_head_runs_once_a_frame(make_network, card, footage,
+                                                                   counted):
+    items = footage(a=('cat', 5), b=('dog', 3))
+    network = make_network(**MOTION)
+    settings = DetectorSettings(max_consecutive_forecasts=2)
+    runs = run_policies(network, card, items, settings, POLICIES)
+    assert len(counted) == 8
+    detector = Detector(TorchBackend(network), card)
+    for policy in POLICIES:
+        for item, run in zip(items, runs[str(policy)]):
+            alone = run_footage(detector, item, replace(settings, policy=policy), collect=True)
+            assert equal(run.collected, alone.collected)
 
 
 def test_held_features_differ_on_frames_that_are_not_read(make_network, card, footage):

@@ -15,6 +15,8 @@ from forecast_detector_ros.experiments.trade_off import (
 )
 import pytest
 
+from ..helpers.networks import MOTION
+
 SPEED = Speed(40.0, 10.0, 'hand')
 
 
@@ -63,6 +65,13 @@ def test_detector_without_encoders_has_no_rivals(make_network, card, footage):
                                DetectorSettings(max_consecutive_forecasts=1), SPEED, 'plain', ())
     assert {point['features'] for point in result['points']} == {'forecast'}
     assert result['measure'] == 'recall'
+
+
+def test_a_forecast_of_motion_has_one_rival(make_network, card, footage):
+    """A feature that is held and a box that stays are the same there."""
+    result = measure_trade_off(make_network(**MOTION), card, footage(a=('cat', 4)),
+                               DetectorSettings(max_consecutive_forecasts=1), SPEED, 'plain', ())
+    assert {point['features'] for point in result['points']} == {'forecast', 'persistence'}
 
 
 POINTS = {'always_read': (1.0, 0.6), 'alternate(1)': (0.5, 0.5), 'alternate(3)': (0.25, 0.2),

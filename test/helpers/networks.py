@@ -28,6 +28,11 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+MOTION = {'levels': (8, 16, 32), 'tail': False, 'feature_channels': (8, 12, 20),
+          'lstm_channels': (8, 8, 10), 'neck_channels': 16, 'forecast_mode': 'motion'}
+"""Keys of a small network that forecasts the motion of boxes."""
+
+
 @pytest.fixture
 def make_network(enliven) -> Callable[..., ForecastDetector]:
     """Give a function that builds a network whose scores spread and whose encoders matter."""
