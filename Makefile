@@ -51,7 +51,7 @@ demo:
 
 benchmark:
 	$(bootstrap)
-	'$(RUN)' -m forecast_detector_ros.cli benchmark --graph --output docs/benchmark.json \
+	'$(RUN)' -m forecast_detector_ros.cli benchmark --device cpu --graph --output docs/benchmark.json \
 		--report docs/benchmark.md $(BENCHMARK)
 
 # pytest itself makes folders only below one that exists.

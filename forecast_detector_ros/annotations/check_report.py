@@ -2,11 +2,13 @@
 """What a check of training data found, in lines: findings, then tables of classes and sources."""
 from __future__ import annotations
 
+from dataclasses import asdict
 import math
+from typing import Any
 
 from .check import CheckResult
 from .errors import Kind, PROBLEM, REMARK, UNREADABLE
-from ..layout import table
+from ..layout import plain, table
 
 
 def finding_lines(result: CheckResult) -> list[str]:
@@ -64,6 +66,19 @@ def report_lines(result: CheckResult) -> list[str]:
     findings = finding_lines(result)
     return [*findings, *([''] if findings else []), *class_table(result), '',
             *source_table(result), '', summary_line(result)]
+
+
+def plain_values(result: CheckResult) -> dict[str, Any]:
+    """Return everything for JSON: findings by kind with the lines that were kept, and counts."""
+    findings = result.findings
+    return {
+        'findings': [{'severity': kind.severity, 'kind': kind.title,
+                      'count': findings.counts[kind], 'lines': findings.lines[kind]}
+                     for kind in Kind if kind in findings.counts],
+        'classes': {name: {'videos': tally.videos, 'frames': tally.frames, 'boxes': tally.boxes,
+                           'cutouts': tally.cutouts, 'median_side': plain(tally.median_side)}
+                    for name, tally in result.classes.items()},
+        'sources': [asdict(tally) for tally in result.sources]}
 
 
 def _plural(count: int, word: str) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 import json
+import logging
 from pathlib import Path
 import signal
 import sys
@@ -15,10 +16,10 @@ from typing import Any
 from .benchmark_graph import GraphOptions, measure_graph
 from .benchmark_start import measure_start
 from .children import ChildError
-from .options import add_checkpoint, positive
+from .options import add_checkpoint, add_device, positive
 from .progress import show_progress
-from .provenance import machine, versions
-from .shell import command_line, DONE, FAILURE, run_verb, verb_parser
+from .results import machine, versions
+from .shell import command_line, DONE, FAILURE, print_result, run_verb, verb_parser
 from ..benchmark.document import as_markdown, as_text, changes_text, compare
 from ..benchmark.goals import verdicts
 from ..benchmark.graph_runner import PeerError
@@ -34,6 +35,8 @@ FORMAT = 'forecast_detector_ros/benchmark/1'
 """Value of the key `format` of the JSON file."""
 
 VERB = 'benchmark'
+
+_log = logging.getLogger(__name__)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -71,7 +74,7 @@ def _measure(options: argparse.Namespace, given: Sequence[str]) -> dict[str, Any
             run['graph'] = measure_graph(GraphOptions(
                 clip.resolve(), {'checkpoint': str(checkpoint)}, options.sizes,
                 options.transports, options.frames, rate=options.rate), Path(folder),
-                lambda what: print(f'end to end: {what}', file=sys.stderr, flush=True))
+                lambda what: _log.info('end to end: %s', what))
     return {**about, **run, 'before': None if before is None else before['timings']}
 
 
@@ -86,14 +89,15 @@ def _tell(options: argparse.Namespace, run: dict[str, Any]) -> int:
         images.mkdir(parents=True, exist_ok=True)
         plots = [f'{images.name}/{name}' for name in write_plots(run, images)]
         write_atomically(options.report, as_markdown(run, plots).encode())
-    print(as_text(run))
-    code = DONE
+    text, result, code = as_text(run), run, DONE
     if before is not None:
         changes = compare(before, run['timings'])
-        print(f'\n{changes_text(changes)}')
+        text += f'\n\n{changes_text(changes)}'
+        result = {**run, 'changes': [asdict(change) for change in changes]}
         code = FAILURE if any(change.regressed for change in changes) else code
     if options.targets and any(verdict.met is False for verdict in verdicts(run)):
         code = FAILURE
+    print_result(options, result, text)
     return code
 
 
@@ -110,55 +114,51 @@ def _read(path: Path) -> dict[str, Any]:
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the options."""
     parser = verb_parser(
-        VERB, __doc__, epilog='Everything is timed in turns within one '
+        VERB, '', __doc__, epilog='Everything is timed in turns within one '
         'process, so ratios hold where the machine does not. docs/performance.md says what each '
         'row covers.')
     add_checkpoint(parser)
     parser.add_argument('--video', type=Path, metavar='FILE',
-                        help='clip that pictures and read ratio are from (default: bikes.mp4)')
+                        help='clip that pictures and read ratio are from (default bikes.mp4)')
     parser.add_argument('--build', type=_build, action='append', metavar='B[:PRECISION[:THREADS]]',
-                        help='a way to run the network, such as openvino:bf16:2; may be repeated; '
-                        'the first is the one that batches and targets are about (default: the '
-                        'fastest that is installed, then the others)')
-    parser.add_argument('--device', default='cpu', help='auto, cpu, cuda or cuda:N, for all '
-                        'builds (default: %(default)s, which documented figures are of)')
+                        help='such as openvino:bf16:2; may be repeated; batches and targets are '
+                        'of the first (default: all back-ends here, the fastest first)')
+    add_device(parser)
     parser.add_argument('--batches', type=positive, nargs='*', metavar='N',
-                        default=DEFAULT_BATCHES, help='streams in a batch, for the first build '
-                        f'(default: {" ".join(map(str, DEFAULT_BATCHES))})')
+                        default=DEFAULT_BATCHES, help='streams in a batch '
+                        f'(default {" ".join(map(str, DEFAULT_BATCHES))})')
     parser.add_argument('--peers', nargs='*', choices=tuple(TORCHVISION), metavar='NAME',
                         default=tuple(TORCHVISION),
-                        help=f'rivals of torchvision (default: {" ".join(TORCHVISION)})')
+                        help=f'rivals of torchvision (default {" ".join(TORCHVISION)})')
     parser.add_argument('--peer-onnx', action='append', default=[], metavar='FILE:SIDE',
-                        help='a rival as an ONNX file and the side of its input, such as '
-                        'yolo11n.onnx:320; may be repeated')
+                        help='a rival and the side of its input, such as yolo11n.onnx:320; may be '
+                        'repeated')
     parser.add_argument('--rounds', type=positive, default=60, metavar='N',
-                        help='runs of each contender (default: %(default)s)')
+                        help='runs of each contender (default %(default)s)')
     parser.add_argument('--no-parts', action='store_true',
                         help='leave out the parts and whole frames')
     graph = parser.add_argument_group('end to end (needs ROS 2)')
     graph.add_argument('--graph', action='store_true',
                        help='measure camera process, DDS, node and back, too')
     graph.add_argument('--sizes', nargs='+', choices=tuple(SIZES), default=tuple(SIZES),
-                       help='default: all')
-    graph.add_argument('--transports', nargs='+', choices=('raw', 'compressed'),
-                       default=('raw', 'compressed'), help='default: both')
+                       metavar='SIZE', help=f'of images (default {" ".join(SIZES)})')
+    graph.add_argument('--transports', nargs='+', choices=('raw', 'compressed'), metavar='NAME',
+                       default=('raw', 'compressed'), help='of images (default raw compressed)')
     graph.add_argument('--frames', type=positive, default=240, metavar='N',
-                       help='that count, of each measurement (default: %(default)s)')
+                       help='that count, of each measurement (default %(default)s)')
     graph.add_argument('--rate', type=float, default=30.0, metavar='HZ',
-                       help='default: %(default)s')
+                       help='of the camera (default %(default)s)')
     start = parser.add_argument_group("the node's start (needs ROS 2)")
     start.add_argument('--start-up', type=positive, nargs='?', const=5, metavar='N',
-                       help='measure time and memory from start to active, too: once with empty '
-                       'caches, N times (default 5) with full ones')
+                       help='measure time and memory from start to active, N times (default 5)')
     results = parser.add_argument_group('results')
     results.add_argument('--output', type=Path, metavar='FILE', help='write JSON')
     results.add_argument('--report', type=Path, metavar='FILE',
                          help='write Markdown, and plots into images/ beside it')
     results.add_argument('--load', type=Path, metavar='FILE',
-                         help='measure nothing; take a JSON file')
+                         help='measure nothing; take such a JSON file')
     results.add_argument('--compare', type=Path, metavar='FILE',
-                         help='exit with 1 where it is slower than in this JSON file, beyond '
-                         'the noise of both runs')
+                         help='exit with 1 where it is slower than there, beyond noise')
     results.add_argument('--targets', action='store_true',
                          help='exit with 1 when a target is missed')
     return parser
@@ -169,7 +169,3 @@ def _build(text: str) -> Build:
         return Build.parse(text)
     except RuntimeConfigError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Say what is missing, broken or degenerate in training data, before a training stumbles over it.
-
-Exit code: 0 clean, 1 problems that would hurt the training, 2 something cannot be read at all.
-"""
+"""Say what is missing, broken or degenerate in training data, before a training meets it."""
 
 import argparse
 from collections.abc import Iterable, Sequence
@@ -12,9 +8,10 @@ import logging
 from pathlib import Path
 import sys
 
-from .shell import run_verb, verb_parser
+from .options import fraction
+from .shell import print_result, run_verb, verb_parser
 from ..annotations.check import check_sources, CheckConfig, Progress, silent
-from ..annotations.check_report import report_lines
+from ..annotations.check_report import plain_values, report_lines
 from ..annotations.sources import all_classes, COCO_VIDEO, FORMATS, SourceConfig
 from ..clips.cutouts import load_cutouts
 from ..model.presets import PRESETS
@@ -27,7 +24,7 @@ MOST_LINES = 10
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the verb; give its exit code: 1 for findings that would hurt the training."""
+    """Run the verb; its exit code is 1 for problems, 2 if a source cannot be read at all."""
     parser = make_parser()
     options = parser.parse_args(args)
     given = options.annotations is not None, options.images is not None
@@ -60,7 +57,7 @@ def _check(options: argparse.Namespace) -> int:
     result = check_sources(sources, root, classes, config, options.max_lines,
                            _progress(sys.stderr.isatty() and not options.quiet),
                            partial(_labels, root / cutouts, classes) if cutouts else None)
-    print('\n'.join(report_lines(result)))
+    print_result(options, plain_values(result), '\n'.join(report_lines(result)))
     return result.exit_code
 
 
@@ -85,37 +82,37 @@ def _progress(terminal: bool) -> Progress:
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the options."""
-    parser = verb_parser(VERB, __doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('recipe', type=Path, nargs='?',
+    parser = verb_parser(VERB, 'RECIPE --data FOLDER|--annotations PATH --images FOLDER', __doc__)
+    parser.add_argument('recipe', type=Path, nargs='?', metavar='RECIPE',
                         help='YAML file, such as config/training/*.yaml: check its sources')
-    parser.add_argument('--data', type=Path, metavar='DIR',
-                        help='folder that the paths in the recipe start from')
+    parser.add_argument('--data', type=Path, metavar='FOLDER',
+                        help='that the paths in the recipe start from')
     single = parser.add_argument_group('one source without a recipe')
     single.add_argument('--annotations', type=Path, metavar='PATH',
                         help='the JSON, or the folder of annotations')
-    single.add_argument('--images', type=Path, metavar='DIR', help='folder of the pictures')
+    single.add_argument('--images', type=Path, metavar='FOLDER', help='folder of the pictures')
     single.add_argument('--truth', type=Path, metavar='FILE',
-                        help=f'{COCO_VIDEO}: JSON of true boxes that are laid over those')
-    single.add_argument('--min-score', type=float, default=0.0, metavar='S',
-                        help=f'{COCO_VIDEO}: boxes of a lower score are no targets (default 0)')
-    single.add_argument('--ignore-score', type=float, default=0.0, metavar='S',
+                        help="COCO-video JSON of true boxes in a teacher's place")
+    single.add_argument('--min-score', type=fraction, default=0.0, metavar='S',
+                        help='annotated boxes of a lower score are no targets (default 0)')
+    single.add_argument('--ignore-score', type=fraction, default=0.0, metavar='S',
                         help='of these, ones from this score on are ignored (default 0)')
-    single.add_argument('--format', choices=FORMATS, default=COCO_VIDEO,
-                        help=f'default: {COCO_VIDEO}')
+    single.add_argument('--format', choices=FORMATS, default=COCO_VIDEO, metavar='NAME',
+                        help=f'{", ".join(FORMATS)} (default {COCO_VIDEO})')
     single.add_argument('--list', type=Path, dest='list_file', metavar='FILE',
                         help='list of frames, snippets, pictures or sequences')
     single.add_argument('--split', default='train', metavar='NAME',
-                        help='of ImageNet without --list (default: train)')
+                        help='of ImageNet without --list (default train)')
     single.add_argument('--classes', nargs='+', metavar='NAME',
-                        help='classes to train (default: all of the source)')
+                        help='to train (default: all of the source)')
     parser.add_argument('--max-lines', type=_whole, default=MOST_LINES, metavar='N',
-                        help=f'lines of each kind of finding (default: {MOST_LINES})')
+                        help=f'lines of each kind of finding (default {MOST_LINES})')
     parser.add_argument('--sample', type=_whole, default=CheckConfig().sample, metavar='N',
                         help='pictures of each source whose header is read '
-                        f'(default: {CheckConfig().sample})')
+                        f'(default {CheckConfig().sample})')
     parser.add_argument('--full', action='store_true',
-                        help='read every annotation and the header of every picture; default: of '
-                        f'ImageNet at most {CheckConfig().most_annotations} annotations a source')
+                        help='read every header, and of ImageNet more than '
+                        f'{CheckConfig().most_annotations} annotations a source')
     parser.add_argument('--decode', action='store_true', help='decode every picture')
     return parser
 
@@ -125,7 +122,3 @@ def _whole(text: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError(f'is {text}, must be at least 0')
     return value
-
-
-if __name__ == '__main__':
-    sys.exit(main())

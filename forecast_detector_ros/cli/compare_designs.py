@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare shapes of the network, accuracy against time: ``compare designs RECIPE DESIGNS ...``."""
+"""Compare shapes of the network: train them alike, and measure accuracy and time."""
 
 import argparse
 import json
@@ -8,28 +8,32 @@ import sys
 
 import torch
 
-from .held_out import add_held_out, add_training, load_held_out, run_command
+from .inputs import add_backbone, add_held_out, add_training, load_held_out
 from .options import positive
 from .progress import show_progress
-from .provenance import machine, versions
-from .shell import command_line, verb_parser
+from .results import machine, versions
+from .shell import command_line, run_verb, verb_parser
+from ..detector.allocator import keep_large_blocks
 from ..experiments.designs import as_rows, compare_designs, describe, DesignPlan, load_designs
 from ..files import write_atomically
 from ..layout import markdown
 from ..training.backbone import load_backbone
 from ..training.config import load_recipe
+from ..training.trainer import TrainingDivergedError
 
 VERB = 'compare designs'
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Build the argument parser."""
-    result = verb_parser(VERB, __doc__)
+    result = verb_parser(
+        VERB, 'RECIPE DESIGNS --data FOLDER --output FOLDER --annotations FILE --images FOLDER '
+        '--sequences NAME...', __doc__, json=False)
     add_training(result, 'YAML file; its first stage, of the variant baseline, trains every '
                  'design', 'checkpoints, designs.json and designs.md')
-    result.add_argument('designs', type=Path,
-                        help='YAML file: names of designs, and the keys of the network in which '
-                        'each differs from the recipe')
+    result.add_argument('designs', type=Path, metavar='DESIGNS',
+                        help='YAML file: names, and keys in which each differs from the recipe')
+    add_backbone(result)
     add_held_out(result)
     result.add_argument('--rounds', type=positive, default=100, metavar='N',
                         help='runs of each step when they are timed (default %(default)s)')
@@ -39,20 +43,22 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the command; give the exit code: 0 done, 1 failed, 2 bad input."""
+    """Run the verb; its exit code is 1 if a training diverged."""
     given = list(sys.argv[1:] if args is None else args)
     options = make_parser().parse_args(given)
     options.command = command_line(VERB, given)
-    return run_command(VERB, options, _compare)
+    return run_verb(VERB, options, _compare, failures=(TrainingDivergedError,),
+                    interrupted='interrupted; run the same command again to go on')
 
 
-def _compare(options: argparse.Namespace) -> str:
+def _compare(options: argparse.Namespace) -> None:
+    keep_large_blocks()
     recipe = load_recipe(options.recipe)
     torch.set_num_threads(recipe.threads)
     designs = load_designs(options.designs, recipe)
     imagenet = load_backbone(options.backbone) if options.backbone else None
     plan = DesignPlan(recipe, designs, options.data, options.output,
-                      load_held_out(options, recipe), imagenet, options.rounds)
+                      load_held_out(options, recipe.classes), imagenet, options.rounds)
     with show_progress('rounds') as show:
         report = compare_designs(plan, options.timings_only, show)
     about = {'command': options.command, 'machine': machine(), 'versions': versions('openvino')}
@@ -60,8 +66,4 @@ def _compare(options: argparse.Namespace) -> str:
     write_atomically(options.output / 'designs.json',
                      (json.dumps({**about, **report}, indent=2) + '\n').encode())
     write_atomically(options.output / 'designs.md', text.encode())
-    return text
-
-
-if __name__ == '__main__':
-    sys.exit(main())
+    print(text, end='')

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Measure what accuracy costs: recall and milliseconds per frame, beside other detectors.
+Measure recall and milliseconds a frame, beside other detectors, in one run over annotated video.
 
-In one run, over annotated video, for several checkpoints and for detectors in ONNX files.  Writes
-prices.json, prices.md and prices.png.
+Writes prices.json, prices.md and prices.png.
 """
 
 import argparse
@@ -15,10 +14,18 @@ import sys
 
 import torch
 
-from .footage_options import add_footage, load_footage, named_footage
-from .options import add_backend, add_threads, fraction, policy, positive
+from .inputs import add_footage, load_footage, named_footage
+from .options import (
+    add_backend,
+    add_policies,
+    add_seed,
+    add_threads,
+    fraction,
+    named_file,
+    positive,
+)
 from .progress import show_progress
-from .provenance import machine, versions
+from .results import machine, versions
 from .shell import command_line, run_verb, verb_parser
 from ..benchmark.graph_runner import RUNTIMES
 from ..benchmark.peers import TORCHVISION, torchvision_peers
@@ -41,8 +48,6 @@ from ..labelling.teacher_kinds import open_teacher
 from ..layout import markdown
 
 VERB = 'compare detectors'
-
-NAMED = tuple[str, Path]
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -120,38 +125,26 @@ def _about(report: dict) -> str:
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the options."""
-    parser = verb_parser(VERB, __doc__)
+    parser = verb_parser(VERB, '--davis|--annotations|--mot PATH... --checkpoints NAME=FILE... '
+                         '--output FOLDER', __doc__, json=False)
+    parser.add_argument('--output', type=Path, required=True, metavar='FOLDER',
+                        help='for prices.json, prices.md and prices.png')
     add_footage(parser)
     parser.add_argument('--frames', type=positive, metavar='N',
-                        help='only the first frames of every sequence')
-    parser.add_argument('--checkpoints', type=_named, nargs='+', required=True,
-                        metavar='NAME=FILE', help='of this package, with the score that their '
-                        'cards recommend')
-    parser.add_argument('--policies', type=policy, nargs='+', metavar='P',
-                        help="of each of them (default: always_read and the card's)")
-    parser.add_argument('--peers', type=_named, nargs='+', default=[], metavar='NAME=FILE',
-                        help='other detectors with classes of COCO: .onnx, .xml or .yaml, as for '
-                        'the command label')
+                        help='only the first N of every sequence')
+    parser.add_argument('--checkpoints', type=named_file, nargs='+', required=True,
+                        metavar='NAME=FILE', help='of this package, each with the score threshold '
+                        'of its card')
+    add_policies(parser, "always_read and the card's")
+    parser.add_argument('--peers', type=named_file, nargs='+', default=[], metavar='NAME=FILE',
+                        help='other detectors, as --teacher of label')
     parser.add_argument('--peer-score', type=fraction, default=0.3, metavar='S',
                         help='their boxes of a lower score do not count (default 0.3)')
     parser.add_argument('--torchvision', nargs='*', choices=list(TORCHVISION), metavar='NAME',
                         default=['ssdlite320_mobilenet_v3_large'],
-                        help='detectors of torchvision, with random weights, that are timed only '
+                        help='of random weights, timed only '
                         f'({", ".join(TORCHVISION)}; default: the first)')
     add_backend(parser)
     add_threads(parser)
-    parser.add_argument('--seed', type=int, default=0, metavar='N',
-                        help='of the orders in which they take turns (default 0)')
-    parser.add_argument('--output', type=Path, required=True, metavar='FOLDER')
+    add_seed(parser, 'the orders in which they take turns')
     return parser
-
-
-def _named(text: str) -> NAMED:
-    name, _, path = text.partition('=')
-    if not name or not path:
-        raise argparse.ArgumentTypeError(f'is {text!r}, must be NAME=FILE')
-    return name, Path(path)
-
-
-if __name__ == '__main__':
-    sys.exit(main())

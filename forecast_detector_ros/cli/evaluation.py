@@ -9,10 +9,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from .footage_options import add_footage, load_footage, named_footage
+from .inputs import add_footage, load_footage, named_footage
 from .options import add_detector, given_settings, positive
-from .provenance import machine, versions
-from .shell import DONE, FAILURE, run_verb, say, show, verb_parser
+from .results import machine, versions
+from .shell import DONE, FAILURE, print_result, run_verb, say, verb_parser
 from ..detector.checkpoint import default_checkpoint
 from ..detector.detector import Detector
 from ..detector.settings import DetectorSettings
@@ -49,14 +49,13 @@ class Evaluation:
 def evaluation_parser(verb: str, description: str | None, one_stride: bool = True
                       ) -> argparse.ArgumentParser:
     """Make the parser of an evaluation, with the options that `prepare` and `run` read."""
-    parser = verb_parser(verb, description, json=True)
+    parser = verb_parser(verb, '--davis|--annotations|--mot PATH...', description)
     add_footage(parser)
     add_detector(parser)
     parser.add_argument('--output', type=Path, metavar='FILE', help='write the result as JSON')
     if one_stride:
         parser.add_argument('--stride', type=positive, default=1, metavar='N',
-                            help='every N-th frame of each sequence, from each of N starts '
-                            '(default 1)')
+                            help='every N-th frame, from each of N starts (default 1)')
     return parser
 
 
@@ -78,8 +77,8 @@ def run(verb: str, options: argparse.Namespace,
         evaluation, result, text = measure(options)
         if text:
             settings = evaluation.settings
-            show(options, result, f'{evaluation.path}: {settings.policy}, score_threshold '
-                 f'{settings.score_threshold:g}\n\n{text}')
+            print_result(options, result, f'{evaluation.path}: {settings.policy}, '
+                         f'score_threshold {settings.score_threshold:g}\n\n{text}')
             if options.output:
                 options.output.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(options.output, (

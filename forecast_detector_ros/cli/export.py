@@ -12,14 +12,13 @@ from dataclasses import replace
 from importlib.util import find_spec
 import logging
 from pathlib import Path
-import sys
 
 import torch
 
 from .export_frames import Clips, load_clips, synthetic_clips
-from .options import add_checkpoint
-from .provenance import versions
-from .shell import run_verb, verb_parser, VerbFailedError
+from .options import add_checkpoint, number_in
+from .results import versions
+from .shell import print_result, run_verb, verb_parser, VerbFailedError
 from ..detector.backends.exported import (
     ExportError,
     FLOAT,
@@ -52,33 +51,31 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the options."""
-    parser = verb_parser(VERB, __doc__)
+    parser = verb_parser(VERB, '', __doc__)
     add_checkpoint(parser)
     parser.add_argument('--output', type=Path, metavar='FOLDER',
-                        help='default: that of the checkpoint; into another one the checkpoint '
-                        'and its card are copied, too')
+                        help='also for the checkpoint and its card (default: where these lie)')
     parser.add_argument('--package', action='store_true',
                         help='leave the weights out, so that the graphs go with all weights of '
-                        'this shape: what the package holds beside its checkpoint')
+                        'this shape')
     parser.add_argument('--clip', type=Path, metavar='PATH',
-                        help='what to check with: a video, a folder of images or a COCO-video '
-                        'JSON (default: that of --calibrate, or a clip of moving shapes)')
-    parser.add_argument('--frames', type=_positive, default=20, metavar='N',
-                        help='frames to check with (default 20)')
+                        help='to check with: a video, folder of images or COCO-video JSON '
+                        '(default: that of --calibrate, or moving shapes)')
+    parser.add_argument('--frames', type=number_in(int, 2, 100000), default=20, metavar='N',
+                        help='to check with (default 20)')
     parser.add_argument('--int8', action='store_true',
                         help='quantise to int8; needs --calibrate')
     parser.add_argument('--calibrate', type=Path, metavar='PATH',
                         help='what to calibrate with, as --clip: real video of the kind that '
                         'the detector will see')
-    parser.add_argument('--calibration-frames', type=_positive, default=100, metavar='N',
-                        help='default 100')
+    parser.add_argument('--calibration-frames', type=number_in(int, 2, 100000), default=100,
+                        metavar='N', help='to calibrate with (default 100)')
     parser.add_argument('--images', type=Path, metavar='FOLDER',
-                        help='folder that file names in a JSON file are relative to; default: '
-                        'its own')
+                        help='folder that file names in a JSON start from (default: that of the '
+                        'JSON)')
     parser.add_argument('--min-likeness', type=float, default=0.8, metavar='L',
-                        help='with --int8: share of the boxes in float that have to be found '
-                        'again, less those made up (default 0.8); what it costs in accuracy is '
-                        'for evaluate to say')
+                        help='with --int8: part of the boxes in float that must be found again, '
+                        'less those made up (default 0.8)')
     return parser
 
 
@@ -135,8 +132,10 @@ def _export(options: argparse.Namespace) -> None:
     target = _place(checkpoint, options.output)
     record = write_graphs(target, checkpoint, model, kind, {
         **about, 'parity': parity.values(), 'versions': versions()})
-    print(f'{record}: {kind}, {parity.steps} frames checked, {parity.boxes} boxes, largest '
-          f'difference of logits {parity.logits:.2g}')
+    print_result(
+        options, {'record': str(record), 'precision': kind, **about, 'parity': parity.values()},
+        f'{record}: {kind}, {parity.steps} frames checked, {parity.boxes} boxes, largest '
+        f'difference of logits {parity.logits:.2g}')
 
 
 def _check_length(clips: Clips, path: Path | None) -> None:
@@ -173,14 +172,3 @@ def _place(checkpoint: Checkpoint, output: Path | None) -> Path:
     write_atomically(target, checkpoint.data)
     write_atomically(card_path(target), card_path(path).read_bytes())
     return target
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 2:
-        raise argparse.ArgumentTypeError(f'is {text}, must be at least 2')
-    return value
-
-
-if __name__ == '__main__':
-    sys.exit(main())

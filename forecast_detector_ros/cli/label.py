@@ -5,13 +5,12 @@ import argparse
 from collections.abc import Sequence
 import logging
 from pathlib import Path
-import sys
 
 import torch
 
 from .options import add_threads, fraction, positive
 from .progress import show_progress
-from .shell import run_verb, verb_parser
+from .shell import print_result, run_verb, verb_parser
 from ..images.bag_images import is_bag
 from ..images.extract_frames import extract_frames
 from ..labelling.label_folders import is_partial, label_into, Labelling
@@ -78,46 +77,45 @@ def _label(options: argparse.Namespace, extracts: bool) -> None:
     with show_progress('labelled') as show:
         label_into(output, labelling, teacher.detect,
                    lambda: show(labelling.labelled, labelling.total))
-    _log.info('%s: %d pictures, %d boxes', output, labelling.total, labelling.boxes)
+    print_result(options, {'output': str(output), 'pictures': labelling.total,
+                           'boxes': labelling.boxes},
+                 f'{output}: {labelling.total} pictures, {labelling.boxes} boxes')
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the options."""
-    parser = verb_parser(VERB, __doc__)
-    parser.add_argument('source', type=Path,
-                        help='folder of pictures, video file, or bag (folder, .mcap, .db3, .bag); '
-                        'file names in the output are relative to the folder, or to --frames')
+    parser = verb_parser(VERB, 'SOURCE --teacher FILE --output FILE', __doc__)
+    parser.add_argument('source', type=Path, metavar='SOURCE',
+                        help='folder of pictures, video file, or bag (folder, .mcap, .db3, .bag)')
     parser.add_argument('--folders', nargs='+', default=[], metavar='NAME',
-                        help='only these folders in it')
-    parser.add_argument('--frames', type=Path, metavar='DIR',
-                        help='where the frames of a video or bag are written, as JPEG in a '
-                        'folder of its name')
+                        help='only these folders of pictures in it')
+    parser.add_argument('--frames', type=Path, metavar='FOLDER',
+                        help='where frames of a video or bag are written, as JPEG in a folder of '
+                        'its name')
     parser.add_argument('--every', type=positive, default=1, metavar='N',
-                        help='take every n-th frame of a video or bag (default 1)')
-    parser.add_argument('--topic', help='image topic of a bag; needed if it has several')
+                        help='only every N-th frame of a video or bag (default 1)')
+    parser.add_argument('--topic', metavar='T', help='of images; needed if a bag has several')
     parser.add_argument('--teacher', type=Path, required=True, metavar='FILE',
                         help=".onnx, or OpenVINO's .xml, of a detector with the classes of COCO; "
                         'or .yaml of several, see config/teachers')
-    parser.add_argument('--teacher-kind', choices=[AUTO, *KINDS], default=AUTO,
-                        help='what the teacher is; default: what its outputs look like')
-    parser.add_argument('--output', type=Path, required=True, metavar='FILE')
+    parser.add_argument('--teacher-kind', choices=[AUTO, *KINDS], default=AUTO, metavar='NAME',
+                        help=f'{", ".join(KINDS)} (default {AUTO}: by its outputs)')
+    parser.add_argument('--output', type=Path, required=True, metavar='FILE',
+                        help='COCO-video JSON; its file names start from SOURCE or --frames')
     parser.add_argument('--resume', action='store_true',
                         help='go on with frames and labels that an earlier run left')
     parser.add_argument('--stills', action='store_true',
                         help='pictures are stills; default: each folder is one video')
     parser.add_argument('--classes', nargs='+', default=list(CLASSES), metavar='NAME',
                         help='names of COCO with _ for blanks, but cattle for cow, watercraft '
-                        f'for boat and sofa for couch (default: {" ".join(CLASSES)})')
+                        f'for boat and sofa for couch (default {" ".join(CLASSES)})')
     parser.add_argument('--ignore', nargs='*', default=['truck'], metavar='NAME',
-                        help='classes whose boxes are neither objects nor background '
-                        '(default: truck)')
+                        help='classes whose boxes are neither objects nor background (default '
+                        'truck)')
     parser.add_argument('--min-score', type=fraction, default=0.2, metavar='S',
-                        help='default 0.2')
+                        help='boxes of a lower score are not written (default 0.2)')
     parser.add_argument('--nms-threshold', type=fraction, default=0.45, metavar='IOU',
-                        help='default 0.45')
+                        help='of two boxes of a class that overlap as much, one is dropped '
+                        '(default 0.45)')
     add_threads(parser)
     return parser
-
-
-if __name__ == '__main__':
-    sys.exit(main())

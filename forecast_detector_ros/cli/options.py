@@ -24,18 +24,20 @@ def add_checkpoint(group: Group) -> None:
 def add_backend(group: Group) -> None:
     """Add `--backend`."""
     # The registry knows which there are, but needs PyTorch; `demo` leaves that to the node.
-    group.add_argument('--backend', default='auto', help='what runs the network: torch, '
-                       'torch_compile, onnxruntime, tensorrt or openvino (default auto: the '
-                       'fastest that is installed)')
+    group.add_argument('--backend', default='auto', metavar='NAME', help='auto (default), '
+                       'openvino, onnxruntime, tensorrt, torch[_compile]')
 
 
 def add_device(group: Group) -> None:
-    """Add `--device`, `--precision` and `--threads`."""
-    group.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N (default auto: '
-                       'CUDA where it is usable)')
-    group.add_argument('--precision', default='fp32',
+    """Add `--device`."""
+    group.add_argument('--device', default='auto', metavar='NAME', help='auto, cpu, cuda or '
+                       'cuda:N (default auto: CUDA where usable)')
+
+
+def add_precision(group: Group) -> None:
+    """Add `--precision`."""
+    group.add_argument('--precision', default='fp32', metavar='NAME',
                        help='fp32, bf16, fp16, int8 or, on CUDA, tf32 (default fp32)')
-    add_threads(group)
 
 
 def add_threads(group: Group) -> None:
@@ -49,21 +51,45 @@ def add_detector(parser: argparse.ArgumentParser) -> Group:
     group = parser.add_argument_group('detector (default: what the card recommends)')
     add_checkpoint(group)
     add_settings(group)
+    add_hardware(group)
+    return group
+
+
+def add_hardware(group: Group) -> None:
+    """Add `--device`, `--backend`, `--precision` and `--threads`."""
     add_device(group)
     add_backend(group)
-    return group
+    add_precision(group)
+    add_threads(group)
 
 
 def add_settings(group: Group) -> None:
     """Add the options that `given_settings` reads."""
-    group.add_argument('--policy', type=policy, metavar='P',
-                       help='always_read, alternate(k), threshold(p) or budget(fps)')
+    add_policy(group)
     group.add_argument('--score-threshold', type=float, metavar='S',
                        help='boxes of a lower score are not shown')
     group.add_argument('--nms-threshold', type=float, metavar='IOU',
                        help='of two boxes of a class that overlap as much, one is dropped')
     group.add_argument('--max-consecutive-forecasts', type=positive, metavar='N',
-                       help=f'default {DetectorSettings().max_consecutive_forecasts}')
+                       help='frames in a row that are not read (default '
+                       f'{DetectorSettings().max_consecutive_forecasts})')
+
+
+def add_policy(group: Group) -> None:
+    """Add `--policy`."""
+    group.add_argument('--policy', type=policy, metavar='P',
+                       help='always_read, alternate(k), threshold(p) or budget(fps)')
+
+
+def add_policies(group: Group, default: str, **more: Any) -> None:
+    """Add `--policies`; `default` says which they are."""
+    group.add_argument('--policies', type=policy, nargs='+', metavar='P',
+                       help=f'as --policy, to be compared (default: {default})', **more)
+
+
+def add_seed(group: Group, what: str) -> None:
+    """Add `--seed`, of `what` is drawn."""
+    group.add_argument('--seed', type=int, default=0, metavar='N', help=f'of {what} (default 0)')
 
 
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -76,8 +102,7 @@ def given_settings(options: argparse.Namespace) -> dict[str, Any]:
 def add_jobs(group: Group, what: str) -> None:
     """Add `--jobs`: processes, `what` in each."""
     group.add_argument('--jobs', type=_jobs, default=1, metavar='N|auto',
-                       help=f'processes, {what} in each; auto: one a core (default 1: neighbours '
-                       'disturb what is measured as latency)')
+                       help=f'processes, {what} in each; auto: one a core (default 1)')
 
 
 def checked(parse: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -102,6 +127,14 @@ def number_in(kind: type, low: float, high: float) -> Callable[[str], Any]:
                 f'is {text!r}, must be a number from {low:g} to {high:g}')
         return value
     return read
+
+
+def named_file(text: str) -> tuple[str, Path]:
+    """Read ``NAME=FILE``."""
+    name, _, path = text.partition('=')
+    if not name or not path:
+        raise argparse.ArgumentTypeError(f'is {text!r}, must be NAME=FILE')
+    return name, Path(path)
 
 
 def fraction(text: str) -> float:

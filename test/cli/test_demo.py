@@ -57,7 +57,7 @@ def start(tmp_path: Path, clip: Path, checkpoint: Path, ros_domain: int
     """Return a function that starts the demo with its results in tmp_path / 'out'."""
     def start_demo(*arguments: str, video: Path = clip) -> subprocess.Popen:
         return subprocess.Popen(
-            [sys.executable, '-m', 'forecast_detector_ros.cli.demo', '--video', str(video),
+            [sys.executable, '-m', 'forecast_detector_ros.cli', 'demo', '--video', str(video),
              '--output', str(tmp_path / 'out'), '--checkpoint', str(checkpoint),
              '--domain-id', str(ros_domain), '-p', 'score_threshold:=0.02', *arguments],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

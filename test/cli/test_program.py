@@ -4,10 +4,12 @@ import argparse
 import errno
 import os
 from pathlib import Path
+import re
 import signal
 import subprocess
 import sys
 
+from dev import command_help
 from forecast_detector_ros.cli import program
 from forecast_detector_ros.cli.shell import (
     BAD_INPUT,
@@ -15,6 +17,7 @@ from forecast_detector_ros.cli.shell import (
     DONE,
     FAILURE,
     INTERRUPTED,
+    print_result,
     run_verb,
     verb_parser,
     VerbFailedError,
@@ -25,13 +28,78 @@ import pytest
 from ..helpers.slow_import import make_slow, signalled_while_importing
 
 ROOT = Path(__file__).resolve().parents[2]
-CLI = ROOT / 'forecast_detector_ros/cli'
 
 
-def test_every_verb_has_a_module() -> None:
-    for verb in program.VERBS.values():
-        text = (CLI / f'{verb.module}.py').read_text()
-        assert '\ndef main(' in text and '\ndef make_parser()' in text
+@pytest.fixture(scope='module')
+def helps() -> dict[str, str]:
+    """Return what every command says of itself, by the command."""
+    return dict(command_help.helps())
+
+
+def test_every_help_fits_a_screen(helps: dict[str, str]) -> None:
+    assert {f'forecast-detector {verb}' for verb in program.VERBS} <= set(helps)
+    for command, text in helps.items():
+        lines = text.splitlines()
+        assert len(lines) <= 50 and max(map(len, lines)) <= command_help.COLUMNS, command
+
+
+def test_documentation_quotes_every_help(helps: dict[str, str]) -> None:
+    assert command_help.PAGE.read_text() == command_help.page(helps), \
+        'docs/commands.md is behind: python -m dev.command_help'
+
+
+def test_options_of_one_name_say_the_same() -> None:
+    """What several commands share stands there in one form, with one default."""
+    alike = ('--checkpoint', '--policy', '--policies', '--score-threshold',
+             '--max-consecutive-forecasts', '--device', '--backend', '--precision', '--threads',
+             '--jobs', '--latencies', '--quiet', '--json')
+    seen: dict[str, set[str]] = {}
+    for verb in program.VERBS:
+        for action in program.load(verb).make_parser()._actions:
+            for option in set(action.option_strings) & set(alike):
+                what = re.sub(r'one (bag|sequence)|\(default: .*\)|, in place of a preset', '',
+                              action.help or '').strip()
+                seen.setdefault(option, set()).add(f'{what} {action.default}')
+    assert set(seen) == set(alike)
+    assert {option: texts for option, texts in seen.items() if len(texts) > 1} == {}
+
+
+MISTAKES = {
+    'demo': ['--video', 'absent.mp4'],
+    'replay': ['bags', '--checkpoint', 'absent.safetensors'],
+    'report': ['absent.json'],
+    'export': ['--checkpoint', 'absent.safetensors'],
+    'summary': ['--preset', 'absent'],
+    'label': ['.', '--teacher', 'absent.onnx', '--output', 'labels.json'],
+    'check-data': ['absent.yaml', '--data', '.'],
+    'train': ['absent.yaml', '--data', '.', '--output', 'run'],
+    **{f'evaluate {what}': ['--davis', '.', '--checkpoint', 'absent.safetensors']
+       for what in ('accuracy', 'horizons', 'streaming', 'static')},
+    'benchmark': ['--load', 'absent.json'],
+    'compare designs': ['absent.yaml', 'designs.yaml', '--data', '.', '--output', 'run',
+                        '--annotations', 'a.json', '--images', '.', '--sequences', 'a'],
+    'compare detectors': ['--annotations', 'absent.json', '--checkpoints', 'a=absent.safetensors',
+                          '--output', 'run'],
+    'figures': ['fig4', '--checkpoint', 'absent.safetensors', '--davis', '.', '--output', 'x'],
+    'reproduce': ['absent.yaml', '--data', '.', '--output', 'run', '--annotations', 'a.json',
+                  '--images', '.', '--sequences', 'a'],
+}
+
+
+@pytest.mark.parametrize('verb', program.VERBS)
+def test_bad_input_of_every_verb_is_one_line_and_exit_code_2(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if verb in MISTAKES:
+        assert program.main([*verb.split(), *MISTAKES[verb]]) == BAD_INPUT
+        out, err = capsys.readouterr()
+        assert out == '' and err.startswith(f'{verb}: ') and err.count('\n') == 1
+        assert 'absent' in err
+    with pytest.raises(SystemExit) as stop:
+        program.main([*verb.split(), '--no-such-option'])
+    assert stop.value.code == BAD_INPUT
 
 
 def test_help_names_every_verb_and_fits_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,7 +128,7 @@ def test_help_of_a_first_word_names_its_verbs(
 @pytest.mark.parametrize(('arguments', 'words'), [
     ([], ''), (['tarin'], "no verb 'tarin'"), (['compare'], 'compare designs, compare detectors'),
     (['compare', 'apples'], "no verb 'compare apples'"),
-    (['evaluate', 'apples'], 'evaluate horizons, evaluate static')])
+    (['evaluate', 'apples'], 'horizons, evaluate streaming, evaluate static')])
 def test_without_a_verb_is_bad_input(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -121,6 +189,8 @@ def test_exit_codes_and_lines(
 def test_work_gives_the_code_or_none() -> None:
     assert run(lambda options: None) == DONE
     assert run(lambda options: FAILURE) == FAILURE
+    assert run_verb('paint', argparse.Namespace(quiet=False), raising(ArithmeticError('spilt')),
+                    failures=(ArithmeticError,)) == FAILURE
 
 
 @pytest.mark.parametrize('quiet', [False, True])
@@ -135,10 +205,23 @@ def test_one_format_of_the_log_and_quiet(quiet: bool) -> None:
 
 
 def test_what_all_verbs_have() -> None:
-    parser = verb_parser('paint', 'Paint.')
+    parser = verb_parser('paint', 'WALL', 'Paint.\n\nIn colour.')
     assert parser.prog == 'forecast-detector paint'
+    assert parser.format_help().startswith(
+        'usage: forecast-detector paint WALL [options]\n\nPaint.\n\noptions:')
     assert parser.parse_args(['--quiet']).quiet and not parser.parse_args([]).quiet
+    assert parser.parse_args(['--json']).json
+    assert 'json' not in verb_parser('paint', '', 'Paint.', json=False).parse_args([])
     assert command_line('compare designs', ['a b']) == "forecast-detector compare designs 'a b'"
+
+
+@pytest.mark.parametrize(('json', 'printed'), [
+    (True, '{"colour": null, "walls": 2}\n'), (False, 'two walls\n')])
+def test_a_result_is_text_or_json(
+    json: bool, printed: str, capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_result(argparse.Namespace(json=json), {'colour': None, 'walls': 2}, 'two walls')
+    assert capsys.readouterr() == (printed, '')
 
 
 def test_a_shell_is_told_the_verbs(tmp_path: Path) -> None:

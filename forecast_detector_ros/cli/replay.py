@@ -12,20 +12,17 @@ from typing import Any
 
 from . import shell
 from .options import (
-    add_backend,
-    add_checkpoint,
-    add_device,
+    add_detector,
     add_jobs,
-    add_settings,
+    add_seed,
     checked,
     given_settings,
     number_in,
 )
 from .progress import show_progress
-from .provenance import machine, versions
 from .report import add_report
-from .result_folder import ResultFolder
-from .shell import command_line, FAILURE, run_verb, say, verb_parser
+from .results import figure_lines, machine, ResultFolder, versions
+from .shell import command_line, FAILURE, print_result, run_verb, say, verb_parser
 from ..detector.stream import MAX_GAP_S
 from ..errors import InputError
 from ..evaluation.evaluation_record import model_values
@@ -65,7 +62,7 @@ def main(args: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(given)
     return run_verb(
         VERB, options, lambda chosen: _merge(chosen) if chosen.merge else _replay(chosen, given),
-        _EXPECTED, 'interrupted twice; what is unfinished is lost')
+        _EXPECTED, interrupted='interrupted twice; what is unfinished is lost')
 
 
 def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
@@ -112,7 +109,7 @@ def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
         say(VERB, f'interrupted; what was done so far is whole and lies in {result.partial}')
         return shell.INTERRUPTED
     result.accept()
-    _print_summary(summary, result.path)
+    _tell(options, summary, result.path)
     return FAILURE if any(state.state == FAILED for state in states) else 0
 
 
@@ -142,7 +139,7 @@ def _merge(options: argparse.Namespace) -> int:
     if summary['results']:
         add_report(VERB, result.partial)
     result.accept()
-    _print_summary(summary, result.path)
+    _tell(options, summary, result.path)
     for state in missing:
         if state.state != FAILED:
             say(VERB, f'{state.name}: {state.error or state.state}')
@@ -155,25 +152,20 @@ def _say_losses(summary: dict[str, Any]) -> None:
             say(VERB, f'lost: {loss}')
 
 
-def _print_summary(summary: dict[str, Any], folder: Path) -> None:
+def _tell(options: argparse.Namespace, summary: dict[str, Any], folder: Path) -> None:
     for state in summary['bags']:
         if state['state'] == FAILED:
             say(VERB, f'{state["name"]} failed: {state["error"]}')
-    print(f'bags: {len(summary["results"])}; images: {summary["images"]}, of which '
-          f'{summary["read"]} read, {summary["forecast"]} forecast, {summary["dropped"]} dropped, '
-          f'{summary["refused"]} refused')
-    for kind, latency in summary['latency_ms'].items():
-        if latency['count']:
-            print(f'latency of a {kind} frame: p50 {latency["p50"]:.1f} ms, '
-                  f'p95 {latency["p95"]:.1f} ms, max {latency["max"]:.1f} ms')
-    found = ', '.join(f'{count} {name}' for name, count in summary['boxes_per_class'].items())
-    print(f'boxes: {found or "none"}')
+    lines = [f'bags: {len(summary["results"])}; images: {summary["images"]}, of which '
+             f'{summary["read"]} read, {summary["forecast"]} forecast, {summary["dropped"]} '
+             f'dropped, {summary["refused"]} refused', *figure_lines(summary)]
     accuracy = summary['accuracy']
     if accuracy is not None:
         ap50, recall = (_number(accuracy[key]) for key in ('ap50', 'mean_recall'))
-        print(f'against {accuracy["boxes"]} annotated boxes in {accuracy["frames"]} images: '
-              f'AP50 {ap50}, mean recall {recall}')
-    print(f'written: {folder}')
+        lines.append(f'against {accuracy["boxes"]} annotated boxes in {accuracy["frames"]} '
+                     f'images: AP50 {ap50}, mean recall {recall}')
+    print_result(options, {**summary, 'output': str(folder)},
+                 '\n'.join([*lines, f'written: {folder}']))
 
 
 def _latency_values(latency: GivenLatency | Latencies | None) -> dict[str, Any] | None:
@@ -206,54 +198,39 @@ def _replay_options(options: argparse.Namespace) -> ReplayOptions:
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the options."""
-    parser = verb_parser(VERB, __doc__)
+    parser = verb_parser(VERB, 'BAG...', __doc__)
     parser.add_argument('bags', nargs='*', type=Path, metavar='BAG',
                         help='folder or file of a bag (MCAP, sqlite3, ROS 1), or a folder of bags')
     parser.add_argument('--output', type=Path, default=Path('replay_output'), metavar='FOLDER',
-                        help='for the results, replaced as a whole (default: %(default)s; '
-                        'a shard adds -i-of-n)')
+                        help='for the results, replaced as a whole (default %(default)s)')
     parser.add_argument('--topic', nargs='+', default=[], metavar='T',
                         help='image topics (default: all that have images)')
     parser.add_argument('--mode', choices=MODES, default=EVERY_FRAME,
-                        help='real-time drops what arrives while the detector is busy, as the '
-                        'node does (default: %(default)s)')
+                        help='real-time drops what a busy node would (default %(default)s)')
     parser.add_argument('--latency', type=checked(parse_latency), metavar='read=MS,forecast=MS',
                         help='milliseconds of a frame, instead of measuring them')
     parser.add_argument('--latencies', type=Path, metavar='FILE',
-                        help='draw them from those in the summary.json of an earlier replay, or '
-                        'in the result of evaluate or demo')
-    parser.add_argument('--seed', type=int, default=0, metavar='N',
-                        help='for drawing latencies (default: %(default)s)')
+                        help='draw them from a result of evaluate accuracy, replay or demo')
+    add_seed(parser, 'latencies that are drawn')
     parser.add_argument('--video', action='store_true', help='also write an annotated video')
-    detector = parser.add_argument_group('detector (default: what the card recommends)')
-    add_checkpoint(detector)
-    add_settings(detector)
-    detector.add_argument('--max-detections', type=int, metavar='N')
-    detector.add_argument('--classes', nargs='+', metavar='NAME')
+    detector = add_detector(parser)
+    detector.add_argument('--max-detections', type=int, metavar='N', help='in a frame')
+    detector.add_argument('--classes', nargs='+', metavar='NAME', help='others are not shown')
     detector.add_argument('--max-gap', type=number_in(float, 0, 3600), default=MAX_GAP_S,
                           metavar='S', help='longest step between stamps that keeps the state '
-                          '(default: %(default)s)')
-    add_device(detector)
-    add_backend(detector)
+                          '(default %(default)g)')
     truth = parser.add_argument_group('annotations')
     truth.add_argument('--annotations', type=Path, metavar='FILE', help='COCO-video JSON')
     truth.add_argument('--match', choices=MATCHES, default=ORDER,
-                       help='order: frame_index counts the images of the topic from 0; stamp: '
-                       'stamp_ns is that of the header (default: %(default)s)')
+                       help='by frame_index, from 0 on, or by stamp_ns (default %(default)s)')
     truth.add_argument('--min-score', type=number_in(float, 0, 1), default=0.4, metavar='S',
-                       help='annotated boxes with a lower score do not count '
-                       '(default: %(default)s)')
+                       help='annotated boxes of a lower score are no objects (default 0.4)')
     truth.add_argument('--truth-topic', metavar='T',
                        help='Detection2DArray in the bags, with the headers of the images')
     many = parser.add_argument_group('many bags')
     add_jobs(many, 'one bag')
     many.add_argument('--shard', type=checked(parse_share), metavar='I/N',
-                      help='only every N-th bag, from the I-th on; default: what RANK and '
-                      'WORLD_SIZE of torchrun say, or all')
+                      help='only every N-th bag, from the I-th on; or as torchrun says')
     many.add_argument('--merge', nargs='+', type=Path, metavar='FOLDER',
                       help='put results of shards together instead')
     return parser
-
-
-if __name__ == '__main__':
-    sys.exit(main())

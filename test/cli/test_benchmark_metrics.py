@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The evaluator's benchmark, at a size that takes a moment."""
 
-from forecast_detector_ros.cli import benchmark_evaluator
+from forecast_detector_ros.cli import benchmark_metrics
 import pytest
 
 
 def test_every_part_is_timed(capsys):
-    assert benchmark_evaluator.main(['--frames', '2000', '--boxes', '3000',
+    assert benchmark_metrics.main(['--frames', '2000', '--boxes', '3000',
                                      '--detections-per-frame', '5']) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == '2000 frames, 3000 boxes, 10000 detections'
@@ -19,5 +19,5 @@ def test_every_part_is_timed(capsys):
 @pytest.mark.parametrize('arguments', [['--frames', '0'], ['--boxes', 'x']])
 def test_bad_numbers_are_refused(capsys, arguments):
     with pytest.raises(SystemExit) as stop:
-        benchmark_evaluator.main(arguments)
+        benchmark_metrics.main(arguments)
     assert stop.value.code == 2 and arguments[0] in capsys.readouterr().err

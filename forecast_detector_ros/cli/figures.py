@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Make the paper's tables and figures from footage of one's own: ``figures fig5 ...``.
+Make the paper's tables and figures from video of one's own.
 
 Each writes its numbers as CSV and JSON, and a figure its picture as PNG, into a folder.
 """
@@ -9,15 +9,24 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-import sys
 from typing import Any
 
 import torch
 
-from .footage_options import add_footage, load_footage, named_footage
-from .options import add_device, fraction, frame_rate, policy, positive
-from .provenance import machine
-from .shell import run_verb, verb_parser
+from .inputs import add_footage, load_footage, named_footage
+from .options import (
+    add_device,
+    add_policies,
+    add_policy,
+    add_precision,
+    add_seed,
+    add_threads,
+    fraction,
+    frame_rate,
+    positive,
+)
+from .results import machine
+from .shell import help_format, run_verb, usage_line, verb_parser
 from ..detector.backends.torch_backend import resolve_device
 from ..detector.checkpoint import Card, default_checkpoint, load_checkpoint
 from ..detector.detector import Detector
@@ -78,22 +87,30 @@ def _make(options: argparse.Namespace) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the options."""
-    parser = verb_parser(VERB, __doc__)
+    parser = verb_parser(VERB, 'TABLE|FIGURE ...', __doc__, json=False)
     made = parser.add_subparsers(required=True, metavar='TABLE|FIGURE')
+
+    def start(name: str, arguments: str, text: str) -> argparse.ArgumentParser:
+        return made.add_parser(name, help=text, description=text, formatter_class=help_format,
+                               usage=usage_line(f'{VERB} {name}', arguments))
 
     def add(name: str, make: Callable[[argparse.Namespace], None], picture: bool, text: str
             ) -> argparse.ArgumentParser:
-        sub = made.add_parser(name, help=text, description=text)
+        sub = start(name, '--output FOLDER --davis|--annotations|--mot PATH...', text)
         sub.set_defaults(make=make, picture=picture, name=name)
         sub.add_argument('--output', type=Path, required=True, metavar='FOLDER',
                          help=f'for {name}.json, {name}.csv' + (f', {name}.png' * picture))
         add_footage(sub)
         run = sub.add_argument_group('detector (default: what the card recommends)')
-        run.add_argument('--score-threshold', type=fraction, metavar='S')
-        run.add_argument('--max-consecutive-forecasts', type=positive, metavar='N')
+        run.add_argument('--score-threshold', type=fraction, metavar='S',
+                         help='boxes of a lower score are not shown')
+        run.add_argument('--max-consecutive-forecasts', type=positive, metavar='N',
+                         help='frames in a row that are not read')
         add_device(run)
-        run.add_argument('--protocol', choices=PROTOCOLS, default='plain',
-                         help='average precision (default plain)')
+        add_precision(run)
+        add_threads(run)
+        run.add_argument('--protocol', choices=PROTOCOLS, default='plain', metavar='P',
+                         help='of plain (AP50), devkit (ImageNet VID) and coco (default plain)')
         return sub
 
     first = add('table1', _table1, False, 'Table 1: accuracy, device and frames per second')
@@ -102,22 +119,19 @@ def make_parser() -> argparse.ArgumentParser:
         sub.add_argument('--checkpoint', type=_named, nargs='+', default=[],
                          metavar='[NAME=]FILE', help='networks; in table2 several of one name '
                          'are trainings of one variant (default: the one of the package)')
-    first.add_argument('--policies', type=policy, nargs='+', metavar='P',
-                       help="default: always_read and the card's threshold")
-    second.add_argument('--policies', type=policy, nargs='+', default=[AlwaysReadPolicy()],
-                        metavar='P', help='default always_read')
+    add_policies(first, "always_read and the card's")
+    add_policies(second, 'always_read')
     second.add_argument('--motion-iou', default=AUTO, metavar='auto|FILE',
-                        help='from track_ids, or overlap where there are none, or from the .mat '
-                        'file published for ImageNet VID (default auto)')
+                        help='from track_ids, or overlap where there are none, or by the .mat '
+                        'file of ImageNet VID (default auto)')
 
-    motion = made.add_parser('motion', help="slow, medium and fast objects in ImageNet VID's file",
-                             description='Count slow, medium and fast objects in the motion IoU '
-                             'that was published for ImageNet VID')
+    motion = start('motion', '--motion-iou FILE --output FOLDER',
+                   "Slow, medium and fast objects in ImageNet VID's file")
     motion.add_argument('--motion-iou', type=Path, required=True, metavar='FILE',
                         help='the .mat file')
     motion.set_defaults(make=_motion, picture=False, name='motion')
-    trained = made.add_parser('reproduction', help='Table 2 and Fig. 5 of what reproduce trained',
-                              description='Draw what reproduce trained: means over seeds')
+    trained = start('reproduction', '--results FILE --output FOLDER',
+                    'Table 2 and Fig. 5 of what reproduce trained')
     trained.add_argument('--results', type=Path, required=True, metavar='FILE',
                          help='results.json of reproduce')
     trained.set_defaults(make=_reproduction, picture=True, name='reproduction')
@@ -126,8 +140,7 @@ def make_parser() -> argparse.ArgumentParser:
                          help='for numbers as JSON and CSV, and the picture')
     for sub in (second, motion):
         sub.add_argument('--motion-videos', type=Path, metavar='FILE',
-                         help='list of the videos that the .mat file follows (default: '
-                         'VID_val_videos.txt or its .gz beside it)')
+                         help='videos of the .mat file (default: the list beside it)')
 
     fourth = add('fig4', _fig4, True, 'Fig. 4: frames with boxes, red border when forecast')
     fifth = add('fig5', _fig5, True, 'Fig. 5: accuracy against frames per second')
@@ -136,7 +149,7 @@ def make_parser() -> argparse.ArgumentParser:
                  'Streaming accuracy over frame rates (not in the paper)')
     for sub in (fourth, fifth, sixth, stream):
         sub.add_argument('--checkpoint', type=_named, metavar='FILE',
-                         help='default: the one of the package')
+                         help='.safetensors with its card (default: the one of the package)')
     for sub in (fourth, sixth):
         sub.add_argument('--start', type=positive, default=1, metavar='N',
                          help='first frame that is shown; the run starts at 0 (default 1)')
@@ -144,9 +157,8 @@ def make_parser() -> argparse.ArgumentParser:
                          help='show every N-th frame (default 1)')
         sub.add_argument('--frames', type=positive, default=6, metavar='N',
                          help='frames of each sequence (default 6)')
-    fourth.add_argument('--policy', type=policy, metavar='P', help="default: the card's threshold")
-    sixth.add_argument('--policies', type=policy, nargs='+', metavar='P',
-                       help="default: the card's threshold, and alternate(1)")
+    add_policy(fourth)
+    add_policies(sixth, "the card's, and alternate(1)")
     sixth.add_argument('--level', type=int, default=0, metavar='N',
                        help='of the feature pyramid, 0 is the finest (default 0)')
     fifth.add_argument('--thresholds', type=fraction, nargs='+', default=THRESHOLDS, metavar='P',
@@ -155,14 +167,11 @@ def make_parser() -> argparse.ArgumentParser:
                        help='show every N-th frame, from each of N starts (default 1)')
     stream.add_argument('--rates', type=frame_rate, nargs='+', default=RATES, metavar='HZ',
                         help=f'frame rates (default {" ".join(map(str, RATES))})')
-    stream.add_argument('--policies', type=policy, nargs='+', metavar='P',
-                        help="default: always_read, alternate(1), and the card's threshold")
+    add_policies(stream, "always_read, alternate(1), and the card's")
     for sub in (fifth, stream):
         sub.add_argument('--latencies', type=Path, metavar='FILE',
-                         help='latencies from the result of evaluate, of any machine (default: '
-                         'measured here and now)')
-    stream.add_argument('--seed', type=int, default=0, metavar='N',
-                        help='for drawing latencies (default 0)')
+                         help='draw them from a result of evaluate accuracy, replay or demo')
+    add_seed(stream, 'latencies that are drawn')
     return parser
 
 
@@ -230,8 +239,9 @@ def _table2(options: argparse.Namespace) -> None:
                        for item in footage]
         motion = motion_of(footage, options.motion_iou, options.motion_videos)
         rows += [{'model': name, 'checkpoint': str(path), **row} for row in table2_rows(
-            network, card, footage, _settings(options, card), options.policies,
-            options.protocol, motion, options.device, options.precision)]
+            network, card, footage, _settings(options, card),
+            options.policies or [AlwaysReadPolicy()], options.protocol, motion, options.device,
+            options.precision)]
     measure = measure_name(footage, options.protocol)
     joined = over_seeds(rows)
     save_numbers(options.output, options.name, {**_about(options, footage), 'measure': measure,
@@ -346,7 +356,3 @@ def _streaming(options: argparse.Namespace) -> None:
                                + (f'of {options.latencies.name}' if options.latencies
                                   else 'measured')), options.output / f'{options.name}.png')
     print(streaming_as_text(result))
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -2,7 +2,7 @@
 """Check that results are replaced as a whole, and nothing else is ever deleted."""
 from pathlib import Path
 
-from forecast_detector_ros.cli.result_folder import ResultFolder
+from forecast_detector_ros.cli.results import ResultFolder
 import pytest
 
 

@@ -4,10 +4,9 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
-import json
-import sys
+from pathlib import Path
 
-from .shell import run_verb, verb_parser
+from .shell import print_result, run_verb, verb_parser
 from ..detector.checkpoint import load_checkpoint
 from ..model.config import ConfigError, NetworkConfig
 from ..model.presets import preset, PRESETS
@@ -22,17 +21,16 @@ PAPER_CLASSES = 30
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the options."""
     parser = verb_parser(
-        VERB, 'Print parameters and multiply-accumulates (MACs) of every part of a '
+        VERB, '', 'Print parameters and multiply-accumulates (MACs) of every part of a '
         'network, for a step that reads an image and for one that forecasts.')
     source = parser.add_mutually_exclusive_group()
-    source.add_argument('--preset', default='default',
-                        help=f'named network: {", ".join(sorted(PRESETS))} (default: default)')
-    source.add_argument('--checkpoint', metavar='FILE',
-                        help='a .safetensors file with its card beside it')
+    source.add_argument('--preset', default='default', metavar='NAME',
+                        help=f'of {", ".join(sorted(PRESETS))} (default default)')
+    source.add_argument('--checkpoint', type=Path, metavar='FILE',
+                        help='.safetensors with its card, in place of a preset')
     parser.add_argument('--classes', type=int, metavar='N',
-                        help='number of classes without background, for a preset '
-                             f'(default: {PAPER_CLASSES})')
-    parser.add_argument('--json', action='store_true', help='print JSON, counts in full')
+                        help='of a preset, without background '
+                             f'(default {PAPER_CLASSES})')
     return parser
 
 
@@ -67,37 +65,15 @@ def _row(part: Part) -> str:
             f'{part.forecast_macs / 1e6:>16.1f}')
 
 
-def format_json(name: str, config: NetworkConfig, summary: Summary) -> str:
-    """Write a summary as JSON."""
-    return json.dumps({
-        'name': name, 'network': config.to_dict(),
-        'parts': [asdict(part) for part in summary.parts], 'total': asdict(summary.total),
-        'forecast_share': summary.forecast_share}, indent=2)
-
-
 def main(args: Sequence[str] | None = None) -> int:
-    """
-    Run the program.
-
-    Parameters
-    ----------
-    args:
-        Arguments without the program's name; None takes them from the command line.
-
-    Returns
-    -------
-    int
-        Exit code: 0, or 2 when the network cannot be had.
-
-    """
+    """Run the verb; give its exit code."""
     return run_verb(VERB, make_parser().parse_args(args), _summarise)
 
 
 def _summarise(arguments: argparse.Namespace) -> None:
     name, config = _configure(arguments)
-    write = format_json if arguments.json else format_table
-    print(write(name, config, summarise(config)))
-
-
-if __name__ == '__main__':
-    sys.exit(main())
+    summary = summarise(config)
+    print_result(arguments, {
+        'name': name, 'network': config.to_dict(),
+        'parts': [asdict(part) for part in summary.parts], 'total': asdict(summary.total),
+        'forecast_share': summary.forecast_share}, format_table(name, config, summary))

@@ -6,7 +6,7 @@ from pathlib import Path
 import subprocess
 import sys
 
-from forecast_detector_ros.cli.model_summary import main
+from forecast_detector_ros.cli.summary import main
 from forecast_detector_ros.detector.checkpoint import Card, save_checkpoint
 from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector
@@ -83,7 +83,7 @@ def test_bad_input_is_one_line(arguments, words, capsys):
 
 def test_as_a_program():
     result = subprocess.run(
-        [sys.executable, '-m', 'forecast_detector_ros.cli.model_summary', '--preset', 'tiny'],
+        [sys.executable, '-m', 'forecast_detector_ros.cli', 'summary', '--preset', 'tiny'],
         capture_output=True, text=True)
     assert result.returncode == 2
     assert result.stderr.startswith("summary: preset is 'tiny'")

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from time import monotonic, sleep
 
-from forecast_detector_ros.cli import replay_bag
+from forecast_detector_ros.cli import replay
 from forecast_detector_ros.report import html_report
 from forecast_detector_ros.report.run_record import load_run
 import pytest
@@ -55,7 +55,7 @@ def run(quick, checkpoint, capsys, tmp_path, monkeypatch):
         given = [str(argument) for argument in arguments]
         if '--checkpoint' not in given and '--merge' not in given:
             given += ['--checkpoint', str(checkpoint), '--backend', 'torch']
-        code = replay_bag.main(given)
+        code = replay.main(given)
         captured = capsys.readouterr()
         return code, captured.out, captured.err
     return go
@@ -195,7 +195,7 @@ def test_bad_input_is_one_line(run, bags, tmp_path, arguments, words):
 ])
 def test_bad_arguments_are_refused(capsys, arguments, words):
     with pytest.raises(SystemExit) as stop:
-        replay_bag.main(arguments)
+        replay.main(arguments)
     assert stop.value.code == 2 and words in capsys.readouterr().err
 
 
@@ -210,7 +210,7 @@ def test_without_jinja2_there_are_results_all_the_same(run, bags, tmp_path, monk
 def test_ctrl_c_leaves_a_readable_result(checkpoint, tmp_path):
     write_bag(tmp_path / 'long', {'/c': [raw_message(n) for n in range(3000)]})
     program = subprocess.Popen(
-        [sys.executable, '-m', 'forecast_detector_ros.cli.replay_bag', tmp_path / 'long',
+        [sys.executable, '-m', 'forecast_detector_ros.cli', 'replay', tmp_path / 'long',
          '--checkpoint', checkpoint, '--jobs', '1', '--output', tmp_path / 'out'],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     part = tmp_path / 'out.part/bags/long/bag'

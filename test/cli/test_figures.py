@@ -6,7 +6,7 @@ import json
 
 import cv2
 from forecast_detector_ros.annotations.synthetic import CLASSES, write_synthetic_videos
-from forecast_detector_ros.cli import paper_figures
+from forecast_detector_ros.cli import figures
 import numpy as np
 import pytest
 from scipy.io import savemat
@@ -28,7 +28,7 @@ def videos(tmp_path_factory):
 def run(capsys, tmp_path):
     """Give a function that runs the command; it gives the code, the numbers, rows and texts."""
     def call(name, *arguments):
-        code = paper_figures.main([name, '--output', str(tmp_path / 'new'),
+        code = figures.main([name, '--output', str(tmp_path / 'new'),
                                    *map(str, arguments)])
         out, err = capsys.readouterr()
         if code:

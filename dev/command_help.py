@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write docs/commands.md, the reference of all commands: ``python -m dev.command_help``."""
+import argparse
+from collections.abc import Iterator, Mapping
+import os
+from pathlib import Path
+import sys
+
+from forecast_detector_ros.cli import program
+from forecast_detector_ros.cli.shell import PROGRAM
+
+PAGE = Path(__file__).resolve().parents[1] / 'docs' / 'commands.md'
+
+COLUMNS = 100
+
+HEAD = """# Commands
+
+*This page is what the commands say of themselves with `--help`; `python -m dev.command_help`
+writes it.* What they share, exit codes among it, is in [the guide](guide.md#one-program).
+"""
+
+
+def helps() -> Iterator[tuple[str, str]]:
+    """Yield each command and what it says with ``--help`` in a terminal of `COLUMNS`."""
+    before = os.environ.get('COLUMNS')
+    os.environ.update(COLUMNS=str(COLUMNS), NO_COLOR='1')
+    try:
+        yield PROGRAM, program.usage() + '\n'
+        for word in program.FIRST_WORDS:
+            yield f'{PROGRAM} {word}', program.usage_of(word) + '\n'
+        for verb in program.VERBS:
+            parser = program.load(verb).make_parser()
+            yield parser.prog, parser.format_help()
+            for action in parser._actions:
+                if isinstance(action, argparse._SubParsersAction):
+                    for name, sub in action.choices.items():
+                        yield f'{parser.prog} {name}', sub.format_help()
+    finally:
+        if before is None:
+            del os.environ['COLUMNS']
+        else:
+            os.environ['COLUMNS'] = before
+
+
+def page(texts: Mapping[str, str]) -> str:
+    """Give the text of the page; `texts` as `helps` gives them."""
+    return HEAD + ''.join(f'\n## {command}\n\n```\n{text}```\n'
+                          for command, text in texts.items())
+
+
+def main() -> int:
+    """Write the page; give the exit code."""
+    texts = dict(helps())
+    PAGE.write_text(page(texts))
+    for command, text in texts.items():
+        print(f'{text.count(chr(10)):3} lines: {command}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

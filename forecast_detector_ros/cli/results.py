@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a result says of its making, in numbers and in text, and the folder that it lies in."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import metadata
+import os
+from pathlib import Path
+import platform
+import shutil
+from typing import Any
+
+from ..detector.processor import instruction_set
+
+
+DISTRIBUTIONS = ('forecast_detector_ros', 'torch', 'torchvision', 'numpy', 'rclpy',
+                 'vision_msgs', 'rosbags')
+
+
+def versions(*more: str) -> dict[str, str | None]:
+    """
+    Return the versions of Python and of what matters here; None for what is missing.
+
+    `more` are distributions that matter to the result at hand.
+    """
+    import cv2
+    found: dict[str, str | None] = {'python': platform.python_version(),
+                                    'opencv': cv2.__version__}
+    for name in (*DISTRIBUTIONS, *more):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def machine() -> dict[str, str | int | float | None]:
+    """Return what latencies depend on: processor, instructions, number of cores, load, system."""
+    return {'processor': _processor(), 'instructions': instruction_set(), 'cores': os.cpu_count(),
+            'load_1min': round(os.getloadavg()[0], 2), 'system': platform.platform()}
+
+
+def _processor() -> str:
+    try:
+        for line in Path('/proc/cpuinfo').read_text().splitlines():
+            if line.startswith('model name'):
+                return line.partition(':')[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def figure_lines(figures: Mapping[str, Any]) -> list[str]:
+    """Give the lines on latencies and boxes in the summary of frames."""
+    lines = [f'latency of a {kind} frame: p50 {latency["p50"]:.1f} ms, p95 {latency["p95"]:.1f} '
+             f'ms, max {latency["max"]:.1f} ms'
+             for kind, latency in figures['latency_ms'].items() if latency['count']]
+    found = ', '.join(f'{count} {name}' for name, count in figures['boxes_per_class'].items())
+    return [*lines, f'boxes: {found or "none"}']
+
+
+class ResultFolder:
+    """
+    Results in the making at `<path>.part`, moved to `<path>` when they are whole.
+
+    What an interrupted or failed run leaves stays at `<path>.part`, where its logs can be read,
+    until the next run. A folder is only ever deleted if it carries the mark of this class.
+    """
+
+    MARK = '.forecast_detector_result'
+
+    def __init__(self, path: str | Path) -> None:
+        """Make the folder of the results to come; raises FileExistsError, OSError."""
+        self.path = Path(path).absolute()
+        self.partial = self.path.with_name(f'{self.path.name}.part')
+        for folder in (self.path, self.partial):
+            if folder.exists() and not self._is_ours(folder):
+                raise FileExistsError(f'{folder}: exists and is no result of an earlier run; '
+                                      'name another --output')
+        if self.partial.exists():
+            shutil.rmtree(self.partial)
+        self.partial.mkdir(parents=True)
+        (self.partial / self.MARK).touch()
+
+    def accept(self) -> None:
+        """Put the results in the place of those of an earlier run."""
+        old = self.path.with_name(f'{self.path.name}.old')
+        if old.exists() and self._is_ours(old):
+            shutil.rmtree(old)
+        if self.path.exists():
+            os.rename(self.path, old)
+        os.rename(self.partial, self.path)
+        if old.exists() and self._is_ours(old):
+            shutil.rmtree(old)
+
+    def _is_ours(self, folder: Path) -> bool:
+        return folder.is_dir() and (
+            (folder / self.MARK).is_file() or not any(folder.iterdir()))
