@@ -22,17 +22,15 @@ from .records import FrameRecord, VideoRecord
 from .sources import load_source, SourceConfig
 from ..boxes import box_area
 
+#: A class with this many times fewer boxes than the most frequent one is remarked on.
 IMBALANCE = 100
-"""A class with this many times fewer boxes than the most frequent one is remarked on."""
-
-MATCH_IOU = 0.5
-"""IoU from which on a box and an anchor match (Liu et al. 2016, section 2.2)."""
+MATCH_IOU = 0.5  #: IoU from which on a box and an anchor match (Liu et al. 2016, section 2.2).
 
 # EXIF orientations that turn the picture by 90 degrees; OpenCV obeys them when it decodes.
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
 
+#: Called with things, their number and what is done with them; gives the things again.
 Progress = Callable[[Iterable, int, str], Iterable]
-"""Called with things, their number and what is done with them; gives the things again."""
 
 
 def silent(things: Iterable, total: int, text: str) -> Iterable:
@@ -121,28 +119,11 @@ def check_sources(sources: Sequence[SourceConfig], root: Path, classes: Sequence
     """
     Check the sources of a recipe.
 
-    Parameters
-    ----------
-    sources:
-        What to read.
-    root:
-        Folder that their paths start from.
-    classes:
-        Names of the classes to train.
-    config:
-        How thorough to be.
-    most:
-        Lines of each kind that are kept; None for all.
-    progress:
-        Shows how far it is.
-    cutouts:
-        Gives the label of every cut-out, or raises DataError; None if there are none.
-
-    Returns
-    -------
-    CheckResult
-        It holds what an ordinary run would raise as `DataError`; nothing is raised for bad data.
-
+    :param root: folder that their paths start from
+    :param most: lines of each kind that are kept; None for all
+    :param cutouts: gives the label of every cut-out, or raises DataError; None if there are none
+    :returns: it holds what an ordinary run would raise as `DataError`; nothing is raised for bad
+        data
     """
     result = CheckResult(Collected(most), {name: ClassTally() for name in classes}, [])
     for source in sources:
@@ -258,11 +239,7 @@ def picture_size(path: Path) -> tuple[int, int]:
     """
     Return width and height that OpenCV will decode a picture to, from its header alone.
 
-    Raises
-    ------
-    DataError
-        The file is missing or no picture.
-
+    :raises DataError: the file is missing or no picture
     """
     try:
         with Image.open(path) as image:

@@ -27,11 +27,7 @@ class FrameReader:
         """
         Return the picture, uint8 (H, W, 3) RGB, of the size that the record states.
 
-        Raises
-        ------
-        DataError
-            The file is missing, no picture, or of another size.
-
+        :raises DataError: the file is missing, no picture, or of another size
         """
         kept = self._kept.get(frame.path)
         return decode(frame) if kept is None else kept

@@ -45,11 +45,7 @@ def read_lines(path: Path, kind: Kind = Kind.SOURCE) -> list[tuple[str, str]]:
 
     `kind` is that of the error.
 
-    Raises
-    ------
-    DataError
-        One line that names the file.
-
+    :raises DataError: one line that names the file
     """
     try:
         data = path.read_bytes()
@@ -70,23 +66,9 @@ def read_snippets(path: Path, findings: Findings) -> dict[str, Listed]:
     """
     Read a list of snippets or of their frames.
 
-    Parameters
-    ----------
-    path:
-        The list.
-    findings:
-        Who is told of unusable lines.
-
-    Returns
-    -------
-    dict[str, Listed]
-        Path of the snippet, as the list says it, in the order of the list.
-
-    Raises
-    ------
-    DataError
-        The file cannot be read.
-
+    :param findings: who is told of unusable lines
+    :returns: path of the snippet, as the list says it, in the order of the list
+    :raises DataError: the file cannot be read
     """
     snippets: dict[str, Listed] = {}
     counted = 0
@@ -134,11 +116,7 @@ def read_pictures(path: Path, findings: Findings) -> dict[str, str]:
     """
     Read a list of pictures; return path -> file and line, each once, in the order of the list.
 
-    Raises
-    ------
-    DataError
-        The file cannot be read.
-
+    :raises DataError: the file cannot be read
     """
     pictures: dict[str, str] = {}
     for where, line in read_lines(path):

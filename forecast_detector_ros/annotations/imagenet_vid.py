@@ -24,16 +24,11 @@ from .imagenet_lists import Listed, read_pictures, read_snippets
 from .imagenet_xml import DET_PERSON, labels_of, OTHER_NAMES, read_xml, VID_CLASSES
 from .records import FrameRecord, VideoRecord
 
+#: What becomes of a snippet of which a list names some frames. `snippet`: a video of all its
+#: frames, for clips of consecutive frames; `listed`: a video of the frames that are named, for
+#: training on single frames.
 FRAMES = ('snippet', 'listed')
-"""
-What becomes of a snippet of which a list names some frames.
-
-`snippet`: a video of all its frames, for clips of consecutive frames; `listed`: a video of the
-frames that are named, for training on single frames.
-"""
-
-PICTURE = '.JPEG'
-"""How the names of ImageNet's pictures end."""
+PICTURE = '.JPEG'  #: How the names of ImageNet's pictures end
 
 
 class XmlFrames(Sequence[FrameRecord]):
@@ -44,15 +39,9 @@ class XmlFrames(Sequence[FrameRecord]):
         """
         Take the names.
 
-        Parameters
-        ----------
-        pictures, annotations:
-            Folders of `<name>.JPEG` and of `<name>.xml`.
-        names:
-            In the order of time.
-        labels, other_wnids, findings:
-            See `read_xml`.
-
+        :param pictures, annotations: folders of `<name>.JPEG` and of `<name>.xml`
+        :param names: in the order of time
+        :param labels, other_wnids, findings: see `read_xml`
         """
         self._pictures, self._annotations, self._names = pictures, annotations, tuple(names)
         self._labels, self._other_wnids, self._findings = labels, other_wnids, findings
@@ -72,11 +61,7 @@ class XmlFrames(Sequence[FrameRecord]):
         """
         Read the annotation of a frame; of each of them, for a slice.
 
-        Raises
-        ------
-        DataError
-            It is unusable, or of another size than the frame that was read first.
-
+        :raises DataError: it is unusable, or of another size than the frame that was read first
         """
         if isinstance(index, slice):
             return tuple(self[number] for number in range(*index.indices(len(self))))
@@ -103,31 +88,15 @@ def load_vid(annotations: str | Path, images: str | Path, classes: Sequence[str]
     region. A name in `classes` is one of `VID_CLASSES`, `cat` for `domestic_cat`, or a class that
     VID does not have.
 
-    Parameters
-    ----------
-    annotations, images:
-        `Annotations/VID` and `Data/VID`.
-    classes:
-        Names; a label is an index into them.
-    list_file:
-        Names snippets, or frames of them (see `imagenet_lists`); without it: all of `split`.
-    split:
-        Folder below `annotations`, for when there is no list.
-    frames:
-        One of `FRAMES`.
-    findings:
-        Who is told of mistakes; default: the first one is raised.
-
-    Returns
-    -------
-    list[VideoRecord]
-        In the order of the list, or of their names; a name is the path below `annotations`.
-
-    Raises
-    ------
-    DataError
-        One line: the file, the entry, and what is wrong with it.
-
+    :param annotations, images: `Annotations/VID` and `Data/VID`
+    :param classes: names; a label is an index into them
+    :param list_file: names snippets, or frames of them (see `imagenet_lists`); without it: all of
+        `split`
+    :param split: folder below `annotations`, for when there is no list
+    :param frames: one of `FRAMES`
+    :param findings: who is told of mistakes; default: the first one is raised
+    :returns: in the order of the list, or of their names; a name is the path below `annotations`
+    :raises DataError: one line: the file, the entry, and what is wrong with it
     """
     annotations, images = Path(annotations), Path(images)
     findings = Strict() if findings is None else findings
@@ -164,11 +133,7 @@ def load_det(annotations: str | Path, images: str | Path, classes: Sequence[str]
     classes that VID does not have are ignore regions, but for `person`. Without a list, all
     pictures of `split` that have an annotation are taken.
 
-    Raises
-    ------
-    DataError
-        One line: the file, the entry, and what is wrong with it.
-
+    :raises DataError: one line: the file, the entry, and what is wrong with it
     """
     annotations, images = Path(annotations), Path(images)
     findings = Strict() if findings is None else findings

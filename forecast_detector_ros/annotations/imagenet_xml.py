@@ -19,6 +19,7 @@ from .errors import DataError, Kind
 from .findings import Findings
 from .records import box_in_picture, FrameBoxes, FrameRecord, UNKNOWN_TRACK
 
+#: WordNet id -> name of the 30 classes of VID, in the order of the development kit's meta_vid.
 VID_CLASSES = {
     'n02691156': 'airplane', 'n02419796': 'antelope', 'n02131653': 'bear',
     'n02834778': 'bicycle', 'n01503061': 'bird', 'n02924116': 'bus', 'n02958343': 'car',
@@ -30,14 +31,9 @@ VID_CLASSES = {
     'n02355227': 'squirrel', 'n02129604': 'tiger', 'n04468005': 'train',
     'n01662784': 'turtle', 'n04530566': 'watercraft', 'n02062744': 'whale',
     'n02391049': 'zebra'}
-"""WordNet id -> name of the 30 classes of VID, in the order of the development kit's meta_vid."""
-
+#: A class of DET that VID lacks; the other 169 are ignore regions whatever is trained.
 DET_PERSON = {'n00007846': 'person'}
-"""A class of DET that VID lacks; the other 169 are ignore regions whatever is trained."""
-
-OTHER_NAMES = {'cat': 'domestic_cat'}
-"""Names that a recipe may use for a class of VID."""
-
+OTHER_NAMES = {'cat': 'domestic_cat'}  #: Names that a recipe may use for a class of VID
 _WNID = re.compile(r'n\d{8}')
 
 
@@ -52,24 +48,12 @@ def read_xml(path: Path, picture: Path, labels: Mapping[str, int | None], other_
     """
     Read the annotation of one picture.
 
-    Parameters
-    ----------
-    path:
-        The XML file.
-    picture:
-        The file that it describes; it is not opened.
-    labels:
-        From `labels_of`: objects with a label are targets, those with None ignore regions.
-    other_wnids:
-        WordNet ids that are not in `labels` are ignore regions, and no mistake.
-    findings:
-        Who is told of unusable objects and dropped boxes.
-
-    Raises
-    ------
-    DataError
-        The file is missing, no XML, or does not say the size of its picture.
-
+    :param picture: the file that it describes; it is not opened
+    :param labels: from `labels_of`: objects with a label are targets, those with None ignore
+        regions
+    :param other_wnids: WordNet ids that are not in `labels` are ignore regions, and no mistake
+    :param findings: who is told of unusable objects and dropped boxes
+    :raises DataError: the file is missing, no XML, or does not say the size of its picture
     """
     try:
         root = ElementTree.fromstring(path.read_bytes())

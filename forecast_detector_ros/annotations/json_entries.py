@@ -15,11 +15,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     Read a file that holds one JSON object.
 
-    Raises
-    ------
-    DataError
-        One line that names the file.
-
+    :raises DataError: one line that names the file
     """
     try:
         text = path.read_text(encoding='utf-8')
@@ -43,11 +39,7 @@ def entries(document: dict[str, Any], key: str, path: Path) -> list[dict[str, An
     """
     Return the list of objects `key` of a document.
 
-    Raises
-    ------
-    DataError
-        It is missing or something else.
-
+    :raises DataError: it is missing or something else
     """
     value = document.get(key)
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
@@ -61,11 +53,7 @@ def get(entry: dict[str, Any], key: str, where: str, kind: type) -> Any:
     """
     Return a value that must be there, of type `kind`; `where` names file and entry.
 
-    Raises
-    ------
-    DataError
-        It is missing or of another type.
-
+    :raises DataError: it is missing or of another type
     """
     value = entry.get(key)
     if not isinstance(value, kind) or isinstance(value, bool):
@@ -94,11 +82,7 @@ def category_names(path: str | Path) -> tuple[str, ...]:
     """
     Return the names of the categories of an annotation file, in its order.
 
-    Raises
-    ------
-    DataError
-        The file cannot be read, or has no categories.
-
+    :raises DataError: the file cannot be read, or has no categories
     """
     path = Path(path)
     names = categories(read_json(path), path, Collected(0))
@@ -111,11 +95,7 @@ def score_of(entry: dict[str, Any], where: str) -> float:
     """
     Return `score`, 0 to 1; 1 where it is absent.
 
-    Raises
-    ------
-    DataError
-        It is something else.
-
+    :raises DataError: it is something else
     """
     score = entry.get('score', 1.0)
     if isinstance(score, bool) or not isinstance(score, (int, float)) or not 0 <= score <= 1:
@@ -127,11 +107,7 @@ def track_of(entry: dict[str, Any], where: str) -> int:
     """
     Return `track_id`, a whole number from 0 on; `UNKNOWN_TRACK` where it is absent.
 
-    Raises
-    ------
-    DataError
-        It is something else.
-
+    :raises DataError: it is something else
     """
     track = entry.get('track_id')
     if track is None:

@@ -23,19 +23,17 @@ from .findings import Findings, Strict
 from .imagenet_lists import read_lines
 from .records import box_in_picture, FrameBoxes, VideoRecord
 
+#: Class ids: 1 to 12 of Milan et al. 2016, section 3.3; 13 is MOT20's.
 MOT_CLASSES = {
     1: 'pedestrian', 2: 'person on vehicle', 3: 'car', 4: 'bicycle', 5: 'motorbike',
     6: 'non motorized vehicle', 7: 'static person', 8: 'distractor', 9: 'occluder',
     10: 'occluder on the ground', 11: 'occluder full', 12: 'reflection', 13: 'crowd'}
-"""Class ids: 1 to 12 of Milan et al. 2016, section 3.3; 13 is MOT20's."""
-
 PEDESTRIAN = 1
 
+#: Class ids that can be targets, under the names of this package's recipes.
 TARGETS = {PEDESTRIAN: 'person', 3: 'car', 4: 'bicycle', 5: 'motorcycle'}
-"""Class ids that can be targets, under the names of this package's recipes."""
-
+#: Boxes that are seen less become ignore regions, as with `AugmentConfig.min_visible`.
 MIN_VISIBILITY = 0.3
-"""Boxes that are seen less become ignore regions, as with `AugmentConfig.min_visible`."""
 
 
 @dataclass(frozen=True)
@@ -64,32 +62,15 @@ def load_mot(annotations: str | Path, images: str | Path, classes: Sequence[str]
     Everything else, and what is seen by less than `min_visibility`, is an ignore region: persons
     that sit or ride, distractors, occluders, reflections, crowds.
 
-    Parameters
-    ----------
-    annotations:
-        Folder of the sequences, such as `MOT17/train`.
-    images:
-        Folder of the sequences with their pictures; as distributed, the same.
-    classes:
-        Names; a label is an index into them.
-    list_file:
-        Names of sequences, one a line; a first line `name`, as in MOTChallenge's own lists, is
-        passed over. Without it: all folders with a seqinfo.ini.
-    min_visibility:
-        From 0 to 1.
-    findings:
-        Who is told of mistakes; default: the first one is raised.
-
-    Returns
-    -------
-    list[VideoRecord]
-        In the order of the list, or of their names.
-
-    Raises
-    ------
-    DataError
-        One line: the file, the entry, and what is wrong with it.
-
+    :param annotations: folder of the sequences, such as `MOT17/train`
+    :param images: folder of the sequences with their pictures; as distributed, the same
+    :param classes: names; a label is an index into them
+    :param list_file: names of sequences, one a line; a first line `name`, as in MOTChallenge's own
+        lists, is passed over. Without it: all folders with a seqinfo.ini.
+    :param min_visibility: from 0 to 1
+    :param findings: who is told of mistakes; default: the first one is raised
+    :returns: in the order of the list, or of their names
+    :raises DataError: one line: the file, the entry, and what is wrong with it
     """
     annotations, images = Path(annotations), Path(images)
     findings = Strict() if findings is None else findings

@@ -12,8 +12,8 @@ import numpy as np
 from .errors import Kind
 from .findings import Findings
 
+#: Stands for the track of a box that is not known to be the same object as any other.
 UNKNOWN_TRACK = -1
-"""Stands for the track of a box that is not known to be the same object as any other."""
 
 # Boxes that reach beyond their picture by no more pixels are not worth a word: rounding, and
 # corners counted from 0 or from 1.
@@ -114,22 +114,13 @@ def box_in_picture(corners: Sequence[float], width: int, height: int, where: str
     """
     Cut a box to its picture.
 
-    Parameters
-    ----------
-    corners:
-        x0, y0, x1, y1 in pixels; the left edge of the picture is 0, its right edge `width`.
-    width, height:
-        Of the picture, pixels.
-    where:
-        Names file and entry for `findings`.
-    findings:
-        Is told of boxes that are cut by more than a pixel, or dropped.
-
-    Returns
-    -------
-    tuple[float, ...] | None
-        x0, y0, x1, y1 within the picture; None where a number is not finite or no area is left.
-
+    :param corners: x0, y0, x1, y1 in pixels; the left edge of the picture is 0, its right edge
+        `width`
+    :param width, height: of the picture, pixels
+    :param where: names file and entry for `findings`
+    :param findings: is told of boxes that are cut by more than a pixel, or dropped
+    :returns: x0, y0, x1, y1 within the picture; None where a number is not finite or no area is
+        left
     """
     x0, y0, x1, y1 = corners
     if not all(math.isfinite(value) for value in corners):

@@ -16,10 +16,9 @@ from .mot import load_mot, MIN_VISIBILITY, TARGETS
 from .records import VideoRecord
 from .video_json import load_video_json
 
+#: What a source's `format` can be.
 COCO_VIDEO, IMAGENET_VID, IMAGENET_DET, MOT = FORMATS = (
     'coco_video', 'imagenet_vid', 'imagenet_det', 'mot')
-"""What a source's `format` can be."""
-
 _IMAGENET = (IMAGENET_VID, IMAGENET_DET)
 
 #: Settings that only some formats have, with the value that says nothing.
@@ -35,57 +34,37 @@ class SourceConfig:
     """
     One annotated set of videos or stills.
 
-    Raises
-    ------
-    DataError
-        If a value is impossible, or set for a format that does not know it.
-
+    :raises DataError: if a value is impossible, or set for a format that does not know it
     """
 
+    #: Relative to the data root: a COCO-video JSON; `Annotations/VID` or `Annotations/DET` of
+    #: ImageNet; the folder of the sequences of MOTChallenge.
     annotations: str
-    """Relative to the data root: a COCO-video JSON; `Annotations/VID` or `Annotations/DET` of
-    ImageNet; the folder of the sequences of MOTChallenge."""
-
+    #: Folder that the pictures' names start from, relative to the data root: of the JSON's
+    #: `file_name`; `Data/VID` or `Data/DET`; for MOTChallenge the same as `annotations`.
     images: str
-    """Folder that the pictures' names start from, relative to the data root: of the JSON's
-    `file_name`; `Data/VID` or `Data/DET`; for MOTChallenge the same as `annotations`."""
-
+    #: One of `FORMATS`.
     format: str = COCO_VIDEO  # noqa: A003
-    """One of `FORMATS`."""
-
-    kind: str = 'video'
-    """`video`, or `still` for pictures that become clips by synthetic motion."""
-
-    min_score: float = 0.0
-    """coco_video: boxes below are no targets."""
-
+    kind: str = 'video'  #: `video`, or `still` for pictures that become clips by synthetic motion
+    min_score: float = 0.0  #: coco_video: boxes below are no targets
+    #: coco_video: boxes between this and `min_score` are regions without negatives.
     ignore_score: float = 0.0
-    """coco_video: boxes between this and `min_score` are regions without negatives."""
-
+    #: coco_video: a JSON of true boxes that are laid over those of `annotations`, relative to the
+    #: data root. It says by `complete` and `labels` which of them they replace.
     truth: str = ''
-    """coco_video: a JSON of true boxes that are laid over those of `annotations`, relative to the
-    data root. It says by `complete` and `labels` which of them they replace."""
-
+    #: Patterns of what is taken; empty for everything. A pattern is that of a shell (`*` matches
+    #: `/` too) and meets a video's name, or a still's `file_name` or any folder of it.
     sequences: tuple[str, ...] = ()
-    """Patterns of what is taken; empty for everything. A pattern is that of a shell (`*` matches
-    `/` too) and meets a video's name, or a still's `file_name` or any folder of it."""
-
-    exclude: tuple[str, ...] = ()
-    """Patterns of what is left out of that."""
-
+    exclude: tuple[str, ...] = ()  #: Patterns of what is left out of that
+    #: ImageNet: names frames, snippets or pictures; mot: names sequences. Relative to the data
+    #: root; .gz is read too. Empty for all that are there.
     list_file: str = ''
-    """ImageNet: names frames, snippets or pictures; mot: names sequences. Relative to the data
-    root; .gz is read too. Empty for all that are there."""
-
-    split: str = 'train'
-    """ImageNet without `list_file`: the folder below `annotations`."""
-
+    split: str = 'train'  #: ImageNet without `list_file`: the folder below `annotations`
+    #: imagenet_vid: `snippet` makes a video of all frames of each snippet that `list_file` names,
+    #: for clips; `listed` one of the listed frames alone, for training on single frames.
     frames: str = 'snippet'
-    """imagenet_vid: `snippet` makes a video of all frames of each snippet that `list_file` names,
-    for clips; `listed` one of the listed frames alone, for training on single frames."""
-
+    #: mot: boxes that are seen by less are regions without negatives.
     min_visibility: float = MIN_VISIBILITY
-    """mot: boxes that are seen by less are regions without negatives."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -112,28 +91,12 @@ def load_source(source: SourceConfig, root: str | Path, classes: Sequence[str],
     """
     Read the annotations of a source.
 
-    Parameters
-    ----------
-    source:
-        What to read.
-    root:
-        Folder that its paths start from.
-    classes:
-        Names; a label is an index into them.
-    findings:
-        Who is told of mistakes; default: the first one is raised.
-
-    Returns
-    -------
-    list[VideoRecord]
-        Without those that are excluded. The frames of ImageNet read their annotations when they
-        are asked for.
-
-    Raises
-    ------
-    DataError
-        One line: the file, the entry, and what is wrong with it.
-
+    :param root: folder that its paths start from
+    :param classes: names; a label is an index into them
+    :param findings: who is told of mistakes; default: the first one is raised
+    :returns: without those that are excluded. The frames of ImageNet read their annotations when
+        they are asked for.
+    :raises DataError: one line: the file, the entry, and what is wrong with it
     """
     root = Path(root)
     findings = Strict() if findings is None else findings
@@ -207,11 +170,7 @@ def all_classes(source: SourceConfig, root: str | Path) -> tuple[str, ...]:
     """
     Return the names of all classes that a source has.
 
-    Raises
-    ------
-    DataError
-        It is a JSON file that cannot be read or has no categories.
-
+    :raises DataError: it is a JSON file that cannot be read or has no categories
     """
     if source.format == IMAGENET_VID:
         return tuple(VID_CLASSES.values())

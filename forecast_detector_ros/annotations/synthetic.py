@@ -17,8 +17,7 @@ import numpy as np
 
 from .errors import DataError
 
-CLASSES = ('disc', 'square', 'triangle')
-"""The classes of the set, in the order of their labels."""
+CLASSES = ('disc', 'square', 'triangle')  #: The classes of the set, in the order of their labels
 
 # Shapes are drawn with coordinates of 1/16 pixel.
 _SHIFT = 4
@@ -67,31 +66,13 @@ def write_synthetic_videos(folder: str | Path, seed: int = 0, videos: int = 4, f
     """
     Write videos as `folder`/<video>/000001.jpg ... and their boxes as `folder`/annotations.json.
 
-    Parameters
-    ----------
-    folder:
-        Made where missing.
-    videos, frames:
-        Number of videos, and of frames in each, at least 1.
-    seed:
-        The same seed, and the same other arguments, give the same pictures.
-    size:
-        (height, width), at least 32 each.
-    objects:
-        Most objects in a video, at least 1.
-    extension:
-        'jpg' or 'png'.
-
-    Returns
-    -------
-    Path
-        The path of the annotation file; `folder` is its image root.
-
-    Raises
-    ------
-    DataError
-        An argument is out of its range.
-
+    :param videos, frames: number of videos, and of frames in each, at least 1
+    :param seed: the same seed, and the same other arguments, give the same pictures
+    :param size: (height, width), at least 32 each
+    :param objects: most objects in a video, at least 1
+    :param extension: 'jpg' or 'png'
+    :returns: the path of the annotation file; `folder` is its image root
+    :raises DataError: an argument is out of its range
     """
     if min(size) < 32 or min(videos, frames, objects) < 1 or extension not in ('jpg', 'png'):
         raise DataError('synthetic videos: size must be at least 32x32, videos, frames and '

@@ -18,20 +18,16 @@ import numpy as np
 from .errors import DataError, Kind
 from ..boxes import box_iou
 
+#: A teacher's box that overlaps a true box of its class by this IoU is the same object.
 REPLACED_IOU = 0.5
-"""A teacher's box that overlaps a true box of its class by this IoU is the same object."""
-
-UNSURE_IOU = 0.25
-"""From this IoU on it may be the same object, boxed badly, or a neighbour."""
-
+UNSURE_IOU = 0.25  #: From this IoU on it may be the same object, boxed badly, or a neighbour
+#: The 20 classes of PASCAL VOC 2012 under the names of this project
+#: (http://host.robots.ox.ac.uk/pascal/VOC/voc2012/, "Introduction").
 VOC = frozenset(('person', 'bicycle', 'car', 'motorcycle', 'airplane', 'bus', 'train',
                  'watercraft', 'bird', 'cat', 'dog', 'horse', 'sheep', 'cattle', 'bottle', 'chair',
                  'dining_table', 'potted_plant', 'sofa', 'tv'))
-"""The 20 classes of PASCAL VOC 2012 under the names of this project
-(http://host.robots.ox.ac.uk/pascal/VOC/voc2012/, "Introduction")."""
-
+#: Names of sets of classes that `labels` knows; None: all categories of the file.
 SETS = {'20 VOC classes': VOC, '80 COCO classes': None}
-"""Names of sets of classes that `labels` knows; None: all categories of the file."""
 
 
 class Fate(Enum):
@@ -66,20 +62,11 @@ class TruePicture:
         """
         Tell what becomes of a teacher's box, once all true boxes are known.
 
-        Parameters
-        ----------
-        name:
-            Its class.
-        box:
-            x0, y0, x1, y1, pixels.
-
-        Returns
-        -------
-        Fate
-            DROPPED where all objects of the class are boxed, and where it is a true box again.
-            IGNORED where it may be a true box again, and where the video is complete but has no
-            true box of the class: whether the class was among those that were boxed is not known.
-
+        :param box: x0, y0, x1, y1, pixels
+        :returns: DROPPED where all objects of the class are boxed, and where it is a true box
+            again. IGNORED where it may be a true box again, and where the video is complete but
+            has no true box of the class: whether the class was among those that were boxed is not
+            known.
         """
         if name in self.boxed or (self.present is not None and name in self.present):
             return Fate.DROPPED
@@ -95,20 +82,10 @@ def boxed_classes(labels: Any, names: Collection[str], where: str) -> frozenset[
     """
     Return the classes that an image's `labels` names.
 
-    Parameters
-    ----------
-    labels:
-        A key of `SETS`, a name, or a list of names; None for nothing.
-    names:
-        The categories of the file.
-    where:
-        Names file and entry for the error.
-
-    Raises
-    ------
-    DataError
-        It is something else.
-
+    :param labels: a key of `SETS`, a name, or a list of names; None for nothing
+    :param names: the categories of the file
+    :param where: names file and entry for the error
+    :raises DataError: it is something else
     """
     if labels is None:
         return frozenset()
@@ -126,11 +103,7 @@ def completeness(document: dict[str, Any], path: Path) -> dict[str, bool]:
     """
     Return for each of `videos` whether every object in it is boxed.
 
-    Raises
-    ------
-    DataError
-        `complete` is not a truth value.
-
+    :raises DataError: `complete` is not a truth value
     """
     found = {}
     for name, video in video_entries(document).items():
@@ -153,11 +126,7 @@ def same_picture(image: dict[str, Any], other: dict[str, Any], where: str) -> No
     """
     Check that two files mean the same picture by an image entry.
 
-    Raises
-    ------
-    DataError
-        Sizes or places in the video differ.
-
+    :raises DataError: sizes or places in the video differ
     """
     for key in ('width', 'height', 'video', 'frame_index'):
         if image.get(key) != other.get(key):

@@ -39,32 +39,15 @@ def load_video_json(path: str | Path, image_root: str | Path, classes: Sequence[
     `ignore_score`. Boxes are cut to their picture; those without area or with numbers that are
     not finite are dropped, and the log says how many and where.
 
-    Parameters
-    ----------
-    path:
-        The JSON file.
-    image_root:
-        Folder that `file_name` is relative to.
-    classes:
-        Names; a label is an index into them.
-    min_score, ignore_score:
-        From 0 to 1; see above.
-    findings:
-        Who is told of mistakes; default: the first one is raised.
-    truth:
-        A second file, of true boxes, with the same `file_name` for the same picture. They replace
-        boxes of the first file as `TruePicture.fate` says; pictures that only it has are added.
-
-    Returns
-    -------
-    list[VideoRecord]
-        Videos in the order of the file, stills (images without `video`) among them.
-
-    Raises
-    ------
-    DataError
-        One line: the file, the entry, and what is wrong with it.
-
+    :param image_root: folder that `file_name` is relative to
+    :param classes: names; a label is an index into them
+    :param min_score, ignore_score: from 0 to 1; see above
+    :param findings: who is told of mistakes; default: the first one is raised
+    :param truth: a second file, of true boxes, with the same `file_name` for the same picture.
+        They replace boxes of the first file as `TruePicture.fate` says; pictures that only it has
+        are added.
+    :returns: videos in the order of the file, stills (images without `video`) among them
+    :raises DataError: one line: the file, the entry, and what is wrong with it
     """
     path, root = Path(path), Path(image_root)
     findings = Strict() if findings is None else findings

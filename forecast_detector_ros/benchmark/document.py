@@ -10,12 +10,11 @@ from typing import Any
 from .goals import Run, verdicts
 from ..layout import table
 
+#: Headings, in the order of the report.
 GROUPS = {
     'step': 'Steps of the network', 'peer': 'Rivals, which read every frame',
     'batch': 'Several streams as one batch', 'frame': 'From a message to detections',
     'part': 'Parts of a frame', 'probe': 'The processor itself'}
-"""Headings, in the order of the report."""
-
 _HEAD = ('', 'median ms', 'p95 ms', 'noise %', 'MMAC', 'of peak %')
 
 _GRAPH_HEAD = ('node, size, transport, policy', 'CPU ms/frame', 'cores', 'latency p50 ms',
@@ -130,11 +129,8 @@ def changes_text(changes: Sequence[Change]) -> str:
           'SLOWER' if change.regressed else ''] for change in changes])
 
 
-TOLERANCE = 0.05
-"""Slower by less than this is never called a regression."""
-
-SIGMAS = 2.0
-"""How often the noise of both runs together a difference must be."""
+TOLERANCE = 0.05  #: Slower by less than this is never called a regression
+SIGMAS = 2.0  #: How often the noise of both runs together a difference must be
 
 
 @dataclass(frozen=True)
@@ -144,8 +140,7 @@ class Change:
     name: str
     before_ms: float
     now_ms: float
-    allowed: float
-    """Growth that is put down to noise, as a fraction."""
+    allowed: float  #: Growth that is put down to noise, as a fraction
 
     @property
     def growth(self) -> float:
@@ -163,17 +158,9 @@ def compare(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]
     """
     Compare the timings that two runs have in common, by name.
 
-    Parameters
-    ----------
-    before, now:
-        Timings as `Timing.to_dict` gives them.
-
-    Returns
-    -------
-    list
-        In the order of `now`. The noise of a run is what it showed within itself; what is
+    :param before, now: timings as `Timing.to_dict` gives them
+    :returns: in the order of `now`. The noise of a run is what it showed within itself; what is
         allowed is at least `TOLERANCE`.
-
     """
     old = {row['name']: row for row in before}
     return [Change(row['name'], old[row['name']]['median_ms'], row['median_ms'],

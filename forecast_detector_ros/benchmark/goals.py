@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-Run = Mapping[str, Any]
-"""A benchmark as its JSON file has it."""
+Run = Mapping[str, Any]  #: A benchmark as its JSON file has it
 
 
 @dataclass(frozen=True)
@@ -17,11 +16,8 @@ class Target:
     name: str
     unit: str
     limit: float
-    at_least: bool
-    """Whether the figure must be at least the limit, or at most."""
-
-    measure: Callable[[Run], float | None]
-    """None where the run has not what is needed."""
+    at_least: bool  #: Whether the figure must be at least the limit, or at most
+    measure: Callable[[Run], float | None]  #: None where the run has not what is needed
 
 
 @dataclass(frozen=True)

@@ -34,24 +34,12 @@ def graph_runner(runtime: str, model: bytes, size: tuple[int, int], threads: int
     """
     Give a function that runs a network once on a grey picture.
 
-    Parameters
-    ----------
-    runtime:
-        One of `RUNTIMES`, installed.
-    model:
-        ONNX bytes with weights inside and one image input ``(1, 3, H, W)``.
-    size:
-        (height, width) for a network whose input is not fixed.
-    threads:
-        Threads of one operator.
-    precision:
-        ``fp32``, or with OpenVINO ``bf16``.
-
-    Raises
-    ------
-    PeerError
-        If the runtime does not take it.
-
+    :param runtime: one of `RUNTIMES`, installed
+    :param model: ONNX bytes with weights inside and one image input ``(1, 3, H, W)``
+    :param size: (height, width) for a network whose input is not fixed
+    :param threads: threads of one operator
+    :param precision: ``fp32``, or with OpenVINO ``bf16``
+    :raises PeerError: if the runtime does not take it
     """
     try:
         if runtime == 'onnxruntime':

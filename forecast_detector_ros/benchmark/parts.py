@@ -28,9 +28,7 @@ from ..model.network import ForecastDetector
 from ..model.summary import summarise
 from ..recording.result_messages import installed_message, MessageBuilder
 
-GEMM_SIDE = 1024
-"""Of the square matrices whose product tells what the processor can do at most."""
-
+GEMM_SIDE = 1024  #: Of the square matrices whose product tells what the processor can do at most
 TYPICAL_BOXES, MANY_BOXES = 10, 100
 
 
@@ -38,13 +36,7 @@ def part_contenders(checkpoint: Path, picture: np.ndarray) -> list[Contender]:
     """
     Give the parts, on one thread.
 
-    Parameters
-    ----------
-    checkpoint:
-        Whose network is taken apart.
-    picture:
-        BGR, of any size.
-
+    :param picture: BGR, of any size
     """
     network, card = load_checkpoint(checkpoint)
     contenders = [_part('GEMM fp32', _gemm(), GEMM_SIDE ** 3, group='probe')]

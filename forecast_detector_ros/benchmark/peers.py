@@ -24,11 +24,11 @@ from ..detector.backends.cuda_graphs import captured
 from ..detector.backends.torch_backend import arithmetic, PRECISIONS
 from ..model.folding import fold_batch_norm
 
+#: Model and side of its input; random weights compute as long as trained ones.
 TORCHVISION: dict[str, tuple[Callable[..., nn.Module], int]] = {
     'ssdlite320_mobilenet_v3_large': (detection.ssdlite320_mobilenet_v3_large, 320),
     'ssd300_vgg16': (detection.ssd300_vgg16, 300),
 }
-"""Model and side of its input; random weights compute as long as trained ones."""
 
 
 class _Raw(nn.Module):
@@ -50,19 +50,14 @@ class OnnxPeer:
     """A network in a file of the user's."""
 
     path: Path
-    side: int
-    """Pixels of both sides of its input."""
+    side: int  #: Pixels of both sides of its input
 
     @staticmethod
     def parse(text: str) -> OnnxPeer:
         """
         Read ``FILE:SIDE``, for example ``yolo11n.onnx:320``.
 
-        Raises
-        ------
-        PeerError
-            If the text is another one or there is no such file.
-
+        :raises PeerError: if the text is another one or there is no such file
         """
         file, _, side = text.rpartition(':')
         if not file or not side.isdecimal() or not 32 <= int(side) <= 4096:
@@ -82,15 +77,9 @@ def torchvision_peers(backends: Sequence[str], threads: int = 1,
     """
     Give torchvision's detectors in several runtimes.
 
-    Parameters
-    ----------
-    backends:
-        ``torch`` and any of `RUNTIMES`; others are left out.
-    threads:
-        Threads of one operator in the runtimes; PyTorch has its own setting.
-    names:
-        Some of `TORCHVISION`.
-
+    :param backends: ``torch`` and any of `RUNTIMES`; others are left out
+    :param threads: threads of one operator in the runtimes; PyTorch has its own setting
+    :param names: some of `TORCHVISION`
     """
     contenders = []
     for name in names:
@@ -120,19 +109,11 @@ def cuda_peers(device: str, precision: str = 'fp32', batches: Sequence[int] = (1
 
     A run ends when the device is done; its results stay there, to the rivals' advantage.
 
-    Parameters
-    ----------
-    device:
-        ``cuda`` or ``cuda:N``; without capture ``cpu``, too.
-    precision:
-        One of `PRECISIONS`.
-    batches:
-        Pictures at once.
-    capture:
-        Whether the network is captured once and replayed.
-    names:
-        Some of `TORCHVISION`.
-
+    :param device: ``cuda`` or ``cuda:N``; without capture ``cpu``, too
+    :param precision: one of `PRECISIONS`
+    :param batches: pictures at once
+    :param capture: whether the network is captured once and replayed
+    :param names: some of `TORCHVISION`
     """
     where = torch.device(device)
     contenders = []

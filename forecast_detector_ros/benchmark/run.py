@@ -21,11 +21,9 @@ from ..images.video_source import open_source, SourceError
 
 DEFAULT_BATCHES = (1, 2, 4, 8)
 
+#: Builds of PyTorch on a CUDA device, unless others are asked for; the first is the leader.
 CUDA_PRECISIONS = ('fp16', 'fp32', 'tf32', 'bf16')
-"""Builds of PyTorch on a CUDA device, unless others are asked for; the first is the leader."""
-
-STATE_PICTURES = 4
-"""Consecutive frames that a state as in use is made of."""
+STATE_PICTURES = 4  #: Consecutive frames that a state as in use is made of
 
 
 @dataclass(frozen=True)
@@ -34,9 +32,8 @@ class RunOptions:
 
     checkpoint: Path
     clip: Path
+    #: The first is the one that batches, whole frames and targets are about.
     builds: Sequence[Build]
-    """The first is the one that batches, whole frames and targets are about."""
-
     batches: Sequence[int]
     rounds: int
     peers: Sequence[str]
@@ -70,26 +67,11 @@ def measure_run(options: RunOptions, progress: Callable[[int, int], object] = la
     """
     Measure.
 
-    Parameters
-    ----------
-    options:
-        See there.
-    progress:
-        Called with the rounds that are over and all there are.
-
-    Returns
-    -------
-    dict
-        Plain values: `timings`, `read_ratio` of the clip at the card's threshold,
-        `default_backend`, `rounds`, and `skipped`, one line for each build that cannot be had.
-
-    Raises
-    ------
-    RuntimeConfigError
-        If the first build cannot be had, or the checkpoint not be read.
-    PeerError, SourceError
-        If a rival or the clip cannot be read.
-
+    :param progress: called with the rounds that are over and all there are
+    :returns: plain values: `timings`, `read_ratio` of the clip at the card's threshold,
+        `default_backend`, `rounds`, and `skipped`, one line for each build that cannot be had
+    :raises RuntimeConfigError: if the first build cannot be had, or the checkpoint not be read
+    :raises PeerError, SourceError: if a rival or the clip cannot be read
     """
     pictures = _pictures(options.clip)
     first = options.builds[0]

@@ -30,8 +30,8 @@ from ..model.summary import summarise
 READ_ALL = DetectorSettings(AlwaysReadPolicy())
 FORECAST_ALL = DetectorSettings(AlternatePolicy(1000), max_consecutive_forecasts=1000)
 
+#: (height, width) of cameras' pictures, by their usual names.
 SIZES = {'480p': (480, 640), '720p': (720, 1280), '1080p': (1080, 1920)}
-"""(height, width) of cameras' pictures, by their usual names."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,7 @@ class Build:
         """
         Read ``BACKEND[:PRECISION[:THREADS]]``, for example ``openvino:bf16:2``, for the CPU.
 
-        Raises
-        ------
-        RuntimeConfigError
-            If there are more parts, or the last is no number of threads.
-
+        :raises RuntimeConfigError: if there are more parts, or the last is no number of threads
         """
         backend, *rest = text.split(':')
         precision = rest[0] if rest else 'fp32'
@@ -100,22 +96,9 @@ def step_contenders(checkpoint: Path, build: Build, pictures: Sequence[np.ndarra
     """
     Give the two steps of the network, without anything around them, for each size of batch.
 
-    Parameters
-    ----------
-    checkpoint:
-        Whose network runs.
-    build:
-        How.
-    pictures:
-        BGR, of any size; consecutive frames make a state as in use.
-    batches:
-        Numbers of streams.
-
-    Raises
-    ------
-    RuntimeConfigError
-        If the build cannot be had here.
-
+    :param pictures: BGR, of any size; consecutive frames make a state as in use
+    :param batches: numbers of streams
+    :raises RuntimeConfigError: if the build cannot be had here
     """
     source = read_checkpoint(checkpoint)
     backend = make_backend(source, build.backend, build.device, build.precision, build.threads)
@@ -127,20 +110,10 @@ def network_contenders(network: ForecastDetector, build: Build, pictures: Sequen
     """
     Give the two steps of a network, as `step_contenders` does.
 
-    Parameters
-    ----------
-    network:
-        With encoders.
-    build, pictures, batches:
-        See `step_contenders`.
-    label:
-        End of the contenders' names; empty for the build's.
-
-    Raises
-    ------
-    RuntimeConfigError
-        If the build cannot be had here.
-
+    :param network: with encoders
+    :param build, pictures, batches: see `step_contenders`
+    :param label: end of the contenders' names; empty for the build's
+    :raises RuntimeConfigError: if the build cannot be had here
     """
     backend = make_backend(network, build.backend, build.device, build.precision, build.threads)
     return backend_contenders(backend, network.config, build, pictures, batches, label)
@@ -152,15 +125,8 @@ def backend_contenders(backend: Backend, config: NetworkConfig, build: Build,
     """
     Give the two steps of a back-end, as `network_contenders` does.
 
-    Parameters
-    ----------
-    backend:
-        Runs a network with encoders.
-    config:
-        Shape of that network.
-    build, pictures, batches, label:
-        See `network_contenders`; `build` says what the rows are called.
-
+    :param build, pictures, batches, label: see `network_contenders`; `build` says what the rows
+        are called
     """
     label = label or build.label
     size = config.input_size

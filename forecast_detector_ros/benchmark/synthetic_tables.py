@@ -13,11 +13,9 @@ from ..metrics.motion_iou import motion_iou
 from ..metrics.tables import DetectionTable, one_hot, TruthTable
 from ..metrics.vid_ap import vid_average_precision
 
+#: Size of ImageNet VID's validation set (the 2015 release).
 VID_FRAMES, VID_BOXES, VID_CLASSES, VID_VIDEOS = 176_126, 273_505, 30, 555
-"""Size of ImageNet VID's validation set (the 2015 release)."""
-
-SIZE = (1280, 720)
-"""Width and height of the pictures that there are not; VID's most frequent."""
+SIZE = (1280, 720)  #: Width and height of the pictures that there are not; VID's most frequent
 
 
 @dataclass(frozen=True)
@@ -70,12 +68,8 @@ def measure(load: Workload) -> dict[str, float]:
     """
     Time the metrics on made-up tables.
 
-    Returns
-    -------
-    dict
-        Seconds of processor and wall clock for each part, and `max_rss_gb`, the most memory
-        that the process has held so far, in 10^9 bytes.
-
+    :returns: seconds of processor and wall clock for each part, and `max_rss_gb`, the most memory
+        that the process has held so far, in 10^9 bytes
     """
     detections, truth = make_tables(load)
     result, motion = {}, np.zeros(0)

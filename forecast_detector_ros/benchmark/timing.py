@@ -9,37 +9,27 @@ from typing import Any
 
 import numpy as np
 
-BLOCKS = 5
-"""Parts of a run whose medians are compared to tell its noise."""
-
+BLOCKS = 5  #: Parts of a run whose medians are compared to tell its noise
+#: A contender that takes longer sits out rounds, so that the run does not belong to it alone.
 LONG_MS = 100.0
-"""A contender that takes longer sits out rounds, so that the run does not belong to it alone."""
-
-WARM_UP = 3
-"""Calls of every contender before the first round."""
+WARM_UP = 3  #: Calls of every contender before the first round
 
 
 @dataclass(frozen=True)
 class Contender:
     """Something that can be timed."""
 
-    name: str
-    """Unique in a run."""
-
+    name: str  #: Unique in a run
     run: Callable[[], object]
 
+    #: `step`, `part`, `peer`, `batch`, `frame` or `probe`: the table that it belongs to.
     group: str = 'step'
-    """`step`, `part`, `peer`, `batch`, `frame` or `probe`: the table that it belongs to."""
-
     backend: str = ''
     precision: str = ''
     threads: int = 1
     batch: int = 1
-    macs: int | None = None
-    """Multiply-accumulates of one run; None where they are not known."""
-
-    before: Callable[[], object] | None = None
-    """Called before each run, not timed."""
+    macs: int | None = None  #: Multiply-accumulates of one run; None where they are not known
+    before: Callable[[], object] | None = None  #: Called before each run, not timed
 
 
 @dataclass(frozen=True)
@@ -56,8 +46,8 @@ class Timing:
     runs: int
     median_ms: float
     p95_ms: float
+    #: How far the medians of the parts of the run lie apart, as a fraction of their median.
     noise: float
-    """How far the medians of the parts of the run lie apart, as a fraction of their median."""
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values for JSON."""
@@ -89,30 +79,12 @@ def measure(contenders: Sequence[Contender], rounds: int, seed: int = 0,
     """
     Time all contenders in turns.
 
-    Parameters
-    ----------
-    contenders:
-        Whose names differ.
-    rounds:
-        In each round every contender runs once, in an order drawn anew, so that none always
-        follows the same other one. Those above `LONG_MS` run in every n-th round only.
-    seed:
-        Of the orders.
-    progress:
-        Called with the number of each round that is over.
-    clock:
-        Seconds.
-
-    Returns
-    -------
-    list
-        In the order of `contenders`.
-
-    Raises
-    ------
-    ValueError
-        If two contenders have the same name.
-
+    :param rounds: in each round every contender runs once, in an order drawn anew, so that none
+        always follows the same other one. Those above `LONG_MS` run in every n-th round only.
+    :param seed: of the orders
+    :param progress: called with the number of each round that is over
+    :returns: in the order of `contenders`
+    :raises ValueError: if two contenders have the same name
     """
     names = [contender.name for contender in contenders]
     if len(set(names)) != len(names):

@@ -34,15 +34,9 @@ def view_to_output(view: np.ndarray, size: tuple[int, int], flip: bool = False) 
     """
     Return the map that stretches a rectangle over a picture.
 
-    Parameters
-    ----------
-    view:
-        The rectangle, xyxy (4,), in the coordinates that are mapped from.
-    size:
-        (height, width) of the picture that is mapped to.
-    flip:
-        Mirror left and right.
-
+    :param view: the rectangle, xyxy (4,), in the coordinates that are mapped from
+    :param size: (height, width) of the picture that is mapped to
+    :param flip: mirror left and right
     """
     x0, y0, x1, y1 = (float(value) for value in view)
     height, width = size
@@ -79,22 +73,11 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int],
     """
     Draw a picture through a map, bilinearly, shrinking by area first where needed.
 
-    Parameters
-    ----------
-    image:
-        uint8 (h, w, C).
-    matrix:
-        From coordinates of `image` to coordinates of the result.
-    size:
-        (height, width) of the result.
-    fill:
-        Value of each channel where the result lies outside of `image`.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8 (height, width, C), newly made.
-
+    :param image: uint8 (h, w, C)
+    :param matrix: from coordinates of `image` to coordinates of the result
+    :param size: (height, width) of the result
+    :param fill: value of each channel where the result lies outside of `image`
+    :returns: uint8 (height, width, C), newly made
     """
     image, matrix = _shrunk(image, matrix)
     centred = matrix[:2].copy()

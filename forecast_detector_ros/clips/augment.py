@@ -91,22 +91,9 @@ def draw_view(boxes: np.ndarray, size: tuple[int, int], config: AugmentConfig,
     """
     Draw SSD's zoom-out and then its IoU crop, as one rectangle over the canvas.
 
-    Parameters
-    ----------
-    boxes:
-        float32 (N, 4) xyxy, of all frames of the clip, so that one crop serves them all.
-    size:
-        (height, width) of the canvas.
-    config:
-        Probabilities and ranges.
-    rng:
-        Source of the draws.
-
-    Returns
-    -------
-    numpy.ndarray
-        float64 (4,) xyxy in canvas pixels; it may reach beyond the canvas.
-
+    :param boxes: float32 (N, 4) xyxy, of all frames of the clip, so that one crop serves them all
+    :param size: (height, width) of the canvas
+    :returns: float64 (4,) xyxy in canvas pixels; it may reach beyond the canvas
     """
     height, width = size
     view = np.array([0.0, 0.0, width, height])
@@ -150,24 +137,10 @@ def draw_tile_view(size: tuple[int, int], tile: tuple[int, int], output: tuple[i
     Its aspect is such that things are stretched in the tile as they are when the whole canvas
     fills the network's input.
 
-    Parameters
-    ----------
-    size:
-        (height, width) of the canvas.
-    tile:
-        (height, width) of the tile.
-    output:
-        (height, width) of the network's input.
-    config:
-        Probabilities and ranges.
-    rng:
-        Source of the draws.
-
-    Returns
-    -------
-    numpy.ndarray
-        float64 (4,) xyxy within the canvas.
-
+    :param size: (height, width) of the canvas
+    :param tile: (height, width) of the tile
+    :param output: (height, width) of the network's input
+    :returns: float64 (4,) xyxy within the canvas
     """
     share = np.array([tile[1] / output[1], tile[0] / output[0]])
     sides = share / share.max() * rng.uniform(config.mosaic_min_side, 1.0)

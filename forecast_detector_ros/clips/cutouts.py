@@ -61,11 +61,7 @@ def load_cutouts(root: str | Path, classes: Sequence[str]) -> list[Cutout]:
 
     Folders that are no class are left out, and the log names them.
 
-    Raises
-    ------
-    DataError
-        No such folder, or a file that is no picture, has no alpha or is empty.
-
+    :raises DataError: no such folder, or a file that is no picture, has no alpha or is empty
     """
     root = Path(root)
     if not root.is_dir():
@@ -103,17 +99,9 @@ def paste(picture: np.ndarray, cutout: Cutout, matrix: np.ndarray, gain: float =
     """
     Draw a cut-out into a picture, in place.
 
-    Parameters
-    ----------
-    picture:
-        uint8 (H, W, 3) RGB.
-    cutout:
-        What to draw.
-    matrix:
-        From the cut-out's pixels to those of `picture`.
-    gain:
-        Brightness of the cut-out, a factor.
-
+    :param picture: uint8 (H, W, 3) RGB
+    :param matrix: from the cut-out's pixels to those of `picture`
+    :param gain: brightness of the cut-out, a factor
     """
     height, width = cutout.image.shape[:2]
     corners = map_points(np.array([[0, 0], [width, 0], [0, height], [width, height]]), matrix)

@@ -61,11 +61,10 @@ class ClipBatch:
     all_labels: Tensor
     all_scores: Tensor
     all_ignore: Tensor
+    #: As `all_labels`: the same number for the same object of a clip; None if nobody knows.
     all_tracks: Tensor | None = None
-    """As `all_labels`: the same number for the same object of a clip; None if nobody knows."""
-
+    #: float32 (B, T): when each frame was taken, in frames of its video; None for one a step.
     times: Tensor | None = None
-    """float32 (B, T): when each frame was taken, in frames of its video; None for one a step."""
 
     @cached_property
     def boxes(self) -> list[list[Tensor]]:
@@ -153,42 +152,22 @@ class ClipDataset(Dataset):
         OpenCV is set to one thread, in the whole process: otherwise the workers of a DataLoader
         that are forked from it hang.
 
-        Parameters
-        ----------
-        videos:
-            Sequences of frames.
-        stills:
-            Videos of one frame.
-        cutouts:
-            What `augment` pastes; a class is drawn first, evenly, then a cut-out.
-        clip_length:
-            The paper's n: frames to train on; T is one more with `extra_frame`.
-        input_size:
-            (height, width) of the pictures given.
-        thinning:
-            The r of `thinning.draw_indices`, 0 for consecutive frames.
-        augment:
-            None for none at all: whole frames, stills without motion, no cut-outs.
-        seed:
-            Of all draws.
-        length:
-            Samples in an epoch (default: stills, and frames of videos over clip_length).
-        still_fraction:
-            Share of stills among the samples (default: their share of frames).
-        extra_frame:
-            Give one frame more than `clip_length`, for the forecast loss.
-        video_weights, still_weights:
-            How often each is drawn (default: its number of frames); only ratios count.
-        cache:
-            Decode every frame now and keep it in memory.
-        reader:
-            Where frames come from; share one between datasets to share its memory.
-
-        Raises
-        ------
-        DataError
-            Nothing to draw from, or a number out of its range.
-
+        :param videos: sequences of frames
+        :param stills: videos of one frame
+        :param cutouts: what `augment` pastes; a class is drawn first, evenly, then a cut-out
+        :param clip_length: the paper's n: frames to train on; T is one more with `extra_frame`
+        :param input_size: (height, width) of the pictures given
+        :param thinning: the r of `thinning.draw_indices`, 0 for consecutive frames
+        :param augment: None for none at all: whole frames, stills without motion, no cut-outs
+        :param seed: of all draws
+        :param length: samples in an epoch (default: stills, and frames of videos over clip_length)
+        :param still_fraction: share of stills among the samples (default: their share of frames)
+        :param extra_frame: give one frame more than `clip_length`, for the forecast loss
+        :param video_weights, still_weights: how often each is drawn (default: its number of
+            frames); only ratios count
+        :param cache: decode every frame now and keep it in memory
+        :param reader: where frames come from; share one between datasets to share its memory
+        :raises DataError: nothing to draw from, or a number out of its range
         """
         _use_one_thread()
         self._sources = [*videos, *stills]
@@ -233,11 +212,7 @@ class ClipDataset(Dataset):
         """
         Make one clip.
 
-        Raises
-        ------
-        DataError
-            A picture cannot be read.
-
+        :raises DataError: a picture cannot be read
         """
         if not 0 <= index < self._length:
             raise IndexError(index)

@@ -25,36 +25,21 @@ _TO_YIQ = np.array(((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213),
                     (0.2115, -0.5227, 0.3112)))
 _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 
-_MOSAIC_CENTRE = (0.35, 0.65)
-"""Where the four tiles of a mosaic meet, of the picture's sides."""
-
-_STRETCH = 0.2
-"""A view's sides are stretched against each other by up to e to this power."""
+_MOSAIC_CENTRE = (0.35, 0.65)  #: Where the four tiles of a mosaic meet, of the picture's sides
+_STRETCH = 0.2  #: A view's sides are stretched against each other by up to e to this power
 
 
 class DrawnClips(NamedTuple):
     """B clips of T frames on the bank's device, boxes padded to K and R a frame."""
 
-    images: Tensor
-    """``(B, T, 3, H, W)`` uint8 RGB."""
-
-    boxes: Tensor
-    """``(B, T, K, 4)`` float32, xyxy in pixels of `images`."""
-
-    labels: Tensor
-    """``(B, T, K)`` int64; -1 where there is no box."""
-
-    scores: Tensor
-    """``(B, T, K)`` float32, 0 to 1."""
-
+    images: Tensor  #: ``(B, T, 3, H, W)`` uint8 RGB
+    boxes: Tensor  #: ``(B, T, K, 4)`` float32, xyxy in pixels of `images`
+    labels: Tensor  #: ``(B, T, K)`` int64; -1 where there is no box
+    scores: Tensor  #: ``(B, T, K)`` float32, 0 to 1
+    #: ``(B, T, K)`` int64: the same number for the same object; `UNKNOWN_TRACK` otherwise.
     tracks: Tensor
-    """``(B, T, K)`` int64: the same number for the same object; `UNKNOWN_TRACK` otherwise."""
-
-    ignore: Tensor
-    """``(B, T, R, 4)`` float32, xyxy."""
-
-    times: Tensor
-    """``(B, T)`` float32: frames of the video since the first one."""
+    ignore: Tensor  #: ``(B, T, R, 4)`` float32, xyxy
+    times: Tensor  #: ``(B, T)`` float32: frames of the video since the first one
 
     def packed(self) -> ClipBatch:
         """Give the batch in the form of those that are decoded in processes."""
@@ -69,44 +54,26 @@ class DrawnClips(NamedTuple):
 class _Views:
     """Which part of which picture is shown where, for P picks of T frames; NumPy."""
 
-    frames: np.ndarray
-    """``(P, T)`` index of the picture."""
-
-    tiles: np.ndarray
-    """``(P, 4)`` xyxy, pixels of the output."""
-
+    frames: np.ndarray  #: ``(P, T)`` index of the picture
+    tiles: np.ndarray  #: ``(P, 4)`` xyxy, pixels of the output
+    #: ``(P, 2)``: how much larger (x, y) than when the whole picture fills the output.
     zoom: np.ndarray
-    """``(P, 2)``: how much larger (x, y) than when the whole picture fills the output."""
-
-    place: np.ndarray
-    """``(P, 2)``: where the view lies in the room that it has, 0 to 1."""
-
-    flip: np.ndarray
-    """``(P,)`` bool."""
-
+    place: np.ndarray  #: ``(P, 2)``: where the view lies in the room that it has, 0 to 1
+    flip: np.ndarray  #: ``(P,)`` bool
+    #: ``(P, T, 3)``: the view's shift, in its own sides, and the log of its growth.
     motion: np.ndarray
-    """``(P, T, 3)``: the view's shift, in its own sides, and the log of its growth."""
 
 
 class ClipDrawer:
     """
     Draws batches of augmented clips.
 
-    Parameters
-    ----------
-    bank:
-        The pictures; its videos first, then its stills.
-    videos:
-        How many of the bank's entries are videos.
-    weights:
-        ``(V,)``: how often each entry is drawn; only ratios count.
-    size:
-        (height, width) of the pictures given.
-    config:
-        Settings; cut-outs and rotation are not offered here. None for whole frames.
-    strides:
-        Distances of the frames of a video that a clip takes, one drawn for each clip.
-
+    :param bank: the pictures; its videos first, then its stills
+    :param videos: how many of the bank's entries are videos
+    :param weights: ``(V,)``: how often each entry is drawn; only ratios count
+    :param size: (height, width) of the pictures given
+    :param config: settings; cut-outs and rotation are not offered here. None for whole frames.
+    :param strides: distances of the frames of a video that a clip takes, one drawn for each clip
     """
 
     def __init__(self, bank: PictureBank, videos: int, weights: np.ndarray,
@@ -142,16 +109,10 @@ class ClipDrawer:
         """
         Draw a batch.
 
-        Parameters
-        ----------
-        seed:
-            Of everything that is drawn.
-        clips:
-            B.
-        steps:
-            ``(B, T)`` or ``(1, T)``: which frames of its video a clip shows, counted from its
-            first one, before the stride; a still shows the same picture in all.
-
+        :param seed: of everything that is drawn
+        :param clips: B
+        :param steps: ``(B, T)`` or ``(1, T)``: which frames of its video a clip shows, counted
+            from its first one, before the stride; a still shows the same picture in all
         """
         rng = np.random.default_rng(seed)
         steps = np.broadcast_to(steps, (clips, steps.shape[1]))

@@ -34,22 +34,9 @@ def draw_camera(size: tuple[int, int], frames: int, config: AugmentConfig,
 
     (A turned window's corners may stick out a little.)
 
-    Parameters
-    ----------
-    size:
-        (height, width) of the picture, and of the canvas that the camera fills.
-    frames:
-        T, at least 1.
-    config:
-        Probabilities and ranges.
-    rng:
-        Source of the draws.
-
-    Returns
-    -------
-    numpy.ndarray
-        float64 (frames, 3, 3), maps from the picture to the canvas.
-
+    :param size: (height, width) of the picture, and of the canvas that the camera fills
+    :param frames: T, at least 1
+    :returns: float64 (frames, 3, 3), maps from the picture to the canvas
     """
     height, width = size
     travelled = progress(frames, rng)
@@ -75,24 +62,10 @@ def draw_track(extent: tuple[int, int], size: tuple[int, int], frames: int,
     """
     Draw the way of a cut-out over a canvas: straight, with a sway, growing and turning slightly.
 
-    Parameters
-    ----------
-    extent:
-        (height, width) of the cut-out's picture.
-    size:
-        (height, width) of the canvas.
-    frames:
-        T, at least 1.
-    config:
-        Probabilities and ranges.
-    rng:
-        Source of the draws.
-
-    Returns
-    -------
-    numpy.ndarray
-        float64 (frames, 3, 3), maps from the cut-out's picture to the canvas.
-
+    :param extent: (height, width) of the cut-out's picture
+    :param size: (height, width) of the canvas
+    :param frames: T, at least 1
+    :returns: float64 (frames, 3, 3), maps from the cut-out's picture to the canvas
     """
     height, width = size
     long_side = np.exp(rng.uniform(np.log(config.paste_min_size), np.log(config.paste_max_size)))

@@ -60,15 +60,8 @@ def add_noise(images: np.ndarray, rng: np.random.Generator, config: AugmentConfi
 
     A clip that stands still otherwise repeats one picture bit by bit, which no camera does.
 
-    Parameters
-    ----------
-    images:
-        uint8 (T, H, W, 3); returned unchanged if the draw is against noise.
-    rng:
-        Source of the draws; untouched where `noise_probability` is 0.
-    config:
-        Probability and range.
-
+    :param images: uint8 (T, H, W, 3); returned unchanged if the draw is against noise
+    :param rng: source of the draws; untouched where `noise_probability` is 0
     """
     if not config.noise_probability or rng.random() >= config.noise_probability:
         return images

@@ -14,40 +14,25 @@ from torch import Tensor
 from ..annotations.frames import FrameReader
 from ..annotations.records import FrameRecord, UNKNOWN_TRACK, VideoRecord
 
+#: ImageNet's mean colour, RGB: what lies beside a picture is nothing to the network.
 GREY = (124, 116, 104)
-"""ImageNet's mean colour, RGB: what lies beside a picture is nothing to the network."""
 
 
 @dataclass(frozen=True)
 class PictureBank:
     """N pictures on squares of S pixels, and what they show; boxes are padded to K a picture."""
 
+    #: ``(N, 3, S, S)`` uint8 RGB, each picture in the upper left corner, `GREY` beside it.
     pixels: Tensor
-    """``(N, 3, S, S)`` uint8 RGB, each picture in the upper left corner, `GREY` beside it."""
-
-    sizes: Tensor
-    """``(N, 2)`` float32: height and width."""
-
-    boxes: Tensor
-    """``(N, K, 4)`` float32, xyxy in pixels of the square."""
-
-    labels: Tensor
-    """``(N, K)`` int64; -1 where there is no box."""
-
-    scores: Tensor
-    """``(N, K)`` float32, 0 to 1."""
-
-    tracks: Tensor
-    """``(N, K)`` int64; `UNKNOWN_TRACK` where the object is not followed."""
-
-    ignore: Tensor
-    """``(N, R, 4)`` float32, xyxy."""
-
+    sizes: Tensor  #: ``(N, 2)`` float32: height and width
+    boxes: Tensor  #: ``(N, K, 4)`` float32, xyxy in pixels of the square
+    labels: Tensor  #: ``(N, K)`` int64; -1 where there is no box
+    scores: Tensor  #: ``(N, K)`` float32, 0 to 1
+    tracks: Tensor  #: ``(N, K)`` int64; `UNKNOWN_TRACK` where the object is not followed
+    ignore: Tensor  #: ``(N, R, 4)`` float32, xyxy
+    #: ``(V,)``: index of each video's first picture; a still is a video of one frame.
     first: np.ndarray
-    """``(V,)``: index of each video's first picture; a still is a video of one frame."""
-
-    lengths: np.ndarray
-    """``(V,)``: number of its frames."""
+    lengths: np.ndarray  #: ``(V,)``: number of its frames
 
     def to(self, device: torch.device | str) -> 'PictureBank':
         """Move all tensors to a device."""
@@ -61,20 +46,9 @@ def load_bank(records: Sequence[VideoRecord], reader: FrameReader, side: int = 3
     """
     Decode every frame of videos and stills.
 
-    Parameters
-    ----------
-    records:
-        Videos and stills.
-    reader:
-        Decodes, or has decoded already.
-    side:
-        S: pictures whose long side is larger are shrunk to it, pixels.
-
-    Raises
-    ------
-    DataError
-        If a picture cannot be read.
-
+    :param reader: decodes, or has decoded already
+    :param side: S: pictures whose long side is larger are shrunk to it, pixels
+    :raises DataError: if a picture cannot be read
     """
     frames = [frame for record in records for frame in record.frames]
     pixels = torch.empty((len(frames), 3, side, side), dtype=torch.uint8)

@@ -89,22 +89,10 @@ def render(scene: Scene, matrix: np.ndarray, size: tuple[int, int],
     """
     Draw every frame.
 
-    Parameters
-    ----------
-    scene:
-        What to draw.
-    matrix:
-        (3, 3), canvas to output, without rotation.
-    size:
-        (height, width) of the output.
-    min_visible, min_side:
-        Which boxes stay targets, see `clip_targets`.
-
-    Returns
-    -------
-    tuple[numpy.ndarray, list[Targets]]
-        uint8 (T, height, width, 3) RGB and the targets in its pixels (`clip_targets`).
-
+    :param matrix: (3, 3), canvas to output, without rotation
+    :param size: (height, width) of the output
+    :param min_visible, min_side: which boxes stay targets, see `clip_targets`
+    :returns: uint8 (T, height, width, 3) RGB and the targets in its pixels (`clip_targets`)
     """
     images = np.empty((len(scene.images), *size, 3), dtype=np.uint8)
     plain: np.ndarray | None = None

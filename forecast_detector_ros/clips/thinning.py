@@ -15,15 +15,9 @@ def largest_thinning(length: int, clip_length: int, limit: int) -> int:
     At this q, clip_length + 1 frames at stride q + 1 still fit into the video, so that the extra
     frame of the forecast loss needs no other formula.
 
-    Parameters
-    ----------
-    length:
-        The paper's l: frames in the video, at least 1.
-    clip_length:
-        The paper's n: frames to train on without the extra one, at least 1.
-    limit:
-        The paper's r; 0 switches thinning off.
-
+    :param length: the paper's l: frames in the video, at least 1
+    :param clip_length: the paper's n: frames to train on without the extra one, at least 1
+    :param limit: the paper's r; 0 switches thinning off
     """
     return max(0, min((length - 1) // clip_length - 1, limit))
 
@@ -35,11 +29,7 @@ def draw_indices(length: int, clip_length: int, extra_frame: bool, limit: int,
 
     A video that is too short has its first and last frames repeated, split at random.
 
-    Returns
-    -------
-    numpy.ndarray
-        int64 (T,), 0-based, not descending; T = clip_length + 1 with `extra_frame`.
-
+    :returns: int64 (T,), 0-based, not descending; T = clip_length + 1 with `extra_frame`
     """
     frames = clip_length + int(extra_frame)
     stride = 1 + int(rng.integers(0, largest_thinning(length, clip_length, limit) + 1))

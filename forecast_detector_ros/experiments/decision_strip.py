@@ -19,11 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+#: Of classes, in turn; no red, which marks forecasts.
 COLOURS = ('#2563eb', '#16a34a', '#d97706', '#7c3aed', '#0891b2', '#db2777', '#65a30d', '#475569')
-"""Of classes, in turn; no red, which marks forecasts."""
-
-WIDTH = 360
-"""Of a drawn frame, pixels."""
+WIDTH = 360  #: Of a drawn frame, pixels
 
 
 @dataclass(frozen=True)
@@ -31,9 +29,7 @@ class ShownFrame:
     """One frame of a strip."""
 
     number: int
-    picture: np.ndarray
-    """``(H, W, 3)`` uint8, RGB."""
-
+    picture: np.ndarray  #: ``(H, W, 3)`` uint8, RGB
     decision: Decision
     detections: Detections
 
@@ -42,11 +38,7 @@ def chosen_frames(item: Footage, start: int, every: int, count: int) -> list[int
     """
     List the frames of a sequence that are shown: `count` from `start` on, each `every`-th.
 
-    Raises
-    ------
-    EvaluationError
-        If the sequence has none of them.
-
+    :raises EvaluationError: if the sequence has none of them
     """
     frames = list(range(start, len(item.frames), every))[:count]
     if not frames:
@@ -60,18 +52,8 @@ def shown_frames(detector: Detector, item: Footage, settings: DetectorSettings,
     """
     Run a detector over a sequence from its first frame on, and keep some frames.
 
-    Parameters
-    ----------
-    detector, item, settings:
-        What runs on what, and how.
-    frames:
-        Numbers of frames, ascending.
-
-    Raises
-    ------
-    DataError
-        If a picture cannot be decoded.
-
+    :param frames: numbers of frames, ascending
+    :raises DataError: if a picture cannot be decoded
     """
     state, result = StreamState.initial(), []
     for number in range(frames[-1] + 1):
@@ -106,15 +88,8 @@ def draw_strips(strips: Sequence[tuple[str, Sequence[ShownFrame]]], labels: Sequ
     """
     Draw sequences below each other, their frames side by side.
 
-    Parameters
-    ----------
-    strips:
-        Name and frames of each sequence.
-    labels:
-        The detector's classes.
-    title:
-        Above it all.
-
+    :param strips: name and frames of each sequence
+    :param labels: the detector's classes
     """
     columns = max(len(frames) for _, frames in strips)
     ratio = max(frames[0].picture.shape[0] / frames[0].picture.shape[1] for _, frames in strips)

@@ -39,24 +39,15 @@ from ..training.stage_run import build_network
 
 log = logging.getLogger(__name__)
 
-BASELINE, COMPLETE = 'baseline', 'complete'
-"""The variants that are trained, and timed."""
-
+BASELINE, COMPLETE = 'baseline', 'complete'  #: The variants that are trained, and timed
+#: Detections need a score above it to count for recall; the score from which on they are shown.
 SCORE = 0.3
-"""Detections need a score above it to count for recall; the score from which on they are shown."""
-
+#: Of the backbone that there are ImageNet weights for (`training/backbone.py`).
 IMAGENET_WIDTH = 1.0
-"""Of the backbone that there are ImageNet weights for (`training/backbone.py`)."""
-
-ACCURACY = 'accuracy.json'
-"""Recall and AP50 of a training, in its folder."""
-
-STATE_PICTURES = 4
-"""Consecutive frames that a state as in use is made of."""
-
+ACCURACY = 'accuracy.json'  #: Recall and AP50 of a training, in its folder
+STATE_PICTURES = 4  #: Consecutive frames that a state as in use is made of
+#: Start of a width that there are no ImageNet weights of, beside designs that have them.
 NO_WEIGHTS = 'none'
-"""Start of a width that there are no ImageNet weights of, beside designs that have them."""
-
 _OWN = ('classes', 'variant')
 _NAME = re.compile(r'\w[\w.-]*')
 
@@ -65,55 +56,40 @@ _NAME = re.compile(r'\w[\w.-]*')
 class Design:
     """A shape that the network could have."""
 
-    name: str
-    """A folder is called so."""
-
+    name: str  #: A folder is called so
+    #: Keys of the network that differ from the recipe's.
     overrides: dict[str, Any] = field(default_factory=dict)
-    """Keys of the network that differ from the recipe's."""
 
 
 @dataclass(frozen=True)
 class DesignPlan:
     """What to train, and what to measure it on."""
 
-    recipe: Recipe
-    """Its first stage, of the variant baseline, trains every design."""
-
+    recipe: Recipe  #: Its first stage, of the variant baseline, trains every design
     designs: Sequence[Design]
-    data: Path
-    """Folder that the recipe's paths start from."""
-
+    data: Path  #: Folder that the recipe's paths start from
     output: Path
-    footage: Sequence[Footage]
-    """Held out from training."""
-
+    footage: Sequence[Footage]  #: Held out from training
     imagenet: dict[str, torch.Tensor] | None = None
-    rounds: int = 100
-    """Runs of each step."""
+    rounds: int = 100  #: Runs of each step
 
 
 @dataclass(frozen=True)
 class DesignTraining:
     """A training, of one design or of several that differ in encoders and scheduler alone."""
 
-    name: str
-    """Of the first of its designs, and of its folder."""
-
+    name: str  #: Of the first of its designs, and of its folder
     recipe: Recipe
+    #: `imagenet`; `random`, if no weights were given; or `NO_WEIGHTS`: it is not trained.
     start: str
-    """`imagenet`; `random`, if no weights were given; or `NO_WEIGHTS`: it is not trained."""
 
 
 def load_designs(path: Path, recipe: Recipe) -> list[Design]:
     """
     Read a mapping from names to keys of the network.
 
-    Raises
-    ------
-    RecipeError
-        If the file cannot be read, a name cannot be a folder's, a key is unknown or not a
-        design's to set, or a network is none; the message names file, design and key.
-
+    :raises RecipeError: if the file cannot be read, a name cannot be a folder's, a key is unknown
+        or not a design's to set, or a network is none; the message names file, design and key
     """
     values = read_yaml(path)
     if not isinstance(values, dict) or not values:
@@ -183,27 +159,12 @@ def compare_designs(plan: DesignPlan, timings_only: bool = False,
 
     What is trained and measured in the output folder is taken from there; the times are new.
 
-    Parameters
-    ----------
-    plan:
-        See there.
-    timings_only:
-        Whether everything else must be done already.
-    progress:
-        Called with the rounds of timing that are over and all there are.
-
-    Returns
-    -------
-    dict
-        Plain values: what was measured on and how, and ``designs``, a list with `name`,
+    :param timings_only: whether everything else must be done already
+    :param progress: called with the rounds of timing that are over and all there are
+    :returns: plain values: what was measured on and how, and ``designs``, a list with `name`,
         `overrides`, `trained_as`, `start`, `recall` and `ap50` (fractions, None where there is
-        nothing to find), and `read` and `forecast` as `Timing` has them.
-
-    Raises
-    ------
-    EvaluationError, RecipeError, DataError, RuntimeConfigError
-        With a message of one line.
-
+        nothing to find), and `read` and `forecast` as `Timing` has them
+    :raises EvaluationError, RecipeError, DataError, RuntimeConfigError: with a message of one line
     """
     stage = plan.recipe.stages[0]
     if stage.variant != BASELINE:
@@ -253,12 +214,8 @@ def measure_accuracy(checkpoint: Path, footage: Sequence[Footage], threads: int
     """
     Measure a network with every frame read.
 
-    Returns
-    -------
-    dict
-        `recall`, at `SCORE` and an IoU of 0.5, the mean over the sequences; `ap50`, plain, the
-        mean over the classes; fractions, None where there are no boxes.
-
+    :returns: `recall`, at `SCORE` and an IoU of 0.5, the mean over the sequences; `ap50`, plain,
+        the mean over the classes; fractions, None where there are no boxes
     """
     torch.set_num_threads(threads)
     network, card = load_checkpoint(checkpoint)

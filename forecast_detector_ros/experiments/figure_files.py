@@ -30,16 +30,8 @@ def new_figure(width: float, height: float) -> 'Figure':
     """
     Make an empty figure in the common style.
 
-    Parameters
-    ----------
-    width, height:
-        Inches.
-
-    Raises
-    ------
-    EvaluationError
-        If matplotlib is missing.
-
+    :param width, height: inches
+    :raises EvaluationError: if matplotlib is missing
     """
     try:
         import matplotlib
@@ -66,15 +58,8 @@ def save_numbers(folder: Path, name: str, document: Mapping[str, Any],
     """
     Write ``NAME.json`` and ``NAME.csv``.
 
-    Parameters
-    ----------
-    folder, name:
-        Where; the folder is made.
-    document:
-        All there is to know, plain values.
-    rows:
-        For the CSV, all with the same keys; None becomes an empty cell.
-
+    :param folder, name: where; the folder is made
+    :param rows: for the CSV, all with the same keys; None becomes an empty cell
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / f'{name}.json',

@@ -22,25 +22,17 @@ from ..model.network import ForecastDetector
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LAST_READ = 'last read feature'
-"""In place of the forecast, under the first policy: persistence."""
+LAST_READ = 'last read feature'  #: In place of the forecast, under the first policy: persistence
 
 
 @dataclass(frozen=True)
 class ErrorMap:
     """How far a guess at a frame's feature, made one frame before, is from the feature itself."""
 
-    rule: str
-    """A policy's text, or `LAST_READ`."""
-
-    frame: int
-    """Number of the frame whose feature was guessed."""
-
-    kind: str
-    """Whether that frame was then read or forecast."""
-
-    error: np.ndarray
-    """``(h, w)`` float64: mean over channels of the absolute difference."""
+    rule: str  #: A policy's text, or `LAST_READ`
+    frame: int  #: Number of the frame whose feature was guessed
+    kind: str  #: Whether that frame was then read or forecast
+    error: np.ndarray  #: ``(h, w)`` float64: mean over channels of the absolute difference
 
 
 def error_maps(network: ForecastDetector, card: Card, item: Footage, settings: DetectorSettings,
@@ -49,24 +41,13 @@ def error_maps(network: ForecastDetector, card: Card, item: Footage, settings: D
     """
     Run policies over a sequence from its first frame on, and compare forecasts with features.
 
-    Parameters
-    ----------
-    network, card, device, precision:
-        As for `run_policies`.
-    item, settings, policies:
-        What to run on, and how; `LAST_READ` goes with the first policy.
-    frames:
-        Numbers of the frames that are compared, ascending, from 1 on.
-    level:
-        Index of the pyramid level.
-
-    Raises
-    ------
-    DataError
-        If a picture cannot be decoded.
-    EvaluationError
-        If there is no such level, or a frame has none before it.
-
+    :param network, card, device, precision: as for `run_policies`
+    :param item, settings, policies: what to run on, and how; `LAST_READ` goes with the first
+        policy
+    :param frames: numbers of the frames that are compared, ascending, from 1 on
+    :param level: index of the pyramid level
+    :raises DataError: if a picture cannot be decoded
+    :raises EvaluationError: if there is no such level, or a frame has none before it
     """
     if not 0 <= level < len(network.config.levels):
         raise EvaluationError(f'level is {level}; the network has {len(network.config.levels)}, '
@@ -114,11 +95,7 @@ def draw_error_maps(item: Footage, maps: Sequence[ErrorMap], title: str) -> 'Fig
     """
     Draw the frames, and below them the errors by rule, on one scale; yellow is large.
 
-    Raises
-    ------
-    DataError
-        If a picture cannot be decoded.
-
+    :raises DataError: if a picture cannot be decoded
     """
     numbers = sorted({entry.frame for entry in maps})
     rules = list(dict.fromkeys(entry.rule for entry in maps))

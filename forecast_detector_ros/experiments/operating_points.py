@@ -19,8 +19,8 @@ from ..metrics.matching import recall
 from ..metrics.tables import DetectionTable
 from ..metrics.vid_ap import GROUPS
 
+#: The measure where objects without a box are in view, so that precision means nothing.
 RECALL = 'recall'
-"""The measure where objects without a box are in view, so that precision means nothing."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,7 @@ class Speed:
 
     read_ms: float
     forecast_ms: float
-    source: str
-    """Where it is from."""
+    source: str  #: Where it is from
 
     def fps(self, read_ratio: float) -> float:
         """Give frames per second where such a share of them is read, in [0, 1]."""
@@ -42,20 +41,10 @@ def measure_speed(detector: Detector, footage: Sequence[Footage], settings: Dete
     """
     Time every frame of the footage once, read and forecast in turn.
 
-    Parameters
-    ----------
-    detector:
-        Is warmed up first.
-    footage, settings:
-        What to run on, and under which thresholds.
-
-    Raises
-    ------
-    DataError
-        If a picture cannot be decoded.
-    EvaluationError
-        If there is no second frame to forecast.
-
+    :param detector: is warmed up first
+    :param footage, settings: what to run on, and under which thresholds
+    :raises DataError: if a picture cannot be decoded
+    :raises EvaluationError: if there is no second frame to forecast
     """
     detector.warm_up()
     runs = [run_footage(detector, item, replace(settings, policy=AlternatePolicy(1)), False)
@@ -71,11 +60,7 @@ def recorded_speed(latencies: Latencies) -> Speed:
     """
     Take the means of recorded latencies.
 
-    Raises
-    ------
-    EvaluationError
-        If one kind of decision was not recorded.
-
+    :raises EvaluationError: if one kind of decision was not recorded
     """
     values = {kind: latencies.values[kind] for kind in (READ, FORECAST)}
     for kind, found in values.items():
@@ -97,30 +82,15 @@ def score(footage: Sequence[Footage], collected: Sequence[DetectionTable],
     """
     Score the detections of all sequences.
 
-    Parameters
-    ----------
-    footage, collected:
-        The sequences, and the detections in each from a low score on.
-    labels:
-        The detector's classes.
-    protocol:
-        For average precision, of `accuracy.KEYS`.
-    score_threshold:
-        For recall.
-    motion:
-        Motion IoU of the boxes for average precision, one array a sequence; None if unwanted.
-
-    Returns
-    -------
-    dict
-        Fractions, None where there is nothing to measure: `accuracy` (of `measure_name`),
-        `recall` (mean over sequences), and with `motion` the `GROUPS` as well.
-
-    Raises
-    ------
-    EvaluationError
-        If the protocol needs a library that is missing, or knows no motion.
-
+    :param footage, collected: the sequences, and the detections in each from a low score on
+    :param labels: the detector's classes
+    :param protocol: for average precision, of `accuracy.KEYS`
+    :param score_threshold: for recall
+    :param motion: motion IoU of the boxes for average precision, one array a sequence; None if
+        unwanted
+    :returns: fractions, None where there is nothing to measure: `accuracy` (of `measure_name`),
+        `recall` (mean over sequences), and with `motion` the `GROUPS` as well
+    :raises EvaluationError: if the protocol needs a library that is missing, or knows no motion
     """
     found = mean([plain(recall(table.select(table.scores > score_threshold), item.truth))
                   for item, table in zip(footage, collected)])

@@ -24,25 +24,13 @@ def table1_row(detector: Detector, footage: Sequence[Footage], settings: Detecto
     """
     Measure accuracy and speed of one detector under one policy.
 
-    Parameters
-    ----------
-    detector:
-        Is warmed up first.
-    footage, settings, protocol:
-        What to run on, how, and by which average precision (of `accuracy.KEYS`).
-
-    Returns
-    -------
-    dict
-        `backbone`, `input` (height x width), `policy`, the figures of `operating_points.score`,
-        `read_ratio`, and `fps`: frames by the time that resizing, network and post-processing
-        took for them, without decoding.
-
-    Raises
-    ------
-    DataError
-        If a picture cannot be decoded.
-
+    :param detector: is warmed up first
+    :param footage, settings, protocol: what to run on, how, and by which average precision (of
+        `accuracy.KEYS`)
+    :returns: `backbone`, `input` (height x width), `policy`, the figures of
+        `operating_points.score`, `read_ratio`, and `fps`: frames by the time that resizing,
+        network and post-processing took for them, without decoding
+    :raises DataError: if a picture cannot be decoded
     """
     detector.warm_up()
     runs = [run_footage(detector, item, settings, collect=True) for item in footage]
@@ -63,28 +51,12 @@ def table2_rows(network: ForecastDetector, card: Card, footage: Sequence[Footage
     """
     Measure a variant by motion, under each policy.
 
-    Parameters
-    ----------
-    network, card, device, precision:
-        As for `run_policies`.
-    footage, settings, policies:
-        What to run on, and how.
-    protocol:
-        `plain` or `devkit`.
-    motion:
-        Motion IoU of the boxes for average precision, one array a sequence.
-
-    Returns
-    -------
-    list of dict
-        One a policy: `variant`, `forecast_mode`, `policy`, `read_ratio`, and the figures of
-        `operating_points.score`.
-
-    Raises
-    ------
-    DataError, EvaluationError
-        With a message of one line.
-
+    :param network, card, device, precision: as for `run_policies`
+    :param protocol: `plain` or `devkit`
+    :param motion: motion IoU of the boxes for average precision, one array a sequence
+    :returns: one a policy: `variant`, `forecast_mode`, `policy`, `read_ratio`, and the figures of
+        `operating_points.score`
+    :raises DataError, EvaluationError: with a message of one line
     """
     # The variant is asked for first: what is run may be moved and changed.
     known = {'variant': network.config.variant, 'forecast_mode': network.config.forecast_mode}
@@ -100,13 +72,9 @@ def over_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """
     Join rows of the same `model` and `policy`: several trainings of one variant.
 
-    Returns
-    -------
-    list of dict
-        `model`, `policy`, `trainings`, and of `accuracy` and the `GROUPS` the mean, with the
-        standard deviation of the sample under the key with ``_sd`` behind (None for one
-        training); None where a training has no figure.
-
+    :returns: `model`, `policy`, `trainings`, and of `accuracy` and the `GROUPS` the mean, with the
+        standard deviation of the sample under the key with ``_sd`` behind (None for one training);
+        None where a training has no figure
     """
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:

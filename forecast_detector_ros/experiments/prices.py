@@ -26,11 +26,9 @@ from ..layout import mean, plain
 from ..metrics.matching import recall
 from ..metrics.tables import DetectionTable
 
+#: This package's detectors; others that read every frame; others without trained weights.
 OWN, PEER, TIME_ONLY = GROUPS = ('own', 'peer', 'time only')
-"""This package's detectors; others that read every frame; others without trained weights."""
-
-WARM_UP = 3
-"""Frames that every detector sees before the first that counts."""
+WARM_UP = 3  #: Frames that every detector sees before the first that counts
 
 
 class Boxes(Protocol):
@@ -49,8 +47,8 @@ class Boxes(Protocol):
         """``(N,)`` float32."""
 
 
+#: Sees the next frame, BGR: gives what it found, and whether it read the frame.
 Look = Callable[[Pixels], tuple[Boxes | None, bool]]
-"""Sees the next frame, BGR: gives what it found, and whether it read the frame."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +56,10 @@ class Contestant:
     """A detector that is compared."""
 
     name: str
-    group: str
-    """One of `GROUPS`."""
-
-    policy: str
-    """When it reads."""
-
-    names: tuple[str, ...]
-    """The class of each of its labels."""
-
-    begin: Callable[[], Look]
-    """Starts a sequence."""
+    group: str  #: One of `GROUPS`
+    policy: str  #: When it reads
+    names: tuple[str, ...]  #: The class of each of its labels
+    begin: Callable[[], Look]  #: Starts a sequence
 
 
 @dataclass(frozen=True)
@@ -79,23 +70,16 @@ class Price:
     group: str
     policy: str
     frames: int
+    #: Mean over the sequences, of the classes that are compared; an IoU of 0.5.
     recall: float | None
-    """Mean over the sequences, of the classes that are compared; an IoU of 0.5."""
-
-    sequences: dict[str, float | None]
-    """Recall of each."""
-
-    boxes_per_frame: float | None
-    """Boxes of the classes that are compared."""
-
+    sequences: dict[str, float | None]  #: Recall of each
+    boxes_per_frame: float | None  #: Boxes of the classes that are compared
+    #: Per frame: medians of read and forecast frames, in the proportion in which they came.
     ms: float
-    """Per frame: medians of read and forecast frames, in the proportion in which they came."""
-
     read_ms: float | None
     forecast_ms: float | None
     read_ratio: float
-    noise: float
-    """Of the read frames' times, see `benchmark.timing.spread`."""
+    noise: float  #: Of the read frames' times, see `benchmark.timing.spread`
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values for JSON."""
@@ -144,31 +128,12 @@ def measure_prices(contestants: Sequence[Contestant], footage: Sequence[Footage]
     """
     Run all detectors over annotated video.
 
-    Parameters
-    ----------
-    contestants:
-        The detectors.
-    footage:
-        At least one sequence, loaded with `classes`.
-    classes:
-        Names; what is found of others does not count.
-    seed:
-        Of the orders in which they take turns.
-    progress:
-        Called with the frames that are done and all there are.
-    clock:
-        Seconds.
-
-    Returns
-    -------
-    list
-        In the order of `contestants`.
-
-    Raises
-    ------
-    DataError
-        If a picture cannot be decoded.
-
+    :param footage: at least one sequence, loaded with `classes`
+    :param classes: names; what is found of others does not count
+    :param seed: of the orders in which they take turns
+    :param progress: called with the frames that are done and all there are
+    :returns: in the order of `contestants`
+    :raises DataError: if a picture cannot be decoded
     """
     rng = np.random.default_rng(seed)
     tallies = [_Tally(contestant, classes) for contestant in contestants]

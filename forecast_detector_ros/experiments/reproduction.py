@@ -38,11 +38,8 @@ BASELINE = 'baseline'
 
 ALWAYS = 'always_read'
 
-RESULTS = 'rows.json'
-"""Figures of the rows of a seed that are measured, in the seed's folder."""
-
-SNAPSHOT_SECONDS = 60.0
-"""Between snapshots; the stages are short."""
+RESULTS = 'rows.json'  #: Figures of the rows of a seed that are measured, in the seed's folder
+SNAPSHOT_SECONDS = 60.0  #: Between snapshots; the stages are short
 
 
 @dataclass(frozen=True)
@@ -51,23 +48,22 @@ class Row:
 
     name: str
     variant: str
+    #: None takes the recipe's, `other` the one that the recipe does not have.
     forecast_mode: str | None = None
-    """None takes the recipe's, `other` the one that the recipe does not have."""
-
-    weights_of: str | None = None
-    """Row whose weights it takes instead of being trained itself."""
-
+    weights_of: str | None = None  #: Row whose weights it takes instead of being trained itself
+    #: Whether the last read feature takes the forecast's place on frames that are not read.
     hold: bool = False
-    """Whether the last read feature takes the forecast's place on frames that are not read."""
-
-    scheduler: bool = False
-    """Whether its scheduler is trained, and thresholds are swept."""
+    scheduler: bool = False  #: Whether its scheduler is trained, and thresholds are swept
 
 
 COMPLETE = 'complete'
 
 OTHER_MODE = 'complete, other forecast mode'
 
+#: The rows of Table 2, the complete network with the other `forecast_mode`, and persistence.
+#: `recurrent` is what section 3 calls the baseline, trained on clips like the rows below it. On
+#: frames that are not read, it and `baseline` repeat their boxes; `held_feature` and `persistence`
+#: are `complete` as `forecast_quality.RIVALS` says; `persistence, trained` is trained as such.
 ROWS = (
     Row(BASELINE, 'baseline'),
     Row('recurrent', 'recurrent'),
@@ -79,43 +75,27 @@ ROWS = (
     Row('persistence', 'persistence', weights_of=COMPLETE),
     Row('persistence, trained', 'persistence'),
 )
-"""
-The rows of Table 2, the complete network with the other `forecast_mode`, and persistence.
-
-`recurrent` is what section 3 calls the baseline, trained on clips like the rows below it. On
-frames that are not read, it and `baseline` repeat their boxes; `held_feature` and `persistence` are
-`complete` as `forecast_quality.RIVALS` says; `persistence, trained` is trained as such.
-"""
-
+#: Those that are measured unless others are asked for.
 DEFAULT_ROWS = tuple(row.name for row in ROWS[:-1])
-"""Those that are measured unless others are asked for."""
-
-ALTERNATIONS = (1, 2, 3)
-"""Forecasts behind each read that are measured on every row."""
-
+ALTERNATIONS = (1, 2, 3)  #: Forecasts behind each read that are measured on every row
+#: Of the sweep, besides fixed rules: dense where most labels are 1, so that scores are high.
 THRESHOLDS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
-"""Of the sweep, besides fixed rules: dense where most labels are 1, so that scores are high."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """What to train, and what to measure it on."""
 
+    #: Its stages: first the baseline's, then those of the encoders; those that train the scheduler
+    #: alone serve the sweep.
     recipe: Recipe
-    """Its stages: first the baseline's, then those of the encoders; those that train the
-    scheduler alone serve the sweep."""
-
-    data: Path
-    """Folder that the recipe's paths start from."""
-
+    data: Path  #: Folder that the recipe's paths start from
     output: Path
-    footage: Sequence[Footage]
-    """Held out from training."""
-
+    footage: Sequence[Footage]  #: Held out from training
     seeds: Sequence[int] = (0, 1, 2)
     imagenet: dict[str, torch.Tensor] | None = None
+    #: Of the names of `ROWS`; `BASELINE` is among them in any case.
     rows: Sequence[str] = DEFAULT_ROWS
-    """Of the names of `ROWS`; `BASELINE` is among them in any case."""
 
     def chosen(self) -> list[Row]:
         """List the rows, those first whose weights others take."""
@@ -127,23 +107,16 @@ class Training:
     """What is trained for one row, with one seed."""
 
     row: str
-    recipe: Recipe
-    """With the stages of this row alone."""
-
-    folder: str
-    """Below the seed's."""
+    recipe: Recipe  #: With the stages of this row alone
+    folder: str  #: Below the seed's
 
 
 def check_plan(plan: Plan) -> None:
     """
     Refuse a plan that cannot be carried out.
 
-    Raises
-    ------
-    EvaluationError
-        If the recipe's stages are others than `Plan` says, or a row is unknown or takes the
-        weights of one that is left out.
-
+    :raises EvaluationError: if the recipe's stages are others than `Plan` says, or a row is
+        unknown or takes the weights of one that is left out
     """
     stages = plan.recipe.stages
     if len(stages) < 2 or stages[0].variant != 'baseline' or any(
@@ -210,18 +183,10 @@ def reproduce(plan: Plan) -> Iterator[dict[str, Any]]:
     """
     Train and measure every row with every seed.
 
-    Yields
-    ------
-    dict
-        After every seed, what is known so far: ``results[seed][row][policy]`` with `ap50`,
-        `slow`, `medium`, `fast` (fractions, None where there is no such box) and `read_ratio`;
-        and what was measured on.
-
-    Raises
-    ------
-    EvaluationError, RecipeError, DataError
-        With a message of one line.
-
+    :yields: after every seed, what is known so far: ``results[seed][row][policy]`` with `ap50`,
+        `slow`, `medium`, `fast` (fractions, None where there is no such box) and `read_ratio`; and
+        what was measured on
+    :raises EvaluationError, RecipeError, DataError: with a message of one line
     """
     check_plan(plan)
     claim(plan.output, {'recipe': asdict(replace(plan.recipe, seed=0)),
@@ -268,20 +233,10 @@ def claim(folder: Path, values: dict[str, Any],
     """
     Make a folder, or go on in one, that holds the results of one plan alone.
 
-    Parameters
-    ----------
-    folder:
-        Made where missing; `plan.json` in it says whose it is.
-    values:
-        Plain values that decide the results.
-    other:
-        What else may lie in the folder, for the message.
-
-    Raises
-    ------
-    EvaluationError
-        If it holds results of another plan.
-
+    :param folder: made where missing; `plan.json` in it says whose it is
+    :param values: plain values that decide the results
+    :param other: what else may lie in the folder, for the message
+    :raises EvaluationError: if it holds results of another plan
     """
     text = json.dumps(values, indent=1, sort_keys=True)
     path = folder / 'plan.json'
@@ -296,27 +251,11 @@ def train(recipe: Recipe, sources: Sources, output: Path,
     """
     Train in a folder, or go on there, unless it is done.
 
-    Parameters
-    ----------
-    recipe, sources:
-        All of its stages are trained.
-    output:
-        The folder.
-    imagenet, start:
-        Weights of the backbone to start from, or a checkpoint; both None for a random start.
-
-    Returns
-    -------
-    Path
-        The last stage's checkpoint.
-
-    Raises
-    ------
-    RecipeError, SnapshotError
-        With a message of one line.
-    TrainingDivergedError
-        If the loss is no number any more.
-
+    :param recipe, sources: all of its stages are trained
+    :param imagenet, start: weights of the backbone to start from, or a checkpoint; both None for a
+        random start
+    :raises RecipeError, SnapshotError: with a message of one line
+    :raises TrainingDivergedError: if the loss is no number any more
     """
     checkpoint = output / f'{recipe.stages[-1].name}.safetensors'
     if checkpoint.exists():

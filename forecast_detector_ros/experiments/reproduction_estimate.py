@@ -20,11 +20,9 @@ from ..training.config import Recipe, StageConfig
 from ..training.loader import load_sources, Sources
 from ..training.trainer import Trainer
 
+#: Of the short and the long run of each stage; what differs is the iterations alone.
 ITERATIONS = (2, 8)
-"""Of the short and the long run of each stage; what differs is the iterations alone."""
-
-FRAMES = 6
-"""Of the first sequence, for the cost of a measurement."""
+FRAMES = 6  #: Of the first sequence, for the cost of a measurement
 
 
 @dataclass(frozen=True)
@@ -33,11 +31,8 @@ class Part:
 
     row: str
     what: str
-    units: int
-    """Iterations, or frames."""
-
-    seconds: float
-    """Of all units."""
+    units: int  #: Iterations, or frames
+    seconds: float  #: Of all units
 
 
 def estimate(plan: Plan) -> list[Part]:
@@ -47,11 +42,7 @@ def estimate(plan: Plan) -> list[Part]:
     Nothing is kept.  The network has random weights, with which a measurement takes rather longer
     than with trained ones.
 
-    Raises
-    ------
-    EvaluationError, RecipeError, DataError
-        With a message of one line.
-
+    :raises EvaluationError, RecipeError, DataError: with a message of one line
     """
     check_plan(plan)
     sources = load_sources(plan.recipe, plan.data)

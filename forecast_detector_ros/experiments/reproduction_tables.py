@@ -18,8 +18,8 @@ from ..metrics.vid_ap import GROUPS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+#: ``results[seed][row][policy][figure]``.
 Results = dict[str, dict[str, dict[str, dict[str, float | None]]]]
-"""``results[seed][row][policy][figure]``."""
 
 
 def spread(values: Sequence[float | None], sign: bool = False) -> str:
@@ -129,19 +129,15 @@ def as_markdown(report: dict[str, Any]) -> str:
 
 FIGURES = ('ap50', *GROUPS)
 
+#: Of the rows, in the order of `ROWS`.
 COLOURS = (SOFT, '#78716c', BLUE, AMBER, GREEN, '#7c3aed', '#0891b2', '#db2777', RED)
-"""Of the rows, in the order of `ROWS`."""
 
 
 def load_reproduction(path: Path) -> dict[str, Any]:
     """
     Read what `reproduce` wrote as ``results.json``.
 
-    Raises
-    ------
-    EvaluationError
-        If it is no such file.
-
+    :raises EvaluationError: if it is no such file
     """
     try:
         report = json.loads(path.read_bytes())
@@ -158,13 +154,9 @@ def reproduction_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     Give means and standard deviations (of the sample) over seeds as plain values.
 
-    Returns
-    -------
-    list of dict
-        One a row and policy: `row`, `policy`, `seeds`, and of `read_ratio`, `ap50` and the
+    :returns: one a row and policy: `row`, `policy`, `seeds`, and of `read_ratio`, `ap50` and the
         `GROUPS` the mean, with the deviation under the key with ``_sd`` behind; None where a seed
-        has no figure, or there is one seed only.
-
+        has no figure, or there is one seed only
     """
     seeds = list(report['results'].values())
     rows = []

@@ -10,8 +10,8 @@ from ..evaluation.accuracy import HEADS, KEYS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+#: Of policies, in turn.
 COLOURS = (INK, BLUE, AMBER, GREEN, RED, '#7c3aed', '#0891b2', '#db2777')
-"""Of policies, in turn."""
 
 
 def streaming_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:

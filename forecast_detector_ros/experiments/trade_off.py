@@ -25,17 +25,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+#: p of the scheduler; that of the card is added.
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""p of the scheduler; that of the card is added."""
-
+#: What stands in on frames that are not read; see `forecast_quality.RIVALS`.
 FORECAST, HELD, PERSISTENCE = 'forecast', 'held feature', 'persistence'
-"""What stands in on frames that are not read; see `forecast_quality.RIVALS`."""
-
+#: Marker and colour of fixed rules.
 MARKS = {FORECAST: ('s', INK), HELD: ('v', AMBER), PERSISTENCE: ('D', GREEN)}
-"""Marker and colour of fixed rules."""
-
+#: Behind text that may stand on lines.
 PAPER = {'facecolor': 'white', 'edgecolor': 'none', 'alpha': 0.7, 'pad': 0.4}
-"""Behind text that may stand on lines."""
 
 
 def measure_trade_off(network: ForecastDetector, card: Card, footage: Sequence[Footage],
@@ -45,32 +42,16 @@ def measure_trade_off(network: ForecastDetector, card: Card, footage: Sequence[F
     """
     Measure a network under thresholds and fixed rules.
 
-    Parameters
-    ----------
-    network, card, device, precision:
-        As for `run_policies`.
-    footage:
-        At least one sequence.
-    settings:
-        The fixed rules forecast 1 to `max_consecutive_forecasts` frames behind each read.
-    speed:
-        What decisions take; frames that persistence answers are taken to be as fast as forecasts.
-    protocol:
-        For average precision, of `accuracy.KEYS`.
-    thresholds:
-        In [0, 1].
-
-    Returns
-    -------
-    dict
-        Plain values: `measure` (what `accuracy` is), `speed`, `points`, and `equal_read_ratio`
-        of `compare`; `shipped` is the card's policy.
-
-    Raises
-    ------
-    DataError, EvaluationError
-        With a message of one line.
-
+    :param network, card, device, precision: as for `run_policies`
+    :param settings: the fixed rules forecast 1 to `max_consecutive_forecasts` frames behind each
+        read
+    :param speed: what decisions take; frames that persistence answers are taken to be as fast as
+        forecasts
+    :param protocol: for average precision, of `accuracy.KEYS`
+    :param thresholds: in [0, 1]
+    :returns: plain values: `measure` (what `accuracy` is), `speed`, `points`, and
+        `equal_read_ratio` of `compare`; `shipped` is the card's policy
+    :raises DataError, EvaluationError: with a message of one line
     """
     levels = sorted({*thresholds, card.threshold})
     fixed = [AlternatePolicy(k) for k in range(1, settings.max_consecutive_forecasts + 1)]
@@ -191,8 +172,7 @@ def _thresholds(axes: 'Axes', swept: Sequence[Mapping[str, Any]], x: str) -> Non
                       fontsize=7, ha='center', bbox=PAPER)
 
 
-FIXED = ('always_read', 'alternate')
-"""How the texts of fixed rules begin."""
+FIXED = ('always_read', 'alternate')  #: How the texts of fixed rules begin
 
 
 def fixed_rules_at(ratio: float, points: Mapping[str, tuple[float, float | None]]
@@ -200,19 +180,10 @@ def fixed_rules_at(ratio: float, points: Mapping[str, tuple[float, float | None]
     """
     Give what fixed rules reach at a read ratio.
 
-    Parameters
-    ----------
-    ratio:
-        Share of frames read, in (0, 1].
-    points:
-        By a policy's text: its read ratio and accuracy; policies other than fixed rules, and
-        those without an accuracy, are passed over.
-
-    Returns
-    -------
-    float or None
-        None outside the read ratios of the fixed rules.
-
+    :param ratio: share of frames read, in (0, 1]
+    :param points: by a policy's text: its read ratio and accuracy; policies other than fixed
+        rules, and those without an accuracy, are passed over
+    :returns: None outside the read ratios of the fixed rules
     """
     known = sorted((x, y) for name, (x, y) in points.items()
                    if name.startswith(FIXED) and y is not None)
@@ -226,17 +197,8 @@ def compare(points: Mapping[str, tuple[float, float | None]]) -> list[dict[str, 
     """
     Set every policy that is no fixed rule against fixed rules at its read ratio.
 
-    Parameters
-    ----------
-    points:
-        As for `fixed_rules_at`.
-
-    Returns
-    -------
-    list of dict
-        `policy`, `read_ratio`, `accuracy`, `fixed_rules` (None where there is none to compare
-        with) and `gain`, their difference.
-
+    :returns: `policy`, `read_ratio`, `accuracy`, `fixed_rules` (None where there is none to
+        compare with) and `gain`, their difference
     """
     result = []
     for name, (ratio, accuracy) in points.items():

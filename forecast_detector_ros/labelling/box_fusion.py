@@ -16,8 +16,7 @@ import numpy as np
 from .teacher import TeacherBoxes
 from ..boxes import box_iou
 
-FUSED_IOU = 0.55
-"""Overlap above which boxes of two detectors show one object (section 4, THR)."""
+FUSED_IOU = 0.55  #: Overlap above which boxes of two detectors show one object (section 4, THR)
 
 
 def fuse_boxes(found: Sequence[TeacherBoxes], knows: np.ndarray, weights: Sequence[float],
@@ -30,20 +29,12 @@ def fuse_boxes(found: Sequence[TeacherBoxes], knows: np.ndarray, weights: Sequen
     detector for one object is dropped. An object's box is the mean of its boxes, by weight times
     score.
 
-    Parameters
-    ----------
-    found:
-        What each of M detectors found.
-    knows:
-        ``(M, C)`` bool: whether it knows the class.
-    weights:
-        How much each counts, above 0.
-    min_score:
-        Objects whose mean score, by weight over the detectors that know the class, is below it
-        are dropped.
-    iou:
-        In (0, 1).
-
+    :param found: what each of M detectors found
+    :param knows: ``(M, C)`` bool: whether it knows the class
+    :param weights: how much each counts, above 0
+    :param min_score: objects whose mean score, by weight over the detectors that know the class,
+        is below it are dropped
+    :param iou: in (0, 1)
     """
     weight = np.asarray(weights, np.float64)
     boxes = np.concatenate([item.boxes for item in found]).astype(np.float64)

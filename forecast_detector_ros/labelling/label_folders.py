@@ -15,47 +15,30 @@ from .teacher import TEACHER_CLASSES, TeacherBoxes, TeacherError
 from .tracks import track_boxes
 from ..files import write_atomically
 
-SAVE_EVERY_S = 60.0
-"""Seconds of work that a crash may cost."""
+SAVE_EVERY_S = 60.0  #: Seconds of work that a crash may cost
 
 
 @dataclass(frozen=True)
 class LabelledPicture:
     """What the teacher saw in one picture, in the words of the document."""
 
-    image: dict[str, Any]
-    """Entry of ``images``, without id."""
-
-    annotations: list[dict[str, Any]]
-    """Entries of ``annotations``, without ids."""
-
-    ignored: list[dict[str, Any]]
-    """Entries of ``ignore_annotations``, without ids."""
+    image: dict[str, Any]  #: Entry of ``images``, without id
+    annotations: list[dict[str, Any]]  #: Entries of ``annotations``, without ids
+    ignored: list[dict[str, Any]]  #: Entries of ``ignore_annotations``, without ids
 
 
 class Labelling:
     """
     A labelling in the making: which pictures there are, and what is known of them.
 
-    Parameters
-    ----------
-    root, folders:
-        As for `picture_folders`, and its result.
-    classes:
-        Names that become annotations, of `TEACHER_CLASSES`; ids are 1, 2, ... in this order.
-    ignore:
-        Names that become `ignore_annotations`: objects, but of no class that is wanted.
-    videos:
-        Whether the pictures of a folder are the frames of one video; then annotations have a
-        ``track_id``, see `track_boxes`.
-    description:
-        Says how the labels are made; goes into the document's info.
-
-    Raises
-    ------
-    TeacherError
-        If a class is not one of the teacher's.
-
+    :param root, folders: as for `picture_folders`, and its result
+    :param classes: names that become annotations, of `TEACHER_CLASSES`; ids are 1, 2, ... in this
+        order.
+    :param ignore: names that become `ignore_annotations`: objects, but of no class that is wanted
+    :param videos: whether the pictures of a folder are the frames of one video; then annotations
+        have a ``track_id``, see `track_boxes`
+    :param description: says how the labels are made; goes into the document's info
+    :raises TeacherError: if a class is not one of the teacher's
     """
 
     def __init__(self, root: Path, folders: dict[str, list[Path]], classes: Sequence[str],
@@ -96,11 +79,8 @@ class Labelling:
         """
         Take over what an earlier labelling wrote.
 
-        Raises
-        ------
-        TeacherError
-            If the file cannot be read, or was made with other settings or from other pictures.
-
+        :raises TeacherError: if the file cannot be read, or was made with other settings or from
+            other pictures
         """
         try:
             document = json.loads(path.read_text(encoding='utf-8'))
@@ -133,16 +113,9 @@ class Labelling:
         """
         Label the pictures that are not labelled yet, in order; yields each one's file name.
 
-        Parameters
-        ----------
-        detect:
-            The teacher: ``(H, W, 3)`` uint8 BGR to boxes.
-
-        Raises
-        ------
-        TeacherError
-            If a picture cannot be decoded, or the pictures of a video differ in size.
-
+        :param detect: the teacher: ``(H, W, 3)`` uint8 BGR to boxes
+        :raises TeacherError: if a picture cannot be decoded, or the pictures of a video differ in
+            size
         """
         sizes = {picture.image.get('video'): (picture.image['height'], picture.image['width'])
                  for picture in self._done.values()}

@@ -11,10 +11,9 @@ from .teacher import TeacherError, TeacherModel
 from ..detector.backends.quiet_openvino import import_openvino
 from ..errors import one_line
 
+#: onnxruntime's names of OpenVINO's types.
 TYPES = {'f32': 'tensor(float)', 'u8': 'tensor(uint8)', 'i32': 'tensor(int32)',
          'i64': 'tensor(int64)'}
-"""onnxruntime's names of OpenVINO's types."""
-
 OPTIONS = {'NUM_STREAMS': '1', 'ENABLE_CPU_PINNING': 'NO', 'INFERENCE_PRECISION_HINT': 'f32'}
 
 
@@ -22,24 +21,13 @@ class OpenVinoModel(TeacherModel):
     """
     A network that OpenVINO runs, on the CPU and in fp32.
 
-    Parameters
-    ----------
-    path:
-        The ``.xml`` with its ``.bin`` beside it, or an ``.onnx``.
-    threads:
-        Threads that OpenVINO may use.
-    input_size:
-        (height, width) of the picture, where it is to differ from the file's.
-    float_activations:
-        Leave out the quantisers of an int8 network.  Without instructions for int8 (VNNI) they
-        cost accuracy, because OpenVINO emulates them.
-
-    Raises
-    ------
-    TeacherError
-        If OpenVINO is not installed, or the file is missing, cannot be loaded or cannot have the
-        size.
-
+    :param path: the ``.xml`` with its ``.bin`` beside it, or an ``.onnx``
+    :param threads: threads that OpenVINO may use
+    :param input_size: (height, width) of the picture, where it is to differ from the file's
+    :param float_activations: leave out the quantisers of an int8 network. Without instructions for
+        int8 (VNNI) they cost accuracy, because OpenVINO emulates them.
+    :raises TeacherError: if OpenVINO is not installed, or the file is missing, cannot be loaded or
+        cannot have the size
     """
 
     def __init__(self, path: Path, threads: int = 1, input_size: tuple[int, int] | None = None,

@@ -8,32 +8,19 @@ from typing import Any
 
 from .teacher import TeacherError
 
+#: Pictures are the files with these endings, upper or lower case.
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
-"""Pictures are the files with these endings, upper or lower case."""
 
 
 def picture_folders(root: Path, names: Sequence[str] = ()) -> dict[str, list[Path]]:
     """
     Find the folders with pictures in them.
 
-    Parameters
-    ----------
-    root:
-        Searched with all folders below it.
-    names:
-        Only these folders, relative to `root`, with those below them; empty for all.
-
-    Returns
-    -------
-    dict
-        Pictures in the order of their names, numbers in them by value; by folder relative to
-        `root`.  A last part ``frames`` is left out of a folder's name.
-
-    Raises
-    ------
-    TeacherError
-        If a folder does not exist or there are no pictures.
-
+    :param root: searched with all folders below it
+    :param names: only these folders, relative to `root`, with those below them; empty for all
+    :returns: pictures in the order of their names, numbers in them by value; by folder relative to
+        `root`. A last part ``frames`` is left out of a folder's name.
+    :raises TeacherError: if a folder does not exist or there are no pictures
     """
     found: dict[Path, set[Path]] = {}
     for start in ([root / name for name in names] or [root]):

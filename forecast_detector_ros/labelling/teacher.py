@@ -17,9 +17,8 @@ from torchvision.ops import batched_nms
 from ..errors import InputError, one_line
 from ..quiet_onnxruntime import import_onnxruntime
 
-PADDING = 114
-"""Grey value that YOLOX and its kin pad pictures with."""
-
+PADDING = 114  #: Grey value that YOLOX and its kin pad pictures with
+#: The 80 categories of COCO's detection task, in the order of a COCO detector's output.
 COCO_CLASSES = (
     'person', 'bicycle', 'car', 'motorcycle', 'airplane', 'bus', 'train', 'truck', 'boat',
     'traffic light', 'fire hydrant', 'stop sign', 'parking meter', 'bench', 'bird', 'cat', 'dog',
@@ -31,16 +30,11 @@ COCO_CLASSES = (
     'potted plant', 'bed', 'dining table', 'toilet', 'tv', 'laptop', 'mouse', 'remote',
     'keyboard', 'cell phone', 'microwave', 'oven', 'toaster', 'sink', 'refrigerator', 'book',
     'clock', 'vase', 'scissors', 'teddy bear', 'hair drier', 'toothbrush')
-"""The 80 categories of COCO's detection task, in the order of a COCO detector's output."""
-
+#: COCO categories that ImageNet VID or PASCAL VOC has under another name.
 RENAMED = {'cow': 'cattle', 'boat': 'watercraft', 'couch': 'sofa'}
-"""COCO categories that ImageNet VID or PASCAL VOC has under another name."""
-
+#: What the teacher's outputs are called here; a blank becomes an underscore.
 TEACHER_CLASSES = tuple(RENAMED.get(name, name).replace(' ', '_') for name in COCO_CLASSES)
-"""What the teacher's outputs are called here; a blank becomes an underscore."""
-
-Port = tuple[str, list[Any], str]
-"""Name, shape and type of an input or output."""
+Port = tuple[str, list[Any], str]  #: Name, shape and type of an input or output
 
 
 class TeacherError(InputError):
@@ -51,21 +45,15 @@ class TeacherError(InputError):
 class TeacherBoxes:
     """What a teacher sees in one picture, best score first."""
 
-    boxes: np.ndarray
-    """``(N, 4)`` float32, xyxy, pixels of the picture, inside it."""
-
-    labels: np.ndarray
-    """``(N,)`` int64, index into `TEACHER_CLASSES`."""
-
-    scores: np.ndarray
-    """``(N,)`` float32, in [0, 1]."""
+    boxes: np.ndarray  #: ``(N, 4)`` float32, xyxy, pixels of the picture, inside it
+    labels: np.ndarray  #: ``(N,)`` int64, index into `TEACHER_CLASSES`
+    scores: np.ndarray  #: ``(N,)`` float32, in [0, 1]
 
 
 class Teacher(Protocol):
     """A detector that labels pictures."""
 
-    kind: str
-    """What it is, in a word or in a line."""
+    kind: str  #: What it is, in a word or in a line
 
     def detect(self, image: np.ndarray) -> TeacherBoxes:
         """Label one picture, ``(H, W, 3)`` uint8, BGR."""
@@ -75,19 +63,9 @@ class TeacherModel:
     """
     A network in a file, with one input and what it says of itself.
 
-    Parameters
-    ----------
-    path:
-        The file.
-    inputs, outputs:
-        Name, shape and type of each, types as onnxruntime writes them. Sides that are not fixed
-        are names or None.
-
-    Attributes
-    ----------
-    input_shape, input_type:
-        Of its only input; ``[]`` and ``''`` if there are several.
-
+    :param inputs, outputs: name, shape and type of each, types as onnxruntime writes them. Sides
+        that are not fixed are names or None.
+    :param input_shape, input_type: of its only input; ``[]`` and ``''`` if there are several
     """
 
     def __init__(self, path: Path, inputs: list[Port], outputs: list[Port]) -> None:
@@ -121,18 +99,9 @@ class OnnxModel(TeacherModel):
     """
     A network in an ONNX file, run by onnxruntime.
 
-    Parameters
-    ----------
-    path:
-        The ``.onnx`` file.
-    threads:
-        Threads that onnxruntime may use.
-
-    Raises
-    ------
-    TeacherError
-        If onnxruntime is not installed, or the file is missing or cannot be loaded.
-
+    :param threads: threads that onnxruntime may use
+    :raises TeacherError: if onnxruntime is not installed, or the file is missing or cannot be
+        loaded
     """
 
     def __init__(self, path: Path, threads: int = 1) -> None:
@@ -165,21 +134,13 @@ def choose_boxes(boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray, min_
     """
     Drop weak boxes, cut the others to the picture, and keep the best of those that overlap.
 
-    Parameters
-    ----------
-    boxes:
-        ``(N, 4)`` float32, xyxy, pixels of the picture.
-    labels:
-        ``(N,)`` int64, index into `TEACHER_CLASSES`.
-    scores:
-        ``(N,)`` float32.
-    min_score:
-        Boxes below it are dropped.
-    nms_threshold:
-        IoU from which on the weaker of two boxes of a class is dropped, in (0, 1].
-    picture:
-        (height, width).
-
+    :param boxes: ``(N, 4)`` float32, xyxy, pixels of the picture
+    :param labels: ``(N,)`` int64, index into `TEACHER_CLASSES`
+    :param scores: ``(N,)`` float32
+    :param min_score: boxes below it are dropped
+    :param nms_threshold: IoU from which on the weaker of two boxes of a class is dropped, in (0,
+        1]
+    :param picture: (height, width)
     """
     strong = scores >= min_score
     boxes, labels, scores = boxes[strong], labels[strong], scores[strong]
@@ -194,18 +155,10 @@ def letterbox(image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, flo
     """
     Scale a picture into the upper left corner of a grey one, keeping its aspect ratio.
 
-    Parameters
-    ----------
-    image:
-        ``(H, W, 3)`` uint8.
-    size:
-        (height, width) of the result.
-
-    Returns
-    -------
-    tuple
-        ``(height, width, 3)`` uint8, and the factor from the picture's pixels to the result's.
-
+    :param image: ``(H, W, 3)`` uint8
+    :param size: (height, width) of the result
+    :returns: ``(height, width, 3)`` uint8, and the factor from the picture's pixels to the
+        result's
     """
     scale = min(size[0] / image.shape[0], size[1] / image.shape[1])
     height, width = (max(1, int(side * scale)) for side in image.shape[:2])

@@ -21,37 +21,21 @@ class MemberConfig:
     """
     One detector of an ensemble.
 
-    Raises
-    ------
-    TeacherError
-        If a value is impossible.
-
+    :raises TeacherError: if a value is impossible
     """
 
-    kind: str
-    """One of `teacher_kinds.KINDS`, or `ssd-mobilenet-v2`."""
-
+    kind: str  #: One of `teacher_kinds.KINDS`, or `ssd-mobilenet-v2`
+    #: File of the network, relative to the YAML: .onnx, OpenVINO's .xml, or .safetensors.
     model: str
-    """File of the network, relative to the YAML: .onnx, OpenVINO's .xml, or .safetensors."""
-
-    heads: str = ''
-    """ssd-mobilenet-v2: file of what stands behind the backbone."""
-
-    weight: float = 1.0
-    """How much its boxes and scores count."""
-
+    heads: str = ''  #: ssd-mobilenet-v2: file of what stands behind the backbone
+    weight: float = 1.0  #: How much its boxes and scores count
+    #: Height and width; .xml: where they are to differ from the file's.
     input_size: tuple[int, int] | None = None
-    """Height and width; .xml: where they are to differ from the file's."""
-
-    colour: str = 'bgr'
-    """nanodet: order of the channels that it wants, bgr or rgb."""
-
-    float_activations: bool = False
-    """.xml: leave out the quantisers of an int8 network."""
-
+    colour: str = 'bgr'  #: nanodet: order of the channels that it wants, bgr or rgb
+    float_activations: bool = False  #: .xml: leave out the quantisers of an int8 network
+    #: ssd-mobilenet-v2: the class of each output, null for one that is passed over. Others: the
+    #: classes that count, empty for all of COCO's.
     classes: tuple[str | None, ...] = ()
-    """ssd-mobilenet-v2: the class of each output, null for one that is passed over. Others: the
-    classes that count, empty for all of COCO's."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -77,21 +61,15 @@ class EnsembleConfig:
     """
     Several detectors, and how their boxes become one set.
 
-    Raises
-    ------
-    TeacherError
-        If a value is impossible.
-
+    :raises TeacherError: if a value is impossible
     """
 
     members: tuple[MemberConfig, ...]
 
-    iou: float = FUSED_IOU
-    """Overlap above which boxes of two members show one object."""
-
+    iou: float = FUSED_IOU  #: Overlap above which boxes of two members show one object
+    #: Boxes of a member with a lower score do not take part; a fused score is lower than the best
+    #: of its parts.
     member_score: float = 0.12
-    """Boxes of a member with a lower score do not take part; a fused score is lower than the
-    best of its parts."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -106,11 +84,8 @@ def load_ensemble(path: Path) -> EnsembleConfig:
     """
     Read the YAML file of an ensemble.
 
-    Raises
-    ------
-    TeacherError
-        If it cannot be read, or a key is unknown, missing, of the wrong type or out of range.
-
+    :raises TeacherError: if it cannot be read, or a key is unknown, missing, of the wrong type or
+        out of range
     """
     try:
         return build(EnsembleConfig, read_plain_yaml(path))
@@ -124,15 +99,9 @@ class EnsembleTeacher:
     """
     Detectors whose boxes are fused, see `fuse_boxes`.
 
-    Parameters
-    ----------
-    members:
-        The detectors, opened with the score and NMS that each is to have.
-    config:
-        Of the same members, in the same order.
-    min_score:
-        Lower limit of the fused score, in [0, 1].
-
+    :param members: the detectors, opened with the score and NMS that each is to have
+    :param config: of the same members, in the same order
+    :param min_score: lower limit of the fused score, in [0, 1]
     """
 
     def __init__(self, members: Sequence[Teacher], config: EnsembleConfig,

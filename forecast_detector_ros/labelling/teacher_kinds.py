@@ -15,9 +15,9 @@ from .teacher_yolox import DecodedYoloxTeacher, YoloxTeacher
 
 AUTO = 'auto'
 
+#: The kinds of teachers in one ONNX or OpenVINO file by their names.
 KINDS = {kind.kind: kind for kind in (YoloxTeacher, DecodedYoloxTeacher, Yolo11Teacher,
                                       NanodetTeacher, TorchvisionTeacher)}
-"""The kinds of teachers in one ONNX or OpenVINO file by their names."""
 
 
 def open_teacher(path: Path, kind: str = AUTO, min_score: float = 0.2,
@@ -26,24 +26,14 @@ def open_teacher(path: Path, kind: str = AUTO, min_score: float = 0.2,
     """
     Open a teacher.
 
-    Parameters
-    ----------
-    path:
-        The network's ``.onnx`` or OpenVINO's ``.xml``, or the ``.yaml`` of an ensemble.
-    kind:
-        A key of `KINDS`, or `AUTO` to take the kind that fits the network's input and output.
-    min_score, nms_threshold:
-        Which boxes are kept, see the kinds.
-    threads:
-        Threads that the network's runtime may use.
-    prefer_openvino:
-        Run an ``.onnx`` with OpenVINO, too, instead of onnxruntime.
-
-    Raises
-    ------
-    TeacherError
-        If the runtime is missing, a file cannot be loaded, or it is not of the kind, or of none.
-
+    :param path: the network's ``.onnx`` or OpenVINO's ``.xml``, or the ``.yaml`` of an ensemble
+    :param kind: a key of `KINDS`, or `AUTO` to take the kind that fits the network's input and
+        output
+    :param min_score, nms_threshold: which boxes are kept, see the kinds
+    :param threads: threads that the network's runtime may use
+    :param prefer_openvino: run an ``.onnx`` with OpenVINO, too, instead of onnxruntime
+    :raises TeacherError: if the runtime is missing, a file cannot be loaded, or it is not of the
+        kind, or of none
     """
     if path.suffix in ('.yaml', '.yml'):
         if kind != AUTO:

@@ -14,15 +14,10 @@ from .teacher import (
     TeacherModel,
 )
 
-STRIDES = (8, 16, 32, 64)
-"""Strides of the four grids (config/nanodet-plus-m-1.5x_416.yml)."""
-
-BINS = 8
-"""A side is a distribution over 0 to 7 strides: reg_max 7, as there."""
-
+STRIDES = (8, 16, 32, 64)  #: Strides of the four grids (config/nanodet-plus-m-1.5x_416.yml)
+BINS = 8  #: A side is a distribution over 0 to 7 strides: reg_max 7, as there
+#: Of BGR, as there; for networks that do not normalise their input themselves.
 MEAN, STD = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)
-"""Of BGR, as there; for networks that do not normalise their input themselves."""
-
 COLOURS = ('bgr', 'rgb')
 
 
@@ -30,25 +25,15 @@ class NanodetTeacher:
     """
     A NanoDet-Plus for COCO.
 
-    Parameters
-    ----------
-    model:
-        One input, sides multiples of 32: ``(1, 3, H, W)`` float32, normalised here with `MEAN`
-        and `STD`; or ``(1, H, W, 3)`` uint8, normalised in the graph.  One output ``(1, A, 112)``,
-        a row per grid cell of `STRIDES`: 80 class scores after the sigmoid, then for left, top,
-        right and bottom the logits of `BINS` distances.
-    min_score:
-        Lower limit of the class score, in [0, 1].
-    nms_threshold:
-        IoU from which on the weaker of two boxes of a class is dropped, in (0, 1].
-    colour:
-        Order of the channels that the network wants, one of `COLOURS`.
-
-    Raises
-    ------
-    TeacherError
-        If the network is not of this kind.
-
+    :param model: one input, sides multiples of 32: ``(1, 3, H, W)`` float32, normalised here with
+        `MEAN` and `STD`; or ``(1, H, W, 3)`` uint8, normalised in the graph. One output ``(1, A,
+        112)``, a row per grid cell of `STRIDES`: 80 class scores after the sigmoid, then for left,
+        top, right and bottom the logits of `BINS` distances.
+    :param min_score: lower limit of the class score, in [0, 1]
+    :param nms_threshold: IoU from which on the weaker of two boxes of a class is dropped, in (0,
+        1]
+    :param colour: order of the channels that the network wants, one of `COLOURS`
+    :raises TeacherError: if the network is not of this kind
     """
 
     kind = 'nanodet'
@@ -94,18 +79,10 @@ def cell_centres(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """
     Return where the cells of all grids look from, and the stride of each.
 
-    Parameters
-    ----------
-    size:
-        (height, width) of the network's input.
-
-    Returns
-    -------
-    tuple
-        ``(A, 2)`` float32 x, y in the input's pixels: column and row times stride, without half a
-        cell (nanodet/model/head/nanodet_plus_head.py, get_single_level_center_priors); and
-        ``(A,)`` float32.
-
+    :param size: (height, width) of the network's input
+    :returns: ``(A, 2)`` float32 x, y in the input's pixels: column and row times stride, without
+        half a cell (nanodet/model/head/nanodet_plus_head.py, get_single_level_center_priors); and
+        ``(A,)`` float32
     """
     centres, strides = [], []
     for stride in STRIDES:
@@ -120,16 +97,8 @@ def expected_sides(logits: np.ndarray) -> np.ndarray:
     """
     Return the expectation of each side's distance (Li et al. 2020, "Generalized focal loss").
 
-    Parameters
-    ----------
-    logits:
-        ``(N, 4 * BINS)`` float32.
-
-    Returns
-    -------
-    np.ndarray
-        ``(N, 4)`` float32: left, top, right, bottom in strides.
-
+    :param logits: ``(N, 4 * BINS)`` float32
+    :returns: ``(N, 4)`` float32: left, top, right, bottom in strides
     """
     weights = logits.reshape(-1, 4, BINS)
     weights = np.exp(weights - weights.max(2, keepdims=True))

@@ -25,20 +25,15 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from .teacher import choose_boxes, TEACHER_CLASSES, TeacherBoxes, TeacherError
 from ..errors import one_line
 
-SIDE = 300
-"""Pixels of both sides of the input."""
-
+SIDE = 300  #: Pixels of both sides of the input
 LEVELS = 6
+#: Anchors of the first and of the last map, fractions of the input.
 MIN_SCALE, MAX_SCALE = 0.2, 0.95
-"""Anchors of the first and of the last map, fractions of the input."""
-
 ASPECTS = (1.0, 2.0, 0.5, 3.0, 0.3333)
+#: Scale and aspect ratio of the anchors of the first map (reduce_boxes_in_lowest_layer).
 FIRST_ANCHORS = ((0.1, 1.0), (MIN_SCALE, 2.0), (MIN_SCALE, 0.5))
-"""Scale and aspect ratio of the anchors of the first map (reduce_boxes_in_lowest_layer)."""
-
+#: Factors of centre y, x, height and width in the box predictors' output.
 CODER = (10.0, 10.0, 5.0, 5.0)
-"""Factors of centre y, x, height and width in the box predictors' output."""
-
 EXTRA_MAPS = 4
 
 
@@ -46,27 +41,18 @@ class SsdTeacher:
     """
     SSD-MobileNetV2 1.0.
 
-    Parameters
-    ----------
-    backbone:
-        Safetensors with the keys of torchvision's ``mobilenet_v2``; its classifier may be missing.
-    heads:
-        Safetensors with weight and bias of ``extra.N.0`` (1x1) and ``extra.N.1`` (3x3, stride 2),
-        N from 0 to 3, and of ``box.N`` and ``cls.N`` (1x1), N from 0 to 5; the channels are those
-        of an anchor after the other: centre y, x, height, width, or the logit of each class.
-    classes:
-        The class of each logit, of `TEACHER_CLASSES`; None for those that are passed over, such
-        as the background.
-    min_score:
-        Lower limit of the class score, in [0, 1].
-    nms_threshold:
-        IoU from which on the weaker of two boxes of a class is dropped, in (0, 1].
-
-    Raises
-    ------
-    TeacherError
-        If a file cannot be read or does not fit.
-
+    :param backbone: safetensors with the keys of torchvision's ``mobilenet_v2``; its classifier
+        may be missing
+    :param heads: safetensors with weight and bias of ``extra.N.0`` (1x1) and ``extra.N.1`` (3x3,
+        stride 2), N from 0 to 3, and of ``box.N`` and ``cls.N`` (1x1), N from 0 to 5; the channels
+        are those of an anchor after the other: centre y, x, height, width, or the logit of each
+        class
+    :param classes: the class of each logit, of `TEACHER_CLASSES`; None for those that are passed
+        over, such as the background
+    :param min_score: lower limit of the class score, in [0, 1]
+    :param nms_threshold: IoU from which on the weaker of two boxes of a class is dropped, in (0,
+        1]
+    :raises TeacherError: if a file cannot be read or does not fit
     """
 
     kind = 'ssd-mobilenet-v2'

@@ -6,34 +6,24 @@ import numpy as np
 
 from .teacher import choose_boxes, COCO_CLASSES, TeacherBoxes, TeacherError, TeacherModel
 
+#: Ids between 1 and 90 that COCO's detection task leaves out; torchvision calls them N/A.
 UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
-"""Ids between 1 and 90 that COCO's detection task leaves out; torchvision calls them N/A."""
-
+#: COCO's id of each of `COCO_CLASSES`; torchvision's detectors give these ids as labels.
 COCO_IDS = tuple(key for key in range(1, 91) if key not in UNUSED_IDS)
-"""COCO's id of each of `COCO_CLASSES`; torchvision's detectors give these ids as labels."""
 
 
 class TorchvisionTeacher:
     """
     A detector of torchvision with its own pre- and post-processing in the graph.
 
-    Parameters
-    ----------
-    model:
-        One float32 input ``(1, 3, H, W)`` or ``(3, H, W)``, RGB, 0 to 1. Where the file fixes H
-        and W, pictures are stretched to them, as torchvision's SSD does itself; else they go in
-        as they are. Three outputs in any order: boxes ``(N, 4)`` xyxy in pixels of the input,
-        labels ``(N,)`` integers (COCO's ids), scores ``(N,)``.
-    min_score:
-        Lower limit of the score, in [0, 1].
-    nms_threshold:
-        IoU from which on the weaker of two boxes of a class is dropped, in (0, 1].
-
-    Raises
-    ------
-    TeacherError
-        If the network is not of this kind.
-
+    :param model: one float32 input ``(1, 3, H, W)`` or ``(3, H, W)``, RGB, 0 to 1. Where the file
+        fixes H and W, pictures are stretched to them, as torchvision's SSD does itself; else they
+        go in as they are. Three outputs in any order: boxes ``(N, 4)`` xyxy in pixels of the
+        input, labels ``(N,)`` integers (COCO's ids), scores ``(N,)``.
+    :param min_score: lower limit of the score, in [0, 1]
+    :param nms_threshold: IoU from which on the weaker of two boxes of a class is dropped, in (0,
+        1]
+    :raises TeacherError: if the network is not of this kind
     """
 
     kind = 'torchvision'

@@ -19,21 +19,13 @@ class Yolo11Teacher:
     """
     A detector whose output is decoded and has no objectness.
 
-    Parameters
-    ----------
-    model:
-        One input ``(1, 3, H, W)`` float32, RGB, 0 to 1; one output ``(1, 84, A)``, a column per
-        grid cell: centre and size in pixels of the input, then 80 class scores after the sigmoid.
-    min_score:
-        Lower limit of the class score, in [0, 1].
-    nms_threshold:
-        IoU from which on the weaker of two boxes of a class is dropped, in (0, 1].
-
-    Raises
-    ------
-    TeacherError
-        If the network is not of this kind.
-
+    :param model: one input ``(1, 3, H, W)`` float32, RGB, 0 to 1; one output ``(1, 84, A)``, a
+        column per grid cell: centre and size in pixels of the input, then 80 class scores after
+        the sigmoid
+    :param min_score: lower limit of the class score, in [0, 1]
+    :param nms_threshold: IoU from which on the weaker of two boxes of a class is dropped, in (0,
+        1]
+    :raises TeacherError: if the network is not of this kind
     """
 
     kind = 'yolo11'

@@ -13,39 +13,23 @@ from .teacher import (
     TeacherModel,
 )
 
-STRIDES = (8, 16, 32)
-"""Strides of YOLOX's three grids, in the order of its output."""
-
+STRIDES = (8, 16, 32)  #: Strides of YOLOX's three grids, in the order of its output
+#: Median centre from which on an output counts as decoded. Centres that are not decoded are
+#: offsets of about one cell; decoded ones are pixels, half as large as the input in the middle.
 DECODED_FROM = 4.0
-"""
-Median centre from which on an output counts as decoded.
-
-Centres that are not decoded are offsets of about one cell; decoded ones are pixels, half as large
-as the input in the middle.
-"""
 
 
 class YoloxTeacher:
     """
     A YOLOX without decoding in the graph, as its own export makes it.
 
-    Parameters
-    ----------
-    model:
-        One input ``(1, 3, H, W)`` float32, BGR, 0 to 255; one output ``(1, A, 85)``, a row per
-        grid cell of `STRIDES`: centre and logarithmic size relative to the cell, objectness, and
-        class scores (both after the sigmoid).
-    min_score:
-        Lower limit of objectness times class score, in [0, 1].
-    nms_threshold:
-        IoU from which on the weaker of two boxes of a class is dropped, in (0, 1]; 0.45 is
-        YOLOX's.
-
-    Raises
-    ------
-    TeacherError
-        If the network is not of this kind.
-
+    :param model: one input ``(1, 3, H, W)`` float32, BGR, 0 to 255; one output ``(1, A, 85)``, a
+        row per grid cell of `STRIDES`: centre and logarithmic size relative to the cell,
+        objectness, and class scores (both after the sigmoid)
+    :param min_score: lower limit of objectness times class score, in [0, 1]
+    :param nms_threshold: IoU from which on the weaker of two boxes of a class is dropped, in (0,
+        1]; 0.45 is YOLOX's
+    :raises TeacherError: if the network is not of this kind
     """
 
     kind = 'yolox'
@@ -109,18 +93,9 @@ def decode_yolox(output: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray,
     """
     Turn raw output into boxes and scores.
 
-    Parameters
-    ----------
-    output:
-        ``(A, 5 + classes)`` float32, relative to the grids of `STRIDES`.
-    size:
-        (height, width) of the network's input.
-
-    Returns
-    -------
-    tuple
-        ``(A, 4)`` xyxy in the input's pixels, and ``(A, classes)`` scores.
-
+    :param output: ``(A, 5 + classes)`` float32, relative to the grids of `STRIDES`
+    :param size: (height, width) of the network's input
+    :returns: ``(A, 4)`` xyxy in the input's pixels, and ``(A, classes)`` scores
     """
     grids, strides = [], []
     for stride in STRIDES:

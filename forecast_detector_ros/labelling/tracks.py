@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from torchvision.ops import box_iou
 
+#: Overlap from which on two boxes may show one object; SORT's (Bewley et al. 2016) limit.
 MIN_IOU = 0.3
-"""Overlap from which on two boxes may show one object; SORT's (Bewley et al. 2016) limit."""
-
+#: Frames that an object may be missed, because a teacher does not find it in every one.
 PATIENCE = 5
-"""Frames that an object may be missed, because a teacher does not find it in every one."""
 
 
 @dataclass
@@ -38,22 +37,11 @@ def track_boxes(frames: Sequence[tuple[np.ndarray, np.ndarray]], first: int = 1,
     with the largest IoU first, as long as it is at least `min_iou`.  A box that is left begins a
     new track; a track without a box for more than `patience` frames ends.
 
-    Parameters
-    ----------
-    frames:
-        Of each frame in their order: boxes ``(N, 4)`` xyxy, and labels ``(N,)``.
-    first:
-        Number of the first track, at least 1.
-    min_iou:
-        In (0, 1].
-    patience:
-        Frames without a box that a track survives.
-
-    Returns
-    -------
-    list
-        Of each frame: ``(N,)`` int64, the number of the track of each box.
-
+    :param frames: of each frame in their order: boxes ``(N, 4)`` xyxy, and labels ``(N,)``
+    :param first: number of the first track, at least 1
+    :param min_iou: in (0, 1]
+    :param patience: frames without a box that a track survives
+    :returns: of each frame: ``(N,)`` int64, the number of the track of each box
     """
     alive: list[_Track] = []
     result = []

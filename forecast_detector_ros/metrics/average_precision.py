@@ -9,22 +9,18 @@ from .matching import frame_pairs, IOU_THRESHOLD, match
 from .tables import DetectionTable, TruthTable
 from ..boxes import pair_inside
 
+#: Part of a detection that must lie in an ignore region; COCO's rule for crowds at AP50.
 IGNORE_OVERLAP = 0.5
-"""Part of a detection that must lie in an ignore region; COCO's rule for crowds at AP50."""
 
 
 @dataclass(frozen=True)
 class ApRules:
     """When a detection hits a box."""
 
-    iou_threshold: float = IOU_THRESHOLD
-    """Smallest IoU that counts, in (0, 1]."""
-
+    iou_threshold: float = IOU_THRESHOLD  #: Smallest IoU that counts, in (0, 1]
+    #: Pixels by which a box may be enlarged and still be hit: a box of width w and height h asks
+    #: for no more than an IoU of w h / ((w + tolerance) (h + tolerance)).
     tolerance: float = 0.0
-    """
-    Pixels by which a box may be enlarged and still be hit: a box of width w and height h asks for
-    no more than an IoU of w h / ((w + tolerance) (h + tolerance)).
-    """
 
     def thresholds(self, boxes: np.ndarray) -> np.ndarray:
         """Give the smallest IoU that counts for each of ``(M, 4)`` boxes, ``(M,)`` float64."""
@@ -35,37 +31,24 @@ class ApRules:
         return result
 
 
+#: Recalls at which a curve keeps its precision; those of COCO's evaluation.
 RECALLS = np.linspace(0, 1, 101)
-"""Recalls at which a curve keeps its precision; those of COCO's evaluation."""
-
-PLAIN = ApRules()
-"""IoU 0.5 for every box: what is mostly reported."""
-
+PLAIN = ApRules()  #: IoU 0.5 for every box: what is mostly reported
+#: The rules of ImageNet VID's development kit (ILSVRC 2015), which are kind to small boxes. The
+#: kit adds 1 to every side, because its corners are the first and the last pixel of a box.
+#: Coordinates here are edges, which have that pixel between them (`annotations/imagenet_xml.py`),
+#: so nothing is left to add.
 DEVKIT = ApRules(tolerance=10.0)
-"""
-The rules of ImageNet VID's development kit (ILSVRC 2015), which are kind to small boxes.
-
-The kit adds 1 to every side, because its corners are the first and the last pixel of a box.
-Coordinates here are edges, which have that pixel between them (`annotations/imagenet_xml.py`), so
-nothing is left to add.
-"""
 
 
 @dataclass(frozen=True)
 class AveragePrecision:
     """Average precision of every class."""
 
-    per_class: np.ndarray
-    """``(C,)`` float64, in [0, 1]; NaN for a class without annotated boxes."""
-
-    boxes: np.ndarray
-    """``(C,)`` int64: annotated boxes."""
-
-    detections: np.ndarray
-    """``(C,)`` int64: detections that counted."""
-
-    ignored: int
-    """Detections that did not count."""
+    per_class: np.ndarray  #: ``(C,)`` float64, in [0, 1]; NaN for a class without annotated boxes
+    boxes: np.ndarray  #: ``(C,)`` int64: annotated boxes
+    detections: np.ndarray  #: ``(C,)`` int64: detections that counted
+    ignored: int  #: Detections that did not count
 
     @property
     def mean(self) -> float:
@@ -79,24 +62,13 @@ def curve_area(scores: np.ndarray, right: np.ndarray, positives: int,
     """
     Give the area under the interpolated precision-recall curve.
 
-    Parameters
-    ----------
-    scores:
-        ``(N,)`` of the detections of one class, in any order.  Those of equal score enter the
-        curve together, so their order does not matter.
-    right:
-        ``(N,)`` bool: whether each one hit a box.
-    positives:
-        Number of annotated boxes.
-    wrong:
-        ``(N,)`` float: what each one weighs as a mistake, from 0 to 1, and 0 where it is right;
-        None for 1 wherever it is not.
-
-    Returns
-    -------
-    float
-        In [0, 1]; NaN if there are no annotated boxes.
-
+    :param scores: ``(N,)`` of the detections of one class, in any order. Those of equal score
+        enter the curve together, so their order does not matter.
+    :param right: ``(N,)`` bool: whether each one hit a box
+    :param positives: number of annotated boxes
+    :param wrong: ``(N,)`` float: what each one weighs as a mistake, from 0 to 1, and 0 where it is
+        right; None for 1 wherever it is not
+    :returns: in [0, 1]; NaN if there are no annotated boxes
     """
     if not positives:
         return float('nan')
@@ -113,12 +85,8 @@ def precision_steps(scores: np.ndarray, right: np.ndarray, wrong: np.ndarray | N
 
     Parameters are those of `curve_area`.
 
-    Returns
-    -------
-    tuple
-        ``(K,)`` boxes hit down to that score, and ``(K,)`` float64, the best precision there or
-        further down; K is the number of different scores.
-
+    :returns: ``(K,)`` boxes hit down to that score, and ``(K,)`` float64, the best precision there
+        or further down; K is the number of different scores
     """
     order = np.argsort(-scores, kind='stable')
     last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True)[:len(order)])
@@ -138,20 +106,11 @@ def average_precision(detections: DetectionTable, truth: TruthTable, rules: ApRu
     A second detection of the same box is wrong.  A detection that hits no box and lies in an
     ignore region does not count.
 
-    Parameters
-    ----------
-    detections:
-        Collected with a low score threshold; what was cut off is missing from the curve.
-    truth:
-        Each box of exactly one class.
-    rules:
-        When a detection hits a box.
-
-    Raises
-    ------
-    ValueError
-        If a box has several classes, or none.
-
+    :param detections: collected with a low score threshold; what was cut off is missing from the
+        curve
+    :param truth: each box of exactly one class
+    :param rules: when a detection hits a box
+    :raises ValueError: if a box has several classes, or none
     """
     labels = truth.labels
     matched, excused = judge(detections, truth, rules)
@@ -165,12 +124,8 @@ def judge(detections: DetectionTable, truth: TruthTable, rules: ApRules
     """
     Match detections with boxes, and excuse what lies in ignore regions.
 
-    Returns
-    -------
-    tuple
-        ``(N,)`` int64, the row in `truth` or -1, and ``(N,)`` bool, whether a detection without
-        a box is excused.
-
+    :returns: ``(N,)`` int64, the row in `truth` or -1, and ``(N,)`` bool, whether a detection
+        without a box is excused
     """
     matched = match(detections, truth, rules.thresholds(truth.boxes))
     excused = np.zeros(len(detections), bool)
@@ -185,15 +140,9 @@ def by_class(detections: DetectionTable, right: np.ndarray, wrong: np.ndarray,
     """
     Give the average precision of every class.
 
-    Parameters
-    ----------
-    detections:
-        N rows.
-    right, wrong:
-        As for `curve_area`; a detection that is neither does not count.
-    boxes:
-        ``(C,)`` int64: annotated boxes of each class.
-
+    :param detections: n rows
+    :param right, wrong: as for `curve_area`; a detection that is neither does not count
+    :param boxes: ``(C,)`` int64: annotated boxes of each class
     """
     counts = right | (wrong > 0)
     # One sort instead of one pass over all rows for every class.

@@ -12,11 +12,9 @@ import math
 
 import numpy as np
 
+#: Times that the sequences are drawn anew: the ends of the interval then hardly depend on them.
 DRAWS = 10_000
-"""Times that the sequences are drawn anew: the ends of the interval then hardly depend on them."""
-
-LEVEL = 0.95
-"""Of the confidence interval."""
+LEVEL = 0.95  #: Of the confidence interval
 
 
 @dataclass(frozen=True)
@@ -32,15 +30,8 @@ class Bootstrap:
     """
     Draws of sequences with replacement, the same for everything that is compared.
 
-    Parameters
-    ----------
-    sequences:
-        Their number, at least 1.
-    seed:
-        Of the draws.
-    draws:
-        Their number, at least 1.
-
+    :param sequences: their number, at least 1
+    :param draws: their number, at least 1
     """
 
     def __init__(self, sequences: int, seed: int = 0, draws: int = DRAWS) -> None:
@@ -53,11 +44,7 @@ class Bootstrap:
         """
         Give the mean of some values and its interval.
 
-        Parameters
-        ----------
-        values:
-            ``(S,)``, one a sequence.  Those that are NaN are left out of every mean.
-
+        :param values: ``(S,)``, one a sequence. Those that are NaN are left out of every mean.
         """
         array = np.asarray(values, np.float64)
         known = ~np.isnan(array)

@@ -9,26 +9,20 @@ import numpy as np
 from .tables import DetectionTable, TruthTable
 from ..errors import MissingLibraryError
 
+#: COCO's figures of precision: the IoU threshold (None for the mean over 0.5, 0.55, ... 0.95) and
+#: the place of the range of areas: all, below 32 x 32 pixels, up to 96 x 96, above.
 METRICS = {'ap': (None, 0), 'ap50': (0.5, 0), 'ap75': (0.75, 0), 'small': (None, 1),
            'medium': (None, 2), 'large': (None, 3)}
-"""
-COCO's figures of precision: the IoU threshold (None for the mean over 0.5, 0.55, ... 0.95) and
-the place of the range of areas: all, below 32 x 32 pixels, up to 96 x 96, above.
-"""
-
-ALL_DETECTIONS = -1
-"""Place of the largest number of detections a frame that count; COCO's is 100."""
+ALL_DETECTIONS = -1  #: Place of the largest number of detections a frame that count; COCO's is 100
 
 
 @dataclass(frozen=True)
 class CocoAp:
     """COCO's average precision."""
 
+    #: Each of the `METRICS`, in [0, 1]; NaN where there is no box of that size.
     figures: dict[str, float]
-    """Each of the `METRICS`, in [0, 1]; NaN where there is no box of that size."""
-
-    per_class: np.ndarray
-    """``(C,)`` float64: `ap` of each class; NaN for a class without boxes."""
+    per_class: np.ndarray  #: ``(C,)`` float64: `ap` of each class; NaN for a class without boxes
 
 
 def coco_average_precision(detections: DetectionTable, truth: TruthTable) -> CocoAp:
@@ -37,20 +31,11 @@ def coco_average_precision(detections: DetectionTable, truth: TruthTable) -> Coc
 
     An ignore region is handed over as a crowd of every class that has detections.
 
-    Parameters
-    ----------
-    detections:
-        Collected with a low score threshold; the best 100 of a class in a frame count.
-    truth:
-        Each box of exactly one class.
-
-    Raises
-    ------
-    MissingLibraryError
-        If hotcoco is missing.
-    ValueError
-        If a box has several classes, or none.
-
+    :param detections: collected with a low score threshold; the best 100 of a class in a frame
+        count
+    :param truth: each box of exactly one class
+    :raises MissingLibraryError: if hotcoco is missing
+    :raises ValueError: if a box has several classes, or none
     """
     hotcoco = library()
     labels, classes = truth.labels, truth.accepted.shape[1]

@@ -5,8 +5,8 @@ import numpy as np
 from .tables import DetectionTable, TruthTable
 from ..boxes import pair_iou
 
+#: Overlap from which on a detection hits a box: PASCAL VOC's, and the 50 of AP50.
 IOU_THRESHOLD = 0.5
-"""Overlap from which on a detection hits a box: PASCAL VOC's, and the 50 of AP50."""
 
 
 def match(detections: DetectionTable, truth: TruthTable,
@@ -18,18 +18,10 @@ def match(detections: DetectionTable, truth: TruthTable,
     class, reach the threshold and are not taken yet.  Ties are broken by coordinates, so that
     the order of the rows does not matter.
 
-    Parameters
-    ----------
-    detections, truth:
-        Of any frames, in any order.
-    iou_threshold:
-        Smallest IoU that counts, in (0, 1]; or ``(M,)``, one for every box in `truth`.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(N,)`` int64: for each detection its row in `truth`, or -1.
-
+    :param detections, truth: of any frames, in any order
+    :param iou_threshold: smallest IoU that counts, in (0, 1]; or ``(M,)``, one for every box in
+        `truth`
+    :returns: ``(N,)`` int64: for each detection its row in `truth`, or -1
     """
     result = np.full(len(detections), -1, np.int64)
     detection, box = frame_pairs(detections.frames, truth.frames)
@@ -68,16 +60,8 @@ def frame_pairs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.n
     """
     Pair every row of one table with every row of the same frame of another.
 
-    Parameters
-    ----------
-    first, second:
-        ``(N,)`` and ``(M,)`` int64 frame numbers.
-
-    Returns
-    -------
-    tuple
-        Two ``(P,)`` int64 arrays of row numbers.
-
+    :param first, second: ``(N,)`` and ``(M,)`` int64 frame numbers
+    :returns: two ``(P,)`` int64 arrays of row numbers
     """
     order = np.argsort(second, kind='stable')
     start = np.searchsorted(second, first, 'left', sorter=order)
@@ -98,20 +82,10 @@ def found_boxes(detections: DetectionTable, truth: TruthTable,
     """
     Tell which boxes are detected, one-to-one and in a class that they accept.
 
-    Parameters
-    ----------
-    detections:
-        All that are shown: scores are not compared with any threshold here.
-    truth:
-        Annotated boxes; ignore regions play no part.
-    iou_threshold:
-        Smallest IoU that counts, in (0, 1].
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(M,)`` bool.
-
+    :param detections: all that are shown: scores are not compared with any threshold here
+    :param truth: annotated boxes; ignore regions play no part
+    :param iou_threshold: smallest IoU that counts, in (0, 1]
+    :returns: ``(M,)`` bool
     """
     result = np.zeros(len(truth), bool)
     matched = match(detections, truth, iou_threshold)

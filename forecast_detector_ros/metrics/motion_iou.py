@@ -11,33 +11,19 @@ import numpy as np
 from .tables import TruthTable
 from ..boxes import pair_iou
 
-NEIGHBOURS = 10
-"""Frames before and after that are compared (FGFA, section 5.1)."""
+NEIGHBOURS = 10  #: Frames before and after that are compared (FGFA, section 5.1)
 
 
 def motion_iou(truth: TruthTable, neighbours: int = NEIGHBOURS) -> np.ndarray:
     """
     Compute the motion IoU of every box of one video.
 
-    Parameters
-    ----------
-    truth:
-        Boxes with their tracks, of one video, frames numbered as they follow each other.
-    neighbours:
-        The box is compared with those of its object in so many frames before and after, as far
-        as there are any.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(M,)`` float64, in [0, 1]; 0 for an object that is in none of the other frames, NaN
-        where the track is not known.
-
-    Raises
-    ------
-    ValueError
-        If a track has two boxes in one frame.
-
+    :param truth: boxes with their tracks, of one video, frames numbered as they follow each other
+    :param neighbours: the box is compared with those of its object in so many frames before and
+        after, as far as there are any
+    :returns: ``(M,)`` float64, in [0, 1]; 0 for an object that is in none of the other frames, NaN
+        where the track is not known
+    :raises ValueError: if a track has two boxes in one frame
     """
     known = np.flatnonzero(truth.tracks >= 0)
     result = np.full(len(truth), np.nan)

@@ -21,17 +21,10 @@ from ..files import write_atomically
 class DetectionTable:
     """Detections of many frames, one row a box."""
 
-    frames: np.ndarray
-    """``(N,)`` int64: number of the frame."""
-
-    boxes: np.ndarray
-    """``(N, 4)`` float32, xyxy, pixels."""
-
-    labels: np.ndarray
-    """``(N,)`` int64, index of the class."""
-
-    scores: np.ndarray
-    """``(N,)`` float32, in [0, 1]."""
+    frames: np.ndarray  #: ``(N,)`` int64: number of the frame
+    boxes: np.ndarray  #: ``(N, 4)`` float32, xyxy, pixels
+    labels: np.ndarray  #: ``(N,)`` int64, index of the class
+    scores: np.ndarray  #: ``(N,)`` float32, in [0, 1]
 
     def __len__(self) -> int:
         """Count the boxes."""
@@ -67,23 +60,15 @@ class DetectionTable:
 class TruthTable:
     """Annotated boxes of many frames, one row a box, and regions that do not count."""
 
-    frames: np.ndarray
-    """``(M,)`` int64: number of the frame."""
-
-    boxes: np.ndarray
-    """``(M, 4)`` float32, xyxy, pixels."""
-
+    frames: np.ndarray  #: ``(M,)`` int64: number of the frame
+    boxes: np.ndarray  #: ``(M, 4)`` float32, xyxy, pixels
+    #: ``(M, C)`` bool: the classes a detection of this box may have; mostly one.
     accepted: np.ndarray
-    """``(M, C)`` bool: the classes a detection of this box may have; mostly one."""
-
-    ignore_frames: np.ndarray
-    """``(K,)`` int64: number of the frame of each region."""
-
+    ignore_frames: np.ndarray  #: ``(K,)`` int64: number of the frame of each region
+    #: ``(K, 4)`` float32, xyxy: a detection inside is neither right nor wrong.
     ignore_boxes: np.ndarray
-    """``(K, 4)`` float32, xyxy: a detection inside is neither right nor wrong."""
-
+    #: ``(M,)`` int64: which object of its video a box is, `UNKNOWN_TRACK` where nobody knows.
     tracks: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    """``(M,)`` int64: which object of its video a box is, `UNKNOWN_TRACK` where nobody knows."""
 
     def __post_init__(self) -> None:
         """Fill in unknown tracks."""
@@ -99,11 +84,7 @@ class TruthTable:
         """
         Give the one class of every box, ``(M,)`` int64.
 
-        Raises
-        ------
-        ValueError
-            If a box accepts several classes, or none.
-
+        :raises ValueError: if a box accepts several classes, or none
         """
         if not np.all(self.accepted.sum(1) == 1):
             raise ValueError('a box does not have exactly one class')

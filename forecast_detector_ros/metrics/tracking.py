@@ -18,11 +18,10 @@ from ..annotations.records import UNKNOWN_TRACK
 from ..boxes import box_iou, intersection
 from ..errors import MissingLibraryError
 
+#: From this IoU on a detection is the object, for MOTA and IDF1 (MOTChallenge's threshold).
 MATCH_IOU = 0.5
-"""From this IoU on a detection is the object, for MOTA and IDF1 (MOTChallenge's threshold)."""
-
+#: Of a detection that hits nothing: with so much of it in an ignore region it does not count.
 IGNORED_PART = 0.5
-"""Of a detection that hits nothing: with so much of it in an ignore region it does not count."""
 
 
 def library() -> Any:
@@ -42,24 +41,13 @@ def tracking_figures(sequences: Sequence[tuple[DetectionTable, np.ndarray, Truth
     """
     Measure every sequence, and all of them together.
 
-    Parameters
-    ----------
-    sequences:
-        Of each: the detections, their numbers ``(N,)`` int64, and the annotated boxes.  Boxes
-        without a track play no part; a detection may only match a box that accepts its class.
-
-    Returns
-    -------
-    list
-        One entry a sequence, and a last one for all: `hota`, `det_a`, `ass_a` (means over IoU
-        0.05 to 0.95), `mota`, `idf1`, in [0, 1] (MOTA also below); `switches`, `objects`,
-        `boxes`, numbers.
-
-    Raises
-    ------
-    MissingLibraryError
-        If TrackEval is missing.
-
+    :param sequences: of each: the detections, their numbers ``(N,)`` int64, and the annotated
+        boxes. Boxes without a track play no part; a detection may only match a box that accepts
+        its class.
+    :returns: one entry a sequence, and a last one for all: `hota`, `det_a`, `ass_a` (means over
+        IoU 0.05 to 0.95), `mota`, `idf1`, in [0, 1] (MOTA also below); `switches`, `objects`,
+        `boxes`, numbers
+    :raises MissingLibraryError: if TrackEval is missing
     """
     metrics = library()
     quiet = {'PRINT_CONFIG': False, 'THRESHOLD': MATCH_IOU}

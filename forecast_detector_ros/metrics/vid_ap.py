@@ -15,22 +15,18 @@ from .matching import frame_pairs
 from .tables import DetectionTable, TruthTable
 from ..boxes import pair_iou
 
+#: Smallest and largest motion IoU of each group; both belong to it, as in FGFA's evaluation.
 GROUPS = {'slow': (0.9, 1.0), 'medium': (0.7, 0.9), 'fast': (0.0, 0.7)}
-"""Smallest and largest motion IoU of each group; both belong to it, as in FGFA's evaluation."""
 
 
 @dataclass(frozen=True)
 class VidAp:
     """Average precision on video."""
 
-    whole: AveragePrecision
-    """Of all boxes."""
-
+    whole: AveragePrecision  #: Of all boxes
+    #: Of each of the `GROUPS`; empty if the motion is not known.
     groups: dict[str, AveragePrecision]
-    """Of each of the `GROUPS`; empty if the motion is not known."""
-
-    shares: dict[str, float]
-    """Share of the boxes that belong to each group, in [0, 1]."""
+    shares: dict[str, float]  #: Share of the boxes that belong to each group, in [0, 1]
 
 
 def in_group(motion_iou: np.ndarray, group: str) -> np.ndarray:
@@ -43,12 +39,8 @@ def group_shares(motion_iou: np.ndarray) -> dict[str, dict[str, float]]:
     """
     Count the boxes of each of the `GROUPS` among ``(M,)`` motion IoUs.
 
-    Returns
-    -------
-    dict
-        By group: `boxes`, and their `share` in [0, 1], NaN of no boxes.  A box on a bound is in
-        both groups, and one of unknown motion in none, so shares need not add up to 1.
-
+    :returns: by group: `boxes`, and their `share` in [0, 1], NaN of no boxes. A box on a bound is
+        in both groups, and one of unknown motion in none, so shares need not add up to 1.
     """
     counts = {name: int(in_group(motion_iou, name).sum()) for name in GROUPS}
     return {name: {'boxes': count, 'share': count / len(motion_iou) if len(motion_iou)
@@ -67,22 +59,12 @@ def vid_average_precision(detections: DetectionTable, truth: TruthTable,
     the share of boxes of its frame that are outside (sic), and in a frame without boxes as much
     as the share of all boxes that belong to the group.
 
-    Parameters
-    ----------
-    detections:
-        All there are: nothing is cut off, whatever their number in a frame.
-    truth:
-        Each box of exactly one class.
-    rules:
-        When a detection hits a box.
-    motion_iou:
-        ``(M,)`` float64, in [0, 1], NaN where it is not known; see `motion_iou.py`.
-
-    Raises
-    ------
-    ValueError
-        If a box has several classes, or none; or if `motion_iou` has not one value a box.
-
+    :param detections: all there are: nothing is cut off, whatever their number in a frame
+    :param truth: each box of exactly one class
+    :param rules: when a detection hits a box
+    :param motion_iou: ``(M,)`` float64, in [0, 1], NaN where it is not known; see `motion_iou.py`
+    :raises ValueError: if a box has several classes, or none; or if `motion_iou` has not one value
+        a box
     """
     labels, classes = truth.labels, truth.accepted.shape[1]
     matched, excused = judge(detections, truth, rules)

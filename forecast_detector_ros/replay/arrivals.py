@@ -49,8 +49,7 @@ class Arrival:
     """An image of a bag with its place in its topic."""
 
     image: BagImage
-    number: int
-    """Of the image among those of its topic, from 0 on."""
+    number: int  #: Of the image among those of its topic, from 0 on
 
 
 def play(arrivals: Iterable[Arrival], mode: str, step: Callable[[Arrival, int], float],
@@ -62,18 +61,11 @@ def play(arrivals: Iterable[Arrival], mode: str, step: Callable[[Arrival, int], 
     recorded; while one is processed, the newest of every camera waits and replaces an older one,
     which is dropped. When several cameras wait, the one that has waited longest comes first.
 
-    Parameters
-    ----------
-    arrivals:
-        In the order of recording.
-    mode:
-        One of `MODES`.
-    step:
-        Processes an image, beginning at a time of the bag in nanoseconds; returns how long that
-        takes, in milliseconds.
-    drop:
-        Takes an image that is never processed, before the one that replaced it is.
-
+    :param arrivals: in the order of recording
+    :param mode: one of `MODES`
+    :param step: processes an image, beginning at a time of the bag in nanoseconds; returns how
+        long that takes, in milliseconds
+    :param drop: takes an image that is never processed, before the one that replaced it is
     """
     if mode == EVERY_FRAME:
         for arrival in arrivals:

@@ -55,27 +55,22 @@ COMPRESSED = '/compressed'
 class ReplayOptions:
     """How bags are replayed; the same for all of them."""
 
-    checkpoint: Path | None = None
-    """None: the one of the package."""
+    checkpoint: Path | None = None  #: None: the one of the package
     device: str = 'auto'
     precision: str = 'fp32'
     threads: int = 1
     backend: str = AUTO
+    #: `DetectorSettings` that differ from what the card recommends.
     changes: dict[str, Any] = field(default_factory=dict)
-    """`DetectorSettings` that differ from what the card recommends."""
-    topics: tuple[str, ...] = ()
-    """Image topics; empty: all that have images."""
+    topics: tuple[str, ...] = ()  #: Image topics; empty: all that have images
     mode: str = EVERY_FRAME
-    latency: GivenLatency | Latencies | None = None
-    """None: measured."""
+    latency: GivenLatency | Latencies | None = None  #: None: measured
     max_gap_s: float = MAX_GAP_S
     video: bool = False
-    annotations: Path | None = None
-    """COCO-video JSON."""
+    annotations: Path | None = None  #: COCO-video JSON
     match: str = ORDER
     min_score: float = 0.4
-    truth_topic: str | None = None
-    """Topic with Detection2DArray in each bag."""
+    truth_topic: str | None = None  #: Topic with Detection2DArray in each bag
 
     def settings(self, card: Card) -> DetectorSettings:
         """Return the settings for a checkpoint; raises SettingsError."""
@@ -99,10 +94,8 @@ class BagJob:
     """One bag to replay."""
 
     path: Path
-    name: str
-    """Of its result; no other bag has it."""
-    folder: Path
-    """For its result; does not exist yet."""
+    name: str  #: Of its result; no other bag has it
+    folder: Path  #: For its result; does not exist yet
 
 
 def prepare_replay(options: ReplayOptions
@@ -120,20 +113,10 @@ def replay_bag(detector: Detector, options: ReplayOptions, job: BagJob, progress
 
     When `interrupt` is set the result ends there and says so.
 
-    Returns
-    -------
-    dict
-        The bag's summary, as in its `SUMMARY_NAME`.
-
-    Raises
-    ------
-    SourceError
-        If the bag or its annotations cannot be used.
-    EvaluationError
-        If a latency is needed that was not recorded.
-    BagError, VideoError
-        If the results cannot be written.
-
+    :returns: the bag's summary, as in its `SUMMARY_NAME`
+    :raises SourceError: if the bag or its annotations cannot be used
+    :raises EvaluationError: if a latency is needed that was not recorded
+    :raises BagError, VideoError: if the results cannot be written
     """
     job.folder.mkdir(parents=True)
     try:
@@ -161,8 +144,8 @@ class _Camera:
     collected: list[DetectionTable] = field(default_factory=list)
     annotated_video: CameraVideo | None = None
     annotated: Annotated | None = None
+    #: Where in the distribution of latencies each image lies, [0, 1).
     luck: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    """Where in the distribution of latencies each image lies, [0, 1)."""
 
 
 class _Replay:

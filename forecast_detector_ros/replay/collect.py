@@ -37,11 +37,9 @@ BAGS_FOLDER = 'bags'
 DONE = 'done'
 FAILED = 'failed'
 INTERRUPTED = 'interrupted'
+#: What became of a bag; `LEFT_OUT`: another share has it, or the run was interrupted before.
 LEFT_OUT = 'left out'
-"""What became of a bag; `LEFT_OUT`: another share has it, or the run was interrupted before."""
-
-SAME = ('checkpoint', 'labels', 'model', 'options')
-"""What runs must have in common to be merged."""
+SAME = ('checkpoint', 'labels', 'model', 'options')  #: What runs must have in common to be merged
 
 
 @dataclass(frozen=True)
@@ -99,15 +97,9 @@ def write_result(folder: Path, head: dict[str, Any], states: Sequence[BagState]
     """
     Write summary and detections of all bags whose results lie in `folder`; return the summary.
 
-    Parameters
-    ----------
-    folder:
-        With `BAGS_FOLDER` in it.
-    head:
-        With the keys `SAME`, and whatever else is to stand in the summary.
-    states:
-        Of the whole list of bags, in its order.
-
+    :param folder: with `BAGS_FOLDER` in it
+    :param head: with the keys `SAME`, and whatever else is to stand in the summary
+    :param states: of the whole list of bags, in its order
     """
     here = [(folder / BAGS_FOLDER / state.name, state.path) for state in states
             if state.state in (DONE, INTERRUPTED)]
@@ -143,23 +135,10 @@ def merge_results(parts: Sequence[Path], folder: Path) -> tuple[dict[str, Any], 
     """
     Put the results of several shares into one folder.
 
-    Parameters
-    ----------
-    parts:
-        Folders that `write_result` filled, each with other bags of the same list.
-    folder:
-        For the merged result; exists.
-
-    Returns
-    -------
-    tuple
-        The summary, and the bags that no part has or that failed.
-
-    Raises
-    ------
-    ManyError
-        If the parts do not fit together.
-
+    :param parts: folders that `write_result` filled, each with other bags of the same list
+    :param folder: for the merged result; exists
+    :returns: the summary, and the bags that no part has or that failed
+    :raises ManyError: if the parts do not fit together
     """
     heads = [_read(part / SUMMARY_NAME) for part in parts]
     for part, head in zip(parts, heads):

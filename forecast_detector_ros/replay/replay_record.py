@@ -23,14 +23,12 @@ class ReplayedCamera:
     """The frames of one topic of one bag."""
 
     name: str
-    path: str
-    """Of the bag."""
+    path: str  #: Of the bag
     topic: str
     frames: tuple[RecordedFrame, ...]
+    #: Of the images in their topic, from 0 on; images that were refused are missing.
     numbers: tuple[int, ...]
-    """Of the images in their topic, from 0 on; images that were refused are missing."""
-    shown: DetectionTable
-    """Detections under the settings; images are numbered in their topic."""
+    shown: DetectionTable  #: Detections under the settings; images are numbered in their topic
 
 
 @dataclass(frozen=True)
@@ -38,15 +36,12 @@ class ScoredCamera:
     """The annotated frames of one topic of one bag; images are numbered in their topic."""
 
     name: str
-    path: str
-    """Of the bag."""
+    path: str  #: Of the bag
     topic: str
+    #: ``(F,)`` int64: the images that are annotated, with boxes or without, ascending.
     frames: np.ndarray
-    """``(F,)`` int64: the images that are annotated, with boxes or without, ascending."""
-    shown: DetectionTable
-    """Detections under the settings, in those frames."""
-    collected: DetectionTable
-    """Detections from a low score on, in those frames."""
+    shown: DetectionTable  #: Detections under the settings, in those frames
+    collected: DetectionTable  #: Detections from a low score on, in those frames
     truth: TruthTable
 
 
@@ -65,17 +60,10 @@ def record_replay(head: dict[str, Any], cameras: Sequence[ReplayedCamera],
     """
     Make the record of a replay.
 
-    Parameters
-    ----------
-    head:
-        With the keys `labels`, `model`, `options` and `machine`, and what else is known.
-    cameras:
-        All that were replayed, under names of their own.
-    scored:
-        Those of them that are annotated.
-    losses:
-        What could not be read of the bags, a line each.
-
+    :param head: with the keys `labels`, `model`, `options` and `machine`, and what else is known
+    :param cameras: all that were replayed, under names of their own
+    :param scored: those of them that are annotated
+    :param losses: what could not be read of the bags, a line each
     """
     labels = head['labels']
     truths = {item.name: item for item in scored}

@@ -30,8 +30,7 @@ BAG_NAME = 'bag'
 COCO_NAME = 'detections.json'
 FRAMES_NAME = 'frames.jsonl'
 
-NODE_NAME = 'forecast_detector'
-"""The live node's name, with which its decisions begin."""
+NODE_NAME = 'forecast_detector'  #: The live node's name, with which its decisions begin
 
 # As the live node offers them: history keep last, volatile; reliable, and best effort.
 _QOS = {DETECTIONS: (1, 10, 1, 2), DECISION: (1, 10, 2, 2)}
@@ -41,12 +40,10 @@ _QOS = {DETECTIONS: (1, 10, 1, 2), DECISION: (1, 10, 2, 2)}
 class FrameTimes:
     """When a frame was processed, as far as that means anything."""
 
-    done_ns: int
-    """When its detections were there, time of the bag."""
+    done_ns: int  #: When its detections were there, time of the bag
     latency_ms: float
     image_age_ms: float = nan
-    dropped_frames: int = 0
-    """Images of this camera that were dropped before."""
+    dropped_frames: int = 0  #: Images of this camera that were dropped before
 
 
 class ResultBag:

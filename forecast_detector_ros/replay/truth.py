@@ -27,10 +27,8 @@ MATCHES = (ORDER, STAMP)
 class FrameKey:
     """What annotations may know of an image."""
 
-    number: int
-    """Its place in its topic, from 0 on."""
-    stamp_ns: int
-    """Its header's."""
+    number: int  #: Its place in its topic, from 0 on
+    stamp_ns: int  #: Its header's
     frame_id: str
 
     @staticmethod
@@ -43,12 +41,10 @@ class FrameKey:
 class CameraTruth:
     """Annotations of one camera of one bag."""
 
+    #: ``(F,)`` int64: numbers of the images that are annotated, with boxes or without.
     frames: np.ndarray
-    """``(F,)`` int64: numbers of the images that are annotated, with boxes or without."""
-    table: TruthTable
-    """Boxes by the number of their image."""
-    unmatched: int
-    """Annotated frames that no image belongs to."""
+    table: TruthTable  #: Boxes by the number of their image
+    unmatched: int  #: Annotated frames that no image belongs to
 
 
 class _WithoutFiles(Strict):
@@ -65,27 +61,16 @@ class Annotated:
 
     path: Path
     record: VideoRecord
-    match: str
-    """One of `MATCHES`."""
+    match: str  #: One of `MATCHES`
+    #: Of each frame: the image's number in its topic, or the stamp of its header.
     values: tuple[int, ...]
-    """Of each frame: the image's number in its topic, or the stamp of its header."""
 
     def truth(self, classes: int, keys: Sequence[FrameKey]) -> CameraTruth:
         """
         Give the images of a bag their boxes.
 
-        Parameters
-        ----------
-        classes:
-            How many the detector has.
-        keys:
-            Of all images of the camera that the bag gave.
-
-        Raises
-        ------
-        DataError
-            If no annotated frame is among them.
-
+        :param keys: of all images of the camera that the bag gave
+        :raises DataError: if no annotated frame is among them
         """
         numbers = {(item.number if self.match == ORDER else item.stamp_ns): item.number
                    for item in keys}
@@ -107,28 +92,15 @@ def load_annotated_camera(path: Path, video: str, only: bool, match: str, labels
     """
     Take the boxes of one camera out of a COCO-video file.
 
-    Parameters
-    ----------
-    path:
-        The file; the pictures that it names need not exist.
-    video:
-        Name of the video in the file.
-    only:
-        Whether there is no other camera: the only video of the file is taken then, whatever its
-        name.
-    match:
-        `ORDER`: ``frame_index`` k is the image number k of the topic, counted from 0. `STAMP`:
-        ``stamp_ns`` of an image entry is the stamp of the image's header.
-    labels:
-        The detector's classes.
-    min_score:
-        Boxes with a lower score do not count, in [0, 1].
-
-    Raises
-    ------
-    DataError
-        One line: the file, the entry, and what is wrong with it.
-
+    :param path: the file; the pictures that it names need not exist
+    :param video: name of the video in the file
+    :param only: whether there is no other camera: the only video of the file is taken then,
+        whatever its name
+    :param match: `ORDER`: ``frame_index`` k is the image number k of the topic, counted from 0.
+        `STAMP`: ``stamp_ns`` of an image entry is the stamp of the image's header.
+    :param labels: the detector's classes
+    :param min_score: boxes with a lower score do not count, in [0, 1]
+    :raises DataError: one line: the file, the entry, and what is wrong with it
     """
     videos = load_video_json(path, path.parent, labels, min_score, min_score, _WithoutFiles())
     record = _pick(videos, video, only, path)
@@ -156,24 +128,13 @@ def recorded_truth(bag: ImageBag, topic: str, labels: Sequence[str], keys: Seque
     A message belongs to the image with the same header: stamp and frame_id. Boxes of classes that
     the detector does not have are ignore regions.
 
-    Parameters
-    ----------
-    bag:
-        Knows the types of vision_msgs.
-    topic:
-        Its full name.
-    labels:
-        The detector's classes.
-    keys:
-        Of all images of the camera that the bag gave.
-    only:
-        Whether there is no other camera; then it is a mistake if no message belongs to an image.
-
-    Raises
-    ------
-    DataError
-        If the bag has no such topic, or no message belongs to an image.
-
+    :param bag: knows the types of vision_msgs
+    :param topic: its full name
+    :param labels: the detector's classes
+    :param keys: of all images of the camera that the bag gave
+    :param only: whether there is no other camera; then it is a mistake if no message belongs to an
+        image
+    :raises DataError: if the bag has no such topic, or no message belongs to an image
     """
     numbers = {(key.stamp_ns, key.frame_id): key.number for key in keys}
     boxes: list[tuple[int, Any, int]] = []

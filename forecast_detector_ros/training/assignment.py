@@ -13,70 +13,43 @@ from torch import Tensor
 
 from ..model.ssdlite import box_coder, HeadOutput
 
-ALPHA, BETA = 1.0, 6.0
-"""Exponents of score and IoU in the alignment (TOOD, section 4.1)."""
-
-TOP = 13
-"""Anchors that a box takes (TOOD, section 4.1)."""
-
+ALPHA, BETA = 1.0, 6.0  #: Exponents of score and IoU in the alignment (TOOD, section 4.1)
+TOP = 13  #: Anchors that a box takes (TOOD, section 4.1)
+#: A box reaches at least so many strides from its centre, or a small one would have no anchor.
 NEAR = 0.75
-"""A box reaches at least so many strides from its centre, or a small one would have no anchor."""
-
+#: A region that is not judged hides boxes inside it that have at least a fourth of its area.
 SAME_SIZE = 4.0
-"""A region that is not judged hides boxes inside it that have at least a fourth of its area."""
-
-CHUNK = 64
-"""Images matched at a time: bounds the memory of all pairs of boxes and anchors."""
+CHUNK = 64  #: Images matched at a time: bounds the memory of all pairs of boxes and anchors
 
 
 class PaddedBoxes(NamedTuple):
     """Boxes of N images, filled up to the largest number K."""
 
-    boxes: Tensor
-    """``(N, K, 4)`` float32, xyxy; zero where there is none."""
-
-    labels: Tensor
-    """``(N, K)`` int64; -1 where there is none."""
-
-    scores: Tensor
-    """``(N, K)`` float32, 0 to 1."""
-
-    ignore: Tensor
-    """``(N, R, 4)`` float32, xyxy; zero where there is none."""
+    boxes: Tensor  #: ``(N, K, 4)`` float32, xyxy; zero where there is none
+    labels: Tensor  #: ``(N, K)`` int64; -1 where there is none
+    scores: Tensor  #: ``(N, K)`` float32, 0 to 1
+    ignore: Tensor  #: ``(N, R, 4)`` float32, xyxy; zero where there is none
 
 
 class QualityTargets(NamedTuple):
     """What every anchor of N images should say."""
 
+    #: ``(N, A)`` int64: 0 background, 1 + class for positives, -1 for anchors that are ignored.
     classes: Tensor
-    """``(N, A)`` int64: 0 background, 1 + class for positives, -1 for anchors that are ignored."""
-
-    boxes: Tensor
-    """``(N, A, 4)`` float32, xyxy; meaningful for positives."""
-
+    boxes: Tensor  #: ``(N, A, 4)`` float32, xyxy; meaningful for positives
+    #: ``(N, A)`` float32, 0 to 1: the score that a positive should have; 0 elsewhere.
     quality: Tensor
-    """``(N, A)`` float32, 0 to 1: the score that a positive should have; 0 elsewhere."""
-
-    weights: Tensor
-    """``(N, A)`` float32: the score of the matched box for positives, 1 elsewhere."""
-
-    owner: Tensor
-    """``(N, A)`` int64: which of the image's boxes a positive is matched with."""
+    weights: Tensor  #: ``(N, A)`` float32: the score of the matched box for positives, 1 elsewhere
+    owner: Tensor  #: ``(N, A)`` int64: which of the image's boxes a positive is matched with
 
 
 def pad(packed: Tensor, counts: Tensor, fill: float = 0.0) -> Tensor:
     """
     Spread rows over images: ``(sum(counts), ...)`` and ``(N,)`` give ``(N, max(counts), ...)``.
 
-    Parameters
-    ----------
-    packed:
-        Rows of all images, one image after another.
-    counts:
-        Rows of each image, int64, on the CPU.
-    fill:
-        What stands where an image has no row.
-
+    :param packed: rows of all images, one image after another
+    :param counts: rows of each image, int64, on the CPU
+    :param fill: what stands where an image has no row
     """
     most = int(counts.max()) if len(counts) else 0
     result = packed.new_full((len(counts), most, *packed.shape[1:]), fill)
@@ -119,19 +92,10 @@ def assign_aligned(head: HeadOutput, anchors: Tensor, strides: Tensor, wanted: P
     """
     Match anchors with boxes by score and IoU.
 
-    Parameters
-    ----------
-    head:
-        Output for N images.
-    anchors:
-        ``(A, 4)`` float32, xyxy.
-    strides:
-        ``(A,)`` float32: pixels between neighbouring cells of the anchor's map.
-    wanted:
-        The boxes of these images.
-    top:
-        Anchors that a box takes at most.
-
+    :param head: output for N images
+    :param anchors: ``(A, 4)`` float32, xyxy
+    :param strides: ``(A,)`` float32: pixels between neighbouring cells of the anchor's map
+    :param top: anchors that a box takes at most
     """
     parts = [_assign(logits, offsets, anchors, strides, PaddedBoxes(*boxes), top)
              for logits, offsets, *boxes in zip(

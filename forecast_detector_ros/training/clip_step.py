@@ -29,8 +29,7 @@ from ..model.constants import EXPECTED
 from ..model.network import ForecastDetector, Maps
 from ..model.ssdlite import Boxes, HeadOutput, postprocess
 
-FEATURE, TEMPORAL, MEAN = range(3)
-"""What the head sees in training, drawn per clip (section 3.4)."""
+FEATURE, TEMPORAL, MEAN = range(3)  #: What the head sees in training, drawn per clip (section 3.4)
 
 
 def _combine(choice: Tensor, maps: Maps, config: LossConfig, variant: str
@@ -55,31 +54,20 @@ def clip_losses(network: ForecastDetector, batch: ClipBatch, config: LossConfig,
     """
     Run a batch of clips through the network and add the losses up.
 
-    Parameters
-    ----------
-    network:
-        In whatever mode the stage wants it; runs under the caller's autocast.
-    batch:
-        The clips.
-    config:
-        Weights and rules.
-    generator:
-        Source of the random combination and the rollout; the same state gives the same step.
-    extra_frame:
-        Whether the last frame serves the forecast loss and y_t alone.
-    with_scheduler:
-        Whether L_dec is part of the loss.
-    frozen:
-        Gives the features in place of the network's extractor, if some of it is not trained.
-    frozen_detection:
-        Only L_dec is wanted: everything but the scheduler runs without gradient.
-    processes:
-        Those that share the batch, of which `batch` is this one's part; the losses then are the
-        part that they contribute to those of the whole batch.  None if there is one process.
-    features:
-        One ``(B, T, C, h, w)`` map per level, what the extractor would make of the pictures, which
-        are then not looked at; None to extract them.
-
+    :param network: in whatever mode the stage wants it; runs under the caller's autocast
+    :param generator: source of the random combination and the rollout; the same state gives the
+        same step
+    :param extra_frame: whether the last frame serves the forecast loss and y_t alone
+    :param with_scheduler: whether L_dec is part of the loss
+    :param frozen: gives the features in place of the network's extractor, if some of it is not
+        trained
+    :param frozen_detection: only L_dec is wanted: everything but the scheduler runs without
+        gradient
+    :param processes: those that share the batch, of which `batch` is this one's part; the losses
+        then are the part that they contribute to those of the whole batch. None if there is one
+        process.
+    :param features: one ``(B, T, C, h, w)`` map per level, what the extractor would make of the
+        pictures, which are then not looked at; None to extract them
     """
     device = batch.all_boxes.device
     processes = processes or Processes(device=str(device))
@@ -244,27 +232,13 @@ def reliable_targets(network: ForecastDetector, forecast: tuple[Tensor, ...],
 
     No state is propagated (section 3.4).
 
-    Parameters
-    ----------
-    network:
-        Its head detects, in evaluation mode whatever mode it is in: as it will in inference, and
-        without a trace in BatchNorm's statistics.
-    forecast:
-        ``(B, C, h, w)`` per level, the forecast of `frame`.
-    following:
-        Of the same shapes, the extractor's maps of `frame`.
-    batch:
-        Its boxes of `frame` are the ground truth.
-    frame:
-        Index of the next frame.
-    config:
-        What to compare with; IoU and score that count.
-
-    Returns
-    -------
-    Tensor
-        ``(B,)`` bool.
-
+    :param network: its head detects, in evaluation mode whatever mode it is in: as it will in
+        inference, and without a trace in BatchNorm's statistics
+    :param forecast: ``(B, C, h, w)`` per level, the forecast of `frame`
+    :param following: of the same shapes, the extractor's maps of `frame`
+    :param batch: its boxes of `frame` are the ground truth
+    :param config: what to compare with; IoU and score that count
+    :returns: ``(B,)`` bool
     """
     on_forecast = _detect(network, forecast, config.reliable_score)
     if config.reliable_against == READ_FRAME:

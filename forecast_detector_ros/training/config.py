@@ -18,15 +18,12 @@ from ..model.config import ConfigError, MOTION, NetworkConfig, VARIANTS
 from ..model.extractor import first_blocks
 from ..model.presets import preset
 
+#: Parts of the network with a learning rate of their own; a part without one is frozen.
 GROUPS = ('backbone', 'projection', 'encoder', 'scheduler', 'head')
-"""Parts of the network with a learning rate of their own; a part without one is frozen."""
-
-MEMORY, DEVICE, NONE = CACHES = ('memory', 'device', 'none')
-"""Where decoded frames are kept."""
-
+MEMORY, DEVICE, NONE = CACHES = ('memory', 'device', 'none')  #: Where decoded frames are kept
+#: What a recipe may say for the card; the rest comes from the run.
 CARD_KEYS = ('licence', 'description', 'provenance', 'known_failures', 'score_threshold',
              'nms_threshold', 'threshold')
-"""What a recipe may say for the card; the rest comes from the run."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +31,7 @@ class GroupConfig:
     """Learning rate of one part of the network."""
 
     lr: float
-    milestones: tuple[int, ...] = ()
-    """Epochs at whose start the rate is multiplied by `decay`."""
-
+    milestones: tuple[int, ...] = ()  #: Epochs at whose start the rate is multiplied by `decay`
     decay: float = 0.1
 
 
@@ -50,74 +45,46 @@ class StageConfig:
     batch: int
     groups: dict[str, GroupConfig]
     variant: str = 'complete'
-    clip_length: int = 10
-    """Frames per clip, without the extra one (section 4.2: 10)."""
-
-    extra_frame: bool = True
-    """Append the frame that the forecast loss and y_t need."""
-
-    thinning: int = 25
-    """r of section 4.2; 0 takes consecutive frames."""
-
+    clip_length: int = 10  #: Frames per clip, without the extra one (section 4.2: 10)
+    extra_frame: bool = True  #: Append the frame that the forecast loss and y_t need
+    thinning: int = 25  #: r of section 4.2; 0 takes consecutive frames
+    #: `cache: device`: distances between a clip's frames, one drawn for each clip; this stands in
+    #: place of `thinning`.
     strides: tuple[int, ...] = (1,)
-    """`cache: device`: distances between a clip's frames, one drawn for each clip; this stands in
-    place of `thinning`."""
-
+    #: A forecast of motion: distances between frames that are read, one drawn for each pair;
+    #: `clip_length` counts the reads.
     gaps: tuple[int, ...] = ()
-    """A forecast of motion: distances between frames that are read, one drawn for each pair;
-    `clip_length` counts the reads."""
-
+    #: A forecast of motion: how far the clip's last frame lies behind the last read, one drawn for
+    #: each clip.
     horizons: tuple[int, ...] = ()
-    """A forecast of motion: how far the clip's last frame lies behind the last read, one drawn
-    for each clip."""
-
+    #: A forecast of motion: so many views of each video are drawn once, and what the frozen
+    #: network makes of them is kept in memory; 0 draws new ones for every batch.
     keep: int = 0
-    """A forecast of motion: so many views of each video are drawn once, and what the frozen
-    network makes of them is kept in memory; 0 draws new ones for every batch."""
-
+    #: With `keep`: part of the clips that show one frame again and again, with the noise of
+    #: `augment`; [0, 1].
     pauses: float = 0.0
-    """With `keep`: part of the clips that show one frame again and again, with the noise of
-    `augment`; [0, 1]."""
-
-    plain_epochs: int = 2
-    """Last epochs without thinning (section 4.2: two)."""
-
-    still_share: float = 0.5
-    """Share of clips that are made from stills, when there are both."""
-
+    plain_epochs: int = 2  #: Last epochs without thinning (section 4.2: two)
+    still_share: float = 0.5  #: Share of clips that are made from stills, when there are both
+    #: Epochs that train on the same clips, in a new order each: their features are computed once
+    #: and kept in memory. Only where the extractor is frozen; 1 draws new clips in every epoch.
     reuse: int = 1
-    """Epochs that train on the same clips, in a new order each: their features are computed once
-    and kept in memory.  Only where the extractor is frozen; 1 draws new clips in every epoch."""
-
+    #: Epoch from which L_dec is part of the loss; null for never (section 4.2: 25).
     scheduler_from: int | None = None
-    """Epoch from which L_dec is part of the loss; null for never (section 4.2: 25)."""
-
+    #: First blocks of MobileNetV2 that are not trained even where `backbone` has a rate.
     frozen_blocks: int = 0
-    """First blocks of MobileNetV2 that are not trained even where `backbone` has a rate."""
-
+    #: BatchNorm statistics that stay as they are, besides those of frozen parts: `all`, `backbone`
+    #: or `none`.
     freeze_bn: str = 'all'
-    """BatchNorm statistics that stay as they are, besides those of frozen parts: `all`,
-    `backbone` or `none`."""
-
-    optimizer: str = 'sgd'
-    """`sgd` (momentum 0.9) or `adamw`."""
-
+    optimizer: str = 'sgd'  #: `sgd` (momentum 0.9) or `adamw`
     weight_decay: float = 5e-4
-    warmup: int = 0
-    """Iterations of linear warm-up."""
-
+    warmup: int = 0  #: Iterations of linear warm-up
+    #: Let every rate fall to zero along a cosine over the stage instead of at milestones.
     cosine: bool = False
-    """Let every rate fall to zero along a cosine over the stage instead of at milestones."""
-
-    clip_norm: float = 0.0
-    """Largest gradient norm; 0 for no limit."""
-
-    ema: float = 0.0
-    """Decay of the weights' exponential moving average; 0 for none."""
-
+    clip_norm: float = 0.0  #: Largest gradient norm; 0 for no limit
+    ema: float = 0.0  #: Decay of the weights' exponential moving average; 0 for none
     loss: LossConfig = field(default_factory=LossConfig)
+    #: Null for none: whole frames, stills without motion.
     augment: AugmentConfig | None = field(default_factory=AugmentConfig)
-    """Null for none: whole frames, stills without motion."""
 
     @property
     def extractor_is_frozen(self) -> bool:
@@ -129,14 +96,12 @@ class StageConfig:
 class ValidationConfig:
     """What is measured from time to time, to keep the weights that did best."""
 
+    #: Annotated sequences of `kind: video` that are not trained on.
     sources: tuple[SourceConfig, ...]
-    """Annotated sequences of `kind: video` that are not trained on."""
-
+    #: Epochs between two measurements; the last epoch of a stage is always measured.
     every: int = 1
-    """Epochs between two measurements; the last epoch of a stage is always measured."""
-
+    #: About so many frames: as many consecutive ones from the middle of each sequence.
     frames: int = 500
-    """About so many frames: as many consecutive ones from the middle of each sequence."""
 
 
 @dataclass(frozen=True)
@@ -148,55 +113,38 @@ class Recipe:
     sources: tuple[SourceConfig, ...]
     stages: tuple[StageConfig, ...]
     preset: str = 'default'
+    #: Keys of the network that differ from the preset.
     network: dict[str, Any] = field(default_factory=dict)
-    """Keys of the network that differ from the preset."""
-
-    cutouts: str = ''
-    """Folder of cut-outs with alpha, one sub-folder a class; empty for none."""
-
+    cutouts: str = ''  #: Folder of cut-outs with alpha, one sub-folder a class; empty for none
+    #: Draw a picture in proportion to (1 / pictures with its rarest class) ** balance; [0, 1].
     balance: float = 0.0
-    """Draw a picture in proportion to (1 / pictures with its rarest class) ** balance; [0, 1]."""
-
+    #: `memory` decodes every frame once, at the start, and keeps it; `none` decodes what each clip
+    #: needs, for data that is larger than the memory. `device` keeps the frames in the memory of
+    #: the device and draws clips there (`clips.drawn_clips`), for a GPU.
     cache: str = 'memory'
-    """`memory` decodes every frame once, at the start, and keeps it; `none` decodes what each clip
-    needs, for data that is larger than the memory. `device` keeps the frames in the memory of the
-    device and draws clips there (`clips.drawn_clips`), for a GPU."""
-
-    cache_side: int = 384
-    """`device`: frames whose long side is larger are shrunk to it, pixels."""
-
+    cache_side: int = 384  #: `device`: frames whose long side is larger are shrunk to it, pixels
+    #: Null for none: the weights of a stage's last iteration are its result.
     validation: ValidationConfig | None = None
-    """Null for none: the weights of a stage's last iteration are its result."""
-
     seed: int = 0
     workers: int = 1
     threads: int = 2
-    device: str = 'auto'
-    """One of `DEVICES`; `auto` is CUDA where there is one."""
-
+    device: str = 'auto'  #: One of `DEVICES`; `auto` is CUDA where there is one
+    #: Pictures that the backbone's first weights were trained on: `imagenet`, normalised with its
+    #: mean and deviation; `symmetric`, RGB from -1 to 1.
     backbone_range: str = 'imagenet'
-    """Pictures that the backbone's first weights were trained on: `imagenet`, normalised with its
-    mean and deviation; `symmetric`, RGB from -1 to 1."""
-
+    #: `none`, `bf16` (autocast), `fp16` (autocast with scaled gradients; CUDA alone), or `auto`:
+    #: what the machine is fast in.
     amp: str = 'none'
-    """`none`, `bf16` (autocast), `fp16` (autocast with scaled gradients; CUDA alone), or `auto`:
-    what the machine is fast in."""
-
+    #: Refuse operations whose result depends on chance; slower on CUDA.
     deterministic: bool = False
-    """Refuse operations whose result depends on chance; slower on CUDA."""
-
+    #: Keys of the checkpoint's card, some of `CARD_KEYS`.
     card: dict[str, Any] = field(default_factory=dict)
-    """Keys of the checkpoint's card, some of `CARD_KEYS`."""
 
     def network_config(self) -> NetworkConfig:
         """
         Give the network's shape.
 
-        Raises
-        ------
-        ConfigError
-            If preset or overrides are wrong.
-
+        :raises ConfigError: if preset or overrides are wrong
         """
         base = preset(self.preset, len(self.classes)).to_dict()
         return NetworkConfig.from_dict({**base, **self.network})
@@ -206,12 +154,8 @@ def load_recipe(path: str | Path) -> Recipe:
     """
     Read a recipe.
 
-    Raises
-    ------
-    RecipeError
-        If the file cannot be read, or a key is unknown, missing, of the wrong type or out of
-        range.
-
+    :raises RecipeError: if the file cannot be read, or a key is unknown, missing, of the wrong
+        type or out of range
     """
     values = read_recipe(path)
     try:

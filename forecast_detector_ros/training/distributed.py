@@ -15,23 +15,15 @@ from torch import distributed, nn, Tensor
 
 from ..detector.backends.devices import DeviceError
 
-DEVICES = ('auto', 'cpu', 'cuda')
-"""Where a network is trained; `auto` is CUDA where there is one."""
+DEVICES = ('auto', 'cpu', 'cuda')  #: Where a network is trained; `auto` is CUDA where there is one
 
 
 class Processes:
     """
     This process and the others.
 
-    Parameters
-    ----------
-    rank:
-        Index of this process, from 0.
-    count:
-        Number of processes.
-    device:
-        Where this one computes.
-
+    :param rank: index of this process, from 0
+    :param device: where this one computes
     """
 
     def __init__(self, rank: int = 0, count: int = 1, device: str = 'cpu') -> None:
@@ -99,16 +91,8 @@ def join_processes(device: str = 'auto') -> Processes:
 
     Gloo connects processes on CPUs, NCCL those on CUDA (not measured here).
 
-    Parameters
-    ----------
-    device:
-        One of `DEVICES`.
-
-    Raises
-    ------
-    DeviceError
-        If there is no such device, or none for every process on this machine.
-
+    :param device: one of `DEVICES`
+    :raises DeviceError: if there is no such device, or none for every process on this machine
     """
     if device not in DEVICES:
         raise DeviceError(f'device is {device!r}, must be one of {DEVICES}')

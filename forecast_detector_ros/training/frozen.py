@@ -21,15 +21,12 @@ class FrozenFeatures:
     """
     Extract features with a copy of the frozen part of a network's backbone.
 
-    Parameters
-    ----------
-    network:
-        Its normalisation, and the blocks that are trained, are used as they are at each call.
-    blocks:
-        Number of blocks of `extractor.stem` that are frozen; None if all of the extractor is.
-    dtype:
-        Type that the frozen part computes in; it stays on the device that the network is on.
-
+    :param network: its normalisation, and the blocks that are trained, are used as they are at
+        each call
+    :param blocks: number of blocks of `extractor.stem` that are frozen; None if all of the
+        extractor is
+    :param dtype: type that the frozen part computes in; it stays on the device that the network is
+        on
     """
 
     def __init__(self, network: ForecastDetector, blocks: int | None,
@@ -46,16 +43,8 @@ class FrozenFeatures:
         """
         Extract `feature` from 8-bit RGB images.
 
-        Parameters
-        ----------
-        images:
-            ``(N, 3, H, W)`` uint8.
-
-        Returns
-        -------
-        tuple of Tensor
-            One map per level; with gradients for the blocks that are not frozen.
-
+        :param images: ``(N, 3, H, W)`` uint8
+        :returns: one map per level; with gradients for the blocks that are not frozen
         """
         with torch.no_grad():
             chunk_size = _CHUNK if images.device.type == 'cpu' else len(images)

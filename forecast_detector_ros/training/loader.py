@@ -32,32 +32,20 @@ class Sources:
     videos: list[VideoRecord]
     stills: list[VideoRecord]
     cutouts: list[Cutout]
+    #: Keeps the decoded frames for all stages.
     reader: FrameReader = field(default_factory=FrameReader)
-    """Keeps the decoded frames for all stages."""
-
+    #: What frozen networks made of the frames, by network and views.
     kept: dict[tuple[object, ...], KeptFrames] = field(default_factory=dict)
-    """What frozen networks made of the frames, by network and views."""
-
+    #: With `cache: device` all frames, not yet on the device; videos first, then stills.
     bank: PictureBank | None = None
-    """With `cache: device` all frames, not yet on the device; videos first, then stills."""
 
 
 def load_sources(recipe: Recipe, root: Path) -> Sources:
     """
     Read the annotations; with the recipe's `cache: memory`, decode all frames and keep them.
 
-    Parameters
-    ----------
-    recipe:
-        Names the files.
-    root:
-        Folder that the recipe's paths start from.
-
-    Raises
-    ------
-    DataError
-        If a file is missing or broken.
-
+    :param root: folder that the recipe's paths start from
+    :raises DataError: if a file is missing or broken
     """
     cv2.setNumThreads(1)
     videos: list[VideoRecord] = []
@@ -115,15 +103,8 @@ class ClipLoader:
     """
     The clips of a stage, epoch by epoch.
 
-    Parameters
-    ----------
-    sources:
-        The data.
-    recipe, stage:
-        What to draw.
-    processes:
-        Those that share each batch; what is given is this one's part.  None for one process.
-
+    :param processes: those that share each batch; what is given is this one's part. None for one
+        process.
     """
 
     def __init__(self, sources: Sources, recipe: Recipe, stage: StageConfig,
@@ -149,13 +130,8 @@ class ClipLoader:
         """
         Yield the batches of an epoch, the same at every call.
 
-        Parameters
-        ----------
-        epoch:
-            Its index, from 0.
-        start:
-            Batch to begin with; what follows is the same as in an epoch from 0.
-
+        :param epoch: its index, from 0
+        :param start: batch to begin with; what follows is the same as in an epoch from 0
         """
         stage = self._stage
         self._sampler.start = start
@@ -169,20 +145,9 @@ class DrawnLoader:
     """
     The clips of a stage, drawn on the device from pictures that it holds.
 
-    Parameters
-    ----------
-    sources:
-        The data, with a bank.
-    recipe, stage:
-        What to draw.
-    processes:
-        Those that share each batch; None for one process.
-
-    Raises
-    ------
-    RecipeError
-        If several processes are to share batches: each would need all pictures.
-
+    :param sources: the data, with a bank
+    :param processes: those that share each batch; None for one process
+    :raises RecipeError: if several processes are to share batches: each would need all pictures
     """
 
     def __init__(self, sources: Sources, recipe: Recipe, stage: StageConfig,
@@ -240,16 +205,8 @@ def batches(loader: ClipLoader | DrawnLoader, stage: StageConfig, start: int = 0
     """
     Yield the batches of a stage.
 
-    Parameters
-    ----------
-    loader:
-        Draws them.
-    stage:
-        How many there are.
-    start:
-        Iteration of the stage to begin with; what is yielded from there on is the same as in a
-        run from 0.
-
+    :param start: iteration of the stage to begin with; what is yielded from there on is the same
+        as in a run from 0
     """
     per_epoch = stage.clips_per_epoch // stage.batch
     for epoch in range(start // per_epoch, stage.epochs):

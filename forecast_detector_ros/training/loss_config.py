@@ -9,15 +9,11 @@ from .quality_loss import BOX_LOSSES, GIOU
 from .reliability import RELIABLE_IOU
 from ..model.config import ConfigError
 
-TRUTH, READ_FRAME = 'truth', 'read'
-"""What y_t is measured against."""
-
+TRUTH, READ_FRAME = 'truth', 'read'  #: What y_t is measured against
+#: How anchors are matched with boxes, and what they are trained on.
 SSD, QUALITY = DETECTION_LOSSES = ('ssd', 'quality')
-"""How anchors are matched with boxes, and what they are trained on."""
-
 PLAIN, PERSISTENCE = 'none', 'persistence'
-SCALES = (PLAIN, PERSISTENCE)
-"""What the error of the forecast is divided by."""
+SCALES = (PLAIN, PERSISTENCE)  #: What the error of the forecast is divided by
 
 
 # Far above any useful value: what is larger is a slip of the pen, infinite or NaN.
@@ -37,69 +33,39 @@ class LossConfig:
     """
     Weights and rules of the losses; the defaults are the paper's.
 
-    Raises
-    ------
-    ConfigError
-        If a value is out of its range.
-
+    :raises ConfigError: if a value is out of its range
     """
 
-    alpha: float = 1.0
-    """Weight of L_loc (section 3.3)."""
-
-    beta: float = 1.0
-    """Weight of L_cls (section 3.3)."""
-
+    alpha: float = 1.0  #: Weight of L_loc (section 3.3)
+    beta: float = 1.0  #: Weight of L_cls (section 3.3)
+    #: Weight of L_for (section 3.3); the variant `without_forecast` takes 0 in any case.
     gamma: float = 1.0
-    """Weight of L_for (section 3.3); the variant `without_forecast` takes 0 in any case."""
-
+    #: `none`, as in the paper; or `persistence`: each level's error is divided by that of the last
+    #: map reused over the same batch, so that 1 is as good as that, whatever the features' scale.
     forecast_scale: str = PLAIN
-    """`none`, as in the paper; or `persistence`: each level's error is divided by that of the last
-    map reused over the same batch, so that 1 is as good as that, whatever the features' scale."""
-
-    lambda_: float = 0.7
-    """Weight of L_dec (section 3.3)."""
-
+    lambda_: float = 0.7  #: Weight of L_dec (section 3.3)
+    #: `ssd`: anchors are matched by overlap, with smooth L1 and hard negatives (section 3.3);
+    #: `quality`: by score and overlap, and each learns how good its box is (`assignment`).
     detection: str = SSD
-    """`ssd`: anchors are matched by overlap, with smooth L1 and hard negatives (section 3.3);
-    `quality`: by score and overlap, and each learns how good its box is (`assignment`)."""
-
-    box: str = GIOU
-    """`quality`: the loss of boxes, `giou` or `ciou`."""
-
-    min_negatives: int = 0
-    """Negatives that every image contributes at least; SSD has none."""
-
+    box: str = GIOU  #: `quality`: the loss of boxes, `giou` or `ciou`
+    min_negatives: int = 0  #: Negatives that every image contributes at least; SSD has none
+    #: Probabilities that the head sees `feature`, `temporal` or their mean; the paper names the
+    #: three and no probabilities.
     combination: tuple[float, float, float] = (1 / 3, 1 / 3, 1 / 3)
-    """Probabilities that the head sees `feature`, `temporal` or their mean; the paper names the
-    three and no probabilities."""
-
-    detach_target: bool = True
-    """Let no gradient of L_for into the extractor."""
-
+    detach_target: bool = True  #: Let no gradient of L_for into the extractor
+    #: What y_t compares detections on the forecast with: the `truth` of the next frame (section
+    #: 3.4), or what the detector would say if the frame were `read`. With `truth` a frame on which
+    #: reading would fail as well counts against the forecast.
     reliable_against: str = TRUTH
-    """What y_t compares detections on the forecast with: the `truth` of the next frame (section
-    3.4), or what the detector would say if the frame were `read`. With `truth` a frame on which
-    reading would fail as well counts against the forecast."""
-
-    reliable_iou: float = RELIABLE_IOU
-    """IoU for y_t."""
-
-    reliable_score: float = 0.3
-    """Score from which on a detection counts for y_t."""
-
+    reliable_iou: float = RELIABLE_IOU  #: IoU for y_t
+    reliable_score: float = 0.3  #: Score from which on a detection counts for y_t
+    #: Against `read`: boxes of `reliable_score` and this much more must be found on both.
     reliable_margin: float = 0.1
-    """Against `read`: boxes of `reliable_score` and this much more must be found on both."""
-
-    decision_weights: tuple[float, float] = (1.0, 1.0)
-    """Class weights of L_dec, *read* first."""
-
+    decision_weights: tuple[float, float] = (1.0, 1.0)  #: Class weights of L_dec, *read* first
+    #: Probability that a frame after the first takes the forecast in place of its image, as
+    #: inference does; 0 in the paper.
     rollout: float = 0.0
-    """Probability that a frame after the first takes the forecast in place of its image, as
-    inference does; 0 in the paper."""
-
-    score_weighted: bool = True
-    """Weight boxes with their scores (soft labels)."""
+    score_weighted: bool = True  #: Weight boxes with their scores (soft labels)
 
     def __post_init__(self) -> None:
         """Check the range of every number, and the names."""
@@ -127,14 +93,7 @@ class StepLosses:
 
     total: Tensor
     parts: dict[str, float] = field(default_factory=dict)
-    reliable: Tensor | None = None
-    """y_t of all clips and steps, flat bool."""
-
-    decisions: int = 0
-    """How many decisions there were."""
-
-    ones: int = 0
-    """In how many of them y_t was one."""
-
-    reads: int = 0
-    """In how many of them the scheduler would have read."""
+    reliable: Tensor | None = None  #: y_t of all clips and steps, flat bool
+    decisions: int = 0  #: How many decisions there were
+    ones: int = 0  #: In how many of them y_t was one
+    reads: int = 0  #: In how many of them the scheduler would have read

@@ -12,32 +12,25 @@ from torchvision.ops import box_area, box_iou
 
 from ..model.ssdlite import box_coder, HeadOutput
 
+#: Anchors overlapping a box by at least this are positive (Liu et al., ECCV 2016, 2.2).
 MATCH_IOU = 0.5
-"""Anchors overlapping a box by at least this are positive (Liu et al., ECCV 2016, 2.2)."""
-
+#: Adds a scalar tensor up over all processes that share a batch.
 Total = Callable[[Tensor], Tensor]
-"""Adds a scalar tensor up over all processes that share a batch."""
-
+#: Least divisor of the forecast's error: on stills without motion persistence has no error at all;
+#: features reach from 0 to 6.
 SMALLEST_SCALE = 1e-3
-"""Least divisor of the forecast's error: on stills without motion persistence has no error at all;
-features reach from 0 to 6."""
-
+#: Negatives per positive (Liu et al., ECCV 2016, section 2.2, hard negative mining).
 NEGATIVE_RATIO = 3.0
-"""Negatives per positive (Liu et al., ECCV 2016, section 2.2, hard negative mining)."""
 
 
 @dataclass(frozen=True)
 class AnchorTargets:
     """What every anchor of a batch of N images should say."""
 
+    #: ``(N, A)`` int64: 0 background, 1 + class for positives, -1 for anchors that are ignored.
     classes: Tensor
-    """``(N, A)`` int64: 0 background, 1 + class for positives, -1 for anchors that are ignored."""
-
-    boxes: Tensor
-    """``(N, A, 4)`` float32, xyxy; meaningful for positives."""
-
-    weights: Tensor
-    """``(N, A)`` float32: the score of the matched box for positives, 1 elsewhere."""
+    boxes: Tensor  #: ``(N, A, 4)`` float32, xyxy; meaningful for positives
+    weights: Tensor  #: ``(N, A)`` float32: the score of the matched box for positives, 1 elsewhere
 
 
 def assign(anchors: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor],
@@ -46,15 +39,10 @@ def assign(anchors: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor],
     """
     Match anchors with boxes: IoU >= 0.5, and for every box the best anchor in any case.
 
-    Parameters
-    ----------
-    anchors:
-        ``(A, 4)`` float32, xyxy.
-    boxes, labels, scores, ignore:
-        One tensor per image: ``(K, 4)`` float32 xyxy, ``(K,)`` int64 class, ``(K,)`` float32
-        weight in [0, 1], ``(R, 4)`` float32 regions.  Negative anchors of which more than half
-        lies in a region are ignored.
-
+    :param anchors: ``(A, 4)`` float32, xyxy
+    :param boxes, labels, scores, ignore: one tensor per image: ``(K, 4)`` float32 xyxy, ``(K,)``
+        int64 class, ``(K,)`` float32 weight in [0, 1], ``(R, 4)`` float32 regions. Negative
+        anchors of which more than half lies in a region are ignored.
     """
     matcher = SSDMatcher(MATCH_IOU)
     count, total, device = len(boxes), anchors.shape[0], anchors.device
@@ -80,16 +68,8 @@ def inner_fractions(boxes: Tensor, regions: Tensor) -> Tensor:
     """
     Give how much of each box lies in each region.
 
-    Parameters
-    ----------
-    boxes, regions:
-        ``(K, 4)`` and ``(R, 4)`` float32, xyxy.
-
-    Returns
-    -------
-    Tensor
-        ``(K, R)`` in [0, 1], as a fraction of the box's area.
-
+    :param boxes, regions: ``(K, 4)`` and ``(R, 4)`` float32, xyxy
+    :returns: ``(K, R)`` in [0, 1], as a fraction of the box's area
     """
     low = torch.maximum(boxes[:, None, :2], regions[None, :, :2])
     high = torch.minimum(boxes[:, None, 2:], regions[None, :, 2:])
@@ -102,29 +82,16 @@ def detection_loss(head: HeadOutput, targets: AnchorTargets, anchors: Tensor,
     """
     Give L_loc / M and L_cls / M of equation 1, as Liu et al. (ECCV 2016) define them.
 
-    Parameters
-    ----------
-    head:
-        Output for N images.
-    targets:
-        What `assign` gave for them.
-    anchors:
-        ``(A, 4)``.
-    negative_ratio:
-        Hard negatives per positive, image by image.
-    min_negatives:
-        At least so many negatives in every image; with 0, as in SSD, an image without boxes
-        teaches nothing.
-    total:
-        Adds M up over processes that share a batch; the losses are then this one's part.
-
-    Returns
-    -------
-    tuple of Tensor
-        Smooth-L1 of the positives' offsets and softmax cross entropy of positives and hard
-        negatives, each summed, weighted with the boxes' scores and divided by M, the number
-        of positives in the whole batch (at least 1).
-
+    :param head: output for N images
+    :param targets: what `assign` gave for them
+    :param anchors: ``(A, 4)``
+    :param negative_ratio: hard negatives per positive, image by image
+    :param min_negatives: at least so many negatives in every image; with 0, as in SSD, an image
+        without boxes teaches nothing
+    :param total: adds M up over processes that share a batch; the losses are then this one's part
+    :returns: smooth-L1 of the positives' offsets and softmax cross entropy of positives and hard
+        negatives, each summed, weighted with the boxes' scores and divided by M, the number of
+        positives in the whole batch (at least 1)
     """
     positive = targets.classes > 0
     matches = total(positive.sum()).clamp(min=1)
@@ -154,13 +121,8 @@ def level_errors(found: Sequence[Tensor], target: Sequence[Tensor], detach: bool
     """
     Give the mean squared error of each level, ``(levels,)`` float32.
 
-    Parameters
-    ----------
-    found, target:
-        One map per level, of equal shapes.
-    detach:
-        Let no gradient into the target.
-
+    :param found, target: one map per level, of equal shapes
+    :param detach: let no gradient into the target
     """
     return torch.stack([
         functional.mse_loss(f.float(), (t.detach() if detach else t).float())
@@ -175,16 +137,11 @@ def forecast_loss(forecast: Sequence[Tensor], target: Sequence[Tensor], detach: 
     The equation prints F_t as the target; the text above it and section 3.1 say F_{t+1}, and so
     it is here.  The mean over levels is taken.
 
-    Parameters
-    ----------
-    forecast, target:
-        One ``(..., C, h, w)`` map per level: `forecast` at t and the extractor's map at t + 1.
-    detach:
-        Let no gradient into the target.
-    scale:
-        ``(levels,)``: each level's error is divided by its entry, or by `SMALLEST_SCALE` if that
-        is larger; None divides by nothing, as in the paper.
-
+    :param forecast, target: one ``(..., C, h, w)`` map per level: `forecast` at t and the
+        extractor's map at t + 1
+    :param detach: let no gradient into the target
+    :param scale: ``(levels,)``: each level's error is divided by its entry, or by `SMALLEST_SCALE`
+        if that is larger; None divides by nothing, as in the paper
     """
     return scale_errors(level_errors(forecast, target, detach), scale).mean()
 
@@ -200,17 +157,12 @@ def decision_loss(logits: Tensor, reliable: Tensor,
     """
     Give L_dec of equation 3: the cross entropy of the scheduler, mean over the batch.
 
-    Parameters
-    ----------
-    logits:
-        ``(B, 2)``, *read* first.
-    reliable:
-        y_t, ``(B,)`` bool or 0/1: whether the forecast may stand in for the next frame.
-    class_weights:
-        Weights of the two classes, *read* first.
-    total:
-        Adds the weights up over processes that share a batch; the loss is then this one's part.
-
+    :param logits: ``(B, 2)``, *read* first
+    :param reliable: y_t, ``(B,)`` bool or 0/1: whether the forecast may stand in for the next
+        frame
+    :param class_weights: weights of the two classes, *read* first
+    :param total: adds the weights up over processes that share a batch; the loss is then this
+        one's part
     """
     weight = torch.tensor(class_weights, dtype=torch.float32, device=logits.device)
     wanted = reliable.long()

@@ -12,32 +12,22 @@ from .loss_config import StepLosses
 
 log = logging.getLogger(__name__)
 
+#: Decisions in a row with one and the same y_t from which on a warning is due.
 DEAD_DECISIONS = 200
-"""Decisions in a row with one and the same y_t from which on a warning is due."""
 
 
+#: Iterations whose time says nothing yet, as memory is taken and workers start; and those that are
+#: timed after them to plan the length of a stage.
 WARM_UP, MEASURED = 3, 10
-"""Iterations whose time says nothing yet, as memory is taken and workers start; and those that are
-timed after them to plan the length of a stage."""
 
 
 class Meter:
     """
     Means between two log lines, and the balance of y_t.
 
-    Parameters
-    ----------
-    stage:
-        Its name stands in the lines.
-    total:
-        Iterations of the stage.
-    device:
-        Whose memory is told; that of the process on a CPU.
-    done:
-        Iterations that were done before this run.
-    later:
-        Pictures of the stages after this one.
-
+    :param device: whose memory is told; that of the process on a CPU
+    :param done: iterations that were done before this run
+    :param later: pictures of the stages after this one
     """
 
     def __init__(self, stage: str, total: int, device: torch.device, done: int = 0,

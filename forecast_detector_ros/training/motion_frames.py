@@ -25,58 +25,31 @@ from ..model.ssdlite import HeadOutput
 
 log = logging.getLogger(__name__)
 
-LEAST_QUALITY = 0.1
-"""Anchors that see their object worse than this are not trained on."""
-
-MOST_ANCHORS = 96
-"""Anchors of a frame that are trained on; the best ones."""
-
+LEAST_QUALITY = 0.1  #: Anchors that see their object worse than this are not trained on
+MOST_ANCHORS = 96  #: Anchors of a frame that are trained on; the best ones
+#: IoUs at which a forecast is compared with a read, to train the scheduler.
 SCORED_IOUS = (0.5, 0.6, 0.7)
-"""IoUs at which a forecast is compared with a read, to train the scheduler."""
-
-CHUNK = 8
-"""Frames that are looked at together."""
-
-PAUSE = 6
-"""Frames of a pause that are kept: more than a clip has."""
+CHUNK = 8  #: Frames that are looked at together
+PAUSE = 6  #: Frames of a pause that are kept: more than a clip has
 
 
 @dataclass(frozen=True)
 class MotionFrames:
     """Frames of any leading shape ``(...)``: N of a video, or B clips of T."""
 
-    features: tuple[Tensor, ...]
-    """``(..., C, h, w)`` per level."""
-
-    cells: Tensor
-    """``(..., cells)``: the best score of each cell of the head's maps, 0 to 1."""
-
-    anchor: Tensor
-    """``(..., P)`` int64: anchors that see a box well."""
-
-    owner: Tensor
-    """``(..., P)`` int64: which box."""
-
-    weight: Tensor
-    """``(..., P)``: quality times the box's score; 0 where there is no such anchor."""
-
+    features: tuple[Tensor, ...]  #: ``(..., C, h, w)`` per level
+    cells: Tensor  #: ``(..., cells)``: the best score of each cell of the head's maps, 0 to 1
+    anchor: Tensor  #: ``(..., P)`` int64: anchors that see a box well
+    owner: Tensor  #: ``(..., P)`` int64: which box
+    weight: Tensor  #: ``(..., P)``: quality times the box's score; 0 where there is no such anchor
+    #: ``(..., K)`` int64: the anchor that says a box's class the loudest and overlaps it.
     found_anchor: Tensor
-    """``(..., K)`` int64: the anchor that says a box's class the loudest and overlaps it."""
-
+    #: ``(..., K)``: that anchor's IoU with the box; 0 where its score does not count.
     found_overlap: Tensor
-    """``(..., K)``: that anchor's IoU with the box; 0 where its score does not count."""
-
-    found_offsets: Tensor
-    """``(..., K, 4)``: what the head says at that anchor."""
-
-    boxes: Tensor
-    """``(..., K, 4)`` float32, xyxy."""
-
-    scores: Tensor
-    """``(..., K)`` float32, of the boxes; 0 where there is none."""
-
-    tracks: Tensor
-    """``(..., K)`` int64; -1 where the object is not followed or there is none."""
+    found_offsets: Tensor  #: ``(..., K, 4)``: what the head says at that anchor
+    boxes: Tensor  #: ``(..., K, 4)`` float32, xyxy
+    scores: Tensor  #: ``(..., K)`` float32, of the boxes; 0 where there is none
+    tracks: Tensor  #: ``(..., K)`` int64; -1 where the object is not followed or there is none
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> 'MotionFrames':
         """Change every tensor."""
@@ -93,11 +66,8 @@ class MotionBatch:
     """B clips of T frames."""
 
     frames: MotionFrames
-    times: Tensor
-    """``(B, T)`` float32: when each frame was taken."""
-
-    images: Tensor
-    """Empty: there are no pictures any more."""
+    times: Tensor  #: ``(B, T)`` float32: when each frame was taken
+    images: Tensor  #: Empty: there are no pictures any more
 
     @property
     def counts(self) -> Tensor:
@@ -117,17 +87,9 @@ def look_at(network: ForecastDetector, features: tuple[Tensor, ...], boxes: Padd
     """
     See N frames with a network's head.
 
-    Parameters
-    ----------
-    network:
-        Its head and anchors are used.
-    features:
-        ``(N, C, h, w)`` per level.
-    boxes, tracks:
-        What the frames show.
-    score:
-        From which a detection counts as found.
-
+    :param network: its head and anchors are used
+    :param features: ``(N, C, h, w)`` per level
+    :param score: from which a detection counts as found
     """
     head = network.head(tuple(level.float() for level in features))
     head = HeadOutput(head.logits.float(), head.offsets.float())
@@ -154,11 +116,7 @@ def motion_batch(network: ForecastDetector, batch: ClipBatch, features: tuple[Te
     """
     Turn clips and their features, ``(B, T, C, h, w)`` per level, into what is trained on.
 
-    Raises
-    ------
-    ValueError
-        If the clips know neither tracks nor times.
-
+    :raises ValueError: if the clips know neither tracks nor times
     """
     if batch.all_tracks is None or batch.times is None:
         raise ValueError('a forecast of motion is trained on clips with tracks: set cache: device')
@@ -175,25 +133,10 @@ class KeptFrames:
     """
     All frames of some views of every video, seen once; clips are put together from them.
 
-    Parameters
-    ----------
-    network:
-        Sees the frames.
-    extract:
-        Gives the features of ``(N, 3, H, W)`` uint8 pictures.
-    drawer:
-        Draws the views; its first entries are the videos.
-    lengths:
-        Frames of each video.
-    views:
-        How many views of each.
-    seed:
-        Of the views.
-    score:
-        From which a detection counts as found.
-    pauses:
-        Part of the clips, 0 to 1, that show one frame again and again.
-
+    :param extract: gives the features of ``(N, 3, H, W)`` uint8 pictures
+    :param drawer: draws the views; its first entries are the videos
+    :param score: from which a detection counts as found
+    :param pauses: part of the clips, 0 to 1, that show one frame again and again
     """
 
     def __init__(self, network: ForecastDetector, extract: Callable[[Tensor], tuple[Tensor, ...]],
@@ -233,15 +176,11 @@ class KeptFrames:
         """
         Put clips together.
 
-        Parameters
-        ----------
-        rng:
-            Draws videos, strides and places; videos in proportion to their frames.
-        steps:
-            ``(B, T)``: which frames each clip shows, from its first one on, before the stride.
-        strides:
-            One is drawn for each clip; a clip that would be longer than its video gets 1.
-
+        :param rng: draws videos, strides and places; videos in proportion to their frames
+        :param steps: ``(B, T)``: which frames each clip shows, from its first one on, before the
+            stride
+        :param strides: one is drawn for each clip; a clip that would be longer than its video gets
+            1
         """
         weights = self._lengths / self._lengths.sum()
         video = rng.choice(len(weights), len(steps), p=weights)

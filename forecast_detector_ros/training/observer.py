@@ -11,9 +11,9 @@ from torch import Tensor
 from ..clips.dataset import ClipBatch
 from ..model.network import ForecastDetector
 
+#: Measures a network in evaluation mode: numbers by name, the first of them is the score, larger
+#: is better.
 Validate = Callable[[ForecastDetector], dict[str, float]]
-"""Measures a network in evaluation mode: numbers by name, the first of them is the score, larger
-is better."""
 
 
 class Observer(Protocol):
@@ -34,20 +34,10 @@ class Observer(Protocol):
 class RunOptions:
     """What a run writes and tells, and when; nothing here changes the weights."""
 
-    snapshot: Path
-    """The resumable state."""
-
-    snapshot_every: float = 300.0
-    """Seconds between snapshots."""
-
-    log_every: int = 20
-    """Iterations between log lines."""
-
-    deadline: float = float('inf')
-    """Value of `time.monotonic` at which to stop with a snapshot."""
-
-    observers: tuple[Observer, ...] = ()
-    """Told by the first process alone."""
-
+    snapshot: Path  #: The resumable state
+    snapshot_every: float = 300.0  #: Seconds between snapshots
+    log_every: int = 20  #: Iterations between log lines
+    deadline: float = float('inf')  #: Value of `time.monotonic` at which to stop with a snapshot
+    observers: tuple[Observer, ...] = ()  #: Told by the first process alone
+    #: Given the weights that did better in validation than all before them in the stage.
     on_best: Callable[[dict[str, Tensor]], None] | None = None
-    """Given the weights that did better in validation than all before them in the stage."""

@@ -5,8 +5,8 @@ import torch
 
 from ..detector.processor import instruction_set, multiplies_bf16
 
+#: Values of the recipe's key `amp`.
 AUTO, NONE, BF16, FP16 = AMP = ('auto', 'none', 'bf16', 'fp16')
-"""Values of the recipe's key `amp`."""
 
 
 def choose_amp(amp: str, device: torch.device) -> str:

@@ -16,12 +16,8 @@ from torchvision.ops import complete_box_iou_loss, generalized_box_iou_loss
 from .assignment import decode, QualityTargets
 from ..model.ssdlite import HeadOutput
 
-FOCUS = 2.0
-"""Exponent of the negatives' weight (Zhang et al., section 4.1)."""
-
-NEGATIVE_WEIGHT = 0.75
-"""Weight of all negatives (Zhang et al., section 4.1)."""
-
+FOCUS = 2.0  #: Exponent of the negatives' weight (Zhang et al., section 4.1)
+NEGATIVE_WEIGHT = 0.75  #: Weight of all negatives (Zhang et al., section 4.1)
 GIOU, CIOU = BOX_LOSSES = ('giou', 'ciou')
 
 _OVERLAP: dict[str, Callable[..., Tensor]] = {
@@ -33,19 +29,11 @@ def quality_loss(head: HeadOutput, targets: QualityTargets, anchors: Tensor, box
     """
     Give L_loc and L_cls, each divided by the sum of all positives' quality.
 
-    Parameters
-    ----------
-    head:
-        Output for N images.
-    targets:
-        What `assign_aligned` gave for it.
-    anchors:
-        ``(A, 4)`` float32, xyxy.
-    box:
-        ``giou`` or ``ciou``.
-    total:
-        Adds a scalar up over processes that share a batch.
-
+    :param head: output for N images
+    :param targets: what `assign_aligned` gave for it
+    :param anchors: ``(A, 4)`` float32, xyxy
+    :param box: ``giou`` or ``ciou``
+    :param total: adds a scalar up over processes that share a batch
     """
     positive = targets.classes > 0
     weight = targets.weights * targets.quality

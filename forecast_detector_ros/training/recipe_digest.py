@@ -9,8 +9,8 @@ from typing import Any
 
 from .config import build_recipe, Recipe, RecipeError
 
+#: Keys that say how a machine does the work: a run may go on with other ones.
 MACHINE_KEYS = ('workers', 'threads', 'device', 'amp', 'deterministic')
-"""Keys that say how a machine does the work: a run may go on with other ones."""
 
 
 def recipe_values(recipe: Recipe) -> dict[str, Any]:
@@ -29,21 +29,9 @@ def check_recipe(path: Path, stored: dict[str, Any], recipe: Recipe) -> None:
     """
     Refuse to go on from a snapshot of another recipe.
 
-    Parameters
-    ----------
-    path:
-        The snapshot; for the message.
-    stored:
-        The `recipe_values` in it, of this version of the package or of an older one, which did not
-        have all keys: what is missing has its default.
-    recipe:
-        The recipe that is to go on.
-
-    Raises
-    ------
-    RecipeError
-        With the first key that differs.
-
+    :param stored: the `recipe_values` in it, of this version of the package or of an older one,
+        which did not have all keys: what is missing has its default
+    :raises RecipeError: with the first key that differs
     """
     try:
         before = recipe_values(build_recipe(stored))

@@ -8,11 +8,9 @@ import yaml
 
 from ..errors import InputError
 
+#: Key that names the file, relative to this one, whose values hold where this one says nothing.
 EXTENDS = 'extends'
-"""Key that names the file, relative to this one, whose values hold where this one says nothing."""
-
-DROP = 'drop'
-"""Key of a stage that is true where the other file's stage of this name is left out."""
+DROP = 'drop'  #: Key of a stage that is true where the other file's stage of this name is left out
 
 
 class RecipeError(InputError):
@@ -37,18 +35,8 @@ def read_recipe(path: str | Path, above: tuple[Path, ...] = ()) -> Any:
     Mappings are merged key by key, where null takes a key away; stages are merged by their names,
     new ones come last; anything else replaces what the other file says.
 
-    Parameters
-    ----------
-    path:
-        The recipe.
-    above:
-        The files that extend it, outermost first.
-
-    Raises
-    ------
-    RecipeError
-        If a file cannot be read, or extends itself.
-
+    :param above: the files that extend it, outermost first
+    :raises RecipeError: if a file cannot be read, or extends itself
     """
     path = Path(path)
     values = read_yaml(path)

@@ -7,8 +7,7 @@ from torchvision.ops import box_iou
 from .losses import inner_fractions
 from ..model.ssdlite import Boxes
 
-RELIABLE_IOU = 0.7
-""""IOU over 0.7, for example" (section 3.4)."""
+RELIABLE_IOU = 0.7  #: "IOU over 0.7, for example" (section 3.4)
 
 
 def is_reliable(detections: Boxes, boxes: Tensor, labels: Tensor, iou: float = RELIABLE_IOU,
@@ -16,23 +15,12 @@ def is_reliable(detections: Boxes, boxes: Tensor, labels: Tensor, iou: float = R
     """
     Tell whether the detections on a forecast find every box of the next frame.
 
-    Parameters
-    ----------
-    detections:
-        Detections from the forecast, with the scores that count as confident.
-    boxes, labels:
-        Ground truth of the next frame: ``(K, 4)`` xyxy, ``(K,)``.
-    iou:
-        Smallest overlap that matches.
-    ignore:
-        ``(R, 4)`` xyxy, regions of which nothing is known; None for none.
-
-    Returns
-    -------
-    bool
-        True if every box is matched one-to-one by a detection of its class; without any box,
-        True if there is no detection but such of which more than half lies in a region.
-
+    :param detections: detections from the forecast, with the scores that count as confident
+    :param boxes, labels: ground truth of the next frame: ``(K, 4)`` xyxy, ``(K,)``
+    :param iou: smallest overlap that matches
+    :param ignore: ``(R, 4)`` xyxy, regions of which nothing is known; None for none
+    :returns: True if every box is matched one-to-one by a detection of its class; without any box,
+        True if there is no detection but such of which more than half lies in a region
     """
     if not len(boxes):
         if ignore is None or not len(ignore) or not len(detections.boxes):
@@ -50,22 +38,13 @@ def is_consistent(forecast: Boxes, read: Boxes, confident: float, iou: float = R
     """
     Tell whether detections on a forecast say what detections on the read frame say.
 
-    Parameters
-    ----------
-    forecast, read:
-        Detections on the forecast of a frame and on the frame's own features, down to a lower
-        score than `confident`, so that a score just above it may meet one just below it.
-    confident:
-        Score from which on a box has to be found by the other side.
-    iou:
-        Smallest overlap that matches.
-
-    Returns
-    -------
-    bool
-        True if every confident box of either side is matched one-to-one, in its class, by a box
-        of the other.
-
+    :param forecast, read: detections on the forecast of a frame and on the frame's own features,
+        down to a lower score than `confident`, so that a score just above it may meet one just
+        below it
+    :param confident: score from which on a box has to be found by the other side
+    :param iou: smallest overlap that matches
+    :returns: True if every confident box of either side is matched one-to-one, in its class, by a
+        box of the other
     """
     return _found(read, forecast, confident, iou) and _found(forecast, read, confident, iou)
 

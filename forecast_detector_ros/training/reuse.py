@@ -22,8 +22,7 @@ from ..model.extractor import feature_sizes
 
 log = logging.getLogger(__name__)
 
-Features = tuple[Tensor, ...]
-"""One ``(B, T, C, h, w)`` map per level."""
+Features = tuple[Tensor, ...]  #: One ``(B, T, C, h, w)`` map per level
 
 
 def drawn_in(stage: StageConfig, epoch: int) -> int:
@@ -94,26 +93,13 @@ def feature_batches(loader: ClipLoader | DrawnLoader, extract: Callable[[ClipBat
     in an order of its own: so batches are mixed anew, and nothing depends on how many processes
     share the rows.
 
-    Parameters
-    ----------
-    loader:
-        Draws the clips of an epoch.
-    extract:
-        Gives the features of a batch of clips; they must not depend on what is trained.
-    recipe, stage:
-        What to draw.
-    start:
-        Iteration of the stage to begin with; what is yielded from there on is the same as in a
-        run from 0.
-    processes:
-        Those that share each batch; what is yielded is this one's part.  None for one process.
-
-    Yields
-    ------
-    tuple
-        A batch and its features.  The pictures of clips that are used again are gone: their
+    :param extract: gives the features of a batch of clips; they must not depend on what is trained
+    :param start: iteration of the stage to begin with; what is yielded from there on is the same
+        as in a run from 0
+    :param processes: those that share each batch; what is yielded is this one's part. None for one
+        process.
+    :yields: a batch and its features. The pictures of clips that are used again are gone: their
         `images` are ``(B, T, 3, 0, 0)``.
-
     """
     processes = processes or Processes()
     per_epoch = stage.clips_per_epoch // stage.batch

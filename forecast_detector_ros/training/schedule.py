@@ -11,8 +11,7 @@ from .config import GroupConfig, StageConfig
 from ..model.extractor import freeze_batch_norm
 from ..model.network import ForecastDetector
 
-MOMENTUM = 0.9
-"""Of SGD, as in SSD (Liu et al., ECCV 2016, section 3.1)."""
+MOMENTUM = 0.9  #: Of SGD, as in SSD (Liu et al., ECCV 2016, section 3.1)
 
 
 def group_parameters(network: ForecastDetector, stage: StageConfig
@@ -90,15 +89,9 @@ def learning_rate(group: GroupConfig, stage: StageConfig, iteration: int) -> flo
     """
     Give the learning rate of a group.
 
-    Parameters
-    ----------
-    group:
-        Its base rate and milestones.
-    stage:
-        Warm-up, length, and whether a cosine replaces the milestones.
-    iteration:
-        Index of the iteration in the stage, from 0.
-
+    :param group: its base rate and milestones
+    :param stage: warm-up, length, and whether a cosine replaces the milestones
+    :param iteration: index of the iteration in the stage, from 0
     """
     per_epoch = stage.clips_per_epoch // stage.batch
     if stage.cosine:

@@ -29,31 +29,19 @@ class Snapshot:
     """Where a run stands."""
 
     stage: str
-    iteration: int
-    """Iterations of the stage that are done."""
-
+    iteration: int  #: Iterations of the stage that are done
     network: dict[str, Tensor]
-    average: dict[str, Tensor]
-    """State of the moving average; empty where there is none."""
-
+    average: dict[str, Tensor]  #: State of the moving average; empty where there is none
     average_updates: int
-    optimizer: dict[str, Any]
-    """`state_dict` of the optimiser."""
-
-    seconds: float
-    """Time spent in training so far, all stages."""
-
+    optimizer: dict[str, Any]  #: `state_dict` of the optimiser
+    seconds: float  #: Time spent in training so far, all stages
+    #: State of the gradient scaler; empty where there is none.
     scaler: dict[str, float] = field(default_factory=dict)
-    """State of the gradient scaler; empty where there is none."""
-
+    #: Weights of the stage that did best in validation; empty before the first one.
     best: dict[str, Tensor] = field(default_factory=dict)
-    """Weights of the stage that did best in validation; empty before the first one."""
-
-    best_score: float | None = None
-    """What they reached."""
-
+    best_score: float | None = None  #: What they reached
+    #: The `recipe_values` of the run; empty in snapshots of earlier versions.
     recipe: dict[str, Any] = field(default_factory=dict)
-    """The `recipe_values` of the run; empty in snapshots of earlier versions."""
 
 
 def save_snapshot(path: Path, snapshot: Snapshot) -> None:
@@ -83,11 +71,7 @@ def load_snapshot(path: Path) -> Snapshot:
     """
     Read a snapshot.
 
-    Raises
-    ------
-    SnapshotError
-        If the file is missing, damaged or no snapshot.
-
+    :raises SnapshotError: if the file is missing, damaged or no snapshot
     """
     try:
         with safe_open(path, 'pt') as file:

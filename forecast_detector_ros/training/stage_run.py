@@ -35,8 +35,8 @@ from ..model.network import ForecastDetector
 log = logging.getLogger(__name__)
 
 
+#: Steps in a row with broken gradients that end a training; a single one costs its step alone.
 MOST_SKIPPED = 10
-"""Steps in a row with broken gradients that end a training; a single one costs its step alone."""
 
 
 class TrainingDivergedError(RuntimeError):
@@ -50,11 +50,7 @@ def build_network(recipe: Recipe, variant: str, weights: dict[str, Tensor] | Non
 
     Parameters of modules that the earlier variant did not have keep their random start.
 
-    Raises
-    ------
-    RecipeError
-        If a weight has another shape.
-
+    :raises RecipeError: if a weight has another shape
     """
     torch.manual_seed(recipe.seed)
     network = ForecastDetector(replace(recipe.network_config(), variant=variant))
@@ -73,26 +69,11 @@ class StageRun:
     """
     A stage in the middle of its training.
 
-    Parameters
-    ----------
-    recipe, stage, sources:
-        What to do with which data.
-    processes:
-        Those that share the work, and the device.
-    weights:
-        What an earlier stage left, or None.
-    imagenet:
-        Weights of the backbone for a network without `weights`, or None.
-    snapshot:
-        Where to go on, or None for the stage's beginning.
-    seconds:
-        Time that was spent on the run so far.
-
-    Raises
-    ------
-    RecipeError
-        If weights do not fit, or a batch cannot be shared evenly.
-
+    :param weights: what an earlier stage left, or None
+    :param imagenet: weights of the backbone for a network without `weights`, or None
+    :param snapshot: where to go on, or None for the stage's beginning
+    :param seconds: time that was spent on the run so far
+    :raises RecipeError: if weights do not fit, or a batch cannot be shared evenly
     """
 
     def __init__(self, recipe: Recipe, stage: StageConfig, sources: Sources, processes: Processes,

@@ -14,34 +14,20 @@ from ..model.network import ForecastDetector
 
 log = logging.getLogger(__name__)
 
+#: Parts that a checkpoint may lack: the variant `baseline` has none of them.
 MAY_BE_NEW = ('encoder1', 'encoder2', 'scheduler', 'motion', 'recurrent')
-"""Parts that a checkpoint may lack: the variant `baseline` has none of them."""
 
 
 def load_start(path: str | Path, recipe: Recipe) -> dict[str, Tensor]:
     """
     Read the weights that a recipe's first stage starts from.
 
-    Parameters
-    ----------
-    path:
-        A ``.safetensors`` checkpoint with its card.
-    recipe:
-        What is trained.
-
-    Returns
-    -------
-    dict
-        State of the checkpoint's network, float32.
-
-    Raises
-    ------
-    CheckpointError
-        If checkpoint or card cannot be read.
-    RecipeError
-        If the file is a snapshot, the classes are others, or a weight has no place in the recipe's
-        network or is missing for it.  Encoders and scheduler may be missing as a whole.
-
+    :param path: a ``.safetensors`` checkpoint with its card
+    :returns: state of the checkpoint's network, float32
+    :raises CheckpointError: if checkpoint or card cannot be read
+    :raises RecipeError: if the file is a snapshot, the classes are others, or a weight has no
+        place in the recipe's network or is missing for it. Encoders and scheduler may be missing
+        as a whole.
     """
     if _is_snapshot(path):
         raise RecipeError(f'{path}: is the snapshot of a run, which only that run goes on from; '

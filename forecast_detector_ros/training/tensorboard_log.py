@@ -12,15 +12,11 @@ from ..errors import InputError
 from ..model.network import ForecastDetector
 from ..model.ssdlite import Boxes, postprocess
 
-CLIPS, FRAMES = 4, 6
-"""Most clips, and frames of each, that an example shows."""
-
-SCORE, NMS = 0.3, 0.45
-"""Detections of examples: as `Card` has them if nobody says otherwise."""
-
+CLIPS, FRAMES = 4, 6  #: Most clips, and frames of each, that an example shows
+SCORE, NMS = 0.3, 0.45  #: Detections of examples: as `Card` has them if nobody says otherwise
+#: Colours of boxes that are annotated and detected: green and vermilion of Okabe and Ito
+#: (jfly.uni-koeln.de/color), which most colour-blind people can tell apart.
 TRUTH, FOUND = '#009e73', '#d55e00'
-"""Colours of boxes that are annotated and detected: green and vermilion of Okabe and Ito
-(jfly.uni-koeln.de/color), which most colour-blind people can tell apart."""
 
 
 class TensorBoardError(InputError):
@@ -31,18 +27,8 @@ class TensorBoardLog:
     """
     Writes to a folder what `tensorboard --logdir FOLDER` shows.
 
-    Parameters
-    ----------
-    folder:
-        Gets a folder for each stage.
-    classes:
-        Names for the boxes of examples.
-
-    Raises
-    ------
-    TensorBoardError
-        If TensorBoard is not installed.
-
+    :param folder: gets a folder for each stage
+    :raises TensorBoardError: if TensorBoard is not installed
     """
 
     def __init__(self, folder: Path, classes: tuple[str, ...]) -> None:
@@ -87,20 +73,9 @@ def draw_examples(batch: ClipBatch, network: ForecastDetector, classes: tuple[st
     """
     Draw annotated and detected boxes into the first frames of the first clips, all of them read.
 
-    Parameters
-    ----------
-    batch:
-        With its pictures.
-    network:
-        In evaluation mode.
-    classes:
-        Names of its classes.
-
-    Returns
-    -------
-    Tensor
-        ``(3, H', W')`` uint8 RGB, a row a clip.
-
+    :param batch: with its pictures
+    :param network: in evaluation mode
+    :returns: ``(3, H', W')`` uint8 RGB, a row a clip
     """
     images = batch.images[:CLIPS, :FRAMES]
     clips, frames = images.shape[:2]

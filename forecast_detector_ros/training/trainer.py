@@ -30,35 +30,20 @@ __all__ = ['SNAPSHOT', 'Trainer', 'TrainingDivergedError']
 
 log = logging.getLogger(__name__)
 
-SNAPSHOT = 'last.snapshot.safetensors'
-"""Name of the resumable state in a run's folder."""
+SNAPSHOT = 'last.snapshot.safetensors'  #: Name of the resumable state in a run's folder
 
 
 class Trainer:
     """
     A run of a recipe in a folder.
 
-    Parameters
-    ----------
-    recipe:
-        What to do.
-    sources:
-        The data.
-    output:
-        The run's folder: the snapshot, STAGE.safetensors of every finished stage, and with a
-        validation STAGE.best.safetensors of the stage that is going on.
-    imagenet:
-        Weights for the backbone's start, or None for a random start.
-    start:
-        State of a network to start from (a checkpoint of an earlier run), instead.
-    processes:
-        Those that train together; None for the recipe's device and those that torchrun started.
-
-    Raises
-    ------
-    DeviceError
-        If there is no such device.
-
+    :param output: the run's folder: the snapshot, STAGE.safetensors of every finished stage, and
+        with a validation STAGE.best.safetensors of the stage that is going on
+    :param imagenet: weights for the backbone's start, or None for a random start
+    :param start: state of a network to start from (a checkpoint of an earlier run), instead
+    :param processes: those that train together; None for the recipe's device and those that
+        torchrun started
+    :raises DeviceError: if there is no such device
     """
 
     def __init__(self, recipe: Recipe, sources: Sources, output: Path,
@@ -80,36 +65,14 @@ class Trainer:
         """
         Train until the last stage is done.
 
-        Parameters
-        ----------
-        resume:
-            Go on from the folder's snapshot if there is one.
-        stop_after:
-            Stop with a snapshot after so many seconds.
-        snapshot_every:
-            Seconds between snapshots.
-        log_every:
-            Iterations between log lines.
-        validate:
-            Measures a network as often as the recipe's `validation` says; each stage then hands
-            on the weights that did best.  None for the last ones.
-        observers:
-            Who looks on.
-
-        Returns
-        -------
-        bool
-            Whether everything is done (False after `stop_after`).
-
-        Raises
-        ------
-        SnapshotError
-            If the snapshot is damaged.
-        RecipeError
-            If it belongs to a run of another recipe.
-        TrainingDivergedError
-            If the loss becomes infinite or NaN.
-
+        :param resume: go on from the folder's snapshot if there is one
+        :param stop_after: stop with a snapshot after so many seconds
+        :param validate: measures a network as often as the recipe's `validation` says; each stage
+            then hands on the weights that did best. None for the last ones.
+        :returns: whether everything is done (False after `stop_after`)
+        :raises SnapshotError: if the snapshot is damaged
+        :raises RecipeError: if it belongs to a run of another recipe
+        :raises TrainingDivergedError: if the loss becomes infinite or NaN
         """
         path = self.output / SNAPSHOT
         snapshot = load_snapshot(path) if resume and path.exists() else None
