@@ -16,7 +16,7 @@ TRUTH = ['true', 'false', 'True', 'False']
 
 # Arguments that, when given, override the parameter of the same name.
 OVERRIDES = {'image_transport': str, 'threshold': float, 'device': str, 'backend': str,
-             'checkpoint': str, 'use_sim_time': bool}
+             'checkpoint': str, 'publish_ahead': bool, 'use_sim_time': bool}
 
 
 def arguments() -> list[DeclareLaunchArgument]:
@@ -52,6 +52,10 @@ def arguments() -> list[DeclareLaunchArgument]:
             'checkpoint', default_value='',
             description='Weights (.safetensors with the .yaml card beside it); empty: as in '
                         'params_file, or else those of the package'),
+        DeclareLaunchArgument(
+            'publish_ahead', default_value='', choices=['', *TRUTH],
+            description='Publish on detections_ahead what is expected one period later: true or '
+                        'false; empty: as in params_file'),
         DeclareLaunchArgument(
             'use_sim_time', default_value='', choices=['', *TRUTH],
             description='Take the time from /clock: true or false; empty: as in params_file'),

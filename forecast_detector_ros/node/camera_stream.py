@@ -78,8 +78,8 @@ class CameraStream:
         before it were lost. Raises FrameError for a message that contradicts itself; the one that
         waited before it then goes on waiting.
         """
-        self._period = self._period.after(_stamp_ns(message), dropped, self._max_gap_s)
         frame = self._make_frame(message)
+        self._period = self._period.after(_stamp_ns(message), dropped, self._max_gap_s)
         replaced = self.waiting is not None
         self.waiting = Waiting(message, frame, start)
         return replaced

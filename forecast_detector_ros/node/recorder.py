@@ -106,6 +106,8 @@ class RecorderNode(Node):
             Detection2DArray, 'detections', DETECTIONS_QOS, self.recording.add_detections)
         self._decision = self._record(
             DiagnosticArray, 'decision', DECISION_QOS, self.recording.add_decision)
+        # Few detectors look ahead: the bag has the topic once something comes.
+        self._record(Detection2DArray, 'detections_ahead', DETECTIONS_QOS, late=True)
         if with_diagnostics:
             self._record(DiagnosticArray, '/diagnostics', DIAGNOSTICS_QOS)
         if self._wait_for_detector:
@@ -153,9 +155,16 @@ class RecorderNode(Node):
                 self.get_logger().warning(f'{number} {what}')
 
     def _record(self, message_class: type, topic: str, qos: QoSProfile,
-                forward: Callable[[Any], None] | None = None) -> Subscription:
-        """Put what arrives on `topic` into the bag byte for byte, and hand it on."""
+                forward: Callable[[Any], None] | None = None, late: bool = False
+                ) -> Subscription:
+        """
+        Put what arrives on `topic` into the bag byte for byte, and hand it on.
+
+        The bag has the topic at once, or `late`, from the first message on.
+        """
         def received(data: bytes) -> None:
+            if name not in self.recording.bag.counts:
+                self.recording.bag.add_topic(name, message_class, qos)
             self.recording.bag.write(name, data, self.get_clock().now().nanoseconds)
             if forward is None:
                 return
@@ -170,7 +179,8 @@ class RecorderNode(Node):
 
         subscription = self.create_subscription(message_class, topic, received, qos, raw=True)
         name = subscription.topic_name
-        self.recording.bag.add_topic(name, message_class, qos)
+        if not late:
+            self.recording.bag.add_topic(name, message_class, qos)
         return subscription
 
     def _add_image(self, camera: str, message: Image | CompressedImage) -> None:

@@ -49,7 +49,8 @@ def test_every_argument_is_described(module: ModuleType) -> None:
     declared = module.arguments()
     assert {argument.name for argument in declared} == {
         'params_file', 'namespace', 'image_topic', 'image_transport', 'threshold', 'device',
-        'backend', 'checkpoint', 'use_sim_time', 'autostart', 'use_respawn', 'log_level'}
+        'backend', 'checkpoint', 'publish_ahead', 'use_sim_time', 'autostart', 'use_respawn',
+        'log_level'}
     for argument in declared:
         assert len(argument.description) > 10, argument.name
 
@@ -61,11 +62,11 @@ def test_only_what_is_given_overrides_the_file(module: ModuleType) -> None:
 def test_given_arguments_arrive_with_their_types(module: ModuleType) -> None:
     assert overrides_of(
         module, image_topic='/camera/image', image_transport='compressed', threshold='1',
-        device='cpu', backend='torch', checkpoint='12', use_sim_time='true',
-        autostart='false') == {
+        device='cpu', backend='torch', checkpoint='12', publish_ahead='true',
+        use_sim_time='true', autostart='false') == {
             'image_topics': ['/camera/image'], 'image_transport': 'compressed', 'threshold': 1.0,
-            'device': 'cpu', 'backend': 'torch', 'checkpoint': '12', 'use_sim_time': True,
-            'autostart': False}
+            'device': 'cpu', 'backend': 'torch', 'checkpoint': '12', 'publish_ahead': True,
+            'use_sim_time': True, 'autostart': False}
 
 
 def test_threshold_that_is_no_number_is_refused(module: ModuleType) -> None:
@@ -98,7 +99,7 @@ def test_node_is_started_as_asked(module: ModuleType, given: dict[str, str], nam
 
 @pytest.mark.parametrize('name, value', [
     ('image_transport', 'theora'), ('use_sim_time', 'yes'), ('autostart', 'no'),
-    ('use_respawn', '1')])
+    ('use_respawn', '1'), ('publish_ahead', 'yes')])
 def test_value_that_is_no_choice_is_refused(module: ModuleType, name: str, value: str) -> None:
     with pytest.raises(RuntimeError, match=f'{name}.*{value}'):
         node_of(module, **{name: value})

@@ -188,6 +188,33 @@ def test_recording_holds_every_frame_with_its_decision(stage: Stage, output: Pat
     assert stamps == {'/detections': answered, '/decision': answered}
 
 
+def test_what_is_expected_is_recorded_from_when_it_comes(stage: Stage, output: Path) -> None:
+    ahead = stage.create_publisher(Detection2DArray, 'detections_ahead', 10)
+    recorder = start(output)
+    stage.wait_until(lambda: stage.images.get_subscription_count() == 1
+                     and ahead.get_subscription_count() == 1)
+    play(stage, 3)
+    # The bag is in the middle of what it had from the start, and was flushed in between.
+    time.sleep(1.5)
+    for index in (3, 4):
+        ahead.publish(Detection2DArray(header=stage.header(index)))
+    ahead.wait_for_all_acked(rclpy.duration.Duration(seconds=5))
+    # What is published arrives within this time.
+    time.sleep(0.5)
+    recorder.send_signal(signal.SIGINT)
+    code, frames, log = finish(recorder)
+    assert code == 0, log
+    with AnyReader([output / 'bag']) as reader:
+        headers = [reader.deserialize(data, connection.msgtype).header
+                   for connection, _, data in reader.messages()
+                   if connection.topic == '/detections_ahead']
+    assert [header.stamp.sec * 10**9 + header.stamp.nanosec for header in headers] == [
+        10**12 + round(index * 1e9 / RATE) for index in (3, 4)]
+    # They belong to no image.
+    assert [frame.labels for frame in frames] == [('bicycle',)] * 3
+    assert '2 /detections_ahead' in log
+
+
 def test_bag_carries_the_type_hash_of_the_live_topic(stage: Stage, output: Path) -> None:
     recorder = start(output)
     stage.wait_until(lambda: stage.images.get_subscription_count() == 1)
