@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from .evaluation import Evaluation, evaluation_parser, prepare, run
-from .options import add_seed, named_file, positive
+from .options import add_seed, named_file, number_in, positive
 from ..detector.checkpoint import load_checkpoint
-from ..evaluation.forecast_quality import measure_forecasts, ROWS
+from ..evaluation.forecast_limit import forecast_limit, limit_as_text
+from ..evaluation.forecast_quality import FORECAST, measure_forecasts, READ, ROWS
 from ..evaluation.forecast_report import (
+    AT_IOU,
     forecasts_as_markdown,
     forecasts_as_text,
     summarise_forecasts,
 )
+from ..evaluation.sequences import EvaluationError
 from ..files import write_atomically
 
 VERB = 'evaluate horizons'
@@ -41,11 +44,18 @@ def make_parser() -> argparse.ArgumentParser:
                        help='further checkpoints whose forecasts are measured on the same frames')
     group.add_argument('--optical-flow', action='store_true',
                        help='also measure features that are moved along optical flow')
+    group.add_argument('--within', type=number_in(float, 0, 100), metavar='POINTS',
+                       help='say how many frames in a row may be forecast: up to which horizon '
+                       'forecasts lose at most so many points of recall against reading')
+    group.add_argument('--within-iou', choices=tuple(AT_IOU), default='0.5', metavar='IOU',
+                       help=f'at which, of {", ".join(AT_IOU)} (default %(default)s)')
     add_seed(group, 'sequences that are drawn, which gives intervals')
     return parser
 
 
 def _measure(options: argparse.Namespace) -> tuple[Evaluation, dict[str, Any], str]:
+    if options.within is not None and options.rows and not {READ, FORECAST} <= set(options.rows):
+        raise EvaluationError(f'--within needs the rows {READ} and {FORECAST} in --rows')
     evaluation = prepare(options)
     beside = {name: load_checkpoint(path) for name, path in options.beside}
     evaluation.drop_broken()
@@ -55,13 +65,16 @@ def _measure(options: argparse.Namespace) -> tuple[Evaluation, dict[str, Any], s
         options.device, options.precision, options.optical_flow, options.stride, options.rows,
         beside), options.seed)
     forecasts['beside'] = {name: str(path) for name, path in options.beside}
+    text = forecasts_as_text(forecasts, network.config.levels)
+    if options.within is not None:
+        forecasts['limit'] = forecast_limit(forecasts, options.within, options.within_iou)
+        text += '\n\n' + limit_as_text(forecasts['limit'])
     if options.markdown:
         options.markdown.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(options.markdown, forecasts_as_markdown(forecasts).encode())
     # The network runs in PyTorch, whatever is fastest here: its features are looked at.
     about = {**evaluation.about, 'machine': {**evaluation.about['machine'], 'backend': 'torch'}}
-    return (evaluation, {**about, 'forecasts': forecasts},
-            forecasts_as_text(forecasts, network.config.levels))
+    return evaluation, {**about, 'forecasts': forecasts}, text
 
 
 def _named(text: str) -> tuple[str, Path]:

@@ -28,12 +28,17 @@ def test_several_frame_rates_beside_another_checkpoint(evaluate, checkpoint, vid
     code, out, err = evaluate('horizons', '--checkpoint', checkpoint, '--annotations', videos,
                               '--stride', '2', '1', '--rows', 'read', 'held', 'forecast',
                               '--beside', f'other={checkpoint}', '--output', output,
-                              '--markdown', tables)
+                              '--markdown', tables, '--within', '100', '--within-iou', '0.7')
     assert (code, err) == (0, '')
     result = json.loads(output.read_text())
     assert result['stride'] == [2, 1]
     forecasts = result['forecasts']
     assert (forecasts['reads_every'], forecasts['beside']) == (4, {'other': str(checkpoint)})
+    limit = forecasts['limit']
+    assert (limit['points'], limit['iou'], limit['reached']) == (100.0, '0.7', False)
+    assert [item['limit'] for item in limit['strides']] == [
+        len(item['loss']) for item in limit['strides']]
+    assert 'points of recall at IoU 0.7' in out and 'max_consecutive_forecasts: ' in out
     for stride, wanted in zip(forecasts['strides'], (2, 1), strict=True):
         assert (stride['stride'], stride['sequences']) == (wanted, 2)
         rows = stride['rows']
@@ -58,6 +63,7 @@ def test_sequence_with_a_broken_picture_is_left_out(evaluate, checkpoint, davis)
 
 @pytest.mark.parametrize('arguments, message', [
     (('--beside', 'a=no.safetensors'), 'no.safetensors: no such'),
+    (('--within', '2', '--rows', 'read', 'held'), 'needs the rows read and forecast in --rows'),
     (('--annotations', 'no.json'), 'no.json: cannot be read')])
 def test_bad_input_is_one_line(evaluate, checkpoint, videos, arguments, message):
     code, out, err = evaluate('horizons', '--checkpoint', checkpoint, '--annotations', videos,

@@ -29,7 +29,9 @@ def initializers(graph):
     return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
 
-@pytest.mark.parametrize('changes', [{}, MOTION], ids=['features', 'motion'])
+@pytest.mark.parametrize('changes', [
+    {}, MOTION, {'scheduler_norm': False}, {'variant': 'recurrent', 'forecast_mode': 'direct'}],
+    ids=['features', 'motion', 'without norm', 'recurrent'])
 def test_graph_is_the_same_after_its_weights_were_taken_out_and_put_back(changes, enliven):
     network = enliven(ForecastDetector(replace(CONFIG, **changes))).eval()
     weights = folded_weights({key: value.numpy() for key, value in network.state_dict().items()})
