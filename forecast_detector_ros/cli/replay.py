@@ -93,7 +93,8 @@ def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
                 'max_detections': settings.max_detections,
                 'max_consecutive_forecasts': settings.max_consecutive_forecasts,
                 'mode': options.mode, 'latency': _latency_values(replay.latency),
-                'max_gap_s': options.max_gap, 'topics': options.topic, 'match': options.match,
+                'max_gap_s': options.max_gap, 'publish_ahead': options.publish_ahead,
+                'topics': options.topic, 'match': options.match,
                 'annotations': options.annotations and options.annotations.name,
                 'truth_topic': options.truth_topic, 'min_score': options.min_score},
             'share': str(share), 'device': detector.device, 'precision': options.precision,
@@ -192,8 +193,8 @@ def _replay_options(options: argparse.Namespace) -> ReplayOptions:
     return ReplayOptions(
         options.checkpoint, options.device, options.precision, options.threads,
         options.backend, changes, tuple(options.topic), options.mode, latency, options.max_gap,
-        options.video, options.annotations, options.match, options.min_score,
-        options.truth_topic)
+        options.publish_ahead, options.video, options.annotations, options.match,
+        options.min_score, options.truth_topic)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -212,6 +213,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--latencies', type=Path, metavar='FILE',
                         help='draw them from a result of evaluate accuracy, replay or demo')
     add_seed(parser, 'latencies that are drawn')
+    parser.add_argument('--publish-ahead', action='store_true',
+                        help='also write /detections_ahead, as the node does with publish_ahead')
     parser.add_argument('--video', action='store_true', help='also write an annotated video')
     detector = add_detector(parser)
     detector.add_argument('--max-detections', type=int, metavar='N', help='in a frame')

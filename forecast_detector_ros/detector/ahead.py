@@ -65,8 +65,9 @@ def check_ahead(detector: Detector) -> None:
     config = detector.card.network
     if not config.forecasts:
         raise SettingsError(
-            f'publish_ahead is true, but {cut(detector.card.name)} forecasts nothing: its variant '
-            f'is {config.variant}; set publish_ahead to false, or take a checkpoint that forecasts')
+            f'publish_ahead is true, but {cut(detector.card.name)} forecasts nothing: its '
+            f'variant is {config.variant}; set publish_ahead to false, or take a checkpoint that '
+            'forecasts')
 
 
 def look_ahead(detector: Detector, state: StreamState, settings: DetectorSettings,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .identities import identity_records, number_detections
 from .runner import FootageRun
 from .sequences import Footage
 from ..detector.checkpoint import Card
@@ -39,10 +40,15 @@ def record_evaluation(title: str, footage: Sequence[Footage], runs: Sequence[Foo
         Plain values on the footage, and on what the run was made with.
 
     """
+    numbers = [number_detections(run.shown, run.read) for run in runs]
+    identities = identity_records({
+        item.name: (run.shown, ids, item.truth)
+        for item, run, ids in zip(footage, runs, numbers)})
     sequences = tuple(
-        SequenceRecord(item.name, _frames(run, settings, card.classes), False, len(item.truth),
-                       plain(recall(run.shown, item.truth)))
-        for item, run in zip(footage, runs))
+        SequenceRecord(item.name, _frames(run, ids, settings, card.classes), False,
+                       len(item.truth), plain(recall(run.shown, item.truth)),
+                       identities.get(item.name))
+        for item, run, ids in zip(footage, runs, numbers))
     # Where not every object is annotated, what hits nothing may be right all the same.
     complete = all(item.labelled is not None for item in footage)
     noted, rule = worst_frames(
@@ -51,7 +57,7 @@ def record_evaluation(title: str, footage: Sequence[Footage], runs: Sequence[Foo
     ap50, classes = _classes(footage, runs, card.classes)
     return RunRecord(title, source, model_values(card), settings_values(settings), machine,
                      sequences, Accuracy(mean([item.recall for item in sequences]), ap50, classes),
-                     noted, rule)
+                     noted, rule, identities.get(None))
 
 
 def model_values(card: Card) -> dict[str, Any]:
@@ -79,7 +85,7 @@ def _watched(item: Footage, run: FootageRun, complete: bool) -> Watched:
                                    'kind': READ if run.read[number] else FORECAST})
 
 
-def _frames(run: FootageRun, settings: DetectorSettings, labels: Sequence[str]
+def _frames(run: FootageRun, ids: np.ndarray, settings: DetectorSettings, labels: Sequence[str]
             ) -> tuple[RecordedFrame, ...]:
     threshold = plain(settings.policy.threshold)
     bounds = np.searchsorted(run.shown.frames, np.arange(len(run.read) + 1))
@@ -94,7 +100,8 @@ def _frames(run: FootageRun, settings: DetectorSettings, labels: Sequence[str]
             number, READ if read else FORECAST, run.reasons[number] if run.reasons else None,
             confidence, threshold, consecutive, round(preprocess + inference, 3), preprocess,
             inference, None, tuple(labels[label] for label in run.shown.labels[rows]),
-            tuple(round(float(score), 4) for score in run.shown.scores[rows])))
+            tuple(round(float(score), 4) for score in run.shown.scores[rows]),
+            ids=tuple(map(str, ids[rows].tolist()))))
     return tuple(records)
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How well a detector's numbers stay with the objects of annotated video."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+import logging
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,13 @@ from .sequences import EvaluationError, Footage
 from ..annotations.records import UNKNOWN_TRACK
 from ..detector.detections import Detections
 from ..detector.tracks import Tracks
+from ..errors import MissingLibraryError
 from ..layout import plain, table
-from ..metrics.tables import DetectionTable
+from ..metrics.tables import DetectionTable, TruthTable
 from ..metrics.tracking import tracking_figures
+from ..report.run_record import Identities
+
+log = logging.getLogger(__name__)
 
 HEADS = {'boxes': 'boxes', 'objects': 'objects', 'switches': 'switches', 'mota': 'MOTA',
          'idf1': 'IDF1', 'hota': 'HOTA', 'det_a': 'DetA', 'ass_a': 'AssA'}
@@ -82,6 +87,38 @@ def summarise_identities(footage: Sequence[Footage], runs: Sequence[FootageRun]
     plainly = [{key: plain(value) if isinstance(value, float) else value
                 for key, value in row.items()} for row in figures]
     return {'sequences': dict(zip((item.name for item in footage), plainly)), 'all': plainly[-1]}
+
+
+def identity_records(sequences: Mapping[str, tuple[DetectionTable, np.ndarray, TruthTable]]
+                     ) -> dict[str | None, Identities]:
+    """
+    Measure those sequences whose objects are known, for the record of a run.
+
+    Parameters
+    ----------
+    sequences:
+        By name, as for `tracking_figures`.
+
+    Returns
+    -------
+    dict
+        By name, and under None all of them together; empty where nothing is known, or TrackEval is
+        missing, which the log then says.
+
+    """
+    known = {name: item for name, item in sequences.items()
+             if (item[2].tracks != UNKNOWN_TRACK).any()}
+    if not known:
+        return {}
+    try:
+        figures = tracking_figures(list(known.values()))
+    except MissingLibraryError as error:
+        log.warning('the report is without identities: %s', error)
+        return {}
+    return {name: Identities(
+        int(row['boxes']), int(row['objects']), int(row['switches']),
+        *(plain(row[key]) for key in ('mota', 'idf1', 'hota', 'det_a', 'ass_a')))
+            for name, row in zip([*known, None], figures)}
 
 
 def identities_as_text(result: dict[str, Any]) -> str:

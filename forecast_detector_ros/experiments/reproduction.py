@@ -63,7 +63,7 @@ OTHER_MODE = 'complete, other forecast mode'
 #: The rows of Table 2, the complete network with the other `forecast_mode`, and persistence.
 #: `recurrent` is what section 3 calls the baseline, trained on clips like the rows below it. On
 #: frames that are not read, it and `baseline` repeat their boxes; `held_feature` and `persistence`
-#: are `complete` as `forecast_quality.RIVALS` says; `persistence, trained` is trained as such.
+#: are `complete` as `forecast_quality.ROWS` says; `persistence, trained` is trained as such.
 ROWS = (
     Row(BASELINE, 'baseline'),
     Row('recurrent', 'recurrent'),

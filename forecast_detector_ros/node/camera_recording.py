@@ -18,7 +18,7 @@ from ..images.image_messages import compressed_frame, image_frame
 from ..recording.annotate import annotate, status_text
 from ..recording.frame_record import DROPPED, RecordedFrame
 from ..recording.remains import set_aside
-from ..recording.result_messages import read_detections
+from ..recording.result_messages import read_detections, read_ids
 from ..recording.streamed_video import StreamedVideoWriter
 from ..recording.video_writer import measured_rate, RATE_FRAMES, VideoWriter
 
@@ -130,7 +130,8 @@ class CameraRecording:
         boxes = np.empty((0, 4), np.float32)
         if frame.detections is not None:
             boxes, labels, scores = read_detections(frame.detections)
-            record = replace(record, labels=tuple(labels), scores=tuple(scores))
+            record = replace(record, labels=tuple(labels), scores=tuple(scores),
+                             ids=read_ids(frame.detections))
         return record, boxes
 
 

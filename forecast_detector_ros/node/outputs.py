@@ -24,7 +24,7 @@ from .overlay import annotate
 from ..detector.detector import Detector, StepResult
 from ..detector.settings import DetectorSettings
 from ..images.frame import Pixels
-from ..recording.result_messages import decision_values, MessageBuilder
+from ..recording.result_messages import decision_values, LAST_SECOND, MessageBuilder
 
 _RELIABLE = QoSProfile(depth=10)
 
@@ -35,10 +35,6 @@ _NEWEST_PICTURE = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
-_LAST_SECOND = 2**31 - 1
-"""Largest `sec` of a builtin_interfaces/Time."""
-
-
 class Outputs:
     """Publishes what the detector finds; the lifecycle publishers are silent until activation."""
 
@@ -46,8 +42,8 @@ class Outputs:
         """
         Create the publishers of `node` for the results of `detector`.
 
-        With `ahead` there is one for what is expected, too. Raises RuntimeError when a parameter ``qos_overrides.*`` has a value that ROS does not
-        know.
+        With `ahead` there is one for what is expected, too. Raises RuntimeError when a parameter
+        ``qos_overrides.*`` has a value that ROS does not know.
         """
         self._node = node
         self._detector = detector
@@ -137,8 +133,7 @@ class Outputs:
             return
         stamp_ns, found = expected
         seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
-        # Behind the end of ROS's time, in 2038, nothing can be stamped.
-        if seconds <= _LAST_SECOND:
+        if seconds <= LAST_SECOND:
             later = Header(stamp=Time(sec=seconds, nanosec=nanoseconds), frame_id=header.frame_id)
             self._ahead.publish(self._messages.detections(later, found, self._detector.labels))
 

@@ -46,6 +46,9 @@ class RecordedFrame:
     """The score of each box, 0 to 1."""
     camera: str = ''
     """Base topic; empty where there is one camera only."""
+    ids: tuple[str, ...] = ()
+    """The number of the object in each box, empty where it has none; none at all where no box
+    has one."""
 
     @property
     def dropped(self) -> bool:
@@ -55,7 +58,7 @@ class RecordedFrame:
     def to_line(self) -> str:
         """Return the record as one line of JSON."""
         return json.dumps({key: value for key, value in asdict(self).items()
-                           if value or key != 'camera'}, allow_nan=False)
+                           if value or key not in ('camera', 'ids')}, allow_nan=False)
 
     @classmethod
     def from_line(cls, line: str) -> RecordedFrame:
@@ -64,6 +67,7 @@ class RecordedFrame:
             fields = json.loads(line)
             fields['labels'] = tuple(fields['labels'])
             fields['scores'] = tuple(fields['scores'])
+            fields['ids'] = tuple(fields.get('ids', ()))
             return cls(**fields)
         except (TypeError, KeyError) as error:
             raise ValueError(f'not a frame record: {line.strip()[:80]!r} ({error})') from None

@@ -18,6 +18,9 @@ if TYPE_CHECKING:  # Importing these for real would import PyTorch.
     from ..detector.detections import Detections
     from ..detector.detector import StepResult
 
+LAST_SECOND = 2**31 - 1
+"""Largest `sec` of a builtin_interfaces/Time, in 2038: later nothing can be stamped."""
+
 _SURPRISES = ('size_changed', 'gap')
 """Reasons for a read that lose the recurrent state without anybody having asked for it."""
 
@@ -212,16 +215,27 @@ def read_detections(message: Any) -> tuple[np.ndarray, list[str], list[float]]:
     return np.array(boxes, np.float32).reshape(-1, 4), labels, scores
 
 
+def read_ids(message: Any) -> tuple[str, ...]:
+    """
+    Return the number of the object in each box that `read_detections` returns.
+
+    Empty where a box has none, and no numbers at all where no box has one.
+    """
+    ids = tuple(detection.id for detection in message.detections if detection.results)
+    return ids if any(ids) else ()
+
+
 def sound_detections(message: Any) -> int:
     """
     Leave in a Detection2DArray what can be drawn and written, and return how many went.
 
     Those go that have no hypothesis, a number that is not finite, coordinates or sides beyond a
-    million pixels, or stand behind the first thousand. Long names of classes are cut.
+    million pixels, or stand behind the first thousand. Long names of classes and objects are cut.
     """
     kept = [detection for detection in message.detections[:_MOST_DETECTIONS]
             if _is_sound(detection)]
     for detection in kept:
+        detection.id = cut(detection.id)
         for result in detection.results:
             result.hypothesis.class_id = cut(result.hypothesis.class_id)
     left_out = len(message.detections) - len(kept)

@@ -31,9 +31,11 @@ from .result_files import (
     write_json,
 )
 from .truth import Annotated, CameraTruth, FrameKey, load_annotated_camera, ORDER, recorded_truth
+from ..detector.ahead import check_ahead, look_ahead, Period
 from ..detector.backends.registry import AUTO
 from ..detector.checkpoint import Card, default_checkpoint
 from ..detector.detector import Detector, step_stamped
+from ..detector.policy import FORECAST
 from ..detector.settings import DetectorSettings
 from ..detector.stream import MAX_GAP_S, StreamState
 from ..evaluation.latencies import Latencies
@@ -66,6 +68,8 @@ class ReplayOptions:
     mode: str = EVERY_FRAME
     latency: GivenLatency | Latencies | None = None  #: None: measured
     max_gap_s: float = MAX_GAP_S
+    ahead: bool = False
+    """Whether to say what is expected one period later, as the node does on demand."""
     video: bool = False
     annotations: Path | None = None  #: COCO-video JSON
     match: str = ORDER
@@ -81,6 +85,8 @@ class ReplayOptions:
         detector = Detector.load(self.checkpoint or default_checkpoint(), self.device,
                                  self.precision, self.threads, backend=self.backend)
         detector.check_settings(self.settings(detector.card))
+        if self.ahead:
+            check_ahead(detector)
         return detector
 
     @property
@@ -136,6 +142,7 @@ class _Camera:
     name: str
     video: str
     state: StreamState = field(default_factory=StreamState)
+    period: Period = field(default_factory=Period)
     keys: list[FrameKey] = field(default_factory=list)
     records: list[RecordedFrame] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
@@ -167,7 +174,7 @@ class _Replay:
                 camera.annotated = load_annotated_camera(
                     options.annotations, camera.video, len(names) == 1, options.match,
                     detector.labels, options.min_score)
-        self._results = ResultBag(job.folder / BAG_NAME, detector.labels)
+        self._results = ResultBag(job.folder / BAG_NAME, detector.labels, options.ahead)
         self._frames = FrameList(job.folder / FRAMES_NAME)
         self._coco = CocoList(job.folder / COCO_NAME, detector.labels)
         if options.video:
@@ -211,6 +218,7 @@ class _Replay:
 
     def _step(self, arrival: Arrival, start_ns: int) -> float:
         image, camera = arrival.image, self._cameras[arrival.image.topic]
+        self._see(camera, arrival)
         before = camera.state
         start = perf_counter()
         try:
@@ -242,7 +250,27 @@ class _Replay:
             low, _ = step_stamped(self._detector, image.frame(), image.header_stamp_ns, before,
                                   self._low, self._options.max_gap_s)
             camera.collected.append(DetectionTable.of_frame(arrival.number, low.detections))
-        return latency_ms
+        return latency_ms + self._look_ahead(camera, arrival, done_ns)
+
+    def _see(self, camera: _Camera, arrival: Arrival) -> None:
+        camera.period = camera.period.after(arrival.image.header_stamp_ns,
+                                            max_gap_s=self._options.max_gap_s)
+
+    def _look_ahead(self, camera: _Camera, arrival: Arrival, done_ns: int) -> float:
+        """Write what is expected one period after an image; give the milliseconds it takes."""
+        period_ns = camera.period.known_ns
+        if not self._options.ahead or period_ns is None:
+            return 0.0
+        start = perf_counter()
+        found = look_ahead(self._detector, camera.state, self._settings, period_ns / 1e9)
+        took = (perf_counter() - start) * 1e3
+        if self._options.latency is not None:
+            took = self._options.latency.at(FORECAST, self._luck(camera, arrival.number))
+        if self._options.mode == REAL_TIME:
+            done_ns += round(took * 1e6)
+        self._results.add_ahead(arrival.image.header_stamp_ns + period_ns, arrival.image.frame_id,
+                                found.detections, done_ns)
+        return took
 
     def _luck(self, camera: _Camera, number: int) -> float:
         latency = self._options.latency
@@ -256,6 +284,7 @@ class _Replay:
     def _drop(self, arrival: Arrival) -> None:
         camera = self._cameras[arrival.image.topic]
         camera.dropped += 1
+        self._see(camera, arrival)
         self._keep(camera, arrival, RecordedFrame(arrival.image.header_stamp_ns, DROPPED),
                    np.zeros((0, 4), np.float32))
 

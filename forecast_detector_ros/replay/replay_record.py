@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..evaluation.evaluation_record import class_accuracies
+from ..evaluation.identities import identity_records
 from ..layout import mean, plain
 from ..metrics.matching import recall
 from ..metrics.tables import DetectionTable, TruthTable
@@ -67,12 +68,16 @@ def record_replay(head: dict[str, Any], cameras: Sequence[ReplayedCamera],
     """
     labels = head['labels']
     truths = {item.name: item for item in scored}
+    identities = identity_records({
+        camera.name: (known.shown, _numbers(camera, known.shown), known.truth)
+        for camera in cameras if (known := truths.get(camera.name)) is not None})
     sequences = []
     for camera in cameras:
         known = truths.get(camera.name)
         sequences.append(SequenceRecord(
             camera.name, camera.frames, True, None if known is None else len(known.truth),
-            None if known is None else plain(recall(known.shown, known.truth))))
+            None if known is None else plain(recall(known.shown, known.truth)),
+            identities.get(camera.name)))
     accuracy, rule = None, ''
     noted: tuple[NotedFrame, ...] = ()
     if scored:
@@ -100,7 +105,14 @@ def record_replay(head: dict[str, Any], cameras: Sequence[ReplayedCamera],
         {**head['machine'], **{key: head[key] for key in ('device', 'backend', 'precision',
                                                           'threads', 'started', 'command',
                                                           'versions') if key in head}},
-        tuple(sequences), accuracy, noted, rule)
+        tuple(sequences), accuracy, noted, rule, identities.get(None))
+
+
+def _numbers(camera: ReplayedCamera, shown: DetectionTable) -> np.ndarray:
+    """Give the numbers of detections ``(N,)`` int64, frame by frame as they were recorded."""
+    ids = dict(zip(camera.numbers, (frame.ids for frame in camera.frames)))
+    return np.array([int(number) for frame in np.unique(shown.frames).tolist()
+                     for number in ids[frame]], np.int64)
 
 
 def _listed(names: Sequence[str], most: int) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .arrivals import Arrival
+from ..detector.detections import Detections
 from ..detector.detector import StepResult
 from ..files import write_atomically
 from ..images.frame import as_bgr, Frame, FrameError
@@ -20,9 +21,11 @@ from ..recording.bag_file import bag_qos, BagFile, DECISION, DETECTIONS, vision_
 from ..recording.frame_record import DROPPED, RecordedFrame
 from ..recording.result_messages import (
     decision_values,
+    LAST_SECOND,
     MessageBuilder,
     read_decision,
     read_detections,
+    read_ids,
 )
 from ..recording.video_writer import measured_rate, RATE_FRAMES, VideoWriter
 
@@ -47,15 +50,20 @@ class FrameTimes:
 
 
 class ResultBag:
-    """The topics `/detections` and `/decision`, as the live node would have published them."""
+    """The topics of the live node with results, as it would have published them."""
 
-    def __init__(self, path: Path, labels: Sequence[str]) -> None:
-        """Open the bag; `labels` are the names of the classes.  Raises BagError."""
+    def __init__(self, path: Path, labels: Sequence[str], ahead: bool = False) -> None:
+        """
+        Open the bag; raises BagError.
+
+        `labels` are the names of the classes; with `ahead` there is `/detections_ahead`, too.
+        """
         self._bag = BagFile(path)
         self._labels = labels
         self._store: Any = vision_typestore()
         self._messages = MessageBuilder(self._store.types.__getitem__)
-        for topic, kind in (('/detections', DETECTIONS), ('/decision', DECISION)):
+        for topic, kind in (('/detections', DETECTIONS), ('/decision', DECISION),
+                            *((('/detections_ahead', DETECTIONS),) if ahead else ())):
             self._bag.connect(topic, kind, self._store, bag_qos(*_QOS[kind]))
 
     def add(self, arrival: Arrival, camera: str, result: StepResult, times: FrameTimes
@@ -76,8 +84,15 @@ class ResultBag:
         self._write('/decision', DECISION, decision, times.done_ns)
         boxes, labels, scores = read_detections(detections)
         record = RecordedFrame(image.header_stamp_ns, DROPPED, labels=tuple(labels),
-                               scores=tuple(scores))
+                               scores=tuple(scores), ids=read_ids(detections))
         return replace(record, **read_decision(decision)), boxes
+
+    def add_ahead(self, stamp_ns: int, frame_id: str, found: Detections, done_ns: int) -> None:
+        """Write what is expected at a time, and was known at another, time of the bag."""
+        if stamp_ns // 10**9 > LAST_SECOND:
+            return
+        self._write('/detections_ahead', DETECTIONS, self._messages.detections(
+            self._header(stamp_ns, frame_id), found, self._labels), done_ns)
 
     def close(self) -> None:
         """Finish the bag and give it its name."""
@@ -131,9 +146,10 @@ class CocoList:
             'id': image, 'file_name': f'{video}/{arrival.number:06d}', 'video': video,
             'frame_index': arrival.number, 'width': size[1], 'height': size[0],
             'stamp_ns': arrival.image.header_stamp_ns, 'frame_id': arrival.image.frame_id})
-        for (x0, y0, x1, y1), label, score in zip(boxes.tolist(), record.labels, record.scores):
+        for (x0, y0, x1, y1), label, score, number in zip(
+                boxes.tolist(), record.labels, record.scores, record.ids, strict=True):
             self._annotations.append({
-                'id': len(self._annotations) + 1, 'image_id': image,
+                'id': len(self._annotations) + 1, 'image_id': image, 'track_id': int(number),
                 'category_id': self._ids[label], 'bbox': [x0, y0, x1 - x0, y1 - y0],
                 'area': (x1 - x0) * (y1 - y0), 'iscrowd': 0, 'score': score})
 

@@ -12,11 +12,12 @@ import numpy as np
 from ..annotations.errors import DataError, Kind
 from ..annotations.findings import Strict
 from ..annotations.json_entries import read_json
+from ..annotations.records import UNKNOWN_TRACK
 from ..annotations.video_json import load_video_json, VideoRecord
 from ..images.bag_images import BagImage, ImageBag
 from ..metrics.tables import one_hot, TruthTable
 from ..recording.bag_file import DETECTIONS
-from ..recording.result_messages import read_detections
+from ..recording.result_messages import read_detections, read_ids
 
 ORDER = 'order'
 STAMP = 'stamp'
@@ -80,8 +81,9 @@ class Annotated:
         if not found:
             raise DataError(f'{self.path}: video {self.record.name}: none of its {len(frames)} '
                             f'frames is in the bag by {self.match}')
-        boxes = [(number, box, label) for number, frame in found
-                 for box, label in zip(frame.boxes, frame.labels.tolist())]
+        boxes = [(number, box, label, track) for number, frame in found
+                 for box, label, track in zip(frame.boxes, frame.labels.tolist(),
+                                              frame.tracks.tolist())]
         ignore = [(number, box) for number, frame in found for box in frame.ignore]
         return CameraTruth(np.array(sorted(number for number, _ in found), np.int64),
                            _table(boxes, ignore, classes), len(frames) - len(found))
@@ -126,7 +128,7 @@ def recorded_truth(bag: ImageBag, topic: str, labels: Sequence[str], keys: Seque
     Take the boxes of one camera from a topic with vision_msgs/Detection2DArray in the bag.
 
     A message belongs to the image with the same header: stamp and frame_id. Boxes of classes that
-    the detector does not have are ignore regions.
+    the detector does not have are ignore regions. Boxes with the same `id` show the same object.
 
     :param bag: knows the types of vision_msgs
     :param topic: its full name
@@ -137,7 +139,8 @@ def recorded_truth(bag: ImageBag, topic: str, labels: Sequence[str], keys: Seque
     :raises DataError: if the bag has no such topic, or no message belongs to an image
     """
     numbers = {(key.stamp_ns, key.frame_id): key.number for key in keys}
-    boxes: list[tuple[int, Any, int]] = []
+    boxes: list[tuple[int, Any, int, int]] = []
+    tracks: dict[str, int] = {'': UNKNOWN_TRACK}
     ignore: list[tuple[int, Any]] = []
     frames, unmatched = set(), 0
     index = {name: number for number, name in enumerate(labels)}
@@ -152,9 +155,10 @@ def recorded_truth(bag: ImageBag, topic: str, labels: Sequence[str], keys: Seque
                             f'{stamp.sec}.{stamp.nanosec:09d}')
         frames.add(number)
         corners, names, _ = read_detections(message)
-        for box, name in zip(corners, names):
+        ids = read_ids(message) or [''] * len(names)
+        for box, name, track in zip(corners, names, ids, strict=True):
             if name in index:
-                boxes.append((number, box, index[name]))
+                boxes.append((number, box, index[name], tracks.setdefault(track, len(tracks))))
             else:
                 ignore.append((number, box))
     if not frames and only:
@@ -173,11 +177,12 @@ def _pick(videos: Sequence[VideoRecord], name: str, only: bool, path: Path) -> V
                     f'{", ".join(video.name for video in videos[:9])}')
 
 
-def _table(boxes: Sequence[tuple[int, Any, int]], ignore: Sequence[tuple[int, Any]],
+def _table(boxes: Sequence[tuple[int, Any, int, int]], ignore: Sequence[tuple[int, Any]],
            classes: int) -> TruthTable:
     return TruthTable(
-        np.array([number for number, _, _ in boxes], np.int64),
-        np.array([box for _, box, _ in boxes], np.float32).reshape(-1, 4),
-        one_hot(np.array([label for _, _, label in boxes], np.int64), classes),
+        np.array([number for number, *_ in boxes], np.int64),
+        np.array([box for _, box, *_ in boxes], np.float32).reshape(-1, 4),
+        one_hot(np.array([label for *_, label, _ in boxes], np.int64), classes),
         np.array([number for number, _ in ignore], np.int64),
-        np.array([box for _, box in ignore], np.float32).reshape(-1, 4))
+        np.array([box for _, box in ignore], np.float32).reshape(-1, 4),
+        np.array([track for *_, track in boxes], np.int64))

@@ -90,7 +90,7 @@ def render_report(runs: Sequence[LoadedRun]) -> str:
         subtitle=_subtitle(runs), both=len(runs) == 2,
         runs=[_run(run, len(runs) == 2) for run in runs],
         overview=_overview(runs), ran=_ran(runs), sequences=_sequences(runs),
-        class_counts=_class_counts(runs), classes=_classes(runs),
+        class_counts=_class_counts(runs), classes=_classes(runs), objects=_objects(runs),
         latencies=[latency_rows(RunView.of(run.record)) for run in runs],
         percentiles=[f'p{p}' for p in PERCENTILES], number=_number)
 
@@ -163,6 +163,8 @@ def _figures(run: RunRecord) -> dict[str, tuple[float | None, str]]:
     rows = {row['decision']: row for row in latency_rows(RunView.of(run))}
     accuracy = run.accuracy or Accuracy(None, None)
     boxes = [item.boxes for item in run.sequences if item.boxes is not None]
+    numbered = [item.numbered for item in run.sequences if item.numbered is not None]
+    identities = run.identities
 
     def spread(kind: str, figure: str) -> tuple[float | None, str]:
         return (float(rows[kind][figure]) if kind in rows else None), '{:.1f} ms'
@@ -178,7 +180,11 @@ def _figures(run: RunRecord) -> dict[str, tuple[float | None, str]]:
         'boxes found': (sum(len(frame.labels) for frame in frames), '{:.0f}'),
         'boxes annotated': (sum(boxes) if boxes else None, '{:.0f}'),
         'AP50': (accuracy.ap50, '{:.3f}'),
-        'mean recall': (accuracy.mean_recall, '{:.3f}')}
+        'mean recall': (accuracy.mean_recall, '{:.3f}'),
+        'objects numbered': (sum(numbered) if numbered else None, '{:.0f}'),
+        'identity switches': (None if identities is None else identities.switches, '{:.0f}'),
+        'IDF1': (None if identities is None else identities.idf1, '{:.3f}'),
+        'HOTA': (None if identities is None else identities.hota, '{:.3f}')}
 
 
 def _text(value: float | None, form: str) -> str:
@@ -234,6 +240,20 @@ def _sequences(runs: Sequence[LoadedRun]) -> list[dict[str, Any]]:
     nothing = dict.fromkeys(('frames', 'boxes', 'recall', 'read'))
     return [{'name': name, 'values': [column.get(name, nothing) for column in columns]}
             for name in dict.fromkeys(name for column in columns for name in column)]
+
+
+def _objects(runs: Sequence[LoadedRun]) -> list[dict[str, Any]]:
+    """Give what is known of the objects of every sequence, and of all of them if there are two."""
+    rows = []
+    for run, name in zip(runs, _names(runs)):
+        sequences = run.record.sequences
+        entries = [(item.name, item.numbered, item.identities) for item in sequences]
+        known = [count for _, count, _ in entries if count is not None]
+        if len(sequences) > 1:
+            entries.append(('all', sum(known), run.record.identities))
+        rows += [{'run': name, 'name': title, 'numbered': count, 'truth': identities}
+                 for title, count, identities in entries if known]
+    return rows
 
 
 def _class_counts(runs: Sequence[LoadedRun]) -> list[dict[str, Any]]:

@@ -92,6 +92,25 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class Identities:
+    """How well the numbers of detections stay with annotated objects (docs/evaluation.md)."""
+
+    boxes: int
+    """Annotated boxes whose object is known."""
+    objects: int
+    switches: int
+    """How often an object's number changed."""
+    mota: float | None
+    """At most 1; likewise the others, which are at least 0."""
+    idf1: float | None
+    hota: float | None
+    det_a: float | None
+    """Part of HOTA for detection."""
+    ass_a: float | None
+    """Part of HOTA for association."""
+
+
+@dataclass(frozen=True)
 class SequenceRecord:
     """The frames of one camera, video or sequence, in their order."""
 
@@ -102,6 +121,14 @@ class SequenceRecord:
     boxes: int | None = None
     """Annotated boxes."""
     recall: float | None = None
+    identities: Identities | None = None
+
+    @property
+    def numbered(self) -> int | None:
+        """Count the objects that detections were numbered as; None where none is."""
+        numbers = {(frame.camera, number) for frame in self.frames for number in frame.ids
+                   if number}
+        return len(numbers) or None
 
 
 @dataclass(frozen=True)
@@ -122,6 +149,8 @@ class RunRecord:
     noted: tuple[NotedFrame, ...] = field(default=())
     noted_rule: str = ''
     """How the noted frames were chosen; one sentence."""
+    identities: Identities | None = None
+    """Of all sequences together."""
 
     def __post_init__(self) -> None:
         """Check the kinds of the frames."""

@@ -42,7 +42,7 @@ def load_start(path: str | Path, recipe: Recipe) -> dict[str, Tensor]:
                           f'{found}, must be {wanted}')
     weights = network.state_dict()
     config = recipe.network_config()
-    own = {}
+    own: dict[str, Tensor] = {}
     for variant in ('complete', 'recurrent'):
         own |= ForecastDetector(replace(config, variant=variant)).state_dict()
     for key, value in weights.items():

@@ -23,7 +23,7 @@ def frame(number: int, kind: str = READ, *labels: str) -> RecordedFrame:
     latency = 40.0 + number if kind == READ else 8.0
     return RecordedFrame(stamp, kind, 'scheduler', 0.4 if kind == READ else 0.8, 0.5,
                          int(kind == FORECAST), latency, 3.0, latency - 3, None, labels,
-                         (0.5,) * len(labels))
+                         (0.5,) * len(labels), ids=tuple(str(7 + n) for n in range(len(labels))))
 
 
 def run(**changes) -> RunRecord:

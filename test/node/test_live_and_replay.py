@@ -22,6 +22,7 @@ from rclpy.parameter import Parameter
 from rclpy.serialization import serialize_message
 from rosbags.highlevel import AnyReader
 from sensor_msgs.msg import CompressedImage, Image
+from vision_msgs.msg import Detection2DArray
 
 from .graph import Graph, picture_message
 
@@ -42,20 +43,20 @@ def write(path: Path, sent: Sequence[tuple[str, Any]]) -> Path:
     return path
 
 
-def replay(path: Path, checkpoint: Path, policy: Any) -> list[Any]:
+def replay(path: Path, checkpoint: Path, policy: Any, ahead: bool = False) -> list[Any]:
     """Replay a bag; return its detections and decisions."""
     folder = path.with_name(f'{path.name} {policy}')
-    work = prepare_replay(ReplayOptions(checkpoint, changes={'policy': policy}))
+    work = prepare_replay(ReplayOptions(checkpoint, changes={'policy': policy}, ahead=ahead))
     work(BagJob(path, 'replayed', folder), lambda done, total: None, Interrupt())
     return read(folder / 'bag')
 
 
-def read(path: Path) -> list[Any]:
-    """Return the detections and decisions in a bag, in the order in which they were written."""
+def read(path: Path, topics: Sequence[str] = ('/detections', '/decision')) -> list[Any]:
+    """Return the messages in a bag, in the order in which they were written."""
     with AnyReader([path], default_typestore=vision_typestore()) as reader:
         return [reader.deserialize(data, connection.msgtype)
                 for connection, _, data in reader.messages()
-                if connection.topic in ('/detections', '/decision')]
+                if connection.topic in topics]
 
 
 def told(messages: Sequence[Any]) -> tuple[list[Any], list[Any]]:
@@ -154,10 +155,17 @@ def test_two_compressed_cameras(active: Callable[..., Graph], tmp_path: Path) ->
             header=header, format='png', data=array('B', data))))
     bag = write(tmp_path / 'input', sent)
     graph = active(image_topics=['/left/image_raw', '/right/image_raw'],
-                   image_transport='compressed', policy='alternate(2)', backend='auto')
+                   image_transport='compressed', policy='alternate(2)', backend='auto',
+                   publish_ahead=True)
+    heard = graph.listen(Detection2DArray, 'detections_ahead')
     cameras = {topic: graph.camera(topic) for topic in dict(sent)}
     for topic, message in sent:
         graph.send(cameras[topic], message)
-    offline = replay(bag, graph.checkpoint, AlternatePolicy(2))
+    offline = replay(bag, graph.checkpoint, AlternatePolicy(2), ahead=True)
     reasons = compare([*graph.detections, *graph.decisions], offline, COUNT)
+    # Of each camera from its fourth image on.
+    graph.spin_until(lambda: len(heard) == COUNT - 6)
+    foreseen = read(tmp_path / 'input alternate(2)' / 'bag', ['/detections_ahead'])
+    assert told(heard) == told(foreseen)
+    assert all(message.detections for message in heard)
     assert reasons == {('read', 'first_frame'), ('forecast', 'policy'), ('read', 'policy')}

@@ -14,7 +14,7 @@ FRAMES = [
     RecordedFrame(40_000_000, 'read', 'first_frame', latency_ms=30.0, labels=('person', 'bicycle'),
                   scores=(0.9, 0.5)),
     RecordedFrame(80_000_000, 'forecast', 'scheduler', 0.8, 0.5, 1, latency_ms=4.0,
-                  labels=('person',), scores=(0.7,)),
+                  labels=('person',), scores=(0.7,), ids=('12',)),
     RecordedFrame(120_000_000, 'dropped'),
     RecordedFrame(160_000_000, 'read', 'scheduler', 0.3, 0.5, 0, latency_ms=20.0),
 ]

@@ -14,7 +14,7 @@ from forecast_detector_ros.images.image_messages import compressed_frame, image_
 from forecast_detector_ros.metrics.tables import load_tables
 from forecast_detector_ros.recording.bag_file import DECISION, DETECTIONS
 from forecast_detector_ros.recording.result_messages import read_decision, read_detections
-from forecast_detector_ros.replay.arrivals import GivenLatency, REAL_TIME
+from forecast_detector_ros.replay.arrivals import EVERY_FRAME, GivenLatency, REAL_TIME
 from forecast_detector_ros.replay.bag_replay import BagJob, replay_bag, ReplayOptions
 import numpy as np
 import pytest
@@ -66,6 +66,13 @@ def written(folder):
             found[connection.msgtype].append(
                 (time_ns, reader.deserialize(data, connection.msgtype)))
     return found[DETECTIONS], found[DECISION]
+
+
+def of_topic(folder, topic):
+    """Return (time, message) of a topic in the bag of a result."""
+    with AnyReader([folder / 'bag'], default_typestore=STORE) as reader:
+        return [(time_ns, reader.deserialize(data, connection.msgtype))
+                for connection, time_ns, data in reader.messages() if connection.topic == topic]
 
 
 def head(message):
@@ -205,6 +212,45 @@ def test_real_time_drops_what_the_node_would_drop(detector, replay, tmp_path):
     assert len(json.loads((folder / 'detections.json').read_text())['images']) == 7
 
 
+@pytest.mark.parametrize('mode', [EVERY_FRAME, REAL_TIME])
+def test_what_is_expected_stands_in_the_bag_and_takes_time(detector, replay, tmp_path, mode):
+    messages = [raw_message(n) for n in range(2 * COUNT)]
+    path = write_bag(tmp_path / 'walk', {'/camera': messages})
+    options = replace(OPTIONS, mode=mode, latency=GivenLatency(150.0, 30.0), ahead=True)
+    replay(path, options)
+    folder = tmp_path / 'out/walk'
+    shown, expected = ({head(message): (time, message)
+                        for time, message in of_topic(folder, topic)}
+                       for topic in ('/detections', '/detections_ahead'))
+    kinds = {item['frame_index']: item['kind'] for item in lines(folder)}
+    assert ('dropped' in kinds.values()) == (mode == REAL_TIME)
+    stamps = [head(message) for message in messages]
+    seen = [n for n in kinds if kinds[n] != 'dropped' and n >= 3]
+    # One period after each image, as soon as three gaps are known.
+    assert list(expected)[:-1] == [stamps[n + 1] for n in seen if n + 1 < len(stamps)]
+    same = 0
+    for n in seen[1:]:
+        if kinds[n] == 'forecast' and kinds[n - 1] != 'dropped':
+            foreseen, found = expected[stamps[n]], shown[stamps[n]]
+            assert foreseen[0] <= found[0]
+            mine, theirs = (read_detections(item[1]) for item in (foreseen, found))
+            np.testing.assert_array_equal(mine[0], theirs[0])
+            assert mine[1:] == theirs[1:]
+            same += len(found[1].detections)
+    assert same > 3
+    if mode == REAL_TIME:
+        # It was ready a forecast later than the detections of its image.
+        for n in seen:
+            if n + 1 < len(stamps):
+                assert expected[stamps[n + 1]][0] - shown[stamps[n]][0] == 30 * 10**6
+
+
+def test_without_a_wish_nothing_is_expected(replay, tmp_path):
+    path = write_bag(tmp_path / 'walk', {'/camera': [raw_message(n) for n in range(COUNT)]})
+    replay(path)
+    assert of_topic(tmp_path / 'out/walk', '/detections_ahead') == []
+
+
 def test_measured_latency_is_that_of_the_step(replay, tmp_path):
     path = write_bag(tmp_path / 'walk', {'/camera': [raw_message(n) for n in range(3)]})
     replay(path, replace(OPTIONS, latency=None))
@@ -303,3 +349,4 @@ def test_detections_of_a_run_are_perfect_annotations_for_it(detector, replay, tm
         np.testing.assert_array_equal(tables['truth'].frames, shown.frames)
         np.testing.assert_allclose(tables['truth'].boxes, shown.boxes, atol=1e-3)
         assert tables['annotated'].tolist() == list(range(COUNT))
+        assert len(set(tables['truth'].tracks.tolist())) > 1

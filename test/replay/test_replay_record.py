@@ -2,8 +2,16 @@
 """A replay becomes the record of a run: the frames worth looking at, with their boxes."""
 
 from forecast_detector_ros.detector.policy import FORECAST, READ
-from forecast_detector_ros.replay.replay_record import record_replay, ReplayedCamera
+from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, TruthTable
+from forecast_detector_ros.recording.frame_record import DROPPED, RecordedFrame
+from forecast_detector_ros.replay.replay_record import (
+    record_replay,
+    ReplayedCamera,
+    ScoredCamera,
+)
 from forecast_detector_ros.report.run_record import MarkedBox, RunRecord
+import numpy as np
+import pytest
 
 from ..helpers.boxes import A, B, detections
 from ..helpers.runs import frame
@@ -27,6 +35,30 @@ def test_frames_at_which_boxes_come_carry_the_numbers_of_their_images():
     assert noted.found == (MarkedBox('dog', A, 0.8), MarkedBox('cat', B, 0.7))
     assert record.source['lost'] == 'walk: its end is lost' and record.accuracy is None
     assert record.machine == {'cores': 2, 'device': 'cpu'}
+
+
+def test_numbers_of_the_bag_are_held_against_known_objects():
+    pytest.importorskip('trackeval')
+    # Frame 4 was dropped; in frame 6 two objects have exchanged their numbers.
+    numbers, ids = (3, 4, 5, 6), (('1', '2'), (), ('1', '2'), ('2', '1'))
+    frames = tuple(RecordedFrame(n, READ if row else DROPPED, labels=('dog',) * len(row),
+                                 scores=(0.5,) * len(row), ids=row)
+                   for n, row in zip(numbers, ids))
+    places = np.array([3, 3, 5, 5, 6, 6])
+    boxes = np.array([[0, 0, 10, 10], [50, 0, 60, 10]] * 3, np.float32)
+    dogs = np.ones(6, np.int64)
+    shown = DetectionTable(places, boxes, dogs, np.full(6, 0.5, np.float32))
+    truth = TruthTable(places, boxes, one_hot(dogs, 2), np.zeros(0, np.int64),
+                       np.zeros((0, 4), np.float32), np.array([8, 9] * 3))
+    record = record_replay(
+        HEAD, [ReplayedCamera('walk/camera', 'walk', '/camera', frames, numbers, shown)],
+        [ScoredCamera('walk/camera', 'walk', '/camera', np.array([3, 5, 6]), shown, shown, truth)])
+    (walk,) = record.sequences
+    assert walk.numbered == 2
+    assert walk.identities == record.identities
+    assert (walk.identities.objects, walk.identities.boxes) == (2, 6)
+    assert walk.identities.switches == 2 and walk.identities.mota == pytest.approx(1 - 2 / 6)
+    assert RunRecord.from_json(record.to_json()) == record
 
 
 def test_nothing_at_all_is_a_record_too():

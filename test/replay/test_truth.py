@@ -4,6 +4,7 @@
 import json
 
 from forecast_detector_ros.annotations.errors import DataError
+from forecast_detector_ros.annotations.records import UNKNOWN_TRACK
 from forecast_detector_ros.errors import InputError
 from forecast_detector_ros.images.bag_images import ImageBag
 from forecast_detector_ros.recording.bag_file import vision_typestore
@@ -103,6 +104,19 @@ def recorded(tmp_path, messages, topic='/truth', only=True):
 
 
 BOX = [[1, 2, 11, 22]]
+
+
+def test_numbers_of_a_topic_tell_which_boxes_show_one_object(tmp_path):
+    messages = [truth_message(n, [*BOX, [3, 3, 9, 9]], ['dog', 'cat']) for n in range(3)]
+    for message, ids in zip(messages, (('a', 'b'), ('b', 'a'), ('', 'a'))):
+        for detection, number in zip(message.detections, ids):
+            detection.id = number
+    tracks = recorded(tmp_path, messages).table.tracks.tolist()
+    assert tracks[:2] == tracks[3:1:-1] and tracks[4:] == [UNKNOWN_TRACK, tracks[0]]
+    assert len(set(tracks)) == 3
+    (tmp_path / 'plain').mkdir()
+    unknown = recorded(tmp_path / 'plain', [truth_message(0, BOX, ['dog'])]).table.tracks
+    assert unknown.tolist() == [UNKNOWN_TRACK]
 
 
 def test_boxes_of_a_topic_go_by_the_header(tmp_path):

@@ -14,7 +14,7 @@ from forecast_detector_ros.report.html_report import (
     render_report,
     write_report,
 )
-from forecast_detector_ros.report.run_record import RunRecordError, save_run
+from forecast_detector_ros.report.run_record import Identities, RunRecordError, save_run
 import numpy as np
 import pytest
 
@@ -81,6 +81,30 @@ def test_one_run_has_every_part(quick, loaded):
                 'walk 5 0.500 4 0.500', 'cores 2'):
         assert row in words, row
     assert 'no picture: ' in words and 'gone.png: is missing' in words
+
+
+def test_objects_are_counted_and_measured_where_they_are_known(quick, loaded):
+    parsed, words = outline(render_report([loaded]))
+    assert '#objects' in parsed.references
+    # Frames show the numbers 7 and 8; nothing tells which objects there are.
+    assert '2 objects numbered' in words and 'walk 2' in words and 'IDF1 HOTA' not in words
+    known = Identities(40, 3, 2, -0.25, 0.5, 0.4, 0.3, 0.6)
+    walk = loaded.record.sequences[0]
+    record = replace(loaded.record, identities=known, sequences=(
+        replace(walk, identities=known), replace(walk, name='again')))
+    words = outline(render_report([replace(loaded, record=record)]))[1]
+    for row in ('2 identity switches', '0.500 IDF1', '0.400 HOTA', '4 objects numbered',
+                'walk 2 3 2 -0.250 0.500 0.400', 'again 2 – – – – –',
+                'all 4 3 2 -0.250 0.500 0.400'):
+        assert row in words, row
+
+
+def test_run_without_numbers_says_nothing_of_objects(quick, loaded):
+    (walk,) = loaded.record.sequences
+    frames = tuple(replace(frame, ids=()) for frame in walk.frames)
+    record = replace(loaded.record, sequences=(replace(walk, frames=frames),))
+    parsed, words = outline(render_report([replace(loaded, record=record)]))
+    assert '#objects' not in parsed.references and 'objects numbered' not in words
 
 
 def test_names_are_text_and_never_markup(quick, loaded):

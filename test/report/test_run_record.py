@@ -44,6 +44,22 @@ def test_frames_of_all_sequences_follow_each_other():
     assert two.frames == FRAMES + FRAMES[:1]
 
 
+def test_objects_are_counted_by_camera():
+    frames = (replace(FRAMES[0], ids=('1', '', '2')), FRAMES[1],
+              replace(FRAMES[2], ids=('2', '3')), replace(FRAMES[2], ids=('2',), camera='/left'))
+    assert SequenceRecord('walk', frames, True).numbered == 4
+    assert SequenceRecord('walk', FRAMES, True).numbered is None
+
+
+def test_record_of_an_earlier_release_is_read(tmp_path):
+    document = json.loads(RUN.to_json())
+    for item in (document, *document['sequences']):
+        del item['identities']
+    for frame in document['sequences'][0]['frames']:
+        del frame['ids']
+    assert RunRecord.from_json(json.dumps(document)) == RUN
+
+
 def test_kinds_are_checked():
     with pytest.raises(RunRecordError, match="walk: frame 0: kind is 'maybe', must be one of"):
         replace(RUN, sequences=(SequenceRecord('walk', (RecordedFrame(0, 'maybe'),), True),))
