@@ -16,22 +16,23 @@ TOOLS = {'boxes', 'errors', 'files', 'foreign_text', 'layout', 'plain_values',
 ALLOWED = {
     'model': '',
     'images': '',
+    'jobs': '',
     'detector': 'images model',
     'recording': 'detector images',
     'annotations': 'images',
     'clips': 'annotations',
     'metrics': 'annotations detector',
-    'labelling': 'detector',
+    'labelling': 'detector images jobs',
     'training': 'annotations clips detector model',
     'report': 'detector images metrics recording',
-    'evaluation': 'annotations detector images metrics model recording report training',
-    'replay': 'annotations detector evaluation images metrics recording report',
+    'evaluation': 'annotations detector images jobs metrics model recording report training',
+    'replay': 'annotations detector evaluation images jobs metrics recording report',
     'benchmark': 'detector images metrics model recording',
     'experiments': 'benchmark detector evaluation images labelling metrics model recording '
                    'training',
     'node': 'detector images recording',
-    'cli': 'annotations benchmark clips detector evaluation experiments images labelling '
-           'metrics model recording replay report training',
+    'cli': 'annotations benchmark clips detector evaluation experiments images jobs '
+           'labelling metrics model recording replay report training',
 }
 
 #: What only node/ knows.

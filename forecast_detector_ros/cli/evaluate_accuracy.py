@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .evaluation import Evaluation, evaluation_parser, first_input, prepare, run
-from .many_footage import add_many, run_sequences, share_of
+from .many_footage import add_many, keep_partial, run_sequences
 from .results import machine
 from ..evaluation.accuracy import check_protocols
 from ..evaluation.accuracy import KEYS as PROTOCOLS
@@ -17,6 +17,7 @@ from ..evaluation.identities import check_tracks, identities_as_text, summarise_
 from ..evaluation.motion import motion_of
 from ..evaluation.sequences import EvaluationError
 from ..evaluation.summary import as_text, summarise
+from ..jobs.locations import location, name_of
 from ..metrics.tracking import library as tracking_library
 from ..report.html_report import load_for_report, write_report
 from ..report.run_record import save_run
@@ -32,9 +33,9 @@ def main(args: Sequence[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the options."""
     parser = evaluation_parser(VERB, __doc__)
-    parser.add_argument('--run', type=Path, metavar='FILE',
+    parser.add_argument('--run', type=location, metavar='FILE',
                         help='write every frame of the run as JSON, for report')
-    parser.add_argument('--report', type=Path, metavar='FILE',
+    parser.add_argument('--report', type=location, metavar='FILE',
                         help='with --run: also write the report as HTML')
     accuracy = parser.add_argument_group('figures')
     accuracy.add_argument('--protocol', choices=PROTOCOLS, nargs='+', default=['plain'],
@@ -51,13 +52,13 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _measure(options: argparse.Namespace) -> tuple[Evaluation, dict[str, Any], str]:
-    share = share_of(options)
     for key, other in (('motion_videos', 'motion_iou'), ('report', 'run')):
         if getattr(options, key) and not getattr(options, other):
             raise EvaluationError(f'--{key.replace("_", "-")} goes with '
                                   f'--{other.replace("_", "-")} only')
     check_protocols(options.protocol)
-    evaluation = prepare(options)
+    # A record of the run wants the pictures here.
+    evaluation = prepare(options, lazily=not options.run)
     if options.identities:
         tracking_library()
         check_tracks(evaluation.footage)
@@ -68,23 +69,24 @@ def _measure(options: argparse.Namespace) -> tuple[Evaluation, dict[str, Any], s
     collect = all(item.labelled is not None for item in footage)
     work = FootageWork(evaluation.path, detector.device, options.precision, options.threads,
                        detector.backend, settings, collect)
-    done = run_sequences(options, share, work, detector, footage, {
-        'checkpoint': detector.card.weights_sha256 or detector.card.name,
-        'settings': repr(settings), 'collect': collect}, evaluation.about['machine'])
+    done = run_sequences(options, work, detector, footage)
     evaluation.failures.update(done.failures)
     footage, runs = [footage[place] for place in done.places], done.runs
-    result = {**evaluation.about, 'machine': done.machine,
-              **summarise(footage, runs, detector.labels, options.protocol,
-                          None if motion is None else [motion[place] for place in done.places])}
+    result = {**evaluation.about, **summarise(
+        footage, runs, detector.labels, options.protocol,
+        None if motion is None else [motion[place] for place in done.places])}
     if options.motion_iou:
         result['annotations'] = {**result['annotations'], 'motion_iou': options.motion_iou}
+    if done.interrupted:
+        keep_partial(options.output, result)
+        raise KeyboardInterrupt
     text = as_text(result)
     if options.identities:
         result['identities'] = summarise_identities(footage, runs)
         text += '\n\n' + identities_as_text(result['identities'])
     if options.run:
         save_run(options.run, record_evaluation(
-            f'{first_input(options).resolve().name}: {settings.policy}', footage, runs,
+            f'{name_of(first_input(options))}: {settings.policy}', footage, runs,
             detector.card, settings,
             {'sequences': len(footage), 'frames': result['frames'], **result['annotations']},
             {**machine(), **result['machine']}))

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 import json
 import logging
-from pathlib import Path
 from typing import Any
 
+from .engine_options import outputs_at
 from .inputs import add_footage, load_footage, named_footage
 from .options import add_detector, given_settings, positive
 from .results import machine, versions
@@ -18,6 +18,7 @@ from ..detector.detector import Detector
 from ..detector.settings import DetectorSettings
 from ..evaluation.sequences import Footage, thin, whole_sequences
 from ..files import write_atomically
+from ..jobs.locations import kept, Location, location
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ _log = logging.getLogger(__name__)
 class Evaluation:
     """A detector and the sequences that it is measured on."""
 
-    path: Path
+    path: Location
     """Of the checkpoint."""
     detector: Detector
     settings: DetectorSettings
@@ -51,8 +52,8 @@ def evaluation_parser(verb: str, description: str | None, one_stride: bool = Tru
     """Make the parser of an evaluation, with the options that `prepare` and `run` read."""
     parser = verb_parser(verb, '--davis|--annotations|--mot PATH...', description)
     add_footage(parser)
-    add_detector(parser)
-    parser.add_argument('--output', type=Path, metavar='FILE', help='write the result as JSON')
+    add_detector(parser, location)
+    parser.add_argument('--output', type=location, metavar='FILE', help='write the result as JSON')
     if one_stride:
         parser.add_argument('--stride', type=positive, default=1, metavar='N',
                             help='every N-th frame, from each of N starts (default 1)')
@@ -87,18 +88,22 @@ def run(verb: str, options: argparse.Namespace,
             say(verb, f'left out: {name}: {problem}')
         return FAILURE if evaluation.failures else DONE
 
-    return run_verb(verb, options, work)
+    def put_results(options: argparse.Namespace) -> int:
+        with outputs_at(options, *(key for key in ('output', 'run', 'report') if key in options)):
+            return work(options)
+
+    return run_verb(verb, options, put_results)
 
 
-def prepare(options: argparse.Namespace) -> Evaluation:
-    """Load the detector and the sequences; raises InputError."""
+def prepare(options: argparse.Namespace, lazily: bool = False) -> Evaluation:
+    """Load the detector and the sequences, `lazily` as `load_footage` does; raises InputError."""
     path = options.checkpoint or default_checkpoint()
-    detector = Detector.load(path, options.device, options.precision, options.threads,
+    detector = Detector.load(kept(path), options.device, options.precision, options.threads,
                              backend=options.backend)
     _log.info('back-end %s, %s', detector.backend, detector.precision)
     settings = replace(detector.card.settings(), **given_settings(options))
     failures: dict[str, str] = {}
-    footage = load_footage(options, detector.labels, failures)
+    footage = load_footage(options, detector.labels, failures, lazily)
     about = {
         'checkpoint': str(path), 'name': detector.card.name,
         'weights_sha256': detector.card.weights_sha256,
@@ -112,7 +117,7 @@ def prepare(options: argparse.Namespace) -> Evaluation:
     return Evaluation(path, detector, settings, footage, about, failures)
 
 
-def first_input(options: argparse.Namespace) -> Path:
+def first_input(options: argparse.Namespace) -> Location:
     """Return the first of the inputs that the options name."""
-    inputs: Sequence[Path] = options.davis or options.annotations or options.mot
+    inputs: Sequence[Location] = options.davis or options.annotations or options.mot
     return inputs[0]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .options import fraction
 from ..annotations.errors import DataError
+from ..errors import InputError
 from ..evaluation.davis import load_davis
 from ..evaluation.sequences import (
     attach_labels,
@@ -19,6 +20,7 @@ from ..evaluation.sequences import (
     load_mot_footage,
     pick,
 )
+from ..jobs.locations import kept, Location, location, LocationError, picture_store, Url
 
 _log = logging.getLogger(__name__)
 
@@ -27,21 +29,21 @@ def add_footage(parser: argparse.ArgumentParser) -> None:
     """Add the options that `load_footage` reads."""
     data = parser.add_argument_group('video (one of --davis, --annotations and --mot)')
     source = data.add_mutually_exclusive_group(required=True)
-    source.add_argument('--davis', type=Path, nargs='+', metavar='FOLDER',
+    source.add_argument('--davis', type=location, nargs='+', metavar='FOLDER',
                         help='folders with frames and a boxes.json for one object')
-    source.add_argument('--annotations', type=Path, nargs='+', metavar='FILE',
+    source.add_argument('--annotations', type=location, nargs='+', metavar='FILE',
                         help='COCO-video JSON')
-    source.add_argument('--mot', type=Path, nargs='+', metavar='FOLDER',
+    source.add_argument('--mot', type=location, nargs='+', metavar='FOLDER',
                         help="folders of sequences in MOTChallenge's format")
-    data.add_argument('--images', type=Path, metavar='FOLDER',
+    data.add_argument('--images', type=location, metavar='FOLDER',
                       help='folder that file names in a JSON start from (default: its own)')
-    data.add_argument('--pseudo-labels', type=Path, metavar='FILE',
+    data.add_argument('--pseudo-labels', type=location, metavar='FILE',
                       help='with --davis: COCO-video JSON of all objects, for AP50')
     data.add_argument('--min-score', type=fraction, default=0.4, metavar='S',
                       help='annotated boxes of a lower score are no objects (default 0.4)')
     data.add_argument('--ignore-score', type=fraction, metavar='S',
                       help='of these, ones from this score on are ignored (default: none)')
-    data.add_argument('--truth', type=Path, metavar='FILE',
+    data.add_argument('--truth', type=location, metavar='FILE',
                       help="with --annotations: JSON of true boxes in a teacher's place")
     data.add_argument('--accept', type=_accept, action='append', default=[],
                       metavar='SEQUENCE=CLASS', help='with --davis: a further class that '
@@ -51,7 +53,7 @@ def add_footage(parser: argparse.ArgumentParser) -> None:
 
 
 def load_footage(options: argparse.Namespace, labels: Sequence[str],
-                 failures: dict[str, str] | None = None) -> list[Footage]:
+                 failures: dict[str, str] | None = None, lazily: bool = False) -> list[Footage]:
     """
     Load what the options name.
 
@@ -64,6 +66,8 @@ def load_footage(options: argparse.Namespace, labels: Sequence[str],
     failures:
         Takes what is wrong with an input, by its path, where others can be used; None: the
         first input that cannot be used is an error.
+    lazily:
+        Whether pictures at a URL are fetched when their sequence is run; they are not here then.
 
     Raises
     ------
@@ -81,12 +85,12 @@ def load_footage(options: argparse.Namespace, labels: Sequence[str],
         raise EvaluationError('--pseudo-labels goes with one folder of --davis')
     if options.truth and len(options.annotations or []) != 1:
         raise EvaluationError('--truth goes with one file of --annotations')
-    found: list[tuple[Path, Footage]] = []
-    errors: dict[str, DataError] = {}
+    found: list[tuple[Location, Footage]] = []
+    errors: dict[str, InputError] = {}
     for path in inputs:
         try:
-            items = _load(options, path, labels, ignore)
-        except DataError as error:
+            items = _load(options, path, labels, ignore, lazily)
+        except (DataError, LocationError) as error:
             if failures is None:
                 raise
             errors[str(path)] = error
@@ -104,18 +108,28 @@ def load_footage(options: argparse.Namespace, labels: Sequence[str],
     return footage
 
 
-def _load(options: argparse.Namespace, path: Path, labels: Sequence[str], ignore: float
-          ) -> list[Footage]:
+def _load(options: argparse.Namespace, path: Location, labels: Sequence[str], ignore: float,
+          lazily: bool) -> list[Footage]:
+    images = options.images or (path.parent if options.annotations else path)
+    folder = _folder(images, lazily)
     if options.annotations:
-        return load_annotated(path, options.images or path.parent, labels, options.min_score,
-                              ignore, options.truth)
-    if options.mot:
-        return load_mot_footage(path, labels)
-    return _load_davis(options, path, labels, ignore)
+        footage = load_annotated(kept(path), folder, labels, options.min_score, ignore,
+                                 options.truth and kept(options.truth))
+    elif options.mot:
+        footage = load_mot_footage(_folder(path, lazily), labels)
+    else:
+        footage = _load_davis(options, _folder(path, lazily), folder, labels, ignore)
+    if not (lazily and isinstance(images, Url)):
+        return footage
+    return [replace(item, pictures=picture_store(images)) for item in footage]
 
 
-def _load_davis(options: argparse.Namespace, folder: Path, labels: Sequence[str], ignore: float
-                ) -> list[Footage]:
+def _folder(where: Location, lazily: bool) -> Path:
+    return picture_store(where).folder if lazily and isinstance(where, Url) else kept(where)
+
+
+def _load_davis(options: argparse.Namespace, folder: Path, images: Path, labels: Sequence[str],
+                ignore: float) -> list[Footage]:
     accept: dict[str, list[str]] = {}
     for sequence, name in options.accept:
         # With several folders a sequence is in one of them.
@@ -124,12 +138,12 @@ def _load_davis(options: argparse.Namespace, folder: Path, labels: Sequence[str]
     footage = load_davis(folder, labels, accept)
     if options.pseudo_labels:
         # Those that are not wanted need no labels.
-        footage = attach_labels(pick(footage, options.sequences), options.pseudo_labels,
-                                options.images or folder, labels, options.min_score, ignore)
+        footage = attach_labels(pick(footage, options.sequences), kept(options.pseudo_labels),
+                                images, labels, options.min_score, ignore)
     return footage
 
 
-def _named_apart(found: Sequence[tuple[Path, Footage]]) -> list[Footage]:
+def _named_apart(found: Sequence[tuple[Location, Footage]]) -> list[Footage]:
     """Put the name of the input before that of a sequence that comes in several inputs."""
     counts = Counter(item.name for _, item in found)
     named = [replace(item, name=f'{path.stem}/{item.name}') if counts[item.name] > 1 else item
@@ -143,9 +157,9 @@ def _named_apart(found: Sequence[tuple[Path, Footage]]) -> list[Footage]:
 def named_footage(options: argparse.Namespace) -> dict[str, object]:
     """Give the options of `add_footage` that say what is measured against, as plain values."""
     def plain(value: object) -> object:
-        if isinstance(value, list) and value and isinstance(value[0], Path):
+        if isinstance(value, list) and value and isinstance(value[0], (Path, Url)):
             return str(value[0]) if len(value) == 1 else [str(path) for path in value]
-        return str(value) if isinstance(value, Path) else value
+        return str(value) if isinstance(value, (Path, Url)) else value
 
     return {key: plain(value)
             for key in ('davis', 'annotations', 'mot', 'pseudo_labels', 'truth', 'min_score',

@@ -3,20 +3,25 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 import logging
-from pathlib import Path
 
 import torch
 
+from .engine_options import add_engine, engine_of, outputs_at
+from .many_labels import footage_jobs, label_many, picture_jobs
 from .options import add_threads, fraction, positive
 from .progress import show_progress
-from .shell import print_result, run_verb, verb_parser
+from .shell import DONE, print_result, run_verb, verb_parser
 from ..images.bag_images import is_bag
 from ..images.extract_frames import extract_frames
-from ..labelling.label_folders import is_partial, label_into, Labelling
+from ..jobs.locations import location, name_of, picture_store, Url
+from ..labelling.label_folders import is_partial, label_into
+from ..labelling.label_jobs import LabelSettings
 from ..labelling.picture_folders import picture_folders
-from ..labelling.teacher import TeacherError
-from ..labelling.teacher_kinds import AUTO, KINDS, open_teacher
+from ..labelling.teacher import Teacher, TeacherError
+from ..labelling.teacher_kinds import AUTO, KINDS
+from ..replay.collect import FOOTAGE_SUFFIXES
 
 VERB = 'label'
 
@@ -29,47 +34,81 @@ _log = logging.getLogger(__name__)
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the verb; give its exit code."""
+    """Run the verb; its exit code is 1 when a source failed (the others are done)."""
     parser = make_parser()
     options = parser.parse_args(args)
-    extracts = options.source.is_file() or is_bag(options.source)
-    if extracts and options.frames is None:
-        parser.error(f'{options.source} is a video or a bag: --frames DIR says where its frames '
-                     'are to go')
+    extracts = [not isinstance(source, Url) and (source.is_file() or is_bag(source))
+                or isinstance(source, Url) and source.name.lower().endswith(FOOTAGE_SUFFIXES)
+                for source in options.sources]
+    first = options.sources[0]
+    if options.resume and isinstance(options.output, Url):
+        parser.error('--resume goes on with an --output of this machine')
+    if len(set(extracts)) > 1:
+        parser.error('videos and bags, and folders of pictures, want calls of their own')
+    if not extracts[0] and len(extracts) > 1:
+        parser.error(f'{options.sources[1]} is a second folder of pictures: name the folder '
+                     'that both are in, and them with --folders')
+    if extracts[0] and options.frames is None:
+        parser.error(f'{first} is a video or a bag: --frames DIR says where its frames are to go')
     for name, given in (('--frames', options.frames), ('--topic', options.topic),
                         ('--every', options.every != 1)):
-        if given and not extracts and options.source.is_dir():
-            parser.error(f'{name} is for videos and bags, {options.source} is a folder of '
-                         'pictures')
+        if given and not extracts[0] and (isinstance(first, Url) or first.is_dir()):
+            parser.error(f'{name} is for videos and bags, {first} is a folder of pictures')
     for name, given in (('--folders', options.folders), ('--stills', options.stills)):
-        if given and extracts:
+        if given and extracts[0]:
             parser.error(f'{name} is for folders of pictures')
-    return run_verb(VERB, options, lambda chosen: _label(chosen, extracts),
+
+    def work(chosen: argparse.Namespace) -> int:
+        with outputs_at(chosen, 'output', 'frames'):
+            return _label(chosen, extracts[0])
+
+    return run_verb(VERB, options, work,
                     interrupted='interrupted; the same command with --resume goes on')
 
 
-def _label(options: argparse.Namespace, extracts: bool) -> None:
+def _label(options: argparse.Namespace, extracts: bool) -> int:
     output = options.output
     if not options.resume and is_partial(output):
         raise TeacherError(f'{output}: is half done; --resume goes on, delete it to label anew')
     torch.set_num_threads(options.threads)
-    teacher = open_teacher(options.teacher, options.teacher_kind, options.min_score,
-                           options.nms_threshold, options.threads)
-    root, folders = options.source, options.folders
+    store = None
+    root = options.frames
+    if not extracts:
+        root = options.sources[0]
+        if isinstance(root, Url):
+            store = picture_store(root)
+            root = store.folder
+    settings = LabelSettings(
+        options.teacher, options.teacher_kind, options.min_score, options.nms_threshold,
+        options.threads, tuple(options.classes), tuple(options.ignore), not options.stills, root,
+        every=options.every, topic=options.topic)
+    teacher = settings.open()
+    settings = replace(settings, description=(
+        f'labels by {name_of(options.teacher)} ({teacher.kind}), score >= '
+        f'{options.min_score:g}, class-wise NMS {options.nms_threshold:g}; boxes xywh in pixels '
+        f'of the stored pictures; ignore_annotations: {", ".join(options.ignore) or "none"}'))
+    jobs = (footage_jobs(options, settings) if extracts
+            else picture_jobs(options, settings, store))
+    # One process saves what is done picture by picture.
+    if engine_of(options).is_here(len(jobs)) and store is None and (
+            not extracts or len(jobs) == 1 and not isinstance(options.sources[0], Url)):
+        _label_here(options, settings, teacher, extracts)
+        return DONE
+    return label_many(options, settings, jobs)
+
+
+def _label_here(options: argparse.Namespace, settings: LabelSettings, teacher: Teacher,
+                extracts: bool) -> None:
+    output, folders = options.output, options.folders
     if extracts:
         with show_progress('frames') as show:
-            extraction = extract_frames(options.source, options.frames, options.every,
+            extraction = extract_frames(options.sources[0], options.frames, options.every,
                                         options.topic, options.resume, show)
         for line in extraction.losses:
             _log.warning('%s', line)
         _log.info('%s: %d frames', extraction.folder, extraction.frames)
-        root, folders = options.frames, [extraction.folder.name]
-    labelling = Labelling(
-        root, picture_folders(root, folders), options.classes, options.ignore,
-        not options.stills,
-        f'labels by {options.teacher.name} ({teacher.kind}), score >= {options.min_score:g}, '
-        f'class-wise NMS {options.nms_threshold:g}; boxes xywh in pixels of the stored pictures; '
-        f'ignore_annotations: {", ".join(options.ignore) or "none"}')
+        folders = [extraction.folder.name]
+    labelling = settings.labelling(picture_folders(settings.root, folders))
     if options.resume and output.exists():
         labelling.resume(output)
         _log.info('%s: %d of %d pictures are labelled already', output, labelling.labelled,
@@ -84,23 +123,24 @@ def _label(options: argparse.Namespace, extracts: bool) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the options."""
-    parser = verb_parser(VERB, 'SOURCE --teacher FILE --output FILE', __doc__)
-    parser.add_argument('source', type=Path, metavar='SOURCE',
-                        help='folder of pictures, video file, or bag (folder, .mcap, .db3, .bag)')
+    parser = verb_parser(VERB, 'SOURCE... --teacher FILE --output FILE', __doc__)
+    parser.add_argument('sources', type=location, nargs='+', metavar='SOURCE',
+                        help='folder of pictures, or video files and bags (folder, .mcap, .db3, '
+                        '.bag)')
     parser.add_argument('--folders', nargs='+', default=[], metavar='NAME',
                         help='only these folders of pictures in it')
-    parser.add_argument('--frames', type=Path, metavar='FOLDER',
+    parser.add_argument('--frames', type=location, metavar='FOLDER',
                         help='where frames of a video or bag are written, as JPEG in a folder of '
                         'its name')
     parser.add_argument('--every', type=positive, default=1, metavar='N',
                         help='only every N-th frame of a video or bag (default 1)')
     parser.add_argument('--topic', metavar='T', help='of images; needed if a bag has several')
-    parser.add_argument('--teacher', type=Path, required=True, metavar='FILE',
+    parser.add_argument('--teacher', type=location, required=True, metavar='FILE',
                         help=".onnx, or OpenVINO's .xml, of a detector with the classes of COCO; "
                         'or .yaml of several, see config/teachers')
     parser.add_argument('--teacher-kind', choices=[AUTO, *KINDS], default=AUTO, metavar='NAME',
                         help=f'{", ".join(KINDS)} (default {AUTO}: by its outputs)')
-    parser.add_argument('--output', type=Path, required=True, metavar='FILE',
+    parser.add_argument('--output', type=location, required=True, metavar='FILE',
                         help='COCO-video JSON; its file names start from SOURCE or --frames')
     parser.add_argument('--resume', action='store_true',
                         help='go on with frames and labels that an earlier run left')
@@ -118,4 +158,5 @@ def make_parser() -> argparse.ArgumentParser:
                         help='of two boxes of a class that overlap as much, one is dropped '
                         '(default 0.45)')
     add_threads(parser)
+    add_engine(parser.add_argument_group('many sources'), 'one video, bag or folder of pictures')
     return parser

@@ -15,9 +15,9 @@ Group: TypeAlias = argparse._ActionsContainer
 """A parser, or a group of its options."""
 
 
-def add_checkpoint(group: Group) -> None:
-    """Add `--checkpoint`."""
-    group.add_argument('--checkpoint', type=Path, metavar='FILE',
+def add_checkpoint(group: Group, kind: Callable[[str], Any] = Path) -> None:
+    """Add `--checkpoint`, a path, or what `kind` reads."""
+    group.add_argument('--checkpoint', type=kind, metavar='FILE',
                        help='.safetensors with its card (default: the one of the package)')
 
 
@@ -46,10 +46,10 @@ def add_threads(group: Group) -> None:
                        help='of one inference on the CPU (default 1)')
 
 
-def add_detector(parser: argparse.ArgumentParser) -> Group:
+def add_detector(parser: argparse.ArgumentParser, kind: Callable[[str], Any] = Path) -> Group:
     """Add a group of options that name a detector and its settings; return it."""
     group = parser.add_argument_group('detector (default: what the card recommends)')
-    add_checkpoint(group)
+    add_checkpoint(group, kind)
     add_settings(group)
     add_hardware(group)
     return group

@@ -11,9 +11,9 @@ import time
 from typing import Any
 
 from . import shell
+from .engine_options import add_engine, engine_of, outputs_at
 from .options import (
     add_detector,
-    add_jobs,
     add_seed,
     checked,
     given_settings,
@@ -27,14 +27,9 @@ from ..detector.stream import MAX_GAP_S
 from ..errors import InputError
 from ..evaluation.evaluation_record import model_values
 from ..evaluation.latencies import Latencies, load_latencies
-from ..evaluation.many import (
-    Interrupt,
-    Job,
-    ManyError,
-    parse_share,
-    run_many,
-    share_of_environment,
-)
+from ..jobs.engine import Engine, run_many
+from ..jobs.job import Interrupt, Job
+from ..jobs.locations import kept, location, unpack
 from ..recording.bag_file import BagError, MISSING
 from ..recording.video_writer import VideoError
 from ..replay.arrivals import EVERY_FRAME, GivenLatency, MODES, parse_latency
@@ -46,7 +41,6 @@ from ..replay.collect import (
     FAILED,
     find_bags,
     INTERRUPTED,
-    merge_results,
     write_result,
 )
 from ..replay.truth import MATCHES, ORDER
@@ -60,30 +54,32 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the verb; its exit code is 1 when a bag failed (the others are done)."""
     given = list(sys.argv[1:] if args is None else args)
     options = make_parser().parse_args(given)
-    return run_verb(
-        VERB, options, lambda chosen: _merge(chosen) if chosen.merge else _replay(chosen, given),
-        _EXPECTED, interrupted='interrupted twice; what is unfinished is lost')
+
+    def work(chosen: argparse.Namespace) -> int:
+        with outputs_at(chosen, 'output'):
+            return _replay(chosen, given)
+
+    return run_verb(VERB, options, work, _EXPECTED,
+                    interrupted='interrupted twice; what is unfinished is lost')
 
 
 def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
     if MISSING:
         raise BagError(MISSING)
-    if not options.bags:
-        raise ManyError('name at least one BAG, or with --merge the results of earlier runs')
-    share = options.shard or share_of_environment()
     replay = _replay_options(options)
     # Whatever is wrong with the checkpoint is said before anything is done.
     detector = replay.load()
     card = detector.card
     settings = replay.settings(card)
     bags = find_bags(options.bags)
-    result = ResultFolder(options.output if share.count == 1
-                          else f'{options.output}-{share.index + 1}-of-{share.count}')
-    jobs = [Job(number, name, BagJob(path, name, result.partial / BAGS_FOLDER / name))
-            for number, (name, path) in share.of(bags)]
+    result = ResultFolder(options.output)
+    engine = engine_of(options)
+    jobs = [Job(number, name, BagJob(path, name, result.partial / BAGS_FOLDER / name,
+                                     engine.ray is not None))
+            for number, (name, path) in enumerate(bags)]
     states = [BagState(name, str(path)) for name, path in bags]
     with Interrupt() as interrupt:
-        _run(replay, jobs, options.jobs, interrupt, states)
+        _run(replay, jobs, engine, interrupt, states)
         head = {
             'checkpoint': card.weights_sha256 or card.name, 'labels': list(card.classes),
             'model': model_values(card),
@@ -97,7 +93,7 @@ def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
                 'topics': options.topic, 'match': options.match,
                 'annotations': options.annotations and options.annotations.name,
                 'truth_topic': options.truth_topic, 'min_score': options.min_score},
-            'share': str(share), 'device': detector.device, 'precision': options.precision,
+            'device': detector.device, 'precision': options.precision,
             'backend': detector.backend,
             'threads': options.threads, 'started': time.strftime('%Y-%m-%dT%H:%M:%S%z'),
             'command': command_line(VERB, given), 'machine': machine(),
@@ -114,7 +110,7 @@ def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
     return FAILURE if any(state.state == FAILED for state in states) else 0
 
 
-def _run(replay: ReplayOptions, jobs: Sequence[Job], processes: int, interrupt: Interrupt,
+def _run(replay: ReplayOptions, jobs: Sequence[Job], engine: Engine, interrupt: Interrupt,
          states: list[BagState]) -> None:
     done: dict[int, tuple[int, int]] = {}
     with show_progress('images') as show:
@@ -124,27 +120,14 @@ def _run(replay: ReplayOptions, jobs: Sequence[Job], processes: int, interrupt: 
             known = sum(total for _, total in done.values())
             show(sum(images for images, _ in done.values()), known * len(jobs) // len(done))
 
-        for outcome in run_many(partial(prepare_replay, replay), jobs, processes, _EXPECTED,
+        for outcome in run_many(engine, partial(prepare_replay, replay), jobs, _EXPECTED,
                                 interrupt, progress):
-            job = outcome.job
+            job, bag = outcome.job, outcome.value
             state = FAILED if outcome.error else (
-                INTERRUPTED if outcome.value['interrupted'] else DONE)
+                INTERRUPTED if bag.summary['interrupted'] else DONE)
+            if bag is not None and bag.files is not None:
+                unpack(bag.files, job.argument.folder)
             states[job.number] = BagState(job.name, str(job.argument.path), state, outcome.error)
-
-
-def _merge(options: argparse.Namespace) -> int:
-    if options.bags:
-        raise ManyError(f'--merge takes results; what is the bag {options.bags[0]} for?')
-    result = ResultFolder(options.output)
-    summary, missing = merge_results(options.merge, result.partial)
-    if summary['results']:
-        add_report(VERB, result.partial)
-    result.accept()
-    _tell(options, summary, result.path)
-    for state in missing:
-        if state.state != FAILED:
-            say(VERB, f'{state.name}: {state.error or state.state}')
-    return FAILURE if missing else 0
 
 
 def _say_losses(summary: dict[str, Any]) -> None:
@@ -185,10 +168,10 @@ def _replay_options(options: argparse.Namespace) -> ReplayOptions:
     if options.classes:
         changes['classes'] = tuple(options.classes)
     if options.annotations and options.truth_topic:
-        raise ManyError('--annotations and --truth-topic exclude each other')
+        raise InputError('--annotations and --truth-topic exclude each other')
     if options.latency and options.latencies:
-        raise ManyError('--latency and --latencies exclude each other')
-    latency = (load_latencies(options.latencies, options.seed) if options.latencies
+        raise InputError('--latency and --latencies exclude each other')
+    latency = (load_latencies(kept(options.latencies), options.seed) if options.latencies
                else options.latency)
     return ReplayOptions(
         options.checkpoint, options.device, options.precision, options.threads,
@@ -200,30 +183,31 @@ def _replay_options(options: argparse.Namespace) -> ReplayOptions:
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the options."""
     parser = verb_parser(VERB, 'BAG...', __doc__)
-    parser.add_argument('bags', nargs='*', type=Path, metavar='BAG',
+    parser.add_argument('bags', nargs='+', type=location, metavar='BAG',
                         help='folder or file of a bag (MCAP, sqlite3, ROS 1), or a folder of bags')
-    parser.add_argument('--output', type=Path, default=Path('replay_output'), metavar='FOLDER',
-                        help='for the results, replaced as a whole (default %(default)s)')
+    parser.add_argument('--output', type=location, default=Path('replay_output'),
+                        metavar='FOLDER', help='for the results, replaced as a whole (default '
+                        '%(default)s)')
     parser.add_argument('--topic', nargs='+', default=[], metavar='T',
                         help='image topics (default: all that have images)')
     parser.add_argument('--mode', choices=MODES, default=EVERY_FRAME,
                         help='real-time drops what a busy node would (default %(default)s)')
     parser.add_argument('--latency', type=checked(parse_latency), metavar='read=MS,forecast=MS',
                         help='milliseconds of a frame, instead of measuring them')
-    parser.add_argument('--latencies', type=Path, metavar='FILE',
+    parser.add_argument('--latencies', type=location, metavar='FILE',
                         help='draw them from a result of evaluate accuracy, replay or demo')
     add_seed(parser, 'latencies that are drawn')
     parser.add_argument('--publish-ahead', action='store_true',
                         help='also write /detections_ahead, as the node does with publish_ahead')
     parser.add_argument('--video', action='store_true', help='also write an annotated video')
-    detector = add_detector(parser)
+    detector = add_detector(parser, location)
     detector.add_argument('--max-detections', type=int, metavar='N', help='in a frame')
     detector.add_argument('--classes', nargs='+', metavar='NAME', help='others are not shown')
     detector.add_argument('--max-gap', type=number_in(float, 0, 3600), default=MAX_GAP_S,
                           metavar='S', help='longest step between stamps that keeps the state '
                           '(default %(default)g)')
     truth = parser.add_argument_group('annotations')
-    truth.add_argument('--annotations', type=Path, metavar='FILE', help='COCO-video JSON')
+    truth.add_argument('--annotations', type=location, metavar='FILE', help='COCO-video JSON')
     truth.add_argument('--match', choices=MATCHES, default=ORDER,
                        help='by frame_index, from 0 on, or by stamp_ns (default %(default)s)')
     truth.add_argument('--min-score', type=number_in(float, 0, 1), default=0.4, metavar='S',
@@ -231,9 +215,5 @@ def make_parser() -> argparse.ArgumentParser:
     truth.add_argument('--truth-topic', metavar='T',
                        help='Detection2DArray in the bags, with the headers of the images')
     many = parser.add_argument_group('many bags')
-    add_jobs(many, 'one bag')
-    many.add_argument('--shard', type=checked(parse_share), metavar='I/N',
-                      help='only every N-th bag, from the I-th on; or as torchrun says')
-    many.add_argument('--merge', nargs='+', type=Path, metavar='FOLDER',
-                      help='put results of shards together instead')
+    add_engine(many, 'one bag')
     return parser

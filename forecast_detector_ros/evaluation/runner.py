@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .sequences import as_frame, Footage, picture
+from .sequences import as_frame, Footage, frames_here, picture
 from ..detector.detector import Detector
 from ..detector.policy import READ
 from ..detector.settings import DetectorSettings
 from ..detector.stream import StreamState
+from ..jobs.job import Progress, StoppedError, StopFlag
 from ..metrics.tables import DetectionTable
 
 COLLECT_SCORE = 0.01
@@ -44,7 +45,8 @@ class FootageRun:
 
 
 def run_footage(detector: Detector, footage: Footage, settings: DetectorSettings,
-                collect: bool) -> FootageRun:
+                collect: bool, progress: Progress = lambda done, total: None,
+                interrupt: StopFlag | None = None) -> FootageRun:
     """
     Run a detector over one sequence from a fresh state.
 
@@ -59,25 +61,37 @@ def run_footage(detector: Detector, footage: Footage, settings: DetectorSettings
     collect:
         Whether to collect detections of low score as well.  Every step is then done a second
         time from the same state, since more candidates would make the timed step slower.
+    progress:
+        Called after each frame with the number of those done, and of all.
+    interrupt:
+        Ends the run when it is set.
 
     Raises
     ------
     DataError
         If a picture cannot be decoded.
+    LocationError
+        If one cannot be fetched.
+    StoppedError
+        If the run was ended.
 
     """
     low = replace(settings, score_threshold=min(COLLECT_SCORE, settings.score_threshold))
     state = StreamState.initial()
     shown, collected, steps = [], [], []
-    for number, record in enumerate(footage.frames):
-        frame = as_frame(picture(record))
-        result, after = detector.step(frame, state, settings)
-        if collect:
-            again, _ = detector.step(frame, state, low)
-            collected.append(DetectionTable.of_frame(number, again.detections))
-        shown.append(DetectionTable.of_frame(number, result.detections))
-        steps.append(result)
-        state = after
+    with frames_here(footage) as records:
+        for number, record in enumerate(records):
+            if interrupt is not None and interrupt.set:
+                raise StoppedError
+            frame = as_frame(picture(record))
+            result, after = detector.step(frame, state, settings)
+            if collect:
+                again, _ = detector.step(frame, state, low)
+                collected.append(DetectionTable.of_frame(number, again.detections))
+            shown.append(DetectionTable.of_frame(number, result.detections))
+            steps.append(result)
+            state = after
+            progress(number + 1, len(records))
     return FootageRun(
         footage.name, DetectionTable.join(shown),
         DetectionTable.join(collected) if collect else None,

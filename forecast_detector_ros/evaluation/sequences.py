@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Annotated video to evaluate on."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from ..annotations.mot import load_mot
 from ..annotations.video_json import DataError, FrameRecord, load_video_json, VideoRecord
 from ..errors import InputError
 from ..images.frame import Frame, Pixels
+from ..jobs.locations import PictureStore
 from ..metrics.tables import one_hot, TruthTable
 
 
@@ -30,6 +32,9 @@ class Footage:
 
     labelled: TruthTable | None = None
     """Boxes for average precision, every object of every class; None where there are none."""
+
+    pictures: PictureStore | None = None
+    """Where the pictures are, if they are not in the place that the frames name."""
 
 
 def truth_of(video: VideoRecord, classes: int) -> TruthTable:
@@ -140,7 +145,7 @@ def attach_labels(footage: Sequence[Footage], path: Path, image_root: Path,
                                 'needs an entry, also one without objects')
             found.append(record)
         truth = truth_of(VideoRecord(item.name, tuple(found)), len(labels))
-        result.append(Footage(item.name, item.frames, item.truth, truth))
+        result.append(replace(item, labelled=truth))
     return result
 
 
@@ -182,7 +187,8 @@ def thin(item: Footage, stride: int) -> list[Footage]:
     """
     return [Footage(f'{item.name}+{start}' if start else item.name, item.frames[start::stride],
                     _thin_truth(item.truth, start, stride),
-                    None if item.labelled is None else _thin_truth(item.labelled, start, stride))
+                    None if item.labelled is None else _thin_truth(item.labelled, start, stride),
+                    item.pictures)
             for start in range(min(stride, len(item.frames)))]
 
 
@@ -221,6 +227,16 @@ def whole_sequences(footage: Sequence[Footage]) -> tuple[list[Footage], dict[str
     if not whole:
         raise DataError(next(iter(broken.values())))
     return whole, broken
+
+
+@contextmanager
+def frames_here(footage: Footage) -> Iterator[Sequence[FrameRecord]]:
+    """Give the frames of a sequence with their pictures on this machine; raises LocationError."""
+    if footage.pictures is None:
+        yield footage.frames
+        return
+    with footage.pictures.fetched([record.path for record in footage.frames]) as paths:
+        yield [replace(record, path=path) for record, path in zip(footage.frames, paths)]
 
 
 def picture(record: FrameRecord) -> Pixels:

@@ -50,7 +50,8 @@ def frames_folder(source: Path, frames: Path) -> Path:
 
 def extract_frames(source: Path, frames: Path, every: int = 1, topic: str | None = None,
                    resume: bool = False,
-                   progress: Callable[[int, int], None] = lambda done, total: None) -> Extraction:
+                   progress: Callable[[int, int], None] = lambda done, total: None,
+                   name: str | None = None) -> Extraction:
     """
     Write every n-th frame of a source as JPEG.
 
@@ -72,6 +73,8 @@ def extract_frames(source: Path, frames: Path, every: int = 1, topic: str | None
     progress:
         Called after each frame with the number of frames written, and of those expected (0 if
         unknown).
+    name:
+        Of the folder that is made; None: the source's.
 
     Raises
     ------
@@ -80,7 +83,7 @@ def extract_frames(source: Path, frames: Path, every: int = 1, topic: str | None
         `resume` expects.
 
     """
-    folder = frames_folder(source, frames)
+    folder = frames_folder(source, frames) if name is None else frames / name
     made_from = {'source': source.resolve().name, 'bytes': _bytes(source), 'topic': topic,
                  'every': every}
     if folder.exists():

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Label folders of pictures by a teacher, as a COCO-video document with scores."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 import json
 from pathlib import Path
@@ -38,17 +38,19 @@ class Labelling:
     :param videos: whether the pictures of a folder are the frames of one video; then annotations
         have a ``track_id``, see `track_boxes`
     :param description: says how the labels are made; goes into the document's info
+    :param more: whether there are folders that are not known yet; then it is never complete
     :raises TeacherError: if a class is not one of the teacher's
     """
 
     def __init__(self, root: Path, folders: dict[str, list[Path]], classes: Sequence[str],
-                 ignore: Sequence[str], videos: bool, description: str = '') -> None:
+                 ignore: Sequence[str], videos: bool, description: str = '',
+                 more: bool = False) -> None:
         for name in (*classes, *ignore):
             if name not in TEACHER_CLASSES:
                 raise TeacherError(f'class {name!r} is unknown to the teacher, which has '
                                    f'{", ".join(TEACHER_CLASSES)}')
         self._classes, self._ignore = list(classes), ignore
-        self._videos, self._description = videos, description
+        self._videos, self._description, self._more = videos, description, more
         self._folders = folders
         self._paths: dict[str, Path] = {}
         self._images: dict[str, dict[str, Any]] = {}
@@ -75,6 +77,11 @@ class Labelling:
         """Count the annotations."""
         return sum(len(picture.annotations) for picture in self._done.values())
 
+    @property
+    def pictures(self) -> list[LabelledPicture]:
+        """Return what is labelled, in order."""
+        return [self._done[name] for name in self._paths if name in self._done]
+
     def resume(self, path: Path) -> None:
         """
         Take over what an earlier labelling wrote.
@@ -82,6 +89,20 @@ class Labelling:
         :raises TeacherError: if the file cannot be read, or was made with other settings or from
             other pictures
         """
+        self.take(self.written(path), path)
+
+    def take(self, pictures: Iterable[LabelledPicture], path: Path) -> None:
+        """Take over pictures that were labelled, as `path` says; raises TeacherError."""
+        for picture in pictures:
+            mine = self._images.get(picture.image['file_name'])
+            if mine is None or not mine.items() <= picture.image.items():
+                raise TeacherError(f'{path}: {picture.image["file_name"]} is not, or no longer in '
+                                   'this place, among the pictures to label; delete the file to '
+                                   'label anew')
+            self._done[picture.image['file_name']] = picture
+
+    def written(self, path: Path) -> list[LabelledPicture]:
+        """Return the pictures of an earlier labelling, made in the same way; TeacherError."""
         try:
             document = json.loads(path.read_text(encoding='utf-8'))
             empty = self.document()
@@ -94,13 +115,7 @@ class Labelling:
                 if mine != its:
                     raise TeacherError(f'{path}: was made with other {key} ({its}); delete it to '
                                        'label anew, or name another --output')
-            for picture in _pictures(document):
-                mine = self._images.get(picture.image['file_name'])
-                if mine is None or not mine.items() <= picture.image.items():
-                    raise TeacherError(f'{path}: {picture.image["file_name"]} is not, or no '
-                                       'longer in this place, among the pictures to label; '
-                                       'delete the file to label anew')
-                self._done[picture.image['file_name']] = picture
+            return _pictures(document)
         except OSError as error:
             raise TeacherError(f'{path}: cannot be read: {error.strerror}') from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -142,13 +157,14 @@ class Labelling:
         """
         document: dict[str, Any] = {
             'info': {'description': self._description, 'pictures': self.total,
-                     'labelled': self.labelled, 'complete': self.labelled == self.total},
+                     'labelled': self.labelled,
+                     'complete': self.labelled == self.total and not self._more},
             'videos': [{'name': name, 'fps': None, 'frames': len(paths)}
                        for name, paths in self._folders.items() if self._videos],
             'images': [], 'annotations': [],
             'categories': [{'id': i, 'name': name} for i, name in enumerate(self._classes, 1)],
             'ignore_annotations': []}
-        done = [self._done[name] for name in self._paths if name in self._done]
+        done = self.pictures
         tracks = self._tracks(done) if self._videos else {}
         for number, picture in enumerate(done, 1):
             document['images'].append({'id': number, **picture.image})

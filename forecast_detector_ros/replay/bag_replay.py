@@ -13,6 +13,7 @@ from functools import partial
 from math import nan
 from pathlib import Path
 import shutil
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
@@ -39,10 +40,11 @@ from ..detector.policy import FORECAST
 from ..detector.settings import DetectorSettings
 from ..detector.stream import MAX_GAP_S, StreamState
 from ..evaluation.latencies import Latencies
-from ..evaluation.many import Interrupt, Progress
 from ..evaluation.runner import COLLECT_SCORE
 from ..images.bag_images import ImageBag
 from ..images.frame import FrameError, SourceError
+from ..jobs.job import Progress, StopFlag
+from ..jobs.locations import fetched, kept, Location, pack
 from ..metrics.tables import DetectionTable, save_tables
 from ..recording.bag_file import vision_typestore
 from ..recording.frame_record import DROPPED, RecordedFrame, summarise
@@ -57,7 +59,7 @@ COMPRESSED = '/compressed'
 class ReplayOptions:
     """How bags are replayed; the same for all of them."""
 
-    checkpoint: Path | None = None  #: None: the one of the package
+    checkpoint: Location | None = None  #: None: the one of the package
     device: str = 'auto'
     precision: str = 'fp32'
     threads: int = 1
@@ -71,7 +73,7 @@ class ReplayOptions:
     ahead: bool = False
     """Whether to say what is expected one period later, as the node does on demand."""
     video: bool = False
-    annotations: Path | None = None  #: COCO-video JSON
+    annotations: Location | None = None  #: COCO-video JSON
     match: str = ORDER
     min_score: float = 0.4
     truth_topic: str | None = None  #: Topic with Detection2DArray in each bag
@@ -82,8 +84,9 @@ class ReplayOptions:
 
     def load(self) -> Detector:
         """Load the detector; raises RuntimeConfigError, or SettingsError."""
-        detector = Detector.load(self.checkpoint or default_checkpoint(), self.device,
-                                 self.precision, self.threads, backend=self.backend)
+        path = default_checkpoint() if self.checkpoint is None else kept(self.checkpoint)
+        detector = Detector.load(path, self.device, self.precision, self.threads,
+                                 backend=self.backend)
         detector.check_settings(self.settings(detector.card))
         if self.ahead:
             check_ahead(detector)
@@ -99,21 +102,44 @@ class ReplayOptions:
 class BagJob:
     """One bag to replay."""
 
-    path: Path
+    path: Location
     name: str  #: Of its result; no other bag has it
-    folder: Path  #: For its result; does not exist yet
+    folder: Path  #: For its result; does not exist yet, unless a lost process left it
+    #: Whether the files of the result are returned instead: this may be another machine.
+    send: bool = False
 
 
 def prepare_replay(options: ReplayOptions
-                   ) -> Callable[[BagJob, Progress, Interrupt], dict[str, Any]]:
+                   ) -> Callable[[BagJob, Progress, StopFlag], ReplayedBag]:
     """Load the detector, warm it up, and return the function that replays one bag with it."""
     detector = options.load()
     detector.warm_up()
-    return partial(replay_bag, detector, options)
+    return partial(_replay, detector, options)
+
+
+@dataclass(frozen=True)
+class ReplayedBag:
+    """What came of a bag."""
+
+    summary: dict[str, Any]
+    """As in its `SUMMARY_NAME`."""
+    files: bytes | None = None
+    """Its folder, packed, if it is sent."""
+
+
+def _replay(detector: Detector, options: ReplayOptions, job: BagJob, progress: Progress,
+            interrupt: StopFlag) -> ReplayedBag:
+    if not job.send:
+        shutil.rmtree(job.folder, ignore_errors=True)
+        return ReplayedBag(replay_bag(detector, options, job, progress, interrupt))
+    with TemporaryDirectory(prefix='forecast_detector_') as scratch:
+        here = replace(job, folder=Path(scratch) / 'bag')
+        summary = replay_bag(detector, options, here, progress, interrupt)
+        return ReplayedBag(summary, pack(here.folder))
 
 
 def replay_bag(detector: Detector, options: ReplayOptions, job: BagJob, progress: Progress,
-               interrupt: Interrupt) -> dict[str, Any]:
+               interrupt: StopFlag) -> dict[str, Any]:
     """
     Replay one bag into a folder, which holds a whole result or does not exist.
 
@@ -126,7 +152,7 @@ def replay_bag(detector: Detector, options: ReplayOptions, job: BagJob, progress
     """
     job.folder.mkdir(parents=True)
     try:
-        with ImageBag(job.path, vision_typestore()) as bag:
+        with fetched(job.path) as path, ImageBag(path, vision_typestore()) as bag:
             replay = _Replay(bag, detector, options, job, progress, interrupt)
             return replay.run()
     except BaseException:
@@ -157,7 +183,7 @@ class _Camera:
 
 class _Replay:
     def __init__(self, bag: ImageBag, detector: Detector, options: ReplayOptions, job: BagJob,
-                 progress: Progress, interrupt: Interrupt) -> None:
+                 progress: Progress, interrupt: StopFlag) -> None:
         self._bag, self._detector, self._options, self._job = bag, detector, options, job
         self._progress, self._interrupt = progress, interrupt
         self._settings = options.settings(detector.card)
@@ -172,7 +198,7 @@ class _Replay:
         if options.annotations is not None:
             for camera in self._cameras.values():
                 camera.annotated = load_annotated_camera(
-                    options.annotations, camera.video, len(names) == 1, options.match,
+                    kept(options.annotations), camera.video, len(names) == 1, options.match,
                     detector.labels, options.min_score)
         self._results = ResultBag(job.folder / BAG_NAME, detector.labels, options.ahead)
         self._frames = FrameList(job.folder / FRAMES_NAME)

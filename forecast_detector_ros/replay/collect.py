@@ -3,15 +3,14 @@
 Sum up the replays of many bags.
 
 Everything is computed from the files of the bags, in the order of the list of bags, whether they
-come from one process, from several, or from several runs: the figures are the same.
+come from one process, from several, or from other machines: the figures are the same.
 """
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 import json
-from pathlib import Path
-import shutil
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -23,8 +22,8 @@ from ..annotations.errors import DataError
 from ..detector.policy import FORECAST, READ
 from ..evaluation.latencies import KEY as LATENCIES
 from ..evaluation.latencies import milliseconds
-from ..evaluation.many import check_complete, ManyError
-from ..images.bag_images import is_bag
+from ..images.bag_images import is_bag, METADATA_NAME, STORAGE_SUFFIXES
+from ..jobs.locations import list_files, Location, Url
 from ..layout import mean, plain
 from ..metrics.average_precision import average_precision
 from ..metrics.matching import recall
@@ -34,12 +33,14 @@ from ..report.run_record import RUN_NAME, save_run
 
 BAGS_FOLDER = 'bags'
 
+FOOTAGE_SUFFIXES = (*STORAGE_SUFFIXES, '.bag', '.avi', '.m4v', '.mkv', '.mov', '.mp4', '.webm')
+"""Of bags and videos; at a URL nothing else tells a file from a folder."""
+
 DONE = 'done'
 FAILED = 'failed'
 INTERRUPTED = 'interrupted'
 #: What became of a bag; `LEFT_OUT`: another share has it, or the run was interrupted before.
 LEFT_OUT = 'left out'
-SAME = ('checkpoint', 'labels', 'model', 'options')  #: What runs must have in common to be merged
 
 
 @dataclass(frozen=True)
@@ -52,32 +53,55 @@ class BagState:
     error: str | None = None
 
 
-def find_bags(paths: Sequence[Path]) -> list[tuple[str, Path]]:
+def find_bags(paths: Sequence[Location]) -> list[tuple[str, Location]]:
     """
-    Return (name, path) of every bag; a folder that is none itself is searched for bags.
+    Return (name, place) of every bag; a folder that is none itself is searched for bags.
 
     Names are those of the files or folders, with ``-2``, ``-3`` behind one that comes again.
-    Raises DataError when a path is neither bag nor folder of bags.
+    Raises DataError when a path is neither bag nor folder of bags, LocationError when a URL cannot
+    be listed.
     """
-    found: list[Path] = []
+    found: list[Location] = []
     for path in paths:
-        if is_bag(path) or not path.is_dir():
+        if isinstance(path, Url):
+            inside: Sequence[Location] = _at_url(path)
+        elif is_bag(path) or not path.is_dir():
             found.append(path)
             continue
-        inside = _inside(path)
+        else:
+            inside = _inside(path)
         if not inside:
             raise DataError(f'{path}: is no bag, and there is none in it')
         found += inside
     counts: dict[str, int] = {}
     named = []
     for path in found:
-        name = path.resolve().name if path.is_dir() else path.stem
+        name = _name(path)
         counts[name] = counts.get(name, 0) + 1
         named.append((name if counts[name] == 1 else f'{name}-{counts[name]}', path))
     if len({name for name, _ in named}) < len(named):
         raise DataError('the names of the bags are ambiguous: '
                         + ', '.join(sorted(name for name, _ in named)))
     return named
+
+
+def _name(bag: Location) -> str:
+    if isinstance(bag, Url):
+        return bag.stem if bag.name.lower().endswith(FOOTAGE_SUFFIXES) else bag.name
+    return bag.resolve().name if bag.is_dir() else bag.stem
+
+
+def _at_url(url: Url) -> list[Url]:
+    files = [PurePosixPath(name) for name in list_files(url)]
+    if files == [PurePosixPath(url.name)]:
+        return [url]
+    # As for folders of this machine: one with files of a bag is a bag.
+    folders = {file.parent for file in files
+               if file.name == METADATA_NAME or file.suffix in STORAGE_SUFFIXES}
+    bags = {*folders, *(file for file in files
+                        if file.suffix == '.bag' and file.parent not in folders)}
+    return [url if bag == PurePosixPath() else Url(f'{url.rstrip("/")}/{bag}')
+            for bag in sorted(bags) if not any(part.startswith('.') for part in bag.parts)]
 
 
 def _inside(folder: Path) -> list[Path]:
@@ -98,7 +122,8 @@ def write_result(folder: Path, head: dict[str, Any], states: Sequence[BagState]
     Write summary and detections of all bags whose results lie in `folder`; return the summary.
 
     :param folder: with `BAGS_FOLDER` in it
-    :param head: with the keys `SAME`, and whatever else is to stand in the summary
+    :param head: with the keys `checkpoint`, `labels`, `model` and `options`, and whatever else is
+        to stand in the summary
     :param states: of the whole list of bags, in its order
     """
     here = [(folder / BAGS_FOLDER / state.name, state.path) for state in states
@@ -129,45 +154,6 @@ def write_result(folder: Path, head: dict[str, Any], states: Sequence[BagState]
     write_json(folder / COCO_NAME, merge_coco([_read(bag / COCO_NAME) for bag in present]))
     write_json(folder / SUMMARY_NAME, summary)
     return summary
-
-
-def merge_results(parts: Sequence[Path], folder: Path) -> tuple[dict[str, Any], list[BagState]]:
-    """
-    Put the results of several shares into one folder.
-
-    :param parts: folders that `write_result` filled, each with other bags of the same list
-    :param folder: for the merged result; exists
-    :returns: the summary, and the bags that no part has or that failed
-    :raises ManyError: if the parts do not fit together
-    """
-    heads = [_read(part / SUMMARY_NAME) for part in parts]
-    for part, head in zip(parts, heads):
-        for key in SAME:
-            if head.get(key) != heads[0].get(key):
-                raise ManyError(f'{part}: {key} differs from {parts[0]}: {head.get(key)} is not '
-                                f'{heads[0].get(key)}')
-        names = [[bag['name'] for bag in item['bags']] for item in (head, heads[0])]
-        if names[0] != names[1]:
-            raise ManyError(f'{part}: is a share of another list of bags than {parts[0]}')
-    total = len(heads[0]['bags'])
-    held = {number: (part, BagState(**bag)) for part, head in zip(parts, heads)
-            for number, bag in enumerate(head['bags']) if bag['state'] != LEFT_OUT}
-    missing = check_complete([number for head in heads for number, bag in enumerate(head['bags'])
-                              if bag['state'] != LEFT_OUT], total)
-    states = []
-    (folder / BAGS_FOLDER).mkdir(exist_ok=True)
-    for number in range(total):
-        if number in missing:
-            bag = heads[0]['bags'][number]
-            states.append(BagState(bag['name'], bag['path'], LEFT_OUT, 'no part has it'))
-            continue
-        part, state = held[number]
-        states.append(state)
-        if state.state in (DONE, INTERRUPTED):
-            shutil.copytree(part / BAGS_FOLDER / state.name, folder / BAGS_FOLDER / state.name)
-    common = {**{key: heads[0][key] for key in SAME}, 'machine': heads[0]['machine']}
-    summary = write_result(folder, {**common, 'merged': [str(part) for part in parts]}, states)
-    return summary, [state for state in states if state.state != DONE]
 
 
 def _accuracy(cameras: Sequence[ScoredCamera], labels: Sequence[str]) -> dict[str, Any] | None:
@@ -217,10 +203,4 @@ def _records(path: Path) -> dict[str, dict[int, RecordedFrame]]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding='utf-8'))
-    except OSError as error:
-        raise ManyError(f'{path}: cannot be read: {error.strerror}; a part is a folder that '
-                        'replay wrote') from None
-    except ValueError as error:
-        raise ManyError(f'{path}: not valid JSON: {error}') from None
+    return json.loads(path.read_text(encoding='utf-8'))

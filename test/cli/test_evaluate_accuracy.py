@@ -2,9 +2,14 @@
 """The command `evaluate accuracy`, from files to tables and JSON."""
 
 import json
+import re
+import signal
+import subprocess
+import sys
 
 from forecast_detector_ros.annotations.synthetic import CLASSES
 from forecast_detector_ros.cli import evaluate_accuracy
+from forecast_detector_ros.jobs.locations import kept, put, Url
 from forecast_detector_ros.report.run_record import load_run
 import numpy as np
 import pytest
@@ -225,35 +230,52 @@ def test_many_files_are_one_evaluation(evaluate, checkpoint, videos, many, tmp_p
                                                        'three/synthetic-000']
 
 
-def test_shares_merge_into_what_one_run_gives(evaluate, checkpoint, videos, tmp_path, monkeypatch):
-    common = ('--checkpoint', checkpoint, '--annotations', videos, '--policy', 'alternate(1)')
-    whole, merged = tmp_path / 'whole.out', tmp_path / 'merged.out'
-    assert evaluate(*common, '--output', whole, '--part', tmp_path / 'all.npz')[0] == 0
-    part = tmp_path / 'runs.npz'
-    assert evaluate(*common, '--shard', '1/2', '--part', part)[0] == 0
-    # As torchrun starts it.
-    monkeypatch.setenv('RANK', '1')
-    monkeypatch.setenv('WORLD_SIZE', '2')
-    assert evaluate(*common, '--part', part)[0] == 0
-    code, _, err = evaluate(*common, '--output', merged)
-    assert code == 2 and 'shard 2/2 needs --part FILE' in err
-    code, _, err = evaluate(*common, '--part', part, '--output', merged)
-    assert code == 2 and '--output goes with the whole footage' in err
-    monkeypatch.delenv('RANK')
-    parts = [tmp_path / f'runs-{number}-of-2.npz' for number in (1, 2)]
-    code, _, err = evaluate(*common, '--merge', *parts, '--output', merged)
-    assert (code, err) == (0, '') and accuracy(merged) == accuracy(whole)
-    # With the very latencies, too, where they are of the same run.
-    assert evaluate(*common, '--merge', tmp_path / 'all.npz', '--output', merged)[0] == 0
-    assert json.loads(merged.read_text()) == json.loads(whole.read_text())
-    code, _, err = evaluate(*common, '--merge', parts[1], '--output', merged)
-    assert code == 1 and err == 'evaluate accuracy: left out: synthetic-000: no part has it\n'
-    for arguments, words in ((('--score-threshold', '0.5', '--merge', *parts), 'settings is'),
-                             (('--merge', parts[0], parts[0]), 'is in two of the parts'),
-                             (('--merge', videos), 'is no part that evaluate kept'),
-                             (('--merge', *parts, '--shard', '1/2'), '--merge excludes')):
-        code, out, err = evaluate(*common, *arguments)
-        assert (code, out, len(err.splitlines())) == (2, '', 1) and words in err, err
+@pytest.mark.parametrize('kind', ['annotations', 'davis'])
+def test_inputs_and_results_at_urls(evaluate, checkpoint, videos, davis, tmp_path, kind):
+    source = videos if kind == 'annotations' else davis[0]
+    root = videos.parent if kind == 'annotations' else davis[0]
+    put(root, Url(f'memory://{kind}'))
+    put(checkpoint, Url('memory://net.safetensors'))
+    put(checkpoint.with_suffix('.yaml'), Url('memory://net.yaml'))
+    here = tmp_path / 'here.json'
+    assert evaluate('--checkpoint', checkpoint, f'--{kind}', source, '--output', here)[0] == 0
+    there = (f'memory://{kind}/{videos.name}' if kind == 'annotations'
+             else f'memory://{kind}')
+    code, _, err = evaluate('--checkpoint', 'memory://net.safetensors', f'--{kind}', there,
+                            '--output', f'memory://{kind}-out/there.json')
+    assert (code, err) == (0, '')
+    result = kept(Url(f'memory://{kind}-out/there.json'))
+    assert accuracy(result) == accuracy(here)
+    assert json.loads(result.read_text())['annotations'][kind] == there
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_readable_result(checkpoint, videos, tmp_path):
+    document = json.loads(videos.read_text())
+    for image in list(document['images']):
+        if image['video'] == 'synthetic-001':
+            # The same pictures again and again: the second sequence does not come to its end.
+            document['images'] += [{**image, 'id': 10000 * n + image['id'], 'video': 'long',
+                                    'frame_index': 1000 * n + image['frame_index']}
+                                   for n in range(1, 2000)]
+    long = videos.with_name('long.json')
+    long.write_text(json.dumps(document))
+    output = tmp_path / 'result.json'
+    program = subprocess.Popen(
+        [sys.executable, '-m', 'forecast_detector_ros.cli', 'evaluate', 'accuracy', '--checkpoint',
+         checkpoint, '--annotations', long, '--sequences', 'synthetic-000', 'long', '--output',
+         output, '--backend', 'torch', '--jobs', '2'], stderr=subprocess.PIPE, text=True)
+    assert program.stderr is not None
+    for line in program.stderr:
+        told = re.search('frames: ([0-9]+) of', line)
+        if told and int(told[1]) > 200:
+            break
+    program.send_signal(signal.SIGINT)
+    err = program.stderr.read()
+    assert program.wait(360) == 130, err
+    assert not output.exists()
+    partial = json.loads((tmp_path / 'result.json.part').read_text())
+    assert list(partial['sequences']) == ['synthetic-000']
 
 
 @pytest.mark.slow

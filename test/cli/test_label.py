@@ -59,6 +59,87 @@ def test_from_video_to_training_data(tmp_path, teacher, clip):
     assert output.read_bytes() == before
 
 
+@pytest.fixture
+def clips(tmp_path, clip):
+    """Write a second and a third video, in a folder with the first."""
+    folder = tmp_path / 'clips'
+    folder.mkdir()
+    for name in ('c', 'a', 'b'):
+        (folder / f'{name}.avi').write_bytes(clip.read_bytes())
+    return folder
+
+
+def test_many_videos_give_one_document(capsys, tmp_path, teacher, clips):
+    broken = tmp_path / 'broken.avi'
+    broken.write_bytes(b'nothing')
+    common = ('--every', '2', '--teacher', str(teacher))
+    paths = [str(clips / f'{name}.avi') for name in 'bca']
+    whole = tmp_path / 'whole.json'
+    assert label.main([*paths, *common, '--frames', str(tmp_path / 'data'), '--output',
+                       str(whole)]) == 0
+    document = json.loads(whole.read_text())
+    assert [video['name'] for video in document['videos']] == ['b', 'c', 'a']
+    assert document['info']['complete'] and len(document['images']) == 15
+    # One after the other they would have the same boxes.
+    for name in 'bca':
+        alone = tmp_path / f'{name}.json'
+        assert label.main([str(clips / f'{name}.avi'), *common, '--frames', str(
+            tmp_path / f'alone-{name}'), '--output', str(alone)]) == 0
+        boxes = [item['bbox'] for item in json.loads(alone.read_text())['annotations']]
+        ids = {item['id'] for item in document['images'] if item['video'] == name}
+        assert boxes == [item['bbox'] for item in document['annotations']
+                         if item['image_id'] in ids]
+    capsys.readouterr()
+    output, frames = tmp_path / 'new/labels.json', tmp_path / 'again'
+    again = [str(broken), *paths, *common, '--frames', str(frames), '--output', str(output)]
+    assert label.main(again) == 1
+    err = capsys.readouterr().err
+    assert 'label: left out: broken: ' in err and 'broken.avi' in err
+    partial = json.loads(output.read_text())
+    assert not partial['info']['complete'] and partial['images'] == document['images']
+    broken.write_bytes((clips / 'a.avi').read_bytes())
+    before = (frames / 'b/000000.jpg').stat().st_mtime_ns
+    assert label.main([*again, '--resume']) == 0
+    done = json.loads(output.read_text())
+    assert done['info']['complete'] and len(done['images']) == 20
+    assert (frames / 'b/000000.jpg').stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_processes_give_what_one_process_gives(tmp_path, teacher, clips):
+    pictures = tmp_path / 'pictures'
+    common = ['--teacher', str(teacher)]
+    paths = [str(clips / f'{name}.avi') for name in 'bca']
+    documents = []
+    for jobs in ('1', '2'):
+        output = tmp_path / f'{jobs}.json'
+        assert label.main([*paths, *common, '--frames', str(tmp_path / jobs), '--jobs', jobs,
+                           '--output', str(output)]) == 0
+        documents.append(output.read_bytes())
+    (tmp_path / '1').rename(pictures)
+    for jobs in ('1', '2'):
+        output = tmp_path / f'pictures-{jobs}.json'
+        assert label.main([str(pictures), *common, '--jobs', jobs, '--output', str(output)]) == 0
+        documents.append(output.read_bytes())
+    assert documents[0] == documents[1] and documents[2] == documents[3]
+
+
+def test_sources_and_labels_at_urls(tmp_path, teacher, clips):
+    store, common = f'file://{tmp_path}/store', ['--teacher', f'file://{teacher}']
+    assert label.main([*(f'file://{clips}/{name}.avi' for name in 'ab'), *common, '--frames',
+                       f'{store}/frames', '--output', f'{store}/labels.json']) == 0
+    here = tmp_path / 'here.json'
+    assert label.main([*(str(clips / f'{name}.avi') for name in 'ab'), *common, '--frames',
+                       str(tmp_path / 'frames'), '--output', str(here)]) == 0
+    assert (tmp_path / 'store/labels.json').read_bytes() == here.read_bytes()
+    assert label.main([f'{store}/frames', *common, '--output', f'{store}/pictures.json']) == 0
+    pictures = json.loads((tmp_path / 'store/pictures.json').read_text())
+    there = json.loads(here.read_text())
+    assert pictures['annotations'] == there['annotations'] and len(pictures['images']) == 18
+    assert [image['file_name'] for image in pictures['images']] == [
+        image['file_name'] for image in there['images']]
+
+
 def test_half_done_file_is_not_overwritten(capsys, tmp_path, teacher, clip):
     output = tmp_path / 'labels.json'
     arguments = [str(clip), '--frames', str(tmp_path), '--teacher', str(teacher), '--output',
@@ -127,7 +208,7 @@ def test_bad_input_is_one_line(capsys, request, tmp_path, folder, words):
 
 
 @pytest.mark.parametrize('arguments, words', [
-    ([], 'required: source, --teacher, --output'),
+    ([], 'required: SOURCE, --teacher, --output'),
     (['x', '--teacher', 'y', '--output', 'z', '--min-score', '2'], 'must be in [0, 1]'),
     (['x', '--teacher', 'y', '--output', 'z', '--every', '0'], 'must be at least 1'),
     (['x', '--teacher', 'y', '--output', 'z', '--teacher-kind', 'w'], "'yolox', 'yolox-decoded'"),
@@ -136,6 +217,9 @@ def test_bad_input_is_one_line(capsys, request, tmp_path, folder, words):
      '--stills is for folders of pictures'),
     (['{folder}', '--frames', 'd', '--teacher', 'y', '--output', 'z'],
      '--frames is for videos and bags'),
+    (['{folder}', '{clip}', '--teacher', 'y', '--output', 'z'], 'calls of their own'),
+    (['{folder}', '{folder}', '--teacher', 'y', '--output', 'z'], 'is a second folder'),
+    (['{folder}', '--teacher', 'y', '--output', 's3://z', '--resume'], 'of this machine'),
 ])
 def test_bad_arguments_are_refused(capsys, clip, arguments, words):
     with pytest.raises(SystemExit) as stop:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verb `replay`: results, many bags, failures, shares, Ctrl-C, mistakes."""
+"""The verb `replay`: results, many bags, failures, URLs, Ctrl-C, mistakes."""
 
 import json
 from pathlib import Path
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,13 +48,11 @@ def quick(monkeypatch):
 @pytest.fixture
 def run(quick, checkpoint, capsys, tmp_path, monkeypatch):
     """Give a function that runs the program; returns exit code, output and errors."""
-    for name in ('RANK', 'WORLD_SIZE'):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
     def go(*arguments):
         given = [str(argument) for argument in arguments]
-        if '--checkpoint' not in given and '--merge' not in given:
+        if '--checkpoint' not in given:
             given += ['--checkpoint', str(checkpoint), '--backend', 'torch']
         code = replay.main(given)
         captured = capsys.readouterr()
@@ -69,11 +68,17 @@ def summary(folder):
 
 
 def figures(folder):
-    """Return what must not depend on how the work was shared."""
+    """Return what must not depend on who did the work."""
     document = summary(folder)
     return {key: document[key] for key in (
         'images', 'refused', 'processed', 'dropped', 'read', 'forecast', 'read_ratio', 'reasons',
         'latency_ms', 'latencies_ms', 'boxes', 'boxes_per_class', 'accuracy', 'results')}
+
+
+def without_paths(document):
+    """Return figures without the places of the bags."""
+    return {**document, 'results': {name: {**result, 'path': None}
+                                    for name, result in document['results'].items()}}
 
 
 def test_one_bag(run, bags, tmp_path):
@@ -113,22 +118,31 @@ def test_bag_that_fails_is_named_and_the_rest_is_done(run, bags, tmp_path):
                                                                   ('a', 'done')]
 
 
-def test_shares_merge_into_what_one_run_gives(run, bags, tmp_path, monkeypatch):
-    assert run(bags, *COMMON, '--jobs', '1', '--output', 'whole')[0] == 0
-    assert run(bags, *COMMON, '--jobs', '1', '--output', 'part', '--shard', '1/2')[0] == 0
-    # As torchrun starts it.
-    monkeypatch.setenv('RANK', '1')
-    monkeypatch.setenv('WORLD_SIZE', '2')
-    assert run(bags, *COMMON, '--jobs', '1', '--output', 'part')[0] == 0
-    monkeypatch.delenv('RANK')
-    assert [list(summary(f'part-{n}-of-2')['results']) for n in (1, 2)] == [['a', 'c'], ['b']]
-    code, out, err = run('--merge', 'part-1-of-2', 'part-2-of-2', '--output', 'merged')
-    assert (code, err) == (0, '') and 'bags: 3; images: 15' in out
-    assert figures('merged') == figures('whole')
-    assert figures('whole')['accuracy']['ap50'] is not None
-    assert (tmp_path / 'merged/report.html').is_file()
-    code, _, err = run('--merge', 'part-1-of-2', '--output', 'half')
-    assert code == 1 and 'b: no part has it' in err
+def test_bags_and_results_at_urls(run, bags, tmp_path, checkpoint):
+    folder = f'file://{tmp_path}/store'
+    assert run(bags, *COMMON, '--output', 'here')[0] == 0
+    (tmp_path / 'store').mkdir()
+    for source in (*bags.iterdir(), checkpoint, checkpoint.with_suffix('.yaml')):
+        (shutil.copytree if source.is_dir() else shutil.copy)(
+            source, tmp_path / 'store' / source.name)
+    code, out, err = run(f'{folder}/a', f'{folder}/b', f'{folder}/c/c.mcap', *COMMON,
+                         '--checkpoint', f'{folder}/{checkpoint.name}', '--backend', 'torch',
+                         '--output', f'{folder}/out')
+    assert (code, err) == (0, '')
+    there = tmp_path / 'store/out'
+    assert without_paths(figures(there)) == without_paths(figures('here'))
+    assert [bag['path'] for bag in summary(there)['bags']] == [
+        f'{folder}/a', f'{folder}/b', f'{folder}/c/c.mcap']
+    assert (there / 'report.html').is_file() and load_run(there / 'run.json').frames
+    with AnyReader([there / 'bags/a/bag']) as reader:
+        assert reader.message_count == 8
+
+
+def test_bag_at_a_url_that_fails_is_named_by_it(run, bags, tmp_path):
+    (tmp_path / 'broken.mcap').write_bytes(b'nothing')
+    code, out, err = run(f'file://{tmp_path}/broken.mcap', bags / 'a', *COMMON)
+    assert code == 1 and 'bags: 1; images: 4' in out
+    assert re.search(fr'replay: broken failed: file://{tmp_path}/broken.mcap: cannot be read', err)
 
 
 @pytest.mark.slow
@@ -163,8 +177,6 @@ def test_latencies_of_an_earlier_replay(run, bags):
 
 
 @pytest.mark.parametrize('arguments, words', [
-    ([], 'name at least one BAG'),
-    (['{bags}', '--merge', 'x'], '--merge takes results; what is the bag'),
     (['{bags}', '--checkpoint', 'no.safetensors'], 'no.safetensors: no such'),
     (['{empty}'], 'is no bag, and there is none in it'),
     (['{bags}', '--annotations', 'x', '--truth-topic', 'y'], 'exclude each other'),
@@ -172,7 +184,9 @@ def test_latencies_of_an_earlier_replay(run, bags):
     (['{bags}', '--latencies', 'none.json'], 'none.json: cannot be read'),
     (['{bags}', '--score-threshold', '2'], 'score_threshold is 2'),
     (['{bags}', '--classes', 'zebra'], 'zebra'),
-    (['--merge', '{empty}'], 'a part is a folder that replay wrote'),
+    (['{bags}', '--engine', 'ray=127.0.0.1:9'], 'ray=127.0.0.1:9: there is no cluster'),
+    (['nowhere://{bags}'], 'nowhere'),
+    (['file://{empty}/none'], 'none: no such file or folder'),
     (['{bags}', '--output', '{full}'], 'is no result of an earlier run'),
 ])
 def test_bad_input_is_one_line(run, bags, tmp_path, arguments, words):
@@ -189,7 +203,8 @@ def test_bad_input_is_one_line(run, bags, tmp_path, arguments, words):
 @pytest.mark.parametrize('arguments, words', [
     (['x', '--latency', 'read=1'], 'must be read=MS,forecast=MS'),
     (['x', '--policy', 'sometimes'], "policy is 'sometimes', must be"),
-    (['x', '--shard', '3/2'], 'must be i/n'),
+    ([], 'the following arguments are required: BAG'),
+    (['x', '--engine', 'dask'], 'must be local, ray or ray=ADDRESS'),
     (['x', '--jobs', '0'], 'must be at least 1'),
     (['x', '--mode', 'fast'], 'invalid choice'),
 ])

@@ -1,21 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many bags: their names, one summary of all, and shares that merge into the same."""
-
-import json
+"""Many bags: their names, here and at URLs, and one summary of all."""
 
 from forecast_detector_ros.annotations.errors import DataError
 from forecast_detector_ros.detector.policy import AlternatePolicy
-from forecast_detector_ros.evaluation.many import Interrupt, ManyError
+from forecast_detector_ros.jobs.job import Interrupt
+from forecast_detector_ros.jobs.locations import LocationError, Url
 from forecast_detector_ros.replay.arrivals import GivenLatency
 from forecast_detector_ros.replay.bag_replay import BagJob, replay_bag, ReplayOptions
 from forecast_detector_ros.replay.collect import (
     BAGS_FOLDER,
     BagState,
     DONE,
-    FAILED,
     find_bags,
-    LEFT_OUT,
-    merge_results,
     write_result,
 )
 from forecast_detector_ros.replay.result_files import merge_coco
@@ -74,24 +70,10 @@ def figures(summary):
     return {key: value for key, value in summary.items() if key not in ('bags', 'merged')}
 
 
-def test_shares_merge_into_what_one_run_gives(run, tmp_path):
-    whole = run(tmp_path / 'whole', *NAMES)
-    run(tmp_path / 'first', 'a', 'c')
-    run(tmp_path / 'second', 'b')
-    (tmp_path / 'merged').mkdir()
-    # In whatever order the parts are named.
-    merged, missing = merge_results([tmp_path / 'second', tmp_path / 'first'],
-                                    tmp_path / 'merged')
-    assert missing == [] and figures(merged) == figures(whole)
-    assert whole['accuracy']['ap50'] > 0 and whole['accuracy']['boxes'] > 8
-    assert whole['accuracy']['frames'] == 4 + 3 + 6 and whole['images'] == 15
-    for name in ('detections.json', 'run.json'):
-        assert (tmp_path / 'merged' / name).read_text() == (
-            tmp_path / 'whole' / name).read_text()
-
-
 def test_run_of_annotated_bags(run, detector, tmp_path):
     summary = run(tmp_path / 'whole', *NAMES)
+    assert summary['accuracy']['ap50'] > 0 and summary['accuracy']['boxes'] > 8
+    assert summary['accuracy']['frames'] == 4 + 3 + 6 and summary['images'] == 15
     record = load_run(tmp_path / 'whole/run.json')
     assert [item.name for item in record.sequences] == ['a/camera', 'b/camera',
                                                         'c/camera/compressed']
@@ -106,40 +88,6 @@ def test_run_of_annotated_bags(run, detector, tmp_path):
         next(item for item in record.noted if not (item.missed or item.wrong))
 
 
-def test_missing_and_failed_bags_are_told(run, tmp_path):
-    run(tmp_path / 'first', 'a')
-    part = tmp_path / 'first/summary.json'
-    document = json.loads(part.read_text())
-    document['bags'][2].update(state=FAILED, error='is broken')
-    part.write_text(json.dumps(document))
-    (tmp_path / 'merged').mkdir()
-    summary, missing = merge_results([tmp_path / 'first'], tmp_path / 'merged')
-    assert [(state.name, state.state, state.error) for state in missing] == [
-        ('b', LEFT_OUT, 'no part has it'), ('c', FAILED, 'is broken')]
-    assert list(summary['results']) == ['a']
-
-
-@pytest.mark.parametrize('change, words', [
-    ({'checkpoint': 'other'}, 'checkpoint differs from'),
-    ({'bags': []}, 'is a share of another list of bags'),
-    ({}, 'number 1 of 3 is in two of the parts'),
-])
-def test_parts_that_do_not_fit_are_one_line(run, tmp_path, change, words):
-    run(tmp_path / 'first', 'a')
-    (tmp_path / 'second').mkdir()
-    document = json.loads((tmp_path / 'first/summary.json').read_text())
-    (tmp_path / 'second/summary.json').write_text(json.dumps({**document, **change}))
-    (tmp_path / 'merged').mkdir()
-    with pytest.raises(ManyError, match=words) as caught:
-        merge_results([tmp_path / 'first', tmp_path / 'second'], tmp_path / 'merged')
-    assert '\n' not in str(caught.value)
-
-
-def test_what_is_no_part_is_one_line(tmp_path):
-    with pytest.raises(ManyError, match='a part is a folder that replay wrote'):
-        merge_results([tmp_path], tmp_path)
-
-
 def test_bags_are_found_and_named(tmp_path):
     for name in ('day/one', 'day/deep/two', 'night/one'):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -150,6 +98,28 @@ def test_bags_are_found_and_named(tmp_path):
     (tmp_path / 'empty').mkdir()
     with pytest.raises(DataError, match='empty: is no bag, and there is none in it'):
         find_bags([tmp_path / 'empty'])
+
+
+def test_bags_are_found_at_urls_as_in_folders(tmp_path):
+    for name in ('day/one', 'day/deep/two', 'night/one', '.hidden/three'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_bag(tmp_path / name, {'/camera': [raw_message(0)]})
+    (tmp_path / 'night/old.bag').touch()
+    (tmp_path / 'night/notes.txt').touch()
+    root = Url(f'file://{tmp_path}')
+    assert find_bags([root]) == [
+        ('two', f'{root}/day/deep/two'), ('one', f'{root}/day/one'),
+        ('old', f'{root}/night/old.bag'), ('one-2', f'{root}/night/one')]
+    assert [name for name, _ in find_bags([root])] == [
+        name for name, _ in find_bags([tmp_path])]
+    for inside in ('day/one', 'day/one/one.mcap'):
+        assert find_bags([Url(f'{root}/{inside}')]) == [('one', f'{root}/{inside}')]
+    with pytest.raises(LocationError, match='none: no such file or folder'):
+        find_bags([Url(f'{root}/none')])
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'empty/notes.txt').touch()
+    with pytest.raises(DataError, match='empty: is no bag, and there is none in it'):
+        find_bags([Url(f'{root}/empty')])
 
 
 def test_coco_documents_are_joined_with_new_numbers():

@@ -2,7 +2,10 @@
 """Work for other processes to do in tests; they import this file by its name alone."""
 
 import os
+from pathlib import Path
 import time
+
+from forecast_detector_ros.jobs.job import StoppedError
 
 
 class WorkError(ValueError):
@@ -18,11 +21,19 @@ def prepare():
             raise RuntimeError('a defect')
         if argument == 'die':
             os._exit(7)
-        if argument == 'wait':
+        if isinstance(argument, Path):
+            # Dies at its first attempt, and tells which one this is.
+            argument.write_text(f'{argument.read_text() if argument.exists() else ""}x')
+            if argument.read_text() == 'x':
+                os._exit(7)
+            return len(argument.read_text())
+        if argument in ('wait', 'give up'):
             progress(0, 2)
             deadline = time.monotonic() + 180
             while not interrupt.set and time.monotonic() < deadline:
                 time.sleep(0.01)
+            if argument == 'give up' and interrupt.set:
+                raise StoppedError
             return 'stopped' if interrupt.set else 'never stopped'
         progress(1, 2)
         return argument * 2, os.getpid()

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ray clusters whose nodes are processes of this machine."""
+
+from contextlib import contextmanager
+
+import pytest
+
+STORE_BYTES = 100 * 2 ** 20
+
+
+@contextmanager
+def started_cluster():
+    """Start a cluster whose head has no room for work; skip the test where Ray is missing."""
+    pytest.importorskip('ray', reason='Ray is not installed: pip install ray')
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={
+        'num_cpus': 0, 'object_store_memory': STORE_BYTES, 'include_dashboard': False})
+    try:
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+def add_node(cluster, cpus):
+    """Add a node with room for as many tasks."""
+    return cluster.add_node(num_cpus=cpus, object_store_memory=STORE_BYTES)

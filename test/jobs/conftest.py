@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Ray cluster of this machine alone, for the tests of a file."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ..helpers.clusters import started_cluster
+
+
+@pytest.fixture(scope='module')
+def ray_cluster():
+    """Start a cluster without room for work of its own; its workers find the tests' own work."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('PYTHONPATH', os.pathsep.join(
+            [str(Path(__file__).parent), os.environ.get('PYTHONPATH', '')]))
+        with started_cluster() as cluster:
+            yield cluster
