@@ -7,6 +7,7 @@ from functools import cache
 import logging
 import os
 from pathlib import Path
+import stat
 import sys
 
 PACKAGE = 'forecast_detector_ros'
@@ -52,12 +53,13 @@ def _made(folder: Path) -> Path | None:
 
 
 def trim_folder(folder: Path, most_bytes: int) -> None:
-    """Remove the oldest files of a folder until the others have at most so many bytes."""
+    """Remove the oldest files below a folder until the others have at most so many bytes."""
     files = []
-    for path in folder.iterdir():
+    for path in folder.rglob('*'):
         with suppress(OSError):
             status = path.stat()
-            files.append((status.st_mtime, status.st_size, path))
+            if stat.S_ISREG(status.st_mode):
+                files.append((status.st_mtime, status.st_size, path))
     left = most_bytes
     for _, size, path in sorted(files, reverse=True):
         left -= size

@@ -22,6 +22,7 @@ from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector
 import numpy as np
 import pytest
+import torch
 
 from .helpers.bags import jpeg_message, write_bag
 
@@ -94,30 +95,44 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
                                   size=(240, 320), objects=4, extension='png')
 
 
+@pytest.fixture(scope='session')
+def clip(videos: Path) -> str:
+    """Give the folder of its pictures."""
+    (folder,) = (path for path in videos.parent.iterdir() if path.is_dir())
+    return str(folder)
+
+
+@pytest.fixture(scope='session', params=['packaged', 'exported'])
+def expected(request: pytest.FixtureRequest, exported: Path, clip: str,
+             tmp_path_factory: pytest.TempPathFactory) -> tuple[str, np.ndarray]:
+    """Give the name of a checkpoint, and what PyTorch finds in the clip with it."""
+    checkpoint = str(exported) if request.param == 'exported' else ''
+    output = tmp_path_factory.mktemp('boxes') / 'boxes.npy'
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', ['-c', checkpoint, 'torch', clip, str(output)])
+        exec(BOXES, {})
+    return checkpoint, np.load(output)
+
+
 def test_the_hook_keeps_pytorch_out(run: Run) -> None:
     for name in ('torch', 'torchvision'):
         assert f'import of {name} halted' in run('-c', f'import {name}').stderr
 
 
 @pytest.mark.parametrize('backend', ['openvino', 'onnxruntime'])
-@pytest.mark.parametrize('own', [False, True], ids=['packaged', 'exported'])
-def test_same_boxes_as_with_pytorch(own: bool, backend: str, exported: Path, videos: Path,
-                                    run: Run, tmp_path: Path,
-                                    monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint = str(exported) if own else ''
-    (clip,) = (path for path in videos.parent.iterdir() if path.is_dir())
+def test_same_boxes_as_with_pytorch(backend: str, expected: tuple[str, np.ndarray], clip: str,
+                                    run: Run, tmp_path: Path) -> None:
+    checkpoint, wanted = expected
     output = tmp_path / 'boxes.npy'
     done = run('-c', BOXES, checkpoint, backend, clip, output)
     assert done.returncode == 0, done.stderr
     found = np.load(output)
-    monkeypatch.setattr(sys, 'argv', ['-c', checkpoint, 'torch', str(clip), str(output)])
-    exec(BOXES, {})
-    expected = np.load(output)
-    assert len(expected) > 10
+    assert len(wanted) > 10
     # Frames and classes; scores; pixels of a picture of 320x240.
-    np.testing.assert_array_equal(found[:, :2], expected[:, :2])
-    np.testing.assert_allclose(found[:, 2], expected[:, 2], atol=1e-4)
-    np.testing.assert_allclose(found[:, 3:], expected[:, 3:], atol=0.02)
+    np.testing.assert_array_equal(found[:, :2], wanted[:, :2])
+    np.testing.assert_allclose(found[:, 2], wanted[:, 2], atol=1e-4)
+    np.testing.assert_allclose(found[:, 3:], wanted[:, 3:], atol=0.02)
 
 
 def test_replay(exported: Path, run: Run, tmp_path: Path) -> None:

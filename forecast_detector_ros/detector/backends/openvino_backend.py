@@ -2,17 +2,16 @@
 """Back-end: OpenVINO on the CPU."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
 
+from .compiled_cache import CompiledCache
 from .devices import DeviceError
 from .graph_backend import GraphBackend, MAP
 from .quiet_openvino import import_openvino
 from .step_layout import FORECAST_STEP, IMAGE, NEXT, READ_STEP, StepGraphs, STEPS
-from ...files import trim_folder
 
 HINTS = {'fp32': 'f32', 'bf16': 'bf16', 'fp16': 'f16', 'int8': 'f32'}
 """
@@ -36,9 +35,6 @@ Pictures that one graph reads, by precision.
 A backbone's first maps leave the processor's caches when there are several of them, and 16 bits
 a number make that half as bad: docs/performance.md, "Several streams".
 """
-
-MOST_CACHED = 2**28
-"""Bytes of compiled graphs that are kept; those of one network and one precision have 10 MB."""
 
 FORECAST_TOGETHER = 8
 """Streams that one graph forecasts: its maps are small."""
@@ -102,7 +98,7 @@ class OpenVinoBackend(GraphBackend):
     threads:
         Threads of one inference, at least 1.
     cache:
-        Folder where OpenVINO keeps what it compiled; None: it keeps nothing.
+        Where OpenVINO keeps what it compiled; None: it keeps nothing.
 
     Raises
     ------
@@ -115,12 +111,13 @@ class OpenVinoBackend(GraphBackend):
     channels_last = True
 
     def __init__(self, model: StepGraphs, device: str = 'cpu', precision: str = 'fp32',
-                 threads: int = 1, cache: Path | None = None) -> None:
+                 threads: int = 1, cache: CompiledCache | None = None) -> None:
         super().__init__(model, device, precision)
         self._openvino = import_openvino()
         self._core = self._openvino.Core()
+        self._cache = cache
         if cache is not None:
-            self._core.set_property({'CACHE_DIR': str(cache)})
+            self._core.set_property({'CACHE_DIR': str(cache.folder)})
         wanted = _CAPABILITIES.get(precision)
         if wanted and wanted not in self._core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
             raise DeviceError(f'precision is {precision!r}, but OpenVINO finds no instructions '
@@ -134,8 +131,6 @@ class OpenVinoBackend(GraphBackend):
         self._lock = Lock()
         for step in STEPS:
             self._get(step, 1)
-        if cache is not None:
-            trim_folder(cache, MOST_CACHED)
 
     def _get(self, step: str, batch: int) -> CompiledStep:
         """Give a step for a size of batch, compiled when it is first needed."""
@@ -144,6 +139,8 @@ class OpenVinoBackend(GraphBackend):
             self._compiled[key] = CompiledStep(
                 self._openvino, self._core, self._graphs[step], self._names[step], batch,
                 self._options)
+            if self._cache is not None:
+                self._cache.keep()
         return self._compiled[key]
 
     def _run(self, step: str, feeds: dict[str, np.ndarray], batch: int
