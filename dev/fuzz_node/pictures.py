@@ -24,8 +24,8 @@ MOST_PIXELS = 4_000_000
 _P_PICTURE = 0.015
 """How likely a message is one that may be a picture after all."""
 
-_P_LONG = 0.01
-"""How likely a text is a very long one."""
+_LONG, _P_LONG = 'x' * 100_000, 0.01
+"""A very long text, and how likely a text is one."""
 
 _FIRST_NS = 1_000_000_000_000
 _STEP_NS = 100_000_000
@@ -114,6 +114,17 @@ class HostileMessages:
         makers = self._seldom if self._rng.random() < _P_PICTURE else self._often
         return self._finish(self._rng.choice(makers)())
 
+    def longest(self) -> Hostile:
+        """Return one of the longest that are sent, which no detector may take for a picture."""
+        if self._transport == 'raw':
+            message = self._image()
+            message.encoding = _LONG
+        else:
+            message = self._compressed(b'no picture')
+            message.format = _LONG  # noqa: A003
+        message.header.frame_id = _LONG
+        return Hostile('long text', message, True)
+
     def refused(self) -> Hostile:
         """Return the next one of those that are no picture for certain."""
         while True:
@@ -124,16 +135,14 @@ class HostileMessages:
     def _finish(self, made: Hostile) -> Hostile:
         if not isinstance(made.message, bytes):
             rng, header = self._rng, made.message.header
-            # Detections repeat it, one by one: a long one is answered with megabytes.
-            header.frame_id = ('a' * 100_000 if rng.random() < _P_LONG else rng.choice((
-                'hostile', '', 'zwölf\nboxes\x07', '$x^$', '/../' * 9)))
+            header.frame_id = rng.choice(('hostile', '', 'zwölf\nboxes\x07', '$x^$', '/../' * 9))
             header.stamp.sec = rng.choice((0, -2**31, 2**31 - 1, rng.randrange(2**31)))
             header.stamp.nanosec = rng.choice((0, 999_999_999, 2**32 - 1))
         return made
 
     def _text(self) -> str:
         if self._rng.random() < _P_LONG:
-            return 'x' * 100_000
+            return _LONG
         return self._rng.choice(('', 'bgr8 ', 'BGR8', '$x^$', '\n\n', 'ö' * 300,
                                  '16UC1', '32FC1', '%s%n{0}', 'bgr8; jpeg'))
 

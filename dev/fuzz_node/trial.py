@@ -8,7 +8,7 @@ from typing import Any
 
 from dev.fuzz_node.pictures import drawn_sequence, HostileMessages, message_of
 from dev.fuzz_node.requests import HostileRequests
-from dev.trials.client import Subject
+from dev.trials.client import DEPTH, Subject
 from forecast_detector_ros.node.parameters import LIVE_PARAMETERS
 from forecast_detector_ros.recording.result_messages import read_decision, read_detections
 import numpy as np
@@ -68,6 +68,7 @@ class FuzzTrial:
     def begin(self) -> None:
         """Wait for the node, ask for its parameters and note its answers in a clean run."""
         self.subject.knock(self._knocking)
+        self._fill()
         names = [*LIVE_PARAMETERS, 'use_sim_time']
         values = self.subject.request(
             GetParameters, 'get_parameters', GetParameters.Request(names=names)).values
@@ -100,6 +101,19 @@ class FuzzTrial:
         if rng.random() < _P_PLAY:
             self._play(rng.randrange(SEQUENCES), 0.3)
         self.subject.sample()
+
+    def _fill(self) -> None:
+        """
+        Let every place of a new subscription's queue see the longest message once.
+
+        Fast DDS keeps the memory of a place for the next message; afterwards it grows no more.
+        """
+        made = self._hostile.longest()
+        for number in range(DEPTH + 100):
+            self.subject.camera.publish(made.message)
+            self.counts[made.kind] += 1
+            if number % 100 == 99:
+                self._mark()
 
     def _send_hostile(self, refused: bool) -> None:
         made = self._hostile.refused() if refused else self._hostile.anything()
@@ -143,6 +157,7 @@ class FuzzTrial:
             self._send_hostile(refused=False)
         self._ask(SetBool, 'enable', SetBool.Request(data=True))
         self.subject.knock(self._knocking)
+        self._fill()
 
     def _trouble_life_cycle(self) -> None:
         self.counts['life cycle'] += 1
@@ -151,6 +166,7 @@ class FuzzTrial:
             self.counts['transition'] += 1
         self.subject.bring_to_active()
         self.subject.knock(self._knocking)
+        self._fill()
         self._restore()
 
     def _play(self, number: int, hostile: float) -> None:

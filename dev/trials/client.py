@@ -22,8 +22,8 @@ from .node_process import NodeProcess
 PATIENCE_S = 300.0
 """For what comes at all, be the machine as busy as it may."""
 
-DEPTH = 500
-"""Messages that wait on either side, so that none is lost on its way."""
+DEPTH, ANSWERS = 500, 50
+"""Pictures and answers that wait on either side, so that none is lost on its way."""
 
 NAME = 'forecast_detector'
 
@@ -48,8 +48,8 @@ class TrialError(Exception):
 def reliable(transport: str, namespace: str) -> dict[str, object]:
     """Return parameters with which a node and its camera lose no message."""
     images = f'{namespace}/image_raw' + '/compressed' * (transport == 'compressed')
-    ends = {f'{images}.subscription': DEPTH, f'{namespace}/detections.publisher': DEPTH,
-            f'{namespace}/decision.publisher': DEPTH}
+    ends = {f'{images}.subscription': DEPTH, f'{namespace}/detections.publisher': ANSWERS,
+            f'{namespace}/decision.publisher': ANSWERS}
     return {f'qos_overrides.{end}.{policy}': value for end, depth in ends.items()
             for policy, value in (('reliability', 'reliable'), ('depth', depth))}
 
@@ -106,7 +106,7 @@ class Subject:
         self.camera = node.create_publisher(
             CompressedImage if compressed else Image,
             f'{namespace}/image_raw' + '/compressed' * compressed, qos)
-        listen = QoSProfile(depth=DEPTH, reliability=ReliabilityPolicy.RELIABLE)
+        listen = QoSProfile(depth=ANSWERS, reliability=ReliabilityPolicy.RELIABLE)
         for kind, topic in ((Detection2DArray, 'detections'), (DiagnosticArray, 'decision')):
             node.create_subscription(kind, f'{namespace}/{topic}', self._hearer(topic), listen)
 
