@@ -50,8 +50,8 @@ def arguments() -> list[DeclareLaunchArgument]:
                         'onnxruntime, torch, torch_compile or tensorrt; empty: as in params_file'),
         DeclareLaunchArgument(
             'checkpoint', default_value='',
-            description='Weights (.safetensors with the .yaml card beside it); empty: as in '
-                        'params_file, or else those of the package'),
+            description='Weights: small, default, large, or a .safetensors with its .yaml card '
+                        'beside it; empty: as in params_file, or else default'),
         DeclareLaunchArgument(
             'publish_ahead', default_value='', choices=['', *TRUTH],
             description='Publish on detections_ahead what is expected one period later: true or '

@@ -18,7 +18,8 @@ Group: TypeAlias = argparse._ActionsContainer
 def add_checkpoint(group: Group, kind: Callable[[str], Any] = Path) -> None:
     """Add `--checkpoint`, a path, or what `kind` reads."""
     group.add_argument('--checkpoint', type=kind, metavar='FILE',
-                       help='.safetensors with its card (default: the one of the package)')
+                       help='small, default, large, or a .safetensors with its card (default: '
+                       'default)')
 
 
 def add_backend(group: Group) -> None:

@@ -37,6 +37,9 @@ FORMAT = 'forecast_detector_ros/1'
 PREPROCESSING = 'bgr8, bilinear resize to input_size, ImageNet mean and std inside the graph'
 """The one preprocessing there is; a card that names another one is refused."""
 
+SHIPPED = ('small', 'default', 'large')
+"""Checkpoints that come with the package, by their cost."""
+
 MOST_NAME = 256
 """Characters of the checkpoint's name, or a class's, which every message repeats."""
 
@@ -209,7 +212,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     Parameters
     ----------
     path:
-        The ``.safetensors`` file, or a folder in which there is one.
+        The ``.safetensors`` file, a folder in which there is one, or one of `SHIPPED`.
 
     Raises
     ------
@@ -217,7 +220,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         If one of the two files is missing, unreadable or foreign, or they do not belong together.
 
     """
-    path = _in_folder(Path(path))
+    path = _in_folder(_with_package(Path(path)))
     if path.suffix != '.safetensors':
         raise CheckpointError(f'{path}: a checkpoint is a .safetensors file with its .yaml card')
     try:
@@ -232,6 +235,12 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(f'{path}: does not match weights_sha256 of its card; the file is '
                               'damaged or belongs to another card')
     return Checkpoint(path, card, digest, data)
+
+
+def _with_package(path: Path) -> Path:
+    """Find what comes with the package; a file or folder of such a name comes first."""
+    name = str(path)
+    return shipped_checkpoint(name) if name in SHIPPED and not path.exists() else path
 
 
 def _in_folder(path: Path) -> Path:
@@ -332,9 +341,14 @@ def save_checkpoint(path: str | Path, network: 'ForecastDetector', card: Card,
 
 
 def default_checkpoint() -> Path:
-    """Find the weights that come with the package; raises CheckpointError if there are none."""
+    """Find the weights that are used where none are named; raises CheckpointError."""
+    return shipped_checkpoint('default')
+
+
+def shipped_checkpoint(name: str) -> Path:
+    """Find weights that come with the package, one of `SHIPPED`; raises CheckpointError."""
     try:
-        return find_share('checkpoints/default.safetensors')
+        return find_share(f'checkpoints/{name}.safetensors')
     except FileNotFoundError as error:
         raise CheckpointError(f'{error}; install the package again, or name a checkpoint'
                               ) from None

@@ -84,8 +84,9 @@ class Detector:
         Parameters
         ----------
         checkpoint:
-            The ``.safetensors`` file, or the folder that it lies in alone, such as one that
-            `export` wrote; None: the one that comes with the package.
+            ``small``, ``default`` or ``large``, which come with the package; a ``.safetensors``
+            file, or the folder that it lies in alone, such as one that `export` wrote. None:
+            ``default``.
         device:
             ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` or nothing: CUDA where the back-end can use
             it, else the CPU. The log says which, and why.

@@ -96,8 +96,8 @@ def declare_fixed_parameters(node: Node) -> FixedParameters:
             'sensor_msgs/CompressedImage on <topic>/compressed',
             constraints=f'one of: {", ".join(TRANSPORTS)}'),
         checkpoint=declare_fixed(
-            node, 'checkpoint', '', 'Weights, a .safetensors file with its .yaml card beside it; '
-            'empty: those that come with the package'),
+            node, 'checkpoint', '', 'Weights: small, default, large, or a .safetensors file with '
+            'its .yaml card beside it; empty: default'),
         device=declare_fixed(
             node, 'device', 'auto', 'Where the network runs; auto: on CUDA where it is usable, '
             'else on the CPU', constraints='auto, cpu, cuda or cuda:N'),

@@ -15,7 +15,10 @@ from forecast_detector_ros.detector.checkpoint import (
     default_checkpoint,
     FORMAT,
     load_checkpoint,
+    read_checkpoint,
     save_checkpoint,
+    SHIPPED,
+    shipped_checkpoint,
 )
 from forecast_detector_ros.detector.policy import ThresholdPolicy
 from forecast_detector_ros.detector.settings import DetectorSettings
@@ -328,6 +331,19 @@ def test_default_checkpoint_is_looked_for_in_the_prefixes(tmp_path, monkeypatch)
         place.write_bytes(b'')
         found.append(default_checkpoint() == place)
     assert found == [True] * 4
+
+
+def test_a_name_of_the_package_is_a_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in SHIPPED:
+        checkpoint = read_checkpoint(name)
+        assert (checkpoint.path, checkpoint.card.name) == (shipped_checkpoint(name), name)
+    # A folder of the user's comes first.
+    (tmp_path / 'default').mkdir()
+    with pytest.raises(CheckpointError, match='^default: has 0 .safetensors files'):
+        read_checkpoint('default')
+    with pytest.raises(CheckpointError, match='^huge: a checkpoint is a .safetensors file'):
+        read_checkpoint('huge')
 
 
 def test_card_of_aliases_is_refused_before_they_are_followed(path):
