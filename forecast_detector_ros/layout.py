@@ -3,6 +3,7 @@
 
 from collections.abc import Sequence
 import math
+import statistics
 from typing import Any
 
 
@@ -15,6 +16,14 @@ def mean(values: Sequence[float | None]) -> float | None:
     """Give the mean of those values that are known; None if none is."""
     known = [value for value in values if value is not None and not math.isnan(value)]
     return sum(known) / len(known) if known else None
+
+
+def mean_and_deviation(values: Sequence[float | None]) -> tuple[float | None, float | None]:
+    """Give mean and standard deviation of the sample; None where a value is unknown, or alone."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return None, None
+    return statistics.mean(known), statistics.stdev(known) if len(known) > 1 else None
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]], digits: int = 3,

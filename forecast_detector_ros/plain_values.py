@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turn plain values, as JSON gives them, into dataclasses, and say what does not fit."""
+"""Turn plain values of JSON and YAML into dataclasses, and say what does not fit."""
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass, MISSING
@@ -7,52 +7,49 @@ import math
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints, TypeVar, Union
 
+from .errors import InputError
+
 T = TypeVar('T')
 
 
-class PlainValueError(ValueError):
+class PlainValueError(InputError):
     """A value that does not fit; one line that names its place."""
 
 
 def build(kind: type[T], value: Any, where: str = '') -> T:
     """
-    Build a dataclass from a dictionary.
+    Build a dataclass from a mapping, as ``dataclasses.asdict`` gives it, or a file.
 
-    Parameters
-    ----------
-    kind:
-        A dataclass whose fields are of the types bool, int, float, str, ``dict[str, Any]``,
-        ``tuple[X, ...]``, ``tuple[X, Y]``, dataclasses, and unions of these with None.
-    value:
-        What ``dataclasses.asdict`` gave, after a way through JSON.
-    where:
-        Place of the value, for the message.
-
-    Raises
-    ------
-    PlainValueError
-        If a key is missing or unknown, or a value has another type.  Numbers must be finite.
-
+    :param kind: a dataclass whose fields are of the types bool, int, float, str, Any,
+        ``dict[str, X]``, ``tuple[X, ...]``, ``tuple[X, Y]``, dataclasses, and unions of one of
+        these with None
+    :param where: place of the value, for the message
+    :raises PlainValueError: if a key is missing or unknown, a value has another type, or a
+        dataclass refuses its values by an `InputError`
     """
     if not isinstance(value, dict):
-        raise PlainValueError(f'{where or "the document"} is {value!r:.40}, must be an object')
+        raise PlainValueError(f'{where or "the document"} is {value!r:.40}, must be a mapping')
     hints = get_type_hints(kind)
-    known = fields(kind)  # type: ignore[arg-type]
     for key in value:
         if key not in hints:
-            raise PlainValueError(f'{_join(where, key)} is unknown')
+            raise PlainValueError(f'unknown key {_join(where, key)}')
     arguments = {}
-    for item in known:
+    for item in fields(kind):  # type: ignore[arg-type]
         if item.name in value:
             arguments[item.name] = _fit(hints[item.name], value[item.name],
                                         _join(where, item.name))
         elif item.default is MISSING and item.default_factory is MISSING:
             raise PlainValueError(f'{_join(where, item.name)} is missing')
-    return kind(**arguments)
+    try:
+        return kind(**arguments)
+    except InputError as error:
+        raise PlainValueError(f'{where}: {error}' if where else str(error)) from None
 
 
 def _fit(kind: Any, value: Any, where: str) -> Any:
     origin, inner = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
     if origin in (Union, UnionType):
         if value is None and type(None) in inner:
             return None
@@ -71,8 +68,10 @@ def _fit(kind: Any, value: Any, where: str) -> Any:
     if wanted is float and type(value) is int:
         value = float(value)
     if type(value) is not wanted or (wanted is float and not math.isfinite(value)):
-        name = {str: 'a text', float: 'a number', int: 'an integer', dict: 'an object'}
+        name = {str: 'a text', float: 'a number', int: 'an integer', dict: 'a mapping'}
         raise PlainValueError(f'{where} is {value!r:.40}, must be {name.get(wanted, wanted)}')
+    if origin is dict:
+        return {key: _fit(inner[1], item, _join(where, key)) for key, item in value.items()}
     return value
 
 
@@ -80,5 +79,5 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, list | tuple)
 
 
-def _join(where: str, key: str) -> str:
+def _join(where: str, key: Any) -> str:
     return f'{where}.{key}' if where else key

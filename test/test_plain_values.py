@@ -49,13 +49,13 @@ def test_a_whole_number_is_a_number():
 
 
 @pytest.mark.parametrize('value, words', [
-    ([], 'the document is [], must be an object'),
+    ([], 'the document is [], must be a mapping'),
     ({}, 'number is missing'),
-    ({'number': 1, 'free': {}, 'more': 2}, 'more is unknown'),
+    ({'number': 1, 'free': {}, 'more': 2}, 'unknown key more'),
     ({'number': 1.5, 'free': {}}, 'number is 1.5, must be an integer'),
     ({'number': True, 'free': {}}, 'number is True, must be an integer'),
     ({'number': None, 'free': {}}, 'number is None'),
-    ({'number': 1, 'free': []}, 'free is [], must be an object'),
+    ({'number': 1, 'free': []}, 'free is [], must be a mapping'),
     ({'number': 1, 'free': {}, 'flag': 1}, 'flag is 1'),
     ({'number': 1, 'free': {}, 'leaves': LEAF}, 'must be a list'),
     ({'number': 1, 'free': {}, 'leaves': [LEAF, {'name': 'b', 'corners': [1]}]},

@@ -18,7 +18,7 @@ from forecast_detector_ros.benchmark.steps import (
     scaled,
     SIZES,
 )
-from forecast_detector_ros.benchmark.timing import Contender, measure
+from forecast_detector_ros.benchmark.timing import Contender, time_in_turns
 from forecast_detector_ros.detector.backends import Backend
 from forecast_detector_ros.detector.backends.cuda_graphs import CudaGraphBackend, CudaOptions
 from forecast_detector_ros.detector.backends.parity import compare_backends
@@ -131,10 +131,10 @@ def _measure(part: Part, contenders: Sequence[Contender]) -> None:
     for contender in fit:
         contender.run()
     once = max(perf_counter() - start, 1e-4)
-    # `measure` calls each three times before it counts.
+    # `time_in_turns` calls each three times before it counts.
     rounds = int((part.left - 4.0) / once) - 3
     most = 2 if part.dry_run else MOST_ROUNDS
-    for timing in measure(fit, max(1, min(most, rounds))):
+    for timing in time_in_turns(fit, max(1, min(most, rounds))):
         row = timing.to_dict()
         row['per_stream_ms'] = row['median_ms'] / row['batch']
         part.tables.setdefault('timings', []).append(row)

@@ -3,24 +3,27 @@
 Check training data: read it as training does, but collect what is wrong instead of stopping.
 
 The readers of the formats find most; here stand the checks that need whole frames, whole videos or
-all sources: pictures, sizes, small boxes, empty videos, classes without boxes, imbalance.
+all sources: pictures, sizes, small boxes, empty videos, classes without boxes, imbalance. What was
+found becomes lines: findings, then tables of classes and sources.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+import math
 from pathlib import Path
 import time
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .errors import DataError, Kind, PROBLEM, UNREADABLE
-from .findings import Collected
-from .frames import decode
-from .records import FrameRecord, VideoRecord
+from .findings import Collected, DataError, Kind, PROBLEM, REMARK, UNREADABLE
+from .records import decode_picture, FrameRecord, VideoRecord
 from .sources import load_source, SourceConfig
 from ..boxes import box_area
+from ..layout import plain, table
 
 #: A class with this many times fewer boxes than the most frequent one is remarked on.
 IMBALANCE = 100
@@ -227,7 +230,7 @@ def _end_video(records: Sequence[VideoRecord], number: int, seen: np.ndarray, bo
 def _check_picture(frame: FrameRecord, whole: bool) -> None:
     """Decode a picture, or read its header alone; raises DataError."""
     if whole:
-        decode(frame)
+        decode_picture(frame)
         return
     width, height = picture_size(frame.path)
     if (width, height) != (frame.width, frame.height):
@@ -274,3 +277,77 @@ def _check_classes(result: CheckResult) -> None:
             findings.note(Kind.IMBALANCE, f'{name}: {of_class.boxes} boxes, '
                           f'{counts[frequent] / of_class.boxes:.0f} times fewer than {frequent} '
                           f'({counts[frequent]}); see balance in the recipe')
+
+
+def finding_lines(result: CheckResult) -> list[str]:
+    """Return a line for each finding that was kept, gravest first, and how many more there are."""
+    findings = result.findings
+    lines = []
+    for severity in (UNREADABLE, PROBLEM, REMARK):
+        for kind in Kind:
+            if kind.severity != severity or kind not in findings.counts:
+                continue
+            start = f'{severity}: {kind.title}: '
+            kept = findings.lines[kind]
+            lines += [start + text for text in kept]
+            more = findings.counts[kind] - len(kept)
+            if more:
+                lines.append(f'{start}{more:,} {"more" if kept else "found"}')
+    return lines
+
+
+def class_table(result: CheckResult) -> list[str]:
+    """
+    Return the table of classes.
+
+    Its last column is the median side of the boxes: root of area over area of the picture.
+    """
+    rows = [('class', 'videos', 'frames', 'boxes', 'cut-outs', 'median side')]
+    for name, tally in result.classes.items():
+        side = tally.median_side
+        rows.append((name, f'{tally.videos:,}', f'{tally.frames:,}', f'{tally.boxes:,}',
+                     f'{tally.cutouts:,}', '-' if math.isnan(side) else f'{100 * side:.1f} %'))
+    return table(rows[0], rows[1:]).splitlines()
+
+
+def source_table(result: CheckResult) -> list[str]:
+    """Return the table of sources; `read` are the frames whose annotation was looked at."""
+    rows = [('source', 'format', 'videos', 'frames', 'read', 'pictures', 'boxes', 'ignored',
+             'empty', 'seconds')]
+    rows += [(tally.name, tally.data_format, f'{tally.videos:,}', f'{tally.frames:,}',
+              f'{tally.read:,}', f'{tally.pictures:,}', f'{tally.boxes:,}', f'{tally.ignored:,}',
+              f'{tally.empty:,}', f'{tally.seconds:.1f}') for tally in result.sources]
+    return table(rows[0], rows[1:], left=2).splitlines()
+
+
+def summary_line(result: CheckResult) -> str:
+    """Return the verdict."""
+    count = result.findings.count
+    unreadable = count(UNREADABLE)
+    words = [f'{unreadable:,} unreadable'] if unreadable else []
+    words += [_plural(count(PROBLEM), PROBLEM), _plural(count(REMARK), REMARK)]
+    return ', '.join(words)
+
+
+def report_lines(result: CheckResult) -> list[str]:
+    """Return everything, as the command prints it."""
+    findings = finding_lines(result)
+    return [*findings, *([''] if findings else []), *class_table(result), '',
+            *source_table(result), '', summary_line(result)]
+
+
+def plain_findings(result: CheckResult) -> dict[str, Any]:
+    """Return everything for JSON: findings by kind with the lines that were kept, and counts."""
+    findings = result.findings
+    return {
+        'findings': [{'severity': kind.severity, 'kind': kind.title,
+                      'count': findings.counts[kind], 'lines': findings.lines[kind]}
+                     for kind in Kind if kind in findings.counts],
+        'classes': {name: {'videos': tally.videos, 'frames': tally.frames, 'boxes': tally.boxes,
+                           'cutouts': tally.cutouts, 'median_side': plain(tally.median_side)}
+                    for name, tally in result.classes.items()},
+        'sources': [asdict(tally) for tally in result.sources]}
+
+
+def _plural(count: int, word: str) -> str:
+    return f'{count:,} {word}{"" if count == 1 else "s"}'

@@ -1,15 +1,67 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What a reader of annotations does with a mistake: stop at the first, or note it and go on.
+What can be wrong with annotations; a reader stops at the first mistake, or notes it and goes on.
 
 The readers are written once. Where an entry is unusable they hand a DataError to `fault`, and
 leave the entry out if that returns; what is no reason to stop they hand to `note`.
 """
+
 from __future__ import annotations
 
+from collections.abc import Collection
+from enum import Enum
 from typing import Protocol
 
-from .errors import DataError, Kind
+from ..errors import InputError
+
+#: How grave a finding is: nothing of the source can be read; training would suffer; good to know.
+UNREADABLE, PROBLEM, REMARK = 'unreadable', 'problem', 'remark'
+
+
+class Kind(Enum):
+    """What is wrong: a title, and how grave it is."""
+
+    SOURCE = ('source', UNREADABLE)
+    BROKEN = ('broken entry', PROBLEM)
+    MISSING_FILE = ('missing file', PROBLEM)
+    MISSING_FRAME = ('missing frame', PROBLEM)
+    PICTURE = ('broken picture', PROBLEM)
+    WRONG_SIZE = ('wrong size', PROBLEM)
+    UNKNOWN_CATEGORY = ('unknown category', PROBLEM)
+    DUPLICATE = ('duplicate', PROBLEM)
+    NOT_FINITE = ('box not finite', PROBLEM)
+    NO_AREA = ('box without area', PROBLEM)
+    SEQUENCES = ('sequences', PROBLEM)
+    CLASS_WITHOUT_BOXES = ('class without boxes', PROBLEM)
+    BEYOND = ('box beyond the picture', REMARK)
+    EMPTY_VIDEO = ('video without boxes', REMARK)
+    UNLABELLED_CLASS = ('class not in source', REMARK)
+    NOT_TRAINED = ('category not trained', REMARK)
+    LISTED_TWICE = ('listed twice', REMARK)
+    EXCLUDE = ('exclude', REMARK)
+    SPLIT_GROUP = ('split group', REMARK)
+    SMALL = ('small box', REMARK)
+    ONLY_CUTOUTS = ('class without boxes but cut-outs', REMARK)
+    IMBALANCE = ('imbalance', REMARK)
+
+    @property
+    def title(self) -> str:
+        """Return the kind in words."""
+        return self.value[0]
+
+    @property
+    def severity(self) -> str:
+        """Return UNREADABLE, PROBLEM or REMARK."""
+        return self.value[1]
+
+
+class DataError(InputError):
+    """Training data cannot be used; the message is one line naming the file and the key."""
+
+    def __init__(self, message: str, kind: Kind = Kind.BROKEN) -> None:
+        """Say what is wrong, and of what kind it is."""
+        super().__init__(message)
+        self.kind = kind
 
 
 class Findings(Protocol):
@@ -56,3 +108,15 @@ class Collected:
     def count(self, severity: str) -> int:
         """Return how many findings of a severity there are."""
         return sum(count for kind, count in self.counts.items() if kind.severity == severity)
+
+
+def check_classes(classes: Collection[str], known: Collection[str], where: str,
+                  findings: Findings) -> None:
+    """Raise DataError if none of the classes is among those that are labelled; note who is not."""
+    if not set(classes) & set(known):
+        raise DataError(f'{where}: none of the classes ({", ".join(classes)}) is here; it has '
+                        f'{", ".join(known)}', Kind.SOURCE)
+    for name in classes:
+        if name not in known:
+            findings.note(Kind.UNLABELLED_CLASS, f'{where}: no {name}; where one is in a picture, '
+                                                 'it is taught as background')

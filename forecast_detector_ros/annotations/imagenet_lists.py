@@ -19,8 +19,7 @@ import gzip
 from pathlib import Path
 import re
 
-from .errors import DataError, Kind
-from .findings import Findings
+from .findings import DataError, Findings, Kind
 
 _FRAME = re.compile(r'\d{6}')
 

@@ -1,14 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The entries of COCO-style JSON files, checked one by one."""
+"""
+The entries of COCO-style JSON files, checked one by one, and true boxes laid over a teacher's.
+
+The file of true boxes may say how much it boxes: `complete` of a video, `labels` of an image (see
+docs/data.md).
+"""
+
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from enum import auto, Enum
 import json
 from pathlib import Path
 from typing import Any
 
-from .errors import DataError, Kind
-from .findings import Collected, Findings
+import numpy as np
+
+from .findings import Collected, DataError, Findings, Kind
 from .records import UNKNOWN_TRACK
+from ..boxes import box_iou
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -115,3 +126,119 @@ def track_of(entry: dict[str, Any], where: str) -> int:
     if isinstance(track, bool) or not isinstance(track, int) or track < 0:
         raise DataError(f'{where}: track_id is {track!r:.40}; it must be a whole number from 0 on')
     return track
+
+
+#: A teacher's box that overlaps a true box of its class by this IoU is the same object.
+REPLACED_IOU = 0.5
+UNSURE_IOU = 0.25  #: From this IoU on it may be the same object, boxed badly, or a neighbour
+#: The 20 classes of PASCAL VOC 2012 under the names of this project
+#: (http://host.robots.ox.ac.uk/pascal/VOC/voc2012/, "Introduction").
+VOC = frozenset(('person', 'bicycle', 'car', 'motorcycle', 'airplane', 'bus', 'train',
+                 'watercraft', 'bird', 'cat', 'dog', 'horse', 'sheep', 'cattle', 'bottle', 'chair',
+                 'dining_table', 'potted_plant', 'sofa', 'tv'))
+#: Names of sets of classes that `labels` knows; None: all categories of the file.
+SETS = {'20 VOC classes': VOC, '80 COCO classes': None}
+
+
+class Fate(Enum):
+    """What becomes of a teacher's box in a picture with true boxes."""
+
+    KEPT = auto()
+    IGNORED = auto()
+    DROPPED = auto()
+
+
+@dataclass
+class TruePicture:
+    """
+    What is known for certain about one picture.
+
+    boxed: names of the classes of which every object is boxed; present: if its video is complete,
+    the names of the classes that the video has true boxes of, else None; boxes: class and corners
+    x0, y0, x1, y1 of each true box and marked region, pixels.
+    """
+
+    boxed: Collection[str] = ()
+    present: set[str] | None = None
+    boxes: list[tuple[str, Sequence[float]]] = field(default_factory=list)
+
+    def add(self, name: str, box: Sequence[float]) -> None:
+        """Add a true box or marked region: its class, x0, y0, x1, y1."""
+        self.boxes.append((name, box))
+        if self.present is not None:
+            self.present.add(name)
+
+    def fate(self, name: str, box: Sequence[float]) -> Fate:
+        """
+        Tell what becomes of a teacher's box, once all true boxes are known.
+
+        :param box: x0, y0, x1, y1, pixels
+        :returns: DROPPED where all objects of the class are boxed, and where it is a true box
+            again. IGNORED where it may be a true box again, and where the video is complete but
+            has no true box of the class: whether the class was among those that were boxed is not
+            known.
+        """
+        if name in self.boxed or (self.present is not None and name in self.present):
+            return Fate.DROPPED
+        same = [true for other, true in self.boxes if other == name]
+        overlap = box_iou(np.array([box]), np.array(same)).max() if same else 0.0
+        if overlap >= REPLACED_IOU:
+            return Fate.DROPPED
+        unsure = overlap >= UNSURE_IOU or self.present is not None
+        return Fate.IGNORED if unsure else Fate.KEPT
+
+
+def boxed_classes(labels: Any, names: Collection[str], where: str) -> frozenset[str]:
+    """
+    Return the classes that an image's `labels` names.
+
+    :param labels: a key of `SETS`, a name, or a list of names; None for nothing
+    :param names: the categories of the file
+    :param where: names file and entry for the error
+    :raises DataError: it is something else
+    """
+    if labels is None:
+        return frozenset()
+    if isinstance(labels, str) and labels in SETS:
+        found = SETS[labels]
+        return frozenset(names) if found is None else found
+    given = [labels] if isinstance(labels, str) else labels
+    if not isinstance(given, list) or not all(name in names for name in given):
+        raise DataError(f'{where}: labels is {labels!r:.60}; it must be a category, a list of '
+                        f'categories, or {" or ".join(map(repr, SETS))}')
+    return frozenset(given)
+
+
+def completeness(document: dict[str, Any], path: Path) -> dict[str, bool]:
+    """
+    Return for each of `videos` whether every object in it is boxed.
+
+    :raises DataError: `complete` is not a truth value
+    """
+    found = {}
+    for name, video in video_entries(document).items():
+        value = video.get('complete', False)
+        if not isinstance(value, bool):
+            raise DataError(f'{path}: videos: complete of {name} is {value!r:.40}; it must be '
+                            'true or false')
+        found[name] = value
+    return found
+
+
+def video_entries(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the entries of `videos` that have a name, by it; none where there is no such list."""
+    videos = document.get('videos')
+    return {video['name']: video for video in (videos if isinstance(videos, list) else ())
+            if isinstance(video, dict) and isinstance(video.get('name'), str)}
+
+
+def same_picture(image: dict[str, Any], other: dict[str, Any], where: str) -> None:
+    """
+    Check that two files mean the same picture by an image entry.
+
+    :raises DataError: sizes or places in the video differ
+    """
+    for key in ('width', 'height', 'video', 'frame_index'):
+        if image.get(key) != other.get(key):
+            raise DataError(f'{where}: {key} is {image.get(key)}, but {other.get(key)} in the '
+                            'file that it is laid over', Kind.WRONG_SIZE)

@@ -18,10 +18,9 @@ from dataclasses import dataclass
 import os
 from pathlib import Path
 
-from .errors import DataError, Kind
-from .findings import Findings, Strict
+from .findings import check_classes, DataError, Findings, Kind, Strict
 from .imagenet_lists import read_lines
-from .records import box_in_picture, FrameBoxes, VideoRecord
+from .records import box_in_picture, FrameBoxes, read_videos, VideoRecord
 
 #: Class ids: 1 to 12 of Milan et al. 2016, section 3.3; 13 is MOT20's.
 MOT_CLASSES = {
@@ -76,23 +75,10 @@ def load_mot(annotations: str | Path, images: str | Path, classes: Sequence[str]
     findings = Strict() if findings is None else findings
     index = {name: label for label, name in enumerate(classes)}
     labels = {number: index[name] for number, name in TARGETS.items() if name in index}
-    if not labels:
-        raise DataError(f'{annotations}: none of the classes ({", ".join(classes)}) is one of '
-                        f'MOTChallenge\'s: {", ".join(TARGETS.values())}', Kind.SOURCE)
-    for name in classes:
-        if name not in TARGETS.values():
-            findings.note(Kind.UNLABELLED_CLASS, f'{annotations}: no {name} is labelled; where '
-                                                 'one is in a picture, it is taught as background')
-    records = []
-    for where, name in _names(annotations, list_file):
-        try:
-            records.append(_read(name, where, annotations / name, images / name, labels,
-                                 min_visibility, findings))
-        except DataError as error:
-            findings.fault(error)
-    if not records:
-        raise DataError(f'{list_file or annotations}: no usable sequence', Kind.SOURCE)
-    return records
+    check_classes(classes, TARGETS.values(), f'{annotations}', findings)
+    return read_videos(_names(annotations, list_file), lambda named: _read(
+        named[1], named[0], annotations / named[1], images / named[1], labels, min_visibility,
+        findings), findings, f'{list_file or annotations}: no usable sequence')
 
 
 def _names(annotations: Path, list_file: str | Path | None) -> list[tuple[str, str]]:

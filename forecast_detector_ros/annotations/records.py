@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Annotated frames and videos: what every annotation format is read into."""
+"""Annotated frames and videos: what every format is read into; and reading their pictures."""
+
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 import math
 from pathlib import Path
+from typing import TypeVar
 
+import cv2
 import numpy as np
 
-from .errors import Kind
-from .findings import Findings
+from .findings import DataError, Findings, Kind
 
+T = TypeVar('T')
 #: Stands for the track of a box that is not known to be the same object as any other.
 UNKNOWN_TRACK = -1
 
@@ -21,26 +24,19 @@ _ROUNDING = 1.0
 
 
 @dataclass(frozen=True)
-class FrameRecord:
+class Targets:
     """
-    One annotated picture.
+    What a frame shows: boxes to find, and regions that are neither object nor background.
 
-    path: of the picture; width, height: pixels; boxes: float32 (N, 4) xyxy, pixels, within the
-    picture; labels: int64 (N,), 0-based into the classes; scores: float32 (N,), 0 to 1, 1 for
-    boxes without a score; ignore: float32 (K, 4) xyxy, regions that are neither object nor
-    background; tracks: int64 (N,), the same number for the same object in all frames of a video,
-    `UNKNOWN_TRACK` where it is not known (everywhere, if nothing is given).
-
-    Raises ValueError when there are not as many tracks as boxes.
+    :raises ValueError: if there are not as many tracks as boxes
     """
 
-    path: Path
-    width: int
-    height: int
-    boxes: np.ndarray
-    labels: np.ndarray
-    scores: np.ndarray
-    ignore: np.ndarray
+    boxes: np.ndarray  #: float32 (N, 4) xyxy, pixels
+    labels: np.ndarray  #: int64 (N,), 0-based into the classes
+    scores: np.ndarray  #: float32 (N,), 0 to 1; 1 for boxes without a score
+    ignore: np.ndarray  #: float32 (K, 4) xyxy, pixels
+    #: int64 (N,), the same number for the same object in all frames of a video, `UNKNOWN_TRACK`
+    #: where it is not known (everywhere, if nothing is given).
     tracks: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __post_init__(self) -> None:
@@ -49,7 +45,24 @@ class FrameRecord:
             unknown = np.full(len(self.boxes), UNKNOWN_TRACK, np.int64)
             object.__setattr__(self, 'tracks', unknown)
         elif len(self.tracks) != len(self.boxes):
-            raise ValueError(f'{self.path}: {len(self.tracks)} tracks for {len(self.boxes)} boxes')
+            raise ValueError(f'{len(self.tracks)} tracks for {len(self.boxes)} boxes')
+
+    def demote(self, chosen: np.ndarray) -> Targets:
+        """Turn the boxes where `chosen`, bool (N,), is true into ignore regions."""
+        if not chosen.any():
+            return self
+        kept = ~chosen
+        return Targets(self.boxes[kept], self.labels[kept], self.scores[kept],
+                       np.concatenate([self.ignore, self.boxes[chosen]]), self.tracks[kept])
+
+
+@dataclass(frozen=True)
+class FrameRecord(Targets):
+    """An annotated picture: its file, its size in pixels, and its targets, inside the picture."""
+
+    path: Path = field(kw_only=True)
+    width: int = field(kw_only=True)
+    height: int = field(kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,20 @@ class VideoRecord:
     name: str
     frames: Sequence[FrameRecord]
     group: str = ''
+
+
+def read_videos(entries: Iterable[T], read: Callable[[T], VideoRecord], findings: Findings,
+                nothing: str) -> list[VideoRecord]:
+    """Read every entry; tell `findings` of unusable ones. Raises DataError if none is left."""
+    records = []
+    for entry in entries:
+        try:
+            records.append(read(entry))
+        except DataError as error:
+            findings.fault(error)
+    if not records:
+        raise DataError(nothing, Kind.SOURCE)
+    return records
 
 
 class FrameBoxes:
@@ -101,12 +128,11 @@ class FrameBoxes:
     def record(self, path: Path, width: int, height: int) -> FrameRecord:
         """Return the finished record of the picture `path` of `width` x `height` pixels."""
         return FrameRecord(
-            path, width, height,
             np.array(self._boxes, dtype=np.float32).reshape(-1, 4),
             np.array(self._labels, dtype=np.int64),
             np.array(self._scores, dtype=np.float32),
             np.array(self._ignore, dtype=np.float32).reshape(-1, 4),
-            np.array(self._tracks, dtype=np.int64))
+            np.array(self._tracks, dtype=np.int64), path=path, width=width, height=height)
 
 
 def box_in_picture(corners: Sequence[float], width: int, height: int, where: str,
@@ -143,3 +169,51 @@ def box_in_picture(corners: Sequence[float], width: int, height: int, where: str
 def _shown(corners: Sequence[float]) -> str:
     x0, y0, x1, y1 = corners
     return f'box from ({x0:g}, {y0:g}) to ({x1:g}, {y1:g})'
+
+
+class FrameReader:
+    """
+    Decodes the pictures of frames; keeps those that were preloaded.
+
+    Preload in the parent process: forked workers then share the memory.
+    """
+
+    def __init__(self) -> None:
+        """Make a reader that keeps nothing yet."""
+        self._kept: dict[Path, np.ndarray] = {}
+
+    def read(self, frame: FrameRecord) -> np.ndarray:
+        """
+        Return the picture, uint8 (H, W, 3) RGB, of the size that the record states.
+
+        :raises DataError: the file is missing, no picture, or of another size
+        """
+        kept = self._kept.get(frame.path)
+        return decode_picture(frame) if kept is None else kept
+
+    def preload(self, videos: Iterable[VideoRecord]) -> int:
+        """Decode every frame of `videos` and keep it; return the bytes now kept."""
+        for video in videos:
+            for frame in video.frames:
+                if frame.path not in self._kept:
+                    image = decode_picture(frame)
+                    image.flags.writeable = False
+                    self._kept[frame.path] = image
+        return sum(image.nbytes for image in self._kept.values())
+
+
+def decode_picture(frame: FrameRecord) -> np.ndarray:
+    """Decode a frame's file; see `FrameReader.read`."""
+    try:
+        data = np.fromfile(frame.path, dtype=np.uint8)
+    except OSError as error:
+        raise DataError(f'{frame.path}: cannot be read: {error.strerror}',
+                        Kind.MISSING_FILE) from None
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if image is None:
+        raise DataError(f'{frame.path}: not a picture that OpenCV can decode', Kind.PICTURE)
+    if image.shape[:2] != (frame.height, frame.width):
+        raise DataError(f'{frame.path}: is {image.shape[1]}x{image.shape[0]} pixels, but its '
+                        f'annotation says {frame.width}x{frame.height}', Kind.WRONG_SIZE)
+    # In place; OpenCV decodes to RGB itself from 4.11 on only (IMREAD_COLOR_RGB).
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from .errors import DataError, Kind
-from .findings import Findings, Strict
-from .imagenet_vid import FRAMES, load_det, load_vid
-from .imagenet_xml import DET_PERSON, VID_CLASSES
+from .findings import DataError, Findings, Kind, Strict
+from .imagenet_vid import DET_PERSON, FRAMES, load_det, load_vid, VID_CLASSES
 from .json_entries import category_names
 from .mot import load_mot, MIN_VISIBILITY, TARGETS
 from .records import VideoRecord

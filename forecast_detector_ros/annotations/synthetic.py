@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .errors import DataError
+from .findings import DataError
 
 CLASSES = ('disc', 'square', 'triangle')  #: The classes of the set, in the order of their labels
 

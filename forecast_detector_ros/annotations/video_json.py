@@ -14,13 +14,22 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from .errors import DataError, Kind
-from .findings import Findings, Strict
-from .json_entries import categories, entries, get, read_json, score_of, track_of
-from .records import box_in_picture, FrameBoxes, FrameRecord, UNKNOWN_TRACK, VideoRecord
-from .truth import boxed_classes, completeness, Fate, same_picture, TruePicture, video_entries
-
-__all__ = ['DataError', 'FrameRecord', 'UNKNOWN_TRACK', 'VideoRecord', 'load_video_json']
+from .findings import check_classes, DataError, Findings, Kind, Strict
+from .json_entries import (
+    boxed_classes,
+    categories,
+    completeness,
+    entries,
+    Fate,
+    get,
+    read_json,
+    same_picture,
+    score_of,
+    track_of,
+    TruePicture,
+    video_entries,
+)
+from .records import box_in_picture, FrameBoxes, UNKNOWN_TRACK, VideoRecord
 
 _log = logging.getLogger(__name__)
 
@@ -53,13 +62,7 @@ def load_video_json(path: str | Path, image_root: str | Path, classes: Sequence[
     findings = Strict() if findings is None else findings
     document = read_json(path)
     names = categories(document, path, findings)
-    if not set(names.values()) & set(classes):
-        raise DataError(f'{path}: categories: none of the classes ({", ".join(classes)}) is here; '
-                        f'it has {", ".join(names.values())}', Kind.SOURCE)
-    for name in classes:
-        if name not in names.values():
-            findings.note(Kind.UNLABELLED_CLASS, f'{path}: categories: no {name}; where one is in '
-                                                 'a picture, it is taught as background')
+    check_classes(classes, names.values(), f'{path}: categories', findings)
     images = _images(document, path, root, findings)
     found = {key: FrameBoxes() for key in images}
     index = {name: number for number, name in enumerate(classes)}

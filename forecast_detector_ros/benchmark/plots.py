@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from .goals import Run
+from .document import Run
 from ..files import write_atomically
 
 OWN, RIVAL, BATCH = 'tab:blue', 'tab:gray', 'tab:orange'

@@ -10,11 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from .graph_runner import PeerError, RUNTIMES
-from .parts import part_contenders
-from .peers import cuda_peers, onnx_peers, OnnxPeer, torchvision_peers
-from .steps import baseline_contender, Build, frame_contenders, load, read_ratio, step_contenders
-from .timing import Contender, measure
+from .peers import cuda_peers, onnx_peers, OnnxPeer, PeerError, RUNTIMES, torchvision_peers
+from .steps import (
+    baseline_contender,
+    Build,
+    frame_contenders,
+    load_build,
+    part_contenders,
+    read_ratio,
+    step_contenders,
+)
+from .timing import Contender, time_in_turns
 from ..detector.backends.registry import AUTO, choose_backend, missing_modules
 from ..detector.checkpoint import RuntimeConfigError
 from ..images.video_source import open_source, SourceError
@@ -27,7 +33,7 @@ STATE_PICTURES = 4  #: Consecutive frames that a state as in use is made of
 
 
 @dataclass(frozen=True)
-class RunOptions:
+class BenchmarkOptions:
     """What is measured."""
 
     checkpoint: Path
@@ -62,7 +68,7 @@ def default_builds(device: str = 'cpu') -> list[Build]:
     return builds
 
 
-def measure_run(options: RunOptions, progress: Callable[[int, int], object] = lambda *_: None
+def measure_run(options: BenchmarkOptions, progress: Callable[[int, int], object] = lambda *_: None
                 ) -> dict[str, Any]:
     """
     Measure.
@@ -75,7 +81,7 @@ def measure_run(options: RunOptions, progress: Callable[[int, int], object] = la
     """
     pictures = _pictures(options.clip)
     first = options.builds[0]
-    detector = load(options.checkpoint, first)
+    detector = load_build(options.checkpoint, first)
     ratio = read_ratio(detector, pictures, detector.card.settings())
     contenders, skipped = _steps(options, pictures[:STATE_PICTURES])
     single = {build.backend: build for build in options.builds if build.threads == 1
@@ -95,13 +101,13 @@ def measure_run(options: RunOptions, progress: Callable[[int, int], object] = la
     if options.parts:
         contenders += frame_contenders(detector, first, pictures[0])
         contenders += part_contenders(options.checkpoint, pictures[0])
-    timings = measure(contenders, options.rounds,
-                      progress=lambda done: progress(done, options.rounds))
+    timings = time_in_turns(contenders, options.rounds,
+                            progress=lambda done: progress(done, options.rounds))
     return {'default_backend': first.backend, 'read_ratio': ratio, 'rounds': options.rounds,
             'skipped': skipped, 'timings': [timing.to_dict() for timing in timings]}
 
 
-def _steps(options: RunOptions, pictures: Sequence[np.ndarray]
+def _steps(options: BenchmarkOptions, pictures: Sequence[np.ndarray]
            ) -> tuple[list[Contender], list[str]]:
     contenders: list[Contender] = []
     skipped: list[str] = []

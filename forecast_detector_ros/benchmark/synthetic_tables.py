@@ -9,9 +9,8 @@ from time import perf_counter
 import numpy as np
 
 from ..metrics.average_precision import DEVKIT, PLAIN
-from ..metrics.motion_iou import motion_iou
 from ..metrics.tables import DetectionTable, one_hot, TruthTable
-from ..metrics.vid_ap import vid_average_precision
+from ..metrics.vid_ap import motion_iou, vid_average_precision
 
 #: Size of ImageNet VID's validation set (the 2015 release).
 VID_FRAMES, VID_BOXES, VID_CLASSES, VID_VIDEOS = 176_126, 273_505, 30, 555
@@ -64,7 +63,7 @@ def make_tables(load: Workload) -> tuple[DetectionTable, TruthTable]:
     return DetectionTable(found, guess, kinds, rng.random(len(found)).astype(np.float32)), truth
 
 
-def measure(load: Workload) -> dict[str, float]:
+def measure_metrics(load: Workload) -> dict[str, float]:
     """
     Time the metrics on made-up tables.
 

@@ -59,7 +59,7 @@ class Timing:
         return None if self.macs is None else self.macs / (self.median_ms * 1e-3)
 
 
-def spread(times: Sequence[float]) -> float:
+def noise_of(times: Sequence[float]) -> float:
     """
     Tell the noise of a run from within it.
 
@@ -73,9 +73,9 @@ def spread(times: Sequence[float]) -> float:
     return (max(medians) - min(medians)) / float(np.median(times))
 
 
-def measure(contenders: Sequence[Contender], rounds: int, seed: int = 0,
-            progress: Callable[[int], object] | None = None,
-            clock: Callable[[], float] = perf_counter) -> list[Timing]:
+def time_in_turns(contenders: Sequence[Contender], rounds: int, seed: int = 0,
+                  progress: Callable[[int], object] | None = None,
+                  clock: Callable[[], float] = perf_counter) -> list[Timing]:
     """
     Time all contenders in turns.
 
@@ -120,4 +120,4 @@ def _timing(contender: Contender, values: list[float]) -> Timing:
     median, p95 = np.percentile(values, (50, 95)).tolist()
     return Timing(contender.name, contender.group, contender.backend, contender.precision,
                   contender.threads, contender.batch, contender.macs, len(values), median, p95,
-                  spread(values))
+                  noise_of(values))

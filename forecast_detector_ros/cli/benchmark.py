@@ -20,12 +20,12 @@ from .options import add_checkpoint, add_device, positive
 from .progress import show_progress
 from .results import machine, versions
 from .shell import command_line, DONE, FAILURE, print_result, run_verb, verb_parser
-from ..benchmark.document import as_markdown, as_text, changes_text, compare
-from ..benchmark.goals import verdicts
-from ..benchmark.graph_runner import PeerError
+from ..benchmark.document import benchmark_markdown, benchmark_text, changes_text, compare_runs
+from ..benchmark.document import verdicts
+from ..benchmark.peers import PeerError
 from ..benchmark.peers import OnnxPeer, TORCHVISION
 from ..benchmark.plots import write_plots
-from ..benchmark.run import DEFAULT_BATCHES, default_builds, measure_run, RunOptions
+from ..benchmark.run import BenchmarkOptions, DEFAULT_BATCHES, default_builds, measure_run
 from ..benchmark.steps import Build, SIZES
 from ..detector.backends.torch_backend import resolve_device
 from ..detector.checkpoint import default_checkpoint, RuntimeConfigError
@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the verb; its exit code is 1 for a regression (`--compare`) or a missed target."""
+    """Run the verb; its exit code is 1 for a regression (`--compare_runs`) or a missed target."""
     given = list(sys.argv[1:] if args is None else args)
     options = make_parser().parse_args(given)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -59,7 +59,7 @@ def _measure(options: argparse.Namespace, given: Sequence[str]) -> dict[str, Any
         'checkpoint': checkpoint.name, 'clip': clip.name}
     device = str(resolve_device(options.device))
     builds = [replace(build, device=device) for build in options.build or ()]
-    chosen = RunOptions(
+    chosen = BenchmarkOptions(
         checkpoint, clip, builds or default_builds(device), tuple(options.batches),
         options.rounds, tuple(options.peers), tuple(map(OnnxPeer.parse, options.peer_onnx)),
         not options.no_parts)
@@ -88,10 +88,10 @@ def _tell(options: argparse.Namespace, run: dict[str, Any]) -> int:
         images = options.report.parent / 'images'
         images.mkdir(parents=True, exist_ok=True)
         plots = [f'{images.name}/{name}' for name in write_plots(run, images)]
-        write_atomically(options.report, as_markdown(run, plots).encode())
-    text, result, code = as_text(run), run, DONE
+        write_atomically(options.report, benchmark_markdown(run, plots).encode())
+    text, result, code = benchmark_text(run), run, DONE
     if before is not None:
-        changes = compare(before, run['timings'])
+        changes = compare_runs(before, run['timings'])
         text += f'\n\n{changes_text(changes)}'
         result = {**run, 'changes': [asdict(change) for change in changes]}
         code = FAILURE if any(change.regressed for change in changes) else code

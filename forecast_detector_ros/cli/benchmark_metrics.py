@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .options import add_seed, positive
 from .shell import print_result, run_verb, verb_parser
-from ..benchmark.synthetic_tables import measure, Workload
+from ..benchmark.synthetic_tables import measure_metrics, Workload
 
 VERB = 'benchmark-metrics'
 
@@ -34,7 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
 def _measure(options: argparse.Namespace) -> None:
     workload = Workload(frames=options.frames, boxes=options.boxes, seed=options.seed,
                         detections_per_frame=options.detections_per_frame)
-    figures = measure(workload)
+    figures = measure_metrics(workload)
     print_result(
         options, {'frames': options.frames, 'boxes': options.boxes,
                   'detections_per_frame': options.detections_per_frame, 'figures': figures},

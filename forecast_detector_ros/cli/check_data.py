@@ -11,7 +11,7 @@ import sys
 from .options import fraction
 from .shell import print_result, run_verb, verb_parser
 from ..annotations.check import check_sources, CheckConfig, Progress, silent
-from ..annotations.check_report import plain_values, report_lines
+from ..annotations.check import plain_findings, report_lines
 from ..annotations.sources import all_classes, COCO_VIDEO, FORMATS, SourceConfig
 from ..clips.cutouts import load_cutouts
 from ..model.presets import PRESETS
@@ -57,7 +57,7 @@ def _check(options: argparse.Namespace) -> int:
     result = check_sources(sources, root, classes, config, options.max_lines,
                            _progress(sys.stderr.isatty() and not options.quiet),
                            partial(_labels, root / cutouts, classes) if cutouts else None)
-    print_result(options, plain_values(result), '\n'.join(report_lines(result)))
+    print_result(options, plain_findings(result), '\n'.join(report_lines(result)))
     return result.exit_code
 
 

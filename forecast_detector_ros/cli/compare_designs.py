@@ -14,10 +14,16 @@ from .progress import show_progress
 from .results import machine, versions
 from .shell import command_line, run_verb, verb_parser
 from ..detector.allocator import keep_large_blocks
-from ..experiments.designs import as_rows, compare_designs, describe, DesignPlan, load_designs
+from ..experiments.designs import (
+    compare_designs,
+    describe_designs,
+    design_rows,
+    DesignPlan,
+    load_designs,
+)
 from ..files import write_atomically
 from ..layout import markdown
-from ..training.backbone import load_backbone
+from ..training.start import load_backbone
 from ..training.config import load_recipe
 from ..training.trainer import TrainingDivergedError
 
@@ -62,7 +68,7 @@ def _compare(options: argparse.Namespace) -> None:
     with show_progress('rounds') as show:
         report = compare_designs(plan, options.timings_only, show)
     about = {'command': options.command, 'machine': machine(), 'versions': versions('openvino')}
-    text = f'{describe(report)}\n\n{markdown(as_rows(report))}\n'
+    text = f'{describe_designs(report)}\n\n{markdown(design_rows(report))}\n'
     write_atomically(options.output / 'designs.json',
                      (json.dumps({**about, **report}, indent=2) + '\n').encode())
     write_atomically(options.output / 'designs.md', text.encode())

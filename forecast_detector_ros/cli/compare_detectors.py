@@ -27,20 +27,20 @@ from .options import (
 from .progress import show_progress
 from .results import machine, versions
 from .shell import command_line, run_verb, verb_parser
-from ..benchmark.graph_runner import RUNTIMES
+from ..benchmark.peers import RUNTIMES
 from ..benchmark.peers import TORCHVISION, torchvision_peers
 from ..detector.detector import Detector
 from ..detector.policy import AlwaysReadPolicy
 from ..evaluation.sequences import EvaluationError, Footage
 from ..experiments.figure_files import new_figure
-from ..experiments.price_plot import draw_prices
+from ..experiments.prices import draw_prices
 from ..experiments.prices import (
-    as_rows,
     compared_classes,
     Contestant,
     measure_prices,
     own_contestant,
     peer_contestant,
+    price_rows,
     timed_contestant,
 )
 from ..files import write_atomically
@@ -77,7 +77,7 @@ def _compare(options: argparse.Namespace, command: str) -> str:
         'boxes': sum(len(item.truth) for item in footage),
         'backend': backend, 'threads': options.threads, 'peer_score': options.peer_score,
         'checkpoints': weights, 'prices': [price.to_dict() for price in prices]}
-    text = (f'{_about(report)}\n\n{markdown(as_rows(prices))}\n')
+    text = (f'{_about(report)}\n\n{markdown(price_rows(prices))}\n')
     options.output.mkdir(parents=True, exist_ok=True)
     write_atomically(options.output / 'prices.json',
                      (json.dumps(report, indent=1, allow_nan=False) + '\n').encode())

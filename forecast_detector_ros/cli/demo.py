@@ -20,9 +20,9 @@ from .report import add_report
 from .results import figure_lines, machine, ResultFolder, versions
 from .shell import command_line, DONE, FAILURE, print_result, run_verb, say, verb_parser
 from ..files import bundled_clip, write_atomically
-from ..recording.frame_record import RecordedFrame, summarise
-from ..report.decision_plot import plot_decisions
-from ..report.recorded_run import record_recording
+from ..recording.frame_record import RecordedFrame, summarise_frames
+from ..report.report_figures import plot_decisions
+from ..report.noted_frames import record_recording
 from ..report.run_record import RUN_NAME, save_run
 
 VERB = 'demo'
@@ -66,7 +66,7 @@ def _run(chosen: argparse.Namespace, given: list[str]) -> int:
             if display is not None:
                 display.show(record)
     played = json.loads(graph.report.read_text())
-    figures = summarise(records, played['published'])
+    figures = summarise_frames(records, played['published'])
     summary = {
         **figures,
         'source': {'path': played['source'], 'rate': played['rate'], 'lost': played['loss'],

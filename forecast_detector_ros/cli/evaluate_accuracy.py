@@ -16,9 +16,9 @@ from ..evaluation.footage_runs import FootageWork
 from ..evaluation.identities import check_tracks, identities_as_text, summarise_identities
 from ..evaluation.motion import motion_of
 from ..evaluation.sequences import EvaluationError
-from ..evaluation.summary import as_text, summarise
+from ..evaluation.summary import as_text, summarise_runs
 from ..jobs.locations import location, name_of
-from ..metrics.tracking import library as tracking_library
+from ..metrics.libraries import import_trackeval as tracking_library
 from ..report.html_report import load_for_report, write_report
 from ..report.run_record import save_run
 
@@ -72,7 +72,7 @@ def _measure(options: argparse.Namespace) -> tuple[Evaluation, dict[str, Any], s
     done = run_sequences(options, work, detector, footage)
     evaluation.failures.update(done.failures)
     footage, runs = [footage[place] for place in done.places], done.runs
-    result = {**evaluation.about, **summarise(
+    result = {**evaluation.about, **summarise_runs(
         footage, runs, detector.labels, options.protocol,
         None if motion is None else [motion[place] for place in done.places])}
     if options.motion_iou:

@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from ..annotations.frames import decode
+from ..annotations.records import decode_picture
 from ..annotations.synthetic import CLASSES, write_synthetic_videos
 from ..annotations.video_json import load_video_json
 from ..detector.checkpoint import Card
@@ -81,7 +81,7 @@ def _annotated(path: Path, root: Path, classes: tuple[str, ...], count: int, car
         share = min(count, _CLIP)
     # With more videos than can be had in clips, some of them, from the first to the last.
     apart = -(-len(videos) // max(1, count // share))
-    return [[_prepare(decode(frame), 'rgb', card) for frame in video.frames[:share]]
+    return [[_prepare(decode_picture(frame), 'rgb', card) for frame in video.frames[:share]]
             for video in videos[::apart]]
 
 

@@ -38,7 +38,7 @@ from ..evaluation.latencies import load_latencies
 from ..evaluation.motion import AUTO, load_published, motion_of
 from ..evaluation.sequences import Footage, thin
 from ..evaluation.streaming import RATES, streaming_as_text, sweep
-from ..experiments.decision_strip import (
+from ..experiments.frame_figures import (
     chosen_frames,
     draw_strips,
     shown_frames,
@@ -46,17 +46,17 @@ from ..experiments.decision_strip import (
     strip_values,
 )
 from ..experiments.figure_files import new_figure, save_figure, save_numbers
-from ..experiments.forecast_error_maps import draw_error_maps, error_maps, error_rows
-from ..experiments.operating_points import measure_name, measure_speed, recorded_speed
+from ..experiments.frame_figures import draw_error_maps, error_maps, error_rows
+from ..experiments.paper_tables import measure_name, measure_speed, recorded_speed
 from ..experiments.paper_tables import over_seeds, table1_row, table2_rows
 from ..experiments.reproduction import number_tracks
 from ..experiments.reproduction_tables import (
-    as_markdown,
     draw_reproduction,
     load_reproduction,
+    reproduction_markdown,
     reproduction_rows,
 )
-from ..experiments.streaming_plot import draw_streaming, streaming_rows
+from ..experiments.figure_files import draw_streaming, streaming_rows
 from ..experiments.trade_off import (
     draw_trade_off,
     measure_trade_off,
@@ -269,7 +269,7 @@ def _reproduction(options: argparse.Namespace) -> None:
     rows = reproduction_rows(report)
     save_numbers(options.output, options.name, {**report, 'means': rows}, rows)
     save_figure(draw_reproduction(report), options.output / f'{options.name}.png')
-    print(as_markdown(report), end='')
+    print(reproduction_markdown(report), end='')
 
 
 def _spread(value: float | None, deviation: float | None) -> str | None:

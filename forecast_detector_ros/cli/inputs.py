@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 
 from .options import fraction
-from ..annotations.errors import DataError
+from ..annotations.findings import DataError
 from ..errors import InputError
 from ..evaluation.davis import load_davis
 from ..evaluation.sequences import (

@@ -16,9 +16,8 @@ from .shell import DONE, print_result, run_verb, verb_parser
 from ..images.bag_images import is_bag
 from ..images.extract_frames import extract_frames
 from ..jobs.locations import location, name_of, picture_store, Url
-from ..labelling.label_folders import is_partial, label_into
+from ..labelling.label_folders import is_partial, label_into, picture_folders
 from ..labelling.label_jobs import LabelSettings
-from ..labelling.picture_folders import picture_folders
 from ..labelling.teacher import Teacher, TeacherError
 from ..labelling.teacher_kinds import AUTO, KINDS
 from ..replay.collect import FOOTAGE_SUFFIXES

@@ -12,7 +12,7 @@ from typing import Any
 
 from .engine_options import add_engine, engine_of
 from .progress import show_progress
-from ..annotations.errors import DataError
+from ..annotations.findings import DataError
 from ..detector.detector import Detector
 from ..errors import InputError
 from ..evaluation.footage_runs import FootageWork

@@ -10,11 +10,11 @@ from .inputs import add_backbone, add_held_out, add_training, load_held_out
 from .shell import run_verb, verb_parser
 from ..detector.allocator import keep_large_blocks
 from ..experiments.reproduction import DEFAULT_ROWS, number_tracks, Plan, reproduce, ROWS
-from ..experiments.reproduction_estimate import as_table, estimate
-from ..experiments.reproduction_tables import as_markdown
+from ..experiments.reproduction import estimate, estimate_table
+from ..experiments.reproduction_tables import reproduction_markdown
 from ..files import write_atomically
 from ..layout import table
-from ..training.backbone import load_backbone
+from ..training.start import load_backbone
 from ..training.config import load_recipe
 from ..training.trainer import TrainingDivergedError
 
@@ -57,7 +57,7 @@ def _reproduce(options: argparse.Namespace) -> None:
     plan = Plan(recipe, options.data, options.output, [number_tracks(item) for item in footage],
                 options.seeds, imagenet, options.rows)
     if options.estimate:
-        head, *rows = as_table(estimate(plan), len(plan.seeds))
+        head, *rows = estimate_table(estimate(plan), len(plan.seeds))
         print(table(head, rows))
         return
     text = ''
@@ -65,6 +65,6 @@ def _reproduce(options: argparse.Namespace) -> None:
     for report in reproduce(plan):
         write_atomically(options.output / 'results.json',
                          (json.dumps(report, indent=2) + '\n').encode())
-        text = as_markdown(report)
+        text = reproduction_markdown(report)
         write_atomically(options.output / 'results.md', text.encode())
     print(text, end='')

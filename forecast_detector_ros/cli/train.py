@@ -22,13 +22,13 @@ from ..detector.allocator import keep_large_blocks
 from ..detector.checkpoint import CheckpointError
 from ..evaluation.validation import make_validation
 from ..model.network import ForecastDetector
-from ..training.backbone import load_backbone
+from ..training.start import load_backbone
 from ..training.config import load_recipe
-from ..training.distributed import join_processes, leave_processes, Processes
+from ..training.machine import join_processes, leave_processes, Processes
 from ..training.loader import load_sources
-from ..training.observer import Observer
+from ..training.run_log import Observer
 from ..training.start import load_start
-from ..training.tensorboard_log import TensorBoardLog
+from ..training.run_log import TensorBoardLog
 from ..training.trainer import Trainer, TrainingDivergedError
 
 VERB = 'train'

@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Affine maps of pictures and boxes.
+Affine maps of pictures, boxes, and what a frame shows.
 
 A map is a float64 (3, 3) matrix on column vectors (x, y, 1). Coordinates are continuous: pixel
 `i` covers [i, i + 1), so a box that covers a whole picture is (0, 0, width, height). OpenCV counts
 from pixel centres instead; `warp` is the only place that knows.
 """
+
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
+
+from ..annotations.records import Targets
+from ..boxes import box_area, clip_boxes
 
 # Below this scale bilinear sampling skips source pixels, and the picture is shrunk by area first.
 _ALIASING_SCALE = 0.6
@@ -95,3 +101,41 @@ def _shrunk(image: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarr
     small_height = max(1, round(height * min(1.0, scale_y)))
     small = cv2.resize(image, (small_width, small_height), interpolation=cv2.INTER_AREA)
     return small, matrix @ scale_and_shift(width / small_width, height / small_height, 0.0, 0.0)
+
+
+def map_targets(targets: Targets, matrix: np.ndarray) -> Targets:
+    """Carry every box and region through an affine map (see `map_boxes`)."""
+    return Targets(map_boxes(targets.boxes, matrix), targets.labels, targets.scores,
+                   map_boxes(targets.ignore, matrix), targets.tracks)
+
+
+def clip_targets(targets: Targets, size: tuple[int, int], min_visible: float,
+                 min_side: float) -> Targets:
+    """
+    Cut everything to a picture of `size` (height, width).
+
+    Boxes of which nothing is left vanish. Boxes of which less than `min_visible` (0 to 1) of the
+    area is left, or that are less than `min_side` pixels wide or high, become ignore regions.
+    """
+    clipped = clip_boxes(targets.boxes, size)
+    area = box_area(clipped)
+    present = area > 0.0
+    sides = np.minimum(clipped[:, 2] - clipped[:, 0], clipped[:, 3] - clipped[:, 1])
+    good = present & (area >= min_visible * box_area(targets.boxes)) & (sides >= min_side)
+    ignore = np.concatenate([clip_boxes(targets.ignore, size), clipped[present & ~good]])
+    return Targets(clipped[good], targets.labels[good], targets.scores[good],
+                   ignore[box_area(ignore) > 0.0], targets.tracks[good])
+
+
+def shift_targets(targets: Targets, x: float, y: float) -> Targets:
+    """Move everything by (x, y) pixels."""
+    shift = np.array([x, y, x, y], dtype=np.float32)
+    return Targets(targets.boxes + shift, targets.labels, targets.scores, targets.ignore + shift,
+                   targets.tracks)
+
+
+def merge_targets(parts: Iterable[Targets]) -> Targets:
+    """Return one `Targets` that holds everything in `parts`, in their order."""
+    parts = list(parts)
+    return Targets(*(np.concatenate([getattr(part, name) for part in parts])
+                     for name in ('boxes', 'labels', 'scores', 'ignore', 'tracks')))

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from .affine import map_points, warp
-from ..annotations.errors import DataError
+from ..annotations.findings import DataError
 
 _log = logging.getLogger(__name__)
 

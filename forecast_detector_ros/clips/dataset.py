@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clips: what the dataset gives, and how several make a batch."""
+"""Clips: which frames they take, what the dataset gives, and how several make a batch."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -13,19 +14,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .affine import view_to_output
-from .augment import AugmentConfig, draw_tile_view, draw_view
+from .affine import merge_targets, shift_targets, view_to_output
+from .augment import add_noise, AugmentConfig, draw_tile_view, draw_view, Photometric
 from .cutouts import Cutout
-from .photometric import add_noise, Photometric
 from .scene import add_camera, add_cutout, make_scene, render, Scene
-from .targets import merge_targets, shift_targets, Targets
-from .thinning import draw_indices, THINNING
-from ..annotations.errors import DataError
-from ..annotations.frames import FrameReader
-from ..annotations.records import VideoRecord
+from ..annotations.findings import DataError
+from ..annotations.records import FrameReader, Targets, VideoRecord
 
 # Where the four tiles of a mosaic meet, of the picture's sides.
 _MOSAIC_CENTRE = (0.35, 0.65)
+THINNING = 25  #: r of the paper, section 4.2, "Data augmentation"
 
 
 @dataclass
@@ -157,7 +155,7 @@ class ClipDataset(Dataset):
         :param cutouts: what `augment` pastes; a class is drawn first, evenly, then a cut-out
         :param clip_length: the paper's n: frames to train on; T is one more with `extra_frame`
         :param input_size: (height, width) of the pictures given
-        :param thinning: the r of `thinning.draw_indices`, 0 for consecutive frames
+        :param thinning: the r of `draw_indices`, 0 for consecutive frames
         :param augment: None for none at all: whole frames, stills without motion, no cut-outs
         :param seed: of all draws
         :param length: samples in an epoch (default: stills, and frames of videos over clip_length)
@@ -276,10 +274,7 @@ class ClipDataset(Dataset):
         frames = {index: video.frames[index] for index in set(indices)}
         images = {index: self._reader.read(frame) for index, frame in frames.items()}
         records = [frames[index] for index in indices]
-        scene = make_scene(
-            [images[index] for index in indices],
-            [Targets(record.boxes, record.labels, record.scores, record.ignore)
-             for record in records])
+        scene = make_scene([images[index] for index in indices], records)
         config = self._augment
         if config is None:
             return scene
@@ -330,3 +325,33 @@ def _clip(images: np.ndarray, targets: list[Targets]) -> Clip:
                 *([torch.from_numpy(np.ascontiguousarray(getattr(target, name)))
                    for target in targets]
                   for name in ('boxes', 'labels', 'scores', 'ignore')))
+
+
+def largest_thinning(length: int, clip_length: int, limit: int) -> int:
+    """
+    Return the largest thinning parameter q for a video: min(floor((l - 1) / n) - 1, r), never < 0.
+
+    At this q, clip_length + 1 frames at stride q + 1 still fit into the video, so that the extra
+    frame of the forecast loss needs no other formula.
+
+    :param length: the paper's l: frames in the video, at least 1
+    :param clip_length: the paper's n: frames to train on without the extra one, at least 1
+    :param limit: the paper's r; 0 switches thinning off
+    """
+    return max(0, min((length - 1) // clip_length - 1, limit))
+
+
+def draw_indices(length: int, clip_length: int, extra_frame: bool, limit: int,
+                 rng: np.random.Generator) -> np.ndarray:
+    """
+    Draw the frames of one clip: q uniform in [0, `largest_thinning`], random start, stride q + 1.
+
+    A video that is too short has its first and last frames repeated, split at random.
+
+    :returns: int64 (T,), 0-based, not descending; T = clip_length + 1 with `extra_frame`
+    """
+    frames = clip_length + int(extra_frame)
+    stride = 1 + int(rng.integers(0, largest_thinning(length, clip_length, limit) + 1))
+    slack = length - 1 - (frames - 1) * stride
+    start = int(rng.integers(min(0, slack), max(0, slack) + 1))
+    return np.clip(start + stride * np.arange(frames), 0, length - 1)

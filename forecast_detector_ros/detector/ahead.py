@@ -8,7 +8,7 @@ from .detector import Detector, StepResult
 from .policy import AlternatePolicy
 from .settings import DetectorSettings, SettingsError
 from .stream import MAX_GAP_S, StreamState
-from ..foreign_text import cut
+from ..errors import cut
 from ..images.frame import Frame, FrameError, Pixels
 
 FEWEST_GAPS = 3

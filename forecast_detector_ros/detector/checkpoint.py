@@ -22,9 +22,9 @@ from .policy import ThresholdPolicy
 from .settings import DetectorSettings
 from ..errors import InputError, one_line
 from ..files import find_share, write_atomically
-from ..foreign_text import cut
+from ..errors import cut
 from ..model.config import ConfigError, NetworkConfig
-from ..plain_yaml import PlainYamlError, read_plain_yaml
+from ..plain_values import PlainYamlError, read_plain_yaml
 
 if TYPE_CHECKING:
     import torch

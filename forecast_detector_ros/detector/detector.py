@@ -22,7 +22,7 @@ from .preprocess import resize
 from .settings import DetectorSettings, SettingsError
 from .stream import decide, MAX_GAP_S, StreamState
 from .threads import set_threads
-from ..foreign_text import cut
+from ..errors import cut
 from ..images.frame import Frame, FrameError, Pixels
 from ..model.constants import EXPECTED
 

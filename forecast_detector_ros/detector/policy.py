@@ -6,7 +6,7 @@ from math import isfinite, nan
 from typing import Protocol
 
 from ..errors import InputError
-from ..foreign_text import cut
+from ..errors import cut
 
 READ = 'read'
 """The image is loaded and the backbone runs on it."""

@@ -9,7 +9,7 @@ import numpy as np
 from .sequences import Footage
 from ..layout import plain, table
 from ..metrics.average_precision import AveragePrecision, DEVKIT, PLAIN
-from ..metrics.coco_ap import coco_average_precision, library, METRICS
+from ..metrics.libraries import coco_average_precision, import_hotcoco, METRICS
 from ..metrics.tables import DetectionTable, TruthTable
 from ..metrics.vid_ap import vid_average_precision
 
@@ -23,9 +23,9 @@ HEADS = {'plain': 'AP50', 'devkit': 'AP50 devkit', 'coco': 'COCO AP'}
 
 
 def check_protocols(protocols: Sequence[str]) -> None:
-    """Raise MissingLibraryError if a protocol needs a library that is missing."""
+    """Raise MissingLibraryError if a protocol needs a import_hotcoco that is missing."""
     if 'coco' in protocols:
-        library()
+        import_hotcoco()
 
 
 def measure_accuracy(footage: Sequence[Footage], collected: Sequence[DetectionTable],
@@ -55,7 +55,7 @@ def measure_accuracy(footage: Sequence[Footage], collected: Sequence[DetectionTa
     Raises
     ------
     MissingLibraryError
-        If a protocol needs a library that is missing.
+        If a protocol needs a import_hotcoco that is missing.
 
     """
     truths, detections, start = [], [], 0

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from .sequences import Footage
-from ..annotations.errors import DataError
-from ..annotations.video_json import FrameRecord
+from ..annotations.findings import DataError
+from ..annotations.records import FrameRecord
 from ..metrics.tables import TruthTable
 
 BOXES = 'boxes.json'

@@ -15,7 +15,7 @@ from ..detector.tracks import Tracks
 from ..errors import MissingLibraryError
 from ..layout import plain, table
 from ..metrics.tables import DetectionTable, TruthTable
-from ..metrics.tracking import tracking_figures
+from ..metrics.libraries import tracking_figures
 from ..report.run_record import Identities
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from .sequences import EvaluationError, Footage
-from ..metrics.motion_iou import motion_iou
+from ..metrics.vid_ap import motion_iou
 from ..metrics.tables import TruthTable
 
 AUTO = 'auto'

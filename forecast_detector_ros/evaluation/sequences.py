@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..annotations.frames import decode
+from ..annotations.records import decode_picture
 from ..annotations.mot import load_mot
-from ..annotations.video_json import DataError, FrameRecord, load_video_json, VideoRecord
+from ..annotations.findings import DataError
+from ..annotations.records import FrameRecord, VideoRecord
+from ..annotations.video_json import load_video_json
 from ..errors import InputError
 from ..images.frame import Frame, Pixels
 from ..jobs.locations import PictureStore
@@ -219,7 +221,7 @@ def whole_sequences(footage: Sequence[Footage]) -> tuple[list[Footage], dict[str
     for item in footage:
         try:
             for record in item.frames:
-                decode(record)
+                decode_picture(record)
         except DataError as error:
             broken[item.name] = str(error)
         else:
@@ -249,7 +251,7 @@ def picture(record: FrameRecord) -> Pixels:
         If it is missing, broken or of another size than annotated.
 
     """
-    return Pixels(decode(record), 'rgb')
+    return Pixels(decode_picture(record), 'rgb')
 
 
 def as_frame(pixels: Pixels) -> Frame:

@@ -15,7 +15,7 @@ from ..metrics.average_precision import average_precision
 from ..model.network import ForecastDetector
 from ..training.config import Recipe, ValidationConfig
 from ..training.loader import Sources
-from ..training.observer import Validate
+from ..training.run_log import Validate
 
 
 def make_validation(recipe: Recipe, root: Path, sources: Sources) -> Validate | None:

@@ -19,7 +19,7 @@ import torch
 
 from .reproduction import claim, footage_values, train
 from ..benchmark.steps import Build, network_contenders
-from ..benchmark.timing import measure
+from ..benchmark.timing import time_in_turns
 from ..detector.backends.registry import AUTO, choose_backend
 from ..detector.checkpoint import load_checkpoint
 from ..detector.policy import AlwaysReadPolicy
@@ -32,9 +32,8 @@ from ..layout import mean, plain
 from ..metrics.average_precision import average_precision
 from ..metrics.matching import recall
 from ..model.config import ConfigError, NetworkConfig
-from ..training.config import Recipe, RecipeError
+from ..training.config import read_yaml, Recipe, RecipeError
 from ..training.loader import load_sources
-from ..training.recipe_file import read_yaml
 from ..training.stage_run import build_network
 
 log = logging.getLogger(__name__)
@@ -42,7 +41,7 @@ log = logging.getLogger(__name__)
 BASELINE, COMPLETE = 'baseline', 'complete'  #: The variants that are trained, and timed
 #: Detections need a score above it to count for recall; the score from which on they are shown.
 SCORE = 0.3
-#: Of the backbone that there are ImageNet weights for (`training/backbone.py`).
+#: Of the backbone that there are ImageNet weights for (`training/start.py`).
 IMAGENET_WIDTH = 1.0
 ACCURACY = 'accuracy.json'  #: Recall and AP50 of a training, in its folder
 STATE_PICTURES = 4  #: Consecutive frames that a state as in use is made of
@@ -129,7 +128,7 @@ def trained_shape(config: NetworkConfig) -> NetworkConfig:
                    scheduler_channels=usual.scheduler_channels, state_update=usual.state_update)
 
 
-def trainings(plan: DesignPlan) -> dict[str, DesignTraining]:
+def design_trainings(plan: DesignPlan) -> dict[str, DesignTraining]:
     """
     List the training of each design, by its name.
 
@@ -170,7 +169,7 @@ def compare_designs(plan: DesignPlan, timings_only: bool = False,
     if stage.variant != BASELINE:
         raise EvaluationError(f'recipe {plan.recipe.name}: its first stage is of the variant '
                               f'{stage.variant}, must be of {BASELINE}')
-    todo = trainings(plan)
+    todo = design_trainings(plan)
     trained = [item for item in todo.values() if item.start != NO_WEIGHTS]
     if timings_only:
         for item in trained:
@@ -185,7 +184,7 @@ def compare_designs(plan: DesignPlan, timings_only: bool = False,
             folder = plan.output / item.name
             checkpoint = train(item.recipe, sources, folder, plan.imagenet)
             if not (folder / ACCURACY).exists():
-                found = measure_accuracy(checkpoint, plan.footage, plan.recipe.threads)
+                found = measure_design(checkpoint, plan.footage, plan.recipe.threads)
                 write_atomically(folder / ACCURACY, json.dumps(found).encode())
                 log.info('%s: %s', item.name, found)
     return {
@@ -209,8 +208,8 @@ def _claim(plan: DesignPlan, trained: Sequence[DesignTraining]) -> None:
               'another shape or start')
 
 
-def measure_accuracy(checkpoint: Path, footage: Sequence[Footage], threads: int
-                     ) -> dict[str, float | None]:
+def measure_design(checkpoint: Path, footage: Sequence[Footage], threads: int
+                   ) -> dict[str, float | None]:
     """
     Measure a network with every frame read.
 
@@ -243,8 +242,8 @@ def _rows(plan: DesignPlan, todo: dict[str, DesignTraining],
             weights = baseline.state_dict()
         network = build_network(design_recipe(plan.recipe, design), COMPLETE, weights)
         contenders += network_contenders(network.eval(), build, pictures, label=design.name)
-    timings = measure(contenders, plan.rounds,
-                      progress=lambda done: progress(done, plan.rounds))
+    timings = time_in_turns(contenders, plan.rounds,
+                            progress=lambda done: progress(done, plan.rounds))
     rows = []
     for number, design in enumerate(plan.designs):
         training = todo[design.name]
@@ -263,7 +262,7 @@ HEAD = ('design', 'start', 'read ms', 'forecast ms', 'read MMAC', 'forecast MMAC
         'AP50')
 
 
-def as_rows(report: dict[str, Any]) -> list[list[str]]:
+def design_rows(report: dict[str, Any]) -> list[list[str]]:
     """Give the table of a report of `compare_designs`; recall and AP50 in points."""
     def points(value: float | None) -> str:
         return '-' if value is None else f'{100 * value:.1f}'

@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What accuracy costs: recall and milliseconds per frame of several detectors, in one run.
+What accuracy costs: recall and milliseconds per frame of several detectors, and their picture.
 
 All detectors see each frame in turns, in an order drawn anew, so that noise of the machine hits
 all alike.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
 
 import numpy as np
 
-from ..benchmark.timing import Contender, spread
+from .figure_files import new_figure, save_figure
+from ..benchmark.timing import Contender, noise_of
 from ..detector.detector import Detector
 from ..detector.policy import READ
 from ..detector.settings import DetectorSettings
@@ -31,7 +34,7 @@ OWN, PEER, TIME_ONLY = GROUPS = ('own', 'peer', 'time only')
 WARM_UP = 3  #: Frames that every detector sees before the first that counts
 
 
-class Boxes(Protocol):
+class FoundBoxes(Protocol):
     """What a detector found in a frame."""
 
     @property
@@ -48,7 +51,7 @@ class Boxes(Protocol):
 
 
 #: Sees the next frame, BGR: gives what it found, and whether it read the frame.
-Look = Callable[[Pixels], tuple[Boxes | None, bool]]
+Look = Callable[[Pixels], tuple[FoundBoxes | None, bool]]
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def own_contestant(name: str, detector: Detector, settings: DetectorSettings) ->
     def begin() -> Look:
         state = StreamState.initial()
 
-        def look(pixels: Pixels) -> tuple[Boxes, bool]:
+        def look(pixels: Pixels) -> tuple[FoundBoxes, bool]:
             nonlocal state
             result, state = detector.step(as_frame(pixels), state, settings)
             return result.detections, result.decision.kind == READ
@@ -101,7 +104,7 @@ def own_contestant(name: str, detector: Detector, settings: DetectorSettings) ->
 
 def peer_contestant(name: str, teacher: Teacher) -> Contestant:
     """Give a detector that reads every frame; its resizing and decoding are part of the time."""
-    def look(pixels: Pixels) -> tuple[Boxes, bool]:
+    def look(pixels: Pixels) -> tuple[FoundBoxes, bool]:
         return teacher.detect(pixels.array), True
     return Contestant(name, PEER, 'always_read', TEACHER_CLASSES, lambda: look)
 
@@ -176,7 +179,7 @@ class _Tally:
         self._recall: dict[str, float | None] = {}
         self._boxes = 0
 
-    def take(self, number: int, found: Boxes | None, read: bool, ms: float) -> None:
+    def take(self, number: int, found: FoundBoxes | None, read: bool, ms: float) -> None:
         """Take what was seen in a frame."""
         self._times.append(ms)
         self._read.append(read)
@@ -204,14 +207,14 @@ class _Tally:
             mean(list(self._recall.values())), self._recall,
             self._boxes / len(times) if known else None,
             sum((median or 0.0) * len(part) for median, part in zip(medians, steps)) / len(times),
-            medians[0], medians[1], float(read.mean()), spread(steps[0].tolist()))
+            medians[0], medians[1], float(read.mean()), noise_of(steps[0].tolist()))
 
 
 HEAD = ('detector', 'policy', 'recall', 'ms per frame', 'read ms', 'forecast ms', 'frames read',
         'boxes a frame')
 
 
-def as_rows(prices: Sequence[Price]) -> list[list[str]]:
+def price_rows(prices: Sequence[Price]) -> list[list[str]]:
     """Give the table, its head first; recall in points."""
     def shown(value: float | None, digits: int, factor: float = 1.0) -> str:
         return '-' if value is None else f'{factor * value:.{digits}f}'
@@ -220,3 +223,77 @@ def as_rows(prices: Sequence[Price]) -> list[list[str]]:
         [price.name, price.policy, shown(price.recall, 1, 100), shown(price.ms, 1),
          shown(price.read_ms, 1), shown(price.forecast_ms, 1), f'{100 * price.read_ratio:.0f} %',
          shown(price.boxes_per_frame, 1)] for price in prices)]
+
+
+#: A grey whose contrast is about 4.5 on white and 4.2 on a page in dark mode.
+TINT = '#767676'
+OWN_COLOUR, PEER_COLOUR = '#3b82f6', '#e0701a'
+ALWAYS = 'always_read'
+SIZE_INCHES = (7.0, 4.4)
+
+
+def draw_prices(prices: Sequence[Price], path: Path) -> None:
+    """
+    Draw recall over milliseconds as PNG, on a transparent ground.
+
+    The points of a detector under several policies are joined. Detectors of which only the time
+    is known are lines.
+
+    :raises EvaluationError: if matplotlib is missing
+    """
+    figure = new_figure(*SIZE_INCHES)
+    axes: Any = figure.subplots()
+    for name in dict.fromkeys(price.name for price in prices if price.group == OWN):
+        points = sorted((price for price in prices if price.name == name
+                         and price.recall is not None), key=lambda price: price.ms)
+        axes.plot([price.ms for price in points], [_points(price) for price in points],
+                  color=OWN_COLOUR, linewidth=1.2)
+        for price in points:
+            axes.plot(price.ms, _points(price), color=OWN_COLOUR, markersize=8,
+                      marker='s' if price.policy == ALWAYS else 'o')
+        if points:
+            _name(axes, points[-1], OWN_COLOUR)
+    for price in prices:
+        if price.group == PEER and price.recall is not None:
+            axes.plot(price.ms, _points(price), color=PEER_COLOUR, marker='D', markersize=8)
+            _name(axes, price, PEER_COLOUR)
+        elif price.group == TIME_ONLY:
+            axes.axvline(price.ms, color=PEER_COLOUR, linestyle=':', linewidth=1.4)
+            axes.annotate(f'{price.name}: time alone', (price.ms, 0.02), rotation=90,
+                          xycoords=('data', 'axes fraction'), xytext=(-3, 0), fontsize=7,
+                          textcoords='offset points', ha='right', va='bottom', color=PEER_COLOUR)
+    _legend(axes)
+    axes.set_xlabel('ms per frame, one thread')
+    axes.set_ylabel('recall, %')
+    axes.set_xlim(left=0)
+    axes.margins(x=0.12, y=0.12)
+    _tint(axes)
+    save_figure(figure, path, 'none')
+
+
+def _points(price: Price) -> float:
+    return 100 * (price.recall or 0.0)
+
+
+def _name(axes: Any, price: Price, colour: str) -> None:
+    axes.annotate(price.name, (price.ms, _points(price)), xytext=(7, 5), fontsize=8,
+                  textcoords='offset points', color=colour)
+
+
+def _legend(axes: Any) -> None:
+    for marker, colour, text in (('s', OWN_COLOUR, 'this package, every frame read'),
+                                 ('o', OWN_COLOUR, 'this package, the policy it comes with'),
+                                 ('D', PEER_COLOUR, 'others, every frame read')):
+        axes.plot([], [], marker=marker, color=colour, linestyle='', label=text)
+    axes.legend(loc='best', labelcolor=TINT)
+
+
+def _tint(axes: Any) -> None:
+    """Draw axes and texts in a grey that shows on white and on black."""
+    axes.tick_params(colors=TINT)
+    axes.xaxis.label.set_color(TINT)
+    axes.yaxis.label.set_color(TINT)
+    axes.grid(color=TINT, alpha=0.25)
+    for spine in axes.spines.values():
+        spine.set_color(TINT)
+    axes.set_facecolor('none')

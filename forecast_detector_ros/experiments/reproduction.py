@@ -3,7 +3,8 @@
 The paper's comparisons on a set of one's own: Table 2, its rivals, and the sweep of Fig. 5.
 
 For every seed one baseline is trained, and from it every row, on the same clips and for as long.
-What is finished lies in the output folder and is not done again.
+What is finished lies in the output folder and is not done again. What all of it will take is
+estimated from a few iterations of each stage.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,23 +12,25 @@ from dataclasses import asdict, dataclass, replace
 import json
 import logging
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 from safetensors.torch import load_file
 import torch
 
-from ..detector.checkpoint import load_checkpoint
+from ..detector.checkpoint import Card, load_checkpoint
 from ..detector.policy import AlternatePolicy, AlwaysReadPolicy, Policy, ThresholdPolicy
 from ..detector.settings import DetectorSettings
 from ..evaluation.policy_runs import join_runs, PolicyRun, run_policies
 from ..evaluation.sequences import EvaluationError, Footage
 from ..evaluation.validation import check_held_out
 from ..files import write_atomically
-from ..labelling.tracks import track_boxes
+from ..labelling.label_folders import track_boxes
 from ..metrics.average_precision import PLAIN
-from ..metrics.motion_iou import motion_iou
-from ..metrics.vid_ap import vid_average_precision
+from ..metrics.vid_ap import motion_iou, vid_average_precision
+from ..model.network import ForecastDetector
 from ..training.config import Recipe, RecipeError, StageConfig
 from ..training.loader import load_sources, Sources
 from ..training.trainer import Trainer
@@ -291,3 +294,76 @@ def _score(footage: Sequence[Footage], runs: Sequence[PolicyRun], motion: np.nda
               'read_ratio': float(np.concatenate([run.read for run in runs]).mean())}
     return {key: None if np.isnan(value) else round(float(value), 4)
             for key, value in values.items()}
+
+
+#: Of the short and the long run of each stage; what differs is the iterations alone.
+ITERATIONS = (2, 8)
+FRAMES = 6  #: Of the first sequence, for the cost of a measurement
+
+
+@dataclass(frozen=True)
+class WorkPart:
+    """What one part of the work takes with one seed."""
+
+    row: str
+    what: str
+    units: int  #: Iterations, or frames
+    seconds: float  #: Of all units
+
+
+def estimate(plan: Plan) -> list[WorkPart]:
+    """
+    Time a few iterations of every stage, and a few frames of every measurement.
+
+    Nothing is kept.  The network has random weights, with which a measurement takes rather longer
+    than with trained ones.
+
+    :raises EvaluationError, RecipeError, DataError: with a message of one line
+    """
+    check_plan(plan)
+    sources = load_sources(plan.recipe, plan.data)
+    check_held_out(sources, plan.footage)
+    torch.set_num_threads(plan.recipe.threads)
+    parts = []
+    for training in trainings(plan, plan.seeds[0]):
+        for stage in training.recipe.stages:
+            units = stage.epochs * stage.clips_per_epoch // stage.batch
+            each = _iteration(training.recipe, stage, sources, plan.imagenet)
+            parts.append(WorkPart(training.row, f'stage {stage.name}', units, units * each))
+    frames = sum(len(item.frames) for item in plan.footage)
+    first = plan.footage[0]
+    few = Footage(first.name, first.frames[:FRAMES], first.truth)
+    for row in plan.chosen():
+        config = replace(plan.recipe.network_config(), variant=row.variant)
+        card = Card('estimate', plan.recipe.classes, config)
+        start = perf_counter()
+        run_policies(ForecastDetector(config).eval(), card, [few],
+                     DetectorSettings(max_consecutive_forecasts=max(ALTERNATIONS)),
+                     policies_of(row), hold=row.hold)
+        each = (perf_counter() - start) / len(few.frames)
+        parts.append(WorkPart(row.name, 'measurement', frames, each * frames))
+    return parts
+
+
+def _iteration(recipe: Recipe, stage: StageConfig, sources: Sources,
+               imagenet: dict[str, torch.Tensor] | None) -> float:
+    """Time an iteration, with rates so small that random weights cannot diverge."""
+    still = {name: replace(group, lr=1e-9) for name, group in stage.groups.items()}
+    seconds = []
+    for count in ITERATIONS:
+        short = replace(stage, epochs=1, clips_per_epoch=count * stage.batch, groups=still)
+        with TemporaryDirectory() as folder:
+            start = perf_counter()
+            Trainer(replace(recipe, stages=(short,)), sources, Path(folder), imagenet).run()
+            seconds.append(perf_counter() - start)
+    return max(0.0, seconds[1] - seconds[0]) / (ITERATIONS[1] - ITERATIONS[0])
+
+
+def estimate_table(parts: Sequence[WorkPart], seeds: int) -> list[list[str]]:
+    """Write what each part takes with one seed, and the sum with all."""
+    rows = [['row', 'part', 'units', 's a unit', 'minutes']]
+    rows += [[part.row, part.what, str(part.units), f'{part.seconds / part.units:.3f}',
+              f'{part.seconds / 60:.1f}'] for part in parts]
+    total = sum(part.seconds for part in parts) / 60
+    return [*rows, ['one seed', '', '', '', f'{total:.1f}'],
+            [f'{seeds} seeds', '', '', '', f'{total * seeds:.1f}']]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 import json
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any, TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +12,7 @@ from .figure_files import AMBER, BLUE, GREEN, INK, new_figure, RED, SOFT
 from .reproduction import ALWAYS, BASELINE, ROWS
 from .trade_off import fixed_rules_at
 from ..evaluation.sequences import EvaluationError
-from ..layout import markdown
+from ..layout import markdown, mean_and_deviation
 from ..metrics.vid_ap import GROUPS
 
 if TYPE_CHECKING:
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 Results = dict[str, dict[str, dict[str, dict[str, float | None]]]]
 
 
-def spread(values: Sequence[float | None], sign: bool = False) -> str:
+def mean_and_spread(values: Sequence[float | None], sign: bool = False) -> str:
     """
     Write AP50 in points: the mean over seeds, and the standard deviation of the sample.
 
     One seed has no spread; a figure that a seed lacks is ``-``.  `sign` writes a plus, too.
     """
-    known = [100 * value for value in values if value is not None]
-    if len(known) < len(values) or not known:
+    average, deviation = mean_and_deviation([value and 100 * value for value in values])
+    if average is None:
         return '-'
-    first = f'{mean(known):{"+" if sign else ""}.1f}'
-    return f'{first} ± {stdev(known):.1f}' if len(known) > 1 else first
+    first = f'{average:{"+" if sign else ""}.1f}'
+    return first if deviation is None else f'{first} ± {deviation:.1f}'
 
 
 def _figures(results: Results, row: str, policy: str, figure: str) -> list[float | None]:
@@ -61,9 +61,10 @@ def components_table(results: Results) -> list[list[str]]:
         if row not in same:
             whole = _figures(results, row, ALWAYS, 'ap50')
             gains = _gains(whole, _figures(results, BASELINE, ALWAYS, 'ap50'))
-            table.append([row, spread(whole), *(spread(_figures(results, row, ALWAYS, figure))
-                                                for figure in GROUPS),
-                          '' if row == BASELINE else spread(gains, True)])
+            table.append([row, mean_and_spread(whole),
+                          *(mean_and_spread(_figures(results, row, ALWAYS, figure))
+                            for figure in GROUPS),
+                          '' if row == BASELINE else mean_and_spread(gains, True)])
     return table
 
 
@@ -74,7 +75,7 @@ def skipping_table(results: Results) -> list[list[str]]:
     table = [['network', ALWAYS, *rules]]
     for row in rows:
         if rules and rules[0] in next(iter(results.values()))[row]:
-            table.append([row, *(spread(_figures(results, row, policy, 'ap50'))
+            table.append([row, *(mean_and_spread(_figures(results, row, policy, 'ap50'))
                                  for policy in (ALWAYS, *rules))])
     return table
 
@@ -95,10 +96,10 @@ def sweep_table(results: Results) -> list[list[str]]:
             accuracy = _figures(results, row, policy, 'ap50')
             gains = ''
             if policy.startswith('threshold'):
-                gains = spread(_gains(accuracy, [
+                gains = mean_and_spread(_gains(accuracy, [
                     fixed_rules_at(ratio, _points(rows[row]))
                     for ratio, rows in zip(ratios, results.values())]), True)
-            table.append([row, policy, f'{mean(ratios):.2f}', spread(accuracy), gains])
+            table.append([row, policy, f'{mean(ratios):.2f}', mean_and_spread(accuracy), gains])
     return table
 
 
@@ -113,7 +114,7 @@ def _policies(results: Results, rows: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(policy for row in rows for policy in first[row]))
 
 
-def as_markdown(report: dict[str, Any]) -> str:
+def reproduction_markdown(report: dict[str, Any]) -> str:
     """Write all tables of a report of `reproduce` as Markdown."""
     results: Results = report['results']
     parts = [f'{len(report["seeds"])} seeds; {len(report["sequences"])} sequences held out, '
@@ -164,10 +165,8 @@ def reproduction_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         for policy in policies:
             found: dict[str, Any] = {'row': row, 'policy': policy, 'seeds': len(seeds)}
             for key in ('read_ratio', *FIGURES):
-                values = [seed[row][policy][key] for seed in seeds]
-                whole = None not in values
-                found[key] = mean(values) if whole else None
-                found[f'{key}_sd'] = stdev(values) if whole and len(values) > 1 else None
+                found[key], found[f'{key}_sd'] = mean_and_deviation(
+                    [seed[row][policy][key] for seed in seeds])
             rows.append(found)
     return rows
 

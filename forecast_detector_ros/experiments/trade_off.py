@@ -11,7 +11,7 @@ from typing import Any, TYPE_CHECKING
 import numpy as np
 
 from .figure_files import AMBER, BLUE, GREEN, INK, new_figure, SOFT
-from .operating_points import measure_name, score, Speed
+from .paper_tables import measure_name, score, Speed
 from ..detector.checkpoint import Card
 from ..detector.policy import AlternatePolicy, AlwaysReadPolicy, Policy, ThresholdPolicy
 from ..detector.settings import DetectorSettings
@@ -50,7 +50,7 @@ def measure_trade_off(network: ForecastDetector, card: Card, footage: Sequence[F
     :param protocol: for average precision, of `accuracy.KEYS`
     :param thresholds: in [0, 1]
     :returns: plain values: `measure` (what `accuracy` is), `speed`, `points`, and
-        `equal_read_ratio` of `compare`; `shipped` is the card's policy
+        `equal_read_ratio` of `compare_with_fixed_rules`; `shipped` is the card's policy
     :raises DataError, EvaluationError: with a message of one line
     """
     levels = sorted({*thresholds, card.threshold})
@@ -75,7 +75,7 @@ def measure_trade_off(network: ForecastDetector, card: Card, footage: Sequence[F
             'speed': {'read_ms': speed.read_ms, 'forecast_ms': speed.forecast_ms,
                       'source': speed.source},
             'shipped': str(ThresholdPolicy(card.threshold)), 'points': points,
-            'equal_read_ratio': compare(known)}
+            'equal_read_ratio': compare_with_fixed_rules(known)}
 
 
 def _point(footage: Sequence[Footage], runs: Sequence[PolicyRun], card: Card,
@@ -193,7 +193,8 @@ def fixed_rules_at(ratio: float, points: Mapping[str, tuple[float, float | None]
     return float(np.interp(ratio, ratios, accuracies))
 
 
-def compare(points: Mapping[str, tuple[float, float | None]]) -> list[dict[str, Any]]:
+def compare_with_fixed_rules(points: Mapping[str, tuple[float, float | None]]
+                             ) -> list[dict[str, Any]]:
     """
     Set every policy that is no fixed rule against fixed rules at its read ratio.
 

@@ -23,7 +23,7 @@ import numpy as np
 from .frame import Frame, FrameError, Pixels
 from .quiet_decoder import decode_quietly
 from ..errors import one_line
-from ..foreign_text import cut
+from ..errors import cut
 
 MAX_IMAGE_PIXELS = 64_000_000
 """Default of the most pixels that an image may have."""

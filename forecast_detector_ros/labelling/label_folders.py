@@ -1,18 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Label folders of pictures by a teacher, as a COCO-video document with scores."""
+"""
+Label folders of pictures by a teacher, as a COCO-video document with scores and tracks.
+
+The tracker follows the IoU tracker (Bochinski et al. 2017): it looks at overlap alone, so it fits
+video in which an object overlaps with itself from frame to frame. Two objects of a class that
+cross may change their numbers.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 import json
 from pathlib import Path
+import re
 from time import monotonic
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
+from torchvision.ops import box_iou
 
 from .teacher import TEACHER_CLASSES, TeacherBoxes, TeacherError
-from .tracks import track_boxes
 from ..files import write_atomically
 
 SAVE_EVERY_S = 60.0  #: Seconds of work that a crash may cost
@@ -272,3 +280,105 @@ def _read(path: Path) -> np.ndarray:
     if image is None:
         raise TeacherError(f'{path}: not a picture that OpenCV can decode')
     return image
+
+
+#: Pictures are the files with these endings, upper or lower case.
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
+
+
+def picture_folders(root: Path, names: Sequence[str] = ()) -> dict[str, list[Path]]:
+    """
+    Find the folders with pictures in them.
+
+    :param root: searched with all folders below it
+    :param names: only these folders, relative to `root`, with those below them; empty for all
+    :returns: pictures in the order of their names, numbers in them by value; by folder relative to
+        `root`. A last part ``frames`` is left out of a folder's name.
+    :raises TeacherError: if a folder does not exist or there are no pictures
+    """
+    found: dict[Path, set[Path]] = {}
+    for start in ([root / name for name in names] or [root]):
+        if not start.is_dir():
+            raise TeacherError(f'{start}: no such folder')
+        pictures = [path for path in start.rglob('*')
+                    if path.suffix.lower() in SUFFIXES and path.is_file()]
+        if not pictures:
+            raise TeacherError(f'{start}: no pictures ({", ".join(SUFFIXES)}) here')
+        for path in pictures:
+            found.setdefault(path.parent, set()).add(path)
+    folders = {}
+    for folder in sorted(found):
+        named = folder
+        if folder.name == 'frames' and folder != root and folder.parent not in found:
+            named = folder.parent
+        name = named.relative_to(root).as_posix() if named != root else root.resolve().name
+        folders[name] = sorted(found[folder], key=_natural)
+    return folders
+
+
+def _natural(path: Path) -> list[Any]:
+    """Order frame10 behind frame9."""
+    parts = re.split(r'(\d+)', path.name)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
+
+
+#: Overlap from which on two boxes may show one object; SORT's (Bewley et al. 2016) limit.
+MIN_IOU = 0.3
+#: Frames that an object may be missed, because a teacher does not find it in every one.
+PATIENCE = 5
+
+
+@dataclass
+class _Track:
+    number: int
+    label: int
+    box: np.ndarray
+    frame: int
+
+
+def track_boxes(frames: Sequence[tuple[np.ndarray, np.ndarray]], first: int = 1,
+                min_iou: float = MIN_IOU, patience: int = PATIENCE) -> list[np.ndarray]:
+    """
+    Give each object of a video a number of its own.
+
+    In every frame, the boxes are joined to the last boxes of the tracks of their class, the pair
+    with the largest IoU first, as long as it is at least `min_iou`.  A box that is left begins a
+    new track; a track without a box for more than `patience` frames ends.
+
+    :param frames: of each frame in their order: boxes ``(N, 4)`` xyxy, and labels ``(N,)``
+    :param first: number of the first track, at least 1
+    :param min_iou: in (0, 1]
+    :param patience: frames without a box that a track survives
+    :returns: of each frame: ``(N,)`` int64, the number of the track of each box
+    """
+    alive: list[_Track] = []
+    result = []
+    number = first
+    for index, (boxes, labels) in enumerate(frames):
+        alive = [track for track in alive if index - track.frame <= patience + 1]
+        ids = np.zeros(len(boxes), np.int64)
+        for at, track in _pairs(boxes, labels, alive, min_iou):
+            ids[at] = track.number
+            track.box, track.frame = boxes[at], index
+        for new in np.flatnonzero(ids == 0):
+            ids[new] = number
+            alive.append(_Track(number, int(labels[new]), boxes[new], index))
+            number += 1
+        result.append(ids)
+    return result
+
+
+def _pairs(boxes: np.ndarray, labels: np.ndarray, tracks: list[_Track],
+           min_iou: float) -> list[tuple[int, _Track]]:
+    """Join boxes and tracks of the same class, best overlap first, each at most once."""
+    if not len(boxes) or not tracks:
+        return []
+    overlap = box_iou(torch.from_numpy(np.asarray(boxes, np.float64)),
+                      torch.from_numpy(np.stack([track.box for track in tracks])).double()).numpy()
+    overlap[labels[:, None] != np.array([track.label for track in tracks])] = 0
+    pairs: list[tuple[int, _Track]] = []
+    while overlap.max() >= min_iou:
+        row, column = np.unravel_index(overlap.argmax(), overlap.shape)
+        pairs.append((int(row), tracks[column]))
+        overlap[row] = overlap[:, column] = 0
+    return pairs

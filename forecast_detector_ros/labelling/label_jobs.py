@@ -10,8 +10,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from .label_folders import LabelledPicture, Labelling
-from .picture_folders import picture_folders
+from .label_folders import LabelledPicture, Labelling, picture_folders
 from .teacher import Teacher
 from .teacher_kinds import open_teacher
 from ..images.extract_frames import extract_frames

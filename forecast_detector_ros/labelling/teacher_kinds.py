@@ -1,23 +1,210 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Open a teacher of any kind, told or found out, or several of them."""
+"""
+Open a teacher of any kind, told or found out, or several of them, whose boxes are fused.
+
+Boxes are fused after Solovyev, Wang, Gabruseva, "Weighted boxes fusion", Image and Vision
+Computing 107 (2021), with two changes: a detector gives at most one box to an object, and an
+object's score is the mean over those detectors alone that know its class. The package of its
+authors, ensemble-boxes, knows neither, needs numba and pandas, and has had no release since 2022.
+"""
+
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from .openvino_model import OpenVinoModel
-from .teacher import OnnxModel, Teacher, TeacherError, TeacherModel
-from .teacher_ensemble import EnsembleTeacher, load_ensemble, MemberConfig
-from .teacher_nanodet import NanodetTeacher
-from .teacher_ssd import SsdTeacher
-from .teacher_torchvision import TorchvisionTeacher
-from .teacher_yolo11 import Yolo11Teacher
-from .teacher_yolox import DecodedYoloxTeacher, YoloxTeacher
+import numpy as np
+
+from .teacher import (
+    OnnxModel,
+    OpenVinoModel,
+    Teacher,
+    TEACHER_CLASSES,
+    TeacherBoxes,
+    TeacherError,
+    TeacherModel,
+)
+from .teacher_ssd import SsdTeacher, TorchvisionTeacher
+from .teacher_yolo import COLOURS, DecodedYoloxTeacher, NanodetTeacher, Yolo11Teacher, YoloxTeacher
+from ..boxes import box_iou
+from ..plain_values import build, PlainValueError
+from ..plain_yaml import PlainYamlError, read_plain_yaml
 
 AUTO = 'auto'
+
+FUSED_IOU = 0.55  #: Overlap above which boxes of two detectors show one object (section 4, THR)
 
 #: The kinds of teachers in one ONNX or OpenVINO file by their names.
 KINDS = {kind.kind: kind for kind in (YoloxTeacher, DecodedYoloxTeacher, Yolo11Teacher,
                                       NanodetTeacher, TorchvisionTeacher)}
+
+
+@dataclass(frozen=True)
+class MemberConfig:
+    """
+    One detector of an ensemble.
+
+    :raises TeacherError: if a value is impossible
+    """
+
+    kind: str  #: One of `teacher_kinds.KINDS`, or `ssd-mobilenet-v2`
+    #: File of the network, relative to the YAML: .onnx, OpenVINO's .xml, or .safetensors.
+    model: str
+    heads: str = ''  #: ssd-mobilenet-v2: file of what stands behind the backbone
+    weight: float = 1.0  #: How much its boxes and scores count
+    #: Height and width; .xml: where they are to differ from the file's.
+    input_size: tuple[int, int] | None = None
+    colour: str = 'bgr'  #: nanodet: order of the channels that it wants, bgr or rgb
+    float_activations: bool = False  #: .xml: leave out the quantisers of an int8 network
+    #: ssd-mobilenet-v2: the class of each output, null for one that is passed over. Others: the
+    #: classes that count, empty for all of COCO's.
+    classes: tuple[str | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        for name in self.classes:
+            if name is not None and name not in TEACHER_CLASSES:
+                raise TeacherError(f'classes has {name!r}, must be of '
+                                   f'{", ".join(TEACHER_CLASSES)}')
+        if not self.weight > 0:
+            raise TeacherError(f'weight is {self.weight:g}, must be above 0')
+        if self.colour not in COLOURS:
+            raise TeacherError(f'colour is {self.colour!r}, must be {" or ".join(COLOURS)}')
+        if self.colour != 'bgr' and self.kind != NanodetTeacher.kind:
+            raise TeacherError(f'colour is for {NanodetTeacher.kind}, not for {self.kind}')
+        if bool(self.heads) != (self.kind == SsdTeacher.kind):
+            raise TeacherError(f'heads is needed for {SsdTeacher.kind}, and for nothing else')
+        if not self.model.endswith('.xml') and (self.input_size or self.float_activations):
+            raise TeacherError("input_size and float_activations are for OpenVINO's .xml, not "
+                               f'for {self.model}')
+
+
+@dataclass(frozen=True)
+class EnsembleConfig:
+    """
+    Several detectors, and how their boxes become one set.
+
+    :raises TeacherError: if a value is impossible
+    """
+
+    members: tuple[MemberConfig, ...]
+
+    iou: float = FUSED_IOU  #: Overlap above which boxes of two members show one object
+    #: Boxes of a member with a lower score do not take part; a fused score is lower than the best
+    #: of its parts.
+    member_score: float = 0.12
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if not self.members:
+            raise TeacherError('members is empty')
+        for key in ('iou', 'member_score'):
+            if not 0 < getattr(self, key) < 1:
+                raise TeacherError(f'{key} is {getattr(self, key):g}, must be between 0 and 1')
+
+
+def load_ensemble(path: Path) -> EnsembleConfig:
+    """
+    Read the YAML file of an ensemble.
+
+    :raises TeacherError: if it cannot be read, or a key is unknown, missing, of the wrong type or
+        out of range
+    """
+    try:
+        return build(EnsembleConfig, read_plain_yaml(path))
+    except FileNotFoundError:
+        raise TeacherError(f'{path}: no such file') from None
+    except (PlainValueError, PlainYamlError, TeacherError) as error:
+        raise TeacherError(f'{path}: {error}') from None
+
+
+class EnsembleTeacher:
+    """
+    Detectors whose boxes are fused, see `fuse_boxes`.
+
+    :param members: the detectors, opened with the score and NMS that each is to have
+    :param config: of the same members, in the same order
+    :param min_score: lower limit of the fused score, in [0, 1]
+    """
+
+    def __init__(self, members: Sequence[Teacher], config: EnsembleConfig,
+                 min_score: float = 0.2) -> None:
+        self._members, self._config, self.min_score = members, config, min_score
+        self._weights = [member.weight for member in config.members]
+        self._knows = np.array([
+            [not member.classes or name in member.classes for name in TEACHER_CLASSES]
+            for member in config.members])
+        self.kind = 'ensemble: ' + ', '.join(map(_described, config.members))
+
+    def detect(self, image: np.ndarray) -> TeacherBoxes:
+        """Label one picture, ``(H, W, 3)`` uint8, BGR."""
+        found = []
+        for member, knows in zip(self._members, self._knows):
+            boxes = member.detect(image)
+            kept = knows[boxes.labels]
+            found.append(TeacherBoxes(boxes.boxes[kept], boxes.labels[kept], boxes.scores[kept]))
+        return fuse_boxes(found, self._knows, self._weights, self.min_score, self._config.iou)
+
+
+def _described(member: MemberConfig) -> str:
+    size = '' if member.input_size is None else f' {member.input_size[0]}x{member.input_size[1]}'
+    weight = '' if member.weight == 1 else f' x {member.weight:g}'
+    return f'{member.kind} {Path(member.model).name}{size}{weight}'
+
+
+def fuse_boxes(found: Sequence[TeacherBoxes], knows: np.ndarray, weights: Sequence[float],
+               min_score: float, iou: float = FUSED_IOU) -> TeacherBoxes:
+    """
+    Fuse the boxes that several detectors found in a picture.
+
+    Boxes come in the order of weight times score. Each joins that object of its class which it
+    overlaps most, if by more than `iou`, or else is an object of its own; a second box of one
+    detector for one object is dropped. An object's box is the mean of its boxes, by weight times
+    score.
+
+    :param found: what each of M detectors found
+    :param knows: ``(M, C)`` bool: whether it knows the class
+    :param weights: how much each counts, above 0
+    :param min_score: objects whose mean score, by weight over the detectors that know the class,
+        is below it are dropped
+    :param iou: in (0, 1)
+    """
+    weight = np.asarray(weights, np.float64)
+    boxes = np.concatenate([item.boxes for item in found]).astype(np.float64)
+    labels = np.concatenate([item.labels for item in found])
+    member = np.concatenate([np.full(len(item.labels), m) for m, item in enumerate(found)])
+    mass = np.concatenate([item.scores * w for item, w in zip(found, weight)])
+    objects, owner = _objects(boxes, labels, member, mass, iou)
+    scores = np.bincount(owner[owner >= 0], mass[owner >= 0], len(objects))
+    kinds = labels[objects] if objects else labels[:0]
+    scores = scores / (knows[:, kinds] * weight[:, None]).sum(0)
+    fused = np.array([np.average(boxes[owner == n], axis=0, weights=mass[owner == n])
+                      for n in range(len(objects))], np.float32).reshape(-1, 4)
+    order = np.argsort(-scores, kind='stable')
+    order = order[scores[order] >= min_score]
+    return TeacherBoxes(fused[order], kinds[order].astype(np.int64),
+                        scores[order].astype(np.float32))
+
+
+def _objects(boxes: np.ndarray, labels: np.ndarray, member: np.ndarray, mass: np.ndarray,
+             iou: float) -> tuple[list[int], np.ndarray]:
+    """Return the first box of each object, and each box's object; -1 for those dropped."""
+    objects: list[int] = []
+    owner = np.full(len(boxes), -1)
+    sums, masses = np.zeros_like(boxes), np.zeros(len(boxes))
+    for box in np.argsort(-mass, kind='stable'):
+        same = [n for n, first in enumerate(objects) if labels[first] == labels[box]]
+        overlap = box_iou(boxes[[box]], sums[same] / masses[same, None])[0]
+        best = same[overlap.argmax()] if len(same) and overlap.max() > iou else len(objects)
+        if best == len(objects):
+            objects.append(int(box))
+        elif (member[owner == best] == member[box]).any():
+            continue
+        owner[box] = best
+        sums[best] += boxes[box] * mass[box]
+        masses[best] += mass[box]
+    return objects, owner
 
 
 def open_teacher(path: Path, kind: str = AUTO, min_score: float = 0.2,

@@ -36,7 +36,7 @@ RECALLS = np.linspace(0, 1, 101)
 PLAIN = ApRules()  #: IoU 0.5 for every box: what is mostly reported
 #: The rules of ImageNet VID's development kit (ILSVRC 2015), which are kind to small boxes. The
 #: kit adds 1 to every side, because its corners are the first and the last pixel of a box.
-#: Coordinates here are edges, which have that pixel between them (`annotations/imagenet_xml.py`),
+#: Coordinates here are edges, which have that pixel between them (`annotations/imagenet_vid.py`),
 #: so nothing is left to add.
 DEVKIT = ApRules(tolerance=10.0)
 

@@ -11,8 +11,8 @@ import zipfile
 
 import numpy as np
 
-from ..annotations.errors import DataError
-from ..annotations.video_json import UNKNOWN_TRACK
+from ..annotations.findings import DataError
+from ..annotations.records import UNKNOWN_TRACK
 from ..detector.detections import Detections
 from ..files import write_atomically
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from .constants import FEATURE_MODES, LEVELS, LITERAL_CHANNELS, REFERENCES, SPACINGS, WIDTHS
 from ..errors import InputError
-from ..foreign_text import cut
+from ..errors import cut
 
 VARIANTS = ('complete', 'without_forecast', 'without_combination', 'baseline', 'recurrent',
             'persistence')

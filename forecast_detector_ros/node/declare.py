@@ -8,7 +8,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
 
-from ..foreign_text import cut
+from ..errors import cut
 
 MOST_CHARACTERS = 4096
 """Of a parameter that is a text: Linux's longest path (PATH_MAX)."""

@@ -36,7 +36,7 @@ from ..detector.checkpoint import default_checkpoint, RuntimeConfigError
 from ..detector.detector import Detector, StepResult
 from ..detector.policy import READ
 from ..detector.settings import DetectorSettings, SettingsError
-from ..foreign_text import cut
+from ..errors import cut
 from ..images.frame import FrameError
 
 _NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)

@@ -7,7 +7,7 @@ import traceback
 
 from rclpy.logging import get_logger
 
-from ..foreign_text import cut
+from ..errors import cut
 
 _MOST_KINDS = 20
 """Kinds of failure that are told apart, each logged with its traceback once."""

@@ -20,7 +20,7 @@ from vision_msgs.msg import Detection2DArray, LabelInfo, VisionClass, VisionInfo
 
 from .camera_stream import CameraStream
 from .occasional import OccasionalGroup
-from .overlay import annotate
+from .overlay import draw_answer
 from ..detector.detector import Detector, StepResult
 from ..detector.settings import DetectorSettings
 from ..images.frame import Pixels
@@ -150,7 +150,7 @@ class Outputs:
 
     def publish_picture(self, header: Header, pixels: Pixels, result: StepResult) -> None:
         """Draw the detections and publish the picture to those who subscribe."""
-        picture = annotate(pixels, result.detections, self._detector.labels, result.decision)
+        picture = draw_answer(pixels, result.detections, self._detector.labels, result.decision)
         if self._picture.get_subscription_count():
             height, width = picture.shape[:2]
             self._picture.publish(Image(

@@ -11,7 +11,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.parameter_service import ParameterService
 
-from ..foreign_text import cut
+from ..errors import cut
 
 _SAME_S = 5.0
 """Seconds between two log lines about malformed requests."""

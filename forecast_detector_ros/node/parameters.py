@@ -20,7 +20,7 @@ from .declare import declare_fixed
 from ..detector.policy import parse_policy, PolicyError, ThresholdPolicy
 from ..detector.settings import DetectorSettings, SettingsError
 from ..errors import InputError
-from ..foreign_text import cut
+from ..errors import cut
 from ..images.image_messages import MAX_IMAGE_PIXELS
 
 if TYPE_CHECKING:  # Importing these for real would import PyTorch.

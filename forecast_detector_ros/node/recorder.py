@@ -25,7 +25,7 @@ from .guarded_executor import GuardedExecutor
 from .parameter_service import SafeParameterService
 from .recording import Recording, RecordingError
 from .stop_signal import StopSignal
-from ..foreign_text import cut
+from ..errors import cut
 from ..recording.frame_record import RecordedFrame
 from ..recording.video_writer import VideoError
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from .frame_record import RecordedFrame
 from ..detector.policy import FORECAST
-from ..foreign_text import cut
+from ..errors import cut
 
 RED = (0, 0, 255)
 WHITE = (255, 255, 255)

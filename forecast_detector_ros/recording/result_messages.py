@@ -12,7 +12,7 @@ from typing import Any, TYPE_CHECKING
 import numpy as np
 
 from ..detector.policy import Decision, FORECAST, READ
-from ..foreign_text import cut
+from ..errors import cut
 
 if TYPE_CHECKING:  # Importing these for real would import PyTorch.
     from ..detector.detections import Detections

@@ -25,8 +25,8 @@ class GivenLatency:
     read: float
     forecast: float
 
-    def at(self, kind: str, share: float) -> float:
-        """Return the milliseconds of a `READ` or `FORECAST`; `share` of 0 to 1 is no matter."""
+    def at(self, kind: str, quantile: float) -> float:
+        """Return the milliseconds of a `READ` or `FORECAST`; `quantile` of 0 to 1 is no matter."""
         return self.read if kind == READ else self.forecast
 
 

@@ -178,7 +178,7 @@ class _Camera:
     annotated_video: CameraVideo | None = None
     annotated: Annotated | None = None
     #: Where in the distribution of latencies each image lies, [0, 1).
-    luck: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    draws: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
 class _Replay:
@@ -258,7 +258,7 @@ class _Replay:
         latency_ms = (perf_counter() - start) * 1e3
         if self._options.latency is not None:
             latency_ms = self._options.latency.at(
-                result.decision.kind, self._luck(camera, arrival.number))
+                result.decision.kind, self._draw(camera, arrival.number))
             # What was measured would differ from run to run.
             result = replace(result, preprocess_ms=nan, inference_ms=nan)
         done_ns, age_ms = image.stamp_ns, nan
@@ -298,14 +298,14 @@ class _Replay:
                                 found.detections, done_ns)
         return took
 
-    def _luck(self, camera: _Camera, number: int) -> float:
+    def _draw(self, camera: _Camera, number: int) -> float:
         latency = self._options.latency
         if not isinstance(latency, Latencies):
             return 0.0
-        if number >= len(camera.luck):
+        if number >= len(camera.draws):
             # What was drawn comes again: it depends on seed and name alone.
-            camera.luck = latency.shares(camera.video, max(2 * number, 256))
-        return float(camera.luck[number])
+            camera.draws = latency.shares(camera.video, max(2 * number, 256))
+        return float(camera.draws[number])
 
     def _drop(self, arrival: Arrival) -> None:
         camera = self._cameras[arrival.image.topic]

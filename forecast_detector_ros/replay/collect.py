@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Sum up the replays of many bags.
+Sum up the replays of many bags, and keep them as the record of a run.
 
 Everything is computed from the files of the bags, in the order of the list of bags, whether they
 come from one process, from several, or from other machines: the figures are the same.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 import json
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from .bag_replay import SUMMARY_NAME, TABLES_NAME
-from .replay_record import join_scored, record_replay, ReplayedCamera, ScoredCamera
 from .result_files import COCO_NAME, FRAMES_NAME, merge_coco, write_json
-from ..annotations.errors import DataError
+from ..annotations.findings import DataError
 from ..detector.policy import FORECAST, READ
+from ..evaluation.evaluation_record import class_accuracies
+from ..evaluation.identities import identity_records
 from ..evaluation.latencies import KEY as LATENCIES
 from ..evaluation.latencies import milliseconds
 from ..images.bag_images import is_bag, METADATA_NAME, STORAGE_SUFFIXES
@@ -27,9 +29,10 @@ from ..jobs.locations import list_files, Location, Url
 from ..layout import mean, plain
 from ..metrics.average_precision import average_precision
 from ..metrics.matching import recall
-from ..metrics.tables import DetectionTable, load_tables
+from ..metrics.tables import DetectionTable, load_tables, TruthTable
 from ..recording.frame_record import RecordedFrame, summarise
-from ..report.run_record import RUN_NAME, save_run
+from ..report.noted_frames import changed_frames, marked_box, Watched, worst_frames
+from ..report.run_record import Accuracy, NotedFrame, RUN_NAME, RunRecord, save_run, SequenceRecord
 
 BAGS_FOLDER = 'bags'
 
@@ -204,3 +207,126 @@ def _records(path: Path) -> dict[str, dict[int, RecordedFrame]]:
 
 def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding='utf-8'))
+
+
+@dataclass(frozen=True)
+class ReplayedCamera:
+    """The frames of one topic of one bag."""
+
+    name: str
+    path: str  #: Of the bag
+    topic: str
+    frames: tuple[RecordedFrame, ...]
+    #: Of the images in their topic, from 0 on; images that were refused are missing.
+    numbers: tuple[int, ...]
+    shown: DetectionTable  #: Detections under the settings; images are numbered in their topic
+
+
+@dataclass(frozen=True)
+class ScoredCamera:
+    """The annotated frames of one topic of one bag; images are numbered in their topic."""
+
+    name: str
+    path: str  #: Of the bag
+    topic: str
+    #: ``(F,)`` int64: the images that are annotated, with boxes or without, ascending.
+    frames: np.ndarray
+    shown: DetectionTable  #: Detections under the settings, in those frames
+    collected: DetectionTable  #: Detections from a low score on, in those frames
+    truth: TruthTable
+
+
+def join_scored(cameras: Sequence[ScoredCamera]) -> tuple[TruthTable, DetectionTable]:
+    """Put boxes, and detections from a low score on, of all cameras (at least one) together."""
+    truths, collected, start = [], [], 0
+    for item in cameras:
+        truths.append(item.truth.shift(start))
+        collected.append(item.collected.shift(start))
+        start += int(item.frames.max(initial=-1)) + 1
+    return TruthTable.join(truths), DetectionTable.join(collected)
+
+
+def record_replay(head: dict[str, Any], cameras: Sequence[ReplayedCamera],
+                  scored: Sequence[ScoredCamera], losses: Sequence[str] = ()) -> RunRecord:
+    """
+    Make the record of a replay.
+
+    :param head: with the keys `labels`, `model`, `options` and `machine`, and what else is known
+    :param cameras: all that were replayed, under names of their own
+    :param scored: those of them that are annotated
+    :param losses: what could not be read of the bags, a line each
+    """
+    labels = head['labels']
+    truths = {item.name: item for item in scored}
+    identities = identity_records({
+        camera.name: (known.shown, _numbers(camera, known.shown), known.truth)
+        for camera in cameras if (known := truths.get(camera.name)) is not None})
+    sequences = []
+    for camera in cameras:
+        known = truths.get(camera.name)
+        sequences.append(SequenceRecord(
+            camera.name, camera.frames, True, None if known is None else len(known.truth),
+            None if known is None else plain(recall(known.shown, known.truth)),
+            identities.get(camera.name)))
+    accuracy, rule = None, ''
+    noted: tuple[NotedFrame, ...] = ()
+    if scored:
+        truth, collected = join_scored(scored)
+        ap50, classes = class_accuracies(collected, truth, labels)
+        accuracy = Accuracy(
+            mean([item.recall for item in sequences if item.boxes is not None]), ap50, classes)
+        kinds = {camera.name: {number: frame.kind for number, frame
+                               in zip(camera.numbers, camera.frames)} for camera in cameras}
+        noted, rule = worst_frames([_watched(item, kinds[item.name]) for item in scored], labels,
+                                   True)
+    elif len(cameras) == 1:
+        noted, rule = _changed(cameras[0], labels)
+    bags = list(dict.fromkeys(Path(camera.path).name for camera in cameras))
+    topics = sorted({camera.topic for camera in cameras})
+    options = head['options']
+    return RunRecord(
+        _listed([camera.name for camera in cameras], 3) or 'no bag',
+        {'bags': _listed(bags, 8), 'topics': _listed(topics, 8), 'lost': _listed(losses, 5),
+         **{key: options[key] for key in ('mode', 'latency', 'annotations', 'truth_topic')}},
+        head['model'],
+        {key: options[key] for key in (
+            'policy', 'score_threshold', 'nms_threshold', 'classes', 'max_detections',
+            'max_consecutive_forecasts', 'max_gap_s')},
+        {**head['machine'], **{key: head[key] for key in ('device', 'backend', 'precision',
+                                                          'threads', 'started', 'command',
+                                                          'versions') if key in head}},
+        tuple(sequences), accuracy, noted, rule, identities.get(None))
+
+
+def _numbers(camera: ReplayedCamera, shown: DetectionTable) -> np.ndarray:
+    """Give the numbers of detections ``(N,)`` int64, frame by frame as they were recorded."""
+    ids = dict(zip(camera.numbers, (frame.ids for frame in camera.frames)))
+    return np.array([int(number) for frame in np.unique(shown.frames).tolist()
+                     for number in ids[frame]], np.int64)
+
+
+def _listed(names: Sequence[str], most: int) -> str | None:
+    return ', '.join(names[:most]) + (', ...' if len(names) > most else '') or None
+
+
+def _watched(item: ScoredCamera, kinds: dict[int, str]) -> Watched:
+    return Watched(item.name, int(item.frames.max(initial=-1)) + 1, item.truth, item.shown,
+                   lambda number: {'file': _place(item.path), 'position': number,
+                                   'topic': item.topic, 'kind': kinds.get(number)})
+
+
+def _changed(camera: ReplayedCamera, labels: Sequence[str]
+             ) -> tuple[tuple[NotedFrame, ...], str]:
+    """Note frames by how the boxes change, with their boxes and their place in the topic."""
+    changed, rule = changed_frames(camera.name, camera.frames, _place(camera.path))
+    numbers = [camera.numbers[item.number] for item in changed]
+    shown = camera.shown
+    return tuple(
+        replace(item, number=number, position=number, topic=camera.topic, found=tuple(
+            marked_box(labels[shown.labels[row]], shown.boxes[row], shown.scores[row])
+            for row in np.flatnonzero(shown.frames == number)))
+        for item, number in zip(changed, numbers)), rule
+
+
+def _place(path: str) -> str:
+    return str(Path(path).absolute())

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..annotations.errors import DataError, Kind
-from ..annotations.findings import Strict
+from ..annotations.findings import DataError, Kind, Strict
 from ..annotations.json_entries import read_json
-from ..annotations.records import UNKNOWN_TRACK
-from ..annotations.video_json import load_video_json, VideoRecord
+from ..annotations.records import UNKNOWN_TRACK, VideoRecord
+from ..annotations.video_json import load_video_json
 from ..images.bag_images import BagImage, ImageBag
 from ..metrics.tables import one_hot, TruthTable
 from ..recording.bag_file import DETECTIONS

@@ -15,10 +15,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from .noted_pictures import noted_pictures, NotedPicture
+from .noted_frames import noted_pictures, NotedPicture
 from .report_figures import as_svg, Draw, FIGURES
 from .run_record import Accuracy, load_run, RUN_NAME, RunRecord, RunRecordError
-from .run_view import latency_rows, PERCENTILES, RunView
+from .run_record import latency_rows, PERCENTILES, RunView
 from ..detector.policy import FORECAST, READ
 from ..files import write_atomically
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 import numpy as np
 
 from .run_record import Accuracy, RunRecord
-from .run_view import RunView
+from .run_record import RunView
 from ..detector.policy import FORECAST, READ
 from ..metrics.average_precision import RECALLS
 from ..recording.frame_record import DROPPED

@@ -79,7 +79,7 @@ def _intersection(a: Tensor, b: Tensor) -> Tensor:
     return width.mul_(height)
 
 
-def decode(offsets: Tensor, anchors: Tensor) -> Tensor:
+def decode_boxes(offsets: Tensor, anchors: Tensor) -> Tensor:
     """Turn ``(N, A, 4)`` offsets into boxes, xyxy in pixels of the network's input."""
     flat = box_coder().decode_single(offsets.reshape(-1, 4),
                                      anchors.expand(len(offsets), -1, -1).reshape(-1, 4))
@@ -107,7 +107,7 @@ def assign_aligned(head: HeadOutput, anchors: Tensor, strides: Tensor, wanted: P
 def _assign(logits: Tensor, offsets: Tensor, anchors: Tensor, strides: Tensor,
             wanted: PaddedBoxes, top: int) -> QualityTargets:
     count, total = logits.shape[:2]
-    found = decode(offsets.float(), anchors)
+    found = decode_boxes(offsets.float(), anchors)
     classes = torch.zeros((count, total), dtype=torch.int64, device=logits.device)
     boxes, quality, weights = torch.zeros_like(found), found.new_zeros((count, total)), \
         found.new_ones((count, total))

@@ -8,24 +8,23 @@ import torch
 from torch import nn, Tensor
 
 from .assignment import assign_aligned, pad, PaddedBoxes
-from .distributed import Processes
 from .frozen import FrozenFeatures
-from .loss_config import LossConfig, PERSISTENCE, QUALITY, READ_FRAME, StepLosses
+from .loss_config import first_decision, LossConfig, PERSISTENCE, QUALITY, READ_FRAME, StepLosses
 from .losses import (
     assign,
     decision_loss,
     detection_loss,
     forecast_loss,
+    is_consistent,
+    is_reliable,
     level_errors,
+    quality_loss,
     scale_errors,
 )
+from .machine import Processes
 from .motion_frames import motion_batch
 from .motion_step import motion_losses
-from .quality_loss import quality_loss
-from .reliability import is_consistent, is_reliable
 from ..clips.dataset import ClipBatch
-from ..model.config import NetworkConfig
-from ..model.constants import EXPECTED
 from ..model.network import ForecastDetector, Maps
 from ..model.ssdlite import Boxes, HeadOutput, postprocess
 
@@ -133,17 +132,6 @@ def clip_losses(network: ForecastDetector, batch: ClipBatch, config: LossConfig,
         _add_decision(result, network, batch, maps_of, first, decisions, features, config,
                       processes)
     return result
-
-
-def first_decision(config: NetworkConfig) -> int:
-    """
-    Give the first frame of a clip that the scheduler is trained on.
-
-    Of a stream's first frame nothing was expected: the second one is read in any case, here as in
-    inference.  In training such frames would also widen the scale on which BN puts the
-    correlations of all others.
-    """
-    return int(config.scheduler_reference == EXPECTED)
 
 
 def _add_detection(result: StepLosses, network: ForecastDetector, batch: ClipBatch,

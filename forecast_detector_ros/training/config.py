@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training recipe: one YAML file, read into dataclasses and checked once."""
+"""The training recipe: a YAML file, perhaps one that extends another, as checked dataclasses."""
 
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-import types
-from typing import Any, get_args, get_origin, get_type_hints, Union
+from typing import Any
 
-from .clip_step import first_decision
-from .distributed import DEVICES
-from .loss_config import LossConfig
-from .precision import AMP
-from .recipe_file import read_recipe, RecipeError
-from ..annotations.errors import DataError
+import yaml
+
+from .loss_config import first_decision, LossConfig
+from .machine import AMP, DEVICES
+from ..annotations.findings import DataError
 from ..annotations.sources import SourceConfig
 from ..clips.augment import AugmentConfig
+from ..errors import InputError
 from ..model.config import ConfigError, MOTION, NetworkConfig, VARIANTS
 from ..model.extractor import first_blocks
 from ..model.presets import preset
+from ..plain_values import build, PlainValueError
 
 #: Parts of the network with a learning rate of their own; a part without one is frozen.
 GROUPS = ('backbone', 'projection', 'encoder', 'scheduler', 'head')
@@ -168,55 +168,10 @@ def load_recipe(path: str | Path) -> Recipe:
 
 def build_recipe(values: Any) -> Recipe:
     """Build a recipe from plain values without a check of their ranges; raises RecipeError."""
-    recipe: Recipe = _build(Recipe, values, '')
-    return recipe
-
-
-def _build(kind: Any, value: Any, where: str) -> Any:
-    """Turn plain YAML values into `kind`, a dataclass or a plain type, checking as it goes."""
-    origin = get_origin(kind)
-    if is_dataclass(kind) and isinstance(kind, type):
-        if not isinstance(value, dict):
-            raise RecipeError(f'{where or "recipe"} must be a mapping')
-        hints = get_type_hints(kind)
-        known = {item.name: item for item in fields(kind)}
-        for key in value:
-            if key not in known:
-                raise RecipeError(f'unknown key {_join(where, key)}')
-        built = {key: _build(hints[key], item, _join(where, key)) for key, item in value.items()}
-        try:
-            return kind(**built)
-        except TypeError as error:
-            missing = str(error).split(':')[-1].strip()
-            raise RecipeError(f'{where or "recipe"} lacks {missing}') from None
-        except ConfigError as error:
-            raise RecipeError(f'{where}: {error}') from None
-    if origin in (types.UnionType, Union):
-        if value is None:
-            return None
-        return _build(get_args(kind)[0], value, where)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise RecipeError(f'{where} must be a list')
-        arguments = get_args(kind)
-        if arguments[-1] is not Ellipsis and len(arguments) != len(value):
-            raise RecipeError(f'{where} must have {len(arguments)} entries')
-        return tuple(_build(arguments[0], item, f'{where}[{i}]') for i, item in enumerate(value))
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise RecipeError(f'{where} must be a mapping')
-        return {str(key): _build(get_args(kind)[1], item, _join(where, str(key)))
-                for key, item in value.items()}
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind is Any or (isinstance(value, kind)
-                       and (kind is bool or not isinstance(value, bool))):
-        return value
-    raise RecipeError(f'{where} is {value!r}, must be of type {kind.__name__}')
-
-
-def _join(where: str, key: str) -> str:
-    return f'{where}.{key}' if where else key
+    try:
+        return build(Recipe, values)
+    except PlainValueError as error:
+        raise RecipeError(str(error)) from None
 
 
 def _check(recipe: Recipe, network: NetworkConfig) -> None:
@@ -314,3 +269,84 @@ def _check_numbers(stage: StageConfig, where: str, blocks: int) -> None:
             value = getattr(group, key)
             if not 0.0 <= value <= 1000.0:
                 raise RecipeError(f'{where}: groups.{name}.{key} is {value}, must be in [0, 1000]')
+
+
+#: Key that names the file, relative to this one, whose values hold where this one says nothing.
+EXTENDS = 'extends'
+DROP = 'drop'  #: Key of a stage that is true where the other file's stage of this name is left out
+
+
+class RecipeError(InputError):
+    """A recipe that cannot be used; the message names the file or key."""
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Read plain values; raises RecipeError, which names the file."""
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        raise RecipeError(f'{path}: no such file') from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f'{path}: cannot be read as YAML: '
+                          f'{" ".join(str(error).split())}') from None
+
+
+def read_recipe(path: str | Path, above: tuple[Path, ...] = ()) -> Any:
+    """
+    Read the values of a recipe with those of the file that it extends.
+
+    Mappings are merged key by key, where null takes a key away; stages are merged by their names,
+    new ones come last; anything else replaces what the other file says.
+
+    :param above: the files that extend it, outermost first
+    :raises RecipeError: if a file cannot be read, or extends itself
+    """
+    path = Path(path)
+    values = read_yaml(path)
+    if not isinstance(values, dict) or EXTENDS not in values:
+        return values
+    name = values.pop(EXTENDS)
+    if not isinstance(name, str):
+        raise RecipeError(f'{path}: {EXTENDS} is {name!r}, must be the name of a file')
+    chain = (*above, path.resolve())
+    other = path.parent / name
+    if other.resolve() in chain:
+        raise RecipeError(f'{path}: {EXTENDS} is {name!r}, which extends this file')
+    base = read_recipe(other, chain)
+    if not isinstance(base, dict):
+        raise RecipeError(f'{other}: must be a mapping')
+    changes = values.pop('stages', None)
+    merged = _merge(base, values)
+    if changes is not None:
+        merged['stages'] = _merge_stages(path, base.get('stages'), changes)
+    return merged
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        before = merged.get(key)
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(before, dict) and isinstance(value, dict):
+            merged[key] = _merge(before, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _merge_stages(path: Path, base: Any, changes: Any) -> list[Any]:
+    for stages in (base, changes):
+        if not isinstance(stages, list) or not all(
+                isinstance(stage, dict) and isinstance(stage.get('name'), str)
+                for stage in stages):
+            raise RecipeError(f'{path}: stages must be a list of mappings, each with its name')
+    merged = {stage['name']: stage for stage in base}
+    for stage in changes:
+        name = stage['name']
+        if stage.pop(DROP, False):
+            if merged.pop(name, None) is None:
+                raise RecipeError(f'{path}: stage {name!r} is dropped, but there is none')
+        else:
+            merged[name] = _merge(merged.get(name, {}), stage)
+    return list(merged.values())

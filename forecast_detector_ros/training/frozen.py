@@ -1,15 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Features without gradients: the blocks of the backbone that a stage does not train, made fast.
+Features without gradients: computed fast, and once for several epochs.
 
-What is frozen gives no gradients and keeps its BatchNorm statistics, so BatchNorm can be folded
+What is frozen gives no gradients and keeps its BatchNorm statistics. So BatchNorm can be folded
 into the convolutions, the weights can have the type that the images are computed in, and a few
 images at a time stay in the processor's cache.
+
+Where all of the extractor is frozen, a clip's features never change. Kept with its targets they
+save the following epochs decoding, augmentation and the extractor. Which clips come when is a
+function of seed, stage and iteration: a run that goes on in the middle computes the same again.
 """
+
+from collections.abc import Callable, Iterator
+import logging
+import zlib
 
 import torch
 from torch import nn, Tensor
 
+from .config import Recipe, StageConfig
+from .loader import ClipLoader, DrawnLoader
+from .machine import Processes
+from ..clips.dataset import Clip, ClipBatch, collate
+from ..model.extractor import feature_sizes
 from ..model.folding import fold_batch_norm
 from ..model.network import ForecastDetector
 
@@ -54,3 +67,114 @@ class FrozenFeatures:
         if self._skip is None:
             return tuple(torch.cat(level) for level in zip(*parts))
         return self._network.extractor(torch.cat(parts), self._skip)
+
+
+log = logging.getLogger(__name__)
+
+Features = tuple[Tensor, ...]  #: One ``(B, T, C, h, w)`` map per level
+
+
+def drawn_in(stage: StageConfig, epoch: int) -> int:
+    """Give the epoch whose clips serve `epoch`; a change of thinning brings new ones."""
+    plain = max(0, stage.epochs - stage.plain_epochs)
+    first = plain if epoch >= plain else 0
+    return epoch - (epoch - first) % stage.reuse
+
+
+def frame_bytes(recipe: Recipe, bytes_per_value: int) -> int:
+    """Give what the features of one frame take."""
+    config = recipe.network_config()
+    return bytes_per_value * sum(
+        channels * height * width for channels, (height, width) in zip(
+            config.feature_channels, feature_sizes(config.input_size, config.levels)))
+
+
+def describe_memory(recipe: Recipe, stage: StageConfig, bytes_per_value: int,
+                    processes: Processes) -> str:
+    """Say how much a stage keeps, for the log."""
+    config = recipe.network_config()
+    each = frame_bytes(recipe, bytes_per_value)
+    clips = stage.clips_per_epoch // processes.count
+    frames = clips * (stage.clip_length + int(stage.extra_frame))
+    return (f'stage {stage.name}: keeps the features of {clips} clips for {stage.reuse} epochs in '
+            f'{frames * each / 1e9:.2f} GB ({config.input_size[0]}x{config.input_size[1]}, '
+            f'{"+".join(map(str, config.feature_channels))} channels: {each / 1e3:.0f} kB a frame '
+            f'in {8 * bytes_per_value} bit)')
+
+
+class _Kept:
+    """
+    The clips of one epoch, without their pictures.
+
+    Channels stand last in memory, as the extractor leaves them.
+    """
+
+    def __init__(self) -> None:
+        self._features: list[list[Tensor]] = []
+        self._clips: list[list[Clip]] = []
+
+    def add(self, batch: ClipBatch, features: Features) -> None:
+        self._features.append([level.permute(0, 1, 3, 4, 2).cpu().contiguous()
+                               for level in features])
+        # Clones: what a worker sent would keep a file descriptor open each.
+        targets = zip(*([[frame.clone() for frame in clip] for clip in getattr(batch, name)]
+                        for name in ('boxes', 'labels', 'scores', 'ignore')))
+        self._clips.append([Clip(images.new_empty((len(images), 3, 0, 0)), *parts)
+                            for images, parts in zip(batch.images, targets)])
+
+    def pick(self, iterations: list[int]) -> tuple[ClipBatch, Features]:
+        """Put a batch together: row r of iteration `iterations[r]`."""
+        rows = list(enumerate(iterations))
+        features = tuple(
+            torch.stack([self._features[i][level][row] for row, i in rows]).permute(0, 1, 4, 2, 3)
+            for level in range(len(self._features[0])))
+        return collate([self._clips[i][row] for row, i in rows]), features
+
+
+def feature_batches(loader: ClipLoader | DrawnLoader, extract: Callable[[ClipBatch], Features],
+                    recipe: Recipe, stage: StageConfig, start: int = 0,
+                    processes: Processes | None = None
+                    ) -> Iterator[tuple[ClipBatch, Features]]:
+    """
+    Yield the batches of a stage with their features; draw clips every `reuse` epochs.
+
+    In an epoch that uses clips again, each row of the batch goes through the clips that it had,
+    in an order of its own: so batches are mixed anew, and nothing depends on how many processes
+    share the rows.
+
+    :param extract: gives the features of a batch of clips; they must not depend on what is trained
+    :param start: iteration of the stage to begin with; what is yielded from there on is the same
+        as in a run from 0
+    :param processes: those that share each batch; what is yielded is this one's part. None for one
+        process.
+    :yields: a batch and its features. The pictures of clips that are used again are gone: their
+        `images` are ``(B, T, 3, 0, 0)``.
+    """
+    processes = processes or Processes()
+    per_epoch = stage.clips_per_epoch // stage.batch
+    kept: _Kept | None = None
+    for epoch in range(start // per_epoch, stage.epochs):
+        begin = max(0, start - epoch * per_epoch)
+        drawn = drawn_in(stage, epoch)
+        again = drawn < stage.epochs - 1 and drawn_in(stage, drawn + 1) == drawn
+        if epoch == drawn:
+            kept = _Kept() if again else None
+            first = 0 if again else begin
+            for index, batch in enumerate(loader.epoch(epoch, first), first):
+                features = extract(batch)
+                if kept is not None:
+                    kept.add(batch, features)
+                if index >= begin:
+                    yield batch, features
+            continue
+        if kept is None:
+            log.info('stage %s: computing the features of epoch %d again', stage.name, drawn)
+            kept = _Kept()
+            for batch in loader.epoch(drawn):
+                kept.add(batch, extract(batch))
+        generator = torch.Generator().manual_seed(
+            zlib.crc32(f'{recipe.seed}/{stage.name}/order/{epoch}'.encode()))
+        orders = torch.stack([torch.randperm(per_epoch, generator=generator)
+                              for _ in range(stage.batch)])[processes.share(stage.batch)]
+        for index in range(begin, per_epoch):
+            yield kept.pick(orders[:, index].tolist())

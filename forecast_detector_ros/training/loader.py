@@ -12,15 +12,13 @@ import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
 from .config import DEVICE, MEMORY, Recipe, RecipeError, StageConfig
-from .distributed import Processes
+from .machine import Processes
 from .motion_frames import KeptFrames
-from ..annotations.frames import FrameReader
-from ..annotations.records import VideoRecord
+from ..annotations.records import FrameReader, VideoRecord
 from ..annotations.sources import load_source
 from ..clips.cutouts import Cutout, load_cutouts
 from ..clips.dataset import ClipBatch, ClipDataset, collate, worker_init
-from ..clips.drawn_clips import ClipDrawer
-from ..clips.picture_bank import load_bank, PictureBank
+from ..clips.drawn_clips import ClipDrawer, load_bank, PictureBank
 
 log = logging.getLogger(__name__)
 

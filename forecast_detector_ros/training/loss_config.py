@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from .quality_loss import BOX_LOSSES, GIOU
-from .reliability import RELIABLE_IOU
-from ..model.config import ConfigError
+from .losses import BOX_LOSSES, GIOU, RELIABLE_IOU
+from ..model.config import ConfigError, NetworkConfig
+from ..model.constants import EXPECTED
 
 TRUTH, READ_FRAME = 'truth', 'read'  #: What y_t is measured against
 #: How anchors are matched with boxes, and what they are trained on.
@@ -97,3 +97,14 @@ class StepLosses:
     decisions: int = 0  #: How many decisions there were
     ones: int = 0  #: In how many of them y_t was one
     reads: int = 0  #: In how many of them the scheduler would have read
+
+
+def first_decision(config: NetworkConfig) -> int:
+    """
+    Give the first frame of a clip that the scheduler is trained on.
+
+    Of a stream's first frame nothing was expected: the second one is read in any case, here as in
+    inference.  In training such frames would also widen the scale on which BN puts the
+    correlations of all others.
+    """
+    return int(config.scheduler_reference == EXPECTED)

@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The losses of the paper's equations 1 to 3."""
+"""
+Losses of the paper's equations 1 to 3, of anchors that learn how good their box is, and y_t.
+
+`quality_loss` trains the score of a positive towards its quality and weights negatives down by how
+easy they are, as in varifocal loss (Zhang et al., CVPR 2021: https://arxiv.org/abs/2008.13367,
+equation 2), here for a softmax with background. Boxes are trained on their overlap.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torchvision.models.detection._utils import SSDMatcher
-from torchvision.ops import box_area, box_iou
+from torchvision.ops import box_area, box_iou, complete_box_iou_loss, generalized_box_iou_loss
 
-from ..model.ssdlite import box_coder, HeadOutput
+from .assignment import decode_boxes, QualityTargets
+from ..model.ssdlite import box_coder, Boxes, HeadOutput
 
 #: Anchors overlapping a box by at least this are positive (Liu et al., ECCV 2016, 2.2).
 MATCH_IOU = 0.5
@@ -168,3 +175,107 @@ def decision_loss(logits: Tensor, reliable: Tensor,
     wanted = reliable.long()
     entropy = functional.cross_entropy(logits.float(), wanted, weight=weight, reduction='sum')
     return entropy / total(weight[wanted].sum())
+
+
+FOCUS = 2.0  #: Exponent of the negatives' weight (Zhang et al., section 4.1)
+NEGATIVE_WEIGHT = 0.75  #: Weight of all negatives (Zhang et al., section 4.1)
+GIOU, CIOU = BOX_LOSSES = ('giou', 'ciou')
+
+_OVERLAP: dict[str, Callable[..., Tensor]] = {
+    GIOU: generalized_box_iou_loss, CIOU: complete_box_iou_loss}
+
+
+def quality_loss(head: HeadOutput, targets: QualityTargets, anchors: Tensor, box: str = GIOU,
+                 total: Callable[[Tensor], Tensor] = Tensor.detach) -> tuple[Tensor, Tensor]:
+    """
+    Give L_loc and L_cls, each divided by the sum of all positives' quality.
+
+    :param head: output for N images
+    :param targets: what `assign_aligned` gave for it
+    :param anchors: ``(A, 4)`` float32, xyxy
+    :param box: ``giou`` or ``ciou``
+    :param total: adds a scalar up over processes that share a batch
+    """
+    positive = targets.classes > 0
+    weight = targets.weights * targets.quality
+    norm = total(weight.sum()).clamp(min=1.0)
+
+    found = decode_boxes(head.offsets.float(), anchors)[positive]
+    l_loc = (_OVERLAP[box](found, targets.boxes[positive]) * weight[positive]).sum() / norm
+
+    log_scores = functional.log_softmax(head.logits.float(), 2)
+    background = log_scores[..., 0]
+    easy = (-background.detach().expm1()).clamp(min=0).pow(FOCUS)
+    negative = targets.classes == 0
+    l_negative = (-background * easy)[negative].sum() * NEGATIVE_WEIGHT
+    quality, rows = targets.quality[positive], log_scores[positive]
+    own = rows.gather(1, targets.classes[positive][:, None])[:, 0]
+    entropy = -(quality * own + (1.0 - quality) * rows[:, 0])
+    l_positive = (entropy * targets.weights[positive]).sum()
+    return l_loc, (l_positive + l_negative) / norm
+
+
+RELIABLE_IOU = 0.7  #: "IOU over 0.7, for example" (section 3.4)
+
+
+def is_reliable(detections: Boxes, boxes: Tensor, labels: Tensor, iou: float = RELIABLE_IOU,
+                ignore: Tensor | None = None) -> bool:
+    """
+    Tell whether the detections on a forecast find every box of the next frame.
+
+    :param detections: detections from the forecast, with the scores that count as confident
+    :param boxes, labels: ground truth of the next frame: ``(K, 4)`` xyxy, ``(K,)``
+    :param iou: smallest overlap that matches
+    :param ignore: ``(R, 4)`` xyxy, regions of which nothing is known; None for none
+    :returns: True if every box is matched one-to-one by a detection of its class; without any box,
+        True if there is no detection but such of which more than half lies in a region
+    """
+    if not len(boxes):
+        if ignore is None or not len(ignore) or not len(detections.boxes):
+            return not len(detections.boxes)
+        return bool((inner_fractions(detections.boxes, ignore).amax(1) > 0.5).all())
+    if len(detections.boxes) < len(boxes):
+        return False
+    overlap = box_iou(boxes, detections.boxes)
+    overlap = overlap.masked_fill(labels[:, None] != detections.labels[None, :], 0.0)
+    return _perfect_matching(overlap >= iou)
+
+
+def is_consistent(forecast: Boxes, read: Boxes, confident: float, iou: float = RELIABLE_IOU
+                  ) -> bool:
+    """
+    Tell whether detections on a forecast say what detections on the read frame say.
+
+    :param forecast, read: detections on the forecast of a frame and on the frame's own features,
+        down to a lower score than `confident`, so that a score just above it may meet one just
+        below it
+    :param confident: score from which on a box has to be found by the other side
+    :param iou: smallest overlap that matches
+    :returns: True if every confident box of either side is matched one-to-one, in its class, by a
+        box of the other
+    """
+    return _found(read, forecast, confident, iou) and _found(forecast, read, confident, iou)
+
+
+def _found(wanted: Boxes, among: Boxes, confident: float, iou: float) -> bool:
+    picked = wanted.scores >= confident
+    boxes = wanted.boxes[picked]
+    return not len(boxes) or is_reliable(among, boxes, wanted.labels[picked], iou)
+
+
+def _perfect_matching(allowed: Tensor) -> bool:
+    """Tell whether every row can get a column of its own (augmenting paths)."""
+    owner = [-1] * allowed.shape[1]
+    columns = [row.nonzero().flatten().tolist() for row in allowed]
+
+    def place(row: int, seen: set[int]) -> bool:
+        for column in columns[row]:
+            if column in seen:
+                continue
+            seen.add(column)
+            if owner[column] < 0 or place(owner[column], seen):
+                owner[column] = row
+                return True
+        return False
+
+    return all(place(row, set()) for row in range(len(columns)))

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .assignment import assign_aligned, decode, pad, PaddedBoxes, pairwise_iou
+from .assignment import assign_aligned, decode_boxes, pad, PaddedBoxes, pairwise_iou
 from ..clips.dataset import ClipBatch
 from ..clips.drawn_clips import ClipDrawer
 from ..model.network import ForecastDetector
@@ -99,7 +99,7 @@ def look_at(network: ForecastDetector, features: tuple[Tensor, ...], boxes: Padd
     quality = targets.quality * (targets.classes > 0) * (targets.quality > LEAST_QUALITY)
     best, anchor = quality.topk(min(MOST_ANCHORS, quality.shape[1]), 1)
     there = boxes.labels >= 0
-    overlap = pairwise_iou(boxes.boxes, decode(head.offsets, network.anchors))
+    overlap = pairwise_iou(boxes.boxes, decode_boxes(head.offsets, network.anchors))
     column = (boxes.labels.clamp(min=0) + 1)[:, :, None].expand(-1, -1, overlap.shape[2])
     said = head.logits.softmax(2).transpose(1, 2).gather(1, column)
     loudest, found = (said * (overlap >= SCORED_IOUS[0])).max(2)

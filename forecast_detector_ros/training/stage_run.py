@@ -14,20 +14,22 @@ from torch import nn, Tensor
 
 from .clip_step import clip_losses
 from .config import Recipe, RecipeError, StageConfig
-from .distributed import Processes
-from .frozen import FrozenFeatures
+from .frozen import describe_memory, feature_batches, Features, FrozenFeatures
 from .loader import batches, drawing_weights, frame_steps, make_loader, Sources
 from .loss_config import QUALITY, StepLosses
-from .meter import Meter
+from .machine import BF16, choose_amp, FP16, Processes
 from .motion_frames import kept_batches, KeptFrames, MotionBatch
 from .motion_step import motion_losses
-from .observer import RunOptions, Validate
-from .precision import BF16, choose_amp, FP16
-from .recipe_digest import recipe_values
-from .reuse import describe_memory, feature_batches, Features
+from .run_log import Meter, RunOptions, Validate
 from .schedule import (
-    group_parameters, learning_rate, make_optimizer, MovingAverage, pictures_after, set_modes)
-from .snapshot import save_snapshot, Snapshot
+    group_parameters,
+    learning_rate,
+    make_optimizer,
+    MovingAverage,
+    pictures_after,
+    set_modes,
+)
+from .snapshot import recipe_values, save_snapshot, Snapshot
 from ..clips.dataset import ClipBatch
 from ..clips.drawn_clips import ClipDrawer
 from ..model.network import ForecastDetector

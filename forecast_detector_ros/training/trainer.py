@@ -17,12 +17,10 @@ from time import monotonic
 import torch
 
 from .config import Recipe, RecipeError, StageConfig
-from .distributed import join_processes, Processes
 from .loader import Sources
-from .observer import Observer, RunOptions, Validate
-from .precision import describe_machine
-from .recipe_digest import check_recipe, recipe_digest
-from .snapshot import load_snapshot
+from .machine import describe_machine, join_processes, Processes
+from .run_log import Observer, RunOptions, Validate
+from .snapshot import check_recipe, load_snapshot, recipe_digest
 from .stage_run import build_network, StageRun, TrainingDivergedError
 from ..detector.checkpoint import Card, save_checkpoint
 

@@ -5,14 +5,16 @@ from dataclasses import replace
 import shutil
 
 import cv2
-from forecast_detector_ros.annotations.check import check_sources, CheckConfig, picture_size
-from forecast_detector_ros.annotations.check_report import (
+from forecast_detector_ros.annotations.check import (
+    check_sources,
+    CheckConfig,
     class_table,
     finding_lines,
+    picture_size,
     source_table,
     summary_line,
 )
-from forecast_detector_ros.annotations.errors import DataError, Kind
+from forecast_detector_ros.annotations.findings import DataError, Kind
 from forecast_detector_ros.annotations.sources import SourceConfig
 from forecast_detector_ros.annotations.video_json import load_video_json
 from PIL import Image

@@ -3,8 +3,7 @@
 
 import gzip
 
-from forecast_detector_ros.annotations.errors import DataError, Kind
-from forecast_detector_ros.annotations.findings import Collected, Strict
+from forecast_detector_ros.annotations.findings import Collected, DataError, Kind, Strict
 from forecast_detector_ros.annotations.imagenet_lists import read_pictures, read_snippets
 import pytest
 

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """ImageNet VID and DET: which frames become videos, what becomes of objects, and mistakes."""
 
-from forecast_detector_ros.annotations.errors import DataError, Kind
-from forecast_detector_ros.annotations.findings import Collected
-from forecast_detector_ros.annotations.frames import FrameReader
-from forecast_detector_ros.annotations.imagenet_vid import load_det, load_vid
-from forecast_detector_ros.annotations.imagenet_xml import VID_CLASSES
+from forecast_detector_ros.annotations.findings import Collected, DataError, Kind
+from forecast_detector_ros.annotations.imagenet_vid import load_det, load_vid, VID_CLASSES
+from forecast_detector_ros.annotations.records import FrameReader
 from forecast_detector_ros.clips.dataset import ClipDataset
 import numpy as np
 import pytest
@@ -188,7 +186,7 @@ def test_a_frame_of_another_size_is_refused(imagenet):
 
 
 @pytest.mark.parametrize('classes, words', [
-    (('person',), 'none of the classes (person) is one of'), (('sofa',), 'none of the classes')])
+    (('person',), 'none of the classes (person) is here'), (('sofa',), 'none of the classes')])
 def test_classes_that_vid_does_not_have(imagenet, classes, words):
     imagenet.snippet(ONE, 1)
     with pytest.raises(DataError) as caught:
@@ -201,7 +199,7 @@ def test_a_class_that_vid_does_not_have_beside_others_is_noted(imagenet):
     findings = Collected()
     load_vid(imagenet.annotations, imagenet.images, ('dog', 'person'), findings=findings)
     assert findings.lines == {Kind.UNLABELLED_CLASS: [
-        f'{imagenet.annotations}: no person is labelled; where one is in a picture, it is taught '
+        f'{imagenet.annotations}: no person; where one is in a picture, it is taught '
         'as background']}
 
 

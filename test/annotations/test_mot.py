@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ground truth of MOTChallenge."""
 
-from forecast_detector_ros.annotations.errors import DataError, Kind
-from forecast_detector_ros.annotations.findings import Collected
-from forecast_detector_ros.annotations.frames import FrameReader
+from forecast_detector_ros.annotations.findings import Collected, DataError, Kind
 from forecast_detector_ros.annotations.mot import load_mot, MOT_CLASSES
+from forecast_detector_ros.annotations.records import FrameReader
 import numpy as np
 import pytest
 
@@ -132,7 +131,7 @@ def test_what_is_missing_is_named(mot, change, words):
 
 
 def test_nothing_to_train(mot, tmp_path):
-    with pytest.raises(DataError, match=r'none of the classes \(dog\) is one of MOTChallenge'):
+    with pytest.raises(DataError, match=r'none of the classes \(dog\) is here; it has person'):
         load(mot('a', [line()]), ('dog',))
     with pytest.raises(DataError, match='no such folder of sequences'):
         load_mot(tmp_path / 'absent', tmp_path, CLASSES)

@@ -3,8 +3,7 @@
 
 import json
 
-from forecast_detector_ros.annotations.errors import DataError, Kind
-from forecast_detector_ros.annotations.findings import Collected
+from forecast_detector_ros.annotations.findings import Collected, DataError, Kind
 from forecast_detector_ros.annotations.sources import all_classes, load_source, SourceConfig
 import pytest
 

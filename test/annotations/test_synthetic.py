@@ -2,8 +2,8 @@
 """The synthetic set: remade by its seed, and its boxes are those of its shapes."""
 
 import cv2
-from forecast_detector_ros.annotations.errors import DataError
-from forecast_detector_ros.annotations.frames import decode
+from forecast_detector_ros.annotations.findings import DataError
+from forecast_detector_ros.annotations.records import decode_picture
 from forecast_detector_ros.annotations.synthetic import CLASSES, write_synthetic_videos
 from forecast_detector_ros.annotations.video_json import load_video_json
 import numpy as np
@@ -39,7 +39,7 @@ def test_boxes_hold_what_differs_from_the_background(tmp_path):
     path = write_synthetic_videos(tmp_path, seed=5, videos=6, frames=10, objects=1,
                                   extension='png')
     for video in load_video_json(path, tmp_path, CLASSES):
-        images = np.stack([decode(frame) for frame in video.frames]).astype(int)
+        images = np.stack([decode_picture(frame) for frame in video.frames]).astype(int)
         background = np.median(images, axis=0)
         boxes = np.stack([frame.boxes[0] for frame in video.frames])
         if np.abs(boxes[-1] - boxes[0]).max() < boxes[0, 2] - boxes[0, 0]:

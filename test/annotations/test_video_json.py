@@ -4,14 +4,9 @@
 import logging
 import math
 
-from forecast_detector_ros.annotations.errors import Kind
-from forecast_detector_ros.annotations.findings import Collected
-from forecast_detector_ros.annotations.video_json import (
-    DataError,
-    FrameRecord,
-    load_video_json,
-    UNKNOWN_TRACK,
-)
+from forecast_detector_ros.annotations.findings import Collected, DataError, Kind
+from forecast_detector_ros.annotations.records import Targets, UNKNOWN_TRACK
+from forecast_detector_ros.annotations.video_json import load_video_json
 import numpy as np
 import pytest
 
@@ -57,15 +52,14 @@ def test_tracks_are_kept_for_targets(document, write):
 def test_tracks_are_unknown_where_nothing_is_said(document, write):
     frame = load(write(document))[0].frames[1]
     assert frame.tracks.tolist() == [UNKNOWN_TRACK]
-    made = FrameRecord(frame.path, 40, 30, frame.boxes, frame.labels, frame.scores, frame.ignore)
+    made = Targets(frame.boxes, frame.labels, frame.scores, frame.ignore)
     assert made.tracks.tolist() == [UNKNOWN_TRACK]
 
 
 def test_record_needs_a_track_for_every_box(document, write):
     frame = load(write(document))[0].frames[1]
     with pytest.raises(ValueError, match='2 tracks for 1 boxes'):
-        FrameRecord(frame.path, 40, 30, frame.boxes, frame.labels, frame.scores, frame.ignore,
-                    np.array([1, 2]))
+        Targets(frame.boxes, frame.labels, frame.scores, frame.ignore, np.array([1, 2]))
 
 
 @pytest.mark.parametrize('track', [-1, 1.5, 'a', True])

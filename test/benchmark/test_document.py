@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables and plots of a run."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -8,15 +9,17 @@ from typing import Any
 import cv2
 from forecast_detector_ros.benchmark.document import (
     about,
-    as_markdown,
-    as_text,
+    benchmark_markdown,
+    benchmark_text,
     changes_text,
-    compare,
+    compare_runs,
     graph_rows,
     peak,
     SIGMAS,
+    TARGETS,
     timing_rows,
     TOLERANCE,
+    verdicts,
 )
 from forecast_detector_ros.benchmark.plots import write_plots
 from hypothesis import given
@@ -39,15 +42,16 @@ def test_no_probe_no_share(run: dict[str, Any]) -> None:
 
 
 def test_text_and_markdown_have_everything(run: dict[str, Any]) -> None:
-    for text in (as_text(run), as_markdown(run, ['plot.png'])):
+    for text in (benchmark_text(run), benchmark_markdown(run, ['plot.png'])):
         for row in run['timings']:
             assert row['name'] in text
         assert 'detector, 1080p, raw, always_read' in text
         assert '2.25' in text and '310' in text
         assert 'a: why' in text and 'a processor' in text and 'gone' not in text
         assert 'MISSED' in text
-    assert '![plot.png](plot.png)' in as_markdown(run, ['plot.png'])
-    widths = {line.count('|') for line in as_markdown(run).splitlines() if line.startswith('|')}
+    assert '![plot.png](plot.png)' in benchmark_markdown(run, ['plot.png'])
+    widths = {line.count('|') for line in benchmark_markdown(run).splitlines()
+              if line.startswith('|')}
     assert widths == {5, 6, 7}
 
 
@@ -64,7 +68,7 @@ def test_bare_subscriber_has_no_latency(run: dict[str, Any]) -> None:
 def test_comparison_marks_what_is_slower(run: dict[str, Any]) -> None:
     now = [{**row, 'median_ms': 2 * row['median_ms']} if row['name'] == 'post-process' else row
            for row in run['timings']]
-    lines = changes_text(compare(run['timings'], now)).splitlines()
+    lines = changes_text(compare_runs(run['timings'], now)).splitlines()
     assert [line.split()[0] for line in lines if 'SLOWER' in line] == ['post-process']
 
 
@@ -91,18 +95,44 @@ def row(name: str, median_ms: float, noise: float = 0.0) -> dict[str, Any]:
     (10.0, 0.0, False), (8.0, 0.0, False), (10.4, 0.0, False), (10.6, 0.0, True),
     (12.0, 0.1, False), (13.0, 0.1, True)])
 def test_slower_beyond_noise_is_a_regression(now: float, noise: float, regressed: bool) -> None:
-    (change,) = compare([row('a', 10.0, noise)], [row('a', now, noise)])
+    (change,) = compare_runs([row('a', 10.0, noise)], [row('a', now, noise)])
     assert change.regressed is regressed
     assert change.growth == pytest.approx(now / 10.0 - 1.0)
 
 
 def test_only_what_both_have_is_compared() -> None:
-    changes = compare([row('a', 1.0), row('b', 1.0)], [row('c', 9.0), row('b', 1.0)])
+    changes = compare_runs([row('a', 1.0), row('b', 1.0)], [row('c', 9.0), row('b', 1.0)])
     assert [change.name for change in changes] == ['b']
 
 
 @given(st.floats(0.01, 1000), st.floats(0, 1), st.floats(0, 1))
 def test_the_same_again_is_never_a_regression(median: float, one: float, other: float) -> None:
-    (change,) = compare([row('a', median, one)], [row('a', median, other)])
+    (change,) = compare_runs([row('a', median, one)], [row('a', median, other)])
     assert not change.regressed
     assert change.allowed >= max(TOLERANCE, SIGMAS * max(one, other))
+
+
+EXPECTED = [
+    14 / 2, 14 / 13, 12 / 8, 20 / 8, 80 / 8, 35 / 14, 14 / 7, 14 / 8, 0.55, 42 / 4 / 14, 8 / 4 / 2,
+    0.36, 0, 19 / 18, 0.5, 3 / 24, 2.5, 3.0, 300.0]
+
+
+def test_every_target_is_measured_from_the_right_figures(run: dict[str, Any]) -> None:
+    found = [verdict.measured for verdict in verdicts(run)]
+    assert found == pytest.approx(EXPECTED)
+    missed = [verdict.target.name for verdict in verdicts(run) if not verdict.met]
+    assert missed == ['batch of four / four single forecast steps',
+                      'forecast frame / read frame, 1080p compressed, CPU',
+                      'node from start to active, full caches']
+
+
+def test_what_was_not_measured_is_said(run: dict[str, Any]) -> None:
+    bare = {**run, 'timings': [], 'graph': None, 'start': None}
+    assert [verdict.met for verdict in verdicts(bare)] == [None] * len(TARGETS)
+    assert all(verdict.row[-1] == 'not measured' for verdict in verdicts(bare))
+
+
+def test_rows_are_for_people(run: dict[str, Any]) -> None:
+    assert verdicts(run)[0].row == ['read step / forecast step', '>= 6 x', '7.00 x', 'met']
+    assert verdicts(run)[-3].row == [
+        'node from start to active, full caches', '<= 2 s', '2.50 s', 'MISSED']

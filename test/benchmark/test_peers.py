@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from forecast_detector_ros.benchmark.graph_runner import graph_runner, PeerError, to_onnx
 from forecast_detector_ros.benchmark.peers import (
     count_macs,
     cuda_peers,
+    graph_runner,
     onnx_peers,
     OnnxPeer,
+    PeerError,
+    to_onnx,
     torchvision_peers,
 )
 from forecast_detector_ros.benchmark.run import default_builds

@@ -2,8 +2,12 @@
 """Made-up tables have the size that was asked for, and something for the metrics to find."""
 
 from forecast_detector_ros.benchmark.synthetic_tables import make_tables, Workload
-from forecast_detector_ros.metrics.motion_iou import motion_iou
-from forecast_detector_ros.metrics.vid_ap import GROUPS, in_group, vid_average_precision
+from forecast_detector_ros.metrics.vid_ap import (
+    GROUPS,
+    in_group,
+    motion_iou,
+    vid_average_precision,
+)
 import numpy as np
 
 LOAD = Workload(frames=3000, boxes=4500, classes=5, videos=10, detections_per_frame=4)

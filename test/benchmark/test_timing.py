@@ -8,8 +8,8 @@ from forecast_detector_ros.benchmark.timing import (
     BLOCKS,
     Contender,
     LONG_MS,
-    measure,
-    spread,
+    noise_of,
+    time_in_turns,
     WARM_UP,
 )
 import numpy as np
@@ -38,7 +38,7 @@ class Clock:
 
 def test_median_and_p95_are_those_of_the_times() -> None:
     clock = Clock()
-    (timing,) = measure([clock.contender('a', [2.0])], 20, clock=clock)
+    (timing,) = time_in_turns([clock.contender('a', [2.0])], 20, clock=clock)
     assert (timing.runs, timing.median_ms, timing.p95_ms) == (
         20, pytest.approx(2.0), pytest.approx(2.0))
     assert timing.noise == pytest.approx(0.0, abs=1e-9)
@@ -46,7 +46,7 @@ def test_median_and_p95_are_those_of_the_times() -> None:
 
 def test_contenders_take_turns_in_changing_order() -> None:
     clock = Clock()
-    measure([clock.contender(name, [1.0]) for name in 'abc'], 30, clock=clock)
+    time_in_turns([clock.contender(name, [1.0]) for name in 'abc'], 30, clock=clock)
     rounds = np.array(clock.order[3 * WARM_UP:]).reshape(30, 3)
     assert all(sorted(each) == list('abc') for each in rounds)
     assert len({tuple(each) for each in rounds}) == 6
@@ -54,8 +54,8 @@ def test_contenders_take_turns_in_changing_order() -> None:
 
 def test_long_contenders_sit_out_rounds() -> None:
     clock = Clock()
-    short, long_ = measure([clock.contender('short', [1.0]),
-                            clock.contender('long', [4.5 * LONG_MS])], 20, clock=clock)
+    short, long_ = time_in_turns([clock.contender('short', [1.0]),
+                                  clock.contender('long', [4.5 * LONG_MS])], 20, clock=clock)
     assert (short.runs, long_.runs) == (20, 4)
     assert Counter(clock.order)['long'] == 4 + WARM_UP
 
@@ -67,14 +67,14 @@ def test_what_is_done_before_a_run_is_not_timed() -> None:
     def prepare() -> None:
         clock.now += 1.0
     contender = Contender('a', plain.run, before=prepare)
-    (timing,) = measure([contender], 3, clock=clock)
+    (timing,) = time_in_turns([contender], 3, clock=clock)
     assert timing.median_ms == pytest.approx(1.0)
 
 
 def test_speed_follows_from_the_work() -> None:
     clock = Clock()
-    known, unknown = measure([clock.contender('a', [2.0], macs=10**6),
-                              clock.contender('b', [2.0])], 2, clock=clock)
+    known, unknown = time_in_turns([clock.contender('a', [2.0], macs=10**6),
+                                    clock.contender('b', [2.0])], 2, clock=clock)
     assert known.macs_per_second == pytest.approx(5e8)
     assert unknown.macs_per_second is None
 
@@ -82,13 +82,13 @@ def test_speed_follows_from_the_work() -> None:
 def test_names_must_differ() -> None:
     clock = Clock()
     with pytest.raises(ValueError, match='same name'):
-        measure([clock.contender('a', [1.0])] * 2, 1, clock=clock)
+        time_in_turns([clock.contender('a', [1.0])] * 2, 1, clock=clock)
 
 
 def test_noise_sees_a_machine_that_slows_down_and_one_that_flickers() -> None:
     rng = np.random.default_rng(0)
     calm = (10.0 + rng.normal(0, 0.05, 100)).tolist()
-    assert spread(calm) < 0.02
-    assert spread([*calm[:50], *(1.3 * value for value in calm[50:])]) > 0.25
-    assert spread((10.0 + rng.normal(0, 3.0, 100)).tolist()) > 0.05
-    assert spread([1.0] * (2 * BLOCKS - 1)) == 1.0
+    assert noise_of(calm) < 0.02
+    assert noise_of([*calm[:50], *(1.3 * value for value in calm[50:])]) > 0.25
+    assert noise_of((10.0 + rng.normal(0, 3.0, 100)).tolist()) > 0.05
+    assert noise_of([1.0] * (2 * BLOCKS - 1)) == 1.0

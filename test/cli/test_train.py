@@ -172,7 +172,7 @@ def test_two_processes_have_the_losses_of_one_with_the_whole_batch(recipe, start
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(recipe, data):
-    from forecast_detector_ros.training.distributed import Processes
+    from forecast_detector_ros.training.machine import Processes
     from forecast_detector_ros.training.loader import load_sources
     from forecast_detector_ros.training.stage_run import StageRun
     loaded = load_recipe(recipe())

@@ -47,8 +47,9 @@ def _paint(path: Path, box: Sequence[int] | None, ellipse: bool) -> FrameRecord:
             image[y0:y1, x0:x1] = 0, 0, 255
     cv2.imwrite(str(path), image)
     boxes = np.array([] if box is None else [box], np.float32).reshape(-1, 4)
-    return FrameRecord(path, SIZE[1], SIZE[0], boxes, np.zeros(len(boxes), np.int64),
-                       np.ones(len(boxes), np.float32), np.zeros((0, 4), np.float32))
+    return FrameRecord(boxes, np.zeros(len(boxes), np.int64),
+                       np.ones(len(boxes), np.float32), np.zeros((0, 4), np.float32),
+                       path=path, width=SIZE[1], height=SIZE[0])
 
 
 @pytest.fixture(scope='session')

@@ -4,7 +4,7 @@
 import logging
 
 import cv2
-from forecast_detector_ros.annotations.errors import DataError
+from forecast_detector_ros.annotations.findings import DataError
 from forecast_detector_ros.clips.affine import rotation_about, scale_and_shift
 from forecast_detector_ros.clips.cutouts import load_cutouts, make_cutout, paste
 import numpy as np

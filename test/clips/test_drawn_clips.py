@@ -3,11 +3,14 @@
 from dataclasses import replace
 
 import cv2
-from forecast_detector_ros.annotations.frames import FrameReader
-from forecast_detector_ros.annotations.records import FrameRecord, UNKNOWN_TRACK, VideoRecord
+from forecast_detector_ros.annotations.records import (
+    FrameReader,
+    FrameRecord,
+    UNKNOWN_TRACK,
+    VideoRecord,
+)
 from forecast_detector_ros.clips.augment import AugmentConfig
-from forecast_detector_ros.clips.drawn_clips import ClipDrawer
-from forecast_detector_ros.clips.picture_bank import GREY, load_bank
+from forecast_detector_ros.clips.drawn_clips import ClipDrawer, GREY, load_bank
 import numpy as np
 import pytest
 import torch
@@ -25,10 +28,10 @@ def write(folder, name, boxes, size=(96, 128), ignore=()):
     path = folder / f'{name}.png'
     assert cv2.imwrite(str(path), image)
     count = len(boxes)
-    return FrameRecord(path, size[1], size[0], np.array(boxes, np.float32).reshape(-1, 4),
+    return FrameRecord(np.array(boxes, np.float32).reshape(-1, 4),
                        np.zeros(count, np.int64), np.ones(count, np.float32),
                        np.array(ignore, np.float32).reshape(-1, 4),
-                       np.arange(10, 10 + count))
+                       np.arange(10, 10 + count), path=path, width=size[1], height=size[0])
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scenes: boxes go where the pixels go, and what is hidden is not asked for."""
 
+from forecast_detector_ros.annotations.records import Targets
 from forecast_detector_ros.clips.affine import view_to_output
 from forecast_detector_ros.clips.augment import AugmentConfig
 from forecast_detector_ros.clips.cutouts import make_cutout
 from forecast_detector_ros.clips.scene import add_camera, add_cutout, FILL, make_scene, render
-from forecast_detector_ros.clips.targets import Targets
 import numpy as np
 import pytest
 

@@ -4,7 +4,7 @@
 import json
 from pathlib import Path
 
-from forecast_detector_ros.annotations.video_json import FrameRecord
+from forecast_detector_ros.annotations.records import FrameRecord
 from forecast_detector_ros.evaluation.accuracy import accuracy_as_text, measure_accuracy
 from forecast_detector_ros.evaluation.sequences import Footage
 import numpy as np

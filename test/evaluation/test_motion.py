@@ -5,7 +5,7 @@ import gzip
 from pathlib import Path
 import sys
 
-from forecast_detector_ros.annotations.video_json import FrameRecord
+from forecast_detector_ros.annotations.records import FrameRecord
 from forecast_detector_ros.evaluation.motion import from_tracks, load_published, VIDEO_LIST
 from forecast_detector_ros.evaluation.sequences import EvaluationError, Footage
 from forecast_detector_ros.metrics.tables import TruthTable

@@ -3,7 +3,7 @@
 
 import json
 
-from forecast_detector_ros.annotations.errors import DataError
+from forecast_detector_ros.annotations.findings import DataError
 from forecast_detector_ros.evaluation.davis import load_davis
 from forecast_detector_ros.evaluation.sequences import (
     as_frame,

@@ -6,7 +6,7 @@ import json
 
 from forecast_detector_ros.evaluation.runner import FootageRun
 from forecast_detector_ros.evaluation.sequences import Footage
-from forecast_detector_ros.evaluation.summary import as_text, summarise
+from forecast_detector_ros.evaluation.summary import as_text, summarise_runs
 from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, TruthTable
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def example():
 
 
 def test_summary_by_hand(example):
-    result = summarise(*example, LABELS)
+    result = summarise_runs(*example, LABELS)
     assert result['sequences']['one'] == {'frames': 2, 'boxes': 2, 'recall': 0.5,
                                           'read_ratio': 0.5}
     assert result['mean_recall'] == 0.75
@@ -72,13 +72,13 @@ def test_frames_of_different_sequences_are_not_mixed_up(example):
     # Two detections in the first sequence, none in the second.
     runs = [replace(runs[0], collected=detections((0, 0, 0.9, A), (0, 0, 0.8, A))),
             replace(runs[1], collected=detections())]
-    assert summarise(footage, runs, LABELS)['ap50']['classes']['cat']['ap50'] == 0.5
+    assert summarise_runs(footage, runs, LABELS)['ap50']['classes']['cat']['ap50'] == 0.5
 
 
 def test_sequence_without_boxes_does_not_enter_the_mean(example):
     footage, runs = example
     footage[1] = Footage('two', footage[1].frames, truth(), truth())
-    result = summarise(footage, runs, LABELS)
+    result = summarise_runs(footage, runs, LABELS)
     assert result['sequences']['two']['recall'] is None
     assert result['mean_recall'] == 0.5
 
@@ -86,11 +86,11 @@ def test_sequence_without_boxes_does_not_enter_the_mean(example):
 def test_without_labels_there_is_no_ap(example):
     footage, runs = example
     footage[0] = Footage('one', footage[0].frames, footage[0].truth, None)
-    assert summarise(footage, runs, LABELS)['ap50'] is None
+    assert summarise_runs(footage, runs, LABELS)['ap50'] is None
 
 
 def test_summary_is_json_and_text(example):
-    result = summarise(*example, LABELS)
+    result = summarise_runs(*example, LABELS)
     json.dumps(result, allow_nan=False)
     text = as_text(result)
     assert ['mean', 'over', 'sequences', '0.750', '0.750'] in map(str.split, text.splitlines())
@@ -99,6 +99,6 @@ def test_summary_is_json_and_text(example):
 
 def test_a_decision_that_never_came_has_no_latency(example):
     footage, runs = example
-    result = summarise(footage[1:], runs[1:], LABELS)
+    result = summarise_runs(footage[1:], runs[1:], LABELS)
     assert result['latency_ms']['forecast'] == {'frames': 0, 'p50': None, 'p95': None}
     assert 'forecast       0       -       -' in as_text(result)

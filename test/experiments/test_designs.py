@@ -12,15 +12,15 @@ from forecast_detector_ros.evaluation.policy_runs import PolicyRun
 from forecast_detector_ros.evaluation.sequences import EvaluationError, Footage, load_annotated
 from forecast_detector_ros.experiments import designs
 from forecast_detector_ros.experiments.designs import (
-    as_rows,
     compare_designs,
     describe,
     Design,
+    design_rows,
+    design_trainings,
     DesignPlan,
     HEAD,
     load_designs,
-    measure_accuracy,
-    trainings,
+    measure_design,
 )
 from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, TruthTable
 from forecast_detector_ros.model.config import NetworkConfig
@@ -57,7 +57,7 @@ def test_shipped_designs_are_those_of_the_preset_and_near_it(recipe: Recipe) -> 
               for name, item in found.items()}
     assert shapes['default'] == preset('features', len(recipe.classes))
     assert shapes['default'] in [shapes[name] for name in shapes if name.startswith('lstm_')]
-    todo = trainings(plan_of(recipe, *found.values()))
+    todo = design_trainings(plan_of(recipe, *found.values()))
     assert {name: item.name for name, item in todo.items()} == {
         name: 'default' if name.startswith('lstm_') else name for name in found}
     assert {name for name, item in todo.items() if item.start == 'none'} == {
@@ -66,11 +66,11 @@ def test_shipped_designs_are_those_of_the_preset_and_near_it(recipe: Recipe) -> 
 
 def test_a_start_at_random_freezes_nothing(recipe: Recipe) -> None:
     wide, narrow = Design('wide'), Design('narrow', {'width': 0.75})
-    todo = trainings(plan_of(recipe, wide, narrow))
+    todo = design_trainings(plan_of(recipe, wide, narrow))
     assert {name: item.start for name, item in todo.items()} == {
         'wide': 'imagenet', 'narrow': 'none'}
     assert todo['wide'].recipe.stages == recipe.stages[:1]
-    todo = trainings(plan_of(recipe, wide, narrow, imagenet=None))
+    todo = design_trainings(plan_of(recipe, wide, narrow, imagenet=None))
     assert {item.start for item in todo.values()} == {'random'}
     for item in todo.values():
         stage = item.recipe.stages[0]
@@ -83,7 +83,7 @@ def test_a_start_at_random_freezes_nothing(recipe: Recipe) -> None:
 def test_what_a_single_frame_does_not_use_is_not_trained_again(
         recipe: Recipe, override: dict[str, Any]) -> None:
     other = Design('other', override)
-    assert trainings(plan_of(recipe, Design('one'), other))['other'].name == 'one'
+    assert design_trainings(plan_of(recipe, Design('one'), other))['other'].name == 'one'
     networks = []
     for design in (Design('one'), other):
         torch.manual_seed(0)
@@ -100,7 +100,7 @@ def test_what_a_single_frame_does_not_use_is_not_trained_again(
     {'levels': [32], 'feature_channels': [256], 'lstm_channels': [128]}], ids=str)
 def test_what_a_single_frame_uses_is_trained(recipe: Recipe, override: dict[str, Any]) -> None:
     found = (Design('one'), Design('other', override))
-    assert trainings(plan_of(recipe, *found))['other'].name == 'other'
+    assert design_trainings(plan_of(recipe, *found))['other'].name == 'other'
 
 
 @pytest.mark.parametrize('text, words', [
@@ -162,7 +162,7 @@ def test_recall_counts_what_is_shown_and_ap50_all_there_is(
     monkeypatch.setattr(designs, 'run_policies', run)
     monkeypatch.setattr(designs, 'load_checkpoint', lambda path: (None, None))
     monkeypatch.setattr(designs, 'SCORE', 0.35)
-    found = measure_accuracy(tmp_path / 'any.safetensors', footage, 1)
+    found = measure_design(tmp_path / 'any.safetensors', footage, 1)
     assert found == {'recall': pytest.approx((1 + 0.5 + 1 / boxes[2]) / 3),
                      'ap50': pytest.approx(1.0)}
 
@@ -174,7 +174,7 @@ def test_table_shows_points_and_milliseconds() -> None:
         'backend': 'openvino', 'rounds': 100, 'designs': [{
             'name': 'one', 'start': 'imagenet', 'recall': 0.5, 'ap50': None, 'read': step,
             'forecast': {'median_ms': 1.5, 'macs': 96_200_000}}]}
-    assert as_rows(report) == [
+    assert design_rows(report) == [
         list(HEAD), ['one', 'imagenet', '12.35', '1.50', '816', '96', '50.0', '-']]
     text = describe(report)
     assert all(word in text for word in ('350 iterations', 'openvino', '2 held-out', '40 frames'))

@@ -2,11 +2,25 @@
 """Tables 1 and 2 by hand and on small networks."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from forecast_detector_ros.detector.policy import AlternatePolicy, AlwaysReadPolicy
 from forecast_detector_ros.detector.settings import DetectorSettings
+from forecast_detector_ros.evaluation.latencies import Latencies
 from forecast_detector_ros.evaluation.motion import from_tracks
-from forecast_detector_ros.experiments.paper_tables import over_seeds, table1_row, table2_rows
+from forecast_detector_ros.evaluation.sequences import EvaluationError
+from forecast_detector_ros.experiments import paper_tables
+from forecast_detector_ros.experiments.paper_tables import (
+    measure_name,
+    measure_speed,
+    over_seeds,
+    recorded_speed,
+    score,
+    Speed,
+    table1_row,
+    table2_rows,
+)
+from forecast_detector_ros.metrics.tables import DetectionTable
 import numpy as np
 import pytest
 
@@ -48,3 +62,65 @@ def test_table_2_has_a_row_a_policy(make_network, card, footage):
         assert (found['variant'], found['forecast_mode']) == ('without_combination', 'residual')
         # Its boxes move by a pixel a frame: slow or medium, never fast.
         assert found['fast'] is None and found['medium'] is not None
+
+
+LABELS = ('cat', 'dog', 'train')
+
+
+@pytest.mark.parametrize(('ratio', 'fps'), [(1.0, 25.0), (0.0, 100.0), (0.5, 40.0)])
+def test_frames_per_second_by_hand(ratio, fps):
+    assert Speed(40.0, 10.0, 'hand').fps(ratio) == pytest.approx(fps)
+
+
+def test_recorded_latencies_give_their_means():
+    path = Path('run.json')
+    speed = recorded_speed(Latencies(path, {'read': np.array([30.0, 50.0]),
+                                            'forecast': np.array([10.0])}))
+    assert speed == Speed(40.0, 10.0, 'run.json')
+    with pytest.raises(EvaluationError, match='run.json: has no latency of a forecast frame'):
+        recorded_speed(Latencies(path, {'read': np.array([30.0]), 'forecast': np.zeros(0)}))
+
+
+def test_both_decisions_are_timed(detector, footage, monkeypatch):
+    real = paper_tables.run_footage
+
+    def slow(*args):
+        run = real(*args)
+        return replace(run, preprocess_ms=np.where(run.read, 2.0, 0.0),
+                       inference_ms=np.where(run.read, 38.0, 10.0))
+
+    monkeypatch.setattr(paper_tables, 'run_footage', slow)
+    items = footage(a=('cat', 3), b=('cat', 1))
+    assert measure_speed(detector, items, DetectorSettings()) == Speed(40.0, 10.0, 'measured')
+    with pytest.raises(EvaluationError, match='two frames'):
+        measure_speed(detector, items[1:], DetectorSettings())
+
+
+def found(item, label, score):
+    count = len(item.truth)
+    return DetectionTable(item.truth.frames, item.truth.boxes, np.full(count, label),
+                          np.full(count, score, np.float32))
+
+
+def test_without_boxes_of_all_objects_recall_is_the_accuracy(footage):
+    items = footage(a=('cat', 2), b=('cat', 2))
+    tables = [found(items[0], 0, 0.5), found(items[1], 0, 0.2)]
+    assert measure_name(items, 'plain') == 'recall'
+    assert score(items, tables, LABELS, 'plain', 0.3) == {'accuracy': 0.5, 'recall': 0.5}
+    with pytest.raises(EvaluationError, match='no boxes of all objects'):
+        score(items, tables, LABELS, 'plain', 0.3, [np.zeros(2)] * 2)
+
+
+def test_average_precision_and_motion(footage):
+    items = [replace(item, labelled=item.truth) for item in footage(a=('cat', 2), b=('dog', 2))]
+    tables = [found(items[0], 0, 0.5), found(items[1], 0, 0.5)]
+    motion = [np.full(2, 0.95), np.full(2, 0.1)]
+    assert measure_name(items, 'devkit') == 'AP50 devkit'
+    result = score(items, tables, LABELS, 'plain', 0.3, motion)
+    # Cats: two of two found, and two mistakes of the same score; dogs: none.
+    assert result['accuracy'] == pytest.approx(0.25)
+    assert result['recall'] == pytest.approx(0.5)
+    assert (result['slow'], result['medium'], result['fast']) == (
+        pytest.approx(1.0), None, pytest.approx(0.0))
+    with pytest.raises(EvaluationError, match='coco is not split by motion'):
+        score(items, tables, LABELS, 'coco', 0.3, motion)

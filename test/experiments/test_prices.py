@@ -9,16 +9,16 @@ from forecast_detector_ros.benchmark.timing import Contender
 from forecast_detector_ros.detector.policy import AlternatePolicy
 from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.evaluation.sequences import Footage
-from forecast_detector_ros.experiments.price_plot import draw_prices
 from forecast_detector_ros.experiments.prices import (
-    as_rows,
     compared_classes,
     Contestant,
+    draw_prices,
     measure_prices,
     OWN,
     own_contestant,
     PEER,
     peer_contestant,
+    price_rows,
     TIME_ONLY,
     timed_contestant,
 )
@@ -52,8 +52,9 @@ def pictures(tmp_path):
     """Give two sequences of four blue frames, 32 x 24; a dog at (4, 4, 12, 12) in each frame."""
     path = tmp_path / 'picture.png'
     cv2.imwrite(str(path), np.full((24, 32, 3), (200, 0, 0), np.uint8))
-    record = FrameRecord(path, 32, 24, np.zeros((0, 4), np.float32), np.zeros(0, np.int64),
-                         np.zeros(0, np.float32), np.zeros((0, 4), np.float32))
+    record = FrameRecord(np.zeros((0, 4), np.float32), np.zeros(0, np.int64),
+                         np.zeros(0, np.float32), np.zeros((0, 4), np.float32), path=path,
+                         width=32, height=24)
     truth = TruthTable(np.arange(4), np.tile(np.float32([[4, 4, 12, 12]]), (4, 1)),
                        one_hot(np.ones(4, np.int64), 2), np.zeros(0, np.int64),
                        np.zeros((0, 4), np.float32))
@@ -159,7 +160,7 @@ def test_table_and_picture(pictures, tmp_path):
         [contestant(clock, 'ours', {0, 1}, lambda n: n % 2 == 0),
          contestant(clock, 'rival', {0}, group=PEER),
          timed_contestant(Contender('other', lambda: None))], pictures, CLASSES, clock=clock)
-    rows = as_rows(prices)
+    rows = price_rows(prices)
     assert rows[1] == ['ours', 'made up', '50.0', '6.0', '10.0', '2.0', '50 %', '0.5']
     assert rows[3][2] == rows[3][5] == rows[3][7] == '-'
     draw_prices(prices, tmp_path / 'new/prices.png')

@@ -19,8 +19,8 @@ from forecast_detector_ros.experiments.reproduction import (
 )
 from forecast_detector_ros.experiments.reproduction_tables import (
     components_table,
+    mean_and_spread,
     skipping_table,
-    spread,
     sweep_table,
 )
 import numpy as np
@@ -191,6 +191,6 @@ def test_tables_are_means_and_spreads_over_seeds():
 
 
 def test_one_seed_has_no_spread():
-    assert spread([0.25]) == '25.0'
-    assert spread([-0.25], True) == '-25.0'
-    assert spread([None]) == '-'
+    assert mean_and_spread([0.25]) == '25.0'
+    assert mean_and_spread([-0.25], True) == '-25.0'
+    assert mean_and_spread([None]) == '-'

@@ -5,9 +5,9 @@ import json
 
 from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.experiments.figure_files import save_figure
-from forecast_detector_ros.experiments.operating_points import Speed
+from forecast_detector_ros.experiments.paper_tables import Speed
 from forecast_detector_ros.experiments.trade_off import (
-    compare,
+    compare_with_fixed_rules,
     draw_trade_off,
     fixed_rules_at,
     measure_trade_off,
@@ -96,7 +96,7 @@ def test_rules_without_an_accuracy_are_passed_over():
 
 
 def test_gains():
-    first, second = compare(POINTS)
+    first, second = compare_with_fixed_rules(POINTS)
     assert first['policy'] == 'threshold(0.5)'
     assert first['gain'] == pytest.approx(0.05)
     assert second == {'policy': 'threshold(0.9)', 'read_ratio': 0.1, 'accuracy': 0.1,

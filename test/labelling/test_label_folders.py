@@ -5,9 +5,15 @@ import json
 
 import cv2
 from forecast_detector_ros.annotations.video_json import load_video_json
-from forecast_detector_ros.labelling.label_folders import is_partial, label_into, Labelling
-from forecast_detector_ros.labelling.picture_folders import picture_folders
+from forecast_detector_ros.labelling.label_folders import (
+    is_partial,
+    label_into,
+    Labelling,
+    picture_folders,
+    track_boxes,
+)
 from forecast_detector_ros.labelling.teacher import TEACHER_CLASSES, TeacherBoxes, TeacherError
+from hypothesis import given, settings, strategies
 import numpy as np
 import pytest
 
@@ -200,3 +206,66 @@ def test_resume_from_something_else_is_refused(tmp_path, text):
     with pytest.raises(TeacherError, match=r'labels\.json: is no file that') as caught:
         labelling(tmp_path / 'root').resume(tmp_path / 'labels.json')
     assert '\n' not in str(caught.value)
+
+
+DOG, CAT = 1, 2
+
+
+def frame(*objects):
+    """Make boxes 10 pixels wide and high from (x, y, label)."""
+    boxes = np.array([[x, y, x + 10, y + 10] for x, y, _ in objects], float).reshape(-1, 4)
+    return boxes, np.array([label for *_, label in objects], np.int64)
+
+
+def numbers(frames, **options):
+    return [ids.tolist() for ids in track_boxes(frames, **options)]
+
+
+def test_objects_keep_their_numbers_whatever_their_order():
+    assert numbers([frame((0, 0, DOG), (50, 0, DOG)), frame((52, 0, DOG), (2, 0, DOG)),
+                    frame((4, 0, DOG), (54, 0, DOG))]) == [[1, 2], [2, 1], [1, 2]]
+
+
+def test_classes_are_not_mixed():
+    assert numbers([frame((0, 0, DOG)), frame((0, 0, CAT)), frame((0, 0, DOG))]) == [
+        [1], [2], [1]]
+
+
+def test_best_overlap_is_served_first():
+    # The first box overlaps with the track as well, but the second one more.
+    assert numbers([frame((0, 0, DOG)), frame((4, 0, DOG), (1, 0, DOG))]) == [[1], [2, 1]]
+
+
+def test_too_little_overlap_begins_a_new_track():
+    # IoU 3/17 and, with the lower limit, enough.
+    scene = [frame((0, 0, DOG)), frame((7, 0, DOG))]
+    assert numbers(scene) == [[1], [2]]
+    assert numbers(scene, min_iou=0.17) == [[1], [1]]
+
+
+def test_an_object_may_be_missed_for_some_frames():
+    def gap(missed):
+        return [frame((0, 0, DOG)), *[frame()] * missed, frame((0, 0, DOG))]
+
+    assert numbers(gap(2), patience=2) == [[1], [], [], [1]]
+    assert numbers(gap(3), patience=2) == [[1], [], [], [], [2]]
+
+
+def test_numbers_begin_where_they_are_told():
+    assert numbers([frame(), frame((0, 0, DOG))], first=7) == [[], [7]]
+    assert numbers([]) == []
+
+
+@settings(max_examples=50)
+@given(strategies.lists(strategies.lists(
+    strategies.tuples(strategies.integers(0, 30), strategies.integers(0, 30),
+                      strategies.sampled_from([DOG, CAT])), max_size=5), max_size=8))
+def test_no_number_twice_in_a_frame_and_none_for_two_classes(objects):
+    frames = [frame(*items) for items in objects]
+    result = track_boxes(frames)
+    classes = {}
+    for (_, labels), ids in zip(frames, result):
+        assert len(ids) == len(labels) == len(set(ids.tolist()))
+        for label, number in zip(labels, ids):
+            assert classes.setdefault(int(number), int(label)) == label
+    assert sorted(classes) == list(range(1, len(classes) + 1))

@@ -2,7 +2,7 @@
 """Which folders hold pictures, what they are called, and in which order the pictures come."""
 
 import cv2
-from forecast_detector_ros.labelling.picture_folders import picture_folders
+from forecast_detector_ros.labelling.label_folders import picture_folders
 from forecast_detector_ros.labelling.teacher import TeacherError
 import numpy as np
 import pytest

@@ -8,7 +8,7 @@ from forecast_detector_ros.labelling.teacher import (
     TeacherError,
     TeacherModel,
 )
-from forecast_detector_ros.labelling.teacher_nanodet import (
+from forecast_detector_ros.labelling.teacher_yolo import (
     BINS,
     cell_centres,
     expected_sides,

@@ -2,7 +2,11 @@
 """SSD-MobileNetV2: anchors and boxes by hand, TensorFlow's padding, and a network of zeros."""
 
 from forecast_detector_ros.labelling.teacher import TEACHER_CLASSES, TeacherError
-from forecast_detector_ros.labelling.teacher_ssd import decode_boxes, make_anchors, SsdTeacher
+from forecast_detector_ros.labelling.teacher_ssd import (
+    SsdTeacher,
+    tensorflow_anchors,
+    tensorflow_boxes,
+)
 import numpy as np
 import pytest
 from safetensors.torch import save_file
@@ -50,7 +54,7 @@ def open_teacher(backbone, heads, tmp_path):
 
 
 def test_anchors_by_hand():
-    anchors = make_anchors([19, 10, 5, 3, 2, 1])
+    anchors = tensorflow_anchors([19, 10, 5, 3, 2, 1])
     assert len(anchors) == 19 * 19 * 3 + (100 + 25 + 9 + 4 + 1) * 6 == 1917
     np.testing.assert_allclose(anchors[0], [0.5 / 19, 0.5 / 19, 0.1, 0.1], rtol=1e-5)
     np.testing.assert_allclose(anchors[4], [1.5 / 19, 0.5 / 19, 0.2 * 2 ** 0.5, 0.2 / 2 ** 0.5],
@@ -64,10 +68,11 @@ def test_anchors_by_hand():
 
 def test_boxes_by_hand():
     anchor = np.array([[0.5, 0.4, 0.2, 0.1]])
-    np.testing.assert_allclose(decode_boxes(np.zeros((1, 4)), anchor), [[0.4, 0.35, 0.6, 0.45]])
+    np.testing.assert_allclose(tensorflow_boxes(np.zeros((1, 4)), anchor),
+                               [[0.4, 0.35, 0.6, 0.45]])
     code = np.array([[10.0, -5.0, 5 * np.log(2), 5 * np.log(3)]])
     # Centre (0.5 - 0.1, 0.4 + 0.1), 0.6 wide, 0.2 high.
-    np.testing.assert_allclose(decode_boxes(code, anchor), [[0.1, 0.4, 0.7, 0.6]])
+    np.testing.assert_allclose(tensorflow_boxes(code, anchor), [[0.1, 0.4, 0.7, 0.6]])
 
 
 def test_picture_to_boxes(open_teacher, heads):

@@ -2,7 +2,7 @@
 """Tiny networks with the outputs of torchvision's detectors, from picture to boxes."""
 
 from forecast_detector_ros.labelling.teacher import COCO_CLASSES, OnnxModel, TeacherError
-from forecast_detector_ros.labelling.teacher_torchvision import COCO_IDS, TorchvisionTeacher
+from forecast_detector_ros.labelling.teacher_ssd import COCO_IDS, TorchvisionTeacher
 import numpy as np
 import pytest
 from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights

@@ -2,7 +2,7 @@
 """A tiny network with YOLO11's output, from picture to boxes."""
 
 from forecast_detector_ros.labelling.teacher import COCO_CLASSES, OnnxModel, TeacherError
-from forecast_detector_ros.labelling.teacher_yolo11 import Yolo11Teacher
+from forecast_detector_ros.labelling.teacher_yolo import Yolo11Teacher
 import numpy as np
 import pytest
 

@@ -3,7 +3,7 @@
 
 from dataclasses import fields
 
-from forecast_detector_ros.annotations.errors import DataError
+from forecast_detector_ros.annotations.findings import DataError
 from forecast_detector_ros.metrics.tables import (
     DetectionTable,
     load_tables,

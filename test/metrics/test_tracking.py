@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures of identity, on sequences whose figures can be reckoned by hand."""
 
+from forecast_detector_ros.metrics.libraries import tracking_figures
 from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, TruthTable
-from forecast_detector_ros.metrics.tracking import tracking_figures
 import numpy as np
 import pytest
 

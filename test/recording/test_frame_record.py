@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import cv2
-from forecast_detector_ros.recording.frame_record import RecordedFrame, spread, summarise
-from forecast_detector_ros.report.decision_plot import plot_decisions
+from forecast_detector_ros.recording.frame_record import RecordedFrame, spread, summarise_frames
+from forecast_detector_ros.report.report_figures import plot_decisions
 import numpy as np
 import pytest
 
@@ -21,7 +21,7 @@ FRAMES = [
 
 
 def test_summary_counts_every_frame_once() -> None:
-    summary = summarise(FRAMES, frames_in=6)
+    summary = summarise_frames(FRAMES, frames_in=6)
     assert summary['frames_in'] == 6
     assert summary['frames_recorded'] == 5
     assert (summary['read'], summary['forecast'], summary['processed']) == (2, 1, 3)
@@ -37,7 +37,7 @@ def test_summary_counts_every_frame_once() -> None:
 
 
 def test_summary_of_nothing_has_no_ratio() -> None:
-    summary = summarise([], frames_in=0)
+    summary = summarise_frames([], frames_in=0)
     assert summary['read_ratio'] is None
     assert summary['latency_ms']['read']['p50'] is None
 

@@ -3,7 +3,7 @@
 
 import json
 
-from forecast_detector_ros.annotations.errors import DataError
+from forecast_detector_ros.annotations.findings import DataError
 from forecast_detector_ros.annotations.records import UNKNOWN_TRACK
 from forecast_detector_ros.errors import InputError
 from forecast_detector_ros.images.bag_images import ImageBag

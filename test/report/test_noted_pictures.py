@@ -3,7 +3,7 @@
 
 import cv2
 from forecast_detector_ros.recording.video_writer import VideoWriter
-from forecast_detector_ros.report.noted_pictures import noted_pictures
+from forecast_detector_ros.report.noted_frames import noted_pictures
 import numpy as np
 
 from ..helpers.bags import jpeg_message, raw_message, write_bag

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A recording of the live graph becomes the record of a run."""
 
-from forecast_detector_ros.report.recorded_run import record_recording
+from forecast_detector_ros.report.noted_frames import record_recording
 from forecast_detector_ros.report.run_record import RunRecord
 
 from ..helpers.runs import run

@@ -6,7 +6,7 @@ from dataclasses import replace
 from forecast_detector_ros.detector.policy import FORECAST, READ
 from forecast_detector_ros.recording.frame_record import DROPPED
 from forecast_detector_ros.report.run_record import SequenceRecord
-from forecast_detector_ros.report.run_view import latency_rows, RATIO_FRAMES, RunView
+from forecast_detector_ros.report.run_record import latency_rows, RATIO_FRAMES, RunView
 from hypothesis import given
 from hypothesis import strategies as st
 import numpy as np

@@ -5,7 +5,7 @@ from forecast_detector_ros.training.assignment import (
     ALPHA,
     assign_aligned,
     BETA,
-    decode,
+    decode_boxes,
     NEAR,
     pad,
     PaddedBoxes,
@@ -38,7 +38,7 @@ def some_head(count=1, seed=0):
 
 def reference(head, boxes, labels, top):
     """Match the anchors of one image, box by box."""
-    scores, found = head.logits[0].softmax(1), decode(head.offsets, ANCHORS)[0]
+    scores, found = head.logits[0].softmax(1), decode_boxes(head.offsets, ANCHORS)[0]
     aligned = torch.zeros(len(boxes), len(ANCHORS))
     overlap = box_iou(boxes, found)
     for k, (box, label) in enumerate(zip(boxes, labels)):

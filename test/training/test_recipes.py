@@ -6,14 +6,13 @@ from pathlib import Path
 import re
 
 import cv2
-from forecast_detector_ros.annotations.imagenet_xml import VID_CLASSES
+from forecast_detector_ros.annotations.imagenet_vid import VID_CLASSES
 from forecast_detector_ros.annotations.synthetic import CLASSES, write_synthetic_videos
 from forecast_detector_ros.annotations.video_json import load_video_json
 from forecast_detector_ros.cli.train import main as train
 from forecast_detector_ros.clips.augment import AugmentConfig
 from forecast_detector_ros.detector.checkpoint import load_checkpoint
-from forecast_detector_ros.training.config import load_recipe
-from forecast_detector_ros.training.recipe_file import read_recipe
+from forecast_detector_ros.training.config import load_recipe, read_recipe
 from forecast_detector_ros.training.schedule import learning_rate
 import pytest
 import yaml

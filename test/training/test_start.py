@@ -1,16 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `--start` takes, and what it refuses in one line."""
+"""What a training may start from, and what is refused in one line."""
 
 from dataclasses import replace
+import io
+import zipfile
 
 from forecast_detector_ros.detector.checkpoint import Card, CheckpointError, save_checkpoint
 from forecast_detector_ros.training.config import load_recipe, RecipeError
 from forecast_detector_ros.training.loader import load_sources
 from forecast_detector_ros.training.stage_run import build_network
-from forecast_detector_ros.training.start import load_start
+from forecast_detector_ros.training.start import (
+    _rename,
+    load_backbone,
+    load_start,
+    MEMBER,
+    WeightsError,
+)
 from forecast_detector_ros.training.trainer import SNAPSHOT, Trainer
 import pytest
+from safetensors.torch import save_file
 import torch
+from torchvision.models import mobilenet_v2
 
 
 @pytest.fixture
@@ -85,3 +95,126 @@ def test_a_checkpoint_needs_its_card(write, recipe):
     path = write()[0]
     path.with_suffix('.yaml').unlink()
     assert 'needs its card' in refused(path, recipe)
+
+
+@pytest.fixture(scope='module')
+def network():
+    """Give a network with random weights; not to be changed."""
+    return mobilenet_v2(weights=None)
+
+
+def flat_state(network):
+    """Give torchvision's random weights under the names of the published file."""
+    state = {key: value for key, value in network.state_dict().items()
+             if key.startswith('features.')}
+    groups = {'0.0': '0', '0.1': '1', '1.0': '3', '1.1': '4', '2': '6', '3': '7'}
+    first = {'0.0': '0', '0.1': '1', '1': '3', '2': '4'}
+    result = {}
+    for key, value in state.items():
+        head, conv, tail = key.partition('.conv.')
+        if conv:
+            names = first if head == 'features.1' else groups
+            stem, _, leaf = tail.rpartition('.')
+            key = f'{head}.conv.{names[stem]}.{leaf}'
+        result[key] = value
+    return result, state
+
+
+@pytest.mark.parametrize('packed', [False, True])
+def test_names_become_torchvisions(network, tmp_path, packed):
+    flat, wanted = flat_state(network)
+    path = tmp_path / 'weights.pt'
+    if packed:
+        buffer = io.BytesIO()
+        torch.save(flat, buffer)
+        path = tmp_path / 'some.whl'
+        with zipfile.ZipFile(path, 'w') as wheel:
+            wheel.writestr(MEMBER, buffer.getvalue())
+    else:
+        torch.save(flat, path)
+    found = load_backbone(path)
+    assert set(found) == set(wanted)
+    assert all(torch.equal(found[key], wanted[key]) for key in wanted)
+
+
+@pytest.mark.parametrize('suffix', ['.pt', '.safetensors'])
+@pytest.mark.parametrize('classifier', [False, True])
+def test_torchvisions_own_names(network, tmp_path, suffix, classifier):
+    state = network.state_dict() if classifier else {
+        f'features.{key}': value for key, value in network.features.state_dict().items()}
+    path = tmp_path / f'weights{suffix}'
+    if suffix == '.pt':
+        torch.save(state, path)
+    else:
+        save_file(state, path)
+    found = load_backbone(path)
+    wanted = network.features.state_dict()
+    assert set(found) == {f'features.{key}' for key in wanted}
+    assert all(torch.equal(found[f'features.{key}'], value) for key, value in wanted.items())
+
+
+def test_half_precision_becomes_float(network, tmp_path):
+    state = {key: value.half() if value.is_floating_point() else value
+             for key, value in network.state_dict().items()}
+    save_file(state, tmp_path / 'half.safetensors')
+    found = load_backbone(tmp_path / 'half.safetensors')
+    assert found['features.0.0.weight'].dtype == torch.float32
+    assert found['features.0.1.num_batches_tracked'].dtype == torch.int64
+
+
+@pytest.mark.parametrize('name', ['weights.pt', 'weights.safetensors', 'weights.whl'])
+@pytest.mark.parametrize('content', [b'', b'nothing of the kind'])
+def test_a_file_of_something_else(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=f'{name}: cannot be read: .') as caught:
+        load_backbone(tmp_path / name)
+    assert '\n' not in str(caught.value)
+
+
+def test_a_file_that_holds_no_weights_by_name(tmp_path):
+    torch.save([torch.zeros(1)], tmp_path / 'weights.pt')
+    with pytest.raises(WeightsError, match='weights.pt: holds no weights by name'):
+        load_backbone(tmp_path / 'weights.pt')
+
+
+def test_weights_that_are_no_numbers(network, tmp_path):
+    state = {key: value.clone() for key, value in network.state_dict().items()}
+    state['features.0.0.weight'][0, 0, 0, 0] = float('nan')
+    torch.save(state, tmp_path / 'weights.pt')
+    with pytest.raises(WeightsError, match='features.0.0.weight holds values that are infinite'):
+        load_backbone(tmp_path / 'weights.pt')
+
+
+def test_names_outside_blocks_stay():
+    assert _rename('features.18.1.weight') == 'features.18.1.weight'
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(WeightsError, match='none.pt: no such file'):
+        load_backbone(tmp_path / 'none.pt')
+
+
+def test_wheel_without_the_weights(tmp_path):
+    path = tmp_path / 'other.whl'
+    with zipfile.ZipFile(path, 'w') as wheel:
+        wheel.writestr('readme', 'nothing')
+    with pytest.raises(WeightsError, match='other.whl'):
+        load_backbone(path)
+
+
+@pytest.mark.parametrize('change, words', [
+    (lambda state: state.pop('features.0.0.weight'), 'features.0.0.weight is missing'),
+    (lambda state: state.update({'extra': torch.zeros(1)}), 'extra is not part'),
+    (lambda state: state.update({'features.0.0.weight': torch.zeros(1)}), 'another shape')])
+def test_other_layers(network, tmp_path, change, words):
+    flat, _ = flat_state(network)
+    change(flat)
+    torch.save(flat, tmp_path / 'weights.pt')
+    with pytest.raises(WeightsError, match=words):
+        load_backbone(tmp_path / 'weights.pt')
+
+
+def test_a_file_with_objects_is_not_unpickled(tmp_path):
+    torch.save({'a': Exception}, tmp_path / 'weights.pt')
+    with pytest.raises(WeightsError):
+        load_backbone(tmp_path / 'weights.pt')

@@ -15,8 +15,12 @@ from forecast_detector_ros.training.loader import (
     load_sources,
     picture_weights,
 )
-from forecast_detector_ros.training.recipe_digest import recipe_digest
-from forecast_detector_ros.training.snapshot import load_snapshot, save_snapshot, SnapshotError
+from forecast_detector_ros.training.snapshot import (
+    load_snapshot,
+    recipe_digest,
+    save_snapshot,
+    SnapshotError,
+)
 from forecast_detector_ros.training.trainer import SNAPSHOT, Trainer, TrainingDivergedError
 import numpy as np
 import pytest
@@ -142,7 +146,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_advice(recipe, sources, tmp_
 @pytest.mark.parametrize('times', [1, 99])
 def test_a_broken_gradient_costs_its_step_and_many_end_the_run(
         recipe, sources, tmp_path, caplog, monkeypatch, times):
-    from forecast_detector_ros.training.distributed import Processes
+    from forecast_detector_ros.training.machine import Processes
     from forecast_detector_ros.training.stage_run import MOST_SKIPPED
     calls = []
     add = Processes.add_gradients

@@ -7,7 +7,7 @@ from forecast_detector_ros.labelling.teacher import (
     TEACHER_CLASSES,
     TeacherError,
 )
-from forecast_detector_ros.labelling.teacher_yolox import (
+from forecast_detector_ros.labelling.teacher_yolo import (
     decode_yolox,
     DecodedYoloxTeacher,
     STRIDES,

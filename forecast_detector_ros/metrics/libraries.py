@@ -1,30 +1,111 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-How well numbers stay with their objects: HOTA, MOTA, IDF1, by the library TrackEval.
+Figures that libraries compute; this file hands our tables over.
 
-HOTA: Luiten et al., IJCV 2021, arXiv:2009.07736; MOTA and identity switches: Bernardin and
-Stiefelhagen 2008; IDF1: Ristani et al. 2016, arXiv:1609.01775.
+COCO's average precision, by hotcoco. How well numbers stay with their objects, by TrackEval: HOTA
+(Luiten et al., IJCV 2021, arXiv:2009.07736), MOTA and identity switches (Bernardin and
+Stiefelhagen 2008), IDF1 (Ristani et al. 2016, arXiv:1609.01775). For MOTA and IDF1 a detection
+hits from an IoU of `IOU_THRESHOLD` on, as in MOTChallenge.
 """
 
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 import io
 from typing import Any
 
 import numpy as np
 
+from .average_precision import IGNORE_OVERLAP
+from .matching import IOU_THRESHOLD
 from .tables import DetectionTable, TruthTable
 from ..annotations.records import UNKNOWN_TRACK
 from ..boxes import box_iou, intersection
 from ..errors import MissingLibraryError
 
-#: From this IoU on a detection is the object, for MOTA and IDF1 (MOTChallenge's threshold).
-MATCH_IOU = 0.5
-#: Of a detection that hits nothing: with so much of it in an ignore region it does not count.
-IGNORED_PART = 0.5
+#: COCO's figures of precision: the IoU threshold (None for the mean over 0.5, 0.55, ... 0.95) and
+#: the place of the range of areas: all, below 32 x 32 pixels, up to 96 x 96, above.
+METRICS = {'ap': (None, 0), 'ap50': (0.5, 0), 'ap75': (0.75, 0), 'small': (None, 1),
+           'medium': (None, 2), 'large': (None, 3)}
+ALL_DETECTIONS = -1  #: Place of the largest number of detections a frame that count; COCO's is 100
 
 
-def library() -> Any:
+@dataclass(frozen=True)
+class CocoAp:
+    """COCO's average precision."""
+
+    #: Each of the `METRICS`, in [0, 1]; NaN where there is no box of that size.
+    figures: dict[str, float]
+    per_class: np.ndarray  #: ``(C,)`` float64: `ap` of each class; NaN for a class without boxes
+
+
+def coco_average_precision(detections: DetectionTable, truth: TruthTable) -> CocoAp:
+    """
+    Score detections as COCO does.
+
+    An ignore region is handed over as a crowd of every class that has detections.
+
+    :param detections: collected with a low score threshold; the best 100 of a class in a frame
+        count
+    :param truth: each box of exactly one class
+    :raises MissingLibraryError: if hotcoco is missing
+    :raises ValueError: if a box has several classes, or none
+    """
+    hotcoco = import_hotcoco()
+    labels, classes = truth.labels, truth.accepted.shape[1]
+    found = np.unique(detections.labels)
+    crowd = np.repeat(np.arange(len(truth.ignore_frames)), len(found))
+    frames = np.unique(np.concatenate(
+        [truth.frames, truth.ignore_frames, detections.frames]))
+    boxes = hotcoco.COCO.from_arrays(
+        # The library wants a size, which boxes do not need.
+        [{'id': int(frame), 'width': 1, 'height': 1} for frame in frames],
+        [{'id': label, 'name': str(label)} for label in range(classes)],
+        np.concatenate([truth.frames, truth.ignore_frames[crowd]]),
+        np.concatenate([labels, np.tile(found, len(truth.ignore_frames))]),
+        _xywh(np.concatenate([truth.boxes, truth.ignore_boxes[crowd]])),
+        iscrowd=np.repeat([0, 1], [len(truth), len(crowd)]))
+    evaluator = hotcoco.COCOeval(boxes, boxes.load_res(np.column_stack(
+        [detections.frames, _xywh(detections.boxes), detections.scores, detections.labels])),
+        'bbox')
+    evaluator.evaluate()
+    evaluator.accumulate()
+    # By IoU threshold, recall, class, area and number of detections; -1 where there is no box.
+    precision = np.asarray(evaluator.eval['precision'])[..., ALL_DETECTIONS]
+    thresholds = np.asarray(evaluator.params.iou_thrs)
+
+    def figure(iou_threshold: float | None, area: int) -> float:
+        chosen = (np.ones(len(thresholds), bool) if iou_threshold is None
+                  else np.isclose(thresholds, iou_threshold))
+        return _mean(precision[chosen, :, :, area])
+
+    return CocoAp({name: figure(*where) for name, where in METRICS.items()},
+                  np.array([_mean(precision[:, :, label, 0]) for label in range(classes)]))
+
+
+def import_hotcoco() -> Any:
+    """Import hotcoco; raises MissingLibraryError where it is missing."""
+    try:
+        import hotcoco
+    except ImportError:
+        raise MissingLibraryError("COCO's average precision needs hotcoco: pip install hotcoco"
+                                  ) from None
+    return hotcoco
+
+
+def _xywh(boxes: np.ndarray) -> np.ndarray:
+    boxes = boxes.astype(np.float64)
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+
+
+def _mean(precision: np.ndarray) -> float:
+    known = precision[precision > -1]
+    return float(known.mean()) if known.size else float('nan')
+
+
+
+
+def import_trackeval() -> Any:
     """Import TrackEval's metrics; raises MissingLibraryError where it is missing."""
     try:
         # It prints what it could not import of data sets that nobody asked for.
@@ -49,8 +130,8 @@ def tracking_figures(sequences: Sequence[tuple[DetectionTable, np.ndarray, Truth
         `boxes`, numbers
     :raises MissingLibraryError: if TrackEval is missing
     """
-    metrics = library()
-    quiet = {'PRINT_CONFIG': False, 'THRESHOLD': MATCH_IOU}
+    metrics = import_trackeval()
+    quiet = {'PRINT_CONFIG': False, 'THRESHOLD': IOU_THRESHOLD}
     measures = (metrics.HOTA(), metrics.CLEAR(quiet), metrics.Identity(quiet))
     prepared = [_prepare(*sequence) for sequence in sequences]
     parts = [[measure.eval_sequence(data) for data in prepared] for measure in measures]
@@ -101,6 +182,6 @@ def _excused(boxes: np.ndarray, overlap: np.ndarray, regions: np.ndarray) -> np.
         return np.zeros(len(boxes), bool)
     boxes = boxes.astype(np.float64)
     area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    inside = intersection(boxes, regions.astype(np.float64)) >= IGNORED_PART * area[:, None]
-    hit = (overlap >= MATCH_IOU).any(0) if len(overlap) else np.zeros(len(boxes), bool)
+    inside = intersection(boxes, regions.astype(np.float64)) >= IGNORE_OVERLAP * area[:, None]
+    hit = (overlap >= IOU_THRESHOLD).any(0) if len(overlap) else np.zeros(len(boxes), bool)
     return inside.any(1) & ~hit

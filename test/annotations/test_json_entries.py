@@ -4,9 +4,8 @@
 import json
 
 import cv2
-from forecast_detector_ros.annotations.errors import Kind
-from forecast_detector_ros.annotations.findings import Collected
-from forecast_detector_ros.annotations.video_json import DataError, load_video_json
+from forecast_detector_ros.annotations.findings import Collected, DataError, Kind
+from forecast_detector_ros.annotations.video_json import load_video_json
 import numpy as np
 import pytest
 

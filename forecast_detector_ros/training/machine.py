@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Several processes that train one network together, as torchrun starts them.
+What a training runs on: processes, as torchrun starts them, their device, and the type of numbers.
 
-Each takes its share of every batch. All losses are divided by what the whole batch holds
-(`Processes.total`), so the sum of the processes' gradients is the gradient that one process would
-have with the whole batch, and nothing depends on how the batch was shared.
+Each process takes a part of every batch. All losses are divided by what the whole batch holds
+(`Processes.total`). So the sum of the processes' gradients is the gradient that one process would
+have with the whole batch, and nothing depends on how the batch was divided.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ import torch
 from torch import distributed, nn, Tensor
 
 from ..detector.backends.devices import DeviceError
+from ..detector.processor import instruction_set, multiplies_bf16
 
 DEVICES = ('auto', 'cpu', 'cuda')  #: Where a network is trained; `auto` is CUDA where there is one
 
@@ -117,3 +118,32 @@ def leave_processes() -> None:
     """Say goodbye to the other processes, if there are any."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+#: Values of the recipe's key `amp`.
+AUTO, NONE, BF16, FP16 = AMP = ('auto', 'none', 'bf16', 'fp16')
+
+
+def choose_amp(amp: str, device: torch.device) -> str:
+    """
+    Give what `amp` means on a device: one of `AMP`, but not `auto`.
+
+    `auto` is bf16 on a GPU that has it, else fp16; on a processor bf16 if it has instructions for
+    it, else none.  A processor without them takes many times as long in bf16 as in float32.
+    """
+    if amp != AUTO:
+        return amp
+    if device.type == 'cuda':
+        return BF16 if torch.cuda.is_bf16_supported(including_emulation=False) else FP16
+    return BF16 if multiplies_bf16() else NONE
+
+
+def describe_machine(amp: str, device: torch.device, threads: int) -> str:
+    """Say on what a training runs, for the log."""
+    if device.type == 'cuda':
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f'{device.type} with {instruction_set()}, {threads} threads'
+    chosen = choose_amp(amp, device)
+    why = '' if amp == chosen else f' (amp: {amp})'
+    return f'{name}; computes in {"float32" if chosen == NONE else chosen}{why}'

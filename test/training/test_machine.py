@@ -2,8 +2,8 @@
 """What `amp: auto` takes, and what the log says of the machine."""
 
 from forecast_detector_ros.detector import processor
-from forecast_detector_ros.training import precision
-from forecast_detector_ros.training.precision import AMP, choose_amp, describe_machine
+from forecast_detector_ros.training import machine
+from forecast_detector_ros.training.machine import AMP, choose_amp, describe_machine
 import pytest
 import torch
 
@@ -11,7 +11,7 @@ CPU, CUDA = torch.device('cpu'), torch.device('cuda')
 
 
 def pretend(monkeypatch, answer):
-    monkeypatch.setattr(precision, 'multiplies_bf16', lambda: answer)
+    monkeypatch.setattr(machine, 'multiplies_bf16', lambda: answer)
 
 
 @pytest.mark.parametrize('able, wanted', [(True, 'bf16'), (False, 'none')])

@@ -3,7 +3,7 @@
 
 from forecast_detector_ros.clips.affine import map_points
 from forecast_detector_ros.clips.augment import AugmentConfig
-from forecast_detector_ros.clips.motion import draw_camera, draw_track
+from forecast_detector_ros.clips.scene import draw_camera, draw_track
 import numpy as np
 import pytest
 

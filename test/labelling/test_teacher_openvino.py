@@ -3,8 +3,7 @@
 
 import sys
 
-from forecast_detector_ros.labelling.openvino_model import OpenVinoModel
-from forecast_detector_ros.labelling.teacher import TeacherError
+from forecast_detector_ros.labelling.teacher import OpenVinoModel, TeacherError
 import numpy as np
 import pytest
 

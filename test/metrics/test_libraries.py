@@ -4,7 +4,7 @@
 import sys
 
 from forecast_detector_ros.errors import MissingLibraryError
-from forecast_detector_ros.metrics.coco_ap import coco_average_precision
+from forecast_detector_ros.metrics.libraries import coco_average_precision
 from hypothesis import given
 import numpy as np
 import pytest

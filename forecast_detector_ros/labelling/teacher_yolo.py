@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Teachers that predict per grid cell, exported with COCO's 80 classes.
+
+YOLOX (Ge et al. 2021), YOLOv8 and YOLO11, and NanoDet-Plus (https://github.com/RangiLyu/nanodet).
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from .teacher import (
+    centred_letterbox,
+    choose_boxes,
+    COCO_CLASSES,
+    letterbox,
+    PADDING,
+    TeacherBoxes,
+    TeacherError,
+    TeacherModel,
+)
+
+STRIDES = (8, 16, 32)  #: Strides of YOLOX's three grids, in the order of its output
+#: Median centre from which on an output counts as decoded. Centres that are not decoded are
+#: offsets of about one cell; decoded ones are pixels, half as large as the input in the middle.
+DECODED_FROM = 4.0
+
+NANODET_STRIDES = (8, 16, 32, 64)  #: Of the four grids (config/nanodet-plus-m-1.5x_416.yml)
+BINS = 8  #: A side is a distribution over 0 to 7 strides: reg_max 7, as there
+#: Of BGR, as there; for networks that do not normalise their input themselves.
+MEAN, STD = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)
+COLOURS = ('bgr', 'rgb')
+
+
+class _GridTeacher:
+    """
+    A detector for COCO with one output, a prediction per grid cell of `STRIDES`.
+
+    :param min_score: lower limit of a box's score, in [0, 1]
+    :param nms_threshold: IoU from which on the weaker of two boxes of a class is dropped, in (0,
+        1]; 0.45 is YOLOX's
+    :raises TeacherError: if the network is not of this kind
+    """
+
+    name: str
+
+    def __init__(self, model: TeacherModel, min_score: float = 0.2,
+                 nms_threshold: float = 0.45) -> None:
+        size = model.fixed_size(STRIDES[-1])
+        if size is None:
+            raise TeacherError(f'{model.path}: has {model.summary}, a {self.name} has one float '
+                               f'input (1, 3, H, W), sides multiples of {STRIDES[-1]}')
+        wanted = self._shape(grid_cells(size))
+        if [shape for _, shape, _ in model.outputs] != [wanted]:
+            raise TeacherError(f'{model.path}: has {model.summary}, a {self.name} of this input '
+                               f'size and COCO has one output {wanted}')
+        self._model = model
+        self.input_size = size
+        self.min_score, self.nms_threshold = min_score, nms_threshold
+
+    def detect(self, image: np.ndarray) -> TeacherBoxes:
+        """Label one picture, ``(H, W, 3)`` uint8, BGR."""
+        padded, scale = letterbox(image, self.input_size)
+        boxes, scores = self._decode(self._raw(padded))
+        row, label = np.nonzero(scores >= self.min_score)
+        return choose_boxes(boxes[row] / scale, label, scores[row, label], self.min_score,
+                            self.nms_threshold, (image.shape[0], image.shape[1]))
+
+    def _shape(self, count: int) -> list[int]:
+        """Give the output's shape for a number of cells."""
+        return [1, count, 5 + len(COCO_CLASSES)]
+
+    def _raw(self, padded: np.ndarray) -> np.ndarray:
+        """Give the output for a picture of the input's size, a row per cell."""
+        tensor = np.ascontiguousarray(padded.transpose(2, 0, 1), np.float32)[None]
+        return self._model.run(tensor)[0][0]
+
+    def _decode(self, output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Give boxes, xyxy in the input's pixels, and the scores of all classes."""
+        raise NotImplementedError
+
+
+class YoloxTeacher(_GridTeacher):
+    """
+    A YOLOX without decoding in the graph, as its own export makes it.
+
+    Its input is ``(1, 3, H, W)`` float32, BGR, 0 to 255; its output ``(1, A, 85)``: centre and
+    logarithmic size relative to the cell, objectness, and class scores (both after the sigmoid).
+    A box's score is objectness times class score.
+    """
+
+    kind, name = 'yolox', 'YOLOX'
+
+    def looks_decoded(self) -> bool:
+        """Say whether the output for a grey picture is in pixels rather than in cells."""
+        grey = np.full((*self.input_size, 3), PADDING, np.uint8)
+        return bool(np.median(np.abs(self._raw(grey)[:, :2])) > DECODED_FROM)
+
+    def _decode(self, output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return decode_yolox(output, self.input_size)
+
+
+class DecodedYoloxTeacher(YoloxTeacher):
+    """A YOLOX that was exported with its decoding: centre and size are pixels of the input."""
+
+    kind = 'yolox-decoded'
+
+    def _decode(self, output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return box_corners(output[:, :2], output[:, 2:4]), output[:, 4:5] * output[:, 5:]
+
+
+class Yolo11Teacher(_GridTeacher):
+    """
+    A YOLOv8 or YOLO11: the output is decoded and has no objectness.
+
+    Its input is ``(1, 3, H, W)`` float32, RGB, 0 to 1; its output ``(1, 84, A)``, a column per
+    cell: centre and size in pixels of the input, then 80 class scores after the sigmoid.
+    """
+
+    kind, name = 'yolo11', 'YOLO11'
+
+    def _shape(self, count: int) -> list[int]:
+        return [1, 4 + len(COCO_CLASSES), count]
+
+    def _raw(self, padded: np.ndarray) -> np.ndarray:
+        tensor = cv2.cvtColor(padded, cv2.COLOR_BGR2RGB).transpose(2, 0, 1) / np.float32(255)
+        return self._model.run(np.ascontiguousarray(tensor)[None])[0][0].T
+
+    def _decode(self, output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return box_corners(output[:, :2], output[:, 2:4]), output[:, 4:]
+
+
+def grid_cells(size: tuple[int, int]) -> int:
+    """Count the cells of all grids of an input of (height, width)."""
+    return sum(size[0] // stride * (size[1] // stride) for stride in STRIDES)
+
+
+def box_corners(centre: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Turn centres and sizes, each ``(N, 2)``, into boxes ``(N, 4)`` xyxy."""
+    return np.concatenate((centre - size / 2, centre + size / 2), 1)
+
+
+def decode_yolox(output: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Turn raw output into boxes and scores.
+
+    :param output: ``(A, 5 + classes)`` float32, relative to the grids of `STRIDES`
+    :param size: (height, width) of the network's input
+    :returns: ``(A, 4)`` xyxy in the input's pixels, and ``(A, classes)`` scores
+    """
+    grids, strides = [], []
+    for stride in STRIDES:
+        rows, columns = np.mgrid[:size[0] // stride, :size[1] // stride]
+        grids.append(np.stack((columns, rows), -1).reshape(-1, 2))
+        strides.append(np.full((rows.size, 1), stride))
+    scale = np.concatenate(strides).astype(np.float32)
+    centre = (output[:, :2] + np.concatenate(grids)) * scale
+    boxes = box_corners(centre, np.exp(output[:, 2:4]) * scale)
+    return boxes, output[:, 4:5] * output[:, 5:]
+
+
+class NanodetTeacher:
+    """
+    A NanoDet-Plus for COCO.
+
+    :param model: one input, sides multiples of 32: ``(1, 3, H, W)`` float32, normalised here with
+        `MEAN` and `STD`; or ``(1, H, W, 3)`` uint8, normalised in the graph. One output ``(1, A,
+        112)``, a row per grid cell of `NANODET_STRIDES`: 80 class scores after the sigmoid, then
+        for left, top, right and bottom the logits of `BINS` distances.
+    :param min_score: lower limit of the class score, in [0, 1]
+    :param nms_threshold: IoU from which on the weaker of two boxes of a class is dropped, in (0,
+        1]
+    :param colour: order of the channels that the network wants, one of `COLOURS`
+    :raises TeacherError: if the network is not of this kind
+    """
+
+    kind = 'nanodet'
+
+    def __init__(self, model: TeacherModel, min_score: float = 0.2, nms_threshold: float = 0.45,
+                 colour: str = 'bgr') -> None:
+        self._bytes = (model.input_type == 'tensor(uint8)' and len(model.input_shape) == 4
+                       and model.input_shape[3] == 3)
+        size = tuple(model.input_shape[1:3]) if self._bytes else model.fixed_size(32)
+        if size is None or any(not isinstance(side, int) or side % 32 for side in size):
+            raise TeacherError(f'{model.path}: has {model.summary}, a NanoDet has one input '
+                               '(1, 3, H, W) float or (1, H, W, 3) uint8, sides multiples of 32')
+        self._centres, self._strides = cell_centres((size[0], size[1]))
+        wanted = [1, len(self._centres), len(COCO_CLASSES) + 4 * BINS]
+        if [shape for _, shape, _ in model.outputs] != [wanted]:
+            raise TeacherError(f'{model.path}: has {model.summary}, a NanoDet-Plus of this input '
+                               f'size and COCO has one output {wanted}')
+        self._model, self._rgb = model, colour == 'rgb'
+        self.input_size = size[0], size[1]
+        self.min_score, self.nms_threshold = min_score, nms_threshold
+
+    def detect(self, image: np.ndarray) -> TeacherBoxes:
+        """Label one picture, ``(H, W, 3)`` uint8, BGR."""
+        padded, scale, corner = centred_letterbox(image, self.input_size)
+        output = self._model.run(self._tensor(padded))[0][0]
+        scores = output[:, :len(COCO_CLASSES)]
+        labels, best = scores.argmax(1), scores.max(1)
+        kept = best >= self.min_score
+        reach = expected_sides(output[kept, len(COCO_CLASSES):]) * self._strides[kept, None]
+        centres = self._centres[kept] - np.asarray(corner, np.float32)
+        boxes = np.concatenate((centres - reach[:, :2], centres + reach[:, 2:]), 1) / scale
+        return choose_boxes(boxes, labels[kept], best[kept], self.min_score, self.nms_threshold,
+                            (image.shape[0], image.shape[1]))
+
+    def _tensor(self, padded: np.ndarray) -> np.ndarray:
+        if self._bytes:
+            return cv2.cvtColor(padded, cv2.COLOR_BGR2RGB)[None] if self._rgb else padded[None]
+        values = ((padded - np.array(MEAN)) / STD)[..., ::-1 if self._rgb else 1]
+        return np.ascontiguousarray(values.transpose(2, 0, 1), np.float32)[None]
+
+
+def cell_centres(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Return where the cells of all grids look from, and the stride of each.
+
+    :param size: (height, width) of the network's input
+    :returns: ``(A, 2)`` float32 x, y in the input's pixels: column and row times stride, without
+        half a cell (nanodet/model/head/nanodet_plus_head.py, get_single_level_center_priors); and
+        ``(A,)`` float32
+    """
+    centres, strides = [], []
+    for stride in NANODET_STRIDES:
+        rows, columns = np.mgrid[:-(-size[0] // stride), :-(-size[1] // stride)]
+        centres.append(np.stack((columns.ravel(), rows.ravel()), 1) * stride)
+        strides.append(np.full(rows.size, stride))
+    return (np.concatenate(centres).astype(np.float32),
+            np.concatenate(strides).astype(np.float32))
+
+
+def expected_sides(logits: np.ndarray) -> np.ndarray:
+    """
+    Return the expectation of each side's distance (Li et al. 2020, "Generalized focal loss").
+
+    :param logits: ``(N, 4 * BINS)`` float32
+    :returns: ``(N, 4)`` float32: left, top, right, bottom in strides
+    """
+    weights = logits.reshape(-1, 4, BINS)
+    weights = np.exp(weights - weights.max(2, keepdims=True))
+    bins = np.arange(BINS, dtype=np.float32)
+    return (weights * bins).sum(2) / weights.sum(2)
