@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .detector.settings import DetectorSettings
     from .errors import InputError
 
+#: The module of each name that the package offers.
 _HOMES = {
     'Decision': 'detector.policy',
     'Detections': 'detector.detections',
@@ -27,8 +28,6 @@ _HOMES = {
     'Stream': 'detector.open_stream',
     'step_together': 'detector.open_stream',
 }
-"""The module of each name that the package offers."""
-
 __all__ = [
     'Decision', 'Detections', 'Detector', 'DetectorSettings', 'InputError', 'StepResult', 'Stream',
     'step_together',

@@ -3,8 +3,7 @@
 
 from .foreign_text import cut
 
-MOST_CHARACTERS = 300
-"""Of a library's message."""
+MOST_CHARACTERS = 300  #: Of a library's message
 
 
 class InputError(ValueError):

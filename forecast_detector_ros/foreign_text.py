@@ -2,8 +2,7 @@
 """Quote what others wrote, in a log line or a message, at a length that can be read."""
 from __future__ import annotations
 
-MOST_CHARACTERS = 200
-"""Of a text that is quoted; longer ones lose their middle."""
+MOST_CHARACTERS = 200  #: Of a text that is quoted; longer ones lose their middle
 
 
 def cut(text: object, most: int = MOST_CHARACTERS) -> str:

@@ -10,11 +10,9 @@ import yaml
 from .errors import InputError
 from .foreign_text import cut
 
-MOST_BYTES = 2**18
-"""Of a file. PyYAML reads some 100 kB a second; the packaged card has 8 kB."""
-
+MOST_BYTES = 2**18  #: Of a file. PyYAML reads some 100 kB a second; the packaged card has 8 kB.
+#: What an integer must stay below, either sign: others cannot even be printed (CPython).
 _INTEGERS = 2**63
-"""What an integer must stay below, either sign: others cannot even be printed (CPython)."""
 
 
 class PlainYamlError(InputError):

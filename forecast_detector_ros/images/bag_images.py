@@ -21,17 +21,13 @@ from .image_messages import compressed_frame, image_frame, MAX_IMAGE_PIXELS
 from .mcap_salvage import salvage
 from ..errors import one_line
 
+#: The message types that hold pictures, and what makes a frame of them.
 FRAME_MAKERS: dict[str, Callable[..., Frame]] = {
     'sensor_msgs/msg/Image': image_frame,
     'sensor_msgs/msg/CompressedImage': compressed_frame}
-"""The message types that hold pictures, and what makes a frame of them."""
-
-STORAGE_SUFFIXES = ('.mcap', '.db3')
-"""Files of a ROS 2 bag."""
-
+STORAGE_SUFFIXES = ('.mcap', '.db3')  #: Files of a ROS 2 bag
+#: What the recorder writes into the folder of a bag when it ends; without it, it was killed.
 METADATA_NAME = 'metadata.yaml'
-"""What the recorder writes into the folder of a bag when it ends; without it, it was killed."""
-
 NANOSECONDS = 10 ** 9
 
 
@@ -40,10 +36,8 @@ class ImageTopic:
     """A topic of a bag that carries pictures."""
 
     name: str
-    kind: str
-    """``Image``, ``CompressedImage``, or both with a slash between them."""
-    count: int
-    """Messages, as the bag itself says."""
+    kind: str  #: ``Image``, ``CompressedImage``, or both with a slash between them
+    count: int  #: Messages, as the bag itself says
 
 
 @dataclass(frozen=True)
@@ -51,16 +45,11 @@ class BagImage:
     """One image message."""
 
     topic: str
-    stamp_ns: int
-    """When it was recorded, nanoseconds since 1970."""
-    header_stamp_ns: int
-    """Its header's stamp, nanoseconds of the publisher's clock."""
-    frame_id: str
-    """Of its header."""
-    message_type: str
-    """A key of `FRAME_MAKERS`."""
-    message: Any
-    """The message; its fields are those of sensor_msgs, `data` is an array of uint8."""
+    stamp_ns: int  #: When it was recorded, nanoseconds since 1970
+    header_stamp_ns: int  #: Its header's stamp, nanoseconds of the publisher's clock
+    frame_id: str  #: Of its header
+    message_type: str  #: A key of `FRAME_MAKERS`
+    message: Any  #: The message; its fields are those of sensor_msgs, `data` is an array of uint8
 
     def frame(self, max_pixels: int = MAX_IMAGE_PIXELS) -> Frame:
         """
@@ -75,25 +64,14 @@ class ImageBag:
     """
     A bag, opened for the pictures in it; use it with ``with``, or close it.
 
-    Parameters
-    ----------
-    path:
-        Folder of a ROS 2 bag, one of its ``.mcap`` or ``.db3`` files, or a ``.bag`` of ROS 1.
-    typestore:
-        Of rosbags, for messages whose definitions the bag does not hold; default: the latest.
-
-    Attributes
-    ----------
-    topics:
-        The `ImageTopic` of every topic with pictures, by name.
-    losses:
-        One line for each file or message that could not be read; grows while `images` runs.
-
-    Raises
-    ------
-    SourceError
-        If rosbags is missing, there is no such bag, or no file of it can be read.
-
+    :param path: folder of a ROS 2 bag, one of its ``.mcap`` or ``.db3`` files, or a ``.bag`` of
+        ROS 1
+    :param typestore: of rosbags, for messages whose definitions the bag does not hold; default:
+        the latest
+    :param topics: the `ImageTopic` of every topic with pictures, by name
+    :param losses: one line for each file or message that could not be read; grows while `images`
+        runs
+    :raises SourceError: if rosbags is missing, there is no such bag, or no file of it can be read
     """
 
     def __init__(self, path: Path, typestore: Any = None) -> None:
@@ -119,17 +97,10 @@ class ImageBag:
         """
         Return the name of the topic that is meant.
 
-        Parameters
-        ----------
-        topic:
-            As the user wrote it, with or without the slash in front; None for the only topic
-            that has images.
-
-        Raises
-        ------
-        SourceError
-            If there is no such topic, or none or several are possible; lists the topics.
-
+        :param topic: as the user wrote it, with or without the slash in front; None for the only
+            topic that has images
+        :raises SourceError: if there is no such topic, or none or several are possible; lists the
+            topics
         """
         listed = ', '.join(f'{item.name} ({item.count} {item.kind})'
                            for item in self.topics.values())
@@ -155,11 +126,7 @@ class ImageBag:
         What cannot be read is left out and said in `losses`: messages that are not what their
         type says, and everything from where the bag breaks off.
 
-        Parameters
-        ----------
-        topics:
-            Names out of `topics`.
-
+        :param topics: names out of `topics`
         """
         from rosbags.highlevel import AnyReaderError
 

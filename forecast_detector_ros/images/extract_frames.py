@@ -15,11 +15,8 @@ from .bag_images import ImageBag, is_bag
 from .frame import as_bgr, FrameError, SourceError
 from .video_source import VideoFile
 
-MANIFEST = 'source.json'
-"""Beside the frames: where they come from."""
-
-JPEG_QUALITY = 95
-"""Of the frames that are written; OpenCV's own default."""
+MANIFEST = 'source.json'  #: Beside the frames: where they come from
+JPEG_QUALITY = 95  #: Of the frames that are written; OpenCV's own default
 
 
 @dataclass(frozen=True)
@@ -28,18 +25,14 @@ class Extraction:
 
     folder: Path
     frames: int
-    losses: tuple[str, ...] = ()
-    """One line for each thing that could not be read."""
+    losses: tuple[str, ...] = ()  #: One line for each thing that could not be read
 
 
 @dataclass(frozen=True)
 class _Picture:
-    number: int
-    """Its place among all pictures of the source, from 0."""
-    pixels: np.ndarray
-    """``(H, W, 3)`` uint8, BGR."""
-    about: dict[str, Any]
-    """What the manifest says of it beyond its file name."""
+    number: int  #: Its place among all pictures of the source, from 0
+    pixels: np.ndarray  #: ``(H, W, 3)`` uint8, BGR
+    about: dict[str, Any]  #: What the manifest says of it beyond its file name
 
 
 def frames_folder(source: Path, frames: Path) -> Path:
@@ -58,30 +51,16 @@ def extract_frames(source: Path, frames: Path, every: int = 1, topic: str | None
     The folder appears when it is whole.  Files are called after the frame's number in the
     source; `MANIFEST` lists them, for a bag with the stamps (nanoseconds) and frame ids.
 
-    Parameters
-    ----------
-    source:
-        A video file, or a bag as `ImageBag` reads it.
-    frames:
-        Folder in which a folder with the source's name is made.
-    every:
-        n, at least 1.
-    topic:
-        The bag's image topic; None if it has but one.
-    resume:
-        Take the folder as it is if it was made from the same source in the same way.
-    progress:
-        Called after each frame with the number of frames written, and of those expected (0 if
-        unknown).
-    name:
-        Of the folder that is made; None: the source's.
-
-    Raises
-    ------
-    SourceError
-        If the source cannot be read or has no frames, or the folder exists and is not what
-        `resume` expects.
-
+    :param source: a video file, or a bag as `ImageBag` reads it
+    :param frames: folder in which a folder with the source's name is made
+    :param every: n, at least 1
+    :param topic: the bag's image topic; None if it has but one
+    :param resume: take the folder as it is if it was made from the same source in the same way
+    :param progress: called after each frame with the number of frames written, and of those
+        expected (0 if unknown)
+    :param name: of the folder that is made; None: the source's
+    :raises SourceError: if the source cannot be read or has no frames, or the folder exists and is
+        not what `resume` expects
     """
     folder = frames_folder(source, frames) if name is None else frames / name
     made_from = {'source': source.resolve().name, 'bytes': _bytes(source), 'topic': topic,

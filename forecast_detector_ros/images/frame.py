@@ -9,9 +9,8 @@ import numpy as np
 
 from ..errors import InputError
 
+#: Channel orders that are accepted, with their number of channels.
 CHANNELS = {'bgr': 3, 'rgb': 3, 'bgra': 4, 'rgba': 4, 'mono': 1}
-"""Channel orders that are accepted, with their number of channels."""
-
 _TO_BGR = {'rgb': cv2.COLOR_RGB2BGR, 'bgra': cv2.COLOR_BGRA2BGR, 'rgba': cv2.COLOR_RGBA2BGR,
            'mono': cv2.COLOR_GRAY2BGR}
 
@@ -38,18 +37,12 @@ class Pixels:
     """
     The pixels of a picture.
 
-    Raises
-    ------
-    FrameError
-        If type or shape do not fit the channel order, or a side is zero.
-
+    :raises FrameError: if type or shape do not fit the channel order, or a side is zero
     """
 
+    #: uint8, ``(H, W, channels)``, or ``(H, W)`` for mono; rows may be padded (a view).
     array: np.ndarray
-    """uint8, ``(H, W, channels)``, or ``(H, W)`` for mono; rows may be padded (a view)."""
-
-    order: str
-    """One of `CHANNELS`."""
+    order: str  #: One of `CHANNELS`
 
     def __post_init__(self) -> None:
         """Check type and shape."""
@@ -77,38 +70,22 @@ class Pixels:
 class Frame:
     """A picture that is loaded only when the detector decides to read it."""
 
-    size: tuple[int, int] | None
-    """(height, width); None when it cannot be known without decoding."""
-
+    size: tuple[int, int] | None  #: (height, width); None when it cannot be known without decoding
+    #: Gives the pixels or raises `FrameError`; called at most once, never on a forecast.
     load: Callable[[], Pixels]
-    """Gives the pixels or raises `FrameError`; called at most once, never on a forecast."""
-
+    #: Gives fewer pixels where they are cheaper: takes the (height, width) that is wanted at
+    #: least, returns the pixels and the (height, width) of the whole picture; None where `load` is
+    #: as cheap.
     load_reduced: Callable[[tuple[int, int]], tuple[Pixels, tuple[int, int]]] | None = None
-    """
-    Gives fewer pixels where they are cheaper: takes the (height, width) that is wanted at least,
-    returns the pixels and the (height, width) of the whole picture; None where `load` is as cheap.
-    """
 
     def load_for(self, least: tuple[int, int]) -> tuple[Pixels, tuple[int, int]]:
         """
         Load as many pixels as a use needs.
 
-        Parameters
-        ----------
-        least:
-            (height, width) that is wanted. The pixels have at least as many on each side, unless
-            the whole picture has fewer.
-
-        Returns
-        -------
-        tuple
-            The pixels, and the (height, width) of the whole picture.
-
-        Raises
-        ------
-        FrameError
-            If the picture cannot be used.
-
+        :param least: (height, width) that is wanted. The pixels have at least as many on each
+            side, unless the whole picture has fewer.
+        :returns: the pixels, and the (height, width) of the whole picture
+        :raises FrameError: if the picture cannot be used
         """
         if self.load_reduced is not None:
             return self.load_reduced(least)

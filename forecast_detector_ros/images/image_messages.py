@@ -25,64 +25,47 @@ from .quiet_decoder import decode_quietly
 from ..errors import one_line
 from ..errors import cut
 
-MAX_IMAGE_PIXELS = 64_000_000
-"""Default of the most pixels that an image may have."""
-
+MAX_IMAGE_PIXELS = 64_000_000  #: Default of the most pixels that an image may have
+#: Encodings that are used where they lie: bytes per pixel and channel order.
 _VIEWED = {
     'rgb8': (3, 'rgb'), 'bgr8': (3, 'bgr'), 'rgba8': (4, 'rgba'), 'bgra8': (4, 'bgra'),
     'mono8': (1, 'mono'), '8UC1': (1, 'mono'), '8UC3': (3, 'bgr'), '8UC4': (4, 'bgra'),
 }
-"""Encodings that are used where they lie: bytes per pixel and channel order."""
-
+#: ROS names the four pixels in the corner, OpenCV two of the second row: the same four.
 _BAYER = {'bayer_rggb8': cv2.COLOR_BayerBG2BGR, 'bayer_bggr8': cv2.COLOR_BayerRG2BGR,
           'bayer_gbrg8': cv2.COLOR_BayerGR2BGR, 'bayer_grbg8': cv2.COLOR_BayerGB2BGR}
-"""ROS names the four pixels in the corner, OpenCV two of the second row: the same four."""
-
 _YUV422 = {'yuv422': cv2.COLOR_YUV2BGR_UYVY, 'uyvy': cv2.COLOR_YUV2BGR_UYVY,
            'yuv422_yuy2': cv2.COLOR_YUV2BGR_YUY2, 'yuyv': cv2.COLOR_YUV2BGR_YUY2}
 
 _YUV420 = {'nv12': cv2.COLOR_YUV2BGR_NV12, 'nv21': cv2.COLOR_YUV2BGR_NV21}
 
+#: Encodings of sensor_msgs/Image that are accepted.
 ENCODINGS = (*_VIEWED, 'mono16', *_BAYER, *_YUV422, *_YUV420)
-"""Encodings of sensor_msgs/Image that are accepted."""
-
+#: The whole 16-bit range becomes the whole 8-bit range, as in cv_bridge.
 _MONO16_SCALE = 255.0 / 65535.0
-"""The whole 16-bit range becomes the whole 8-bit range, as in cv_bridge."""
-
 _JPEG_START, _JPEG_END = b'\xff\xd8\xff', b'\xff\xd9'
 _PNG_START, _PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
 
+#: Bytes at the end in which most pictures have their end mark: cameras pad their buffers.
 _TAIL = 1024
-"""Bytes at the end in which most pictures have their end mark: cameras pad their buffers."""
-
+#: Scales that libjpeg decodes at, smallest picture first.
 _REDUCED = ((8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4),
             (2, cv2.IMREAD_REDUCED_COLOR_2))
-"""Scales that libjpeg decodes at, smallest picture first."""
-
+#: JPEG markers SOF0 to SOF15, which tell the size; the three are tables (T.81, table B.1).
 _FRAME_HEADERS = frozenset(range(0xc0, 0xd0)) - {0xc4, 0xc8, 0xcc}
-"""JPEG markers SOF0 to SOF15, which tell the size; the three are tables (T.81, table B.1)."""
-
-_END_OF_HEADER = (0xd9, 0xda)
-"""End of image and start of scan."""
-
+_END_OF_HEADER = (0xd9, 0xda)  #: End of image and start of scan
+#: TEM and RST0 to RST7: no length follows (T.81, table B.1).
 _LONE_MARKERS = frozenset((0x01, *range(0xd0, 0xd8)))
-"""TEM and RST0 to RST7: no length follows (T.81, table B.1)."""
-
 _START_OF_SCAN = b'\xff\xda'
 
+#: Of a JPEG as large as the limit, and proportionally more of a smaller one. Every scan of a
+#: progressive JPEG is a pass over all its pixels, and takes a few bytes only if it says nothing;
+#: libjpeg's encoder makes 10.
 _MOST_SCANS = 16
-"""
-Of a JPEG as large as the limit, and proportionally more of a smaller one.
-
-Every scan of a progressive JPEG is a pass over all its pixels, and takes a few bytes only if it
-says nothing; libjpeg's encoder makes 10.
-"""
-
+#: Of a PNG; encoders write 8 KiB or more into each, and each takes time to look at.
 _MOST_CHUNKS = 100_000
-"""Of a PNG; encoders write 8 KiB or more into each, and each takes time to look at."""
-
+#: Converts a sound sensor_msgs/Image, given the bytes of a row, to BGR; None where it cannot.
 Converter = Callable[[Any, int], 'np.ndarray | None']
-"""Converts a sound sensor_msgs/Image, given the bytes of a row, to BGR; None where it cannot."""
 
 
 @dataclass

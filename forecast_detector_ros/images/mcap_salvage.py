@@ -12,9 +12,7 @@ import shutil
 import struct
 
 MAGIC = b'\x89MCAP0\r\n'
-_HEAD = struct.Struct('<BQ')
-"""Operation code and length of the content, before every record."""
-
+_HEAD = struct.Struct('<BQ')  #: Operation code and length of the content, before every record
 _DATA_END, _FOOTER = 0x0F, 0x02
 
 _END = (_HEAD.pack(_DATA_END, 4) + bytes(4)  # No checksum,

@@ -16,23 +16,19 @@ from threading import Lock
 import cv2
 import numpy as np
 
+#: Of what a decoder prints for one picture; libjpeg prints its first warning only.
 _MOST_BYTES = 4096
-"""Of what a decoder prints for one picture; libjpeg prints its first warning only."""
-
+#: Bytes before the end mark that are no damage: many webcams pad their scans with a few.
 _MOST_EXTRANEOUS = 16
-"""Bytes before the end mark that are no damage: many webcams pad their scans with a few."""
-
+#: How warnings of libjpeg (its jerror.h), libpng (its pngerror.c) and OpenCV's readers begin.
 _DECODERS = re.compile(
     r'Corrupt JPEG data|Premature end of JPEG|Inconsistent progression|Invalid SOS parameters|'
     r'Application transferred|Unknown Adobe color|Warning: unknown JFIF|libpng (error|warning)|'
     r'\[ ?(WARN|ERROR):[^\]]*\] global grfmt_')
-"""How warnings of libjpeg (its jerror.h), libpng (its pngerror.c) and OpenCV's readers begin."""
-
+#: Those after which every pixel may still be right.
 _HARMLESS = re.compile(
     r'Invalid SOS parameters|Unknown Adobe color|Warning: unknown JFIF|libpng warning|\[ ?WARN|'
     r'Corrupt JPEG data: (bad ICC marker|(?P<bytes>\d{1,9}) extraneous bytes before marker 0xd9)')
-"""Those after which every pixel may still be right."""
-
 _LOCK = Lock()
 
 
@@ -40,19 +36,11 @@ def decode_quietly(data: np.ndarray, flags: int) -> tuple[np.ndarray | None, str
     """
     Decode a picture with OpenCV and return it with what its decoder complained of.
 
-    Parameters
-    ----------
-    data:
-        ``(N,)`` uint8, a whole JPEG or PNG file.
-    flags:
-        ``cv2.IMREAD_...``
-
-    Returns
-    -------
-    tuple
-        The picture, ``(H, W, 3)`` uint8, or None where it cannot be decoded; and the first sign
-        of damage in the decoder's words, or an empty text. Raises cv2.error as ``cv2.imdecode``.
-
+    :param data: ``(N,)`` uint8, a whole JPEG or PNG file
+    :param flags: ``cv2.IMREAD_...``
+    :returns: the picture, ``(H, W, 3)`` uint8, or None where it cannot be decoded; and the first
+        sign of damage in the decoder's words, or an empty text. Raises cv2.error as
+        ``cv2.imdecode``.
     """
     with _LOCK:
         scratch = os.memfd_create('decoder')

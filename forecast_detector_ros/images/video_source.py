@@ -22,12 +22,10 @@ ANNOUNCED_TOLERANCE = 1
 class VideoSource(Protocol):
     """A sequence of pictures."""
 
-    name: str
-    """What is read, as the user wrote it."""
+    name: str  #: What is read, as the user wrote it
+    #: Pictures per second of the source itself; None when it has no rate of its own.
     rate: float | None
-    """Pictures per second of the source itself; None when it has no rate of its own."""
-    live: bool
-    """True for a device, which sets the pace itself and never ends."""
+    live: bool  #: True for a device, which sets the pace itself and never ends
 
     def read(self) -> np.ndarray | None:
         """

@@ -17,10 +17,8 @@ WHITE = (255, 255, 255)
 BLACK = (0, 0, 0)
 GREY = (150, 150, 150)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-BORDER_SHARE = 1 / 60
-"""Width of the border in shares of the shorter side."""
-TEXT_SHARE = 1 / 700
-"""Font scale in shares of the shorter side, within 0.4 and 1.2."""
+BORDER_SHARE = 1 / 60  #: Width of the border in shares of the shorter side
+TEXT_SHARE = 1 / 700  #: Font scale in shares of the shorter side, within 0.4 and 1.2
 
 
 def class_colour(label: str) -> tuple[int, int, int]:

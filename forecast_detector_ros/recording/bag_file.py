@@ -61,17 +61,10 @@ class BagFile:
         """
         Announce a topic; every topic comes once.
 
-        Parameters
-        ----------
-        topic:
-            Its full name.
-        message_type:
-            Such as ``vision_msgs/msg/Detection2DArray``.
-        store:
-            Knows the definition of the type, which goes into the bag.
-        qos:
-            What to play the topic back with.
-
+        :param topic: its full name
+        :param message_type: such as ``vision_msgs/msg/Detection2DArray``
+        :param store: knows the definition of the type, which goes into the bag
+        :param qos: what to play the topic back with
         """
         self._connections[topic] = self._writer.add_connection(
             topic, message_type, typestore=store, offered_qos_profiles=[qos])
@@ -127,6 +120,7 @@ def bag_qos(history: int, depth: int, reliability: int, durability: int) -> inte
 DETECTIONS = 'vision_msgs/msg/Detection2DArray'
 DECISION = 'diagnostic_msgs/msg/DiagnosticArray'
 
+#: Fields by message, https://github.com/ros-perception/vision_msgs (branch ros2).
 VISION_FIELDS = {
     'Point2D': 'float64 x\nfloat64 y',
     'Pose2D': 'vision_msgs/Point2D position\nfloat64 theta',
@@ -139,7 +133,6 @@ VISION_FIELDS = {
         'vision_msgs/BoundingBox2D bbox\nstring id',
     'Detection2DArray': 'std_msgs/Header header\nvision_msgs/Detection2D[] detections',
 }
-"""Fields by message, https://github.com/ros-perception/vision_msgs (branch ros2)."""
 
 
 @lru_cache(maxsize=1)

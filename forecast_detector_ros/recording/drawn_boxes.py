@@ -13,22 +13,19 @@ from matplotlib import get_data_path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+#: Of detections that hit, annotated boxes that nobody found, detections that hit nothing, and
+#: detections where nothing is annotated. White text is readable on each.
 RIGHT, MISSED, WRONG, FOUND = '#15803d', '#b45309', '#be123c', '#1d4ed8'
-"""
-Of detections that hit, annotated boxes that nobody found, detections that hit nothing, and
-detections where nothing is annotated. White text is readable on each.
-"""
-
+#: Around a frame whose features are forecast; the paper's Fig. 4 has it red too.
 FORECAST_BORDER = '#dc2626'
-"""Around a frame whose features are forecast; the paper's Fig. 4 has it red too."""
 
 
 @dataclass(frozen=True)
 class DrawnBox:
     """A box, its text and its colour."""
 
+    #: x0, y0, x1, y1 in pixels of the picture as it was taken.
     corners: tuple[float, float, float, float]
-    """x0, y0, x1, y1 in pixels of the picture as it was taken."""
     text: str
     colour: str
     dashed: bool = False
@@ -39,17 +36,10 @@ def draw(picture: np.ndarray, boxes: Sequence[DrawnBox], width: int, border: str
     """
     Scale a picture and draw boxes with their texts.
 
-    Parameters
-    ----------
-    picture:
-        ``(H, W, 3)`` uint8, BGR; not changed.
-    boxes:
-        What to draw; the last ones lie on top.
-    width:
-        Of the result, pixels.
-    border:
-        Colour of a border, or None for no border.
-
+    :param picture: ``(H, W, 3)`` uint8, BGR; not changed
+    :param boxes: what to draw; the last ones lie on top
+    :param width: of the result, pixels
+    :param border: colour of a border, or None for no border
     """
     factor = width / picture.shape[1]
     height = max(1, round(picture.shape[0] * factor))

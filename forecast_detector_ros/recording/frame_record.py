@@ -11,9 +11,7 @@ import numpy as np
 
 from ..detector.policy import FORECAST, READ
 
-DROPPED = 'dropped'
-"""The mark of a frame that the detector never answered."""
-
+DROPPED = 'dropped'  #: The mark of a frame that the detector never answered
 KINDS = (READ, FORECAST, DROPPED)
 
 
@@ -26,29 +24,22 @@ class RecordedFrame:
     on the first one, the threshold of a policy without one) is None.
     """
 
-    stamp_ns: int
-    """The image's stamp, nanoseconds."""
-    kind: str
-    """One of KINDS."""
+    stamp_ns: int  #: The image's stamp, nanoseconds
+    kind: str  #: One of KINDS
     reason: str | None = None
-    confidence: float | None = None
-    """The scheduler's, 0 to 1."""
+    confidence: float | None = None  #: The scheduler's, 0 to 1
     threshold: float | None = None
     consecutive_forecasts: int | None = None
-    latency_ms: float | None = None
-    """From the detector's receipt of the image to its outputs."""
+    latency_ms: float | None = None  #: From the detector's receipt of the image to its outputs
     preprocess_ms: float | None = None
     inference_ms: float | None = None
     image_age_ms: float | None = None
-    labels: tuple[str, ...] = ()
-    """The class of each box."""
-    scores: tuple[float, ...] = ()
-    """The score of each box, 0 to 1."""
-    camera: str = ''
-    """Base topic; empty where there is one camera only."""
+    labels: tuple[str, ...] = ()  #: The class of each box
+    scores: tuple[float, ...] = ()  #: The score of each box, 0 to 1
+    camera: str = ''  #: Base topic; empty where there is one camera only
+    #: The number of the object in each box, empty where it has none; none at all where no box has
+    #: one.
     ids: tuple[str, ...] = ()
-    """The number of the object in each box, empty where it has none; none at all where no box
-    has one."""
 
     @property
     def dropped(self) -> bool:

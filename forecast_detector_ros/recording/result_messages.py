@@ -18,11 +18,10 @@ if TYPE_CHECKING:  # Importing these for real would import PyTorch.
     from ..detector.detections import Detections
     from ..detector.detector import StepResult
 
+#: Largest `sec` of a builtin_interfaces/Time, in 2038: later nothing can be stamped.
 LAST_SECOND = 2**31 - 1
-"""Largest `sec` of a builtin_interfaces/Time, in 2038: later nothing can be stamped."""
-
+#: Reasons for a read that lose the recurrent state without anybody having asked for it.
 _SURPRISES = ('size_changed', 'gap')
-"""Reasons for a read that lose the recurrent state without anybody having asked for it."""
 
 
 def installed_message(name: str) -> type:
@@ -56,19 +55,9 @@ def decision_values(result: StepResult, latency_ms: float = nan, image_age_ms: f
     """
     Return the (key, value) pairs that describe the decision on one frame.
 
-    Parameters
-    ----------
-    result:
-        What `Detector.step` returned.
-    latency_ms:
-        From taking the message to handing its detections to the middleware.
-    image_age_ms:
-        Node clock minus the image's stamp, at the same moment.
-    dropped_frames:
-        Frames of this camera that were never processed, since activation.
-
-    Numbers that do not exist are written ``nan``.
-
+    :param latency_ms: from taking the message to handing its detections to the middleware
+    :param image_age_ms: node clock minus the image's stamp, at the same moment
+    :param dropped_frames: frames of this camera that were never processed, since activation
     """
     decision = result.decision
     return [
@@ -90,12 +79,8 @@ class MessageBuilder:
     """
     Fills messages of one family of classes.
 
-    Parameters
-    ----------
-    find:
-        Gives the class of a message by its full name: `installed_message`, or a lookup in a bag
-        library's type store.
-
+    :param find: gives the class of a message by its full name: `installed_message`, or a lookup in
+        a bag library's type store
     """
 
     def __init__(self, find: Callable[[str], type] = installed_message) -> None:
@@ -122,16 +107,10 @@ class MessageBuilder:
         """
         Return a Detection2DArray, in the order of `found`; empty when nothing was found.
 
-        Parameters
-        ----------
-        header:
-            Of the image; it becomes the header of the array and of every detection.
-        found:
-            Boxes in pixels of the image that came in; its `ids`, where there are any, become the
-            `id` of each detection, which stays empty where one is negative.
-        labels:
-            Names of the classes; a detection's `class_id` is one of them.
-
+        :param header: of the image; it becomes the header of the array and of every detection
+        :param found: boxes in pixels of the image that came in; its `ids`, where there are any,
+            become the `id` of each detection, which stays empty where one is negative
+        :param labels: names of the classes; a detection's `class_id` is one of them
         """
         ids = [''] * len(found) if found.ids is None else [
             str(number) if number >= 0 else '' for number in found.ids.tolist()]
@@ -181,15 +160,10 @@ class MessageBuilder:
             values=[self._key_value(key=key, value=value) for key, value in values])
 
 
-_MOST_FORECASTS = 2**31
-"""In a row."""
-
-_MOST_DETECTIONS = 1000
-"""In a message; the detector's own limit."""
-
+_MOST_FORECASTS = 2**31  #: In a row
+_MOST_DETECTIONS = 1000  #: In a message; the detector's own limit
+#: Largest coordinate of a box, either sign, and its sides: no picture is larger.
 _MOST_PIXELS = 1e6
-"""Largest coordinate of a box, either sign, and its sides: no picture is larger."""
-
 _NUMBERS = ('confidence', 'threshold', 'latency_ms', 'preprocess_ms', 'inference_ms',
             'image_age_ms')
 

@@ -12,8 +12,7 @@ import cv2
 
 from .video_writer import VideoError, VideoWriter
 
-_BLOCK = 65536
-"""Bytes that are taken out of the pipe at once; it holds no more (man 7 pipe)."""
+_BLOCK = 65536  #: Bytes that are taken out of the pipe at once; it holds no more (man 7 pipe)
 
 
 class StreamedVideoWriter(VideoWriter):

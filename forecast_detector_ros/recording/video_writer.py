@@ -14,10 +14,9 @@ import numpy as np
 # and cheap enough to run beside the detector.
 CODEC = 'mp4v'
 
+#: A video's rate is measured on so many frames, which are written once it is known.
 RATE_FRAMES = 11
-"""A video's rate is measured on so many frames, which are written once it is known."""
-FALLBACK_RATE = 10.0
-"""Of a video too short to measure, Hz."""
+FALLBACK_RATE = 10.0  #: Of a video too short to measure, Hz
 
 
 class VideoError(OSError):

@@ -22,17 +22,12 @@ from .run_record import latency_rows, PERCENTILES, RunView
 from ..detector.policy import FORECAST, READ
 from ..files import write_atomically
 
-REPORT_NAME = 'report.html'
-"""The report in a folder of results."""
-
+REPORT_NAME = 'report.html'  #: The report in a folder of results
 TEMPLATE = 'templates/report.html.j2'
 
+#: Inches of a figure: alone on a screen, beside another one, and on a phone.
 WIDE, HALF, NARROW = 9.6, 5.0, 3.6
-"""Inches of a figure: alone on a screen, beside another one, and on a phone."""
-
-MOST_CLASSES = 40
-"""Rows of the table of classes."""
-
+MOST_CLASSES = 40  #: Rows of the table of classes
 DASH = '–'
 
 
@@ -42,8 +37,7 @@ class LoadedRun:
 
     record: RunRecord
     folder: Path
-    name: str
-    """By which it is told from another one."""
+    name: str  #: By which it is told from another one
 
 
 def load_for_report(path: Path) -> LoadedRun:
@@ -67,11 +61,7 @@ def render_report(runs: Sequence[LoadedRun]) -> str:
     """
     Return the report as HTML.
 
-    Raises
-    ------
-    RunRecordError
-        If a run has no frames, or Jinja2 is missing.
-
+    :raises RunRecordError: if a run has no frames, or Jinja2 is missing
     """
     try:
         from jinja2 import Environment, StrictUndefined

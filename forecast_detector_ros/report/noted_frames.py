@@ -14,12 +14,9 @@ from ..metrics.average_precision import judge, PLAIN
 from ..metrics.tables import DetectionTable, TruthTable
 from ..recording.frame_record import RecordedFrame
 
-MOST_FRAMES = 8
-"""Frames that are noted."""
-
+MOST_FRAMES = 8  #: Frames that are noted
+#: Two noted frames of one sequence are at least so many frames apart: neighbours look alike.
 APART = 10
-"""Two noted frames of one sequence are at least so many frames apart: neighbours look alike."""
-
 WORST_RULE = (f'The {MOST_FRAMES} frames with most mistakes (annotated boxes missed, and '
               'detections that hit nothing), at IoU 0.5 and the score threshold of the settings; '
               f'frames of one sequence at least {APART} frames apart.')
@@ -36,18 +33,10 @@ def choose(weights: Sequence[np.ndarray], most: int = MOST_FRAMES, apart: int = 
     """
     Choose the frames with the largest weights, none with weight 0.
 
-    Parameters
-    ----------
-    weights:
-        One ``(T,)`` array a sequence, not negative.
-    most, apart:
-        How many, and how many frames those of one sequence must lie apart, at least 1.
-
-    Returns
-    -------
-    list
-        (sequence, frame) from the largest weight on; of equal ones the first.
-
+    :param weights: one ``(T,)`` array a sequence, not negative
+    :param most, apart: how many, and how many frames those of one sequence must lie apart, at
+        least 1
+    :returns: (sequence, frame) from the largest weight on; of equal ones the first
     """
     places = [(sequence, frame) for sequence, values in enumerate(weights)
               for frame in range(len(values)) if values[frame] > 0]
@@ -66,13 +55,11 @@ class Watched:
     """A sequence, what is in it, and what was found in it."""
 
     name: str
-    frames: int
-    """How many."""
+    frames: int  #: How many
     truth: TruthTable
-    shown: DetectionTable
-    """Detections at the score threshold."""
+    shown: DetectionTable  #: Detections at the score threshold
+    #: Gives `file`, `position`, `topic` and `kind` of a `NotedFrame` by a frame's number.
     locate: Callable[[int], dict[str, Any]]
-    """Gives `file`, `position`, `topic` and `kind` of a `NotedFrame` by a frame's number."""
 
 
 def worst_frames(items: Sequence[Watched], labels: Sequence[str], complete: bool
@@ -80,15 +67,9 @@ def worst_frames(items: Sequence[Watched], labels: Sequence[str], complete: bool
     """
     Choose the frames with most mistakes, and say by which rule.
 
-    Parameters
-    ----------
-    items:
-        The sequences.
-    labels:
-        The detector's classes.
-    complete:
-        Whether every object is annotated, so that a detection that hits nothing is a mistake.
-
+    :param labels: the detector's classes
+    :param complete: whether every object is annotated, so that a detection that hits nothing is a
+        mistake
     """
     judged = [_judge(item.truth, item.shown) for item in items]
     weights = []
@@ -119,15 +100,8 @@ def changed_frames(sequence: str, frames: Sequence[RecordedFrame], file: str
     """
     Choose frames of a recording by how the number of boxes changes, and say by which rule.
 
-    Parameters
-    ----------
-    sequence:
-        Its name.
-    frames:
-        All of them, in their order.
-    file:
-        Its video, one picture for each of the frames.
-
+    :param frames: all of them, in their order
+    :param file: its video, one picture for each of the frames
     """
     weights, notes = np.zeros(len(frames), np.int64), {}
     before: Counter[str] | None = None

@@ -27,8 +27,7 @@ from ..recording.drawn_boxes import (
     WRONG,
 )
 
-WIDTH = 640
-"""Of a picture, pixels."""
+WIDTH = 640  #: Of a picture, pixels
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,7 @@ class NotedPicture:
 
     frame: NotedFrame
     jpeg: bytes | None = None
-    missing: str | None = None
-    """One line; None where there is a picture."""
+    missing: str | None = None  #: One line; None where there is a picture
 
 
 def noted_pictures(noted: Sequence[NotedFrame], folder: Path) -> list[NotedPicture]:
@@ -47,13 +45,7 @@ def noted_pictures(noted: Sequence[NotedFrame], folder: Path) -> list[NotedPictu
 
     A file that is gone or broken costs its pictures, and nothing else.
 
-    Parameters
-    ----------
-    noted:
-        As in a run.
-    folder:
-        That of the record, to which relative file names belong.
-
+    :param folder: that of the record, to which relative file names belong
     """
     pictures: dict[int, NotedPicture] = {}
     sources: dict[tuple[str, str | None, bool], list[int]] = {}

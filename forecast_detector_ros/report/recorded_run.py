@@ -16,18 +16,10 @@ def record_recording(title: str, frames: Sequence[RecordedFrame], source: dict[s
     """
     Make the record of a recording.
 
-    Parameters
-    ----------
-    title:
-        Of the report, and name of its one sequence.
-    frames:
-        All of them, answered or dropped, in their order.
-    source, settings, machine, model:
-        Plain values.
-    video:
-        Annotated video with one picture for each of the frames, relative to the folder of the
-        record; None where there is none.
-
+    :param title: of the report, and name of its one sequence
+    :param frames: all of them, answered or dropped, in their order
+    :param video: annotated video with one picture for each of the frames, relative to the folder
+        of the record; None where there is none
     """
     noted, rule = changed_frames(title, frames, video) if video else ((), '')
     return RunRecord(title, source, model or {}, settings, machine,

@@ -23,15 +23,10 @@ COLOURS = {READ: '#2563eb', FORECAST: '#dc2626', DROPPED: '#9ca3af'}
 INK, SOFT, LINE = '#1f2937', '#6b7280', '#e5e7eb'
 HEAT = LinearSegmentedColormap.from_list('boxes', ['#eff6ff', '#60a5fa', '#1e3a8a'])
 
-MOST_CLASSES = 12
-"""Classes that have a row of their own."""
-
-MOST_CURVES = 8
-"""Classes that have a curve of their own."""
-
+MOST_CLASSES = 12  #: Classes that have a row of their own
+MOST_CURVES = 8  #: Classes that have a curve of their own
+#: With more frames, points are drawn as pixels inside the SVG, which would be large otherwise.
 MOST_POINTS = 3000
-"""With more frames, points are drawn as pixels inside the SVG, which would be large otherwise."""
-
 STYLE: dict[Any, Any] = {
     'font.family': 'DejaVu Sans', 'font.size': 9, 'axes.edgecolor': LINE, 'axes.labelcolor': INK,
     'xtick.color': SOFT, 'ytick.color': SOFT, 'text.color': INK, 'axes.spines.top': False,
@@ -42,8 +37,7 @@ STYLE: dict[Any, Any] = {
     # A dollar in a name begins no formula.
     'text.parse_math': False}
 
-Draw = Callable[[RunRecord, float], Figure]
-"""Draws a run so many inches wide."""
+Draw = Callable[[RunRecord, float], Figure]  #: Draws a run so many inches wide
 
 
 def as_svg(draw: Draw, run: RunRecord, width: float) -> str:
@@ -200,6 +194,6 @@ def _mark_sequences(panel: Axes, view: RunView, width: float, names: bool = Fals
     panel.set_xlim(-0.5, len(view.frames) - 0.5)
 
 
+#: Figures of a report by name.
 FIGURES: dict[str, Draw] = {'decisions': decisions, 'latency': latency, 'classes': classes,
                             'precision_recall': precision_recall}
-"""Figures of a report by name."""

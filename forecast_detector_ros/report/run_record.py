@@ -17,11 +17,8 @@ from ..files import write_atomically
 from ..plain_values import build, PlainValueError
 from ..recording.frame_record import KINDS, RecordedFrame
 
-FORMAT = 'forecast_detector_ros/run/1'
-"""Value of the key `format`."""
-
-RUN_NAME = 'run.json'
-"""The record of a run in a folder of results."""
+FORMAT = 'forecast_detector_ros/run/1'  #: Value of the key `format`
+RUN_NAME = 'run.json'  #: The record of a run in a folder of results
 
 
 class RunRecordError(InputError):
@@ -33,10 +30,8 @@ class MarkedBox:
     """A box in a picture."""
 
     label: str
-    corners: tuple[float, float, float, float]
-    """x0, y0, x1, y1 in pixels."""
-    score: float | None = None
-    """0 to 1; None for an annotated box."""
+    corners: tuple[float, float, float, float]  #: x0, y0, x1, y1 in pixels
+    score: float | None = None  #: 0 to 1; None for an annotated box
 
 
 @dataclass(frozen=True)
@@ -44,26 +39,18 @@ class NotedFrame:
     """A frame worth looking at, and where its picture is."""
 
     sequence: str
-    number: int
-    """In its sequence, from 0 on."""
-    note: str
-    """Why it was chosen; one line."""
-    file: str
-    """A picture, a video or a bag; relative to the folder of the record, or absolute."""
+    number: int  #: In its sequence, from 0 on
+    note: str  #: Why it was chosen; one line
+    file: str  #: A picture, a video or a bag; relative to the folder of the record, or absolute
+    #: Of the frame in a video, or in a topic of a bag, from 0 on; None for a picture.
     position: int | None = None
-    """Of the frame in a video, or in a topic of a bag, from 0 on; None for a picture."""
-    topic: str | None = None
-    """Of a bag; None for a picture or video."""
-    right: tuple[MarkedBox, ...] = ()
-    """Detections that hit an annotated box."""
-    missed: tuple[MarkedBox, ...] = ()
-    """Annotated boxes that no detection hit."""
-    wrong: tuple[MarkedBox, ...] = ()
-    """Detections that hit nothing."""
-    found: tuple[MarkedBox, ...] = ()
-    """Detections, where nothing is annotated."""
+    topic: str | None = None  #: Of a bag; None for a picture or video
+    right: tuple[MarkedBox, ...] = ()  #: Detections that hit an annotated box
+    missed: tuple[MarkedBox, ...] = ()  #: Annotated boxes that no detection hit
+    wrong: tuple[MarkedBox, ...] = ()  #: Detections that hit nothing
+    found: tuple[MarkedBox, ...] = ()  #: Detections, where nothing is annotated
+    #: What was decided on the frame, one of KINDS; None where it is not known.
     kind: str | None = None
-    """What was decided on the frame, one of KINDS; None where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -71,23 +58,20 @@ class ClassAccuracy:
     """How well one class is detected."""
 
     label: str
-    boxes: int
-    """Annotated boxes."""
-    detections: int
-    """Detections that counted, from a low score on."""
+    boxes: int  #: Annotated boxes
+    detections: int  #: Detections that counted, from a low score on
     ap50: float | None
+    #: Interpolated, in [0, 1], at the recalls 0, 0.01, ..., 1; empty without annotated boxes.
     precision: tuple[float, ...] = ()
-    """Interpolated, in [0, 1], at the recalls 0, 0.01, ..., 1; empty without annotated boxes."""
 
 
 @dataclass(frozen=True)
 class Accuracy:
     """How well the boxes were detected; None for what was not measured."""
 
-    mean_recall: float | None
-    """Mean over sequences, at the score threshold of the settings."""
+    mean_recall: float | None  #: Mean over sequences, at the score threshold of the settings
+    #: Mean over the classes that have boxes, detections collected from a low score on.
     ap50: float | None
-    """Mean over the classes that have boxes, detections collected from a low score on."""
     classes: tuple[ClassAccuracy, ...] = ()
 
 
@@ -95,19 +79,14 @@ class Accuracy:
 class Identities:
     """How well the numbers of detections stay with annotated objects (docs/evaluation.md)."""
 
-    boxes: int
-    """Annotated boxes whose object is known."""
+    boxes: int  #: Annotated boxes whose object is known
     objects: int
-    switches: int
-    """How often an object's number changed."""
-    mota: float | None
-    """At most 1; likewise the others, which are at least 0."""
+    switches: int  #: How often an object's number changed
+    mota: float | None  #: At most 1; likewise the others, which are at least 0
     idf1: float | None
     hota: float | None
-    det_a: float | None
-    """Part of HOTA for detection."""
-    ass_a: float | None
-    """Part of HOTA for association."""
+    det_a: float | None  #: Part of HOTA for detection
+    ass_a: float | None  #: Part of HOTA for association
 
 
 @dataclass(frozen=True)
@@ -116,10 +95,8 @@ class SequenceRecord:
 
     name: str
     frames: tuple[RecordedFrame, ...]
-    timed: bool
-    """Whether `stamp_ns` is a time; else it is the number of the frame."""
-    boxes: int | None = None
-    """Annotated boxes."""
+    timed: bool  #: Whether `stamp_ns` is a time; else it is the number of the frame
+    boxes: int | None = None  #: Annotated boxes
     recall: float | None = None
     identities: Identities | None = None
 
@@ -136,21 +113,15 @@ class RunRecord:
     """One run: what ran on what, and what came out."""
 
     title: str
-    source: dict[str, Any]
-    """Footage: plain values, shown as they are."""
-    model: dict[str, Any]
-    """Checkpoint and what its card says."""
+    source: dict[str, Any]  #: Footage: plain values, shown as they are
+    model: dict[str, Any]  #: Checkpoint and what its card says
     settings: dict[str, Any]
-    machine: dict[str, Any]
-    """Processor, device, versions."""
+    machine: dict[str, Any]  #: Processor, device, versions
     sequences: tuple[SequenceRecord, ...]
-    accuracy: Accuracy | None = None
-    """None where nothing is annotated."""
+    accuracy: Accuracy | None = None  #: None where nothing is annotated
     noted: tuple[NotedFrame, ...] = field(default=())
-    noted_rule: str = ''
-    """How the noted frames were chosen; one sentence."""
-    identities: Identities | None = None
-    """Of all sequences together."""
+    noted_rule: str = ''  #: How the noted frames were chosen; one sentence
+    identities: Identities | None = None  #: Of all sequences together
 
     def __post_init__(self) -> None:
         """Check the kinds of the frames."""
@@ -194,11 +165,7 @@ def load_run(path: Path) -> RunRecord:
     """
     Read a record.
 
-    Raises
-    ------
-    RunRecordError
-        If the file is missing or not the record of a run.
-
+    :raises RunRecordError: if the file is missing or not the record of a run
     """
     try:
         return RunRecord.from_json(path.read_text(encoding='utf-8'))

@@ -11,9 +11,7 @@ from .run_record import RunRecord
 from ..detector.policy import READ
 from ..recording.frame_record import RecordedFrame
 
-RATIO_FRAMES = 25
-"""Answered frames over which the moving read ratio is taken."""
-
+RATIO_FRAMES = 25  #: Answered frames over which the moving read ratio is taken
 PERCENTILES = (50, 90, 95, 99)
 
 
@@ -22,12 +20,9 @@ class RunView:
     """The frames of a run on one axis: seconds where it is one timed sequence, else numbers."""
 
     frames: tuple[RecordedFrame, ...]
-    x: np.ndarray
-    """``(F,)`` float64, where each frame lies on the axis; increasing."""
-    unit: str
-    """What the axis shows."""
-    starts: tuple[tuple[str, float], ...]
-    """Name and first place of each sequence."""
+    x: np.ndarray  #: ``(F,)`` float64, where each frame lies on the axis; increasing
+    unit: str  #: What the axis shows
+    starts: tuple[tuple[str, float], ...]  #: Name and first place of each sequence
 
     @staticmethod
     def of(run: RunRecord) -> RunView:
@@ -77,12 +72,8 @@ class RunView:
         """
         Return the mean number of boxes per answered frame of some classes, over time.
 
-        Returns
-        -------
-        tuple
-            ``(B + 1,)`` edges on the axis, B at most `bins`, and ``(classes, B)`` float64, NaN
-            where no frame was answered.
-
+        :returns: ``(B + 1,)`` edges on the axis, B at most `bins`, and ``(classes, B)`` float64,
+            NaN where no frame was answered
         """
         count = max(1, min(bins, len(self.frames)))
         first, last = (float(self.x[0]), float(self.x[-1])) if len(self.x) else (0.0, 1.0)
