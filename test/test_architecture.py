@@ -9,8 +9,10 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / 'forecast_detector_ros'
 
 #: Modules beside the rooms, which every room may import; they import one another at most.
-TOOLS = {'boxes', 'errors', 'files', 'foreign_text', 'layout', 'plain_values',
-         'plain_yaml', 'quiet_onnxruntime'}
+TOOLS = {'boxes', 'errors', 'files', 'layout', 'plain_values', 'quiet_onnxruntime'}
+
+#: What programs and verbs are entered by; every one has them.
+ENTRIES = {'main', 'make_parser', 'run'}
 
 #: What else each room may import from; the lowest stand first.
 ALLOWED = {
@@ -103,6 +105,17 @@ def test_room_knows_no_ros(room: str) -> None:
         if name.split('.')[0] in GRAPH
     }
     assert wrong == set()
+
+
+def test_a_name_stands_once() -> None:
+    """A class or function that others may import has its name for itself."""
+    places: dict[str, list[str]] = {}
+    for path in sorted(PACKAGE.rglob('*.py')):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != '_':
+                places.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+    assert {name: found for name, found in places.items()
+            if len(found) > 1 and name not in ENTRIES} == {}
 
 
 def test_the_documented_tree_is_that_of_the_code() -> None:

@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
 import numpy as np
-from safetensors import numpy as safetensors_numpy
-from safetensors import SafetensorError
+from safetensors import numpy as safetensors_numpy, SafetensorError
 import yaml
 
 from .policy import ThresholdPolicy
 from .settings import DetectorSettings
-from ..errors import InputError, one_line
+from ..errors import cut, InputError, one_line
 from ..files import find_share, write_atomically
-from ..errors import cut
 from ..model.config import ConfigError, NetworkConfig
 from ..plain_values import PlainYamlError, read_plain_yaml
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from math import isfinite, nan
 from typing import Protocol
 
-from ..errors import InputError
-from ..errors import cut
+from ..errors import cut, InputError
 
 READ = 'read'
 """The image is loaded and the backbone runs on it."""

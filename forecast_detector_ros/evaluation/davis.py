@@ -83,8 +83,8 @@ def _load_sequence(path: Path, labels: Sequence[str], extra: Sequence[str]) -> F
         picture = path.parent / entry['file']
         if not picture.is_file():
             raise DataError(f'{where}: no file {picture}')
-        records.append(FrameRecord(picture, width, height, none, no_labels,
-                                   np.zeros(0, np.float32), none))
+        records.append(FrameRecord(none, no_labels, np.zeros(0, np.float32), none,
+                                   path=picture, width=width, height=height))
         if entry.get('box_xywh') is not None:
             boxes.append(_box(entry['box_xywh'], where))
             numbers.append(number)

@@ -19,9 +19,10 @@ PERCENTILES = (50, 95)
 """Percentiles of the latency that are reported."""
 
 
-def summarise(footage: Sequence[Footage], runs: Sequence[FootageRun], labels: Sequence[str],
-              protocols: Sequence[str] = ('plain',), motion: Sequence[np.ndarray] | None = None
-              ) -> dict[str, Any]:
+def summarise_runs(footage: Sequence[Footage], runs: Sequence[FootageRun], labels: Sequence[str],
+                   protocols: Sequence[str] = ('plain',),
+                   motion: Sequence[np.ndarray] | None = None
+                   ) -> dict[str, Any]:
     """
     Compute recall, average precision, read ratio and latency.
 
@@ -70,7 +71,7 @@ def summarise(footage: Sequence[Footage], runs: Sequence[FootageRun], labels: Se
 
 
 def as_text(result: dict[str, Any]) -> str:
-    """Lay out the result of `summarise` as tables."""
+    """Lay out the result of `summarise_runs` as tables."""
     rows = [[name, item['frames'], item['boxes'], item['recall'], item['read_ratio']]
             for name, item in result['sequences'].items()]
     rows.append(['mean over sequences', '', '', result['mean_recall'],

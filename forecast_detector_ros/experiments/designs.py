@@ -277,7 +277,7 @@ def design_rows(report: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def describe(report: dict[str, Any]) -> str:
+def describe_designs(report: dict[str, Any]) -> str:
     """Say in a paragraph what the table of a report shows."""
     return (
         f'Recall (IoU 0.5, score {SCORE:g}, mean over sequences) and AP50 in points: of single '

@@ -22,8 +22,7 @@ import numpy as np
 
 from .frame import Frame, FrameError, Pixels
 from .quiet_decoder import decode_quietly
-from ..errors import one_line
-from ..errors import cut
+from ..errors import cut, one_line
 
 MAX_IMAGE_PIXELS = 64_000_000  #: Default of the most pixels that an image may have
 #: Encodings that are used where they lie: bytes per pixel and channel order.

@@ -28,8 +28,7 @@ from .teacher import (
 from .teacher_ssd import SsdTeacher, TorchvisionTeacher
 from .teacher_yolo import COLOURS, DecodedYoloxTeacher, NanodetTeacher, Yolo11Teacher, YoloxTeacher
 from ..boxes import box_iou
-from ..plain_values import build, PlainValueError
-from ..plain_yaml import PlainYamlError, read_plain_yaml
+from ..plain_values import build, PlainValueError, PlainYamlError, read_plain_yaml
 
 AUTO = 'auto'
 

@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from .constants import FEATURE_MODES, LEVELS, LITERAL_CHANNELS, REFERENCES, SPACINGS, WIDTHS
-from ..errors import InputError
-from ..errors import cut
+from ..errors import cut, InputError
 
 VARIANTS = ('complete', 'without_forecast', 'without_combination', 'baseline', 'recurrent',
             'persistence')

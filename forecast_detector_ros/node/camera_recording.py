@@ -19,8 +19,7 @@ from ..recording.annotate import annotate, status_text
 from ..recording.frame_record import DROPPED, RecordedFrame
 from ..recording.remains import set_aside
 from ..recording.result_messages import read_detections, read_ids
-from ..recording.video_writer import StreamedVideoWriter
-from ..recording.video_writer import measured_rate, RATE_FRAMES, VideoWriter
+from ..recording.video_writer import measured_rate, RATE_FRAMES, StreamedVideoWriter, VideoWriter
 
 
 @dataclass

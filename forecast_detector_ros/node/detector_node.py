@@ -17,7 +17,7 @@ _POLL_S = 0.1
 """Longest time from a signal to the answer, while nothing happens."""
 
 
-class MissingLibraryError(ImportError):
+class MissingImportError(ImportError):
     """A Python package that the node cannot work without; the message is one line."""
 
 
@@ -26,7 +26,7 @@ def main(args: list[str] | None = None) -> int:
     end_at_once()
     from .program import run_program
 
-    code = run_program(NAME, _run, args, mistakes=(MissingLibraryError,), prepare=_import)
+    code = run_program(NAME, _run, args, mistakes=(MissingImportError,), prepare=_import)
     # While Python ends, which takes a moment with PyTorch in it, a handler of ours would give
     # way to the default one, and a second Ctrl-C turn a clean end into a failure.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -34,11 +34,11 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _import() -> None:
-    """Import what takes seconds; raises MissingLibraryError."""
+    """Import what takes seconds; raises MissingImportError."""
     try:
         from . import detector_lifecycle  # noqa: F401
     except ImportError as error:
-        raise MissingLibraryError(f'{error.name or "a library"} is missing: {error}') from None
+        raise MissingImportError(f'{error.name or "a library"} is missing: {error}') from None
 
 
 def _run(stop: StopSignal) -> int:

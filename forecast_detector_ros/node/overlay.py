@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # Importing these for real would import PyTorch.
     from ..detector.detections import Detections
 
 
-def annotate(pixels: Pixels, found: Detections, labels: Sequence[str], decision: Decision
-             ) -> np.ndarray:
+def draw_answer(pixels: Pixels, found: Detections, labels: Sequence[str], decision: Decision
+                ) -> np.ndarray:
     """
     Return a BGR copy, ``(H, W, 3)`` uint8, contiguous, with boxes, names, scores and decision.
 

@@ -19,8 +19,7 @@ from rclpy.parameter import Parameter
 from .declare import declare_fixed
 from ..detector.policy import parse_policy, PolicyError, ThresholdPolicy
 from ..detector.settings import DetectorSettings, SettingsError
-from ..errors import InputError
-from ..errors import cut
+from ..errors import cut, InputError
 from ..images.image_messages import MAX_IMAGE_PIXELS
 
 if TYPE_CHECKING:  # Importing these for real would import PyTorch.

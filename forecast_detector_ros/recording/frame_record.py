@@ -64,7 +64,7 @@ class RecordedFrame:
             raise ValueError(f'not a frame record: {line.strip()[:80]!r} ({error})') from None
 
 
-def summarise(records: Sequence[RecordedFrame], frames_in: int) -> dict:
+def summarise_frames(records: Sequence[RecordedFrame], frames_in: int) -> dict:
     """
     Return the figures of a recording, ready for JSON.
 

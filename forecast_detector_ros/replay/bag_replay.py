@@ -47,7 +47,7 @@ from ..jobs.job import Progress, StopFlag
 from ..jobs.locations import fetched, kept, Location, pack
 from ..metrics.tables import DetectionTable, save_tables
 from ..recording.bag_file import vision_typestore
-from ..recording.frame_record import DROPPED, RecordedFrame, summarise
+from ..recording.frame_record import DROPPED, RecordedFrame, summarise_frames
 
 SUMMARY_NAME = 'summary.json'
 TABLES_NAME = 'tables.npz'
@@ -291,7 +291,7 @@ class _Replay:
         found = look_ahead(self._detector, camera.state, self._settings, period_ns / 1e9)
         took = (perf_counter() - start) * 1e3
         if self._options.latency is not None:
-            took = self._options.latency.at(FORECAST, self._luck(camera, arrival.number))
+            took = self._options.latency.at(FORECAST, self._draw(camera, arrival.number))
         if self._options.mode == REAL_TIME:
             done_ns += round(took * 1e6)
         self._results.add_ahead(arrival.image.header_stamp_ns + period_ns, arrival.image.frame_id,
@@ -348,7 +348,7 @@ class _Replay:
     def _camera_summary(self, camera: _Camera, truth: CameraTruth | None) -> dict[str, Any]:
         figures = {'images': len(camera.keys), 'refused': len(camera.refusals),
                    'refusals': camera.refusals[:5],
-                   **summarise(camera.records, len(camera.records))}
+                   **summarise_frames(camera.records, len(camera.records))}
         if truth is not None:
             figures['annotated_frames'] = len(truth.frames)
             figures['annotations_without_image'] = truth.unmatched

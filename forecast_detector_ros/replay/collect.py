@@ -30,7 +30,7 @@ from ..layout import mean, plain
 from ..metrics.average_precision import average_precision
 from ..metrics.matching import recall
 from ..metrics.tables import DetectionTable, load_tables, TruthTable
-from ..recording.frame_record import RecordedFrame, summarise
+from ..recording.frame_record import RecordedFrame, summarise_frames
 from ..report.noted_frames import changed_frames, marked_box, Watched, worst_frames
 from ..report.run_record import Accuracy, NotedFrame, RUN_NAME, RunRecord, save_run, SequenceRecord
 
@@ -141,7 +141,7 @@ def write_result(folder: Path, head: dict[str, Any], states: Sequence[BagState]
     summary = {
         **head, 'bags': [asdict(state) for state in states],
         'images': len(records) + refused, 'refused': refused,
-        **summarise(records, len(records)),
+        **summarise_frames(records, len(records)),
         LATENCIES: {kind: milliseconds(item.latency_ms for item in records
                                        if item.kind == kind and item.latency_ms is not None)
                     for kind in (READ, FORECAST)},

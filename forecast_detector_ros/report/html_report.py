@@ -17,8 +17,16 @@ from typing import Any
 
 from .noted_frames import noted_pictures, NotedPicture
 from .report_figures import as_svg, Draw, FIGURES
-from .run_record import Accuracy, load_run, RUN_NAME, RunRecord, RunRecordError
-from .run_record import latency_rows, PERCENTILES, RunView
+from .run_record import (
+    Accuracy,
+    latency_rows,
+    load_run,
+    PERCENTILES,
+    RUN_NAME,
+    RunRecord,
+    RunRecordError,
+    RunView,
+)
 from ..detector.policy import FORECAST, READ
 from ..files import write_atomically
 

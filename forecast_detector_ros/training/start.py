@@ -97,7 +97,7 @@ _KEY = re.compile(r'features\.(\d+)\.conv\.(\d+)\.(.+)')
 _GROUPED = re.compile(r'features\.\d+\.conv\.0\.0\.')
 
 
-class WeightsError(InputError):
+class BackboneError(InputError):
     """Weights that are missing or not what they should be; one line."""
 
 
@@ -124,12 +124,12 @@ def load_backbone(path: str | Path) -> dict[str, Tensor]:
                   if key.startswith('features.')}
     for key, value in wanted.items():
         if key not in state or state[key].shape != value.shape:
-            raise WeightsError(f'{path}: {key} is missing or has another shape')
+            raise BackboneError(f'{path}: {key} is missing or has another shape')
         if not torch.isfinite(state[key]).all():
-            raise WeightsError(f'{path}: {key} holds values that are infinite or no numbers')
+            raise BackboneError(f'{path}: {key} holds values that are infinite or no numbers')
     for key in state:
         if key not in wanted:
-            raise WeightsError(f'{path}: {key} is not part of MobileNetV2')
+            raise BackboneError(f'{path}: {key} is not part of MobileNetV2')
     return {key: value.to(wanted[key].dtype) for key, value in state.items()}
 
 
@@ -144,13 +144,13 @@ def _read(path: Path) -> dict[str, Tensor]:
         else:
             state = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError:
-        raise WeightsError(f'{path}: no such file') from None
+        raise BackboneError(f'{path}: no such file') from None
     except (OSError, EOFError, KeyError, RuntimeError, SafetensorError, pickle.UnpicklingError,
             zipfile.BadZipFile) as error:
-        raise WeightsError(f'{path}: cannot be read: {one_line(error)}') from None
+        raise BackboneError(f'{path}: cannot be read: {one_line(error)}') from None
     if not isinstance(state, dict) or not all(
             isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
-        raise WeightsError(f'{path}: holds no weights by name')
+        raise BackboneError(f'{path}: holds no weights by name')
     return state
 
 

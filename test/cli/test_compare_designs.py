@@ -62,7 +62,7 @@ def test_designs_are_trained_once_measured_and_timed_together(
         return {'recall': 0.25, 'ap50': None}
 
     with monkeypatch.context() as patch:
-        patch.setattr(designs, 'measure_accuracy', interrupted)
+        patch.setattr(designs, 'measure_design', interrupted)
         assert main(arguments) == 130
     assert measured == ['usual']
     assert 'run the same command again' in capsys.readouterr().err

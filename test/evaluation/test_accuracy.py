@@ -19,8 +19,8 @@ SHIFTED = (25, 0, 35, 10)
 
 
 def footage(name: str, there) -> Footage:
-    record = FrameRecord(Path(name), 100, 100, NONE, np.zeros(0, np.int64),
-                         np.zeros(0, np.float32), NONE)
+    record = FrameRecord(NONE, np.zeros(0, np.int64), np.zeros(0, np.float32), NONE,
+                         path=Path(name), width=100, height=100)
     return Footage(name, (record, record), there, there)
 
 

@@ -19,8 +19,9 @@ NONE = np.zeros((0, 4), np.float32)
 
 
 def footage(name: str, there: TruthTable, frames: int) -> Footage:
-    records = tuple(FrameRecord(Path(name) / f'{n:06d}.JPEG', 100, 50, NONE, np.zeros(0, np.int64),
-                                np.zeros(0, np.float32), NONE) for n in range(frames))
+    records = tuple(FrameRecord(NONE, np.zeros(0, np.int64), np.zeros(0, np.float32), NONE,
+                                path=Path(name) / f'{n:06d}.JPEG', width=100, height=50)
+                    for n in range(frames))
     return Footage(name, records, there, there)
 
 

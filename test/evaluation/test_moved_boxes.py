@@ -22,8 +22,8 @@ NOTHING = np.zeros((0, 4), np.float32)
 def boxed(rows, tracks=True):
     """Give footage with some (frame, track, label, box)."""
     frames, track, labels, boxes = zip(*rows)
-    record = FrameRecord(Path('x.png'), WIDTH, HEIGHT, NOTHING, np.zeros(0, np.int64),
-                         np.zeros(0, np.float32), NOTHING)
+    record = FrameRecord(NOTHING, np.zeros(0, np.int64), np.zeros(0, np.float32), NOTHING,
+                         path=Path('x.png'), width=WIDTH, height=HEIGHT)
     truth = TruthTable(np.array(frames), np.array(boxes, np.float32),
                        one_hot(np.array(labels), 2), np.zeros(0, np.int64), NOTHING,
                        np.array(track) if tracks else np.full(len(rows), -1))

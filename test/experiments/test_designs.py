@@ -13,7 +13,7 @@ from forecast_detector_ros.evaluation.sequences import EvaluationError, Footage,
 from forecast_detector_ros.experiments import designs
 from forecast_detector_ros.experiments.designs import (
     compare_designs,
-    describe,
+    describe_designs,
     Design,
     design_rows,
     design_trainings,
@@ -176,5 +176,5 @@ def test_table_shows_points_and_milliseconds() -> None:
             'forecast': {'median_ms': 1.5, 'macs': 96_200_000}}]}
     assert design_rows(report) == [
         list(HEAD), ['one', 'imagenet', '12.35', '1.50', '816', '96', '50.0', '-']]
-    text = describe(report)
+    text = describe_designs(report)
     assert all(word in text for word in ('350 iterations', 'openvino', '2 held-out', '40 frames'))

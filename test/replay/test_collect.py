@@ -5,6 +5,8 @@ from forecast_detector_ros.annotations.findings import DataError
 from forecast_detector_ros.detector.policy import AlternatePolicy, FORECAST, READ
 from forecast_detector_ros.jobs.job import Interrupt
 from forecast_detector_ros.jobs.locations import LocationError, Url
+from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, TruthTable
+from forecast_detector_ros.recording.frame_record import DROPPED, RecordedFrame
 from forecast_detector_ros.replay.arrivals import GivenLatency
 from forecast_detector_ros.replay.bag_replay import BagJob, replay_bag, ReplayOptions
 from forecast_detector_ros.replay.collect import (
@@ -14,10 +16,12 @@ from forecast_detector_ros.replay.collect import (
     find_bags,
     record_replay,
     ReplayedCamera,
+    ScoredCamera,
     write_result,
 )
 from forecast_detector_ros.replay.result_files import merge_coco
 from forecast_detector_ros.report.run_record import load_run, MarkedBox, RunRecord
+import numpy as np
 import pytest
 
 from ..helpers.bags import jpeg_message, raw_message, truth_message, write_bag

@@ -4,7 +4,7 @@
 from forecast_detector_ros.training.loader import load_sources
 from forecast_detector_ros.training.motion_frames import PAUSE
 from forecast_detector_ros.training.config import build_recipe
-from forecast_detector_ros.training.distributed import Processes
+from forecast_detector_ros.training.machine import Processes
 from forecast_detector_ros.training.stage_run import StageRun
 import numpy as np
 import pytest

