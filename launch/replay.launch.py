@@ -3,12 +3,18 @@
 from pathlib import Path
 import signal
 
-from forecast_detector_ros.cli.fastdds_profile import profile_environment
-from launch import LaunchContext, LaunchDescription
+from forecast_detector_ros.cli.graph_processes import profile_environment
 from launch.action import Action
 from launch.actions import (
-    DeclareLaunchArgument, EmitEvent, ExecuteProcess, IncludeLaunchDescription, LogInfo,
-    OpaqueFunction, RegisterEventHandler, TimerAction)
+    DeclareLaunchArgument,
+    EmitEvent,
+    ExecuteProcess,
+    IncludeLaunchDescription,
+    LogInfo,
+    OpaqueFunction,
+    RegisterEventHandler,
+    TimerAction,
+)
 from launch.event_handlers import OnProcessExit, OnProcessIO
 from launch.events import matches_action, Shutdown
 from launch.events.process import ProcessExited, ProcessIO, SignalProcess
@@ -16,6 +22,8 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchContext, LaunchDescription
 
 PACKAGE = 'forecast_detector_ros'
 

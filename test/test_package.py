@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check the package's descriptions against each other and against what is built from them."""
 import ast
-from importlib.metadata import version
+from importlib.metadata import Distribution, distribution, version
 import os
 from pathlib import Path
 import shutil
 import subprocess
 import sys
+import venv
 import zipfile
 
 from catkin_pkg.package import Package, parse_package
+import cv2
+import numpy as np
+from packaging.requirements import Requirement
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,11 +102,75 @@ def test_manifest_names_what_the_robot_imports(manifest: Package) -> None:
     assert needed == declared
 
 
-def test_wheel_holds_what_is_used_at_run_time(source_copy: Path, tmp_path: Path) -> None:
+def build_wheel(source: Path, folder: Path) -> Path:
+    """Build the package's wheel into a folder, and return its path."""
     subprocess.run(
         [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-build-isolation',
-         '--wheel-dir', tmp_path, source_copy], check=True)
-    (wheel,) = tmp_path.glob('*.whl')
+         '--wheel-dir', folder, source], check=True)
+    (wheel,) = folder.glob('*.whl')
+    return wheel
+
+
+def required(package: Distribution, extras: set[str]) -> set[str]:
+    """Return the distributions that a package with some extras declares, and these in turn."""
+    found, waiting = set(), [(package, extras)]
+    while waiting:
+        one, its_extras = waiting.pop()
+        for line in one.requires or []:
+            need = Requirement(line)
+            wanted = need.marker is None or any(
+                need.marker.evaluate({'extra': extra}) for extra in {'', *its_extras})
+            if wanted and need.name not in found:
+                found.add(need.name)
+                waiting.append((distribution(need.name), set(need.extras)))
+    return found
+
+
+@pytest.mark.slow
+def test_wheel_brings_what_the_first_example_needs(source_copy: Path, tmp_path: Path) -> None:
+    """A new environment holds the wheel and what its metadata declare, and nothing else."""
+    wheel = build_wheel(source_copy, tmp_path)
+    place = tmp_path / 'environment'
+    venv.create(place, symlinks=True)
+    python = place / 'bin' / 'python'
+    subprocess.run([sys.executable, '-m', 'pip', '--python', python, 'install', '--quiet',
+                    '--no-deps', '--no-index', wheel], check=True)
+    (packages,) = place.glob('lib/*/site-packages')
+    (metadata,) = packages.glob(f'{NAME}-*.dist-info')
+    names = required(Distribution.at(metadata), {'openvino'})
+    assert 'openvino' in names and 'torch' not in names
+    # Linked from here in place of a download: what is not declared cannot be imported.
+    for name in names:
+        here = distribution(name)
+        for top in {file.parts[0] for file in here.files or []} - {'..', '__pycache__'}:
+            if not (packages / top).exists():
+                (packages / top).symlink_to(here.locate_file(top))
+    writer = cv2.VideoWriter(str(tmp_path / 'clip.mp4'), cv2.VideoWriter.fourcc(*'mp4v'), 10.0,
+                             (64, 48))
+    for _ in range(6):
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    page = (ROOT / 'docs' / 'python.md').read_text()
+    example = page.partition('```python\n')[2].partition('```')[0]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith('PYTHON')}
+
+    def run(code: str) -> str:
+        result = subprocess.run([python, '-c', code], cwd=tmp_path, env=environment,
+                                capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    assert 'torch' not in run('import pkgutil; print([m.name for m in pkgutil.iter_modules()])')
+    assert str(packages) in run(f'import {NAME}; print({NAME}.__file__)')
+    lines = run(example).splitlines()
+    assert len(lines) == 6 and lines[0].startswith('read ')
+    helped = subprocess.run([place / 'bin' / 'forecast-detector', '--help'], env=environment,
+                            capture_output=True, text=True, check=True)
+    assert helped.stdout.startswith('usage: forecast-detector VERB')
+
+
+def test_wheel_holds_what_is_used_at_run_time(source_copy: Path, tmp_path: Path) -> None:
+    wheel = build_wheel(source_copy, tmp_path)
     share = f"{wheel.name.split('-py3')[0]}.data/data/share"
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())

@@ -15,7 +15,7 @@ from typing import Any
 
 from .benchmark_graph import GraphOptions, measure_graph
 from .benchmark_start import measure_start
-from .children import ChildError
+from .graph_processes import ChildError
 from .options import add_checkpoint, add_device, positive
 from .progress import show_progress
 from .results import machine, versions

@@ -10,8 +10,8 @@ import subprocess
 import sys
 from typing import Any
 
-from .children import Child, ChildError
 from .demo_graph import DemoOptions, environment, NODES
+from .graph_processes import Child, ChildError
 from ..benchmark.steps import SIZES
 
 POLICIES = ('always_read', 'alternate(1)', 'forecast')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The start-up part of `benchmark`: from the node's start to active, and the memory it has then."""
+"""Measure a node from its start until it is active, and the memory that it has then."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +12,8 @@ import tempfile
 from time import perf_counter
 from typing import Any
 
-from .children import Child, ChildError
 from .demo_graph import DemoOptions, environment, NODES
+from .graph_processes import Child, ChildError
 
 LONGEST_S = 300.0
 """For one start, seconds."""

@@ -12,8 +12,8 @@ import signal
 import sys
 import time
 
-from .children import ChildError
 from .demo_graph import DemoGraph, DemoOptions
+from .graph_processes import ChildError
 from .live_table import open_display
 from .options import add_checkpoint, add_hardware, add_policy, number_in
 from .report import add_report

@@ -12,8 +12,7 @@ import sys
 import threading
 import time
 
-from .children import Child, ChildError, end_all
-from .fastdds_profile import profile_environment
+from .graph_processes import Child, ChildError, end_all, profile_environment
 from ..recording.frame_record import RecordedFrame
 
 # From starting the processes to the first frame: importing torch and warming up take a while

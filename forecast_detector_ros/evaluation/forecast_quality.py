@@ -11,10 +11,20 @@ import logging
 
 import numpy as np
 
-from .displaced_features import DisplacedFeatureBackend, Displacement
-from .forecast_backends import FeatureSource, SharedFeatureBackend
-from .horizon_runs import HorizonRun, reads_before, run_horizons
-from .moved_boxes import constant_velocity, moved_by_truth, repeated
+from .forecast_backends import (
+    DisplacedFeatureBackend,
+    Displacement,
+    FeatureSource,
+    SharedFeatureBackend,
+)
+from .horizons import (
+    constant_velocity,
+    HorizonRun,
+    moved_by_truth,
+    reads_before,
+    repeated,
+    run_horizons,
+)
 from .sequences import EvaluationError, Footage, thin
 from ..annotations.records import UNKNOWN_TRACK
 from ..detector.backends.torch_backend import TorchBackend

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features along optical flow, on pictures whose motion is known."""
+"""Features that are moved along optical flow."""
 
 import cv2
 from forecast_detector_ros.detector.settings import DetectorSettings
-from forecast_detector_ros.evaluation.displaced_features import displace, Displacement
+from forecast_detector_ros.evaluation.forecast_backends import displace, Displacement
 from forecast_detector_ros.evaluation.forecast_quality import BY_FLOW, measure_forecasts
 import numpy as np
 import pytest

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start programs as children that never outlive their parent, and end them in order."""
+"""Start the processes of a graph, that never outlive their parent and carry large images."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import ctypes
+from importlib import metadata
+import os
 from pathlib import Path
 import shutil
 import signal
 import subprocess
 from typing import IO
+
+from ..files import find_share
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _LIBC = ctypes.CDLL(None)
@@ -109,3 +113,33 @@ def _end_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     # A shell's background job ignores SIGINT; its children are to be ended with it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+PROFILE = 'config/fastdds_large_images.xml'
+BEFORE_RENAMING = ('humble', 'iron', 'jazzy')
+
+
+def profile_environment() -> dict[str, str]:
+    """
+    Return the variable that points Fast DDS at the profile, for the images' publisher.
+
+    Raises FileNotFoundError when the profile is not installed.
+    """
+    return {profile_variable(): str(find_share(PROFILE))}
+
+
+def profile_variable() -> str:
+    """
+    Return the name of the variable: it was renamed after Jazzy.
+
+    Kilted knows both names but loads the file twice, with errors, when both are set.
+    """
+    distribution = os.environ.get('ROS_DISTRO')
+    if distribution is None:
+        # From wheels: Jazzy's rclpy is 7, Kilted's 9.
+        try:
+            distribution = 'jazzy' if int(metadata.version('rclpy').split('.')[0]) < 8 else ''
+        except metadata.PackageNotFoundError:
+            distribution = ''
+    prefix = 'FASTRTPS' if distribution in BEFORE_RENAMING else 'FASTDDS'
+    return f'{prefix}_DEFAULT_PROFILES_FILE'
