@@ -24,7 +24,7 @@ export PYTEST_DEBUG_TEMPROOT ?= $(VENV)/var/pytest
 help:
 	@echo 'make demo        detect objects in a clip over ROS 2; result in $(OUTPUT)/'
 	@echo '                 VIDEO=path for a video of your own, OUTPUT=folder for another place'
-	@echo 'make benchmark   measure everything and write docs/benchmark.md; a quiet machine, 15 minutes'
+	@echo 'make benchmark   measure everything and write docs/results/benchmark.md: 15 minutes, on a quiet machine'
 	@echo '                 BENCHMARK=options, for example --peer-onnx yolo11n.onnx:320'
 	@echo 'make test        run all tests; TEST_PROCESSES=n for other than one process a core'
 	@echo 'make test-fast   run the tests that take seconds'
@@ -51,8 +51,8 @@ demo:
 
 benchmark:
 	$(bootstrap)
-	'$(RUN)' -m forecast_detector_ros.cli benchmark --device cpu --graph --output docs/benchmark.json \
-		--report docs/benchmark.md $(BENCHMARK)
+	'$(RUN)' -m forecast_detector_ros.cli benchmark --device cpu --graph --output docs/results/benchmark.json \
+		--report docs/results/benchmark.md $(BENCHMARK)
 
 # pytest itself makes folders only below one that exists.
 define bootstrap_tests

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write docs/commands.md, the reference of all commands: ``python -m dev.command_help``."""
+"""Write docs/reference/commands.md from `--help`: ``python -m dev.command_help``."""
 import argparse
 from collections.abc import Iterator, Mapping
 import os
@@ -9,14 +9,14 @@ import sys
 from forecast_detector_ros.cli import program
 from forecast_detector_ros.cli.shell import PROGRAM
 
-PAGE = Path(__file__).resolve().parents[1] / 'docs' / 'commands.md'
+PAGE = Path(__file__).resolve().parents[1] / 'docs' / 'reference' / 'commands.md'
 
 COLUMNS = 100
 
 HEAD = """# Commands
 
 *This page is what the commands say of themselves with `--help`; `python -m dev.command_help`
-writes it.* What they share, exit codes among it, is in [the guide](guide.md#one-program).
+writes it.* What they share, exit codes among it, is in [the guide](../guide/robot.md#one-program).
 """
 
 

@@ -3,7 +3,7 @@
 Detect objects in video, reading only the frames that need it.
 
 ``Detector.load().stream()`` gives something to call with one picture after the other;
-docs/python.md shows more. Names are imported when they are first used.
+docs/guide/python.md shows more. Names are imported when they are first used.
 """
 
 from importlib import import_module

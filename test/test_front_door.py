@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the package itself offers, and the examples of docs/python.md."""
+"""What the package itself offers, and the examples of docs/guide/python.md."""
 from pathlib import Path
 import re
 import subprocess
@@ -14,7 +14,7 @@ import torch
 from .helpers.bags import jpeg_message, write_bag
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / 'docs/python.md'
+PAGE = ROOT / 'docs/guide/python.md'
 
 NOTHING_HAPPENS = """
 import logging, os, sys

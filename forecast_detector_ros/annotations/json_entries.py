@@ -3,7 +3,7 @@
 The entries of COCO-style JSON files, checked one by one, and true boxes laid over a teacher's.
 
 The file of true boxes may say how much it boxes: `complete` of a video, `labels` of an image (see
-docs/data.md).
+docs/reference/data.md).
 """
 
 from __future__ import annotations

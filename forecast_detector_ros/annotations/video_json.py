@@ -4,7 +4,7 @@ COCO-style annotation files, with or without videos.
 
 Plain COCO detection files work: every image is then a video of one frame. Five extensions are
 read: `video` and `frame_index` of an image, `score` and `track_id` of an annotation, and a list
-`ignore_annotations`. See docs/data.md for the format.
+`ignore_annotations`. See docs/reference/data.md for the format.
 """
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 What is known of one run of the detector, whatever made it: an evaluation, a bag, the demo.
 
 It is what the HTML report shows. As JSON it is the dataclasses below with their names as keys,
-null for what is not known, and `format` beside them; docs/replay.md describes it. `RunView` sees a
-run along one axis, its frames one after the other.
+null for what is not known, and `format` beside them; docs/guide/replay.md describes it.
+`RunView` sees a run along one axis, its frames one after the other.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Identities:
-    """How well the numbers of detections stay with annotated objects (docs/evaluation.md)."""
+    """How well numbers of detections stay with annotated objects (docs/reference/evaluation.md)."""
 
     boxes: int  #: Annotated boxes whose object is known
     objects: int

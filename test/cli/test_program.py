@@ -45,7 +45,7 @@ def test_every_help_fits_a_screen(helps: dict[str, str]) -> None:
 
 def test_documentation_quotes_every_help(helps: dict[str, str]) -> None:
     assert command_help.PAGE.read_text() == command_help.page(helps), \
-        'docs/commands.md is behind: python -m dev.command_help'
+        'docs/reference/commands.md is behind: python -m dev.command_help'
 
 
 def test_options_of_one_name_say_the_same() -> None:

@@ -14,7 +14,7 @@ from forecast_detector_ros.model.presets import PRESETS
 import pytest
 import torch
 
-DOCUMENT = Path(__file__).resolve().parents[2] / 'docs' / 'model.md'
+DOCUMENT = Path(__file__).resolve().parents[2] / 'docs' / 'design' / 'network.md'
 
 SMALL = NetworkConfig(classes=2, input_size=(64, 96), width=0.35, feature_channels=(20,),
                       lstm_channels=(10,), extra_channels=(16,))
@@ -37,7 +37,7 @@ def checkpoint(tmp_path):
 def test_documentation_quotes_the_table(name, capsys):
     assert main(['--preset', name]) == 0
     assert capsys.readouterr().out in DOCUMENT.read_text(encoding='utf-8'), \
-        f'docs/model.md is behind; it must quote the output of --preset {name}'
+        f'docs/design/network.md is behind; it must quote the output of --preset {name}'
 
 
 def test_default_preset_is_default(capsys):

@@ -7,7 +7,7 @@ import re
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / 'docs' / 'ros_reference.md'
+PAGE = ROOT / 'docs' / 'reference' / 'ros.md'
 
 
 def declared(program: str) -> dict[str, str]:

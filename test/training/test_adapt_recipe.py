@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way of docs/distillation.md, from a video to an adapted checkpoint."""
+"""The way of docs/guide/adapt.md, from a video to an adapted checkpoint."""
 
 from pathlib import Path
 

@@ -27,7 +27,7 @@ Parts of the graph that stay in float, by their nodes' names.
 The gates decide what the cell keeps over many frames, where rounding adds up; the scheduler's
 score is compared with a threshold.  Together they are a small part of either step.  The first
 convolution and the first three blocks of MobileNetV2 cost most of the accuracy where they are
-quantised (docs/performance.md), and are not small.
+quantised (docs/results/performance.md), and are not small.
 """
 
 

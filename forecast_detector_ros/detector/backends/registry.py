@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 CPU_ORDER = ('openvino', 'onnxruntime', 'torch')
 """
-Fastest first, as docs/performance.md measures them.
+Fastest first, as docs/results/performance.md measures them.
 
 The back-end ``auto`` takes the first of them, or `CUDA_DEFAULT`, that is installed and has the
 precision.
