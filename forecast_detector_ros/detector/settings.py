@@ -38,7 +38,7 @@ class DetectorSettings:
     classes: tuple[str, ...] = ()
     """Names of the classes that are wanted; empty for all."""
 
-    max_consecutive_forecasts: int = 3
+    max_consecutive_forecasts: int = 5
     """A read is forced after so many forecasts, 1 to 1000."""
 
     target_rate: float = 0.0
