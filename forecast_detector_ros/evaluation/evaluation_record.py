@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .identities import identity_records, number_detections
-from .runner import FootageRun
+from .runs import FootageRun
 from .sequences import Footage
 from ..detector.checkpoint import Card
 from ..detector.policy import FORECAST, READ

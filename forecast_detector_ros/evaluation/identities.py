@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .runner import FootageRun
+from .runs import FootageRun
 from .sequences import EvaluationError, Footage
 from ..annotations.records import UNKNOWN_TRACK
 from ..detector.detections import Detections

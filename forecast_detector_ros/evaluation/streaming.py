@@ -21,7 +21,7 @@ import numpy as np
 
 from .accuracy import HEADS, KEYS, measure_accuracy
 from .latencies import Latencies
-from .runner import COLLECT_SCORE
+from .runs import COLLECT_SCORE
 from .sequences import as_frame, Footage, picture
 from ..detector.ahead import look_ahead
 from ..detector.detections import Detections

@@ -10,7 +10,7 @@ from .accuracy import accuracy_as_text, measure_accuracy
 from .accuracy import KEYS as AP_KEYS
 from .latencies import KEY as LATENCIES
 from .latencies import milliseconds
-from .runner import FootageRun
+from .runs import FootageRun
 from .sequences import Footage
 from ..layout import mean, plain, table
 from ..metrics.matching import recall

@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from .policy_runs import join_runs, run_policies
+from .policy_sweep import join_runs, run_policies
 from .sequences import EvaluationError, Footage, truth_of
 from ..annotations.records import VideoRecord
 from ..annotations.sources import load_source

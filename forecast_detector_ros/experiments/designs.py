@@ -24,7 +24,7 @@ from ..detector.backends.registry import AUTO, choose_backend
 from ..detector.checkpoint import load_checkpoint
 from ..detector.policy import AlwaysReadPolicy
 from ..detector.settings import DetectorSettings
-from ..evaluation.policy_runs import join_runs, run_policies
+from ..evaluation.policy_sweep import join_runs, run_policies
 from ..evaluation.sequences import EvaluationError, Footage, picture
 from ..evaluation.validation import check_held_out
 from ..files import write_atomically

@@ -13,8 +13,8 @@ from ..detector.policy import AlternatePolicy, FORECAST, Policy, READ
 from ..detector.settings import DetectorSettings
 from ..evaluation.accuracy import HEADS, KEYS, measure_accuracy
 from ..evaluation.latencies import Latencies
-from ..evaluation.policy_runs import run_policies
-from ..evaluation.runner import run_footage
+from ..evaluation.policy_sweep import run_policies
+from ..evaluation.runs import run_footage
 from ..evaluation.sequences import EvaluationError, Footage
 from ..layout import mean, mean_and_deviation, plain
 from ..metrics.matching import recall

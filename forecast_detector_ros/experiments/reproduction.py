@@ -23,7 +23,7 @@ import torch
 from ..detector.checkpoint import Card, load_checkpoint
 from ..detector.policy import AlternatePolicy, AlwaysReadPolicy, Policy, ThresholdPolicy
 from ..detector.settings import DetectorSettings
-from ..evaluation.policy_runs import join_runs, PolicyRun, run_policies
+from ..evaluation.policy_sweep import join_runs, PolicyRun, run_policies
 from ..evaluation.sequences import EvaluationError, Footage
 from ..evaluation.validation import check_held_out
 from ..files import write_atomically

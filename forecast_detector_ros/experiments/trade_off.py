@@ -15,7 +15,7 @@ from .paper_tables import measure_name, score, Speed
 from ..detector.checkpoint import Card
 from ..detector.policy import AlternatePolicy, AlwaysReadPolicy, Policy, ThresholdPolicy
 from ..detector.settings import DetectorSettings
-from ..evaluation.policy_runs import PolicyRun, run_policies
+from ..evaluation.policy_sweep import PolicyRun, run_policies
 from ..evaluation.sequences import Footage
 from ..layout import table
 from ..model.config import MOTION

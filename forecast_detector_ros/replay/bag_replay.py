@@ -40,7 +40,7 @@ from ..detector.policy import FORECAST
 from ..detector.settings import DetectorSettings
 from ..detector.stream import MAX_GAP_S, StreamState
 from ..evaluation.latencies import Latencies
-from ..evaluation.runner import COLLECT_SCORE
+from ..evaluation.runs import COLLECT_SCORE
 from ..images.bag_images import ImageBag
 from ..images.frame import FrameError, SourceError
 from ..jobs.job import Progress, StopFlag

@@ -6,7 +6,7 @@ from dataclasses import replace
 from forecast_detector_ros.detector.policy import AlternatePolicy
 from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.evaluation.evaluation_record import class_accuracies, record_evaluation
-from forecast_detector_ros.evaluation.runner import run_footage
+from forecast_detector_ros.evaluation.runs import run_footage
 from forecast_detector_ros.metrics.average_precision import average_precision
 from forecast_detector_ros.report.run_record import RunRecord
 from hypothesis import given, settings

@@ -10,7 +10,7 @@ from forecast_detector_ros.detector.preprocess import resize
 from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.evaluation.forecast_backends import FeatureSource, SharedFeatureBackend
 from forecast_detector_ros.evaluation.forecast_quality import measure_forecasts
-from forecast_detector_ros.evaluation.runner import run_footage
+from forecast_detector_ros.evaluation.runs import run_footage
 from forecast_detector_ros.evaluation.sequences import EvaluationError, picture
 from forecast_detector_ros.metrics.tables import one_hot, TruthTable
 import numpy as np

@@ -11,7 +11,7 @@ from forecast_detector_ros.evaluation.identities import (
     number_detections,
     summarise_identities,
 )
-from forecast_detector_ros.evaluation.runner import FootageRun
+from forecast_detector_ros.evaluation.runs import FootageRun
 from forecast_detector_ros.evaluation.sequences import EvaluationError, load_mot_footage
 from forecast_detector_ros.metrics.tables import DetectionTable
 import numpy as np

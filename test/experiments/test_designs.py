@@ -8,7 +8,7 @@ from typing import Any
 
 from forecast_detector_ros.annotations.synthetic import CLASSES, write_synthetic_videos
 from forecast_detector_ros.detector.checkpoint import CheckpointError
-from forecast_detector_ros.evaluation.policy_runs import PolicyRun
+from forecast_detector_ros.evaluation.policy_sweep import PolicyRun
 from forecast_detector_ros.evaluation.sequences import EvaluationError, Footage, load_annotated
 from forecast_detector_ros.experiments import designs
 from forecast_detector_ros.experiments.designs import (

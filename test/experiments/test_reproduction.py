@@ -8,7 +8,7 @@ from statistics import mean, stdev
 from forecast_detector_ros.annotations.synthetic import CLASSES, write_synthetic_videos
 from forecast_detector_ros.cli import reproduce as command
 from forecast_detector_ros.detector.checkpoint import load_checkpoint
-from forecast_detector_ros.evaluation.policy_runs import run_policies
+from forecast_detector_ros.evaluation.policy_sweep import run_policies
 from forecast_detector_ros.evaluation.sequences import load_annotated
 from forecast_detector_ros.experiments import reproduction
 from forecast_detector_ros.experiments.reproduction import (

@@ -11,8 +11,8 @@ from forecast_detector_ros.detector.policy import (
     ThresholdPolicy,
 )
 from forecast_detector_ros.detector.settings import DetectorSettings
-from forecast_detector_ros.evaluation.policy_runs import run_policies
-from forecast_detector_ros.evaluation.runner import run_footage
+from forecast_detector_ros.evaluation.policy_sweep import run_policies
+from forecast_detector_ros.evaluation.runs import run_footage
 from forecast_detector_ros.model.ssdlite import SSDLiteHead
 import numpy as np
 import pytest

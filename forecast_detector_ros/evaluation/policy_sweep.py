@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .forecast_backends import FeatureSource, SharedFeatureBackend
-from .runner import COLLECT_SCORE
+from .runs import COLLECT_SCORE
 from .sequences import as_frame, Footage, picture
 from ..detector.checkpoint import Card
 from ..detector.detector import Detector

@@ -6,7 +6,7 @@ from dataclasses import replace
 from forecast_detector_ros.detector.policy import AlternatePolicy, AlwaysReadPolicy
 from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.detector.stream import StreamState
-from forecast_detector_ros.evaluation.runner import run_footage
+from forecast_detector_ros.evaluation.runs import run_footage
 from forecast_detector_ros.evaluation.sequences import as_frame, picture
 import numpy as np
 

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a detector over footage, frame by frame, as the node would."""
+"""Run a detector over sequences, frame by frame as the node would, in any process."""
+from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -10,7 +13,8 @@ from ..detector.detector import Detector
 from ..detector.policy import READ
 from ..detector.settings import DetectorSettings
 from ..detector.stream import StreamState
-from ..jobs.job import Progress, StoppedError, StopFlag
+from ..jobs.job import Progress, StopFlag, StoppedError
+from ..jobs.locations import kept, Location
 from ..metrics.tables import DetectionTable
 
 COLLECT_SCORE = 0.01
@@ -100,3 +104,34 @@ def run_footage(detector: Detector, footage: Footage, settings: DetectorSettings
         np.array([step.preprocess_ms for step in steps]),
         np.array([step.inference_ms for step in steps]),
         tuple(step.decision.reason for step in steps))
+
+
+@dataclass(frozen=True)
+class FootageWork:
+    """What every process needs to run a detector over sequences."""
+
+    checkpoint: Location
+    device: str
+    precision: str
+    threads: int
+    backend: str
+    settings: DetectorSettings
+    collect: bool
+    """See `run_footage`."""
+
+    def prepare(self) -> Callable[[Footage, Progress, StopFlag], FootageRun]:
+        """Load the detector, warm it up, and return the function that runs one sequence."""
+        detector = Detector.load(kept(self.checkpoint), self.device, self.precision,
+                                 self.threads, backend=self.backend)
+        detector.warm_up()
+        return self.with_detector(detector)
+
+    def with_detector(self, detector: Detector
+                      ) -> Callable[[Footage, Progress, StopFlag], FootageRun]:
+        """Return that function for a detector that is loaded and warm."""
+        return partial(_run, self, detector)
+
+
+def _run(work: FootageWork, detector: Detector, footage: Footage, progress: Progress,
+         interrupt: StopFlag) -> FootageRun:
+    return run_footage(detector, footage, work.settings, work.collect, progress, interrupt)
