@@ -29,7 +29,7 @@ help:
 	@echo 'make test        run all tests; TEST_PROCESSES=n for other than one process a core'
 	@echo 'make test-fast   run the tests that take seconds'
 	@echo 'make lint        run the linters alone'
-	@echo 'make format      put imports in the order that the linters want'
+	@echo 'make format      mend what ruff finds and can mend; other files stay as they are'
 	@echo 'make setup       only install what the others need, into $(VENV)'
 	@echo 'make clean       delete everything that was made'
 	@echo 'PYTHON=python3.12 chooses the interpreter, PIP_CACHE_DIR=folder a lasting download cache.'
@@ -81,7 +81,7 @@ lint:
 
 format:
 	$(bootstrap) --tests
-	'$(RUN)' -m ruff check --select I --fix .
+	'$(RUN)' -m ruff check --fix .
 
 clean:
 	rm -rf '$(VENV)' demo_output build install log

@@ -20,10 +20,14 @@ from .options import add_checkpoint, add_device, positive
 from .progress import show_progress
 from .results import machine, versions
 from .shell import command_line, DONE, FAILURE, print_result, run_verb, verb_parser
-from ..benchmark.document import benchmark_markdown, benchmark_text, changes_text, compare_runs
-from ..benchmark.document import verdicts
-from ..benchmark.peers import PeerError
-from ..benchmark.peers import OnnxPeer, TORCHVISION
+from ..benchmark.document import (
+    benchmark_markdown,
+    benchmark_text,
+    changes_text,
+    compare_runs,
+    verdicts,
+)
+from ..benchmark.peers import OnnxPeer, PeerError, TORCHVISION
 from ..benchmark.plots import write_plots
 from ..benchmark.run import BenchmarkOptions, DEFAULT_BATCHES, default_builds, measure_run
 from ..benchmark.steps import Build, SIZES

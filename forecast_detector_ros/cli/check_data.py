@@ -10,8 +10,14 @@ import sys
 
 from .options import fraction
 from .shell import print_result, run_verb, verb_parser
-from ..annotations.check import check_sources, CheckConfig, Progress, silent
-from ..annotations.check import plain_findings, report_lines
+from ..annotations.check import (
+    check_sources,
+    CheckConfig,
+    plain_findings,
+    Progress,
+    report_lines,
+    silent,
+)
 from ..annotations.sources import all_classes, COCO_VIDEO, FORMATS, SourceConfig
 from ..clips.cutouts import load_cutouts
 from ..model.presets import PRESETS

@@ -23,8 +23,8 @@ from ..experiments.designs import (
 )
 from ..files import write_atomically
 from ..layout import markdown
-from ..training.start import load_backbone
 from ..training.config import load_recipe
+from ..training.start import load_backbone
 from ..training.trainer import TrainingDivergedError
 
 VERB = 'compare designs'

@@ -27,16 +27,15 @@ from .options import (
 from .progress import show_progress
 from .results import machine, versions
 from .shell import command_line, run_verb, verb_parser
-from ..benchmark.peers import RUNTIMES
-from ..benchmark.peers import TORCHVISION, torchvision_peers
+from ..benchmark.peers import RUNTIMES, TORCHVISION, torchvision_peers
 from ..detector.detector import Detector
 from ..detector.policy import AlwaysReadPolicy
 from ..evaluation.sequences import EvaluationError, Footage
 from ..experiments.figure_files import new_figure
-from ..experiments.prices import draw_prices
 from ..experiments.prices import (
     compared_classes,
     Contestant,
+    draw_prices,
     measure_prices,
     own_contestant,
     peer_contestant,

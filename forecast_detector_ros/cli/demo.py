@@ -21,8 +21,8 @@ from .results import figure_lines, machine, ResultFolder, versions
 from .shell import command_line, DONE, FAILURE, print_result, run_verb, say, verb_parser
 from ..files import bundled_clip, write_atomically
 from ..recording.frame_record import RecordedFrame, summarise_frames
-from ..report.report_figures import plot_decisions
 from ..report.noted_frames import record_recording
+from ..report.report_figures import plot_decisions
 from ..report.run_record import RUN_NAME, save_run
 
 VERB = 'demo'

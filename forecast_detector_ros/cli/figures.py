@@ -38,17 +38,31 @@ from ..evaluation.latencies import load_latencies
 from ..evaluation.motion import AUTO, load_published, motion_of
 from ..evaluation.sequences import Footage, thin
 from ..evaluation.streaming import RATES, streaming_as_text, sweep
+from ..experiments.figure_files import (
+    draw_streaming,
+    new_figure,
+    save_figure,
+    save_numbers,
+    streaming_rows,
+)
 from ..experiments.frame_figures import (
     chosen_frames,
+    draw_error_maps,
     draw_strips,
+    error_maps,
+    error_rows,
     shown_frames,
     strip_rows,
     strip_values,
 )
-from ..experiments.figure_files import new_figure, save_figure, save_numbers
-from ..experiments.frame_figures import draw_error_maps, error_maps, error_rows
-from ..experiments.paper_tables import measure_name, measure_speed, recorded_speed
-from ..experiments.paper_tables import over_seeds, table1_row, table2_rows
+from ..experiments.paper_tables import (
+    measure_name,
+    measure_speed,
+    over_seeds,
+    recorded_speed,
+    table1_row,
+    table2_rows,
+)
 from ..experiments.reproduction import number_tracks
 from ..experiments.reproduction_tables import (
     draw_reproduction,
@@ -56,7 +70,6 @@ from ..experiments.reproduction_tables import (
     reproduction_markdown,
     reproduction_rows,
 )
-from ..experiments.figure_files import draw_streaming, streaming_rows
 from ..experiments.trade_off import (
     draw_trade_off,
     measure_trade_off,

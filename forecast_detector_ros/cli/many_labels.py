@@ -16,9 +16,8 @@ from ..files import write_atomically
 from ..jobs.engine import run_many
 from ..jobs.job import Interrupt, Job
 from ..jobs.locations import PictureStore, unpack
-from ..labelling.label_folders import LabelledPicture, Labelling, SAVE_EVERY_S
+from ..labelling.label_folders import LabelledPicture, Labelling, picture_folders, SAVE_EVERY_S
 from ..labelling.label_jobs import LabelJob, LabelledFolder, LabelSettings, merge
-from ..labelling.label_folders import picture_folders
 from ..replay.collect import find_bags
 
 _log = logging.getLogger(__name__)

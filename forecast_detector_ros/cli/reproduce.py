@@ -9,13 +9,20 @@ import torch
 from .inputs import add_backbone, add_held_out, add_training, load_held_out
 from .shell import run_verb, verb_parser
 from ..detector.allocator import keep_large_blocks
-from ..experiments.reproduction import DEFAULT_ROWS, number_tracks, Plan, reproduce, ROWS
-from ..experiments.reproduction import estimate, estimate_table
+from ..experiments.reproduction import (
+    DEFAULT_ROWS,
+    estimate,
+    estimate_table,
+    number_tracks,
+    Plan,
+    reproduce,
+    ROWS,
+)
 from ..experiments.reproduction_tables import reproduction_markdown
 from ..files import write_atomically
 from ..layout import table
-from ..training.start import load_backbone
 from ..training.config import load_recipe
+from ..training.start import load_backbone
 from ..training.trainer import TrainingDivergedError
 
 VERB = 'reproduce'

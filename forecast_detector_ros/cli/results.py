@@ -12,7 +12,6 @@ from typing import Any
 
 from ..detector.processor import instruction_set
 
-
 DISTRIBUTIONS = ('forecast_detector_ros', 'torch', 'torchvision', 'numpy', 'rclpy',
                  'vision_msgs', 'rosbags')
 

@@ -22,13 +22,11 @@ from ..detector.allocator import keep_large_blocks
 from ..detector.checkpoint import CheckpointError
 from ..evaluation.validation import make_validation
 from ..model.network import ForecastDetector
-from ..training.start import load_backbone
 from ..training.config import load_recipe
-from ..training.machine import join_processes, leave_processes, Processes
 from ..training.loader import load_sources
-from ..training.run_log import Observer
-from ..training.start import load_start
-from ..training.run_log import TensorBoardLog
+from ..training.machine import join_processes, leave_processes, Processes
+from ..training.run_log import Observer, TensorBoardLog
+from ..training.start import load_backbone, load_start
 from ..training.trainer import Trainer, TrainingDivergedError
 
 VERB = 'train'

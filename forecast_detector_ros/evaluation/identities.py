@@ -14,8 +14,8 @@ from ..detector.detections import Detections
 from ..detector.tracks import Tracks
 from ..errors import MissingLibraryError
 from ..layout import plain, table
-from ..metrics.tables import DetectionTable, TruthTable
 from ..metrics.libraries import tracking_figures
+from ..metrics.tables import DetectionTable, TruthTable
 from ..report.run_record import Identities
 
 log = logging.getLogger(__name__)

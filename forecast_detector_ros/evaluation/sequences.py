@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..annotations.records import decode_picture
-from ..annotations.mot import load_mot
 from ..annotations.findings import DataError
-from ..annotations.records import FrameRecord, VideoRecord
+from ..annotations.mot import load_mot
+from ..annotations.records import decode_picture, FrameRecord, VideoRecord
 from ..annotations.video_json import load_video_json
 from ..errors import InputError
 from ..images.frame import Frame, Pixels

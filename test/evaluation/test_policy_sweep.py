@@ -53,8 +53,8 @@ def test_every_policy_is_as_if_alone(make_network, card, footage, variant):
             assert np.array_equal(run.read, alone.read)
 
 
-def test_moved_boxes_are_as_if_alone_and_the_head_runs_once_a_frame(make_network, card, footage,
-                                                                   counted):
+def test_moved_boxes_are_as_if_alone_and_the_head_runs_once_a_frame(
+        make_network, card, footage, counted):
     items = footage(a=('cat', 5), b=('dog', 3))
     network = make_network(**MOTION)
     settings = DetectorSettings(max_consecutive_forecasts=2)
