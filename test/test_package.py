@@ -96,6 +96,17 @@ def test_versions_agree(manifest: Package) -> None:
     assert f'\n{manifest.version} (' in (ROOT / 'CHANGELOG.rst').read_text()
 
 
+def test_pip_brings_pytorch_only_where_it_is_asked_for() -> None:
+    tomllib = pytest.importorskip('tomllib')
+    project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
+    extras = project['optional-dependencies']
+    heavy = {'torch', 'torchvision'}
+    for light in (project['dependencies'], extras['openvino'], extras['onnxruntime']):
+        assert light and not heavy & {*light}
+    for extra in ('torch', 'train'):
+        assert heavy <= {*extras[extra]}
+
+
 def test_manifest_names_what_the_robot_imports(manifest: Package) -> None:
     declared = {dependency.name for dependency in manifest.exec_depends}
     needed = {ROSDEP_KEYS.get(module, module) for module in imported_modules()} - {None}

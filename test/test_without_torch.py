@@ -78,6 +78,7 @@ def run(environment: dict[str, str], tmp_path: Path) -> Run:
 def exported(tmp_path_factory: pytest.TempPathFactory,
              settle: Callable[[ForecastDetector], ForecastDetector]) -> Path:
     """Give a folder with a small network, as `export` writes it."""
+    torch.set_num_threads(1)
     network = settle(ForecastDetector(NetworkConfig(
         classes=3, input_size=(64, 96), width=0.35, levels=(16, 32), feature_channels=(12, 20),
         lstm_channels=(8, 10), extra_channels=(16, 8), scheduler_channels=8)))
@@ -108,7 +109,6 @@ def expected(request: pytest.FixtureRequest, exported: Path, clip: str,
     """Give the name of a checkpoint, and what PyTorch finds in the clip with it."""
     checkpoint = str(exported) if request.param == 'exported' else ''
     output = tmp_path_factory.mktemp('boxes') / 'boxes.npy'
-    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, 'argv', ['-c', checkpoint, 'torch', clip, str(output)])
         exec(BOXES, {})

@@ -77,31 +77,30 @@ def _start(detector: Mapping[str, str], variables: Mapping[str, str], log: Path
     start = perf_counter()
     child = Child('detector', command, log, variables, piped=True)
     try:
-        said = _wait_for(child, ACTIVE, start + LONGEST_S)
+        said = _read_until(child, ACTIVE, start + LONGEST_S)
         seconds = perf_counter() - start
-        if not said:
-            child.wait(10.0)
-            child.check()
-            raise ChildError(f'the detector was not active after {LONGEST_S:g} s; '
-                             f'{child.last_words()}')
+        if ACTIVE not in said:
+            lines = said.decode(errors='replace').strip().splitlines()
+            raise ChildError('the detector did not become active: '
+                             + (lines[-1] if lines else child.last_words()))
         return {'seconds': seconds, 'cpu_seconds': _cpu_seconds(child.pid),
                 'memory_mb': _resident_bytes(child.pid) / 1e6}
     finally:
         child.end()
 
 
-def _wait_for(child: Child, words: bytes, until: float) -> bool:
-    """Read the output until it has the words; False if it ends before, or the time is over."""
+def _read_until(child: Child, words: bytes, until: float) -> bytes:
+    """Return the output up to the words, to its end, or to what there was when the time is over."""
     read = b''
     with selectors.DefaultSelector() as selector:
         selector.register(child.output, selectors.EVENT_READ)
         while words not in read:
             if not selector.select(max(0.0, until - perf_counter())):
-                return False
+                break
             if not (data := os.read(child.output.fileno(), 2**16)):
-                return False
+                break
             read += data
-    return True
+    return read
 
 
 def _cpu_seconds(pid: int) -> float:

@@ -10,6 +10,8 @@ import cv2
 from forecast_detector_ros.benchmark.timing import Timing
 from forecast_detector_ros.cli import benchmark
 from forecast_detector_ros.cli.benchmark_graph import GraphOptions, measure_graph
+from forecast_detector_ros.cli.benchmark_start import measure_start
+from forecast_detector_ros.cli.children import ChildError
 from forecast_detector_ros.detector.checkpoint import Card, save_checkpoint
 from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector
@@ -127,6 +129,28 @@ def test_bad_build_is_a_usage_error(text: str, capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         benchmark.main(['--build', text])
     assert 'must be BACKEND' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_start_of_the_node() -> None:
+    pytest.importorskip('rclpy')
+    pytest.importorskip('openvino')
+    said: list[str] = []
+    rows = measure_start({'backend': 'openvino'}, 1, said.append)
+    assert said == ['cold start 1 of 1', 'warm start 1 of 1']
+    assert [row['cache'] for row in rows] == ['cold', 'warm']
+    for row in rows:
+        assert row['seconds'] > 0 and 0 < row['cpu_seconds']
+        # PyTorch alone would be more.
+        assert 50 < row['memory_mb'] < 480
+    # OpenVINO's graphs are not compiled again.
+    assert rows[1]['cpu_seconds'] < rows[0]['cpu_seconds']
+
+
+def test_node_that_does_not_start_says_why() -> None:
+    pytest.importorskip('rclpy')
+    with pytest.raises(ChildError, match='did not become active.*/nowhere/x.safetensors: no such'):
+        measure_start({'checkpoint': '/nowhere/x.safetensors'}, 1)
 
 
 @pytest.mark.slow
