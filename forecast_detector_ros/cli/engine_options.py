@@ -19,9 +19,7 @@ def add_engine(group: Group, what: str) -> None:
     """Add `--jobs` and `--engine`; `what` is one job."""
     add_jobs(group, what)
     group.add_argument('--engine', type=checked(parse_engine), metavar='ENGINE',
-                       help='who does the jobs: local (default): processes of this machine; ray: '
-                       'Ray on this machine; ray=ADDRESS: a Ray cluster, auto for the one that '
-                       'this machine belongs to')
+                       help='local (default), ray, or ray=ADDRESS of a cluster')
 
 
 def engine_of(options: argparse.Namespace) -> Engine:

@@ -157,5 +157,5 @@ def make_parser() -> argparse.ArgumentParser:
                         help='of two boxes of a class that overlap as much, one is dropped '
                         '(default 0.45)')
     add_threads(parser)
-    add_engine(parser.add_argument_group('many sources'), 'one video, bag or folder of pictures')
+    add_engine(parser.add_argument_group('many sources'), 'one source')
     return parser

@@ -52,12 +52,12 @@ def test_options_of_one_name_say_the_same() -> None:
     """What several commands share stands there in one form, with one default."""
     alike = ('--checkpoint', '--policy', '--policies', '--score-threshold',
              '--max-consecutive-forecasts', '--device', '--backend', '--precision', '--threads',
-             '--jobs', '--latencies', '--quiet', '--json')
+             '--engine', '--jobs', '--latencies', '--quiet', '--json')
     seen: dict[str, set[str]] = {}
     for verb in program.VERBS:
         for action in program.load(verb).make_parser()._actions:
             for option in set(action.option_strings) & set(alike):
-                what = re.sub(r'one (bag|sequence)|\(default: .*\)|, in place of a preset', '',
+                what = re.sub(r'one (bag|sequence|source)|\(default: .*\)|, in place of a preset', '',
                               action.help or '').strip()
                 seen.setdefault(option, set()).add(f'{what} {action.default}')
     assert set(seen) == set(alike)

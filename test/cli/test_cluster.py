@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Ray cluster of two nodes, one of which is killed in the middle: the same numbers."""
+
+import json
+import shutil
+from threading import Thread
+from time import monotonic, sleep
+
+from forecast_detector_ros.annotations.synthetic import CLASSES
+from forecast_detector_ros.cli import evaluate_accuracy, label, replay
+from forecast_detector_ros.report import html_report
+import numpy as np
+import pytest
+
+from ..helpers.bags import jpeg_message, truth_message, write_bag
+from ..helpers.clusters import add_node, started_cluster
+
+pytestmark = pytest.mark.slow
+
+BAGS = 8
+COMMON = ('--latency', 'read=20,forecast=4', '--policy', 'alternate(1)', '--truth-topic', '/truth',
+          '--backend', 'torch')
+
+
+@pytest.fixture(scope='module')
+def bags(tmp_path_factory):
+    """Write a folder with annotated bags, of which each takes a while."""
+    root = tmp_path_factory.mktemp('bags')
+    for seed in range(BAGS):
+        write_bag(root / f'bag{seed}', {
+            '/camera/compressed': [jpeg_message(n, seed=seed) for n in range(150)],
+            '/truth': [truth_message(n, [[4, 4, 60, 40]], [CLASSES[n % 2]])
+                       for n in range(0, 150, 10)]})
+    return root
+
+
+@pytest.fixture
+def cluster():
+    """Start a cluster of two nodes with room for one job each."""
+    with started_cluster() as cluster:
+        add_node(cluster, cpus=1)
+        yield cluster, add_node(cluster, cpus=1)
+
+
+def figures(folder):
+    """Return what must not depend on who did the work."""
+    document = json.loads((folder / 'summary.json').read_text())
+    return {key: document[key] for key in ('bags', 'images', 'read_ratio', 'reasons', 'boxes',
+                                           'latencies_ms', 'accuracy', 'results')}
+
+
+def test_node_that_is_killed_in_the_middle_changes_no_number(
+        bags, checkpoint, cluster, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(html_report, 'as_svg', lambda draw, run, width: '<svg/>')
+    cluster, doomed = cluster
+    one, two = tmp_path / 'one', tmp_path / 'two'
+    common = [str(bags), '--checkpoint', str(checkpoint), *COMMON, '--output']
+    assert replay.main([*common, str(one)]) == 0
+    done_at_kill = []
+
+    def kill():
+        deadline = monotonic() + 600
+        results = tmp_path / 'two.part/bags'
+        while not list(results.glob('*')) and monotonic() < deadline:
+            sleep(0.02)
+        done_at_kill.append(len(list(results.glob('*'))))
+        cluster.remove_node(doomed, allow_graceful=False)
+
+    killer = Thread(target=kill)
+    killer.start()
+    try:
+        assert replay.main([*common, str(two), '--engine', f'ray={cluster.address}']) == 0
+    finally:
+        killer.join()
+    assert 1 <= done_at_kill[0] < BAGS
+    assert figures(two) == figures(one)
+    assert figures(two)['accuracy']['ap50'] is not None
+    for name in ('detections.json', 'bags/bag3/frames.jsonl'):
+        assert (two / name).read_bytes() == (one / name).read_bytes()
+    assert 'Traceback' not in capsys.readouterr().err
+
+
+def test_other_verbs_give_what_one_process_gives(
+        videos, checkpoint, cluster, tmp_path, write_onnx, capsys):
+    cluster, _ = cluster
+    engine = ['--engine', f'ray={cluster.address}']
+    common = ['--checkpoint', str(checkpoint), '--annotations', str(videos), '--policy',
+              'alternate(1)', '--backend', 'torch', '--output']
+    outputs = [tmp_path / 'one.json', tmp_path / 'two.json']
+    assert evaluate_accuracy.main([*common, str(outputs[0])]) == 0
+    assert evaluate_accuracy.main([*common, str(outputs[1]), *engine]) == 0
+    keys = ('mean_recall', 'ap50', 'read_ratio', 'frames')
+    results = [json.loads(path.read_text()) for path in outputs]
+    assert [results[0][key] for key in keys] == [results[1][key] for key in keys]
+    assert list(results[0]['sequences']) == list(results[1]['sequences'])
+
+    teacher = write_onnx({'boxes': np.array([[2, 3, 20, 30]], np.float32),
+                          'labels': np.array([18], np.int64),
+                          'scores': np.array([0.9], np.float32)}, [1, 3, 'H', 'W'])
+    bags = [write_bag(tmp_path / name, {'/c': [jpeg_message(n) for n in range(4)]})
+            for name in 'ab']
+    documents = []
+    for name, more in (('here', []), ('there', engine)):
+        path, frames = tmp_path / f'{name}.json', tmp_path / name
+        assert label.main([*map(str, bags), '--teacher', str(teacher), '--frames', str(frames),
+                           '--output', str(path), *more]) == 0
+        documents.append(path.read_bytes())
+        shutil.rmtree(frames / 'a')
+    assert documents[0] == documents[1] and (tmp_path / 'there/b/000003.jpg').is_file()
+    assert 'Traceback' not in capsys.readouterr().err

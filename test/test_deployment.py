@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Layouts and container files: that they can be read, and name what exists."""
+from collections.abc import Iterator
+import json
+from pathlib import Path
+import re
+import subprocess
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYOUTS = ROOT / 'config/layouts'
+REFERENCE = ROOT / 'docs/ros_reference.md'
+
+
+def topics() -> set[str]:
+    """Return the full names of the topics that the reference lists, without a namespace."""
+    rows = re.findall(r'^\| (?:in|out) \|(.*?)\|', REFERENCE.read_text(), re.MULTILINE)
+    names = {name for row in rows for name in re.findall(r'`([^`<]+)`', row)}
+    return {name if name.startswith('/') else f'/{name}' for name in names} | {'/image_raw'}
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Yield all texts in plain values."""
+    if isinstance(value, dict):
+        value = value.values()
+    if isinstance(value, str):
+        yield value
+    elif not isinstance(value, (int, float)):
+        for item in value:
+            yield from strings(item)
+
+
+@pytest.mark.parametrize('path, wanted', [
+    ('detector.rviz', {'/image_raw', '/image_annotated'}),
+    ('detector.foxglove.json', {'/image_annotated', '/detections', '/decision', '/diagnostics'}),
+])
+def test_layout_shows_topics_that_exist(path: str, wanted: set[str]) -> None:
+    text = (LAYOUTS / path).read_text()
+    document = json.loads(text) if path.endswith('.json') else yaml.safe_load(text)
+    named = {text for text in strings(document) if re.fullmatch(r'/[a-z_/]+', text)}
+    assert named == wanted and named <= topics()
+
+
+def test_foxglove_layout_places_every_panel_once() -> None:
+    document = json.loads((LAYOUTS / 'detector.foxglove.json').read_text())
+    placed = [text for text in strings(document['layout']) if '!' in text]
+    assert sorted(placed) == sorted(document['configById'])
+
+
+@pytest.mark.parametrize('distro', ['jazzy', 'kilted'])
+def test_container_copies_and_starts_what_exists(distro: str) -> None:
+    text = (ROOT / f'docker/Dockerfile.{distro}').read_text()
+    assert f'FROM ros:{distro}-' in text
+    others = {'jazzy', 'kilted', 'humble'} - {distro}
+    assert not any(other in text.lower() for other in others)
+    for source in re.findall(r'^COPY (\S+) ', text, re.MULTILINE):
+        assert (ROOT / source).exists(), source
+    (launch,) = re.findall(r'"([a-z]+\.launch\.py)"', text)
+    assert (ROOT / 'launch' / launch).is_file()
+
+
+def test_compose_file_replays_with_arguments_that_exist() -> None:
+    document = yaml.safe_load((ROOT / 'docker/compose.yaml').read_text())
+    command = document['services']['replay']['command']
+    (launch,) = re.findall(r'[a-z]+\.launch\.py', command)
+    text = (ROOT / 'launch' / launch).read_text()
+    for argument in re.findall(r'([a-z_]+):=', command):
+        assert f"'{argument}'" in text, argument
+
+
+def test_entrypoint_is_a_script() -> None:
+    path = ROOT / 'docker/entrypoint.sh'
+    assert path.stat().st_mode & 0o111
+    assert subprocess.run(['sh', '-n', path], check=False).returncode == 0
