@@ -261,7 +261,7 @@ def preprocess(part: Part) -> None:
     for name, size in SIZES.items():
         picture = scaled(photograph(), size)
         message = jpeg_message(picture)
-        works: list[tuple[str, Callable[[], object]]] = [
+        works: list[tuple[str, Callable[[], torch.Tensor]]] = [
             ('resize on the processor', partial(on_processor, picture,
                                                 staging((height, width, 3)))),
             ('resize on the device', partial(on_device, picture, staging(picture.shape))),
@@ -270,18 +270,22 @@ def preprocess(part: Part) -> None:
             ('JPEG on the device', partial(jpeg_on_device, torch.frombuffer(
                 bytearray(message.data), dtype=torch.uint8)))]
         contenders += [Contender(f'{what}, {name}', work, 'part') for what, work in works]
-        same = part.attempt(f'resize, {name}', lambda works=works: (
-            works[0][1]().cpu().permute(2, 0, 1).float()
-            - works[1][1]()[0].cpu().float()).abs().max().item())
+        same = part.attempt(f'resize, {name}', partial(_largest_difference, works))
         part.facts[f'largest difference of the resizes, {name}'] = same
     _measure(part, contenders)
+
+
+def _largest_difference(works: Sequence[tuple[str, Callable[[], torch.Tensor]]]) -> float:
+    """Compare what the first two ways of resizing make."""
+    (_, first), (_, second) = works[:2]
+    return (first().cpu().permute(2, 0, 1).float() - second()[0].cpu().float()).abs().max().item()
 
 
 def compile_steps(part: Part) -> None:
     """Hold steps that torch.compile made against those of PyTorch's own kernels."""
     network, folded, card = _loaded()
     frames = clip(card.input_size, 5, 4)
-    contenders = []
+    contenders: list[Contender] = []
     for precision, options in (('fp16', {'compiled': True}), ('fp16', {}),
                                ('fp32', {'compiled': True})):
         name = ' '.join([precision, *_words(options)])

@@ -90,7 +90,7 @@ def _start(detector: Mapping[str, str], variables: Mapping[str, str], log: Path
 
 
 def _read_until(child: Child, words: bytes, until: float) -> bytes:
-    """Return the output up to the words, to its end, or to what there was when the time is over."""
+    """Return the output up to the words, or what there was at its end or when time was over."""
     read = b''
     with selectors.DefaultSelector() as selector:
         selector.register(child.output, selectors.EVENT_READ)

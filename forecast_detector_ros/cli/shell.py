@@ -108,10 +108,11 @@ def run_verb(verb: str, options: argparse.Namespace,
 
     """
     caught: tuple[type[BaseException], ...] = (InputError, *expected)
+    failed: tuple[type[BaseException], ...] = (VerbFailedError, *failures)
     start_log(max(level, logging.WARNING) if options.quiet else level)
     try:
         return work(options) or DONE
-    except (VerbFailedError, *failures) as error:
+    except failed as error:
         say(verb, error)
         return FAILURE
     except caught as error:

@@ -83,7 +83,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Identities:
-    """How well numbers of detections stay with annotated objects (docs/reference/evaluation.md)."""
+    """How well the numbers of detections stay with objects (docs/reference/evaluation.md)."""
 
     boxes: int  #: Annotated boxes whose object is known
     objects: int

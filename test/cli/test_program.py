@@ -57,8 +57,8 @@ def test_options_of_one_name_say_the_same() -> None:
     for verb in program.VERBS:
         for action in program.load(verb).make_parser()._actions:
             for option in set(action.option_strings) & set(alike):
-                what = re.sub(r'one (bag|sequence|source)|\(default: .*\)|, in place of a preset', '',
-                              action.help or '').strip()
+                what = re.sub(r'one (bag|sequence|source)|\(default: .*\)|, in place of a preset',
+                              '', action.help or '').strip()
                 seen.setdefault(option, set()).add(f'{what} {action.default}')
     assert set(seen) == set(alike)
     assert {option: texts for option, texts in seen.items() if len(texts) > 1} == {}
