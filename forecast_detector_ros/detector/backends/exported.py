@@ -144,7 +144,8 @@ def read_graphs(place: Path, checkpoint: Checkpoint, kind: str) -> StepGraphs:
 
     """
     record = record_path(place, kind)
-    again = f'run export --checkpoint {checkpoint.path}' + (' --int8' if kind == INT8 else '')
+    again = f'run export --checkpoint {checkpoint.path}' + {INT8: ' --int8',
+                                                            WEIGHTLESS: ' --package'}.get(kind, '')
     try:
         values = _read_record(record)
     except FileNotFoundError:

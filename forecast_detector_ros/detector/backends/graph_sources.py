@@ -3,7 +3,7 @@
 Where the graphs of a checkpoint come from.
 
 In this order: beside it, where `export` wrote them; out of the package, where its network has the
-shape of the default's; from the user's cache; and made anew, which needs PyTorch.
+shape of one that the package holds; from the user's cache; and made anew, which needs PyTorch.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ from .exported import (
     write_graphs,
 )
 from .step_layout import StepGraphs
-from ..checkpoint import Checkpoint, CheckpointError, default_checkpoint
+from ..checkpoint import Checkpoint, CheckpointError, SHIPPED, shipped_checkpoint
 from ...files import user_cache
 
 if TYPE_CHECKING:
@@ -91,9 +91,11 @@ def graphs_for(source: 'Checkpoint | ForecastDetector', kind: str = FLOAT) -> St
 
 
 def _ready(checkpoint: Checkpoint) -> Iterator[tuple[Path, str]]:
-    """Yield where graphs may lie that are not beside the checkpoint, and their kinds."""
-    with suppress(CheckpointError):
-        yield default_checkpoint(), WEIGHTLESS
+    """Yield where graphs may lie besides those of `export`, and their kinds."""
+    yield checkpoint.path, WEIGHTLESS
+    for name in SHIPPED:
+        with suppress(CheckpointError):
+            yield shipped_checkpoint(name), WEIGHTLESS
     if (cached := _cached(checkpoint)) is not None:
         yield cached, FLOAT
 
