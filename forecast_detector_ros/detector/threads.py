@@ -37,7 +37,7 @@ def set_threads(operator: int = 1, interop: int = 1, with_torch: bool = False) -
         if number < 1:
             raise RuntimeConfigError(f'{name} is {number}, must be at least 1')
     cv2.setNumThreads(operator)
-    if not with_torch and 'torch' not in sys.modules:
+    if not with_torch and sys.modules.get('torch') is None:
         return
     import torch
 
