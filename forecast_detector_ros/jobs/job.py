@@ -97,7 +97,7 @@ class Interrupt:
         self.set = True
 
 
-def describe(error: Exception, expected: Expected) -> tuple[str, str]:
+def describe_job(error: Exception, expected: Expected) -> tuple[str, str]:
     """Return an error as one line, and its traceback; an expected one has none."""
     if isinstance(error, expected):
         return one_line(error), ''

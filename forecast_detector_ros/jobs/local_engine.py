@@ -20,7 +20,7 @@ from typing import Any
 
 from .job import (
     ATTEMPTS,
-    describe,
+    describe_job,
     Expected,
     Interrupt,
     Job,
@@ -217,7 +217,7 @@ def _do(argument: Any) -> tuple[str, Any]:
 
 
 def _printed(error: Exception, expected: Expected) -> str:
-    line, trace = describe(error, expected)
+    line, trace = describe_job(error, expected)
     if trace:
         print(trace, end='', file=sys.stderr)
     return line

@@ -19,7 +19,7 @@ from uuid import uuid4
 
 from .job import (
     ATTEMPTS,
-    describe,
+    describe_job,
     Expected,
     Interrupt,
     Job,
@@ -149,7 +149,7 @@ def _outcome(ray: Any, job: Job, reference: Any) -> Outcome | None:
     try:
         kind, content, trace = ray.get(reference)
     except ray.exceptions.RayTaskError as error:
-        line, trace = describe(error, ())
+        line, trace = describe_job(error, ())
         kind, content = 'failed', line.splitlines()[0]
     except ray.exceptions.RayError as error:
         kind, trace = 'failed', ''
@@ -236,4 +236,4 @@ def _do(run: str, common: tuple[Prepare, Expected], number: int, argument: Any, 
         except StoppedError:
             return 'stopped', None, ''
         except Exception as error:
-            return ('failed', *describe(error, expected))
+            return ('failed', *describe_job(error, expected))
