@@ -16,8 +16,8 @@ import sys
 from time import monotonic
 
 from forecast_detector_ros.training.config import load_recipe, Recipe
-from forecast_detector_ros.training.machine import join_processes
 from forecast_detector_ros.training.loader import load_sources, Sources
+from forecast_detector_ros.training.machine import join_processes
 from forecast_detector_ros.training.trainer import Trainer
 from safetensors.torch import load_file
 import torch

@@ -160,14 +160,14 @@ def run_sequences(options: argparse.Namespace, work: FootageWork, detector: Dete
                 runs[outcome.job.number] = outcome.value
             else:
                 failures[outcome.job.number] = outcome.error
-    if not runs and interrupt.set:
+    if not runs and interrupt.is_set:
         raise KeyboardInterrupt
     if not runs:
         raise DataError(next(iter(failures.values()), 'there is no sequence'))
     places = tuple(sorted(runs))
     return Done(places, tuple(runs[place] for place in places),
                 {footage[place].name: text for place, text in sorted(failures.items())},
-                interrupt.set)
+                interrupt.is_set)
 
 
 def keep_partial(output: Path | None, result: dict[str, Any]) -> None:

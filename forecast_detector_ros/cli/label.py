@@ -81,7 +81,7 @@ def _label(options: argparse.Namespace, extracts: bool) -> int:
         options.teacher, options.teacher_kind, options.min_score, options.nms_threshold,
         options.threads, tuple(options.classes), tuple(options.ignore), not options.stills, root,
         every=options.every, topic=options.topic)
-    teacher = settings.open()
+    teacher = settings.load_teacher()
     settings = replace(settings, description=(
         f'labels by {name_of(options.teacher)} ({teacher.kind}), score >= '
         f'{options.min_score:g}, class-wise NMS {options.nms_threshold:g}; boxes xywh in pixels '

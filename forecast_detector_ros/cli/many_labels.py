@@ -92,7 +92,7 @@ def label_many(options: argparse.Namespace, settings: LabelSettings,
     labelling = _save(options, settings, jobs, folders) if folders else None
     for number, error in sorted(failures.items()):
         say('label', f'left out: {jobs[number].name}: {error}')
-    if interrupt.set:
+    if interrupt.is_set:
         raise KeyboardInterrupt
     if labelling is None:
         raise InputError('nothing could be labelled')

@@ -102,7 +102,7 @@ def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
         if summary['results']:
             add_report(VERB, result.partial)
     _say_losses(summary)
-    if interrupt.set:
+    if interrupt.is_set:
         say(VERB, f'interrupted; what was done so far is whole and lies in {result.partial}')
         return shell.INTERRUPTED
     result.accept()

@@ -85,7 +85,7 @@ def run_footage(detector: Detector, footage: Footage, settings: DetectorSettings
     shown, collected, steps = [], [], []
     with frames_here(footage) as records:
         for number, record in enumerate(records):
-            if interrupt is not None and interrupt.set:
+            if interrupt is not None and interrupt.is_set:
                 raise StoppedError
             frame = as_frame(picture(record))
             result, after = detector.step(frame, state, settings)

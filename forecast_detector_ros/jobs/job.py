@@ -48,7 +48,7 @@ class StopFlag(Protocol):
     """Tells work that it shall come to an early end."""
 
     @property
-    def set(self) -> bool:
+    def is_set(self) -> bool:
         """Tell whether it shall."""
 
 
@@ -77,7 +77,7 @@ class Interrupt:
 
     def __init__(self) -> None:
         """Be not set."""
-        self.set = False
+        self.is_set = False
         self._before: list[Any] = []
 
     def __enter__(self) -> Interrupt:
@@ -92,9 +92,9 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.set:
+        if self.is_set:
             raise KeyboardInterrupt
-        self.set = True
+        self.is_set = True
 
 
 def describe_job(error: Exception, expected: Expected) -> tuple[str, str]:

@@ -45,7 +45,7 @@ def run_here(prepare: Prepare, jobs: Sequence[Job], expected: Expected, interrup
     """Do all jobs in this process; see `engine.run_many`."""
     work: Work | None = None
     for job in jobs:
-        if interrupt.set:
+        if interrupt.is_set:
             return
 
         def progress(done: int, total: int, job: Job = job) -> None:
@@ -76,7 +76,7 @@ def run_in_processes(prepare: Prepare, jobs: Sequence[Job], processes: int, expe
         for _ in range(min(processes, len(jobs))):
             begin(_Worker(prepare, expected))
         while busy:
-            if interrupt.set:
+            if interrupt.is_set:
                 waiting.clear()
                 for worker, _ in busy.values():
                     worker.stop()
@@ -87,7 +87,7 @@ def run_in_processes(prepare: Prepare, jobs: Sequence[Job], processes: int, expe
             for future in ready:
                 worker, job = busy.pop(future)
                 outcome = _outcome(worker, job, future, expected)
-                if worker.broken and not interrupt.set:
+                if worker.broken and not interrupt.is_set:
                     lost[job.number] = lost.get(job.number, 0) + 1
                     if lost[job.number] < ATTEMPTS:
                         waiting.appendleft(job)
@@ -181,7 +181,7 @@ class _Told:
         self._common = common
 
     @property
-    def set(self) -> bool:
+    def is_set(self) -> bool:
         return bool(self._common[_STOP])
 
 

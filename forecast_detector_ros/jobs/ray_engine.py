@@ -127,12 +127,12 @@ def _run(ray: Any, prepare: Prepare, jobs: Sequence[Job], processes: int | None,
             job = waiting.pop()
             pending[task.remote(run, common, job.number, job.argument, board)] = job
         ready, _ = ray.wait(list(pending), timeout=POLL_S)
-        if interrupt.set:
+        if interrupt.is_set:
             # Tasks that have not begun end as soon as they do.
             waiting.clear()
         # The machine with the board may be lost.
         with suppress(ray.exceptions.RayError):
-            if interrupt.set:
+            if interrupt.is_set:
                 board.stop.remote()
             for number, (done, total) in ray.get(board.read.remote(), timeout=5.0).items():
                 tell(numbered[number], done, total)
@@ -186,7 +186,7 @@ class _Link:
     """A task's line to the board: sends how far it is, brings back whether it shall stop."""
 
     def __init__(self, ray: Any, board: Any, number: int) -> None:
-        self.set = False
+        self.is_set = False
         self._ray, self._board, self._number = ray, board, number
         self._told = 0, 0
         self._ended = Event()
@@ -212,8 +212,8 @@ class _Link:
     def _exchange(self) -> None:
         # Work goes on without the board, whose machine may be lost.
         with suppress(self._ray.exceptions.RayError):
-            self.set = self._ray.get(self._board.tell.remote(self._number, *self._told),
-                                     timeout=10 * TELL_S) or self.set
+            self.is_set = self._ray.get(self._board.tell.remote(self._number, *self._told),
+                                        timeout=10 * TELL_S) or self.is_set
 
 
 #: The work of the run that this process was last used for, by the name of the run.
@@ -226,7 +226,7 @@ def _do(run: str, common: tuple[Prepare, Expected], number: int, argument: Any, 
 
     prepare, expected = common
     with _Link(ray, board, number) as link:
-        if link.set:
+        if link.is_set:
             return 'stopped', None, ''
         try:
             if run not in _prepared:

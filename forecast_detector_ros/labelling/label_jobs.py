@@ -14,7 +14,7 @@ from .label_folders import LabelledPicture, Labelling, picture_folders
 from .teacher import Teacher
 from .teacher_kinds import open_teacher
 from ..images.extract_frames import extract_frames
-from ..jobs.job import Progress, StoppedError, StopFlag
+from ..jobs.job import Progress, StopFlag, StoppedError
 from ..jobs.locations import fetched, kept, Location, pack, PictureStore
 
 
@@ -35,7 +35,7 @@ class LabelSettings:
     every: int = 1
     topic: str | None = None  #: Of a bag; None if it has but one
 
-    def open(self) -> Teacher:
+    def load_teacher(self) -> Teacher:
         """Open the teacher; raises TeacherError."""
         return open_teacher(kept(self.teacher), self.kind, self.min_score, self.nms_threshold,
                             self.threads)
@@ -48,7 +48,7 @@ class LabelSettings:
     def prepare(self) -> Callable[[LabelJob, Progress, StopFlag], LabelledFolder]:
         """Open the teacher, and return the function that does one job with it."""
         torch.set_num_threads(self.threads)
-        return partial(_label, self, self.open())
+        return partial(_label, self, self.load_teacher())
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _label_footage(settings: LabelSettings, teacher: Teacher, job: LabelJob, pro
     assert job.source is not None
 
     def extracted(frames: int, expected: int) -> None:
-        if interrupt.set:
+        if interrupt.is_set:
             raise StoppedError
         progress(0, expected)
 
@@ -139,6 +139,6 @@ def _run(settings: LabelSettings, teacher: Teacher, job: LabelJob, paths: Sequen
     labelling.take(job.known, settings.root)
     for _ in labelling.run(teacher.detect):
         progress(labelling.labelled, labelling.total)
-        if interrupt.set:
+        if interrupt.is_set:
             break
     return LabelledFolder(tuple(paths), tuple(labelling.pictures), ())

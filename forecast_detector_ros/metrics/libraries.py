@@ -103,8 +103,6 @@ def _mean(precision: np.ndarray) -> float:
     return float(known.mean()) if known.size else float('nan')
 
 
-
-
 def import_trackeval() -> Any:
     """Import TrackEval's metrics; raises MissingLibraryError where it is missing."""
     try:

@@ -2,16 +2,17 @@
 """Write pictures into a video file that appears under its name only when it is whole."""
 
 from __future__ import annotations
+
 from collections.abc import Sequence
+from contextlib import suppress
 import os
 from pathlib import Path
 import statistics
-import cv2
-import numpy as np
-from contextlib import suppress
 from tempfile import TemporaryDirectory
 from threading import Thread
 
+import cv2
+import numpy as np
 
 # MPEG-4 part 2: the best that every build of OpenCV can encode (H.264 needs a licensed build)
 # and cheap enough to run beside the detector.

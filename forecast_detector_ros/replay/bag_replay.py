@@ -211,7 +211,8 @@ class _Replay:
     def run(self) -> dict[str, Any]:
         play(self._arrivals(), self._options.mode, self._step, self._drop)
         if not any(camera.keys for camera in self._cameras.values()):
-            raise SourceError(self._bag.losses[0] if self._bag.losses and not self._interrupt.set
+            broken = self._bag.losses and not self._interrupt.is_set
+            raise SourceError(self._bag.losses[0] if broken
                               else f'{self._job.path}: no image was read')
         self._results.close()
         self._frames.close()
@@ -225,7 +226,7 @@ class _Replay:
             for topic, camera in self._cameras.items()})
         summary = {
             'name': self._job.name, 'path': str(self._job.path),
-            'interrupted': self._interrupt.set, 'losses': self._bag.losses,
+            'interrupted': self._interrupt.is_set, 'losses': self._bag.losses,
             'cameras': {topic: self._camera_summary(camera, truths.get(topic))
                         for topic, camera in self._cameras.items()}}
         write_json(self._job.folder / SUMMARY_NAME, summary)
@@ -233,7 +234,7 @@ class _Replay:
 
     def _arrivals(self) -> Iterator[Arrival]:
         for image in self._bag.images(list(self._cameras)):
-            if self._interrupt.set:
+            if self._interrupt.is_set:
                 return
             camera = self._cameras[image.topic]
             arrival = Arrival(image, len(camera.keys))

@@ -7,7 +7,7 @@ import pytest
 
 def test_every_part_is_timed(capsys):
     assert benchmark_metrics.main(['--frames', '2000', '--boxes', '3000',
-                                     '--detections-per-frame', '5']) == 0
+                                   '--detections-per-frame', '5']) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == '2000 frames, 3000 boxes, 10000 detections'
     figures = {line[:24].strip(): float(line[24:]) for line in lines[1:]}

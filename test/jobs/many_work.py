@@ -30,11 +30,11 @@ def prepare():
         if argument in ('wait', 'give up'):
             progress(0, 2)
             deadline = time.monotonic() + 180
-            while not interrupt.set and time.monotonic() < deadline:
+            while not interrupt.is_set and time.monotonic() < deadline:
                 time.sleep(0.01)
-            if argument == 'give up' and interrupt.set:
+            if argument == 'give up' and interrupt.is_set:
                 raise StoppedError
-            return 'stopped' if interrupt.set else 'never stopped'
+            return 'stopped' if interrupt.is_set else 'never stopped'
         progress(1, 2)
         return argument * 2, os.getpid()
     return work

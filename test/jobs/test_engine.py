@@ -100,12 +100,12 @@ def test_interrupt_ends_what_is_in_hand_and_begins_nothing(engine):
     with Interrupt() as interrupt:
         def tell(job, done, total):
             begun.add(job.number)
-            if len(begun) == most and not interrupt.set:
+            if len(begun) == most and not interrupt.is_set:
                 os.kill(os.getpid(), signal.SIGINT)
 
         found = list(run_many(engine, many_work.prepare, jobs('wait', 'wait', 'wait', 'wait'),
                               (many_work.WorkError,), interrupt, tell))
-        assert interrupt.set
+        assert interrupt.is_set
     assert sorted(outcome.job.number for outcome in found) == list(range(most))
     assert {outcome.value for outcome in found} == {'stopped'}
 
@@ -113,7 +113,7 @@ def test_interrupt_ends_what_is_in_hand_and_begins_nothing(engine):
 def test_work_that_gives_up_has_no_outcome(other_processes):
     with Interrupt() as interrupt:
         def tell(job, done, total):
-            interrupt.set = True
+            interrupt.is_set = True
 
         found = list(run_many(other_processes, many_work.prepare, jobs('give up', 'give up'), (),
                               interrupt, tell))
@@ -124,7 +124,7 @@ def test_second_interrupt_ends_at_once():
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), Interrupt() as interrupt:
         os.kill(os.getpid(), signal.SIGINT)
-        assert interrupt.set
+        assert interrupt.is_set
         os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
 

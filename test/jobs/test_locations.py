@@ -128,6 +128,7 @@ def test_url_that_cannot_be_written_is_one_line(folder, tmp_path):
 
 def test_name_that_leaves_the_folder_is_refused(root, monkeypatch):
     class System:
+
         def isfile(self, root):
             return False
 

@@ -300,7 +300,7 @@ def test_interrupt_leaves_a_whole_result_of_what_was_done(detector, replay, tmp_
 
     def progress(done, total):
         assert total == COUNT
-        interrupt.set = done == 4
+        interrupt.is_set = done == 4
 
     summary = replay(path, replace(OPTIONS, video=True), interrupt, progress)
     assert summary['interrupted'] and summary['cameras']['/camera']['images'] == 4

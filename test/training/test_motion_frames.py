@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frames that are looked at once, and the clips that are put together from them."""
 
-from forecast_detector_ros.training.loader import load_sources
-from forecast_detector_ros.training.motion_frames import PAUSE
 from forecast_detector_ros.training.config import build_recipe
+from forecast_detector_ros.training.loader import load_sources
 from forecast_detector_ros.training.machine import Processes
+from forecast_detector_ros.training.motion_frames import PAUSE
 from forecast_detector_ros.training.stage_run import StageRun
 import numpy as np
 import pytest

@@ -11,10 +11,10 @@ from forecast_detector_ros.training.loader import load_sources
 from forecast_detector_ros.training.stage_run import build_network
 from forecast_detector_ros.training.start import (
     _rename,
+    BackboneError,
     load_backbone,
     load_start,
     MEMBER,
-    BackboneError,
 )
 from forecast_detector_ros.training.trainer import SNAPSHOT, Trainer
 import pytest
