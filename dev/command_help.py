@@ -16,7 +16,7 @@ COLUMNS = 100
 HEAD = """# Commands
 
 *This page is what the commands say of themselves with `--help`; `python -m dev.command_help`
-writes it.* What they share, exit codes among it, is in [the guide](../guide/robot.md#one-program).
+writes it.* What they share, exit codes among it, is in [the program](program.md).
 """
 
 

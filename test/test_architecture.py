@@ -119,8 +119,8 @@ def test_a_name_stands_once() -> None:
 
 
 def test_the_documented_tree_is_that_of_the_code() -> None:
-    text = (PACKAGE.parent / 'docs' / 'design' / 'decisions.md').read_text()
-    assert tree() in text, f'docs/design/decisions.md must have this tree:\n{tree()}'
+    text = (PACKAGE.parent / 'docs' / 'design' / 'rooms.md').read_text()
+    assert tree() in text, f'docs/design/rooms.md must have this tree:\n{tree()}'
 
 
 def tree() -> str:

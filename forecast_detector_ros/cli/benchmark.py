@@ -119,7 +119,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the options."""
     parser = verb_parser(
         VERB, '', __doc__, epilog='Everything is timed in turns within one '
-        'process, so ratios hold where the machine does not. docs/results/performance.md says '
+        'process, so ratios hold where the machine does not. docs/reference/benchmark.md says '
         'what each row covers.')
     add_checkpoint(parser)
     parser.add_argument('--video', type=Path, metavar='FILE',

@@ -3,8 +3,8 @@
 What is known of one run of the detector, whatever made it: an evaluation, a bag, the demo.
 
 It is what the HTML report shows. As JSON it is the dataclasses below with their names as keys,
-null for what is not known, and `format` beside them; docs/guide/replay.md describes it.
-`RunView` sees a run along one axis, its frames one after the other.
+null for what is not known, and `format` beside them; docs/guide/report.md describes it. `RunView`
+sees a run along one axis, its frames one after the other.
 """
 
 from __future__ import annotations

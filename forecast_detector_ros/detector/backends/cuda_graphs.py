@@ -4,7 +4,7 @@ Back-end: PyTorch on CUDA with static buffers and captured graphs.
 
 Written after https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs.  The state of a
 stream is one row of numbers, so that a batch of states is copied, joined and parted by one
-operation.  docs/results/performance.md says what was measured.
+operation.  docs/design/speed.md says more.
 """
 
 from collections.abc import Callable, Iterator, Sequence
