@@ -62,6 +62,7 @@ def planned_stages(environment: Environment, distro: str, with_tests: bool) -> l
     if with_tests:
         stages += [
             install('tests', 'Installing test tools', 'requirements-dev.txt'),
+            install('docs', 'Installing Sphinx', 'requirements-docs.txt'),
             install('tracking', 'Installing TrackEval', 'requirements-tracking.txt', '--no-deps'),
         ]
     return stages

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documentation: its links, its pictures, its place in the site, and what other files name."""
+import importlib.util
+from pathlib import Path
+import re
+import subprocess
+import sys
+
+from dev import draw_docs
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / 'docs'
+PAGES = sorted(page for page in DOCS.rglob('*.md') if '_build' not in page.parts)
+MARKDOWN = [*PAGES, *sorted(ROOT.glob('*.md'))]
+
+#: Written by programs, or quoting them.
+GENERATED = {'commands.md', 'benchmark.md'}
+
+
+def prose(page: Path) -> str:
+    """Return the text of a page without its blocks of code."""
+    return re.sub(r'^```.*?^```', '', page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub and MyST make them."""
+    found: dict[str, int] = {}
+    for heading in re.findall(r'^#+ (.*)$', prose(page), re.MULTILINE):
+        text = re.sub(r'\[([^]]*)\]\([^)]*\)', r'\1', heading).strip().lower()
+        slug = re.sub(r'[^\w\- ]', '', text).replace(' ', '-')
+        found[slug] = found.get(slug, -1) + 1
+    return {f'{slug}-{number}' if number else slug
+            for slug, last in found.items() for number in range(last + 1)}
+
+
+def broken_links(page: Path) -> list[str]:
+    """Return the links within the repository that lead nowhere."""
+    broken = []
+    for link in re.findall(r'\]\(([^)\s]+)\)', prose(page)):
+        name, _, anchor = link.partition('#')
+        target = page.parent / name if name else page
+        if '://' not in link and not (
+                target.exists() and (not anchor or anchor in anchors(target))):
+            broken.append(link)
+    return broken
+
+
+@pytest.mark.parametrize('page', MARKDOWN, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page: Path) -> None:
+    assert broken_links(page) == []
+
+
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
+    page = tmp_path / 'page.md'
+    page.write_text('# One `thing`\n[a](#one-thing) [b](#two) [c](gone.md) [d](page.md#one-thing)')
+    assert broken_links(page) == ['#two', 'gone.md']
+
+
+def test_pages_that_files_name_exist() -> None:
+    files = subprocess.run(
+        ['git', 'ls-files', '*.py', '*.yaml', '*.rst', 'Makefile'], cwd=ROOT, check=True,
+        capture_output=True, text=True).stdout.split()
+    named = {(name, page) for name in files if (ROOT / name).is_file()
+             for page in re.findall(r'\bdocs/[\w/]+\.md\b', (ROOT / name).read_text())}
+    assert named
+    assert {(name, page) for name, page in named if not (ROOT / page).is_file()} == set()
+
+
+def test_every_page_is_in_the_site() -> None:
+    listed = re.findall(r'^(\w+/\w+)$', (DOCS / 'index.md').read_text(), re.MULTILINE)
+    assert len(listed) == len(set(listed))
+    assert set(listed) == {page.relative_to(DOCS).with_suffix('').as_posix()
+                           for page in PAGES if page.name != 'index.md'}
+
+
+@pytest.mark.parametrize('page', [page for page in PAGES if page.name not in GENERATED],
+                         ids=lambda page: page.relative_to(DOCS).as_posix())
+def test_lines_of_prose_have_at_most_99_columns(page: Path) -> None:
+    assert [line for line in prose(page).splitlines()
+            if len(line) > 99 and not line.startswith('|')] == []
+
+
+@pytest.mark.parametrize('name', draw_docs.PICTURES)
+def test_pictures_are_those_of_the_code(name: str) -> None:
+    assert (DOCS / 'images' / name).read_text() == draw_docs.PICTURES[name](), \
+        f'docs/images/{name} is behind: python -m dev.draw_docs'
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not all(map(importlib.util.find_spec, ('sphinx', 'myst_parser', 'furo'))),
+                    reason='Sphinx, MyST or furo is not installed')
+def test_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, '-m', 'sphinx', '--fail-on-warning', '--keep-going', '--quiet', DOCS,
+         tmp_path], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    page = (tmp_path / 'reference' / 'api.html').read_text()
+    assert all(f'forecast_detector_ros.{name}' in page for name in ('Detector', 'Stream.reset'))
