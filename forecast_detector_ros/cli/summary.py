@@ -27,7 +27,8 @@ def make_parser() -> argparse.ArgumentParser:
     source.add_argument('--preset', default='default', metavar='NAME',
                         help=f'of {", ".join(sorted(PRESETS))} (default default)')
     source.add_argument('--checkpoint', type=Path, metavar='FILE',
-                        help='.safetensors with its card, in place of a preset')
+                        help='small, default, large, or a .safetensors with its card, in place '
+                        'of a preset')
     parser.add_argument('--classes', type=int, metavar='N',
                         help='of a preset, without background '
                              f'(default {PAPER_CLASSES})')
