@@ -7,6 +7,7 @@ What all kinds of teachers share; the kinds stand in ``teacher_*.py``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -98,6 +99,18 @@ class TeacherModel:
         raise NotImplementedError
 
 
+def _runtime(path: Path, name: str, load: Callable[[], Any]) -> Any:
+    """Import what runs a file; raises TeacherError where that or the file is missing."""
+    try:
+        runtime = load()
+    except ImportError:
+        raise TeacherError(f'{path}: needs {name}, which is not installed: '
+                           f'pip install {name.lower()}') from None
+    if not path.is_file():
+        raise TeacherError(f'{path}: no such file')
+    return runtime
+
+
 class OnnxModel(TeacherModel):
     """
     A network in an ONNX file, run by onnxruntime.
@@ -108,13 +121,7 @@ class OnnxModel(TeacherModel):
     """
 
     def __init__(self, path: Path, threads: int = 1) -> None:
-        try:
-            onnxruntime = import_onnxruntime()
-        except ImportError:
-            raise TeacherError(f'{path}: needs onnxruntime, which is not installed: '
-                               'pip install onnxruntime') from None
-        if not path.is_file():
-            raise TeacherError(f'{path}: no such file')
+        onnxruntime = _runtime(path, 'onnxruntime', import_onnxruntime)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         try:
@@ -212,13 +219,7 @@ class OpenVinoModel(TeacherModel):
 
     def __init__(self, path: Path, threads: int = 1, input_size: tuple[int, int] | None = None,
                  float_activations: bool = False) -> None:
-        try:
-            openvino = import_openvino()
-        except ImportError:
-            raise TeacherError(f'{path}: needs OpenVINO, which is not installed: '
-                               'pip install openvino') from None
-        if not path.is_file():
-            raise TeacherError(f'{path}: no such file')
+        openvino = _runtime(path, 'OpenVINO', import_openvino)
         core = openvino.Core()
         try:
             model = core.read_model(path)

@@ -2,32 +2,15 @@
 """Matching on cases that can be done by hand, and against a slow independent version."""
 
 from forecast_detector_ros.metrics.matching import frame_pairs, match
-from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, TruthTable
+from forecast_detector_ros.metrics.tables import DetectionTable, TruthTable
 from hypothesis import given
 from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-CLASSES = 2
+from ..helpers.boxes import CLASSES, detections, truth
+
 SQUARE = (0, 0, 10, 10)
-
-
-def detections(*rows: tuple) -> DetectionTable:
-    """Make a table of (frame, label, score, box)."""
-    return DetectionTable(
-        np.array([row[0] for row in rows], np.int64),
-        np.array([row[3] for row in rows], np.float32).reshape(-1, 4),
-        np.array([row[1] for row in rows], np.int64),
-        np.array([row[2] for row in rows], np.float32))
-
-
-def truth(*rows: tuple) -> TruthTable:
-    """Make a table of (frame, label, box)."""
-    return TruthTable(
-        np.array([row[0] for row in rows], np.int64),
-        np.array([row[2] for row in rows], np.float32).reshape(-1, 4),
-        one_hot(np.array([row[1] for row in rows], np.int64), CLASSES),
-        np.zeros(0, np.int64), np.zeros((0, 4), np.float32))
 
 
 def slow_match(found: DetectionTable, there: TruthTable, threshold: float) -> list[int]:
