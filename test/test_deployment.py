@@ -12,7 +12,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYOUTS = ROOT / 'config/layouts'
-REFERENCE = ROOT / 'docs/ros_reference.md'
+REFERENCE = ROOT / 'docs/reference/ros.md'
 
 
 def topics() -> set[str]:

@@ -12,7 +12,8 @@ PAGE = ROOT / 'docs' / 'reference' / 'ros.md'
 
 def declared(program: str) -> dict[str, str]:
     """Return the parameters of a program with their defaults as a ROS user writes them."""
-    tree = ast.parse((ROOT / 'forecast_detector_ros' / 'node' / f'{program}.py').read_text())
+    module = ROOT / 'forecast_detector_ros/node' / f'{program.removesuffix("_node")}.py'
+    tree = ast.parse(module.read_text())
     found = {}
     for call in ast.walk(tree):
         if isinstance(call, ast.Call) and getattr(call.func, 'id', '') == 'declare_fixed':
