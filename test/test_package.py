@@ -161,7 +161,7 @@ def test_wheel_brings_what_the_first_example_needs(source_copy: Path, tmp_path: 
     for _ in range(6):
         writer.write(np.zeros((48, 64, 3), np.uint8))
     writer.release()
-    page = (ROOT / 'docs' / 'python.md').read_text()
+    page = (ROOT / 'docs' / 'guide' / 'python.md').read_text()
     example = page.partition('```python\n')[2].partition('```')[0]
     environment = {key: value for key, value in os.environ.items() if not key.startswith('PYTHON')}
 
