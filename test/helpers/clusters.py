@@ -14,9 +14,10 @@ def started_cluster():
     pytest.importorskip('ray', reason='Ray is not installed: pip install ray')
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={
-        'num_cpus': 0, 'object_store_memory': STORE_BYTES, 'include_dashboard': False})
+    cluster = Cluster()
     try:
+        _patiently(lambda: cluster.add_node(
+            num_cpus=0, object_store_memory=STORE_BYTES, include_dashboard=False))
         yield cluster
     finally:
         cluster.shutdown()
@@ -24,4 +25,14 @@ def started_cluster():
 
 def add_node(cluster, cpus):
     """Add a node with room for as many tasks."""
-    return cluster.add_node(num_cpus=cpus, object_store_memory=STORE_BYTES)
+    return _patiently(lambda: cluster.add_node(num_cpus=cpus, object_store_memory=STORE_BYTES))
+
+
+def _patiently(start, attempts=5):
+    # Ray gives a node 30 s to start, which a busy machine may not have.
+    for attempt in range(attempts):
+        try:
+            return start()
+        except Exception as error:
+            if attempt + 1 == attempts or 'timed out during startup' not in str(error):
+                raise
