@@ -23,7 +23,7 @@ def data_tree(folder, pattern='**/*'):
 
 setup(
     name=PACKAGE,
-    version='0.1.0',
+    version='0.2.0',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
     python_requires='>=3.10',
     package_data={PACKAGE: ['report/templates/*.j2']},
