@@ -24,6 +24,7 @@ class Kind(Enum):
     SOURCE = ('source', UNREADABLE)
     BROKEN = ('broken entry', PROBLEM)
     MISSING_FILE = ('missing file', PROBLEM)
+    OUTSIDE = ('file outside', PROBLEM)
     MISSING_FRAME = ('missing frame', PROBLEM)
     PICTURE = ('broken picture', PROBLEM)
     WRONG_SIZE = ('wrong size', PROBLEM)

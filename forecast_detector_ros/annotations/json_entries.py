@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import auto, Enum
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,10 @@ import numpy as np
 from .findings import Collected, DataError, Findings, Kind
 from .records import UNKNOWN_TRACK
 from ..boxes import box_iou
+from ..plain_json import PlainJsonError, read_plain_json
+
+#: Tracks of two files are told apart by adding their numbers, which must remain 64 bits long.
+_MOST_TRACKS = 2**62
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -29,17 +32,9 @@ def read_json(path: Path) -> dict[str, Any]:
     :raises DataError: one line that names the file
     """
     try:
-        text = path.read_text(encoding='utf-8')
-    except OSError as error:
-        raise DataError(f'{path}: cannot be read: {error.strerror}',
-                        Kind.SOURCE) from None
-    except UnicodeDecodeError:
-        raise DataError(f'{path}: not a JSON file (not UTF-8 text)', Kind.SOURCE) from None
-    try:
-        document = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f'{path}: not valid JSON: line {error.lineno} column {error.colno}: '
-                        f'{error.msg}', Kind.SOURCE) from None
+        document = read_plain_json(path)
+    except PlainJsonError as error:
+        raise DataError(str(error), Kind.SOURCE) from None
     if not isinstance(document, dict):
         raise DataError(f'{path}: must hold a JSON object with images, annotations, categories',
                         Kind.SOURCE)
@@ -123,8 +118,9 @@ def track_of(entry: dict[str, Any], where: str) -> int:
     track = entry.get('track_id')
     if track is None:
         return UNKNOWN_TRACK
-    if isinstance(track, bool) or not isinstance(track, int) or track < 0:
-        raise DataError(f'{where}: track_id is {track!r:.40}; it must be a whole number from 0 on')
+    if isinstance(track, bool) or not isinstance(track, int) or not 0 <= track < _MOST_TRACKS:
+        raise DataError(f'{where}: track_id is {track!r:.40}; it must be a whole number from 0 '
+                        'on, below 2**62')
     return track
 
 

@@ -11,6 +11,7 @@ from .findings import DataError, Findings, Kind, Strict
 from .imagenet_vid import DET_PERSON, FRAMES, load_det, load_vid, VID_CLASSES
 from .json_entries import category_names
 from .mot import load_mot, MIN_VISIBILITY, TARGETS
+from .picture_folder import PictureFolder
 from .records import VideoRecord
 from .video_json import load_video_json
 
@@ -21,7 +22,7 @@ _IMAGENET = (IMAGENET_VID, IMAGENET_DET)
 
 #: Settings that only some formats have, with the value that says nothing.
 _SPECIAL = {
-    'truth': ('', (COCO_VIDEO,)),
+    'truth': ('', (COCO_VIDEO,)), 'outside': (False, (COCO_VIDEO,)),
     'min_score': (0.0, (COCO_VIDEO,)), 'ignore_score': (0.0, (COCO_VIDEO,)),
     'list_file': ('', (*_IMAGENET, MOT)), 'split': ('train', _IMAGENET),
     'frames': ('snippet', (IMAGENET_VID,)), 'min_visibility': (MIN_VISIBILITY, (MOT,))}
@@ -50,6 +51,9 @@ class SourceConfig:
     #: coco_video: a JSON of true boxes that are laid over those of `annotations`, relative to the
     #: data root. It says by `complete` and `labels` which of them they replace.
     truth: str = ''
+    #: coco_video: pictures may lie outside `images`: a `file_name` may start at the root of the
+    #: file system, have ``..`` in it, or be a symbolic link to anywhere.
+    outside: bool = False
     #: Patterns of what is taken; empty for everything. A pattern is that of a shell (`*` matches
     #: `/` too) and meets a video's name, or a still's `file_name` or any folder of it.
     sequences: tuple[str, ...] = ()
@@ -101,8 +105,8 @@ def load_source(source: SourceConfig, root: str | Path, classes: Sequence[str],
     annotations, images = root / source.annotations, root / source.images
     list_file = root / source.list_file if source.list_file else None
     if source.format == COCO_VIDEO:
-        records = load_video_json(annotations, images, classes, source.min_score,
-                                  source.ignore_score, findings,
+        records = load_video_json(annotations, PictureFolder(images, source.outside), classes,
+                                  source.min_score, source.ignore_score, findings,
                                   root / source.truth if source.truth else None)
     elif source.format == IMAGENET_VID:
         records = load_vid(annotations, images, classes, list_file, source.split, source.frames,

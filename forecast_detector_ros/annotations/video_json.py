@@ -29,13 +29,14 @@ from .json_entries import (
     TruePicture,
     video_entries,
 )
+from .picture_folder import PictureFolder
 from .records import box_in_picture, FrameBoxes, UNKNOWN_TRACK, VideoRecord
 
 _log = logging.getLogger(__name__)
 
 
-def load_video_json(path: str | Path, image_root: str | Path, classes: Sequence[str],
-                    min_score: float = 0.0, ignore_score: float = 0.0,
+def load_video_json(path: str | Path, image_root: str | Path | PictureFolder,
+                    classes: Sequence[str], min_score: float = 0.0, ignore_score: float = 0.0,
                     findings: Findings | None = None,
                     truth: str | Path | None = None) -> list[VideoRecord]:
     """
@@ -48,7 +49,8 @@ def load_video_json(path: str | Path, image_root: str | Path, classes: Sequence[
     `ignore_score`. Boxes are cut to their picture; those without area or with numbers that are
     not finite are dropped, and the log says how many and where.
 
-    :param image_root: folder that `file_name` is relative to
+    :param image_root: folder that `file_name` is relative to; it must not lead out of a folder
+        that is given by its path
     :param classes: names; a label is an index into them
     :param min_score, ignore_score: from 0 to 1; see above
     :param findings: who is told of mistakes; default: the first one is raised
@@ -58,7 +60,8 @@ def load_video_json(path: str | Path, image_root: str | Path, classes: Sequence[
     :returns: videos in the order of the file, stills (images without `video`) among them
     :raises DataError: one line: the file, the entry, and what is wrong with it
     """
-    path, root = Path(path), Path(image_root)
+    path = Path(path)
+    root = image_root if isinstance(image_root, PictureFolder) else PictureFolder(image_root)
     findings = Strict() if findings is None else findings
     document = read_json(path)
     names = categories(document, path, findings)
@@ -79,7 +82,7 @@ def load_video_json(path: str | Path, image_root: str | Path, classes: Sequence[
                    groups, path, root, findings)
 
 
-def _lay_over(path: Path, document: dict[str, Any], root: Path, under: _Annotations,
+def _lay_over(path: Path, document: dict[str, Any], root: PictureFolder, under: _Annotations,
               first_track: int) -> dict[int, TruePicture]:
     """Read true boxes into the pictures of `under`, add missing pictures; return what is known."""
     findings, classes = under.findings, set(under.index)
@@ -216,7 +219,7 @@ class _Annotations:
                                                  f'to train; its {count} boxes are ignored')
 
 
-def _images(document: dict[str, Any], path: Path, root: Path,
+def _images(document: dict[str, Any], path: Path, root: PictureFolder,
             findings: Findings) -> dict[int, dict[str, Any] | None]:
     """Return the images by id; None for those whose entry is unusable."""
     images: dict[int, dict[str, Any] | None] = {}
@@ -228,10 +231,10 @@ def _images(document: dict[str, Any], path: Path, root: Path,
                 raise DataError(f'{where}: id {key} is used twice', Kind.DUPLICATE)
             images[key] = None
             _check_image(entry, where)
+            place = root.place(entry['file_name'], where)
             images[key] = entry
-            if not (root / entry['file_name']).is_file():
-                raise DataError(f'{where}: no file {root / entry["file_name"]}',
-                                Kind.MISSING_FILE)
+            if not place.is_file():
+                raise DataError(f'{where}: no file {place}', Kind.MISSING_FILE)
         except DataError as error:
             findings.fault(error)
     return images
@@ -261,7 +264,7 @@ def _next_track(document: dict[str, Any]) -> int:
 
 
 def _videos(images: dict[int, dict[str, Any]], found: dict[int, FrameBoxes],
-            groups: Mapping[str, str], path: Path, root: Path,
+            groups: Mapping[str, str], path: Path, root: PictureFolder,
             findings: Findings) -> list[VideoRecord]:
     videos: dict[tuple[bool, str], list[dict[str, Any]]] = {}
     files: set[str] = set()
@@ -283,7 +286,8 @@ def _videos(images: dict[int, dict[str, Any]], found: dict[int, FrameBoxes],
         except DataError as error:
             findings.fault(error)
         records.append(VideoRecord(name, tuple(
-            found[image['id']].record(root / image['file_name'], image['width'], image['height'])
+            found[image['id']].record(root.root / image['file_name'], image['width'],
+                                      image['height'])
             for image in members), groups.get(name, '') if is_video else ''))
     if not records:
         raise DataError(f'{path}: images: empty', Kind.SOURCE)

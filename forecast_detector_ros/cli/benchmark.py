@@ -34,6 +34,7 @@ from ..benchmark.steps import Build, SIZES
 from ..detector.backends.torch_backend import resolve_device
 from ..detector.checkpoint import default_checkpoint, RuntimeConfigError
 from ..files import bundled_clip, write_atomically
+from ..plain_json import PlainJsonError, read_plain_json
 
 FORMAT = 'forecast_detector_ros/benchmark/1'
 """Value of the key `format` of the JSON file."""
@@ -107,9 +108,9 @@ def _tell(options: argparse.Namespace, run: dict[str, Any]) -> int:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        run = json.loads(path.read_text())
-    except ValueError as error:
-        raise PeerError(f'{path}: no JSON: {error}') from None
+        run = read_plain_json(path)
+    except PlainJsonError as error:
+        raise PeerError(str(error)) from None
     if not isinstance(run, dict) or run.get('format') != FORMAT:
         raise PeerError(f'{path}: no benchmark: its format must be {FORMAT}')
     return run

@@ -8,6 +8,7 @@ import logging
 from pathlib import Path
 import sys
 
+from .inputs import add_outside
 from .options import fraction
 from .shell import print_result, run_verb, verb_parser
 from ..annotations.check import (
@@ -53,7 +54,8 @@ def _check(options: argparse.Namespace) -> int:
                               'still' if options.format == 'imagenet_det' else 'video',
                               truth=str(options.truth or ''), split=options.split,
                               min_score=options.min_score, ignore_score=options.ignore_score,
-                              list_file=str(options.list_file or ''))
+                              list_file=str(options.list_file or ''),
+                              outside=options.outside)
         root, sources, cutouts = Path(), (source,), ''
         classes = tuple(options.classes or all_classes(source, root))
     config = CheckConfig(
@@ -97,6 +99,7 @@ def make_parser() -> argparse.ArgumentParser:
     single.add_argument('--annotations', type=Path, metavar='PATH',
                         help='the JSON, or the folder of annotations')
     single.add_argument('--images', type=Path, metavar='FOLDER', help='folder of the pictures')
+    add_outside(single)
     single.add_argument('--truth', type=Path, metavar='FILE',
                         help="COCO-video JSON of true boxes in a teacher's place")
     single.add_argument('--min-score', type=fraction, default=0.0, metavar='S',

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from .export_frames import Clips, load_clips, synthetic_clips
+from .inputs import add_outside
 from .options import add_checkpoint, number_in
 from .results import versions
 from .shell import print_result, run_verb, verb_parser, VerbFailedError
@@ -73,6 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--images', type=Path, metavar='FOLDER',
                         help='folder that file names in a JSON start from (default: that of the '
                         'JSON)')
+    add_outside(parser)
     parser.add_argument('--min-likeness', type=float, default=0.8, metavar='L',
                         help='with --int8: part of the boxes in float that must be found again, '
                         'less those made up (default 0.8)')
@@ -93,7 +95,7 @@ def _export(options: argparse.Namespace) -> None:
     checkpoint = read_checkpoint(options.checkpoint or default_checkpoint())
     path, card, network = checkpoint.path, checkpoint.card, checkpoint.network()
     source = options.clip or options.calibrate
-    clips = (load_clips(source, options.images, options.frames, card) if source
+    clips = (load_clips(source, options.images, options.frames, card, options.outside) if source
              else synthetic_clips(card, options.frames))
     _check_length(clips, source)
     reference = TorchBackend(network)
@@ -111,7 +113,7 @@ def _export(options: argparse.Namespace) -> None:
     if options.int8:
         kind = INT8
         calibration = load_clips(options.calibrate, options.images, options.calibration_frames,
-                                 card)
+                                 card, options.outside)
         _check_length(calibration, options.calibrate)
         model = quantise(model, calibration)
         parity = compare_backends(reference, OnnxRuntimeBackend(model, precision=INT8), clips,

@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from ..annotations.picture_folder import PictureFolder
 from ..annotations.records import decode_picture
 from ..annotations.synthetic import CLASSES, write_synthetic_videos
 from ..annotations.video_json import load_video_json
@@ -24,7 +25,8 @@ _CLIP = 5
 and forecasts of `compare_backends`."""
 
 
-def load_clips(path: Path, images: Path | None, count: int, card: Card) -> Clips:
+def load_clips(path: Path, images: Path | None, count: int, card: Card,
+               outside: bool = False) -> Clips:
     """
     Read consecutive frames of a video, a folder of images, or the videos of a COCO-video file.
 
@@ -39,6 +41,8 @@ def load_clips(path: Path, images: Path | None, count: int, card: Card) -> Clips
         or over some of them where each would give fewer than three.
     card:
         Of the checkpoint: classes and input size.
+    outside:
+        Whether file names may lead out of `images`.
 
     Returns
     -------
@@ -52,7 +56,8 @@ def load_clips(path: Path, images: Path | None, count: int, card: Card) -> Clips
 
     """
     if path.suffix == '.json':
-        return _annotated(path, images or path.parent, card.classes, count, card)
+        return _annotated(path, PictureFolder(images or path.parent, outside), card.classes,
+                          count, card)
     source = open_source(str(path))
     if source.live:
         source.close()
@@ -74,7 +79,8 @@ def synthetic_clips(card: Card, count: int) -> Clips:
         return _annotated(path, path.parent, CLASSES, count, card)
 
 
-def _annotated(path: Path, root: Path, classes: tuple[str, ...], count: int, card: Card) -> Clips:
+def _annotated(path: Path, root: Path | PictureFolder, classes: tuple[str, ...], count: int,
+               card: Card) -> Clips:
     videos = load_video_json(path, root, classes)
     share = count // len(videos)
     if share < _ENOUGH:

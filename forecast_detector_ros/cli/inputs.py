@@ -8,8 +8,9 @@ from dataclasses import replace
 import logging
 from pathlib import Path
 
-from .options import fraction
+from .options import fraction, Group
 from ..annotations.findings import DataError
+from ..annotations.picture_folder import PictureFolder
 from ..errors import InputError
 from ..evaluation.davis import load_davis
 from ..evaluation.sequences import (
@@ -37,6 +38,7 @@ def add_footage(parser: argparse.ArgumentParser) -> None:
                         help="folders of sequences in MOTChallenge's format")
     data.add_argument('--images', type=location, metavar='FOLDER',
                       help='folder that file names in a JSON start from (default: its own)')
+    add_outside(data)
     data.add_argument('--pseudo-labels', type=location, metavar='FILE',
                       help='with --davis: COCO-video JSON of all objects, for AP50')
     data.add_argument('--min-score', type=fraction, default=0.4, metavar='S',
@@ -111,14 +113,14 @@ def load_footage(options: argparse.Namespace, labels: Sequence[str],
 def _load(options: argparse.Namespace, path: Location, labels: Sequence[str], ignore: float,
           lazily: bool) -> list[Footage]:
     images = options.images or (path.parent if options.annotations else path)
-    folder = _folder(images, lazily)
+    pictures = PictureFolder(_folder(images, lazily), options.outside)
     if options.annotations:
-        footage = load_annotated(kept(path), folder, labels, options.min_score, ignore,
+        footage = load_annotated(kept(path), pictures, labels, options.min_score, ignore,
                                  options.truth and kept(options.truth))
     elif options.mot:
         footage = load_mot_footage(_folder(path, lazily), labels)
     else:
-        footage = _load_davis(options, _folder(path, lazily), folder, labels, ignore)
+        footage = _load_davis(options, _folder(path, lazily), pictures, labels, ignore)
     if not (lazily and isinstance(images, Url)):
         return footage
     return [replace(item, pictures=picture_store(images)) for item in footage]
@@ -128,8 +130,8 @@ def _folder(where: Location, lazily: bool) -> Path:
     return picture_store(where).folder if lazily and isinstance(where, Url) else kept(where)
 
 
-def _load_davis(options: argparse.Namespace, folder: Path, images: Path, labels: Sequence[str],
-                ignore: float) -> list[Footage]:
+def _load_davis(options: argparse.Namespace, folder: Path, images: PictureFolder,
+                labels: Sequence[str], ignore: float) -> list[Footage]:
     accept: dict[str, list[str]] = {}
     for sequence, name in options.accept:
         # With several folders a sequence is in one of them.
@@ -141,6 +143,12 @@ def _load_davis(options: argparse.Namespace, folder: Path, images: Path, labels:
         footage = attach_labels(pick(footage, options.sequences), kept(options.pseudo_labels),
                                 images, labels, options.min_score, ignore)
     return footage
+
+
+def add_outside(group: Group) -> None:
+    """Add the option that lets names of pictures lead out of `--images`."""
+    group.add_argument('--outside', action='store_true',
+                       help='file names in a JSON may lead out of that folder')
 
 
 def _named_apart(found: Sequence[tuple[Location, Footage]]) -> list[Footage]:
@@ -190,6 +198,7 @@ def add_held_out(parser: argparse.ArgumentParser) -> None:
                        help='COCO-video JSON with the sequences')
     group.add_argument('--images', type=Path, required=True, metavar='FOLDER',
                        help='folder that its file names start from')
+    add_outside(group)
     group.add_argument('--sequences', nargs='+', required=True, metavar='NAME',
                        help='to measure on; the recipe must exclude them')
     group.add_argument('--min-score', type=fraction, default=0.4, metavar='S',
@@ -200,7 +209,8 @@ def add_held_out(parser: argparse.ArgumentParser) -> None:
 
 def load_held_out(options: argparse.Namespace, classes: Sequence[str]) -> list[Footage]:
     """Load the sequences that the options name; raises InputError."""
-    return pick(load_annotated(options.annotations, options.images, classes, options.min_score,
+    pictures = PictureFolder(options.images, options.outside)
+    return pick(load_annotated(options.annotations, pictures, classes, options.min_score,
                                options.ignore_score), options.sequences)
 
 

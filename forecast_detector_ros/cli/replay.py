@@ -66,12 +66,12 @@ def main(args: Sequence[str] | None = None) -> int:
 def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
     if MISSING:
         raise BagError(MISSING)
+    bags = find_bags(options.bags)
     replay = _replay_options(options)
     # Whatever is wrong with the checkpoint is said before anything is done.
     detector = replay.load()
     card = detector.card
     settings = replay.settings(card)
-    bags = find_bags(options.bags)
     result = ResultFolder(options.output)
     engine = engine_of(options)
     jobs = [Job(number, name, BagJob(path, name, result.partial / BAGS_FOLDER / name,

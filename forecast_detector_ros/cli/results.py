@@ -71,6 +71,9 @@ class ResultFolder:
     def __init__(self, path: str | Path) -> None:
         """Make the folder of the results to come; raises FileExistsError, OSError."""
         self.path = Path(path).absolute()
+        if not self.path.name:
+            raise FileExistsError(f'{self.path}: cannot be replaced by results; name another '
+                                  '--output')
         self.partial = self.path.with_name(f'{self.path.name}.part')
         for folder in (self.path, self.partial):
             if folder.exists() and not self._is_ours(folder):

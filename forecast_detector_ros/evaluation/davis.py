@@ -9,7 +9,6 @@ be measured on such sequences and precision cannot.
 """
 
 from collections.abc import Mapping, Sequence
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from .sequences import Footage
 from ..annotations.findings import DataError
 from ..annotations.records import FrameRecord
 from ..metrics.tables import TruthTable
+from ..plain_json import PlainJsonError, read_plain_json
 
 BOXES = 'boxes.json'
 """Name of the annotation file in a sequence's folder."""
@@ -98,11 +98,9 @@ def _load_sequence(path: Path, labels: Sequence[str], extra: Sequence[str]) -> F
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f'{path}: cannot be read: {error.strerror}') from None
-    except ValueError as error:
-        raise DataError(f'{path}: not valid JSON: {error}') from None
+        document = read_plain_json(path)
+    except PlainJsonError as error:
+        raise DataError(str(error)) from None
     if not isinstance(document, dict):
         raise DataError(f'{path}: must hold a JSON object with category, width, height, frames')
     return document

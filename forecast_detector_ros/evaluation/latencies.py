@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-import json
 import math
 from pathlib import Path
 import zlib
@@ -13,6 +12,7 @@ import numpy as np
 
 from .sequences import EvaluationError
 from ..detector.policy import FORECAST, READ
+from ..plain_json import PlainJsonError, read_plain_json
 
 KEY = 'latencies_ms'
 """Where a JSON file has them: by kind of decision, a list of milliseconds."""
@@ -81,11 +81,9 @@ def load_latencies(path: Path, seed: int = 0) -> Latencies:
 
     """
     try:
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise EvaluationError(f'{path}: cannot be read: {error.strerror}') from None
-    except ValueError as error:
-        raise EvaluationError(f'{path}: not valid JSON: {error}') from None
+        document = read_plain_json(path)
+    except PlainJsonError as error:
+        raise EvaluationError(str(error)) from None
     lists = document.get(KEY) if isinstance(document, dict) else None
     if not isinstance(lists, dict):
         raise EvaluationError(f'{path}: {KEY}: must hold an object with lists of milliseconds, '

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..annotations.findings import DataError
 from ..annotations.mot import load_mot
+from ..annotations.picture_folder import PictureFolder
 from ..annotations.records import decode_picture, FrameRecord, VideoRecord
 from ..annotations.video_json import load_video_json
 from ..errors import InputError
@@ -52,8 +53,9 @@ def truth_of(video: VideoRecord, classes: int) -> TruthTable:
                       np.concatenate([record.tracks for record in records]))
 
 
-def load_annotated(path: Path, image_root: Path, labels: Sequence[str], min_score: float,
-                   ignore_score: float, truth: Path | None = None) -> list[Footage]:
+def load_annotated(path: Path, image_root: Path | PictureFolder, labels: Sequence[str],
+                   min_score: float, ignore_score: float, truth: Path | None = None
+                   ) -> list[Footage]:
     """
     Load a COCO-video file whose boxes serve recall and average precision alike.
 
@@ -118,7 +120,7 @@ def load_mot_footage(path: Path, labels: Sequence[str]) -> list[Footage]:
     return footage
 
 
-def attach_labels(footage: Sequence[Footage], path: Path, image_root: Path,
+def attach_labels(footage: Sequence[Footage], path: Path, image_root: Path | PictureFolder,
                   labels: Sequence[str], min_score: float, ignore_score: float
                   ) -> list[Footage]:
     """

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Means and spreads of a reproduction, as tables and as a picture."""
 from collections.abc import Mapping, Sequence
-import json
 from pathlib import Path
 from statistics import mean
 from typing import Any, TYPE_CHECKING
@@ -14,6 +13,7 @@ from .trade_off import fixed_rules_at
 from ..evaluation.sequences import EvaluationError
 from ..layout import markdown, mean_and_deviation
 from ..metrics.vid_ap import GROUPS
+from ..plain_json import PlainJsonError, read_plain_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -141,11 +141,9 @@ def load_reproduction(path: Path) -> dict[str, Any]:
     :raises EvaluationError: if it is no such file
     """
     try:
-        report = json.loads(path.read_bytes())
-    except OSError as error:
-        raise EvaluationError(f'{path}: cannot be read: {error.strerror}') from None
-    except ValueError as error:
-        raise EvaluationError(f'{path}: not valid JSON: {error}') from None
+        report = read_plain_json(path)
+    except PlainJsonError as error:
+        raise EvaluationError(str(error)) from None
     if not isinstance(report, dict) or not report.get('results'):
         raise EvaluationError(f'{path}: has no results; it must be results.json of reproduce')
     return report

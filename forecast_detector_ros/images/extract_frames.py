@@ -14,6 +14,7 @@ import numpy as np
 from .bag_images import ImageBag, is_bag
 from .frame import as_bgr, FrameError, SourceError
 from .video_source import VideoFile
+from ..plain_json import read_plain_json
 
 MANIFEST = 'source.json'  #: Beside the frames: where they come from
 JPEG_QUALITY = 95  #: Of the frames that are written; OpenCV's own default
@@ -105,7 +106,7 @@ def _existing(folder: Path, made_from: dict[str, Any], resume: bool) -> Extracti
         raise SourceError(f'{folder}: exists already; --resume takes the frames in it, or name '
                           'another folder')
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding='utf-8'))
+        manifest = read_plain_json(folder / MANIFEST)
         found = {key: manifest[key] for key in made_from}
         frames = len(manifest['frames'])
     except (OSError, ValueError, KeyError, TypeError):

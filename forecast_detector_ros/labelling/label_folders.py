@@ -22,6 +22,7 @@ from torchvision.ops import box_iou
 
 from .teacher import TEACHER_CLASSES, TeacherBoxes, TeacherError
 from ..files import write_atomically
+from ..plain_json import PlainJsonError, read_plain_json
 
 SAVE_EVERY_S = 60.0  #: Seconds of work that a crash may cost
 
@@ -112,7 +113,7 @@ class Labelling:
     def written(self, path: Path) -> list[LabelledPicture]:
         """Return the pictures of an earlier labelling, made in the same way; TeacherError."""
         try:
-            document = json.loads(path.read_text(encoding='utf-8'))
+            document = read_plain_json(path)
             empty = self.document()
             for key, mine, its in (
                     ('settings', self._description, document['info']['description']),
@@ -124,8 +125,8 @@ class Labelling:
                     raise TeacherError(f'{path}: was made with other {key} ({its}); delete it to '
                                        'label anew, or name another --output')
             return _pictures(document)
-        except OSError as error:
-            raise TeacherError(f'{path}: cannot be read: {error.strerror}') from None
+        except PlainJsonError as error:
+            raise TeacherError(f'{error}; it is no file that this program wrote') from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, TeacherError):
                 raise
@@ -241,7 +242,7 @@ def label_into(output: Path, labelling: Labelling, detect: Callable[[np.ndarray]
 def is_partial(path: Path) -> bool:
     """Say whether a file is a document whose labelling did not come to its end."""
     try:
-        return not json.loads(path.read_text(encoding='utf-8'))['info']['complete']
+        return not read_plain_json(path)['info']['complete']
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

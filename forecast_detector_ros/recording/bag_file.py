@@ -43,16 +43,17 @@ class BagFile:
             raise BagError(f'{self.path}: exists already and is not overwritten')
         # The bag's file is named after its folder, so only the folder's parent is temporary.
         self._partial = self.path.parent / f'.{self.path.name}.part'
+        self._failed = False
         self.remains: Path | None = None
         if keep_remains:
-            self.remains = set_aside(self._partial / self.path.name, self.path)
+            with self._one_line():
+                self.remains = set_aside(self._partial / self.path.name, self.path)
         shutil.rmtree(self._partial, ignore_errors=True)
         self._writer = Writer(self._partial / self.path.name, version=9,
                               storage_plugin=StoragePlugin.MCAP)
         with self._one_line():
             self._writer.open()
         self._unwritten = False
-        self._failed = False
         self._connections: dict[str, interfaces.Connection] = {}
         self.counts: dict[str, int] = {}
 

@@ -10,6 +10,7 @@ import json
 import numpy as np
 
 from ..detector.policy import FORECAST, READ
+from ..plain_json import parse_plain_json
 
 DROPPED = 'dropped'  #: The mark of a frame that the detector never answered
 KINDS = (READ, FORECAST, DROPPED)
@@ -55,7 +56,7 @@ class RecordedFrame:
     def from_line(cls, line: str) -> RecordedFrame:
         """Read a line that to_line() wrote; raises ValueError for any other."""
         try:
-            fields = json.loads(line)
+            fields = parse_plain_json(line)
             fields['labels'] = tuple(fields['labels'])
             fields['scores'] = tuple(fields['scores'])
             fields['ids'] = tuple(fields.get('ids', ()))

@@ -61,13 +61,15 @@ def find_bags(paths: Sequence[Location]) -> list[tuple[str, Location]]:
     Return (name, place) of every bag; a folder that is none itself is searched for bags.
 
     Names are those of the files or folders, with ``-2``, ``-3`` behind one that comes again.
-    Raises DataError when a path is neither bag nor folder of bags, LocationError when a URL cannot
-    be listed.
+    Raises DataError when a path does not exist, or is neither bag nor folder of bags,
+    LocationError when a URL cannot be listed.
     """
     found: list[Location] = []
     for path in paths:
         if isinstance(path, Url):
             inside: Sequence[Location] = _at_url(path)
+        elif not path.exists():
+            raise DataError(f'{path}: no such file or folder')
         elif is_bag(path) or not path.is_dir():
             found.append(path)
             continue

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..annotations.findings import DataError, Kind, Strict
 from ..annotations.json_entries import read_json
+from ..annotations.picture_folder import PictureFolder
 from ..annotations.records import UNKNOWN_TRACK, VideoRecord
 from ..annotations.video_json import load_video_json
 from ..images.bag_images import BagImage, ImageBag
@@ -103,7 +104,8 @@ def load_annotated_camera(path: Path, video: str, only: bool, match: str, labels
     :param min_score: boxes with a lower score do not count, in [0, 1]
     :raises DataError: one line: the file, the entry, and what is wrong with it
     """
-    videos = load_video_json(path, path.parent, labels, min_score, min_score, _WithoutFiles())
+    videos = load_video_json(path, PictureFolder(path.parent, True), labels, min_score,
+                             min_score, _WithoutFiles())
     record = _pick(videos, video, only, path)
     key = 'frame_index' if match == ORDER else 'stamp_ns'
     values: dict[Path, int] = {}

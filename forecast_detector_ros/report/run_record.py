@@ -20,6 +20,7 @@ import numpy as np
 from ..detector.policy import READ
 from ..errors import InputError
 from ..files import write_atomically
+from ..plain_json import parse_plain_json, PlainJsonError
 from ..plain_values import build, PlainValueError
 from ..recording.frame_record import KINDS, RecordedFrame
 
@@ -150,9 +151,9 @@ class RunRecord:
     def from_json(cls, text: str) -> RunRecord:
         """Read what to_json() wrote; raises RunRecordError for anything else."""
         try:
-            document = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise RunRecordError(f'not valid JSON: {error}') from None
+            document = parse_plain_json(text)
+        except PlainJsonError as error:
+            raise RunRecordError(str(error)) from None
         if not isinstance(document, dict) or document.pop('format', None) != FORMAT:
             raise RunRecordError(f'not the record of a run (key format must be {FORMAT!r})')
         try:

@@ -20,6 +20,7 @@ from torch import Tensor
 from .config import build_recipe, Recipe, RecipeError
 from ..errors import InputError
 from ..files import write_atomically
+from ..plain_json import parse_plain_json
 
 
 class SnapshotError(InputError):
@@ -77,7 +78,7 @@ def load_snapshot(path: Path) -> Snapshot:
     """
     try:
         with safe_open(path, 'pt') as file:
-            about = json.loads((file.metadata() or {})['about'])
+            about = parse_plain_json((file.metadata() or {})['about'])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise SnapshotError(f'{path}: no such file') from None

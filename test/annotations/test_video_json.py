@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading annotation files: what becomes of each box, and one clear line for each mistake."""
 
+import copy
 import logging
 import math
 
 from forecast_detector_ros.annotations.findings import Collected, DataError, Kind
+from forecast_detector_ros.annotations.picture_folder import PictureFolder
 from forecast_detector_ros.annotations.records import Targets, UNKNOWN_TRACK
 from forecast_detector_ros.annotations.video_json import load_video_json
 import numpy as np
@@ -184,6 +186,8 @@ def test_each_mistake_is_one_line_that_names_it(document, write, change, words):
 
 @pytest.mark.parametrize(('content', 'words'), [
     (b'{"images": [', 'not valid JSON: line 1 column 13'), (b'\xff\xfe\x00', 'not UTF-8'),
+    (b'[' * 100_000, 'nested too deeply'),
+    (b'{"images": [{"id": 1' + b'0' * 400 + b'}]}', 'an integer of 401 digits'),
     (b'[1, 2]', 'must hold a JSON object'), (b'', 'not valid JSON'),
     (b'{"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}',
      'images: empty')])
@@ -203,6 +207,39 @@ def test_missing_files_are_named(tmp_path, document, write):
     (tmp_path / 'still.png').unlink()
     with pytest.raises(DataError, match=r'images\[2\]: no file .*still\.png'):
         load(path)
+
+
+@pytest.mark.parametrize(('name', 'reason'), [
+    ('../still.png', 'leads out of'), ('/etc/hostname', 'leads out of'),
+    ('a' * 5000, 'cannot be the name'), ('a\0b', 'cannot be the name')])
+def test_names_that_are_no_picture_of_the_folder_are_one_line(document, write, name, reason):
+    document['images'][2]['file_name'] = name
+    path = write(document)
+    with pytest.raises(DataError, match=rf'images\[2\]: file_name .* {reason}') as caught:
+        load(path)
+    assert len(str(caught.value)) < 600 and '\n' not in str(caught.value)
+
+
+def test_pictures_elsewhere_are_read_when_that_is_asked_for(tmp_path, document, write):
+    path = write(document)
+    (tmp_path / 'still.png').rename(tmp_path.parent / 'elsewhere.png')
+    document['images'][2]['file_name'] = '../elsewhere.png'
+    write(document)
+    with pytest.raises(DataError, match='leads out of'):
+        load(path)
+    videos = load_video_json(path, PictureFolder(path.parent, outside=True), CLASSES)
+    assert videos[-1].frames[0].path.resolve() == tmp_path.parent / 'elsewhere.png'
+
+
+@pytest.mark.parametrize('number', [1e400, -1e400, float('nan'), 2**62])
+def test_numbers_beyond_all_pictures_are_one_line_or_no_box(document, write, number):
+    for key in ('bbox', 'score', 'track_id'):
+        broken = copy.deepcopy(document)
+        broken['annotations'][0][key] = [number, 1, 5, 5] if key == 'bbox' else number
+        try:
+            load(write(broken))
+        except DataError as error:
+            assert key in str(error) and '\n' not in str(error)
 
 
 def test_plain_coco_gives_stills_and_crowds_are_ignored(document, write):

@@ -166,7 +166,7 @@ def test_ctrl_c_leaves_a_file_that_can_be_gone_on_with(tmp_path, teacher):
     program = (
         'import signal, sys, time; signal.signal(signal.SIGINT, signal.default_int_handler); '
         'from forecast_detector_ros.cli.label import main; '
-        'from forecast_detector_ros.labelling import label_folders, teacher_torchvision as kind; '
+        'from forecast_detector_ros.labelling import label_folders, teacher_ssd as kind; '
         'label_folders.SAVE_EVERY_S = 0.2; detect = kind.TorchvisionTeacher.detect; '
         'kind.TorchvisionTeacher.detect = lambda *args: time.sleep(0.05) or detect(*args); '
         'sys.exit(main())')

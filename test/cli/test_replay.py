@@ -178,6 +178,8 @@ def test_latencies_of_an_earlier_replay(run, bags):
 
 @pytest.mark.parametrize('arguments, words', [
     (['{bags}', '--checkpoint', 'no.safetensors'], 'no.safetensors: no such'),
+    (['/nope', '--checkpoint', 'not looked at'], '/nope: no such file or folder'),
+    (['{bags}', '--output', '/'], '/: cannot be replaced by results'),
     (['{empty}'], 'is no bag, and there is none in it'),
     (['{bags}', '--annotations', 'x', '--truth-topic', 'y'], 'exclude each other'),
     (['{bags}', '--latency', 'read=1,forecast=1', '--latencies', 'y'], 'exclude each other'),

@@ -37,6 +37,11 @@ def test_what_an_interrupted_run_left_is_cleared_by_the_next(tmp_path: Path) -> 
     assert names(ResultFolder(tmp_path / 'out').partial) == []
 
 
+def test_root_of_the_file_system_is_refused() -> None:
+    with pytest.raises(FileExistsError, match='^/: .*--output'):
+        ResultFolder('/')
+
+
 @pytest.mark.parametrize('taken', ['out', 'out.part'])
 def test_folder_of_somebody_else_is_left_alone(tmp_path: Path, taken: str) -> None:
     (tmp_path / taken).mkdir()

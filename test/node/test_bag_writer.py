@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check that a bag can be opened by readers that know nothing of this package."""
+import errno
+import os
 from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -82,6 +84,18 @@ def test_unfinished_bag_leaves_nothing_under_its_name(tmp_path: Path) -> None:
     write_bag(tmp_path / 'bag')
     # What was left of the first one is kept under another name.
     assert sorted(path.name for path in tmp_path.iterdir()) == ['bag', 'bag.unfinished-1']
+
+
+def test_remains_that_cannot_be_renamed_are_one_clear_line(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    BagWriter(tmp_path / 'bag')
+
+    def rename(*_: object) -> None:
+        raise OSError(errno.EROFS, 'Read-only file system')
+
+    monkeypatch.setattr(os, 'rename', rename)
+    with pytest.raises(BagError, match=r'bag: cannot be written: Read-only file system$'):
+        BagWriter(tmp_path / 'bag')
 
 
 def test_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
