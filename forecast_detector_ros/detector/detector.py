@@ -234,7 +234,9 @@ class Detector:
                 job = self._prepare(index, frame, state, decision)
                 jobs[READ].append(replace(job, elapsed=times[index]))
             except FrameError as error:
-                outcomes[index] = error
+                # Its traceback holds this very function, and so the picture, until the next
+                # garbage collection.
+                outcomes[index] = error.with_traceback(None)
         for kind, batch in jobs.items():
             if batch:
                 outcomes.update(self._run(kind == READ, batch, settings))

@@ -26,8 +26,14 @@ class FailureLog:
         """When each kind was told last, seconds of the steady clock."""
 
     def tell(self, what: str, error: BaseException) -> str:
-        """Log that `what` happened because of `error`; return the reason as one line."""
+        """
+        Log that `what` happened because of `error`; return the reason as one line.
+
+        The error loses its traceback, which would keep all that its functions held, an image
+        among it, until the next garbage collection.
+        """
         frames = traceback.extract_tb(error.__traceback__)
+        error.with_traceback(None)
         reason = f'{type(error).__name__}: {cut(error)}'
         place = f'{frames[-1].filename}:{frames[-1].lineno}' if frames else ''
         kind = f'{type(error).__name__} {place}'

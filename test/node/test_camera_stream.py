@@ -2,9 +2,11 @@
 """One camera's stream: when its state survives, and who looks at the bytes of an image."""
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+import weakref
 
 import cv2
 from forecast_detector_ros.detector.detector import Detector, StepResult
@@ -140,3 +142,27 @@ def test_waiting_cameras_share_a_batch_and_a_bad_one_stays_out(detector: Detecto
     pictures[1].data = pictures[0].data
     assert step(cameras[1], pictures[1], detector).decision.reason == 'first_frame'
     assert step(cameras[0], pictures[1], detector).decision.kind == 'forecast'
+
+
+class Image:
+    """A message that one can watch."""
+
+    format = 'jpeg'  # noqa: A003
+    header = SimpleNamespace(stamp=SimpleNamespace(sec=1, nanosec=0))
+    data = b'no picture'
+
+
+def test_refused_image_is_let_go_at_once(detector: Detector) -> None:
+    camera = stream(compressed=True)
+    gc.collect()
+    gc.disable()  # Which comes seldom in a large process.
+    try:
+        message = Image()
+        alive = weakref.ref(message)
+        camera.put(message, 0.0)
+        ((_, waiting, result),) = step_waiting([camera], detector, SETTINGS, 1.0)
+        assert isinstance(result, FrameError)
+        del message, waiting, result
+        assert alive() is None
+    finally:
+        gc.enable()
