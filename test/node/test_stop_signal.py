@@ -14,7 +14,7 @@ NODES = 'forecast_detector_ros.node'
 
 @pytest.mark.parametrize(('node', 'library'), [
     ('camera_node', 'cv2'), ('recorder_node', 'cv2'), ('detector_node', 'rclpy'),
-    ('detector_node', 'torch')])
+    ('detector_node', 'numpy')])
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_signal_is_answered_while_libraries_are_imported(
         tmp_path: Path, node: str, library: str, number: int) -> None:
