@@ -41,7 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     group.add_argument('--rows', choices=tuple(ROWS), nargs='+', metavar='ROW',
                        help=f'only these rivals, of {", ".join(ROWS)}')
     group.add_argument('--beside', type=_named, nargs='+', default=[], metavar='NAME=FILE',
-                       help='further checkpoints whose forecasts are measured on the same frames')
+                       help='further checkpoints, on the same frames')
     group.add_argument('--optical-flow', action='store_true',
                        help='also measure features that are moved along optical flow')
     group.add_argument('--within', type=number_in(float, 0, 100), metavar='POINTS',
