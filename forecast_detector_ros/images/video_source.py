@@ -18,6 +18,8 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 # Containers without an index announce duration x rate, which is off by a frame now and then.
 ANNOUNCED_TOLERANCE = 1
 
+LOG_LEVEL_SILENT = 0  #: OpenCV's `cv::utils::logging::LOG_LEVEL_SILENT`
+
 
 class VideoSource(Protocol):
     """A sequence of pictures."""
@@ -229,7 +231,9 @@ def _silence_decoders() -> None:
     """Keep OpenCV's own complaints from burying the one line that explains a damaged file."""
     # FFmpeg's level is read when the first video is opened.
     os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    # OpenCV 4.6 of Ubuntu 24.04 and Debian 12 has the function under another name.
+    set_level = getattr(cv2, 'setLogLevel', None) or cv2.utils.logging.setLogLevel
+    set_level(LOG_LEVEL_SILENT)
 
 
 def _file_backend() -> int:
