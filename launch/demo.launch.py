@@ -2,6 +2,7 @@
 """Play a video as a camera, detect objects in it, and record the result."""
 from forecast_detector_ros.cli.graph_processes import profile_environment
 from forecast_detector_ros.files import bundled_clip
+from launch import LaunchContext, LaunchDescription
 from launch.action import Action
 from launch.actions import (
     DeclareLaunchArgument,
@@ -17,8 +18,6 @@ from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
-
-from launch import LaunchContext, LaunchDescription
 
 PACKAGE = 'forecast_detector_ros'
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, fields
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..annotations.findings import DataError
 from ..boxes import box_iou
@@ -196,6 +198,25 @@ class Photometric:
         if self._last is not None:
             tall = cv2.LUT(tall, self._last)
         return tall.reshape(images.shape)
+
+
+def add_noise_to(images: Tensor, rng: np.random.Generator, config: AugmentConfig) -> None:
+    """
+    Add the noise of `add_noise` to clips, in place, on their device.
+
+    :param images: ``(B, T, 3, H, W)`` uint8; each clip has a deviation of its own
+    :param rng: source of the draws; untouched where `noise_probability` is 0
+    """
+    if not config.noise_probability:
+        return
+    amount = rng.uniform(0.0, config.noise_max, len(images)) * (
+        rng.random(len(images)) < config.noise_probability)
+    generator = torch.Generator(images.device).manual_seed(int(rng.integers(2 ** 62)))
+    # Clip by clip: the noise of a whole batch in floats would take four times its memory.
+    for clip in np.flatnonzero(amount):
+        noise = torch.randn(images[clip].shape, generator=generator, device=images.device)
+        noisy = images[clip] + float(amount[clip]) * noise
+        images[clip] = noisy.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def add_noise(images: np.ndarray, rng: np.random.Generator, config: AugmentConfig) -> np.ndarray:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .augment import AugmentConfig
+from .augment import add_noise_to, AugmentConfig
 from .dataset import ClipBatch
 from ..annotations.records import FrameReader, FrameRecord, UNKNOWN_TRACK, VideoRecord
 
@@ -317,7 +317,7 @@ class ClipDrawer:
             inside = ((columns >= corner[:, 0]) & (columns < corner[:, 2])
                       & (rows >= corner[:, 1]) & (rows < corner[:, 3]))
             images = torch.where(inside, drawn, images)
-        images = self._with_noise(rng, images)
+        add_noise_to(images, rng, self._config)
         boxes, labels, scores, tracks, ignore = self._boxes(index, scales, shifts, place)
 
         def together(x: Tensor) -> Tensor:
@@ -340,21 +340,6 @@ class ClipDrawer:
                              drawn.view(clips, frames, 3, -1))
         mixed = mixed + offset.to(self._type).view(-1, 1, 3, 1)
         return mixed.clamp_(0, 255).round_().to(torch.uint8).view(clips, frames, 3, *self._size)
-
-    def _with_noise(self, rng: np.random.Generator, images: Tensor) -> Tensor:
-        """Add what a sensor adds to ``(B, T, 3, H, W)``, as `photometric.add_noise` does."""
-        config = self._config
-        if not config.noise_probability:
-            return images
-        amount = rng.uniform(0.0, config.noise_max, len(images)) * (
-            rng.random(len(images)) < config.noise_probability)
-        generator = torch.Generator(self._device).manual_seed(int(rng.integers(2 ** 62)))
-        deviation = torch.from_numpy(amount.astype(np.float32)).to(self._device)
-        # Clip by clip: the noise of a whole batch in floats would take four times its memory.
-        for clip in np.flatnonzero(amount):
-            noise = torch.randn(images[clip].shape, generator=generator, device=self._device)
-            images[clip] = (images[clip] + deviation[clip] * noise).round_().clamp_(0, 255)
-        return images
 
     def _colours(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
         """Draw brightness, contrast, saturation and hue: a 3x3 matrix and an offset each."""
@@ -406,9 +391,7 @@ class ClipDrawer:
 
 def _join(parts: list[Tensor], fill: int) -> Tensor:
     """Put clips with different numbers of boxes into one tensor."""
-    if len(parts) == 1:
-        return parts[0]
-    if parts[0].shape[2] != parts[1].shape[2]:
+    if len(parts) > 1 and parts[0].shape[2] != parts[1].shape[2]:
         most = max(part.shape[2] for part in parts)
         parts = [functional.pad(
             part, (*(0, 0) * (part.dim() - 3), 0, most - part.shape[2]), value=fill)

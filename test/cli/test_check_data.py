@@ -122,7 +122,7 @@ def test_a_source_that_is_not_there_is_exit_code_2(tmp_path, capsys):
 
 @pytest.mark.parametrize('recipe, words', [
     (None, 'recipe.yaml: no such file'), ('name: [', 'cannot be read as YAML'),
-    ('name: a', 'recipe lacks')])
+    ('name: a', 'classes is missing')])
 def test_a_recipe_that_is_none_is_one_line(tmp_path, capsys, recipe, words):
     path = tmp_path / 'recipe.yaml'
     if recipe is not None:

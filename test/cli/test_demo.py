@@ -144,8 +144,8 @@ def test_compressed_images_serve_as_well_and_no_forecast_is_a_failure(
     code, output, errors = finish(start(
         '--policy', 'always_read', '--transport', 'compressed', '--rate', '20'))
     assert code == 1, output + errors
-    assert re.fullmatch(
-        r'demo: no forecast decision came out of \d+ processed frames\n', errors)
+    assert re.fullmatch(r'demo: no forecast decision came out of \d+ processed frames',
+                        errors.splitlines()[-1])
     summary = json.loads((tmp_path / 'out' / 'summary.json').read_text())
     assert summary['forecast'] == 0
     assert summary['source']['rate'] == 20.0
@@ -221,7 +221,6 @@ def test_foreign_checkpoint_is_the_detectors_line(start, tmp_path: Path) -> None
 @pytest.mark.parametrize(('arguments', 'complaint'), [
     (['--video', '/nowhere/clip.mp4'], '/nowhere/clip.mp4: no such file'),
     (['--checkpoint', '/nowhere/a.safetensors'], '/nowhere/a.safetensors: no such file'),
-    (['--policy', 'sometimes'], "policy is 'sometimes'"),
 ])
 def test_bad_input_is_one_line(arguments: list[str], complaint: str, tmp_path: Path,
                                capsys: pytest.CaptureFixture[str]) -> None:
@@ -233,8 +232,8 @@ def test_bad_input_is_one_line(arguments: list[str], complaint: str, tmp_path: P
 
 
 @pytest.mark.parametrize('arguments', [
-    ['--threshold', '1.5'], ['--rate', 'fast'], ['--domain-id', '900'], ['-p', 'x=1'],
-    ['--transport', 'smoke']])
+    ['--threshold', '1.5'], ['--policy', 'sometimes'], ['--rate', 'fast'],
+    ['--domain-id', '900'], ['-p', 'x=1'], ['--transport', 'smoke']])
 def test_bad_argument_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)

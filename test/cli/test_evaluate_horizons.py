@@ -33,7 +33,7 @@ def test_several_frame_rates_beside_another_checkpoint(evaluate, checkpoint, vid
     result = json.loads(output.read_text())
     assert result['stride'] == [2, 1]
     forecasts = result['forecasts']
-    assert (forecasts['reads_every'], forecasts['beside']) == (4, {'other': str(checkpoint)})
+    assert (forecasts['reads_every'], forecasts['beside']) == (6, {'other': str(checkpoint)})
     limit = forecasts['limit']
     assert (limit['points'], limit['iou'], limit['reached']) == (100.0, '0.7', False)
     assert [item['limit'] for item in limit['strides']] == [
@@ -73,7 +73,8 @@ def test_bad_input_is_one_line(evaluate, checkpoint, videos, arguments, message)
 
 @pytest.mark.parametrize('arguments, words', [
     (('--horizons', '0'), 'must be at least 1'),
-    (('--beside', 'read=x'), 'the name none of'), (('--beside', 'x'), 'must be NAME=FILE')])
+    (('--beside', 'read=x'), 'its name must be none of'),
+    (('--beside', 'x'), 'must be NAME=FILE')])
 def test_bad_arguments_are_refused(evaluate, capsys, arguments, words):
     with pytest.raises(SystemExit) as stop:
         evaluate('horizons', '--davis', 'x', *arguments)

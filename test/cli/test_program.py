@@ -66,7 +66,7 @@ def test_options_of_one_name_say_the_same() -> None:
 
 MISTAKES = {
     'demo': ['--video', 'absent.mp4'],
-    'replay': ['bags', '--checkpoint', 'absent.safetensors'],
+    'replay': ['absent'],
     'report': ['absent.json'],
     'export': ['--checkpoint', 'absent.safetensors'],
     'summary': ['--preset', 'absent'],
