@@ -30,6 +30,7 @@ from ..layout import mean, plain
 from ..metrics.average_precision import average_precision
 from ..metrics.matching import recall
 from ..metrics.tables import DetectionTable, load_tables, TruthTable
+from ..plain_json import parse_plain_json, read_plain_json
 from ..recording.frame_record import RecordedFrame, summarise_frames
 from ..report.noted_frames import changed_frames, marked_box, Watched, worst_frames
 from ..report.run_record import Accuracy, NotedFrame, RUN_NAME, RunRecord, save_run, SequenceRecord
@@ -201,14 +202,14 @@ def _records(path: Path) -> dict[str, dict[int, RecordedFrame]]:
     """Return the frames of a bag by topic and number, in the order of the decisions."""
     records: dict[str, dict[int, RecordedFrame]] = {}
     for line in path.read_text(encoding='utf-8').splitlines():
-        fields = json.loads(line)
+        fields = parse_plain_json(line)
         topic, number = fields.pop('topic'), fields.pop('frame_index')
         records.setdefault(topic, {})[number] = RecordedFrame.from_line(json.dumps(fields))
     return records
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding='utf-8'))
+    return read_plain_json(path)
 
 
 @dataclass(frozen=True)
