@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv$(if $(ROS_DISTRO),-$(ROS_DISTRO))
 RUN := $(VENV)/bin/python
+JAZZY := $(CURDIR)/.venv-jazzy-wheels
 VIDEO ?=
 OUTPUT ?= demo_output
 BENCHMARK ?=
@@ -30,6 +31,7 @@ help:
 	@echo 'make test-fast   run the tests that take seconds'
 	@echo 'make coverage    run all tests and measure which lines of the robot rooms they run'
 	@echo 'make docs        make the pages of docs/ into a site: docs/_build/index.html'
+	@echo 'make test-jazzy  run node, detector, images and annotations on Jazzy, OpenCV 4.6, NumPy 1.26'
 	@echo 'make lint        run the linters alone'
 	@echo 'make format      mend what ruff finds and can mend; other files stay as they are'
 	@echo 'make setup       only install what the others need, into $(VENV)'
@@ -90,6 +92,14 @@ docs:
 	'$(RUN)' -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build
 	@echo 'docs/_build/index.html'
 
+# The oldest that is supported; make test runs on Kilted and what is current.
+test-jazzy:
+	$(bootstrap_tests)
+	@PYTHONDONTWRITEBYTECODE=1 '$(PYTHON)' -m dev.bootstrap '$(JAZZY)' --jazzy-on '$(VENV)'
+	@failed=0; for part in 'test/images test/annotations test/detector' 'test/node'; do \
+		'$(JAZZY)/bin/python' -m pytest $(PARALLEL) -m 'not slow' $$part || failed=1; done; \
+		exit $$failed
+
 lint:
 	$(bootstrap_tests)
 	'$(RUN)' -m pytest test/test_lint.py
@@ -99,6 +109,6 @@ format:
 	'$(RUN)' -m ruff check --fix .
 
 clean:
-	rm -rf '$(VENV)' demo_output build install log
+	rm -rf '$(VENV)' '$(JAZZY)' demo_output build install log
 	rm -rf docs/_build .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -68,6 +68,46 @@ def planned_stages(environment: Environment, distro: str, with_tests: bool) -> l
     return stages
 
 
+def jazzy_stages(environment: Environment, base: Environment) -> list[Stage]:
+    """
+    Return the steps to an environment with Jazzy's packages before those of another.
+
+    :param base: has all that Jazzy does not bring, PyTorch and the test tools among it.
+    """
+    requirements = DEV / 'requirements-jazzy.txt'
+
+    def create() -> None:
+        if not environment.is_usable():
+            environment.create(with_system_packages=False)
+        paths = [environment.evaluate('sysconfig.get_path("purelib")', 'sysconfig'),
+                 base.evaluate('sysconfig.get_path("purelib")', 'sysconfig')]
+        # What stands in a .pth file comes behind the environment's own packages.
+        (Path(paths[0]) / 'zz_base.pth').write_text(f'{paths[1]}\n{ROOT}\n')
+
+    return [
+        Stage('environment', 'Creating the environment of Jazzy',
+              (str(environment.folder), str(base.folder), sys.version), create),
+        Stage('jazzy', 'Installing ROS 2 Jazzy, OpenCV 4.6, NumPy 1.26', (requirements,),
+              lambda: environment.install(requirements, (), '--no-deps', '--ignore-installed')),
+        Stage('vision_msgs', 'Generating vision_msgs',
+              (DEV / 'vision_msgs', DEV / 'bootstrap' / 'vision_msgs.py', requirements),
+              lambda: vision_msgs.generate(environment)),
+    ]
+
+
+def set_up_jazzy(folder: Path, base: Path) -> None:
+    """
+    Bring the environment of Jazzy up to date; that of Kilted, `base`, is.
+
+    :raises SetupError: when a step fails, or a ROS 2 distribution is sourced.
+    """
+    if os.environ.get('ROS_DISTRO'):
+        raise SetupError('the wheels of Jazzy are for a shell in which no ROS 2 is sourced')
+    environment = Environment(folder)
+    if run_stages(jazzy_stages(environment, Environment(base)), environment.work / 'stamps'):
+        environment.drop_downloads()
+
+
 def set_up(folder: Path, with_tests: bool) -> None:
     """
     Bring the environment up to date with the checkout.
@@ -92,12 +132,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog='python3 -m dev.bootstrap', description=__doc__)
     parser.add_argument('environment', type=Path, help='folder of the virtual environment')
     parser.add_argument('--tests', action='store_true', help='install the test tools, too')
+    parser.add_argument('--jazzy-on', type=Path, metavar='ENVIRONMENT',
+                        help='Jazzy with the oldest OpenCV and NumPy, on top of this environment')
     arguments = parser.parse_args()
     # Two runs at the same time would install over each other; the second waits.
     checkout = os.open(ROOT, os.O_RDONLY)
     try:
         fcntl.flock(checkout, fcntl.LOCK_EX)
-        set_up(arguments.environment.absolute(), arguments.tests)
+        if arguments.jazzy_on:
+            set_up_jazzy(arguments.environment.absolute(), arguments.jazzy_on.absolute())
+        else:
+            set_up(arguments.environment.absolute(), arguments.tests)
     except SetupError as error:
         print(f'Error: {error}', file=sys.stderr)
         return 1
