@@ -27,7 +27,7 @@ from forecast_detector_ros.detector.backends.torch_backend import TorchBackend
 from forecast_detector_ros.detector.checkpoint import default_checkpoint, load_checkpoint
 from forecast_detector_ros.detector.detector import Detector
 from forecast_detector_ros.images.image_messages import compressed_frame
-from forecast_detector_ros.model.folding import fold_batch_norm
+from forecast_detector_ros.model.extractor import fold_batch_norm
 from forecast_detector_ros.model.network import ForecastDetector
 import numpy as np
 import torch

@@ -26,7 +26,7 @@ from ..detector.backends.quiet_openvino import import_openvino
 from ..detector.backends.step_graph import trace_onnx
 from ..detector.backends.torch_backend import arithmetic, PRECISIONS
 from ..errors import InputError
-from ..model.folding import fold_batch_norm
+from ..model.extractor import fold_batch_norm
 from ..quiet_onnxruntime import import_onnxruntime
 
 #: Model and side of its input; random weights compute as long as trained ones.

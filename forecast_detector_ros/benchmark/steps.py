@@ -33,7 +33,7 @@ from ..detector.settings import DetectorSettings
 from ..detector.stream import StreamState
 from ..images.image_messages import compressed_frame, image_frame
 from ..model.config import NetworkConfig
-from ..model.folding import fold_batch_norm
+from ..model.extractor import fold_batch_norm
 from ..model.network import ForecastDetector
 from ..model.summary import summarise
 from ..recording.result_messages import installed_message, MessageBuilder

@@ -21,7 +21,7 @@ from ..annotations.check import (
 )
 from ..annotations.sources import all_classes, COCO_VIDEO, FORMATS, SourceConfig
 from ..clips.cutouts import load_cutouts
-from ..model.presets import PRESETS
+from ..model.config import PRESETS
 from ..training.config import load_recipe
 
 VERB = 'check-data'

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from .shell import print_result, run_verb, verb_parser
 from ..detector.checkpoint import load_checkpoint
-from ..model.config import ConfigError, NetworkConfig
-from ..model.presets import preset, PRESETS
+from ..model.config import ConfigError, NetworkConfig, preset, PRESETS
 from ..model.summary import Part, summarise, Summary
 
 VERB = 'summary'

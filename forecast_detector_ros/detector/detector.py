@@ -24,7 +24,7 @@ from .stream import decide, MAX_GAP_S, StreamState
 from .threads import set_threads
 from ..errors import cut
 from ..images.frame import Frame, FrameError, Pixels
-from ..model.constants import EXPECTED
+from ..model.config import EXPECTED
 
 if TYPE_CHECKING:
     from .open_stream import Stream

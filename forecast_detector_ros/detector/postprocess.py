@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from .detections import Detections
-from ..model.constants import BOX_CODER_WEIGHTS
+from ..model.config import BOX_CODER_WEIGHTS
 
 CANDIDATES = 400
 """Boxes that enter NMS, as in `model.ssdlite.postprocess`."""

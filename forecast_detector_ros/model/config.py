@@ -1,15 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Configuration of the network: every choice that decides its shape or its two steps.
+Configuration of the network: every choice that decides its shape or its two steps; the presets.
 
 Nothing here needs PyTorch: a graph is run with its card alone.
 """
-
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from .constants import FEATURE_MODES, LEVELS, LITERAL_CHANNELS, REFERENCES, SPACINGS, WIDTHS
 from ..errors import cut, InputError
+
+WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.4)
+"""Width multipliers of MobileNetV2 (Sandler et al. 2018, table 4) that are accepted."""
+
+LITERAL_CHANNELS = 1280
+"""Channels of the last map of MobileNetV2 up to width 1.0 (Sandler et al. 2018, table 2)."""
+
+LEVELS = ((32,), (16, 32), (8, 16, 32))
+"""Sets of levels, by their strides."""
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""Mean of ImageNet's RGB values in [0, 1], of torchvision's reference training."""
+
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Standard deviation of the same."""
+
+FEATURE_MODES = ('direct', 'residual')
+"""How an encoder's output is made: from the LSTM alone, or as a change of its input."""
+
+EXPECTED = 'expected'
+
+REFERENCES = ('temporal', 'fused', 'feature', EXPECTED)
+"""
+Maps that `forecast` can be correlated with.
+
+The paper's text names F-tilde (`fused`) and F-hat (`temporal`). All but `expected` are made from
+one frame. `expected` is the forecast that had been made of the frame that was read last: where
+that differs from the new forecast, something moved.
+"""
+
+LINEAR, GEOMETRIC = SPACINGS = ('linear', 'geometric')
+"""How anchors grow from map to map: by a difference, as in SSD, or by a factor."""
+
+BOX_CODER_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+"""Weights of (dx, dy, dw, dh): the inverse of SSD's variances 0.1 and 0.2."""
+
 
 VARIANTS = ('complete', 'without_forecast', 'without_combination', 'baseline', 'recurrent',
             'persistence')
@@ -240,3 +274,44 @@ def _are_counts(value: object, length: int | None = None, least: int = 1,
     return (isinstance(value, tuple) and len(value) <= MOST_ITEMS
             and (length is None or len(value) == length)
             and all(_is_count(item, least, most) for item in value))
+
+
+PRESETS = {
+    # Section 4.2: MobileNetV2, alpha 1.0, the map before average pooling; 30 classes of VID.
+    # Fig. 3 has nothing between the correlation and the convolutions.
+    'paper': NetworkConfig(scheduler_norm=False),
+    # Forecasts features, in the paper's manner, at the price of a small machine.
+    'features': NetworkConfig(
+        input_size=(288, 384), levels=(16, 32), feature_channels=(96, 256),
+        lstm_channels=(32, 64), extra_channels=(256, 128, 128, 64), anchor_scales=(0.1, 0.95),
+        forecast_mode='residual', scheduler_reference='expected'),
+    # 4:3 lies between the pictures of most cameras, 4:3 and 16:9, so that little is stretched; it
+    # has 8 % more pixels than 320x320.
+    'default': NetworkConfig(
+        input_size=(288, 384), tail=False, levels=(8, 16, 32), feature_channels=(48, 96, 256),
+        lstm_channels=(16, 32, 64), neck_channels=96, extra_channels=(128, 128, 128),
+        anchor_scales=(0.06, 0.95), anchor_spacing='geometric', aspect_ratios=(2,),
+        forecast_mode='motion'),
+}
+
+
+def preset(name: str, classes: int) -> NetworkConfig:
+    """
+    Look a preset up.
+
+    Parameters
+    ----------
+    name:
+        One of `PRESETS`.
+    classes:
+        Number of classes without background.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such preset.
+
+    """
+    if name not in PRESETS:
+        raise ConfigError(f'preset is {name!r}, must be one of {sorted(PRESETS)}')
+    return replace(PRESETS[name], classes=classes)

@@ -6,15 +6,17 @@ The paper takes "the feature map before its average pool layer" of MobileNetV2 a
 (section 4.2): 1280 channels at stride 32.  The number of channels is configurable here, because
 it sets the price of everything that runs on a forecast frame.
 """
-
 from collections import OrderedDict
+from copy import deepcopy
+from itertools import pairwise
 
 import torch
 from torch import nn, Tensor
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import mobilenet_v2
 from torchvision.ops import Conv2dNormActivation
 
-from .constants import IMAGENET_MEAN, IMAGENET_STD, LEVELS, LITERAL_CHANNELS, WIDTHS
+from .config import IMAGENET_MEAN, IMAGENET_STD, LEVELS, LITERAL_CHANNELS, WIDTHS
 
 # torchvision numbers the stem 0, so the paper's inverted-residual block 13 stands at 14; it is
 # the block with stride 2 whose expansion is the last map at stride 16 (ssdlite's C4).
@@ -190,3 +192,29 @@ def freeze_batch_norm(module: nn.Module) -> None:
 def parameter_count(module: nn.Module) -> int:
     """Count the elements of all parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def fold_batch_norm(module: nn.Module) -> nn.Module:
+    """
+    Copy a module in evaluation mode, with every BatchNorm folded into its convolution.
+
+    Only a BatchNorm is folded that directly follows a convolution in a `Sequential`, or is called
+    `norm` beside a `conv`; an identity takes its place, so that children keep their names.
+    Attention: the copy has weights of its own and does not follow later changes of the module's.
+
+    Parameters
+    ----------
+    module:
+        Any module; it is not changed.
+
+    """
+    folded = deepcopy(module).eval()
+    for part in list(folded.modules()):
+        children = list(part.named_children())
+        if not isinstance(part, nn.Sequential):
+            children = [child for child in children if child[0] in ('conv', 'norm')]
+        for (name, first), (next_name, second) in pairwise(children):
+            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                setattr(part, name, fuse_conv_bn_eval(first, second))
+                setattr(part, next_name, nn.Identity())
+    return folded

@@ -15,8 +15,7 @@ from torch import nn, Tensor
 from torch.nn import functional
 from torchvision.ops import Conv2dNormActivation
 
-from .bottleneck_lstm import LSTMState
-from .encoder import Encoder
+from .encoder import Encoder, LSTMState
 from .scheduler import Correlation, unit_vectors
 
 TERMS = 2

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import nn, Tensor
 
-from .bottleneck_lstm import LSTMState
+from .encoder import LSTMState
 from .motion import displacement, Keys, MotionEncoder, TERMS
 
 

@@ -11,10 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import nn, Tensor
 
-from .bottleneck_lstm import LSTMState
-from .config import ConfigError, NetworkConfig
-from .constants import EXPECTED, IMAGENET_MEAN, IMAGENET_STD
-from .encoder import Encoder
+from .config import ConfigError, EXPECTED, IMAGENET_MEAN, IMAGENET_STD, NetworkConfig
+from .encoder import Encoder, LSTMState
 from .extractor import Extractor, feature_sizes
 from .motion import Keys, MotionEncoder
 from .motion_forecast import MotionForecast, MotionScheduler, MotionState

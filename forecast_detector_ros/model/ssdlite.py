@@ -18,7 +18,7 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import batched_nms, clip_boxes_to_image, Conv2dNormActivation
 
-from .constants import BOX_CODER_WEIGHTS, GEOMETRIC, LINEAR
+from .config import BOX_CODER_WEIGHTS, GEOMETRIC, LINEAR
 
 ASPECT_RATIOS = (2, 3)
 """With 1 and the inverses: the ratios of SSD (Liu et al., ECCV 2016, section 2.2)."""

@@ -13,9 +13,8 @@ from ..annotations.findings import DataError
 from ..annotations.sources import SourceConfig
 from ..clips.augment import AugmentConfig
 from ..errors import InputError
-from ..model.config import ConfigError, MOTION, NetworkConfig, VARIANTS
+from ..model.config import ConfigError, MOTION, NetworkConfig, preset, VARIANTS
 from ..model.extractor import first_blocks
-from ..model.presets import preset
 from ..plain_values import build, PlainValueError
 
 #: Parts of the network with a learning rate of their own; a part without one is frozen.

@@ -22,8 +22,7 @@ from .config import Recipe, StageConfig
 from .loader import ClipLoader, DrawnLoader
 from .machine import Processes
 from ..clips.dataset import Clip, ClipBatch, collate
-from ..model.extractor import feature_sizes
-from ..model.folding import fold_batch_norm
+from ..model.extractor import feature_sizes, fold_batch_norm
 from ..model.network import ForecastDetector
 
 # Images that are computed together on a CPU: measured, 4 and 8 were the fastest for 320x320.

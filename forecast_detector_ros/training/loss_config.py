@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from .losses import BOX_LOSSES, GIOU, RELIABLE_IOU
-from ..model.config import ConfigError, NetworkConfig
-from ..model.constants import EXPECTED
+from ..model.config import ConfigError, EXPECTED, NetworkConfig
 
 TRUTH, READ_FRAME = 'truth', 'read'  #: What y_t is measured against
 #: How anchors are matched with boxes, and what they are trained on.

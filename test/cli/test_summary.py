@@ -8,9 +8,8 @@ import sys
 
 from forecast_detector_ros.cli.summary import main
 from forecast_detector_ros.detector.checkpoint import Card, save_checkpoint
-from forecast_detector_ros.model.config import NetworkConfig
+from forecast_detector_ros.model.config import NetworkConfig, PRESETS
 from forecast_detector_ros.model.network import ForecastDetector
-from forecast_detector_ros.model.presets import PRESETS
 import pytest
 import torch
 

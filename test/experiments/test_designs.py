@@ -23,9 +23,8 @@ from forecast_detector_ros.experiments.designs import (
     measure_design,
 )
 from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, TruthTable
-from forecast_detector_ros.model.config import NetworkConfig
+from forecast_detector_ros.model.config import NetworkConfig, preset, PRESETS
 from forecast_detector_ros.model.network import ForecastDetector
-from forecast_detector_ros.model.presets import preset, PRESETS
 from forecast_detector_ros.training.config import load_recipe, Recipe, RecipeError
 import numpy as np
 import pytest

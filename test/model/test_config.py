@@ -1,25 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The configuration of the network: ranges, types, and the way to YAML and back."""
+"""The configuration of the network and the presets: ranges, YAML, parameter counts."""
 
 from dataclasses import fields
 
 from forecast_detector_ros.model.config import (
     ConfigError,
-    FORECAST_MODES,
-    NetworkConfig,
-    STATE_UPDATES,
-    VARIANTS,
-)
-from forecast_detector_ros.model.constants import (
     FEATURE_MODES,
+    FORECAST_MODES,
     LEVELS,
+    NetworkConfig,
+    preset,
+    PRESETS,
     REFERENCES,
     SPACINGS,
+    STATE_UPDATES,
+    VARIANTS,
     WIDTHS,
 )
+from forecast_detector_ros.model.extractor import parameter_count
+from forecast_detector_ros.model.network import ForecastDetector
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest
+import torch
+from torchvision.models import mobilenet_v2
 import yaml
 
 counts = st.integers(1, 4096)
@@ -97,3 +101,105 @@ def test_every_key_is_checked():
 def test_unknown_key(key):
     with pytest.raises(ConfigError, match=f'^unknown key {key!r}, must be one of .*classes'):
         NetworkConfig.from_dict({key: 1})
+
+
+def conv_norm(inputs, outputs, kernel=1, groups=1):
+    return inputs * outputs // groups * kernel ** 2 + 2 * outputs
+
+
+def separable(inputs, outputs):
+    return 9 * inputs + inputs * outputs + outputs
+
+
+def encoder(channels, hidden, mode):
+    attention = 7 * 7 * 2 + 2
+    lstm = separable(channels + hidden, hidden) + separable(hidden, 4 * hidden)
+    back = 0 if mode == 'direct' and hidden == channels else hidden * channels + channels
+    return attention + lstm + back
+
+
+def scheduler(hidden, norm):
+    convolutions = 49 * 9 * hidden + hidden + 9 * hidden * hidden + hidden
+    return (2 * 49 if norm else 0) + convolutions + 2 * hidden + 2
+
+
+def head(maps, extra, classes, neck=None, ratios=2):
+    total = 0
+    if neck is not None:
+        total += sum(conv_norm(c, neck) + conv_norm(neck, neck, 3, neck) + conv_norm(neck, neck)
+                     for c in maps)
+        maps = (neck,) * len(maps)
+    anchors = 2 + 2 * ratios
+    for outputs in extra:
+        squeezed = outputs // 2
+        total += (conv_norm(maps[-1], squeezed) + conv_norm(squeezed, squeezed, 3, squeezed)
+                  + conv_norm(squeezed, outputs))
+        maps = (*maps, outputs)
+    for channels in maps:
+        for outputs in (anchors * (classes + 1), anchors * 4):
+            total += (conv_norm(channels, channels, 3, channels)
+                      + channels * outputs + outputs)
+    return total
+
+
+def extractor(config):
+    native = {8: 32, 16: 576, 32: 1280 if config.tail else 320}
+    assert config.width == 1.0
+    return (parameter_count(mobilenet_v2(weights=None).features)
+            - (0 if config.tail else conv_norm(320, 1280))
+            + sum(conv_norm(native[stride], channels)
+                  for stride, channels in zip(config.levels, config.feature_channels)
+                  if native[stride] != channels))
+
+
+@pytest.mark.parametrize('name', sorted(PRESETS))
+def test_parameter_counts(name):
+    config = preset(name, 17)
+    network = ForecastDetector(config)
+    pairs = zip(config.feature_channels, config.lstm_channels)
+    assert parameter_count(network.extractor) == extractor(config)
+    assert parameter_count(network.head) == head(
+        config.feature_channels, config.extra_channels, 17, config.neck_channels,
+        len(config.aspect_ratios))
+    if config.forecasts_motion:
+        assert not len(network.encoder1) and network.scheduler is None
+        # A small part of what is read: the forecast is to be cheap.
+        assert parameter_count(network.motion) < 0.1 * parameter_count(network)
+        return
+    encoders = sum(encoder(c, h, config.forecast_mode) for c, h in pairs)
+    assert config.upsample_channels is None
+    assert parameter_count(network.encoder1) == encoders
+    assert parameter_count(network.encoder2) == encoders
+    assert parameter_count(network.scheduler) == scheduler(
+        config.scheduler_channels, norm=name != 'paper')
+
+
+@pytest.mark.parametrize('name', sorted(PRESETS))
+def test_shapes(name):
+    config = preset(name, 17)
+    network = ForecastDetector(config).eval()
+    image = torch.zeros(1, *config.input_size, 3, dtype=torch.uint8)
+    with torch.inference_mode():
+        read = network.read_step(image, network.initial_state())
+        forecast = network.forecast_step(read.state)
+    anchors = network.anchors.shape[0]
+    for output in (read, forecast):
+        assert output.head.logits.shape == (1, anchors, 18)
+        assert output.head.offsets.shape == (1, anchors, 4)
+        assert output.decision.shape == (1, 2)
+        assert config.forecasts_motion or [tuple(x.shape) for x in output.state.forecast] == [
+            (1, c, config.input_size[0] // stride, config.input_size[1] // stride)
+            for stride, c in zip(config.levels, config.feature_channels)]
+
+
+def test_paper_is_the_papers():
+    config = preset('paper', 30)
+    assert config == NetworkConfig(
+        classes=30, input_size=(320, 320), width=1.0, levels=(32,), feature_channels=(1280,),
+        lstm_channels=(1280,), anchor_scales=(0.2, 0.95), forecast_mode='direct',
+        scheduler_reference='temporal', scheduler_norm=False, variant='complete')
+
+
+def test_unknown_preset():
+    with pytest.raises(ConfigError, match=r"^preset is 'tiny', must be one of .*paper"):
+        preset('tiny', 3)

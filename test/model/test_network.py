@@ -3,8 +3,7 @@
 
 from dataclasses import replace
 
-from forecast_detector_ros.model.config import ConfigError, VARIANTS
-from forecast_detector_ros.model.constants import REFERENCES
+from forecast_detector_ros.model.config import ConfigError, REFERENCES, VARIANTS
 from forecast_detector_ros.model.network import ForecastDetector
 import pytest
 import torch

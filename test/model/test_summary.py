@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Counted multiply-accumulates against the layers' formulas."""
 
-from forecast_detector_ros.model.config import NetworkConfig, VARIANTS
-from forecast_detector_ros.model.presets import preset
+from forecast_detector_ros.model.config import NetworkConfig, preset, VARIANTS
 from forecast_detector_ros.model.summary import summarise
 import pytest
 

@@ -4,8 +4,8 @@
 from dataclasses import replace
 
 from forecast_detector_ros.clips.dataset import Clip, collate
+from forecast_detector_ros.model.config import preset
 from forecast_detector_ros.model.network import ForecastDetector, Maps
-from forecast_detector_ros.model.presets import preset
 from forecast_detector_ros.training.clip_step import clip_losses, reliable_targets
 from forecast_detector_ros.training.frozen import FrozenFeatures
 from forecast_detector_ros.training.loss_config import LossConfig

@@ -5,8 +5,8 @@ from dataclasses import replace
 import logging
 
 from forecast_detector_ros.clips.dataset import Clip, collate
+from forecast_detector_ros.model.config import preset
 from forecast_detector_ros.model.network import ForecastDetector
-from forecast_detector_ros.model.presets import preset
 from forecast_detector_ros.training.clip_step import clip_losses
 from forecast_detector_ros.training.config import GroupConfig, load_recipe, StageConfig
 from forecast_detector_ros.training.frozen import (

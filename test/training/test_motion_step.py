@@ -2,13 +2,18 @@
 """What a forecast of motion is trained on: how boxes are moved, and when a read wins something."""
 from dataclasses import replace
 
+from forecast_detector_ros.model.config import preset
 from forecast_detector_ros.model.network import ForecastDetector
-from forecast_detector_ros.model.presets import preset
 from forecast_detector_ros.model.ssdlite import box_coder
 from forecast_detector_ros.training.loss_config import LossConfig
 from forecast_detector_ros.training.motion_frames import MotionBatch, MotionFrames
 from forecast_detector_ros.training.motion_step import (
-    kept_recall, motion_loss, motion_losses, read_clip, time_ahead)
+    kept_recall,
+    motion_loss,
+    motion_losses,
+    read_clip,
+    time_ahead,
+)
 import pytest
 import torch
 

@@ -3,8 +3,8 @@
 
 from dataclasses import replace
 
+from forecast_detector_ros.model.config import preset
 from forecast_detector_ros.model.network import ForecastDetector
-from forecast_detector_ros.model.presets import preset
 from forecast_detector_ros.training.config import GroupConfig, StageConfig
 from forecast_detector_ros.training.schedule import (
     group_parameters,

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from ...model.constants import IMAGENET_STD
+from ...model.config import IMAGENET_STD
 
 EPSILON = 1e-5
 """Of `torch.nn.BatchNorm2d`, its default; all of the network's have it."""

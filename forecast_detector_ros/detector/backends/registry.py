@@ -238,7 +238,7 @@ def _compiled_cache(graphs: StepGraphs) -> CompiledCache | None:
 
 
 def _torch_backend(network: 'ForecastDetector', name: str, device: str, precision: str) -> Backend:
-    from ...model.folding import fold_batch_norm
+    from ...model.extractor import fold_batch_norm
     from ...model.network import ForecastDetector
 
     folded = fold_batch_norm(network)

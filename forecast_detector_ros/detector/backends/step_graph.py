@@ -22,9 +22,9 @@ from .step_layout import (
     STEPS,
 )
 from ..checkpoint import RuntimeConfigError
-from ...model.bottleneck_lstm import LSTMState
-from ...model.constants import EXPECTED
-from ...model.folding import fold_batch_norm
+from ...model.config import EXPECTED
+from ...model.encoder import LSTMState
+from ...model.extractor import fold_batch_norm
 from ...model.motion import Keys
 from ...model.motion_forecast import MotionState
 from ...model.network import ForecastDetector, NetworkState, StepOutput
