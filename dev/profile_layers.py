@@ -10,12 +10,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from forecast_detector_ros.detector.backends.graph_backend import step_names, STEPS
 from forecast_detector_ros.detector.backends.graph_sources import graphs_for
 from forecast_detector_ros.detector.backends.openvino_backend import CompiledStep, OPTIONS
-from forecast_detector_ros.detector.backends.quiet_openvino import import_openvino
-from forecast_detector_ros.detector.backends.step_layout import step_names, STEPS
 from forecast_detector_ros.detector.checkpoint import default_checkpoint, read_checkpoint
 from forecast_detector_ros.layout import table
+from forecast_detector_ros.quiet_libraries import import_openvino
 import numpy as np
 
 ROUNDS = 20

@@ -19,7 +19,7 @@ import numpy as np
 from .findings import Collected, DataError, Findings, Kind
 from .records import UNKNOWN_TRACK
 from ..boxes import box_iou
-from ..plain_json import PlainJsonError, read_plain_json
+from ..plain_values import PlainJsonError, read_plain_json
 
 #: Tracks of two files are told apart by adding their numbers, which must remain 64 bits long.
 _MOST_TRACKS = 2**62

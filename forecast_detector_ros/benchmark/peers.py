@@ -22,12 +22,11 @@ from torchvision.models import detection
 
 from .timing import Contender
 from ..detector.backends.cuda_graphs import captured
-from ..detector.backends.quiet_openvino import import_openvino
 from ..detector.backends.step_graph import trace_onnx
 from ..detector.backends.torch_backend import arithmetic, PRECISIONS
 from ..errors import InputError
 from ..model.extractor import fold_batch_norm
-from ..quiet_onnxruntime import import_onnxruntime
+from ..quiet_libraries import import_onnxruntime, import_openvino
 
 #: Model and side of its input; random weights compute as long as trained ones.
 TORCHVISION: dict[str, tuple[Callable[..., nn.Module], int]] = {

@@ -8,9 +8,8 @@ from time import perf_counter
 
 import numpy as np
 
-from ..metrics.average_precision import DEVKIT, PLAIN
+from ..metrics.average_precision import DEVKIT, motion_iou, PLAIN, vid_average_precision
 from ..metrics.tables import DetectionTable, one_hot, TruthTable
-from ..metrics.vid_ap import motion_iou, vid_average_precision
 
 #: Size of ImageNet VID's validation set (the 2015 release).
 VID_FRAMES, VID_BOXES, VID_CLASSES, VID_VIDEOS = 176_126, 273_505, 30, 555

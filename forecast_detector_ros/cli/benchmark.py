@@ -34,7 +34,7 @@ from ..benchmark.steps import Build, SIZES
 from ..detector.backends.torch_backend import resolve_device
 from ..detector.checkpoint import default_checkpoint, RuntimeConfigError
 from ..files import bundled_clip, write_atomically
-from ..plain_json import PlainJsonError, read_plain_json
+from ..plain_values import PlainJsonError, read_plain_json
 
 FORMAT = 'forecast_detector_ros/benchmark/1'
 """Value of the key `format` of the JSON file."""

@@ -23,16 +23,18 @@ from .shell import print_result, run_verb, verb_parser, VerbFailedError
 from ..detector.backends.exported import (
     ExportError,
     FLOAT,
+    folded_weights,
     INT8,
     WEIGHTLESS,
+    with_weights,
+    without_weights,
     write_graphs,
 )
-from ..detector.backends.graph_weights import folded_weights, with_weights, without_weights
+from ..detector.backends.graph_backend import OPSET, StepGraphs
 from ..detector.backends.onnxruntime_backend import OnnxRuntimeBackend
 from ..detector.backends.parity import compare_backends, MAX_DIFFERENCE, Parity
 from ..detector.backends.quantise import quantise
 from ..detector.backends.step_graph import make_graphs
-from ..detector.backends.step_layout import OPSET, StepGraphs
 from ..detector.backends.torch_backend import TorchBackend
 from ..detector.checkpoint import card_path, Checkpoint, default_checkpoint, read_checkpoint
 from ..files import write_atomically

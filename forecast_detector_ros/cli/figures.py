@@ -77,7 +77,7 @@ from ..experiments.trade_off import (
     trade_off_as_text,
 )
 from ..layout import table
-from ..metrics.vid_ap import group_shares, GROUPS
+from ..metrics.average_precision import group_shares, GROUPS
 
 VERB = 'figures'
 

@@ -8,10 +8,9 @@ import numpy as np
 
 from .sequences import Footage
 from ..layout import plain, table
-from ..metrics.average_precision import AveragePrecision, DEVKIT, PLAIN
+from ..metrics.average_precision import AveragePrecision, DEVKIT, PLAIN, vid_average_precision
 from ..metrics.libraries import coco_average_precision, import_hotcoco, METRICS
 from ..metrics.tables import DetectionTable, TruthTable
-from ..metrics.vid_ap import vid_average_precision
 
 KEYS = {'plain': 'ap50', 'devkit': 'ap50_devkit', 'coco': 'coco'}
 """Name of each protocol's figures in a result."""

@@ -19,7 +19,7 @@ from .sequences import Footage
 from ..annotations.findings import DataError
 from ..annotations.records import FrameRecord
 from ..metrics.tables import TruthTable
-from ..plain_json import PlainJsonError, read_plain_json
+from ..plain_values import PlainJsonError, read_plain_json
 
 BOXES = 'boxes.json'
 """Name of the annotation file in a sequence's folder."""

@@ -15,8 +15,7 @@ from ..detector.policy import FORECAST, READ
 from ..detector.settings import DetectorSettings
 from ..layout import mean, plain
 from ..metrics.average_precision import average_precision, judge, PLAIN, precision_steps, RECALLS
-from ..metrics.matching import recall
-from ..metrics.tables import DetectionTable, TruthTable
+from ..metrics.tables import DetectionTable, recall, TruthTable
 from ..recording.frame_record import RecordedFrame
 from ..report.noted_frames import Watched, worst_frames
 from ..report.run_record import Accuracy, ClassAccuracy, RunRecord, SequenceRecord

@@ -31,8 +31,7 @@ from ..detector.backends.torch_backend import TorchBackend
 from ..detector.checkpoint import Card
 from ..detector.detector import Detector
 from ..detector.settings import DetectorSettings
-from ..metrics.matching import found_boxes
-from ..metrics.tables import DetectionTable, TruthTable
+from ..metrics.tables import DetectionTable, found_boxes, TruthTable
 from ..model.network import ForecastDetector
 
 _log = logging.getLogger(__name__)

@@ -24,8 +24,7 @@ from ..detector.preprocess import resize
 from ..detector.settings import DetectorSettings
 from ..detector.stream import StreamState
 from ..images.frame import Frame, FrameError
-from ..metrics.matching import match
-from ..metrics.tables import DetectionTable, one_hot, TruthTable
+from ..metrics.tables import DetectionTable, match, one_hot, TruthTable
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from .sequences import EvaluationError
 from ..detector.policy import FORECAST, READ
-from ..plain_json import PlainJsonError, read_plain_json
+from ..plain_values import PlainJsonError, read_plain_json
 
 KEY = 'latencies_ms'
 """Where a JSON file has them: by kind of decision, a list of milliseconds."""

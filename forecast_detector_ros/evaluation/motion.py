@@ -9,8 +9,8 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from .sequences import EvaluationError, Footage
+from ..metrics.average_precision import motion_iou
 from ..metrics.tables import TruthTable
-from ..metrics.vid_ap import motion_iou
 
 AUTO = 'auto'
 """In place of a file: motion IoU is computed from tracks."""

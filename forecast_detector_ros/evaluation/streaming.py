@@ -32,8 +32,7 @@ from ..detector.stream import StreamState
 from ..images.frame import Frame
 from ..layout import mean, plain, table
 from ..metrics.bootstrap import Bootstrap
-from ..metrics.matching import recall
-from ..metrics.tables import DetectionTable
+from ..metrics.tables import DetectionTable, recall
 
 RATES = (5, 10, 15, 30, 60)
 """Frame rates that are measured unless others are named."""

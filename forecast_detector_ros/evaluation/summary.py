@@ -13,7 +13,7 @@ from .latencies import milliseconds
 from .runs import FootageRun
 from .sequences import Footage
 from ..layout import mean, plain, table
-from ..metrics.matching import recall
+from ..metrics.tables import recall
 
 PERCENTILES = (50, 95)
 """Percentiles of the latency that are reported."""

@@ -30,7 +30,7 @@ from ..evaluation.validation import check_held_out
 from ..files import write_atomically
 from ..layout import mean, plain
 from ..metrics.average_precision import average_precision
-from ..metrics.matching import recall
+from ..metrics.tables import recall
 from ..model.config import ConfigError, NetworkConfig
 from ..training.config import read_yaml, Recipe, RecipeError
 from ..training.loader import load_sources

@@ -17,9 +17,8 @@ from ..evaluation.policy_sweep import run_policies
 from ..evaluation.runs import run_footage
 from ..evaluation.sequences import EvaluationError, Footage
 from ..layout import mean, mean_and_deviation, plain
-from ..metrics.matching import recall
-from ..metrics.tables import DetectionTable
-from ..metrics.vid_ap import GROUPS
+from ..metrics.average_precision import GROUPS
+from ..metrics.tables import DetectionTable, recall
 from ..model.network import ForecastDetector
 
 

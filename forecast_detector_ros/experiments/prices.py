@@ -26,8 +26,7 @@ from ..evaluation.sequences import as_frame, Footage, picture
 from ..images.frame import as_bgr, Pixels
 from ..labelling.teacher import Teacher, TEACHER_CLASSES
 from ..layout import mean, plain
-from ..metrics.matching import recall
-from ..metrics.tables import DetectionTable
+from ..metrics.tables import DetectionTable, recall
 
 #: This package's detectors; others that read every frame; others without trained weights.
 OWN, PEER, TIME_ONLY = GROUPS = ('own', 'peer', 'time only')

@@ -28,8 +28,7 @@ from ..evaluation.sequences import EvaluationError, Footage
 from ..evaluation.validation import check_held_out
 from ..files import write_atomically
 from ..labelling.label_folders import track_boxes
-from ..metrics.average_precision import PLAIN
-from ..metrics.vid_ap import motion_iou, vid_average_precision
+from ..metrics.average_precision import motion_iou, PLAIN, vid_average_precision
 from ..model.network import ForecastDetector
 from ..training.config import Recipe, RecipeError, StageConfig
 from ..training.loader import load_sources, Sources

@@ -12,8 +12,8 @@ from .reproduction import ALWAYS, BASELINE, ROWS
 from .trade_off import fixed_rules_at
 from ..evaluation.sequences import EvaluationError
 from ..layout import markdown, mean_and_deviation
-from ..metrics.vid_ap import GROUPS
-from ..plain_json import PlainJsonError, read_plain_json
+from ..metrics.average_precision import GROUPS
+from ..plain_values import PlainJsonError, read_plain_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

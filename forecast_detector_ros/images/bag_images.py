@@ -6,20 +6,85 @@ rosbags reads MCAP and sqlite3 bags of ROS 2, as folders or single files, split 
 and ``.bag`` files of ROS 1. Where the recorder was killed, every file that is whole is read, and
 an MCAP file that breaks off up to there; what is lost is listed in `ImageBag.losses`.
 """
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 import re
+import shutil
+import struct
 from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
 from .frame import Frame, SourceError
 from .image_messages import compressed_frame, image_frame, MAX_IMAGE_PIXELS
-from .mcap_salvage import salvage
 from ..errors import one_line
+
+MAGIC = b'\x89MCAP0\r\n'
+_HEAD = struct.Struct('<BQ')  #: Operation code and length of the content, before every record
+_DATA_END, _FOOTER = 0x0F, 0x02
+
+_END = (_HEAD.pack(_DATA_END, 4) + bytes(4)  # No checksum,
+        + _HEAD.pack(_FOOTER, 20) + bytes(20)  # no summary.
+        + MAGIC)
+
+
+def whole_length(file: Path) -> int:
+    """
+    Return how many bytes of an MCAP file are whole records of data; 0 if it is none.
+
+    Raises OSError.
+    """
+    size = file.stat().st_size
+    with file.open('rb') as stream:
+        if stream.read(len(MAGIC)) != MAGIC:
+            return 0
+        position = len(MAGIC)
+        while True:
+            stream.seek(position)
+            head = stream.read(_HEAD.size)
+            if len(head) < _HEAD.size:
+                return position
+            operation, length = _HEAD.unpack(head)
+            end = position + _HEAD.size + length
+            # Zeros are what a file system leaves of a block that it had no time to write.
+            if operation in (0, _DATA_END, _FOOTER) or end > size:
+                return position
+            position = end
+
+
+def mend(file: Path) -> int:
+    """
+    End a file behind its whole records, in place.
+
+    Returns how many bytes were cut off; 0 for a file that is whole. Raises OSError.
+    """
+    size, length = file.stat().st_size, whole_length(file)
+    with file.open('r+b') as stream:
+        stream.seek(-min(size, len(MAGIC)), 2)
+        if size > len(MAGIC) and stream.read() == MAGIC:
+            return 0
+        stream.truncate(length)
+        stream.seek(length)
+        stream.write(_END if length else b'')
+    return size - length
+
+
+def salvage(file: Path, target: Path) -> int:
+    """
+    Copy the whole records of a file and end the copy properly.
+
+    Returns how many bytes at the end were left behind. Raises OSError.
+    """
+    length = whole_length(file)
+    shutil.copyfile(file, target)
+    with target.open('r+b') as copy:
+        copy.truncate(length)
+        copy.seek(length)
+        copy.write(_END)
+    return file.stat().st_size - length
+
 
 #: The message types that hold pictures, and what makes a frame of them.
 FRAME_MAKERS: dict[str, Callable[..., Frame]] = {

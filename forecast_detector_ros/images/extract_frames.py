@@ -14,7 +14,7 @@ import numpy as np
 from .bag_images import ImageBag, is_bag
 from .frame import as_bgr, FrameError, SourceError
 from .video_source import VideoFile
-from ..plain_json import read_plain_json
+from ..plain_values import read_plain_json
 
 MANIFEST = 'source.json'  #: Beside the frames: where they come from
 JPEG_QUALITY = 95  #: Of the frames that are written; OpenCV's own default

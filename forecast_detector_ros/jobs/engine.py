@@ -1,14 +1,230 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Choose who does many jobs: this process, several of this machine, or Ray."""
+"""
+Do many jobs: in this process, by several of this machine, or by Ray.
+
+Every process of this machine is a pool of one (`concurrent.futures`): when it dies, it is known
+which job it had.
+"""
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.connection import wait as wait_for_end
+import os
+import signal
+import sys
+from threading import Thread
+from typing import Any
 
-from .job import Expected, Interrupt, Job, Outcome, Prepare, Tell
-from .local_engine import run_here, run_in_processes
+from .job import (
+    ATTEMPTS,
+    describe_job,
+    Expected,
+    Interrupt,
+    Job,
+    Outcome,
+    POLL_S,
+    Prepare,
+    StoppedError,
+    Tell,
+    Work,
+)
 from .ray_engine import LOCAL, run_on_ray
 from ..errors import InputError
+
+_STOP, _DONE, _TOTAL = range(3)
+"""
+The numbers that a process and its parent have in common.
+
+They have no lock, which a process that is killed would take with it.
+"""
+
+
+def run_here(prepare: Prepare, jobs: Sequence[Job], expected: Expected, interrupt: Interrupt,
+             tell: Tell) -> Iterator[Outcome]:
+    """Do all jobs in this process; see `engine.run_many`."""
+    work: Work | None = None
+    for job in jobs:
+        if interrupt.is_set:
+            return
+
+        def progress(done: int, total: int, job: Job = job) -> None:
+            tell(job, done, total)
+
+        try:
+            work = work or prepare()
+            outcome = Outcome(job, work(job.argument, progress, interrupt))
+        except StoppedError:
+            return
+        except Exception as error:
+            outcome = Outcome(job, error=_printed(error, expected))
+        yield outcome
+
+
+def run_in_processes(prepare: Prepare, jobs: Sequence[Job], processes: int, expected: Expected,
+                     interrupt: Interrupt, tell: Tell) -> Iterator[Outcome]:
+    """Do all jobs in fresh processes, as many as `processes`; see `engine.run_many`."""
+    waiting = deque(jobs)
+    lost: dict[int, int] = {}
+    busy: dict[Future[Any], tuple[_Worker, Job]] = {}
+
+    def begin(worker: _Worker) -> None:
+        job = waiting.popleft()
+        busy[worker.submit(job.argument)] = worker, job
+
+    try:
+        for _ in range(min(processes, len(jobs))):
+            begin(_Worker(prepare, expected))
+        while busy:
+            if interrupt.is_set:
+                waiting.clear()
+                for worker, _ in busy.values():
+                    worker.stop()
+            ready = wait(busy, POLL_S, FIRST_COMPLETED).done
+            for worker, job in busy.values():
+                if worker.told:
+                    tell(job, *worker.told)
+            for future in ready:
+                worker, job = busy.pop(future)
+                outcome = _outcome(worker, job, future, expected)
+                if worker.broken and not interrupt.is_set:
+                    lost[job.number] = lost.get(job.number, 0) + 1
+                    if lost[job.number] < ATTEMPTS:
+                        waiting.appendleft(job)
+                    else:
+                        outcome = Outcome(job, error=f'its process ended {ATTEMPTS} times, last '
+                                          f'with code {worker.exit_code}')
+                if waiting:
+                    begin(_Worker(prepare, expected) if worker.broken else worker)
+                else:
+                    worker.close()
+                if outcome is not None:
+                    yield outcome
+    finally:
+        for worker, _ in busy.values():
+            worker.kill()
+
+
+def _outcome(worker: _Worker, job: Job, future: Future[Any], expected: Expected
+             ) -> Outcome | None:
+    """Return what came of a job; None if it was stopped, or its process lost."""
+    try:
+        kind, content = future.result()
+    except BrokenProcessPool:
+        worker.broken = True
+        return None
+    except Exception as error:
+        # What cannot be pickled, for example.
+        return Outcome(job, error=_printed(error, expected))
+    if kind == 'stopped':
+        return None
+    return Outcome(job, content) if kind == 'done' else Outcome(job, error=content)
+
+
+class _Worker:
+    """One process that does one job after another."""
+
+    def __init__(self, prepare: Prepare, expected: Expected) -> None:
+        context = get_context('spawn')
+        self._common = context.RawArray('q', 3)
+        self._pool = ProcessPoolExecutor(1, context, _begin, (self._common, prepare, expected))
+        self._process: Any = None
+        self.broken = False
+
+    def submit(self, argument: Any) -> Future[Any]:
+        """Begin a job."""
+        self._common[_DONE] = self._common[_TOTAL] = 0
+        before = set(active_children())
+        # Ctrl-C in a terminal reaches the process, too, which shall only be told by its parent.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            future = self._pool.submit(_do, argument)
+        except BrokenProcessPool as error:
+            future = Future()
+            future.set_exception(error)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if self._process is None:
+            (self._process,) = set(active_children()) - before
+        return future
+
+    @property
+    def told(self) -> tuple[int, int] | None:
+        """Return what is done of the job in hand and what there is to do; None at first."""
+        done, total = self._common[_DONE], self._common[_TOTAL]
+        return (done, total) if done or total else None
+
+    @property
+    def exit_code(self) -> int | None:
+        """Return that of a process that has ended."""
+        self._process.join()
+        return self._process.exitcode
+
+    def stop(self) -> None:
+        """Ask for an early end."""
+        self._common[_STOP] = 1
+
+    def close(self) -> None:
+        """End the process, which has no job."""
+        self._pool.shutdown()
+
+    def kill(self) -> None:
+        """End the process with its job."""
+        self._process.kill()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Told:
+    """The flag in a process, which its parent sets."""
+
+    def __init__(self, common: Any) -> None:
+        self._common = common
+
+    @property
+    def is_set(self) -> bool:
+        return bool(self._common[_STOP])
+
+
+_here: dict[str, Any] = {}  #: What a process keeps from job to job
+
+
+def _begin(common: Any, prepare: Prepare, expected: Expected) -> None:
+    _here.update(common=common, prepare=prepare, expected=expected)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    wait_for_end([parent.sentinel])
+    os._exit(1)
+
+
+def _do(argument: Any) -> tuple[str, Any]:
+    common = _here['common']
+
+    def progress(done: int, total: int) -> None:
+        common[_DONE], common[_TOTAL] = done, total
+
+    try:
+        if 'work' not in _here:
+            _here['work'] = _here['prepare']()
+        return 'done', _here['work'](argument, progress, _Told(common))
+    except StoppedError:
+        return 'stopped', None
+    except Exception as error:
+        return 'failed', _printed(error, _here['expected'])
+
+
+def _printed(error: Exception, expected: Expected) -> str:
+    line, trace = describe_job(error, expected)
+    if trace:
+        print(trace, end='', file=sys.stderr)
+    return line
 
 
 @dataclass(frozen=True)

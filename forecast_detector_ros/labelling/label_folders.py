@@ -22,7 +22,7 @@ from torchvision.ops import box_iou
 
 from .teacher import TEACHER_CLASSES, TeacherBoxes, TeacherError
 from ..files import write_atomically
-from ..plain_json import PlainJsonError, read_plain_json
+from ..plain_values import PlainJsonError, read_plain_json
 
 SAVE_EVERY_S = 60.0  #: Seconds of work that a crash may cost
 

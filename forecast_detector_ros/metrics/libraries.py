@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from .average_precision import IGNORE_OVERLAP
-from .matching import IOU_THRESHOLD
-from .tables import DetectionTable, TruthTable
+from .tables import DetectionTable, IOU_THRESHOLD, TruthTable
 from ..annotations.records import UNKNOWN_TRACK
 from ..boxes import box_iou, intersection
 from ..errors import MissingLibraryError

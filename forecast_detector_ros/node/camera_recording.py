@@ -16,8 +16,8 @@ from .frame_join import FrameJoin, JoinedFrame
 from ..images.frame import as_bgr, FrameError
 from ..images.image_messages import compressed_frame, image_frame
 from ..recording.annotate import annotate, status_text
+from ..recording.bag_file import set_aside
 from ..recording.frame_record import DROPPED, RecordedFrame
-from ..recording.remains import set_aside
 from ..recording.result_messages import read_detections, read_ids
 from ..recording.video_writer import measured_rate, RATE_FRAMES, StreamedVideoWriter, VideoWriter
 

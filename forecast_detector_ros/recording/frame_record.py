@@ -10,7 +10,7 @@ import json
 import numpy as np
 
 from ..detector.policy import FORECAST, READ
-from ..plain_json import parse_plain_json
+from ..plain_values import parse_plain_json
 
 DROPPED = 'dropped'  #: The mark of a frame that the detector never answered
 KINDS = (READ, FORECAST, DROPPED)

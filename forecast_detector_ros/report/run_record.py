@@ -20,8 +20,7 @@ import numpy as np
 from ..detector.policy import READ
 from ..errors import InputError
 from ..files import write_atomically
-from ..plain_json import parse_plain_json, PlainJsonError
-from ..plain_values import build, PlainValueError
+from ..plain_values import build, parse_plain_json, PlainJsonError, PlainValueError
 from ..recording.frame_record import KINDS, RecordedFrame
 
 FORMAT = 'forecast_detector_ros/run/1'  #: Value of the key `format`

@@ -20,7 +20,7 @@ from torch import Tensor
 from .config import build_recipe, Recipe, RecipeError
 from ..errors import InputError
 from ..files import write_atomically
-from ..plain_json import parse_plain_json
+from ..plain_values import parse_plain_json
 
 
 class SnapshotError(InputError):

@@ -2,7 +2,7 @@
 """Made-up tables have the size that was asked for, and something for the metrics to find."""
 
 from forecast_detector_ros.benchmark.synthetic_tables import make_tables, Workload
-from forecast_detector_ros.metrics.vid_ap import (
+from forecast_detector_ros.metrics.average_precision import (
     GROUPS,
     in_group,
     motion_iou,

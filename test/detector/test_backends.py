@@ -6,9 +6,14 @@ from dataclasses import replace
 from importlib.util import find_spec
 
 from forecast_detector_ros.detector.backends import graph_sources, registry
+from forecast_detector_ros.detector.backends.graph_backend import (
+    FORECAST_STEP,
+    IMAGE,
+    READ_STEP,
+    STEPS,
+)
 from forecast_detector_ros.detector.backends.openvino_backend import FORECAST_TOGETHER
 from forecast_detector_ros.detector.backends.parity import compare_backends, MAX_DIFFERENCE
-from forecast_detector_ros.detector.backends.quiet_openvino import import_openvino
 from forecast_detector_ros.detector.backends.registry import (
     BackendError,
     BACKENDS,
@@ -17,17 +22,12 @@ from forecast_detector_ros.detector.backends.registry import (
     make_backend,
 )
 from forecast_detector_ros.detector.backends.step_graph import make_graphs
-from forecast_detector_ros.detector.backends.step_layout import (
-    FORECAST_STEP,
-    IMAGE,
-    READ_STEP,
-    STEPS,
-)
 from forecast_detector_ros.detector.backends.torch_backend import DeviceError, TorchBackend
 from forecast_detector_ros.detector.checkpoint import Card, read_checkpoint, RuntimeConfigError
 from forecast_detector_ros.detector.detector import Detector
 from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector
+from forecast_detector_ros.quiet_libraries import import_openvino
 import numpy as np
 import pytest
 import torch

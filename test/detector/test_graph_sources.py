@@ -11,9 +11,9 @@ from forecast_detector_ros.detector.backends.exported import (
     graph_path,
     write_graphs,
 )
+from forecast_detector_ros.detector.backends.graph_backend import READ_STEP
 from forecast_detector_ros.detector.backends.graph_sources import CACHE, graphs_for
 from forecast_detector_ros.detector.backends.step_graph import make_graphs
-from forecast_detector_ros.detector.backends.step_layout import READ_STEP
 from forecast_detector_ros.detector.checkpoint import (
     card_path,
     default_checkpoint,

@@ -17,8 +17,7 @@ from forecast_detector_ros.evaluation.horizons import (
     run_horizons,
 )
 from forecast_detector_ros.evaluation.sequences import as_frame, Footage, picture
-from forecast_detector_ros.metrics.matching import recall
-from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, TruthTable
+from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, recall, TruthTable
 import numpy as np
 import pytest
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Motion IoU by hand, and against a slow version."""
 
-from forecast_detector_ros.metrics.vid_ap import motion_iou
+from forecast_detector_ros.metrics.average_precision import motion_iou
 from hypothesis import given
 from hypothesis import strategies as st
 import numpy as np

@@ -3,8 +3,7 @@
 
 import math
 
-from forecast_detector_ros.metrics.matching import found_boxes, recall
-from forecast_detector_ros.metrics.tables import DetectionTable, TruthTable
+from forecast_detector_ros.metrics.tables import DetectionTable, found_boxes, recall, TruthTable
 import numpy as np
 import pytest
 

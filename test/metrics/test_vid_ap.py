@@ -5,10 +5,12 @@ from forecast_detector_ros.metrics.average_precision import (
     ApRules,
     average_precision,
     DEVKIT,
+    GROUPS,
+    in_group,
     PLAIN,
+    vid_average_precision,
 )
 from forecast_detector_ros.metrics.tables import DetectionTable, TruthTable
-from forecast_detector_ros.metrics.vid_ap import GROUPS, in_group, vid_average_precision
 from hypothesis import given
 from hypothesis import strategies as st
 import numpy as np

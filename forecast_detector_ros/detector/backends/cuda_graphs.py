@@ -20,8 +20,14 @@ from torch import Tensor
 
 from . import RawOutput
 from .step_graph import FORECAST_STEP, READ_STEP
-from .torch_backend import arithmetic, state_parts, TorchBackend, with_parts
-from .torch_compile import compiled, CompileError
+from .torch_backend import (
+    arithmetic,
+    compiled,
+    CompileError,
+    state_parts,
+    TorchBackend,
+    with_parts,
+)
 from ...model.network import ForecastDetector, NetworkState, StepOutput
 from ...model.scheduler import confidence
 

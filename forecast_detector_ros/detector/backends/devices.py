@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import warnings
 
 from ..checkpoint import RuntimeConfigError
-from ...quiet_onnxruntime import import_onnxruntime
+from ...quiet_libraries import import_onnxruntime
 
 AUTO = 'auto'
 """CUDA where it is usable, else the CPU."""

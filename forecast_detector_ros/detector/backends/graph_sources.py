@@ -25,7 +25,7 @@ from .exported import (
     WEIGHTLESS,
     write_graphs,
 )
-from .step_layout import StepGraphs
+from .graph_backend import StepGraphs
 from ..checkpoint import Checkpoint, CheckpointError, SHIPPED, shipped_checkpoint
 from ...files import user_cache
 

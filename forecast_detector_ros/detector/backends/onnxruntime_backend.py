@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from .devices import DeviceError
-from .graph_backend import GraphBackend
-from .step_layout import StepGraphs, STEPS
+from .graph_backend import GraphBackend, StepGraphs, STEPS
 from ...files import user_cache
-from ...quiet_onnxruntime import import_onnxruntime
+from ...quiet_libraries import import_onnxruntime
 
 # Errors of a graph come as exceptions; warnings about initialisers are of no use to anybody.
 _LOG_ERRORS = 3

@@ -1,17 +1,100 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Back-end: OpenVINO on the CPU."""
+"""Back-end: OpenVINO on the CPU, and what it compiled, kept between starts."""
 
 from collections.abc import Iterator
+from contextlib import suppress
+import hashlib
+import logging
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
 
-from .compiled_cache import CompiledCache
 from .devices import DeviceError
-from .graph_backend import GraphBackend, MAP
-from .quiet_openvino import import_openvino
-from .step_layout import FORECAST_STEP, IMAGE, NEXT, READ_STEP, StepGraphs, STEPS
+from .graph_backend import (
+    FORECAST_STEP,
+    GraphBackend,
+    IMAGE,
+    MAP,
+    NEXT,
+    READ_STEP,
+    StepGraphs,
+    STEPS,
+)
+from ...files import trim_folder, user_cache, write_atomically
+from ...quiet_libraries import import_openvino
+
+_log = logging.getLogger(__name__)
+
+MOST_BYTES = 2**28
+"""Of all that is kept; what OpenVINO compiles of one network in one precision has 10 MB."""
+
+_SUFFIX = '.sha256'
+
+
+class CompiledCache:
+    """
+    A folder for one network's compiled graphs, which the library itself reads and writes.
+
+    OpenVINO notices a file that is too short, but not one whose weights have changed.
+
+    Parameters
+    ----------
+    root:
+        Of all networks; it exists.
+    model:
+        The network's graphs.
+
+    Raises
+    ------
+    OSError
+        If nothing can be written.
+
+    """
+
+    def __init__(self, root: Path, model: StepGraphs) -> None:
+        digest = hashlib.sha256()
+        for step in STEPS:
+            digest.update(model.graphs[step])
+        self._root = root
+        self.folder = root / digest.hexdigest()[:32]
+        self.folder.mkdir(exist_ok=True)
+        for path in self._files():
+            seal = _seal(path)
+            with suppress(OSError):
+                if not seal.is_file() or seal.read_text() != _digest(path):
+                    path.unlink()
+
+    def keep(self) -> None:
+        """Note the digests of files that are new, and remove the oldest beyond `MOST_BYTES`."""
+        with suppress(OSError):
+            for path in self._files():
+                if not _seal(path).is_file():
+                    write_atomically(_seal(path), _digest(path).encode())
+            trim_folder(self._root, MOST_BYTES)
+
+    def _files(self) -> list[Path]:
+        return [path for path in sorted(self.folder.iterdir()) if path.suffix != _SUFFIX]
+
+
+def _seal(path: Path) -> Path:
+    return path.with_name(path.name + _SUFFIX)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def compiled_cache(graphs: StepGraphs) -> CompiledCache | None:
+    """Give the cache of these graphs in the user's folder; None where nothing can be written."""
+    root = user_cache('openvino')
+    try:
+        return None if root is None else CompiledCache(root, graphs)
+    except OSError as error:
+        _log.warning('%s: nothing is cached: %s', root, error.strerror)
+        return None
+
 
 HINTS = {'fp32': 'f32', 'bf16': 'bf16', 'fp16': 'f16', 'int8': 'f32'}
 """

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from .graph_backend import StepGraphs, STEPS
 from .onnxruntime_backend import OnnxRuntimeBackend
 from .parity import run_clips
-from .step_layout import StepGraphs, STEPS
-from ...quiet_onnxruntime import import_onnxruntime
+from ...quiet_libraries import import_onnxruntime
 
 FLOAT_PARTS = ('/lstm/gates/', '/scheduler/', '/stem.0/', '/stem.1/', '/stem.2/', '/stem.3/')
 """

@@ -4,22 +4,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-import logging
 from typing import TYPE_CHECKING
 
 from . import Backend
-from .compiled_cache import CompiledCache
 from .devices import AUTO, cuda_absence, device_type, DeviceChoice, DeviceError, provider_absence
 from .exported import FLOAT, INT8
 from .graph_sources import can_have_graphs, graphs_for
-from .step_layout import StepGraphs
 from ..checkpoint import Checkpoint, RuntimeConfigError
-from ...files import user_cache
 
 if TYPE_CHECKING:
     from ...model.network import ForecastDetector
-
-_log = logging.getLogger(__name__)
 
 CPU_ORDER = ('openvino', 'onnxruntime', 'torch')
 """
@@ -216,9 +210,9 @@ def make_backend(source: 'Checkpoint | ForecastDetector', name: str = AUTO, devi
     graphs = graphs_for(source, INT8 if precision == INT8 else FLOAT)
     try:
         if name == 'openvino':
-            from .openvino_backend import OpenVinoBackend
+            from .openvino_backend import compiled_cache, OpenVinoBackend
             # Networks that are in no file are tried once and come never again.
-            cache = None if checkpoint is None else _compiled_cache(graphs)
+            cache = None if checkpoint is None else compiled_cache(graphs)
             return OpenVinoBackend(graphs, device, precision, threads, cache)
         from .onnxruntime_backend import OnnxRuntimeBackend
         return OnnxRuntimeBackend(graphs, device, precision, threads,
@@ -226,15 +220,6 @@ def make_backend(source: 'Checkpoint | ForecastDetector', name: str = AUTO, devi
     except ImportError as error:
         raise BackendError(f'backend is {name!r}, but {BACKENDS[name].modules[0]} cannot be '
                            f'imported: {" ".join(str(error).split())}') from None
-
-
-def _compiled_cache(graphs: StepGraphs) -> CompiledCache | None:
-    root = user_cache('openvino')
-    try:
-        return None if root is None else CompiledCache(root, graphs)
-    except OSError as error:
-        _log.warning('%s: nothing is cached: %s', root, error.strerror)
-        return None
 
 
 def _torch_backend(network: 'ForecastDetector', name: str, device: str, precision: str) -> Backend:
@@ -248,7 +233,7 @@ def _torch_backend(network: 'ForecastDetector', name: str, device: str, precisio
         return CudaGraphBackend(folded, device, precision,
                                 CudaOptions(compiled=name == 'torch_compile'))
     if name == 'torch_compile':
-        from .torch_compile import TorchCompileBackend
+        from .torch_backend import TorchCompileBackend
         return TorchCompileBackend(folded, device, precision)
     from .torch_backend import TorchBackend
     return TorchBackend(folded, device, precision)

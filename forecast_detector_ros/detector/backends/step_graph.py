@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make graphs of the two steps, as ONNX, out of a network; `step_layout` says what they take."""
+"""Make graphs of the two steps, as ONNX, out of a network; `graph_backend` says what they take."""
 
 from importlib.util import find_spec
 import io
@@ -10,7 +10,7 @@ import warnings
 import torch
 from torch import nn, Tensor
 
-from .step_layout import (
+from .graph_backend import (
     FORECAST_STEP,
     HELD,
     OPSET,

@@ -2,8 +2,8 @@
 """OpenVINO's compiled graphs come back as they were written, or not at all."""
 
 from forecast_detector_ros import files
-from forecast_detector_ros.detector.backends.compiled_cache import CompiledCache
-from forecast_detector_ros.detector.backends.step_layout import StateLayout, StepGraphs, STEPS
+from forecast_detector_ros.detector.backends.graph_backend import StateLayout, StepGraphs, STEPS
+from forecast_detector_ros.detector.backends.openvino_backend import CompiledCache
 from forecast_detector_ros.detector.checkpoint import default_checkpoint
 from forecast_detector_ros.detector.detector import Detector
 import numpy as np
