@@ -2,10 +2,10 @@
 """
 Bring the pictures of a training to another machine in few bytes.
 
-``python -m dev.pack_pictures pack ROOT OUT LIST.json ... [--side 384]`` writes every picture that
-the COCO-video files name into two HEVC films, one for sequences and one for stills, and the files
-themselves with boxes of the pictures' new size. ``python -m dev.pack_pictures unpack OUT ROOT``
-makes the same tree of pictures again. Packing wants ffmpeg with libx265; unpacking OpenCV alone.
+``python -m dev.pack_pictures pack ROOT OUT LIST.json ... [--side 384]`` writes the pictures of the
+COCO-video files into two HEVC videos, one for sequences and one for stills. It also writes the
+files with boxes of the pictures' new size. ``python -m dev.pack_pictures unpack OUT ROOT`` makes
+the same tree of pictures again. Packing needs ffmpeg with libx265; unpacking only OpenCV.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 """
 Run all parts within a time limit, and write what they found as JSON and Markdown.
 
-Every part is a process with a time limit of its own: one that fails, hangs or takes the device
-with it leaves the others, and what it had found before, as they were.
+Every part is a process with its own time limit. A part that fails or hangs does not affect the
+others, nor its earlier results.
 """
 from __future__ import annotations
 

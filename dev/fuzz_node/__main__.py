@@ -2,9 +2,9 @@
 """
 Trouble two running detectors, one with raw and one with compressed images, and judge them.
 
-Each node has a process of its own; both are on a ROS graph of their own. Exit code 0: they have
-held; 1: an answer was lost, came twice, late or differs from that of a clean run, a traceback was
-printed, or the memory has grown.
+Each node has its own process; both are on a separate ROS graph. The exit code is 0, or 1 if an
+answer is lost, double, late or different from a clean run. It is also 1 after a traceback or if
+the memory has grown.
 """
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 """
 Send a running detector pictures at the rate of a camera, and judge it by time and memory.
 
-The node has a process and a ROS graph of its own, and the QoS of a robot: it takes the newest
-picture and drops others. Exit code 0: it has held; 1: a picture that was not dropped has no answer
-or two, a traceback was printed, the memory has grown, or a picture took too long.
+The node has its own process and ROS graph, and the QoS of a robot: it takes the newest picture and
+drops others. The exit code is 0, or 1 if a picture that was not dropped has no answer, two answers
+or a late one. It is also 1 after a traceback or if the memory has grown.
 """
 from __future__ import annotations
 

@@ -46,9 +46,9 @@ class CheckConfig:
     """
     How thorough a check is.
 
-    sample: pictures of a source whose header is read, evenly spread; most_annotations: frames of
-    a source whose annotation is read, where each has a file of its own, evenly spread; None: all.
-    decode: decode every picture whose annotation was read, instead. anchor_scale: the network's
+    sample: number of pictures of a source whose header is read; None: all. most_annotations:
+    number of frames whose annotation is read, if each has its own file; None: all. Both are evenly
+    spread. decode: decode every picture with an annotation instead. anchor_scale: the network's
     smallest anchor, a fraction of its input.
     """
 

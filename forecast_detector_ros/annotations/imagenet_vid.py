@@ -10,11 +10,11 @@ ImageNet VID and DET as they are distributed (ILSVRC 2015).
 Loading lists folders and reads one XML file of each snippet. All others are read when their frame
 is asked for: VID's training set alone has 1.1 million.
 
-An XML file is that of the ILSVRC 2015 development kit (readme.txt, sections 2.2 and 4.2): `size`
-with `width` and `height`, and for each `object` its `name` (a WordNet id), a `bndbox` of
-`xmin`, `ymin`, `xmax`, `ymax`, and in VID a `trackid`. Corners count pixels from 0 and are
-inclusive: the kit's evaluation takes xmax - xmin + 1 for the width. A box from 3 to 5 therefore
-covers [3, 6) here.
+An XML file is that of the ILSVRC 2015 development kit (readme.txt, sections 2.2 and 4.2). It has
+`size` with `width` and `height`. Each `object` has a `name` (a WordNet id), a `bndbox` of `xmin`,
+`ymin`, `xmax`, `ymax`, and in VID a `trackid`. Corners count pixels from 0 and are inclusive: the
+kit's evaluation takes xmax - xmin + 1 for the width. A box from 3 to 5 therefore covers [3, 6)
+here.
 """
 
 from __future__ import annotations

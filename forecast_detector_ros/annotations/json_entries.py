@@ -149,9 +149,9 @@ class TruePicture:
     """
     What is known for certain about one picture.
 
-    boxed: names of the classes of which every object is boxed; present: if its video is complete,
-    the names of the classes that the video has true boxes of, else None; boxes: class and corners
-    x0, y0, x1, y1 of each true box and marked region, pixels.
+    boxed: names of the classes of which every object is boxed. present: classes with true boxes in
+    the video if it is complete, else None. boxes: class and corners x0, y0, x1, y1 of each true
+    box and marked region, pixels.
     """
 
     boxed: Collection[str] = ()
@@ -169,10 +169,9 @@ class TruePicture:
         Tell what becomes of a teacher's box, once all true boxes are known.
 
         :param box: x0, y0, x1, y1, pixels
-        :returns: DROPPED where all objects of the class are boxed, and where it is a true box
-            again. IGNORED where it may be a true box again, and where the video is complete but
-            has no true box of the class: whether the class was among those that were boxed is not
-            known.
+        :returns: DROPPED if all objects of the class are boxed, or if it repeats a true box.
+            IGNORED if it may repeat one, or if a complete video has no true box of the class,
+            which may not have been boxed.
         """
         if name in self.boxed or (self.present is not None and name in self.present):
             return Fate.DROPPED

@@ -55,11 +55,10 @@ def load_mot(annotations: str | Path, images: str | Path, classes: Sequence[str]
     """
     Read sequences of MOTChallenge.
 
-    A pedestrian is a target where `person` is among the classes, and where the line says that it
-    is to be considered; cars, bicycles and motorbikes are targets where `car`, `bicycle` and
-    `motorcycle` are (the benchmark considers no vehicle, so that its flag says nothing of them).
-    Everything else, and what is seen by less than `min_visibility`, is an ignore region: persons
-    that sit or ride, distractors, occluders, reflections, crowds.
+    A pedestrian is a target if `person` is a class and the line's flag says so. Cars, bicycles and
+    motorbikes are targets if `car`, `bicycle` and `motorcycle` are classes; the benchmark's flag
+    does not apply to vehicles. Everything else, and boxes below `min_visibility`, are ignore
+    regions: persons that sit or ride, distractors, occluders, reflections, crowds.
 
     :param annotations: folder of the sequences, such as `MOT17/train`
     :param images: folder of the sequences with their pictures; as distributed, the same

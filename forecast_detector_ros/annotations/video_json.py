@@ -42,12 +42,11 @@ def load_video_json(path: str | Path, image_root: str | Path | PictureFolder,
     """
     Read an annotation file.
 
-    A box of one of the `classes` with score >= `min_score` is a target. An ignore region is made
-    of: a box with `ignore_score` <= score < `min_score`; a box of a category that is not in
-    `classes` (an object for certain, so no example of background); a box marked `iscrowd`,
-    `ignore` or `label_conflict`; every entry of `ignore_annotations`; all with score >=
-    `ignore_score`. Boxes are cut to their picture; those without area or with numbers that are
-    not finite are dropped, and the log says how many and where.
+    A box of one of the `classes` with score >= `min_score` is a target. With score >=
+    `ignore_score` these are ignore regions: other boxes of the `classes`, boxes of other
+    categories, boxes marked `iscrowd`, `ignore` or `label_conflict`, and `ignore_annotations`.
+    Boxes are cut to their picture. Those without area or with numbers that are not finite are
+    dropped and logged.
 
     :param image_root: folder that `file_name` is relative to; it must not lead out of a folder
         that is given by its path

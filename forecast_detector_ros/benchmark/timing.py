@@ -63,9 +63,9 @@ def noise_of(times: Sequence[float]) -> float:
     """
     Tell the noise of a run from within it.
 
-    The run is cut into `BLOCKS` parts, one after the other; the result is the range of their
-    medians over the median of all, so it sees a machine that slows down half-way as well as one
-    that flickers. 1 where there are too few values to tell.
+    The run is divided into `BLOCKS` successive parts. The result is the range of their medians
+    over the median of all, so it also shows a machine that slows down half-way. It is 1 with too
+    few values.
     """
     if len(times) < 2 * BLOCKS:
         return 1.0

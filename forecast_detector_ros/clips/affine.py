@@ -57,8 +57,8 @@ def map_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     Carry boxes, xyxy (N, 4), through a map; return float32 (N, 4).
 
     A map without rotation is exact. Under rotation the result is the box of the ellipse inscribed
-    in the old box: objects rarely fill the corners of their boxes, and the box of the four turned
-    corners would grow by 7 % at 4 degrees around things that did not grow.
+    in the old box, because objects rarely fill the corners. The box of the four turned corners
+    would grow by 7 % at 4 degrees.
     """
     boxes = boxes.astype(np.float64)
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2

@@ -3,9 +3,9 @@
 What is drawn once per clip: its settings, the part of the canvas that is looked at, and colours.
 
 Colours are distorted as by SSD, the same on every frame of a clip; noise is new on every frame.
-torchvision's `v2.RandomPhotometricDistort` is not used: it needs a round trip through float HSV
-and, in its contrast step, the mean of each frame, which would make a clip flicker. Here, as in
-SSD's own code, every step is a function of one pixel.
+torchvision's `v2.RandomPhotometricDistort` is not used. Its contrast step uses the mean of each
+frame, which makes a clip flicker, and it converts through float HSV. Here, as in SSD's own code,
+every step is a function of one pixel.
 """
 
 from __future__ import annotations

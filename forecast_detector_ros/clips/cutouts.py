@@ -24,9 +24,9 @@ class Cutout:
     """
     One object.
 
-    label: 0-based; image: uint8 (h, w, 4) RGBA, colours multiplied by alpha; outline: float64
-    (P, 2), convex hull of the opaque pixels, in pixels of `image`; fill: opaque part of the
-    area of its box, 0 to 1.
+    label: 0-based. image: uint8 (h, w, 4) RGBA, colours multiplied by alpha. outline: float64 (P,
+    2), convex hull of the opaque pixels, in pixels of `image`. fill: opaque part of its box, 0 to
+    1.
     """
 
     label: int

@@ -31,7 +31,7 @@ class Clip:
     """
     T frames of one video.
 
-    images: uint8 (T, 3, H, W) RGB; per frame, in pixels of `images`: boxes float32 (N, 4) xyxy,
+    images: uint8 (T, 3, H, W) RGB. Per frame, in pixels of `images`: boxes float32 (N, 4) xyxy,
     labels int64 (N,) 0-based, scores float32 (N,) 0 to 1, ignore float32 (K, 4) xyxy.
     """
 

@@ -2,10 +2,9 @@
 """
 A scene: what happens in a clip, before it is decided which part of it is looked at.
 
-A camera may move over it, and cut-outs may move through it. There are three coordinate systems:
-source pixels (a file's), canvas pixels (of the same size as the source; synthetic camera motion
-lies between the two), and output pixels (the network's input). Each frame is sampled once, from
-source to output.
+A camera may move over it, and cut-outs may move through it. Source pixels are those of a file.
+Canvas pixels have the same size; synthetic camera motion lies between the two. Output pixels are
+those of the network's input. Each frame is sampled once, from source to output.
 """
 
 from __future__ import annotations
@@ -50,9 +49,9 @@ class Scene:
     """
     T frames.
 
-    images: uint8 (h, w, 3) RGB, the same array where a frame is repeated; maps: float64
-    (T, 3, 3), source to canvas; targets: in canvas pixels, pasted objects included; size:
-    (height, width) of the canvas.
+    images: uint8 (h, w, 3) RGB, the same array for a repeated frame. maps: float64 (T, 3, 3),
+    source to canvas. targets: in canvas pixels, with pasted objects. size: (height, width) of the
+    canvas.
     """
 
     images: tuple[np.ndarray, ...]

@@ -18,9 +18,9 @@ def keep_large_blocks() -> bool:
     """
     Raise malloc's mmap and trim thresholds for this process; tell whether that worked.
 
-    A raw image of 1080p is 6 MB: with the default thresholds every message gets fresh pages from
-    the kernel, and the page faults cost more than everything else about receiving it. The price
-    is memory that the process keeps. Other C libraries than glibc are left alone.
+    A raw image of 1080p has 6 MB. With the default thresholds every message gets new pages from
+    the kernel, and page faults are the largest cost of receiving. The process keeps the memory.
+    Other C libraries than glibc are not changed.
     """
     library = ctypes.CDLL(None)
     if not hasattr(library, 'gnu_get_libc_version'):

@@ -297,11 +297,8 @@ def save_checkpoint(path: str | Path, network: 'ForecastDetector', card: Card,
     Card
         As it was written.
 
-    Raises
-    ------
-    CheckpointError
-        If `path` has another suffix, a file cannot be written, a weight is no finite number of
-        `dtype`, or the card holds other than plain values; the card is written last.
+    Raises ------ CheckpointError If `path` has another suffix, a file cannot be written, a weight
+    is not finite in `dtype`, or the card has other than plain values. The card is written last.
 
     """
     from safetensors.torch import save

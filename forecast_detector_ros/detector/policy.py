@@ -52,8 +52,8 @@ class Policy(Protocol):
     """
     A rule that decides frame by frame.
 
-    `threshold` is what the confidence is compared with, NaN where it is not; `reason` is one of
-    `REASONS`; `rate` is the number of frames per second that must be possible, 0 for any.
+    `threshold` is that of the confidence, NaN if there is none. `reason` is one of `REASONS`.
+    `rate` is the number of frames per second to reach, 0 for any.
     """
 
     @property

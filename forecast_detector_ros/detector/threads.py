@@ -13,8 +13,8 @@ def set_threads(operator: int = 1, interop: int = 1, with_torch: bool = False) -
     """
     Set the sizes of the libraries' thread pools, for the whole process.
 
-    One of each is the sane number beside an executor and other nodes: a second thread that has
-    to share its core makes the first one wait for it at the end of every operator.
+    One of each is best beside an executor and other nodes. A second thread without its own core
+    makes the first one wait at the end of every operator.
 
     Parameters
     ----------

@@ -25,13 +25,10 @@ def forecast_limit(result: dict[str, Any], points: float, iou: str = '0.5') -> d
     iou:
         Of `forecast_report.AT_IOU`.
 
-    Returns
-    -------
-    dict
-        Plain values: `max_consecutive_forecasts`, the lowest limit of all frame rates; `reached`,
-        whether it is a limit and not just the longest horizon that was measured; and `strides`,
-        each with its `limit` and the `loss` by horizon from 1 on, as far as there are boxes, with
-        interval, sequence by sequence from the draws of `result`.
+    Returns ------- dict Plain values. `max_consecutive_forecasts` is the lowest limit of all frame
+    rates. `reached` is false if it is only the longest horizon that was measured. `strides` have a
+    `limit` and the `loss` by horizon from 1 on, as far as there are boxes, with its interval from
+    the draws of `result`.
 
     Raises
     ------

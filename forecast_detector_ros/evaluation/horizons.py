@@ -2,9 +2,9 @@
 """
 Forecasts from every frame of a sequence on, up to a horizon, and rivals that know boxes alone.
 
-A stream reads every n-th frame, from each of n start phases, so that each frame is read once.
-From each read, forecasts run on to the horizon, also beyond the next read: what is
-measured far behind a read starts from the same states as what is measured near it.
+A stream reads every n-th frame, from each of n start phases, so that each frame is read once. From
+each read, forecasts run to the horizon, also beyond the next read. So all horizons start from the
+same states.
 """
 
 from collections.abc import Mapping, Sequence

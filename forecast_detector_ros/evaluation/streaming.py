@@ -205,13 +205,9 @@ def sweep(detector: Detector, footage: Sequence[Footage], settings: DetectorSett
     seed:
         Of the bootstrap over sequences.
 
-    Returns
-    -------
-    dict
-        Plain values: where latencies are from, and `runs`; what cannot be measured is None.
-        `age_ms` is the mean time since the frame arrived that the shown detections are for;
-        `difference` is the recall less that of the first policy and output at the same rate,
-        sequence by sequence, with its interval.
+    Returns ------- dict Plain values: the source of latencies, and `runs`; None if not measurable.
+    `age_ms` is the mean age of the frame of the shown detections. `difference` is the recall minus
+    that of the first policy and output at the same rate, sequence by sequence, with its interval.
 
     Raises
     ------

@@ -88,7 +88,7 @@ def load_designs(path: Path, recipe: Recipe) -> list[Design]:
     Read a mapping from names to keys of the network.
 
     :raises RecipeError: if the file cannot be read, a name cannot be a folder's, a key is unknown
-        or not a design's to set, or a network is none; the message names file, design and key
+        or not permitted, or a network is impossible. The message names file, design and key.
     """
     values = read_yaml(path)
     if not isinstance(values, dict) or not values:
@@ -160,9 +160,9 @@ def compare_designs(plan: DesignPlan, timings_only: bool = False,
 
     :param timings_only: whether everything else must be done already
     :param progress: called with the rounds of timing that are over and all there are
-    :returns: plain values: what was measured on and how, and ``designs``, a list with `name`,
-        `overrides`, `trained_as`, `start`, `recall` and `ap50` (fractions, None where there is
-        nothing to find), and `read` and `forecast` as `Timing` has them
+    :returns: plain values: data and settings, and ``designs``, a list with `name`, `overrides`,
+        `trained_as`, `start`, `recall` and `ap50` (fractions, None without boxes). `read` and
+        `forecast` are those of `Timing`.
     :raises EvaluationError, RecipeError, DataError, RuntimeConfigError: with a message of one line
     """
     stage = plan.recipe.stages[0]

@@ -75,9 +75,9 @@ def over_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """
     Join rows of the same `model` and `policy`: several trainings of one variant.
 
-    :returns: `model`, `policy`, `trainings`, and of `accuracy` and the `GROUPS` the mean, with the
-        standard deviation of the sample under the key with ``_sd`` behind (None for one training);
-        None where a training has no figure
+    :returns: `model`, `policy`, `trainings`, and the means of `accuracy` and the `GROUPS`. Keys
+        that end in ``_sd`` have the standard deviation of the sample (None for one training). None
+        if a training has no value.
     """
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:

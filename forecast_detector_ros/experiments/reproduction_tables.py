@@ -153,9 +153,9 @@ def reproduction_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     Give means and standard deviations (of the sample) over seeds as plain values.
 
-    :returns: one a row and policy: `row`, `policy`, `seeds`, and of `read_ratio`, `ap50` and the
-        `GROUPS` the mean, with the deviation under the key with ``_sd`` behind; None where a seed
-        has no figure, or there is one seed only
+    :returns: one per row and policy: `row`, `policy`, `seeds`, and the means of `read_ratio`,
+        `ap50` and the `GROUPS`. Keys that end in ``_sd`` have the deviation. None if a seed has no
+        value, or if there is only one seed.
     """
     seeds = list(report['results'].values())
     rows = []

@@ -2,8 +2,8 @@
 """
 The paper's Fig. 5: accuracy against frames per second over the scheduler's threshold.
 
-Beside the scheduler stand fixed rules and persistence; the second panel sets the policies against
-each other at an equal share of frames read, which no machine's speed has a part in.
+The figure also has fixed rules and persistence. The second panel compares the policies at an equal
+read ratio, independent of a machine's speed.
 """
 from collections.abc import Mapping, Sequence
 from typing import Any, TYPE_CHECKING

@@ -73,9 +73,8 @@ class Frame:
     size: tuple[int, int] | None  #: (height, width); None when it cannot be known without decoding
     #: Gives the pixels or raises `FrameError`; called at most once, never on a forecast.
     load: Callable[[], Pixels]
-    #: Gives fewer pixels where they are cheaper: takes the (height, width) that is wanted at
-    #: least, returns the pixels and the (height, width) of the whole picture; None where `load` is
-    #: as cheap.
+    #: Gives fewer pixels if they are cheaper; None if `load` is as cheap. Takes the least (height,
+    #: width), returns the pixels and the (height, width) of the whole picture.
     load_reduced: Callable[[tuple[int, int]], tuple[Pixels, tuple[int, int]]] | None = None
 
     def load_for(self, least: tuple[int, int]) -> tuple[Pixels, tuple[int, int]]:

@@ -5,9 +5,9 @@ Turn image messages into frames that are looked at only when somebody loads them
 Knows the fields of sensor_msgs/Image and sensor_msgs/CompressedImage, not their classes, so that
 messages of a live graph and messages out of a bag are read by the same code.
 
-What a message says of itself (size, encoding, step, length of the data) is checked when the
-frame is made; the bytes of the picture are touched by `Frame.load` and nowhere else. A compressed
-picture tells its size there, before memory is taken for it.
+The header of a message (size, encoding, step, length of the data) is checked when the frame is
+made. Only `Frame.load` touches the bytes of the picture. It checks the size of a compressed
+picture before it allocates memory.
 """
 from __future__ import annotations
 
@@ -115,9 +115,9 @@ def to_pixels(message: Any, convert: Converter | None = None) -> Pixels:
     """
     Return the pixels of a sensor_msgs/Image whose header is known to be sound.
 
-    8-bit grey and colour images are views of the message's data; mono16 (the whole 16-bit range
-    scaled to 8 bit), Bayer and YUV images are converted to grey or BGR, by `convert` where it
-    can. Raises FrameError when the conversion fails.
+    8-bit grey and colour images are views of the message's data. mono16 (16-bit range scaled to 8
+    bit), Bayer and YUV images are converted to grey or BGR, by `convert` if it can. Raises
+    FrameError when the conversion fails.
     """
     encoding, height, width = message.encoding, message.height, message.width
     if encoding in _VIEWED:
@@ -162,10 +162,10 @@ def decode_reduced(message: Any, least: tuple[int, int], max_pixels: int = MAX_I
     """
     Decode no more of a compressed image than a use needs.
 
-    A JPEG is decoded at a half, a quarter or an eighth of its size, whichever is the smallest
-    that still has `least` (height, width) pixels: libjpeg then computes fewer of them and
-    averages as it goes. Everything else comes in full. Returns the pixels, as `decode` does,
-    and the (height, width) of the whole picture. Raises FrameError as `decode` does.
+    A JPEG is decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size that still has `least`
+    (height, width) pixels: libjpeg then computes fewer pixels and averages. Other images come in
+    full. Returns the pixels, as `decode` does, and the (height, width) of the whole picture.
+    Raises FrameError as `decode` does.
     """
     kind = _check_compressed(message)
     size = _told_size(message, kind, max_pixels)

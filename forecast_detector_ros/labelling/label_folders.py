@@ -342,9 +342,9 @@ def track_boxes(frames: Sequence[tuple[np.ndarray, np.ndarray]], first: int = 1,
     """
     Give each object of a video a number of its own.
 
-    In every frame, the boxes are joined to the last boxes of the tracks of their class, the pair
-    with the largest IoU first, as long as it is at least `min_iou`.  A box that is left begins a
-    new track; a track without a box for more than `patience` frames ends.
+    In every frame, boxes join the last boxes of the tracks of their class, the pair with the
+    largest IoU first, from `min_iou` on. Other boxes start new tracks. A track without a box for
+    more than `patience` frames ends.
 
     :param frames: of each frame in their order: boxes ``(N, 4)`` xyxy, and labels ``(N,)``
     :param first: number of the first track, at least 1

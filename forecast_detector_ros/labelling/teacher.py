@@ -269,8 +269,8 @@ def _generalise_shuffles(model: Any) -> None:
     """
     Put ShuffleChannels in the place of reshapes to a fixed size.
 
-    Shuffling the channels of a map, as ShuffleNet does (Zhang et al. 2018, section 3.1), is often
-    stored as a split of the channels in groups, a transposition and a reshape back.
+    ShuffleNet's channel shuffle (Zhang et al. 2018, section 3.1) is often stored as a split of the
+    channels in groups, a transposition and a reshape.
     """
     from openvino import opset13
     for node in model.get_ordered_ops():

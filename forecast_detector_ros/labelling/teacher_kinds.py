@@ -3,9 +3,9 @@
 Open a teacher of any kind, told or found out, or several of them, whose boxes are fused.
 
 Boxes are fused after Solovyev, Wang, Gabruseva, "Weighted boxes fusion", Image and Vision
-Computing 107 (2021), with two changes: a detector gives at most one box to an object, and an
-object's score is the mean over those detectors alone that know its class. The package of its
-authors, ensemble-boxes, knows neither, needs numba and pandas, and has had no release since 2022.
+Computing 107 (2021), with two changes. A detector gives at most one box to an object, and an
+object's score is the mean over the detectors that know its class. The authors' package,
+ensemble-boxes, does neither, needs numba and pandas, and has had no release since 2022.
 """
 
 from __future__ import annotations
@@ -157,10 +157,9 @@ def fuse_boxes(found: Sequence[TeacherBoxes], knows: np.ndarray, weights: Sequen
     """
     Fuse the boxes that several detectors found in a picture.
 
-    Boxes come in the order of weight times score. Each joins that object of its class which it
-    overlaps most, if by more than `iou`, or else is an object of its own; a second box of one
-    detector for one object is dropped. An object's box is the mean of its boxes, by weight times
-    score.
+    Boxes come in the order of weight times score. Each joins the object of its class with the
+    largest overlap above `iou`, or is a new object. A second box of one detector for one object is
+    dropped. An object's box is the mean of its boxes, by weight times score.
 
     :param found: what each of M detectors found
     :param knows: ``(M, C)`` bool: whether it knows the class

@@ -53,9 +53,8 @@ class SsdTeacher:
     :param backbone: safetensors with the keys of torchvision's ``mobilenet_v2``; its classifier
         may be missing
     :param heads: safetensors with weight and bias of ``extra.N.0`` (1x1) and ``extra.N.1`` (3x3,
-        stride 2), N from 0 to 3, and of ``box.N`` and ``cls.N`` (1x1), N from 0 to 5; the channels
-        are those of an anchor after the other: centre y, x, height, width, or the logit of each
-        class
+        stride 2), N from 0 to 3, and of ``box.N`` and ``cls.N`` (1x1), N from 0 to 5. Channels are
+        ordered by anchor: centre y, x, height, width, or the logit of each class
     :param classes: the class of each logit, of `TEACHER_CLASSES`; None for those that are passed
         over, such as the background
     :param min_score: lower limit of the class score, in [0, 1]

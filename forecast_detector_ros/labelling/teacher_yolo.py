@@ -114,7 +114,7 @@ class Yolo11Teacher(_GridTeacher):
     """
     A YOLOv8 or YOLO11: the output is decoded and has no objectness.
 
-    Its input is ``(1, 3, H, W)`` float32, RGB, 0 to 1; its output ``(1, 84, A)``, a column per
+    Its input is ``(1, 3, H, W)`` float32, RGB, 0 to 1. Its output is ``(1, 84, A)``, a column per
     cell: centre and size in pixels of the input, then 80 class scores after the sigmoid.
     """
 

@@ -2,10 +2,10 @@
 """
 Figures that libraries compute; this file hands our tables over.
 
-COCO's average precision, by hotcoco. How well numbers stay with their objects, by TrackEval: HOTA
-(Luiten et al., IJCV 2021, arXiv:2009.07736), MOTA and identity switches (Bernardin and
-Stiefelhagen 2008), IDF1 (Ristani et al. 2016, arXiv:1609.01775). For MOTA and IDF1 a detection
-hits from an IoU of `IOU_THRESHOLD` on, as in MOTChallenge.
+hotcoco computes COCO's average precision. TrackEval computes HOTA (Luiten et al., IJCV 2021,
+arXiv:2009.07736), MOTA and identity switches (Bernardin and Stiefelhagen 2008), and IDF1 (Ristani
+et al. 2016, arXiv:1609.01775). For MOTA and IDF1 a detection hits from an IoU of `IOU_THRESHOLD`
+on, as in MOTChallenge.
 """
 
 from collections.abc import Sequence
@@ -122,9 +122,9 @@ def tracking_figures(sequences: Sequence[tuple[DetectionTable, np.ndarray, Truth
     :param sequences: of each: the detections, their numbers ``(N,)`` int64, and the annotated
         boxes. Boxes without a track play no part; a detection may only match a box that accepts
         its class.
-    :returns: one entry a sequence, and a last one for all: `hota`, `det_a`, `ass_a` (means over
-        IoU 0.05 to 0.95), `mota`, `idf1`, in [0, 1] (MOTA also below); `switches`, `objects`,
-        `boxes`, numbers
+    :returns: one entry per sequence, and a last one for all. `hota`, `det_a`, `ass_a` (means over
+        IoU 0.05 to 0.95), `mota`, `idf1` are in [0, 1] (MOTA also below). `switches`, `objects`,
+        `boxes` are numbers
     :raises MissingLibraryError: if TrackEval is missing
     """
     metrics = import_trackeval()

@@ -18,11 +18,11 @@ from torchvision.ops import Conv2dNormActivation
 
 from .config import IMAGENET_MEAN, IMAGENET_STD, LEVELS, LITERAL_CHANNELS, WIDTHS
 
-# torchvision numbers the stem 0, so the paper's inverted-residual block 13 stands at 14; it is
-# the block with stride 2 whose expansion is the last map at stride 16 (ssdlite's C4).
+# torchvision numbers the stem 0, so the paper's inverted-residual block 13 is number 14. It has
+# stride 2, and its expansion is the last map at stride 16 (ssdlite's C4).
 _BLOCK_13 = 14
 
-# torchvision's block 7 is the one that goes on to stride 16: the seven before it end at stride 8.
+# torchvision's block 7 has the step to stride 16; the seven before it end at stride 8.
 _STRIDE_8 = 7
 
 

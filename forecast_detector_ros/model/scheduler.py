@@ -60,9 +60,8 @@ class Correlation(nn.Module):
         """
         Correlate.
 
-        Channel k of the result at (y, x) is the cosine of ``a[:, y, x]`` and
-        ``b[:, y + dy, x + dx]``, where k counts (dy, dx) row by row from (-d, -d) to (d, d);
-        outside the map it is 0.
+        Channel k of the result at (y, x) is the cosine of ``a[:, y, x]`` and ``b[:, y + dy, x +
+        dx]``. k counts (dy, dx) row by row from (-d, -d) to (d, d). Outside the map it is 0.
 
         Parameters
         ----------

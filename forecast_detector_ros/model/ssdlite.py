@@ -49,8 +49,8 @@ def _extra_layer(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def _extend(layer: nn.Module, x: Tensor) -> Tensor:
-    # On a map of one row or column the weight gradient of the strided depthwise convolution in
-    # bf16 holds garbage, up to infinity, in the taps that see padding alone (PyTorch 2.14, CPU).
+    # On a map of one row or column the strided depthwise convolution's weight gradient is wrong in
+    # bf16, up to infinity, in taps on padding alone (PyTorch 2.14, CPU).
     if x.device.type == 'cpu' and torch.is_autocast_enabled('cpu') and 1 in x.shape[2:]:
         with torch.autocast('cpu', enabled=False):
             return layer(x.float())
@@ -101,22 +101,12 @@ class SSDLiteHead(nn.Module):
     """
     Predict scores and box offsets from the fused maps.
 
-    Parameters
-    ----------
-    channels:
-        Channels of the incoming maps, shallow level first.
-    classes:
-        Number of classes without background.
-    extra_channels:
-        Output channels of the extra layers behind the deepest map; each halves its size.
-    upsample_channels:
-        When given, one more map of this many channels and twice the deepest map's size is made
-        from the deepest map by a 1x1 convolution and bilinear upsampling, and predicted from
-        first.
-    neck_channels:
-        When given, the incoming maps go through `TopDown` first.
-    aspect_ratios:
-        Of the anchors, beside 1.
+    Parameters ---------- channels: Channels of the incoming maps, shallow level first. classes:
+    Number of classes without background. extra_channels: Output channels of the extra layers
+    behind the deepest map; each halves its size. upsample_channels: If given, one more map with
+    this number of channels and twice the deepest map's size is made by a 1x1 convolution and
+    bilinear upsampling. Its predictions come first. neck_channels: When given, the incoming maps
+    go through `TopDown` first. aspect_ratios: Of the anchors, beside 1.
 
     """
 

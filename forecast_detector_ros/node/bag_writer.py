@@ -2,8 +2,8 @@
 """
 Write messages of an installed ROS into a bag.
 
-The definitions that go into the bag are those of the message packages in use, found beside
-their Python modules; with them, and their type hashes, any MCAP reader can decode the bag.
+The bag contains the definitions of the message packages in use, found beside their Python modules,
+and their type hashes. So any MCAP reader can decode the bag.
 """
 from __future__ import annotations
 

@@ -90,8 +90,8 @@ class DetectorNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._validate_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
 
-    # Life cycle.  rclpy turns an exception in these into an error without a word, so none leaves
-    # them: a mistake of the user is one line and FAILURE, anything else a traceback and ERROR.
+    # Life cycle. rclpy turns an exception in these into an error without a message, so they raise
+    # none. A user's error is one line and FAILURE, any other a traceback and ERROR.
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the checkpoint and offer the outputs; FAILURE, with one line, if that fails."""

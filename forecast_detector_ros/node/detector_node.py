@@ -27,8 +27,8 @@ def main(args: list[str] | None = None) -> int:
     from .program import run_program
 
     code = run_program(NAME, _run, args, mistakes=(MissingImportError,), prepare=_import)
-    # While Python ends, which takes a moment with PyTorch in it, a handler of ours would give
-    # way to the default one, and a second Ctrl-C turn a clean end into a failure.
+    # With PyTorch, Python takes a moment to end. The default handler is active then, and a second
+    # Ctrl-C would turn a clean end into a failure.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     return code
 

@@ -13,10 +13,10 @@ class DropCounter:
     """
     Finds gaps in the sequence numbers of each publisher.
 
-    The subscription keeps the newest image only, so the middleware replaces images that come
-    while one is processed, and says nothing: with Fast DDS its event `message_lost` is not
-    raised for a replaced sample. The publisher's sequence number, which comes with every
-    message, shows these as well as images lost on the way.
+    The subscription keeps only the newest image. The middleware replaces images that come while
+    one is processed, and does not report it: Fast DDS raises no `message_lost` for them. The
+    publisher's sequence number, which comes with every message, shows these and the images lost on
+    the way.
     """
 
     def __init__(self) -> None:

@@ -25,12 +25,12 @@ class JoinedFrame(Generic[ImageT, DetectionsT, DecisionT]):
 
 class FrameJoin(Generic[ImageT, DetectionsT, DecisionT]):
     """
-    Holds images back until it is settled what the detector said about them.
+    Keeps images until the detector's answers to them are settled.
 
-    A frame is settled when both answers have come, when answers to a later frame have come (the
-    detector never goes back, so this one was dropped), or when more than `frame_limit` frames or
-    `byte_limit` bytes of images are waiting. Stamps are nanoseconds. When the images' stamps
-    step back (a loop, a restarted clock), everything that waits is settled first.
+        A frame is settled when both answers have come, or answers to a later frame: then it was
+        dropped. It is also settled when more than `frame_limit` frames or `byte_limit` bytes of
+        images wait. Stamps are nanoseconds. When the images' stamps step back (a loop, a restarted
+        clock), everything that waits is settled first.
     """
 
     def __init__(self, frame_limit: int = 250, byte_limit: int = 256 * 2**20) -> None:

@@ -7,8 +7,8 @@ class FrameSchedule:
     """
     An absolute schedule: frame n is due at origin + n * period, so lateness never adds up.
 
-    A frame that is late by more than a period moves the origin: the frames behind it keep their
-    distance instead of following in a burst, of which the receivers would lose all but the last.
+    A frame that is late by more than a period moves the origin. The next frames keep their
+    distance. In a burst the receivers would lose all but the last.
     """
 
     def __init__(self, rate: float, origin: float) -> None:

@@ -39,8 +39,8 @@ DECISION_QOS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=100,
                           reliability=ReliabilityPolicy.BEST_EFFORT)
 DIAGNOSTICS_QOS = QoSProfile(depth=10)
 
-# Once the camera has gone, what it sent may still be queued here: the end is when nothing has come
-# for so long, or for longer when an image has no answer yet.
+# When the camera has gone, its images may still be queued here. The end is after so long without a
+# message, or after longer if an image has no answer yet.
 QUIET_S = 0.5
 FAREWELL_S = 3.0
 SIGNAL_LATENCY_S = 0.1

@@ -34,8 +34,8 @@ def _maker(kind: Any) -> Callable[[], Any]:
     """
     Return a function that makes messages of a class with no field filled.
 
-    The constructors of rclpy's classes build a default message for every field that is itself a
-    message, also where one is given: for a Detection2D, ten objects that are thrown away.
+    The constructors of rclpy's classes make a default message for every field, even if one is
+    given. For a Detection2D these are ten unused objects.
     """
     new = partial(kind.__new__, kind)
     # What setters of Jazzy and later ask; there is none before, nor in a bag library's classes.

@@ -115,12 +115,11 @@ _BLOCK = 65536  #: Bytes that are taken out of the pipe at once; it holds no mor
 
 class StreamedVideoWriter(VideoWriter):
     """
-    A Matroska file of which no more than the last second is ever missing.
+    A Matroska file that loses at most the last second.
 
-    OpenCV's FFmpeg keeps 256 KiB of a regular file to itself, and a minute of a calm scene takes
-    less; into a pipe it writes at once, and makes clusters of a second. So it gets a pipe, and a
-    thread carries what comes out of it to the file. The price: a stream has no index, and players
-    find a place in it by reading.
+        OpenCV's FFmpeg buffers 256 KiB of a regular file, more than a minute of a calm scene. Into
+        a pipe it writes at once, in clusters of a second. So it gets a pipe, and a thread copies
+        from the pipe to the file. Such a stream has no index; players have to read it to seek.
     """
 
     def __init__(self, path: str | Path, rate: float) -> None:

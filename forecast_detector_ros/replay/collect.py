@@ -2,8 +2,8 @@
 """
 Sum up the replays of many bags, and keep them as the record of a run.
 
-Everything is computed from the files of the bags, in the order of the list of bags, whether they
-come from one process, from several, or from other machines: the figures are the same.
+Everything is computed from the files of the bags, in the order of the list of bags. So the result
+does not depend on the processes and machines that wrote them.
 """
 
 from __future__ import annotations

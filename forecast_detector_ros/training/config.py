@@ -56,8 +56,8 @@ class StageConfig:
     #: A forecast of motion: how far the clip's last frame lies behind the last read, one drawn for
     #: each clip.
     horizons: tuple[int, ...] = ()
-    #: A forecast of motion: so many views of each video are drawn once, and what the frozen
-    #: network makes of them is kept in memory; 0 draws new ones for every batch.
+    #: A forecast of motion: number of views of each video that are made once; the frozen network's
+    #: results stay in memory. 0 makes new ones for every batch.
     keep: int = 0
     #: With `keep`: part of the clips that show one frame again and again, with the noise of
     #: `augment`; [0, 1].

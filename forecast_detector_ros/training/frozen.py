@@ -2,13 +2,13 @@
 """
 Features without gradients: computed fast, and once for several epochs.
 
-What is frozen gives no gradients and keeps its BatchNorm statistics. So BatchNorm can be folded
-into the convolutions, the weights can have the type that the images are computed in, and a few
-images at a time stay in the processor's cache.
+Frozen parts have no gradients and keep their BatchNorm statistics. So BatchNorm can be folded into
+the convolutions, and the weights can have the type of the computation. A few images at a time stay
+in the processor's cache.
 
-Where all of the extractor is frozen, a clip's features never change. Kept with its targets they
-save the following epochs decoding, augmentation and the extractor. Which clips come when is a
-function of seed, stage and iteration: a run that goes on in the middle computes the same again.
+If all of the extractor is frozen, a clip's features never change. Stored with its targets they
+save the following epochs decoding, augmentation and the extractor. The order of clips is a
+function of seed, stage and iteration, so a resumed run computes the same.
 """
 
 from collections.abc import Callable, Iterator
@@ -137,9 +137,8 @@ def feature_batches(loader: ClipLoader | DrawnLoader, extract: Callable[[ClipBat
     """
     Yield the batches of a stage with their features; draw clips every `reuse` epochs.
 
-    In an epoch that uses clips again, each row of the batch goes through the clips that it had,
-    in an order of its own: so batches are mixed anew, and nothing depends on how many processes
-    share the rows.
+    In an epoch that uses clips again, each row of the batch has its own clips in a new order. So
+    batches change, and the number of processes does not matter.
 
     :param extract: gives the features of a batch of clips; they must not depend on what is trained
     :param start: iteration of the stage to begin with; what is yielded from there on is the same

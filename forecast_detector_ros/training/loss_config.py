@@ -40,7 +40,7 @@ class LossConfig:
     #: Weight of L_for (section 3.3); the variant `without_forecast` takes 0 in any case.
     gamma: float = 1.0
     #: `none`, as in the paper; or `persistence`: each level's error is divided by that of the last
-    #: map reused over the same batch, so that 1 is as good as that, whatever the features' scale.
+    #: map reused over the same batch. So 1 is as good as the last map.
     forecast_scale: str = PLAIN
     lambda_: float = 0.7  #: Weight of L_dec (section 3.3)
     #: `ssd`: anchors are matched by overlap, with smooth L1 and hard negatives (section 3.3);

@@ -2,9 +2,9 @@
 """
 Losses of the paper's equations 1 to 3, of anchors that learn how good their box is, and y_t.
 
-`quality_loss` trains the score of a positive towards its quality and weights negatives down by how
-easy they are, as in varifocal loss (Zhang et al., CVPR 2021: https://arxiv.org/abs/2008.13367,
-equation 2), here for a softmax with background. Boxes are trained on their overlap.
+`quality_loss` is varifocal loss (Zhang et al., CVPR 2021: https://arxiv.org/abs/2008.13367,
+equation 2) for a softmax with background. It trains the score of a positive towards its quality,
+and gives easy negatives less weight. Boxes are trained on their overlap.
 """
 
 from collections.abc import Callable, Sequence
@@ -97,8 +97,8 @@ def detection_loss(head: HeadOutput, targets: AnchorTargets, anchors: Tensor,
         without boxes teaches nothing
     :param total: adds M up over processes that share a batch; the losses are then this one's part
     :returns: smooth-L1 of the positives' offsets and softmax cross entropy of positives and hard
-        negatives, each summed, weighted with the boxes' scores and divided by M, the number of
-        positives in the whole batch (at least 1)
+        negatives. Both are sums weighted with the boxes' scores, over M, the number of positives
+        in the whole batch (at least 1)
     """
     positive = targets.classes > 0
     matches = total(positive.sum()).clamp(min=1)
@@ -227,8 +227,8 @@ def is_reliable(detections: Boxes, boxes: Tensor, labels: Tensor, iou: float = R
     :param boxes, labels: ground truth of the next frame: ``(K, 4)`` xyxy, ``(K,)``
     :param iou: smallest overlap that matches
     :param ignore: ``(R, 4)`` xyxy, regions of which nothing is known; None for none
-    :returns: True if every box is matched one-to-one by a detection of its class; without any box,
-        True if there is no detection but such of which more than half lies in a region
+    :returns: True if every box is matched one-to-one by a detection of its class. Without any box,
+        True if more than half of each detection lies in a region
     """
     if not len(boxes):
         if ignore is None or not len(ignore) or not len(detections.boxes):
@@ -246,9 +246,8 @@ def is_consistent(forecast: Boxes, read: Boxes, confident: float, iou: float = R
     """
     Tell whether detections on a forecast say what detections on the read frame say.
 
-    :param forecast, read: detections on the forecast of a frame and on the frame's own features,
-        down to a lower score than `confident`, so that a score just above it may meet one just
-        below it
+    :param forecast, read: detections on the forecast of a frame and on the frame's own features.
+        Their scores go below `confident`: a score just above it may match one just below it
     :param confident: score from which on a box has to be found by the other side
     :param iou: smallest overlap that matches
     :returns: True if every confident box of either side is matched one-to-one, in its class, by a

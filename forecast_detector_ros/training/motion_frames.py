@@ -2,8 +2,8 @@
 """
 What the training of motion needs of each frame, and clips put together from it.
 
-Extractor and head are frozen there, so all of it can be computed once: for some views of every
-video it fits into memory, and two cores then train on some hundred clips a second.
+Extractor and head are frozen, so all of it can be computed once. Some views of every video fit
+into memory. Two cores then train on some hundred clips per second.
 """
 
 from collections.abc import Callable, Iterator

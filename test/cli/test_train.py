@@ -140,9 +140,9 @@ def test_killed_in_mid_epoch_it_goes_on_exactly(recipe, start, data, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_have_the_losses_of_one_with_the_whole_batch(recipe, start, data, tmp_path):
-    # What float noise makes no leaps in: AdamW takes whole steps along gradients that are nothing
-    # but noise; it is noise that picks the hard ones among negatives of almost equal loss; and a
-    # backbone at random is chaotic.
+    # This setting does not amplify float noise. AdamW takes whole steps along gradients of noise,
+    # noise chooses the hard ones among negatives of almost equal loss, and a random backbone is
+    # chaotic.
     stages = yaml.safe_load(recipe().read_text())['stages']
     for stage in stages:
         stage['optimizer'] = 'sgd'

@@ -285,8 +285,8 @@ def test_repeated_boxes_are_those_of_the_last_read(one):
 
 
 def test_outputs_are_compared_on_the_same_sequences(one):
-    # An object of 4 pixels moves 2 to the right a frame, as the fake's steps find it one by one:
-    # a box that is one frame old overlaps by a third, and misses.
+    # An object of 4 pixels moves 2 pixels right per frame, and the fake follows it step by step. A
+    # box that is one frame old overlaps by a third, and misses.
     class Mover(FakeDetector):
 
         def step(self, frame, state, settings, elapsed=1.0):

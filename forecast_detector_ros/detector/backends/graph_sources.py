@@ -2,8 +2,8 @@
 """
 Where the graphs of a checkpoint come from.
 
-In this order: beside it, where `export` wrote them; out of the package, where its network has the
-shape of one that the package holds; from the user's cache; and made anew, which needs PyTorch.
+The order is: files of `export` beside it; the package's graphs, if the shape fits; the user's
+cache; new graphs, which need PyTorch.
 """
 
 from collections.abc import Iterator
