@@ -12,6 +12,7 @@ BENCHMARK ?=
 # Processes of the tests; each file's tests stay together. 1 or more; auto: one for every core.
 TEST_PROCESSES ?= auto
 PARALLEL := -n $(TEST_PROCESSES) --dist loadfile --maxprocesses 8
+CLUSTER := test/jobs/test_engine.py test/cli/test_cluster.py
 
 # What nodes, plots, torch and pytest keep would otherwise go to the home folder and to /tmp.
 export ROS_LOG_DIR ?= $(VENV)/var/log
@@ -65,10 +66,11 @@ $(bootstrap) --tests
 endef
 
 # Tests that hold a ROS graph have processes of their own: what the libraries below it leave behind in
-# a process has ended others there.
+# a process has ended others there.  A Ray cluster takes all cores, and so has them alone.
 define run_tests
-@failed=0; for part in '--ignore=test/node test' 'test/node'; do \
-	'$(RUN)' -m pytest $(PARALLEL) $(1) $$part || failed=1; done; exit $$failed
+@failed=0; for part in '$(PARALLEL) --ignore=test/node $(CLUSTER:%=--ignore=%) test' \
+		'$(PARALLEL) test/node' '$(CLUSTER)'; do \
+	'$(RUN)' -m pytest $(1) $$part || failed=1; done; exit $$failed
 endef
 
 test:

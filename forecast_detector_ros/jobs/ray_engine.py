@@ -39,6 +39,10 @@ CONNECT_S = 10.0  #: Seconds that a cluster has to answer
 
 TELL_S = 1.0  #: Seconds between two messages of a task about how far it is
 
+BEGIN_S = 60.0  #: Seconds that a task waits at most to hear whether it shall begin
+
+PATIENCE_S = 10.0  #: Seconds that a task at work waits at most for an answer to a message
+
 
 def run_on_ray(prepare: Prepare, jobs: Sequence[Job], address: str, processes: int | None,
                threads: int, gpus: float, expected: Expected, interrupt: Interrupt, tell: Tell
@@ -193,7 +197,7 @@ class _Link:
         self._thread = Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> _Link:
-        self._exchange()
+        self._exchange(BEGIN_S)
         self._thread.start()
         return self
 
@@ -209,11 +213,11 @@ class _Link:
         while not self._ended.wait(TELL_S):
             self._exchange()
 
-    def _exchange(self) -> None:
+    def _exchange(self, patience_s: float = PATIENCE_S) -> None:
         # Work goes on without the board, whose machine may be lost.
         with suppress(self._ray.exceptions.RayError):
             self.is_set = self._ray.get(self._board.tell.remote(self._number, *self._told),
-                                        timeout=10 * TELL_S) or self.is_set
+                                        timeout=patience_s) or self.is_set
 
 
 #: The work of the run that this process was last used for, by the name of the run.

@@ -3,12 +3,13 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from threading import Thread
 from time import monotonic, sleep
 
 from forecast_detector_ros.annotations.synthetic import CLASSES
 from forecast_detector_ros.cli import evaluate_accuracy, label, replay
-from forecast_detector_ros.report import html_report
 import numpy as np
 import pytest
 
@@ -17,7 +18,7 @@ from ..helpers.clusters import add_node, started_cluster
 
 pytestmark = pytest.mark.slow
 
-BAGS = 8
+BAGS = 5
 COMMON = ('--latency', 'read=20,forecast=4', '--policy', 'alternate(1)', '--truth-topic', '/truth',
           '--backend', 'torch')
 
@@ -28,9 +29,9 @@ def bags(tmp_path_factory):
     root = tmp_path_factory.mktemp('bags')
     for seed in range(BAGS):
         write_bag(root / f'bag{seed}', {
-            '/camera/compressed': [jpeg_message(n, seed=seed) for n in range(150)],
+            '/camera/compressed': [jpeg_message(n, seed=seed) for n in range(60)],
             '/truth': [truth_message(n, [[4, 4, 60, 40]], [CLASSES[n % 2]])
-                       for n in range(0, 150, 10)]})
+                       for n in range(0, 60, 10)]})
     return root
 
 
@@ -42,6 +43,15 @@ def cluster():
         yield cluster, add_node(cluster, cpus=1)
 
 
+def run_on(cluster, verb, *arguments):
+    """Run a verb on a cluster, in a process of its own; return what it said."""
+    done = subprocess.run(
+        [sys.executable, '-m', 'forecast_detector_ros.cli', *verb.split(), *map(str, arguments),
+         '--engine', f'ray={cluster.address}'], capture_output=True, text=True, timeout=800)
+    assert done.returncode == 0 and 'Traceback' not in done.stderr, done.stderr
+    return done.stderr
+
+
 def figures(folder):
     """Return what must not depend on who did the work."""
     document = json.loads((folder / 'summary.json').read_text())
@@ -50,8 +60,7 @@ def figures(folder):
 
 
 def test_node_that_is_killed_in_the_middle_changes_no_number(
-        bags, checkpoint, cluster, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(html_report, 'as_svg', lambda draw, run, width: '<svg/>')
+        bags, checkpoint, cluster, tmp_path):
     cluster, doomed = cluster
     one, two = tmp_path / 'one', tmp_path / 'two'
     common = [str(bags), '--checkpoint', str(checkpoint), *COMMON, '--output']
@@ -69,7 +78,7 @@ def test_node_that_is_killed_in_the_middle_changes_no_number(
     killer = Thread(target=kill)
     killer.start()
     try:
-        assert replay.main([*common, str(two), '--engine', f'ray={cluster.address}']) == 0
+        run_on(cluster, 'replay', *common, two)
     finally:
         killer.join()
     assert 1 <= done_at_kill[0] < BAGS
@@ -77,18 +86,16 @@ def test_node_that_is_killed_in_the_middle_changes_no_number(
     assert figures(two)['accuracy']['ap50'] is not None
     for name in ('detections.json', 'bags/bag3/frames.jsonl'):
         assert (two / name).read_bytes() == (one / name).read_bytes()
-    assert 'Traceback' not in capsys.readouterr().err
 
 
 def test_other_verbs_give_what_one_process_gives(
-        videos, checkpoint, cluster, tmp_path, write_onnx, capsys):
+        videos, checkpoint, cluster, tmp_path, write_onnx):
     cluster, _ = cluster
-    engine = ['--engine', f'ray={cluster.address}']
     common = ['--checkpoint', str(checkpoint), '--annotations', str(videos), '--policy',
               'alternate(1)', '--backend', 'torch', '--output']
     outputs = [tmp_path / 'one.json', tmp_path / 'two.json']
     assert evaluate_accuracy.main([*common, str(outputs[0])]) == 0
-    assert evaluate_accuracy.main([*common, str(outputs[1]), *engine]) == 0
+    run_on(cluster, 'evaluate accuracy', *common, outputs[1])
     keys = ('mean_recall', 'ap50', 'read_ratio', 'frames')
     results = [json.loads(path.read_text()) for path in outputs]
     assert [results[0][key] for key in keys] == [results[1][key] for key in keys]
@@ -100,11 +107,14 @@ def test_other_verbs_give_what_one_process_gives(
     bags = [write_bag(tmp_path / name, {'/c': [jpeg_message(n) for n in range(4)]})
             for name in 'ab']
     documents = []
-    for name, more in (('here', []), ('there', engine)):
+    for name in ('here', 'there'):
         path, frames = tmp_path / f'{name}.json', tmp_path / name
-        assert label.main([*map(str, bags), '--teacher', str(teacher), '--frames', str(frames),
-                           '--output', str(path), *more]) == 0
+        options = [*map(str, bags), '--teacher', str(teacher), '--frames', str(frames),
+                   '--output', str(path)]
+        if name == 'here':
+            assert label.main(options) == 0
+        else:
+            run_on(cluster, 'label', *options)
         documents.append(path.read_bytes())
         shutil.rmtree(frames / 'a')
     assert documents[0] == documents[1] and (tmp_path / 'there/b/000003.jpg').is_file()
-    assert 'Traceback' not in capsys.readouterr().err

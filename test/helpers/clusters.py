@@ -7,6 +7,10 @@ import pytest
 
 STORE_BYTES = 100 * 2 ** 20
 
+# A busy machine is not a lost one: processes get minutes to start and to answer.  A node that is
+# killed refuses the connection, and is noticed as soon as before.
+PATIENCE = {'health_check_timeout_ms': 60_000, 'worker_register_timeout_seconds': 300}
+
 
 @contextmanager
 def started_cluster():
@@ -17,7 +21,8 @@ def started_cluster():
     cluster = Cluster()
     try:
         _patiently(lambda: cluster.add_node(
-            num_cpus=0, object_store_memory=STORE_BYTES, include_dashboard=False))
+            num_cpus=0, object_store_memory=STORE_BYTES, include_dashboard=False,
+            _system_config=PATIENCE))
         yield cluster
     finally:
         cluster.shutdown()

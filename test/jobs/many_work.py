@@ -2,7 +2,6 @@
 """Work for other processes to do in tests; they import this file by its name alone."""
 
 import os
-from pathlib import Path
 import time
 
 from forecast_detector_ros.jobs.job import StoppedError
@@ -21,12 +20,14 @@ def prepare():
             raise RuntimeError('a defect')
         if argument == 'die':
             os._exit(7)
-        if isinstance(argument, Path):
+        if isinstance(argument, str) and os.sep in argument:
             # Dies at its first attempt, and tells which one this is.
-            argument.write_text(f'{argument.read_text() if argument.exists() else ""}x')
-            if argument.read_text() == 'x':
+            with open(argument, 'a+') as file:
+                file.write('x')
+            attempts = os.path.getsize(argument)
+            if attempts == 1:
                 os._exit(7)
-            return len(argument.read_text())
+            return attempts
         if argument in ('wait', 'give up'):
             progress(0, 2)
             deadline = time.monotonic() + 180
