@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tell glibc to keep the memory of large messages instead of giving it back every time."""
+"""Tell glibc when to keep free memory, and when to give it back."""
 from __future__ import annotations
 
 import ctypes
@@ -27,3 +27,15 @@ def keep_large_blocks() -> bool:
         return False
     kept = any(library.mallopt(_M_MMAP_THRESHOLD, size) == 1 for size in _MMAP_BYTES)
     return kept and library.mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES) == 1
+
+
+def give_back_free_blocks() -> bool:
+    """
+    Give free memory back to the kernel (malloc_trim(3)); tell whether there was any.
+
+    `keep_large_blocks` keeps what large messages and graphs have left. A node does without them
+    while it does not listen, and the next ones may not fit into the gaps. Other C libraries than
+    glibc are left alone.
+    """
+    library = ctypes.CDLL(None)
+    return hasattr(library, 'malloc_trim') and library.malloc_trim(0) == 1

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from copy import copy
 from dataclasses import replace
 from functools import partial
+import gc
 from time import perf_counter
 from typing import Any
 
@@ -31,7 +32,7 @@ from .parameters import (
     declare_fixed_parameters, declare_live_parameters, LIVE_PARAMETERS, ParameterError,
     read_settings, undeclare_live_parameters)
 from ..detector.ahead import check_ahead
-from ..detector.allocator import keep_large_blocks
+from ..detector.allocator import give_back_free_blocks, keep_large_blocks
 from ..detector.checkpoint import default_checkpoint, RuntimeConfigError
 from ..detector.detector import Detector, StepResult
 from ..detector.policy import READ
@@ -231,6 +232,9 @@ class DetectorNode(LifecycleNode):
         self._detector = None
         self._given_up = ''
         self._enabled = True
+        # A network is part of cycles; the next one is not to come on top of it.
+        gc.collect()
+        give_back_free_blocks()
 
     # Images.
 
@@ -245,8 +249,11 @@ class DetectorNode(LifecycleNode):
     def _unsubscribe(self) -> None:
         for stream in self._streams:
             stream.waiting = None
+        if not self._subscriptions_of:
+            return
         while self._subscriptions_of:
             self.destroy_subscription(self._subscriptions_of.popitem()[1])
+        give_back_free_blocks()
 
     def _on_image(self, stream: CameraStream, message: Any, info: Any) -> None:
         start = perf_counter()
