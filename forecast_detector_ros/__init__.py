@@ -10,17 +10,17 @@ from importlib import import_module
 from typing import Any, TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .detector.detections import Detections
     from .detector.detector import Detector, StepResult
     from .detector.open_stream import step_together, Stream
     from .detector.policy import Decision
+    from .detector.processing import Detections
     from .detector.settings import DetectorSettings
     from .errors import InputError
 
 #: The module of each name that the package offers.
 _HOMES = {
     'Decision': 'detector.policy',
-    'Detections': 'detector.detections',
+    'Detections': 'detector.processing',
     'Detector': 'detector.detector',
     'DetectorSettings': 'detector.settings',
     'InputError': 'errors',

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 from dev.fuzz_node.pictures import drawn_sequence, message_of
 from dev.trials.client import Subject
-from forecast_detector_ros.node.pacing import FrameSchedule
+from forecast_detector_ros.node.camera import FrameSchedule
 from forecast_detector_ros.recording.result_messages import read_decision
 
 LENGTH = 60

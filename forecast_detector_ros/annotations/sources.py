@@ -11,8 +11,7 @@ from .findings import DataError, Findings, Kind, Strict
 from .imagenet_vid import DET_PERSON, FRAMES, load_det, load_vid, VID_CLASSES
 from .json_entries import category_names
 from .mot import load_mot, MIN_VISIBILITY, TARGETS
-from .picture_folder import PictureFolder
-from .records import VideoRecord
+from .records import PictureFolder, VideoRecord
 from .video_json import load_video_json
 
 #: What a source's `format` can be.

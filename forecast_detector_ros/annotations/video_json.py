@@ -29,8 +29,7 @@ from .json_entries import (
     TruePicture,
     video_entries,
 )
-from .picture_folder import PictureFolder
-from .records import box_in_picture, FrameBoxes, UNKNOWN_TRACK, VideoRecord
+from .records import box_in_picture, FrameBoxes, PictureFolder, UNKNOWN_TRACK, VideoRecord
 
 _log = logging.getLogger(__name__)
 

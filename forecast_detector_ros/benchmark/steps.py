@@ -24,11 +24,9 @@ from .timing import Contender
 from ..detector.backends import Backend, RawOutput
 from ..detector.backends.registry import make_backend
 from ..detector.checkpoint import load_checkpoint, read_checkpoint, RuntimeConfigError
-from ..detector.detections import Detections
 from ..detector.detector import Detector
 from ..detector.policy import AlternatePolicy, AlwaysReadPolicy
-from ..detector.postprocess import Postprocessor
-from ..detector.preprocess import resize
+from ..detector.processing import Detections, Postprocessor, resize
 from ..detector.settings import DetectorSettings
 from ..detector.stream import StreamState
 from ..images.image_messages import compressed_frame, image_frame

@@ -13,13 +13,11 @@ import sys
 import tempfile
 from typing import Any
 
-from .benchmark_graph import GraphOptions, measure_graph
-from .benchmark_start import measure_start
+from .benchmark_graph import GraphOptions, measure_graph, measure_start
 from .graph_processes import ChildError
 from .options import add_checkpoint, add_device, positive
-from .progress import show_progress
 from .results import machine, versions
-from .shell import command_line, DONE, FAILURE, print_result, run_verb, verb_parser
+from .shell import command_line, DONE, FAILURE, print_result, run_verb, show_progress, verb_parser
 from ..benchmark.document import (
     benchmark_markdown,
     benchmark_text,

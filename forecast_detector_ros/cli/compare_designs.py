@@ -10,10 +10,9 @@ import torch
 
 from .inputs import add_backbone, add_held_out, add_training, load_held_out
 from .options import positive
-from .progress import show_progress
 from .results import machine, versions
-from .shell import command_line, run_verb, verb_parser
-from ..detector.allocator import keep_large_blocks
+from .shell import command_line, run_verb, show_progress, verb_parser
+from ..detector.host import keep_large_blocks
 from ..experiments.designs import (
     compare_designs,
     describe_designs,

@@ -24,9 +24,8 @@ from .options import (
     named_file,
     positive,
 )
-from .progress import show_progress
 from .results import machine, versions
-from .shell import command_line, run_verb, verb_parser
+from .shell import command_line, run_verb, show_progress, verb_parser
 from ..benchmark.peers import RUNTIMES, TORCHVISION, torchvision_peers
 from ..detector.detector import Detector
 from ..detector.policy import AlwaysReadPolicy

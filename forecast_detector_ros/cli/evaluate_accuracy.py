@@ -10,21 +10,20 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from .engine_options import add_engine, engine_of
 from .evaluation import Evaluation, evaluation_parser, first_input, prepare, run
-from .progress import show_progress
+from .options import add_engine, engine_of
 from .results import machine
+from .shell import show_progress
 from ..annotations.findings import DataError
 from ..detector.detector import Detector
 from ..errors import InputError
-from ..evaluation.accuracy import check_protocols
+from ..evaluation.accuracy import as_text, check_protocols, summarise_runs
 from ..evaluation.accuracy import KEYS as PROTOCOLS
 from ..evaluation.evaluation_record import record_evaluation
 from ..evaluation.identities import check_tracks, identities_as_text, summarise_identities
 from ..evaluation.motion import motion_of
 from ..evaluation.runs import FootageRun, FootageWork
 from ..evaluation.sequences import EvaluationError, Footage
-from ..evaluation.summary import as_text, summarise_runs
 from ..files import write_atomically
 from ..jobs.engine import run_many
 from ..jobs.job import Interrupt, Job

@@ -9,12 +9,13 @@ from typing import Any
 from .evaluation import Evaluation, evaluation_parser, prepare, run
 from .options import add_seed, named_file, number_in, positive
 from ..detector.checkpoint import load_checkpoint
-from ..evaluation.forecast_limit import forecast_limit, limit_as_text
 from ..evaluation.forecast_quality import FORECAST, measure_forecasts, READ, ROWS
 from ..evaluation.forecast_report import (
     AT_IOU,
+    forecast_limit,
     forecasts_as_markdown,
     forecasts_as_text,
+    limit_as_text,
     summarise_forecasts,
 )
 from ..evaluation.sequences import EvaluationError

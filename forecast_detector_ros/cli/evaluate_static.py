@@ -7,8 +7,7 @@ from typing import Any
 
 from .evaluation import Evaluation, evaluation_parser, prepare, run
 from .options import positive
-from ..evaluation.runs import run_footage
-from ..evaluation.static_scene import static_as_text, summarise_static
+from ..evaluation.runs import run_footage, static_as_text, summarise_static
 
 VERB = 'evaluate static'
 

@@ -8,9 +8,8 @@ import json
 import logging
 from typing import Any
 
-from .engine_options import outputs_at
 from .inputs import add_footage, load_footage, named_footage
-from .options import add_detector, given_settings, positive
+from .options import add_detector, given_settings, outputs_at, positive
 from .results import machine, versions
 from .shell import DONE, FAILURE, print_result, run_verb, say, verb_parser
 from ..detector.checkpoint import default_checkpoint

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from .options import fraction, Group
 from ..annotations.findings import DataError
-from ..annotations.picture_folder import PictureFolder
+from ..annotations.records import PictureFolder
 from ..errors import InputError
-from ..evaluation.davis import load_davis
 from ..evaluation.sequences import (
     attach_labels,
     EvaluationError,
     Footage,
     load_annotated,
+    load_davis,
     load_mot_footage,
     pick,
 )

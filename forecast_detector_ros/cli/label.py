@@ -1,26 +1,128 @@
 # SPDX-License-Identifier: Apache-2.0
 """Label pictures, a video or a bag by a teacher and write COCO-video JSON with scores."""
+from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+import json
 import logging
+from time import monotonic
 
 import torch
 
-from .engine_options import add_engine, engine_of, outputs_at
-from .many_labels import footage_jobs, label_many, picture_jobs
-from .options import add_threads, fraction, positive
-from .progress import show_progress
-from .shell import DONE, print_result, run_verb, verb_parser
+from .options import add_engine, add_threads, engine_of, fraction, outputs_at, positive
+from .shell import DONE, FAILURE, print_result, run_verb, say, show_progress, verb_parser
+from ..errors import InputError
+from ..files import write_atomically
 from ..images.bag_images import is_bag
 from ..images.extract_frames import extract_frames
-from ..jobs.locations import location, name_of, picture_store, Url
-from ..labelling.label_folders import is_partial, label_into, picture_folders
-from ..labelling.label_jobs import LabelSettings
+from ..jobs.engine import run_many
+from ..jobs.job import Interrupt, Job
+from ..jobs.locations import location, name_of, picture_store, PictureStore, unpack, Url
+from ..labelling.label_folders import (
+    is_partial,
+    label_into,
+    LabelledPicture,
+    Labelling,
+    picture_folders,
+    SAVE_EVERY_S,
+)
+from ..labelling.label_jobs import LabelJob, LabelledFolder, LabelSettings, merge
 from ..labelling.teacher import Teacher, TeacherError
 from ..labelling.teacher_kinds import AUTO, KINDS
-from ..replay.collect import FOOTAGE_SUFFIXES
+from ..replay.collect import find_bags, FOOTAGE_SUFFIXES
+
+_log = logging.getLogger(__name__)
+
+
+def footage_jobs(options: argparse.Namespace, settings: LabelSettings) -> list[LabelJob]:
+    """Return a job for each video or bag; raises InputError."""
+    known = _known(options, settings)
+    send = options.engine is not None
+    return [LabelJob(name, source, known=tuple(known.get(name, ())), resume=options.resume,
+                     send=send) for name, source in find_bags(options.sources)]
+
+
+def picture_jobs(options: argparse.Namespace, settings: LabelSettings,
+                 store: PictureStore | None) -> list[LabelJob]:
+    """Return a job for each folder of pictures; raises TeacherError."""
+    folders = picture_folders(settings.root, options.folders)
+    labelling = settings.labelling(folders)
+    if options.resume and options.output.exists():
+        labelling.resume(options.output)
+    known: dict[str, list[LabelledPicture]] = {}
+    for picture in labelling.pictures:
+        known.setdefault(picture.image['file_name'], []).append(picture)
+    return [LabelJob(name, pictures=tuple(paths), store=store, known=tuple(
+        picture for path in paths
+        for picture in known.get(path.relative_to(settings.root).as_posix(), ())))
+        for name, paths in folders.items()]
+
+
+def _known(options: argparse.Namespace, settings: LabelSettings
+           ) -> dict[str, list[LabelledPicture]]:
+    known: dict[str, list[LabelledPicture]] = {}
+    if options.resume and options.output.exists():
+        for picture in settings.labelling({}).written(options.output):
+            known.setdefault(picture.image['video'], []).append(picture)
+    return known
+
+
+def label_many(options: argparse.Namespace, settings: LabelSettings,
+               label_jobs: Sequence[LabelJob]) -> int:
+    """
+    Label all sources, write what came out, and name those that failed; give the exit code.
+
+    Raises InputError if there is nothing to write, KeyboardInterrupt after an interrupt.
+    """
+    jobs = [Job(number, job.name, job) for number, job in enumerate(label_jobs)]
+    folders: dict[int, LabelledFolder] = {}
+    failures: dict[int, str] = {}
+    done: dict[int, tuple[int, int]] = {}
+    saved = monotonic()
+    with Interrupt() as interrupt, show_progress('labelled') as show:
+        def tell(job: Job, pictures: int, total: int) -> None:
+            done[job.number] = pictures, total
+            # Sources that are not open yet are taken to be as long as the others on average.
+            known = sum(total for _, total in done.values())
+            show(sum(pictures for pictures, _ in done.values()), known * len(jobs) // len(done))
+
+        for outcome in run_many(engine_of(options), settings.prepare, jobs, (InputError,),
+                                interrupt, tell):
+            number, value = outcome.job.number, outcome.value
+            if outcome.error is not None:
+                failures[number] = outcome.error
+                continue
+            folders[number] = value
+            for line in value.losses:
+                _log.warning('%s', line)
+            if value.frames is not None and not (settings.root / outcome.job.name).exists():
+                unpack(value.frames, settings.root / outcome.job.name)
+            if monotonic() - saved > SAVE_EVERY_S:
+                _save(options, settings, jobs, folders)
+                saved = monotonic()
+    labelling = _save(options, settings, jobs, folders) if folders else None
+    for number, error in sorted(failures.items()):
+        say('label', f'left out: {jobs[number].name}: {error}')
+    if interrupt.is_set:
+        raise KeyboardInterrupt
+    if labelling is None:
+        raise InputError('nothing could be labelled')
+    print_result(options, {'output': str(options.output), 'pictures': labelling.total,
+                           'boxes': labelling.boxes},
+                 f'{options.output}: {labelling.total} pictures, {labelling.boxes} boxes')
+    return FAILURE if failures else DONE
+
+
+def _save(options: argparse.Namespace, settings: LabelSettings, jobs: Sequence[Job],
+          folders: dict[int, LabelledFolder]) -> Labelling:
+    present = [(jobs[number].name, folders[number]) for number in sorted(folders)]
+    labelling = merge(settings, present, len(folders) < len(jobs), options.output)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(options.output, (json.dumps(labelling.document()) + '\n').encode())
+    return labelling
+
 
 VERB = 'label'
 
@@ -28,8 +130,6 @@ CLASSES = ('person', 'airplane', 'bear', 'bicycle', 'bird', 'bus', 'car', 'cattl
            'elephant', 'horse', 'motorcycle', 'sheep', 'train', 'watercraft', 'zebra', 'chair',
            'dining_table', 'bottle', 'potted_plant', 'sofa', 'tv')
 """Person, what ImageNet VID and COCO have in common, and what stands in rooms."""
-
-_log = logging.getLogger(__name__)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options that several verbs have, in the same words, and the types of arguments."""
+"""Options that several verbs have, in the same words; types of arguments; outputs at URLs."""
+
+from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, ExitStack
+import logging
 import os
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -10,6 +14,8 @@ from typing import Any, TypeAlias
 from ..detector.policy import parse_policy, Policy
 from ..detector.settings import DetectorSettings
 from ..errors import InputError
+from ..jobs.engine import Engine, parse_engine
+from ..jobs.locations import put, scratch, Url
 
 Group: TypeAlias = argparse._ActionsContainer
 """A parser, or a group of its options."""
@@ -169,3 +175,46 @@ def policy(text: str) -> Policy:
 
 def _jobs(text: str) -> int:
     return (os.cpu_count() or 1) if text == 'auto' else positive(text)
+
+
+_log = logging.getLogger(__name__)
+
+
+def add_engine(group: Group, what: str) -> None:
+    """Add `--jobs` and `--engine`; `what` is one job."""
+    add_jobs(group, what)
+    group.add_argument('--engine', type=checked(parse_engine), metavar='ENGINE',
+                       help='local (default), ray, or ray=ADDRESS of a cluster')
+
+
+def engine_of(options: argparse.Namespace) -> Engine:
+    """Return the engine that the options name; with Ray, `--jobs` counts from 2 on."""
+    processes = options.jobs
+    if options.engine is not None and processes == 1:
+        processes = None
+    gpu = str(getattr(options, 'device', '')).startswith('cuda')
+    return Engine(options.engine, processes, options.threads, 1 if gpu else 0)
+
+
+@contextmanager
+def outputs_at(options: argparse.Namespace, *names: str) -> Iterator[None]:
+    """Let options name files of this machine, which are put to their URLs in the end."""
+    with ExitStack() as stack:
+        for name in names:
+            if isinstance(where := getattr(options, name), Url):
+                setattr(options, name, stack.enter_context(_put_later(where)))
+        yield
+
+
+@contextmanager
+def _put_later(url: Url) -> Iterator[Path]:
+    path = scratch() / url.name
+    try:
+        yield path
+    finally:
+        # What is left of a run that was interrupted, too.
+        for written, place in ((path, url),
+                               (path.with_name(f'{path.name}.part'), Url(f'{url}.part'))):
+            if written.exists():
+                put(written, place)
+                _log.info('put: %s', place)

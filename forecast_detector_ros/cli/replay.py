@@ -11,18 +11,19 @@ import time
 from typing import Any
 
 from . import shell
-from .engine_options import add_engine, engine_of, outputs_at
 from .options import (
     add_detector,
+    add_engine,
     add_seed,
     checked,
+    engine_of,
     given_settings,
     number_in,
+    outputs_at,
 )
-from .progress import show_progress
 from .report import add_report
 from .results import figure_lines, machine, ResultFolder, versions
-from .shell import command_line, FAILURE, print_result, run_verb, say, verb_parser
+from .shell import command_line, FAILURE, print_result, run_verb, say, show_progress, verb_parser
 from ..detector.stream import MAX_GAP_S
 from ..errors import InputError
 from ..evaluation.evaluation_record import model_values

@@ -8,7 +8,7 @@ import torch
 
 from .inputs import add_backbone, add_held_out, add_training, load_held_out
 from .shell import run_verb, verb_parser
-from ..detector.allocator import keep_large_blocks
+from ..detector.host import keep_large_blocks
 from ..experiments.reproduction import (
     DEFAULT_ROWS,
     estimate,

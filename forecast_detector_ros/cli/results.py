@@ -10,7 +10,7 @@ import platform
 import shutil
 from typing import Any
 
-from ..detector.processor import instruction_set
+from ..detector.host import instruction_set
 
 DISTRIBUTIONS = ('forecast_detector_ros', 'torch', 'torchvision', 'numpy', 'rclpy',
                  'vision_msgs', 'rosbags')

@@ -15,12 +15,11 @@ from safetensors import SafetensorError
 import torch
 
 from .inputs import add_backbone
-from .progress import Show, show_progress
-from .shell import print_result, run_verb, verb_parser
+from .shell import print_result, run_verb, Show, show_progress, verb_parser
 from ..clips.dataset import ClipBatch
-from ..detector.allocator import keep_large_blocks
 from ..detector.checkpoint import CheckpointError
-from ..evaluation.validation import make_validation
+from ..detector.host import keep_large_blocks
+from ..evaluation.policy_sweep import make_validation
 from ..model.network import ForecastDetector
 from ..training.config import load_recipe
 from ..training.loader import load_sources

@@ -15,13 +15,11 @@ from .backends import Backend
 from .backends.devices import AUTO
 from .backends.registry import choose_backend, choose_device, make_backend, TORCH_BACKENDS
 from .checkpoint import Card, default_checkpoint, read_checkpoint
-from .detections import Detections
+from .host import set_threads
 from .policy import Decision, FORECAST, READ
-from .postprocess import Postprocessor
-from .preprocess import resize
+from .processing import Detections, Postprocessor, resize
 from .settings import DetectorSettings, SettingsError
 from .stream import decide, MAX_GAP_S, StreamState
-from .threads import set_threads
 from ..errors import cut
 from ..images.frame import Frame, FrameError, Pixels
 from ..model.config import EXPECTED

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Average precision of many sequences by one or several protocols, as plain values and text."""
-
+"""How accurate a detector is on many sequences, by one or several protocols; its read ratio."""
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from .latencies import KEY as LATENCIES
+from .latencies import milliseconds
+from .runs import FootageRun
 from .sequences import Footage
-from ..layout import plain, table
+from ..layout import mean, plain, table
 from ..metrics.average_precision import AveragePrecision, DEVKIT, PLAIN, vid_average_precision
 from ..metrics.libraries import coco_average_precision, import_hotcoco, METRICS
-from ..metrics.tables import DetectionTable, TruthTable
+from ..metrics.tables import DetectionTable, recall, TruthTable
 
 KEYS = {'plain': 'ap50', 'devkit': 'ap50_devkit', 'coco': 'coco'}
 """Name of each protocol's figures in a result."""
@@ -22,7 +24,7 @@ HEADS = {'plain': 'AP50', 'devkit': 'AP50 devkit', 'coco': 'COCO AP'}
 
 
 def check_protocols(protocols: Sequence[str]) -> None:
-    """Raise MissingLibraryError if a protocol needs a import_hotcoco that is missing."""
+    """Raise MissingLibraryError if a protocol needs a library that is missing."""
     if 'coco' in protocols:
         import_hotcoco()
 
@@ -54,7 +56,7 @@ def measure_accuracy(footage: Sequence[Footage], collected: Sequence[DetectionTa
     Raises
     ------
     MissingLibraryError
-        If a protocol needs a import_hotcoco that is missing.
+        If a protocol needs a library that is missing.
 
     """
     truths, detections, start = [], [], 0
@@ -126,3 +128,80 @@ def _row(result: dict[str, Any], protocols: Sequence[str], name: str) -> list[fl
 
 def _means(result: dict[str, Any], protocols: Sequence[str]) -> list[float | None]:
     return [result[KEYS[protocol]]['mean'] for protocol in protocols]
+
+
+PERCENTILES = (50, 95)
+"""Percentiles of the latency that are reported."""
+
+
+def summarise_runs(footage: Sequence[Footage], runs: Sequence[FootageRun], labels: Sequence[str],
+                   protocols: Sequence[str] = ('plain',),
+                   motion: Sequence[np.ndarray] | None = None
+                   ) -> dict[str, Any]:
+    """
+    Compute recall, average precision, read ratio and latency.
+
+    Parameters
+    ----------
+    footage, runs:
+        What was looked at, and what came out, in the same order; at least one.
+    labels:
+        The detector's classes.
+    protocols, motion:
+        For average precision; see `accuracy.measure_accuracy`.
+
+    Returns
+    -------
+    dict
+        Plain values; what could not be measured is None.
+
+    Raises
+    ------
+    EvaluationError
+        If a protocol needs a library that is missing.
+
+    """
+    sequences = {}
+    for item, run in zip(footage, runs):
+        sequences[item.name] = {
+            'frames': len(item.frames), 'boxes': len(item.truth),
+            'recall': plain(recall(run.shown, item.truth)),
+            'read_ratio': plain(run.read.mean())}
+    read = np.concatenate([run.read for run in runs])
+    inference = np.concatenate([run.inference_ms for run in runs])
+    total = inference + np.concatenate([run.preprocess_ms for run in runs])
+    result: dict[str, Any] = {
+        'frames': len(read),
+        'sequences': sequences,
+        'mean_recall': mean([item['recall'] for item in sequences.values()]),
+        'read_ratio': plain(read.mean()),
+        'mean_read_ratio': mean([item['read_ratio'] for item in sequences.values()]),
+        'latency_ms': {'read': _latency(total[read]), 'forecast': _latency(total[~read])},
+        LATENCIES: {'read': milliseconds(total[read]), 'forecast': milliseconds(total[~read])},
+        **dict.fromkeys(KEYS.values())}
+    if all(item.labelled is not None for item in footage):
+        collected = [run.collected for run in runs if run.collected is not None]
+        result.update(measure_accuracy(footage, collected, labels, protocols, motion))
+    return result
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """Lay out the result of `summarise_runs` as tables."""
+    rows = [[name, item['frames'], item['boxes'], item['recall'], item['read_ratio']]
+            for name, item in result['sequences'].items()]
+    rows.append(['mean over sequences', '', '', result['mean_recall'],
+                 result['mean_read_ratio']])
+    parts = [table(('sequence', 'frames', 'boxes', 'recall', 'read ratio'), rows)]
+    accuracy = accuracy_as_text(result)
+    if accuracy:
+        parts.append(accuracy)
+    rows = [[kind, item['frames'], *(item[f'p{p}'] for p in PERCENTILES)]
+            for kind, item in result['latency_ms'].items()]
+    parts.append(table(('decision', 'frames', *(f'p{p} ms' for p in PERCENTILES)), rows, 1))
+    return '\n\n'.join(parts)
+
+
+def _latency(values: np.ndarray) -> dict[str, Any]:
+    return {'frames': len(values),
+            **{f'p{p}': plain(np.percentile(values, p)) if len(values) else None
+               for p in PERCENTILES}}

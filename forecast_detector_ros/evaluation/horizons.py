@@ -17,10 +17,9 @@ import torch
 from .forecast_backends import Displacement, FeatureSource
 from .sequences import as_frame, Footage, picture
 from ..annotations.records import UNKNOWN_TRACK
-from ..detector.detections import Detections
 from ..detector.detector import Detector
 from ..detector.policy import AlternatePolicy, AlwaysReadPolicy
-from ..detector.preprocess import resize
+from ..detector.processing import Detections, resize
 from ..detector.settings import DetectorSettings
 from ..detector.stream import StreamState
 from ..images.frame import Frame, FrameError

@@ -10,8 +10,8 @@ import numpy as np
 from .runs import FootageRun
 from .sequences import EvaluationError, Footage
 from ..annotations.records import UNKNOWN_TRACK
-from ..detector.detections import Detections
-from ..detector.tracks import Tracks
+from ..detector.processing import Detections
+from ..detector.stream import Tracks
 from ..errors import MissingLibraryError
 from ..layout import plain, table
 from ..metrics.libraries import tracking_figures

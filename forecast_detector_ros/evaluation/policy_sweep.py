@@ -1,26 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Run a network over footage under many policies at once.
-
-Each frame's feature is extracted a single time, however many of the policies read the frame, so
-that a sweep costs little more than one run.  Nothing is timed for the same reason.
-"""
+"""Several policies over the same sequences; and what a training run measures between epochs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from .forecast_backends import FeatureSource, SharedFeatureBackend
 from .runs import COLLECT_SCORE
-from .sequences import as_frame, Footage, picture
+from .sequences import as_frame, EvaluationError, Footage, picture, truth_of
+from ..annotations.records import VideoRecord
+from ..annotations.sources import load_source
 from ..detector.checkpoint import Card
 from ..detector.detector import Detector
-from ..detector.policy import Policy, READ
+from ..detector.policy import AlternatePolicy, AlwaysReadPolicy, Policy, READ, ThresholdPolicy
 from ..detector.settings import DetectorSettings
 from ..detector.stream import StreamState
+from ..metrics.average_precision import average_precision
 from ..metrics.tables import DetectionTable, TruthTable
 from ..model.network import ForecastDetector
+from ..training.config import Recipe, ValidationConfig
+from ..training.loader import Sources
+from ..training.run_log import Validate
 
 
 @dataclass(frozen=True)
@@ -98,3 +100,86 @@ def join_runs(footage: Sequence[Footage], runs: Sequence[PolicyRun]
         truths.append(item.truth.shift(start))
         start += len(item.frames)
     return DetectionTable.join(found), TruthTable.join(truths)
+
+
+def make_validation(recipe: Recipe, root: Path, sources: Sources) -> Validate | None:
+    """
+    Read the validation's sequences.
+
+    Parameters
+    ----------
+    recipe:
+        Its `validation` says what to measure.
+    root:
+        Folder that its paths start from.
+    sources:
+        What is trained on.
+
+    Returns
+    -------
+    Validate | None
+        Gives mean AP50 (IoU 0.5, all points) with every frame read, as `ap50_read`.  Of a network
+        with encoders also with every second frame forecast, as `ap50_alternate`, and under the
+        scheduler at threshold 0.5, as `ap50_scheduler`, with its `read_ratio`.  In front stands
+        the `score`: the mean of the first two, the first alone where there are no encoders.  None
+        if the recipe has no validation.
+
+    Raises
+    ------
+    DataError
+        If a file is missing or broken.
+    EvaluationError
+        If a sequence is trained on as well.
+
+    """
+    if recipe.validation is None:
+        return None
+    footage = shortened([video for source in recipe.validation.sources
+                         for video in load_source(source, root, recipe.classes)],
+                        len(recipe.classes), recipe.validation)
+    check_held_out(sources, footage)
+
+    def validate(network: ForecastDetector) -> dict[str, float]:
+        return measure(network, recipe.classes, footage)
+
+    return validate
+
+
+def check_held_out(sources: Sources, footage: Sequence[Footage]) -> None:
+    """Raise EvaluationError if a frame of the footage is trained on."""
+    trained = {frame.path.resolve() for record in (*sources.videos, *sources.stills)
+               for frame in record.frames}
+    for item in footage:
+        if any(frame.path.resolve() in trained for frame in item.frames):
+            raise EvaluationError(f'sequence {item.name} is trained on; name it under exclude in '
+                                  "the recipe's sources, or measure other sequences")
+
+
+def shortened(videos: Sequence[VideoRecord], classes: int, config: ValidationConfig
+              ) -> list[Footage]:
+    """Take as many consecutive frames from the middle of each video, at least one."""
+    each = max(1, config.frames // max(1, len(videos)))
+    result = []
+    for video in videos:
+        start = max(0, (len(video.frames) - each) // 2)
+        piece = VideoRecord(video.name, tuple(video.frames[start:start + each]))
+        result.append(Footage(video.name, tuple(piece.frames), truth_of(piece, classes)))
+    return result
+
+
+def measure(network: ForecastDetector, classes: tuple[str, ...], footage: Sequence[Footage]
+            ) -> dict[str, float]:
+    """Give the numbers that `make_validation` names."""
+    policies: dict[str, Policy] = {'ap50_read': AlwaysReadPolicy()}
+    if network.config.has_encoders:
+        policies |= {'ap50_alternate': AlternatePolicy(1), 'ap50_scheduler': ThresholdPolicy(0.5)}
+    card = Card('validation', classes, network.config)
+    runs = run_policies(network, card, footage, DetectorSettings(), list(policies.values()),
+                        str(network.mean.device))
+    values = {name: average_precision(*join_runs(footage, runs[str(policy)])).mean
+              for name, policy in policies.items()}
+    scored = [values[name] for name in ('ap50_read', 'ap50_alternate') if name in values]
+    if 'ap50_scheduler' in values:
+        read = [run.read for run in runs[str(policies['ap50_scheduler'])]]
+        values['read_ratio'] = sum(map(sum, read)) / sum(map(len, read))
+    return {'score': sum(scored) / len(scored), **values}

@@ -24,9 +24,9 @@ from .latencies import Latencies
 from .runs import COLLECT_SCORE
 from .sequences import as_frame, Footage, picture
 from ..detector.ahead import look_ahead
-from ..detector.detections import Detections
 from ..detector.detector import Detector, step_stamped, StepResult
 from ..detector.policy import FORECAST, Policy, READ
+from ..detector.processing import Detections
 from ..detector.settings import DetectorSettings
 from ..detector.stream import StreamState
 from ..images.frame import Frame

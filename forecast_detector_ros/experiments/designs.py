@@ -24,9 +24,8 @@ from ..detector.backends.registry import AUTO, choose_backend
 from ..detector.checkpoint import load_checkpoint
 from ..detector.policy import AlwaysReadPolicy
 from ..detector.settings import DetectorSettings
-from ..evaluation.policy_sweep import join_runs, run_policies
+from ..evaluation.policy_sweep import check_held_out, join_runs, run_policies
 from ..evaluation.sequences import EvaluationError, Footage, picture
-from ..evaluation.validation import check_held_out
 from ..files import write_atomically
 from ..layout import mean, plain
 from ..metrics.average_precision import average_precision

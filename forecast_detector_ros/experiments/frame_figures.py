@@ -15,10 +15,9 @@ import torch
 
 from .figure_files import INK, new_figure, RED, SOFT
 from ..detector.checkpoint import Card
-from ..detector.detections import Detections
 from ..detector.detector import Detector
 from ..detector.policy import Decision, FORECAST, Policy, READ
-from ..detector.preprocess import resize
+from ..detector.processing import Detections, resize
 from ..detector.settings import DetectorSettings
 from ..detector.stream import StreamState
 from ..evaluation.forecast_backends import FeatureSource, SharedFeatureBackend

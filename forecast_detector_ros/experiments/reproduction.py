@@ -23,9 +23,8 @@ import torch
 from ..detector.checkpoint import Card, load_checkpoint
 from ..detector.policy import AlternatePolicy, AlwaysReadPolicy, Policy, ThresholdPolicy
 from ..detector.settings import DetectorSettings
-from ..evaluation.policy_sweep import join_runs, PolicyRun, run_policies
+from ..evaluation.policy_sweep import check_held_out, join_runs, PolicyRun, run_policies
 from ..evaluation.sequences import EvaluationError, Footage
-from ..evaluation.validation import check_held_out
 from ..files import write_atomically
 from ..labelling.label_folders import track_boxes
 from ..metrics.average_precision import motion_iou, PLAIN, vid_average_precision

@@ -15,7 +15,7 @@ import numpy as np
 from ..annotations.findings import DataError
 from ..annotations.records import UNKNOWN_TRACK
 from ..boxes import pair_iou
-from ..detector.detections import Detections
+from ..detector.processing import Detections
 from ..files import write_atomically
 
 

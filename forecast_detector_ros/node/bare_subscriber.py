@@ -15,12 +15,10 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
-from .declare import declare_fixed
-from .guarded_executor import GuardedExecutor
-from .parameter_service import SafeParameterService
-from .program import run_program
+from .declare import declare_fixed, SafeParameterService
+from .program import GuardedExecutor, run_program
 from .stop_signal import StopSignal
-from ..detector.allocator import keep_large_blocks
+from ..detector.host import keep_large_blocks
 
 _NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 

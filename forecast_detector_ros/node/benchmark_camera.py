@@ -27,9 +27,8 @@ from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
-from .camera import IMAGE_QOS, SETTLE_S
+from .camera import FrameSchedule, IMAGE_QOS, SETTLE_S
 from .declare import declare_fixed
-from .pacing import FrameSchedule
 from .program import run_program
 from .stop_signal import StopSignal
 from ..images.video_source import open_source, SourceError

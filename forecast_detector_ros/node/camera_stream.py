@@ -2,21 +2,113 @@
 """One camera: its topic, its recurrent state, and what was counted about it."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+import logging
 from typing import Any
 
-from .camera_statistics import CameraStatistics
-from .drops import DropCounter
-from .image_bridge import ImageBridge
+import numpy as np
+
+from .diagnostics import CameraStatistics
 from ..detector.ahead import look_ahead, Period
-from ..detector.detections import Detections
 from ..detector.detector import Detector, step_stamped_many, StepResult
+from ..detector.processing import Detections
 from ..detector.settings import DetectorSettings
 from ..detector.stream import MAX_GAP_S, StreamState
 from ..images.frame import Frame
 from ..images.image_messages import compressed_frame, image_frame, MAX_IMAGE_PIXELS
+
+_UNKNOWN = 2**64 - 1
+"""What rmw reports as the sequence number when the middleware has none."""
+
+
+class DropCounter:
+    """
+    Finds gaps in the sequence numbers of each publisher.
+
+    The subscription keeps only the newest image. The middleware replaces images that come while
+    one is processed, and does not report it: Fast DDS raises no `message_lost` for them. The
+    publisher's sequence number, which comes with every message, shows these and the images lost on
+    the way.
+    """
+
+    def __init__(self) -> None:
+        """Know no publisher yet."""
+        self._last: dict[Any, int] = {}
+
+    def dropped_before(self, info: Mapping[str, Any]) -> int:
+        """
+        Return how many images were dropped between the previous one and this one.
+
+        `info` is the MessageInfo that rclpy hands to a subscription's callback. The first image
+        of a publisher has no predecessor: what was sent before the node listened is no drop. 0
+        where the middleware has no sequence numbers.
+        """
+        number = info.get('publication_sequence_number')
+        if number is None or number == _UNKNOWN:
+            return 0
+        # Jazzy's rclpy does not tell the publisher; there, one publisher a topic is assumed.
+        publisher = info.get('publisher_gid')
+        key = bytes(publisher['data']) if publisher else None
+        previous = self._last.get(key)
+        self._last[key] = number
+        return max(0, number - previous - 1) if previous is not None else 0
+
+    def forget(self) -> None:
+        """Start anew: what is sent while nobody subscribes is no drop."""
+        self._last.clear()
+
+
+_LOG = logging.getLogger(__name__)
+
+
+class ImageBridge:
+    """
+    Converts sensor_msgs/Image to BGR with cv_bridge, so that all nodes of a robot see alike.
+
+    On a robot that is the system's cv_bridge. What it does not know, and images with padded rows,
+    which its Python part would read askew, are left to the caller.
+    """
+
+    def __init__(self) -> None:
+        """Look for cv_bridge; a machine may do without."""
+        self._unknown: set[str] = set()
+        try:
+            from cv_bridge import CvBridge
+        except ImportError as error:
+            _LOG.info('cv_bridge is missing (%s): all images are converted by OpenCV', error)
+            self._bridge: Any = None
+        else:
+            self._bridge = CvBridge()
+
+    def __call__(self, message: Any, row_bytes: int) -> np.ndarray | None:
+        """
+        Convert a message whose header is known to be sound.
+
+        Parameters
+        ----------
+        message:
+            A sensor_msgs/Image.
+        row_bytes:
+            What a row takes without padding.
+
+        Returns
+        -------
+        numpy.ndarray or None
+            ``(height, width, 3)`` uint8 BGR, or None where cv_bridge cannot tell.
+
+        """
+        encoding = message.encoding
+        if self._bridge is None or message.step != row_bytes or encoding in self._unknown:
+            return None
+        try:
+            return self._bridge.imgmsg_to_cv2(message, 'bgr8')
+        except Exception:  # noqa: B902
+            # Ports raise CvBridgeError, KeyError, AttributeError and others for the same thing.
+            _LOG.info('cv_bridge does not convert %s: OpenCV does', encoding)
+            self._unknown.add(encoding)
+            return None
 
 
 @dataclass(frozen=True)

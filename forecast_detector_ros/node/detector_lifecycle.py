@@ -21,20 +21,18 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
-from .camera_statistics import CameraStatistics
 from .camera_stream import CameraStream, step_waiting, Waiting
-from .diagnostics import camera_values, describe, health, Situation
-from .failure_log import FailureLog
-from .idle import Idle
-from .outputs import Outputs
-from .parameter_service import SafeParameterService
+from .declare import SafeParameterService
+from .diagnostics import camera_values, CameraStatistics, describe, health, Situation
+from .outputs import Idle, Outputs
 from .parameters import (
     declare_fixed_parameters, declare_live_parameters, LIVE_PARAMETERS, ParameterError,
     read_settings, undeclare_live_parameters)
+from .program import FailureLog
 from ..detector.ahead import check_ahead
-from ..detector.allocator import give_back_free_blocks, keep_large_blocks
 from ..detector.checkpoint import default_checkpoint, RuntimeConfigError
 from ..detector.detector import Detector, StepResult
+from ..detector.host import give_back_free_blocks, keep_large_blocks
 from ..detector.policy import READ
 from ..detector.settings import DetectorSettings, SettingsError
 from ..errors import cut

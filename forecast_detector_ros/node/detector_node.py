@@ -43,7 +43,7 @@ def _import() -> None:
 
 def _run(stop: StopSignal) -> int:
     from .detector_lifecycle import DetectorNode
-    from .guarded_executor import GuardedExecutor
+    from .program import GuardedExecutor
 
     node = DetectorNode(NAME)
     executor = GuardedExecutor(NAME)

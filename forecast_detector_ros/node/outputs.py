@@ -6,11 +6,14 @@ from array import array
 from collections.abc import Sequence
 from contextlib import ExitStack
 from copy import copy
-from typing import Any
+from math import isnan
+from typing import Any, TYPE_CHECKING
 
 from builtin_interfaces.msg import Time
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray
+import numpy as np
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -19,12 +22,68 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray, LabelInfo, VisionClass, VisionInfo
 
 from .camera_stream import CameraStream
-from .occasional import OccasionalGroup
-from .overlay import draw_answer
 from ..detector.detector import Detector, StepResult
+from ..detector.policy import Decision
 from ..detector.settings import DetectorSettings
-from ..images.frame import Pixels
+from ..images.frame import as_bgr, Pixels
+from ..recording.annotate import annotate as draw
+from ..recording.frame_record import RecordedFrame
 from ..recording.result_messages import decision_values, LAST_SECOND, MessageBuilder
+
+if TYPE_CHECKING:  # Importing these for real would import PyTorch.
+    from ..detector.processing import Detections
+
+
+class OccasionalGroup(MutuallyExclusiveCallbackGroup):
+    """
+    A callback group that can be closed: then what is in it has to wait; nothing of it is lost.
+
+    rclpy's executor collects anew, in Python, what it waits for each time it waits. Two events
+    of every publisher are among it, whose only use is to warn of subscribers that do not fit.
+    """
+
+    def __init__(self) -> None:
+        """Begin open."""
+        super().__init__()
+        self.is_open = True
+
+    def can_execute(self, entity: Any) -> bool:
+        """Tell whether something in the group may be waited for and run."""
+        return self.is_open and super().can_execute(entity)
+
+
+class Idle:
+    """Rests once nobody has listened for some time, and works again as soon as somebody does."""
+
+    def __init__(self, patience_s: float, now: float) -> None:
+        """Begin awake at `now`, seconds of the steady clock; rest after `patience_s`."""
+        self._patience_s = patience_s
+        self._last_heard = now
+
+    def rests(self, heard: bool, now: float) -> bool:
+        """Tell whether to rest at `now`, when somebody listens or not."""
+        if heard:
+            self._last_heard = now
+        return now - self._last_heard >= self._patience_s
+
+
+def draw_answer(pixels: Pixels, found: Detections, labels: Sequence[str], decision: Decision
+                ) -> np.ndarray:
+    """
+    Return a BGR copy, ``(H, W, 3)`` uint8, contiguous, with boxes, names, scores and decision.
+
+    `found` is in pixels of this very picture; boxes that reach beyond it are clipped.
+    """
+    picture = (np.array(pixels.array, order='C') if pixels.order == 'bgr'
+               else as_bgr(pixels.array, pixels.order))
+    record = RecordedFrame(
+        stamp_ns=0, kind=decision.kind, reason=decision.reason,
+        labels=tuple(labels[label] for label in found.labels.tolist()),
+        scores=tuple(found.scores.tolist()))
+    confidence = '' if isnan(decision.confidence) else f' {decision.confidence:.2f}'
+    return draw(picture, found.boxes, record,
+                f'{decision.kind} ({decision.reason}){confidence}')
+
 
 _RELIABLE = QoSProfile(depth=10)
 

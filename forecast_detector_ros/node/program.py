@@ -1,17 +1,100 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a node that must end in order: exit codes, signals, and one line for a user's mistake."""
+"""Run a node that must end in order, and only then: signals, mistakes, callbacks that fail."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import monotonic
+import traceback
 
 import rclpy
 from rclpy._rclpy_pybind11 import RCLError, UnknownROSArgsError
 from rclpy.exceptions import ParameterException
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 from .stop_signal import StopSignal
+from ..errors import cut
+
+_MOST_KINDS = 20
+"""Kinds of failure that are told apart, each logged with its traceback once."""
+
+_SAME_S = 5.0
+"""Seconds between two lines about failures that were logged before."""
+
+
+class FailureLog:
+    """Remembers which failures were told already."""
+
+    def __init__(self, name: str) -> None:
+        """Log under `name`."""
+        self._name = name
+        self._told: dict[str, float] = {}
+        """When each kind was told last, seconds of the steady clock."""
+
+    def tell(self, what: str, error: BaseException) -> str:
+        """
+        Log that `what` happened because of `error`; return the reason as one line.
+
+        The error loses its traceback, which would keep all that its functions held, an image
+        among it, until the next garbage collection.
+        """
+        frames = traceback.extract_tb(error.__traceback__)
+        error.with_traceback(None)
+        reason = f'{type(error).__name__}: {cut(error)}'
+        place = f'{frames[-1].filename}:{frames[-1].lineno}' if frames else ''
+        kind = f'{type(error).__name__} {place}'
+        logger = get_logger(self._name)
+        now = monotonic()
+        if len(self._told) >= _MOST_KINDS and kind not in self._told:
+            kind = ''  # All the others are one kind.
+        if kind not in self._told:
+            logger.error(f'{what}: {reason}\n{"".join(traceback.format_list(frames))}'.rstrip())
+        elif now - self._told[kind] > _SAME_S:
+            logger.error(f'{what}: {reason}')
+        else:
+            return reason
+        self._told[kind] = now
+        return reason
+
+
+MOST_IN_A_ROW = 100
+"""Failures without a turn between them that went well: then it is the executor that is broken."""
+
+
+class GuardedExecutor(SingleThreadedExecutor):
+    """
+    Logs what a callback raises and goes on, where rclpy would end the process.
+
+    Messages that cannot be deserialised, and requests that rclpy itself stumbles over, fail in
+    code that no node can put a `try` around.
+    """
+
+    def __init__(self, name: str, fatal: tuple[type[BaseException], ...] = ()) -> None:
+        """Log under `name`; exceptions of the types `fatal` are let through."""
+        super().__init__()
+        self._log = FailureLog(name)
+        self._fatal = fatal
+        self._in_a_row = 0
+        self.failures = 0
+        """Callbacks that have failed."""
+
+    def spin_once(self, timeout_sec: float | None = None) -> None:
+        """Run one callback; raises what `fatal` lists, and anything after MOST_IN_A_ROW."""
+        try:
+            super().spin_once(timeout_sec)
+        except self._fatal:
+            raise
+        except Exception as error:
+            self.failures += 1
+            self._in_a_row += 1
+            if self._in_a_row > MOST_IN_A_ROW:
+                raise
+            self._log.tell('a callback failed, the node goes on', error)
+        else:
+            self._in_a_row = 0
 
 
 def run_program(name: str, body: Callable[[StopSignal], int], args: list[str] | None,

@@ -19,11 +19,9 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
-from .bag_writer import BagError
-from .declare import declare_fixed
-from .guarded_executor import GuardedExecutor
-from .parameter_service import SafeParameterService
-from .recording import Recording, RecordingError
+from .declare import declare_fixed, SafeParameterService
+from .program import GuardedExecutor
+from .recording import BagError, Recording, RecordingError
 from .stop_signal import StopSignal
 from ..errors import cut
 from ..recording.frame_record import RecordedFrame

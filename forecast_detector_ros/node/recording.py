@@ -6,21 +6,166 @@ Knows messages, but no node: whatever calls it can be a live node or a test.
 """
 from __future__ import annotations
 
+from collections import defaultdict, OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
+import importlib
 from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
-from .answers import Answers
-from .bag_writer import BagWriter
 from .camera_recording import CameraRecording, Counts, stamp_ns
 from ..errors import InputError
+from ..recording.bag_file import bag_qos, BagError, BagFile
 from ..recording.frame_record import RecordedFrame
 from ..recording.result_messages import read_decision, sound_detections
+
+_MOST = 256
+"""Frame ids, and cameras of each, that are remembered."""
+
+Key = tuple[int, str]
+"""Stamp (nanoseconds) and frame_id of an image."""
+
+
+@dataclass
+class _Open:
+    """Answers that carry the same header, each kind in the order in which it came."""
+
+    detections: list[Any] = field(default_factory=list)
+    decisions: list[tuple[str, Any]] = field(default_factory=list)
+
+
+class Answers:
+    """
+    Pairs detections with decisions and hands both to the camera that the decision names.
+
+    Detections carry the image's header and no camera; a decision names the camera too. Both are
+    published in the same order, so where several cameras have the same stamp and frame_id the
+    first detections belong to the first decision, provided that none is missing.
+
+    Parameters
+    ----------
+    sink:
+        Called with camera, stamp, detections and decision; one of the last two may be None.
+
+    """
+
+    def __init__(self, sink: Callable[[str, int, Any, Any], None]) -> None:
+        """Know no camera yet."""
+        self._sink = sink
+        self._open: OrderedDict[Key, _Open] = OrderedDict()
+        self._cameras: defaultdict[str, set[str]] = defaultdict(set)
+        self.ambiguous = 0
+        """Detections that could belong to several cameras, because an answer was lost."""
+
+    def add_detections(self, key: Key, detections: Any) -> None:
+        """Take the detections with this header."""
+        self._open.setdefault(key, _Open()).detections.append(detections)
+        self._settle(key)
+
+    def add_decision(self, key: Key, camera: str, decision: Any) -> None:
+        """Take the decision with this header, on an image of `camera`."""
+        if len(self._cameras) > _MOST:
+            self._cameras.clear()
+        if len(self._cameras[key[1]]) < _MOST:
+            self._cameras[key[1]].add(camera)
+        self._open.setdefault(key, _Open()).decisions.append((camera, decision))
+        self._settle(key)
+
+    def flush(self) -> None:
+        """Hand on what still waits."""
+        while self._open:
+            self._close(next(iter(self._open)))
+
+    def _settle(self, key: Key) -> None:
+        waiting, cameras = self._open[key], self._cameras[key[1]]
+        complete = len(waiting.detections) == len(waiting.decisions) >= max(1, len(cameras))
+        if complete:
+            # A camera's answers come in order: what was opened before this is complete, too, or
+            # has lost one. Of several cameras one may be late.
+            older = [old for old in self._open if old[1] == key[1]]
+            for old in older[:older.index(key)]:
+                if len(cameras) == 1 or (
+                        len(self._open[old].detections) == len(self._open[old].decisions)):
+                    self._close(old)
+            self._close(key)
+        # Cameras that share a frame_id need not be in step, nor their answers in order.
+        while len(self._open) > 2 * max(1, len(cameras)):
+            self._close(next(iter(self._open)))
+
+    def _close(self, key: Key) -> None:
+        waiting = self._open.pop(key)
+        count = len(waiting.decisions)
+        if len(waiting.detections) == count:
+            for detections, (camera, decision) in zip(waiting.detections, waiting.decisions):
+                self._sink(camera, key[0], detections, decision)
+            return
+        for camera, decision in waiting.decisions:
+            self._sink(camera, key[0], None, decision)
+        cameras = self._cameras[key[1]]
+        if len(cameras) == 1:
+            (camera,) = cameras
+            for detections in waiting.detections[:1]:
+                self._sink(camera, key[0], detections, None)
+        else:
+            self.ambiguous += len(waiting.detections)
+
+
+try:
+    from rosbags.typesys import get_types_from_msg, get_typestore, Stores
+    from rosbags.typesys.store import Typestore
+except ImportError:
+    pass  # Opening the file says so.
+
+
+def message_folder(package: str) -> Path:
+    """
+    Return the folder of the .msg files of a ROS `package`.
+
+    It belongs to the very installation the package's Python module is imported from. Raises
+    BagError when there is none.
+    """
+    module = Path(importlib.import_module(package).__file__ or '')
+    for prefix in module.parents:
+        folder = prefix / 'share' / package / 'msg'
+        if folder.is_dir():
+            return folder
+    raise BagError(f'the message definitions of {package} are not installed beside {module}')
+
+
+def typestore_with(*packages: str) -> Typestore:
+    """Return rosbags' standard types plus all messages of `packages`; raises BagError."""
+    store = get_typestore(Stores.LATEST)
+    for package in packages:
+        types = {}
+        for path in sorted(message_folder(package).glob('*.msg')):
+            types.update(get_types_from_msg(path.read_text(encoding='utf-8'),
+                                            f'{package}/msg/{path.stem}'))
+        store.register({name: fields for name, fields in types.items()
+                        if name not in store.fielddefs})
+    return store
+
+
+class BagWriter(BagFile):
+    """An MCAP bag in the making that knows rclpy's message classes and QoS profiles."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Open the bag; raises BagError when `path` exists, or rosbags or a folder is missing."""
+        super().__init__(path, keep_remains=True)
+        self._store = typestore_with('vision_msgs')
+
+    def add_topic(self, topic: str, message_class: type, qos: QoSProfile) -> None:
+        """Announce a topic with the QoS to play it back with; every topic comes once."""
+        package, _, _ = message_class.__module__.partition('.msg.')
+        self.connect(topic, f'{package}/msg/{message_class.__name__}', self._store,
+                     bag_qos(int(qos.history), qos.depth, int(qos.reliability),
+                             int(qos.durability)))
+
 
 VIDEO_NAME = 'annotated.mkv'
 BAG_NAME = 'bag'

@@ -15,8 +15,8 @@ from ..detector.policy import Decision, FORECAST, READ
 from ..errors import cut
 
 if TYPE_CHECKING:  # Importing these for real would import PyTorch.
-    from ..detector.detections import Detections
     from ..detector.detector import StepResult
+    from ..detector.processing import Detections
 
 #: Largest `sec` of a builtin_interfaces/Time, in 2038: later nothing can be stamped.
 LAST_SECOND = 2**31 - 1

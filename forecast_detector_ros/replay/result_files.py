@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from .arrivals import Arrival
-from ..detector.detections import Detections
 from ..detector.detector import StepResult
+from ..detector.processing import Detections
 from ..files import write_atomically
 from ..images.frame import as_bgr, Frame, FrameError
 from ..recording.annotate import annotate, status_text

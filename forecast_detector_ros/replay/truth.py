@@ -11,8 +11,7 @@ import numpy as np
 
 from ..annotations.findings import DataError, Kind, Strict
 from ..annotations.json_entries import read_json
-from ..annotations.picture_folder import PictureFolder
-from ..annotations.records import UNKNOWN_TRACK, VideoRecord
+from ..annotations.records import PictureFolder, UNKNOWN_TRACK, VideoRecord
 from ..annotations.video_json import load_video_json
 from ..images.bag_images import BagImage, ImageBag
 from ..metrics.tables import one_hot, TruthTable

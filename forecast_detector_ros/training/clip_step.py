@@ -9,17 +9,22 @@ from torch import nn, Tensor
 
 from .assignment import assign_aligned, pad, PaddedBoxes
 from .frozen import FrozenFeatures
-from .loss_config import first_decision, LossConfig, PERSISTENCE, QUALITY, READ_FRAME, StepLosses
 from .losses import (
     assign,
     decision_loss,
     detection_loss,
+    first_decision,
     forecast_loss,
     is_consistent,
     is_reliable,
     level_errors,
+    LossConfig,
+    PERSISTENCE,
+    QUALITY,
     quality_loss,
+    READ_FRAME,
     scale_errors,
+    StepLosses,
 )
 from .machine import Processes
 from .motion_frames import motion_batch

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from .loss_config import first_decision, LossConfig
+from .losses import first_decision, LossConfig
 from .machine import AMP, DEVICES
 from ..annotations.findings import DataError
 from ..annotations.sources import SourceConfig

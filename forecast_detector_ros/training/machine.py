@@ -14,7 +14,7 @@ import torch
 from torch import distributed, nn, Tensor
 
 from ..detector.backends.devices import DeviceError
-from ..detector.processor import instruction_set, multiplies_bf16
+from ..detector.host import instruction_set, multiplies_bf16
 
 DEVICES = ('auto', 'cpu', 'cuda')  #: Where a network is trained; `auto` is CUDA where there is one
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torchvision.ops import generalized_box_iou_loss
 
 from .assignment import pairwise_iou
-from .loss_config import LossConfig, StepLosses
+from .losses import LossConfig, StepLosses
 from .motion_frames import MotionBatch, SCORED_IOUS
 from ..model.motion_forecast import Comparison, LONGEST, MotionState
 from ..model.network import ForecastDetector

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torchvision.utils import draw_bounding_boxes, make_grid
 
-from .loss_config import StepLosses
+from .losses import StepLosses
 from ..clips.dataset import ClipBatch
 from ..errors import InputError
 from ..model.network import ForecastDetector

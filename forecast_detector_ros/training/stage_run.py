@@ -16,7 +16,7 @@ from .clip_step import clip_losses
 from .config import Recipe, RecipeError, StageConfig
 from .frozen import describe_memory, feature_batches, Features, FrozenFeatures
 from .loader import batches, drawing_weights, frame_steps, make_loader, Sources
-from .loss_config import QUALITY, StepLosses
+from .losses import QUALITY, StepLosses
 from .machine import BF16, choose_amp, FP16, Processes
 from .motion_frames import kept_batches, KeptFrames, MotionBatch
 from .motion_step import motion_losses

@@ -6,8 +6,7 @@ import logging
 import math
 
 from forecast_detector_ros.annotations.findings import Collected, DataError, Kind
-from forecast_detector_ros.annotations.picture_folder import PictureFolder
-from forecast_detector_ros.annotations.records import Targets, UNKNOWN_TRACK
+from forecast_detector_ros.annotations.records import PictureFolder, Targets, UNKNOWN_TRACK
 from forecast_detector_ros.annotations.video_json import load_video_json
 import numpy as np
 import pytest

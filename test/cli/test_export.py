@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Graphs are written once they are known to give the same boxes, and then loaded."""
-
 from copy import deepcopy
+from dataclasses import replace
 import json
 
-from forecast_detector_ros.annotations.synthetic import write_synthetic_videos
+from forecast_detector_ros.annotations.synthetic import CLASSES, write_synthetic_videos
 from forecast_detector_ros.cli import export
+from forecast_detector_ros.cli.export import load_clips
 from forecast_detector_ros.detector.backends import exported, step_graph
 from forecast_detector_ros.detector.backends.step_graph import make_graphs
-from forecast_detector_ros.detector.checkpoint import Card, load_checkpoint, save_checkpoint
+from forecast_detector_ros.detector.checkpoint import (
+    Card,
+    default_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from forecast_detector_ros.detector.detector import Detector
 from forecast_detector_ros.detector.policy import AlternatePolicy
 from forecast_detector_ros.detector.settings import DetectorSettings
@@ -20,10 +26,21 @@ import numpy as np
 import pytest
 import torch
 
+
+@pytest.mark.parametrize(('count', 'lengths'), [
+    (1, [1]), (3, [3]), (5, [5]), (10, [5, 5]), (12, [3, 3, 3, 3]), (24, [6, 6, 6, 6]),
+    (90, [7, 7, 7, 7])])
+def test_frames_are_spread_in_clips(count, lengths, tmp_path):
+    path = write_synthetic_videos(tmp_path, videos=4, frames=7, size=(32, 48), objects=1)
+    card = replace(load_checkpoint(default_checkpoint())[1], classes=CLASSES)
+    clips = load_clips(path, None, count, card)
+    assert [len(clip) for clip in clips] == lengths
+    height, width = card.input_size
+    assert all(frame.shape == (height, width, 3) for clip in clips for frame in clip)
+
+
 for library in ('onnx', 'onnxruntime'):
     pytest.importorskip(library)
-
-CLASSES = ('disc', 'square', 'triangle')
 
 
 @pytest.fixture

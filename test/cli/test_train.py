@@ -172,8 +172,8 @@ def test_two_processes_have_the_losses_of_one_with_the_whole_batch(recipe, start
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(recipe, data):
-    from forecast_detector_ros.training.machine import Processes
     from forecast_detector_ros.training.loader import load_sources
+    from forecast_detector_ros.training.machine import Processes
     from forecast_detector_ros.training.stage_run import StageRun
     loaded = load_recipe(recipe())
     with pytest.raises(ValueError, match='batch is 4, must be a multiple of the 3 processes'):
@@ -193,7 +193,7 @@ def test_validation_keeps_the_best_weights(recipe, data, tmp_path, caplog, monke
         kept.append({key: value.clone() for key, value in network.state_dict().items()})
         return {'score': next(scores), 'other': 0.125}
 
-    monkeypatch.setattr('forecast_detector_ros.evaluation.validation.measure', measure)
+    monkeypatch.setattr('forecast_detector_ros.evaluation.policy_sweep.measure', measure)
     caplog.set_level(logging.INFO)
     path = recipe(validation=VALIDATION)
     assert train.main(arguments(path, data, tmp_path / 'run')) == 0

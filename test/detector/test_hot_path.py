@@ -9,11 +9,9 @@ import tracemalloc
 from types import SimpleNamespace
 
 import cv2
-from forecast_detector_ros.detector import preprocess
-from forecast_detector_ros.detector.detections import Detections
+from forecast_detector_ros.detector import processing
 from forecast_detector_ros.detector.policy import AlternatePolicy
-from forecast_detector_ros.detector.postprocess import Postprocessor
-from forecast_detector_ros.detector.preprocess import resize
+from forecast_detector_ros.detector.processing import Detections, Postprocessor, resize
 from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.detector.stream import StreamState
 from forecast_detector_ros.images import frame as frame_module
@@ -61,7 +59,7 @@ class Counting:
 def opencv(monkeypatch):
     """Watch every use of OpenCV on the way of a picture."""
     counting = Counting()
-    for module in (frame_module, image_messages, preprocess, quiet_decoder):
+    for module in (frame_module, image_messages, processing, quiet_decoder):
         monkeypatch.setattr(module, 'cv2', counting)
     return counting.calls
 

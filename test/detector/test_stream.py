@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a stream carries, what its frames cost, and every reason for which one is read or not."""
+"""What a camera carries: pace, decisions, and numbers that stay with objects."""
+
 from math import inf, isnan, nan
 
+from forecast_detector_ros.detector.detector import step_stamped, step_stamped_many, StepResult
 from forecast_detector_ros.detector.policy import (
     AlternatePolicy,
     AlwaysReadPolicy,
@@ -12,11 +14,188 @@ from forecast_detector_ros.detector.policy import (
     REASONS,
     ThresholdPolicy,
 )
+from forecast_detector_ros.detector.processing import Detections
 from forecast_detector_ros.detector.settings import DetectorSettings
-from forecast_detector_ros.detector.stream import decide, Pace, StreamState, WEIGHT
+from forecast_detector_ros.detector.stream import (
+    decide,
+    Pace,
+    PATIENCE,
+    StreamState,
+    Tracks,
+    WEIGHT,
+)
+from forecast_detector_ros.images.frame import Frame
 from hypothesis import given
 from hypothesis import strategies as st
+import numpy as np
 import pytest
+
+
+def found(*boxes, labels=None):
+    """Give detections of some boxes, of class 0 unless said otherwise."""
+    return Detections(np.array(boxes, np.float32).reshape(-1, 4),
+                      np.array([0] * len(boxes) if labels is None else labels, np.int64),
+                      np.linspace(0.9, 0.5, len(boxes), dtype=np.float32))
+
+
+def follow(frames, reads=None, elapsed=1.0):
+    """Follow the detections of some frames; give the numbers of each."""
+    tracks, numbers = Tracks(), []
+    for place, frame in enumerate(frames):
+        ids, tracks = tracks.follow(frame, True if reads is None else reads[place], elapsed)
+        numbers.append(ids.tolist())
+    return numbers
+
+
+boxes = st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(1, 40), st.integers(1, 40),
+                  st.integers(0, 1))
+scenes = st.lists(st.tuples(st.lists(boxes, max_size=5), st.booleans()), max_size=12)
+
+
+@given(scenes)
+def test_numbers_are_unique_in_a_frame_and_never_given_to_another(scene):
+    tracks, labels, highest = Tracks(), {}, 0
+    for rows, read in scene:
+        frame = found(*((x, y, x + w, y + h) for x, y, w, h, _ in rows),
+                      labels=[row[4] for row in rows])
+        before = tracks
+        ids, tracks = before.follow(frame, read)
+        assert len(set(ids.tolist())) == len(ids) == len(rows)
+        for number, label in zip(ids.tolist(), frame.labels.tolist()):
+            # A number that nobody carried yet is higher than all before.
+            assert number in before.ids or number > highest
+            assert labels.setdefault(number, label) == label
+        highest = max([highest, *ids.tolist()])
+        assert tracks.next_id == highest + 1
+        assert set(ids.tolist()) <= set(tracks.ids.tolist())
+
+
+@given(scenes)
+def test_state_is_a_value(scene):
+    tracks = Tracks()
+    for rows, read in scene:
+        frame = found(*((x, y, x + w, y + h) for x, y, w, h, _ in rows),
+                      labels=[row[4] for row in rows])
+        kept = {name: np.copy(getattr(tracks, name)) for name in vars(tracks)}
+        first, after = tracks.follow(frame, read)
+        second, _ = tracks.follow(frame, read)
+        assert first.tolist() == second.tolist()
+        for name, value in kept.items():
+            np.testing.assert_array_equal(getattr(tracks, name), value)
+        tracks = after
+
+
+@given(st.permutations(range(4)))
+def test_order_of_detections_does_not_matter(order):
+    scene = [(0, 0, 10, 10), (20, 0, 30, 10), (40, 0, 50, 10), (60, 0, 70, 10)]
+    tracks = Tracks()
+    first, tracks = tracks.follow(found(*scene), True)
+    moved = [tuple(np.array(scene[i]) + [2, 1, 2, 1]) for i in order]
+    ids, _ = tracks.follow(found(*moved), True)
+    assert ids.tolist() == [first[i] for i in order]
+
+
+def crossing(frame, speed=6):
+    """Give two persons that walk through each other; what is hidden is not detected."""
+    left = np.array([10 + speed * frame, 10, 40 + speed * frame, 80])
+    right = np.array([160 - speed * frame, 12, 190 - speed * frame, 82])
+    together = abs((10 + speed * frame) - (160 - speed * frame)) < 15
+    return [left] if together else [left, right]
+
+
+def test_a_crossing_pair_keeps_its_numbers():
+    frames = [found(*crossing(frame)) for frame in range(26)]
+    numbers = follow(frames)
+    assert min(map(len, numbers)) == 1 and numbers[0] == [1, 2]
+    for frame, ids in enumerate(numbers):
+        assert ids == ([1, 2] if len(crossing(frame)) == 2 else ids)
+    # Both walked on to where the other had been.
+    assert numbers[-1] == [1, 2] and frames[-1].boxes[0, 0] > frames[-1].boxes[1, 0]
+
+
+@pytest.mark.parametrize('carried', [True, False])
+def test_a_crossing_pair_keeps_its_numbers_when_every_third_frame_is_read(carried):
+    frames, reads = [], []
+    for frame in range(27):
+        read = frame % 3 == 0
+        # Forecast boxes move with the objects, or stay where they were read.
+        frames.append(found(*crossing(frame if carried or read else frame - frame % 3, 2)))
+        reads.append(read)
+    assert all(ids == [1, 2] for ids in follow(frames, reads) if len(ids) == 2)
+
+
+def test_classes_are_kept_apart():
+    frames = [found((0, 0, 10, 10), labels=[0]), found((0, 0, 10, 10), labels=[1]),
+              found((0, 0, 10, 10), (0, 0, 10, 10), labels=[1, 0])]
+    assert follow(frames) == [[1], [2], [2, 1]]
+
+
+def test_forecast_frames_give_nobody_up():
+    box, nothing = (0, 0, 10, 10), found()
+    away = [nothing] * (PATIENCE + 5)
+    assert follow([found(box), *away, found(box)], [True, *[False] * len(away), True])[-1] == [1]
+    assert follow([found(box), *away, found(box)])[-1] == [2]
+    assert follow([found(box), *away[:PATIENCE], found(box)])[-1] == [1]
+
+
+def test_the_better_overlap_goes_first():
+    tracks = Tracks()
+    _, tracks = tracks.follow(found((0, 0, 10, 10), (4, 0, 14, 10)), True)
+    ids, _ = tracks.follow(found((3, 0, 13, 10)), True)
+    assert ids.tolist() == [2]
+
+
+def test_what_moves_faster_than_it_is_long_is_followed_once_its_speed_is_known():
+    frames = [found((x, 0, x + 10, 10)) for x in (0, 5, 12, 21, 32, 45)]
+    assert follow(frames) == [[1]] * 6
+
+
+def test_time_counts_when_frames_are_missing():
+    tracks = Tracks()
+    for x, elapsed in ((0, 0.1), (5, 0.1), (10, 0.1)):
+        ids, tracks = tracks.follow(found((x, 0, x + 10, 10)), True, elapsed)
+    # Half a second later it has gone 25 pixels; a tenth later that would be another object.
+    late, _ = tracks.follow(found((35, 0, 45, 10)), True, 0.5)
+    soon, _ = tracks.follow(found((35, 0, 45, 10)), True, 0.1)
+    assert (ids.tolist(), late.tolist(), soon.tolist()) == ([1], [1], [2])
+
+
+class OneBox:
+    """Finds the same box in every frame."""
+
+    def step_many(self, frames, states, settings, elapsed):
+        outcomes = []
+        for frame, state in zip(frames, states):
+            decision = decide(state, frame.size, settings)
+            outcomes.append((StepResult(found((10, 10, 20, 20)), decision, 0.0, 0.0), StreamState(
+                0, 0.5, decision.consecutive_forecasts, frame.size)))
+        return outcomes
+
+    def step(self, frame, state, settings, elapsed):
+        return self.step_many([frame], [state], settings, [elapsed])[0]
+
+
+def test_a_stream_numbers_its_objects_and_starts_anew_with_new_numbers():
+    detector, settings, numbers = OneBox(), DetectorSettings(), []
+    state = StreamState.initial()
+    for stamp, size in ((0.0, 40), (0.1, 40), (0.2, 40), (5.0, 40), (5.1, 50), (5.2, 50)):
+        frame = Frame((size, 60), lambda: None)
+        result, state = step_stamped(detector, frame, round(stamp * 1e9), state, settings)
+        numbers += result.detections.ids.tolist()
+    # After a gap, and in a picture of another size, nobody knows who is who.
+    assert numbers == [1, 1, 1, 2, 3, 3]
+    result, _ = step_stamped(detector, frame, round(5.3e9), state.anew('reset'), settings)
+    assert (result.decision.reason, result.detections.ids.tolist()) == ('reset', [4])
+
+
+def test_streams_that_are_stepped_together_are_numbered_apart():
+    detector, frame = OneBox(), Frame((40, 60), lambda: None)
+    seasoned = StreamState(tracks=Tracks(next_id=8))
+    outcomes = step_stamped_many(detector, [frame] * 2, [0, 5], [StreamState(), seasoned],
+                                 DetectorSettings())
+    assert [result.detections.ids.tolist() for result, _ in outcomes] == [[1], [8]]
+    assert [state.stamp_ns for _, state in outcomes] == [0, 5]
+
 
 SIZE = (48, 80)
 HALF = ThresholdPolicy(0.5)

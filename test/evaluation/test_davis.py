@@ -4,7 +4,7 @@
 import json
 
 from forecast_detector_ros.annotations.findings import DataError
-from forecast_detector_ros.evaluation.davis import load_davis
+from forecast_detector_ros.evaluation.sequences import load_davis
 import pytest
 
 CLASSES = ('cat', 'dog', 'train')

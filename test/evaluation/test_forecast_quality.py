@@ -6,7 +6,7 @@ from dataclasses import replace
 from forecast_detector_ros.detector.backends.torch_backend import TorchBackend
 from forecast_detector_ros.detector.detector import Detector
 from forecast_detector_ros.detector.policy import AlternatePolicy, AlwaysReadPolicy
-from forecast_detector_ros.detector.preprocess import resize
+from forecast_detector_ros.detector.processing import resize
 from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.evaluation.forecast_backends import FeatureSource, SharedFeatureBackend
 from forecast_detector_ros.evaluation.forecast_quality import measure_forecasts

@@ -4,8 +4,8 @@
 import json
 
 import cv2
-from forecast_detector_ros.detector.detections import Detections
-from forecast_detector_ros.detector.tracks import Tracks
+from forecast_detector_ros.detector.processing import Detections
+from forecast_detector_ros.detector.stream import Tracks
 from forecast_detector_ros.evaluation.identities import (
     identities_as_text,
     number_detections,

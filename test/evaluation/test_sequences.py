@@ -4,12 +4,12 @@
 import json
 
 from forecast_detector_ros.annotations.findings import DataError
-from forecast_detector_ros.evaluation.davis import load_davis
 from forecast_detector_ros.evaluation.sequences import (
     as_frame,
     attach_labels,
     EvaluationError,
     load_annotated,
+    load_davis,
     pick,
     picture,
     thin,

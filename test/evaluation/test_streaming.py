@@ -5,13 +5,13 @@ from dataclasses import replace
 import json
 from pathlib import Path
 
-from forecast_detector_ros.detector.detections import Detections
 from forecast_detector_ros.detector.detector import StepResult
 from forecast_detector_ros.detector.policy import (
     AlternatePolicy,
     AlwaysReadPolicy,
     ThresholdPolicy,
 )
+from forecast_detector_ros.detector.processing import Detections
 from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.detector.stream import decide, StreamState
 from forecast_detector_ros.evaluation.latencies import Latencies
@@ -179,7 +179,7 @@ def test_agrees_with_a_clock_that_ticks(eight_frames, count, rate, read_ms, fore
 def eight_frames(tmp_path_factory):
     """Make a sequence of eight frames once for all examples."""
     import cv2
-    from forecast_detector_ros.evaluation.davis import load_davis
+    from forecast_detector_ros.evaluation.sequences import load_davis
     root = tmp_path_factory.mktemp('frames')
     (root / 'walk').mkdir()
     frames = []

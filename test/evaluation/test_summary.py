@@ -4,9 +4,9 @@
 from dataclasses import replace
 import json
 
+from forecast_detector_ros.evaluation.accuracy import as_text, summarise_runs
 from forecast_detector_ros.evaluation.runs import FootageRun
 from forecast_detector_ros.evaluation.sequences import Footage
-from forecast_detector_ros.evaluation.summary import as_text, summarise_runs
 from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, TruthTable
 import numpy as np
 import pytest

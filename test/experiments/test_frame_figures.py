@@ -3,9 +3,8 @@
 
 from dataclasses import replace
 
-from forecast_detector_ros.detector.detections import Detections
 from forecast_detector_ros.detector.policy import AlternatePolicy, AlwaysReadPolicy
-from forecast_detector_ros.detector.preprocess import resize
+from forecast_detector_ros.detector.processing import Detections, resize
 from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.evaluation.sequences import EvaluationError, picture
 from forecast_detector_ros.experiments.frame_figures import (

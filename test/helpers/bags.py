@@ -2,7 +2,7 @@
 """Bags with pictures, and with detections, for the tests of the replay and the report."""
 
 import cv2
-from forecast_detector_ros.detector.detections import Detections
+from forecast_detector_ros.detector.processing import Detections
 from forecast_detector_ros.recording.bag_file import DETECTIONS, vision_typestore
 from forecast_detector_ros.recording.result_messages import MessageBuilder
 import numpy as np

@@ -9,8 +9,7 @@ import cv2
 from forecast_detector_ros.detector.backends.torch_backend import TorchBackend
 from forecast_detector_ros.detector.checkpoint import Card
 from forecast_detector_ros.detector.detector import Detector
-from forecast_detector_ros.evaluation.davis import load_davis
-from forecast_detector_ros.evaluation.sequences import Footage
+from forecast_detector_ros.evaluation.sequences import Footage, load_davis
 from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector
 import numpy as np

@@ -2,8 +2,9 @@
 """Answers reach the camera that they are about, and no other."""
 from __future__ import annotations
 
-from forecast_detector_ros.node.answers import Answers
-from hypothesis import given, strategies as st
+from forecast_detector_ros.node.recording import Answers
+from hypothesis import given
+from hypothesis import strategies as st
 import pytest
 
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from forecast_detector_ros.node.bag_writer import BagError, BagWriter, message_folder
+from forecast_detector_ros.node.recording import BagError, BagWriter, message_folder
 from mcap.reader import make_reader
 import pytest
 from rclpy.qos import QoSProfile, ReliabilityPolicy

@@ -2,8 +2,10 @@
 """One camera's stream: when its state survives, and who looks at the bytes of an image."""
 from __future__ import annotations
 
+from array import array
 import gc
 from pathlib import Path
+import sys
 from types import SimpleNamespace
 from typing import Any
 import weakref
@@ -13,11 +15,129 @@ from forecast_detector_ros.detector.detector import Detector, StepResult
 from forecast_detector_ros.detector.policy import AlternatePolicy
 from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.images.frame import FrameError
-from forecast_detector_ros.node.camera_stream import CameraStream, step_waiting
+from forecast_detector_ros.images.image_messages import image_frame
+from forecast_detector_ros.node.camera_stream import (
+    CameraStream,
+    DropCounter,
+    ImageBridge,
+    step_waiting,
+)
 import numpy as np
 import pytest
+from sensor_msgs.msg import Image
 
 from .graph import picture_message
+
+
+def info(number: int | None, publisher: bytes | None = b'a') -> dict[str, Any]:
+    gid = None if publisher is None else {'implementation_identifier': 'x', 'data': publisher}
+    return {'publication_sequence_number': number, 'publisher_gid': gid}
+
+
+def test_gap_counts_what_is_missing_and_a_late_start_does_not() -> None:
+    counter = DropCounter()
+    assert [counter.dropped_before(info(number)) for number in (17, 18, 21, 22)] == [0, 0, 2, 0]
+
+
+def test_publishers_are_counted_apart() -> None:
+    counter = DropCounter()
+    sent = [(5, b'a'), (100, b'b'), (6, b'a'), (103, b'b')]
+    assert [counter.dropped_before(info(*item)) for item in sent] == [0, 0, 0, 2]
+
+
+def test_restarted_publisher_drops_nothing() -> None:
+    counter = DropCounter()
+    assert [counter.dropped_before(info(number, None)) for number in (50, 1, 2)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize('unknown', [
+    {}, info(None), info(2**64 - 1)])
+def test_middleware_without_numbers_drops_nothing(unknown: dict[str, Any]) -> None:
+    counter = DropCounter()
+    assert counter.dropped_before(unknown) == counter.dropped_before(unknown) == 0
+
+
+def test_forgotten_publisher_starts_anew() -> None:
+    counter = DropCounter()
+    counter.dropped_before(info(1))
+    counter.forget()
+    assert counter.dropped_before(info(30)) == 0
+
+
+HEIGHT, WIDTH = 12, 16
+
+
+def image(encoding: str, row: int, padding: int = 0) -> Image:
+    """Return an image of random bytes; `row` are the bytes of a row without padding."""
+    step = row + padding
+    data = np.random.default_rng(3).integers(0, 256, HEIGHT * step, dtype=np.uint8)
+    return Image(encoding=encoding, height=HEIGHT, width=WIDTH, step=step,
+                 data=array('B', data.tobytes()))
+
+
+class CountingBridge:
+    """Stands for cv_bridge's class; answers with one colour, or fails."""
+
+    calls: list[str] = []
+
+    def imgmsg_to_cv2(self, message, encoding):
+        """Answer as cv_bridge does."""
+        self.calls.append(message.encoding)
+        if message.encoding == 'yuyv':
+            raise KeyError(message.encoding)
+        return np.full((HEIGHT, WIDTH, 3), 7, np.uint8)
+
+
+@pytest.fixture
+def counting(monkeypatch):
+    """Put a cv_bridge that counts in place of the real one."""
+    module = type(sys)('cv_bridge')
+    module.CvBridge = CountingBridge
+    monkeypatch.setitem(sys.modules, 'cv_bridge', module)
+    monkeypatch.setattr(CountingBridge, 'calls', [])
+    return CountingBridge.calls
+
+
+def test_node_asks_cv_bridge_once_and_only_on_loading(counting):
+    stream = CameraStream('/camera', '/camera', False, 0.0)
+    stream.put(image('bayer_rggb8', WIDTH), 0.0)
+    assert counting == []
+    frame = stream.waiting.frame
+    assert (frame.load().array == 7).all() and (frame.load().array == 7).all()
+    assert counting == ['bayer_rggb8']
+
+
+@pytest.mark.parametrize(('encoding', 'row', 'padding'), [
+    ('rgb8', 3 * WIDTH, 0), ('mono8', WIDTH, 0), ('bayer_rggb8', WIDTH, 4)])
+def test_views_and_padded_rows_do_not_go_through_it(counting, encoding, row, padding):
+    message = image(encoding, row, padding)
+    ours = image_frame(message, ImageBridge()).load()
+    np.testing.assert_array_equal(ours.array, image_frame(message).load().array)
+    assert counting == []
+
+
+def test_what_it_does_not_know_is_asked_once(counting):
+    bridge, message = ImageBridge(), image('yuyv', 2 * WIDTH)
+    for _ in range(2):
+        pixels = image_frame(message, bridge).load()
+        np.testing.assert_array_equal(pixels.array, image_frame(message).load().array)
+    assert counting == ['yuyv']
+
+
+def test_does_without(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'cv_bridge', None)
+    message = image('bayer_gbrg8', WIDTH)
+    np.testing.assert_array_equal(image_frame(message, ImageBridge()).load().array,
+                                  image_frame(message).load().array)
+
+
+def test_the_real_one_gives_the_same_pixels():
+    pytest.importorskip('cv_bridge')
+    for encoding in ('bayer_rggb8', 'bayer_bggr8', 'bayer_gbrg8', 'bayer_grbg8'):
+        message = image(encoding, WIDTH)
+        np.testing.assert_array_equal(image_frame(message, ImageBridge()).load().array,
+                                      image_frame(message).load().array)
+
 
 SETTINGS = DetectorSettings(policy=AlternatePolicy(1))
 
@@ -144,7 +264,7 @@ def test_waiting_cameras_share_a_batch_and_a_bad_one_stays_out(detector: Detecto
     assert step(cameras[0], pictures[1], detector).decision.kind == 'forecast'
 
 
-class Image:
+class WatchedImage:
     """A message that one can watch."""
 
     format = 'jpeg'  # noqa: A003
@@ -157,7 +277,7 @@ def test_refused_image_is_let_go_at_once(detector: Detector) -> None:
     gc.collect()
     gc.disable()  # Which comes seldom in a large process.
     try:
-        message = Image()
+        message = WatchedImage()
         alive = weakref.ref(message)
         camera.put(message, 0.0)
         ((_, waiting, result),) = step_waiting([camera], detector, SETTINGS, 1.0)

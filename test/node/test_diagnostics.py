@@ -3,12 +3,94 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import isnan
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from forecast_detector_ros.node.camera_statistics import CameraStatistics
-from forecast_detector_ros.node.diagnostics import camera_values, health, Situation
+from forecast_detector_ros.node.diagnostics import (
+    camera_values,
+    CameraStatistics,
+    health,
+    Situation,
+    WINDOW_S,
+)
 import pytest
+
+
+def filled(frames: int = 100, rate: float = 10.0, start: float = 100.0) -> CameraStatistics:
+    """Return statistics of `frames` frames; every fourth is read, every second one dropped."""
+    statistics = CameraStatistics(start)
+    for index in range(frames):
+        now = start + index / rate
+        statistics.add_image(now, 1)
+        statistics.add_result(now, index % 4 == 0, float(index + 1))
+    return statistics
+
+
+def test_rates_count_dropped_images_as_input_only() -> None:
+    statistics = filled()
+    window = statistics.summary(110.0)
+    assert window.input_rate == pytest.approx(20.0)
+    assert window.output_rate == pytest.approx(10.0)
+    assert window.read_ratio == 0.25
+    assert (statistics.received, statistics.processed, statistics.dropped) == (100, 100, 100)
+
+
+def test_latencies_are_percentiles() -> None:
+    window = filled().summary(110.0)
+    assert window.latency_p50_ms == pytest.approx(50.5)
+    assert window.latency_p95_ms == pytest.approx(95.05)
+    assert window.latency_max_ms == 100.0
+
+
+def test_window_forgets_and_counts_do_not() -> None:
+    statistics = filled()
+    window = statistics.summary(110.0 + 2 * WINDOW_S)
+    assert (window.input_rate, window.output_rate) == (0.0, 0.0)
+    assert isnan(window.read_ratio)
+    assert isnan(window.latency_max_ms)
+    assert statistics.processed == 100
+
+
+def test_young_camera_is_not_slow() -> None:
+    assert filled(frames=10).summary(101.0).output_rate == pytest.approx(10.0)
+
+
+def test_rate_of_a_full_window_is_right() -> None:
+    window = filled(frames=20000, rate=2000.0).summary(110.0)
+    assert window.input_rate == pytest.approx(4000.0, rel=0.01)
+    assert window.output_rate == pytest.approx(2000.0, rel=0.01)
+
+
+def test_clock_set_back_empties_the_window() -> None:
+    statistics = filled()
+    statistics.add_image(3.0, 0)
+    statistics.add_result(3.0, True, 5.0)
+    window = statistics.summary(4.0)
+    assert (window.input_rate, window.output_rate, window.read_ratio) == (1.0, 1.0, 1.0)
+
+
+def test_silence_is_counted_from_the_start_or_the_last_image() -> None:
+    statistics = CameraStatistics(10.0)
+    assert statistics.silent_for(12.5) == 2.5
+    statistics.add_image(20.0, 0)
+    assert statistics.silent_for(21.0) == 1.0
+    statistics.resume(50.0)
+    assert statistics.silent_for(51.0) == 1.0
+
+
+def test_error_is_remembered_and_worries_for_a_window() -> None:
+    statistics = CameraStatistics(0.0)
+    assert not statistics.had_error(1.0)
+    statistics.add_error(1.0, 'step is 3')
+    assert statistics.had_error(1.0 + WINDOW_S)
+    assert not statistics.had_error(1.5 + WINDOW_S)
+    assert (statistics.refused, statistics.last_error) == (1, 'step is 3')
+
+
+def test_nothing_measured_is_not_a_number() -> None:
+    assert isnan(CameraStatistics(5.0).summary(5.0).input_rate)
+
 
 NORMAL = Situation('/image_raw', now=100.0, active=True, enabled=True, publishers=1,
                    no_image_timeout=5.0)

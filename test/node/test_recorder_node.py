@@ -13,9 +13,9 @@ import time
 
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray
-from forecast_detector_ros.detector.detections import Detections
 from forecast_detector_ros.detector.detector import StepResult
 from forecast_detector_ros.detector.policy import Decision
+from forecast_detector_ros.detector.processing import Detections
 from forecast_detector_ros.node.camera import IMAGE_QOS
 from forecast_detector_ros.node.recorder import DECISION_QOS
 from forecast_detector_ros.recording.frame_record import RecordedFrame

@@ -15,9 +15,9 @@ import sys
 
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from forecast_detector_ros.detector.detections import Detections
 from forecast_detector_ros.detector.detector import StepResult
 from forecast_detector_ros.detector.policy import Decision
+from forecast_detector_ros.detector.processing import Detections
 from forecast_detector_ros.images.bag_images import ImageBag
 from forecast_detector_ros.node.recorder import DECISION_QOS, DETECTIONS_QOS
 from forecast_detector_ros.node.recording import Recording, RecordingError

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hold the definitions for machines without ROS against those of the installed packages."""
 
-from forecast_detector_ros.node.bag_writer import typestore_with
+from forecast_detector_ros.node.recording import typestore_with
 from forecast_detector_ros.recording.bag_file import DETECTIONS, VISION_FIELDS, vision_typestore
 import pytest
 

@@ -8,9 +8,9 @@ import subprocess
 import sys
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from forecast_detector_ros.detector.detections import Detections
 from forecast_detector_ros.detector.detector import StepResult
 from forecast_detector_ros.detector.policy import Decision, FORECAST, READ
+from forecast_detector_ros.detector.processing import Detections
 from forecast_detector_ros.recording.bag_file import vision_typestore
 from forecast_detector_ros.recording.result_messages import (
     decision_values,
@@ -80,7 +80,7 @@ def test_fields_are_of_the_types_that_the_definitions_demand(
         'from std_msgs.msg import Header\n'
         'from forecast_detector_ros.recording.result_messages import decision_values\n'
         'from forecast_detector_ros.recording.result_messages import MessageBuilder\n'
-        'from forecast_detector_ros.detector.detections import Detections\n'
+        'from forecast_detector_ros.detector.processing import Detections\n'
         'from forecast_detector_ros.detector.policy import Decision\n'
         'from types import SimpleNamespace\n'
         'found = Detections(np.ones((2, 4), np.float32), np.zeros(2, np.int64),\n'

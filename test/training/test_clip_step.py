@@ -8,7 +8,7 @@ from forecast_detector_ros.model.config import preset
 from forecast_detector_ros.model.network import ForecastDetector, Maps
 from forecast_detector_ros.training.clip_step import clip_losses, reliable_targets
 from forecast_detector_ros.training.frozen import FrozenFeatures
-from forecast_detector_ros.training.loss_config import LossConfig
+from forecast_detector_ros.training.losses import LossConfig
 import pytest
 import torch
 

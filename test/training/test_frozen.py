@@ -16,7 +16,7 @@ from forecast_detector_ros.training.frozen import (
     FrozenFeatures,
 )
 from forecast_detector_ros.training.loader import ClipLoader, load_sources
-from forecast_detector_ros.training.loss_config import LossConfig
+from forecast_detector_ros.training.losses import LossConfig
 from forecast_detector_ros.training.machine import Processes
 from forecast_detector_ros.training.snapshot import load_snapshot
 from forecast_detector_ros.training.stage_run import build_network, StageRun

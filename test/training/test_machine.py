@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `amp: auto` takes, and what the log says of the machine."""
 
-from forecast_detector_ros.detector import processor
+from forecast_detector_ros.detector import host
 from forecast_detector_ros.training import machine
 from forecast_detector_ros.training.machine import AMP, choose_amp, describe_machine
 import pytest
@@ -37,7 +37,7 @@ def test_what_is_said_is_taken(monkeypatch, amp):
 
 def test_the_log_names_instructions_and_type(monkeypatch):
     pretend(monkeypatch, False)
-    found = processor.instruction_set()
+    found = host.instruction_set()
     assert found
     assert describe_machine('auto', CPU, 2) == \
         f'cpu with {found}, 2 threads; computes in float32 (amp: auto)'

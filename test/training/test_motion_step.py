@@ -5,7 +5,7 @@ from dataclasses import replace
 from forecast_detector_ros.model.config import preset
 from forecast_detector_ros.model.network import ForecastDetector
 from forecast_detector_ros.model.ssdlite import box_coder
-from forecast_detector_ros.training.loss_config import LossConfig
+from forecast_detector_ros.training.losses import LossConfig
 from forecast_detector_ros.training.motion_frames import MotionBatch, MotionFrames
 from forecast_detector_ros.training.motion_step import (
     kept_recall,

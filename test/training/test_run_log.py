@@ -4,7 +4,7 @@
 import re
 
 from forecast_detector_ros.training import run_log as module
-from forecast_detector_ros.training.loss_config import StepLosses
+from forecast_detector_ros.training.losses import StepLosses
 from forecast_detector_ros.training.run_log import DEAD_DECISIONS, MEASURED, Meter, WARM_UP
 import pytest
 import torch

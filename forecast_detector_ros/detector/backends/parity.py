@@ -8,8 +8,7 @@ import numpy as np
 
 from . import Backend, RawOutput
 from ..checkpoint import Card
-from ..detections import Detections
-from ..postprocess import Postprocessor
+from ..processing import Detections, Postprocessor
 from ...boxes import box_iou
 
 MAX_DIFFERENCE = 1e-3

@@ -5,8 +5,8 @@ import io
 import logging
 import sys
 
-from forecast_detector_ros.cli import progress
-from forecast_detector_ros.cli.progress import show_progress
+from forecast_detector_ros.cli import shell
+from forecast_detector_ros.cli.shell import show_progress
 import pytest
 
 
@@ -21,7 +21,7 @@ def lines(caplog, monkeypatch, steps):
     """Give the lines logged for steps of (seconds since the start, done, total)."""
     caplog.set_level(logging.INFO)
     clock = [0.0]
-    monkeypatch.setattr(progress, 'monotonic', lambda: clock[0])
+    monkeypatch.setattr(shell, 'monotonic', lambda: clock[0])
     with show_progress('frames') as show:
         for clock[0], done, total in steps:
             show(done, total)

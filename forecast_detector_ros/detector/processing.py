@@ -1,22 +1,84 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-From the head's output to boxes in the incoming picture, in NumPy.
+From a picture to the network's input, and from the head's output to boxes in the picture; NumPy.
 
-The same rule as `model.ssdlite.postprocess`, which training and the tests hold it against:
+Before the network there is one resize; everything else is inside its graph. After it comes the
+same rule as `model.ssdlite.postprocess`, which training and the tests hold it against:
 threshold, top-k, decode, NMS. Hardly any anchor has a score worth a softmax, so only those are
 looked at closely. Nothing of PyTorch runs: its NMS costs several times OpenCV's when the network
 has just gone through the processor's caches.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import log
 from typing import Any
 
 import cv2
 import numpy as np
 
-from .detections import Detections
+from ..images.frame import as_bgr, Pixels
 from ..model.config import BOX_CODER_WEIGHTS
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Boxes with labels and scores, best score first."""
+
+    boxes: np.ndarray
+    """``(N, 4)`` float32, xyxy, pixels of the incoming image, inside it."""
+
+    labels: np.ndarray
+    """``(N,)`` int64, index into the detector's labels."""
+
+    scores: np.ndarray
+    """``(N,)`` float32, in (0, 1]."""
+
+    ids: np.ndarray | None = None
+    """``(N,)`` int64: the number of the object in its camera's stream; None outside a stream, -1
+    for an object that a frame which does not exist yet is expected to show for the first time."""
+
+    classes: tuple[str, ...] = ()
+    """Names that `labels` is an index into; empty where the maker knew no names."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Give the N names of the labels, made when asked for; empty without `classes`."""
+        return tuple(self.classes[label] for label in self.labels) if self.classes else ()
+
+    def __len__(self) -> int:
+        """Count the boxes."""
+        return len(self.scores)
+
+
+def resize(pixels: Pixels, input_size: tuple[int, int]) -> np.ndarray:
+    """
+    Bring a picture to the network's input.
+
+    The picture is stretched, its aspect ratio is not kept.  Channels are swapped after the
+    resize, where there are few pixels left.
+
+    Parameters
+    ----------
+    pixels:
+        The picture, of any size; it is not changed.
+    input_size:
+        (height, width) of the result.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(height, width, 3)`` uint8 BGR, contiguous and writable; the picture's own memory where
+        that is all of it.
+
+    """
+    array = pixels.array
+    if pixels.size != input_size:
+        array = cv2.resize(array, (input_size[1], input_size[0]),
+                           interpolation=cv2.INTER_LINEAR)
+    # PyTorch warns of memory that is read-only, such as the bytes of a recorded message.
+    return np.require(as_bgr(array, pixels.order), requirements=('C', 'W'))
+
 
 CANDIDATES = 400
 """Boxes that enter NMS, as in `model.ssdlite.postprocess`."""

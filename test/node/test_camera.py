@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check that the schedule neither drifts nor sends bursts."""
-from forecast_detector_ros.node.pacing import FrameSchedule
+from forecast_detector_ros.node.camera import FrameSchedule
 import pytest
 
 

@@ -2,8 +2,8 @@
 """What a callback raises does not end the process; what cannot be survived does."""
 from collections.abc import Iterator
 
-from forecast_detector_ros.node import guarded_executor
-from forecast_detector_ros.node.guarded_executor import GuardedExecutor, MOST_IN_A_ROW
+from forecast_detector_ros.node import program
+from forecast_detector_ros.node.program import GuardedExecutor, MOST_IN_A_ROW
 import pytest
 import rclpy
 from rclpy.node import Node
@@ -49,7 +49,7 @@ def test_executor_that_only_fails_gives_up(node: Node, monkeypatch: pytest.Monke
     def broken(*_: object) -> None:
         raise OSError('no more files')
 
-    monkeypatch.setattr(guarded_executor.SingleThreadedExecutor, 'spin_once', broken)
+    monkeypatch.setattr(program.SingleThreadedExecutor, 'spin_once', broken)
     for _ in range(MOST_IN_A_ROW):
         executor.spin_once()
     with pytest.raises(OSError, match='no more files'):

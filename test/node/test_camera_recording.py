@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check that images meet their answers, in order, and that nothing waits for ever."""
-from forecast_detector_ros.node.frame_join import FrameJoin
+from forecast_detector_ros.node.camera_recording import FrameJoin
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a process asks of its machine: threads, memory, and which instructions there are."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+import ctypes
+from pathlib import Path
+import platform
+import sys
+
+import cv2
+
+from .checkpoint import RuntimeConfigError
+
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+"""Numbers of the options in glibc's malloc.h."""
+
+_TRIM_BYTES = 512 * 2**20
+
+_MMAP_BYTES = (256 * 2**20, 32 * 2**20)
+"""Tried in this order: glibc before 2.35 refuses more than 32 MiB."""
+
+
+def keep_large_blocks() -> bool:
+    """
+    Raise malloc's mmap and trim thresholds for this process; tell whether that worked.
+
+    A raw image of 1080p has 6 MB. With the default thresholds every message gets new pages from
+    the kernel, and page faults are the largest cost of receiving. The process keeps the memory.
+    Other C libraries than glibc are not changed.
+    """
+    library = ctypes.CDLL(None)
+    if not hasattr(library, 'gnu_get_libc_version'):
+        return False
+    kept = any(library.mallopt(_M_MMAP_THRESHOLD, size) == 1 for size in _MMAP_BYTES)
+    return kept and library.mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES) == 1
+
+
+def give_back_free_blocks() -> bool:
+    """
+    Give free memory back to the kernel (malloc_trim(3)); tell whether there was any.
+
+    `keep_large_blocks` keeps what large messages and graphs have left. A node does without them
+    while it does not listen, and the next ones may not fit into the gaps. Other C libraries than
+    glibc are left alone.
+    """
+    library = ctypes.CDLL(None)
+    return hasattr(library, 'malloc_trim') and library.malloc_trim(0) == 1
+
+
+def set_threads(operator: int = 1, interop: int = 1, with_torch: bool = False) -> None:
+    """
+    Set the sizes of the libraries' thread pools, for the whole process.
+
+    One of each is best beside an executor and other nodes. A second thread without its own core
+    makes the first one wait at the end of every operator.
+
+    Parameters
+    ----------
+    operator:
+        Threads that work on one operator (PyTorch's intra-op pool, OpenCV's), at least 1.
+    interop:
+        Operators that PyTorch may run at the same time, at least 1. It can be chosen only once
+        in a process, before the first operator runs in parallel; the first choice stays.
+    with_torch:
+        Whether to import PyTorch for that. Otherwise its pools are set only where it is imported
+        already.
+
+    Raises
+    ------
+    RuntimeConfigError
+        If a number is below 1.
+
+    """
+    for name, number in (('threads', operator), ('interop_threads', interop)):
+        if number < 1:
+            raise RuntimeConfigError(f'{name} is {number}, must be at least 1')
+    cv2.setNumThreads(operator)
+    if not with_torch and sys.modules.get('torch') is None:
+        return
+    import torch
+
+    torch.set_num_threads(operator)
+    if torch.get_num_interop_threads() != interop:
+        with suppress(RuntimeError):
+            torch.set_num_interop_threads(interop)
+
+
+CPU_INFO = Path('/proc/cpuinfo')
+"""Linux's description of the processor (proc(5))."""
+
+# Linux's names (arch/x86/include/asm/cpufeatures.h; Documentation/arch/arm64/elf_hwcaps.rst) and
+# ours, in the order in which processors got them.
+_NAMES = {'avx2': 'AVX2', 'avx512f': 'AVX512', 'avx512_bf16': 'AVX512-BF16',
+          'amx_bf16': 'AMX-BF16', 'asimd': 'NEON', 'sve': 'SVE', 'bf16': 'Arm BF16'}
+
+
+def _flags(path: Path) -> set[str]:
+    try:
+        lines = path.read_text(encoding='utf-8', errors='replace').splitlines()
+    except OSError:
+        return set()
+    for line in lines:
+        key, _, value = line.partition(':')
+        if key.strip() in ('flags', 'Features'):
+            return set(value.split())
+    return set()
+
+
+def instruction_set(path: Path = CPU_INFO) -> str:
+    """
+    Name the vector instructions of the processor, from old to new.
+
+    Where `path` does not tell, this is the name of the architecture, such as ``x86_64``.
+    """
+    flags = _flags(path)
+    names = [name for flag, name in _NAMES.items() if flag in flags]
+    return ', '.join(names) or platform.machine()
+
+
+def multiplies_bf16(path: Path = CPU_INFO) -> bool:
+    """Tell whether the processor has AVX512-BF16 or AMX; without, bf16 is slower than float32."""
+    return bool(_flags(path) & {'avx512_bf16', 'amx_bf16'})

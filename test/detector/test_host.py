@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Threads and memory of this process, and the processor's instructions as Linux tells them."""
+
+import platform
+import subprocess
+import sys
+
+from forecast_detector_ros.detector.checkpoint import RuntimeConfigError
+from forecast_detector_ros.detector.host import (
+    instruction_set,
+    keep_large_blocks,
+    multiplies_bf16,
+    set_threads,
+)
+import pytest
+
+
+GLIBC = platform.libc_ver()[0] == 'glibc'
+
+# A megabyte lies above what is freed, so that the heap cannot shrink by itself.
+MEMORY = """
+from pathlib import Path
+import numpy as np
+from forecast_detector_ros.detector.host import give_back_free_blocks, keep_large_blocks
+
+def resident():
+    return int(Path('/proc/self/statm').read_text().split()[1])
+
+keep_large_blocks()
+before = resident()
+message, above = np.ones(64 * 2 ** 20, np.uint8), np.ones(2 ** 20, np.uint8)
+full = resident()
+del message
+kept = resident()
+told = give_back_free_blocks()
+print(told, *(size - before for size in (full, kept, resident())))
+"""
+
+
+def test_allocator_is_tuned_where_there_is_glibc():
+    assert keep_large_blocks() == GLIBC
+
+
+@pytest.mark.skipif(not GLIBC, reason='the C library is not glibc')
+def test_memory_of_a_large_message_is_kept_until_it_is_given_back():
+    done = subprocess.run([sys.executable, '-c', MEMORY], capture_output=True, text=True,
+                          check=True)
+    told, *sizes = done.stdout.split()
+    full, kept, left = map(int, sizes)
+    assert told == 'True' and kept > 0.9 * full and left < 0.3 * full
+
+
+def test_pools_have_the_sizes_asked_for():
+    script = (
+        'import cv2, torch\n'
+        'from forecast_detector_ros.detector.host import set_threads\n'
+        'set_threads(2, 3)\n'
+        'assert torch.get_num_threads() == 2, torch.get_num_threads()\n'
+        'assert torch.get_num_interop_threads() == 3\n'
+        'assert cv2.getNumThreads() == 2\n'
+        # The second pool keeps its size; that is no reason to fail.
+        'set_threads(1, 1)\n'
+        'assert (torch.get_num_threads(), torch.get_num_interop_threads()) == (1, 3)\n')
+    subprocess.run([sys.executable, '-c', script], check=True, timeout=600)
+
+
+@pytest.mark.parametrize('numbers, line', [
+    ((0, 1), 'threads is 0, must be at least 1'),
+    ((1, 0), 'interop_threads is 0, must be at least 1')])
+def test_below_one(numbers, line):
+    with pytest.raises(RuntimeConfigError, match=f'^{line}$'):
+        set_threads(*numbers)
+
+
+@pytest.mark.parametrize('line, names, able', [
+    ('flags\t\t: fpu sse2 avx avx2 fma', 'AVX2', False),
+    ('flags\t\t: avx2 avx512f avx512bw', 'AVX2, AVX512', False),
+    ('flags\t\t: avx2 avx512f avx512_bf16', 'AVX2, AVX512, AVX512-BF16', True),
+    ('flags\t\t: avx2 avx512f avx512_bf16 amx_bf16 amx_tile',
+     'AVX2, AVX512, AVX512-BF16, AMX-BF16', True),
+    ('Features\t: fp asimd sve bf16', 'NEON, SVE, Arm BF16', False)])
+def test_flags(tmp_path, line, names, able):
+    path = tmp_path / 'cpuinfo'
+    path.write_text(f'processor\t: 0\nmodel name\t: avx512_bf16 in the name\n{line}\n')
+    assert instruction_set(path) == names
+    assert multiplies_bf16(path) is able
+
+
+@pytest.mark.parametrize('text', ['', 'processor\t: 0\n', 'flags\t: fpu\n'])
+def test_without_them_the_architecture_is_named(tmp_path, text):
+    path = tmp_path / 'cpuinfo'
+    if text:
+        path.write_text(text)
+    assert instruction_set(path) == platform.machine()
+    assert not multiplies_bf16(path)
