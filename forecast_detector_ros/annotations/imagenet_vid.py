@@ -33,6 +33,7 @@ from .records import (
     box_in_picture,
     FrameBoxes,
     FrameRecord,
+    PictureFolder,
     read_videos,
     UNKNOWN_TRACK,
     VideoRecord,
@@ -48,16 +49,18 @@ PICTURE = '.JPEG'  #: How the names of ImageNet's pictures end
 class XmlFrames(Sequence[FrameRecord]):
     """The frames of a snippet, or one picture of DET; each XML file is read when it is needed."""
 
-    def __init__(self, pictures: Path, annotations: Path, names: Sequence[str],
-                 labels: Mapping[str, int | None], other_wnids: bool, findings: Findings) -> None:
+    def __init__(self, pictures: PictureFolder, annotations: PictureFolder, folder: str,
+                 names: Sequence[str], labels: Mapping[str, int | None], other_wnids: bool,
+                 findings: Findings) -> None:
         """
         Take the names.
 
-        :param pictures, annotations: folders of `<name>.JPEG` and of `<name>.xml`
+        :param pictures, annotations: what `folder` with `<name>.JPEG` and `<name>.xml` is in
         :param names: in the order of time
         :param labels, other_wnids, findings: see `read_xml`
         """
-        self._pictures, self._annotations, self._names = pictures, annotations, tuple(names)
+        self._pictures, self._annotations = pictures, annotations
+        self._folder, self._names = folder, tuple(names)
         self._labels, self._other_wnids, self._findings = labels, other_wnids, findings
         self._size: tuple[int, int] | None = None
 
@@ -75,14 +78,16 @@ class XmlFrames(Sequence[FrameRecord]):
         """
         Read the annotation of a frame; of each of them, for a slice.
 
-        :raises DataError: it is unusable, or of another size than the frame that was read first
+        :raises DataError: it is unusable, leads out of its folder, or is of another size than the
+            frame that was read first
         """
         if isinstance(index, slice):
             return tuple(self[number] for number in range(*index.indices(len(self))))
-        name = self._names[index]
-        path = self._annotations / f'{name}.xml'
-        record = read_xml(path, self._pictures / f'{name}{PICTURE}', self._labels,
-                          self._other_wnids, self._findings)
+        name = f'{self._folder}/{self._names[index]}'
+        path, picture = (folder.place(f'{name}{ending}', f'{folder.root}', 'file')
+                         for folder, ending in ((self._annotations, '.xml'),
+                                                (self._pictures, PICTURE)))
+        record = read_xml(path, picture, self._labels, self._other_wnids, self._findings)
         size = record.width, record.height
         if self._size is None:
             self._size = size
@@ -94,7 +99,8 @@ class XmlFrames(Sequence[FrameRecord]):
 
 def load_vid(annotations: str | Path, images: str | Path, classes: Sequence[str],
              list_file: str | Path | None = None, split: str = 'train',
-             frames: str = 'snippet', findings: Findings | None = None) -> list[VideoRecord]:
+             frames: str = 'snippet', findings: Findings | None = None,
+             outside: bool = False) -> list[VideoRecord]:
     """
     Find the snippets of ImageNet VID.
 
@@ -109,23 +115,27 @@ def load_vid(annotations: str | Path, images: str | Path, classes: Sequence[str]
     :param split: folder below `annotations`, for when there is no list
     :param frames: one of `FRAMES`
     :param findings: who is told of mistakes; default: the first one is raised
+    :param outside: whether names and symbolic links may lead out of the two folders
     :returns: in the order of the list, or of their names; a name is the path below `annotations`
     :raises DataError: one line: the file, the entry, and what is wrong with it
     """
     annotations, images = Path(annotations), Path(images)
     findings = Strict() if findings is None else findings
     _check_folders(annotations, images)
+    descriptions, pictures = PictureFolder(annotations, outside), PictureFolder(images, outside)
     labels = labels_of(classes, VID_CLASSES, annotations, findings)
     if list_file is not None:
         snippets = read_snippets(Path(list_file), findings)
     else:
         snippets = {name: Listed(f'{annotations / name}', None, None)
-                    for name in _snippet_names(annotations, split)}
+                    for name in _snippet_names(descriptions, split)}
 
     def read(entry: tuple[str, Listed]) -> VideoRecord:
         name, listed = entry
-        names = _frame_names(name, listed, annotations, images, frames == 'listed', findings)
-        video = XmlFrames(images / name, annotations / name, names, labels, False, findings)
+        places = (pictures.place(name, listed.where, 'snippet'),
+                  descriptions.place(name, listed.where, 'snippet'))
+        names = _frame_names(name, listed, *places, frames == 'listed', findings)
+        video = XmlFrames(pictures, descriptions, name, names, labels, False, findings)
         if isinstance(findings, Strict):
             # A tree that is no VID at all is found out now rather than in the middle of a run.
             video[0]
@@ -137,7 +147,7 @@ def load_vid(annotations: str | Path, images: str | Path, classes: Sequence[str]
 
 def load_det(annotations: str | Path, images: str | Path, classes: Sequence[str],
              list_file: str | Path | None = None, split: str = 'train',
-             findings: Findings | None = None) -> list[VideoRecord]:
+             findings: Findings | None = None, outside: bool = False) -> list[VideoRecord]:
     """
     Find the pictures of ImageNet DET, each a video of one frame.
 
@@ -150,21 +160,23 @@ def load_det(annotations: str | Path, images: str | Path, classes: Sequence[str]
     annotations, images = Path(annotations), Path(images)
     findings = Strict() if findings is None else findings
     _check_folders(annotations, images)
+    descriptions, folder = PictureFolder(annotations, outside), PictureFolder(images, outside)
     labels = labels_of(classes, {**VID_CLASSES, **DET_PERSON}, annotations, findings)
     if list_file is not None:
         pictures = read_pictures(Path(list_file), findings)
     else:
         pictures = {name: f'{annotations / name}.xml'
-                    for name in _picture_names(annotations, split)}
+                    for name in _picture_names(descriptions, split)}
 
     def read(entry: tuple[str, str]) -> VideoRecord:
         name, where = entry
-        for path in (images / f'{name}{PICTURE}', annotations / f'{name}.xml'):
+        for path in (folder.place(f'{name}{PICTURE}', where, 'picture'),
+                     descriptions.place(f'{name}.xml', where, 'picture')):
             if not path.is_file():
                 raise DataError(f'{where}: no file {path}', Kind.MISSING_FILE)
-        folder, _, stem = name.rpartition('/')
+        inner, _, stem = name.rpartition('/')
         return VideoRecord(name, XmlFrames(
-            images / folder, annotations / folder, (stem,), labels, True, findings))
+            folder, descriptions, inner or '.', (stem,), labels, True, findings))
 
     return read_videos(pictures.items(), read, findings,
                        f'{list_file or annotations}: no usable picture')
@@ -176,30 +188,35 @@ def _check_folders(annotations: Path, images: Path) -> None:
             raise DataError(f'{folder}: no such folder of {what}', Kind.SOURCE)
 
 
-def _snippet_names(annotations: Path, split: str) -> list[str]:
+def _snippet_names(annotations: PictureFolder, split: str) -> list[str]:
     """Return the folders below `split` that hold XML files, relative to `annotations`."""
-    return sorted(Path(folder).relative_to(annotations).as_posix()
-                  for folder, _, files in _walk(annotations / split)
+    return sorted(os.path.relpath(folder, annotations.root)
+                  for folder, _, files in _walk(annotations, split)
                   if any(name.endswith('.xml') for name in files))
 
 
-def _picture_names(annotations: Path, split: str) -> list[str]:
-    return sorted((Path(folder) / name[:-4]).relative_to(annotations).as_posix()
-                  for folder, _, files in _walk(annotations / split)
+def _picture_names(annotations: PictureFolder, split: str) -> list[str]:
+    return sorted(os.path.relpath(os.path.join(folder, name[:-4]), annotations.root)
+                  for folder, _, files in _walk(annotations, split)
                   for name in files if name.endswith('.xml'))
 
 
-def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+def _walk(annotations: PictureFolder, split: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    folder = annotations.place(split, f'{annotations.root}', 'split')
     if not folder.is_dir():
         raise DataError(f'{folder}: no such folder of annotations', Kind.SOURCE)
     return os.walk(folder)
 
 
-def _frame_names(name: str, listed: Listed, annotations: Path, images: Path, only_listed: bool,
+def _frame_names(name: str, listed: Listed, images: Path, annotations: Path, only_listed: bool,
                  findings: Findings) -> list[str]:
-    """Return the frames of a snippet that are to be used and that have picture and annotation."""
-    pictures = _stems(images / name, PICTURE, listed.where)
-    descriptions = _stems(annotations / name, '.xml', listed.where)
+    """
+    Return the frames of a snippet that are to be used and that have picture and annotation.
+
+    :param images, annotations: the snippet's own folders
+    """
+    pictures = _stems(images, PICTURE, listed.where)
+    descriptions = _stems(annotations, '.xml', listed.where)
     if only_listed and listed.frames is not None:
         wanted = sorted(listed.frames)
     elif listed.count is not None:
@@ -212,8 +229,8 @@ def _frame_names(name: str, listed: Listed, annotations: Path, images: Path, onl
     for frame in wanted:
         # The same few thousand names stand in every snippet.
         stem = sys.intern(f'{frame:06d}')
-        for there, path in ((pictures, images / name / f'{stem}{PICTURE}'),
-                            (descriptions, annotations / name / f'{stem}.xml')):
+        for there, path in ((pictures, images / f'{stem}{PICTURE}'),
+                            (descriptions, annotations / f'{stem}.xml')):
             if stem not in there:
                 findings.fault(DataError(f'{listed.where}: no file {path}', Kind.MISSING_FRAME))
         if stem in pictures and stem in descriptions:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from .findings import check_classes, DataError, Findings, Kind, Strict
 from .imagenet_lists import read_lines
-from .records import box_in_picture, FrameBoxes, read_videos, VideoRecord
+from .records import box_in_picture, FrameBoxes, PictureFolder, read_videos, VideoRecord
 
 #: Class ids: 1 to 12 of Milan et al. 2016, section 3.3; 13 is MOT20's.
 MOT_CLASSES = {
@@ -39,19 +39,20 @@ MIN_VISIBILITY = 0.3
 class _Sequence:
     """What seqinfo.ini says."""
 
-    pictures: Path
+    folder: str
+    """Of the pictures, within that of the sequence."""
     length: int
     width: int
     height: int
     extension: str
 
-    def picture(self, frame: int) -> Path:
-        return self.pictures / f'{frame:06d}{self.extension}'
+    def picture(self, frame: int) -> str:
+        return f'{frame:06d}{self.extension}'
 
 
 def load_mot(annotations: str | Path, images: str | Path, classes: Sequence[str],
              list_file: str | Path | None = None, min_visibility: float = MIN_VISIBILITY,
-             findings: Findings | None = None) -> list[VideoRecord]:
+             findings: Findings | None = None, outside: bool = False) -> list[VideoRecord]:
     """
     Read sequences of MOTChallenge.
 
@@ -67,6 +68,7 @@ def load_mot(annotations: str | Path, images: str | Path, classes: Sequence[str]
         lists, is passed over. Without it: all folders with a seqinfo.ini.
     :param min_visibility: from 0 to 1
     :param findings: who is told of mistakes; default: the first one is raised
+    :param outside: whether names and symbolic links may lead out of the two folders
     :returns: in the order of the list, or of their names
     :raises DataError: one line: the file, the entry, and what is wrong with it
     """
@@ -75,9 +77,10 @@ def load_mot(annotations: str | Path, images: str | Path, classes: Sequence[str]
     index = {name: label for label, name in enumerate(classes)}
     labels = {number: index[name] for number, name in TARGETS.items() if name in index}
     check_classes(classes, TARGETS.values(), f'{annotations}', findings)
+    folders = PictureFolder(annotations, outside), PictureFolder(images, outside)
     return read_videos(_names(annotations, list_file), lambda named: _read(
-        named[1], named[0], annotations / named[1], images / named[1], labels, min_visibility,
-        findings), findings, f'{list_file or annotations}: no usable sequence')
+        named[1], named[0], *folders, labels, min_visibility, findings), findings,
+        f'{list_file or annotations}: no usable sequence')
 
 
 def _names(annotations: Path, list_file: str | Path | None) -> list[tuple[str, str]]:
@@ -90,10 +93,11 @@ def _names(annotations: Path, list_file: str | Path | None) -> list[tuple[str, s
                   for path in annotations.glob('*/seqinfo.ini'))
 
 
-def _read(name: str, where: str, annotations: Path, images: Path, labels: dict[int, int],
-          min_visibility: float, findings: Findings) -> VideoRecord:
-    sequence = _seqinfo(annotations / 'seqinfo.ini', where, images)
-    path = annotations / 'gt' / 'gt.txt'
+def _read(name: str, where: str, annotations: PictureFolder, images: PictureFolder,
+          labels: dict[int, int], min_visibility: float, findings: Findings) -> VideoRecord:
+    about = annotations.place(f'{name}/seqinfo.ini', where, 'sequence')
+    sequence = _seqinfo(about, where)
+    path = annotations.place(f'{name}/gt/gt.txt', where, 'sequence')
     if not path.is_file():
         raise DataError(f'{where}: no file {path}; the test sequences have none',
                         Kind.MISSING_FILE)
@@ -104,12 +108,16 @@ def _read(name: str, where: str, annotations: Path, images: Path, labels: dict[i
             _take(line, line_where, sequence, frames, seen, labels, min_visibility, findings)
         except DataError as error:
             findings.fault(error)
-    there = _files(sequence.pictures, where)
+    folder = os.path.join(name, sequence.folder)
+    there = _files(images.place(folder, f'{about}', 'imDir'), where)
     records = []
     for number, boxes in frames.items():
-        picture = sequence.picture(number)
-        if picture.name not in there:
-            findings.fault(DataError(f'{where}: no file {picture}', Kind.MISSING_FRAME))
+        try:
+            picture = images.place(f'{folder}/{sequence.picture(number)}', f'{about}', 'picture')
+            if picture.name not in there:
+                raise DataError(f'{where}: no file {picture}', Kind.MISSING_FRAME)
+        except DataError as error:
+            findings.fault(error)
             continue
         records.append(boxes.record(picture, sequence.width, sequence.height))
     if not records:
@@ -124,7 +132,7 @@ def _files(folder: Path, where: str) -> set[str]:
         raise DataError(f'{where}: no folder {folder}', Kind.MISSING_FILE) from None
 
 
-def _seqinfo(path: Path, where: str, images: Path) -> _Sequence:
+def _seqinfo(path: Path, where: str) -> _Sequence:
     parser = configparser.ConfigParser(interpolation=None)
     try:
         with open(path, encoding='utf-8') as file:
@@ -144,7 +152,7 @@ def _seqinfo(path: Path, where: str, images: Path) -> _Sequence:
             raise DataError(f'{path}: {key} is {text!r:.40}; it must be a whole number from 1 on')
         numbers.append(int(text))
     length, width, height = numbers
-    return _Sequence(images / values.get('imDir', 'img1'), length, width, height,
+    return _Sequence(values.get('imDir', 'img1'), length, width, height,
                      values.get('imExt', '.jpg'))
 
 

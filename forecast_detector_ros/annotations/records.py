@@ -21,7 +21,7 @@ _MOST_NAME, _MOST_PATH = 255, 4096
 
 
 class PictureFolder:
-    """A folder that pictures are looked for in; with `outside` also where their names lead to."""
+    """A folder that files are looked for in; with `outside` also where their names lead to."""
 
     def __init__(self, root: str | Path, outside: bool = False) -> None:
         """Take a folder, which need not exist."""
@@ -31,21 +31,26 @@ class PictureFolder:
         # Thousands of pictures lie in one folder.
         self._real_folder = lru_cache(maxsize=1024)(os.path.realpath)
 
-    def place(self, name: str, where: str) -> Path:
+    def __reduce__(self) -> tuple[type[PictureFolder], tuple[Path, bool]]:
+        """Leave the cache behind where the folder goes to another process."""
+        return PictureFolder, (self.root, self._outside)
+
+    def place(self, name: str, where: str, key: str = 'file_name') -> Path:
         """
-        Return the path of a picture, which need not exist.
+        Return the path of a file, which need not exist.
 
         :param name: relative to the folder
         :param where: the file and the entry, for the message
+        :param key: what the name is called there
         :raises DataError: the name can be that of no file, or it leads out of the folder: by
             ``..``, from the root of the file system, or by a symbolic link
         """
         path = self.root / name
         if ('\0' in name or len(os.fsencode(path)) >= _MOST_PATH
                 or any(len(os.fsencode(part)) > _MOST_NAME for part in path.parts)):
-            raise DataError(f'{where}: file_name {cut(name)!r} cannot be the name of a file')
+            raise DataError(f'{where}: {key} {cut(name)!r} cannot be the name of a file')
         if not self._outside and not self._is_inside(path):
-            raise DataError(f'{where}: file_name {cut(name)!r} leads out of {self.root}; '
+            raise DataError(f'{where}: {key} {cut(name)!r} leads out of {self.root}; '
                             '--outside allows that, or outside: true in a recipe', Kind.OUTSIDE)
         return path
 

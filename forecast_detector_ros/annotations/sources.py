@@ -21,7 +21,7 @@ _IMAGENET = (IMAGENET_VID, IMAGENET_DET)
 
 #: Settings that only some formats have, with the value that says nothing.
 _SPECIAL = {
-    'truth': ('', (COCO_VIDEO,)), 'outside': (False, (COCO_VIDEO,)),
+    'truth': ('', (COCO_VIDEO,)),
     'min_score': (0.0, (COCO_VIDEO,)), 'ignore_score': (0.0, (COCO_VIDEO,)),
     'list_file': ('', (*_IMAGENET, MOT)), 'split': ('train', _IMAGENET),
     'frames': ('snippet', (IMAGENET_VID,)), 'min_visibility': (MIN_VISIBILITY, (MOT,))}
@@ -50,8 +50,8 @@ class SourceConfig:
     #: coco_video: a JSON of true boxes that are laid over those of `annotations`, relative to the
     #: data root. It says by `complete` and `labels` which of them they replace.
     truth: str = ''
-    #: coco_video: pictures may lie outside `images`: a `file_name` may start at the root of the
-    #: file system, have ``..`` in it, or be a symbolic link to anywhere.
+    #: Files may lie outside `images` and `annotations`: a name may start at the root of the file
+    #: system, have ``..`` in it, or be a symbolic link to anywhere.
     outside: bool = False
     #: Patterns of what is taken; empty for everything. A pattern is that of a shell (`*` matches
     #: `/` too) and meets a video's name, or a still's `file_name` or any folder of it.
@@ -109,12 +109,13 @@ def load_source(source: SourceConfig, root: str | Path, classes: Sequence[str],
                                   root / source.truth if source.truth else None)
     elif source.format == IMAGENET_VID:
         records = load_vid(annotations, images, classes, list_file, source.split, source.frames,
-                           findings)
+                           findings, source.outside)
     elif source.format == IMAGENET_DET:
-        records = load_det(annotations, images, classes, list_file, source.split, findings)
+        records = load_det(annotations, images, classes, list_file, source.split, findings,
+                           source.outside)
     else:
         records = load_mot(annotations, images, classes, list_file, source.min_visibility,
-                           findings)
+                           findings, source.outside)
     return _chosen(records, source, annotations, findings)
 
 

@@ -118,7 +118,7 @@ def _load(options: argparse.Namespace, path: Location, labels: Sequence[str], ig
         footage = load_annotated(kept(path), pictures, labels, options.min_score, ignore,
                                  options.truth and kept(options.truth))
     elif options.mot:
-        footage = load_mot_footage(_folder(path, lazily), labels)
+        footage = load_mot_footage(_folder(path, lazily), labels, options.outside)
     else:
         footage = _load_davis(options, _folder(path, lazily), pictures, labels, ignore)
     if not (lazily and isinstance(images, Url)):
@@ -146,9 +146,9 @@ def _load_davis(options: argparse.Namespace, folder: Path, images: PictureFolder
 
 
 def add_outside(group: Group) -> None:
-    """Add the option that lets names of pictures lead out of `--images`."""
+    """Add the option that lets names of files lead out of the folder that they start from."""
     group.add_argument('--outside', action='store_true',
-                       help='file names in a JSON may lead out of that folder')
+                       help='names of files may lead out of their folder')
 
 
 def _named_apart(found: Sequence[tuple[Location, Footage]]) -> list[Footage]:

@@ -97,7 +97,7 @@ def load_annotated(path: Path, image_root: Path | PictureFolder, labels: Sequenc
     return footage
 
 
-def load_mot_footage(path: Path, labels: Sequence[str]) -> list[Footage]:
+def load_mot_footage(path: Path, labels: Sequence[str], outside: bool = False) -> list[Footage]:
     """
     Load a folder of sequences in MOTChallenge's format, such as ``MOT17/train``.
 
@@ -107,6 +107,8 @@ def load_mot_footage(path: Path, labels: Sequence[str]) -> list[Footage]:
         The folder, with pictures and `gt.txt` as they are distributed.
     labels:
         The detector's classes.
+    outside:
+        Whether names and symbolic links may lead out of the folder.
 
     Raises
     ------
@@ -115,7 +117,7 @@ def load_mot_footage(path: Path, labels: Sequence[str]) -> list[Footage]:
 
     """
     footage = []
-    for video in load_mot(path, path, labels):
+    for video in load_mot(path, path, labels, outside=outside):
         truth = truth_of(video, len(labels))
         footage.append(Footage(video.name, tuple(video.frames), truth, truth))
     return footage

@@ -237,3 +237,45 @@ def test_det_list_names_pictures(imagenet):
     path = write_list(imagenet, 'train/x/a 1', 'train/x/c 1')
     with pytest.raises(DataError, match=r'list\.txt: line 2: no file .*train/x/c\.JPEG'):
         det(imagenet, list_file=path)
+
+
+def test_names_that_lead_out_of_the_folders_are_refused_unless_allowed(imagenet, tmp_path):
+    inner = type(imagenet)(imagenet.root / 'inner')
+    inner.root.mkdir()
+    inner.snippet(ONE, 2)
+    for folder in ('Annotations', 'Data'):
+        (imagenet.root / folder).mkdir()
+    imagenet.snippet('secret', 2)
+    for folder in (inner.annotations, inner.images):
+        (folder / 'train' / 'link').symlink_to(imagenet.root / folder.name / 'secret')
+    for name, allowed in (('../../Data/secret', False), (f'{imagenet.images}/secret', False),
+                          ('train/link', True)):
+        listed = write_list(inner, f'{name} 1 0 2')
+        with pytest.raises(DataError, match=r'\.txt: line 1: snippet .* leads out of ') as told:
+            vid(inner, list_file=listed)
+        assert told.value.kind is Kind.OUTSIDE and '--outside' in str(told.value)
+        with pytest.raises(DataError, match=r'picture .* leads out of '):
+            load_det(inner.annotations, inner.images, CLASSES,
+                     write_list(inner, f'{name}/000000 1'))
+        if allowed:
+            (video,) = vid(inner, list_file=listed, outside=True)
+            assert len(video.frames[0].boxes) == 1
+            (still,) = load_det(inner.annotations, inner.images, CLASSES,
+                                write_list(inner, f'{name}/000000 1'), outside=True)
+            assert len(still.frames[0].boxes) == 1
+
+
+def test_split_and_single_files_that_lead_out_are_refused_unless_allowed(imagenet):
+    imagenet.snippet(ONE, 2)
+    for split in ('..', '/etc'):
+        with pytest.raises(DataError, match=f'split .{split}. leads out of '):
+            vid(imagenet, split=split)
+    picture = imagenet.picture(f'{ONE}/000001')
+    picture.rename(imagenet.root / 'elsewhere.jpg')
+    picture.symlink_to(imagenet.root / 'elsewhere.jpg')
+    (video,) = vid(imagenet)
+    assert len(video.frames[0].boxes) == 1
+    with pytest.raises(DataError, match=r'file .*000001\.JPEG. leads out of '):
+        video.frames[1]
+    (video,) = vid(imagenet, outside=True)
+    assert video.frames[1].path == picture

@@ -138,3 +138,41 @@ def test_nothing_to_train(mot, tmp_path):
     (tmp_path / 'empty').mkdir()
     with pytest.raises(DataError, match='no usable sequence'):
         load_mot(tmp_path / 'empty', tmp_path, CLASSES)
+
+
+@pytest.mark.parametrize('name', ['../other', '{root}/other', 'link'])
+def test_sequences_that_lead_out_of_the_folder_are_refused_unless_allowed(mot, tmp_path, name):
+    folder = mot('a', [line()])
+    folder.rename(tmp_path / 'other')
+    (folder.parent / 'link').symlink_to(tmp_path / 'other')
+    path = folder.parent / 'list.txt'
+    path.write_text(name.format(root=tmp_path) + '\n')
+    with pytest.raises(DataError, match=r'list\.txt: line 1: sequence .* leads out of ') as told:
+        load(folder, list_file=path)
+    assert told.value.kind is Kind.OUTSIDE and '--outside' in str(told.value)
+    (video,) = load(folder, list_file=path, outside=True)
+    assert FrameReader().read(video.frames[0]).shape == (30, 40, 3)
+
+
+@pytest.mark.parametrize('value', ['../../elsewhere', '{root}/elsewhere'])
+def test_pictures_that_lead_out_of_the_folder_are_refused_unless_allowed(mot, tmp_path, value):
+    folder = mot('a', [line()])
+    (folder / 'img1').rename(tmp_path / 'elsewhere')
+    about = folder / 'seqinfo.ini'
+    about.write_text(about.read_text().replace('img1', value.format(root=tmp_path)))
+    with pytest.raises(DataError, match=r'seqinfo\.ini: imDir .* leads out of '):
+        load(folder)
+    (video,) = load(folder, outside=True)
+    assert FrameReader().read(video.frames[0]).shape == (30, 40, 3)
+
+
+def test_a_picture_that_is_a_link_elsewhere_is_left_out_unless_allowed(mot, tmp_path):
+    folder = mot('a', [line()])
+    (folder / 'img1/000002.jpg').rename(tmp_path / 'picture.jpg')
+    (folder / 'img1/000002.jpg').symlink_to(tmp_path / 'picture.jpg')
+    findings = Collected()
+    (video,) = load(folder, findings=findings)
+    assert [frame.path.stem for frame in video.frames] == ['000001', '000003']
+    assert findings.counts == {Kind.OUTSIDE: 1}
+    (video,) = load(folder, outside=True)
+    assert len(video.frames) == 3

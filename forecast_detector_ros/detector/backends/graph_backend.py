@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backends import RawOutput
+from . import RawOutput
 
 IMAGE = 'image'
 """Input of the read step: ``(B, H, W, 3)`` uint8 BGR."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .devices import AUTO, cuda_absence, DeviceError
-from ..backends import RawOutput
+from . import RawOutput
 from ..checkpoint import RuntimeConfigError
 from ...model.network import ForecastDetector, NetworkState, StepOutput
 from ...model.scheduler import confidence
