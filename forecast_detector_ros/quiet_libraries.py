@@ -24,9 +24,9 @@ def import_openvino() -> ModuleType:
     """
     Import OpenVINO; raises ImportError when it is not installed.
 
-    Its Python package reports each import over the network and writes to the home folder unless
-    the user has opted out (https://github.com/openvinotoolkit/telemetry). Where the telemetry
-    package is missing it takes a stub that does neither; for the time of the import it is missing.
+    By default its Python package reports each import over the network and writes to the home
+    folder (https://github.com/openvinotoolkit/telemetry). Without the telemetry package it uses a
+    stub that does neither. So the package is hidden during the import.
     """
     hidden = _TELEMETRY not in sys.modules
     if hidden:

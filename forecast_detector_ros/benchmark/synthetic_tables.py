@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Made-up boxes and detections in any number, to see what the metrics cost."""
+"""Random boxes and detections in any number, to time the metrics."""
 
 from dataclasses import dataclass
 import resource

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure what the detector costs, in parts and as a whole, side by side with its rivals."""
+"""Measure the time of the detector and its parts, beside other detectors."""
 from __future__ import annotations
 
 import argparse
@@ -118,8 +118,8 @@ def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the options."""
     parser = verb_parser(
         VERB, '', __doc__, epilog='Everything is timed in turns within one '
-        'process, so ratios hold where the machine does not. docs/reference/benchmark.md says '
-        'what each row covers.')
+        'process, so ratios are valid on a noisy machine. docs/reference/benchmark.md '
+        'describes each row.')
     add_checkpoint(parser)
     parser.add_argument('--video', type=Path, metavar='FILE',
                         help='clip that pictures and read ratio are from (default bikes.mp4)')
@@ -161,7 +161,7 @@ def make_parser() -> argparse.ArgumentParser:
     results.add_argument('--load', type=Path, metavar='FILE',
                          help='measure nothing; take such a JSON file')
     results.add_argument('--compare', type=Path, metavar='FILE',
-                         help='exit with 1 where it is slower than there, beyond noise')
+                         help='exit with 1 if it is slower than there, beyond noise')
     results.add_argument('--targets', action='store_true',
                          help='exit with 1 when a target is missed')
     return parser

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure what the metrics cost on made-up boxes, as many as ImageNet VID's validation has."""
+"""Measure the time of the metrics on random boxes, by default as many as in ImageNet VID."""
 
 import argparse
 from collections.abc import Sequence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Say what is missing, broken or degenerate in training data, before a training meets it."""
+"""Find missing, broken and degenerate training data before a training."""
 
 import argparse
 from collections.abc import Iterable, Sequence

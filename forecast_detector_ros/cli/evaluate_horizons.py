@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure forecasts 1, 2, ... frames after a read, beside rivals that know less."""
+"""Measure forecasts 1, 2, ... frames after a read, beside simpler rules."""
 
 import argparse
 from collections.abc import Sequence
@@ -46,8 +46,8 @@ def make_parser() -> argparse.ArgumentParser:
     group.add_argument('--optical-flow', action='store_true',
                        help='also measure features that are moved along optical flow')
     group.add_argument('--within', type=number_in(float, 0, 100), metavar='POINTS',
-                       help='say how many frames in a row may be forecast: up to which horizon '
-                       'forecasts lose at most so many points of recall against reading')
+                       help='find the longest horizon at which forecasts lose at most so many '
+                       'points of recall against reading')
     group.add_argument('--within-iou', choices=tuple(AT_IOU), default='0.5', metavar='IOU',
                        help=f'at which, of {", ".join(AT_IOU)} (default %(default)s)')
     add_seed(group, 'sequences that are drawn, which gives intervals')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure how often a detector reads when nothing happens, beside the video itself."""
+"""Measure how often a detector reads a still scene, beside the video itself."""
 
 import argparse
 from collections.abc import Sequence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure what a detector knows at each instant while video passes at a frame rate."""
+"""Measure accuracy at each instant while video plays at a frame rate."""
 
 import argparse
 from collections.abc import Sequence
@@ -26,11 +26,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser = evaluation_parser(VERB, __doc__)
     group = parser.add_argument_group('streaming')
     group.add_argument('--rates', type=frame_rate, nargs='+', default=RATES, metavar='HZ',
-                       help='frame rates at which the video passes '
+                       help='frame rates of the video '
                        f'(default {" ".join(map(str, RATES))})')
     add_policies(group, 'that of --policy')
     group.add_argument('--outputs', choices=tuple(OUTPUTS), nargs='+', metavar='OUTPUT',
-                       default=[PRESENT], help='what the detector makes known: '
+                       default=[PRESENT], help='what the detector publishes: '
                        + '; '.join(f'{name}: {text}' for name, text in OUTPUTS.items())
                        + f' (default {PRESENT})')
     group.add_argument('--latencies', type=Path, metavar='FILE',

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Write both steps of a checkpoint as ONNX, once they are known to give the same boxes.
+Write both steps of a checkpoint as ONNX, and check that they give the same boxes.
 
 What is written runs without PyTorch: the graphs, the anchors, and a record that says which parts
 the state has and which weights the graphs are of.
@@ -145,8 +145,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--output', type=Path, metavar='FOLDER',
                         help='also for the checkpoint and its card (default: where these lie)')
     parser.add_argument('--package', action='store_true',
-                        help='leave the weights out, so that the graphs go with all weights of '
-                        'this shape')
+                        help='write the graphs without weights, for all weights of this shape')
     parser.add_argument('--clip', type=Path, metavar='PATH',
                         help='to check with: a video, folder of images or COCO-video JSON '
                         '(default: that of --calibrate, or moving shapes)')
@@ -155,8 +154,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--int8', action='store_true',
                         help='quantise to int8; needs --calibrate')
     parser.add_argument('--calibrate', type=Path, metavar='PATH',
-                        help='what to calibrate with, as --clip: real video of the kind that '
-                        'the detector will see')
+                        help='to calibrate with, as --clip: real video like that of the camera')
     parser.add_argument('--calibration-frames', type=number_in(int, 2, 100000), default=100,
                         metavar='N', help='to calibrate with (default 100)')
     parser.add_argument('--images', type=Path, metavar='FOLDER',
@@ -164,8 +162,8 @@ def make_parser() -> argparse.ArgumentParser:
                         'JSON)')
     add_outside(parser)
     parser.add_argument('--min-likeness', type=float, default=0.8, metavar='L',
-                        help='with --int8: part of the boxes in float that must be found again, '
-                        'less those made up (default 0.8)')
+                        help='with --int8: least part of the float boxes that is found again, '
+                        'minus new boxes (default 0.8)')
     return parser
 
 

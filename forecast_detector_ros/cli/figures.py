@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Make the paper's tables and figures from video of one's own.
+Make the paper's tables and figures from your own video.
 
 Each writes its numbers as CSV and JSON, and a figure its picture as PNG, into a folder.
 """
@@ -144,7 +144,7 @@ def make_parser() -> argparse.ArgumentParser:
                         help='the .mat file')
     motion.set_defaults(make=_motion, picture=False, name='motion')
     trained = start('reproduction', '--results FILE --output FOLDER',
-                    'Table 2 and Fig. 5 of what reproduce trained')
+                    'Table 2 and Fig. 5 of a run of reproduce')
     trained.add_argument('--results', type=Path, required=True, metavar='FILE',
                          help='results.json of reproduce')
     trained.set_defaults(make=_reproduction, picture=True, name='reproduction')

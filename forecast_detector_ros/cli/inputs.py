@@ -180,7 +180,7 @@ def add_training(parser: argparse.ArgumentParser, recipe: str, leaves: str) -> N
     parser.add_argument('--data', type=Path, required=True, metavar='FOLDER',
                         help='that the paths in the recipe start from')
     parser.add_argument('--output', type=Path, required=True, metavar='FOLDER',
-                        help=f'for {leaves}; what is finished in it is not done again')
+                        help=f'for {leaves}; finished parts in it are kept')
 
 
 def add_backbone(parser: argparse._ActionsContainer) -> None:

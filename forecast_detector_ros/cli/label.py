@@ -242,7 +242,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--output', type=location, required=True, metavar='FILE',
                         help='COCO-video JSON; its file names start from SOURCE or --frames')
     parser.add_argument('--resume', action='store_true',
-                        help='go on with frames and labels that an earlier run left')
+                        help='continue an earlier run')
     parser.add_argument('--stills', action='store_true',
                         help='pictures are stills; default: each folder is one video')
     parser.add_argument('--classes', nargs='+', default=list(CLASSES), metavar='NAME',

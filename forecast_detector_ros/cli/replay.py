@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Detect objects in the images of bags, frame by frame, without ROS and always the same way."""
+"""Detect objects in the images of bags, frame by frame, without ROS and reproducibly."""
 from __future__ import annotations
 
 import argparse

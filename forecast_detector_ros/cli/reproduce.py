@@ -43,8 +43,8 @@ def make_parser() -> argparse.ArgumentParser:
                         help='networks to compare, of: ' + '; '.join(row.name for row in ROWS)
                         + ' (default: all but the last)')
     result.add_argument('--estimate', action='store_true',
-                        help='only time a few iterations of each stage, and say what all will '
-                        'take on this machine')
+                        help='only time a few iterations of each stage, and estimate the time of '
+                        'all on this machine')
     return result
 
 

@@ -64,7 +64,7 @@ def verb_parser(verb: str, arguments: str, about: str | None, json: bool = True,
         prog=f'{PROGRAM} {verb}', usage=usage_line(verb, arguments),
         description=(about or '').strip().partition('\n\n')[0], epilog=epilog,
         formatter_class=help_format)
-    parser.add_argument('--quiet', action='store_true', help='say only warnings and errors')
+    parser.add_argument('--quiet', action='store_true', help='show only warnings and errors')
     if json:
         parser.add_argument('--json', action='store_true',
                             help='print the result as JSON, and nothing else on stdout')

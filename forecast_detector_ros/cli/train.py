@@ -2,7 +2,7 @@
 """
 Train a detector from a recipe.
 
-Several processes share the work under torchrun, see `make_parser`.
+Several processes train together under torchrun, see `make_parser`.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Build the argument parser."""
     result = verb_parser(
         VERB, 'RECIPE --data FOLDER --output FOLDER', __doc__,
-        epilog='Several processes share the work: torchrun --nproc-per-node N -m -- '
+        epilog='For several processes: torchrun --nproc-per-node N -m -- '
         'forecast_detector_ros.cli train RECIPE ...')
     result.add_argument('recipe', type=Path, metavar='RECIPE',
                         help='YAML file, such as config/training/*.yaml')

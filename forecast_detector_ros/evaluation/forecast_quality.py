@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-How good forecast frames are, 1, 2, ... frames after a read, beside rivals that know less.
+Accuracy of forecasts 1, 2, ... frames after a read, beside simpler rules.
 
 Recall by horizon, IoU and frame rate, sequence by sequence.
 """

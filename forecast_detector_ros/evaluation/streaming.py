@@ -40,9 +40,9 @@ RATES = (5, 10, 15, 30, 60)
 PRESENT, AHEAD, REPEATED = 'present', 'ahead', 'repeated'
 
 OUTPUTS = {
-    PRESENT: 'detections of every frame that the detector takes',
-    AHEAD: 'the same, and of the frame that is to come one period later',
-    REPEATED: 'detections of frames that are read; they stay until the next such frame',
+    PRESENT: 'detections of every processed frame',
+    AHEAD: 'also the forecast of one period later',
+    REPEATED: 'detections of read frames, until the next read',
 }
 """What a detector makes known."""
 

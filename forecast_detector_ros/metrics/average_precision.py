@@ -2,9 +2,9 @@
 """
 Average precision with all points of the curve, as PASCAL VOC from 2010 on and ImageNet VID.
 
-On VID it is of all objects, and by their motion: the mean IoU of an object's box with its own
-boxes nearby in time (FGFA, Zhu et al. 2017, section 5.1). The rules are those of the evaluation
-published with FGFA (`imagenet_vid_eval_motion.py`): boxes outside a group are ignored, not absent.
+On VID it is also split by motion: the mean IoU of an object's box with its own boxes nearby in
+time (FGFA, Zhu et al. 2017, section 5.1). The rules are those of FGFA's published evaluation
+(`imagenet_vid_eval_motion.py`): boxes outside a group are ignored, not absent.
 """
 
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ class ApRules:
     """When a detection hits a box."""
 
     iou_threshold: float = IOU_THRESHOLD  #: Smallest IoU that counts, in (0, 1]
-    #: Pixels by which a box may be enlarged and still be hit: a box of width w and height h asks
-    #: for no more than an IoU of w h / ((w + tolerance) (h + tolerance)).
+    #: Pixels by which a hit may be larger than its box. A box of width w and height h needs an IoU
+    #: of at most w h / ((w + tolerance) (h + tolerance)).
     tolerance: float = 0.0
 
     def thresholds(self, boxes: np.ndarray) -> np.ndarray:
@@ -200,11 +200,11 @@ def vid_average_precision(detections: DetectionTable, truth: TruthTable,
     """
     Score detections against annotated boxes, all of them and by motion.
 
-    Within a group, a detection of a box outside the group does not count.  One that hits nothing
-    is wrong if the box that it overlaps most, of whatever class, belongs to the group, and does
-    not count if that box is outside.  If it overlaps both alike, or none, it weighs as much as
-    the share of boxes of its frame that are outside (sic), and in a frame without boxes as much
-    as the share of all boxes that belong to the group.
+    Within a group, a detection of a box outside the group does not count. For one that hits
+    nothing, the box of any class that it overlaps most decides: the detection is wrong if that box
+    is in the group, and does not count otherwise. If it overlaps both alike, or none, its weight
+    is the part of its frame's boxes that are outside (sic). In a frame without boxes the weight is
+    the part of all boxes in the group.
 
     :param detections: all there are: nothing is cut off, whatever their number in a frame
     :param truth: each box of exactly one class

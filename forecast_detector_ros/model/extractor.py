@@ -198,9 +198,9 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
     """
     Copy a module in evaluation mode, with every BatchNorm folded into its convolution.
 
-    Only a BatchNorm is folded that directly follows a convolution in a `Sequential`, or is called
-    `norm` beside a `conv`; an identity takes its place, so that children keep their names.
-    Attention: the copy has weights of its own and does not follow later changes of the module's.
+    A BatchNorm is folded if it directly follows a convolution in a `Sequential`, or is called
+    `norm` beside a `conv`. An identity takes its place, so children keep their names. The copy has
+    its own weights and does not follow later changes of the module.
 
     Parameters
     ----------

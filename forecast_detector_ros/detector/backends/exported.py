@@ -110,9 +110,9 @@ def with_weights(graph: bytes, weights: Mapping[str, np.ndarray], shapes: Shapes
     """
     Put weights into a graph.
 
-    A message of protobuf that stands behind another one of its kind is merged into it by every
-    reader (https://protobuf.dev/programming-guides/encoding/#last-one-wins): what the graph lacks
-    is appended, and the package onnx is not needed.
+    The weights are appended, because readers of protobuf merge a message with the next one of its
+    kind (https://protobuf.dev/programming-guides/encoding/#last-one-wins). The package onnx is not
+    needed.
 
     Parameters
     ----------

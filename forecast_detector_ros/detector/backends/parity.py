@@ -68,7 +68,7 @@ class Parity:
 
     @property
     def likeness(self) -> float:
-        """Share of the reference's boxes found again, less those made up; at most 1."""
+        """Part of the reference's boxes found again, minus new ones; at most 1."""
         return 1.0 - self.boxes_unlike / max(self.boxes_firm, 1)
 
 
