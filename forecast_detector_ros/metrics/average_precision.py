@@ -200,11 +200,11 @@ def vid_average_precision(detections: DetectionTable, truth: TruthTable,
     """
     Score detections against annotated boxes, all of them and by motion.
 
-    Within a group, a detection of a box outside the group does not count. For one that hits
-    nothing, the box of any class that it overlaps most decides: the detection is wrong if that box
-    is in the group, and does not count otherwise. If it overlaps both alike, or none, its weight
-    is the part of its frame's boxes that are outside (sic). In a frame without boxes the weight is
-    the part of all boxes in the group.
+    Within a group, a detection of a box outside the group does not count. One that hits nothing is
+    judged by the box of any class that it overlaps most. It is wrong if that box is in the group,
+    and does not count otherwise. If it overlaps both alike, or none, its weight is the part of its
+    frame's boxes that are outside (sic). In a frame without boxes the weight is the part of all
+    boxes in the group.
 
     :param detections: all there are: nothing is cut off, whatever their number in a frame
     :param truth: each box of exactly one class
