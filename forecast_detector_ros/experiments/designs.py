@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 import torch
 
-from .reproduction import claim, footage_values, train
+from .reproduction import claim, footage_values, read_figures, train
 from ..benchmark.steps import Build, network_contenders
 from ..benchmark.timing import time_in_turns
 from ..detector.backends.registry import AUTO, choose_backend
@@ -232,10 +232,13 @@ def _rows(plan: DesignPlan, todo: dict[str, DesignTraining],
     pictures = [cv2.cvtColor(picture(frame).array, cv2.COLOR_RGB2BGR)
                 for frame in plan.footage[0].frames[:STATE_PICTURES]]
     contenders = []
+    figures: list[dict[str, Any]] = []
     for design in plan.designs:
         training = todo[design.name]
         weights = None
+        figures.append({'recall': None, 'ap50': None})
         if training.start != NO_WEIGHTS:
+            figures[-1] = read_figures(plan.output / training.name / ACCURACY, tuple(figures[-1]))
             stage = training.recipe.stages[0].name
             baseline, _ = load_checkpoint(plan.output / training.name / f'{stage}.safetensors')
             weights = baseline.state_dict()
@@ -246,13 +249,9 @@ def _rows(plan: DesignPlan, todo: dict[str, DesignTraining],
     rows = []
     for number, design in enumerate(plan.designs):
         training = todo[design.name]
-        found: dict[str, float | None] = {'recall': None, 'ap50': None}
-        if training.start != NO_WEIGHTS:
-            path = plan.output / training.name / ACCURACY
-            found = json.loads(path.read_text(encoding='utf-8'))
         read, forecast = timings[2 * number:2 * number + 2]
         rows.append({'name': design.name, 'overrides': design.overrides,
-                     'trained_as': training.name, 'start': training.start, **found,
+                     'trained_as': training.name, 'start': training.start, **figures[number],
                      'read': read.to_dict(), 'forecast': forecast.to_dict()})
     return rows
 

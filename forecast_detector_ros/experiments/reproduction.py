@@ -29,6 +29,7 @@ from ..files import write_atomically
 from ..labelling.label_folders import track_boxes
 from ..metrics.average_precision import motion_iou, PLAIN, vid_average_precision
 from ..model.network import ForecastDetector
+from ..plain_values import PlainJsonError, read_plain_json
 from ..training.config import Recipe, RecipeError, StageConfig
 from ..training.loader import load_sources, Sources
 from ..training.trainer import Trainer
@@ -207,7 +208,7 @@ def reproduce(plan: Plan) -> Iterator[dict[str, Any]]:
 def _seed(plan: Plan, seed: int, sources: Sources, motion: np.ndarray) -> dict[str, Any]:
     folder = plan.output / f'seed_{seed}'
     path = folder / RESULTS
-    known = json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
+    known = read_figures(path) if path.exists() else {}
     todo = {item.row: item for item in trainings(plan, seed)}
     checkpoints: dict[str, Path] = {}
     for row in plan.chosen():
@@ -222,6 +223,23 @@ def _seed(plan: Plan, seed: int, sources: Sources, motion: np.ndarray) -> dict[s
             write_atomically(path, json.dumps(known, indent=1).encode())
         log.info('seed %d, %s: %s', seed, row.name, known[row.name][ALWAYS])
     return {row.name: known[row.name] for row in plan.chosen()}
+
+
+def read_figures(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
+    """
+    Read figures that an earlier run has left.
+
+    :param keys: that there must be
+    :raises EvaluationError: if the file is none of ours, or was damaged
+    """
+    try:
+        values = read_plain_json(path)
+    except PlainJsonError as error:
+        raise EvaluationError(f'{error}; remove it to measure again') from None
+    if not isinstance(values, dict) or not set(keys) <= set(values):
+        raise EvaluationError(f'{path}: must be an object{" with " if keys else ""}'
+                              f'{" and ".join(keys)}; remove it to measure again')
+    return values
 
 
 def footage_values(footage: Sequence[Footage]) -> list[list[Any]]:

@@ -7,6 +7,7 @@ import shutil
 from forecast_detector_ros.detector.backends.exported import (
     anchors_path,
     ExportError,
+    fits,
     FLOAT,
     folded_weights,
     graph_path,
@@ -136,6 +137,17 @@ def test_weights_of_another_shape_are_refused(source, model):
     assert 'made for another network' in failure(source, WEIGHTLESS)
 
 
+@pytest.mark.parametrize('network', [
+    {'width': 'wide'}, {'unheard': 1}, {'levels': [[8]]}, {'classes': 2**62}, {'input_size': {}}])
+def test_record_of_no_network_is_one_line(network, source, model):
+    write_graphs(source.path, source, model, WEIGHTLESS, {})
+    record = record_path(source.path, WEIGHTLESS)
+    values = json.loads(record.read_text())
+    record.write_text(json.dumps({**values, 'network': network}))
+    assert 'describes no network' in failure(source, WEIGHTLESS)
+    assert not fits(source.path, source, WEIGHTLESS)
+
+
 @pytest.mark.parametrize(('damage', 'words'), [
     (lambda path: graph_path(path, READ_STEP).write_bytes(b'other'), 'read_step.onnx: differs'),
     (lambda path: graph_path(path, READ_STEP).unlink(), 'read_step.onnx: No such file'),
@@ -143,6 +155,9 @@ def test_weights_of_another_shape_are_refused(source, model):
     (lambda path: record_path(path).unlink(), 'no such file'),
     (lambda path: record_path(path).write_text('[1'), 'not a record'),
     (lambda path: record_path(path).write_text('[' * 100_000), 'not a record'),
+    (lambda path: record_path(path).write_text('{"a": 1' + '0' * 400 + '}'), 'not a record'),
+    (lambda path: record_path(path).write_text('[1]'), 'not a record'),
+    (lambda path: record_path(path).write_bytes(b'\xff\xfe'), 'not a record'),
     (lambda path: record_path(path).write_text('{"format": "other"}'), 'not a record')])
 def test_damage_is_one_line(damage, words, source, model):
     write_graphs(source.path, source, model, FLOAT, {})
@@ -151,7 +166,8 @@ def test_damage_is_one_line(damage, words, source, model):
 
 
 @pytest.mark.parametrize(('key', 'value'), [
-    ('state', None), ('state', {'shapes': {'a': ['x']}}), ('classes', 'three')])
+    ('state', None), ('state', {'shapes': {'a': ['x']}}), ('classes', 'three'),
+    ('classes', float('inf'))])
 def test_record_with_odd_values_is_none(key, value, source, model):
     write_graphs(source.path, source, model, FLOAT, {})
     values = json.loads(record_path(source.path).read_text())

@@ -129,7 +129,7 @@ def test_a_folder_is_not_gone_on_with_when_the_preset_has_changed(
         recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = replace(plan_of(recipe, Design('one')), output=tmp_path, footage=FOOTAGE)
     (tmp_path / 'one').mkdir()
-    (tmp_path / 'one' / designs.ACCURACY).write_text('{}')
+    (tmp_path / 'one' / designs.ACCURACY).write_text('{"recall": 0.5, "ap50": null}')
     # Nothing is trained, so that there is nothing to time.
     for overrides in ({}, {'lstm_channels': [4, 6]}):
         with pytest.raises(CheckpointError):
@@ -138,6 +138,18 @@ def test_a_folder_is_not_gone_on_with_when_the_preset_has_changed(
     monkeypatch.setitem(PRESETS, 'features', changed)
     with pytest.raises(EvaluationError, match='another shape'):
         compare_designs(plan, timings_only=True)
+
+
+@pytest.mark.parametrize('text', [
+    '[' * 100_000, '{"recall": 1' + '0' * 400 + '}', '[1]', '{', '{}'])
+def test_damaged_figures_are_one_line(
+        recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    plan = replace(plan_of(recipe, Design('one')), output=tmp_path, footage=FOOTAGE)
+    (tmp_path / 'one').mkdir()
+    (tmp_path / 'one' / designs.ACCURACY).write_text(text)
+    with pytest.raises(EvaluationError, match='remove it to measure again') as caught:
+        compare_designs(plan, timings_only=True)
+    assert designs.ACCURACY in str(caught.value) and '\n' not in str(caught.value)
 
 
 def test_recall_counts_what_is_shown_and_ap50_all_there_is(

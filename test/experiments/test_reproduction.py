@@ -121,6 +121,15 @@ def test_folder_of_another_plan_is_refused(options, tmp_path, capsys):
     assert 'another recipe' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('text', ['[' * 100_000, '{"a": 1' + '0' * 400 + '}', '[1]', '{'])
+def test_damaged_results_are_one_line(options, tmp_path, capsys, text):
+    (tmp_path / 'out' / 'seed_4').mkdir(parents=True)
+    (tmp_path / 'out' / 'seed_4' / reproduction.RESULTS).write_text(text)
+    assert command.main(options) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert reproduction.RESULTS in line and 'remove it to measure again' in line
+
+
 @pytest.mark.parametrize(('rows', 'message'), [
     (['held_feature'], 'takes the weights of complete'),
     (['baseline', 'persistence', 'without_forecast'], 'takes the weights of complete')])

@@ -21,7 +21,8 @@ import numpy as np
 from .graph_backend import StateLayout, StepGraphs, STEPS
 from ..checkpoint import Checkpoint, RuntimeConfigError
 from ...files import write_atomically
-from ...model.config import IMAGENET_STD, NetworkConfig
+from ...model.config import ConfigError, IMAGENET_STD, NetworkConfig
+from ...plain_values import parse_plain_json
 
 EPSILON = 1e-5
 """Of `torch.nn.BatchNorm2d`, its default; all of the network's have it."""
@@ -312,7 +313,7 @@ def read_graphs(place: Path, checkpoint: Checkpoint, kind: str) -> StepGraphs:
     except WeightsError as error:
         raise ExportError(f'{checkpoint.path}: weights do not fit the network in the card: '
                           f'{error}') from None
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, EOFError, KeyError, OverflowError, TypeError, ValueError):
         raise ExportError(f'{record}: not a record of exported graphs; {again}') from None
 
 
@@ -320,10 +321,10 @@ def _read_record(path: Path) -> dict[str, Any]:
     """Read a record; raises FileNotFoundError, or ValueError if it is none."""
     try:
         with path.open('rb') as stream:
-            values = json.loads(stream.read(MOST_BYTES))
+            values = parse_plain_json(stream.read(MOST_BYTES).decode())
     except FileNotFoundError:
         raise
-    except (OSError, RecursionError) as error:
+    except OSError as error:
         raise ValueError(str(error)) from None
     if not isinstance(values, dict) or values.get('format') != FORMAT or not isinstance(
             values.get('files'), dict):
@@ -336,8 +337,12 @@ def _check(values: dict[str, Any], checkpoint: Checkpoint, kind: str) -> None:
     if kind == WEIGHTLESS:
         # Keys that came later have their defaults.
         network = values.get('network')
-        if not isinstance(network, dict) or (
-                NetworkConfig.from_dict(network) != checkpoint.card.network):
+        try:
+            same = (isinstance(network, dict)
+                    and NetworkConfig.from_dict(network) == checkpoint.card.network)
+        except ConfigError as error:
+            raise ValueError(f'describes no network: {error}') from None
+        if not same:
             raise ValueError(f'made for another network than that of {checkpoint.path.name}')
     elif values.get('weights_sha256') != checkpoint.digest:
         raise ValueError(f'made from other weights than {checkpoint.path.name}')
