@@ -19,11 +19,10 @@ import yaml
 
 from .errors import cut, InputError
 
+#: What an integer must stay below, either sign: others are no float, and no index either.
 _LIMIT = 2**63
-"""What an integer must stay below, either sign: others are no float, and no index either."""
 
-_LONG_NUMBER = re.compile(r'\d{19}')
-"""An integer from 2**63 on has at least so many digits."""
+_LONG_NUMBER = re.compile(r'\d{19}')  #: An integer from 2**63 on has at least so many digits
 
 
 class PlainJsonError(InputError):

@@ -25,24 +25,21 @@ ROOT = Path(__file__).resolve().parents[2]
 
 FORMAT = 'forecast_detector_ros/cuda_check/1'
 
-DEFAULT_LIMIT = 150.0
-"""Seconds, of everything together."""
+DEFAULT_LIMIT = 150.0  #: Seconds, of everything together
 
 LARGEST_LIMIT = 240.0
 
-DRY_LIMIT = 3600.0
-"""A busy processor is no failure."""
+DRY_LIMIT = 3600.0  #: A busy processor is no failure
 
-LEAST = 8.0
-"""Seconds below which a part is not started."""
+LEAST = 8.0  #: Seconds below which a part is not started
 
+#: Parts, one turn after the other; those of a turn run at the same time.
 TURNS = (('machine',), ('precisions', 'tests'), ('speed',), ('preprocess',),
          ('compile', 'onnx'))
-"""Parts, one turn after the other; those of a turn run at the same time."""
 
+#: Seconds of each part, for `DEFAULT_LIMIT`; other limits scale them.
 LIMITS = {'machine': 40.0, 'precisions': 45.0, 'tests': 45.0, 'speed': 75.0, 'preprocess': 25.0,
           'compile': 75.0, 'onnx': 75.0}
-"""Seconds of each part, for `DEFAULT_LIMIT`; other limits scale them."""
 
 
 @dataclass

@@ -36,11 +36,9 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from dev.cuda_check.parts import Part
 
-PICTURE = 'grace_hopper.jpg'
-"""Photograph of a person that comes with Matplotlib."""
+PICTURE = 'grace_hopper.jpg'  #: Photograph of a person that comes with Matplotlib
 
-BUILDING = 0.6
-"""Part of the time that contenders are made in; the rest is for measuring."""
+BUILDING = 0.6  #: Part of the time that contenders are made in; the rest is for measuring
 
 MOST_ROUNDS = 200
 

@@ -26,9 +26,7 @@ class Part:
     """What a part is given, and what it has found so far."""
 
     output: Path
-    deadline: float
-    """By the clock `monotonic`, seconds."""
-
+    deadline: float  #: By the clock `monotonic`, seconds
     dry_run: bool
     facts: dict[str, Any] = field(default_factory=dict)
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)

@@ -24,8 +24,7 @@ from forecast_detector_ros.cli.graph_processes import end_all
 
 TRANSPORTS = ('raw', 'compressed')
 
-_REPORT_S = 60.0
-"""Between two lines about how far it is."""
+_REPORT_S = 60.0  #: Between two lines about how far it is
 
 
 def main(args: Sequence[str] | None = None) -> int:

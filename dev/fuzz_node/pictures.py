@@ -15,17 +15,13 @@ import numpy as np
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
-SIZE = (240, 320)
-"""Height and width of sound pictures."""
+SIZE = (240, 320)  #: Height and width of sound pictures
 
-MOST_PIXELS = 4_000_000
-"""What the nodes under trial take as `max_image_pixels`."""
+MOST_PIXELS = 4_000_000  #: What the nodes under trial take as `max_image_pixels`
 
-_P_PICTURE = 0.015
-"""How likely a message is one that may be a picture after all."""
+_P_PICTURE = 0.015  #: How likely a message is one that may be a picture after all
 
-_LONG, _P_LONG = 'x' * 100_000, 0.01
-"""A very long text, and how likely a text is one."""
+_LONG, _P_LONG = 'x' * 100_000, 0.01  #: A very long text, and how likely a text is one
 
 _FIRST_NS = 1_000_000_000_000
 _STEP_NS = 100_000_000
@@ -79,10 +75,8 @@ class Hostile:
     """A message that the node may refuse, and must survive."""
 
     kind: str
-    message: Any
-    """A message, or bytes in its place."""
-    surely_refused: bool
-    """Whether no detector may take it for a picture."""
+    message: Any  #: A message, or bytes in its place
+    surely_refused: bool  #: Whether no detector may take it for a picture
 
 
 class HostileMessages:

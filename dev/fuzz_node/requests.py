@@ -23,8 +23,8 @@ _INTEGERS = (0, 1, 3, -1, 1000, 1001, 2**31, 2**63 - 1, -2**63)
 _NAMES = (*LIVE_PARAMETERS, 'image_topics', 'checkpoint', 'max_image_pixels', 'use_sim_time',
           'start_type_description_service', '', 'nobody', 'a.b.c', 'x' * 10_000, 'qos_overrides')
 
+#: All but the three that finalise a node (lifecycle_msgs/msg/Transition), which end a trial.
 UNHARMFUL_TRANSITIONS = tuple(number for number in range(256) if number not in (5, 6, 7))
-"""All but the three that finalise a node (lifecycle_msgs/msg/Transition), which end a trial."""
 
 
 class HostileRequests:

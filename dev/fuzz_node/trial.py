@@ -16,20 +16,19 @@ from rcl_interfaces.msg import Parameter
 from rcl_interfaces.srv import GetParameters, SetParametersAtomically
 from std_srvs.srv import SetBool, Trigger
 
+#: Sequences of sound pictures whose answers must never change, and the length of each.
 SEQUENCES, LENGTH = 4, 5
-"""Sequences of sound pictures whose answers must never change, and the length of each."""
 
-BURST = 400
-"""Most hostile messages in a row; fewer than wait in a queue (DEPTH)."""
+BURST = 400  #: Most hostile messages in a row; fewer than wait in a queue (DEPTH)
 
+#: How likely each kind of trouble is in an episode, and the comparison with the clean run.
 _P_PARAMETERS, _P_SERVICES, _P_PAUSE, _P_LIFE_CYCLE, _P_PLAY = 0.2, 0.2, 0.02, 0.01, 0.3
-"""How likely each kind of trouble is in an episode, and the comparison with the clean run."""
 
+#: What two answers to the same picture may differ by: nothing but how numbers are rounded.
 _BOX_PX, _SCORE = 0.01, 1e-4
-"""What two answers to the same picture may differ by: nothing but how numbers are rounded."""
 
+#: Decision, reason and classes; confidence (-1: none) and scores; boxes, (N, 4) xyxy.
 Answer = tuple[tuple[str, ...], np.ndarray, np.ndarray]
-"""Decision, reason and classes; confidence (-1: none) and scores; boxes, (N, 4) xyxy."""
 
 
 class FuzzTrial:
@@ -38,12 +37,9 @@ class FuzzTrial:
     def __init__(self, subject: Subject, seed: int) -> None:
         """Make everything from `seed`."""
         self.subject = subject
-        self.counts: Counter[str] = Counter()
-        """Messages sent, by kind."""
-        self.accepted = 0
-        """Hostile pictures that the node took for pictures."""
-        self.found = 0
-        """Detections in the clean run."""
+        self.counts: Counter[str] = Counter()  #: Messages sent, by kind
+        self.accepted = 0  #: Hostile pictures that the node took for pictures
+        self.found = 0  #: Detections in the clean run
         self.wrong: list[str] = []
         self._rng = Random(f'{seed} {subject.transport}')
         self._hostile = HostileMessages(subject.transport, self._rng)

@@ -14,14 +14,11 @@ from dev.trials.client import Subject
 from forecast_detector_ros.node.camera import FrameSchedule
 from forecast_detector_ros.recording.result_messages import read_decision
 
-LENGTH = 60
-"""Pictures that differ; they are shown forwards and backwards."""
+LENGTH = 60  #: Pictures that differ; they are shown forwards and backwards
 
-_REPORT_S = 60.0
-"""Between two lines about how far it is."""
+_REPORT_S = 60.0  #: Between two lines about how far it is
 
-_DRAIN_S, _LAST = 10.0, 10
-"""For the last answers; further pictures in that time."""
+_DRAIN_S, _LAST = 10.0, 10  #: For the last answers; further pictures in that time
 
 
 class SteadyTrial:
@@ -31,11 +28,9 @@ class SteadyTrial:
         """Show drawn pictures of `size` (height, width), `rate` a second."""
         self.subject = subject
         self.sent = 0
-        self.dropped = 0
-        """What the node says to have dropped."""
+        self.dropped = 0  #: What the node says to have dropped
         self.latencies_ms = array('f')
-        self.processor_s = 0.0
-        """What the process had used when the first picture was sent."""
+        self.processor_s = 0.0  #: What the process had used when the first picture was sent
         self._rate = rate
         self._reads = 0
         self._dropped_before = 0

@@ -19,26 +19,22 @@ from vision_msgs.msg import Detection2DArray
 from .judgement import Answers, Sample
 from .node_process import NodeProcess
 
-PATIENCE_S = 300.0
-"""For what comes at all, be the machine as busy as it may."""
+PATIENCE_S = 300.0  #: For what comes at all, be the machine as busy as it may
 
+#: Pictures and answers that wait on either side, so that none is lost on its way.
 DEPTH, ANSWERS = 500, 50
-"""Pictures and answers that wait on either side, so that none is lost on its way."""
 
 NAME = 'forecast_detector'
 
 CONFIGURE, ACTIVATE = 1, 3
-UNCONFIGURED, INACTIVE, ACTIVE = 1, 2, 3
-"""Transitions and states of lifecycle_msgs."""
+UNCONFIGURED, INACTIVE, ACTIVE = 1, 2, 3  #: Transitions and states of lifecycle_msgs
 
 _POLL_S = 0.05
-_SAMPLE_S = 1.0
-"""Between two looks at the node's memory."""
+_SAMPLE_S = 1.0  #: Between two looks at the node's memory
 
 _SETTLE_S = 5.0
 
-_KNOCK_S = 0.2
-"""Between two pictures to a node that may not listen yet."""
+_KNOCK_S = 0.2  #: Between two pictures to a node that may not listen yet
 
 
 class TrialError(Exception):
@@ -97,8 +93,8 @@ class Subject:
         self.slowest_request_s = 0.0
         self.slowest_transition_s = 0.0
         self.memory: list[Sample] = []
+        #: Called with the name of a picture, the topic, and the answer.
         self.on_answer: Callable[[str, str, Any], None] | None = None
-        """Called with the name of a picture, the topic, and the answer."""
         self._clients: dict[str, Any] = {}
         compressed = transport == 'compressed'
         qos = QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE)

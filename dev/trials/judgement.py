@@ -8,28 +8,22 @@ from dataclasses import dataclass, field
 import re
 from statistics import median
 
-TOPICS = ('detections', 'decision')
-"""Every picture that can be used is answered once on each."""
+TOPICS = ('detections', 'decision')  #: Every picture that can be used is answered once on each
 
 _TRACEBACK = re.compile(r'^(Traceback \(most recent call last\)|  File ".*", line \d+)',
                         re.MULTILINE)
 
-_END = 0.1
-"""Part of the time, at both ends of what is compared, whose median stands for that end."""
+_END = 0.1  #: Part of the time, at both ends of what is compared, whose median stands for that end
 
 
 @dataclass
 class Answers:
     """Which pictures were answered, how often, and how long it took."""
 
-    slowest_s: float = 0.0
-    """From sending a picture to its answers."""
-    complete: int = 0
-    """Pictures with all their answers."""
-    doubled: int = 0
-    """Answers to a picture that had one on the same topic."""
-    strange: int = 0
-    """Answers to what was not expected to have one."""
+    slowest_s: float = 0.0  #: From sending a picture to its answers
+    complete: int = 0  #: Pictures with all their answers
+    doubled: int = 0  #: Answers to a picture that had one on the same topic
+    strange: int = 0  #: Answers to what was not expected to have one
     lost: list[str] = field(default_factory=list)
     _sent: dict[str, float] = field(default_factory=dict)
     _heard: Counter[Hashable] = field(default_factory=Counter)
@@ -78,8 +72,7 @@ class Sample:
     """Memory of a process at some time."""
 
     time_s: float
-    size: float
-    """Bytes."""
+    size: float  #: Bytes
 
 
 def growth(samples: Sequence[Sample], warm_up_s: float) -> float:
@@ -122,25 +115,20 @@ class Seen:
     """What was seen of one node."""
 
     answers: Answers
-    wrong: int
-    """Answers that differ from those of a clean run."""
-    silent: Sequence[str]
-    """Requests that were never answered."""
+    wrong: int  #: Answers that differ from those of a clean run
+    silent: Sequence[str]  #: Requests that were never answered
     slowest_request_s: float
     memory: Sequence[Sample]
     log: str
-    end: str = ''
-    """Why the process has ended before its time; empty if it has not."""
+    end: str = ''  #: Why the process has ended before its time; empty if it has not
 
 
 @dataclass(frozen=True)
 class Bounds:
     """From where on a trial has failed."""
 
-    callback_s: float
-    """Seconds from a picture or a request to its answer."""
-    growth: float
-    """Of the memory behind the warm-up; 0.01 is one percent."""
+    callback_s: float  #: Seconds from a picture or a request to its answer
+    growth: float  #: Of the memory behind the warm-up; 0.01 is one percent
     warm_up_s: float
 
 

@@ -34,8 +34,7 @@ from ..detector.checkpoint import default_checkpoint, RuntimeConfigError
 from ..files import bundled_clip, write_atomically
 from ..plain_values import PlainJsonError, read_plain_json
 
-FORMAT = 'forecast_detector_ros/benchmark/1'
-"""Value of the key `format` of the JSON file."""
+FORMAT = 'forecast_detector_ros/benchmark/1'  #: Value of the key `format` of the JSON file
 
 VERB = 'benchmark'
 

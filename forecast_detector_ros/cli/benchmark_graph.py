@@ -20,31 +20,23 @@ from .demo_graph import DemoOptions, environment, NODES
 from .graph_processes import Child, ChildError
 from ..benchmark.steps import SIZES
 
-POLICIES = ('always_read', 'alternate(1)', 'forecast')
-"""`forecast` reads the first frame alone."""
+POLICIES = ('always_read', 'alternate(1)', 'forecast')  #: `forecast` reads the first frame alone
 
-LONGEST_S = 400.0
-"""For one measurement, the start of the detector included."""
+LONGEST_S = 400.0  #: For one measurement, the start of the detector included
 
 
 @dataclass(frozen=True)
 class GraphOptions:
     """What is measured end to end."""
 
-    source: Path
-    """Video that the pictures are from."""
+    source: Path  #: Video that the pictures are from
 
+    #: Parameters of the detector, name -> value as in `-p name:=value`.
     detector: Mapping[str, str]
-    """Parameters of the detector, name -> value as in `-p name:=value`."""
-
     sizes: Sequence[str] = tuple(SIZES)
     transports: Sequence[str] = ('raw', 'compressed')
-    frames: int = 240
-    """Pictures that count, of each measurement."""
-
-    warm_up: int = 60
-    """Pictures before them."""
-
+    frames: int = 240  #: Pictures that count, of each measurement
+    warm_up: int = 60  #: Pictures before them
     rate: float = 30.0
 
 
@@ -53,26 +45,11 @@ def measure_graph(options: GraphOptions, folder: Path,
     """
     Measure the detector, and a subscriber that does nothing, for every transport and size.
 
-    Parameters
-    ----------
-    options:
-        See there.
-    folder:
-        For the logs of the processes; exists.
-    progress:
-        Called with what is measured next.
-
-    Returns
-    -------
-    list
-        One row a measurement: what it was (`node`, `transport`, `size`, `policy`) and what
-        `benchmark_camera` found.
-
-    Raises
-    ------
-    ChildError
-        If a process fails.
-
+    :param folder: for the logs of the processes; exists
+    :param progress: called with what is measured next
+    :returns: one row a measurement: what it was (`node`, `transport`, `size`, `policy`) and what
+        `benchmark_camera` found
+    :raises ChildError: if a process fails
     """
     rows = []
     variables = environment(DemoOptions(str(options.source)), folder)
@@ -121,11 +98,9 @@ def _camera(options: GraphOptions, child: Child, transport: str, size: str, poli
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-LONGEST_START_S = 300.0
-"""For one start, seconds."""
+LONGEST_START_S = 300.0  #: For one start, seconds
 
-ACTIVE = b'active: '
-"""What the node's log says once it listens."""
+ACTIVE = b'active: '  #: What the node's log says once it listens
 
 COLD, WARM = 'cold', 'warm'
 
@@ -138,26 +113,12 @@ def measure_start(detector: Mapping[str, str], starts: int,
     The caches are the detector's own and OpenVINO's. Files are in the system's memory each time
     if they were before.
 
-    Parameters
-    ----------
-    detector:
-        Parameters of the node, name -> value as in `-p name:=value`.
-    starts:
-        Starts with full caches, at least 1; their medians count.
-    progress:
-        Called with what is measured next.
-
-    Returns
-    -------
-    list
-        One row for `cache` ``cold`` and one for ``warm``: `seconds` until active, `cpu_seconds`
-        of all threads by then, `memory_mb` (resident, 10^6 bytes), `starts`.
-
-    Raises
-    ------
-    ChildError
-        If the node does not become active.
-
+    :param detector: parameters of the node, name -> value as in `-p name:=value`
+    :param starts: starts with full caches, at least 1; their medians count
+    :param progress: called with what is measured next
+    :returns: one row for `cache` ``cold`` and one for ``warm``: `seconds` until active,
+        `cpu_seconds` of all threads by then, `memory_mb` (resident, 10^6 bytes), `starts`
+    :raises ChildError: if the node does not become active
     """
     with tempfile.TemporaryDirectory(prefix='benchmark_start_') as folder:
         variables = {**environment(DemoOptions(''), Path(folder)),

@@ -26,8 +26,7 @@ from ..training.config import load_recipe
 
 VERB = 'check-data'
 
-MOST_LINES = 10
-"""Lines of each kind of finding, unless --max-lines says otherwise."""
+MOST_LINES = 10  #: Lines of each kind of finding, unless --max-lines says otherwise
 
 
 def main(args: Sequence[str] | None = None) -> int:

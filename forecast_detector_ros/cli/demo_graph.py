@@ -34,16 +34,12 @@ NODES = 'forecast_detector_ros.node'
 class DemoOptions:
     """What the demo is to play, and how."""
 
-    video: str
-    """Video file, folder of images or V4L2 device."""
-    rate: float = 0.0
-    """Frames per second; 0 is the video's own."""
-    transport: str = 'raw'
-    """`raw` or `compressed`."""
+    video: str  #: Video file, folder of images or V4L2 device
+    rate: float = 0.0  #: Frames per second; 0 is the video's own
+    transport: str = 'raw'  #: `raw` or `compressed`
+    #: Parameters of the detector, name -> value as in `-p name:=value`.
     detector: Mapping[str, str] = field(default_factory=dict)
-    """Parameters of the detector, name -> value as in `-p name:=value`."""
-    domain: int | None = None
-    """ROS_DOMAIN_ID; None chooses one that is unlikely to be in use."""
+    domain: int | None = None  #: ROS_DOMAIN_ID; None chooses one that is unlikely to be in use
 
 
 def environment(options: DemoOptions, folder: Path) -> dict[str, str]:

@@ -131,7 +131,6 @@ def run_sequences(options: argparse.Namespace, work: FootageWork, detector: Dete
     :param options: with those of `add_many`
     :param work: for every process
     :param detector: that of `work`, for this process; not warm yet
-    :param footage: all sequences
     :raises DataError: if no sequence could be run
     :raises KeyboardInterrupt: if the first of them was interrupted, or the others twice
     """

@@ -26,15 +26,13 @@ _log = logging.getLogger(__name__)
 class Evaluation:
     """A detector and the sequences that it is measured on."""
 
-    path: Location
-    """Of the checkpoint."""
+    path: Location  #: Of the checkpoint
     detector: Detector
     settings: DetectorSettings
     footage: list[Footage]
-    about: dict[str, Any]
-    """How every result begins."""
+    about: dict[str, Any]  #: How every result begins
+    #: What is wrong with inputs and sequences that are left out, by their names.
     failures: dict[str, str] = field(default_factory=dict)
-    """What is wrong with inputs and sequences that are left out, by their names."""
 
     def drop_broken(self) -> None:
         """Leave out sequences with a picture that cannot be read; raises DataError if all have."""
@@ -64,14 +62,9 @@ def run(verb: str, options: argparse.Namespace,
     """
     Measure, write and print what came out; give the verb's exit code.
 
-    Parameters
-    ----------
-    verb, options:
-        As for `run_verb`.
-    measure:
-        Gives what was evaluated, the result as plain values, and as text; no text: there is
-        nothing to tell.
-
+    :param verb, options: as for `run_verb`
+    :param measure: gives what was evaluated, the result as plain values, and as text; no text:
+        there is nothing to tell
     """
     def work(options: argparse.Namespace) -> int:
         evaluation, result, text = measure(options)

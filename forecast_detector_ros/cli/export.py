@@ -47,12 +47,11 @@ from ..images.video_source import open_source, SourceError
 
 Clips = list[list[np.ndarray]]
 
-_ENOUGH = 3
-"""Frames of a video that hold a read and two forecasts."""
+_ENOUGH = 3  #: Frames of a video that hold a read and two forecasts
 
+#: Frames taken of a video where there are too many videos for all of them: one pattern of reads
+#: and forecasts of `compare_backends`.
 _CLIP = 5
-"""Frames taken of a video where there are too many videos for all of them: one pattern of reads
-and forecasts of `compare_backends`."""
 
 
 def load_clips(path: Path, images: Path | None, count: int, card: Card,
@@ -60,30 +59,14 @@ def load_clips(path: Path, images: Path | None, count: int, card: Card,
     """
     Read consecutive frames of a video, a folder of images, or the videos of a COCO-video file.
 
-    Parameters
-    ----------
-    path:
-        A ``.json`` file, or what `open_source` takes.
-    images:
-        Folder that file names in a ``.json`` file are relative to; None: the file's own.
-    count:
-        Most frames; those of a ``.json`` file are spread over its videos, each from its start,
-        or over some of them where each would give fewer than three.
-    card:
-        Of the checkpoint: classes and input size.
-    outside:
-        Whether file names may lead out of `images`.
-
-    Returns
-    -------
-    list
-        Clips of ``(H, W, 3)`` uint8 BGR pictures.
-
-    Raises
-    ------
-    DataError, SourceError
-        One line.
-
+    :param path: a ``.json`` file, or what `open_source` takes
+    :param images: folder that file names in a ``.json`` file are relative to; None: the file's own
+    :param count: most frames; those of a ``.json`` file are spread over its videos, each from its
+        start, or over some of them where each would give fewer than three
+    :param card: of the checkpoint: classes and input size
+    :param outside: whether file names may lead out of `images`
+    :returns: clips of ``(H, W, 3)`` uint8 BGR pictures
+    :raises DataError, SourceError: one line
     """
     if path.suffix == '.json':
         return _annotated(path, PictureFolder(images or path.parent, outside), card.classes,

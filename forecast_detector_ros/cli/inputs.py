@@ -59,23 +59,13 @@ def load_footage(options: argparse.Namespace, labels: Sequence[str],
     """
     Load what the options name.
 
-    Parameters
-    ----------
-    options:
-        With those of `add_footage`.
-    labels:
-        The detector's classes.
-    failures:
-        Takes what is wrong with an input, by its path, where others can be used; None: the
-        first input that cannot be used is an error.
-    lazily:
-        Whether pictures at a URL are fetched when their sequence is run; they are not here then.
-
-    Raises
-    ------
-    DataError, EvaluationError
-        With a message of one line.
-
+    :param options: with those of `add_footage`
+    :param labels: the detector's classes
+    :param failures: takes what is wrong with an input, by its path, where others can be used;
+        None: the first input that cannot be used is an error
+    :param lazily: whether pictures at a URL are fetched when their sequence is run; they are not
+        here then
+    :raises DataError, EvaluationError: with a message of one line
     """
     ignore = options.min_score if options.ignore_score is None else options.ignore_score
     inputs = options.annotations or options.davis or options.mot

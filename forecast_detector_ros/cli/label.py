@@ -126,10 +126,10 @@ def _save(options: argparse.Namespace, settings: LabelSettings, jobs: Sequence[J
 
 VERB = 'label'
 
+#: Person, what ImageNet VID and COCO have in common, and what stands in rooms.
 CLASSES = ('person', 'airplane', 'bear', 'bicycle', 'bird', 'bus', 'car', 'cattle', 'dog', 'cat',
            'elephant', 'horse', 'motorcycle', 'sheep', 'train', 'watercraft', 'zebra', 'chair',
            'dining_table', 'bottle', 'potted_plant', 'sofa', 'tv')
-"""Person, what ImageNet VID and COCO have in common, and what stands in rooms."""
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -17,8 +17,7 @@ from ..errors import InputError
 from ..jobs.engine import Engine, parse_engine
 from ..jobs.locations import put, scratch, Url
 
-Group: TypeAlias = argparse._ActionsContainer
-"""A parser, or a group of its options."""
+Group: TypeAlias = argparse._ActionsContainer  #: A parser, or a group of its options
 
 
 def add_checkpoint(group: Group, kind: Callable[[str], Any] = Path) -> None:

@@ -26,6 +26,7 @@ class Verb(NamedTuple):
 
 USE, TRAIN, MEASURE, WORKSHOP = 'use', 'train', 'measure', 'workshop'
 
+#: All verbs, by the words that the user types.
 VERBS = {
     'demo': Verb('play a video through camera, detector and recorder over ROS 2', USE),
     'replay': Verb('detect objects in the images of bags, without ROS', USE),
@@ -47,19 +48,17 @@ VERBS = {
     'figures': Verb("make the paper's tables and figures", WORKSHOP),
     'reproduce': Verb("train and measure the paper's variants", WORKSHOP),
 }
-"""All verbs, by the words that the user types."""
 
-PYTORCH = ('torch', 'torchvision')
-"""What some verbs need and others do not."""
+PYTORCH = ('torch', 'torchvision')  #: What some verbs need and others do not
 
+#: What verbs of two words have in common.
 FIRST_WORDS = {
     'evaluate': 'measure a checkpoint on annotated video',
     'compare': 'compare accuracy against time',
 }
-"""What verbs of two words have in common."""
 
+#: What a first word means that options follow instead of a second one.
 SHORT = {'evaluate': 'evaluate accuracy'}
-"""What a first word means that options follow instead of a second one."""
 
 EXIT_CODES = """exit codes:
   0  done

@@ -23,8 +23,7 @@ from ..errors import InputError
 PROGRAM = 'forecast-detector'
 
 DONE = 0
-FAILURE = 1
-"""The work came to its end, and its result is a failure."""
+FAILURE = 1  #: The work came to its end, and its result is a failure
 BAD_INPUT = 2
 INTERRUPTED = 130
 
@@ -37,8 +36,8 @@ class VerbFailedError(Exception):
     """The result is a failure; one line says why."""
 
 
+#: Form of ``--help``: most options in one line of 100 columns.
 help_format = partial(argparse.HelpFormatter, max_help_position=34)
-"""Form of ``--help``: most options in one line of 100 columns."""
 
 
 def verb_parser(verb: str, arguments: str, about: str | None, json: bool = True,
@@ -46,19 +45,11 @@ def verb_parser(verb: str, arguments: str, about: str | None, json: bool = True,
     """
     Make the parser of a verb, with the options that all have.
 
-    Parameters
-    ----------
-    verb:
-        As the user types it.
-    arguments:
-        What must follow, for the line of usage.
-    about:
-        What the verb does; a module's docstring, of which the first paragraph counts.
-    json:
-        Whether the verb has a result that `print_result` prints.
-    epilog:
-        Behind the options.
-
+    :param verb: as the user types it
+    :param arguments: what must follow, for the line of usage
+    :param about: what the verb does; a module's docstring, of which the first paragraph counts
+    :param json: whether the verb has a result that `print_result` prints
+    :param epilog: behind the options
     """
     parser = argparse.ArgumentParser(
         prog=f'{PROGRAM} {verb}', usage=usage_line(verb, arguments),
@@ -90,28 +81,13 @@ def run_verb(verb: str, options: argparse.Namespace,
     """
     Do the work of a verb.
 
-    Parameters
-    ----------
-    verb:
-        As the user typed it.
-    options:
-        For `work`.
-    work:
-        Gives the exit code, or None for `DONE`.
-    expected:
-        Further errors that mean bad input.
-    failures:
-        Errors that mean `FAILURE`.
-    interrupted:
-        What to say after Ctrl-C.
-    level:
-        Of the log without `--quiet`.
-
-    Returns
-    -------
-    int
-        One of the exit codes above; of every error one line on stderr says what it was.
-
+    :param verb: as the user typed it
+    :param work: gives the exit code, or None for `DONE`
+    :param expected: further errors that mean bad input
+    :param failures: errors that mean `FAILURE`
+    :param interrupted: what to say after Ctrl-C
+    :param level: of the log without `--quiet`
+    :returns: one of the exit codes above; of every error one line on stderr says what it was
     """
     caught: tuple[type[BaseException], ...] = (InputError, *expected)
     failed: tuple[type[BaseException], ...] = (VerbFailedError, *failures)
@@ -158,13 +134,12 @@ class _Stderr(logging.StreamHandler[TextIO]):
         return sys.stderr
 
 
-LINE_EVERY_S = 10.0
-"""Seconds between lines where there is no terminal."""
+LINE_EVERY_S = 10.0  #: Seconds between lines where there is no terminal
 
 _log = logging.getLogger(__name__)
 
+#: Called with what is done and what there is to do, 0 if unknown.
 Show = Callable[[int, int], None]
-"""Called with what is done and what there is to do, 0 if unknown."""
 
 
 @contextmanager

@@ -13,8 +13,7 @@ from ..model.summary import Part, summarise, Summary
 
 VERB = 'summary'
 
-PAPER_CLASSES = 30
-"""Classes of ImageNet VID, the paper's data (section 4.1)."""
+PAPER_CLASSES = 30  #: Classes of ImageNet VID, the paper's data (section 4.1)
 
 
 def make_parser() -> argparse.ArgumentParser:

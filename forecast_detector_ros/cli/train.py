@@ -30,8 +30,7 @@ from ..training.trainer import Trainer, TrainingDivergedError
 
 VERB = 'train'
 
-TENSORBOARD = 'tensorboard'
-"""Folder of the scalars and examples in a run's folder."""
+TENSORBOARD = 'tensorboard'  #: Folder of the scalars and examples in a run's folder
 
 
 def make_parser() -> argparse.ArgumentParser:

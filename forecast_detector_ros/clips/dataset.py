@@ -150,7 +150,6 @@ class ClipDataset(Dataset):
         OpenCV is set to one thread, in the whole process: otherwise the workers of a DataLoader
         that are forked from it hang.
 
-        :param videos: sequences of frames
         :param stills: videos of one frame
         :param cutouts: what `augment` pastes; a class is drawn first, evenly, then a cut-out
         :param clip_length: the paper's n: frames to train on; T is one more with `extra_frame`

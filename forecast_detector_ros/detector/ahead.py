@@ -11,41 +11,30 @@ from .stream import MAX_GAP_S, StreamState
 from ..errors import cut
 from ..images.frame import Frame, FrameError, Pixels
 
-FEWEST_GAPS = 3
-"""Below it one dropped frame could pass for the period."""
+FEWEST_GAPS = 3  #: Below it one dropped frame could pass for the period
 
+#: Of which the median is taken: it stands up to four drops without a trace, and follows a camera
+#: that changes its rate within five frames.
 MOST_GAPS = 9
-"""Of which the median is taken: it stands up to four drops without a trace, and follows a camera
-that changes its rate within five frames."""
 
-_LONGEST = 1000
-"""Forecasts in a row: more than any setting allows."""
+_LONGEST = 1000  #: Forecasts in a row: more than any setting allows
 
 
 @dataclass(frozen=True)
 class Period:
     """The time between the images of one camera, from their stamps; a value, never changed."""
 
-    stamp_ns: int | None = None
-    """Of the last image."""
-
-    gaps_ns: tuple[float, ...] = ()
-    """Between the last images, at most `MOST_GAPS`."""
+    stamp_ns: int | None = None  #: Of the last image
+    gaps_ns: tuple[float, ...] = ()  #: Between the last images, at most `MOST_GAPS`
 
     def after(self, stamp_ns: int, dropped: int = 0, max_gap_s: float = MAX_GAP_S) -> 'Period':
         """
         Give the period after an image.
 
-        Parameters
-        ----------
-        stamp_ns:
-            Of the image, nanoseconds.  One that repeats the last stamp tells nothing.
-        dropped:
-            Images that were sent in between and never came.
-        max_gap_s:
-            Seconds; a stamp before the last one, or further behind it, makes the period unknown
-            again, as it loses a stream's state.
-
+        :param stamp_ns: of the image, nanoseconds. One that repeats the last stamp tells nothing.
+        :param dropped: images that were sent in between and never came
+        :param max_gap_s: seconds; a stamp before the last one, or further behind it, makes the
+            period unknown again, as it loses a stream's state
         """
         step = -1 if self.stamp_ns is None else stamp_ns - self.stamp_ns
         if not 0 <= step <= round(max_gap_s * 1e9):
@@ -75,25 +64,12 @@ def look_ahead(detector: Detector, state: StreamState, settings: DetectorSetting
     """
     Forecast what a camera will show, whatever will be decided when its image is there.
 
-    Parameters
-    ----------
-    detector, settings:
-        As for `Detector.step`; policy and limits play no part.
-    state:
-        Of the stream after its last frame; it goes on from there as if nothing had been asked.
-    elapsed:
-        Time from that frame on, above 0, in the unit of the stream's times.
-
-    Returns
-    -------
-    StepResult
-        Its detections have the numbers of the stream's objects, and -1 where a box fits none.
-
-    Raises
-    ------
-    ValueError
-        If the stream has no frame yet.
-
+    :param detector, settings: as for `Detector.step`; policy and limits play no part
+    :param state: of the stream after its last frame; it goes on from there as if nothing had been
+        asked
+    :param elapsed: time from that frame on, above 0, in the unit of the stream's times
+    :returns: its detections have the numbers of the stream's objects, and -1 where a box fits none
+    :raises ValueError: if the stream has no frame yet
     """
     if state.network is None:
         raise ValueError('nothing can be forecast before the first frame')

@@ -29,17 +29,14 @@ if TYPE_CHECKING:
 
     from ..model.network import ForecastDetector
 
-FORMAT = 'forecast_detector_ros/1'
-"""Value of the card's key `format`."""
+FORMAT = 'forecast_detector_ros/1'  #: Value of the card's key `format`
 
+#: The one preprocessing there is; a card that names another one is refused.
 PREPROCESSING = 'bgr8, bilinear resize to input_size, ImageNet mean and std inside the graph'
-"""The one preprocessing there is; a card that names another one is refused."""
 
-SHIPPED = ('small', 'default', 'large')
-"""Checkpoints that come with the package, by their cost."""
+SHIPPED = ('small', 'default', 'large')  #: Checkpoints that come with the package, by their cost
 
-MOST_NAME = 256
-"""Characters of the checkpoint's name, or a class's, which every message repeats."""
+MOST_NAME = 256  #: Characters of the checkpoint's name, or a class's, which every message repeats
 
 
 class RuntimeConfigError(InputError):
@@ -60,23 +57,19 @@ class Card:
     preset: str = 'custom'
     licence: str = 'unspecified'
     description: str = ''
+    #: Score from which on detections are meant to be shown, in [0, 1].
     score_threshold: float = 0.3
-    """Score from which on detections are meant to be shown, in [0, 1]."""
-
     nms_threshold: float = 0.45
-    threshold: float = 0.5
-    """Recommended threshold of the scheduler, in [0, 1]."""
+    threshold: float = 0.5  #: Recommended threshold of the scheduler, in [0, 1]
 
+    #: Data with their licences, recipe, versions: as plain YAML values.
     provenance: dict[str, Any] = field(default_factory=dict)
-    """Data with their licences, recipe, versions: as plain YAML values."""
 
+    #: Measured figures, with the commands that gave them.
     metrics: dict[str, Any] = field(default_factory=dict)
-    """Measured figures, with the commands that gave them."""
-
     known_failures: tuple[str, ...] = ()
     preprocessing: str = PREPROCESSING
-    weights_sha256: str = ''
-    """Digest of the weights' file; empty: not checked."""
+    weights_sha256: str = ''  #: Digest of the weights' file; empty: not checked
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -153,11 +146,8 @@ class Checkpoint:
 
     path: Path
     card: Card
-    digest: str
-    """SHA-256 of the weights' file, hexadecimal."""
-
-    data: bytes = field(repr=False)
-    """The weights' file."""
+    digest: str  #: SHA-256 of the weights' file, hexadecimal
+    data: bytes = field(repr=False)  #: The weights' file
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Give the weights as they were stored, floats as float32; raises CheckpointError."""
@@ -207,16 +197,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """
     Read the two files of a checkpoint.
 
-    Parameters
-    ----------
-    path:
-        The ``.safetensors`` file, a folder in which there is one, or one of `SHIPPED`.
-
-    Raises
-    ------
-    CheckpointError
-        If one of the two files is missing, unreadable or foreign, or they do not belong together.
-
+    :param path: the ``.safetensors`` file, a folder in which there is one, or one of `SHIPPED`
+    :raises CheckpointError: if one of the two files is missing, unreadable or foreign, or they do
+        not belong together
     """
     path = _in_folder(_with_package(Path(path)))
     if path.suffix != '.safetensors':
@@ -255,22 +238,10 @@ def load_checkpoint(path: str | Path) -> tuple['ForecastDetector', Card]:
     """
     Load a network and its card.
 
-    Parameters
-    ----------
-    path:
-        As for `read_checkpoint`.
-
-    Returns
-    -------
-    tuple
-        The network, float32, on the CPU, in evaluation mode; and the card.
-
-    Raises
-    ------
-    CheckpointError
-        For what `read_checkpoint` refuses, weights that do not fit, or one that is infinite or
-        NaN.
-
+    :param path: as for `read_checkpoint`
+    :returns: the network, float32, on the CPU, in evaluation mode; and the card
+    :raises CheckpointError: for what `read_checkpoint` refuses, weights that do not fit, or one
+        that is infinite or NaN
     """
     checkpoint = read_checkpoint(path)
     return checkpoint.network(), checkpoint.card
@@ -281,25 +252,14 @@ def save_checkpoint(path: str | Path, network: 'ForecastDetector', card: Card,
     """
     Write a network and its card; each file appears whole or not at all.
 
-    Parameters
-    ----------
-    path:
-        The ``.safetensors`` file; the card goes beside it.
-    network:
-        Its configuration replaces the card's.
-    card:
-        Its `weights_sha256` is filled in.
-    dtype:
-        Type of the stored floating-point weights; None for float16.
-
-    Returns
-    -------
-    Card
-        As it was written.
-
     Raises ------ CheckpointError If `path` has another suffix, a file cannot be written, a weight
     is not finite in `dtype`, or the card has other than plain values. The card is written last.
 
+    :param path: the ``.safetensors`` file; the card goes beside it
+    :param network: its configuration replaces the card's
+    :param card: its `weights_sha256` is filled in
+    :param dtype: type of the stored floating-point weights; None for float16
+    :returns: as it was written
     """
     from safetensors.torch import save
     import torch

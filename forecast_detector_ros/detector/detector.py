@@ -32,33 +32,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StepResult:
-    """What came out for one frame."""
+    """The result for one frame."""
 
     detections: Detections
     decision: Decision
-    preprocess_ms: float
-    """Loading and resizing, milliseconds; 0 on a forecast frame."""
-
-    inference_ms: float
-    """Network and post-processing of all frames in the batch, milliseconds."""
-
-    batch: int = 1
-    """Frames of other streams that were processed in the same go, and this one."""
+    preprocess_ms: float  #: Loading and resizing, milliseconds; 0 on a forecast frame
+    inference_ms: float  #: Network and post-processing of all frames in the batch, milliseconds
+    batch: int = 1  #: Frames in the same batch, with this one
 
 
 class Detector:
     """
     A network that is ready to run, shared by any number of streams.
 
-    Parameters
-    ----------
-    backend:
-        Runs the network.
-    card:
-        What the checkpoint says of itself.
-    device_reason:
-        Why the back-end's device was taken, as part of a sentence.
-
+    :param device_reason: why the back-end's device was taken, as part of a sentence
     """
 
     def __init__(self, backend: Backend, card: Card, device_reason: str = 'asked for') -> None:
@@ -79,28 +66,18 @@ class Detector:
         """
         Load a checkpoint.
 
-        Parameters
-        ----------
-        checkpoint:
-            ``small``, ``default`` or ``large``, which come with the package; a ``.safetensors``
-            file, or the folder that it lies in alone, such as one that `export` wrote. None:
-            ``default``.
-        device:
-            ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` or nothing: CUDA where the back-end can use
-            it, else the CPU. The log says which, and why.
-        precision:
-            ``fp32``, ``bf16``, ``fp16`` or ``int8``; not every back-end has all of them.
-        threads, interop_threads:
-            See `set_threads`; both hold for the whole process, which None leaves as it is.
-            Back-ends with threads of their own then take one.
-        backend:
-            One of `registry.BACKENDS`; ``auto`` or nothing: the fastest that is installed.
-
-        Raises
-        ------
-        CheckpointError, BackendError, DeviceError, ExportError, GraphError
-            All are `RuntimeConfigError`, with a message of one line.
-
+        :param checkpoint: ``small``, ``default`` or ``large`` of the package; a ``.safetensors``
+            file, or a folder with only one, such as that of `export`. None: ``default``.
+        :param device: ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` or nothing: CUDA if the back-end
+            can use it, else the CPU. The log gives the reason.
+        :param precision: ``fp32``, ``bf16``, ``fp16`` or ``int8``; not every back-end has all of
+            them
+        :param threads: see `set_threads`. It holds for the whole process; None changes nothing.
+            Back-ends with their own threads take one.
+        :param interop_threads: see `set_threads`
+        :param backend: one of `registry.BACKENDS`; ``auto`` or nothing: the fastest installed one
+        :raises CheckpointError, BackendError, DeviceError, ExportError, GraphError: all are
+            `RuntimeConfigError`, with a message of one line
         """
         source = read_checkpoint(default_checkpoint() if checkpoint is None else checkpoint)
         choice = choose_device(device, backend, precision)
@@ -116,7 +93,7 @@ class Detector:
         return detector
 
     def stream(self, **settings: Any) -> 'Stream':
-        """Open a stream of pictures with a state of its own; `Stream` names the arguments."""
+        """Open a stream of pictures with its own state; `Stream` names the arguments."""
         from .open_stream import Stream
         return Stream(self, **settings)
 
@@ -124,11 +101,7 @@ class Detector:
         """
         Refuse settings that do not fit this detector.
 
-        Raises
-        ------
-        SettingsError
-            If a class is not among the labels.
-
+        :raises SettingsError: if a class is not among the labels
         """
         for name in settings.classes:
             if name not in self.labels:
@@ -139,11 +112,8 @@ class Detector:
         """
         Run both steps once on black pictures, so that the first frame is not the slowest.
 
-        Parameters
-        ----------
-        streams:
-            Batches of up to so many streams are run, as a back-end may prepare for each size.
-
+        :param streams: also run batches of up to so many streams, as a back-end may prepare each
+            size
         """
         height, width = self.input_size
         black = Pixels(np.zeros((height, width, 3), np.uint8), 'bgr')
@@ -162,28 +132,12 @@ class Detector:
         """
         Process one frame.
 
-        Parameters
-        ----------
-        frame:
-            Loaded only if it is read.
-        state:
-            State of the stream before the frame; it is not changed, so a frame that fails
-            leaves the stream as it was.
-        settings:
-            Policy, thresholds and limits.
-        elapsed:
-            Time since the stream's frame before, above 0, always in the same unit.
-
-        Returns
-        -------
-        tuple
-            The result, and the state for the next frame.
-
-        Raises
-        ------
-        FrameError
-            If the frame is read and cannot be loaded.
-
+        :param frame: loaded only if it is read
+        :param state: state of the stream before the frame; it is not changed
+                :param elapsed: time since the stream's previous frame, above 0, always in the same
+                    unit
+        :returns: the result, and the state for the next frame
+        :raises FrameError: if the frame is read and cannot be loaded
         """
         (outcome,) = self.step_many([frame], [state], settings, [elapsed])
         if isinstance(outcome, FrameError):
@@ -196,26 +150,13 @@ class Detector:
         """
         Process one frame of each of several streams, those with the same decision as one batch.
 
-        The results are those of single steps, but for the rounding of float32 sums that a
-        library adds up in another order for a batch.
+        The results equal single steps up to the rounding of float32 sums in another order.
 
-        Parameters
-        ----------
-        frames:
-            One of each stream; loaded only if it is read.
-        states:
-            State of each stream before its frame.
-        settings:
-            Policy, thresholds and limits of all.
-        elapsed:
-            Of each stream, as in `step`; None for 1.
-
-        Returns
-        -------
-        list
-            For each frame what `step` returns, or the error for which it cannot be used; such a
-            frame leaves the others, and its own stream, as they were.
-
+        :param frames: one of each stream; loaded only if it is read
+        :param states: state of each stream before its frame
+        :param elapsed: of each stream, as in `step`; None for 1
+        :returns: for each frame the result of `step`, or its error. An error changes neither the
+            other frames nor its own stream.
         """
         outcomes: dict[int, tuple[StepResult, StreamState] | FrameError] = {}
         jobs: dict[str, list[_Job]] = {READ: [], FORECAST: []}
@@ -242,7 +183,7 @@ class Detector:
 
     def _prepare(self, index: int, frame: Frame, state: StreamState, decision: Decision
                  ) -> '_Job':
-        """Load and resize a frame that is read; raises FrameError."""
+        """Load and resize a read frame; raises FrameError."""
         start = perf_counter()
         pixels, size = frame.load_for(self.input_size)
         image = resize(pixels, self.input_size)
@@ -303,18 +244,11 @@ class _Job:
     decision: Decision
     state: StreamState
     network: Any
-    size: tuple[int, int]
-    """(height, width) of the whole picture."""
-
-    image: np.ndarray | None = None
-    """Of the network's input size; None on a forecast frame."""
-
+    size: tuple[int, int]  #: (height, width) of the whole picture
+    image: np.ndarray | None = None  #: Of the network's input size; None on a forecast frame
     preprocess_ms: float = 0.0
-    fresh: bool = False
-    """Whether the stream had no state."""
-
-    elapsed: float = 1.0
-    """Time since the stream's frame before."""
+    fresh: bool = False  #: Whether the stream had no state
+    elapsed: float = 1.0  #: Time since the stream's frame before
 
 
 def step_stamped(detector: Detector, frame: Frame, stamp_ns: int, before: StreamState,
@@ -323,32 +257,14 @@ def step_stamped(detector: Detector, frame: Frame, stamp_ns: int, before: Stream
     """
     Process one frame of a camera, live or out of a bag.
 
-    Parameters
-    ----------
-    detector:
-        Shared by all cameras.
-    frame:
-        Loaded only if it is read.
-    stamp_ns:
-        Of the image's header, nanoseconds.
-    before:
-        State of the camera; after a frame that fails it is still the right one.
-    settings:
-        Policy, thresholds and limits.
-    max_gap_s:
-        Seconds; a stamp before the last one, or further behind it, loses the recurrent state,
-        and the decision's reason is ``gap``.
-
-    Returns
-    -------
-    tuple
-        What `Detector.step` returns; its detections have `ids`, the same for the same object.
-
-    Raises
-    ------
-    FrameError
-        If the frame is read and cannot be loaded.
-
+    :param detector: shared by all cameras
+    :param frame: loaded only if it is read
+    :param stamp_ns: of the image's header, nanoseconds
+    :param before: state of the camera; after a frame that fails it is still the right one
+    :param max_gap_s: seconds; a stamp before the last one, or further behind it, loses the
+        recurrent state, and the decision's reason is ``gap``
+    :returns: what `Detector.step` returns; its detections have `ids`, the same for the same object
+    :raises FrameError: if the frame is read and cannot be loaded
     """
     kept, elapsed = before.kept(stamp_ns, max_gap_s), before.elapsed_s(stamp_ns)
     return _numbered(detector.step(frame, kept, settings, elapsed), kept, stamp_ns, elapsed)

@@ -14,13 +14,12 @@ import cv2
 from .checkpoint import RuntimeConfigError
 
 _M_TRIM_THRESHOLD = -1
-_M_MMAP_THRESHOLD = -3
-"""Numbers of the options in glibc's malloc.h."""
+_M_MMAP_THRESHOLD = -3  #: Numbers of the options in glibc's malloc.h
 
 _TRIM_BYTES = 512 * 2**20
 
+#: Tried in this order: glibc before 2.35 refuses more than 32 MiB.
 _MMAP_BYTES = (256 * 2**20, 32 * 2**20)
-"""Tried in this order: glibc before 2.35 refuses more than 32 MiB."""
 
 
 def keep_large_blocks() -> bool:
@@ -57,22 +56,13 @@ def set_threads(operator: int = 1, interop: int = 1, with_torch: bool = False) -
     One of each is best beside an executor and other nodes. A second thread without its own core
     makes the first one wait at the end of every operator.
 
-    Parameters
-    ----------
-    operator:
-        Threads that work on one operator (PyTorch's intra-op pool, OpenCV's), at least 1.
-    interop:
-        Operators that PyTorch may run at the same time, at least 1. It can be chosen only once
-        in a process, before the first operator runs in parallel; the first choice stays.
-    with_torch:
-        Whether to import PyTorch for that. Otherwise its pools are set only where it is imported
-        already.
-
-    Raises
-    ------
-    RuntimeConfigError
-        If a number is below 1.
-
+    :param operator: threads that work on one operator (PyTorch's intra-op pool, OpenCV's), at
+        least 1
+    :param interop: operators that PyTorch may run at the same time, at least 1. It can be chosen
+        only once in a process, before the first operator runs in parallel; the first choice stays.
+    :param with_torch: whether to import PyTorch for that. Otherwise its pools are set only where
+        it is imported already.
+    :raises RuntimeConfigError: if a number is below 1
     """
     for name, number in (('threads', operator), ('interop_threads', interop)):
         if number < 1:
@@ -88,8 +78,7 @@ def set_threads(operator: int = 1, interop: int = 1, with_torch: bool = False) -
             torch.set_num_interop_threads(interop)
 
 
-CPU_INFO = Path('/proc/cpuinfo')
-"""Linux's description of the processor (proc(5))."""
+CPU_INFO = Path('/proc/cpuinfo')  #: Linux's description of the processor (proc(5))
 
 # Linux's names (arch/x86/include/asm/cpufeatures.h; Documentation/arch/arm64/elf_hwcaps.rst) and
 # ours, in the order in which processors got them.

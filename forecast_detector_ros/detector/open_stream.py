@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stream that carries its own state: what is called with one picture after the other."""
+"""A stream with its own state, called with one picture after the other."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,26 +19,14 @@ class Stream:
     """
     One camera or video with its state: call it with one picture after the other.
 
-    Parameters
-    ----------
-    detector:
-        Shared by any number of streams.
-    threshold:
-        The scheduler's, in [0, 1]: a frame is forecast if the confidence is above it.
-    policy:
-        In place of the scheduler with its threshold; a text is read by `parse_policy`.
-    classes:
-        Names of the classes that are wanted; empty for all.
-    max_gap_s:
-        Seconds; a stamp before the last one, or further behind it, starts the stream anew.
-    changes:
-        Further fields of `DetectorSettings`. What is not given is as the card recommends.
-
-    Raises
-    ------
-    PolicyError, SettingsError
-        If a value is out of range, or there is no such class.
-
+    :param detector: shared by any number of streams
+    :param threshold: the scheduler's, in [0, 1]: a frame is forecast if the confidence is above it
+    :param policy: in place of the scheduler with its threshold; `parse_policy` reads a text
+        :param classes: names of the wanted classes; empty for all
+        :param max_gap_s: seconds; a stamp before the last one, or further after it, resets the
+            stream
+        :param changes: further fields of `DetectorSettings`. The card gives the defaults.
+    :raises PolicyError, SettingsError: if a value is out of range, or there is no such class
     """
 
     def __init__(self, detector: Detector, *, threshold: float | None = None,
@@ -66,19 +54,10 @@ class Stream:
         """
         Process the next picture.
 
-        Parameters
-        ----------
-        image:
-            ``(H, W, 3)`` uint8 BGR; or a `Frame`, which is loaded only if it is read.
-        stamp:
-            When it was taken, seconds of any clock. Frames without stamps count as equally far
-            apart; either all frames of a stream have one or none has.
-
-        Raises
-        ------
-        FrameError
-            If picture or stamp cannot be used; the stream is as it was before.
-
+        :param image: ``(H, W, 3)`` uint8 BGR; or a `Frame`, which is loaded only if it is read
+        :param stamp: time of the picture, seconds of any clock. All frames of a stream have one,
+            or none. Frames without stamps count as equally far apart.
+                :raises FrameError: if picture or stamp cannot be used; the stream does not change
         """
         (outcome,) = step_together([self], [image], None if stamp is None else [stamp])
         if isinstance(outcome, FrameError):
@@ -100,23 +79,12 @@ def step_together(streams: Sequence[Stream], images: Sequence[np.ndarray | Frame
     """
     Process the next picture of each of several streams, as batches: cheaper than one by one.
 
-    Parameters
-    ----------
-    streams:
-        Of one detector, with equal settings; each at most once.
-    images, stamps:
-        Of each stream, as for `Stream`.
-
-    Returns
-    -------
-    list
-        For each stream its result, or why its picture cannot be used; such a stream is as it was.
-
-    Raises
-    ------
-    SettingsError
-        If the streams cannot go together.
-
+    :param streams: of one detector, with equal settings; each at most once
+    :param images: of each stream, as for `Stream`
+        :param stamps: likewise; None: none has a stamp
+        :returns: for each stream its result, or the error of its picture; such a stream does not
+            change
+        :raises SettingsError: if the streams cannot run together
     """
     if not streams:
         return []

@@ -7,20 +7,14 @@ from typing import Protocol
 
 from ..errors import cut, InputError
 
-READ = 'read'
-"""The image is loaded and the backbone runs on it."""
+READ = 'read'  #: The image is loaded and the backbone runs on it
 
-FORECAST = 'forecast'
-"""The image is skipped and the forecast takes the place of its features."""
+FORECAST = 'forecast'  #: The image is skipped and the forecast takes the place of its features
 
+#: Why a decision came out as it did. `scheduler`: its confidence against the threshold; `policy`:
+#: a fixed rule; `budget`: the time that a frame may cost; the others force a read.
 REASONS = ('first_frame', 'second_frame', 'scheduler', 'policy', 'max_consecutive', 'reset',
            'size_changed', 'gap', 'budget')
-"""
-Why a decision came out as it did.
-
-`scheduler`: its confidence against the threshold; `policy`: a fixed rule; `budget`: the time that
-a frame may cost; the others force a read.
-"""
 
 
 class PolicyError(InputError):
@@ -31,21 +25,16 @@ class PolicyError(InputError):
 class Decision:
     """What was decided for a frame, and why."""
 
-    kind: str
-    """`READ` or `FORECAST`."""
+    kind: str  #: `READ` or `FORECAST`
+    reason: str  #: One of `REASONS`
 
-    reason: str
-    """One of `REASONS`."""
-
+    #: The scheduler's score for *forecast*, in [0, 1]; NaN where it had none: on the first frame,
+    #: and on the second if it compares frames that were read.
     confidence: float
-    """The scheduler's score for *forecast*, in [0, 1]; NaN where it had none: on the first frame,
-    and on the second if it compares frames that were read."""
+    threshold: float  #: What it was compared with, in [0, 1]; NaN for policies without a threshold
 
-    threshold: float
-    """What it was compared with, in [0, 1]; NaN for policies without a threshold."""
-
+    #: Forecasts in a row, up to and including this frame; 0 on a read frame.
     consecutive_forecasts: int
-    """Forecasts in a row, up to and including this frame; 0 on a read frame."""
 
 
 class Policy(Protocol):
@@ -69,13 +58,8 @@ class Policy(Protocol):
         """
         Tell whether the next frame is forecast.
 
-        Parameters
-        ----------
-        confidence:
-            The scheduler's score for *forecast*, in [0, 1]; NaN where it has none.
-        consecutive_forecasts:
-            Forecasts since the last read.
-
+        :param confidence: the scheduler's score for *forecast*, in [0, 1]; NaN where it has none
+        :param consecutive_forecasts: forecasts since the last read
         """
         ...
 
@@ -87,16 +71,10 @@ class ThresholdPolicy:
 
     The comparison is strict, so p = 1 always reads (section 4.3 uses it so).
 
-    Raises
-    ------
-    PolicyError
-        If p is not in [0, 1].
-
+    :raises PolicyError: if p is not in [0, 1]
     """
 
-    p: float = 0.5
-    """Threshold in [0, 1]; 0.5 is the paper's in Fig. 4 and 6."""
-
+    p: float = 0.5  #: Threshold in [0, 1]; 0.5 is the paper's in Fig. 4 and 6
     reason = 'scheduler'
     rate = 0.0
 
@@ -126,11 +104,7 @@ class AlternatePolicy:
 
     k = 1 is the paper's "alternates": read every odd frame, forecast every even one.
 
-    Raises
-    ------
-    PolicyError
-        If k is not at least 1.
-
+    :raises PolicyError: if k is not at least 1
     """
 
     k: int = 1
@@ -177,16 +151,10 @@ class BudgetPolicy:
 
     What a read costs, and whether it is affordable, is told by the stream's `Pace`.
 
-    Raises
-    ------
-    PolicyError
-        If the rate is not above 0, or not finite.
-
+    :raises PolicyError: if the rate is not above 0, or not finite
     """
 
-    rate: float
-    """Frames per second."""
-
+    rate: float  #: Frames per second
     reason = 'budget'
     threshold = nan
 
@@ -204,8 +172,7 @@ class BudgetPolicy:
         return f'budget({float(self.rate)!r})'
 
 
-MOST_CHARACTERS = 100
-"""Of a policy's text; the longest number that means anything has some 30."""
+MOST_CHARACTERS = 100  #: Of a policy's text; the longest number that means anything has some 30
 
 
 def parse_policy(text: str) -> Policy:
@@ -214,11 +181,8 @@ def parse_policy(text: str) -> Policy:
 
     ``threshold(0.5)``, ``alternate(1)``, ``always_read`` or ``budget(15)``.
 
-    Raises
-    ------
-    PolicyError
-        If the text is none of these, longer than MOST_CHARACTERS, or the number out of range.
-
+    :raises PolicyError: if the text is none of these, longer than MOST_CHARACTERS, or the number
+        out of range
     """
     name, value = _call(text) if len(text) <= MOST_CHARACTERS else ('', '')
     try:

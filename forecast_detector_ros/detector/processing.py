@@ -25,21 +25,16 @@ from ..model.config import BOX_CODER_WEIGHTS
 class Detections:
     """Boxes with labels and scores, best score first."""
 
-    boxes: np.ndarray
-    """``(N, 4)`` float32, xyxy, pixels of the incoming image, inside it."""
+    boxes: np.ndarray  #: ``(N, 4)`` float32, xyxy, pixels of the incoming image, inside it
+    labels: np.ndarray  #: ``(N,)`` int64, index into the detector's labels
+    scores: np.ndarray  #: ``(N,)`` float32, in (0, 1]
 
-    labels: np.ndarray
-    """``(N,)`` int64, index into the detector's labels."""
-
-    scores: np.ndarray
-    """``(N,)`` float32, in (0, 1]."""
-
+    #: ``(N,)`` int64: the number of the object in its camera's stream; None outside a stream, -1
+    #: for an object that a frame which does not exist yet is expected to show for the first time.
     ids: np.ndarray | None = None
-    """``(N,)`` int64: the number of the object in its camera's stream; None outside a stream, -1
-    for an object that a frame which does not exist yet is expected to show for the first time."""
 
+    #: Names that `labels` is an index into; empty where the maker knew no names.
     classes: tuple[str, ...] = ()
-    """Names that `labels` is an index into; empty where the maker knew no names."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -58,19 +53,10 @@ def resize(pixels: Pixels, input_size: tuple[int, int]) -> np.ndarray:
     The picture is stretched, its aspect ratio is not kept.  Channels are swapped after the
     resize, where there are few pixels left.
 
-    Parameters
-    ----------
-    pixels:
-        The picture, of any size; it is not changed.
-    input_size:
-        (height, width) of the result.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(height, width, 3)`` uint8 BGR, contiguous and writable; the picture's own memory where
-        that is all of it.
-
+    :param pixels: the picture, of any size; it is not changed
+    :param input_size: (height, width) of the result
+    :returns: ``(height, width, 3)`` uint8 BGR, contiguous and writable; the picture's own memory
+        where that is all of it
     """
     array = pixels.array
     if pixels.size != input_size:
@@ -80,29 +66,21 @@ def resize(pixels: Pixels, input_size: tuple[int, int]) -> np.ndarray:
     return np.require(as_bgr(array, pixels.order), requirements=('C', 'W'))
 
 
-CANDIDATES = 400
-"""Boxes that enter NMS, as in `model.ssdlite.postprocess`."""
+CANDIDATES = 400  #: Boxes that enter NMS, as in `model.ssdlite.postprocess`
 
-_SLACK = 1e-3
-"""Far above the rounding of two float32 logits: the first sieve must not lose a box."""
+_SLACK = 1e-3  #: Far above the rounding of two float32 logits: the first sieve must not lose a box
 
+#: Limit of the logarithm of a side's growth: `bbox_xform_clip` of torchvision's BoxCoder.
 _LARGEST_GROWTH = log(1000.0 / 16)
-"""Limit of the logarithm of a side's growth: `bbox_xform_clip` of torchvision's BoxCoder."""
 
 
 class Postprocessor:
     """
     Turns raw output into detections.
 
-    Parameters
-    ----------
-    anchors:
-        ``(A, 4)`` float32, xyxy in pixels of the network's input.
-    input_size:
-        (height, width) of the network's input.
-    labels:
-        Names of the classes without background.
-
+    :param anchors: ``(A, 4)`` float32, xyxy in pixels of the network's input
+    :param input_size: (height, width) of the network's input
+    :param labels: names of the classes without background
     """
 
     def __init__(self, anchors: np.ndarray, input_size: tuple[int, int], labels: Sequence[str]
@@ -119,23 +97,14 @@ class Postprocessor:
         """
         Find what one picture shows.
 
-        Parameters
-        ----------
-        logits:
-            ``(A, 1 + classes)`` float32, background first.
-        offsets:
-            ``(A, 4)`` float32, (dx, dy, dw, dh) in the box coder's units.
-        frame_size:
-            (height, width) of the picture that the boxes are for.
-        score_threshold:
-            Lower limit of scores, exclusive, in [0, 1].
-        nms_threshold:
-            IoU from which on the weaker of two boxes of one class is dropped, in (0, 1].
-        max_detections:
-            Upper limit of the number of detections.
-        classes:
-            Names that are wanted; empty for all.
-
+        :param logits: ``(A, 1 + classes)`` float32, background first
+        :param offsets: ``(A, 4)`` float32, (dx, dy, dw, dh) in the box coder's units
+        :param frame_size: (height, width) of the picture that the boxes are for
+        :param score_threshold: lower limit of scores, exclusive, in [0, 1]
+        :param nms_threshold: IoU from which on the weaker of two boxes of one class is dropped, in
+            (0, 1]
+        :param max_detections: upper limit of the number of detections
+        :param classes: names that are wanted; empty for all
         """
         anchor, label, score = self._candidates(logits, score_threshold, classes)
         if len(score) > CANDIDATES:

@@ -17,35 +17,24 @@ class DetectorSettings:
     """
     Thresholds and limits, handed to every step.
 
-    Raises
-    ------
-    SettingsError
-        If a value is out of range, or a fixed policy forecasts more frames in a row than the limit
-        allows.
-
+    :raises SettingsError: if a value is out of range, or a fixed policy forecasts more frames in a
+        row than the limit allows
     """
 
     policy: Policy = field(default_factory=ThresholdPolicy)
-    score_threshold: float = 0.3
-    """Detections need a score above it, in [0, 1]."""
+    score_threshold: float = 0.3  #: Detections need a score above it, in [0, 1]
 
+    #: IoU from which on the weaker of two boxes of a class is dropped; (0, 1]; 0.45 is SSD's.
     nms_threshold: float = 0.45
-    """IoU from which on the weaker of two boxes of a class is dropped; (0, 1]; 0.45 is SSD's."""
+    max_detections: int = 100  #: Per frame, 1 to 1000
+    classes: tuple[str, ...] = ()  #: Names of the classes that are wanted; empty for all
+    max_consecutive_forecasts: int = 5  #: A read is forced after so many forecasts, 1 to 1000
 
-    max_detections: int = 100
-    """Per frame, 1 to 1000."""
-
-    classes: tuple[str, ...] = ()
-    """Names of the classes that are wanted; empty for all."""
-
-    max_consecutive_forecasts: int = 5
-    """A read is forced after so many forecasts, 1 to 1000."""
-
+    #: Frames per second of every stream that must be possible, 0 to 1000; 0 for any.
     target_rate: float = 0.0
-    """Frames per second of every stream that must be possible, 0 to 1000; 0 for any."""
 
+    #: Streams that share the processor, at least 1: each may take its part of the time.
     streams: int = 1
-    """Streams that share the processor, at least 1: each may take its part of the time."""
 
     def __post_init__(self) -> None:
         """Check every range."""

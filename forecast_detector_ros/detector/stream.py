@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What a camera carries from frame to frame, and the decision that is made of it.
+The state of a camera from frame to frame, and the decision that follows from it.
 
-Its tracks tell which detections of successive frames show the same object: association by overlap,
-class by class, with boxes that move on uniformly, after SORT (Bewley et al. 2016,
-arXiv:1602.00763). A frame that is forecast tells nothing of who came or left: its boxes carry the
-numbers on, and whom it lacks is not given up.
+Tracks join the detections of one object in successive frames by overlap, class by class, with
+boxes that move uniformly, after SORT (Bewley et al. 2016, arXiv:1602.00763). Boxes of forecast
+frames keep their numbers, and no track ends there.
 """
 
 from dataclasses import dataclass, field, replace
@@ -19,18 +18,16 @@ from .processing import Detections
 from .settings import DetectorSettings
 from ..boxes import box_iou
 
-MIN_IOU = 0.3
-"""Overlap from which on two boxes may show one object; SORT's `iou_threshold`."""
+MIN_IOU = 0.3  #: Overlap from which on two boxes may show one object; SORT's `iou_threshold`
 
+#: Reads that an object may be missing; ByteTrack's buffer (Zhang et al. 2022, section 4.1).
 PATIENCE = 30
-"""Reads that an object may be missing; ByteTrack's buffer (Zhang et al. 2022, section 4.1)."""
 
+#: Part of the old velocity in the new one: the mean age of what is known is then two reads.
 STEADINESS = 0.5
-"""Part of the old velocity in the new one: the mean age of what is known is then two reads."""
 
 
-UNKNOWN = -1
-"""In place of a number, of a detection that shows no object known so far."""
+UNKNOWN = -1  #: In place of a number, of a detection that shows no object known so far
 
 
 def _empty(*shape: int) -> np.ndarray:
@@ -41,29 +38,26 @@ def _empty(*shape: int) -> np.ndarray:
 class Tracks:
     """The objects of one camera; a value that is never changed."""
 
-    next_id: int = 1
-    """Number of the next new object; numbers are never used again."""
+    next_id: int = 1  #: Number of the next new object; numbers are never used again
+    ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  #: ``(T,)`` int64
 
-    ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    """``(T,)`` int64."""
-
+    #: ``(T,)`` int64: index of the class; it never changes.
     labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    """``(T,)`` int64: index of the class; it never changes."""
 
+    #: ``(T, 4)`` float64: where the object was shown last, or has come to since; xyxy, pixels.
     boxes: np.ndarray = field(default_factory=lambda: _empty(4))
-    """``(T, 4)`` float64: where the object was shown last, or has come to since; xyxy, pixels."""
 
+    #: ``(T, 4)`` float64: where it was when it was last found on a frame that was read.
     read_boxes: np.ndarray = field(default_factory=lambda: _empty(4))
-    """``(T, 4)`` float64: where it was when it was last found on a frame that was read."""
 
+    #: ``(T,)`` float64: time since then, in the unit of `elapsed`.
     since: np.ndarray = field(default_factory=lambda: _empty())
-    """``(T,)`` float64: time since then, in the unit of `elapsed`."""
 
+    #: ``(T, 2)`` float64: of the centre, pixels in that time.
     velocities: np.ndarray = field(default_factory=lambda: _empty(2))
-    """``(T, 2)`` float64: of the centre, pixels in that time."""
 
+    #: ``(T,)`` int64: reads in a row that did not find it.
     missed: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    """``(T,)`` int64: reads in a row that did not find it."""
 
     def anew(self) -> 'Tracks':
         """Forget all objects; numbers go on."""
@@ -74,20 +68,9 @@ class Tracks:
         """
         Give each detection of the next frame a number.
 
-        Parameters
-        ----------
-        found:
-            Of the frame.
-        read:
-            Whether the frame was read.
-        elapsed:
-            Time since the frame before, above 0, in any unit.
-
-        Returns
-        -------
-        tuple
-            ``(N,)`` int64, a number for each detection, all different; and the next value.
-
+        :param read: whether the frame was read
+        :param elapsed: time since the frame before, above 0, in any unit
+        :returns: ``(N,)`` int64, a number for each detection, all different; and the next value
         """
         if not len(found) and not len(self.ids):
             return np.zeros(0, np.int64), self
@@ -162,40 +145,29 @@ def _centres(boxes: np.ndarray) -> np.ndarray:
     return (boxes[:, :2] + boxes[:, 2:]) / 2
 
 
-MAX_GAP_S = 1.0
-"""Default of the longest step between two stamps that keeps the state, seconds."""
+MAX_GAP_S = 1.0  #: Default of the longest step between two stamps that keeps the state, seconds
 
-WEIGHT = 0.2
-"""Of the newest cost in the running mean: about the last ten reads count."""
+WEIGHT = 0.2  #: Of the newest cost in the running mean: about the last ten reads count
 
 
 @dataclass(frozen=True)
 class Pace:
     """Measured costs and saved time of one stream; a value that is never changed."""
 
+    #: Running mean of what a read frame costs, milliseconds; NaN before the first.
     read_ms: float = nan
-    """Running mean of what a read frame costs, milliseconds; NaN before the first."""
+    forecast_ms: float = nan  #: The same of a forecast frame
 
-    forecast_ms: float = nan
-    """The same of a forecast frame."""
-
+    #: Time that the frames so far have left over. Never more than one read costs, so that a quiet
+    #: time is not followed by a long row of reads; nor less than its negative, so that forced
+    #: reads and interruptions are soon forgotten.
     saved_ms: float = 0.0
-    """
-    Time that the frames so far have left over.
-
-    Never more than one read costs, so that a quiet time is not followed by a long row of reads;
-    nor less than its negative, so that forced reads and interruptions are soon forgotten.
-    """
 
     def affords_read(self, budget_ms: float) -> bool:
         """
         Tell whether a read keeps the mean cost of the frames within the budget.
 
-        Parameters
-        ----------
-        budget_ms:
-            What a frame may cost on average, milliseconds; infinite for no limit.
-
+        :param budget_ms: what a frame may cost on average, milliseconds; infinite for no limit
         """
         return isnan(self.read_ms) or self.saved_ms + budget_ms >= self.read_ms
 
@@ -203,15 +175,9 @@ class Pace:
         """
         Give the pace after a frame.
 
-        Parameters
-        ----------
-        read:
-            Whether the frame was read.
-        cost_ms:
-            What it cost, milliseconds.
-        budget_ms:
-            As for `affords_read`.
-
+        :param read: whether the frame was read
+        :param cost_ms: what it cost, milliseconds
+        :param budget_ms: as for `affords_read`
         """
         if read:
             pace = replace(self, read_ms=_mean(self.read_ms, cost_ms))
@@ -228,43 +194,28 @@ class Pace:
 class StreamState:
     """What one camera carries from frame to frame; a value that is never changed."""
 
-    network: Any = None
-    """The back-end's recurrent state; None forces a read."""
+    network: Any = None  #: The back-end's recurrent state; None forces a read
 
+    #: The scheduler's score for forecasting the next frame; NaN where it has none.
     confidence: float = nan
-    """The scheduler's score for forecasting the next frame; NaN where it has none."""
-
     consecutive_forecasts: int = 0
-    frame_size: tuple[int, int] | None = None
-    """(height, width) of the last frame that was read."""
+    frame_size: tuple[int, int] | None = None  #: (height, width) of the last frame that was read
+    reason: str = 'first_frame'  #: Why the next frame must be read, when `network` is None
 
-    reason: str = 'first_frame'
-    """Why the next frame must be read, when `network` is None."""
-
+    #: What the stream's frames have cost, for the policies that look at time.
     pace: Pace = field(default_factory=Pace)
-    """What the stream's frames have cost, for the policies that look at time."""
 
+    #: Of the last frame, nanoseconds; None before the first, and of frames without stamps.
     stamp_ns: int | None = None
-    """Of the last frame, nanoseconds; None before the first, and of frames without stamps."""
-
-    tracks: Tracks = field(default_factory=Tracks)
-    """The objects that its detections show."""
+    tracks: Tracks = field(default_factory=Tracks)  #: The objects that its detections show
 
     @staticmethod
     def initial(reason: str = 'first_frame') -> 'StreamState':
         """
         Give the state of a stream that starts, or starts anew.
 
-        Parameters
-        ----------
-        reason:
-            One of `REASONS`, told in the next frame's decision.
-
-        Raises
-        ------
-        ValueError
-            If there is no such reason.
-
+        :param reason: one of `REASONS`, told in the next frame's decision
+        :raises ValueError: if there is no such reason
         """
         if reason not in REASONS:
             raise ValueError(f'reason is {reason!r}, must be one of {REASONS}')
@@ -297,15 +248,8 @@ def decide(state: StreamState, frame_size: tuple[int, int] | None, settings: Det
     """
     Decide whether a frame is read or forecast.
 
-    Parameters
-    ----------
-    state:
-        State of the stream before the frame.
-    frame_size:
-        (height, width) of the frame, or None when it is not known.
-    settings:
-        Policy and limits.
-
+    :param state: state of the stream before the frame
+    :param frame_size: (height, width) of the frame, or None when it is not known
     """
     policy = settings.policy
     kind, reason = READ, policy.reason

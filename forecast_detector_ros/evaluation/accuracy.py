@@ -14,11 +14,10 @@ from ..metrics.average_precision import AveragePrecision, DEVKIT, PLAIN, vid_ave
 from ..metrics.libraries import coco_average_precision, import_hotcoco, METRICS
 from ..metrics.tables import DetectionTable, recall, TruthTable
 
+#: Name of each protocol's figures in a result.
 KEYS = {'plain': 'ap50', 'devkit': 'ap50_devkit', 'coco': 'coco'}
-"""Name of each protocol's figures in a result."""
 
-RULES = {'plain': PLAIN, 'devkit': DEVKIT}
-"""Protocols that are our own; the other is a library's."""
+RULES = {'plain': PLAIN, 'devkit': DEVKIT}  #: Protocols that are our own; the other is a library's
 
 HEADS = {'plain': 'AP50', 'devkit': 'AP50 devkit', 'coco': 'COCO AP'}
 
@@ -35,29 +34,14 @@ def measure_accuracy(footage: Sequence[Footage], collected: Sequence[DetectionTa
     """
     Score the detections of all sequences together.
 
-    Parameters
-    ----------
-    footage:
-        Sequences with boxes for average precision.
-    collected:
-        The detections of each, from a low score on.
-    labels:
-        The detector's classes.
-    protocols:
-        Of `KEYS`.
-    motion:
-        Motion IoU of the boxes of each sequence, ``(M,)`` float64; None if it is not wanted.
-
-    Returns
-    -------
-    dict
-        Plain values by the `KEYS` of the protocols; what cannot be measured is None.
-
-    Raises
-    ------
-    MissingLibraryError
-        If a protocol needs a library that is missing.
-
+    :param footage: sequences with boxes for average precision
+    :param collected: the detections of each, from a low score on
+    :param labels: the detector's classes
+    :param protocols: of `KEYS`
+    :param motion: motion IoU of the boxes of each sequence, ``(M,)`` float64; None if it is not
+        wanted
+    :returns: plain values by the `KEYS` of the protocols; what cannot be measured is None
+    :raises MissingLibraryError: if a protocol needs a library that is missing
     """
     truths, detections, start = [], [], 0
     for item, found in zip(footage, collected):
@@ -130,8 +114,7 @@ def _means(result: dict[str, Any], protocols: Sequence[str]) -> list[float | Non
     return [result[KEYS[protocol]]['mean'] for protocol in protocols]
 
 
-PERCENTILES = (50, 95)
-"""Percentiles of the latency that are reported."""
+PERCENTILES = (50, 95)  #: Percentiles of the latency that are reported
 
 
 def summarise_runs(footage: Sequence[Footage], runs: Sequence[FootageRun], labels: Sequence[str],
@@ -141,25 +124,11 @@ def summarise_runs(footage: Sequence[Footage], runs: Sequence[FootageRun], label
     """
     Compute recall, average precision, read ratio and latency.
 
-    Parameters
-    ----------
-    footage, runs:
-        What was looked at, and what came out, in the same order; at least one.
-    labels:
-        The detector's classes.
-    protocols, motion:
-        For average precision; see `accuracy.measure_accuracy`.
-
-    Returns
-    -------
-    dict
-        Plain values; what could not be measured is None.
-
-    Raises
-    ------
-    EvaluationError
-        If a protocol needs a library that is missing.
-
+    :param footage, runs: what was looked at, and what came out, in the same order; at least one
+    :param labels: the detector's classes
+    :param protocols, motion: for average precision; see `accuracy.measure_accuracy`
+    :returns: plain values; what could not be measured is None
+    :raises EvaluationError: if a protocol needs a library that is missing
     """
     sequences = {}
     for item, run in zip(footage, runs):

@@ -27,17 +27,8 @@ def record_evaluation(title: str, footage: Sequence[Footage], runs: Sequence[Foo
     """
     Make the record of an evaluation.
 
-    Parameters
-    ----------
-    title:
-        Of the report.
-    footage, runs:
-        What was looked at, and what came out, in the same order; at least one.
-    card, settings:
-        Of the detector.
-    source, machine:
-        Plain values on the footage, and on what the run was made with.
-
+    :param footage, runs: what was looked at, and what came out, in the same order; at least one
+    :param source, machine: plain values on the footage, and on what the run was made with
     """
     numbers = [number_detections(run.shown, run.read) for run in runs]
     identities = identity_records({
@@ -122,20 +113,10 @@ def class_accuracies(found: DetectionTable, truth: TruthTable, labels: Sequence[
     """
     Score every class that has boxes or detections, with its precision-recall curve.
 
-    Parameters
-    ----------
-    found:
-        Detections from a low score on.
-    truth:
-        Each box of exactly one class.
-    labels:
-        Names of the classes.
-
-    Returns
-    -------
-    tuple
-        Mean AP50 (None without boxes), and the classes.
-
+    :param found: detections from a low score on
+    :param truth: each box of exactly one class
+    :param labels: names of the classes
+    :returns: mean AP50 (None without boxes), and the classes
     """
     ap = average_precision(found, truth)
     matched, excused = judge(found, truth, PLAIN)

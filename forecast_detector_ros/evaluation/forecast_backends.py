@@ -53,11 +53,7 @@ class FeatureSource:
     """
     Compute the feature of each picture, and the head's answer, once for all streams that read it.
 
-    Parameters
-    ----------
-    network:
-        Its extractor is used, on the device where it is then.
-
+    :param network: its extractor is used, on the device where it is then
     """
 
     def __init__(self, network: ForecastDetector) -> None:
@@ -69,11 +65,7 @@ class FeatureSource:
         """
         Give a network with the same weights that takes features and the head from here.
 
-        Parameters
-        ----------
-        network:
-            With the same extractor and head; it stays as it is.
-
+        :param network: with the same extractor and head; it stays as it is
         """
         twin = copy.copy(network)
         # A copy of a module has its parts in the same dictionary.
@@ -92,16 +84,10 @@ class SharedFeatureBackend(TorchBackend):
     """
     Do what `TorchBackend` does, with features from a common source.
 
-    Parameters
-    ----------
-    network, device, precision:
-        As for `TorchBackend`.
-    source:
-        Of a network with the same extractor.
-    hold:
-        Whether frames that are not read take the last read feature in the forecast's place; for
-        networks that forecast features.
-
+    :param network, device, precision: as for `TorchBackend`
+    :param source: of a network with the same extractor
+    :param hold: whether frames that are not read take the last read feature in the forecast's
+        place; for networks that forecast features
     """
 
     def __init__(self, network: ForecastDetector, device: str, precision: str,
@@ -137,12 +123,8 @@ class Displacement:
     Computed with DIS (Kroeger et al., ECCV 2016), OpenCV's preset `MEDIUM`, between grey pictures
     of the network's input size.
 
-    Parameters
-    ----------
-    extrapolate:
-        False: true motion, from the frame that was read last to the present one.  True: the motion
-        between the last read frame and the frame before it, as if it went on.
-
+    :param extrapolate: False: true motion, from the frame that was read last to the present one.
+        True: the motion between the last read frame and the frame before it, as if it went on.
     """
 
     def __init__(self, extrapolate: bool) -> None:
@@ -168,16 +150,8 @@ class Displacement:
         """
         Say where to find each cell of the present frame on the map of the frame read last.
 
-        Parameters
-        ----------
-        size:
-            Height and width of the map.
-
-        Returns
-        -------
-        Tensor
-            ``(B, 2, h, w)`` float32, one for each stream: cells to the right and down.
-
+        :param size: height and width of the map
+        :returns: ``(B, 2, h, w)`` float32, one for each stream: cells to the right and down
         """
         return torch.stack([self._cells(read, size) for read in self._reads])
 
@@ -207,13 +181,9 @@ def displace(feature: Tensor, flow: Tensor) -> Tensor:
     """
     Sample a map at displaced places, bicubically; beyond its border the border goes on.
 
-    Parameters
-    ----------
-    feature:
-        ``(B, C, h, w)``, values in [0, 6].
-    flow:
-        ``(B, 2, h, w)`` float32, in cells: what stands at (x, y) is taken from (x, y) + flow.
-
+    :param feature: ``(B, C, h, w)``, values in [0, 6]
+    :param flow: ``(B, 2, h, w)`` float32, in cells: what stands at (x, y) is taken from (x, y) +
+        flow
     """
     height, width = feature.shape[2:]
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing='ij')
@@ -230,13 +200,9 @@ class DisplacedFeatureBackend(SharedFeatureBackend):
     """
     Hold the last read feature, and show it displaced on frames that are not read.
 
-    Parameters
-    ----------
-    network, device, precision, source:
-        As for `SharedFeatureBackend`.
-    displacement:
-        Told before each step which picture is there, and what the streams have read.
-
+    :param network, device, precision, source: as for `SharedFeatureBackend`
+    :param displacement: told before each step which picture is there, and what the streams have
+        read
     """
 
     def __init__(self, network: ForecastDetector, device: str, precision: str,

@@ -39,6 +39,7 @@ _log = logging.getLogger(__name__)
 READ, FORECAST, HELD, PERSISTENCE = 'read', 'forecast', 'held', 'persistence'
 REPEATED, VELOCITY, CEILING = 'repeated_boxes', 'constant_velocity', 'moved_by_truth'
 
+#: What is compared; the last two, which look at pictures, are measured if asked for.
 ROWS = {
     READ: 'the frame is read after all',
     FORECAST: 'the detector as it is',
@@ -54,27 +55,20 @@ ROWS = {
     'true_motion': 'as `held`, moved along the optical flow from the last read frame to '
                    'the present one',
 }
-"""What is compared; the last two, which look at pictures, are measured if asked for."""
 
+#: Rows that look at pictures, and whether they extrapolate.
 BY_FLOW = {'extrapolated': True, 'true_motion': False}
-"""Rows that look at pictures, and whether they extrapolate."""
 
-IOUS = np.arange(10, 20) / 20
-"""COCO's thresholds, 0.5 to 0.95; 0.7 is among them."""
+IOUS = np.arange(10, 20) / 20  #: COCO's thresholds, 0.5 to 0.95; 0.7 is among them
 
 
 @dataclass(frozen=True)
 class Hits:
     """Boxes found and boxes there, one entry a sequence."""
 
-    found: np.ndarray
-    """``(10, S)`` int64: at each of the `IOUS`."""
-
-    boxes: np.ndarray
-    """``(S,)`` int64."""
-
-    shown: np.ndarray
-    """``(S,)`` float64: detections a frame."""
+    found: np.ndarray  #: ``(10, S)`` int64: at each of the `IOUS`
+    boxes: np.ndarray  #: ``(S,)`` int64
+    shown: np.ndarray  #: ``(S,)`` float64: detections a frame
 
     @property
     def recall(self) -> np.ndarray:
@@ -87,22 +81,15 @@ class Hits:
 class StrideQuality:
     """Result for some sequences at one frame rate."""
 
-    stride: int
-    """Every so-manieth frame was looked at."""
-
+    stride: int  #: Every so-manieth frame was looked at
     names: tuple[str, ...]
+    #: By the names of `ROWS`, and of other networks: one entry a horizon, from 0 on.
     rows: dict[str, tuple[Hits, ...]]
-    """By the names of `ROWS`, and of other networks: one entry a horizon, from 0 on."""
 
+    #: ``(levels, horizons, sequences)`` float64: mean squared error of the forecast. None where
+    #: forecasts are no features.
     feature_mse: np.ndarray | None
-    """
-    ``(levels, horizons, sequences)`` float64: mean squared error of the forecast.
-
-    None where forecasts are no features.
-    """
-
-    persistence_mse: np.ndarray | None
-    """The same of the last read feature."""
+    persistence_mse: np.ndarray | None  #: The same of the last read feature
 
 
 @dataclass(frozen=True)
@@ -110,8 +97,7 @@ class ForecastQuality:
     """Result at some frame rates."""
 
     strides: tuple[StrideQuality, ...]
-    reads_every: int
-    """Frames from one read of a stream to the next."""
+    reads_every: int  #: Frames from one read of a stream to the next
 
 
 def measure_forecasts(network: ForecastDetector, card: Card, footage: Sequence[Footage],
@@ -123,37 +109,20 @@ def measure_forecasts(network: ForecastDetector, card: Card, footage: Sequence[F
     """
     Measure recall and feature error by horizon.
 
-    Parameters
-    ----------
-    network, card:
-        As `load_checkpoint` gives them.  The network is moved to `device` in place.
-    footage:
-        At least one sequence.
-    settings:
-        Thresholds and `max_consecutive_forecasts`: streams read every frame that follows so many
-        others, or `horizons` if that is less; the policy plays no part.
-    horizons:
-        Frames forecast after each read, at least 1.
-    device, precision:
-        As for `Detector.load`.
-    optical_flow:
-        Whether the rows of `BY_FLOW` are measured too.
-    strides:
-        Frame rates: every so-manieth frame, from each of as many starts.
-    rows:
-        Of `ROWS`, those that are wanted; None for all.
-    beside:
-        Other networks with their cards, whose forecasts become rows of these names.
-
-    Raises
-    ------
-    DataError
-        If a picture cannot be decoded.
-    DeviceError
-        If device or precision cannot be had.
-    EvaluationError
-        If another network has other classes.
-
+    :param network, card: as `load_checkpoint` gives them. The network is moved to `device` in
+        place.
+    :param footage: at least one sequence
+    :param settings: thresholds and `max_consecutive_forecasts`: streams read every frame that
+        follows so many others, or `horizons` if that is less; the policy plays no part
+    :param horizons: frames forecast after each read, at least 1
+    :param device, precision: as for `Detector.load`
+    :param optical_flow: whether the rows of `BY_FLOW` are measured too
+    :param strides: frame rates: every so-manieth frame, from each of as many starts
+    :param rows: of `ROWS`, those that are wanted; None for all
+    :param beside: other networks with their cards, whose forecasts become rows of these names
+    :raises DataError: if a picture cannot be decoded
+    :raises DeviceError: if device or precision cannot be had
+    :raises EvaluationError: if another network has other classes
     """
     def wanted(row: str) -> bool:
         return rows is None or row in rows

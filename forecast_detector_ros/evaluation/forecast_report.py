@@ -24,25 +24,15 @@ def forecast_limit(result: dict[str, Any], points: float, iou: str = '0.5') -> d
     """
     Find the longest horizon up to which forecasts lose no more recall than is allowed.
 
-    Parameters
-    ----------
-    result:
-        What `summarise_forecasts` gave, with the rows `read` and `forecast`.
-    points:
-        Of mean recall, in hundredths, that the frames of a horizon may lose; at least 0.
-    iou:
-        Of `forecast_report.AT_IOU`.
-
     Returns ------- dict Plain values. `max_consecutive_forecasts` is the lowest limit of all frame
     rates. `reached` is false if it is only the longest horizon that was measured. `strides` have a
     `limit` and the `loss` by horizon from 1 on, as far as there are boxes, with its interval from
     the draws of `result`.
 
-    Raises
-    ------
-    EvaluationError
-        If a row is missing, or nothing is annotated.
-
+    :param result: what `summarise_forecasts` gave, with the rows `read` and `forecast`
+    :param points: of mean recall, in hundredths, that the frames of a horizon may lose; at least 0
+    :param iou: of `forecast_report.AT_IOU`
+    :raises EvaluationError: if a row is missing, or nothing is annotated
     """
     strides = [_limit_of(item, points, iou, result) for item in result['strides']]
     lowest = min(item['limit'] for item in strides)
@@ -104,11 +94,11 @@ def _loss(losses: Sequence[dict[str, Any]], number: int) -> str:
     return f'{middle:.1f} [{low:.1f}, {high:.1f}]'
 
 
+#: Recalls that are reported, by the name of their IoU; the last is the mean over COCO's.
 AT_IOU: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     '0.5': lambda recall: recall[_at(0.5)],
     '0.7': lambda recall: recall[_at(0.7)],
     '0.5:0.95': lambda recall: recall.mean(0)}
-"""Recalls that are reported, by the name of their IoU; the last is the mean over COCO's."""
 
 
 def summarise_forecasts(quality: ForecastQuality, seed: int = 0, draws: int = DRAWS
@@ -120,13 +110,8 @@ def summarise_forecasts(quality: ForecastQuality, seed: int = 0, draws: int = DR
     intervals are `bootstrap.LEVEL`.  `feature_mse` is forecast MSE / persistence MSE, per level
     and horizon, by sequence and as their mean.
 
-    Parameters
-    ----------
-    quality:
-        Of at least one frame rate.
-    seed, draws:
-        Of the bootstrap; all intervals of a frame rate come from the same draws.
-
+    :param quality: of at least one frame rate
+    :param seed, draws: of the bootstrap; all intervals of a frame rate come from the same draws
     """
     return {'reads_every': quality.reads_every, 'seed': seed, 'draws': draws,
             'strides': [_stride(item, seed, draws) for item in quality.strides]}

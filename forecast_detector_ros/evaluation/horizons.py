@@ -30,38 +30,25 @@ from ..metrics.tables import DetectionTable, match, one_hot, TruthTable
 class HorizonRun:
     """What came of one sequence."""
 
-    read: DetectionTable
-    """Every frame read, one after the other."""
+    read: DetectionTable  #: Every frame read, one after the other
 
+    #: By detector and frames after a read; 0: the reads that the forecasts start from.
     tables: dict[tuple[str, int], DetectionTable]
-    """By detector and frames after a read; 0: the reads that the forecasts start from."""
 
+    #: ``(2, levels, horizons)`` float64: squared errors of forecast and last read feature. Each
+    #: frame's is a mean over its map; they are summed over frames.
     squares: np.ndarray
-    """
-    ``(2, levels, horizons)`` float64: squared errors of forecast and last read feature.
-
-    Each frame's is a mean over its map; they are summed over frames.
-    """
-
-    counts: np.ndarray
-    """``(horizons,)`` int64: how many frames were summed."""
+    counts: np.ndarray  #: ``(horizons,)`` int64: how many frames were summed
 
 
 class Rollouts:
     """
     Forecasts of one detector from all frames that it has read lately.
 
-    Parameters
-    ----------
-    detector:
-        Steps all of them together.
-    settings:
-        Thresholds; the policy plays no part.
-    horizons:
-        Frames that are forecast after each read, at least 1.
-    reads_every:
-        Frames from one read of a stream to the next, from 1 to ``horizons + 1``.
-
+    :param detector: steps all of them together
+    :param settings: thresholds; the policy plays no part
+    :param horizons: frames that are forecast after each read, at least 1
+    :param reads_every: frames from one read of a stream to the next, from 1 to ``horizons + 1``
     """
 
     def __init__(self, detector: Detector, settings: DetectorSettings, horizons: int,
@@ -72,8 +59,8 @@ class Rollouts:
                                  max_consecutive_forecasts=horizons)
         self._horizons, self._reads_every = horizons, reads_every
         self._opening = StreamState.initial()
+        #: By the frame that was read: the state after the last frame.
         self.states: dict[int, StreamState] = {}
-        """By the frame that was read: the state after the last frame."""
 
     def starts(self, number: int) -> list[int]:
         """List the reads whose forecasts reach frame `number`, the oldest first."""
@@ -83,11 +70,7 @@ class Rollouts:
         """
         Forecast a frame from all reads before it, then read it.
 
-        Returns
-        -------
-        dict
-            Detections by frames after the read; 0 is the frame read.
-
+        :returns: detections by frames after the read; 0 is the frame read
         """
         every = self._reads_every
         # Until the phase of a stream has come it reads everything.
@@ -117,23 +100,12 @@ def run_horizons(detectors: Mapping[str, Detector], footage: Footage, settings: 
     """
     Run detectors over one sequence.
 
-    Parameters
-    ----------
-    detectors:
-        By name; the first one also reads every frame.
-    footage, settings, horizons, reads_every:
-        As for `Rollouts`.
-    source:
-        Features of the first detector's network, whose forecasts are maps like them; None:
-        errors of features are not measured.
-    displacements:
-        Of those detectors that want to know of motion.
-
-    Raises
-    ------
-    DataError
-        If a picture cannot be decoded.
-
+    :param detectors: by name; the first one also reads every frame
+    :param footage, settings, horizons, reads_every: as for `Rollouts`
+    :param source: features of the first detector's network, whose forecasts are maps like them;
+        None: errors of features are not measured
+    :param displacements: of those detectors that want to know of motion
+    :raises DataError: if a picture cannot be decoded
     """
     rollouts = {name: Rollouts(detector, settings, horizons, reads_every)
                 for name, detector in detectors.items()}
@@ -190,23 +162,17 @@ def _errors(guess: Sequence[torch.Tensor], feature: Sequence[torch.Tensor]) -> l
     return [float(torch.mean((a.float() - b.float()) ** 2)) for a, b in zip(guess, feature)]
 
 
+#: IoU from which on two detections may show one object; the limit of SORT (Bewley 2016).
 SAME_OBJECT = 0.3
-"""IoU from which on two detections may show one object; the limit of SORT (Bewley 2016)."""
 
 
 def repeated(reads: DetectionTable, horizon: int, frames: int) -> DetectionTable:
     """
     Leave the boxes where they are.
 
-    Parameters
-    ----------
-    reads:
-        Detections of the frames that were read.
-    horizon:
-        Frames from a read to the frame that is meant.
-    frames:
-        Length of the sequence; nothing is said of frames beyond it.
-
+    :param reads: detections of the frames that were read
+    :param horizon: frames from a read to the frame that is meant
+    :param frames: length of the sequence; nothing is said of frames beyond it
     """
     later = reads.shift(horizon)
     return later.select(later.frames < frames)
@@ -220,15 +186,8 @@ def constant_velocity(reads: DetectionTable, before: Sequence[int], horizon: int
     Detections of both reads are matched class by class; centre and sides go on linearly.  What
     finds no partner stays where it is.
 
-    Parameters
-    ----------
-    reads, horizon:
-        As for `repeated`.
-    before:
-        For each frame, the frame that was read before it; -1 for none.
-    footage:
-        The sequence.
-
+    :param reads, horizon: as for `repeated`
+    :param before: for each frame, the frame that was read before it; -1 for none
     """
     if not len(reads):
         return reads
@@ -261,13 +220,8 @@ def moved_by_truth(reads: DetectionTable, truth: TruthTable, horizon: int, foota
     object's box is up to the later frame.  Others, and those whose object is not annotated there,
     stay where they are.
 
-    Parameters
-    ----------
-    reads, horizon, footage:
-        As for `constant_velocity`.
-    truth:
-        Annotated boxes with their tracks.
-
+    :param reads, horizon, footage: as for `constant_velocity`
+    :param truth: annotated boxes with their tracks
     """
     known = truth.select(truth.tracks != UNKNOWN_TRACK)
     place = {key: row for row, key in enumerate(zip(known.tracks.tolist(),

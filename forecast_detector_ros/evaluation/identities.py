@@ -20,27 +20,18 @@ from ..report.run_record import Identities
 
 log = logging.getLogger(__name__)
 
+#: Figures of a result, and their columns.
 HEADS = {'boxes': 'boxes', 'objects': 'objects', 'switches': 'switches', 'mota': 'MOTA',
          'idf1': 'IDF1', 'hota': 'HOTA', 'det_a': 'DetA', 'ass_a': 'AssA'}
-"""Figures of a result, and their columns."""
 
 
 def number_detections(shown: DetectionTable, read: np.ndarray) -> np.ndarray:
     """
     Give numbers to the detections of one sequence as a camera's stream does.
 
-    Parameters
-    ----------
-    shown:
-        Its detections, frame by frame.
-    read:
-        ``(F,)`` bool: which frames were read.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(N,)`` int64.
-
+    :param shown: its detections, frame by frame
+    :param read: ``(F,)`` bool: which frames were read
+    :returns: ``(N,)`` int64
     """
     result, tracks = np.zeros(len(shown), np.int64), Tracks()
     for number, is_read in enumerate(read):
@@ -62,23 +53,10 @@ def summarise_identities(footage: Sequence[Footage], runs: Sequence[FootageRun]
     """
     Measure what the runs show under the settings' score threshold.
 
-    Parameters
-    ----------
-    footage, runs:
-        What was looked at, and what came out, in the same order.
-
-    Returns
-    -------
-    dict
-        Plain values: `tracking_figures` by sequence, and of all of them as `all`.
-
-    Raises
-    ------
-    EvaluationError
-        If no annotated box has a track.
-    MissingLibraryError
-        If TrackEval is missing.
-
+    :param footage, runs: what was looked at, and what came out, in the same order
+    :returns: plain values: `tracking_figures` by sequence, and of all of them as `all`
+    :raises EvaluationError: if no annotated box has a track
+    :raises MissingLibraryError: if TrackEval is missing
     """
     check_tracks(footage)
     figures = tracking_figures([
@@ -94,17 +72,9 @@ def identity_records(sequences: Mapping[str, tuple[DetectionTable, np.ndarray, T
     """
     Measure those sequences whose objects are known, for the record of a run.
 
-    Parameters
-    ----------
-    sequences:
-        By name, as for `tracking_figures`.
-
-    Returns
-    -------
-    dict
-        By name, and under None all of them together; empty where nothing is known, or TrackEval is
-        missing, which the log then says.
-
+    :param sequences: by name, as for `tracking_figures`
+    :returns: by name, and under None all of them together; empty where nothing is known, or
+        TrackEval is missing, which the log then says
     """
     known = {name: item for name, item in sequences.items()
              if (item[2].tracks != UNKNOWN_TRACK).any()}

@@ -14,8 +14,7 @@ from .sequences import EvaluationError
 from ..detector.policy import FORECAST, READ
 from ..plain_values import PlainJsonError, read_plain_json
 
-KEY = 'latencies_ms'
-"""Where a JSON file has them: by kind of decision, a list of milliseconds."""
+KEY = 'latencies_ms'  #: Where a JSON file has them: by kind of decision, a list of milliseconds
 
 
 def milliseconds(values: Iterable[float]) -> list[float]:
@@ -27,12 +26,10 @@ def milliseconds(values: Iterable[float]) -> list[float]:
 class Latencies:
     """Recorded latencies of the two kinds of decision."""
 
-    path: Path
-    """Where they are from."""
+    path: Path  #: Where they are from
 
+    #: Milliseconds, float64, sorted, by `READ` and `FORECAST`; empty where there are none.
     values: dict[str, np.ndarray]
-    """Milliseconds, float64, sorted, by `READ` and `FORECAST`; empty where there are none."""
-
     seed: int = 0
 
     def shares(self, name: str, frames: int) -> np.ndarray:
@@ -49,11 +46,7 @@ class Latencies:
         """
         Give the latency below which a share of the recorded ones lies, milliseconds.
 
-        Raises
-        ------
-        EvaluationError
-            If no decision of this kind was recorded.
-
+        :raises EvaluationError: if no decision of this kind was recorded
         """
         values = self.values[kind]
         if not len(values):
@@ -66,19 +59,10 @@ def load_latencies(path: Path, seed: int = 0) -> Latencies:
     """
     Read recorded latencies.
 
-    Parameters
-    ----------
-    path:
-        A JSON object with ``{"latencies_ms": {"read": [...], "forecast": [...]}}``, as the
-        results of `evaluate` and `demo` have; anything else in it is passed over.
-    seed:
-        For what is drawn from them.
-
-    Raises
-    ------
-    EvaluationError
-        If the file is not such a file.
-
+    :param path: a JSON object with ``{"latencies_ms": {"read": [...], "forecast": [...]}}``, as
+        the results of `evaluate` and `demo` have; anything else in it is passed over
+    :param seed: for what is drawn from them
+    :raises EvaluationError: if the file is not such a file
     """
     try:
         document = read_plain_json(path)

@@ -12,11 +12,10 @@ from .sequences import EvaluationError, Footage
 from ..metrics.average_precision import motion_iou
 from ..metrics.tables import TruthTable
 
-AUTO = 'auto'
-"""In place of a file: motion IoU is computed from tracks."""
+AUTO = 'auto'  #: In place of a file: motion IoU is computed from tracks
 
+#: List of the videos that the published file follows, as it is called where both are found.
 VIDEO_LIST = 'VID_val_videos.txt'
-"""List of the videos that the published file follows, as it is called where both are found."""
 
 
 def motion_of(footage: Sequence[Footage], source: str, videos: Path | None = None
@@ -24,20 +23,10 @@ def motion_of(footage: Sequence[Footage], source: str, videos: Path | None = Non
     """
     Give the motion IoU of the boxes for average precision, ``(M,)`` float64 for each sequence.
 
-    Parameters
-    ----------
-    footage:
-        Sequences with boxes for average precision.
-    source:
-        `AUTO` to compute it from tracks, or the published file.
-    videos:
-        As for `load_published`.
-
-    Raises
-    ------
-    EvaluationError
-        As `from_tracks`, `load_published` and `PublishedMotion.of` do.
-
+    :param footage: sequences with boxes for average precision
+    :param source: `AUTO` to compute it from tracks, or the published file
+    :param videos: as for `load_published`
+    :raises EvaluationError: as `from_tracks`, `load_published` and `PublishedMotion.of` do
     """
     if source == AUTO:
         return from_tracks(footage)
@@ -49,11 +38,7 @@ def from_tracks(footage: Sequence[Footage]) -> list[np.ndarray]:
     """
     Compute the motion IoU of the boxes for average precision, one array a sequence.
 
-    Raises
-    ------
-    EvaluationError
-        If no box has a track.
-
+    :raises EvaluationError: if no box has a track
     """
     tables = [_labelled(item) for item in footage]
     if not any((table.tracks >= 0).any() for table in tables):
@@ -66,17 +51,12 @@ def from_tracks(footage: Sequence[Footage]) -> list[np.ndarray]:
 class PublishedMotion:
     """The published motion IoU of a set of videos."""
 
-    path: Path
-    """Where it is from."""
+    path: Path  #: Where it is from
 
+    #: First frame (from 0 on) and number of frames of each video, by the end of its path.
     videos: dict[str, tuple[int, int]]
-    """First frame (from 0 on) and number of frames of each video, by the end of its path."""
-
-    starts: np.ndarray
-    """``(F + 1,)`` int64: the first value of each frame, and their number."""
-
-    values: np.ndarray
-    """float64: motion IoU of each box, frame by frame."""
+    starts: np.ndarray  #: ``(F + 1,)`` int64: the first value of each frame, and their number
+    values: np.ndarray  #: float64: motion IoU of each box, frame by frame
 
     def of(self, item: Footage) -> np.ndarray:
         """
@@ -85,11 +65,8 @@ class PublishedMotion:
         A picture's number in its video is its file's name, from 0 on, as in ImageNet VID.  Where
         the file has nothing about a frame, its boxes have 0, as in FGFA's evaluation.
 
-        Raises
-        ------
-        EvaluationError
-            If a video or frame is not in the file, or it has another number of boxes there.
-
+        :raises EvaluationError: if a video or frame is not in the file, or it has another number
+            of boxes there
         """
         name = PurePath(item.name).name
         if name not in self.videos:
@@ -117,20 +94,12 @@ def load_published(path: Path, videos: Path | None = None) -> PublishedMotion:
     """
     Read the motion IoU that was published with FGFA.
 
-    Parameters
-    ----------
-    path:
-        MATLAB's file; its variable ``motion_iou`` is a column of cells, one a frame, with the
-        values of the frame's boxes, empty if there are none.
-    videos:
-        List of the videos in their order: name, first frame from 1 on, 0, number of frames; it
-        may be compressed with gzip.  None for ``VID_val_videos.txt`` or its ``.gz`` beside `path`.
-
-    Raises
-    ------
-    EvaluationError
-        If SciPy is missing, or a file is missing or not what it should be.
-
+    :param path: MATLAB's file; its variable ``motion_iou`` is a column of cells, one a frame, with
+        the values of the frame's boxes, empty if there are none
+    :param videos: list of the videos in their order: name, first frame from 1 on, 0, number of
+        frames; it may be compressed with gzip. None for ``VID_val_videos.txt`` or its ``.gz``
+        beside `path`.
+    :raises EvaluationError: if SciPy is missing, or a file is missing or not what it should be
     """
     try:
         from scipy.io import loadmat

@@ -29,11 +29,9 @@ from ..training.run_log import Validate
 class PolicyRun:
     """What one policy made of one sequence."""
 
+    #: Detections from `COLLECT_SCORE` on, or from the settings' threshold if that is lower.
     collected: DetectionTable
-    """Detections from `COLLECT_SCORE` on, or from the settings' threshold if that is lower."""
-
-    read: np.ndarray
-    """``(F,)`` bool: whether the frame was read."""
+    read: np.ndarray  #: ``(F,)`` bool: whether the frame was read
 
 
 def run_policies(network: ForecastDetector, card: Card, footage: Sequence[Footage],
@@ -42,33 +40,16 @@ def run_policies(network: ForecastDetector, card: Card, footage: Sequence[Footag
     """
     Run every policy over every sequence, from a fresh state each.
 
-    Parameters
-    ----------
-    network, card:
-        As `load_checkpoint` gives them.  The network is moved to `device` in place.
-    footage:
-        The sequences.
-    settings:
-        What the policies have in common.
-    policies:
-        Each in place of that of the settings.
-    device, precision:
-        As for `Detector.load`.
-    hold:
-        Whether frames that are not read take the last read feature in the forecast's place.
-
-    Returns
-    -------
-    dict
-        By the policy's text: one run a sequence.
-
-    Raises
-    ------
-    DataError
-        If a picture cannot be decoded.
-    DeviceError
-        If device or precision cannot be had.
-
+    :param network, card: as `load_checkpoint` gives them. The network is moved to `device` in
+        place.
+    :param settings: what the policies have in common
+    :param policies: each in place of that of the settings
+    :param device, precision: as for `Detector.load`
+    :param hold: whether frames that are not read take the last read feature in the forecast's
+        place
+    :returns: by the policy's text: one run a sequence
+    :raises DataError: if a picture cannot be decoded
+    :raises DeviceError: if device or precision cannot be had
     """
     source = FeatureSource(network)
     detector = Detector(SharedFeatureBackend(network, device, precision, source, hold), card)
@@ -106,31 +87,16 @@ def make_validation(recipe: Recipe, root: Path, sources: Sources) -> Validate | 
     """
     Read the validation's sequences.
 
-    Parameters
-    ----------
-    recipe:
-        Its `validation` says what to measure.
-    root:
-        Folder that its paths start from.
-    sources:
-        What is trained on.
-
-    Returns
-    -------
-    Validate | None
-        Gives mean AP50 (IoU 0.5, all points) with every frame read, as `ap50_read`.  Of a network
-        with encoders also with every second frame forecast, as `ap50_alternate`, and under the
-        scheduler at threshold 0.5, as `ap50_scheduler`, with its `read_ratio`.  In front stands
-        the `score`: the mean of the first two, the first alone where there are no encoders.  None
+    :param recipe: its `validation` says what to measure
+    :param root: folder that its paths start from
+    :param sources: what is trained on
+    :returns: gives mean AP50 (IoU 0.5, all points) with every frame read, as `ap50_read`. Of a
+        network with encoders also with every second frame forecast, as `ap50_alternate`, and under
+        the scheduler at threshold 0.5, as `ap50_scheduler`, with its `read_ratio`. In front stands
+        the `score`: the mean of the first two, the first alone where there are no encoders. None
         if the recipe has no validation.
-
-    Raises
-    ------
-    DataError
-        If a file is missing or broken.
-    EvaluationError
-        If a sequence is trained on as well.
-
+    :raises DataError: if a file is missing or broken
+    :raises EvaluationError: if a sequence is trained on as well
     """
     if recipe.validation is None:
         return None

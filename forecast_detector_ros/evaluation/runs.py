@@ -21,8 +21,7 @@ from ..jobs.locations import kept, Location
 from ..layout import mean, table
 from ..metrics.tables import DetectionTable
 
-COLLECT_SCORE = 0.01
-"""Score from which on detections are collected for average precision."""
+COLLECT_SCORE = 0.01  #: Score from which on detections are collected for average precision
 
 
 @dataclass(frozen=True)
@@ -30,26 +29,17 @@ class FootageRun:
     """What a detector made of one sequence; arrays have one entry a frame."""
 
     name: str
-    shown: DetectionTable
-    """Detections under the given settings."""
+    shown: DetectionTable  #: Detections under the given settings
 
+    #: Detections from `COLLECT_SCORE` on; None if they were not asked for.
     collected: DetectionTable | None
-    """Detections from `COLLECT_SCORE` on; None if they were not asked for."""
+    read: np.ndarray  #: bool: whether the frame was read
+    confidence: np.ndarray  #: float64: what the scheduler said of the frame, NaN for the first
+    preprocess_ms: np.ndarray  #: float64: resizing; decoding the file is not part of it
+    inference_ms: np.ndarray  #: float64: network and post-processing under the given settings
 
-    read: np.ndarray
-    """bool: whether the frame was read."""
-
-    confidence: np.ndarray
-    """float64: what the scheduler said of the frame, NaN for the first."""
-
-    preprocess_ms: np.ndarray
-    """float64: resizing; decoding the file is not part of it."""
-
-    inference_ms: np.ndarray
-    """float64: network and post-processing under the given settings."""
-
+    #: Why each decision came out as it did; empty where nobody asked.
     reasons: tuple[str, ...] = ()
-    """Why each decision came out as it did; empty where nobody asked."""
 
 
 def run_footage(detector: Detector, footage: Footage, settings: DetectorSettings,
@@ -58,31 +48,15 @@ def run_footage(detector: Detector, footage: Footage, settings: DetectorSettings
     """
     Run a detector over one sequence from a fresh state.
 
-    Parameters
-    ----------
-    detector:
-        Warmed up, if the latencies are to mean anything.
-    footage:
-        The sequence.
-    settings:
-        Under which the detector decides, and is timed.
-    collect:
-        Whether to collect detections of low score as well.  Every step is then done a second
-        time from the same state, since more candidates would make the timed step slower.
-    progress:
-        Called after each frame with the number of those done, and of all.
-    interrupt:
-        Ends the run when it is set.
-
-    Raises
-    ------
-    DataError
-        If a picture cannot be decoded.
-    LocationError
-        If one cannot be fetched.
-    StoppedError
-        If the run was ended.
-
+    :param detector: warmed up, if the latencies are to mean anything
+    :param settings: under which the detector decides, and is timed
+    :param collect: whether to collect detections of low score as well. Every step is then done a
+        second time from the same state, since more candidates would make the timed step slower.
+    :param progress: called after each frame with the number of those done, and of all
+    :param interrupt: ends the run when it is set
+    :raises DataError: if a picture cannot be decoded
+    :raises LocationError: if one cannot be fetched
+    :raises StoppedError: if the run was ended
     """
     low = replace(settings, score_threshold=min(COLLECT_SCORE, settings.score_threshold))
     state = StreamState.initial()
@@ -120,8 +94,7 @@ class FootageWork:
     threads: int
     backend: str
     settings: DetectorSettings
-    collect: bool
-    """See `run_footage`."""
+    collect: bool  #: See `run_footage`
 
     def prepare(self) -> Callable[[Footage, Progress, StopFlag], FootageRun]:
         """Load the detector, warm it up, and return the function that runs one sequence."""
@@ -141,8 +114,8 @@ def _run(work: FootageWork, detector: Detector, footage: Footage, progress: Prog
     return run_footage(detector, footage, work.settings, work.collect, progress, interrupt)
 
 
+#: Standard deviation of the noise, in steps of 8-bit pixels: that of a small camera indoors.
 SENSOR_NOISE = 3.0
-"""Standard deviation of the noise, in steps of 8-bit pixels: that of a small camera indoors."""
 
 
 def static_read_ratios(detector: Detector, footage: Sequence[Footage],
@@ -151,31 +124,15 @@ def static_read_ratios(detector: Detector, footage: Sequence[Footage],
     """
     Show the first picture of every sequence again and again, with fresh noise each time.
 
-    Parameters
-    ----------
-    detector:
-        What decides.
-    footage:
-        Sequences of at least one frame.
-    settings:
-        Policy and limits; a read that `max_consecutive_forecasts` forces counts as well.
-    frames:
-        How often each picture is shown.
-    noise:
-        Standard deviation of Gaussian noise, independent in every pixel, channel and frame.
-    seed:
-        Of the noise.
-
-    Returns
-    -------
-    dict
-        Share of frames that were read, in (0, 1], by the sequence's name.
-
-    Raises
-    ------
-    DataError
-        If a picture cannot be decoded.
-
+    :param footage: sequences of at least one frame
+    :param settings: policy and limits; a read that `max_consecutive_forecasts` forces counts as
+        well
+    :param frames: how often each picture is shown
+    :param noise: standard deviation of Gaussian noise, independent in every pixel, channel and
+        frame
+    :param seed: of the noise
+    :returns: share of frames that were read, in (0, 1], by the sequence's name
+    :raises DataError: if a picture cannot be decoded
     """
     result = {}
     for item in footage:

@@ -30,14 +30,13 @@ class Footage:
 
     name: str
     frames: tuple[FrameRecord, ...]
-    truth: TruthTable
-    """Boxes for recall; frames are numbered from 0 on."""
+    truth: TruthTable  #: Boxes for recall; frames are numbered from 0 on
 
+    #: Boxes for average precision, every object of every class; None where there are none.
     labelled: TruthTable | None = None
-    """Boxes for average precision, every object of every class; None where there are none."""
 
+    #: Where the pictures are, if they are not in the place that the frames name.
     pictures: PictureStore | None = None
-    """Where the pictures are, if they are not in the place that the frames name."""
 
 
 def truth_of(video: VideoRecord, classes: int) -> TruthTable:
@@ -63,25 +62,13 @@ def load_annotated(path: Path, image_root: Path | PictureFolder, labels: Sequenc
     Where there are true boxes, recall is measured against them alone, and average precision
     against what `load_video_json` makes of both files.
 
-    Parameters
-    ----------
-    path, image_root:
-        The file, and the folder its pictures are relative to.
-    labels:
-        The detector's classes.
-    min_score:
-        Boxes with a score below it do not count as objects, in [0, 1].
-    ignore_score:
-        Those of them with at least this score are ignore regions, in [0, 1].
-    truth:
-        A second file, of true boxes, for some of the sequences; None for none.
-
-    Raises
-    ------
-    DataError
-        One line: the file, the entry, and what is wrong with it; also a sequence of which
-        only some frames are in the file of true boxes.
-
+    :param path, image_root: the file, and the folder its pictures are relative to
+    :param labels: the detector's classes
+    :param min_score: boxes with a score below it do not count as objects, in [0, 1]
+    :param ignore_score: those of them with at least this score are ignore regions, in [0, 1]
+    :param truth: a second file, of true boxes, for some of the sequences; None for none
+    :raises DataError: one line: the file, the entry, and what is wrong with it; also a sequence of
+        which only some frames are in the file of true boxes
     """
     true = {} if truth is None else {video.name: video for video in load_video_json(
         truth, image_root, labels)}
@@ -101,20 +88,10 @@ def load_mot_footage(path: Path, labels: Sequence[str], outside: bool = False) -
     """
     Load a folder of sequences in MOTChallenge's format, such as ``MOT17/train``.
 
-    Parameters
-    ----------
-    path:
-        The folder, with pictures and `gt.txt` as they are distributed.
-    labels:
-        The detector's classes.
-    outside:
-        Whether names and symbolic links may lead out of the folder.
-
-    Raises
-    ------
-    DataError
-        As `load_mot` does.
-
+    :param path: the folder, with pictures and `gt.txt` as they are distributed
+    :param labels: the detector's classes
+    :param outside: whether names and symbolic links may lead out of the folder
+    :raises DataError: as `load_mot` does
     """
     footage = []
     for video in load_mot(path, path, labels, outside=outside):
@@ -132,11 +109,7 @@ def attach_labels(footage: Sequence[Footage], path: Path, image_root: Path | Pic
     Frames belong together when they are the same file.  Parameters are those of
     `load_annotated`.
 
-    Raises
-    ------
-    DataError
-        If the file is faulty, or a frame of the footage is not in it.
-
+    :raises DataError: if the file is faulty, or a frame of the footage is not in it
     """
     records = {record.path.resolve(): record
                for video in load_video_json(path, image_root, labels, min_score, ignore_score)
@@ -159,11 +132,7 @@ def pick(footage: Sequence[Footage], names: Sequence[str]) -> list[Footage]:
     """
     Keep the named sequences, in the order of the footage; no names keep all.
 
-    Raises
-    ------
-    EvaluationError
-        If there is no sequence of a name.
-
+    :raises EvaluationError: if there is no sequence of a name
     """
     known = {item.name for item in footage}
     for name in names:
@@ -177,19 +146,9 @@ def thin(item: Footage, stride: int) -> list[Footage]:
     """
     Take every so-manieth frame of a sequence, from each of as many starts.
 
-    Parameters
-    ----------
-    item:
-        The sequence.
-    stride:
-        1 or more; 1 gives the sequence itself.
-
-    Returns
-    -------
-    list
-        At most `stride` sequences, each frame of the footage in one of them; all but the first
-        have ``+START`` behind their names.
-
+    :param stride: 1 or more; 1 gives the sequence itself
+    :returns: at most `stride` sequences, each frame of the footage in one of them; all but the
+        first have ``+START`` behind their names
     """
     return [Footage(f'{item.name}+{start}' if start else item.name, item.frames[start::stride],
                     _thin_truth(item.truth, start, stride),
@@ -210,16 +169,8 @@ def whole_sequences(footage: Sequence[Footage]) -> tuple[list[Footage], dict[str
     """
     Decode every picture once; return the sequences without a broken one.
 
-    Returns
-    -------
-    tuple
-        These sequences, and what is wrong with the others, by their names.
-
-    Raises
-    ------
-    DataError
-        If no sequence is left.
-
+    :returns: these sequences, and what is wrong with the others, by their names
+    :raises DataError: if no sequence is left
     """
     whole, broken = [], {}
     for item in footage:
@@ -249,11 +200,7 @@ def picture(record: FrameRecord) -> Pixels:
     """
     Decode the picture of a frame.
 
-    Raises
-    ------
-    DataError
-        If it is missing, broken or of another size than annotated.
-
+    :raises DataError: if it is missing, broken or of another size than annotated
     """
     return Pixels(decode_picture(record), 'rgb')
 
@@ -263,8 +210,7 @@ def as_frame(pixels: Pixels) -> Frame:
     return Frame(pixels.size, lambda: pixels)
 
 
-BOXES = 'boxes.json'
-"""Name of the annotation file in a sequence's folder."""
+BOXES = 'boxes.json'  #: Name of the annotation file in a sequence's folder
 
 
 def load_davis(root: Path, labels: Sequence[str],
@@ -272,20 +218,9 @@ def load_davis(root: Path, labels: Sequence[str],
     """
     Load all sequences of a folder, in the order of their names.
 
-    Parameters
-    ----------
-    root:
-        The folder.
-    labels:
-        The detector's classes.  A category that is not among them can never be detected.
-    also:
-        For some sequences, classes that count besides the annotated category.
-
-    Raises
-    ------
-    DataError
-        One line: the file, the key, and what is wrong with it.
-
+    :param labels: the detector's classes. A category that is not among them can never be detected.
+    :param also: for some sequences, classes that count besides the annotated category
+    :raises DataError: one line: the file, the key, and what is wrong with it
     """
     files = sorted(root.glob(f'*/{BOXES}'))
     if not files:

@@ -34,52 +34,41 @@ from ..layout import mean, plain, table
 from ..metrics.bootstrap import Bootstrap
 from ..metrics.tables import DetectionTable, recall
 
-RATES = (5, 10, 15, 30, 60)
-"""Frame rates that are measured unless others are named."""
+RATES = (5, 10, 15, 30, 60)  #: Frame rates that are measured unless others are named
 
 PRESENT, AHEAD, REPEATED = 'present', 'ahead', 'repeated'
 
+#: What a detector makes known.
 OUTPUTS = {
     PRESENT: 'detections of every processed frame',
     AHEAD: 'also the forecast of one period later',
     REPEATED: 'detections of read frames, until the next read',
 }
-"""What a detector makes known."""
 
 
 @dataclass(frozen=True)
 class StreamedRun:
     """What was known of one sequence, instant by instant."""
 
+    #: Under the given settings: for each frame, the detections that were ready.
     shown: DetectionTable
-    """Under the given settings: for each frame, the detections that were ready."""
 
+    #: The same from `COLLECT_SCORE` on; None if they were not asked for.
     collected: DetectionTable | None
-    """The same from `COLLECT_SCORE` on; None if they were not asked for."""
 
+    #: ``(F,)`` int64: the frame that those detections are for; -1 before there were any.
     answer: np.ndarray
-    """``(F,)`` int64: the frame that those detections are for; -1 before there were any."""
-
-    processed: np.ndarray
-    """``(P,)`` int64: the frames that the detector took."""
-
-    read: np.ndarray
-    """``(P,)`` bool: which of them it read."""
+    processed: np.ndarray  #: ``(P,)`` int64: the frames that the detector took
+    read: np.ndarray  #: ``(P,)`` bool: which of them it read
 
 
 @dataclass(frozen=True)
 class _Output:
     """Detections that became known at some instant."""
 
-    ready: int
-    """Nanoseconds since the first frame arrived."""
-
-    frame: int
-    """The frame that they are for."""
-
-    seen: bool
-    """Whether that frame had arrived."""
-
+    ready: int  #: Nanoseconds since the first frame arrived
+    frame: int  #: The frame that they are for
+    seen: bool  #: Whether that frame had arrived
     found: Detections
 
 
@@ -88,31 +77,16 @@ def stream(detector: Detector, footage: Footage, settings: DetectorSettings, rat
     """
     Let a sequence pass at a frame rate, from a fresh state.
 
-    Parameters
-    ----------
-    detector:
-        Warmed up, if latencies are measured.
-    footage:
-        The sequence.
-    settings:
-        Under which the detector decides.
-    rate:
-        Frames per second, above 0.
-    latencies:
-        What decisions take; None to take what each one takes now, without decoding the file.
-    collect:
-        Whether to collect detections of low score as well.
-    output:
-        One of `OUTPUTS`.  With `AHEAD` the detector is busy for one forecast more after each
-        frame; with `REPEATED` frames that are not read still take the time of a forecast.
-
-    Raises
-    ------
-    DataError
-        If a picture cannot be decoded.
-    EvaluationError
-        If a latency is needed that was not recorded.
-
+    :param detector: warmed up, if latencies are measured
+    :param settings: under which the detector decides
+    :param rate: frames per second, above 0
+    :param latencies: what decisions take; None to take what each one takes now, without decoding
+        the file
+    :param collect: whether to collect detections of low score as well
+    :param output: one of `OUTPUTS`. With `AHEAD` the detector is busy for one forecast more after
+        each frame; with `REPEATED` frames that are not read still take the time of a forecast.
+    :raises DataError: if a picture cannot be decoded
+    :raises EvaluationError: if a latency is needed that was not recorded
     """
     simulation = _Simulation(detector, settings, latencies, collect)
     count, period = len(footage.frames), 1e9 / rate
@@ -192,28 +166,17 @@ def sweep(detector: Detector, footage: Sequence[Footage], settings: DetectorSett
     """
     Measure streaming accuracy under each policy at each frame rate.
 
-    Parameters
-    ----------
-    detector, footage, settings, latencies:
-        As for `stream`; at least one sequence.
-    policies, rates:
-        Each policy is run at each rate, in place of that of the settings.
-    protocols:
-        For average precision, of `accuracy.KEYS`; measured where all sequences have boxes for it.
-    outputs:
-        Of `OUTPUTS`: each policy is run with each of them.
-    seed:
-        Of the bootstrap over sequences.
-
     Returns ------- dict Plain values: the source of latencies, and `runs`; None if not measurable.
     `age_ms` is the mean age of the frame of the shown detections. `difference` is the recall minus
     that of the first policy and output at the same rate, sequence by sequence, with its interval.
 
-    Raises
-    ------
-    DataError, EvaluationError
-        As for `stream` and `measure_accuracy`.
-
+    :param detector, footage, settings, latencies: as for `stream`; at least one sequence
+    :param policies, rates: each policy is run at each rate, in place of that of the settings
+    :param protocols: for average precision, of `accuracy.KEYS`; measured where all sequences have
+        boxes for it
+    :param outputs: of `OUTPUTS`: each policy is run with each of them
+    :param seed: of the bootstrap over sequences
+    :raises DataError, EvaluationError: as for `stream` and `measure_accuracy`
     """
     collect = all(item.labelled is not None for item in footage)
     bootstrap = Bootstrap(len(footage), seed)

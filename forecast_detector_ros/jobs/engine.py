@@ -36,12 +36,9 @@ from .job import (
 from .ray_engine import LOCAL, run_on_ray
 from ..errors import InputError
 
+#: The numbers that a process and its parent have in common. They have no lock, which a process
+#: that is killed would take with it.
 _STOP, _DONE, _TOTAL = range(3)
-"""
-The numbers that a process and its parent have in common.
-
-They have no lock, which a process that is killed would take with it.
-"""
 
 
 def run_here(prepare: Prepare, jobs: Sequence[Job], expected: Expected, interrupt: Interrupt,
@@ -264,7 +261,6 @@ def run_many(engine: Engine, prepare: Prepare, jobs: Sequence[Job], expected: Ex
 
     A job whose process or machine is lost is begun anew, `ATTEMPTS` times in all.
 
-    :param engine: who does them
     :param prepare: makes the work; called once in every process, and pickled
     :param jobs: in the order in which they are begun
     :param expected: errors whose message is all there is to say; others are printed with their

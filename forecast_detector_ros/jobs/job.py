@@ -55,13 +55,9 @@ class StopFlag(Protocol):
 #: Called with what is done of a job and what there is to do, 0 if unknown.
 Progress = Callable[[int, int], None]
 
+#: Called with a job's argument; gives its value. When the flag is set it returns early, or raises
+#: StoppedError. It may be called again for a job whose process was lost, and then begins anew.
 Work = Callable[[Any, Progress, StopFlag], Any]
-"""
-Called with a job's argument; gives its value.
-
-When the flag is set it returns early, or raises StoppedError. It may be called again for a job
-whose process was lost, and then begins anew.
-"""
 
 Prepare = Callable[[], Work]  #: Makes the work; called once in every process, and pickled
 

@@ -82,7 +82,6 @@ def fetch(url: Url, folder: Path, empty_pictures: bool = False) -> Path:
     """
     Copy a file, or a folder with all that is below it.
 
-    :param url: what is copied
     :param folder: where to; exists
     :param empty_pictures: make an empty file of each picture instead; a `PictureStore` gives them
         later

@@ -9,79 +9,67 @@ from typing import Any
 
 from ..errors import cut, InputError
 
+#: Width multipliers of MobileNetV2 (Sandler et al. 2018, table 4) that are accepted.
 WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.4)
-"""Width multipliers of MobileNetV2 (Sandler et al. 2018, table 4) that are accepted."""
 
+#: Channels of the last map of MobileNetV2 up to width 1.0 (Sandler et al. 2018, table 2).
 LITERAL_CHANNELS = 1280
-"""Channels of the last map of MobileNetV2 up to width 1.0 (Sandler et al. 2018, table 2)."""
 
-LEVELS = ((32,), (16, 32), (8, 16, 32))
-"""Sets of levels, by their strides."""
+LEVELS = ((32,), (16, 32), (8, 16, 32))  #: Sets of levels, by their strides
 
+#: Mean of ImageNet's RGB values in [0, 1], of torchvision's reference training.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
-"""Mean of ImageNet's RGB values in [0, 1], of torchvision's reference training."""
 
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Standard deviation of the same."""
+IMAGENET_STD = (0.229, 0.224, 0.225)  #: Standard deviation of the same
 
+#: How an encoder's output is made: from the LSTM alone, or as a change of its input.
 FEATURE_MODES = ('direct', 'residual')
-"""How an encoder's output is made: from the LSTM alone, or as a change of its input."""
 
 EXPECTED = 'expected'
 
+#: Maps that `forecast` can be correlated with. The paper's text names F-tilde (`fused`) and F-hat
+#: (`temporal`). All but `expected` are made from one frame. `expected` is the forecast that had
+#: been made of the frame that was read last: where that differs from the new forecast, something
+#: moved.
 REFERENCES = ('temporal', 'fused', 'feature', EXPECTED)
-"""
-Maps that `forecast` can be correlated with.
 
-The paper's text names F-tilde (`fused`) and F-hat (`temporal`). All but `expected` are made from
-one frame. `expected` is the forecast that had been made of the frame that was read last: where
-that differs from the new forecast, something moved.
-"""
-
+#: How anchors grow from map to map: by a difference, as in SSD, or by a factor.
 LINEAR, GEOMETRIC = SPACINGS = ('linear', 'geometric')
-"""How anchors grow from map to map: by a difference, as in SSD, or by a factor."""
 
+#: Weights of (dx, dy, dw, dh): the inverse of SSD's variances 0.1 and 0.2.
 BOX_CODER_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
-"""Weights of (dx, dy, dw, dh): the inverse of SSD's variances 0.1 and 0.2."""
 
 
+#: Rows of the paper's Table 2, and one rival. `complete`; `without_forecast` has the same modules
+#: and is trained without L_for; `without_combination` feeds the head with `temporal` alone;
+#: `baseline` has no encoders and no scheduler; `recurrent` is the baseline of section 3, with a
+#: bottleneck LSTM between extractor and head of every level (Liu & Zhu, CVPR 2018), and forecasts
+#: nothing; `persistence` takes the last `feature` as `forecast` in Encoder 1's place.
 VARIANTS = ('complete', 'without_forecast', 'without_combination', 'baseline', 'recurrent',
             'persistence')
-"""
-Rows of the paper's Table 2, and one rival.
-
-`complete`; `without_forecast` has the same modules and is trained without L_for;
-`without_combination` feeds the head with `temporal` alone; `baseline` has no encoders and no
-scheduler; `recurrent` is the baseline of section 3, with a bottleneck LSTM between extractor and
-head of every level (Liu & Zhu, CVPR 2018), and forecasts nothing; `persistence` takes the last
-`feature` as `forecast` in Encoder 1's place.
-"""
 
 MOTION = 'motion'
 
+#: What is forecast: the next features, made anew (`direct`, the paper's form) or as a change of
+#: the present ones (`residual`); or where the boxes of the last read go (`motion`).
 FORECAST_MODES = (*FEATURE_MODES, MOTION)
-"""What is forecast: the next features, made anew (`direct`, the paper's form) or as a change of
-the present ones (`residual`); or where the boxes of the last read go (`motion`)."""
 
+#: What a forecast step does to the LSTMs' states: update them, or leave them as they were.
 STATE_UPDATES = ('advance', 'hold')
-"""What a forecast step does to the LSTMs' states: update them, or leave them as they were."""
 
 
 MOST_CLASSES = 10_000
-MOST_SIDE = 4096
-"""Pixels of the input's height or width."""
+MOST_SIDE = 4096  #: Pixels of the input's height or width
 
 MOST_CHANNELS = 4096
 MOST_RATIO = 100
-MOST_ITEMS = 16
-"""Numbers in a list."""
+MOST_ITEMS = 16  #: Numbers in a list
 
+#: Of the input's side: anchors keep their pixels where a network takes over the weights of one
+#: with a larger input.
 LARGEST_ANCHOR = 2.0
-"""Of the input's side: anchors keep their pixels where a network takes over the weights of one
-with a larger input."""
 
-MOST_NUMBERS = 2**28
-"""In one tensor of weights or scores: 1 GiB of float32."""
+MOST_NUMBERS = 2**28  #: In one tensor of weights or scores: 1 GiB of float32
 
 
 class ConfigError(InputError):
@@ -93,72 +81,51 @@ class NetworkConfig:
     """
     Everything that decides the network's shape.
 
-    Raises
-    ------
-    ConfigError
-        If a value is out of its range.
-
+    :raises ConfigError: if a value is out of its range
     """
 
-    classes: int = 30
-    """Number of classes without background, at least 1."""
+    classes: int = 30  #: Number of classes without background, at least 1
 
+    #: (height, width) of the input, pixels, each at least 64.
     input_size: tuple[int, int] = (320, 320)
-    """(height, width) of the input, pixels, each at least 64."""
+    width: float = 1.0  #: MobileNetV2's alpha
+    tail: bool = True  #: Whether the backbone ends with MobileNetV2's convolution to 1280 channels
+    levels: tuple[int, ...] = (32,)  #: Strides of the levels that the head sees, one of `LEVELS`
 
-    width: float = 1.0
-    """MobileNetV2's alpha."""
-
-    tail: bool = True
-    """Whether the backbone ends with MobileNetV2's convolution to 1280 channels."""
-
-    levels: tuple[int, ...] = (32,)
-    """Strides of the levels that the head sees, one of `LEVELS`."""
-
+    #: Channels of `feature`, one number per level.
     feature_channels: tuple[int, ...] = (LITERAL_CHANNELS,)
-    """Channels of `feature`, one number per level."""
 
+    #: Hidden channels of the LSTMs, one number per level.
     lstm_channels: tuple[int, ...] = (LITERAL_CHANNELS,)
-    """Hidden channels of the LSTMs, one number per level."""
 
+    #: Channels of a map upsampled from the deepest `fused` map; None for no such map.
     upsample_channels: int | None = None
-    """Channels of a map upsampled from the deepest `fused` map; None for no such map."""
 
+    #: Channels of a top-down path between the levels and the predictors; None for no such path.
     neck_channels: int | None = None
-    """Channels of a top-down path between the levels and the predictors; None for no such path."""
 
+    #: Output channels of the head's extra layers; the default is torchvision's ssdlite.
     extra_channels: tuple[int, ...] = (512, 256, 256, 128)
-    """Output channels of the head's extra layers; the default is torchvision's ssdlite."""
 
+    #: Smallest and largest anchor, as fractions of the input.
     anchor_scales: tuple[float, float] = (0.2, 0.95)
-    """Smallest and largest anchor, as fractions of the input."""
 
+    #: How the anchors' scales grow from map to map, one of `SPACINGS`.
     anchor_spacing: str = 'linear'
-    """How the anchors' scales grow from map to map, one of `SPACINGS`."""
 
+    #: Ratios of the anchors beside 1; each stands for itself and its inverse.
     aspect_ratios: tuple[int, ...] = (2, 3)
-    """Ratios of the anchors beside 1; each stands for itself and its inverse."""
+    forecast_mode: str = 'direct'  #: One of `FORECAST_MODES`
+    motion_channels: int = 64  #: `motion`: channels of the encoder that compares frames
 
-    forecast_mode: str = 'direct'
-    """One of `FORECAST_MODES`."""
-
-    motion_channels: int = 64
-    """`motion`: channels of the encoder that compares frames."""
-
+    #: The map that `forecast` is compared with, one of `REFERENCES`.
     scheduler_reference: str = 'temporal'
-    """The map that `forecast` is compared with, one of `REFERENCES`."""
+    scheduler_channels: int = 64  #: Channels of the scheduler's convolutions
 
-    scheduler_channels: int = 64
-    """Channels of the scheduler's convolutions."""
-
+    #: Whether BN stands behind the scheduler's correlation of maps; the paper has none there.
     scheduler_norm: bool = True
-    """Whether BN stands behind the scheduler's correlation of maps; the paper has none there."""
-
-    state_update: str = 'advance'
-    """One of `STATE_UPDATES`."""
-
-    variant: str = 'complete'
-    """One of `VARIANTS`."""
+    state_update: str = 'advance'  #: One of `STATE_UPDATES`
+    variant: str = 'complete'  #: One of `VARIANTS`
 
     def __post_init__(self) -> None:
         """Check type and range of every value."""
@@ -238,11 +205,7 @@ class NetworkConfig:
         """
         Build from plain values, as YAML gives them; lists become tuples.
 
-        Raises
-        ------
-        ConfigError
-            If a key is unknown or a value has the wrong type or is out of range.
-
+        :raises ConfigError: if a key is unknown or a value has the wrong type or is out of range
         """
         known = {field.name for field in fields(cls)}
         for key in values:
@@ -299,18 +262,9 @@ def preset(name: str, classes: int) -> NetworkConfig:
     """
     Look a preset up.
 
-    Parameters
-    ----------
-    name:
-        One of `PRESETS`.
-    classes:
-        Number of classes without background.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such preset.
-
+    :param name: one of `PRESETS`
+    :param classes: number of classes without background
+    :raises ConfigError: if there is no such preset
     """
     if name not in PRESETS:
         raise ConfigError(f'preset is {name!r}, must be one of {sorted(PRESETS)}')

@@ -22,8 +22,8 @@ from torch.nn import functional
 
 from .config import FEATURE_MODES
 
+#: Upper limit of the cell, the one of ReLU6; keeps the cell in the range of the features.
 CELL_LIMIT = 6.0
-"""Upper limit of the cell, the one of ReLU6; keeps the cell in the range of the features."""
 
 
 class LSTMState(NamedTuple):
@@ -44,13 +44,8 @@ class BottleneckLSTM(nn.Module):
     """
     Convolutional LSTM whose gates are computed from a bottleneck of input and state.
 
-    Parameters
-    ----------
-    channels:
-        Channels of the input.
-    hidden:
-        Channels of the bottleneck, the cell and the output.
-
+    :param channels: channels of the input
+    :param hidden: channels of the bottleneck, the cell and the output
     """
 
     def __init__(self, channels: int, hidden: int) -> None:
@@ -74,18 +69,9 @@ class BottleneckLSTM(nn.Module):
         """
         Advance by one time step.
 
-        Parameters
-        ----------
-        x:
-            ``(B, channels, h, w)`` float.
-        state:
-            State of the step before; it is not changed.
-
-        Returns
-        -------
-        LSTMState
-            The new state; its `hidden`, in [0, 6], is the output.
-
+        :param x: ``(B, channels, h, w)`` float
+        :param state: state of the step before; it is not changed
+        :returns: the new state; its `hidden`, in [0, 6], is the output
         """
         b = functional.relu6(self.bottleneck(torch.cat((x, state.hidden), 1)))
         i, f, o, j = self.gates(b).chunk(4, 1)
@@ -94,8 +80,7 @@ class BottleneckLSTM(nn.Module):
         return LSTMState(torch.sigmoid(o) * functional.relu6(cell), cell)
 
 
-ATTENTION_KERNEL = 7
-"""Kernel size of the spatial attention (Woo et al., ECCV 2018, table 2)."""
+ATTENTION_KERNEL = 7  #: Kernel size of the spatial attention (Woo et al., ECCV 2018, table 2)
 
 
 class SpatialAttention(nn.Module):
@@ -121,25 +106,14 @@ class Encoder(nn.Module):
     """
     Spatial attention, bottleneck LSTM, and the way back to the level's channels.
 
-    Parameters
-    ----------
-    channels:
-        Channels of input and output.
-    hidden:
-        Channels of the LSTM.
-    mode:
-        ``direct``: the output is the LSTM's, through a 1x1 convolution and ReLU6 where
-        `hidden` differs from `channels` (the paper's form).  ``residual``: the output is
-        relu6(input + delta), delta a 1x1 convolution of the LSTM's output that starts at zero,
-        so that an untrained encoder hands its input on unchanged.
-    attention:
-        Whether spatial attention stands before the LSTM.
-
-    Raises
-    ------
-    ValueError
-        If `mode` is not one of `FEATURE_MODES`.
-
+    :param channels: channels of input and output
+    :param hidden: channels of the LSTM
+    :param mode: ``direct``: the output is the LSTM's, through a 1x1 convolution and ReLU6 where
+        `hidden` differs from `channels` (the paper's form). ``residual``: the output is
+        relu6(input + delta), delta a 1x1 convolution of the LSTM's output that starts at zero, so
+        that an untrained encoder hands its input on unchanged.
+    :param attention: whether spatial attention stands before the LSTM
+    :raises ValueError: if `mode` is not one of `FEATURE_MODES`
     """
 
     def __init__(self, channels: int, hidden: int, mode: str = 'direct',
@@ -164,18 +138,9 @@ class Encoder(nn.Module):
         """
         Encode one time step.
 
-        Parameters
-        ----------
-        x:
-            ``(B, channels, h, w)`` float, in [0, 6].
-        state:
-            State of the LSTM at the step before.
-
-        Returns
-        -------
-        tuple
-            The output, ``(B, channels, h, w)`` in [0, 6], and the LSTM's new state.
-
+        :param x: ``(B, channels, h, w)`` float, in [0, 6]
+        :param state: state of the LSTM at the step before
+        :returns: the output, ``(B, channels, h, w)`` in [0, 6], and the LSTM's new state
         """
         state = self.lstm(self.attention(x), state)
         out = self.expand(state.hidden)

@@ -30,26 +30,15 @@ class Extractor(nn.Module):
     """
     Map images to one feature map per level, shallow level first.
 
-    Parameters
-    ----------
-    width:
-        MobileNetV2's alpha, one of `WIDTHS`.
-    levels:
-        Strides to give out, one of `LEVELS`.
-    feature_channels:
-        Channels of each level.  A level whose backbone map already has that many channels is
-        given out as it is; the others go through a 1x1 convolution, BN and ReLU6.  ReLU6 and not
-        a linear map, because an LSTM's output is never negative and the negative half of a
-        linear map would be out of the forecast's reach.
-    tail:
-        Whether the backbone ends with MobileNetV2's convolution to 1280 channels, or before it,
-        with 320.
-
-    Raises
-    ------
-    ValueError
-        If an argument is outside what is said above.
-
+    :param width: MobileNetV2's alpha, one of `WIDTHS`
+    :param levels: strides to give out, one of `LEVELS`
+    :param feature_channels: channels of each level. A level whose backbone map already has that
+        many channels is given out as it is; the others go through a 1x1 convolution, BN and ReLU6.
+        ReLU6 and not a linear map, because an LSTM's output is never negative and the negative
+        half of a linear map would be out of the forecast's reach.
+    :param tail: whether the backbone ends with MobileNetV2's convolution to 1280 channels, or
+        before it, with 320
+    :raises ValueError: if an argument is outside what is said above
     """
 
     def __init__(self, width: float = 1.0, levels: tuple[int, ...] = (32,),
@@ -90,19 +79,11 @@ class Extractor(nn.Module):
         """
         Extract the features of a batch of images.
 
-        Parameters
-        ----------
-        image:
-            ``(B, 3, H, W)`` float, RGB, ImageNet-normalised.
-        skip:
-            Blocks of `stem` that have been run already: `image` is the output of the last one.
-            At most 7 where stride 8 is among the levels.
-
-        Returns
-        -------
-        tuple of Tensor
-            One ``(B, C, ceil(H / stride), ceil(W / stride))`` map per level, values in [0, 6].
-
+        :param image: ``(B, 3, H, W)`` float, RGB, ImageNet-normalised
+        :param skip: blocks of `stem` that have been run already: `image` is the output of the last
+            one. At most 7 where stride 8 is among the levels.
+        :returns: one ``(B, C, ceil(H / stride), ceil(W / stride))`` map per level, values in [0,
+            6]
         """
         taps = {}
         if 8 in self.levels:
@@ -118,17 +99,9 @@ class Extractor(nn.Module):
         """
         Start the backbone from ImageNet weights in torchvision's naming.
 
-        Parameters
-        ----------
-        state_dict:
-            State of ``torchvision.models.mobilenet_v2`` of the same width; the classifier's
-            entries are not used.
-
-        Raises
-        ------
-        ValueError
-            If an entry of the backbone is missing or has another shape.
-
+        :param state_dict: state of ``torchvision.models.mobilenet_v2`` of the same width; the
+            classifier's entries are not used
+        :raises ValueError: if an entry of the backbone is missing or has another shape
         """
         own = {}
         for key in self.state_dict():
@@ -202,11 +175,7 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
     `norm` beside a `conv`. An identity takes its place, so children keep their names. The copy has
     its own weights and does not follow later changes of the module.
 
-    Parameters
-    ----------
-    module:
-        Any module; it is not changed.
-
+    :param module: any module; it is not changed
     """
     folded = deepcopy(module).eval()
     for part in list(folded.modules()):

@@ -18,21 +18,17 @@ from torchvision.ops import Conv2dNormActivation
 from .encoder import Encoder, LSTMState
 from .scheduler import Correlation, unit_vectors
 
-TERMS = 2
-"""Motions of a cell: one that goes on for ever, and one that comes to rest."""
+TERMS = 2  #: Motions of a cell: one that goes on for ever, and one that comes to rest
 
-_REACH = 2
-"""Cells of stride 8 to each side in which a cell is looked for."""
+_REACH = 2  #: Cells of stride 8 to each side in which a cell is looked for
 
-_SHALLOW, _MIDDLE, _DEEP = 16, 32, 64
-"""Channels that are compared at the strides 8, 16 and 32."""
+_SHALLOW, _MIDDLE, _DEEP = 16, 32, 64  #: Channels that are compared at the strides 8, 16 and 32
 
 
 class Keys(NamedTuple):
     """What is kept of a frame to compare the next one with: unit vectors of each level's cells."""
 
-    maps: tuple[Tensor, ...]
-    """``(B, K, h, w)`` per level, strides 8, 16 and 32."""
+    maps: tuple[Tensor, ...]  #: ``(B, K, h, w)`` per level, strides 8, 16 and 32
 
 
 def _separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -48,18 +44,10 @@ def shifted_cosines(a: Tensor, b: Tensor, reach: int = _REACH) -> Tensor:
 
     The same as `Correlation` for maps of many cells, of which all pairs would be too many.
 
-    Parameters
-    ----------
-    a, b:
-        ``(B, C, h, w)`` float.
-    reach:
-        Cells to each side.
-
-    Returns
-    -------
-    Tensor
-        ``(B, (2 * reach + 1) ** 2, h, w)``, in [-1, 1]; (dy, dx) row by row from (-reach, -reach).
-
+    :param a, b: ``(B, C, h, w)`` float
+    :param reach: cells to each side
+    :returns: ``(B, (2 * reach + 1) ** 2, h, w)``, in [-1, 1]; (dy, dx) row by row from (-reach,
+        -reach)
     """
     height, width = a.shape[2:]
     padded = functional.pad(b, (reach,) * 4)
@@ -72,11 +60,7 @@ class Shift(nn.Module):
     """
     Read the likely motion off a correlation: the mean displacement under a softmax.
 
-    Parameters
-    ----------
-    reach:
-        Cells to each side that the correlation covers.
-
+    :param reach: cells to each side that the correlation covers
     """
 
     places: Tensor
@@ -102,17 +86,10 @@ class MotionEncoder(nn.Module):
     """
     Encoder 1 for motion: from the features of two frames to the motion of every cell.
 
-    Parameters
-    ----------
-    channels:
-        Channels of the levels' features, strides 8, 16 and 32.
-    sizes:
-        (height, width) of the levels' maps.
-    maps:
-        Number of maps that the head predicts from: the levels and the extra ones.
-    hidden:
-        Channels of the LSTM at stride 16 and of all maps behind it.
-
+    :param channels: channels of the levels' features, strides 8, 16 and 32
+    :param sizes: (height, width) of the levels' maps
+    :param maps: number of maps that the head predicts from: the levels and the extra ones
+    :param hidden: channels of the LSTM at stride 16 and of all maps behind it
     """
 
     def __init__(self, channels: Sequence[int], sizes: Sequence[tuple[int, int]], maps: int,
@@ -157,19 +134,11 @@ class MotionEncoder(nn.Module):
         """
         Compare two frames that were read.
 
-        Parameters
-        ----------
-        now, before:
-            Keys of the frame and of the one read before it; zeros where there is none.
-        state:
-            Of the LSTM, ``(B, hidden, h, w)`` at stride 16.
-
-        Returns
-        -------
-        tuple
-            The motion ``(B, cells, 4 * TERMS)`` of the cells of all maps, in order; the map of
-            stride 32 ``(B, hidden, h, w)`` for the scheduler; the LSTM's new state.
-
+        :param now, before: keys of the frame and of the one read before it; zeros where there is
+            none
+        :param state: of the LSTM, ``(B, hidden, h, w)`` at stride 16
+        :returns: the motion ``(B, cells, 4 * TERMS)`` of the cells of all maps, in order; the map
+            of stride 32 ``(B, hidden, h, w)`` for the scheduler; the LSTM's new state
         """
         a8, a16, a32 = now.maps
         b8, b16, b32 = before.maps
@@ -194,18 +163,9 @@ def displacement(motion: Tensor, ahead: Tensor) -> Tensor:
     """
     Give how far boxes have moved.
 
-    Parameters
-    ----------
-    motion:
-        ``(B, N, 4 * TERMS)``.
-    ahead:
-        ``(B, 1)``: time since the last read over the time between the last two.
-
-    Returns
-    -------
-    Tensor
-        ``(B, N, 4)``: (dx, dy) in cells of the box's map, (dw, dh) as logarithms.
-
+    :param motion: ``(B, N, 4 * TERMS)``
+    :param ahead: ``(B, 1)``: time since the last read over the time between the last two
+    :returns: ``(B, N, 4)``: (dx, dy) in cells of the box's map, (dw, dh) as logarithms
     """
     lasting, passing = motion.chunk(TERMS, 2)
     x = ahead[:, :, None]

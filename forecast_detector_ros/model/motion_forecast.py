@@ -14,38 +14,24 @@ from .motion import displacement, Keys, MotionEncoder, TERMS
 class MotionState(NamedTuple):
     """What a stream carries from frame to frame where motion is forecast."""
 
-    keys: Keys
-    """Of the frame that was read last."""
+    keys: Keys  #: Of the frame that was read last
+    memory: LSTMState  #: Of the encoder, as the last read left it
+    logits: Tensor  #: ``(B, A, 1 + classes)``: the head's scores of the last read
+    offsets: Tensor  #: ``(B, A, 4)``: the head's offsets of the last read
+    motion: Tensor  #: ``(B, cells, 4 * TERMS)``; zero after a stream's first read
+    summary: Tensor  #: ``(B, S)``: what the scheduler keeps of the last read
 
-    memory: LSTMState
-    """Of the encoder, as the last read left it."""
-
-    logits: Tensor
-    """``(B, A, 1 + classes)``: the head's scores of the last read."""
-
-    offsets: Tensor
-    """``(B, A, 4)``: the head's offsets of the last read."""
-
-    motion: Tensor
-    """``(B, cells, 4 * TERMS)``; zero after a stream's first read."""
-
-    summary: Tensor
-    """``(B, S)``: what the scheduler keeps of the last read."""
-
+    #: ``(B, 3)``: 1 once a frame was read; time between the last two reads; time since the last
+    #: one. The unit is that of `elapsed`; times before the second read are 0.
     times: Tensor
-    """``(B, 3)``: 1 once a frame was read; time between the last two reads; time since the last
-    one. The unit is that of `elapsed`; times before the second read are 0."""
 
 
 class Comparison(NamedTuple):
     """What a read brings before the scheduler has looked at it."""
 
     state: MotionState
-    deep: Tensor
-    """``(B, channels, h, w)``: the encoder's map of stride 32."""
-
-    scores: Tensor
-    """``(B, cells)``: the best score of each cell, 0 to 1."""
+    deep: Tensor  #: ``(B, channels, h, w)``: the encoder's map of stride 32
+    scores: Tensor  #: ``(B, cells)``: the best score of each cell, 0 to 1
 
 
 class MotionScheduler(nn.Module):
@@ -55,13 +41,8 @@ class MotionScheduler(nn.Module):
     It stands in the place of section 3.2's scheduler: the correlation that it starts from is that
     of the last two reads, in `MotionEncoder`.
 
-    Parameters
-    ----------
-    channels:
-        Of the encoder's map of stride 32.
-    hidden:
-        Channels of its own.
-
+    :param channels: of the encoder's map of stride 32
+    :param hidden: channels of its own
     """
 
     def __init__(self, channels: int, hidden: int = 64) -> None:
@@ -76,20 +57,10 @@ class MotionScheduler(nn.Module):
         """
         Keep of a read what all decisions until the next one need.
 
-        Parameters
-        ----------
-        deep:
-            ``(B, channels, h, w)``.
-        scores:
-            ``(B, cells)``: the best score of each cell, 0 to 1.
-        motion:
-            ``(B, cells, 4 * TERMS)``.
-
-        Returns
-        -------
-        Tensor
-            ``(B, size)``.
-
+        :param deep: ``(B, channels, h, w)``
+        :param scores: ``(B, cells)``: the best score of each cell, 0 to 1
+        :param motion: ``(B, cells, 4 * TERMS)``
+        :returns: ``(B, size)``
         """
         x = self.convs(deep)
         # Cells are about as large as a fixed part of their anchors: these are motions in sizes of
@@ -102,43 +73,25 @@ class MotionScheduler(nn.Module):
         """
         Judge the forecast of a frame.
 
-        Parameters
-        ----------
-        summary:
-            ``(B, size)``.
-        ahead:
-            ``(B, 1)``, as in `displacement`, of the frame that is to be decided about.
-
-        Returns
-        -------
-        Tensor
-            ``(B, 2)`` logits, *read* first.
-
+        :param summary: ``(B, size)``
+        :param ahead: ``(B, 1)``, as in `displacement`, of the frame that is to be decided about
+        :returns: ``(B, 2)`` logits, *read* first
         """
         terms = torch.cat((ahead, ahead / (1.0 + ahead)), 1)
         maps, speed = summary[:, :-2 * TERMS], summary[:, -2 * TERMS:]
         return self.fc(torch.cat((maps, speed * terms.repeat(1, 2), terms), 1))
 
 
-LONGEST = 16.0
-"""Largest time ahead that is computed with, in times between the last two reads."""
+LONGEST = 16.0  #: Largest time ahead that is computed with, in times between the last two reads
 
 
 class MotionForecast(nn.Module):
     """
     Everything that turns reads into forecasts of where boxes go.
 
-    Parameters
-    ----------
-    encoder, scheduler:
-        Its two parts.
-    units:
-        ``(A, 4)``, what `motion_units` gives.
-    per_cell:
-        Anchors of a cell.
-    still:
-        Whether boxes are to stay where they are: the rival that costs nothing.
-
+    :param units: ``(A, 4)``, what `motion_units` gives
+    :param per_cell: anchors of a cell
+    :param still: whether boxes are to stay where they are: the rival that costs nothing
     """
 
     units: Tensor
@@ -155,22 +108,11 @@ class MotionForecast(nn.Module):
         """
         Take in a frame that was read.
 
-        Parameters
-        ----------
-        feature:
-            The extractor's maps.
-        logits, offsets:
-            The head's output for them.
-        state:
-            Of the frame before.
-        elapsed:
-            ``(B, 1)``: time since that frame, in any unit.
-
-        Returns
-        -------
-        tuple
-            ``(B, 2)`` logits of the decision about the next frame, and the next state.
-
+        :param feature: the extractor's maps
+        :param logits, offsets: the head's output for them
+        :param state: of the frame before
+        :param elapsed: ``(B, 1)``: time since that frame, in any unit
+        :returns: ``(B, 2)`` logits of the decision about the next frame, and the next state
         """
         view = self.compare_maps(feature, self.cell_scores(logits), state, elapsed)
         after = view.state._replace(

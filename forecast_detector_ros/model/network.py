@@ -23,22 +23,18 @@ from .ssdlite import anchors_per_cell, HeadOutput, make_anchors, motion_units, S
 class NetworkState(NamedTuple):
     """What a stream carries from frame to frame; each field has one entry per level."""
 
-    forecast: tuple[Tensor, ...]
-    """Encoder 1's guess of the next `feature`, ``(B, C, h, w)``."""
-
+    forecast: tuple[Tensor, ...]  #: Encoder 1's guess of the next `feature`, ``(B, C, h, w)``
     encoder1: tuple[LSTMState, ...]
     encoder2: tuple[LSTMState, ...]
+    #: What the deepest level of the frame that was read last had been expected to be, one map like
+    #: its `feature`; empty if the scheduler has another reference.
     expected: tuple[Tensor, ...] = ()
-    """
-    What the deepest level of the frame that was read last had been expected to be, one map like
-    its `feature`; empty if the scheduler has another reference.
-    """
 
+    #: All there is where motion is forecast; the other fields are empty then.
     motion: MotionState | tuple[()] = ()
-    """All there is where motion is forecast; the other fields are empty then."""
 
+    #: Of the variant `recurrent`, whose `forecast` is what its head saw last.
     recurrent: tuple[LSTMState, ...] = ()
-    """Of the variant `recurrent`, whose `forecast` is what its head saw last."""
 
 
 class Maps(NamedTuple):
@@ -48,17 +44,14 @@ class Maps(NamedTuple):
     forecast: tuple[Tensor, ...]
     temporal: tuple[Tensor, ...]
     fused: tuple[Tensor, ...]
-    expected: tuple[Tensor, ...] = ()
-    """As in the new state."""
+    expected: tuple[Tensor, ...] = ()  #: As in the new state
 
 
 class StepOutput(NamedTuple):
     """Result of one time step."""
 
     head: HeadOutput
-    decision: Tensor
-    """``(B, 2)`` scheduler logits for the next frame."""
-
+    decision: Tensor  #: ``(B, 2)`` scheduler logits for the next frame
     state: NetworkState
 
 
@@ -68,17 +61,10 @@ class ForecastDetector(nn.Module):
 
     `read_step` and `forecast_step` are the two steps of inference; `extract`, `encode`,
     `schedule` and `head` are their parts, for training.
-
-    Parameters
-    ----------
-    config:
-        The network's shape.
-
     """
 
     anchors: Tensor
-    anchor_strides: Tensor
-    """``(A,)``: pixels between neighbouring cells of each anchor's map."""
+    anchor_strides: Tensor  #: ``(A,)``: pixels between neighbouring cells of each anchor's map
     mean: Tensor
     std: Tensor
 
@@ -139,16 +125,8 @@ class ForecastDetector(nn.Module):
         """
         Turn 8-bit RGB into the extractor's input.
 
-        Parameters
-        ----------
-        image:
-            ``(B, 3, H, W)`` uint8 or float in [0, 255], RGB.
-
-        Returns
-        -------
-        Tensor
-            Same shape, the network's float type, ImageNet-normalised.
-
+        :param image: ``(B, 3, H, W)`` uint8 or float in [0, 255], RGB
+        :returns: same shape, the network's float type, ImageNet-normalised
         """
         return (image.to(self.mean.dtype) - self.mean) / self.std
 
@@ -200,23 +178,13 @@ class ForecastDetector(nn.Module):
         """
         Run both encoders on the features of one frame.
 
-        Parameters
-        ----------
-        feature:
-            One ``(B, C, h, w)`` map per level.
-        state:
-            State of the frame before.
-        read:
-            Whether `feature` comes from an image; a ``(B,)`` bool tensor if not for all alike.
-            With `state_update: hold` the LSTMs' states stay as they were where it does not.
-
-        Returns
-        -------
-        tuple
-            The maps of this frame, and the state for the next.  The `baseline` variant hands
+        :param feature: one ``(B, C, h, w)`` map per level
+        :param state: state of the frame before
+        :param read: whether `feature` comes from an image; a ``(B,)`` bool tensor if not for all
+            alike. With `state_update: hold` the LSTMs' states stay as they were where it does not.
+        :returns: the maps of this frame, and the state for the next. The `baseline` variant hands
             `feature` through as `forecast`, `temporal` and `fused`; `recurrent` gives the output
             of its LSTMs as these three, and where nothing is read `feature`.
-
         """
         if self.recurrent:
             return self._remember(feature, state, read)
@@ -265,11 +233,7 @@ class ForecastDetector(nn.Module):
         """
         Score *read* and *forecast* for the next frame from the deepest level's maps.
 
-        Returns
-        -------
-        Tensor
-            ``(B, 2)`` logits; zeros, that is 0.5 each, for variants without a scheduler.
-
+        :returns: ``(B, 2)`` logits; zeros, that is 0.5 each, for variants without a scheduler
         """
         if self.scheduler is None:
             return maps.feature[-1].new_zeros((maps.feature[-1].shape[0], 2))
@@ -285,21 +249,11 @@ class ForecastDetector(nn.Module):
         """
         Advance by one frame that is read.
 
-        Parameters
-        ----------
-        image:
-            ``(B, H, W, 3)`` uint8 BGR of the configured input size.
-        state:
-            State of the frame before, or `initial_state`.
-        elapsed:
-            ``(B, 1)`` float: time since the frame before, in any unit; None for 1. Only a
-            forecast of motion asks for it.
-
-        Returns
-        -------
-        StepOutput
-            Raw head output, the scheduler's logits for the next frame, the next state.
-
+        :param image: ``(B, H, W, 3)`` uint8 BGR of the configured input size
+        :param state: state of the frame before, or `initial_state`
+        :param elapsed: ``(B, 1)`` float: time since the frame before, in any unit; None for 1.
+            Only a forecast of motion asks for it.
+        :returns: raw head output, the scheduler's logits for the next frame, the next state
         """
         return self.read_features(self.extract(self.normalise_bgr(image)), state, elapsed)
 
@@ -334,11 +288,8 @@ class ForecastDetector(nn.Module):
         """
         Give a network of another variant with a copy of this one's weights.
 
-        Raises
-        ------
-        ConfigError
-            If the variant is unknown or needs a module that this network does not have.
-
+        :raises ConfigError: if the variant is unknown or needs a module that this network does not
+            have
         """
         other = ForecastDetector(replace(self.config, variant=variant))
         own = self.state_dict()

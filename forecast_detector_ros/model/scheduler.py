@@ -11,11 +11,10 @@ import torch
 from torch import nn, Tensor
 from torch.nn import functional
 
-READ_INDEX = 0
-"""Index of the *read* score."""
+READ_INDEX = 0  #: Index of the *read* score
 
+#: Index of the *forecast* score; 1 is "exploit the forecast feature map" in section 3.2.
 FORECAST_INDEX = 1
-"""Index of the *forecast* score; 1 is "exploit the forecast feature map" in section 3.2."""
 
 
 def unit_vectors(x: Tensor) -> Tensor:
@@ -28,13 +27,8 @@ class Correlation(nn.Module):
     """
     Correlate two maps over a square neighbourhood, with L2-normalised channels.
 
-    Parameters
-    ----------
-    size:
-        (height, width) of the maps.
-    displacement:
-        d, in cells; 3 gives 49 channels.
-
+    :param size: (height, width) of the maps
+    :param displacement: d, in cells; 3 gives 49 channels
     """
 
     index: Tensor
@@ -63,16 +57,8 @@ class Correlation(nn.Module):
         Channel k of the result at (y, x) is the cosine of ``a[:, y, x]`` and ``b[:, y + dy, x +
         dx]``. k counts (dy, dx) row by row from (-d, -d) to (d, d). Outside the map it is 0.
 
-        Parameters
-        ----------
-        a, b:
-            ``(B, C, h, w)`` float.
-
-        Returns
-        -------
-        Tensor
-            ``(B, (2 * d + 1) ** 2, h, w)``, in [-1, 1].
-
+        :param a, b: ``(B, C, h, w)`` float
+        :returns: ``(B, (2 * d + 1) ** 2, h, w)``, in [-1, 1]
         """
         batch, _, height, width = a.shape
         a, b = unit_vectors(a).flatten(2), unit_vectors(b).flatten(2)
@@ -87,17 +73,10 @@ class Scheduler(nn.Module):
     """
     Score *read* against *forecast* for the next frame.
 
-    Parameters
-    ----------
-    size:
-        (height, width) of the maps that are compared.
-    displacement:
-        Reach of the correlation, in cells; 3 gives 49 channels.
-    hidden:
-        Channels of the two 3x3 convolutions.
-    norm:
-        Whether BN brings the correlations to one scale; the paper (Fig. 3) has none.
-
+    :param size: (height, width) of the maps that are compared
+    :param displacement: reach of the correlation, in cells; 3 gives 49 channels
+    :param hidden: channels of the two 3x3 convolutions
+    :param norm: whether BN brings the correlations to one scale; the paper (Fig. 3) has none
     """
 
     def __init__(self, size: tuple[int, int], displacement: int = 3, hidden: int = 64,
@@ -116,16 +95,8 @@ class Scheduler(nn.Module):
         """
         Compare the forecast with a reference map.
 
-        Parameters
-        ----------
-        forecast, reference:
-            ``(B, C, h, w)`` float.
-
-        Returns
-        -------
-        Tensor
-            ``(B, 2)`` logits, in the order `READ_INDEX`, `FORECAST_INDEX`.
-
+        :param forecast, reference: ``(B, C, h, w)`` float
+        :returns: ``(B, 2)`` logits, in the order `READ_INDEX`, `FORECAST_INDEX`
         """
         x = self.convs(self.norm(self.correlation(forecast, reference)))
         return self.fc(x.mean((2, 3)))

@@ -20,8 +20,8 @@ from torchvision.ops import batched_nms, clip_boxes_to_image, Conv2dNormActivati
 
 from .config import BOX_CODER_WEIGHTS, GEOMETRIC, LINEAR
 
+#: With 1 and the inverses: the ratios of SSD (Liu et al., ECCV 2016, section 2.2).
 ASPECT_RATIOS = (2, 3)
-"""With 1 and the inverses: the ratios of SSD (Liu et al., ECCV 2016, section 2.2)."""
 
 
 def anchors_per_cell(ratios: Sequence[int] = ASPECT_RATIOS) -> int:
@@ -32,11 +32,8 @@ def anchors_per_cell(ratios: Sequence[int] = ASPECT_RATIOS) -> int:
 class HeadOutput(NamedTuple):
     """Raw scores and box offsets of all anchors."""
 
-    logits: Tensor
-    """``(B, A, 1 + classes)``, background first."""
-
-    offsets: Tensor
-    """``(B, A, 4)``, (dx, dy, dw, dh) in the box coder's units."""
+    logits: Tensor  #: ``(B, A, 1 + classes)``, background first
+    offsets: Tensor  #: ``(B, A, 4)``, (dx, dy, dw, dh) in the box coder's units
 
 
 def _extra_layer(inputs: int, outputs: int) -> nn.Sequential:
@@ -70,13 +67,8 @@ class TopDown(nn.Module):
     A 1x1 convolution brings every map to the same number of channels; from the deepest on, each
     is enlarged and added to the next. A separable 3x3 convolution smooths the sums.
 
-    Parameters
-    ----------
-    channels:
-        Channels of the incoming maps, shallow level first.
-    outputs:
-        Channels of every outgoing map.
-
+    :param channels: channels of the incoming maps, shallow level first
+    :param outputs: channels of every outgoing map
     """
 
     def __init__(self, channels: Sequence[int], outputs: int) -> None:
@@ -170,17 +162,9 @@ class SSDLiteHead(nn.Module):
         """
         Predict from the fused maps.
 
-        Parameters
-        ----------
-        fused:
-            One ``(B, C, h, w)`` map per level, shallow level first.
-
-        Returns
-        -------
-        HeadOutput
-            Anchors are ordered by map, then row, column, and anchor of the cell, as torchvision
-            orders its default boxes.
-
+        :param fused: one ``(B, C, h, w)`` map per level, shallow level first
+        :returns: anchors are ordered by map, then row, column, and anchor of the cell, as
+            torchvision orders its default boxes
         """
         maps = list(fused) if self.neck is None else self.neck(fused)
         if self.upsample is not None:
@@ -203,25 +187,13 @@ def make_anchors(input_size: tuple[int, int], map_sizes: Sequence[tuple[int, int
     """
     Make the default boxes of all maps.
 
-    Parameters
-    ----------
-    input_size:
-        (height, width) of the network's input, pixels.
-    map_sizes:
-        (height, width) of each predicted map.
-    scales:
-        Smallest and largest scale, as a fraction of the input.  0.2 and 0.95 are MobileNetV2
-        SSDLite's.
-    spacing:
-        How the maps' scales lie between them, one of `constants.SPACINGS`.
-    ratios:
-        Aspect ratios beside 1.
-
-    Returns
-    -------
-    Tensor
-        ``(A, 4)`` float32, xyxy in pixels of the network's input; not clipped.
-
+    :param input_size: (height, width) of the network's input, pixels
+    :param map_sizes: (height, width) of each predicted map
+    :param scales: smallest and largest scale, as a fraction of the input. 0.2 and 0.95 are
+        MobileNetV2 SSDLite's
+    :param spacing: how the maps' scales lie between them, one of `constants.SPACINGS`
+    :param ratios: aspect ratios beside 1
+    :returns: ``(A, 4)`` float32, xyxy in pixels of the network's input; not clipped
     """
     count = len(map_sizes)
     steps: list[float] | None = None
@@ -256,14 +228,9 @@ def box_coder() -> BoxCoder:
 class Boxes(NamedTuple):
     """Detections in pixels of the network's input, best score first."""
 
-    boxes: Tensor
-    """``(N, 4)`` float32, xyxy."""
-
-    labels: Tensor
-    """``(N,)`` int64, index of the class without background."""
-
-    scores: Tensor
-    """``(N,)`` float32, in (0, 1]."""
+    boxes: Tensor  #: ``(N, 4)`` float32, xyxy
+    labels: Tensor  #: ``(N,)`` int64, index of the class without background
+    scores: Tensor  #: ``(N,)`` float32, in (0, 1]
 
 
 def postprocess(logits: Tensor, offsets: Tensor, anchors: Tensor, input_size: tuple[int, int],
@@ -272,32 +239,17 @@ def postprocess(logits: Tensor, offsets: Tensor, anchors: Tensor, input_size: tu
     """
     Turn the head's output for one image into detections: threshold, top-k, decode, NMS.
 
-    Parameters
-    ----------
-    logits:
-        ``(A, 1 + classes)``, background first.
-    offsets:
-        ``(A, 4)``.
-    anchors:
-        ``(A, 4)``, xyxy in pixels of the network's input.
-    input_size:
-        (height, width) that boxes are clipped to.
-    score_threshold:
-        Lower limit of scores, exclusive, in [0, 1].
-    nms_threshold:
-        IoU from which on the weaker of two boxes of one class is dropped, in (0, 1].
-    max_detections:
-        Upper limit of the number of detections.
-    classes:
-        Bool ``(classes,)``: those that are wanted; None wants all.
-    candidates:
-        Boxes that enter NMS; torchvision's ssdlite takes 300 per class.
-
-    Returns
-    -------
-    Boxes
-        At most `max_detections`.
-
+    :param logits: ``(A, 1 + classes)``, background first
+    :param offsets: ``(A, 4)``
+    :param anchors: ``(A, 4)``, xyxy in pixels of the network's input
+    :param input_size: (height, width) that boxes are clipped to
+    :param score_threshold: lower limit of scores, exclusive, in [0, 1]
+    :param nms_threshold: IoU from which on the weaker of two boxes of one class is dropped, in (0,
+        1]
+    :param max_detections: upper limit of the number of detections
+    :param classes: bool ``(classes,)``: those that are wanted; None wants all
+    :param candidates: boxes that enter NMS; torchvision's ssdlite takes 300 per class
+    :returns: at most `max_detections`
     """
     scores = logits.softmax(1)[:, 1:]
     wanted = scores > score_threshold

@@ -18,11 +18,8 @@ class Part:
 
     name: str
     parameters: int
-    read_macs: int
-    """MACs of the part in a read step, for one image."""
-
-    forecast_macs: int
-    """The same in a forecast step."""
+    read_macs: int  #: MACs of the part in a read step, for one image
+    forecast_macs: int  #: The same in a forecast step
 
 
 @dataclass(frozen=True)
@@ -30,8 +27,8 @@ class Summary:
     """A network's parts in the order of the data's way, and their totals."""
 
     parts: tuple[Part, ...]
+    #: Counted over the whole network, and so more than a sum of `parts`: it proves them.
     total: Part
-    """Counted over the whole network, and so more than a sum of `parts`: it proves them."""
 
     @property
     def forecast_share(self) -> float:

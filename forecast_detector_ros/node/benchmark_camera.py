@@ -33,14 +33,12 @@ from .program import run_program
 from .stop_signal import StopSignal
 from ..images.video_source import open_source, SourceError
 
-PICTURES = 4
-"""That are sent in turn."""
+PICTURES = 4  #: That are sent in turn
 
+#: For the other side to appear; it imports PyTorch and compiles a network first.
 PATIENCE_S = 120.0
-"""For the other side to appear; it imports PyTorch and compiles a network first."""
 
-LAST_S = 0.5
-"""For the answer to the last picture."""
+LAST_S = 0.5  #: For the answer to the last picture
 
 DETECTOR = 'forecast_detector'
 

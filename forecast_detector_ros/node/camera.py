@@ -40,8 +40,7 @@ class FrameSchedule:
         self._period = 1.0 / rate
         self._origin = origin
         self._count = 0
-        self.stalls = 0
-        """How often the source was too slow and the schedule had to move."""
+        self.stalls = 0  #: How often the source was too slow and the schedule had to move
 
     @property
     def due(self) -> float:

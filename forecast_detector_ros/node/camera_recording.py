@@ -30,8 +30,7 @@ DecisionT = TypeVar('DecisionT')
 class JoinedFrame(Generic[ImageT, DetectionsT, DecisionT]):
     """An image with what the detector said about it; None where it said nothing."""
 
-    stamp: int
-    """Nanoseconds, from the image's header."""
+    stamp: int  #: Nanoseconds, from the image's header
     image: ImageT
     detections: DetectionsT | None
     decision: DecisionT | None
@@ -58,10 +57,8 @@ class FrameJoin(Generic[ImageT, DetectionsT, DecisionT]):
         self._bytes = 0
         self._last_image = -1
         self._released: deque[JoinedFrame[ImageT, DetectionsT, DecisionT]] = deque()
-        self.given_up = 0
-        """Frames that were released unanswered because too many were waiting."""
-        self.without_image = 0
-        """Answers whose image never came, or came too late."""
+        self.given_up = 0  #: Frames that were released unanswered because too many were waiting
+        self.without_image = 0  #: Answers whose image never came, or came too late
 
     def __len__(self) -> int:
         """Return the number of images that wait."""
@@ -137,12 +134,9 @@ class FrameJoin(Generic[ImageT, DetectionsT, DecisionT]):
 class Counts:
     """What has become of the frames so far."""
 
-    frames: int = 0
-    """Images that arrived and were settled."""
-    dropped: int = 0
-    """Of these, the ones the detector never answered."""
-    undecodable: int = 0
-    """Images that could not be drawn into the video; in it they are missing."""
+    frames: int = 0  #: Images that arrived and were settled
+    dropped: int = 0  #: Of these, the ones the detector never answered
+    undecodable: int = 0  #: Images that could not be drawn into the video; in it they are missing
 
 
 class CameraRecording:

@@ -19,8 +19,7 @@ from ..detector.stream import MAX_GAP_S, StreamState
 from ..images.frame import Frame
 from ..images.image_messages import compressed_frame, image_frame, MAX_IMAGE_PIXELS
 
-_UNKNOWN = 2**64 - 1
-"""What rmw reports as the sequence number when the middleware has none."""
+_UNKNOWN = 2**64 - 1  #: What rmw reports as the sequence number when the middleware has none
 
 
 class DropCounter:
@@ -86,18 +85,9 @@ class ImageBridge:
         """
         Convert a message whose header is known to be sound.
 
-        Parameters
-        ----------
-        message:
-            A sensor_msgs/Image.
-        row_bytes:
-            What a row takes without padding.
-
-        Returns
-        -------
-        numpy.ndarray or None
-            ``(height, width, 3)`` uint8 BGR, or None where cv_bridge cannot tell.
-
+        :param message: a sensor_msgs/Image
+        :param row_bytes: what a row takes without padding
+        :returns: ``(height, width, 3)`` uint8 BGR, or None where cv_bridge cannot tell
         """
         encoding = message.encoding
         if self._bridge is None or message.step != row_bytes or encoding in self._unknown:
@@ -117,8 +107,7 @@ class Waiting:
 
     message: Any
     frame: Frame
-    start: float
-    """When it was taken, seconds of `time.perf_counter`."""
+    start: float  #: When it was taken, seconds of `time.perf_counter`
 
     @property
     def stamp_ns(self) -> int:
@@ -130,21 +119,13 @@ class CameraStream:
     """
     The images of one camera, in the order in which they come.
 
-    Parameters
-    ----------
-    name:
-        Base topic, resolved.
-    topic:
-        The topic that is subscribed, resolved: the base topic, or its ``/compressed``.
-    compressed:
-        Whether the messages are CompressedImage instead of Image.
-    now:
-        Seconds of the node's clock.
-    max_pixels:
-        Most pixels that an image may have.
-    max_gap_s:
-        Seconds between two stamps from which on nothing of the camera is known any more.
-
+    :param name: base topic, resolved
+    :param topic: the topic that is subscribed, resolved: the base topic, or its ``/compressed``
+    :param compressed: whether the messages are CompressedImage instead of Image
+    :param now: seconds of the node's clock
+    :param max_pixels: most pixels that an image may have
+    :param max_gap_s: seconds between two stamps from which on nothing of the camera is known any
+        more
     """
 
     def __init__(self, name: str, topic: str, compressed: bool, now: float,

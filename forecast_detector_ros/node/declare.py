@@ -20,8 +20,7 @@ from rclpy.parameter_service import ParameterService
 
 from ..errors import cut
 
-MOST_CHARACTERS = 4096
-"""Of a parameter that is a text: Linux's longest path (PATH_MAX)."""
+MOST_CHARACTERS = 4096  #: Of a parameter that is a text: Linux's longest path (PATH_MAX)
 
 
 def declare_fixed(node: Node, name: str, default: bool | int | float | str | list[str],
@@ -50,8 +49,7 @@ def declare_fixed(node: Node, name: str, default: bool | int | float | str | lis
     return value
 
 
-_SAME_S = 5.0
-"""Seconds between two log lines about malformed requests."""
+_SAME_S = 5.0  #: Seconds between two log lines about malformed requests
 
 
 class SafeParameterService(ParameterService):

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
 NAME = 'forecast_detector'
 
-_POLL_S = 0.1
-"""Longest time from a signal to the answer, while nothing happens."""
+_POLL_S = 0.1  #: Longest time from a signal to the answer, while nothing happens
 
 
 class MissingImportError(ImportError):

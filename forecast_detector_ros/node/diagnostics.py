@@ -13,26 +13,18 @@ import numpy as np
 from ..detector.detector import Detector
 from ..detector.settings import DetectorSettings
 
-WINDOW_S = 10.0
-"""Seconds over which rates, read ratio and latencies are taken."""
+WINDOW_S = 10.0  #: Seconds over which rates, read ratio and latencies are taken
 
-_MOST_FRAMES = 4096
-"""Bound of the window at very high rates."""
+_MOST_FRAMES = 4096  #: Bound of the window at very high rates
 
 
 @dataclass(frozen=True)
 class WindowSummary:
     """Figures of the last `WINDOW_S` seconds; NaN where there was nothing to measure."""
 
-    input_rate: float
-    """Images sent by the camera as far as known, taken or dropped, per second."""
-
-    output_rate: float
-    """Processed frames per second."""
-
-    read_ratio: float
-    """Read frames of the processed ones, in [0, 1]."""
-
+    input_rate: float  #: Images sent by the camera as far as known, taken or dropped, per second
+    output_rate: float  #: Processed frames per second
+    read_ratio: float  #: Read frames of the processed ones, in [0, 1]
     latency_p50_ms: float
     latency_p95_ms: float
     latency_max_ms: float
@@ -42,18 +34,12 @@ class WindowSummary:
 class CameraStatistics:
     """Everything counted about one camera; times are seconds of the node's clock."""
 
-    started: float
-    """When counting began."""
-
+    started: float  #: When counting began
     received: int = 0
     processed: int = 0
     dropped: int = 0
-    refused: int = 0
-    """Malformed images and pictures that could not be decoded."""
-
-    failed: int = 0
-    """Images on which the back-end failed."""
-
+    refused: int = 0  #: Malformed images and pictures that could not be decoded
+    failed: int = 0  #: Images on which the back-end failed
     last_error: str = ''
     last_failure: str = ''
     last_image: float | None = None
@@ -141,20 +127,13 @@ class Situation:
     """What is known about a camera beside its statistics."""
 
     topic: str
-    now: float
-    """Seconds of the node's clock; 0 while simulated time has not begun."""
-
+    now: float  #: Seconds of the node's clock; 0 while simulated time has not begun
     active: bool
     enabled: bool
     publishers: int
-    no_image_timeout: float
-    """Seconds."""
-
-    resting: bool = False
-    """Whether the node is lazy, and nobody listens."""
-
-    given_up: str = ''
-    """Why the node has deactivated itself; empty while it has not."""
+    no_image_timeout: float  #: Seconds
+    resting: bool = False  #: Whether the node is lazy, and nobody listens
+    given_up: str = ''  #: Why the node has deactivated itself; empty while it has not
 
 
 def describe(detector: Detector, settings: DetectorSettings) -> str:

@@ -29,11 +29,9 @@ TRANSPORTS = ('raw', 'compressed')
 
 MOST_CAMERAS = 256
 
-MOST_NAME = 256
-"""Characters of a topic or class; topics of ROS are shorter (rmw allows 247)."""
+MOST_NAME = 256  #: Characters of a topic or class; topics of ROS are shorter (rmw allows 247)
 
-MOST_CLASSES = 10_000
-"""Names in the parameter `classes`."""
+MOST_CLASSES = 10_000  #: Names in the parameter `classes`
 
 
 class ParameterError(InputError):
@@ -188,8 +186,7 @@ _LIVE = {
         'would cost more time than is left; 0.0: no limit', (0.0, 1000.0)),
 }
 
-LIVE_PARAMETERS = tuple(_LIVE)
-"""Names of the parameters that may change while the node runs."""
+LIVE_PARAMETERS = tuple(_LIVE)  #: Names of the parameters that may change while the node runs
 
 
 def declare_live_parameters(node: Node, card: Card) -> None:

@@ -18,11 +18,9 @@ from rclpy.utilities import remove_ros_args
 from .stop_signal import StopSignal
 from ..errors import cut
 
-_MOST_KINDS = 20
-"""Kinds of failure that are told apart, each logged with its traceback once."""
+_MOST_KINDS = 20  #: Kinds of failure that are told apart, each logged with its traceback once
 
-_SAME_S = 5.0
-"""Seconds between two lines about failures that were logged before."""
+_SAME_S = 5.0  #: Seconds between two lines about failures that were logged before
 
 
 class FailureLog:
@@ -31,8 +29,8 @@ class FailureLog:
     def __init__(self, name: str) -> None:
         """Log under `name`."""
         self._name = name
+        #: When each kind was told last, seconds of the steady clock.
         self._told: dict[str, float] = {}
-        """When each kind was told last, seconds of the steady clock."""
 
     def tell(self, what: str, error: BaseException) -> str:
         """
@@ -60,8 +58,8 @@ class FailureLog:
         return reason
 
 
+#: Failures without a turn between them that went well: then it is the executor that is broken.
 MOST_IN_A_ROW = 100
-"""Failures without a turn between them that went well: then it is the executor that is broken."""
 
 
 class GuardedExecutor(SingleThreadedExecutor):
@@ -78,8 +76,7 @@ class GuardedExecutor(SingleThreadedExecutor):
         self._log = FailureLog(name)
         self._fatal = fatal
         self._in_a_row = 0
-        self.failures = 0
-        """Callbacks that have failed."""
+        self.failures = 0  #: Callbacks that have failed
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
         """Run one callback; raises what `fatal` lists, and anything after MOST_IN_A_ROW."""

@@ -43,11 +43,10 @@ QUIET_S = 0.5
 FAREWELL_S = 3.0
 SIGNAL_LATENCY_S = 0.1
 
+#: Between two flushes of the bag: more than that is never lost, whatever ends the process.
 FLUSH_S = 1.0
-"""Between two flushes of the bag: more than that is never lost, whatever ends the process."""
 
-MISTAKES = (RecordingError, BagError, VideoError)
-"""Errors that end the recorder with one line."""
+MISTAKES = (RecordingError, BagError, VideoError)  #: Errors that end the recorder with one line
 
 
 class RecorderNode(Node):
@@ -97,8 +96,7 @@ class RecorderNode(Node):
             self.get_logger().warning(f'kept what an earlier recorder left unfinished: {path}')
         self.images: list[Subscription] = []
         self.arrived = 0
-        self.unreadable = 0
-        """Messages of the detector that are no message at all."""
+        self.unreadable = 0  #: Messages of the detector that are no message at all
         self._seen: set[str] = set()
         self._detections = self._record(
             Detection2DArray, 'detections', DETECTIONS_QOS, self.recording.add_detections)

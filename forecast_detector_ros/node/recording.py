@@ -25,11 +25,9 @@ from ..recording.bag_file import bag_qos, BagError, BagFile
 from ..recording.frame_record import RecordedFrame
 from ..recording.result_messages import read_decision, sound_detections
 
-_MOST = 256
-"""Frame ids, and cameras of each, that are remembered."""
+_MOST = 256  #: Frame ids, and cameras of each, that are remembered
 
-Key = tuple[int, str]
-"""Stamp (nanoseconds) and frame_id of an image."""
+Key = tuple[int, str]  #: Stamp (nanoseconds) and frame_id of an image
 
 
 @dataclass
@@ -48,11 +46,8 @@ class Answers:
     published in the same order, so where several cameras have the same stamp and frame_id the
     first detections belong to the first decision, provided that none is missing.
 
-    Parameters
-    ----------
-    sink:
-        Called with camera, stamp, detections and decision; one of the last two may be None.
-
+    :param sink: called with camera, stamp, detections and decision; one of the last two may be
+        None
     """
 
     def __init__(self, sink: Callable[[str, int, Any, Any], None]) -> None:
@@ -60,8 +55,8 @@ class Answers:
         self._sink = sink
         self._open: OrderedDict[Key, _Open] = OrderedDict()
         self._cameras: defaultdict[str, set[str]] = defaultdict(set)
+        #: Detections that could belong to several cameras, because an answer was lost.
         self.ambiguous = 0
-        """Detections that could belong to several cameras, because an answer was lost."""
 
     def add_detections(self, key: Key, detections: Any) -> None:
         """Take the detections with this header."""
@@ -170,8 +165,7 @@ class BagWriter(BagFile):
 VIDEO_NAME = 'annotated.mkv'
 BAG_NAME = 'bag'
 
-_MOST_CAMERAS = 256
-"""Names of cameras in decisions that are remembered."""
+_MOST_CAMERAS = 256  #: Names of cameras in decisions that are remembered
 
 
 class RecordingError(InputError):
@@ -209,10 +203,8 @@ class Recording:
             *(camera.remains for camera in self.cameras.values()), self.bag.remains) if path]
         self._answers = Answers(self._answer)
         self._named: set[str] = set()
-        self.foreign = 0
-        """Messages on the detector's topics that are not the detector's."""
-        self.unsound = 0
-        """Detections without a number, a place or a class."""
+        self.foreign = 0  #: Messages on the detector's topics that are not the detector's
+        self.unsound = 0  #: Detections without a number, a place or a class
 
     @property
     def counts(self) -> Counts:

@@ -70,8 +70,8 @@ class ReplayOptions:
     mode: str = EVERY_FRAME
     latency: GivenLatency | Latencies | None = None  #: None: measured
     max_gap_s: float = MAX_GAP_S
+    #: Whether to say what is expected one period later, as the node does on demand.
     ahead: bool = False
-    """Whether to say what is expected one period later, as the node does on demand."""
     video: bool = False
     annotations: Location | None = None  #: COCO-video JSON
     match: str = ORDER
@@ -121,10 +121,8 @@ def prepare_replay(options: ReplayOptions
 class ReplayedBag:
     """What came of a bag."""
 
-    summary: dict[str, Any]
-    """As in its `SUMMARY_NAME`."""
-    files: bytes | None = None
-    """Its folder, packed, if it is sent."""
+    summary: dict[str, Any]  #: As in its `SUMMARY_NAME`
+    files: bytes | None = None  #: Its folder, packed, if it is sent
 
 
 def _replay(detector: Detector, options: ReplayOptions, job: BagJob, progress: Progress,

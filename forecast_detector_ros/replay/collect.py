@@ -36,8 +36,8 @@ from ..report.run_record import Accuracy, NotedFrame, RUN_NAME, RunRecord, save_
 
 BAGS_FOLDER = 'bags'
 
+#: Of bags and videos; at a URL nothing else tells a file from a folder.
 FOOTAGE_SUFFIXES = (*STORAGE_SUFFIXES, '.bag', '.avi', '.m4v', '.mkv', '.mov', '.mp4', '.webm')
-"""Of bags and videos; at a URL nothing else tells a file from a folder."""
 
 DONE = 'done'
 FAILED = 'failed'

@@ -19,21 +19,16 @@ from ..model.motion_forecast import Comparison, LONGEST, MotionState
 from ..model.network import ForecastDetector
 from ..model.ssdlite import box_coder
 
+#: A forecast of motion that loses a third of what a read finds is not reliable at all.
 LOSS_THAT_COUNTS = 3.0
-"""A forecast of motion that loses a third of what a read finds is not reliable at all."""
 
 
 def time_ahead(times: Tensor, read: int, frame: int) -> Tensor:
     """
     Give how far ahead of a read a frame lies, ``(B, 1)``, in times between the last two reads.
 
-    Parameters
-    ----------
-    times:
-        ``(B, T)``: when each frame was taken.
-    read, frame:
-        Indices of the read, at least 1, and of the later frame.
-
+    :param times: ``(B, T)``: when each frame was taken
+    :param read, frame: indices of the read, at least 1, and of the later frame
     """
     gap = (times[:, read] - times[:, read - 1]).clamp(min=1e-6)
     return ((times[:, frame] - times[:, read]) / gap).clamp(0.0, LONGEST)[:, None]
@@ -105,17 +100,9 @@ def kept_recall(network: ForecastDetector, read: Comparison, batch: MotionBatch,
     go where nothing moves, and to read again would win nothing. Objects that are not followed do
     not count.
 
-    Parameters
-    ----------
-    network:
-        Whose forecast is judged.
-    read:
-        What the last read brought.
-    batch:
-        The clips.
-    t, later:
-        Indices of the frame that was read and of the one that is judged.
-
+    :param network: whose forecast is judged
+    :param read: what the last read brought
+    :param t, later: indices of the frame that was read and of the one that is judged
     """
     motion, frames = network.motion, batch.frames
     assert motion is not None
@@ -147,19 +134,10 @@ def motion_losses(network: ForecastDetector, batch: MotionBatch, config: LossCon
     """
     Add up the losses of a batch of clips: of motion, of its scheduler, or of both.
 
-    Parameters
-    ----------
-    network:
-        With a forecast of motion.
-    batch:
-        All frames of its clips but the last are read.
-    config:
-        Weights and rules.
-    with_scheduler:
-        Whether L_dec is part of the loss.
-    frozen_detection:
-        Only L_dec is wanted.
-
+    :param network: with a forecast of motion
+    :param batch: all frames of its clips but the last are read
+    :param with_scheduler: whether L_dec is part of the loss
+    :param frozen_detection: only L_dec is wanted
     """
     device = batch.times.device
     result = StepLosses(total=torch.zeros((), device=device))

@@ -236,7 +236,6 @@ def draw_examples(batch: ClipBatch, network: ForecastDetector, classes: tuple[st
     """
     Draw annotated and detected boxes into the first frames of the first clips, all of them read.
 
-    :param batch: with its pictures
     :param network: in evaluation mode
     :returns: ``(3, H', W')`` uint8 RGB, a row a clip
     """

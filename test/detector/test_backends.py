@@ -50,9 +50,9 @@ def card_of(network):
     return Card('small', ('cat', 'dog', 'train'), network.config, score_threshold=0.25)
 
 
+#: Changes of the tests' shape for a forecast of motion.
 MOTION = {'forecast_mode': 'motion', 'levels': (8, 16, 32), 'feature_channels': (8, 12, 20),
           'lstm_channels': (4, 8, 10), 'motion_channels': 8}
-"""Changes of the tests' shape for a forecast of motion."""
 
 
 def refusal(function, *arguments, **values):

@@ -61,8 +61,8 @@ VARIANTS = (
     {'levels': (8, 16, 32), 'feature_channels': (8, 12, 20), 'lstm_channels': (4, 8, 10),
      'forecast_mode': 'motion'})
 
+#: Differences from float32 on the CPU, in logits: 24, 11, 11 and 8 bits of mantissa.
 LARGEST = {'fp32': MAX_DIFFERENCE, 'tf32': 0.05, 'fp16': 0.1, 'bf16': 1.0}
-"""Differences from float32 on the CPU, in logits: 24, 11, 11 and 8 bits of mantissa."""
 
 
 @pytest.fixture(autouse=True)

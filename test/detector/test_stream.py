@@ -247,8 +247,8 @@ def test_invariants(confidence, consecutive, p, limit, size):
         consecutive + 1 if decision.kind == FORECAST else 0)
 
 
+#: With 10 ms a frame, a read of 30 ms needs 20 ms that were saved.
 RICH, POOR = Pace(30.0, 5.0, 20.0), Pace(30.0, 5.0, 19.0)
-"""With 10 ms a frame, a read of 30 ms needs 20 ms that were saved."""
 
 
 @pytest.mark.parametrize('pace, policy, consecutive, expected', [

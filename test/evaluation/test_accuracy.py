@@ -14,8 +14,7 @@ from ..helpers.boxes import A, B, C, detections, NOWHERE, truth
 
 LABELS = ('cat', 'dog', 'train')
 NONE = np.zeros((0, 4), np.float32)
-SHIFTED = (25, 0, 35, 10)
-"""B, half of it: enough for the devkit, too little for others."""
+SHIFTED = (25, 0, 35, 10)  #: B, half of it: enough for the devkit, too little for others
 
 
 def footage(name: str, there) -> Footage:

@@ -51,8 +51,8 @@ def publish(tmp_path):
     return write
 
 
+#: Overlap of halves, and of squares of 20 pixels that are 4 apart.
 THIRD, TWO_THIRDS = 1 / 3, 2 / 3
-"""Overlap of halves, and of squares of 20 pixels that are 4 apart."""
 
 PUBLISHED = [[THIRD, (1 + TWO_THIRDS) / 2], [THIRD, (1 + TWO_THIRDS) / 2], [TWO_THIRDS], [], [0.0]]
 LINES = 'val/one 1 0 3\nval/two 4 0 2\n'

@@ -32,13 +32,12 @@ import torch
 
 CONFIG = Path(__file__).resolve().parents[2] / 'config'
 
+#: No frame is looked at where nothing is measured.
 FOOTAGE = [Footage('empty', (), TruthTable(
     np.zeros(0, int), np.zeros((0, 4)), one_hot(np.zeros(0, int), 6), np.zeros(0, int),
     np.zeros((0, 4))))]
-"""No frame is looked at where nothing is measured."""
 
-IMAGENET: dict[str, torch.Tensor] = {}
-"""No weight is looked at where nothing is trained."""
+IMAGENET: dict[str, torch.Tensor] = {}  #: No weight is looked at where nothing is trained
 
 
 @pytest.fixture(scope='module')

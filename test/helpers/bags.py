@@ -9,8 +9,7 @@ import numpy as np
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
 STORE = vision_typestore()
-SIZE = (48, 80)
-"""(height, width) of the pictures."""
+SIZE = (48, 80)  #: (height, width) of the pictures
 RATE = 10
 
 

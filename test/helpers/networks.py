@@ -17,8 +17,7 @@ import pytest
 import torch
 
 CLASSES = ('cat', 'dog', 'train')
-SIZE = (48, 80)
-"""(height, width) of the pictures."""
+SIZE = (48, 80)  #: (height, width) of the pictures
 
 
 @pytest.fixture(autouse=True)
@@ -27,9 +26,9 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+#: Keys of a small network that forecasts the motion of boxes.
 MOTION = {'levels': (8, 16, 32), 'tail': False, 'feature_channels': (8, 12, 20),
           'lstm_channels': (8, 8, 10), 'neck_channels': 16, 'forecast_mode': 'motion'}
-"""Keys of a small network that forecasts the motion of boxes."""
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ import subprocess
 import sys
 import time
 
-PATIENCE_S = 120.0
-"""For what is answered at once, on a machine where even that takes its time."""
+PATIENCE_S = 120.0  #: For what is answered at once, on a machine where even that takes its time
 
 # One call of C code that looks at no signal, as loading a shared library is.
 _SLOW = """import sys

@@ -19,8 +19,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
+#: For machines that are busy with something else; nothing waits so long on its own.
 PATIENCE_S = 180.0
-"""For machines that are busy with something else; nothing waits so long on its own."""
 
 _IMAGE_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 

@@ -15,8 +15,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-PATIENCE_S = 360.0
-"""Importing PyTorch takes seconds, and many of them on a busy machine."""
+PATIENCE_S = 360.0  #: Importing PyTorch takes seconds, and many of them on a busy machine
 
 
 class Program:

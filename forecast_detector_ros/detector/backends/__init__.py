@@ -10,17 +10,12 @@ import numpy as np
 class RawOutput(NamedTuple):
     """What a back-end gives for a batch of frames, in the machine's own memory."""
 
-    logits: np.ndarray
-    """``(B, A, 1 + classes)`` float32, background first."""
+    logits: np.ndarray  #: ``(B, A, 1 + classes)`` float32, background first
+    offsets: np.ndarray  #: ``(B, A, 4)`` float32
 
-    offsets: np.ndarray
-    """``(B, A, 4)`` float32."""
-
+    #: ``(B,)`` float32: the scheduler's score for forecasting the next frame, in [0, 1].
     confidence: np.ndarray
-    """``(B,)`` float32: the scheduler's score for forecasting the next frame, in [0, 1]."""
-
-    state: Any
-    """State for the next step, of the back-end's own type."""
+    state: Any  #: State for the next step, of the back-end's own type
 
 
 class Backend(Protocol):
@@ -33,8 +28,7 @@ class Backend(Protocol):
     name: str
     device: str
     precision: str
-    anchors: np.ndarray
-    """``(A, 4)`` float32, corners in pixels of the network's input."""
+    anchors: np.ndarray  #: ``(A, 4)`` float32, corners in pixels of the network's input
 
     def initial_state(self, batch: int) -> Any:
         """Give the state before the first frame of so many streams."""

@@ -31,46 +31,32 @@ from .torch_backend import (
 from ...model.network import ForecastDetector, NetworkState, StepOutput
 from ...model.scheduler import confidence
 
+#: Streams that are prepared for; a batch between two sizes runs as the larger one.
 SIZES = (1, 2, 4, 8, 16, 32)
-"""Streams that are prepared for; a batch between two sizes runs as the larger one."""
 
-_WARM_UP = 3
-"""Runs before a capture, on a stream of their own, as the documentation has it."""
+_WARM_UP = 3  #: Runs before a capture, on a stream of their own, as the documentation has it
 
 
 @dataclass(frozen=True)
 class CudaOptions:
     """How the steps run."""
 
+    #: Whether a step is captured once and replayed; otherwise every operation is launched.
     capture: bool = True
-    """Whether a step is captured once and replayed; otherwise every operation is launched."""
+    channels_last: bool = True  #: Whether weights and maps are ``(B, h, w, C)`` in memory
 
-    channels_last: bool = True
-    """Whether weights and maps are ``(B, h, w, C)`` in memory."""
-
+    #: Whether cuDNN times its algorithms for every convolution while a size is prepared.
     search: bool = False
-    """Whether cuDNN times its algorithms for every convolution while a size is prepared."""
-
-    compiled: bool = False
-    """Whether `torch.compile` makes the kernels."""
+    compiled: bool = False  #: Whether `torch.compile` makes the kernels
 
 
 class StateRows:
     """
     Where each part of a network's state lies in a stream's row of numbers.
 
-    Parameters
-    ----------
-    like:
-        State of any batch; all its parts are of one type.
-    channels_last:
-        Whether a part ``(C, h, w)`` lies in the row as ``(h, w, C)``.
-
-    Raises
-    ------
-    ValueError
-        If the parts are of several types.
-
+    :param like: state of any batch; all its parts are of one type
+    :param channels_last: whether a part ``(C, h, w)`` lies in the row as ``(h, w, C)``
+    :raises ValueError: if the parts are of several types
     """
 
     def __init__(self, like: NetworkState, channels_last: bool = True) -> None:
@@ -108,19 +94,10 @@ def captured(work: Callable[[], Any], pool: Any = None) -> Callable[[], Any]:
     """
     Record the kernels of a function, after some runs that let the libraries set themselves up.
 
-    Parameters
-    ----------
-    work:
-        Launches kernels on tensors that stay where they are; gradients are off.
-    pool:
-        Memory that graphs that run in turns have in common; None: of its own.
-
-    Returns
-    -------
-    Callable
-        Launches the same kernels on the same memory, as one graph; gives the tensors that `work`
-        gave while it was recorded.
-
+    :param work: launches kernels on tensors that stay where they are; gradients are off
+    :param pool: memory that graphs that run in turns have in common; None: of its own
+    :returns: launches the same kernels on the same memory, as one graph; gives the tensors that
+        `work` gave while it was recorded
     """
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
@@ -159,22 +136,10 @@ class CudaGraphBackend(TorchBackend):
 
     A state is a ``(B, N)`` tensor, one row a stream.
 
-    Parameters
-    ----------
-    network:
-        Moved to the device and turned into the precision in place.
-    device:
-        ``cuda`` or ``cuda:N``; without capture ``cpu``, too.
-    precision:
-        One of `PRECISIONS`.
-    options:
-        How the steps run.
-
-    Raises
-    ------
-    DeviceError
-        If device or precision cannot be had.
-
+    :param network: moved to the device and turned into the precision in place
+    :param device: ``cuda`` or ``cuda:N``; without capture ``cpu``, too
+    :param precision: one of `PRECISIONS`
+    :raises DeviceError: if device or precision cannot be had
     """
 
     def __init__(self, network: ForecastDetector, device: str = 'cuda',

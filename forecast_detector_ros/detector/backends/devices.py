@@ -9,11 +9,10 @@ import warnings
 from ..checkpoint import RuntimeConfigError
 from ...quiet_libraries import import_onnxruntime
 
-AUTO = 'auto'
-"""CUDA where it is usable, else the CPU."""
+AUTO = 'auto'  #: CUDA where it is usable, else the CPU
 
+#: NVIDIA's driver library on Linux; asking for it is quicker than importing PyTorch.
 DRIVER = 'libcuda.so.1'
-"""NVIDIA's driver library on Linux; asking for it is quicker than importing PyTorch."""
 
 
 class DeviceError(RuntimeConfigError):
@@ -24,11 +23,8 @@ class DeviceError(RuntimeConfigError):
 class DeviceChoice:
     """A device, and why it was taken."""
 
-    device: str
-    """``cpu``, ``cuda`` or ``cuda:N``."""
-
-    reason: str
-    """Part of a sentence, for a log."""
+    device: str  #: ``cpu``, ``cuda`` or ``cuda:N``
+    reason: str  #: Part of a sentence, for a log
 
 
 def device_type(name: str) -> str:
@@ -37,11 +33,7 @@ def device_type(name: str) -> str:
 
     PyTorch is asked for the second alone, and only where it is installed.
 
-    Raises
-    ------
-    DeviceError
-        If there is no such device.
-
+    :raises DeviceError: if there is no such device
     """
     if name == 'cpu':
         return name

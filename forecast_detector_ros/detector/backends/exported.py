@@ -24,14 +24,11 @@ from ...files import write_atomically
 from ...model.config import ConfigError, IMAGENET_STD, NetworkConfig
 from ...plain_values import parse_plain_json
 
-EPSILON = 1e-5
-"""Of `torch.nn.BatchNorm2d`, its default; all of the network's have it."""
+EPSILON = 1e-5  #: Of `torch.nn.BatchNorm2d`, its default; all of the network's have it
 
-FIRST = 'extractor.stem.0.0.weight'
-"""Of the first convolution, which takes pixels."""
+FIRST = 'extractor.stem.0.0.weight'  #: Of the first convolution, which takes pixels
 
-PREFIX = 'network.'
-"""Of a weight's name in a graph, before its name in a checkpoint."""
+PREFIX = 'network.'  #: Of a weight's name in a graph, before its name in a checkpoint
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -50,17 +47,9 @@ def folded_weights(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """
     Fold weights as `step_graph.fold_for_graphs` folds a network.
 
-    Parameters
-    ----------
-    weights:
-        Those of a network's state, float32, by their names in PyTorch.
-
-    Returns
-    -------
-    dict
-        The same, with every BatchNorm that follows a convolution in that convolution's weight
-        and bias.
-
+    :param weights: those of a network's state, float32, by their names in PyTorch
+    :returns: the same, with every BatchNorm that follows a convolution in that convolution's
+        weight and bias
     """
     folded = dict(weights)
     for norm in [key.removesuffix('.running_var') for key in weights
@@ -93,11 +82,7 @@ def without_weights(graph: bytes) -> tuple[bytes, Shapes]:
     """
     Take the weights out of a graph; this needs the package onnx.
 
-    Returns
-    -------
-    tuple
-        The graph, and the shapes of its weights by their names in a checkpoint.
-
+    :returns: the graph, and the shapes of its weights by their names in a checkpoint
     """
     import onnx
     model = onnx.load_from_string(graph)
@@ -115,18 +100,9 @@ def with_weights(graph: bytes, weights: Mapping[str, np.ndarray], shapes: Shapes
     kind (https://protobuf.dev/programming-guides/encoding/#last-one-wins). The package onnx is not
     needed.
 
-    Parameters
-    ----------
-    graph, shapes:
-        What `without_weights` gave.
-    weights:
-        Folded, float32; those that the graph does not have are left out.
-
-    Raises
-    ------
-    WeightsError
-        If a weight is missing or has another shape.
-
+    :param graph, shapes: what `without_weights` gave
+    :param weights: folded, float32; those that the graph does not have are left out
+    :raises WeightsError: if a weight is missing or has another shape
     """
     tensors: list[bytes] = []
     for name, shape in shapes.items():
@@ -158,14 +134,11 @@ def _varint(value: int) -> bytes:
     return bytes([*(digit | 0x80 for digit in digits[:-1]), digits[-1]])
 
 
-FORMAT = 'forecast_detector_ros/export/2'
-"""Value of the key `format`."""
+FORMAT = 'forecast_detector_ros/export/2'  #: Value of the key `format`
 
-FLOAT, INT8, WEIGHTLESS = 'fp32', 'int8', 'weightless'
-"""Kinds of graphs."""
+FLOAT, INT8, WEIGHTLESS = 'fp32', 'int8', 'weightless'  #: Kinds of graphs
 
-MOST_BYTES = 2**20
-"""Of a record."""
+MOST_BYTES = 2**20  #: Of a record
 
 ANCHORS = 'anchors'
 
@@ -198,29 +171,12 @@ def write_graphs(place: Path, checkpoint: Checkpoint, model: StepGraphs, kind: s
     """
     Write graphs, anchors and their record, the record last.
 
-    Parameters
-    ----------
-    place:
-        The ``.safetensors`` file that they shall lie beside; it need not exist.
-    checkpoint:
-        What the graphs were made from.
-    model:
-        The graphs with their weights.
-    kind:
-        ``fp32``, ``int8``, or ``weightless`` to leave the weights out.
-    about:
-        What else the record says; plain values.
-
-    Returns
-    -------
-    Path
-        The record.
-
-    Raises
-    ------
-    OSError
-        If a file cannot be written.
-
+    :param place: the ``.safetensors`` file that they shall lie beside; it need not exist
+    :param checkpoint: what the graphs were made from
+    :param model: the graphs with their weights
+    :param kind: ``fp32``, ``int8``, or ``weightless`` to leave the weights out
+    :param about: what else the record says; plain values
+    :raises OSError: if a file cannot be written
     """
     tied: dict[str, Any] = {'weights_sha256': checkpoint.digest}
     graphs = dict(model.graphs)
@@ -263,20 +219,10 @@ def read_graphs(place: Path, checkpoint: Checkpoint, kind: str) -> StepGraphs:
     """
     Read the graphs beside a path.
 
-    Parameters
-    ----------
-    place:
-        As for `write_graphs`.
-    checkpoint:
-        Whose graphs they must be.
-    kind:
-        As for `write_graphs`; weights come into graphs without them.
-
-    Raises
-    ------
-    ExportError
-        If there are none, or they are damaged or belong to another checkpoint.
-
+    :param place: as for `write_graphs`
+    :param checkpoint: whose graphs they must be
+    :param kind: as for `write_graphs`; weights come into graphs without them
+    :raises ExportError: if there are none, or they are damaged or belong to another checkpoint
     """
     record = record_path(place, kind)
     again = f'run export --checkpoint {checkpoint.path}' + {INT8: ' --int8',

@@ -16,48 +16,37 @@ import numpy as np
 
 from . import RawOutput
 
-IMAGE = 'image'
-"""Input of the read step: ``(B, H, W, 3)`` uint8 BGR."""
+IMAGE = 'image'  #: Input of the read step: ``(B, H, W, 3)`` uint8 BGR
 
+#: Outputs of both steps, as the fields of `RawOutput`.
 RESULTS = ('logits', 'offsets', 'confidence')
-"""Outputs of both steps, as the fields of `RawOutput`."""
 
+#: Input of both steps where motion is forecast: ``(B, 1)`` float32, time since the last frame.
 ELAPSED = 'elapsed'
-"""Input of both steps where motion is forecast: ``(B, 1)`` float32, time since the last frame."""
 
+#: Parts of the state that a forecast of motion starts from, each a result of the last read.
 HELD = {'read_logits': 'logits', 'read_offsets': 'offsets'}
-"""Parts of the state that a forecast of motion starts from, each a result of the last read."""
 
-NEXT = 'next_'
-"""Prefix of an output that is the next value of a part of the state."""
+NEXT = 'next_'  #: Prefix of an output that is the next value of a part of the state
 
 READ_STEP, FORECAST_STEP = 'read_step', 'forecast_step'
 STEPS = (READ_STEP, FORECAST_STEP)
 
-OPSET = 17
-"""Of ONNX, from 2022; onnxruntime 1.13, OpenVINO 2023.0 and TensorRT 8.6 read it."""
+OPSET = 17  #: Of ONNX, from 2022; onnxruntime 1.13, OpenVINO 2023.0 and TensorRT 8.6 read it
 
 
 class StateLayout(NamedTuple):
     """Which parts a network's state has, and which of them each step takes and gives."""
 
+    #: Of every part, in the order of the state's arrays; (channels, height, width) of maps.
     shapes: dict[str, tuple[int, ...]]
-    """Of every part, in the order of the state's arrays; (channels, height, width) of maps."""
+    inputs: dict[str, tuple[str, ...]]  #: Parts that a step of `STEPS` needs
+    outputs: dict[str, tuple[str, ...]]  #: Parts that it changes; the others stay as they are
 
-    inputs: dict[str, tuple[str, ...]]
-    """Parts that a step of `STEPS` needs."""
-
-    outputs: dict[str, tuple[str, ...]]
-    """Parts that it changes; the others stay as they are."""
-
+    #: What it gives of `RESULTS`; the rest is what the state holds.
     results: dict[str, tuple[str, ...]]
-    """What it gives of `RESULTS`; the rest is what the state holds."""
-
-    held: Mapping[str, str] = {}
-    """Parts whose next value is a result of a read, and which."""
-
-    timed: bool = False
-    """Whether the steps take `ELAPSED`."""
+    held: Mapping[str, str] = {}  #: Parts whose next value is a result of a read, and which
+    timed: bool = False  #: Whether the steps take `ELAPSED`
 
     def values(self) -> dict[str, Any]:
         """Give plain values for a record."""
@@ -91,15 +80,10 @@ class StateLayout(NamedTuple):
 class StepGraphs:
     """The graphs of a network's two steps, and all that a back-end needs beside them."""
 
-    graphs: Mapping[str, bytes]
-    """ONNX with weights inside, for each of `STEPS`."""
-
+    graphs: Mapping[str, bytes]  #: ONNX with weights inside, for each of `STEPS`
     layout: StateLayout
-    anchors: np.ndarray
-    """``(A, 4)`` float32, xyxy in pixels of the network's input."""
-
-    classes: int
-    """Without background."""
+    anchors: np.ndarray  #: ``(A, 4)`` float32, xyxy in pixels of the network's input
+    classes: int  #: Without background
 
 
 def step_names(layout: StateLayout, step: str) -> tuple[list[str], list[str]]:
@@ -109,30 +93,24 @@ def step_names(layout: StateLayout, step: str) -> tuple[list[str], list[str]]:
     return inputs, [*layout.results[step], *(NEXT + name for name in layout.outputs[step])]
 
 
-MAP = 3
-"""Dimensions of a part of the state that is a map, without the batch."""
+MAP = 3  #: Dimensions of a part of the state that is a map, without the batch
 
+#: One float32 array for each part of the layout, ``(B, C, h, w)`` or `channels_last`.
 ArrayState = tuple[np.ndarray, ...]
-"""One float32 array for each part of the layout, ``(B, C, h, w)`` or `channels_last`."""
 
 
 class GraphBackend(ABC):
     """
     Runs the two graphs of a network; what a library does is in `_run`.
 
-    Parameters
-    ----------
-    model:
-        The graphs, and what belongs to them.
-    device, precision:
-        What the graphs run on and in.
-
+    :param model: the graphs, and what belongs to them
+    :param device, precision: what the graphs run on and in
     """
 
     name = ''
 
+    #: Whether the parts of the state are ``(B, h, w, C)``, as a library may compute them.
     channels_last = False
-    """Whether the parts of the state are ``(B, h, w, C)``, as a library may compute them."""
 
     def __init__(self, model: StepGraphs, device: str, precision: str) -> None:
         self.device = device

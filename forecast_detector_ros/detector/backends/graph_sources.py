@@ -32,11 +32,9 @@ from ...files import user_cache
 if TYPE_CHECKING:
     from ...model.network import ForecastDetector
 
-MAKERS = ('torch', 'torchvision', 'onnx')
-"""What making graphs takes."""
+MAKERS = ('torch', 'torchvision', 'onnx')  #: What making graphs takes
 
-CACHE = 'graphs'
-"""Subfolder of the user's cache."""
+CACHE = 'graphs'  #: Subfolder of the user's cache
 
 _log = logging.getLogger(__name__)
 
@@ -52,22 +50,12 @@ def graphs_for(source: 'Checkpoint | ForecastDetector', kind: str = FLOAT) -> St
     """
     Give the graphs of a checkpoint or a network.
 
-    Parameters
-    ----------
-    source:
-        A checkpoint; or a network that is in no file, float32, on the CPU.
-    kind:
-        ``fp32`` or ``int8``; only the first can be made here.
-
-    Raises
-    ------
-    ExportError
-        If there is no int8 export that fits, or graphs have to be made without PyTorch.
-    GraphError
-        If graphs have to be made without onnx.
-    CheckpointError
-        If the weights cannot be used.
-
+    :param source: a checkpoint; or a network that is in no file, float32, on the CPU
+    :param kind: ``fp32`` or ``int8``; only the first can be made here
+    :raises ExportError: if there is no int8 export that fits, or graphs have to be made without
+        PyTorch
+    :raises GraphError: if graphs have to be made without onnx
+    :raises CheckpointError: if the weights cannot be used
     """
     if not isinstance(source, Checkpoint):
         if kind == INT8:

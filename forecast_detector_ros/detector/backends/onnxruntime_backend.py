@@ -23,23 +23,11 @@ class OnnxRuntimeBackend(GraphBackend):
     """
     Run the graphs with ONNX Runtime.
 
-    Parameters
-    ----------
-    model:
-        The graphs.
-    device, precision:
-        ``cpu``, ``cuda`` or ``cuda:N``; ``fp32`` or ``int8`` (what the graphs are), with
-        TensorRT ``fp16``, too.
-    threads:
-        Threads of one operator, at least 1.
-    tensorrt:
-        Whether TensorRT runs what it can on a CUDA device.
-
-    Raises
-    ------
-    DeviceError
-        If this build of ONNX Runtime has no provider for the device.
-
+    :param device, precision: ``cpu``, ``cuda`` or ``cuda:N``; ``fp32`` or ``int8`` (what the
+        graphs are), with TensorRT ``fp16``, too
+    :param threads: threads of one operator, at least 1
+    :param tensorrt: whether TensorRT runs what it can on a CUDA device
+    :raises DeviceError: if this build of ONNX Runtime has no provider for the device
     """
 
     name = 'onnxruntime'

@@ -27,8 +27,8 @@ from ...quiet_libraries import import_openvino
 
 _log = logging.getLogger(__name__)
 
+#: Of all that is kept; what OpenVINO compiles of one network in one precision has 10 MB.
 MOST_BYTES = 2**28
-"""Of all that is kept; what OpenVINO compiles of one network in one precision has 10 MB."""
 
 _SUFFIX = '.sha256'
 
@@ -39,18 +39,8 @@ class CompiledCache:
 
     OpenVINO notices a file that is too short, but not one whose weights have changed.
 
-    Parameters
-    ----------
-    root:
-        Of all networks; it exists.
-    model:
-        The network's graphs.
-
-    Raises
-    ------
-    OSError
-        If nothing can be written.
-
+    :param root: of all networks; it exists
+    :raises OSError: if nothing can be written
     """
 
     def __init__(self, root: Path, model: StepGraphs) -> None:
@@ -96,31 +86,24 @@ def compiled_cache(graphs: StepGraphs) -> CompiledCache | None:
         return None
 
 
+# Always set: by default OpenVINO computes in bf16 or fp16 if the processor can.
+# https://docs.openvino.ai/2025/openvino-workflow/running-inference/inference-devices-and-modes/cpu-device.html
+#: OpenVINO's inference precision for each of ours.
 HINTS = {'fp32': 'f32', 'bf16': 'bf16', 'fp16': 'f16', 'int8': 'f32'}
-"""
-OpenVINO's inference precision for each of ours.
-
-Said always: left alone, OpenVINO computes in bf16 or fp16 wherever the processor can
-(https://docs.openvino.ai/2025/openvino-workflow/running-inference/inference-devices-and-modes/cpu-device.html).
-"""
 
 _CAPABILITIES = {'bf16': 'BF16', 'fp16': 'FP16'}
 
+#: OpenVINO's settings, but for threads and precision.
 OPTIONS = {'PERFORMANCE_HINT': 'LATENCY', 'NUM_STREAMS': '1',
            # Every process would pin its threads to the same first cores.
            'ENABLE_CPU_PINNING': 'NO'}
-"""OpenVINO's settings, but for threads and precision."""
 
+#: Pictures that one graph reads, by precision. A backbone's first maps leave the processor's
+#: caches when there are several of them, and 16 bits a number make that half as bad:
+#: docs/design/speed.md, "Several streams".
 READ_TOGETHER = {'fp32': 1, 'bf16': 4, 'fp16': 4, 'int8': 1}
-"""
-Pictures that one graph reads, by precision.
 
-A backbone's first maps leave the processor's caches when there are several of them, and 16 bits
-a number make that half as bad: docs/design/speed.md, "Several streams".
-"""
-
-FORECAST_TOGETHER = 8
-"""Streams that one graph forecasts: its maps are small."""
+FORECAST_TOGETHER = 8  #: Streams that one graph forecasts: its maps are small
 
 
 class CompiledStep:
@@ -172,22 +155,11 @@ class OpenVinoBackend(GraphBackend):
     Every size of batch has a graph of its own, made when it first comes; more pictures than
     `READ_TOGETHER` and more streams than `FORECAST_TOGETHER` go in pieces.
 
-    Parameters
-    ----------
-    model:
-        The graphs; quantised ones for int8.
-    device, precision:
-        ``cpu``; one of `HINTS`.
-    threads:
-        Threads of one inference, at least 1.
-    cache:
-        Where OpenVINO keeps what it compiled; None: it keeps nothing.
-
-    Raises
-    ------
-    DeviceError
-        If the processor has no instructions for bf16 or fp16.
-
+    :param model: the graphs; quantised ones for int8
+    :param device, precision: ``cpu``; one of `HINTS`
+    :param threads: threads of one inference, at least 1
+    :param cache: where OpenVINO keeps what it compiled; None: it keeps nothing
+    :raises DeviceError: if the processor has no instructions for bf16 or fp16
     """
 
     name = 'openvino'

@@ -11,26 +11,25 @@ from ..checkpoint import Card
 from ..processing import Detections, Postprocessor
 from ...boxes import box_iou
 
+#: Of logits, offsets and confidence in float32: sums in another order change the sixth digit.
 MAX_DIFFERENCE = 1e-3
-"""Of logits, offsets and confidence in float32: sums in another order change the sixth digit."""
 
-BOX_TOLERANCE = 0.1
-"""Pixels of the network's input."""
+BOX_TOLERANCE = 0.1  #: Pixels of the network's input
 
 SCORE_TOLERANCE = 1e-3
+#: Low, so that a clip without anything to detect still gives boxes to compare.
 SCORE_THRESHOLD = 0.02
-"""Low, so that a clip without anything to detect still gives boxes to compare."""
 
+#: Overlap from which on a box counts as found again, where only likeness is asked for.
 LIKE_IOU = 0.5
-"""Overlap from which on a box counts as found again, where only likeness is asked for."""
 
+#: Where only likeness is asked for, boxes count from this far above the lowest score on.
 LIKE_MARGIN = 0.1
-"""Where only likeness is asked for, boxes count from this far above the lowest score on."""
 
 MAX_DETECTIONS = 100
 
+#: Whether a frame is read, over and over: one and two forecasts in a row.
 PATTERN = (True, False, True, False, False)
-"""Whether a frame is read, over and over: one and two forecasts in a row."""
 
 
 @dataclass(frozen=True)
@@ -38,22 +37,13 @@ class Parity:
     """How far two back-ends are apart."""
 
     steps: int
-    logits: float
-    """Largest absolute difference; likewise the next two."""
-
+    logits: float  #: Largest absolute difference; likewise the next two
     offsets: float
     confidence: float
-    boxes: int
-    """Of the reference, all steps together."""
-
-    boxes_off: int
-    """Boxes of either side without a partner within the tolerances."""
-
-    boxes_unlike: int
-    """Boxes of either side without a partner of their class at `LIKE_IOU`."""
-
-    boxes_firm: int
-    """Boxes of the reference that count for likeness."""
+    boxes: int  #: Of the reference, all steps together
+    boxes_off: int  #: Boxes of either side without a partner within the tolerances
+    boxes_unlike: int  #: Boxes of either side without a partner of their class at `LIKE_IOU`
+    boxes_firm: int  #: Boxes of the reference that count for likeness
 
     def values(self) -> dict[str, int | float]:
         """Give plain values for a record."""
@@ -76,19 +66,9 @@ def run_clips(backend: Backend, clips: Sequence[Sequence[np.ndarray]]) -> Iterat
     """
     Step a back-end through clips, after `PATTERN`.
 
-    Parameters
-    ----------
-    backend:
-        Steps one stream.
-    clips:
-        Consecutive ``(H, W, 3)`` uint8 BGR pictures of the network's input size; every clip
-        starts anew.
-
-    Yields
-    ------
-    RawOutput
-        Of every frame.
-
+    :param backend: steps one stream
+    :param clips: consecutive ``(H, W, 3)`` uint8 BGR pictures of the network's input size; every
+        clip starts anew
     """
     for clip in clips:
         state = backend.initial_state(1)
@@ -104,15 +84,8 @@ def compare_backends(reference: Backend, candidate: Backend,
     """
     Run both over the same clips, each with its own state.
 
-    Parameters
-    ----------
-    reference, candidate:
-        Of the same network.
-    clips:
-        As for `run_clips`; at least one picture.
-    card:
-        Of the checkpoint.
-
+    :param reference, candidate: of the same network
+    :param clips: as for `run_clips`; at least one picture
     """
     find = Postprocessor(reference.anchors, card.input_size, card.classes)
     apart = {'logits': 0.0, 'offsets': 0.0, 'confidence': 0.0}

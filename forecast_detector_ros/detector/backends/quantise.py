@@ -20,15 +20,12 @@ from .onnxruntime_backend import OnnxRuntimeBackend
 from .parity import run_clips
 from ...quiet_libraries import import_onnxruntime
 
+#: Parts of the graph that stay in float, by their nodes' names. The gates decide what the cell
+#: keeps over many frames, where rounding adds up; the scheduler's score is compared with a
+#: threshold. Together they are a small part of either step. The first convolution and the first
+#: three blocks of MobileNetV2 cost most of the accuracy where they are quantised
+#: (docs/results/performance.md), and are not small.
 FLOAT_PARTS = ('/lstm/gates/', '/scheduler/', '/stem.0/', '/stem.1/', '/stem.2/', '/stem.3/')
-"""
-Parts of the graph that stay in float, by their nodes' names.
-
-The gates decide what the cell keeps over many frames, where rounding adds up; the scheduler's
-score is compared with a threshold.  Together they are a small part of either step.  The first
-convolution and the first three blocks of MobileNetV2 cost most of the accuracy where they are
-quantised (docs/results/performance.md), and are not small.
-"""
 
 
 class _Recorder(OnnxRuntimeBackend):
@@ -52,18 +49,9 @@ def quantise(model: StepGraphs, clips: Sequence[Sequence[np.ndarray]]) -> StepGr
     tensor, the range met while both steps run over the clips in float.  Everything else, the
     state included, stays float32.
 
-    Parameters
-    ----------
-    model:
-        The graphs in float.
-    clips:
-        As for `run_clips`; together they must hold a frame of either kind.
-
-    Returns
-    -------
-    StepGraphs
-        The same with quantised graphs.
-
+    :param model: the graphs in float
+    :param clips: as for `run_clips`; together they must hold a frame of either kind
+    :returns: the same with quantised graphs
     """
     import onnx
     import_onnxruntime()

@@ -15,18 +15,14 @@ from ..checkpoint import Checkpoint, RuntimeConfigError
 if TYPE_CHECKING:
     from ...model.network import ForecastDetector
 
+#: Fastest first, as docs/results/performance.md measures them. The back-end ``auto`` takes the
+#: first of them, or `CUDA_DEFAULT`, that is installed and has the precision.
 CPU_ORDER = ('openvino', 'onnxruntime', 'torch')
-"""
-Fastest first, as docs/results/performance.md measures them.
-
-The back-end ``auto`` takes the first of them, or `CUDA_DEFAULT`, that is installed and has the
-precision.
-"""
 
 CUDA_DEFAULT = 'torch'
 
+#: What a back-end needs of ONNX Runtime to run on a GPU.
 _PROVIDERS = {'onnxruntime': 'CUDA', 'tensorrt': 'Tensorrt'}
-"""What a back-end needs of ONNX Runtime to run on a GPU."""
 
 
 class BackendError(RuntimeConfigError):
@@ -38,19 +34,15 @@ class BackendKind:
     """What a back-end needs and can do."""
 
     about: str
-    modules: tuple[str, ...]
-    """What it imports beyond what every detector needs."""
-
-    install: str
-    """What pip installs for it; empty: nothing."""
-
-    precisions: Mapping[str, tuple[str, ...]]
-    """For each type of device."""
+    modules: tuple[str, ...]  #: What it imports beyond what every detector needs
+    install: str  #: What pip installs for it; empty: nothing
+    precisions: Mapping[str, tuple[str, ...]]  #: For each type of device
 
 
 _TORCH = {'cpu': ('fp32', 'bf16', 'fp16'), 'cuda': ('fp32', 'tf32', 'bf16', 'fp16')}
 _TORCH_MODULES = ('torch', 'torchvision')
 
+#: All back-ends, by name.
 BACKENDS = {
     'torch': BackendKind('PyTorch; on CUDA with captured graphs', _TORCH_MODULES,
                          'torch torchvision', _TORCH),
@@ -66,11 +58,9 @@ BACKENDS = {
         'OpenVINO', ('openvino',), 'openvino',
         {'cpu': ('fp32', 'bf16', 'fp16', 'int8')}),
 }
-"""All back-ends, by name."""
 
 
-TORCH_BACKENDS = ('torch', 'torch_compile')
-"""Those that run in PyTorch itself."""
+TORCH_BACKENDS = ('torch', 'torch_compile')  #: Those that run in PyTorch itself
 
 
 def missing_modules(name: str) -> tuple[str, ...]:
@@ -82,16 +72,10 @@ def choose_device(name: str, backend: str = AUTO, precision: str = 'fp32') -> De
     """
     Settle which device is taken.
 
-    Parameters
-    ----------
-    name:
-        ``cpu``, ``cuda`` or ``cuda:N``, which are taken as they are; ``auto`` or nothing takes
-        CUDA where the back-end can use it, else the CPU.
-    backend:
-        One of `BACKENDS`, or ``auto``.
-    precision:
-        One that the back-end has.
-
+    :param name: ``cpu``, ``cuda`` or ``cuda:N``, which are taken as they are; ``auto`` or nothing
+        takes CUDA where the back-end can use it, else the CPU
+    :param backend: one of `BACKENDS`, or ``auto``
+    :param precision: one that the back-end has
     """
     if name not in ('', AUTO):
         return DeviceChoice(name, 'asked for')
@@ -112,29 +96,14 @@ def choose_backend(name: str, device: str, precision: str, checkpoint: Checkpoin
     """
     Settle which back-end is taken.
 
-    Parameters
-    ----------
-    name:
-        One of `BACKENDS`; ``auto`` or nothing leaves the choice to this function.
-    device:
-        ``cpu``, ``cuda`` or ``cuda:N``.
-    precision:
-        One that the back-end has on this device.
-    checkpoint:
-        Of which there may be graphs already.
-
-    Returns
-    -------
-    str
-        One of `BACKENDS`.
-
-    Raises
-    ------
-    BackendError
-        If there is none of this name, it is not installed, or not for this device.
-    DeviceError
-        If there is no such device, or the precision cannot be had on it.
-
+    :param name: one of `BACKENDS`; ``auto`` or nothing leaves the choice to this function
+    :param device: ``cpu``, ``cuda`` or ``cuda:N``
+    :param precision: one that the back-end has on this device
+    :param checkpoint: of which there may be graphs already
+    :returns: one of `BACKENDS`
+    :raises BackendError: if there is none of this name, it is not installed, or not for this
+        device
+    :raises DeviceError: if there is no such device, or the precision cannot be had on it
     """
     kind = device_type(device)
     automatic = name in ('', AUTO)
@@ -184,22 +153,12 @@ def make_backend(source: 'Checkpoint | ForecastDetector', name: str = AUTO, devi
     """
     Make a back-end run a network.
 
-    Parameters
-    ----------
-    source:
-        A checkpoint; or a network that is in no file, float32, on the CPU. It is not changed.
-    name, precision:
-        See `choose_backend`.
-    device:
-        See `choose_device`.
-    threads:
-        Threads of one inference on the CPU, at least 1.  PyTorch has its own setting.
-
-    Raises
-    ------
-    RuntimeConfigError
-        With a message of one line: see `choose_backend`, `graphs_for`.
-
+    :param source: a checkpoint; or a network that is in no file, float32, on the CPU. It is not
+        changed.
+    :param name, precision: see `choose_backend`
+    :param device: see `choose_device`
+    :param threads: threads of one inference on the CPU, at least 1. PyTorch has its own setting.
+    :raises RuntimeConfigError: with a message of one line: see `choose_backend`, `graphs_for`
     """
     device = choose_device(device, name, precision).device
     checkpoint = source if isinstance(source, Checkpoint) else None

@@ -30,8 +30,8 @@ from ...model.motion_forecast import MotionState
 from ...model.network import ForecastDetector, NetworkState, StepOutput
 from ...model.scheduler import confidence
 
+#: Parts of a network with LSTMs, and of its state, that stand at every level.
 _ENCODERS = ('encoder1', 'encoder2', 'recurrent')
-"""Parts of a network with LSTMs, and of its state, that stand at every level."""
 
 
 class GraphError(RuntimeConfigError):
@@ -106,13 +106,8 @@ class StepModule(nn.Module):
     """
     One step of a network, with tensors in and out in the order of the layout.
 
-    Parameters
-    ----------
-    network:
-        As `fold_for_graphs` gives it.
-    step:
-        One of `STEPS`.
-
+    :param network: as `fold_for_graphs` gives it
+    :param step: one of `STEPS`
     """
 
     mean: Tensor
@@ -187,16 +182,8 @@ def make_graphs(network: ForecastDetector) -> StepGraphs:
     """
     Make the graphs of a network.
 
-    Parameters
-    ----------
-    network:
-        float32, on the CPU; it is not changed.
-
-    Raises
-    ------
-    GraphError
-        If the package onnx, with which PyTorch writes graphs, is not installed.
-
+    :param network: float32, on the CPU; it is not changed
+    :raises GraphError: if the package onnx, with which PyTorch writes graphs, is not installed
     """
     if find_spec('onnx') is None:
         raise GraphError('turning a checkpoint into a graph needs the package onnx: '
@@ -210,18 +197,9 @@ def step_onnx(folded: ForecastDetector, step: str) -> bytes:
     """
     Export one step as ONNX.
 
-    Parameters
-    ----------
-    folded:
-        As `fold_for_graphs` gives it.
-    step:
-        One of `STEPS`.
-
-    Returns
-    -------
-    bytes
-        A model with weights inside.
-
+    :param folded: as `fold_for_graphs` gives it
+    :param step: one of `STEPS`
+    :returns: a model with weights inside
     """
     module = StepModule(folded, step)
     inputs, outputs = step_names(module.layout, step)
@@ -241,15 +219,8 @@ def trace_onnx(module: nn.Module, example: tuple[torch.Tensor, ...], **names: An
     The exporter by tracing is called legacy, but takes a fraction of the newer one's time, and
     needs one package less.
 
-    Parameters
-    ----------
-    module:
-        In evaluation mode.
-    example:
-        Its inputs.
-    names:
-        Names and open sides, as `torch.onnx.export` takes them.
-
+    :param module: in evaluation mode
+    :param names: names and open sides, as `torch.onnx.export` takes them
     """
     data: Any = io.BytesIO()  # PyTorch takes it, and does not say so.
     quiet = logging.getLogger('torch.onnx')

@@ -14,23 +14,19 @@ from ..checkpoint import RuntimeConfigError
 from ...model.network import ForecastDetector, NetworkState, StepOutput
 from ...model.scheduler import confidence
 
-TF32 = 'tf32'
-"""Convolutions of float32 with 10 bits of mantissa, on CUDA devices from Ampere on."""
+TF32 = 'tf32'  #: Convolutions of float32 with 10 bits of mantissa, on CUDA devices from Ampere on
 
+#: Types that weights and activations can have.
 PRECISIONS = {'fp32': torch.float32, TF32: torch.float32, 'bf16': torch.bfloat16,
               'fp16': torch.float16}
-"""Types that weights and activations can have."""
 
 
 def resolve_device(name: str) -> torch.device:
     """
     Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` into a device that exists.
 
-    Raises
-    ------
-    DeviceError
-        If the name is another one, or this machine or this PyTorch has no such device.
-
+    :raises DeviceError: if the name is another one, or this machine or this PyTorch has no such
+        device
     """
     if name == AUTO:
         return torch.device('cpu' if cuda_absence() else 'cuda')
@@ -58,15 +54,10 @@ def arithmetic(device: torch.device, precision: str, search: bool = False
     Left alone, PyTorch runs convolutions of float32 in TF32 where the device can:
     https://docs.pytorch.org/docs/stable/notes/cuda.html#tf32-on-ampere
 
-    Parameters
-    ----------
-    device:
-        Where the operations run; on the CPU the context does nothing.
-    precision:
-        One of `PRECISIONS`.
-    search:
-        Whether cuDNN times its algorithms when it meets a convolution for the first time.
-
+    :param device: where the operations run; on the CPU the context does nothing
+    :param precision: one of `PRECISIONS`
+    :param search: whether cuDNN times its algorithms when it meets a convolution for the first
+        time
     """
     if device.type != 'cuda':
         return nullcontext()
@@ -78,20 +69,10 @@ class TorchBackend:
     """
     Run a network eagerly.
 
-    Parameters
-    ----------
-    network:
-        Moved to the device and turned into the precision in place.
-    device:
-        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-    precision:
-        One of `PRECISIONS`.
-
-    Raises
-    ------
-    DeviceError
-        If device or precision cannot be had.
-
+    :param network: moved to the device and turned into the precision in place
+    :param device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``
+    :param precision: one of `PRECISIONS`
+    :raises DeviceError: if device or precision cannot be had
     """
 
     name = 'torch'
@@ -209,11 +190,7 @@ class TorchCompileBackend(TorchBackend):
 
     The first step of either kind takes from half a minute to minutes.
 
-    Parameters
-    ----------
-    network, device, precision:
-        As for `TorchBackend`.
-
+    :param network, device, precision: as for `TorchBackend`
     """
 
     name = 'torch_compile'
@@ -230,11 +207,7 @@ class TorchCompileBackend(TorchBackend):
         """
         Read ``(B, H, W, 3)`` uint8 BGR images.
 
-        Raises
-        ------
-        CompileError
-            If this step cannot be compiled; a C++ compiler is needed on the CPU.
-
+        :raises CompileError: if this step cannot be compiled; a C++ compiler is needed on the CPU
         """
         return _run(self._compiled_read, self.to_device(images), state, self.time(elapsed))
 
