@@ -108,17 +108,6 @@ class HostileMessages:
         makers = self._seldom if self._rng.random() < _P_PICTURE else self._often
         return self._finish(self._rng.choice(makers)())
 
-    def longest(self) -> Hostile:
-        """Return one of the longest that are sent, which no detector may take for a picture."""
-        if self._transport == 'raw':
-            message = self._image()
-            message.encoding = _LONG
-        else:
-            message = self._compressed(b'no picture')
-            message.format = _LONG  # noqa: A003
-        message.header.frame_id = _LONG
-        return Hostile('long text', message, True)
-
     def refused(self) -> Hostile:
         """Return the next one of those that are no picture for certain."""
         while True:

@@ -8,7 +8,7 @@ from typing import Any
 
 from dev.fuzz_node.pictures import drawn_sequence, HostileMessages, message_of
 from dev.fuzz_node.requests import HostileRequests
-from dev.trials.client import DEPTH, Subject
+from dev.trials.client import Subject
 from forecast_detector_ros.node.parameters import LIVE_PARAMETERS
 from forecast_detector_ros.recording.result_messages import read_decision, read_detections
 import numpy as np
@@ -22,7 +22,9 @@ SEQUENCES, LENGTH = 4, 5
 BURST = 400  #: Most hostile messages in a row; fewer than wait in a queue (DEPTH)
 
 #: How likely each kind of trouble is in an episode, and the comparison with the clean run.
-_P_PARAMETERS, _P_SERVICES, _P_PAUSE, _P_LIFE_CYCLE, _P_PLAY = 0.2, 0.2, 0.02, 0.01, 0.3
+_P_PARAMETERS, _P_SERVICES, _P_LIFE_CYCLE, _P_PLAY = 0.2, 0.2, 0.01, 0.3
+
+_PAUSE_EVERY = 10  #: Episodes from one pause to the next
 
 #: What two answers to the same picture may differ by: nothing but how numbers are rounded.
 _BOX_PX, _SCORE = 0.01, 1e-4
@@ -52,6 +54,7 @@ class FuzzTrial:
         self._heard: dict[str, dict[str, Any]] = {}
         self._compared: dict[str, tuple[int, int]] = {}
         self._names = 0
+        self._episodes = 0
         self._last = ''
         self._defaults: list[Parameter] = []
         subject.on_answer = self._on_answer
@@ -64,7 +67,6 @@ class FuzzTrial:
     def begin(self) -> None:
         """Wait for the node, ask for its parameters and note its answers in a clean run."""
         self.subject.knock(self._knocking)
-        self._fill()
         names = [*LIVE_PARAMETERS, 'use_sim_time']
         values = self.subject.request(
             GetParameters, 'get_parameters', GetParameters.Request(names=names)).values
@@ -90,26 +92,13 @@ class FuzzTrial:
         if rng.random() < _P_SERVICES:
             for _ in range(rng.randrange(1, 4)):
                 self._ask(*self._requests.service())
-        if rng.random() < _P_PAUSE:
+        self._episodes += 1
+        if self._episodes % _PAUSE_EVERY == 0:
             self._pause()
         if rng.random() < _P_LIFE_CYCLE:
             self._trouble_life_cycle()
         if rng.random() < _P_PLAY:
             self._play(rng.randrange(SEQUENCES), 0.3)
-        self.subject.sample()
-
-    def _fill(self) -> None:
-        """
-        Let every place of a new subscription's queue see the longest message once.
-
-        Fast DDS keeps the memory of a place for the next message; afterwards it grows no more.
-        """
-        made = self._hostile.longest()
-        for number in range(DEPTH + 100):
-            self.subject.camera.publish(made.message)
-            self.counts[made.kind] += 1
-            if number % 100 == 99:
-                self._mark()
 
     def _send_hostile(self, refused: bool) -> None:
         made = self._hostile.refused() if refused else self._hostile.anything()
@@ -148,12 +137,17 @@ class FuzzTrial:
             self.wrong.append(f'its own parameters are refused: {response.result.reason}')
 
     def _pause(self) -> None:
+        """
+        Let the node rest for a moment, and look at its memory.
+
+        What waits in queues, and the gaps that it leaves, change all the time; they are gone now.
+        """
         self._ask(SetBool, 'enable', SetBool.Request(data=False))
         for _ in range(self._rng.randrange(5)):
             self._send_hostile(refused=False)
+        self.subject.sample()
         self._ask(SetBool, 'enable', SetBool.Request(data=True))
         self.subject.knock(self._knocking)
-        self._fill()
 
     def _trouble_life_cycle(self) -> None:
         self.counts['life cycle'] += 1
@@ -162,7 +156,6 @@ class FuzzTrial:
             self.counts['transition'] += 1
         self.subject.bring_to_active()
         self.subject.knock(self._knocking)
-        self._fill()
         self._restore()
 
     def _play(self, number: int, hostile: float) -> None:
