@@ -88,6 +88,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory,
              settle: Callable[[ForecastDetector], ForecastDetector]) -> Path:
     """Give a folder with a small network, as `export` writes it."""
     torch.set_num_threads(1)
+    torch.manual_seed(0)
     network = settle(ForecastDetector(NetworkConfig(
         classes=3, input_size=(64, 96), width=0.35, levels=(16, 32), feature_channels=(12, 20),
         lstm_channels=(8, 10), extra_channels=(16, 8), scheduler_channels=8)))

@@ -14,7 +14,7 @@ import sys
 
 import torch
 
-from .inputs import add_footage, load_footage, named_footage
+from .inputs import add_videos, load_videos, named_videos
 from .options import (
     add_backend,
     add_policies,
@@ -29,7 +29,7 @@ from .shell import command_line, run_verb, show_progress, verb_parser
 from ..benchmark.peers import RUNTIMES, TORCHVISION, torchvision_peers
 from ..detector.detector import Detector
 from ..detector.policy import AlwaysReadPolicy
-from ..evaluation.sequences import EvaluationError, Footage
+from ..evaluation.sequences import EvaluationError, Video
 from ..experiments.figure_files import new_figure
 from ..experiments.prices import (
     compared_classes,
@@ -64,15 +64,15 @@ def _compare(options: argparse.Namespace, command: str) -> str:
     classes = compared_classes(contestants)
     if not classes:
         raise EvaluationError('the detectors have no class in common')
-    footage = [_shortened(item, options.frames) for item in load_footage(options, classes)]
+    videos = [_shortened(item, options.frames) for item in load_videos(options, classes)]
     with show_progress('frames') as show:
-        prices = measure_prices(contestants, footage, classes, options.seed, show)
+        prices = measure_prices(contestants, videos, classes, options.seed, show)
     report = {
         'command': command, 'machine': machine(), 'versions': versions(*RUNTIMES),
-        'footage': named_footage(options), 'classes': list(classes),
-        'sequences': [item.name for item in footage],
-        'frames': sum(len(item.frames) for item in footage),
-        'boxes': sum(len(item.truth) for item in footage),
+        'footage': named_videos(options), 'classes': list(classes),
+        'sequences': [item.name for item in videos],
+        'frames': sum(len(item.frames) for item in videos),
+        'boxes': sum(len(item.truth) for item in videos),
         'backend': backend, 'threads': options.threads, 'peer_score': options.peer_score,
         'checkpoints': weights, 'prices': [price.to_dict() for price in prices]}
     text = (f'{_about(report)}\n\n{markdown(price_rows(prices))}\n')
@@ -105,11 +105,11 @@ def _contestants(options: argparse.Namespace) -> tuple[list[Contestant], dict[st
     return found, weights, backend
 
 
-def _shortened(footage: Footage, frames: int | None) -> Footage:
-    if frames is None or frames >= len(footage.frames):
-        return footage
-    return replace(footage, frames=footage.frames[:frames], labelled=None,
-                   truth=footage.truth.select(footage.truth.frames < frames))
+def _shortened(video: Video, frames: int | None) -> Video:
+    if frames is None or frames >= len(video.frames):
+        return video
+    return replace(video, frames=video.frames[:frames], labelled=None,
+                   truth=video.truth.select(video.truth.frames < frames))
 
 
 def _about(report: dict) -> str:
@@ -127,7 +127,7 @@ def make_parser() -> argparse.ArgumentParser:
                          '--output FOLDER', __doc__, json=False)
     parser.add_argument('--output', type=Path, required=True, metavar='FOLDER',
                         help='for prices.json, prices.md and prices.png')
-    add_footage(parser)
+    add_videos(parser)
     parser.add_argument('--frames', type=positive, metavar='N',
                         help='only the first N of every sequence')
     parser.add_argument('--checkpoints', type=named_file, nargs='+', required=True,

@@ -22,8 +22,8 @@ from ..evaluation.accuracy import KEYS as PROTOCOLS
 from ..evaluation.evaluation_record import record_evaluation
 from ..evaluation.identities import check_tracks, identities_as_text, summarise_identities
 from ..evaluation.motion import motion_of
-from ..evaluation.runs import FootageRun, FootageWork
-from ..evaluation.sequences import EvaluationError, Footage
+from ..evaluation.runs import VideoRun, VideoWork
+from ..evaluation.sequences import EvaluationError, Video
 from ..files import write_atomically
 from ..jobs.engine import run_many
 from ..jobs.job import Interrupt, Job
@@ -71,19 +71,19 @@ def _measure(options: argparse.Namespace) -> tuple[Evaluation, dict[str, Any], s
     evaluation = prepare(options, lazily=not options.run)
     if options.identities:
         tracking_library()
-        check_tracks(evaluation.footage)
-    footage = evaluation.thin(options.stride)
-    motion = (motion_of(footage, options.motion_iou, options.motion_videos)
+        check_tracks(evaluation.videos)
+    videos = evaluation.thin(options.stride)
+    motion = (motion_of(videos, options.motion_iou, options.motion_videos)
               if options.motion_iou else None)
     detector, settings = evaluation.detector, evaluation.settings
-    collect = all(item.labelled is not None for item in footage)
-    work = FootageWork(evaluation.path, detector.device, options.precision, options.threads,
-                       detector.backend, settings, collect)
-    done = run_sequences(options, work, detector, footage)
+    collect = all(item.labelled is not None for item in videos)
+    work = VideoWork(evaluation.path, detector.device, options.precision, options.threads,
+                     detector.backend, settings, collect)
+    done = run_sequences(options, work, detector, videos)
     evaluation.failures.update(done.failures)
-    footage, runs = [footage[place] for place in done.places], done.runs
+    videos, runs = [videos[place] for place in done.places], done.runs
     result = {**evaluation.about, **summarise_runs(
-        footage, runs, detector.labels, options.protocol,
+        videos, runs, detector.labels, options.protocol,
         None if motion is None else [motion[place] for place in done.places])}
     if options.motion_iou:
         result['annotations'] = {**result['annotations'], 'motion_iou': options.motion_iou}
@@ -92,13 +92,13 @@ def _measure(options: argparse.Namespace) -> tuple[Evaluation, dict[str, Any], s
         raise KeyboardInterrupt
     text = as_text(result)
     if options.identities:
-        result['identities'] = summarise_identities(footage, runs)
+        result['identities'] = summarise_identities(videos, runs)
         text += '\n\n' + identities_as_text(result['identities'])
     if options.run:
         save_run(options.run, record_evaluation(
-            f'{name_of(first_input(options))}: {settings.policy}', footage, runs,
+            f'{name_of(first_input(options))}: {settings.policy}', videos, runs,
             detector.card, settings,
-            {'sequences': len(footage), 'frames': result['frames'], **result['annotations']},
+            {'sequences': len(videos), 'frames': result['frames'], **result['annotations']},
             {**machine(), **result['machine']}))
         if options.report:
             write_report(options.report, [load_for_report(options.run)])
@@ -113,7 +113,7 @@ class Done:
     """What came of the sequences; those that failed, or were not reached, are missing."""
 
     places: tuple[int, ...]  #: Of those that are there, in the list of all
-    runs: tuple[FootageRun, ...]
+    runs: tuple[VideoRun, ...]
     failures: dict[str, str]  #: What is wrong, by the name of a sequence
     interrupted: bool = False
 
@@ -123,8 +123,8 @@ def add_many(parser: argparse.ArgumentParser) -> None:
     add_engine(parser.add_argument_group('many sequences'), 'one sequence')
 
 
-def run_sequences(options: argparse.Namespace, work: FootageWork, detector: Detector,
-                  footage: Sequence[Footage]) -> Done:
+def run_sequences(options: argparse.Namespace, work: VideoWork, detector: Detector,
+                  videos: Sequence[Video]) -> Done:
     """
     Run the detector over all sequences.
 
@@ -134,7 +134,7 @@ def run_sequences(options: argparse.Namespace, work: FootageWork, detector: Dete
     :raises DataError: if no sequence could be run
     :raises KeyboardInterrupt: if the first of them was interrupted, or the others twice
     """
-    jobs = [Job(number, item.name, item) for number, item in enumerate(footage)]
+    jobs = [Job(number, item.name, item) for number, item in enumerate(videos)]
     for job in jobs:
         _log.info('%s: %d frames', job.name, len(job.argument.frames))
     engine = engine_of(options)
@@ -143,10 +143,10 @@ def run_sequences(options: argparse.Namespace, work: FootageWork, detector: Dete
         detector.warm_up()
         return work.with_detector(detector)
 
-    runs: dict[int, FootageRun] = {}
+    runs: dict[int, VideoRun] = {}
     failures: dict[int, str] = {}
     done: dict[int, int] = {}
-    total = sum(len(item.frames) for item in footage)
+    total = sum(len(item.frames) for item in videos)
     with Interrupt() as interrupt, show_progress('frames') as show:
         def tell(job: Job, frames: int, _: int) -> None:
             done[job.number] = frames
@@ -164,7 +164,7 @@ def run_sequences(options: argparse.Namespace, work: FootageWork, detector: Dete
         raise DataError(next(iter(failures.values()), 'there is no sequence'))
     places = tuple(sorted(runs))
     return Done(places, tuple(runs[place] for place in places),
-                {footage[place].name: text for place, text in sorted(failures.items())},
+                {videos[place].name: text for place, text in sorted(failures.items())},
                 interrupt.is_set)
 
 

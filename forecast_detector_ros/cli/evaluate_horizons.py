@@ -62,7 +62,7 @@ def _measure(options: argparse.Namespace) -> tuple[Evaluation, dict[str, Any], s
     evaluation.drop_broken()
     network, card = load_checkpoint(evaluation.path)
     forecasts = summarise_forecasts(measure_forecasts(
-        network, card, evaluation.footage, evaluation.settings, options.horizons,
+        network, card, evaluation.videos, evaluation.settings, options.horizons,
         options.device, options.precision, options.optical_flow, options.stride, options.rows,
         beside), options.seed)
     forecasts['beside'] = {name: str(path) for name, path in options.beside}

@@ -7,7 +7,7 @@ from typing import Any
 
 from .evaluation import Evaluation, evaluation_parser, prepare, run
 from .options import positive
-from ..evaluation.runs import run_footage, static_as_text, summarise_static
+from ..evaluation.runs import run_video, static_as_text, summarise_static
 
 VERB = 'evaluate static'
 
@@ -29,9 +29,9 @@ def _measure(options: argparse.Namespace) -> tuple[Evaluation, dict[str, Any], s
     evaluation = prepare(options)
     evaluation.drop_broken()
     detector, settings = evaluation.detector, evaluation.settings
-    footage = evaluation.thin(options.stride)
-    moving = {item.name: float(run_footage(detector, item, settings, collect=False).read.mean())
-              for item in footage}
-    static = summarise_static(detector, footage, settings, options.frames)
+    videos = evaluation.thin(options.stride)
+    moving = {item.name: float(run_video(detector, item, settings, collect=False).read.mean())
+              for item in videos}
+    static = summarise_static(detector, videos, settings, options.frames)
     return (evaluation, {**evaluation.about, 'static': {**static, 'moving': moving}},
             static_as_text(static, moving))

@@ -8,14 +8,14 @@ import json
 import logging
 from typing import Any
 
-from .inputs import add_footage, load_footage, named_footage
+from .inputs import add_videos, load_videos, named_videos
 from .options import add_detector, given_settings, outputs_at, positive
 from .results import machine, versions
 from .shell import DONE, FAILURE, print_result, run_verb, say, verb_parser
 from ..detector.checkpoint import default_checkpoint
 from ..detector.detector import Detector
 from ..detector.settings import DetectorSettings
-from ..evaluation.sequences import Footage, thin, whole_sequences
+from ..evaluation.sequences import thin, Video, whole_sequences
 from ..files import write_atomically
 from ..jobs.locations import kept, Location, location
 
@@ -29,26 +29,26 @@ class Evaluation:
     path: Location  #: Of the checkpoint
     detector: Detector
     settings: DetectorSettings
-    footage: list[Footage]
+    videos: list[Video]
     about: dict[str, Any]  #: How every result begins
     #: What is wrong with inputs and sequences that are left out, by their names.
     failures: dict[str, str] = field(default_factory=dict)
 
     def drop_broken(self) -> None:
         """Leave out sequences with a picture that cannot be read; raises DataError if all have."""
-        self.footage, broken = whole_sequences(self.footage)
+        self.videos, broken = whole_sequences(self.videos)
         self.failures.update(broken)
 
-    def thin(self, stride: int) -> list[Footage]:
+    def thin(self, stride: int) -> list[Video]:
         """Return every `stride`-th frame of the sequences, from each of as many starts."""
-        return [part for item in self.footage for part in thin(item, stride)]
+        return [part for item in self.videos for part in thin(item, stride)]
 
 
 def evaluation_parser(verb: str, description: str | None, one_stride: bool = True
                       ) -> argparse.ArgumentParser:
     """Make the parser of an evaluation, with the options that `prepare` and `run` read."""
     parser = verb_parser(verb, '--davis|--annotations|--mot PATH...', description)
-    add_footage(parser)
+    add_videos(parser)
     add_detector(parser, location)
     parser.add_argument('--output', type=location, metavar='FILE', help='write the result as JSON')
     if one_stride:
@@ -88,25 +88,25 @@ def run(verb: str, options: argparse.Namespace,
 
 
 def prepare(options: argparse.Namespace, lazily: bool = False) -> Evaluation:
-    """Load the detector and the sequences, `lazily` as `load_footage` does; raises InputError."""
+    """Load the detector and the sequences, `lazily` as `load_videos` does; raises InputError."""
     path = options.checkpoint or default_checkpoint()
     detector = Detector.load(kept(path), options.device, options.precision, options.threads,
                              backend=options.backend)
     _log.info('back-end %s, %s', detector.backend, detector.precision)
     settings = replace(detector.card.settings(), **given_settings(options))
     failures: dict[str, str] = {}
-    footage = load_footage(options, detector.labels, failures, lazily)
+    videos = load_videos(options, detector.labels, failures, lazily)
     about = {
         'checkpoint': str(path), 'name': detector.card.name,
         'weights_sha256': detector.card.weights_sha256,
         'settings': {key: getattr(settings, key) for key in (
             'score_threshold', 'nms_threshold', 'max_consecutive_forecasts')}
         | {'policy': str(settings.policy)},
-        'stride': options.stride, 'annotations': named_footage(options),
+        'stride': options.stride, 'annotations': named_videos(options),
         'machine': {'device': detector.device, 'precision': options.precision,
                     'backend': detector.backend, 'threads': options.threads,
                     'processor': machine()['processor'], 'torch': versions()['torch']}}
-    return Evaluation(path, detector, settings, footage, about, failures)
+    return Evaluation(path, detector, settings, videos, about, failures)
 
 
 def first_input(options: argparse.Namespace) -> Location:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from .inputs import add_footage, load_footage, named_footage
+from .inputs import add_videos, load_videos, named_videos
 from .options import (
     add_device,
     add_policies,
@@ -36,7 +36,7 @@ from ..evaluation.accuracy import check_protocols
 from ..evaluation.accuracy import KEYS as PROTOCOLS
 from ..evaluation.latencies import load_latencies
 from ..evaluation.motion import AUTO, load_published, motion_of
-from ..evaluation.sequences import Footage, thin
+from ..evaluation.sequences import thin, Video
 from ..evaluation.streaming import RATES, streaming_as_text, sweep
 from ..experiments.figure_files import (
     draw_streaming,
@@ -113,7 +113,7 @@ def make_parser() -> argparse.ArgumentParser:
         sub.set_defaults(make=make, picture=picture, name=name)
         sub.add_argument('--output', type=Path, required=True, metavar='FOLDER',
                          help=f'for {name}.json, {name}.csv' + (f', {name}.png' * picture))
-        add_footage(sub)
+        add_videos(sub)
         run = sub.add_argument_group('detector (default: what the card recommends)')
         run.add_argument('--score-threshold', type=fraction, metavar='S',
                          help='boxes of a lower score are not shown')
@@ -209,10 +209,10 @@ def _device(options: argparse.Namespace) -> str:
     return f'{machine()["processor"]}, {options.threads} thread' + 's' * (options.threads > 1)
 
 
-def _about(options: argparse.Namespace, footage: Sequence[Footage]) -> dict[str, Any]:
+def _about(options: argparse.Namespace, videos: Sequence[Video]) -> dict[str, Any]:
     """Say what was measured, and on what."""
-    return {'footage': {**named_footage(options), 'frames': sum(
-                len(item.frames) for item in footage)},
+    return {'footage': {**named_videos(options), 'frames': sum(
+                len(item.frames) for item in videos)},
             'machine': {**machine(), 'device': options.device, 'precision': options.precision,
                         'threads': options.threads, 'torch': str(torch.__version__)}}
 
@@ -224,17 +224,17 @@ def _networks(options: argparse.Namespace) -> list[tuple[str, Path]]:
 
 def _table1(options: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
-    footage: list[Footage] = []
+    videos: list[Video] = []
     for name, path in _networks(options):
         detector = Detector.load(path, options.device, options.precision, options.threads)
-        footage = load_footage(options, detector.labels)
+        videos = load_videos(options, detector.labels)
         settings = _settings(options, detector.card)
         for rule in options.policies or (AlwaysReadPolicy(), settings.policy):
-            rows.append({'model': name, **table1_row(detector, footage, replace(
+            rows.append({'model': name, **table1_row(detector, videos, replace(
                 settings, policy=rule), options.protocol), 'device': _device(options)})
-    measure = measure_name(footage, options.protocol)
+    measure = measure_name(videos, options.protocol)
     save_numbers(options.output, options.name,
-                 {**_about(options, footage), 'measure': measure, 'rows': rows}, rows)
+                 {**_about(options, videos), 'measure': measure, 'rows': rows}, rows)
     print(table(('model', 'backbone', 'input', 'policy', measure, 'read ratio', 'fps'),
                 [[row[key] for key in ('model', 'backbone', 'input', 'policy', 'accuracy',
                                        'read_ratio')] + [f'{row["fps"]:.1f}'] for row in rows],
@@ -243,21 +243,21 @@ def _table1(options: argparse.Namespace) -> None:
 
 def _table2(options: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
-    footage: list[Footage] = []
+    videos: list[Video] = []
     for name, path in _networks(options):
         network, card = load_checkpoint(path)
-        footage = load_footage(options, card.classes)
+        videos = load_videos(options, card.classes)
         if options.motion_iou == AUTO:
-            footage = [number_tracks(item) if item.labelled is item.truth else item
-                       for item in footage]
-        motion = motion_of(footage, options.motion_iou, options.motion_videos)
+            videos = [number_tracks(item) if item.labelled is item.truth else item
+                      for item in videos]
+        motion = motion_of(videos, options.motion_iou, options.motion_videos)
         rows += [{'model': name, 'checkpoint': str(path), **row} for row in table2_rows(
-            network, card, footage, _settings(options, card),
+            network, card, videos, _settings(options, card),
             options.policies or [AlwaysReadPolicy()], options.protocol, motion, options.device,
             options.precision)]
-    measure = measure_name(footage, options.protocol)
+    measure = measure_name(videos, options.protocol)
     joined = over_seeds(rows)
-    save_numbers(options.output, options.name, {**_about(options, footage), 'measure': measure,
+    save_numbers(options.output, options.name, {**_about(options, videos), 'measure': measure,
                                                 'rows': rows, 'over_trainings': joined}, joined)
     keys = ('accuracy', *GROUPS)
     print(table(('model', 'policy', 'trainings', measure, *GROUPS),
@@ -294,16 +294,16 @@ def _spread(value: float | None, deviation: float | None) -> str | None:
 def _fig4(options: argparse.Namespace) -> None:
     detector = Detector.load(_checkpoint(options), options.device, options.precision,
                              options.threads)
-    footage = load_footage(options, detector.labels)
+    videos = load_videos(options, detector.labels)
     settings = _settings(options, detector.card)
     if options.policy:
         settings = replace(settings, policy=options.policy)
     strips = [(item.name, shown_frames(detector, item, settings, chosen_frames(
-        item, options.start, options.every, options.frames))) for item in footage]
+        item, options.start, options.every, options.frames))) for item in videos]
     values = [row for name, frames in strips for row in strip_values(name, frames)]
     boxes = [row for name, frames in strips for row in strip_rows(name, frames, detector.labels)]
     save_numbers(options.output, options.name,
-                 {**_about(options, footage), 'policy': str(settings.policy),
+                 {**_about(options, videos), 'policy': str(settings.policy),
                   'score_threshold': settings.score_threshold, 'frames': values, 'boxes': boxes},
                  values)
     save_figure(draw_strips(strips, detector.labels,
@@ -315,17 +315,17 @@ def _fig4(options: argparse.Namespace) -> None:
 def _fig5(options: argparse.Namespace) -> None:
     path = _checkpoint(options)
     network, card = load_checkpoint(path)
-    footage = [part for item in load_footage(options, card.classes)
-               for part in thin(item, options.stride)]
+    videos = [part for item in load_videos(options, card.classes)
+              for part in thin(item, options.stride)]
     settings = _settings(options, card)
     speed = (recorded_speed(load_latencies(options.latencies)) if options.latencies else
              measure_speed(Detector.load(path, options.device, options.precision,
-                                         options.threads), footage, settings))
-    result = {**_about(options, footage), 'stride': options.stride, **measure_trade_off(
-        network, card, footage, settings, speed, options.protocol, options.thresholds,
+                                         options.threads), videos, settings))
+    result = {**_about(options, videos), 'stride': options.stride, **measure_trade_off(
+        network, card, videos, settings, speed, options.protocol, options.thresholds,
         options.device, options.precision)}
     save_numbers(options.output, options.name, result, result['points'])
-    save_figure(draw_trade_off(result, f'{card.name}: {len(footage)} sequences, '
+    save_figure(draw_trade_off(result, f'{card.name}: {len(videos)} sequences, '
                                f'{result["footage"]["frames"]} frames'),
                 options.output / f'{options.name}.png')
     print(trade_off_as_text(result))
@@ -333,23 +333,23 @@ def _fig5(options: argparse.Namespace) -> None:
 
 def _fig6(options: argparse.Namespace) -> None:
     network, card = load_checkpoint(_checkpoint(options))
-    footage = load_footage(options, card.classes)
+    videos = load_videos(options, card.classes)
     settings = _settings(options, card)
     rules = options.policies or [settings.policy, AlternatePolicy(1)]
     rows, maps_of = [], {}
-    for item in footage:
+    for item in videos:
         frames = chosen_frames(item, options.start, options.every, options.frames)
         maps = error_maps(network, card, item, settings, rules, frames, options.level,
                           options.device, options.precision)
         rows += error_rows(item.name, maps)
         maps_of[item.name] = [{'rule': entry.rule, 'frame': entry.frame,
                                'error': entry.error.round(4).tolist()} for entry in maps]
-        one = options.name if len(footage) == 1 else f'{options.name}_{item.name}'
+        one = options.name if len(videos) == 1 else f'{options.name}_{item.name}'
         stride = network.config.levels[options.level]
         save_figure(draw_error_maps(item, maps, f'{card.name}, stride {stride}: error of the '
                                     'forecast; red frames were not read'),
                     options.output / f'{one.replace("/", "_")}.png')
-    save_numbers(options.output, options.name, {**_about(options, footage), 'level': options.level,
+    save_numbers(options.output, options.name, {**_about(options, videos), 'level': options.level,
                                                 'rows': rows, 'maps': maps_of}, rows)
     print(table(list(rows[0]), [list(row.values()) for row in rows]))
 
@@ -357,13 +357,13 @@ def _fig6(options: argparse.Namespace) -> None:
 def _streaming(options: argparse.Namespace) -> None:
     detector = Detector.load(_checkpoint(options), options.device, options.precision,
                              options.threads)
-    footage = load_footage(options, detector.labels)
+    videos = load_videos(options, detector.labels)
     settings = _settings(options, detector.card)
     latencies = load_latencies(options.latencies, options.seed) if options.latencies else None
     rules = options.policies or [AlwaysReadPolicy(), AlternatePolicy(1), settings.policy]
     detector.warm_up()
-    result = {**_about(options, footage), **sweep(
-        detector, footage, settings, rules, options.rates, latencies, [options.protocol])}
+    result = {**_about(options, videos), **sweep(
+        detector, videos, settings, rules, options.rates, latencies, [options.protocol])}
     save_numbers(options.output, options.name, result, streaming_rows(result))
     save_figure(draw_streaming(result, f'{detector.card.name}; latencies '
                                + (f'of {options.latencies.name}' if options.latencies

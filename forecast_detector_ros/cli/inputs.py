@@ -15,19 +15,19 @@ from ..errors import InputError
 from ..evaluation.sequences import (
     attach_labels,
     EvaluationError,
-    Footage,
     load_annotated,
     load_davis,
-    load_mot_footage,
+    load_mot_videos,
     pick,
+    Video,
 )
 from ..jobs.locations import kept, Location, location, LocationError, picture_store, Url
 
 _log = logging.getLogger(__name__)
 
 
-def add_footage(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `load_footage` reads."""
+def add_videos(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `load_videos` reads."""
     data = parser.add_argument_group('video (one of --davis, --annotations and --mot)')
     source = data.add_mutually_exclusive_group(required=True)
     source.add_argument('--davis', type=location, nargs='+', metavar='FOLDER',
@@ -54,12 +54,12 @@ def add_footage(parser: argparse.ArgumentParser) -> None:
                       help='only these sequences')
 
 
-def load_footage(options: argparse.Namespace, labels: Sequence[str],
-                 failures: dict[str, str] | None = None, lazily: bool = False) -> list[Footage]:
+def load_videos(options: argparse.Namespace, labels: Sequence[str],
+                failures: dict[str, str] | None = None, lazily: bool = False) -> list[Video]:
     """
     Load what the options name.
 
-    :param options: with those of `add_footage`
+    :param options: with those of `add_videos`
     :param labels: the detector's classes
     :param failures: takes what is wrong with an input, by its path, where others can be used;
         None: the first input that cannot be used is an error
@@ -77,7 +77,7 @@ def load_footage(options: argparse.Namespace, labels: Sequence[str],
         raise EvaluationError('--pseudo-labels goes with one folder of --davis')
     if options.truth and len(options.annotations or []) != 1:
         raise EvaluationError('--truth goes with one file of --annotations')
-    found: list[tuple[Location, Footage]] = []
+    found: list[tuple[Location, Video]] = []
     errors: dict[str, InputError] = {}
     for path in inputs:
         try:
@@ -92,28 +92,28 @@ def load_footage(options: argparse.Namespace, labels: Sequence[str],
         raise next(iter(errors.values()))
     if failures is not None:
         failures.update({name: str(error) for name, error in errors.items()})
-    footage = pick(_named_apart(found), options.sequences)
-    for item in footage:
+    videos = pick(_named_apart(found), options.sequences)
+    for item in videos:
         if len(item.truth) and not item.truth.accepted.any():
             _log.warning('%s: the detector has no class of this category; its recall is 0',
                          item.name)
-    return footage
+    return videos
 
 
 def _load(options: argparse.Namespace, path: Location, labels: Sequence[str], ignore: float,
-          lazily: bool) -> list[Footage]:
+          lazily: bool) -> list[Video]:
     images = options.images or (path.parent if options.annotations else path)
     pictures = PictureFolder(_folder(images, lazily), options.outside)
     if options.annotations:
-        footage = load_annotated(kept(path), pictures, labels, options.min_score, ignore,
-                                 options.truth and kept(options.truth))
+        videos = load_annotated(kept(path), pictures, labels, options.min_score, ignore,
+                                options.truth and kept(options.truth))
     elif options.mot:
-        footage = load_mot_footage(_folder(path, lazily), labels, options.outside)
+        videos = load_mot_videos(_folder(path, lazily), labels, options.outside)
     else:
-        footage = _load_davis(options, _folder(path, lazily), pictures, labels, ignore)
+        videos = _load_davis(options, _folder(path, lazily), pictures, labels, ignore)
     if not (lazily and isinstance(images, Url)):
-        return footage
-    return [replace(item, pictures=picture_store(images)) for item in footage]
+        return videos
+    return [replace(item, pictures=picture_store(images)) for item in videos]
 
 
 def _folder(where: Location, lazily: bool) -> Path:
@@ -121,18 +121,18 @@ def _folder(where: Location, lazily: bool) -> Path:
 
 
 def _load_davis(options: argparse.Namespace, folder: Path, images: PictureFolder,
-                labels: Sequence[str], ignore: float) -> list[Footage]:
+                labels: Sequence[str], ignore: float) -> list[Video]:
     accept: dict[str, list[str]] = {}
     for sequence, name in options.accept:
         # With several folders a sequence is in one of them.
         if len(options.davis) == 1 or (folder / sequence).is_dir():
             accept.setdefault(sequence, []).append(name)
-    footage = load_davis(folder, labels, accept)
+    videos = load_davis(folder, labels, accept)
     if options.pseudo_labels:
         # Those that are not wanted need no labels.
-        footage = attach_labels(pick(footage, options.sequences), kept(options.pseudo_labels),
-                                images, labels, options.min_score, ignore)
-    return footage
+        videos = attach_labels(pick(videos, options.sequences), kept(options.pseudo_labels),
+                               images, labels, options.min_score, ignore)
+    return videos
 
 
 def add_outside(group: Group) -> None:
@@ -141,7 +141,7 @@ def add_outside(group: Group) -> None:
                        help='names of files may lead out of their folder')
 
 
-def _named_apart(found: Sequence[tuple[Location, Footage]]) -> list[Footage]:
+def _named_apart(found: Sequence[tuple[Location, Video]]) -> list[Video]:
     """Put the name of the input before that of a sequence that comes in several inputs."""
     counts = Counter(item.name for _, item in found)
     named = [replace(item, name=f'{path.stem}/{item.name}') if counts[item.name] > 1 else item
@@ -152,8 +152,8 @@ def _named_apart(found: Sequence[tuple[Location, Footage]]) -> list[Footage]:
     return named
 
 
-def named_footage(options: argparse.Namespace) -> dict[str, object]:
-    """Give the options of `add_footage` that say what is measured against, as plain values."""
+def named_videos(options: argparse.Namespace) -> dict[str, object]:
+    """Give the options of `add_videos` that say what is measured against, as plain values."""
     def plain(value: object) -> object:
         if isinstance(value, list) and value and isinstance(value[0], (Path, Url)):
             return str(value[0]) if len(value) == 1 else [str(path) for path in value]
@@ -197,7 +197,7 @@ def add_held_out(parser: argparse.ArgumentParser) -> None:
                        help='of these, ones from this score on are ignored (default 0.2)')
 
 
-def load_held_out(options: argparse.Namespace, classes: Sequence[str]) -> list[Footage]:
+def load_held_out(options: argparse.Namespace, classes: Sequence[str]) -> list[Video]:
     """Load the sequences that the options name; raises InputError."""
     pictures = PictureFolder(options.images, options.outside)
     return pick(load_annotated(options.annotations, pictures, classes, options.min_score,

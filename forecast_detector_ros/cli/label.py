@@ -31,12 +31,12 @@ from ..labelling.label_folders import (
 from ..labelling.label_jobs import LabelJob, LabelledFolder, LabelSettings, merge
 from ..labelling.teacher import Teacher, TeacherError
 from ..labelling.teacher_kinds import AUTO, KINDS
-from ..replay.collect import find_bags, FOOTAGE_SUFFIXES
+from ..replay.collect import find_bags, VIDEO_SUFFIXES
 
 _log = logging.getLogger(__name__)
 
 
-def footage_jobs(options: argparse.Namespace, settings: LabelSettings) -> list[LabelJob]:
+def video_jobs(options: argparse.Namespace, settings: LabelSettings) -> list[LabelJob]:
     """Return a job for each video or bag; raises InputError."""
     known = _known(options, settings)
     send = options.engine is not None
@@ -137,7 +137,7 @@ def main(args: Sequence[str] | None = None) -> int:
     parser = make_parser()
     options = parser.parse_args(args)
     extracts = [not isinstance(source, Url) and (source.is_file() or is_bag(source))
-                or isinstance(source, Url) and source.name.lower().endswith(FOOTAGE_SUFFIXES)
+                or isinstance(source, Url) and source.name.lower().endswith(VIDEO_SUFFIXES)
                 for source in options.sources]
     first = options.sources[0]
     if options.resume and isinstance(options.output, Url):
@@ -186,7 +186,7 @@ def _label(options: argparse.Namespace, extracts: bool) -> int:
         f'labels by {name_of(options.teacher)} ({teacher.kind}), score >= '
         f'{options.min_score:g}, class-wise NMS {options.nms_threshold:g}; boxes xywh in pixels '
         f'of the stored pictures; ignore_annotations: {", ".join(options.ignore) or "none"}'))
-    jobs = (footage_jobs(options, settings) if extracts
+    jobs = (video_jobs(options, settings) if extracts
             else picture_jobs(options, settings, store))
     # One process saves what is done picture by picture.
     if engine_of(options).is_here(len(jobs)) and store is None and (

@@ -59,9 +59,9 @@ def _reproduce(options: argparse.Namespace) -> None:
     keep_large_blocks()
     recipe = load_recipe(options.recipe)
     torch.set_num_threads(recipe.threads)
-    footage = load_held_out(options, recipe.classes)
+    videos = load_held_out(options, recipe.classes)
     imagenet = load_backbone(options.backbone) if options.backbone else None
-    plan = Plan(recipe, options.data, options.output, [number_tracks(item) for item in footage],
+    plan = Plan(recipe, options.data, options.output, [number_tracks(item) for item in videos],
                 options.seeds, imagenet, options.rows)
     if options.estimate:
         head, *rows = estimate_table(estimate(plan), len(plan.seeds))

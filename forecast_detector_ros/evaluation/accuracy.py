@@ -7,8 +7,8 @@ import numpy as np
 
 from .latencies import KEY as LATENCIES
 from .latencies import milliseconds
-from .runs import FootageRun
-from .sequences import Footage
+from .runs import VideoRun
+from .sequences import Video
 from ..layout import mean, plain, table
 from ..metrics.average_precision import AveragePrecision, DEVKIT, PLAIN, vid_average_precision
 from ..metrics.libraries import coco_average_precision, import_hotcoco, METRICS
@@ -28,13 +28,13 @@ def check_protocols(protocols: Sequence[str]) -> None:
         import_hotcoco()
 
 
-def measure_accuracy(footage: Sequence[Footage], collected: Sequence[DetectionTable],
+def measure_accuracy(videos: Sequence[Video], collected: Sequence[DetectionTable],
                      labels: Sequence[str], protocols: Sequence[str] = ('plain',),
                      motion: Sequence[np.ndarray] | None = None) -> dict[str, Any]:
     """
     Score the detections of all sequences together.
 
-    :param footage: sequences with boxes for average precision
+    :param videos: sequences with boxes for average precision
     :param collected: the detections of each, from a low score on
     :param labels: the detector's classes
     :param protocols: of `KEYS`
@@ -44,7 +44,7 @@ def measure_accuracy(footage: Sequence[Footage], collected: Sequence[DetectionTa
     :raises MissingLibraryError: if a protocol needs a library that is missing
     """
     truths, detections, start = [], [], 0
-    for item, found in zip(footage, collected):
+    for item, found in zip(videos, collected):
         assert item.labelled is not None
         truths.append(item.labelled.shift(start))
         detections.append(found.shift(start))
@@ -117,21 +117,21 @@ def _means(result: dict[str, Any], protocols: Sequence[str]) -> list[float | Non
 PERCENTILES = (50, 95)  #: Percentiles of the latency that are reported
 
 
-def summarise_runs(footage: Sequence[Footage], runs: Sequence[FootageRun], labels: Sequence[str],
+def summarise_runs(videos: Sequence[Video], runs: Sequence[VideoRun], labels: Sequence[str],
                    protocols: Sequence[str] = ('plain',),
                    motion: Sequence[np.ndarray] | None = None
                    ) -> dict[str, Any]:
     """
     Compute recall, average precision, read ratio and latency.
 
-    :param footage, runs: what was looked at, and what came out, in the same order; at least one
+    :param videos, runs: what was looked at, and what came out, in the same order; at least one
     :param labels: the detector's classes
     :param protocols, motion: for average precision; see `accuracy.measure_accuracy`
     :returns: plain values; what could not be measured is None
     :raises EvaluationError: if a protocol needs a library that is missing
     """
     sequences = {}
-    for item, run in zip(footage, runs):
+    for item, run in zip(videos, runs):
         sequences[item.name] = {
             'frames': len(item.frames), 'boxes': len(item.truth),
             'recall': plain(recall(run.shown, item.truth)),
@@ -148,9 +148,9 @@ def summarise_runs(footage: Sequence[Footage], runs: Sequence[FootageRun], label
         'latency_ms': {'read': _latency(total[read]), 'forecast': _latency(total[~read])},
         LATENCIES: {'read': milliseconds(total[read]), 'forecast': milliseconds(total[~read])},
         **dict.fromkeys(KEYS.values())}
-    if all(item.labelled is not None for item in footage):
+    if all(item.labelled is not None for item in videos):
         collected = [run.collected for run in runs if run.collected is not None]
-        result.update(measure_accuracy(footage, collected, labels, protocols, motion))
+        result.update(measure_accuracy(videos, collected, labels, protocols, motion))
     return result
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from .identities import identity_records, number_detections
-from .runs import FootageRun
-from .sequences import Footage
+from .runs import VideoRun
+from .sequences import Video
 from ..detector.checkpoint import Card
 from ..detector.policy import FORECAST, READ
 from ..detector.settings import DetectorSettings
@@ -21,30 +21,30 @@ from ..report.noted_frames import Watched, worst_frames
 from ..report.run_record import Accuracy, ClassAccuracy, RunRecord, SequenceRecord
 
 
-def record_evaluation(title: str, footage: Sequence[Footage], runs: Sequence[FootageRun],
+def record_evaluation(title: str, videos: Sequence[Video], runs: Sequence[VideoRun],
                       card: Card, settings: DetectorSettings, source: dict[str, Any],
                       machine: dict[str, Any]) -> RunRecord:
     """
     Make the record of an evaluation.
 
-    :param footage, runs: what was looked at, and what came out, in the same order; at least one
-    :param source, machine: plain values on the footage, and on what the run was made with
+    :param videos, runs: what was looked at, and what came out, in the same order; at least one
+    :param source, machine: plain values on the videos, and on what the run was made with
     """
     numbers = [number_detections(run.shown, run.read) for run in runs]
     identities = identity_records({
         item.name: (run.shown, ids, item.truth)
-        for item, run, ids in zip(footage, runs, numbers)})
+        for item, run, ids in zip(videos, runs, numbers)})
     sequences = tuple(
         SequenceRecord(item.name, _frames(run, ids, settings, card.classes), False,
                        len(item.truth), plain(recall(run.shown, item.truth)),
                        identities.get(item.name))
-        for item, run, ids in zip(footage, runs, numbers))
+        for item, run, ids in zip(videos, runs, numbers))
     # Where not every object is annotated, what hits nothing may be right all the same.
-    complete = all(item.labelled is not None for item in footage)
+    complete = all(item.labelled is not None for item in videos)
     noted, rule = worst_frames(
-        [_watched(item, run, complete) for item, run in zip(footage, runs)], card.classes,
+        [_watched(item, run, complete) for item, run in zip(videos, runs)], card.classes,
         complete)
-    ap50, classes = _classes(footage, runs, card.classes)
+    ap50, classes = _classes(videos, runs, card.classes)
     return RunRecord(title, source, model_values(card), settings_values(settings), machine,
                      sequences, Accuracy(mean([item.recall for item in sequences]), ap50, classes),
                      noted, rule, identities.get(None))
@@ -68,14 +68,14 @@ def settings_values(settings: DetectorSettings) -> dict[str, Any]:
             'max_consecutive_forecasts': settings.max_consecutive_forecasts}
 
 
-def _watched(item: Footage, run: FootageRun, complete: bool) -> Watched:
+def _watched(item: Video, run: VideoRun, complete: bool) -> Watched:
     truth = item.labelled if complete and item.labelled is not None else item.truth
     return Watched(item.name, len(item.frames), truth, run.shown,
                    lambda number: {'file': str(item.frames[number].path.absolute()),
                                    'kind': READ if run.read[number] else FORECAST})
 
 
-def _frames(run: FootageRun, ids: np.ndarray, settings: DetectorSettings, labels: Sequence[str]
+def _frames(run: VideoRun, ids: np.ndarray, settings: DetectorSettings, labels: Sequence[str]
             ) -> tuple[RecordedFrame, ...]:
     threshold = plain(settings.policy.threshold)
     bounds = np.searchsorted(run.shown.frames, np.arange(len(run.read) + 1))
@@ -95,10 +95,10 @@ def _frames(run: FootageRun, ids: np.ndarray, settings: DetectorSettings, labels
     return tuple(records)
 
 
-def _classes(footage: Sequence[Footage], runs: Sequence[FootageRun], labels: Sequence[str]
+def _classes(videos: Sequence[Video], runs: Sequence[VideoRun], labels: Sequence[str]
              ) -> tuple[float | None, tuple[ClassAccuracy, ...]]:
     truths, detections, start = [], [], 0
-    for item, run in zip(footage, runs):
+    for item, run in zip(videos, runs):
         if item.labelled is None or run.collected is None:
             return None, ()
         truths.append(item.labelled.shift(start))

@@ -25,7 +25,7 @@ from .horizons import (
     repeated,
     run_horizons,
 )
-from .sequences import EvaluationError, Footage, thin
+from .sequences import EvaluationError, thin, Video
 from ..annotations.records import UNKNOWN_TRACK
 from ..detector.backends.torch_backend import TorchBackend
 from ..detector.checkpoint import Card
@@ -100,7 +100,7 @@ class ForecastQuality:
     reads_every: int  #: Frames from one read of a stream to the next
 
 
-def measure_forecasts(network: ForecastDetector, card: Card, footage: Sequence[Footage],
+def measure_forecasts(network: ForecastDetector, card: Card, videos: Sequence[Video],
                       settings: DetectorSettings, horizons: int = 3, device: str = 'cpu',
                       precision: str = 'fp32', optical_flow: bool = False,
                       strides: Sequence[int] = (1,), rows: Sequence[str] | None = None,
@@ -111,7 +111,7 @@ def measure_forecasts(network: ForecastDetector, card: Card, footage: Sequence[F
 
     :param network, card: as `load_checkpoint` gives them. The network is moved to `device` in
         place.
-    :param footage: at least one sequence
+    :param videos: at least one sequence
     :param settings: thresholds and `max_consecutive_forecasts`: streams read every frame that
         follows so many others, or `horizons` if that is less; the policy plays no part
     :param horizons: frames forecast after each read, at least 1
@@ -156,7 +156,7 @@ def measure_forecasts(network: ForecastDetector, card: Card, footage: Sequence[F
     result = []
     for stride in strides:
         runs = []
-        for item in footage:
+        for item in videos:
             _log.info('%s: forecasts up to %d frames after a read, every %s', item.name, horizons,
                       'frame' if stride == 1 else f'{stride} frames')
             runs.append([(part, run_horizons(
@@ -164,21 +164,21 @@ def measure_forecasts(network: ForecastDetector, card: Card, footage: Sequence[F
                 source if moves_features else None, displacements))
                 for part in thin(item, stride)])
         result.append(StrideQuality(
-            stride, tuple(item.name for item in footage),
+            stride, tuple(item.name for item in videos),
             {name: tuple(_hits(name, runs, horizon, every) for horizon in range(horizons + 1))
-             for name in names if name != CEILING or _tracked(footage)},
+             for name in names if name != CEILING or _tracked(videos)},
             *(_mean_errors(runs) if moves_features else (None, None))))
     return ForecastQuality(tuple(result), every)
 
 
-_Runs = Sequence[Sequence[tuple[Footage, HorizonRun]]]
+_Runs = Sequence[Sequence[tuple[Video, HorizonRun]]]
 
 
-def _tracked(footage: Sequence[Footage]) -> bool:
-    return any((item.truth.tracks != UNKNOWN_TRACK).any() for item in footage)
+def _tracked(videos: Sequence[Video]) -> bool:
+    return any((item.truth.tracks != UNKNOWN_TRACK).any() for item in videos)
 
 
-def _shown(name: str, item: Footage, run: HorizonRun, horizon: int, reads_every: int
+def _shown(name: str, item: Video, run: HorizonRun, horizon: int, reads_every: int
            ) -> DetectionTable:
     """Give what a row shows of the frames of a sequence that are so far behind a read."""
     reads = run.tables[FORECAST, 0]

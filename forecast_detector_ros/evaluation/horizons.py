@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from .forecast_backends import Displacement, FeatureSource
-from .sequences import as_frame, Footage, picture
+from .sequences import as_frame, picture, Video
 from ..annotations.records import UNKNOWN_TRACK
 from ..detector.detector import Detector
 from ..detector.policy import AlternatePolicy, AlwaysReadPolicy
@@ -94,14 +94,14 @@ def reads_before(frames: int, reads_every: int) -> list[int]:
     return [number - (1 if number < reads_every else reads_every) for number in range(frames)]
 
 
-def run_horizons(detectors: Mapping[str, Detector], footage: Footage, settings: DetectorSettings,
+def run_horizons(detectors: Mapping[str, Detector], video: Video, settings: DetectorSettings,
                  horizons: int, reads_every: int, source: FeatureSource | None = None,
                  displacements: Mapping[str, Displacement] | None = None) -> HorizonRun:
     """
     Run detectors over one sequence.
 
     :param detectors: by name; the first one also reads every frame
-    :param footage, settings, horizons, reads_every: as for `Rollouts`
+    :param video, settings, horizons, reads_every: as for `Rollouts`
     :param source: features of the first detector's network, whose forecasts are maps like them;
         None: errors of features are not measured
     :param displacements: of those detectors that want to know of motion
@@ -118,7 +118,7 @@ def run_horizons(detectors: Mapping[str, Detector], footage: Footage, settings: 
     tables: dict[tuple[str, int], list[DetectionTable]] = {
         (name, horizon): [] for name in detectors for horizon in range(horizons + 1)}
     errors = _FeatureErrors(horizons)
-    for number, record in enumerate(footage.frames):
+    for number, record in enumerate(video.frames):
         pixels = picture(record)
         frame = as_frame(pixels)
         image = resize(pixels, detector.input_size)
@@ -179,7 +179,7 @@ def repeated(reads: DetectionTable, horizon: int, frames: int) -> DetectionTable
 
 
 def constant_velocity(reads: DetectionTable, before: Sequence[int], horizon: int,
-                      footage: Footage) -> DetectionTable:
+                      video: Video) -> DetectionTable:
     """
     Move boxes as they moved between the last two reads.
 
@@ -192,7 +192,7 @@ def constant_velocity(reads: DetectionTable, before: Sequence[int], horizon: int
     if not len(reads):
         return reads
     previous = np.asarray(before, np.int64)
-    frames = len(footage.frames)
+    frames = len(video.frames)
     # Every detection of an earlier read becomes what the later ones may match with.
     later = np.flatnonzero(previous >= 0)
     rows = [np.flatnonzero(reads.frames == previous[frame]) for frame in later]
@@ -208,10 +208,10 @@ def constant_velocity(reads: DetectionTable, before: Sequence[int], horizon: int
     here, there = moved[found], moved[earlier[partner[found]]]
     gap = (reads.frames[found] - reads.frames[earlier[partner[found]]])[:, None]
     moved[found] = _box(_form(here) + (_form(here) - _form(there)) * horizon / gap)
-    return repeated(_replaced(reads, moved, footage), horizon, frames)
+    return repeated(_replaced(reads, moved, video), horizon, frames)
 
 
-def moved_by_truth(reads: DetectionTable, truth: TruthTable, horizon: int, footage: Footage
+def moved_by_truth(reads: DetectionTable, truth: TruthTable, horizon: int, video: Video
                    ) -> DetectionTable:
     """
     Move boxes as their objects really moved: the best that moving boxes could reach.
@@ -220,7 +220,7 @@ def moved_by_truth(reads: DetectionTable, truth: TruthTable, horizon: int, foota
     object's box is up to the later frame.  Others, and those whose object is not annotated there,
     stay where they are.
 
-    :param reads, horizon, footage: as for `constant_velocity`
+    :param reads, horizon, video: as for `constant_velocity`
     :param truth: annotated boxes with their tracks
     """
     known = truth.select(truth.tracks != UNKNOWN_TRACK)
@@ -236,7 +236,7 @@ def moved_by_truth(reads: DetectionTable, truth: TruthTable, horizon: int, foota
         box, start, end = _form(moved[row]), _form(known.boxes[now]), _form(known.boxes[then])
         moved[row] = _box(np.concatenate((box[:2] + end[:2] - start[:2],
                                           box[2:] * end[2:] / start[2:])))
-    return repeated(_replaced(reads, moved, footage), horizon, len(footage.frames))
+    return repeated(_replaced(reads, moved, video), horizon, len(video.frames))
 
 
 def _form(boxes: np.ndarray) -> np.ndarray:
@@ -251,9 +251,9 @@ def _box(form: np.ndarray) -> np.ndarray:
     return np.concatenate((form[..., :2] - half, form[..., :2] + half), -1)
 
 
-def _replaced(reads: DetectionTable, boxes: np.ndarray, footage: Footage) -> DetectionTable:
+def _replaced(reads: DetectionTable, boxes: np.ndarray, video: Video) -> DetectionTable:
     """Put other boxes in, cut to the picture as a detector's are."""
-    first = footage.frames[0]
+    first = video.frames[0]
     limit = np.array((first.width, first.height) * 2, np.float64)
     return DetectionTable(reads.frames, np.clip(boxes, 0, limit).astype(np.float32),
                           reads.labels, reads.scores)

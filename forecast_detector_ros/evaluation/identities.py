@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .runs import FootageRun
-from .sequences import EvaluationError, Footage
+from .runs import VideoRun
+from .sequences import EvaluationError, Video
 from ..annotations.records import UNKNOWN_TRACK
 from ..detector.processing import Detections
 from ..detector.stream import Tracks
@@ -41,30 +41,30 @@ def number_detections(shown: DetectionTable, read: np.ndarray) -> np.ndarray:
     return result
 
 
-def check_tracks(footage: Sequence[Footage]) -> None:
+def check_tracks(videos: Sequence[Video]) -> None:
     """Raise EvaluationError if no annotated box has a track."""
-    if not any((item.truth.tracks != UNKNOWN_TRACK).any() for item in footage):
+    if not any((item.truth.tracks != UNKNOWN_TRACK).any() for item in videos):
         raise EvaluationError('identities: no annotated box has a track_id, which tells the same '
                               'object in different frames')
 
 
-def summarise_identities(footage: Sequence[Footage], runs: Sequence[FootageRun]
+def summarise_identities(videos: Sequence[Video], runs: Sequence[VideoRun]
                          ) -> dict[str, Any]:
     """
     Measure what the runs show under the settings' score threshold.
 
-    :param footage, runs: what was looked at, and what came out, in the same order
+    :param videos, runs: what was looked at, and what came out, in the same order
     :returns: plain values: `tracking_figures` by sequence, and of all of them as `all`
     :raises EvaluationError: if no annotated box has a track
     :raises MissingLibraryError: if TrackEval is missing
     """
-    check_tracks(footage)
+    check_tracks(videos)
     figures = tracking_figures([
         (run.shown, number_detections(run.shown, run.read), item.truth)
-        for item, run in zip(footage, runs)])
+        for item, run in zip(videos, runs)])
     plainly = [{key: plain(value) if isinstance(value, float) else value
                 for key, value in row.items()} for row in figures]
-    return {'sequences': dict(zip((item.name for item in footage), plainly)), 'all': plainly[-1]}
+    return {'sequences': dict(zip((item.name for item in videos), plainly)), 'all': plainly[-1]}
 
 
 def identity_records(sequences: Mapping[str, tuple[DetectionTable, np.ndarray, TruthTable]]

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
-from .sequences import EvaluationError, Footage
+from .sequences import EvaluationError, Video
 from ..metrics.average_precision import motion_iou
 from ..metrics.tables import TruthTable
 
@@ -18,29 +18,29 @@ AUTO = 'auto'  #: In place of a file: motion IoU is computed from tracks
 VIDEO_LIST = 'VID_val_videos.txt'
 
 
-def motion_of(footage: Sequence[Footage], source: str, videos: Path | None = None
+def motion_of(videos: Sequence[Video], source: str, video_list: Path | None = None
               ) -> list[np.ndarray]:
     """
     Give the motion IoU of the boxes for average precision, ``(M,)`` float64 for each sequence.
 
-    :param footage: sequences with boxes for average precision
+    :param videos: sequences with boxes for average precision
     :param source: `AUTO` to compute it from tracks, or the published file
-    :param videos: as for `load_published`
+    :param video_list: as for `load_published`
     :raises EvaluationError: as `from_tracks`, `load_published` and `PublishedMotion.of` do
     """
     if source == AUTO:
-        return from_tracks(footage)
-    published = load_published(Path(source), videos)
-    return [published.of(item) for item in footage]
+        return from_tracks(videos)
+    published = load_published(Path(source), video_list)
+    return [published.of(item) for item in videos]
 
 
-def from_tracks(footage: Sequence[Footage]) -> list[np.ndarray]:
+def from_tracks(videos: Sequence[Video]) -> list[np.ndarray]:
     """
     Compute the motion IoU of the boxes for average precision, one array a sequence.
 
     :raises EvaluationError: if no box has a track
     """
-    tables = [_labelled(item) for item in footage]
+    tables = [_labelled(item) for item in videos]
     if not any((table.tracks >= 0).any() for table in tables):
         raise EvaluationError('motion IoU: no annotated box has a track_id, which tells the same '
                               'object in different frames')
@@ -58,7 +58,7 @@ class PublishedMotion:
     starts: np.ndarray  #: ``(F + 1,)`` int64: the first value of each frame, and their number
     values: np.ndarray  #: float64: motion IoU of each box, frame by frame
 
-    def of(self, item: Footage) -> np.ndarray:
+    def of(self, item: Video) -> np.ndarray:
         """
         Look up the boxes of one sequence, in the order in which they were annotated.
 
@@ -154,7 +154,7 @@ def _read_list(path: Path, frames: int) -> dict[str, tuple[int, int]]:
     return videos
 
 
-def _labelled(item: Footage) -> TruthTable:
+def _labelled(item: Video) -> TruthTable:
     if item.labelled is None:
         raise EvaluationError(f'motion IoU: {item.name} has no boxes for average precision')
     return item.labelled

@@ -9,7 +9,7 @@ import numpy as np
 
 from .forecast_backends import FeatureSource, SharedFeatureBackend
 from .runs import COLLECT_SCORE
-from .sequences import as_frame, EvaluationError, Footage, picture, truth_of
+from .sequences import as_frame, EvaluationError, picture, truth_of, Video
 from ..annotations.records import VideoRecord
 from ..annotations.sources import load_source
 from ..detector.checkpoint import Card
@@ -34,7 +34,7 @@ class PolicyRun:
     read: np.ndarray  #: ``(F,)`` bool: whether the frame was read
 
 
-def run_policies(network: ForecastDetector, card: Card, footage: Sequence[Footage],
+def run_policies(network: ForecastDetector, card: Card, videos: Sequence[Video],
                  settings: DetectorSettings, policies: Sequence[Policy], device: str = 'cpu',
                  precision: str = 'fp32', hold: bool = False) -> dict[str, list[PolicyRun]]:
     """
@@ -56,7 +56,7 @@ def run_policies(network: ForecastDetector, card: Card, footage: Sequence[Footag
     low = replace(settings, score_threshold=min(COLLECT_SCORE, settings.score_threshold))
     own = {str(policy): replace(low, policy=policy) for policy in policies}
     result: dict[str, list[PolicyRun]] = {name: [] for name in own}
-    for item in footage:
+    for item in videos:
         states = dict.fromkeys(own, StreamState.initial())
         found: dict[str, list[DetectionTable]] = {name: [] for name in own}
         read: dict[str, list[bool]] = {name: [] for name in own}
@@ -72,11 +72,11 @@ def run_policies(network: ForecastDetector, card: Card, footage: Sequence[Footag
     return result
 
 
-def join_runs(footage: Sequence[Footage], runs: Sequence[PolicyRun]
+def join_runs(videos: Sequence[Video], runs: Sequence[PolicyRun]
               ) -> tuple[DetectionTable, TruthTable]:
     """Put what one policy made of all sequences into one table, and what is there into another."""
     found, truths, start = [], [], 0
-    for item, run in zip(footage, runs):
+    for item, run in zip(videos, runs):
         found.append(run.collected.shift(start))
         truths.append(item.truth.shift(start))
         start += len(item.frames)
@@ -100,49 +100,49 @@ def make_validation(recipe: Recipe, root: Path, sources: Sources) -> Validate | 
     """
     if recipe.validation is None:
         return None
-    footage = shortened([video for source in recipe.validation.sources
-                         for video in load_source(source, root, recipe.classes)],
-                        len(recipe.classes), recipe.validation)
-    check_held_out(sources, footage)
+    videos = shortened([video for source in recipe.validation.sources
+                        for video in load_source(source, root, recipe.classes)],
+                       len(recipe.classes), recipe.validation)
+    check_held_out(sources, videos)
 
     def validate(network: ForecastDetector) -> dict[str, float]:
-        return measure(network, recipe.classes, footage)
+        return measure(network, recipe.classes, videos)
 
     return validate
 
 
-def check_held_out(sources: Sources, footage: Sequence[Footage]) -> None:
-    """Raise EvaluationError if a frame of the footage is trained on."""
+def check_held_out(sources: Sources, videos: Sequence[Video]) -> None:
+    """Raise EvaluationError if a frame of the videos is trained on."""
     trained = {frame.path.resolve() for record in (*sources.videos, *sources.stills)
                for frame in record.frames}
-    for item in footage:
+    for item in videos:
         if any(frame.path.resolve() in trained for frame in item.frames):
             raise EvaluationError(f'sequence {item.name} is trained on; name it under exclude in '
                                   "the recipe's sources, or measure other sequences")
 
 
 def shortened(videos: Sequence[VideoRecord], classes: int, config: ValidationConfig
-              ) -> list[Footage]:
+              ) -> list[Video]:
     """Take as many consecutive frames from the middle of each video, at least one."""
     each = max(1, config.frames // max(1, len(videos)))
     result = []
     for video in videos:
         start = max(0, (len(video.frames) - each) // 2)
         piece = VideoRecord(video.name, tuple(video.frames[start:start + each]))
-        result.append(Footage(video.name, tuple(piece.frames), truth_of(piece, classes)))
+        result.append(Video(video.name, tuple(piece.frames), truth_of(piece, classes)))
     return result
 
 
-def measure(network: ForecastDetector, classes: tuple[str, ...], footage: Sequence[Footage]
+def measure(network: ForecastDetector, classes: tuple[str, ...], videos: Sequence[Video]
             ) -> dict[str, float]:
     """Give the numbers that `make_validation` names."""
     policies: dict[str, Policy] = {'ap50_read': AlwaysReadPolicy()}
     if network.config.has_encoders:
         policies |= {'ap50_alternate': AlternatePolicy(1), 'ap50_scheduler': ThresholdPolicy(0.5)}
     card = Card('validation', classes, network.config)
-    runs = run_policies(network, card, footage, DetectorSettings(), list(policies.values()),
+    runs = run_policies(network, card, videos, DetectorSettings(), list(policies.values()),
                         str(network.mean.device))
-    values = {name: average_precision(*join_runs(footage, runs[str(policy)])).mean
+    values = {name: average_precision(*join_runs(videos, runs[str(policy)])).mean
               for name, policy in policies.items()}
     scored = [values[name] for name in ('ap50_read', 'ap50_alternate') if name in values]
     if 'ap50_scheduler' in values:

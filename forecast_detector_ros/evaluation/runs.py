@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .sequences import as_frame, Footage, frames_here, picture
+from .sequences import as_frame, frames_here, picture, Video
 from ..detector.detector import Detector
 from ..detector.policy import READ
 from ..detector.settings import DetectorSettings
@@ -25,7 +25,7 @@ COLLECT_SCORE = 0.01  #: Score from which on detections are collected for averag
 
 
 @dataclass(frozen=True)
-class FootageRun:
+class VideoRun:
     """What a detector made of one sequence; arrays have one entry a frame."""
 
     name: str
@@ -42,9 +42,9 @@ class FootageRun:
     reasons: tuple[str, ...] = ()
 
 
-def run_footage(detector: Detector, footage: Footage, settings: DetectorSettings,
-                collect: bool, progress: Progress = lambda done, total: None,
-                interrupt: StopFlag | None = None) -> FootageRun:
+def run_video(detector: Detector, video: Video, settings: DetectorSettings,
+              collect: bool, progress: Progress = lambda done, total: None,
+              interrupt: StopFlag | None = None) -> VideoRun:
     """
     Run a detector over one sequence from a fresh state.
 
@@ -61,7 +61,7 @@ def run_footage(detector: Detector, footage: Footage, settings: DetectorSettings
     low = replace(settings, score_threshold=min(COLLECT_SCORE, settings.score_threshold))
     state = StreamState.initial()
     shown, collected, steps = [], [], []
-    with frames_here(footage) as records:
+    with frames_here(video) as records:
         for number, record in enumerate(records):
             if interrupt is not None and interrupt.is_set:
                 raise StoppedError
@@ -74,8 +74,8 @@ def run_footage(detector: Detector, footage: Footage, settings: DetectorSettings
             steps.append(result)
             state = after
             progress(number + 1, len(records))
-    return FootageRun(
-        footage.name, DetectionTable.join(shown),
+    return VideoRun(
+        video.name, DetectionTable.join(shown),
         DetectionTable.join(collected) if collect else None,
         np.array([step.decision.kind == READ for step in steps]),
         np.array([step.decision.confidence for step in steps]),
@@ -85,7 +85,7 @@ def run_footage(detector: Detector, footage: Footage, settings: DetectorSettings
 
 
 @dataclass(frozen=True)
-class FootageWork:
+class VideoWork:
     """What every process needs to run a detector over sequences."""
 
     checkpoint: Location
@@ -94,9 +94,9 @@ class FootageWork:
     threads: int
     backend: str
     settings: DetectorSettings
-    collect: bool  #: See `run_footage`
+    collect: bool  #: See `run_video`
 
-    def prepare(self) -> Callable[[Footage, Progress, StopFlag], FootageRun]:
+    def prepare(self) -> Callable[[Video, Progress, StopFlag], VideoRun]:
         """Load the detector, warm it up, and return the function that runs one sequence."""
         detector = Detector.load(kept(self.checkpoint), self.device, self.precision,
                                  self.threads, backend=self.backend)
@@ -104,27 +104,27 @@ class FootageWork:
         return self.with_detector(detector)
 
     def with_detector(self, detector: Detector
-                      ) -> Callable[[Footage, Progress, StopFlag], FootageRun]:
+                      ) -> Callable[[Video, Progress, StopFlag], VideoRun]:
         """Return that function for a detector that is loaded and warm."""
         return partial(_run, self, detector)
 
 
-def _run(work: FootageWork, detector: Detector, footage: Footage, progress: Progress,
-         interrupt: StopFlag) -> FootageRun:
-    return run_footage(detector, footage, work.settings, work.collect, progress, interrupt)
+def _run(work: VideoWork, detector: Detector, video: Video, progress: Progress,
+         interrupt: StopFlag) -> VideoRun:
+    return run_video(detector, video, work.settings, work.collect, progress, interrupt)
 
 
 #: Standard deviation of the noise, in steps of 8-bit pixels: that of a small camera indoors.
 SENSOR_NOISE = 3.0
 
 
-def static_read_ratios(detector: Detector, footage: Sequence[Footage],
+def static_read_ratios(detector: Detector, videos: Sequence[Video],
                        settings: DetectorSettings, frames: int = 60,
                        noise: float = SENSOR_NOISE, seed: int = 0) -> dict[str, float]:
     """
     Show the first picture of every sequence again and again, with fresh noise each time.
 
-    :param footage: sequences of at least one frame
+    :param videos: sequences of at least one frame
     :param settings: policy and limits; a read that `max_consecutive_forecasts` forces counts as
         well
     :param frames: how often each picture is shown
@@ -135,7 +135,7 @@ def static_read_ratios(detector: Detector, footage: Sequence[Footage],
     :raises DataError: if a picture cannot be decoded
     """
     result = {}
-    for item in footage:
+    for item in videos:
         rng = np.random.default_rng(seed)
         still = picture(item.frames[0])
         state, reads = StreamState.initial(), 0
@@ -148,10 +148,10 @@ def static_read_ratios(detector: Detector, footage: Sequence[Footage],
     return result
 
 
-def summarise_static(detector: Detector, footage: Sequence[Footage], settings: DetectorSettings,
+def summarise_static(detector: Detector, videos: Sequence[Video], settings: DetectorSettings,
                      frames: int) -> dict[str, Any]:
     """Measure `static_read_ratios`; give plain values: how, `mean`, and by sequence."""
-    ratios = static_read_ratios(detector, footage, settings, frames)
+    ratios = static_read_ratios(detector, videos, settings, frames)
     return {'frames': frames, 'noise': SENSOR_NOISE, 'mean': mean(list(ratios.values())),
             'sequences': ratios}
 

@@ -25,7 +25,7 @@ class EvaluationError(InputError):
 
 
 @dataclass(frozen=True)
-class Footage:
+class Video:
     """Consecutive frames, and what is to be found in them."""
 
     name: str
@@ -55,7 +55,7 @@ def truth_of(video: VideoRecord, classes: int) -> TruthTable:
 
 def load_annotated(path: Path, image_root: Path | PictureFolder, labels: Sequence[str],
                    min_score: float, ignore_score: float, truth: Path | None = None
-                   ) -> list[Footage]:
+                   ) -> list[Video]:
     """
     Load a COCO-video file whose boxes serve recall and average precision alike.
 
@@ -72,19 +72,19 @@ def load_annotated(path: Path, image_root: Path | PictureFolder, labels: Sequenc
     """
     true = {} if truth is None else {video.name: video for video in load_video_json(
         truth, image_root, labels)}
-    footage = []
+    videos = []
     for video in load_video_json(path, image_root, labels, min_score, ignore_score, truth=truth):
         labelled = truth_of(video, len(labels))
         own = true.get(video.name)
         if own is not None and len(own.frames) != len(video.frames):
             raise DataError(f'{truth}: video {video.name}: must have all {len(video.frames)} '
                             f'frames, has {len(own.frames)}')
-        footage.append(Footage(video.name, tuple(video.frames),
-                               labelled if own is None else truth_of(own, len(labels)), labelled))
-    return footage
+        videos.append(Video(video.name, tuple(video.frames),
+                            labelled if own is None else truth_of(own, len(labels)), labelled))
+    return videos
 
 
-def load_mot_footage(path: Path, labels: Sequence[str], outside: bool = False) -> list[Footage]:
+def load_mot_videos(path: Path, labels: Sequence[str], outside: bool = False) -> list[Video]:
     """
     Load a folder of sequences in MOTChallenge's format, such as ``MOT17/train``.
 
@@ -93,29 +93,29 @@ def load_mot_footage(path: Path, labels: Sequence[str], outside: bool = False) -
     :param outside: whether names and symbolic links may lead out of the folder
     :raises DataError: as `load_mot` does
     """
-    footage = []
+    videos = []
     for video in load_mot(path, path, labels, outside=outside):
         truth = truth_of(video, len(labels))
-        footage.append(Footage(video.name, tuple(video.frames), truth, truth))
-    return footage
+        videos.append(Video(video.name, tuple(video.frames), truth, truth))
+    return videos
 
 
-def attach_labels(footage: Sequence[Footage], path: Path, image_root: Path | PictureFolder,
+def attach_labels(videos: Sequence[Video], path: Path, image_root: Path | PictureFolder,
                   labels: Sequence[str], min_score: float, ignore_score: float
-                  ) -> list[Footage]:
+                  ) -> list[Video]:
     """
-    Give footage the boxes of a COCO-video file for average precision.
+    Give videos the boxes of a COCO-video file for average precision.
 
     Frames belong together when they are the same file.  Parameters are those of
     `load_annotated`.
 
-    :raises DataError: if the file is faulty, or a frame of the footage is not in it
+    :raises DataError: if the file is faulty, or a frame of the videos is not in it
     """
     records = {record.path.resolve(): record
                for video in load_video_json(path, image_root, labels, min_score, ignore_score)
                for record in video.frames}
     result = []
-    for item in footage:
+    for item in videos:
         found = []
         for frame in item.frames:
             record = records.get(frame.path.resolve())
@@ -128,32 +128,32 @@ def attach_labels(footage: Sequence[Footage], path: Path, image_root: Path | Pic
     return result
 
 
-def pick(footage: Sequence[Footage], names: Sequence[str]) -> list[Footage]:
+def pick(videos: Sequence[Video], names: Sequence[str]) -> list[Video]:
     """
-    Keep the named sequences, in the order of the footage; no names keep all.
+    Keep the named sequences, in the order of the videos; no names keep all.
 
     :raises EvaluationError: if there is no sequence of a name
     """
-    known = {item.name for item in footage}
+    known = {item.name for item in videos}
     for name in names:
         if name not in known:
             raise EvaluationError(f'sequence {name!r} is not there; there are '
                                   f'{", ".join(sorted(known))}')
-    return [item for item in footage if not names or item.name in names]
+    return [item for item in videos if not names or item.name in names]
 
 
-def thin(item: Footage, stride: int) -> list[Footage]:
+def thin(item: Video, stride: int) -> list[Video]:
     """
     Take every so-manieth frame of a sequence, from each of as many starts.
 
     :param stride: 1 or more; 1 gives the sequence itself
-    :returns: at most `stride` sequences, each frame of the footage in one of them; all but the
+    :returns: at most `stride` sequences, each frame of the video in one of them; all but the
         first have ``+START`` behind their names
     """
-    return [Footage(f'{item.name}+{start}' if start else item.name, item.frames[start::stride],
-                    _thin_truth(item.truth, start, stride),
-                    None if item.labelled is None else _thin_truth(item.labelled, start, stride),
-                    item.pictures)
+    return [Video(f'{item.name}+{start}' if start else item.name, item.frames[start::stride],
+                  _thin_truth(item.truth, start, stride),
+                  None if item.labelled is None else _thin_truth(item.labelled, start, stride),
+                  item.pictures)
             for start in range(min(stride, len(item.frames)))]
 
 
@@ -165,7 +165,7 @@ def _thin_truth(truth: TruthTable, start: int, stride: int) -> TruthTable:
                       truth.tracks[boxes])
 
 
-def whole_sequences(footage: Sequence[Footage]) -> tuple[list[Footage], dict[str, str]]:
+def whole_sequences(videos: Sequence[Video]) -> tuple[list[Video], dict[str, str]]:
     """
     Decode every picture once; return the sequences without a broken one.
 
@@ -173,7 +173,7 @@ def whole_sequences(footage: Sequence[Footage]) -> tuple[list[Footage], dict[str
     :raises DataError: if no sequence is left
     """
     whole, broken = [], {}
-    for item in footage:
+    for item in videos:
         try:
             for record in item.frames:
                 decode_picture(record)
@@ -187,13 +187,13 @@ def whole_sequences(footage: Sequence[Footage]) -> tuple[list[Footage], dict[str
 
 
 @contextmanager
-def frames_here(footage: Footage) -> Iterator[Sequence[FrameRecord]]:
+def frames_here(video: Video) -> Iterator[Sequence[FrameRecord]]:
     """Give the frames of a sequence with their pictures on this machine; raises LocationError."""
-    if footage.pictures is None:
-        yield footage.frames
+    if video.pictures is None:
+        yield video.frames
         return
-    with footage.pictures.fetched([record.path for record in footage.frames]) as paths:
-        yield [replace(record, path=path) for record, path in zip(footage.frames, paths)]
+    with video.pictures.fetched([record.path for record in video.frames]) as paths:
+        yield [replace(record, path=path) for record, path in zip(video.frames, paths)]
 
 
 def picture(record: FrameRecord) -> Pixels:
@@ -214,7 +214,7 @@ BOXES = 'boxes.json'  #: Name of the annotation file in a sequence's folder
 
 
 def load_davis(root: Path, labels: Sequence[str],
-               also: Mapping[str, Sequence[str]] | None = None) -> list[Footage]:
+               also: Mapping[str, Sequence[str]] | None = None) -> list[Video]:
     """
     Load all sequences of a folder, in the order of their names.
 
@@ -226,21 +226,21 @@ def load_davis(root: Path, labels: Sequence[str],
     if not files:
         raise DataError(f'{root}: no SEQUENCE/{BOXES} in this folder')
     also = dict(also or {})
-    footage = []
+    videos = []
     for path in files:
         extra = also.pop(path.parent.name, ())
         for name in extra:
             if name not in labels:
                 raise DataError(f'{name!r} is accepted in {path.parent.name}, but the detector '
                                 f'knows only {", ".join(labels)}')
-        footage.append(_load_sequence(path, labels, extra))
+        videos.append(_load_sequence(path, labels, extra))
     if also:
         raise DataError(f'{root}: no sequence {sorted(also)[0]!r}; there are '
                         f'{", ".join(path.parent.name for path in files)}')
-    return footage
+    return videos
 
 
-def _load_sequence(path: Path, labels: Sequence[str], extra: Sequence[str]) -> Footage:
+def _load_sequence(path: Path, labels: Sequence[str], extra: Sequence[str]) -> Video:
     document = _read(path)
     category = document.get('category')
     names = [category] if isinstance(category, str) else category
@@ -270,7 +270,7 @@ def _load_sequence(path: Path, labels: Sequence[str], extra: Sequence[str]) -> F
                        np.array(boxes, np.float32).reshape(-1, 4),
                        np.tile(accepted, (len(boxes), 1)), np.zeros(0, np.int64), none,
                        np.zeros(len(boxes), np.int64))
-    return Footage(path.parent.name, tuple(records), truth)
+    return Video(path.parent.name, tuple(records), truth)
 
 
 def _read(path: Path) -> dict[str, Any]:

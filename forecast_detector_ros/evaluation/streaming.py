@@ -22,7 +22,7 @@ import numpy as np
 from .accuracy import HEADS, KEYS, measure_accuracy
 from .latencies import Latencies
 from .runs import COLLECT_SCORE
-from .sequences import as_frame, Footage, picture
+from .sequences import as_frame, picture, Video
 from ..detector.ahead import look_ahead
 from ..detector.detector import Detector, step_stamped, StepResult
 from ..detector.policy import FORECAST, Policy, READ
@@ -72,7 +72,7 @@ class _Output:
     found: Detections
 
 
-def stream(detector: Detector, footage: Footage, settings: DetectorSettings, rate: float,
+def stream(detector: Detector, video: Video, settings: DetectorSettings, rate: float,
            latencies: Latencies | None, collect: bool, output: str = PRESENT) -> StreamedRun:
     """
     Let a sequence pass at a frame rate, from a fresh state.
@@ -89,15 +89,15 @@ def stream(detector: Detector, footage: Footage, settings: DetectorSettings, rat
     :raises EvaluationError: if a latency is needed that was not recorded
     """
     simulation = _Simulation(detector, settings, latencies, collect)
-    count, period = len(footage.frames), 1e9 / rate
+    count, period = len(video.frames), 1e9 / rate
     # Whole nanoseconds: "ready at that instant" is then a matter of fact.
     arrival = np.array([round(i * period) for i in range(count)], np.int64)
-    drawn = np.zeros(count) if latencies is None else latencies.shares(footage.name, count)
+    drawn = np.zeros(count) if latencies is None else latencies.shares(video.name, count)
     state, idle, newest = StreamState(), 0, -1
     processed, read, known = [], [], []
     while newest + 1 < count:
         newest = max(int(np.searchsorted(arrival, idle, 'right')) - 1, newest + 1)
-        frame, stamp = as_frame(picture(footage.frames[newest])), int(arrival[newest])
+        frame, stamp = as_frame(picture(video.frames[newest])), int(arrival[newest])
         kind, found, took, state = simulation.step(frame, stamp, state, drawn[newest])
         idle = max(idle, stamp) + took
         if kind == READ or output != REPEATED:
@@ -159,7 +159,7 @@ class _Simulation:
         return round(took * 1e6)
 
 
-def sweep(detector: Detector, footage: Sequence[Footage], settings: DetectorSettings,
+def sweep(detector: Detector, videos: Sequence[Video], settings: DetectorSettings,
           policies: Sequence[Policy], rates: Sequence[float], latencies: Latencies | None,
           protocols: Sequence[str], outputs: Sequence[str] = (PRESENT,), seed: int = 0
           ) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def sweep(detector: Detector, footage: Sequence[Footage], settings: DetectorSett
     `age_ms` is the mean age of the frame of the shown detections. `difference` is the recall minus
     that of the first policy and output at the same rate, sequence by sequence, with its interval.
 
-    :param detector, footage, settings, latencies: as for `stream`; at least one sequence
+    :param detector, videos, settings, latencies: as for `stream`; at least one sequence
     :param policies, rates: each policy is run at each rate, in place of that of the settings
     :param protocols: for average precision, of `accuracy.KEYS`; measured where all sequences have
         boxes for it
@@ -178,34 +178,34 @@ def sweep(detector: Detector, footage: Sequence[Footage], settings: DetectorSett
     :param seed: of the bootstrap over sequences
     :raises DataError, EvaluationError: as for `stream` and `measure_accuracy`
     """
-    collect = all(item.labelled is not None for item in footage)
-    bootstrap = Bootstrap(len(footage), seed)
+    collect = all(item.labelled is not None for item in videos)
+    bootstrap = Bootstrap(len(videos), seed)
     result: list[dict[str, Any]] = []
     first: dict[float, np.ndarray] = {}
     for policy, output in itertools.product(policies, outputs):
         for rate in rates:
             runs = [stream(detector, item, replace(settings, policy=policy), rate, latencies,
-                           collect, output) for item in footage]
+                           collect, output) for item in videos]
             recalls = np.array([recall(run.shown, item.truth)
-                                for item, run in zip(footage, runs)])
+                                for item, run in zip(videos, runs)])
             difference = bootstrap.difference(recalls, first.setdefault(rate, recalls))
             result.append({
                 'policy': str(policy), 'output': output, 'rate': rate,
-                **_figures(footage, runs, rate),
+                **_figures(videos, runs, rate),
                 'mean_recall': mean(recalls.tolist()),
                 'difference': {key: plain(getattr(difference, key))
                                for key in ('mean', 'low', 'high')},
-                'sequences': dict(zip((item.name for item in footage), map(plain, recalls)))})
+                'sequences': dict(zip((item.name for item in videos), map(plain, recalls)))})
             if collect:
                 tables = [run.collected for run in runs if run.collected is not None]
-                result[-1].update(measure_accuracy(footage, tables, detector.labels, protocols))
+                result[-1].update(measure_accuracy(videos, tables, detector.labels, protocols))
     return {'latencies': None if latencies is None else str(latencies.path),
             'seed': None if latencies is None else latencies.seed, 'runs': result}
 
 
-def _figures(footage: Sequence[Footage], runs: Sequence[StreamedRun], rate: float
+def _figures(videos: Sequence[Video], runs: Sequence[StreamedRun], rate: float
              ) -> dict[str, Any]:
-    frames = sum(len(item.frames) for item in footage)
+    frames = sum(len(item.frames) for item in videos)
     read = np.concatenate([run.read for run in runs])
     late = np.concatenate([(np.arange(len(run.answer)) - run.answer)[run.answer >= 0]
                            for run in runs])

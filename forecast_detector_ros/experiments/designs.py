@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 import torch
 
-from .reproduction import claim, footage_values, read_figures, train
+from .reproduction import claim, read_figures, train, video_values
 from ..benchmark.steps import Build, network_contenders
 from ..benchmark.timing import time_in_turns
 from ..detector.backends.registry import AUTO, choose_backend
@@ -25,7 +25,7 @@ from ..detector.checkpoint import load_checkpoint
 from ..detector.policy import AlwaysReadPolicy
 from ..detector.settings import DetectorSettings
 from ..evaluation.policy_sweep import check_held_out, join_runs, run_policies
-from ..evaluation.sequences import EvaluationError, Footage, picture
+from ..evaluation.sequences import EvaluationError, picture, Video
 from ..files import write_atomically
 from ..layout import mean, plain
 from ..metrics.average_precision import average_precision
@@ -67,7 +67,7 @@ class DesignPlan:
     designs: Sequence[Design]
     data: Path  #: Folder that the recipe's paths start from
     output: Path
-    footage: Sequence[Footage]  #: Held out from training
+    videos: Sequence[Video]  #: Held out from training
     imagenet: dict[str, torch.Tensor] | None = None
     rounds: int = 100  #: Runs of each step
 
@@ -178,27 +178,27 @@ def compare_designs(plan: DesignPlan, timings_only: bool = False,
     _claim(plan, trained)
     if not timings_only:
         sources = load_sources(plan.recipe, plan.data)
-        check_held_out(sources, plan.footage)
+        check_held_out(sources, plan.videos)
         for item in trained:
             folder = plan.output / item.name
             checkpoint = train(item.recipe, sources, folder, plan.imagenet)
             if not (folder / ACCURACY).exists():
-                found = measure_design(checkpoint, plan.footage, plan.recipe.threads)
+                found = measure_design(checkpoint, plan.videos, plan.recipe.threads)
                 write_atomically(folder / ACCURACY, json.dumps(found).encode())
                 log.info('%s: %s', item.name, found)
     return {
         'recipe': plan.recipe.name, 'seed': plan.recipe.seed,
         'iterations': stage.epochs * stage.clips_per_epoch // stage.batch, 'batch': stage.batch,
-        'sequences': [item.name for item in plan.footage],
-        'frames': sum(len(item.frames) for item in plan.footage),
-        'boxes': sum(len(item.truth) for item in plan.footage),
+        'sequences': [item.name for item in plan.videos],
+        'frames': sum(len(item.frames) for item in plan.videos),
+        'boxes': sum(len(item.truth) for item in plan.videos),
         'backend': choose_backend(AUTO, 'cpu', 'fp32'), 'rounds': plan.rounds,
         'designs': _rows(plan, todo, progress)}
 
 
 def _claim(plan: DesignPlan, trained: Sequence[DesignTraining]) -> None:
-    footage = footage_values(plan.footage)
-    claim(plan.output, {'recipe': asdict(plan.recipe), 'footage': footage})
+    videos = video_values(plan.videos)
+    claim(plan.output, {'recipe': asdict(plan.recipe), 'footage': videos})
     for item in trained:
         # What was trained, whatever its preset is in another version or its LSTMs in the list.
         shape = trained_shape(item.recipe.network_config()).to_dict()
@@ -207,7 +207,7 @@ def _claim(plan: DesignPlan, trained: Sequence[DesignTraining]) -> None:
               'another shape or start')
 
 
-def measure_design(checkpoint: Path, footage: Sequence[Footage], threads: int
+def measure_design(checkpoint: Path, videos: Sequence[Video], threads: int
                    ) -> dict[str, float | None]:
     """
     Measure a network with every frame read.
@@ -218,11 +218,11 @@ def measure_design(checkpoint: Path, footage: Sequence[Footage], threads: int
     torch.set_num_threads(threads)
     network, card = load_checkpoint(checkpoint)
     policy = AlwaysReadPolicy()
-    runs = run_policies(network, card, footage, DetectorSettings(score_threshold=SCORE),
+    runs = run_policies(network, card, videos, DetectorSettings(score_threshold=SCORE),
                         [policy])[str(policy)]
     shown = [run.collected.select(run.collected.scores > SCORE) for run in runs]
-    return {'recall': mean([recall(found, item.truth) for found, item in zip(shown, footage)]),
-            'ap50': plain(average_precision(*join_runs(footage, runs)).mean)}
+    return {'recall': mean([recall(found, item.truth) for found, item in zip(shown, videos)]),
+            'ap50': plain(average_precision(*join_runs(videos, runs)).mean)}
 
 
 def _rows(plan: DesignPlan, todo: dict[str, DesignTraining],
@@ -230,7 +230,7 @@ def _rows(plan: DesignPlan, todo: dict[str, DesignTraining],
     """Time all designs together, and put what is known of each into a row."""
     build = Build(choose_backend(AUTO, 'cpu', 'fp32'))
     pictures = [cv2.cvtColor(picture(frame).array, cv2.COLOR_RGB2BGR)
-                for frame in plan.footage[0].frames[:STATE_PICTURES]]
+                for frame in plan.videos[0].frames[:STATE_PICTURES]]
     contenders = []
     figures: list[dict[str, Any]] = []
     for design in plan.designs:

@@ -21,7 +21,7 @@ from ..detector.processing import Detections, resize
 from ..detector.settings import DetectorSettings
 from ..detector.stream import StreamState
 from ..evaluation.forecast_backends import FeatureSource, SharedFeatureBackend
-from ..evaluation.sequences import as_frame, EvaluationError, Footage, picture
+from ..evaluation.sequences import as_frame, EvaluationError, picture, Video
 from ..model.network import ForecastDetector
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class ShownFrame:
     detections: Detections
 
 
-def chosen_frames(item: Footage, start: int, every: int, count: int) -> list[int]:
+def chosen_frames(item: Video, start: int, every: int, count: int) -> list[int]:
     """
     List the frames of a sequence that are shown: `count` from `start` on, each `every`-th.
 
@@ -56,7 +56,7 @@ def chosen_frames(item: Footage, start: int, every: int, count: int) -> list[int
     return frames
 
 
-def shown_frames(detector: Detector, item: Footage, settings: DetectorSettings,
+def shown_frames(detector: Detector, item: Video, settings: DetectorSettings,
                  frames: Sequence[int]) -> list[ShownFrame]:
     """
     Run a detector over a sequence from its first frame on, and keep some frames.
@@ -144,7 +144,7 @@ class ErrorMap:
     error: np.ndarray  #: ``(h, w)`` float64: mean over channels of the absolute difference
 
 
-def error_maps(network: ForecastDetector, card: Card, item: Footage, settings: DetectorSettings,
+def error_maps(network: ForecastDetector, card: Card, item: Video, settings: DetectorSettings,
                policies: Sequence[Policy], frames: Sequence[int], level: int = 0,
                device: str = 'cpu', precision: str = 'fp32') -> list[ErrorMap]:
     """
@@ -200,7 +200,7 @@ def error_rows(name: str, maps: Sequence[ErrorMap]) -> list[dict[str, Any]]:
             for item in maps]
 
 
-def draw_error_maps(item: Footage, maps: Sequence[ErrorMap], title: str) -> 'Figure':
+def draw_error_maps(item: Video, maps: Sequence[ErrorMap], title: str) -> 'Figure':
     """
     Draw the frames, and below them the errors by rule, on one scale; yellow is large.
 

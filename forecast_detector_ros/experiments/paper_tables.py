@@ -14,21 +14,21 @@ from ..detector.settings import DetectorSettings
 from ..evaluation.accuracy import HEADS, KEYS, measure_accuracy
 from ..evaluation.latencies import Latencies
 from ..evaluation.policy_sweep import run_policies
-from ..evaluation.runs import run_footage
-from ..evaluation.sequences import EvaluationError, Footage
+from ..evaluation.runs import run_video
+from ..evaluation.sequences import EvaluationError, Video
 from ..layout import mean, mean_and_deviation, plain
 from ..metrics.average_precision import GROUPS
 from ..metrics.tables import DetectionTable, recall
 from ..model.network import ForecastDetector
 
 
-def table1_row(detector: Detector, footage: Sequence[Footage], settings: DetectorSettings,
+def table1_row(detector: Detector, videos: Sequence[Video], settings: DetectorSettings,
                protocol: str) -> dict[str, Any]:
     """
     Measure accuracy and speed of one detector under one policy.
 
     :param detector: is warmed up first
-    :param footage, settings, protocol: what to run on, how, and by which average precision (of
+    :param videos, settings, protocol: what to run on, how, and by which average precision (of
         `accuracy.KEYS`)
     :returns: `backbone`, `input` (height x width), `policy`, the figures of
         `operating_points.score`, `read_ratio`, and `fps`: frames by the time that resizing,
@@ -36,18 +36,18 @@ def table1_row(detector: Detector, footage: Sequence[Footage], settings: Detecto
     :raises DataError: if a picture cannot be decoded
     """
     detector.warm_up()
-    runs = [run_footage(detector, item, settings, collect=True) for item in footage]
+    runs = [run_video(detector, item, settings, collect=True) for item in videos]
     took = np.concatenate([run.preprocess_ms + run.inference_ms for run in runs])
     read = np.concatenate([run.read for run in runs])
     tables = [run.collected for run in runs if run.collected is not None]
     height, width = detector.input_size
     return {'backbone': f'MobileNetV2 {detector.card.network.width:g}',
             'input': f'{height}x{width}', 'policy': str(settings.policy),
-            **score(footage, tables, detector.labels, protocol, settings.score_threshold),
+            **score(videos, tables, detector.labels, protocol, settings.score_threshold),
             'read_ratio': float(read.mean()), 'fps': float(1000 / took.mean())}
 
 
-def table2_rows(network: ForecastDetector, card: Card, footage: Sequence[Footage],
+def table2_rows(network: ForecastDetector, card: Card, videos: Sequence[Video],
                 settings: DetectorSettings, policies: Sequence[Policy], protocol: str,
                 motion: Sequence[np.ndarray], device: str = 'cpu', precision: str = 'fp32'
                 ) -> list[dict[str, Any]]:
@@ -63,10 +63,10 @@ def table2_rows(network: ForecastDetector, card: Card, footage: Sequence[Footage
     """
     # The variant is asked for first: what is run may be moved and changed.
     known = {'variant': network.config.variant, 'forecast_mode': network.config.forecast_mode}
-    runs = run_policies(network, card, footage, settings, policies, device, precision)
+    runs = run_policies(network, card, videos, settings, policies, device, precision)
     return [{**known, 'policy': policy,
              'read_ratio': float(np.concatenate([run.read for run in found]).mean()),
-             **score(footage, [run.collected for run in found], card.classes, protocol,
+             **score(videos, [run.collected for run in found], card.classes, protocol,
                      settings.score_threshold, motion)}
             for policy, found in runs.items()]
 
@@ -108,23 +108,23 @@ class Speed:
         return 1000 / (read_ratio * self.read_ms + (1 - read_ratio) * self.forecast_ms)
 
 
-def measure_speed(detector: Detector, footage: Sequence[Footage], settings: DetectorSettings
+def measure_speed(detector: Detector, videos: Sequence[Video], settings: DetectorSettings
                   ) -> Speed:
     """
-    Time every frame of the footage once, read and forecast in turn.
+    Time every frame of the videos once, read and forecast in turn.
 
     :param detector: is warmed up first
-    :param footage, settings: what to run on, and under which thresholds
+    :param videos, settings: what to run on, and under which thresholds
     :raises DataError: if a picture cannot be decoded
     :raises EvaluationError: if there is no second frame to forecast
     """
     detector.warm_up()
-    runs = [run_footage(detector, item, replace(settings, policy=AlternatePolicy(1)), False)
-            for item in footage]
+    runs = [run_video(detector, item, replace(settings, policy=AlternatePolicy(1)), False)
+            for item in videos]
     took = np.concatenate([run.preprocess_ms + run.inference_ms for run in runs])
     read = np.concatenate([run.read for run in runs])
     if read.all():
-        raise EvaluationError('speed: the footage has no sequence of two frames or more')
+        raise EvaluationError('speed: the videos have no sequence of two frames or more')
     return Speed(float(took[read].mean()), float(took[~read].mean()), 'measured')
 
 
@@ -143,18 +143,18 @@ def recorded_speed(latencies: Latencies) -> Speed:
                  str(latencies.path))
 
 
-def measure_name(footage: Sequence[Footage], protocol: str) -> str:
+def measure_name(videos: Sequence[Video], protocol: str) -> str:
     """Name what `score` gives as `accuracy`: of `accuracy.HEADS`, or `RECALL`."""
-    return HEADS[protocol] if all(item.labelled is not None for item in footage) else RECALL
+    return HEADS[protocol] if all(item.labelled is not None for item in videos) else RECALL
 
 
-def score(footage: Sequence[Footage], collected: Sequence[DetectionTable],
+def score(videos: Sequence[Video], collected: Sequence[DetectionTable],
           labels: Sequence[str], protocol: str, score_threshold: float,
           motion: Sequence[np.ndarray] | None = None) -> dict[str, Any]:
     """
     Score the detections of all sequences.
 
-    :param footage, collected: the sequences, and the detections in each from a low score on
+    :param videos, collected: the sequences, and the detections in each from a low score on
     :param labels: the detector's classes
     :param protocol: for average precision, of `accuracy.KEYS`
     :param score_threshold: for recall
@@ -165,12 +165,12 @@ def score(footage: Sequence[Footage], collected: Sequence[DetectionTable],
     :raises EvaluationError: if the protocol needs a library that is missing, or knows no motion
     """
     found = mean([plain(recall(table.select(table.scores > score_threshold), item.truth))
-                  for item, table in zip(footage, collected)])
-    if measure_name(footage, protocol) == RECALL:
+                  for item, table in zip(videos, collected)])
+    if measure_name(videos, protocol) == RECALL:
         if motion is not None:
-            raise EvaluationError('motion IoU: the footage has no boxes of all objects')
+            raise EvaluationError('motion IoU: the videos have no boxes of all objects')
         return {'accuracy': found, 'recall': found}
-    figures = measure_accuracy(footage, collected, labels, (protocol,), motion)[KEYS[protocol]]
+    figures = measure_accuracy(videos, collected, labels, (protocol,), motion)[KEYS[protocol]]
     result = {'accuracy': figures['mean'], 'recall': found}
     if motion is not None:
         if 'motion' not in figures:

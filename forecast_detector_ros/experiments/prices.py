@@ -22,7 +22,7 @@ from ..detector.detector import Detector
 from ..detector.policy import READ
 from ..detector.settings import DetectorSettings
 from ..detector.stream import StreamState
-from ..evaluation.sequences import as_frame, Footage, picture
+from ..evaluation.sequences import as_frame, picture, Video
 from ..images.frame import as_bgr, Pixels
 from ..labelling.teacher import Teacher, TEACHER_CLASSES
 from ..layout import mean, plain
@@ -123,14 +123,14 @@ def compared_classes(contestants: Sequence[Contestant]) -> tuple[str, ...]:
                  if all(name in names for names in lists))
 
 
-def measure_prices(contestants: Sequence[Contestant], footage: Sequence[Footage],
+def measure_prices(contestants: Sequence[Contestant], videos: Sequence[Video],
                    classes: Sequence[str], seed: int = 0,
                    progress: Callable[[int, int], object] = lambda *_: None,
                    clock: Callable[[], float] = perf_counter) -> list[Price]:
     """
     Run all detectors over annotated video.
 
-    :param footage: at least one sequence, loaded with `classes`
+    :param videos: at least one sequence, loaded with `classes`
     :param classes: names; what is found of others does not count
     :param seed: of the orders in which they take turns
     :param progress: called with the frames that are done and all there are
@@ -139,13 +139,13 @@ def measure_prices(contestants: Sequence[Contestant], footage: Sequence[Footage]
     """
     rng = np.random.default_rng(seed)
     tallies = [_Tally(contestant, classes) for contestant in contestants]
-    first = _pixels(footage[0], 0)
+    first = _pixels(videos[0], 0)
     for contestant in contestants:
         look = contestant.begin()
         for _ in range(WARM_UP):
             look(first)
-    done, total = 0, sum(len(item.frames) for item in footage)
-    for item in footage:
+    done, total = 0, sum(len(item.frames) for item in videos)
+    for item in videos:
         looks = [contestant.begin() for contestant in contestants]
         for number in range(len(item.frames)):
             pixels = _pixels(item, number)
@@ -160,8 +160,8 @@ def measure_prices(contestants: Sequence[Contestant], footage: Sequence[Footage]
     return [tally.price() for tally in tallies]
 
 
-def _pixels(footage: Footage, number: int) -> Pixels:
-    pixels = picture(footage.frames[number])
+def _pixels(video: Video, number: int) -> Pixels:
+    pixels = picture(video.frames[number])
     return Pixels(as_bgr(pixels.array, pixels.order), 'bgr')
 
 
@@ -187,11 +187,11 @@ class _Tally:
             self._found.append(DetectionTable(np.full(len(labels), number, np.int64), found.boxes,
                                               labels, found.scores).select(labels >= 0))
 
-    def end(self, footage: Footage) -> None:
+    def end(self, video: Video) -> None:
         """Finish a sequence."""
         table = DetectionTable.join(self._found)
         known = self._contestant.group != TIME_ONLY
-        self._recall[footage.name] = plain(recall(table, footage.truth)) if known else None
+        self._recall[video.name] = plain(recall(table, video.truth)) if known else None
         self._boxes += len(table)
         self._found = []
 

@@ -24,7 +24,7 @@ from ..detector.checkpoint import Card, load_checkpoint
 from ..detector.policy import AlternatePolicy, AlwaysReadPolicy, Policy, ThresholdPolicy
 from ..detector.settings import DetectorSettings
 from ..evaluation.policy_sweep import check_held_out, join_runs, PolicyRun, run_policies
-from ..evaluation.sequences import EvaluationError, Footage
+from ..evaluation.sequences import EvaluationError, Video
 from ..files import write_atomically
 from ..labelling.label_folders import track_boxes
 from ..metrics.average_precision import motion_iou, PLAIN, vid_average_precision
@@ -93,7 +93,7 @@ class Plan:
     recipe: Recipe
     data: Path  #: Folder that the recipe's paths start from
     output: Path
-    footage: Sequence[Footage]  #: Held out from training
+    videos: Sequence[Video]  #: Held out from training
     seeds: Sequence[int] = (0, 1, 2)
     imagenet: dict[str, torch.Tensor] | None = None
     #: Of the names of `ROWS`; `BASELINE` is among them in any case.
@@ -135,7 +135,7 @@ def check_plan(plan: Plan) -> None:
                                   'must be among the rows')
 
 
-def number_tracks(item: Footage) -> Footage:
+def number_tracks(item: Video) -> Video:
     """Give the objects of a sequence numbers by their overlap, if its boxes have no tracks."""
     table = item.truth
     if len(table) and (table.tracks < 0).all():
@@ -192,16 +192,16 @@ def reproduce(plan: Plan) -> Iterator[dict[str, Any]]:
     """
     check_plan(plan)
     claim(plan.output, {'recipe': asdict(replace(plan.recipe, seed=0)),
-                        'footage': footage_values(plan.footage)})
+                        'footage': video_values(plan.videos)})
     sources = load_sources(plan.recipe, plan.data)
-    check_held_out(sources, plan.footage)
-    motion = np.concatenate([motion_iou(item.truth) for item in plan.footage])
+    check_held_out(sources, plan.videos)
+    motion = np.concatenate([motion_iou(item.truth) for item in plan.videos])
     results: dict[str, Any] = {}
     for seed in plan.seeds:
         results[str(seed)] = _seed(plan, seed, sources, motion)
         yield {'recipe': plan.recipe.name, 'seeds': list(map(int, results)),
-               'sequences': [item.name for item in plan.footage],
-               'frames': sum(len(item.frames) for item in plan.footage),
+               'sequences': [item.name for item in plan.videos],
+               'frames': sum(len(item.frames) for item in plan.videos),
                'boxes': len(motion), 'results': results}
 
 
@@ -218,7 +218,7 @@ def _seed(plan: Plan, seed: int, sources: Sources, motion: np.ndarray) -> dict[s
             checkpoints[row.name] = train(training.recipe, sources, folder / training.folder,
                                           None if start else plan.imagenet, start)
         if row.name not in known:
-            known[row.name] = _measure(checkpoints[row.weights_of or row.name], plan.footage, row,
+            known[row.name] = _measure(checkpoints[row.weights_of or row.name], plan.videos, row,
                                        motion, plan.recipe.threads)
             write_atomically(path, json.dumps(known, indent=1).encode())
         log.info('seed %d, %s: %s', seed, row.name, known[row.name][ALWAYS])
@@ -242,9 +242,9 @@ def read_figures(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
     return values
 
 
-def footage_values(footage: Sequence[Footage]) -> list[list[Any]]:
-    """Give what tells footage from other footage, as plain values."""
-    return [[item.name, len(item.frames), len(item.truth)] for item in footage]
+def video_values(videos: Sequence[Video]) -> list[list[Any]]:
+    """Give what tells videos from other videos, as plain values."""
+    return [[item.name, len(item.frames), len(item.truth)] for item in videos]
 
 
 def claim(folder: Path, values: dict[str, Any],
@@ -291,7 +291,7 @@ def train(recipe: Recipe, sources: Sources, output: Path,
     return checkpoint
 
 
-def _measure(checkpoint: Path, footage: Sequence[Footage], row: Row, motion: np.ndarray,
+def _measure(checkpoint: Path, videos: Sequence[Video], row: Row, motion: np.ndarray,
              threads: int) -> dict[str, dict[str, float | None]]:
     torch.set_num_threads(threads)
     network, card = load_checkpoint(checkpoint)
@@ -299,13 +299,13 @@ def _measure(checkpoint: Path, footage: Sequence[Footage], row: Row, motion: np.
         network = network.with_variant(row.variant)
     # As many forecasts in a row as the longest fixed rule has, so that the rules are alike.
     settings = DetectorSettings(max_consecutive_forecasts=max(ALTERNATIONS))
-    runs = run_policies(network, card, footage, settings, policies_of(row), hold=row.hold)
-    return {policy: _score(footage, found, motion) for policy, found in runs.items()}
+    runs = run_policies(network, card, videos, settings, policies_of(row), hold=row.hold)
+    return {policy: _score(videos, found, motion) for policy, found in runs.items()}
 
 
-def _score(footage: Sequence[Footage], runs: Sequence[PolicyRun], motion: np.ndarray
+def _score(videos: Sequence[Video], runs: Sequence[PolicyRun], motion: np.ndarray
            ) -> dict[str, float | None]:
-    ap = vid_average_precision(*join_runs(footage, runs), PLAIN, motion)
+    ap = vid_average_precision(*join_runs(videos, runs), PLAIN, motion)
     values = {'ap50': ap.whole.mean, **{name: group.mean for name, group in ap.groups.items()},
               'read_ratio': float(np.concatenate([run.read for run in runs]).mean())}
     return {key: None if np.isnan(value) else round(float(value), 4)
@@ -338,7 +338,7 @@ def estimate(plan: Plan) -> list[WorkPart]:
     """
     check_plan(plan)
     sources = load_sources(plan.recipe, plan.data)
-    check_held_out(sources, plan.footage)
+    check_held_out(sources, plan.videos)
     torch.set_num_threads(plan.recipe.threads)
     parts = []
     for training in trainings(plan, plan.seeds[0]):
@@ -346,9 +346,9 @@ def estimate(plan: Plan) -> list[WorkPart]:
             units = stage.epochs * stage.clips_per_epoch // stage.batch
             each = _iteration(training.recipe, stage, sources, plan.imagenet)
             parts.append(WorkPart(training.row, f'stage {stage.name}', units, units * each))
-    frames = sum(len(item.frames) for item in plan.footage)
-    first = plan.footage[0]
-    few = Footage(first.name, first.frames[:FRAMES], first.truth)
+    frames = sum(len(item.frames) for item in plan.videos)
+    first = plan.videos[0]
+    few = Video(first.name, first.frames[:FRAMES], first.truth)
     for row in plan.chosen():
         config = replace(plan.recipe.network_config(), variant=row.variant)
         card = Card('estimate', plan.recipe.classes, config)

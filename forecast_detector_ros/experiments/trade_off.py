@@ -16,7 +16,7 @@ from ..detector.checkpoint import Card
 from ..detector.policy import AlternatePolicy, AlwaysReadPolicy, Policy, ThresholdPolicy
 from ..detector.settings import DetectorSettings
 from ..evaluation.policy_sweep import PolicyRun, run_policies
-from ..evaluation.sequences import Footage
+from ..evaluation.sequences import Video
 from ..layout import table
 from ..model.config import MOTION
 from ..model.network import ForecastDetector
@@ -35,7 +35,7 @@ MARKS = {FORECAST: ('s', INK), HELD: ('v', AMBER), PERSISTENCE: ('D', GREEN)}
 PAPER = {'facecolor': 'white', 'edgecolor': 'none', 'alpha': 0.7, 'pad': 0.4}
 
 
-def measure_trade_off(network: ForecastDetector, card: Card, footage: Sequence[Footage],
+def measure_trade_off(network: ForecastDetector, card: Card, videos: Sequence[Video],
                       settings: DetectorSettings, speed: Speed, protocol: str,
                       thresholds: Sequence[float] = THRESHOLDS, device: str = 'cpu',
                       precision: str = 'fp32') -> dict[str, Any]:
@@ -64,13 +64,13 @@ def measure_trade_off(network: ForecastDetector, card: Card, footage: Sequence[F
             todo.insert(1, (HELD, network, fixed))
     points = []
     for features, variant, rules in todo:
-        runs = run_policies(variant, card, footage, settings, rules, device, precision,
+        runs = run_policies(variant, card, videos, settings, rules, device, precision,
                             hold=features == HELD)
         points += [{'features': features, 'policy': policy, **_point(
-            footage, found, card, settings, speed, protocol)} for policy, found in runs.items()]
+            videos, found, card, settings, speed, protocol)} for policy, found in runs.items()]
     known = {point['policy']: (point['read_ratio'], point['accuracy']) for point in points
              if point['features'] == FORECAST}
-    return {'measure': measure_name(footage, protocol), 'protocol': protocol,
+    return {'measure': measure_name(videos, protocol), 'protocol': protocol,
             'max_consecutive_forecasts': settings.max_consecutive_forecasts,
             'speed': {'read_ms': speed.read_ms, 'forecast_ms': speed.forecast_ms,
                       'source': speed.source},
@@ -78,11 +78,11 @@ def measure_trade_off(network: ForecastDetector, card: Card, footage: Sequence[F
             'equal_read_ratio': compare_with_fixed_rules(known)}
 
 
-def _point(footage: Sequence[Footage], runs: Sequence[PolicyRun], card: Card,
+def _point(videos: Sequence[Video], runs: Sequence[PolicyRun], card: Card,
            settings: DetectorSettings, speed: Speed, protocol: str) -> dict[str, Any]:
     ratio = float(np.concatenate([run.read for run in runs]).mean())
     return {'read_ratio': ratio, 'fps': speed.fps(ratio), **score(
-        footage, [run.collected for run in runs], card.classes, protocol,
+        videos, [run.collected for run in runs], card.classes, protocol,
         settings.score_threshold)}
 
 

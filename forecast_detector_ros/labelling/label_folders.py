@@ -118,7 +118,7 @@ class Labelling:
             for key, mine, its in (
                     ('settings', self._description, document['info']['description']),
                     ('classes', empty['categories'], document['categories']),
-                    ('kind of footage (videos or stills)', self._videos,
+                    ('kind of source (videos or stills)', self._videos,
                      any('video' in image for image in document['images']) if document['images']
                      else self._videos)):
                 if mine != its:

@@ -96,10 +96,10 @@ def _label(settings: LabelSettings, teacher: Teacher, job: LabelJob, progress: P
     if job.source is None:
         return _label_pictures(settings, teacher, job, progress, interrupt)
     if not job.send:
-        return _label_footage(settings, teacher, job, progress, interrupt)
+        return _label_videos(settings, teacher, job, progress, interrupt)
     with TemporaryDirectory(prefix='forecast_detector_') as root:
         here = replace(settings, root=Path(root))
-        done = _label_footage(here, teacher, job, progress, interrupt)
+        done = _label_videos(here, teacher, job, progress, interrupt)
         return replace(done, frames=pack(Path(root) / job.name), paths=tuple(
             settings.root / path.relative_to(root) for path in done.paths))
 
@@ -116,8 +116,8 @@ def _label_pictures(settings: LabelSettings, teacher: Teacher, job: LabelJob, pr
         return replace(done, paths=job.pictures)
 
 
-def _label_footage(settings: LabelSettings, teacher: Teacher, job: LabelJob, progress: Progress,
-                   interrupt: StopFlag) -> LabelledFolder:
+def _label_videos(settings: LabelSettings, teacher: Teacher, job: LabelJob, progress: Progress,
+                  interrupt: StopFlag) -> LabelledFolder:
     assert job.source is not None
 
     def extracted(frames: int, expected: int) -> None:

@@ -37,7 +37,7 @@ from ..report.run_record import Accuracy, NotedFrame, RUN_NAME, RunRecord, save_
 BAGS_FOLDER = 'bags'
 
 #: Of bags and videos; at a URL nothing else tells a file from a folder.
-FOOTAGE_SUFFIXES = (*STORAGE_SUFFIXES, '.bag', '.avi', '.m4v', '.mkv', '.mov', '.mp4', '.webm')
+VIDEO_SUFFIXES = (*STORAGE_SUFFIXES, '.bag', '.avi', '.m4v', '.mkv', '.mov', '.mp4', '.webm')
 
 DONE = 'done'
 FAILED = 'failed'
@@ -92,7 +92,7 @@ def find_bags(paths: Sequence[Location]) -> list[tuple[str, Location]]:
 
 def _name(bag: Location) -> str:
     if isinstance(bag, Url):
-        return bag.stem if bag.name.lower().endswith(FOOTAGE_SUFFIXES) else bag.name
+        return bag.stem if bag.name.lower().endswith(VIDEO_SUFFIXES) else bag.name
     return bag.resolve().name if bag.is_dir() else bag.stem
 
 

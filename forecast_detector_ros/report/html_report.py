@@ -198,7 +198,7 @@ def _change(values: Sequence[tuple[float | None, str]]) -> str:
 def _ran(runs: Sequence[LoadedRun]) -> list[dict[str, Any]]:
     """Give what ran, in groups; of two runs, rows in which they differ are marked."""
     groups = []
-    for title, key in (('Footage', 'source'), ('Model', 'model'), ('Settings', 'settings'),
+    for title, key in (('Video', 'source'), ('Model', 'model'), ('Settings', 'settings'),
                        ('Machine', 'machine')):
         columns: list[dict[str, Any]] = [getattr(run.record, key) for run in runs]
         keys = dict.fromkeys(name for column in columns for name in column)

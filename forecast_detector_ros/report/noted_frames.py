@@ -187,7 +187,7 @@ def noted_pictures(noted: Sequence[NotedFrame], folder: Path) -> list[NotedPictu
     for (file, topic, still), places in sources.items():
         path = folder / file
         wanted = {noted[place].position or 0 for place in places}
-        problem = 'the footage ends before it'
+        problem = 'the video ends before it'
         found: dict[int, np.ndarray] = {}
         try:
             found.update(_still(path) if still else _of_bag(path, topic, wanted)

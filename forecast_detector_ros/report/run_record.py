@@ -119,7 +119,7 @@ class RunRecord:
     """One run: what ran on what, and what came out."""
 
     title: str
-    source: dict[str, Any]  #: Footage: plain values, shown as they are
+    source: dict[str, Any]  #: The video: plain values, shown as they are
     model: dict[str, Any]  #: Checkpoint and what its card says
     settings: dict[str, Any]
     machine: dict[str, Any]  #: Processor, device, versions

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verb `figures`, from footage to pictures and numbers."""
+"""The verb `figures`, from videos to pictures and numbers."""
 
 import csv
 import json

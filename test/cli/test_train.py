@@ -185,11 +185,11 @@ def test_validation_keeps_the_best_weights(recipe, data, tmp_path, caplog, monke
     scores = iter([0.5, 0.25, 0.75, 0.75])
     kept = []
 
-    def measure(network, classes, footage):
+    def measure(network, classes, videos):
         assert not network.training
         # 10 frames of two sequences: five each, from the second of seven on.
-        assert [len(item.frames) for item in footage] == [5, 5]
-        assert footage[0].frames[0].path.name == '000002.jpg'
+        assert [len(item.frames) for item in videos] == [5, 5]
+        assert videos[0].frames[0].path.name == '000002.jpg'
         kept.append({key: value.clone() for key, value in network.state_dict().items()})
         return {'score': next(scores), 'other': 0.125}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from forecast_detector_ros.annotations.records import FrameRecord
 from forecast_detector_ros.evaluation.accuracy import accuracy_as_text, measure_accuracy
-from forecast_detector_ros.evaluation.sequences import Footage
+from forecast_detector_ros.evaluation.sequences import Video
 import numpy as np
 import pytest
 
@@ -17,16 +17,16 @@ NONE = np.zeros((0, 4), np.float32)
 SHIFTED = (25, 0, 35, 10)  #: B, half of it: enough for the devkit, too little for others
 
 
-def footage(name: str, there) -> Footage:
+def videos(name: str, there) -> Video:
     record = FrameRecord(NONE, np.zeros(0, np.int64), np.zeros(0, np.float32), NONE,
                          path=Path(name), width=100, height=100)
-    return Footage(name, (record, record), there, there)
+    return Video(name, (record, record), there, there)
 
 
 @pytest.fixture
 def two():
     """Give two sequences, and what was found in them."""
-    return ([footage('one', truth((0, 0, A), (1, 0, B))), footage('two', truth((0, 1, C)))],
+    return ([videos('one', truth((0, 0, A), (1, 0, B))), videos('two', truth((0, 1, C)))],
             [detections((0, 0, 0.9, A), (1, 0, 0.8, SHIFTED)),
              detections((0, 1, 0.9, NOWHERE), (0, 1, 0.8, C))])
 

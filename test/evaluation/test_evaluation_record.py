@@ -6,7 +6,7 @@ from dataclasses import replace
 from forecast_detector_ros.detector.policy import AlternatePolicy
 from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.evaluation.evaluation_record import class_accuracies, record_evaluation
-from forecast_detector_ros.evaluation.runs import run_footage
+from forecast_detector_ros.evaluation.runs import run_video
 from forecast_detector_ros.metrics.average_precision import average_precision
 from forecast_detector_ros.report.run_record import RunRecord
 from hypothesis import given, settings
@@ -46,12 +46,12 @@ def test_the_area_below_the_curve_is_the_average_precision(boxes, found):
 
 
 @pytest.mark.parametrize('labelled', [True, False])
-def test_record_of_a_run(detector, footage, labelled):
-    items = footage(walk=('dog', 4), run=(['cat', 'dog'], 3))
+def test_record_of_a_run(detector, videos, labelled):
+    items = videos(walk=('dog', 4), run=(['cat', 'dog'], 3))
     if labelled:
         items = [replace(item, labelled=truth((0, 1, A), (1, 1, B))) for item in items]
     options = DetectorSettings(policy=AlternatePolicy(1), score_threshold=0.3)
-    runs = [run_footage(detector, item, options, labelled) for item in items]
+    runs = [run_video(detector, item, options, labelled) for item in items]
     record = record_evaluation('two', items, runs, detector.card, options, {'a': 1}, {'b': None})
     assert RunRecord.from_json(record.to_json()) == record
     other, walk = record.sequences

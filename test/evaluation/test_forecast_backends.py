@@ -67,9 +67,9 @@ def test_displaced_by_whole_cells_is_shifted_and_by_none_is_the_same():
 
 
 @pytest.mark.parametrize('variant', ['complete', 'persistence'])
-def test_where_nothing_moves_both_are_held_features(make_network, card, footage, variant):
+def test_where_nothing_moves_both_are_held_features(make_network, card, videos, variant):
     network = make_network(variant=variant)
-    (item,) = footage(walk=('dog', 1))
+    (item,) = videos(walk=('dog', 1))
     item = type(item)(item.name, item.frames * 4, item.truth)
     (quality,) = measure_forecasts(network, card, [item], DetectorSettings(score_threshold=0.05),
                                    2, optical_flow=True).strides

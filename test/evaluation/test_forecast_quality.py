@@ -10,7 +10,7 @@ from forecast_detector_ros.detector.processing import resize
 from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.evaluation.forecast_backends import FeatureSource, SharedFeatureBackend
 from forecast_detector_ros.evaluation.forecast_quality import measure_forecasts
-from forecast_detector_ros.evaluation.runs import run_footage
+from forecast_detector_ros.evaluation.runs import run_video
 from forecast_detector_ros.evaluation.sequences import EvaluationError, picture
 from forecast_detector_ros.metrics.tables import one_hot, TruthTable
 import numpy as np
@@ -47,9 +47,9 @@ def features(network, item):
 
 
 @pytest.mark.parametrize('mode', ['residual', 'direct'])
-def test_feature_errors_by_hand(make_network, card, footage, mode):
+def test_feature_errors_by_hand(make_network, card, videos, mode):
     network = make_network(forecast_mode=mode)
-    (item,) = footage(walk=('dog', 3))
+    (item,) = videos(walk=('dog', 3))
     quality = measure(network, card, [item], SETTINGS, horizons=1)
     with torch.inference_mode():
         first, second, third = features(network, item)
@@ -65,9 +65,9 @@ def test_feature_errors_by_hand(make_network, card, footage, mode):
         assert quality.persistence_mse[level, 0, 0] == pytest.approx(np.mean(held))
 
 
-def test_second_forecast_is_made_from_the_first(make_network, card, footage):
+def test_second_forecast_is_made_from_the_first(make_network, card, videos):
     network = make_network()
-    (item,) = footage(walk=('dog', 3))
+    (item,) = videos(walk=('dog', 3))
     quality = measure(network, card, [item], SETTINGS, horizons=2)
     with torch.inference_mode():
         first, _, third = features(network, item)
@@ -81,8 +81,8 @@ def test_second_forecast_is_made_from_the_first(make_network, card, footage):
             float(((first[level] - third[level]) ** 2).mean()))
 
 
-def test_every_frame_is_measured_once_at_each_horizon(make_network, card, footage):
-    items = footage(long=('dog', 6), short=('dog', 2))
+def test_every_frame_is_measured_once_at_each_horizon(make_network, card, videos):
+    items = videos(long=('dog', 6), short=('dog', 2))
     quality = measure(make_network(), card, items, SETTINGS, horizons=3)
     assert quality.names == ('long', 'short')
     for hits in quality.rows.values():
@@ -92,11 +92,11 @@ def test_every_frame_is_measured_once_at_each_horizon(make_network, card, footag
     assert not np.isnan(quality.feature_mse[:, :, 0]).any()
 
 
-def test_reads_are_all_right_where_they_are_the_truth(make_network, card, footage):
+def test_reads_are_all_right_where_they_are_the_truth(make_network, card, videos):
     network = make_network()
-    (item,) = footage(walk=('dog', 6))
+    (item,) = videos(walk=('dog', 6))
     detector = Detector(TorchBackend(network), card)
-    run = run_footage(detector, item, replace(SETTINGS, policy=AlwaysReadPolicy()), False)
+    run = run_video(detector, item, replace(SETTINGS, policy=AlwaysReadPolicy()), False)
     assert len(run.shown) > 6
     quality = measure(network, card, [replace(item, truth=seen(run))], SETTINGS, 2)
     assert [at_half(hits) for hits in quality.rows['read']] == [1.0, 1.0, 1.0]
@@ -105,47 +105,47 @@ def test_reads_are_all_right_where_they_are_the_truth(make_network, card, footag
         assert at_half(quality.rows[rival][1]) < 1.0
 
 
-def test_frames_read_before_a_start_phase_do_not_count_again(make_network, card, footage):
+def test_frames_read_before_a_start_phase_do_not_count_again(make_network, card, videos):
     # Without a state all reads of a frame agree, so a second count would find each box twice.
     network = make_network(variant='baseline')
-    (item,) = footage(walk=('dog', 4))
+    (item,) = videos(walk=('dog', 4))
     detector = Detector(TorchBackend(network), card)
-    once = seen(run_footage(detector, item, replace(SETTINGS, policy=AlwaysReadPolicy()), False))
+    once = seen(run_video(detector, item, replace(SETTINGS, policy=AlwaysReadPolicy()), False))
     twice = replace(item, truth=TruthTable.join([once, once]))
     quality = measure(network, card, [twice], SETTINGS, 2)
     assert quality.rows['forecast'][0].found[0].tolist() == [len(once)]
 
 
-def test_alternating_run_is_one_of_the_start_phases(make_network, card, footage):
+def test_alternating_run_is_one_of_the_start_phases(make_network, card, videos):
     network = make_network()
-    (item,) = footage(walk=('dog', 2))
+    (item,) = videos(walk=('dog', 2))
     detector = Detector(TorchBackend(network), card)
-    run = run_footage(detector, item, replace(SETTINGS, policy=AlternatePolicy(1)), False)
+    run = run_video(detector, item, replace(SETTINGS, policy=AlternatePolicy(1)), False)
     assert np.any(run.shown.frames == 1)
     quality = measure(network, card, [replace(item, truth=seen(run))], SETTINGS, 1)
     # Frame 1 is forecast in start phase 0 only, which is the alternating run.
     assert at_half(quality.rows['forecast'][1]) == 1.0
 
 
-def test_repeated_boxes_are_those_of_the_last_read_frame(make_network, card, footage):
+def test_repeated_boxes_are_those_of_the_last_read_frame(make_network, card, videos):
     network = make_network()
-    (item,) = footage(walk=('dog', 2))
+    (item,) = videos(walk=('dog', 2))
     detector = Detector(TorchBackend(network), card)
-    truth = seen(run_footage(detector, item, SETTINGS, False))
+    truth = seen(run_video(detector, item, SETTINGS, False))
     first = truth.select(truth.frames == 0)
     both = TruthTable.join([first, first.shift(1)])
     quality = measure(network, card, [replace(item, truth=both)], SETTINGS, 1)
     assert at_half(quality.rows['repeated_boxes'][1]) == 1.0
 
 
-def test_untrained_residual_forecast_is_persistence(make_network, card, footage):
+def test_untrained_residual_forecast_is_persistence(make_network, card, videos):
     network = make_network()
     for encoder in network.encoder1:
         encoder.expand.weight.data.zero_()
         encoder.expand.bias.data.zero_()
-    (item,) = footage(walk=('dog', 6))
+    (item,) = videos(walk=('dog', 6))
     detector = Detector(TorchBackend(network), card)
-    run = run_footage(detector, item, replace(SETTINGS, policy=AlternatePolicy(2)), False)
+    run = run_video(detector, item, replace(SETTINGS, policy=AlternatePolicy(2)), False)
     quality = measure(network, card, [replace(item, truth=seen(run))], SETTINGS, 2)
     np.testing.assert_allclose(quality.feature_mse, quality.persistence_mse, rtol=1e-5)
     for rival in ('held', 'persistence'):
@@ -186,34 +186,34 @@ def test_held_feature_takes_the_place_of_every_forecast(make_network):
             state = raw.state
 
 
-def test_held_feature_keeps_a_still_scene_exact(make_network, card, footage):
-    (item,) = footage(still=True, walk=('dog', 4))
+def test_held_feature_keeps_a_still_scene_exact(make_network, card, videos):
+    (item,) = videos(still=True, walk=('dog', 4))
     quality = measure(make_network(), card, [item], SETTINGS, 2)
     assert np.all(quality.persistence_mse == 0)
     assert np.all(quality.feature_mse > 0)
 
 
-def test_held_state_update_is_respected(make_network, card, footage):
-    (item,) = footage(still=True, walk=('dog', 4))
+def test_held_state_update_is_respected(make_network, card, videos):
+    (item,) = videos(still=True, walk=('dog', 4))
     network = make_network(state_update='hold')
     detector = Detector(TorchBackend(network), card)
-    run = run_footage(detector, item, replace(SETTINGS, policy=AlwaysReadPolicy()), False)
+    run = run_video(detector, item, replace(SETTINGS, policy=AlwaysReadPolicy()), False)
     quality = measure(network, card, [replace(item, truth=seen(run))], SETTINGS, 2)
     # A read advances the state under either setting, so read frames agree.
     assert at_half(quality.rows['held'][0]) \
         == at_half(quality.rows['forecast'][0])
 
 
-def test_baseline_has_no_persistence_variant(make_network, card, footage):
-    (item,) = footage(walk=('dog', 3))
+def test_baseline_has_no_persistence_variant(make_network, card, videos):
+    (item,) = videos(walk=('dog', 3))
     quality = measure(make_network(variant='baseline'), card, [item], SETTINGS, 1)
     assert set(quality.rows) == {'read', 'forecast', 'held', 'repeated_boxes',
                                  'constant_velocity', 'moved_by_truth'}
     np.testing.assert_array_equal(quality.feature_mse, quality.persistence_mse)
 
 
-def test_frame_rates_pool_all_starts_of_a_sequence(make_network, card, footage):
-    items = footage(long=('dog', 7), short=('dog', 2))
+def test_frame_rates_pool_all_starts_of_a_sequence(make_network, card, videos):
+    items = videos(long=('dog', 7), short=('dog', 2))
     quality = measure_forecasts(make_network(), card, items, SETTINGS, 2, strides=(1, 3))
     assert quality.reads_every == 3
     one, three = quality.strides
@@ -224,17 +224,17 @@ def test_frame_rates_pool_all_starts_of_a_sequence(make_network, card, footage):
         assert [item.boxes.tolist() for item in hits] == [[7, 2], [4, 0], [1, 0]]
 
 
-def test_only_the_rows_that_are_wanted(make_network, card, footage):
-    items = footage(walk=('dog', 3))
+def test_only_the_rows_that_are_wanted(make_network, card, videos):
+    items = videos(walk=('dog', 3))
     quality = measure(make_network(), card, items, SETTINGS, 1, rows=['forecast', 'read'])
     assert set(quality.rows) == {'read', 'forecast'}
 
 
-def test_another_network_beside_is_measured_as_if_alone(make_network, enliven, card, footage):
+def test_another_network_beside_is_measured_as_if_alone(make_network, enliven, card, videos):
     network, other = make_network(), enliven(make_network(), seed=1)
-    (item,) = footage(walk=('dog', 5))
+    (item,) = videos(walk=('dog', 5))
     detector = Detector(TorchBackend(other), card)
-    run = run_footage(detector, item, replace(SETTINGS, policy=AlternatePolicy(1)), False)
+    run = run_video(detector, item, replace(SETTINGS, policy=AlternatePolicy(1)), False)
     items = [replace(item, truth=seen(run))]
     alone = measure(other, card, items, SETTINGS, 2)
     both = measure(network, card, items, SETTINGS, 2, beside={'other': (other, card)})
@@ -247,14 +247,14 @@ def test_another_network_beside_is_measured_as_if_alone(make_network, enliven, c
                 beside={'other': (other, replace(card, classes=('cow',)))})
 
 
-def test_where_motion_is_forecast_holding_is_leaving_boxes_alone(make_network, card, footage):
+def test_where_motion_is_forecast_holding_is_leaving_boxes_alone(make_network, card, videos):
     changes = {'levels': (8, 16, 32), 'feature_channels': (12, 16, 20),
                'lstm_channels': (8, 8, 8), 'forecast_mode': 'motion', 'motion_channels': 16}
     network = make_network(**changes)
     card = replace(card, network=network.config)
-    (item,) = footage(walk=('dog', 5))
+    (item,) = videos(walk=('dog', 5))
     detector = Detector(TorchBackend(network), card)
-    run = run_footage(detector, item, replace(SETTINGS, policy=AlwaysReadPolicy()), False)
+    run = run_video(detector, item, replace(SETTINGS, policy=AlwaysReadPolicy()), False)
     quality = measure(network, card, [replace(item, truth=seen(run))], SETTINGS, 2)
     assert 'persistence' not in quality.rows and quality.feature_mse is None
     for held, repeated in zip(quality.rows['held'], quality.rows['repeated_boxes']):

@@ -16,7 +16,7 @@ from forecast_detector_ros.evaluation.horizons import (
     Rollouts,
     run_horizons,
 )
-from forecast_detector_ros.evaluation.sequences import as_frame, Footage, picture
+from forecast_detector_ros.evaluation.sequences import as_frame, picture, Video
 from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, recall, TruthTable
 import numpy as np
 import pytest
@@ -47,8 +47,8 @@ def one_by_one(detector, item, horizons, every):
 
 
 @pytest.mark.parametrize('every', [1, 3, 5])
-def test_every_forecast_is_that_of_its_own_stream(detector, footage, every):
-    (item,) = footage(walk=('dog', 9))
+def test_every_forecast_is_that_of_its_own_stream(detector, videos, every):
+    (item,) = videos(walk=('dog', 9))
     run = run_horizons({'forecast': detector}, item, SETTINGS, 4, every)
     expected = one_by_one(detector, item, 4, every)
     assert len(expected) == 9 + 8 + 7 + 6 + 5
@@ -62,8 +62,8 @@ def test_every_forecast_is_that_of_its_own_stream(detector, footage, every):
     assert near.shape != far.shape or np.abs(near - far).max() > 0.1, 'horizons that differ'
 
 
-def test_frames_of_the_read_row_are_all_read(detector, footage):
-    (item,) = footage(walk=('dog', 4))
+def test_frames_of_the_read_row_are_all_read(detector, videos):
+    (item,) = videos(walk=('dog', 4))
     run = run_horizons({'forecast': detector}, item, SETTINGS, 1, 2)
     state = StreamState.initial()
     for number, record in enumerate(item.frames):
@@ -77,8 +77,8 @@ def test_reads_before_are_those_of_the_streams():
     assert reads_before(3, 1) == [-1, 0, 1]
 
 
-def test_starts_are_those_that_reach_the_frame(detector, footage):
-    (item,) = footage(walk=('dog', 5))
+def test_starts_are_those_that_reach_the_frame(detector, videos):
+    (item,) = videos(walk=('dog', 5))
     rollouts = Rollouts(detector, SETTINGS, 2, 3)
     for number, record in enumerate(item.frames):
         found = rollouts.step(number, as_frame(picture(record)))
@@ -91,14 +91,14 @@ NOTHING = np.zeros((0, 4), np.float32)
 
 
 def boxed(rows, tracks=True):
-    """Give footage with some (frame, track, label, box)."""
+    """Give a video with some (frame, track, label, box)."""
     frames, track, labels, boxes = zip(*rows)
     record = FrameRecord(NOTHING, np.zeros(0, np.int64), np.zeros(0, np.float32), NOTHING,
                          path=Path('x.png'), width=WIDTH, height=HEIGHT)
     truth = TruthTable(np.array(frames), np.array(boxes, np.float32),
                        one_hot(np.array(labels), 2), np.zeros(0, np.int64), NOTHING,
                        np.array(track) if tracks else np.full(len(rows), -1))
-    return Footage('x', (record,) * FRAMES, truth)
+    return Video('x', (record,) * FRAMES, truth)
 
 
 def detected(rows):

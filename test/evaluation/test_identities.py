@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers of objects on footage in MOTChallenge's format, with detections by hand."""
+"""Numbers of objects on videos in MOTChallenge's format, with detections by hand."""
 
 import json
 
@@ -11,8 +11,8 @@ from forecast_detector_ros.evaluation.identities import (
     number_detections,
     summarise_identities,
 )
-from forecast_detector_ros.evaluation.runs import FootageRun
-from forecast_detector_ros.evaluation.sequences import EvaluationError, load_mot_footage
+from forecast_detector_ros.evaluation.runs import VideoRun
+from forecast_detector_ros.evaluation.sequences import EvaluationError, load_mot_videos
 from forecast_detector_ros.metrics.tables import DetectionTable
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def walkers(tmp_path):
         lines += [f'{frame},7,{10 + 10 * frame},10,30,60,1,1,1',
                   f'{frame},8,{150 - 10 * frame},20,30,60,1,1,1']
     (folder / 'gt/gt.txt').write_text('\n'.join(lines) + '\n')
-    (item,) = load_mot_footage(tmp_path / 'train', CLASSES)
+    (item,) = load_mot_videos(tmp_path / 'train', CLASSES)
     return item
 
 
@@ -46,7 +46,7 @@ def run_of(item, rows, read=True):
     shown = DetectionTable(truth.frames, truth.boxes, truth.labels,
                            np.full(len(truth), 0.9, np.float32))
     none = np.zeros(FRAMES)
-    return FootageRun(item.name, shown, None, np.full(FRAMES, read), none, none, none)
+    return VideoRun(item.name, shown, None, np.full(FRAMES, read), none, none, none)
 
 
 def test_persons_that_pass_each_other_keep_their_numbers(walkers):

@@ -7,7 +7,7 @@ import sys
 
 from forecast_detector_ros.annotations.records import FrameRecord
 from forecast_detector_ros.evaluation.motion import from_tracks, load_published, VIDEO_LIST
-from forecast_detector_ros.evaluation.sequences import EvaluationError, Footage
+from forecast_detector_ros.evaluation.sequences import EvaluationError, Video
 from forecast_detector_ros.metrics.tables import TruthTable
 import numpy as np
 import pytest
@@ -18,20 +18,20 @@ from ..helpers.boxes import truth
 NONE = np.zeros((0, 4), np.float32)
 
 
-def footage(name: str, there: TruthTable, frames: int) -> Footage:
+def videos(name: str, there: TruthTable, frames: int) -> Video:
     records = tuple(FrameRecord(NONE, np.zeros(0, np.int64), np.zeros(0, np.float32), NONE,
                                 path=Path(name) / f'{n:06d}.JPEG', width=100, height=50)
                     for n in range(frames))
-    return Footage(name, records, there, there)
+    return Video(name, records, there, there)
 
 
 @pytest.fixture
-def two_videos() -> list[Footage]:
+def two_videos() -> list[Video]:
     """Give a video of three frames with two objects, and one of two with one object."""
     first = truth((0, 0, (0, 0, 10, 10)), (0, 1, (20, 0, 40, 20)), (1, 0, (5, 0, 15, 10)),
                   (1, 1, (20, 0, 40, 20)), (2, 1, (24, 0, 44, 20)), tracks=(0, 1, 0, 1, 1))
     second = truth((1, 2, (0, 0, 10, 10)), tracks=(0,))
-    return [footage('val/one', first, 3), footage('val/two', second, 2)]
+    return [videos('val/one', first, 3), videos('val/two', second, 2)]
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_both_roads_agree(two_videos, publish, packed):
 
 def test_part_of_a_video_is_found_by_the_names_of_its_pictures(two_videos, publish):
     whole = two_videos[0]
-    part = Footage('one', whole.frames[2:], whole.truth, truth((0, 1, (24, 0, 44, 20))))
+    part = Video('one', whole.frames[2:], whole.truth, truth((0, 1, (24, 0, 44, 20))))
     published = load_published(publish(PUBLISHED, LINES))
     assert published.of(part) == pytest.approx([TWO_THIRDS])
 
@@ -87,16 +87,16 @@ def test_list_may_lie_elsewhere(two_videos, publish, tmp_path):
         load_published(path)
 
 
-def test_files_that_do_not_fit_the_footage(two_videos, publish):
+def test_files_that_do_not_fit_the_videos(two_videos, publish):
     published = load_published(publish([[0.5], *PUBLISHED[1:]], LINES))
     with pytest.raises(EvaluationError, match='1 boxes in frame 000000 of one, but 2 are annot'):
         published.of(two_videos[0])
     with pytest.raises(EvaluationError, match='video three is not in it'):
-        published.of(footage('val/three', truth(), 1))
+        published.of(videos('val/three', truth(), 1))
     with pytest.raises(EvaluationError, match='video two has no frame 000002, only 0 to 1'):
-        published.of(footage('val/two', truth((1, 2, (0, 0, 10, 10))), 3))
+        published.of(videos('val/two', truth((1, 2, (0, 0, 10, 10))), 3))
     with pytest.raises(EvaluationError, match='two has no boxes for average precision'):
-        published.of(Footage('two', two_videos[1].frames, truth()))
+        published.of(Video('two', two_videos[1].frames, truth()))
 
 
 @pytest.mark.parametrize('lines, message', [
@@ -146,4 +146,4 @@ def test_missing_library_is_named(publish, monkeypatch):
 
 def test_no_tracks_at_all_is_an_error():
     with pytest.raises(EvaluationError, match='no annotated box has a track_id'):
-        from_tracks([footage('one', truth((0, 0, (0, 0, 1, 1))), 1)])
+        from_tracks([videos('one', truth((0, 0, (0, 0, 1, 1))), 1)])

@@ -12,7 +12,7 @@ from forecast_detector_ros.detector.policy import (
 )
 from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.evaluation.policy_sweep import run_policies
-from forecast_detector_ros.evaluation.runs import run_footage
+from forecast_detector_ros.evaluation.runs import run_video
 from forecast_detector_ros.model.ssdlite import SSDLiteHead
 import numpy as np
 import pytest
@@ -38,8 +38,8 @@ def equal(first, second):
 
 
 @pytest.mark.parametrize('variant', ['complete', 'persistence', 'baseline'])
-def test_every_policy_is_as_if_alone(make_network, card, footage, variant):
-    items = footage(a=('cat', 5), b=('dog', 3))
+def test_every_policy_is_as_if_alone(make_network, card, videos, variant):
+    items = videos(a=('cat', 5), b=('dog', 3))
     network = make_network(variant=variant)
     settings = DetectorSettings(max_consecutive_forecasts=2)
     runs = run_policies(network, card, items, settings, POLICIES)
@@ -48,14 +48,14 @@ def test_every_policy_is_as_if_alone(make_network, card, footage, variant):
     detector = Detector(TorchBackend(network), card)
     for policy in POLICIES:
         for item, run in zip(items, runs[str(policy)]):
-            alone = run_footage(detector, item, replace(settings, policy=policy), collect=True)
+            alone = run_video(detector, item, replace(settings, policy=policy), collect=True)
             assert equal(run.collected, alone.collected)
             assert np.array_equal(run.read, alone.read)
 
 
 def test_moved_boxes_are_as_if_alone_and_the_head_runs_once_a_frame(
-        make_network, card, footage, counted):
-    items = footage(a=('cat', 5), b=('dog', 3))
+        make_network, card, videos, counted):
+    items = videos(a=('cat', 5), b=('dog', 3))
     network = make_network(**MOTION)
     settings = DetectorSettings(max_consecutive_forecasts=2)
     runs = run_policies(network, card, items, settings, POLICIES)
@@ -63,12 +63,12 @@ def test_moved_boxes_are_as_if_alone_and_the_head_runs_once_a_frame(
     detector = Detector(TorchBackend(network), card)
     for policy in POLICIES:
         for item, run in zip(items, runs[str(policy)]):
-            alone = run_footage(detector, item, replace(settings, policy=policy), collect=True)
+            alone = run_video(detector, item, replace(settings, policy=policy), collect=True)
             assert equal(run.collected, alone.collected)
 
 
-def test_held_features_differ_on_frames_that_are_not_read(make_network, card, footage):
-    items = footage(a=('cat', 4))
+def test_held_features_differ_on_frames_that_are_not_read(make_network, card, videos):
+    items = videos(a=('cat', 4))
     settings = DetectorSettings()
     network = make_network()
     own = run_policies(network, card, items, settings, POLICIES[:2])

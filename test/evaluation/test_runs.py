@@ -7,16 +7,16 @@ from forecast_detector_ros.detector.policy import AlternatePolicy, AlwaysReadPol
 from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.detector.stream import StreamState
 from forecast_detector_ros.evaluation import runs
-from forecast_detector_ros.evaluation.runs import run_footage, static_read_ratios
+from forecast_detector_ros.evaluation.runs import run_video, static_read_ratios
 from forecast_detector_ros.evaluation.sequences import as_frame, picture
 import numpy as np
 
 SETTINGS = DetectorSettings(policy=AlternatePolicy(2), score_threshold=0.4)
 
 
-def test_every_frame_is_decided_and_timed(detector, footage):
-    (item,) = footage(walk=('dog', 7))
-    run = run_footage(detector, item, SETTINGS, False)
+def test_every_frame_is_decided_and_timed(detector, videos):
+    (item,) = videos(walk=('dog', 7))
+    run = run_video(detector, item, SETTINGS, False)
     assert run.read.tolist() == [True, False, False, True, False, False, True]
     assert np.isnan(run.confidence[0]) and np.all((run.confidence[1:] > 0)
                                                   & (run.confidence[1:] < 1))
@@ -25,9 +25,9 @@ def test_every_frame_is_decided_and_timed(detector, footage):
     assert run.collected is None
 
 
-def test_detections_are_those_of_the_detector(detector, footage):
-    (item,) = footage(walk=('dog', 4))
-    run = run_footage(detector, item, SETTINGS, True)
+def test_detections_are_those_of_the_detector(detector, videos):
+    (item,) = videos(walk=('dog', 4))
+    run = run_video(detector, item, SETTINGS, True)
     state = StreamState.initial()
     for number, record in enumerate(item.frames):
         result, state = detector.step(as_frame(picture(record)), state, SETTINGS)
@@ -37,10 +37,10 @@ def test_detections_are_those_of_the_detector(detector, footage):
         np.testing.assert_array_equal(rows.scores, result.detections.scores)
 
 
-def test_collecting_changes_nothing_but_adds_weak_detections(detector, footage):
-    (item,) = footage(walk=('dog', 4))
-    alone = run_footage(detector, item, SETTINGS, False)
-    run = run_footage(detector, item, SETTINGS, True)
+def test_collecting_changes_nothing_but_adds_weak_detections(detector, videos):
+    (item,) = videos(walk=('dog', 4))
+    alone = run_video(detector, item, SETTINGS, False)
+    run = run_video(detector, item, SETTINGS, True)
     np.testing.assert_array_equal(run.shown.boxes, alone.shown.boxes)
     assert run.collected.scores.min() < 0.4
     strong = run.collected.select(run.collected.scores > 0.4)
@@ -48,31 +48,31 @@ def test_collecting_changes_nothing_but_adds_weak_detections(detector, footage):
     np.testing.assert_array_equal(strong.frames, run.shown.frames)
 
 
-def test_each_sequence_starts_anew(detector, footage):
-    one, two = footage(one=('dog', 2), two=('dog', 2))
-    run_footage(detector, one, SETTINGS, False)
-    after = run_footage(detector, two, SETTINGS, False)
-    fresh = run_footage(detector, two, SETTINGS, False)
+def test_each_sequence_starts_anew(detector, videos):
+    one, two = videos(one=('dog', 2), two=('dog', 2))
+    run_video(detector, one, SETTINGS, False)
+    after = run_video(detector, two, SETTINGS, False)
+    fresh = run_video(detector, two, SETTINGS, False)
     np.testing.assert_array_equal(after.shown.scores, fresh.shown.scores)
     assert after.read[0]
 
 
-def test_policy_is_that_of_the_settings(detector, footage):
-    (item,) = footage(walk=('dog', 3))
-    run = run_footage(detector, item, replace(SETTINGS, policy=AlwaysReadPolicy()), False)
+def test_policy_is_that_of_the_settings(detector, videos):
+    (item,) = videos(walk=('dog', 3))
+    run = run_video(detector, item, replace(SETTINGS, policy=AlwaysReadPolicy()), False)
     assert run.read.all()
 
 
-def test_fixed_rules_read_what_they_say(detector, footage):
-    items = footage(one=('dog', 3), two=('dog', 2))
+def test_fixed_rules_read_what_they_say(detector, videos):
+    items = videos(one=('dog', 3), two=('dog', 2))
     assert static_read_ratios(detector, items, DetectorSettings(policy=AlwaysReadPolicy()), 6) \
         == {'one': 1.0, 'two': 1.0}
     assert static_read_ratios(detector, items, DetectorSettings(policy=AlternatePolicy(2)), 6) \
         == {'one': 1 / 3, 'two': 1 / 3}
 
 
-def test_only_the_first_picture_is_shown_with_noise_of_its_own(detector, footage, monkeypatch):
-    (item,) = footage(one=('dog', 3))
+def test_only_the_first_picture_is_shown_with_noise_of_its_own(detector, videos, monkeypatch):
+    (item,) = videos(one=('dog', 3))
     opened, shown = [], []
     real = runs.picture
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Footage from COCO-video files, and labels attached to footage of another source."""
+"""Videos from COCO-video files, and labels attached to videos of another source."""
 
 import json
 
@@ -54,7 +54,7 @@ def test_weak_boxes_become_ignore_regions_on_demand(labelled):
     assert item.truth.ignore_boxes.tolist() == [[40, 0, 50, 10]]
 
 
-def test_labels_join_footage_by_file(labelled):
+def test_labels_join_videos_by_file(labelled):
     root, path, _ = labelled
     (item,) = attach_labels(load_davis(root, CLASSES), path, root, CLASSES, 0.4, 0.4)
     assert item.truth.labels.tolist() == [1, 1]

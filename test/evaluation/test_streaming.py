@@ -15,7 +15,7 @@ from forecast_detector_ros.detector.processing import Detections
 from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.detector.stream import decide, StreamState
 from forecast_detector_ros.evaluation.latencies import Latencies
-from forecast_detector_ros.evaluation.runs import run_footage
+from forecast_detector_ros.evaluation.runs import run_video
 from forecast_detector_ros.evaluation.sequences import as_frame, EvaluationError, picture
 from forecast_detector_ros.evaluation.streaming import (
     AHEAD,
@@ -64,15 +64,15 @@ class FakeDetector:
 
 
 @pytest.fixture
-def one(footage):
+def one(videos):
     """Give a function that makes a sequence of so many frames."""
-    return lambda count: footage(walk=('cat', count))[0]
+    return lambda count: videos(walk=('cat', count))[0]
 
 
 def test_without_latency_it_is_the_evaluation_frame_by_frame(detector, one):
     item = one(6)
     run = stream(detector, item, ALTERNATE, 30, fixed(0, 0), collect=True)
-    offline = run_footage(detector, item, ALTERNATE, collect=True)
+    offline = run_video(detector, item, ALTERNATE, collect=True)
     assert run.answer.tolist() == run.processed.tolist() == list(range(6))
     assert run.read.tolist() == offline.read.tolist()
     assert len(run.collected) > len(run.shown) > 0

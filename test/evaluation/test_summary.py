@@ -5,8 +5,8 @@ from dataclasses import replace
 import json
 
 from forecast_detector_ros.evaluation.accuracy import as_text, summarise_runs
-from forecast_detector_ros.evaluation.runs import FootageRun
-from forecast_detector_ros.evaluation.sequences import Footage
+from forecast_detector_ros.evaluation.runs import VideoRun
+from forecast_detector_ros.evaluation.sequences import Video
 from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, TruthTable
 import numpy as np
 import pytest
@@ -37,16 +37,16 @@ def example():
     frame = object()
     one = truth((0, 0, A), (1, 0, A))
     two = truth((0, 1, B), (1, 1, B))
-    footage = [Footage('one', (frame, frame), one, one), Footage('two', (frame, frame), two, two)]
+    videos = [Video('one', (frame, frame), one, one), Video('two', (frame, frame), two, two)]
     runs = [
-        FootageRun('one', detections((0, 0, 0.9, A)),
-                   detections((0, 0, 0.9, A), (1, 0, 0.2, A)), np.array([True, False]),
-                   np.array([np.nan, 0.8]), np.array([2.0, 0.0]), np.array([10.0, 4.0])),
-        FootageRun('two', detections((0, 1, 0.9, B), (1, 1, 0.8, B)),
-                   detections((0, 1, 0.9, B), (1, 1, 0.8, B), (1, 1, 0.85, A)),
-                   np.array([True, True]), np.array([np.nan, 0.1]), np.array([2.0, 2.0]),
-                   np.array([20.0, 30.0]))]
-    return footage, runs
+        VideoRun('one', detections((0, 0, 0.9, A)),
+                 detections((0, 0, 0.9, A), (1, 0, 0.2, A)), np.array([True, False]),
+                 np.array([np.nan, 0.8]), np.array([2.0, 0.0]), np.array([10.0, 4.0])),
+        VideoRun('two', detections((0, 1, 0.9, B), (1, 1, 0.8, B)),
+                 detections((0, 1, 0.9, B), (1, 1, 0.8, B), (1, 1, 0.85, A)),
+                 np.array([True, True]), np.array([np.nan, 0.1]), np.array([2.0, 2.0]),
+                 np.array([20.0, 30.0]))]
+    return videos, runs
 
 
 def test_summary_by_hand(example):
@@ -66,27 +66,27 @@ def test_summary_by_hand(example):
 
 
 def test_frames_of_different_sequences_are_not_mixed_up(example):
-    footage, runs = example
+    videos, runs = example
     there = truth((0, 0, A))
-    footage = [replace(item, truth=there, labelled=there) for item in footage]
+    videos = [replace(item, truth=there, labelled=there) for item in videos]
     # Two detections in the first sequence, none in the second.
     runs = [replace(runs[0], collected=detections((0, 0, 0.9, A), (0, 0, 0.8, A))),
             replace(runs[1], collected=detections())]
-    assert summarise_runs(footage, runs, LABELS)['ap50']['classes']['cat']['ap50'] == 0.5
+    assert summarise_runs(videos, runs, LABELS)['ap50']['classes']['cat']['ap50'] == 0.5
 
 
 def test_sequence_without_boxes_does_not_enter_the_mean(example):
-    footage, runs = example
-    footage[1] = Footage('two', footage[1].frames, truth(), truth())
-    result = summarise_runs(footage, runs, LABELS)
+    videos, runs = example
+    videos[1] = Video('two', videos[1].frames, truth(), truth())
+    result = summarise_runs(videos, runs, LABELS)
     assert result['sequences']['two']['recall'] is None
     assert result['mean_recall'] == 0.5
 
 
 def test_without_labels_there_is_no_ap(example):
-    footage, runs = example
-    footage[0] = Footage('one', footage[0].frames, footage[0].truth, None)
-    assert summarise_runs(footage, runs, LABELS)['ap50'] is None
+    videos, runs = example
+    videos[0] = Video('one', videos[0].frames, videos[0].truth, None)
+    assert summarise_runs(videos, runs, LABELS)['ap50'] is None
 
 
 def test_summary_is_json_and_text(example):
@@ -98,7 +98,7 @@ def test_summary_is_json_and_text(example):
 
 
 def test_a_decision_that_never_came_has_no_latency(example):
-    footage, runs = example
-    result = summarise_runs(footage[1:], runs[1:], LABELS)
+    videos, runs = example
+    result = summarise_runs(videos[1:], runs[1:], LABELS)
     assert result['latency_ms']['forecast'] == {'frames': 0, 'p50': None, 'p95': None}
     assert 'forecast       0       -       -' in as_text(result)

@@ -9,7 +9,7 @@ from typing import Any
 from forecast_detector_ros.annotations.synthetic import CLASSES, write_synthetic_videos
 from forecast_detector_ros.detector.checkpoint import CheckpointError
 from forecast_detector_ros.evaluation.policy_sweep import PolicyRun
-from forecast_detector_ros.evaluation.sequences import EvaluationError, Footage, load_annotated
+from forecast_detector_ros.evaluation.sequences import EvaluationError, load_annotated, Video
 from forecast_detector_ros.experiments import designs
 from forecast_detector_ros.experiments.designs import (
     compare_designs,
@@ -33,7 +33,7 @@ import torch
 CONFIG = Path(__file__).resolve().parents[2] / 'config'
 
 #: No frame is looked at where nothing is measured.
-FOOTAGE = [Footage('empty', (), TruthTable(
+VIDEOS = [Video('empty', (), TruthTable(
     np.zeros(0, int), np.zeros((0, 4)), one_hot(np.zeros(0, int), 6), np.zeros(0, int),
     np.zeros((0, 4))))]
 
@@ -126,7 +126,7 @@ def test_wrong_designs_are_named_in_one_line(
 
 def test_a_folder_is_not_gone_on_with_when_the_preset_has_changed(
         recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = replace(plan_of(recipe, Design('one')), output=tmp_path, footage=FOOTAGE)
+    plan = replace(plan_of(recipe, Design('one')), output=tmp_path, videos=VIDEOS)
     (tmp_path / 'one').mkdir()
     (tmp_path / 'one' / designs.ACCURACY).write_text('{"recall": 0.5, "ap50": null}')
     # Nothing is trained, so that there is nothing to time.
@@ -143,7 +143,7 @@ def test_a_folder_is_not_gone_on_with_when_the_preset_has_changed(
     '[' * 100_000, '{"recall": 1' + '0' * 400 + '}', '[1]', '{', '{}'])
 def test_damaged_figures_are_one_line(
         recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    plan = replace(plan_of(recipe, Design('one')), output=tmp_path, footage=FOOTAGE)
+    plan = replace(plan_of(recipe, Design('one')), output=tmp_path, videos=VIDEOS)
     (tmp_path / 'one').mkdir()
     (tmp_path / 'one' / designs.ACCURACY).write_text(text)
     with pytest.raises(EvaluationError, match='remove it to measure again') as caught:
@@ -154,15 +154,15 @@ def test_damaged_figures_are_one_line(
 def test_recall_counts_what_is_shown_and_ap50_all_there_is(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     truth = write_synthetic_videos(tmp_path, seed=1, videos=3, frames=4)
-    footage = load_annotated(truth, tmp_path, CLASSES, 0.0, 0.0)
-    boxes = [len(item.truth) for item in footage]
+    videos = load_annotated(truth, tmp_path, CLASSES, 0.0, 0.0)
+    boxes = [len(item.truth) for item in videos]
     assert len(set(boxes)) > 1
     # All of the first sequence is found, half of the second, one box of the third: the rest is
     # right, but at a score that is not shown.
     shown = [boxes[0], boxes[1] // 2, 1]
 
     def run(network: Any, card: Any, items: Any, settings: Any, policies: Any) -> Any:
-        assert list(map(str, policies)) == ['always_read'] and items is footage
+        assert list(map(str, policies)) == ['always_read'] and items is videos
         return {'always_read': [
             PolicyRun(DetectionTable(
                 item.truth.frames, item.truth.boxes, item.truth.labels,
@@ -172,7 +172,7 @@ def test_recall_counts_what_is_shown_and_ap50_all_there_is(
     monkeypatch.setattr(designs, 'run_policies', run)
     monkeypatch.setattr(designs, 'load_checkpoint', lambda path: (None, None))
     monkeypatch.setattr(designs, 'SCORE', 0.35)
-    found = measure_design(tmp_path / 'any.safetensors', footage, 1)
+    found = measure_design(tmp_path / 'any.safetensors', videos, 1)
     assert found == {'recall': pytest.approx((1 + 0.5 + 1 / boxes[2]) / 3),
                      'ap50': pytest.approx(1.0)}
 

@@ -25,16 +25,16 @@ import torch
 LABELS = ('cat', 'dog', 'train')
 
 
-def test_frames_are_chosen(footage):
-    item = footage(a=('cat', 6))[0]
+def test_frames_are_chosen(videos):
+    item = videos(a=('cat', 6))[0]
     assert chosen_frames(item, 1, 2, 9) == [1, 3, 5]
     assert chosen_frames(item, 0, 1, 2) == [0, 1]
     with pytest.raises(EvaluationError, match='a: has 6 frames, so none from 6 on'):
         chosen_frames(item, 6, 1, 1)
 
 
-def test_strip_shows_decisions_and_boxes(detector, footage):
-    item = footage(a=('cat', 5))[0]
+def test_strip_shows_decisions_and_boxes(detector, videos):
+    item = videos(a=('cat', 5))[0]
     settings = DetectorSettings(policy=AlternatePolicy(1))
     frames = shown_frames(detector, item, settings, [0, 1, 4])
     assert [(frame.number, frame.decision.kind) for frame in frames] == [
@@ -65,8 +65,8 @@ def feature_of(network, record, level):
 
 
 @pytest.mark.parametrize('level', [0, 1])
-def test_persistence_and_forecast_by_hand(make_network, card, footage, level):
-    item, network = footage(a=('cat', 4))[0], make_network()
+def test_persistence_and_forecast_by_hand(make_network, card, videos, level):
+    item, network = videos(a=('cat', 4))[0], make_network()
     maps = {(entry.rule, entry.frame): entry for entry in error_maps(
         network, card, item, DetectorSettings(), [AlternatePolicy(1), AlwaysReadPolicy()],
         [2, 3], level)}
@@ -88,8 +88,8 @@ def test_persistence_and_forecast_by_hand(make_network, card, footage, level):
     np.testing.assert_allclose(maps['always_read', 2].error, wanted, rtol=1e-4, atol=1e-6)
 
 
-def test_pictures_and_rows(make_network, card, footage):
-    item = footage(a=('cat', 4))[0]
+def test_pictures_and_rows(make_network, card, videos):
+    item = videos(a=('cat', 4))[0]
     maps = error_maps(make_network(), card, item, DetectorSettings(), [AlternatePolicy(1)],
                       [1, 2, 3])
     rows = error_rows('a', maps)
@@ -108,7 +108,7 @@ def test_pictures_and_rows(make_network, card, footage):
 @pytest.mark.parametrize(('level', 'frames', 'message'), [
     (2, [1], 'level is 2; the network has 2'), (-1, [1], 'level is -1'),
     (0, [0, 1], 'frame 0 has none before it')])
-def test_what_is_not_there_is_refused(make_network, card, footage, level, frames, message):
+def test_what_is_not_there_is_refused(make_network, card, videos, level, frames, message):
     with pytest.raises(EvaluationError, match=message):
-        error_maps(make_network(), card, footage(a=('cat', 2))[0], DetectorSettings(),
+        error_maps(make_network(), card, videos(a=('cat', 2))[0], DetectorSettings(),
                    [AlwaysReadPolicy()], frames, level)

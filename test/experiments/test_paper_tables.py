@@ -40,8 +40,8 @@ def test_trainings_of_one_name_are_joined():
     assert (second['accuracy'], second['accuracy_sd']) == (0.25, None)
 
 
-def test_table_1_says_what_ran(detector, footage):
-    items = footage(a=('cat', 4))
+def test_table_1_says_what_ran(detector, videos):
+    items = videos(a=('cat', 4))
     found = table1_row(detector, items, DetectorSettings(policy=AlternatePolicy(1)), 'plain')
     assert (found['backbone'], found['input'], found['policy']) == (
         'MobileNetV2 0.35', '64x96', 'alternate(1)')
@@ -49,9 +49,9 @@ def test_table_1_says_what_ran(detector, footage):
     assert found['accuracy'] == found['recall']
 
 
-def test_table_2_has_a_row_a_policy(make_network, card, footage):
+def test_table_2_has_a_row_a_policy(make_network, card, videos):
     items = [replace(item, truth=replace(item.truth, tracks=np.zeros(len(item.truth), np.int64)))
-             for item in footage(a=('cat', 4))]
+             for item in videos(a=('cat', 4))]
     items = [replace(item, labelled=item.truth) for item in items]
     rows = table2_rows(make_network(variant='without_combination'), card, items,
                        DetectorSettings(), [AlwaysReadPolicy(), AlternatePolicy(3)], 'devkit',
@@ -81,16 +81,16 @@ def test_recorded_latencies_give_their_means():
         recorded_speed(Latencies(path, {'read': np.array([30.0]), 'forecast': np.zeros(0)}))
 
 
-def test_both_decisions_are_timed(detector, footage, monkeypatch):
-    real = paper_tables.run_footage
+def test_both_decisions_are_timed(detector, videos, monkeypatch):
+    real = paper_tables.run_video
 
     def slow(*args):
         run = real(*args)
         return replace(run, preprocess_ms=np.where(run.read, 2.0, 0.0),
                        inference_ms=np.where(run.read, 38.0, 10.0))
 
-    monkeypatch.setattr(paper_tables, 'run_footage', slow)
-    items = footage(a=('cat', 3), b=('cat', 1))
+    monkeypatch.setattr(paper_tables, 'run_video', slow)
+    items = videos(a=('cat', 3), b=('cat', 1))
     assert measure_speed(detector, items, DetectorSettings()) == Speed(40.0, 10.0, 'measured')
     with pytest.raises(EvaluationError, match='two frames'):
         measure_speed(detector, items[1:], DetectorSettings())
@@ -102,8 +102,8 @@ def found(item, label, score):
                           np.full(count, score, np.float32))
 
 
-def test_without_boxes_of_all_objects_recall_is_the_accuracy(footage):
-    items = footage(a=('cat', 2), b=('cat', 2))
+def test_without_boxes_of_all_objects_recall_is_the_accuracy(videos):
+    items = videos(a=('cat', 2), b=('cat', 2))
     tables = [found(items[0], 0, 0.5), found(items[1], 0, 0.2)]
     assert measure_name(items, 'plain') == 'recall'
     assert score(items, tables, LABELS, 'plain', 0.3) == {'accuracy': 0.5, 'recall': 0.5}
@@ -111,8 +111,8 @@ def test_without_boxes_of_all_objects_recall_is_the_accuracy(footage):
         score(items, tables, LABELS, 'plain', 0.3, [np.zeros(2)] * 2)
 
 
-def test_average_precision_and_motion(footage):
-    items = [replace(item, labelled=item.truth) for item in footage(a=('cat', 2), b=('dog', 2))]
+def test_average_precision_and_motion(videos):
+    items = [replace(item, labelled=item.truth) for item in videos(a=('cat', 2), b=('dog', 2))]
     tables = [found(items[0], 0, 0.5), found(items[1], 0, 0.5)]
     motion = [np.full(2, 0.95), np.full(2, 0.1)]
     assert measure_name(items, 'devkit') == 'AP50 devkit'

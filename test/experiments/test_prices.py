@@ -8,7 +8,7 @@ from forecast_detector_ros.annotations.records import FrameRecord
 from forecast_detector_ros.benchmark.timing import Contender
 from forecast_detector_ros.detector.policy import AlternatePolicy
 from forecast_detector_ros.detector.settings import DetectorSettings
-from forecast_detector_ros.evaluation.sequences import Footage
+from forecast_detector_ros.evaluation.sequences import Video
 from forecast_detector_ros.experiments.prices import (
     compared_classes,
     Contestant,
@@ -58,7 +58,7 @@ def pictures(tmp_path):
     truth = TruthTable(np.arange(4), np.tile(np.float32([[4, 4, 12, 12]]), (4, 1)),
                        one_hot(np.ones(4, np.int64), 2), np.zeros(0, np.int64),
                        np.zeros((0, 4), np.float32))
-    return [Footage(name, (record,) * 4, truth) for name in ('a', 'b')]
+    return [Video(name, (record,) * 4, truth) for name in ('a', 'b')]
 
 
 def contestant(clock, name, seen, read=lambda number: True, names=('dog', 'cat', 'whale'),
@@ -133,10 +133,10 @@ def test_only_classes_that_all_have_are_compared():
     assert compared_classes([named(OWN, 'a'), named(PEER, 'b')]) == ()
 
 
-def test_own_detector_under_a_policy(detector, footage):
+def test_own_detector_under_a_policy(detector, videos):
     settings = DetectorSettings(policy=AlternatePolicy(1), score_threshold=0.0)
     (price,) = measure_prices([own_contestant('tiny', detector, settings)],
-                              footage(walk=('dog', 6)), detector.labels)
+                              videos(walk=('dog', 6)), detector.labels)
     assert price.policy == 'alternate(1)' and price.read_ratio == 0.5
     assert price.boxes_per_frame > 0 and price.ms > 0 and price.forecast_ms > 0
 

@@ -21,9 +21,9 @@ SPEED = Speed(40.0, 10.0, 'hand')
 
 
 @pytest.fixture
-def measured(make_network, card, footage):
+def measured(make_network, card, videos):
     """Measure a small network with two fixed rules and three thresholds."""
-    items = [replace(item, labelled=item.truth) for item in footage(a=('cat', 5), b=('dog', 4))]
+    items = [replace(item, labelled=item.truth) for item in videos(a=('cat', 5), b=('dog', 4))]
     return measure_trade_off(make_network(), replace(card, threshold=0.6), items,
                              DetectorSettings(max_consecutive_forecasts=2), SPEED, 'plain',
                              (0.0, 1.0))
@@ -60,16 +60,16 @@ def test_points_of_all_rules_and_rivals(measured, tmp_path):
     save_figure(figure, tmp_path / 'fig5.png')
 
 
-def test_detector_without_encoders_has_no_rivals(make_network, card, footage):
-    result = measure_trade_off(make_network(variant='baseline'), card, footage(a=('cat', 4)),
+def test_detector_without_encoders_has_no_rivals(make_network, card, videos):
+    result = measure_trade_off(make_network(variant='baseline'), card, videos(a=('cat', 4)),
                                DetectorSettings(max_consecutive_forecasts=1), SPEED, 'plain', ())
     assert {point['features'] for point in result['points']} == {'forecast'}
     assert result['measure'] == 'recall'
 
 
-def test_a_forecast_of_motion_has_one_rival(make_network, card, footage):
+def test_a_forecast_of_motion_has_one_rival(make_network, card, videos):
     """A feature that is held and a box that stays are the same there."""
-    result = measure_trade_off(make_network(**MOTION), card, footage(a=('cat', 4)),
+    result = measure_trade_off(make_network(**MOTION), card, videos(a=('cat', 4)),
                                DetectorSettings(max_consecutive_forecasts=1), SPEED, 'plain', ())
     assert {point['features'] for point in result['points']} == {'forecast', 'persistence'}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small networks and short footage, for the tests of the evaluation."""
+"""Small networks and short videos, for the tests of the evaluation."""
 
 from collections.abc import Callable
 import json
@@ -9,7 +9,7 @@ import cv2
 from forecast_detector_ros.detector.backends.torch_backend import TorchBackend
 from forecast_detector_ros.detector.checkpoint import Card
 from forecast_detector_ros.detector.detector import Detector
-from forecast_detector_ros.evaluation.sequences import Footage, load_davis
+from forecast_detector_ros.evaluation.sequences import load_davis, Video
 from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector
 import numpy as np
@@ -80,6 +80,6 @@ def davis(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def footage(davis) -> Callable[..., list[Footage]]:
+def videos(davis) -> Callable[..., list[Video]]:
     """Do the same and load it."""
     return lambda **arguments: load_davis(davis(**arguments), CLASSES)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small networks and short annotated videos."""
 
-from ..helpers.networks import card, davis, detector, footage, make_network, one_thread
+from ..helpers.networks import card, davis, detector, make_network, one_thread, videos
 
-__all__ = ['card', 'davis', 'detector', 'footage', 'make_network', 'one_thread']
+__all__ = ['card', 'davis', 'detector', 'make_network', 'one_thread', 'videos']

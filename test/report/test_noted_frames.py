@@ -16,7 +16,8 @@ from forecast_detector_ros.report.noted_frames import (
     WORST_RULE,
 )
 from forecast_detector_ros.report.run_record import MarkedBox
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import numpy as np
 
 from ..helpers.bags import jpeg_message, raw_message, write_bag
@@ -135,5 +136,5 @@ def test_what_is_gone_costs_its_own_pictures_only(tmp_path):
     assert 'none.png: is missing' in found[0].missing
     assert 'none.mp4: is missing' in found[1].missing
     assert 'no picture can be decoded' in found[2].missing or 'opened' in found[2].missing
-    assert found[3].missing == 'the footage ends before it'
+    assert found[3].missing == 'the video ends before it'
     assert 'no such bag' in found[4].missing
