@@ -18,7 +18,7 @@ from time import monotonic, process_time
 from dev.fuzz_node.pictures import MOST_PIXELS
 from dev.fuzz_node.trial import FuzzTrial
 from dev.trials.client import Client, reliable, Subject, TrialError
-from dev.trials.judgement import Bounds, growth, judge, Seen
+from dev.trials.judgement import add_judgement, bounds_of, growth, judge, Seen
 from dev.trials.node_process import NodeProcess, set_environment
 from forecast_detector_ros.cli.graph_processes import end_all
 
@@ -98,7 +98,7 @@ def _drive(trials: Sequence[FuzzTrial], options: argparse.Namespace, begin: floa
 def _report(trials: Sequence[FuzzTrial], ends: Sequence[str], options: argparse.Namespace,
             took: float, domain: int) -> bool:
     """Print the summary; tell whether anything speaks against a node."""
-    bounds = Bounds(options.callback, options.growth / 100, options.warm_up)
+    bounds = bounds_of(options)
     total = sum(trial.messages for trial in trials)
     print(f'seed {options.seed}, domain {domain}: {total} messages in {took:.0f} s')
     failed = False
@@ -141,16 +141,7 @@ def make_parser() -> argparse.ArgumentParser:
                         help='end after so many')
     parser.add_argument('--seconds', type=float, default=10**9, metavar='S',
                         help='end after so long')
-    parser.add_argument('--callback', type=float, default=5.0, metavar='S',
-                        help='longest time to an answer (default: %(default)s)')
-    parser.add_argument('--growth', type=float, default=1.0, metavar='PERCENT',
-                        help='of the memory, behind the warm-up (default: %(default)s)')
-    parser.add_argument('--warm-up', type=float, default=60.0, metavar='S',
-                        help='time in which the memory may grow (default: %(default)s)')
-    parser.add_argument('--backend', default='auto', help='of the nodes (default: %(default)s)')
-    parser.add_argument('--domain', type=int, metavar='N', help='ROS_DOMAIN_ID of the trial')
-    parser.add_argument('--logs', action='store_true',
-                        help="print the nodes' logs after a failure")
+    add_judgement(parser, 5.0, 'to an answer')
     return parser
 
 

@@ -17,7 +17,7 @@ from time import monotonic
 
 from dev.soak.steady import SteadyTrial
 from dev.trials.client import Client, reliable, Subject, TrialError
-from dev.trials.judgement import Bounds, growth, judge, Seen, slope
+from dev.trials.judgement import add_judgement, bounds_of, growth, judge, Seen, slope
 from dev.trials.node_process import NodeProcess, set_environment
 from forecast_detector_ros.cli.graph_processes import end_all
 import numpy as np
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace, folder: Path, domain: int) -> int:
         if client is not None:
             client.close()
         end_all([process], 60.0)
-    bounds = Bounds(options.callback, options.growth / 100, options.warm_up)
+    bounds = bounds_of(options)
     subject = trial.subject
     print(f'domain {domain}: {trial.sent} pictures of {options.width}x{options.height}, '
           f'{options.transport}, in {took:.0f} s ({trial.sent / took:.1f} Hz, '
@@ -99,16 +99,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--width', type=int, default=640, metavar='PX')
     parser.add_argument('--height', type=int, default=480, metavar='PX')
     parser.add_argument('--transport', choices=('raw', 'compressed'), default='raw')
-    parser.add_argument('--callback', type=float, default=2.0, metavar='S',
-                        help='longest time from taking a picture to its detections '
-                        '(default: %(default)s)')
-    parser.add_argument('--growth', type=float, default=1.0, metavar='PERCENT',
-                        help='of the memory, behind the warm-up (default: %(default)s)')
-    parser.add_argument('--warm-up', type=float, default=60.0, metavar='S',
-                        help='time in which the memory may grow (default: %(default)s)')
-    parser.add_argument('--backend', default='auto', help='of the node (default: %(default)s)')
-    parser.add_argument('--domain', type=int, metavar='N', help='ROS_DOMAIN_ID of the trial')
-    parser.add_argument('--logs', action='store_true', help="print the node's log after a failure")
+    add_judgement(parser, 2.0, 'from taking a picture to its detections')
     return parser
 
 

@@ -2,6 +2,7 @@
 """Judge a trial by what was seen of it: answers, memory, and what the node has printed."""
 from __future__ import annotations
 
+import argparse
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
@@ -130,6 +131,24 @@ class Bounds:
     callback_s: float  #: Seconds from a picture or a request to its answer
     growth: float  #: Of the memory behind the warm-up; 0.01 is one percent
     warm_up_s: float
+
+
+def add_judgement(parser: argparse.ArgumentParser, callback_s: float, callback: str) -> None:
+    """Add the options that `bounds_of` reads, and those of the process."""
+    parser.add_argument('--callback', type=float, default=callback_s, metavar='S',
+                        help=f'longest time {callback} (default: %(default)s)')
+    parser.add_argument('--growth', type=float, default=1.0, metavar='PERCENT',
+                        help='of the memory, behind the warm-up (default: %(default)s)')
+    parser.add_argument('--warm-up', type=float, default=60.0, metavar='S',
+                        help='time in which the memory may grow (default: %(default)s)')
+    parser.add_argument('--backend', default='auto', help='of a node (default: %(default)s)')
+    parser.add_argument('--domain', type=int, metavar='N', help='ROS_DOMAIN_ID of the trial')
+    parser.add_argument('--logs', action='store_true', help="print a node's log after a failure")
+
+
+def bounds_of(options: argparse.Namespace) -> Bounds:
+    """Return what the options say."""
+    return Bounds(options.callback, options.growth / 100, options.warm_up)
 
 
 def judge(seen: Seen, bounds: Bounds) -> list[str]:

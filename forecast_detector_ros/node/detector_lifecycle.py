@@ -40,15 +40,11 @@ from ..images.frame import FrameError
 
 #: The sensor data profile, of which only the newest image is kept: never a stale frame.
 _NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-
 #: Between two looks of a lazy node at who listens, seconds; no longer does it take to wake.
 _LISTENERS_S = 0.2
-
 _SAME_ERROR_S = 5.0  #: Seconds between two log lines about malformed images
-
-SUCCESS = TransitionCallbackReturn.SUCCESS
-FAILURE = TransitionCallbackReturn.FAILURE
-ERROR = TransitionCallbackReturn.ERROR
+SUCCESS, FAILURE, ERROR = (TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE,
+                           TransitionCallbackReturn.ERROR)
 
 
 class DetectorNode(LifecycleNode):
