@@ -43,7 +43,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]], digits: int = 3,
     return '\n'.join([title, *lines] if title else lines)
 
 
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Write rows of cells, of which the first is the head, as a table in Markdown."""
-    lines = ['| ' + ' | '.join(row) + ' |' for row in rows]
-    return '\n'.join([lines[0], '|' + ' --- |' * len(rows[0]), *lines[1:]])
+def markdown(rows: Sequence[Sequence[Any]], right: bool = False) -> str:
+    """
+    Write rows of cells, of which the first is the head, as a table in Markdown; None is empty.
+
+    With `right`, all columns but the first are aligned to the right.
+    """
+    lines = ['| ' + ' | '.join('' if cell is None else str(cell) for cell in row) + ' |'
+             for row in rows]
+    rule = '| --- |' + (' ---: |' if right else ' --- |') * (len(rows[0]) - 1)
+    return '\n'.join([lines[0], rule, *lines[1:]])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Values as JSON has them, and tables of text."""
 
-from forecast_detector_ros.layout import mean, plain, table
+from forecast_detector_ros.layout import markdown, mean, plain, table
 import numpy as np
 
 
@@ -12,6 +12,12 @@ def test_columns_are_aligned():
         'x          0.12  -\n'
         'long name    12  y')
     assert table(('a',), [[1]], title='of what').splitlines()[0] == 'of what'
+
+
+def test_tables_in_markdown():
+    rows = [('name', 'a'), ('one', 1), ('two', None)]
+    assert markdown(rows) == '| name | a |\n| --- | --- |\n| one | 1 |\n| two |  |'
+    assert markdown(rows, right=True).splitlines()[1] == '| --- | ---: |'
 
 
 def test_what_is_not_known_is_none():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import hypot
 from typing import Any
 
-from ..layout import table
+from ..layout import markdown, table
 
 #: Headings, in the order of the report.
 GROUPS = {
@@ -112,11 +112,7 @@ def benchmark_markdown(run: Run, plots: Sequence[str] = ()) -> str:
     for plot in plots:
         lines += [f'![{plot}]({plot})', '']
     for title, head, rows in sections(run):
-        lines += [f'## {title}', '', f'| {" | ".join(head)} |',
-                  '| --- |' + ' ---: |' * (len(head) - 1)]
-        lines += [f'| {" | ".join("" if cell is None else str(cell) for cell in row)} |'
-                  for row in rows]
-        lines.append('')
+        lines += [f'## {title}', '', markdown([head, *rows], right=True), '']
     return '\n'.join(lines)
 
 
