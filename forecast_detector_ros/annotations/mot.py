@@ -39,8 +39,7 @@ MIN_VISIBILITY = 0.3
 class _Sequence:
     """What seqinfo.ini says."""
 
-    folder: str
-    """Of the pictures, within that of the sequence."""
+    folder: str  #: Of the pictures, within that of the sequence
     length: int
     width: int
     height: int
