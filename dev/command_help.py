@@ -15,8 +15,8 @@ COLUMNS = 100
 
 HEAD = """# Commands
 
-*This page is what the commands say of themselves with `--help`; `python -m dev.command_help`
-writes it.* What they share, exit codes among it, is in [the program](program.md).
+*This page has the `--help` of all commands; `python -m dev.command_help` writes it.* [The
+program](program.md) describes their common parts, such as exit codes.
 """
 
 

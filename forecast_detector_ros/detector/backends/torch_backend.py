@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .devices import AUTO, cuda_absence, DeviceError
 from . import RawOutput
+from .devices import AUTO, cuda_absence, DeviceError
 from ..checkpoint import RuntimeConfigError
 from ...model.network import ForecastDetector, NetworkState, StepOutput
 from ...model.scheduler import confidence
