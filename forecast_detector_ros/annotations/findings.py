@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What can be wrong with annotations; a reader stops at the first mistake, or notes it and goes on.
+Errors in annotations; a reader stops at the first one, or notes it and continues.
 
 The readers are written once. Where an entry is unusable they hand a DataError to `fault`, and
 leave the entry out if that returns; what is no reason to stop they hand to `note`.
@@ -19,7 +19,7 @@ UNREADABLE, PROBLEM, REMARK = 'unreadable', 'problem', 'remark'
 
 
 class Kind(Enum):
-    """What is wrong: a title, and how grave it is."""
+    """A kind of error: its title and gravity."""
 
     SOURCE = ('source', UNREADABLE)
     BROKEN = ('broken entry', PROBLEM)
@@ -66,7 +66,7 @@ class DataError(InputError):
 
 
 class Findings(Protocol):
-    """Who is told of mistakes."""
+    """Receives the errors."""
 
     def fault(self, error: DataError) -> None:
         """Take an unusable entry."""

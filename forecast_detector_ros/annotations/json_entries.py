@@ -137,7 +137,7 @@ SETS = {'20 VOC classes': VOC, '80 COCO classes': None}
 
 
 class Fate(Enum):
-    """What becomes of a teacher's box in a picture with true boxes."""
+    """The use of a teacher's box in a picture with true boxes."""
 
     KEPT = auto()
     IGNORED = auto()

@@ -37,7 +37,7 @@ MIN_VISIBILITY = 0.3
 
 @dataclass(frozen=True)
 class _Sequence:
-    """What seqinfo.ini says."""
+    """The content of seqinfo.ini."""
 
     folder: str  #: Of the pictures, within that of the sequence
     length: int

@@ -142,7 +142,7 @@ def read_videos(entries: Iterable[T], read: Callable[[T], VideoRecord], findings
 
 
 class FrameBoxes:
-    """What is known about one picture, while its annotation is being read."""
+    """One picture, while its annotation is being read."""
 
     def __init__(self) -> None:
         """Begin with nothing."""

@@ -34,7 +34,7 @@ STATE_PICTURES = 4  #: Consecutive frames that a state as in use is made of
 
 @dataclass(frozen=True)
 class BenchmarkOptions:
-    """What is measured."""
+    """The measurements of a run."""
 
     checkpoint: Path
     clip: Path

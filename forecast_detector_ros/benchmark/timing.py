@@ -34,7 +34,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Timing:
-    """What was measured of one contender."""
+    """The times of one contender."""
 
     name: str
     group: str

@@ -27,7 +27,7 @@ LONGEST_S = 400.0  #: For one measurement, the start of the detector included
 
 @dataclass(frozen=True)
 class GraphOptions:
-    """What is measured end to end."""
+    """The settings of the measurement end to end."""
 
     source: Path  #: Video that the pictures are from
 

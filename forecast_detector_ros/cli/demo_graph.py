@@ -32,7 +32,7 @@ NODES = 'forecast_detector_ros.node'
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What the demo is to play, and how."""
+    """The settings of a demo."""
 
     video: str  #: Video file, folder of images or V4L2 device
     rate: float = 0.0  #: Frames per second; 0 is the video's own

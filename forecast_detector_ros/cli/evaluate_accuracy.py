@@ -110,7 +110,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Done:
-    """What came of the sequences; those that failed, or were not reached, are missing."""
+    """The results of the sequences, without those that failed or were not reached."""
 
     places: tuple[int, ...]  #: Of those that are there, in the list of all
     runs: tuple[VideoRun, ...]

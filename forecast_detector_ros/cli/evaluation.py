@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the four evaluations share: their options, what they measure, and where results go."""
+"""The common part of the four evaluations: options, data and results."""
 
 import argparse
 from collections.abc import Callable, Sequence

@@ -2,8 +2,8 @@
 """
 Write both steps of a checkpoint as ONNX, and check that they give the same boxes.
 
-What is written runs without PyTorch: the graphs, the anchors, and a record that says which parts
-the state has and which weights the graphs are of.
+The files run without PyTorch: the graphs, the anchors, and a record of the parts of the state and
+of the weights.
 """
 import argparse
 from collections.abc import Sequence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a result says of its making, in numbers and in text, and the folder that it lies in."""
+"""The origin of a result, in numbers and in text, and its folder."""
 from __future__ import annotations
 
 from collections.abc import Mapping

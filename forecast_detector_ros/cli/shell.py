@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What every verb shares: exit codes, errors as one line, one format of the log, and progress.
+The common part of all verbs: exit codes, errors as one line, the log, and progress.
 
 Progress is a bar in a terminal, a line now and then elsewhere.
 """

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What is drawn once per clip: its settings, the part of the canvas that is looked at, and colours.
+Random choices once per clip: its settings, the part of the canvas to show, and colours.
 
 Colours are distorted as by SSD, the same on every frame of a clip; noise is new on every frame.
 torchvision's `v2.RandomPhotometricDistort` is not used. Its contrast step uses the mean of each

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is expected before the next image exists: how far away it is, and what it will show."""
+"""Detections before the next image exists: its expected time, and its forecast."""
 
 from dataclasses import dataclass, replace
 from statistics import median

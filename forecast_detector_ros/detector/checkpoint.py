@@ -49,7 +49,7 @@ class CheckpointError(RuntimeConfigError):
 
 @dataclass(frozen=True)
 class Card:
-    """What a checkpoint says of itself."""
+    """The description of a checkpoint."""
 
     name: str
     classes: tuple[str, ...]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a process asks of its machine: threads, memory, and which instructions there are."""
+"""The machine of a process: threads, memory and instructions."""
 
 from __future__ import annotations
 

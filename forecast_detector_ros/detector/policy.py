@@ -23,7 +23,7 @@ class PolicyError(InputError):
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided for a frame, and why."""
+    """The decision for a frame, and its reason."""
 
     kind: str  #: `READ` or `FORECAST`
     reason: str  #: One of `REASONS`

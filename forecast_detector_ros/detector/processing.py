@@ -29,11 +29,11 @@ class Detections:
     labels: np.ndarray  #: ``(N,)`` int64, index into the detector's labels
     scores: np.ndarray  #: ``(N,)`` float32, in (0, 1]
 
-    #: ``(N,)`` int64: the number of the object in its camera's stream; None outside a stream, -1
-    #: for an object that a frame which does not exist yet is expected to show for the first time.
+    #: ``(N,)`` int64: the number of the object in its camera's stream; None outside a stream. -1
+    #: for a new object in detections ahead of time.
     ids: np.ndarray | None = None
 
-    #: Names that `labels` is an index into; empty where the maker knew no names.
+    #: Names of `labels`; empty if unknown.
     classes: tuple[str, ...] = ()
 
     @property

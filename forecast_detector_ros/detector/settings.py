@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may change while a detector runs."""
+"""Settings that may change while a detector runs."""
 
 from dataclasses import dataclass, field
 from math import inf, isfinite

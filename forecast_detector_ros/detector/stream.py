@@ -154,13 +154,13 @@ WEIGHT = 0.2  #: Of the newest cost in the running mean: about the last ten read
 class Pace:
     """Measured costs and saved time of one stream; a value that is never changed."""
 
-    #: Running mean of what a read frame costs, milliseconds; NaN before the first.
+    #: Running mean of the cost of a read frame, milliseconds; NaN before the first.
     read_ms: float = nan
     forecast_ms: float = nan  #: The same of a forecast frame
 
-    #: Time that the frames so far have left over. Never more than one read costs, so that a quiet
-    #: time is not followed by a long row of reads; nor less than its negative, so that forced
-    #: reads and interruptions are soon forgotten.
+    #: Time left over by the frames so far, at most the cost of one read, so that a quiet time is
+    #: not followed by a long row of reads. At least its negative, so that forced reads and
+    #: interruptions are soon forgotten.
     saved_ms: float = 0.0
 
     def affords_read(self, budget_ms: float) -> bool:
@@ -192,7 +192,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class StreamState:
-    """What one camera carries from frame to frame; a value that is never changed."""
+    """The state of one camera; a value that is never changed."""
 
     network: Any = None  #: The back-end's recurrent state; None forces a read
 

@@ -28,7 +28,7 @@ from ..metrics.tables import DetectionTable, match, one_hot, TruthTable
 
 @dataclass(frozen=True)
 class HorizonRun:
-    """What came of one sequence."""
+    """The result of one sequence."""
 
     read: DetectionTable  #: Every frame read, one after the other
 

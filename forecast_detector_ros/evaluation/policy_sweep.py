@@ -27,7 +27,7 @@ from ..training.run_log import Validate
 
 @dataclass(frozen=True)
 class PolicyRun:
-    """What one policy made of one sequence."""
+    """The result of one policy on one sequence."""
 
     #: Detections from `COLLECT_SCORE` on, or from the settings' threshold if that is lower.
     collected: DetectionTable

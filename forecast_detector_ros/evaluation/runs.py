@@ -26,7 +26,7 @@ COLLECT_SCORE = 0.01  #: Score from which on detections are collected for averag
 
 @dataclass(frozen=True)
 class VideoRun:
-    """What a detector made of one sequence; arrays have one entry a frame."""
+    """The result of a detector on one sequence; arrays have one entry per frame."""
 
     name: str
     shown: DetectionTable  #: Detections under the given settings
@@ -86,7 +86,7 @@ def run_video(detector: Detector, video: Video, settings: DetectorSettings,
 
 @dataclass(frozen=True)
 class VideoWork:
-    """What every process needs to run a detector over sequences."""
+    """The input of every process that runs a detector over sequences."""
 
     checkpoint: Location
     device: str

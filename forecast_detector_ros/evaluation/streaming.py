@@ -48,7 +48,7 @@ OUTPUTS = {
 
 @dataclass(frozen=True)
 class StreamedRun:
-    """What was known of one sequence, instant by instant."""
+    """The detections known of one sequence at each instant."""
 
     #: Under the given settings: for each frame, the detections that were ready.
     shown: DetectionTable

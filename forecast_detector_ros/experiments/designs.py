@@ -61,7 +61,7 @@ class Design:
 
 @dataclass(frozen=True)
 class DesignPlan:
-    """What to train, and what to measure it on."""
+    """The training, and the data to measure on."""
 
     recipe: Recipe  #: Its first stage, of the variant baseline, trains every design
     designs: Sequence[Design]

@@ -97,7 +97,7 @@ RECALL = 'recall'
 
 @dataclass(frozen=True)
 class Speed:
-    """What decisions take on average, milliseconds: resizing, network and post-processing."""
+    """Mean times of the decisions, milliseconds: resizing, network and post-processing."""
 
     read_ms: float
     forecast_ms: float

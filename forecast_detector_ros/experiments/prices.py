@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What accuracy costs: recall and milliseconds per frame of several detectors, and their picture.
+Recall and milliseconds per frame of several detectors, and their picture.
 
 All detectors see each frame in turns, in an order drawn anew, so that noise of the machine hits
 all alike.
@@ -34,7 +34,7 @@ WARM_UP = 3  #: Frames that every detector sees before the first that counts
 
 
 class FoundBoxes(Protocol):
-    """What a detector found in a frame."""
+    """The detections of a frame."""
 
     @property
     def boxes(self) -> np.ndarray:
@@ -66,7 +66,7 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Price:
-    """What was measured of one detector; None for what cannot be known."""
+    """The measurements of one detector; None if unknown."""
 
     name: str
     group: str
@@ -166,7 +166,7 @@ def _pixels(video: Video, number: int) -> Pixels:
 
 
 class _Tally:
-    """What is known of one detector so far."""
+    """The measurements of one detector so far."""
 
     def __init__(self, contestant: Contestant, classes: Sequence[str]) -> None:
         self._contestant = contestant

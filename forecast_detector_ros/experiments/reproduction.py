@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The paper's comparisons on a set of one's own: Table 2, its rivals, and the sweep of Fig. 5.
+The paper's comparisons on other data: Table 2, its rivals, and the sweep of Fig. 5.
 
 For every seed one baseline is trained, and from it every row, on the same clips and for as long.
-What is finished lies in the output folder and is not done again. What all of it will take is
-estimated from a few iterations of each stage.
+Finished parts in the output folder are kept. A few iterations of each stage give an estimate of
+the time.
 """
 
 from collections.abc import Iterator, Sequence
@@ -86,7 +86,7 @@ THRESHOLDS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
 
 @dataclass(frozen=True)
 class Plan:
-    """What to train, and what to measure it on."""
+    """The training, and the data to measure on."""
 
     #: Its stages: first the baseline's, then those of the encoders; those that train the scheduler
     #: alone serve the sweep.
@@ -106,7 +106,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Training:
-    """What is trained for one row, with one seed."""
+    """The training of one row, with one seed."""
 
     row: str
     recipe: Recipe  #: With the stages of this row alone
@@ -319,7 +319,7 @@ FRAMES = 6  #: Of the first sequence, for the cost of a measurement
 
 @dataclass(frozen=True)
 class WorkPart:
-    """What one part of the work takes with one seed."""
+    """The time of one part of the work with one seed."""
 
     row: str
     what: str

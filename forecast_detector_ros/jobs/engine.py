@@ -226,7 +226,7 @@ def _printed(error: Exception, expected: Expected) -> str:
 
 @dataclass(frozen=True)
 class Engine:
-    """Who does the jobs."""
+    """Runs the jobs."""
 
     ray: str | None = None  #: Address of a Ray cluster; None: processes of this machine
     #: At most so many jobs at a time; None: one, or with Ray as many as there is room for.

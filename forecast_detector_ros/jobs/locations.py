@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Files and folders at URLs: ``s3://``, ``gs://``, ``file://`` and what else fsspec reads.
+Files and folders at URLs: ``s3://``, ``gs://``, ``file://`` and others of fsspec.
 
-What is read is copied to a temporary place first, and what is written comes from one, since
-OpenCV, rosbags and safetensors want files.
+OpenCV, rosbags and safetensors need files, so inputs and outputs are copied by way of a temporary
+place.
 """
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LocationError(InputError):
 
 
 class Url(str):
-    """Where a file or folder lies, for fsspec."""
+    """The place of a file or folder, for fsspec."""
 
     @property
     def name(self) -> str:

@@ -29,7 +29,7 @@ SAVE_EVERY_S = 60.0  #: Seconds of work that a crash may cost
 
 @dataclass(frozen=True)
 class LabelledPicture:
-    """What the teacher saw in one picture, in the words of the document."""
+    """The teacher's detections in one picture, as in the document."""
 
     image: dict[str, Any]  #: Entry of ``images``, without id
     annotations: list[dict[str, Any]]  #: Entries of ``annotations``, without ids

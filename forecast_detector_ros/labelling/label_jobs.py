@@ -66,7 +66,7 @@ class LabelJob:
 
 @dataclass(frozen=True)
 class LabelledFolder:
-    """What came of a job; after an interrupt some of the pictures."""
+    """The result of a job; after an interrupt some of the pictures."""
 
     paths: tuple[Path, ...]  #: All pictures of the folder, labelled or not
     labelled: tuple[LabelledPicture, ...]

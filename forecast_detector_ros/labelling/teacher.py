@@ -2,7 +2,7 @@
 """
 A teacher: a detector in a file that labels pictures for training, run by ONNX Runtime or OpenVINO.
 
-What all kinds of teachers share; the kinds stand in ``teacher_*.py``.
+The common part of all teachers; the kinds are in ``teacher_*.py``.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class TeacherError(InputError):
 
 @dataclass(frozen=True)
 class TeacherBoxes:
-    """What a teacher sees in one picture, best score first."""
+    """The detections of a teacher in one picture, best score first."""
 
     boxes: np.ndarray  #: ``(N, 4)`` float32, xyxy, pixels of the picture, inside it
     labels: np.ndarray  #: ``(N,)`` int64, index into `TEACHER_CLASSES`

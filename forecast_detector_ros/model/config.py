@@ -40,21 +40,21 @@ LINEAR, GEOMETRIC = SPACINGS = ('linear', 'geometric')
 BOX_CODER_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 
 
-#: Rows of the paper's Table 2, and one rival. `complete`; `without_forecast` has the same modules
-#: and is trained without L_for; `without_combination` feeds the head with `temporal` alone;
-#: `baseline` has no encoders and no scheduler; `recurrent` is the baseline of section 3, with a
-#: bottleneck LSTM between extractor and head of every level (Liu & Zhu, CVPR 2018), and forecasts
-#: nothing; `persistence` takes the last `feature` as `forecast` in Encoder 1's place.
+#: Rows of the paper's Table 2, and `persistence`, with the last `feature` as `forecast`.
+#: `without_forecast` is trained without L_for. `without_combination` gives the head `temporal`
+#: alone. `baseline` has no encoders and no scheduler. `recurrent` is the baseline of section 3,
+#: with a bottleneck LSTM before the head on every level (Liu & Zhu, CVPR 2018). It has no
+#: forecast.
 VARIANTS = ('complete', 'without_forecast', 'without_combination', 'baseline', 'recurrent',
             'persistence')
 
 MOTION = 'motion'
 
-#: What is forecast: the next features, made anew (`direct`, the paper's form) or as a change of
-#: the present ones (`residual`); or where the boxes of the last read go (`motion`).
+#: The forecast: new features (`direct`, the paper's form), a change of the present features
+#: (`residual`), or the motion of the last read's boxes (`motion`).
 FORECAST_MODES = (*FEATURE_MODES, MOTION)
 
-#: What a forecast step does to the LSTMs' states: update them, or leave them as they were.
+#: A forecast step updates the LSTMs' states, or keeps them.
 STATE_UPDATES = ('advance', 'hold')
 
 

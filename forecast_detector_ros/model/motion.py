@@ -26,7 +26,7 @@ _SHALLOW, _MIDDLE, _DEEP = 16, 32, 64  #: Channels that are compared at the stri
 
 
 class Keys(NamedTuple):
-    """What is kept of a frame to compare the next one with: unit vectors of each level's cells."""
+    """Unit vectors of each level's cells, to compare with the next frame."""
 
     maps: tuple[Tensor, ...]  #: ``(B, K, h, w)`` per level, strides 8, 16 and 32
 

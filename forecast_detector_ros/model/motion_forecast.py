@@ -12,7 +12,7 @@ from .motion import displacement, Keys, MotionEncoder, TERMS
 
 
 class MotionState(NamedTuple):
-    """What a stream carries from frame to frame where motion is forecast."""
+    """The state of a stream with a forecast of motion."""
 
     keys: Keys  #: Of the frame that was read last
     memory: LSTMState  #: Of the encoder, as the last read left it
@@ -27,7 +27,7 @@ class MotionState(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What a read brings before the scheduler has looked at it."""
+    """The result of a read before the scheduler."""
 
     state: MotionState
     deep: Tensor  #: ``(B, channels, h, w)``: the encoder's map of stride 32

@@ -21,7 +21,7 @@ from .ssdlite import anchors_per_cell, HeadOutput, make_anchors, motion_units, S
 
 
 class NetworkState(NamedTuple):
-    """What a stream carries from frame to frame; each field has one entry per level."""
+    """The state of a stream; each field has one entry per level."""
 
     forecast: tuple[Tensor, ...]  #: Encoder 1's guess of the next `feature`, ``(B, C, h, w)``
     encoder1: tuple[LSTMState, ...]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a network weighs: parameters and multiply-accumulates (MACs) of every part."""
+"""Parameters and multiply-accumulates (MACs) of every part of a network."""
 
 from dataclasses import dataclass
 

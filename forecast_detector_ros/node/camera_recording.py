@@ -132,7 +132,7 @@ class FrameJoin(Generic[ImageT, DetectionsT, DecisionT]):
 
 @dataclass
 class Counts:
-    """What has become of the frames so far."""
+    """Counts of the frames so far."""
 
     frames: int = 0  #: Images that arrived and were settled
     dropped: int = 0  #: Of these, the ones the detector never answered

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is measured of one camera, and what /diagnostics says about it."""
+"""Statistics of one camera, and its status on /diagnostics."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class CameraStatistics:
 
 @dataclass(frozen=True)
 class Situation:
-    """What is known about a camera beside its statistics."""
+    """The state of a camera beside its statistics."""
 
     topic: str
     now: float  #: Seconds of the node's clock; 0 while simulated time has not begun

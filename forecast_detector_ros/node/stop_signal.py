@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What SIGINT and SIGTERM do: end a program at once, or when it has finished what it holds."""
+"""SIGINT and SIGTERM: end a program at once, or when its work is finished."""
 from __future__ import annotations
 
 from collections.abc import Iterator

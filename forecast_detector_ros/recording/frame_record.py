@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is kept of every frame of a recording, as a line of JSON, and their sum."""
+"""The record of every frame of a recording, as a line of JSON, and their sum."""
 from __future__ import annotations
 
 from collections import Counter

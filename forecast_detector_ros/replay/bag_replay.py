@@ -119,7 +119,7 @@ def prepare_replay(options: ReplayOptions
 
 @dataclass(frozen=True)
 class ReplayedBag:
-    """What came of a bag."""
+    """The result of a bag."""
 
     summary: dict[str, Any]  #: As in its `SUMMARY_NAME`
     files: bytes | None = None  #: Its folder, packed, if it is sent

@@ -48,7 +48,7 @@ LEFT_OUT = 'left out'
 
 @dataclass(frozen=True)
 class BagState:
-    """What became of one bag of the list."""
+    """The result of one bag of the list."""
 
     name: str
     path: str

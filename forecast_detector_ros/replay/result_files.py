@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the replay of one bag writes: a bag of detections and decisions, COCO JSON, video."""
+"""The files of the replay of one bag: a bag of detections and decisions, COCO JSON, video."""
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -25,7 +25,7 @@ MATCHES = (ORDER, STAMP)
 
 @dataclass(frozen=True)
 class FrameKey:
-    """What annotations may know of an image."""
+    """The annotation of an image."""
 
     number: int  #: Its place in its topic, from 0 on
     stamp_ns: int  #: Its header's

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What is known of one run of the detector, whatever made it: an evaluation, a bag, the demo.
+The record of one run of the detector: of an evaluation, a bag or the demo.
 
 It is what the HTML report shows. As JSON it is the dataclasses below with their names as keys,
 null for what is not known, and `format` beside them; docs/guide/report.md describes it. `RunView`

@@ -32,7 +32,7 @@ class PaddedBoxes(NamedTuple):
 
 
 class QualityTargets(NamedTuple):
-    """What every anchor of N images should say."""
+    """The target of every anchor of N images."""
 
     #: ``(N, A)`` int64: 0 background, 1 + class for positives, -1 for anchors that are ignored.
     classes: Tensor

@@ -93,7 +93,7 @@ class StageConfig:
 
 @dataclass(frozen=True)
 class ValidationConfig:
-    """What is measured from time to time, to keep the weights that did best."""
+    """The validation that chooses the best weights."""
 
     #: Annotated sequences of `kind: video` that are not trained on.
     sources: tuple[SourceConfig, ...]

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Sources:
-    """What a recipe trains on."""
+    """The data of a recipe."""
 
     videos: list[VideoRecord]
     stills: list[VideoRecord]

@@ -32,7 +32,7 @@ NEGATIVE_RATIO = 3.0
 
 @dataclass(frozen=True)
 class AnchorTargets:
-    """What every anchor of a batch of N images should say."""
+    """The target of every anchor of a batch of N images."""
 
     #: ``(N, A)`` int64: 0 background, 1 + class for positives, -1 for anchors that are ignored.
     classes: Tensor

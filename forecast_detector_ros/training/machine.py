@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What a training runs on: processes, as torchrun starts them, their device, and the type of numbers.
+The machine of a training: processes of torchrun, their device, and the type of numbers.
 
 Each process takes a part of every batch. All losses are divided by what the whole batch holds
 (`Processes.total`). So the sum of the processes' gradients is the gradient that one process would

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What the training of motion needs of each frame, and clips put together from it.
+The data of each frame for the training of motion, and clips made of them.
 
 Extractor and head are frozen, so all of it can be computed once. Some views of every video fit
 into memory. Two cores then train on some hundred clips per second.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training tells: lines of the log, and numbers and examples for TensorBoard."""
+"""The log of a training, and its numbers and examples for TensorBoard."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -149,7 +149,7 @@ Validate = Callable[[ForecastDetector], dict[str, float]]
 
 
 class Observer(Protocol):
-    """Who wants to see how a run goes, besides the log."""
+    """Receives the progress of a run, besides the log."""
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Hear that `done` of the stage's `total` iterations are done."""
@@ -164,7 +164,7 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run writes and tells, and when; nothing here changes the weights."""
+    """The output of a run; nothing here changes the weights."""
 
     snapshot: Path  #: The resumable state
     snapshot_every: float = 300.0  #: Seconds between snapshots

@@ -29,7 +29,7 @@ class SnapshotError(InputError):
 
 @dataclass
 class Snapshot:
-    """Where a run stands."""
+    """The progress of a run."""
 
     stage: str
     iteration: int  #: Iterations of the stage that are done

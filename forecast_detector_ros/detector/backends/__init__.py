@@ -8,7 +8,7 @@ import numpy as np
 
 
 class RawOutput(NamedTuple):
-    """What a back-end gives for a batch of frames, in the machine's own memory."""
+    """The output of a back-end for a batch of frames, in the machine's own memory."""
 
     logits: np.ndarray  #: ``(B, A, 1 + classes)`` float32, background first
     offsets: np.ndarray  #: ``(B, A, 4)`` float32

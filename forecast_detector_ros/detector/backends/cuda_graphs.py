@@ -118,7 +118,7 @@ def captured(work: Callable[[], Any], pool: Any = None) -> Callable[[], Any]:
 
 
 class _Buffers:
-    """What a step for one size of batch reads, at fixed addresses."""
+    """The input of a step for one size of batch, at fixed addresses."""
 
     def __init__(self, state: Tensor, image: Tensor | None, more: dict[str, Tensor]) -> None:
         self.state = state

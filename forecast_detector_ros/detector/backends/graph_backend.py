@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What back-ends that run graphs have in common.
+The common part of back-ends that run graphs.
 
 A graph takes and gives the parts of the state that its step needs and changes, each under a name.
 Batch is the first axis of everything and stays open; all other sizes are fixed. The state is a

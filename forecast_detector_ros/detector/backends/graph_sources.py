@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Where the graphs of a checkpoint come from.
+Sources of the graphs of a checkpoint.
 
 The order is: files of `export` beside it; the package's graphs, if the shape fits; the user's
 cache; new graphs, which need PyTorch.

@@ -63,7 +63,7 @@ def quantise(model: StepGraphs, clips: Sequence[Sequence[np.ndarray]]) -> StepGr
         pass
 
     class Feeds(quantization.CalibrationDataReader):  # type: ignore[misc]
-        """What the quantiser asks for calibration data."""
+        """Gives calibration data to the quantiser."""
 
         def __init__(self, step: str) -> None:
             self._left = iter(recorder.feeds[step])

@@ -31,7 +31,7 @@ class BackendError(RuntimeConfigError):
 
 @dataclass(frozen=True)
 class BackendKind:
-    """What a back-end needs and can do."""
+    """The needs and abilities of a back-end."""
 
     about: str
     modules: tuple[str, ...]  #: What it imports beyond what every detector needs
