@@ -134,8 +134,7 @@ class Detector:
 
         :param frame: loaded only if it is read
         :param state: state of the stream before the frame; it is not changed
-                :param elapsed: time since the stream's previous frame, above 0, always in the same
-                    unit
+        :param elapsed: time since the stream's previous frame, above 0, always in the same unit
         :returns: the result, and the state for the next frame
         :raises FrameError: if the frame is read and cannot be loaded
         """

@@ -22,10 +22,9 @@ class Stream:
     :param detector: shared by any number of streams
     :param threshold: the scheduler's, in [0, 1]: a frame is forecast if the confidence is above it
     :param policy: in place of the scheduler with its threshold; `parse_policy` reads a text
-        :param classes: names of the wanted classes; empty for all
-        :param max_gap_s: seconds; a stamp before the last one, or further after it, resets the
-            stream
-        :param changes: further fields of `DetectorSettings`. The card gives the defaults.
+    :param classes: names of the wanted classes; empty for all
+    :param max_gap_s: seconds; a stamp before the last one, or further after it, resets the stream
+    :param changes: further fields of `DetectorSettings`. The card gives the defaults.
     :raises PolicyError, SettingsError: if a value is out of range, or there is no such class
     """
 
@@ -57,7 +56,7 @@ class Stream:
         :param image: ``(H, W, 3)`` uint8 BGR; or a `Frame`, which is loaded only if it is read
         :param stamp: time of the picture, seconds of any clock. All frames of a stream have one,
             or none. Frames without stamps count as equally far apart.
-                :raises FrameError: if picture or stamp cannot be used; the stream does not change
+        :raises FrameError: if picture or stamp cannot be used; the stream does not change
         """
         (outcome,) = step_together([self], [image], None if stamp is None else [stamp])
         if isinstance(outcome, FrameError):
@@ -81,10 +80,10 @@ def step_together(streams: Sequence[Stream], images: Sequence[np.ndarray | Frame
 
     :param streams: of one detector, with equal settings; each at most once
     :param images: of each stream, as for `Stream`
-        :param stamps: likewise; None: none has a stamp
-        :returns: for each stream its result, or the error of its picture; such a stream does not
-            change
-        :raises SettingsError: if the streams cannot run together
+    :param stamps: likewise; None: none has a stamp
+    :returns: for each stream its result, or the error of its picture; such a stream does not
+        change
+    :raises SettingsError: if the streams cannot run together
     """
     if not streams:
         return []
