@@ -40,10 +40,10 @@ class FrameJoin(Generic[ImageT, DetectionsT, DecisionT]):
     """
     Keeps images until the detector's answers to them are settled.
 
-        A frame is settled when both answers have come, or answers to a later frame: then it was
-        dropped. It is also settled when more than `frame_limit` frames or `byte_limit` bytes of
-        images wait. Stamps are nanoseconds. When the images' stamps step back (a loop, a restarted
-        clock), everything that waits is settled first.
+    A frame is settled when both answers have come, or answers to a later frame: then it was
+    dropped. It is also settled when more than `frame_limit` frames or `byte_limit` bytes of images
+    wait. Stamps are nanoseconds. When the images' stamps step back (a loop, a restarted clock),
+    everything that waits is settled first.
     """
 
     def __init__(self, frame_limit: int = 250, byte_limit: int = 256 * 2**20) -> None:

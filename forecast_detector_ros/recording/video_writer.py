@@ -117,9 +117,9 @@ class StreamedVideoWriter(VideoWriter):
     """
     A Matroska file that loses at most the last second.
 
-        OpenCV's FFmpeg buffers 256 KiB of a regular file, more than a minute of a calm scene. Into
-        a pipe it writes at once, in clusters of a second. So it gets a pipe, and a thread copies
-        from the pipe to the file. Such a stream has no index; players have to read it to seek.
+    OpenCV's FFmpeg buffers 256 KiB of a regular file, more than a minute of a calm scene. Into a
+    pipe it writes at once, in clusters of a second. So it gets a pipe, and a thread copies from
+    the pipe to the file. Such a stream has no index; players have to read it to seek.
     """
 
     def __init__(self, path: str | Path, rate: float) -> None:
