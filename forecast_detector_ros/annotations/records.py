@@ -15,6 +15,7 @@ import numpy as np
 
 from .findings import DataError, Findings, Kind
 from ..errors import cut
+from ..images.frame import decode_file
 
 #: Bytes of a name and of a path (NAME_MAX and PATH_MAX of Linux).
 _MOST_NAME, _MOST_PATH = 255, 4096
@@ -253,11 +254,10 @@ class FrameReader:
 def decode_picture(frame: FrameRecord) -> np.ndarray:
     """Decode a frame's file; see `FrameReader.read`."""
     try:
-        data = np.fromfile(frame.path, dtype=np.uint8)
+        image = decode_file(frame.path)
     except OSError as error:
         raise DataError(f'{frame.path}: cannot be read: {error.strerror}',
                         Kind.MISSING_FILE) from None
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if image is None:
         raise DataError(f'{frame.path}: not a picture that OpenCV can decode', Kind.PICTURE)
     if image.shape[:2] != (frame.height, frame.width):

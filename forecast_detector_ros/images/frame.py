@@ -3,6 +3,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -22,6 +23,19 @@ def as_bgr(array: np.ndarray, order: str) -> np.ndarray:
     BGR is given back as it is, anything else as a new, contiguous array.
     """
     return array if order == 'bgr' else cv2.cvtColor(array, _TO_BGR[order])
+
+
+def decode_file(path: Path) -> np.ndarray | None:
+    """
+    Decode a file, ``(H, W, 3)`` uint8 BGR; None if it holds no picture that OpenCV knows.
+
+    :raises OSError: if it cannot be read
+    """
+    data = np.fromfile(path, np.uint8)
+    try:
+        return cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error:
+        return None
 
 
 class SourceError(InputError):

@@ -15,13 +15,13 @@ import re
 from time import monotonic
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torchvision.ops import box_iou
 
 from .teacher import TEACHER_CLASSES, TeacherBoxes, TeacherError
 from ..files import write_atomically
+from ..images.frame import decode_file
 from ..plain_values import PlainJsonError, read_plain_json
 
 SAVE_EVERY_S = 60.0  #: Seconds of work that a crash may cost
@@ -274,10 +274,9 @@ def _pictures(document: dict[str, Any]) -> list[LabelledPicture]:
 
 def _read(path: Path) -> np.ndarray:
     try:
-        data = np.fromfile(path, np.uint8)
+        image = decode_file(path)
     except OSError as error:
         raise TeacherError(f'{path}: cannot be read: {error.strerror}') from None
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if image is None:
         raise TeacherError(f'{path}: not a picture that OpenCV can decode')
     return image

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -17,7 +16,7 @@ from .run_record import MarkedBox, NotedFrame, RunRecord, SequenceRecord
 from ..detector.policy import FORECAST
 from ..errors import InputError, one_line
 from ..images.bag_images import ImageBag
-from ..images.frame import as_bgr, SourceError
+from ..images.frame import as_bgr, decode_file, SourceError
 from ..images.video_source import VideoFile
 from ..metrics.average_precision import judge, PLAIN
 from ..metrics.tables import DetectionTable, TruthTable
@@ -219,8 +218,8 @@ def _box(box: MarkedBox, colour: str, dashed: bool = False) -> DrawnBox:
 
 def _still(path: Path) -> Iterator[tuple[int, np.ndarray]]:
     try:
-        picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error):
+        picture = decode_file(path)
+    except OSError:
         picture = None
     if picture is None:
         raise SourceError(f'{path}: is missing, or no picture')

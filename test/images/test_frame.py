@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of pictures."""
+from pathlib import Path
+
+import cv2
+from forecast_detector_ros.images.frame import decode_file
+import numpy as np
+import pytest
+
+
+def test_a_picture_is_decoded_to_bgr(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / 'a.png'), picture)
+    np.testing.assert_array_equal(decode_file(tmp_path / 'a.png'), picture)
+
+
+@pytest.mark.parametrize('data', [b'', b'no picture', b'\x89PNG\r\n\x1a\n'])
+def test_what_is_no_picture_is_none(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / 'a.png').write_bytes(data)
+    assert decode_file(tmp_path / 'a.png') is None
+
+
+def test_a_file_that_is_missing_raises(tmp_path: Path) -> None:
+    with pytest.raises(OSError):
+        decode_file(tmp_path / 'a.png')
