@@ -252,14 +252,13 @@ def save_checkpoint(path: str | Path, network: 'ForecastDetector', card: Card,
     """
     Write a network and its card; each file appears whole or not at all.
 
-    Raises ------ CheckpointError If `path` has another suffix, a file cannot be written, a weight
-    is not finite in `dtype`, or the card has other than plain values. The card is written last.
-
     :param path: the ``.safetensors`` file; the card goes beside it
     :param network: its configuration replaces the card's
     :param card: its `weights_sha256` is filled in
     :param dtype: type of the stored floating-point weights; None for float16
-    :returns: as it was written
+    :returns: the card as it was written
+    :raises CheckpointError: if `path` has another suffix, a file cannot be written, a weight is
+        not finite in `dtype`, or the card has other than plain values. The card comes last.
     """
     from safetensors.torch import save
     import torch

@@ -24,14 +24,13 @@ def forecast_limit(result: dict[str, Any], points: float, iou: str = '0.5') -> d
     """
     Find the longest horizon up to which forecasts lose no more recall than is allowed.
 
-    Returns ------- dict Plain values. `max_consecutive_forecasts` is the lowest limit of all frame
-    rates. `reached` is false if it is only the longest horizon that was measured. `strides` have a
-    `limit` and the `loss` by horizon from 1 on, as far as there are boxes, with its interval from
-    the draws of `result`.
-
     :param result: what `summarise_forecasts` gave, with the rows `read` and `forecast`
     :param points: of mean recall, in hundredths, that the frames of a horizon may lose; at least 0
-    :param iou: of `forecast_report.AT_IOU`
+    :param iou: of `AT_IOU`
+    :returns: plain values. `max_consecutive_forecasts` is the lowest limit of all frame rates.
+        `reached` is false if it is only the longest horizon that was measured. `strides` have a
+        `limit` and the `loss` by horizon from 1 on, as far as there are boxes, with its interval
+        from the draws of `result`.
     :raises EvaluationError: if a row is missing, or nothing is annotated
     """
     strides = [_limit_of(item, points, iou, result) for item in result['strides']]

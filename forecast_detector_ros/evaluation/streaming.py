@@ -166,16 +166,15 @@ def sweep(detector: Detector, videos: Sequence[Video], settings: DetectorSetting
     """
     Measure streaming accuracy under each policy at each frame rate.
 
-    Returns ------- dict Plain values: the source of latencies, and `runs`; None if not measurable.
-    `age_ms` is the mean age of the frame of the shown detections. `difference` is the recall minus
-    that of the first policy and output at the same rate, sequence by sequence, with its interval.
-
     :param detector, videos, settings, latencies: as for `stream`; at least one sequence
     :param policies, rates: each policy is run at each rate, in place of that of the settings
     :param protocols: for average precision, of `accuracy.KEYS`; measured where all sequences have
         boxes for it
     :param outputs: of `OUTPUTS`: each policy is run with each of them
     :param seed: of the bootstrap over sequences
+    :returns: plain values: the source of latencies, and `runs`; None if not measurable. `age_ms`
+        is the mean time since the arrival of the frame of the shown detections. `difference` is
+        the recall minus that of the first policy and output at the same rate, with its interval.
     :raises DataError, EvaluationError: as for `stream` and `measure_accuracy`
     """
     collect = all(item.labelled is not None for item in videos)

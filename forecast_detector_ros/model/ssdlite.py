@@ -93,13 +93,15 @@ class SSDLiteHead(nn.Module):
     """
     Predict scores and box offsets from the fused maps.
 
-    Parameters ---------- channels: Channels of the incoming maps, shallow level first. classes:
-    Number of classes without background. extra_channels: Output channels of the extra layers
-    behind the deepest map; each halves its size. upsample_channels: If given, one more map with
-    this number of channels and twice the deepest map's size is made by a 1x1 convolution and
-    bilinear upsampling. Its predictions come first. neck_channels: When given, the incoming maps
-    go through `TopDown` first. aspect_ratios: Of the anchors, beside 1.
-
+    :param channels: of the incoming maps, shallow level first
+    :param classes: without background
+    :param extra_channels: output channels of the extra layers after the deepest map; each halves
+        its size
+    :param upsample_channels: if given, one more map with this number of channels and twice the
+        deepest map's size is made by a 1x1 convolution and bilinear upsampling. Its predictions
+        come first.
+    :param neck_channels: if given, the incoming maps go through `TopDown` first
+    :param aspect_ratios: of the anchors, beside 1
     """
 
     def __init__(self, channels: Sequence[int], classes: int, extra_channels: Sequence[int],
