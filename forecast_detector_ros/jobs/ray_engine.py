@@ -187,31 +187,40 @@ class _Board:
 
 
 class _Link:
-    """A task's line to the board: sends how far it is, brings back whether it shall stop."""
+    """
+    A task's line to the board: sends how far it is, brings back whether it shall stop.
+
+    All messages are of one thread. Ray begins a further task in the place of one whose main thread
+    waits.
+    """
 
     def __init__(self, ray: Any, board: Any, number: int) -> None:
         self.is_set = False
         self._ray, self._board, self._number = ray, board, number
         self._told = 0, 0
-        self._ended = Event()
+        self._begun, self._ended = Event(), Event()
         self._thread = Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> _Link:
-        self._exchange(BEGIN_S)
         self._thread.start()
+        self._begun.wait()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
-        self._exchange()
 
     def progress(self, done: int, total: int) -> None:
         self._told = done, total
 
     def _run(self) -> None:
+        try:
+            self._exchange(BEGIN_S)
+        finally:
+            self._begun.set()
         while not self._ended.wait(TELL_S):
             self._exchange()
+        self._exchange()
 
     def _exchange(self, patience_s: float = PATIENCE_S) -> None:
         # Work goes on without the board, whose machine may be lost.
