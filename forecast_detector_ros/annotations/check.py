@@ -266,6 +266,9 @@ def _check_classes(result: CheckResult) -> None:
     findings, counts = result.findings, {name: of_class.boxes
                                          for name, of_class in result.classes.items()}
     frequent = max(counts, key=lambda name: counts[name])
+    if not counts[frequent] and not any(item.cutouts for item in result.classes.values()):
+        findings.note(Kind.NO_BOXES, 'no source has a box of any class')
+        return
     for name, of_class in result.classes.items():
         if not of_class.boxes:
             if of_class.cutouts:

@@ -147,11 +147,18 @@ def test_classes_without_boxes_and_imbalance(document, write):
     root = write(document).parent
     result = check(root, classes=('cat', 'dog', 'fox', 'owl'), cutouts=lambda: [3])
     assert finding_lines(result) == [
-        'problem: class without boxes: fox: no box in any source',
+        'remark: class without boxes: fox: no box in any source',
         'remark: class without boxes but cut-outs: owl: no box in any source, only 1 cut-outs',
         'remark: imbalance: dog: 1 boxes, 100 times fewer than cat (100); see balance in the '
         'recipe']
     assert class_table(result)[-1].split() == ['owl', '0', '0', '0', '1', '-']
+
+
+def test_no_box_at_all_is_a_problem(document, write):
+    document['annotations'] = []
+    result = check(write(document).parent)
+    assert 'problem: no boxes: no source has a box of any class' in finding_lines(result)
+    assert result.exit_code == 1
 
 
 def test_a_source_that_cannot_be_read_does_not_hide_the_others(document, write):
@@ -188,7 +195,7 @@ def test_imagenet_trees(imagenet):
         f"problem: unknown category: {xml}/b/000003.xml: object[0]: name is 'n00000001'; it must "
         'be one of the 30 ids of VID',
         f'problem: box without area: {xml}/b/000003.xml: object[1]: box without area, -1 x 4',
-        'problem: class without boxes: cat: no box in any source']
+        'remark: class without boxes: cat: no box in any source']
     assert source_table(result)[2].split()[2:9] == ['2', '7', '6', '6', '5', '0', '1']
 
 

@@ -56,10 +56,10 @@ def test_exact_lines_for_one_file(data, capsys):
         'is broken)',
         f'problem: unknown category: {data}: annotations[2]: category_id 8 is not in categories',
         f'problem: box without area: {data}: annotations[0]: box without area, 0 x 9',
-        'problem: class without boxes: star: no box in any source',
+        'remark: class without boxes: star: no box in any source',
         f'remark: box beyond the picture: {data}: annotations[1]: box from (130, 4) to (190, 54) '
         'reaches beyond the 160x120 picture and is cut']
-    assert output[-1] == '5 problems, 1 remark'
+    assert output[-1] == '4 problems, 2 remarks'
 
 
 def test_classes_can_be_named(data, capsys):
