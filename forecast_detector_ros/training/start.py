@@ -68,12 +68,12 @@ def load_start(path: str | Path, recipe: Recipe) -> dict[str, Tensor]:
         part = key.partition('.')[0]
         if key not in weights and (part in parts or part not in MAY_BE_NEW):
             raise RecipeError(f"{path}: lacks {key} of the recipe's network")
-    first = recipe.stages[0]
-    kept = {key.partition('.')[0]
-            for key in ForecastDetector(replace(config, variant=first.variant)).state_dict()}
-    for part in sorted(parts - kept):
-        log.warning('%s: %s is not used: the variant %s of stage %s has none', path, part,
-                    first.variant, first.name)
+    # A part that a stage's variant lacks stays as it is, for a later one.
+    variants = {stage.variant for stage in recipe.stages}
+    used = {key.partition('.')[0] for variant in variants
+            for key in ForecastDetector(replace(config, variant=variant)).state_dict()}
+    for part in sorted(parts - used):
+        log.warning('%s: %s is not used: no stage has a variant with it', path, part)
     return weights
 
 
