@@ -9,10 +9,8 @@ JAZZY := $(CURDIR)/.venv-jazzy-wheels
 VIDEO ?=
 OUTPUT ?= demo_output
 BENCHMARK ?=
-# Processes of the tests; each file's tests stay together. 1 or more; auto: one for every core.
-TEST_PROCESSES ?= auto
-PARALLEL := -n $(TEST_PROCESSES) --dist loadfile --maxprocesses 8
-CLUSTER := test/jobs/test_engine.py test/cli/test_cluster.py
+# Processes of the tests, each with a folder of them; one for every core.
+TEST_PROCESSES ?= $(shell nproc)
 
 # What nodes, plots, torch and pytest keep would otherwise go to the home folder and to /tmp.
 export ROS_LOG_DIR ?= $(VENV)/var/log
@@ -21,7 +19,7 @@ export TORCHINDUCTOR_CACHE_DIR ?= $(VENV)/var/torchinductor
 export PYTEST_DEBUG_TEMPROOT ?= $(VENV)/var/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo benchmark test test-fast coverage docs lint format clean
+.PHONY: help setup demo benchmark test test-fast coverage covered_tests docs lint format clean
 
 help:
 	@echo 'make demo        detect objects in a clip over ROS 2; result in $(OUTPUT)/'
@@ -65,18 +63,9 @@ $(bootstrap) --tests
 @mkdir -p "$$PYTEST_DEBUG_TEMPROOT"
 endef
 
-# Tests that hold a ROS graph have processes of their own: what the libraries below it leave behind in
-# a process has ended others there.  A Ray cluster takes all cores, and so has them alone.  Tests that
-# fail (exit code 1) run once more by themselves; both results are printed.  5: none is left, since
-# pytest-xdist itself repeats a test whose process has ended.
-AGAIN := -n 0 --last-failed --last-failed-no-failures none
+# OMP: whoever shares the cores takes one.
 define run_tests
-@failed=0; for part in '$(PARALLEL) --ignore=test/node $(CLUSTER:%=--ignore=%) test' \
-		'$(PARALLEL) test/node' '$(CLUSTER)'; do \
-	'$(RUN)' -m pytest $(1) $$part; code=$$?; \
-	if [ $$code = 1 ]; then '$(RUN)' -m pytest $(1) $$part $(AGAIN); code=$$?; \
-		[ $$code != 5 ] || code=0; fi; \
-	[ $$code = 0 ] || failed=1; done; exit $$failed
+OMP_NUM_THREADS=1 dev/run_tests.sh '$(RUN)' $(TEST_PROCESSES) $(1)
 endef
 
 test:
@@ -92,8 +81,13 @@ COVERED := node detector model images recording
 coverage:
 	$(bootstrap_tests)
 	rm -f .coverage .coverage.*
-	$(call run_tests,$(COVERED:%=--cov=forecast_detector_ros/%) --cov-append --cov-report=)
+	$(MAKE) --no-print-directory covered_tests
 	'$(RUN)' -m coverage report --skip-covered --fail-under=90
+
+# One after another: they write into one file.
+covered_tests: TEST_PROCESSES := 1
+covered_tests:
+	$(call run_tests,$(COVERED:%=--cov=forecast_detector_ros/%) --cov-append --cov-report=)
 
 docs:
 	$(bootstrap_tests)
@@ -105,7 +99,7 @@ test-jazzy:
 	$(bootstrap_tests)
 	@PYTHONDONTWRITEBYTECODE=1 '$(PYTHON)' -m dev.bootstrap '$(JAZZY)' --jazzy-on '$(VENV)'
 	@failed=0; for part in 'test/images test/annotations test/detector' 'test/node'; do \
-		'$(JAZZY)/bin/python' -m pytest $(PARALLEL) -m 'not slow' $$part || failed=1; done; \
+		'$(JAZZY)/bin/python' -m pytest -m 'not slow' $$part || failed=1; done; \
 		exit $$failed
 
 lint:
