@@ -32,6 +32,7 @@ from ..detector.stream import StreamState
 from ..images.image_messages import compressed_frame, image_frame
 from ..model.config import NetworkConfig
 from ..model.extractor import fold_batch_norm
+from ..model.motion_forecast import MotionState
 from ..model.network import ForecastDetector
 from ..model.summary import summarise
 from ..recording.result_messages import installed_message, MessageBuilder
@@ -283,23 +284,51 @@ def _network_parts(network: ForecastDetector, picture: np.ndarray) -> list[Conte
     macs: dict[str, int] = {}
     for part in summarise(network.config).parts:
         name = part.name.partition(':')[0]
+        name = 'encoders' if name in ('encoder1', 'encoder2', 'recurrent') else name
         macs[name] = macs.get(name, 0) + part.read_macs
     with torch.inference_mode():
         pixels = torch.from_numpy(network_input(picture, network.config.input_size))
         image = folded.normalise_bgr(pixels)
         feature = folded.extract(image)
-        state = folded.initial_state()
-        for _ in range(2):
-            maps, state = folded.encode(feature, state)
-    works: dict[str, tuple[Callable[[], object], int]] = {
-        'normalise': (lambda: folded.normalise_bgr(pixels), 0),
-        'extractor': (lambda: folded.extract(image), macs['extractor']),
-        'encoders': (lambda: folded.encode(feature, state),
-                     sum(macs.get(name, 0) for name in ('encoder1', 'encoder2', 'recurrent'))),
-        'scheduler': (lambda: folded.schedule(maps), macs.get('scheduler', 0)),
-        'head': (lambda: folded.head(maps.fused), macs['head'])}
-    return [_part(name, _inference(work), count or None)
-            for name, (work, count) in works.items()]
+        behind = (_map_parts if folded.motion is None else _motion_parts)(folded, feature)
+    works = {'normalise': lambda: folded.normalise_bgr(pixels),
+             'extractor': lambda: folded.extract(image), **behind}
+    return [_part(name, _inference(work), macs.get(name) or None)
+            for name, work in works.items()]
+
+
+def _map_parts(network: ForecastDetector, feature: tuple[torch.Tensor, ...]
+               ) -> dict[str, Callable[[], object]]:
+    """Give the parts behind the extractor where feature maps are forecast."""
+    state = network.initial_state()
+    for _ in range(2):
+        maps, state = network.encode(feature, state)
+    return {'encoders': lambda: network.encode(feature, state),
+            'scheduler': lambda: network.schedule(maps),
+            'head': lambda: network.head(maps.fused)}
+
+
+def _motion_parts(network: ForecastDetector, feature: tuple[torch.Tensor, ...]
+                  ) -> dict[str, Callable[[], object]]:
+    """Give the same where boxes are moved."""
+    motion, elapsed = network.motion, torch.ones(1, 1)
+    assert motion is not None
+    state = network.initial_state()
+    for _ in range(2):
+        state = network.read_features(feature, state).state
+    last = state.motion
+    assert isinstance(last, MotionState)
+    scores = motion.cell_scores(last.logits)
+    view = motion.compare_maps(feature, scores, last, elapsed)
+
+    def decide() -> object:
+        summary = motion.scheduler.summarise(view.deep, scores, last.motion)
+        return motion.scheduler(summary, elapsed)
+
+    return {'motion encoder': lambda: motion.compare_maps(feature, scores, last, elapsed),
+            'scheduler': decide,
+            'head': lambda: network.head(feature),
+            'move boxes': lambda: motion.moved(last.offsets, last.motion, elapsed)}
 
 
 def _inference(work: Callable[[], object]) -> Callable[[], object]:

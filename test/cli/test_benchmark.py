@@ -82,6 +82,16 @@ def test_run_is_written_and_read_back(given: list[str], tmp_path: Path,
     assert (tmp_path / 'images/benchmark_parts.png').is_file()
 
 
+def test_shipped_network_has_parts(given: list[str], tmp_path: Path) -> None:
+    output = tmp_path / 'run.json'
+    assert benchmark.main([*given[2:], '--checkpoint', 'small', *QUICK, '--rounds', '1',
+                           '--output', str(output)]) == 0
+    rows = {row['name']: row for row in json.loads(output.read_text())['timings']}
+    assert {'extractor', 'motion encoder', 'scheduler', 'head', 'move boxes'} <= set(rows)
+    parts = [rows[name]['macs'] for name in ('extractor', 'motion encoder', 'scheduler', 'head')]
+    assert sum(parts) == rows['read step torch fp32']['macs']
+
+
 def changed(path: Path, **changes: Any) -> dict[str, Any]:
     run = json.loads(path.read_text())
     for row in run['timings']:
