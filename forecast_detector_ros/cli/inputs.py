@@ -195,13 +195,15 @@ def add_held_out(parser: argparse.ArgumentParser) -> None:
                        help='annotated boxes of a lower score are no objects (default 0.4)')
     group.add_argument('--ignore-score', type=fraction, default=0.2, metavar='S',
                        help='of these, ones from this score on are ignored (default 0.2)')
+    group.add_argument('--truth', type=Path, metavar='FILE',
+                       help="JSON of true boxes in a teacher's place")
 
 
 def load_held_out(options: argparse.Namespace, classes: Sequence[str]) -> list[Video]:
     """Load the sequences that the options name; raises InputError."""
     pictures = PictureFolder(options.images, options.outside)
     return pick(load_annotated(options.annotations, pictures, classes, options.min_score,
-                               options.ignore_score), options.sequences)
+                               options.ignore_score, options.truth), options.sequences)
 
 
 def _accept(text: str) -> tuple[str, str]:

@@ -136,8 +136,12 @@ def check_plan(plan: Plan) -> None:
 
 
 def number_tracks(item: Video) -> Video:
-    """Give the objects of a sequence numbers by their overlap, if its boxes have no tracks."""
-    table = item.truth
+    """
+    Give the objects of a sequence numbers by their overlap, if its boxes have no tracks.
+
+    What follows is measured on the boxes for average precision alone, where there are some.
+    """
+    table = item.truth if item.labelled is None else item.labelled
     if len(table) and (table.tracks < 0).all():
         rows = [np.flatnonzero(table.frames == frame) for frame in range(len(item.frames))]
         found = track_boxes([(table.boxes[r], table.labels[r]) for r in rows])

@@ -7,6 +7,7 @@ from statistics import mean, stdev
 
 from forecast_detector_ros.annotations.synthetic import CLASSES, write_synthetic_videos
 from forecast_detector_ros.cli import reproduce as command
+from forecast_detector_ros.cli.inputs import load_held_out
 from forecast_detector_ros.detector.checkpoint import load_checkpoint
 from forecast_detector_ros.evaluation.policy_sweep import run_policies
 from forecast_detector_ros.evaluation.sequences import load_annotated
@@ -23,6 +24,7 @@ from forecast_detector_ros.experiments.reproduction_tables import (
     skipping_table,
     sweep_table,
 )
+from forecast_detector_ros.training.config import load_recipe
 import numpy as np
 import pytest
 import yaml
@@ -172,8 +174,26 @@ def test_tracks_are_numbered_only_where_there_are_none(tmp_path):
     unknown = replace(item, truth=replace(item.truth, tracks=np.full(len(item.truth), -1)))
     numbered = number_tracks(unknown).truth
     assert (numbered.tracks > 0).all()
-    known = replace(item, truth=replace(item.truth, tracks=np.arange(len(item.truth)) + 7))
-    assert np.array_equal(number_tracks(known).truth.tracks, known.truth.tracks)
+    known = replace(item, labelled=replace(item.truth, tracks=np.arange(len(item.truth)) + 7))
+    assert np.array_equal(number_tracks(known).truth.tracks, known.labelled.tracks)
+
+
+def test_true_boxes_replace_those_of_a_teacher(options, tmp_path):
+    """Each sequence is measured on the boxes for average precision, all with their tracks."""
+    annotations = json.loads((tmp_path / 'held_out/annotations.json').read_text())
+    first = annotations['images'][0]['video']
+    images = [image for image in annotations['images'] if image['video'] == first]
+    numbers = {image['id'] for image in images}
+    own = {**annotations, 'images': images, 'annotations': [
+        {**box, 'bbox': [box['bbox'][0] + 0.5, *box['bbox'][1:]]}
+        for box in annotations['annotations'] if box['image_id'] in numbers]}
+    truth = tmp_path / 'truth.json'
+    truth.write_text(json.dumps(own))
+    recipe = load_recipe(tmp_path / 'recipe.yaml')
+    given = command.make_parser().parse_args([*options, '--truth', str(truth)])
+    one, other = (number_tracks(item) for item in load_held_out(given, recipe.classes))
+    assert (one.truth.boxes[:, 0] % 1 == 0.5).all() and (other.truth.boxes[:, 0] % 1 == 0).all()
+    assert one.truth is one.labelled and (one.truth.tracks >= 0).all()
 
 
 def figures(ap50, read_ratio=1.0):
