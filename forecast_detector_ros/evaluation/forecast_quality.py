@@ -24,6 +24,7 @@ from .horizons import (
     reads_before,
     repeated,
     run_horizons,
+    true_velocity,
 )
 from .sequences import EvaluationError, thin, Video
 from ..annotations.records import UNKNOWN_TRACK
@@ -37,7 +38,8 @@ from ..model.network import ForecastDetector
 _log = logging.getLogger(__name__)
 
 READ, FORECAST, HELD, PERSISTENCE = 'read', 'forecast', 'held', 'persistence'
-REPEATED, VELOCITY, CEILING = 'repeated_boxes', 'constant_velocity', 'moved_by_truth'
+REPEATED, VELOCITY = 'repeated_boxes', 'constant_velocity'
+PAST, CEILING = 'true_velocity', 'moved_by_truth'
 
 #: What is compared; the last two, which look at pictures, are measured if asked for.
 ROWS = {
@@ -49,6 +51,7 @@ ROWS = {
                  'where motion is forecast, as it is the same as `held` there',
     REPEATED: 'boxes of the last read frame, again',
     VELOCITY: 'the same, moved as between the last two reads',
+    PAST: 'the same, moved as their objects really moved between the last two reads',
     CEILING: 'the same, moved as their objects really moved: the best that moving boxes can reach',
     'extrapolated': 'as `held`, moved along the optical flow between the last read frame '
                     'and the frame before it, as if the motion went on',
@@ -166,7 +169,7 @@ def measure_forecasts(network: ForecastDetector, card: Card, videos: Sequence[Vi
         result.append(StrideQuality(
             stride, tuple(item.name for item in videos),
             {name: tuple(_hits(name, runs, horizon, every) for horizon in range(horizons + 1))
-             for name in names if name != CEILING or _tracked(videos)},
+             for name in names if name not in (PAST, CEILING) or _tracked(videos)},
             *(_mean_errors(runs) if moves_features else (None, None))))
     return ForecastQuality(tuple(result), every)
 
@@ -189,6 +192,9 @@ def _shown(name: str, item: Video, run: HorizonRun, horizon: int, reads_every: i
     if name == VELOCITY:
         return constant_velocity(reads, reads_before(len(item.frames), reads_every), horizon,
                                  item)
+    if name == PAST:
+        return true_velocity(reads, item.truth, reads_before(len(item.frames), reads_every),
+                             horizon, item)
     if name == CEILING:
         return moved_by_truth(reads, item.truth, horizon, item)
     return run.tables[name, horizon]

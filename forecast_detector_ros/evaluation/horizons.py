@@ -7,7 +7,7 @@ each read, forecasts run to the horizon, also beyond the next read. So all horiz
 same states.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -223,17 +223,53 @@ def moved_by_truth(reads: DetectionTable, truth: TruthTable, horizon: int, video
     :param reads, horizon, video: as for `constant_velocity`
     :param truth: annotated boxes with their tracks
     """
+    def then(frame: int, _: np.ndarray, boxes: _Track) -> np.ndarray | None:
+        return boxes.get(frame + horizon)
+    return _moved_with_objects(reads, truth, horizon, video, then)
+
+
+def true_velocity(reads: DetectionTable, truth: TruthTable, before: Sequence[int], horizon: int,
+                  video: Video) -> DetectionTable:
+    """
+    Move boxes as their objects really moved between the last two reads.
+
+    This is what exact knowledge of the past motion would give, if the motion went on.
+
+    :param reads, before, horizon, video: as for `constant_velocity`
+    :param truth: annotated boxes with their tracks
+    """
+    def then(frame: int, now: np.ndarray, boxes: _Track) -> np.ndarray | None:
+        earlier = boxes.get(before[frame])
+        return None if earlier is None else (
+            now + (now - earlier) * horizon / (frame - before[frame]))
+    return _moved_with_objects(reads, truth, horizon, video, then)
+
+
+_Track = Mapping[int, np.ndarray]  #: Centre and sides of an object, by the frame
+
+
+def _moved_with_objects(reads: DetectionTable, truth: TruthTable, horizon: int, video: Video,
+                        then: Callable[[int, np.ndarray, _Track], np.ndarray | None]
+                        ) -> DetectionTable:
+    """
+    Move and scale detections as the annotated objects that they hit.
+
+    :param then: gives centre and sides of an object at the later frame, from the frame of the
+        read, its own there and its track; None where they are not known
+    """
     known = truth.select(truth.tracks != UNKNOWN_TRACK)
-    place = {key: row for row, key in enumerate(zip(known.tracks.tolist(),
-                                                    known.frames.tolist()))}
+    forms = _form(known.boxes)
+    tracks: dict[int, dict[int, np.ndarray]] = {}
+    for track, frame, form in zip(known.tracks.tolist(), known.frames.tolist(), forms):
+        tracks.setdefault(track, {})[frame] = form
     partner = match(reads, known)
     moved = reads.boxes.astype(np.float64)
     for row in np.flatnonzero(partner >= 0):
-        now = partner[row]
-        then = place.get((int(known.tracks[now]), int(known.frames[now]) + horizon))
-        if then is None:
+        start = forms[partner[row]]
+        end = then(int(reads.frames[row]), start, tracks[int(known.tracks[partner[row]])])
+        if end is None:
             continue
-        box, start, end = _form(moved[row]), _form(known.boxes[now]), _form(known.boxes[then])
+        box = _form(moved[row])
         moved[row] = _box(np.concatenate((box[:2] + end[:2] - start[:2],
                                           box[2:] * end[2:] / start[2:])))
     return repeated(_replaced(reads, moved, video), horizon, len(video.frames))

@@ -15,6 +15,7 @@ from forecast_detector_ros.evaluation.horizons import (
     repeated,
     Rollouts,
     run_horizons,
+    true_velocity,
 )
 from forecast_detector_ros.evaluation.sequences import as_frame, picture, Video
 from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, recall, TruthTable
@@ -204,6 +205,32 @@ def test_the_truth_moves_even_a_bad_box_rightly():
                 true[3] - true[1], abs=1e-3)
 
 
+@pytest.mark.parametrize('gap', [1, 3])
+def test_true_velocity_goes_on_as_the_objects_moved(gap):
+    item = crossing()
+    reads = seen(item)
+    off = DetectionTable(reads.frames, reads.boxes + np.array([4, 0, 4, 0], np.float32),
+                         reads.labels, reads.scores)
+    before = [max(frame - gap, -1) for frame in range(FRAMES)]
+    for horizon in (1, 4):
+        found = true_velocity(off, item.truth, before, horizon, item)
+        # Objects move uniformly here, so the past tells as much as the future.
+        best = moved_by_truth(off, item.truth, horizon, item)
+        late = found.frames >= gap + horizon
+        np.testing.assert_allclose(found.boxes[late], best.boxes[late], atol=1e-3)
+        # Nothing is known of frames before the first one.
+        np.testing.assert_array_equal(found.boxes[~late], repeated(off, horizon, FRAMES).boxes[
+            ~late])
+
+
+def test_true_velocity_keeps_the_error_of_a_detection():
+    item = boxed([(0, 1, 0, (10, 10, 20, 20)), (1, 1, 0, (10, 10, 30, 30))])
+    reads = detected([(1, 0, (10, 10, 32, 30))])
+    (box,) = true_velocity(reads, item.truth, [-1, 0], 2, item).boxes
+    # The object's centre goes on by 5 a frame, its sides from 20 to 40; the box is a tenth wider.
+    np.testing.assert_allclose(box, (31 - 22, 30 - 20, 31 + 22, 30 + 20), atol=1e-3)
+
+
 def test_what_shows_no_object_or_one_that_leaves_stays():
     item = boxed([(0, 1, 0, (10, 10, 50, 50)), (1, 1, 0, (30, 10, 70, 50))])
     reads = detected([(0, 0, (10, 10, 50, 50)), (0, 0, (100, 10, 140, 50)),
@@ -224,3 +251,4 @@ def test_nothing_detected_is_nothing_moved():
     item, nothing = crossing(), DetectionTable.join([])
     assert not len(constant_velocity(nothing, [-1] * FRAMES, 2, item))
     assert not len(moved_by_truth(nothing, item.truth, 2, item))
+    assert not len(true_velocity(nothing, item.truth, [-1] * FRAMES, 2, item))
