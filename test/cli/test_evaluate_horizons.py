@@ -15,7 +15,8 @@ def test_one_object_sequences(evaluate, checkpoint, davis, tmp_path):
     assert result['machine']['backend'] == 'torch'
     (stride,) = result['forecasts']['strides']
     assert set(stride['rows']) == {'read', 'forecast', 'held', 'persistence',
-                                   'repeated_boxes', 'constant_velocity', 'true_velocity', 'moved_by_truth'}
+                                   'repeated_boxes', 'constant_velocity', 'true_velocity',
+                                   'moved_by_truth'}
     assert [item['horizon'] for item in stride['rows']['forecast']] == [0, 1, 2]
     # A residual forecast starts as the last feature itself.
     assert [item['mean_ratio'] for item in stride['feature_mse']] == [

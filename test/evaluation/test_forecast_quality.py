@@ -208,7 +208,8 @@ def test_baseline_has_no_persistence_variant(make_network, card, videos):
     (item,) = videos(walk=('dog', 3))
     quality = measure(make_network(variant='baseline'), card, [item], SETTINGS, 1)
     assert set(quality.rows) == {'read', 'forecast', 'held', 'repeated_boxes',
-                                 'constant_velocity', 'true_velocity', 'moved_by_truth'}
+                                 'constant_velocity', 'true_velocity',
+                                 'moved_by_truth'}
     np.testing.assert_array_equal(quality.feature_mse, quality.persistence_mse)
 
 
