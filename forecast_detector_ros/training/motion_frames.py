@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .assignment import assign_aligned, decode_boxes, pad, PaddedBoxes, pairwise_iou
 from ..clips.dataset import ClipBatch
-from ..clips.drawn_clips import ClipDrawer
+from ..clips.drawn_clips import ClipDrawer, DrawnClips
 from ..model.network import ForecastDetector
 from ..model.ssdlite import HeadOutput
 
@@ -150,8 +150,7 @@ class KeptFrames:
             for view, video in np.ndindex(views, len(lengths)):
                 clips = draw((seed, view, video), video)
                 pictures = clips.images[0].split(CHUNK)
-                truth = (clips.boxes[0], clips.labels[0], clips.scores[0], clips.ignore[0],
-                         clips.tracks[0])
+                truth = _used_columns(clips)
                 for images, *rest in zip(pictures, *(part.split(CHUNK) for part in truth)):
                     seen = look_at(network, extract(images), PaddedBoxes(*rest[:4]), rest[4],
                                    score)
@@ -202,6 +201,19 @@ class KeptFrames:
         moved = torch.from_numpy(times.astype(np.float32))
         frames = self._frames.changed(lambda part: part[index.to(part.device)])
         return MotionBatch(frames, moved, torch.empty(0))
+
+
+def _used_columns(clips: DrawnClips) -> tuple[Tensor, ...]:
+    """
+    Give the first clip's boxes, labels, scores, ignore regions and tracks, with little padding.
+
+    The bank pads for its fullest picture. To assign anchors to such boxes takes half of the time.
+    """
+    seen = (clips.labels[0] >= 0).any(0)
+    seen[:1] = True
+    hidden = (clips.ignore[0, ..., 2:] > clips.ignore[0, ..., :2]).all(-1).any(0)
+    return (clips.boxes[0][:, seen], clips.labels[0][:, seen], clips.scores[0][:, seen],
+            clips.ignore[0][:, hidden], clips.tracks[0][:, seen])
 
 
 def _together(parts: list[Tensor]) -> Tensor:

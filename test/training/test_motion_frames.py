@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frames that are looked at once, and the clips that are put together from them."""
 
+from dataclasses import fields, replace
+
 from forecast_detector_ros.training.config import build_recipe
 from forecast_detector_ros.training.loader import load_sources
 from forecast_detector_ros.training.machine import Processes
@@ -9,6 +11,7 @@ from forecast_detector_ros.training.stage_run import StageRun
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from .conftest import FRAMES
 
@@ -49,6 +52,27 @@ def test_clips_depend_on_the_draw_alone_and_know_their_times(stage_run):
     moved = (left[:, 1:] - left[:, :1]).abs()
     torch.testing.assert_close(moved[:, 1], moved[:, 0] * first.times[:, 2] / first.times[:, 1],
                                atol=0.5, rtol=0.1)
+
+
+def test_padding_of_the_bank_changes_nothing(stage_run):
+    """A picture full of boxes elsewhere adds empty columns to all; what is trained on stays."""
+    run, padded = stage_run(), stage_run()
+    bank = padded.sources.bank
+    assert bank is not None
+
+    def wider(values, fill):
+        return functional.pad(values, (*(0, 0) * (values.dim() - 2), 0, 5), value=fill)
+    padded.sources.bank = replace(
+        bank, boxes=wider(bank.boxes, 0), labels=wider(bank.labels, -1),
+        scores=wider(bank.scores, 0), tracks=wider(bank.tracks, -1),
+        ignore=wider(bank.ignore, 0))
+    padded.network.load_state_dict(run.network.state_dict())
+    steps = np.array([[0, 1, 3]])
+    one, other = (kept(each).clips(np.random.default_rng(5), steps, (1,)).frames
+                  for each in (run, padded))
+    for field in fields(one):
+        if field.name != 'features':
+            assert torch.equal(getattr(one, field.name), getattr(other, field.name)), field.name
 
 
 def test_a_pause_shows_one_frame_with_fresh_noise(stage_run):
