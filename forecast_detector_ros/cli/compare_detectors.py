@@ -69,7 +69,7 @@ def _compare(options: argparse.Namespace, command: str) -> str:
         prices = measure_prices(contestants, videos, classes, options.seed, show)
     report = {
         'command': command, 'machine': machine(), 'versions': versions(*RUNTIMES),
-        'footage': named_videos(options), 'classes': list(classes),
+        'video': named_videos(options), 'classes': list(classes),
         'sequences': [item.name for item in videos],
         'frames': sum(len(item.frames) for item in videos),
         'boxes': sum(len(item.truth) for item in videos),

@@ -211,7 +211,7 @@ def _device(options: argparse.Namespace) -> str:
 
 def _about(options: argparse.Namespace, videos: Sequence[Video]) -> dict[str, Any]:
     """Say what was measured, and on what."""
-    return {'footage': {**named_videos(options), 'frames': sum(
+    return {'video': {**named_videos(options), 'frames': sum(
                 len(item.frames) for item in videos)},
             'machine': {**machine(), 'device': options.device, 'precision': options.precision,
                         'threads': options.threads, 'torch': str(torch.__version__)}}
@@ -326,7 +326,7 @@ def _fig5(options: argparse.Namespace) -> None:
         options.device, options.precision)}
     save_numbers(options.output, options.name, result, result['points'])
     save_figure(draw_trade_off(result, f'{card.name}: {len(videos)} sequences, '
-                               f'{result["footage"]["frames"]} frames'),
+                               f'{result["video"]["frames"]} frames'),
                 options.output / f'{options.name}.png')
     print(trade_off_as_text(result))
 

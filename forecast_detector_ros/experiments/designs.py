@@ -198,7 +198,7 @@ def compare_designs(plan: DesignPlan, timings_only: bool = False,
 
 def _claim(plan: DesignPlan, trained: Sequence[DesignTraining]) -> None:
     videos = video_values(plan.videos)
-    claim(plan.output, {'recipe': asdict(plan.recipe), 'footage': videos})
+    claim(plan.output, {'recipe': asdict(plan.recipe), 'video': videos})
     for item in trained:
         # What was trained, whatever its preset is in another version or its LSTMs in the list.
         shape = trained_shape(item.recipe.network_config()).to_dict()

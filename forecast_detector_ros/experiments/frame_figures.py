@@ -156,8 +156,13 @@ def error_maps(network: ForecastDetector, card: Card, item: Video, settings: Det
     :param frames: numbers of the frames that are compared, ascending, from 1 on
     :param level: index of the pyramid level
     :raises DataError: if a picture cannot be decoded
-    :raises EvaluationError: if there is no such level, or a frame has none before it
+    :raises EvaluationError: if no features are forecast, there is no such level, or a frame has
+        none before it
     """
+    if network.config.forecasts_motion:
+        raise EvaluationError(f'checkpoint {card.name} forecasts the motion of boxes; errors of '
+                              'features need a network that forecasts features, such as one of '
+                              'the preset features')
     if not 0 <= level < len(network.config.levels):
         raise EvaluationError(f'level is {level}; the network has {len(network.config.levels)}, '
                               'numbered from 0')

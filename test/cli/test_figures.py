@@ -49,7 +49,7 @@ def test_table_1(run, checkpoint, videos):
     assert code == 0 and document['measure'] == 'AP50'
     assert [(row['model'], row['policy'], row['read_ratio']) for row in rows] == [
         ('mine', 'alternate(1)', '0.6')]
-    assert document['footage']['frames'] == 10 and document['machine']['threads'] == 1
+    assert document['video']['frames'] == 10 and document['machine']['threads'] == 1
     assert '1 thread' in out and rows[0]['device'].endswith('1 thread')
 
 
@@ -161,3 +161,13 @@ def test_bad_input_is_one_line(run, checkpoint, videos, arguments, message):
         more += ['--annotations', videos]
     code, _, _, err = run(name, '--checkpoint', checkpoint, *more)
     assert code == 2 and message in err and err.count('\n') == 1
+
+
+def test_figure_6_needs_features_that_are_forecast(run, videos, tmp_path):
+    document = json.loads(videos.read_text())
+    document['categories'][0]['name'] = 'dog'
+    dogs = tmp_path / 'dogs.json'
+    dogs.write_text(json.dumps(document))
+    code, _, _, err = run('fig6', '--annotations', dogs, '--images', videos.parent,
+                          '--checkpoint', 'small')
+    assert code == 2 and 'small forecasts the motion of boxes' in err and err.count('\n') == 1
