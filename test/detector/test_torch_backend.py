@@ -67,25 +67,8 @@ def test_types(precision, network):
     assert (backend.name, backend.device, backend.precision) == ('torch', 'cpu', precision)
 
 
-@pytest.fixture
-def settled(network):
-    """
-    Give a network whose normalisation fits its weights, as after training.
-
-    Weights drawn at random without it blow every rounding up on its way through fifty layers.
-    """
-    torch.manual_seed(0)
-    network = ForecastDetector(network.config).train()
-    for encoder in (*network.encoder1, *network.encoder2):
-        torch.nn.init.normal_(encoder.expand.weight, std=0.2)
-    batch = torch.from_numpy(images(seed=99, batch=8))
-    with torch.no_grad():
-        for _ in range(30):
-            network.read_step(batch, network.initial_state(8))
-    return network.eval()
-
-
-def test_half_precision_is_close(settled):
+def test_half_precision_is_close(network, settle):
+    settled = settle(ForecastDetector(network.config))
     single, half = TorchBackend(deepcopy(settled)), TorchBackend(deepcopy(settled), 'cpu', 'fp16')
     assert np.array_equal(half.anchors, single.anchors)
     a, b = (RawOutput(None, None, None, backend.initial_state(1)) for backend in (single, half))
