@@ -3,6 +3,8 @@
 from copy import deepcopy
 from dataclasses import replace
 import json
+from pathlib import Path
+from shutil import copytree
 
 from forecast_detector_ros.annotations.synthetic import CLASSES, write_synthetic_videos
 from forecast_detector_ros.cli import export
@@ -43,19 +45,37 @@ for library in ('onnx', 'onnxruntime'):
     pytest.importorskip(library)
 
 
-@pytest.fixture
-def checkpoint(tmp_path, settle):
+@pytest.fixture(scope='session')
+def small(tmp_path_factory, settle):
+    """Write a small network and its card; not to be changed."""
     network = settle(ForecastDetector(NetworkConfig(
         classes=3, input_size=(64, 96), width=0.35, levels=(16, 32), feature_channels=(12, 20),
         lstm_channels=(8, 10), extra_channels=(16, 8), scheduler_channels=8)))
-    path = tmp_path / 'weights' / 'small.safetensors'
+    path = tmp_path_factory.mktemp('small') / 'small.safetensors'
     save_checkpoint(path, network, Card('small', CLASSES, network.config), torch.float32)
     return path
 
 
 @pytest.fixture
-def video(tmp_path):
-    return write_synthetic_videos(tmp_path / 'video', videos=2, frames=5)
+def checkpoint(small, tmp_path):
+    """Give a copy of the small network in a folder of its own."""
+    return Path(copytree(small.parent, tmp_path / 'weights')) / small.name
+
+
+@pytest.fixture(scope='session')
+def video(tmp_path_factory):
+    return write_synthetic_videos(tmp_path_factory.mktemp('video'), videos=2, frames=5)
+
+
+@pytest.fixture(scope='session')
+def quantised(small, video, tmp_path_factory):
+    """Export the small network in int8, calibrated on ten frames; give its checkpoint."""
+    folder = tmp_path_factory.mktemp('int8')
+    # Untrained scores lie close together, so that many boxes change places.
+    assert export.main(['--checkpoint', str(small), '--output', str(folder), '--frames', '6',
+                        '--int8', '--calibrate', str(video), '--calibration-frames', '10',
+                        '--min-likeness', '-9']) == 0
+    return folder / small.name
 
 
 def boxes(detector):
@@ -110,29 +130,28 @@ def test_graphs_that_do_not_match_are_not_written(checkpoint, monkeypatch, capsy
     assert sorted(checkpoint.parent.iterdir()) == before
 
 
-def test_int8_is_calibrated_and_loaded(checkpoint, video, capsys):
-    arguments = ['--checkpoint', str(checkpoint), '--frames', '6', '--int8', '--calibrate',
-                 str(video), '--calibration-frames', '10']
-    # Untrained scores lie close together, so that many boxes change places.
-    assert export.main([*arguments, '--min-likeness', '-9']) == 0
-    record = json.loads(checkpoint.with_name('small.int8.export.json').read_text())
+def test_int8_is_calibrated_and_loaded(quantised):
+    record = json.loads(quantised.with_name('small.int8.export.json').read_text())
     assert record['calibration_frames'] == 10 and record['precision'] == 'int8'
     assert record['parity']['boxes_firm'] > 0 and record['parity']['logits'] > 1e-3
-    size = exported.graph_path(checkpoint, 'read_step', 'int8').stat().st_size
-    assert size < len(make_graphs(load_checkpoint(checkpoint)[0]).graphs['read_step'])
-    detector = Detector.load(checkpoint, precision='int8', backend='onnxruntime')
+    size = exported.graph_path(quantised, 'read_step', 'int8').stat().st_size
+    assert size < len(make_graphs(load_checkpoint(quantised)[0]).graphs['read_step'])
+    detector = Detector.load(quantised, precision='int8', backend='onnxruntime')
     assert (detector.backend, detector.precision) == ('onnxruntime', 'int8')
     assert sum(map(len, boxes(detector))) > 0
-    capsys.readouterr()
-    assert export.main([*arguments, '--min-likeness', '1.1']) == 1
+
+
+def test_int8_that_is_too_unlike_is_refused(checkpoint, video, capsys):
+    before = sorted(checkpoint.parent.iterdir())
+    assert export.main(['--checkpoint', str(checkpoint), '--frames', '2', '--int8', '--calibrate',
+                        str(video), '--calibration-frames', '2', '--min-likeness', '1.1']) == 1
     assert 'likeness' in capsys.readouterr().err
+    assert sorted(checkpoint.parent.iterdir()) == before
 
 
-def test_what_is_kept_in_float(checkpoint, video):
+def test_what_is_kept_in_float(quantised):
     import onnx
-    assert export.main(['--checkpoint', str(checkpoint), '--frames', '4', '--int8', '--calibrate',
-                        str(video), '--min-likeness', '-9']) == 0
-    model = onnx.load(exported.graph_path(checkpoint, 'forecast_step', 'int8'))
+    model = onnx.load(exported.graph_path(quantised, 'forecast_step', 'int8'))
     made_by = {name: node.op_type for node in model.graph.node for name in node.output}
     kinds = {}
     for node in model.graph.node:
