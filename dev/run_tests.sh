@@ -2,27 +2,29 @@
 # SPDX-License-Identifier: Apache-2.0
 # Run all tests: dev/run_tests.sh PYTHON PROCESSES [OPTION OF PYTEST ...]
 #
-# Each folder of tests has a process of its own, so that what native libraries leave behind in one
-# does not reach the next; PROCESSES of them run at a time.  The tests of a Ray cluster, which
-# takes all cores, run last and alone.  Tests that fail run once more, as does a folder whose
+# Each part of the tests has a process of its own, so that what native libraries leave behind in
+# one does not reach the next; PROCESSES of them run at a time.  The tests of a Ray cluster, which
+# takes all cores, run last and alone.  Tests that fail run once more, as does a part whose
 # process has ended by a signal; both outputs are printed.
 set -uo pipefail
+shopt -s extglob
 cd "$(dirname "$0")/.."
 python=$1 processes=$2
 shift 2
 
 run_part() {
-    local python=$1 part=$2 code
-    shift 2
-    local cache="${PYTEST_DEBUG_TEMPROOT:-/tmp}/cache/${part//\//_}"
+    local python=$1 number=$2 part=$3 code
+    shift 3
     # shellcheck disable=SC2086  # A part may be several words.
-    set -- -p no:xdist -o cache_dir="$cache" "$@" $part
+    set -- -o cache_dir="${PYTEST_DEBUG_TEMPROOT:-/tmp}/cache/part$number" "$@" $part
     "$python" -m pytest "$@"
     code=$?
     if [ "$code" = 1 ]; then
         echo "--- $part: once more what failed"
         "$python" -m pytest --last-failed --last-failed-no-failures none "$@"
         code=$?
+        # Nothing selected: which tests failed is not known.
+        [ "$code" != 5 ] || code=1
     elif [ "$code" -gt 5 ]; then
         echo "--- $part: ended with exit code $code; once more"
         "$python" -m pytest "$@"
@@ -32,33 +34,38 @@ run_part() {
     [ "$code" = 5 ] || return "$code"
 }
 
-# The longest first.
+# Files that are parts, or in parts, of their own; no folder's part runs them.
 cluster='test/jobs/test_engine.py test/cli/test_cluster.py'
-first=(training cli detector node dev evaluation)
-parts=("${first[@]/#/test/}")
+programs=$(echo test/cli/test_{train,demo,replay,benchmark,evaluate_accuracy,label}.py)
+lint='test/test_lint.py'
+# The longest first.  Folders of less than a minute share a process: its start takes seconds.
+parts=(test/training "$programs" test/cli test/node test/detector "$lint"
+    'test/evaluation test/experiments' "$(echo test/test_!(lint).py)" 'test/dev test/launch test/report')
+rest=
 for folder in test/*/; do
-    name=$(basename "$folder")
-    case " ${first[*]} helpers __pycache__ " in *" $name "*) ;; *) parts+=("test/$name") ;; esac
+    name=test/$(basename "$folder")
+    case " ${parts[*]} test/helpers test/__pycache__ " in *" $name "*) ;; *) rest+=" $name" ;; esac
 done
-parts+=("$(echo test/test_*.py)")
+parts+=("${rest# }")
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 ignored=()
-for file in $cluster; do ignored+=("--ignore=$file"); done
+for file in $cluster $programs $lint; do ignored+=("--ignore=$file"); done
 failed=0
 for part in "${parts[@]}"; do
     while [ "$(jobs -rp | wc -l)" -ge "$processes" ]; do wait -n; done
     number=$((${number:-0} + 1))
     (
-        run_part "$python" "$part" "$@" "${ignored[@]}" >"$folder/log$number" 2>&1
+        [ "$part" = "$programs" ] || [ "$part" = "$lint" ] || set -- "$@" "${ignored[@]}"
+        run_part "$python" "$number" "$part" "$@" >"$folder/log$number" 2>&1
         echo $? >"$folder/code$number"
         # One write, so that parts do not mix.
         cat "$folder/log$number"
     ) &
 done
 wait
-run_part "$python" "$cluster" "$@"
+run_part "$python" 0 "$cluster" "$@"
 echo $? >"$folder/code0"
 for number in $(seq 0 "$number"); do
     code=$(cat "$folder/code$number" 2>/dev/null || echo 1)
