@@ -82,8 +82,16 @@ def test_same_output_and_boxes_as_the_network_itself(name, shared):
 
 
 @pytest.mark.slow
-def test_compiled_torch_gives_the_same(shared):
-    network, _ = shared
+def test_compiled_torch_gives_the_same(settle):
+    network = ForecastDetector(NetworkConfig(
+        classes=3, input_size=(64, 96), width=0.35, tail=False, feature_channels=(20,),
+        lstm_channels=(10,), extra_channels=(8,), scheduler_channels=8))
+    # The compiler takes seconds for each layer: of blocks of one shape, one is left.
+    for part in (network.extractor.stem, network.extractor.trunk):
+        for name, block in part.named_children():
+            if getattr(block, 'use_res_connect', False):
+                setattr(part, name, torch.nn.Identity())
+    settle(network)
     parity = compare_backends(TorchBackend(deepcopy(network)),
                               make_backend(network, 'torch_compile'), CLIPS[:1],
                               card_of(network))
