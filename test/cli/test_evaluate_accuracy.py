@@ -257,21 +257,31 @@ def test_ctrl_c_leaves_a_readable_result(checkpoint, videos, tmp_path):
             # The same pictures again and again: the second sequence does not come to its end.
             document['images'] += [{**image, 'id': 10000 * n + image['id'], 'video': 'long',
                                     'frame_index': 1000 * n + image['frame_index']}
-                                   for n in range(1, 2000)]
+                                   for n in range(1, 1000)]
     long = videos.with_name('long.json')
     long.write_text(json.dumps(document))
     output = tmp_path / 'result.json'
+    # Tells of every step, and of every sequence that is done.
+    code = (
+        'import sys; from forecast_detector_ros.cli import evaluate_accuracy as verb, shell; '
+        'shell.LINE_EVERY_S = 0.0; run_many = verb.run_many; '
+        'verb.run_many = lambda *given: (print(outcome.job.name, "is done", file=sys.stderr) '
+        'or outcome for outcome in run_many(*given)); sys.exit(verb.main())')
     program = subprocess.Popen(
-        [sys.executable, '-m', 'forecast_detector_ros.cli', 'evaluate', 'accuracy', '--checkpoint',
-         checkpoint, '--annotations', long, '--sequences', 'synthetic-000', 'long', '--output',
-         output, '--backend', 'torch', '--jobs', '2'], stderr=subprocess.PIPE, text=True)
+        [sys.executable, '-c', code, '--checkpoint', checkpoint, '--annotations', long,
+         '--sequences', 'synthetic-000', 'long', '--output', output, '--backend', 'torch',
+         '--jobs', '2'], stderr=subprocess.PIPE, text=True)
     assert program.stderr is not None
+    said, first_is_done, frames = [], False, 0
     for line in program.stderr:
+        said.append(line)
+        first_is_done |= line.strip() == 'synthetic-000 is done'
         told = re.search('frames: ([0-9]+) of', line)
-        if told and int(told[1]) > 200:
+        frames = int(told[1]) if told else frames
+        if first_is_done and frames > 20:
             break
     program.send_signal(signal.SIGINT)
-    err = program.stderr.read()
+    err = ''.join(said) + program.stderr.read()
     assert program.wait(360) == 130, err
     assert not output.exists()
     partial = json.loads((tmp_path / 'result.json.part').read_text())
