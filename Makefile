@@ -9,8 +9,8 @@ JAZZY := $(CURDIR)/.venv-jazzy-wheels
 VIDEO ?=
 OUTPUT ?= demo_output
 BENCHMARK ?=
-# Processes of the tests, each with a folder of them; one for every core.
-TEST_PROCESSES ?= $(shell nproc)
+# Processes of the tests; one more than cores, because nodes wait for each other much of the time.
+TEST_PROCESSES ?= $(shell expr $$(nproc) + 1)
 
 # What nodes, plots, torch and pytest keep would otherwise go to the home folder and to /tmp.
 export ROS_LOG_DIR ?= $(VENV)/var/log
@@ -26,7 +26,7 @@ help:
 	@echo '                 VIDEO=path for a video of your own, OUTPUT=folder for another place'
 	@echo 'make benchmark   measure everything and write docs/results/benchmark.md: 15 minutes, on a quiet machine'
 	@echo '                 BENCHMARK=options, for example --peer-onnx yolo11n.onnx:320'
-	@echo 'make test        run all tests; TEST_PROCESSES=n for other than one process a core'
+	@echo 'make test        run all tests; TEST_PROCESSES=n for other than one process more than cores'
 	@echo 'make test-fast   run the tests that take seconds'
 	@echo 'make coverage    run all tests and measure which lines of the robot rooms they run'
 	@echo 'make docs        make the pages of docs/ into a site: docs/_build/index.html'

@@ -38,8 +38,9 @@ run_part() {
 cluster='test/jobs/test_engine.py test/cli/test_cluster.py'
 programs=$(echo test/cli/test_{train,demo,replay,benchmark,evaluate_accuracy,label}.py)
 lint='test/test_lint.py'
-# The longest first.  Folders of less than a minute share a process: its start takes seconds.
-parts=(test/training "$programs" test/cli test/node test/detector "$lint"
+# The longest first, and beside them the nodes, which mostly wait.  Folders of less than a minute
+# share a process: its start takes seconds.
+parts=(test/training "$programs" test/node test/cli test/detector "$lint"
     'test/evaluation test/experiments' "$(echo test/test_!(lint).py)" 'test/dev test/launch test/report')
 rest=
 for folder in test/*/; do
