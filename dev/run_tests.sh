@@ -7,7 +7,6 @@
 # takes all cores, run last and alone.  Tests that fail run once more, as does a part whose
 # process has ended by a signal; both outputs are printed.
 set -uo pipefail
-shopt -s extglob
 cd "$(dirname "$0")/.."
 python=$1 processes=$2
 shift 2
@@ -36,12 +35,15 @@ run_part() {
 
 # Files that are parts, or in parts, of their own; no folder's part runs them.
 cluster='test/jobs/test_engine.py test/cli/test_cluster.py'
-programs=$(echo test/cli/test_{train,demo,replay,benchmark,evaluate_accuracy,label}.py)
+graphs='test/cli/test_demo.py test/cli/test_benchmark.py'
+programs=$(echo test/cli/test_{train,replay,evaluate_accuracy,label}.py)
 lint='test/test_lint.py'
+root=" $(echo test/test_*.py) "
+root=$(echo ${root/ $lint / })
 # The longest first, and beside them the nodes, which mostly wait.  Folders of less than a minute
 # share a process: its start takes seconds.
-parts=(test/training "$programs" test/node test/cli test/detector "$lint"
-    'test/evaluation test/experiments' "$(echo test/test_!(lint).py)" 'test/dev test/launch test/report')
+parts=(test/training "$programs" test/node "$graphs" test/detector test/cli "$lint"
+    'test/evaluation test/experiments' "$root" 'test/dev test/launch test/report')
 rest=
 for folder in test/*/; do
     name=test/$(basename "$folder")
@@ -52,13 +54,16 @@ parts+=("${rest# }")
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 ignored=()
-for file in $cluster $programs $lint; do ignored+=("--ignore=$file"); done
+for file in $cluster $graphs $programs $lint; do ignored+=("--ignore=$file"); done
 failed=0
 for part in "${parts[@]}"; do
     while [ "$(jobs -rp | wc -l)" -ge "$processes" ]; do wait -n; done
     number=$((${number:-0} + 1))
     (
-        [ "$part" = "$programs" ] || [ "$part" = "$lint" ] || set -- "$@" "${ignored[@]}"
+        case $part in
+            "$graphs" | "$programs" | "$lint") ;;
+            *) set -- "$@" "${ignored[@]}" ;;
+        esac
         run_part "$python" "$number" "$part" "$@" >"$folder/log$number" 2>&1
         echo $? >"$folder/code$number"
         # One write, so that parts do not mix.
