@@ -23,8 +23,7 @@ from ..experiments.designs import (
 from ..files import write_atomically
 from ..layout import markdown
 from ..training.config import load_recipe
-from ..training.start import load_backbone
-from ..training.trainer import TrainingDivergedError
+from ..training.trainer import load_backbone, TrainingDivergedError
 
 VERB = 'compare designs'
 

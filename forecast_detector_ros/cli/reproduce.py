@@ -22,8 +22,7 @@ from ..experiments.reproduction_tables import reproduction_markdown
 from ..files import write_atomically
 from ..layout import table
 from ..training.config import load_recipe
-from ..training.start import load_backbone
-from ..training.trainer import TrainingDivergedError
+from ..training.trainer import load_backbone, TrainingDivergedError
 
 VERB = 'reproduce'
 

