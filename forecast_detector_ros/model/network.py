@@ -14,8 +14,7 @@ from torch import nn, Tensor
 from .config import ConfigError, EXPECTED, IMAGENET_MEAN, IMAGENET_STD, NetworkConfig
 from .encoder import Encoder, LSTMState
 from .extractor import Extractor, feature_sizes
-from .motion import Keys, MotionEncoder
-from .motion_forecast import MotionForecast, MotionScheduler, MotionState
+from .motion_forecast import Keys, MotionEncoder, MotionForecast, MotionScheduler, MotionState
 from .scheduler import Scheduler
 from .ssdlite import anchors_per_cell, HeadOutput, make_anchors, motion_units, SSDLiteHead
 

@@ -25,8 +25,7 @@ from ..checkpoint import RuntimeConfigError
 from ...model.config import EXPECTED
 from ...model.encoder import LSTMState
 from ...model.extractor import fold_batch_norm
-from ...model.motion import Keys
-from ...model.motion_forecast import MotionState
+from ...model.motion_forecast import Keys, MotionState
 from ...model.network import ForecastDetector, NetworkState, StepOutput
 from ...model.scheduler import confidence
 

@@ -3,8 +3,14 @@
 from dataclasses import replace
 
 from forecast_detector_ros.model.config import ConfigError, NetworkConfig
-from forecast_detector_ros.model.motion import displacement, Shift, shifted_cosines, TERMS
-from forecast_detector_ros.model.motion_forecast import ahead, LONGEST
+from forecast_detector_ros.model.motion_forecast import (
+    ahead,
+    displacement,
+    LONGEST,
+    Shift,
+    shifted_cosines,
+    TERMS,
+)
 from forecast_detector_ros.model.network import ForecastDetector
 from forecast_detector_ros.model.scheduler import Correlation
 from forecast_detector_ros.model.ssdlite import box_coder
