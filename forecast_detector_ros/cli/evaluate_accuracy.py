@@ -25,8 +25,7 @@ from ..evaluation.motion import motion_of
 from ..evaluation.runs import VideoRun, VideoWork
 from ..evaluation.sequences import EvaluationError, Video
 from ..files import write_atomically
-from ..jobs.engine import run_many
-from ..jobs.job import Interrupt, Job
+from ..jobs.engine import Interrupt, Job, run_many
 from ..jobs.locations import location, name_of
 from ..metrics.libraries import import_trackeval as tracking_library
 from ..report.html_report import load_for_report, write_report

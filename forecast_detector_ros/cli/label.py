@@ -17,8 +17,7 @@ from ..errors import InputError
 from ..files import write_atomically
 from ..images.bag_images import is_bag
 from ..images.extract_frames import extract_frames
-from ..jobs.engine import run_many
-from ..jobs.job import Interrupt, Job
+from ..jobs.engine import Interrupt, Job, run_many
 from ..jobs.locations import location, name_of, picture_store, PictureStore, unpack, Url
 from ..labelling.label_folders import (
     is_partial,

@@ -28,8 +28,7 @@ from ..detector.stream import MAX_GAP_S
 from ..errors import InputError
 from ..evaluation.evaluation_record import model_values
 from ..evaluation.latencies import Latencies, load_latencies
-from ..jobs.engine import Engine, run_many
-from ..jobs.job import Interrupt, Job
+from ..jobs.engine import Engine, Interrupt, Job, run_many
 from ..jobs.locations import kept, location, unpack
 from ..recording.bag_file import BagError, MISSING
 from ..recording.video_writer import VideoError

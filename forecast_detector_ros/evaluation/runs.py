@@ -16,7 +16,7 @@ from ..detector.policy import READ
 from ..detector.settings import DetectorSettings
 from ..detector.stream import StreamState
 from ..images.frame import Pixels
-from ..jobs.job import Progress, StopFlag, StoppedError
+from ..jobs.engine import Progress, StopFlag, StoppedError
 from ..jobs.locations import kept, Location
 from ..layout import mean, table
 from ..metrics.tables import DetectionTable

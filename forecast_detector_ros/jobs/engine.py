@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Do many jobs: in this process, by several of this machine, or by Ray.
+Many jobs: what they are, and how they are done: here, by several processes, or by Ray.
 
-Every process of this machine is a pool of one (`concurrent.futures`): when it dies, it is known
-which job it had.
+A failure stays with the job that failed; what the others gave is kept. Every process of this
+machine is a pool of one (`concurrent.futures`): when it dies, it is known which job it had.
 """
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -18,23 +18,99 @@ import os
 import signal
 import sys
 from threading import Thread
-from typing import Any
+import traceback
+from types import FrameType, TracebackType
+from typing import Any, Protocol
 
-from .job import (
-    ATTEMPTS,
-    describe_job,
-    Expected,
-    Interrupt,
-    Job,
-    Outcome,
-    POLL_S,
-    Prepare,
-    StoppedError,
-    Tell,
-    Work,
-)
-from .ray_engine import LOCAL, run_on_ray
-from ..errors import InputError
+from ..errors import InputError, one_line
+
+ATTEMPTS = 3  #: How often a job is begun whose process or machine is lost
+
+POLL_S = 0.2  #: Seconds between two looks at whether somebody wants to stop
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+LOCAL = 'local'  #: Ray's own name of a cluster that is started for the call and ended with it
+
+
+@dataclass(frozen=True)
+class Job:
+    """One thing to do."""
+
+    number: int  #: Its place in the whole list
+    name: str
+    argument: Any  #: What the work is called with; is pickled
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of a job."""
+
+    job: Job
+    value: Any = None
+    error: str | None = None  #: One line; None if there was none
+
+
+class StoppedError(Exception):
+    """Work that was told to stop, and has no value to give."""
+
+
+class StopFlag(Protocol):
+    """Tells work that it shall come to an early end."""
+
+    @property
+    def is_set(self) -> bool:
+        """Tell whether it shall."""
+
+
+#: Called with what is done of a job and what there is to do, 0 if unknown.
+Progress = Callable[[int, int], None]
+
+#: Called with a job's argument; gives its value. When the flag is set it returns early, or raises
+#: StoppedError. It may be called again for a job whose process was lost, and then begins anew.
+Work = Callable[[Any, Progress, StopFlag], Any]
+
+Prepare = Callable[[], Work]  #: Makes the work; called once in every process, and pickled
+
+#: Called with a job, what is done of it and what there is to do.
+Tell = Callable[[Job, int, int], None]
+
+#: Errors whose message is all there is to say; of others the traceback is printed, too.
+Expected = tuple[type[Exception], ...]
+
+
+class Interrupt:
+    """Ctrl-C and SIGTERM as a flag that work looks at; a second signal ends at once."""
+
+    def __init__(self) -> None:
+        """Be not set."""
+        self.is_set = False
+        self._before: list[Any] = []
+
+    def __enter__(self) -> Interrupt:
+        """Take both signals; only in the main thread."""
+        self._before = [signal.signal(number, self._note) for number in SIGNALS]
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        """Give them back."""
+        for number, handler in zip(SIGNALS, self._before):
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.is_set:
+            raise KeyboardInterrupt
+        self.is_set = True
+
+
+def describe_job(error: Exception, expected: Expected) -> tuple[str, str]:
+    """Return an error as one line, and its traceback; an expected one has none."""
+    if isinstance(error, expected):
+        return one_line(error), ''
+    return (f'{type(error).__name__}: {" ".join(str(error).split())}',
+            ''.join(traceback.format_exception(error)))
+
 
 #: The numbers that a process and its parent have in common. They have no lock, which a process
 #: that is killed would take with it.
@@ -43,7 +119,7 @@ _STOP, _DONE, _TOTAL = range(3)
 
 def run_here(prepare: Prepare, jobs: Sequence[Job], expected: Expected, interrupt: Interrupt,
              tell: Tell) -> Iterator[Outcome]:
-    """Do all jobs in this process; see `engine.run_many`."""
+    """Do all jobs in this process; see `run_many`."""
     work: Work | None = None
     for job in jobs:
         if interrupt.is_set:
@@ -64,7 +140,7 @@ def run_here(prepare: Prepare, jobs: Sequence[Job], expected: Expected, interrup
 
 def run_in_processes(prepare: Prepare, jobs: Sequence[Job], processes: int, expected: Expected,
                      interrupt: Interrupt, tell: Tell) -> Iterator[Outcome]:
-    """Do all jobs in fresh processes, as many as `processes`; see `engine.run_many`."""
+    """Do all jobs in fresh processes, as many as `processes`; see `run_many`."""
     waiting = deque(jobs)
     lost: dict[int, int] = {}
     busy: dict[Future[Any], tuple[_Worker, Job]] = {}
@@ -277,5 +353,6 @@ def run_many(engine: Engine, prepare: Prepare, jobs: Sequence[Job], expected: Ex
         yield from run_in_processes(prepare, jobs, engine.processes or 1, expected, interrupt,
                                     tell)
     else:
+        from .ray_engine import run_on_ray
         yield from run_on_ray(prepare, jobs, engine.ray, engine.processes, engine.threads,
                               engine.gpus, expected, interrupt, tell)

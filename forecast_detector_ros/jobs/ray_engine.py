@@ -17,12 +17,13 @@ from threading import Event, Thread
 from typing import Any
 from uuid import uuid4
 
-from .job import (
+from .engine import (
     ATTEMPTS,
     describe_job,
     Expected,
     Interrupt,
     Job,
+    LOCAL,
     Outcome,
     POLL_S,
     Prepare,
@@ -32,8 +33,6 @@ from .job import (
     Work,
 )
 from ..errors import InputError, MissingLibraryError, one_line
-
-LOCAL = 'local'  #: Ray's own name of a cluster that is started for the call and ended with it
 
 CONNECT_S = 10.0  #: Seconds that a cluster has to answer
 

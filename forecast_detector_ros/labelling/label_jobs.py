@@ -14,7 +14,7 @@ from .label_folders import LabelledPicture, Labelling, picture_folders
 from .teacher import Teacher
 from .teacher_kinds import open_teacher
 from ..images.extract_frames import extract_frames
-from ..jobs.job import Progress, StopFlag, StoppedError
+from ..jobs.engine import Progress, StopFlag, StoppedError
 from ..jobs.locations import fetched, kept, Location, pack, PictureStore
 
 

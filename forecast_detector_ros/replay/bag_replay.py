@@ -43,7 +43,7 @@ from ..evaluation.latencies import Latencies
 from ..evaluation.runs import COLLECT_SCORE
 from ..images.bag_images import ImageBag
 from ..images.frame import FrameError, SourceError
-from ..jobs.job import Progress, StopFlag
+from ..jobs.engine import Progress, StopFlag
 from ..jobs.locations import fetched, kept, Location, pack
 from ..metrics.tables import DetectionTable, save_tables
 from ..recording.bag_file import vision_typestore

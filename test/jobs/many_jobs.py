@@ -12,8 +12,8 @@ import signal
 import subprocess
 import sys
 
-from forecast_detector_ros.jobs.engine import Engine, run_many
-from forecast_detector_ros.jobs.job import Interrupt, Job
+from forecast_detector_ros.jobs.engine import Engine, Interrupt, Job, run_many
+
 # By its name alone: `test` is a package of Python's own in a fresh process.
 import many_work
 

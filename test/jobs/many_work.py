@@ -4,7 +4,7 @@
 import os
 import time
 
-from forecast_detector_ros.jobs.job import StoppedError
+from forecast_detector_ros.jobs.engine import StoppedError
 
 
 class WorkError(ValueError):

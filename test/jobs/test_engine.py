@@ -8,8 +8,7 @@ import signal
 import sys
 
 from forecast_detector_ros.errors import InputError, MissingLibraryError
-from forecast_detector_ros.jobs.engine import Engine, parse_engine, run_many
-from forecast_detector_ros.jobs.job import Interrupt
+from forecast_detector_ros.jobs.engine import Engine, Interrupt, parse_engine, run_many
 import pytest
 
 from ..helpers.clusters import add_node

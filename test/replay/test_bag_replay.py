@@ -10,7 +10,7 @@ from forecast_detector_ros.detector.policy import AlternatePolicy
 from forecast_detector_ros.detector.stream import StreamState
 from forecast_detector_ros.images.frame import FrameError, SourceError
 from forecast_detector_ros.images.image_messages import compressed_frame, image_frame
-from forecast_detector_ros.jobs.job import Interrupt
+from forecast_detector_ros.jobs.engine import Interrupt
 from forecast_detector_ros.metrics.tables import load_tables
 from forecast_detector_ros.recording.bag_file import DECISION, DETECTIONS
 from forecast_detector_ros.recording.result_messages import read_decision, read_detections

@@ -3,7 +3,7 @@
 
 from forecast_detector_ros.annotations.findings import DataError
 from forecast_detector_ros.detector.policy import AlternatePolicy, FORECAST, READ
-from forecast_detector_ros.jobs.job import Interrupt
+from forecast_detector_ros.jobs.engine import Interrupt
 from forecast_detector_ros.jobs.locations import LocationError, Url
 from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, TruthTable
 from forecast_detector_ros.recording.frame_record import DROPPED, RecordedFrame
