@@ -10,7 +10,7 @@ from .evaluation import Evaluation, evaluation_parser, prepare, run
 from .options import add_policies, add_seed, frame_rate
 from ..evaluation.accuracy import check_protocols
 from ..evaluation.accuracy import KEYS as PROTOCOLS
-from ..evaluation.latencies import load_latencies
+from ..evaluation.runs import load_latencies
 from ..evaluation.streaming import OUTPUTS, PRESENT, RATES, streaming_as_text, sweep
 
 VERB = 'evaluate streaming'

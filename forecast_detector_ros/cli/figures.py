@@ -34,8 +34,8 @@ from ..detector.policy import AlternatePolicy, AlwaysReadPolicy
 from ..detector.settings import DetectorSettings
 from ..evaluation.accuracy import check_protocols
 from ..evaluation.accuracy import KEYS as PROTOCOLS
-from ..evaluation.latencies import load_latencies
 from ..evaluation.motion import AUTO, load_published, motion_of
+from ..evaluation.runs import load_latencies
 from ..evaluation.sequences import thin, Video
 from ..evaluation.streaming import RATES, streaming_as_text, sweep
 from ..experiments.figure_files import (

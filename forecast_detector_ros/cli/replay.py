@@ -27,7 +27,7 @@ from .shell import command_line, FAILURE, print_result, run_verb, say, show_prog
 from ..detector.stream import MAX_GAP_S
 from ..errors import InputError
 from ..evaluation.evaluation_record import model_values
-from ..evaluation.latencies import Latencies, load_latencies
+from ..evaluation.runs import Latencies, load_latencies
 from ..jobs.engine import Engine, Interrupt, Job, run_many
 from ..jobs.locations import kept, location, unpack
 from ..recording.bag_file import BagError, MISSING

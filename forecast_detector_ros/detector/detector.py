@@ -16,7 +16,7 @@ from .backends.devices import AUTO
 from .backends.registry import choose_backend, choose_device, make_backend, TORCH_BACKENDS
 from .checkpoint import Card, default_checkpoint, read_checkpoint
 from .host import set_threads
-from .policy import Decision, FORECAST, READ
+from .policy import AlternatePolicy, Decision, FORECAST, READ
 from .processing import Detections, Postprocessor, resize
 from .settings import DetectorSettings, SettingsError
 from .stream import decide, MAX_GAP_S, StreamState
@@ -297,4 +297,43 @@ def _numbered(outcome: tuple[StepResult, StreamState], before: StreamState, stam
               else before.tracks)
     ids, tracks = tracks.follow(result.detections, result.decision.kind == READ, elapsed)
     return (replace(result, detections=replace(result.detections, ids=ids)),
-            replace(after, stamp_ns=stamp_ns, tracks=tracks))
+            replace(after, stamp_ns=stamp_ns, tracks=tracks, period=before.period))
+
+
+_LONGEST = 1000  #: Forecasts in a row: more than any setting allows
+
+
+def check_ahead(detector: Detector) -> None:
+    """Raise SettingsError if the detector would only repeat its last boxes under a later stamp."""
+    config = detector.card.network
+    if not config.forecasts:
+        raise SettingsError(
+            f'publish_ahead is true, but {cut(detector.card.name)} forecasts nothing: its '
+            f'variant is {config.variant}; set publish_ahead to false, or take a checkpoint that '
+            'forecasts')
+
+
+def look_ahead(detector: Detector, state: StreamState, settings: DetectorSettings,
+               elapsed: float) -> StepResult:
+    """
+    Forecast what a camera will show, whatever will be decided when its image is there.
+
+    :param detector, settings: as for `Detector.step`; policy and limits play no part
+    :param state: of the stream after its last frame; it goes on from there as if nothing had been
+        asked
+    :param elapsed: time from that frame on, above 0, in the unit of the stream's times
+    :returns: its detections have the numbers of the stream's objects, and -1 where a box fits none
+    :raises ValueError: if the stream has no frame yet
+    """
+    if state.network is None:
+        raise ValueError('nothing can be forecast before the first frame')
+    forced = replace(settings, policy=AlternatePolicy(_LONGEST),
+                     max_consecutive_forecasts=_LONGEST)
+    result, _ = detector.step(Frame(state.frame_size, _no_picture),
+                              replace(state, consecutive_forecasts=0), forced, elapsed)
+    ids = state.tracks.recognise(result.detections, elapsed)
+    return replace(result, detections=replace(result.detections, ids=ids))
+
+
+def _no_picture() -> Pixels:
+    raise FrameError('the picture does not exist yet')

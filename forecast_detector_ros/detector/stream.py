@@ -9,6 +9,7 @@ frames keep their numbers, and no track ends there.
 
 from dataclasses import dataclass, field, replace
 from math import isfinite, isnan, nan
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -190,6 +191,42 @@ class Pace:
         return replace(pace, saved_ms=min(max(saved, -limit), limit))
 
 
+FEWEST_GAPS = 3  #: Below it one dropped frame could pass for the period
+
+#: Of which the median is taken: it stands up to four drops without a trace, and follows a camera
+#: that changes its rate within five frames.
+MOST_GAPS = 9
+
+
+@dataclass(frozen=True)
+class Period:
+    """The time between the images of one camera, from their stamps; a value, never changed."""
+
+    stamp_ns: int | None = None  #: Of the last image
+    gaps_ns: tuple[float, ...] = ()  #: Between the last images, at most `MOST_GAPS`
+
+    def after(self, stamp_ns: int, dropped: int = 0, max_gap_s: float = MAX_GAP_S) -> 'Period':
+        """
+        Give the period after an image.
+
+        :param stamp_ns: of the image, nanoseconds. One that repeats the last stamp tells nothing.
+        :param dropped: images that were sent in between and never came
+        :param max_gap_s: seconds; a stamp before the last one, or further behind it, makes the
+            period unknown again, as it loses a stream's state
+        """
+        step = -1 if self.stamp_ns is None else stamp_ns - self.stamp_ns
+        if not 0 <= step <= round(max_gap_s * 1e9):
+            return Period(stamp_ns)
+        if not step:
+            return self
+        return Period(stamp_ns, (*self.gaps_ns, step / (1 + dropped))[-MOST_GAPS:])
+
+    @property
+    def known_ns(self) -> int | None:
+        """Give the median of the gaps, nanoseconds; None before there are `FEWEST_GAPS`."""
+        return round(median(self.gaps_ns)) if len(self.gaps_ns) >= FEWEST_GAPS else None
+
+
 @dataclass(frozen=True)
 class StreamState:
     """The state of one camera; a value that is never changed."""
@@ -208,6 +245,7 @@ class StreamState:
     #: Of the last frame, nanoseconds; None before the first, and of frames without stamps.
     stamp_ns: int | None = None
     tracks: Tracks = field(default_factory=Tracks)  #: The objects that its detections show
+    period: Period = field(default_factory=Period)  #: Between its images, whether processed or not
 
     @staticmethod
     def initial(reason: str = 'first_frame') -> 'StreamState':
@@ -234,7 +272,12 @@ class StreamState:
 
     def anew(self, reason: str) -> 'StreamState':
         """Start anew as `initial` does, but give no number of an object a second time."""
-        return replace(StreamState.initial(reason), tracks=self.tracks.anew())
+        return replace(StreamState.initial(reason), tracks=self.tracks.anew(), period=self.period)
+
+    def arrived(self, stamp_ns: int, dropped: int = 0, max_gap_s: float = MAX_GAP_S
+                ) -> 'StreamState':
+        """Give the state when an image has come, before it is processed; as `Period.after`."""
+        return replace(self, period=self.period.after(stamp_ns, dropped, max_gap_s))
 
     def elapsed_s(self, stamp_ns: int) -> float:
         """Give the seconds since the last frame; a stamp that repeats counts as 1 ms later."""

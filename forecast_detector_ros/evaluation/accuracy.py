@@ -5,9 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .latencies import KEY as LATENCIES
-from .latencies import milliseconds
-from .runs import VideoRun
+from .runs import LATENCIES, milliseconds, VideoRun
 from .sequences import Video
 from ..layout import mean, plain, table
 from ..metrics.average_precision import AveragePrecision, DEVKIT, PLAIN, vid_average_precision

@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs of a detector over sequences: what it found and decided; and where nothing happens."""
-
+"""Runs of a detector over sequences: what it found and decided, and how long that took."""
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+import math
+from pathlib import Path
 from typing import Any
+import zlib
 
 import numpy as np
 
-from .sequences import as_frame, frames_here, picture, Video
+from .sequences import as_frame, EvaluationError, frames_here, picture, Video
 from ..detector.detector import Detector
-from ..detector.policy import READ
+from ..detector.policy import FORECAST, READ
 from ..detector.settings import DetectorSettings
 from ..detector.stream import StreamState
 from ..images.frame import Pixels
@@ -20,6 +22,7 @@ from ..jobs.engine import Progress, StopFlag, StoppedError
 from ..jobs.locations import kept, Location
 from ..layout import mean, table
 from ..metrics.tables import DetectionTable
+from ..plain_values import PlainJsonError, read_plain_json
 
 COLLECT_SCORE = 0.01  #: Score from which on detections are collected for average precision
 
@@ -161,3 +164,74 @@ def static_as_text(static: Mapping[str, Any], moving: Mapping[str, float]) -> st
     rows = [[name, ratio, moving[name]] for name, ratio in static['sequences'].items()]
     rows.append(['mean', static['mean'], mean([row[2] for row in rows])])
     return table(('read ratio', 'nothing moves', 'as filmed'), rows)
+
+
+#: Where a JSON file has latencies: by kind of decision, a list of milliseconds.
+LATENCIES = 'latencies_ms'
+
+
+def milliseconds(values: Iterable[float]) -> list[float]:
+    """Give latencies the form in which files hold them, to the microsecond."""
+    return [round(float(value), 3) for value in values]
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """Recorded latencies of the two kinds of decision."""
+
+    path: Path  #: Where they are from
+
+    #: Milliseconds, float64, sorted, by `READ` and `FORECAST`; empty where there are none.
+    values: dict[str, np.ndarray]
+    seed: int = 0
+
+    def shares(self, name: str, frames: int) -> np.ndarray:
+        """
+        Draw where in the distribution each frame of a sequence lies, ``(frames,)`` in [0, 1).
+
+        It depends on the seed and the sequence's name alone, so a frame is as lucky under one
+        policy and frame rate as under another.
+        """
+        rng = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
+        return rng.random(frames)
+
+    def at(self, kind: str, share: float) -> float:
+        """
+        Give the latency below which a share of the recorded ones lies, milliseconds.
+
+        :raises EvaluationError: if no decision of this kind was recorded
+        """
+        values = self.values[kind]
+        if not len(values):
+            raise EvaluationError(f'{self.path}: {LATENCIES}: has no latency of a {kind} frame, '
+                                  'and one is needed; record a run whose policy makes both decisions')
+        return float(values[int(share * len(values))])
+
+
+def load_latencies(path: Path, seed: int = 0) -> Latencies:
+    """
+    Read recorded latencies.
+
+    :param path: a JSON object with ``{"latencies_ms": {"read": [...], "forecast": [...]}}``, as
+        the results of `evaluate` and `demo` have; anything else in it is passed over
+    :param seed: for what is drawn from them
+    :raises EvaluationError: if the file is not such a file
+    """
+    try:
+        document = read_plain_json(path)
+    except PlainJsonError as error:
+        raise EvaluationError(str(error)) from None
+    lists = document.get(LATENCIES) if isinstance(document, dict) else None
+    if not isinstance(lists, dict):
+        raise EvaluationError(f'{path}: {LATENCIES}: must hold an object with lists of '
+                              f'milliseconds, {READ} and {FORECAST}')
+    values = {}
+    for kind in (READ, FORECAST):
+        numbers = lists.get(kind, [])
+        if not isinstance(numbers, list) or not all(
+                isinstance(number, (int, float)) and not isinstance(number, bool)
+                and math.isfinite(number) and number >= 0 for number in numbers):
+            raise EvaluationError(f'{path}: {LATENCIES}.{kind}: must be a list of milliseconds, '
+                                  'from 0 on')
+        values[kind] = np.sort(np.array(numbers, np.float64))
+    return Latencies(path, values, seed)

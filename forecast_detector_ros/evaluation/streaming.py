@@ -20,11 +20,9 @@ from typing import Any
 import numpy as np
 
 from .accuracy import HEADS, KEYS, measure_accuracy
-from .latencies import Latencies
-from .runs import COLLECT_SCORE
+from .runs import COLLECT_SCORE, Latencies
 from .sequences import as_frame, picture, Video
-from ..detector.ahead import look_ahead
-from ..detector.detector import Detector, step_stamped, StepResult
+from ..detector.detector import Detector, look_ahead, step_stamped, StepResult
 from ..detector.policy import FORECAST, Policy, READ
 from ..detector.processing import Detections
 from ..detector.settings import DetectorSettings

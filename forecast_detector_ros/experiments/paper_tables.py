@@ -12,9 +12,8 @@ from ..detector.detector import Detector
 from ..detector.policy import AlternatePolicy, FORECAST, Policy, READ
 from ..detector.settings import DetectorSettings
 from ..evaluation.accuracy import HEADS, KEYS, measure_accuracy
-from ..evaluation.latencies import Latencies
 from ..evaluation.policy_sweep import run_policies
-from ..evaluation.runs import run_video
+from ..evaluation.runs import Latencies, run_video
 from ..evaluation.sequences import EvaluationError, Video
 from ..layout import mean, mean_and_deviation, plain
 from ..metrics.average_precision import GROUPS

