@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from forecast_detector_ros.detector.backends.graph_backend import step_names, STEPS
-from forecast_detector_ros.detector.backends.graph_sources import graphs_for
 from forecast_detector_ros.detector.backends.openvino_backend import CompiledStep, OPTIONS
+from forecast_detector_ros.detector.backends.registry import graphs_for
 from forecast_detector_ros.detector.checkpoint import default_checkpoint, read_checkpoint
 from forecast_detector_ros.layout import table
 from forecast_detector_ros.quiet_libraries import import_openvino

@@ -5,7 +5,7 @@ from copy import deepcopy
 from dataclasses import replace
 from importlib.util import find_spec
 
-from forecast_detector_ros.detector.backends import graph_sources, registry
+from forecast_detector_ros.detector.backends import registry
 from forecast_detector_ros.detector.backends.graph_backend import (
     FORECAST_STEP,
     IMAGE,
@@ -273,7 +273,7 @@ def test_the_fastest_that_is_installed_is_taken(monkeypatch):
 
 
 def test_without_onnx_a_checkpoint_runs_by_torch(monkeypatch, checkpoint, network):
-    monkeypatch.setattr(graph_sources, 'find_spec',
+    monkeypatch.setattr(registry, 'find_spec',
                         lambda name: None if name == 'onnx' else object())
     assert choose_backend('auto', 'cpu', 'fp32', read_checkpoint(checkpoint)) == 'torch'
     monkeypatch.setattr('forecast_detector_ros.detector.backends.step_graph.find_spec',

@@ -4,7 +4,7 @@
 import shutil
 
 from forecast_detector_ros import files
-from forecast_detector_ros.detector.backends import graph_sources, step_graph
+from forecast_detector_ros.detector.backends import registry, step_graph
 from forecast_detector_ros.detector.backends.exported import (
     ExportError,
     FLOAT,
@@ -12,7 +12,7 @@ from forecast_detector_ros.detector.backends.exported import (
     write_graphs,
 )
 from forecast_detector_ros.detector.backends.graph_backend import READ_STEP
-from forecast_detector_ros.detector.backends.graph_sources import CACHE, graphs_for
+from forecast_detector_ros.detector.backends.registry import CACHE, graphs_for
 from forecast_detector_ros.detector.backends.step_graph import make_graphs
 from forecast_detector_ros.detector.checkpoint import (
     card_path,
@@ -91,9 +91,9 @@ def test_cache_that_cannot_be_written_is_one_line_and_no_obstacle(source, made, 
 def test_changed_code_makes_graphs_anew(source, made, cache, monkeypatch, tmp_path):
     graphs_for(source)
     folder = tmp_path / 'package' / 'detector' / 'backends'
-    shutil.copytree(graph_sources.Path(graph_sources.__file__).parent, folder)
+    shutil.copytree(registry.Path(registry.__file__).parent, folder)
     (folder.parents[1] / 'model').mkdir()
-    monkeypatch.setattr(graph_sources, '__file__', str(folder / 'graph_sources.py'))
+    monkeypatch.setattr(registry, '__file__', str(folder / 'registry.py'))
     graphs_for(source)
     assert len(made) == 2
 
@@ -114,7 +114,7 @@ def test_the_default_needs_nothing_made(made, cache):
 
 
 def test_without_pytorch_it_is_one_line(source, cache, monkeypatch):
-    monkeypatch.setattr(graph_sources, 'find_spec', lambda name: None)
+    monkeypatch.setattr(registry, 'find_spec', lambda name: None)
     with pytest.raises(ExportError, match='needs torch, which is not installed: run export'):
         graphs_for(source)
 
