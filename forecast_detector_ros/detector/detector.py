@@ -12,10 +12,9 @@ from typing import Any, TYPE_CHECKING
 import numpy as np
 
 from .backends import Backend
-from .backends.devices import AUTO
 from .backends.registry import choose_backend, choose_device, make_backend, TORCH_BACKENDS
 from .checkpoint import Card, default_checkpoint, read_checkpoint
-from .host import set_threads
+from .host import AUTO, set_threads
 from .policy import AlternatePolicy, Decision, FORECAST, READ
 from .processing import Detections, Postprocessor, resize
 from .settings import DetectorSettings, SettingsError

@@ -13,8 +13,7 @@ import os
 import torch
 from torch import distributed, nn, Tensor
 
-from ..detector.backends.devices import DeviceError
-from ..detector.host import instruction_set, multiplies_bf16
+from ..detector.host import DeviceError, instruction_set, multiplies_bf16
 
 DEVICES = ('auto', 'cpu', 'cuda')  #: Where a network is trained; `auto` is CUDA where there is one
 

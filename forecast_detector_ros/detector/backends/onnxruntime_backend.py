@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .devices import DeviceError
 from .graph_backend import GraphBackend, StepGraphs, STEPS
+from ..host import DeviceError
 from ...files import user_cache
 from ...quiet_libraries import import_onnxruntime
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from .devices import DeviceError
 from .graph_backend import (
     FORECAST_STEP,
     GraphBackend,
@@ -22,6 +21,7 @@ from .graph_backend import (
     StepGraphs,
     STEPS,
 )
+from ..host import DeviceError
 from ...files import trim_folder, user_cache, write_atomically
 from ...quiet_libraries import import_openvino
 

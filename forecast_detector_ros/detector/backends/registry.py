@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import Backend
-from .devices import AUTO, cuda_absence, device_type, DeviceChoice, DeviceError, provider_absence
 from .exported import (
     ExportError,
     fits,
@@ -35,6 +34,7 @@ from ..checkpoint import (
     SHIPPED,
     shipped_checkpoint,
 )
+from ..host import AUTO, cuda_absence, device_type, DeviceChoice, DeviceError, provider_absence
 from ...files import user_cache
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from . import RawOutput
-from .devices import AUTO, cuda_absence, DeviceError
 from ..checkpoint import RuntimeConfigError
+from ..host import AUTO, cuda_absence, DeviceError
 from ...model.network import ForecastDetector, NetworkState, StepOutput
 from ...model.scheduler import confidence
 
