@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Play a video as a camera, detect objects in it, and record the result."""
-from forecast_detector_ros.cli.graph_processes import profile_environment
+from forecast_detector_ros.cli.graph import profile_environment
 from forecast_detector_ros.files import bundled_clip
 from launch import LaunchContext, LaunchDescription
 from launch.action import Action

@@ -3,7 +3,7 @@
 from pathlib import Path
 import signal
 
-from forecast_detector_ros.cli.graph_processes import profile_environment
+from forecast_detector_ros.cli.graph import profile_environment
 from launch import LaunchContext, LaunchDescription
 from launch.action import Action
 from launch.actions import (

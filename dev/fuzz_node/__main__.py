@@ -20,7 +20,7 @@ from dev.fuzz_node.trial import FuzzTrial
 from dev.trials.client import Client, reliable, Subject, TrialError
 from dev.trials.judgement import add_judgement, bounds_of, growth, judge, Seen
 from dev.trials.node_process import NodeProcess, set_environment
-from forecast_detector_ros.cli.graph_processes import end_all
+from forecast_detector_ros.cli.graph import end_all
 
 TRANSPORTS = ('raw', 'compressed')
 

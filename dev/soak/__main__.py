@@ -19,7 +19,7 @@ from dev.soak.steady import SteadyTrial
 from dev.trials.client import Client, reliable, Subject, TrialError
 from dev.trials.judgement import add_judgement, bounds_of, growth, judge, Seen, slope
 from dev.trials.node_process import NodeProcess, set_environment
-from forecast_detector_ros.cli.graph_processes import end_all
+from forecast_detector_ros.cli.graph import end_all
 import numpy as np
 
 NAMESPACE = '/soak'

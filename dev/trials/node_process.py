@@ -8,7 +8,7 @@ from pathlib import Path
 import re
 import sys
 
-from forecast_detector_ros.cli.graph_processes import Child, profile_environment
+from forecast_detector_ros.cli.graph import Child, profile_environment
 
 #: Above those that people use, below those whose ports Linux hands out to clients.
 FIRST_DOMAIN, DOMAINS = 52, 50

@@ -14,7 +14,7 @@ import tempfile
 from typing import Any
 
 from .benchmark_graph import GraphOptions, measure_graph, measure_start
-from .graph_processes import ChildError
+from .graph import ChildError
 from .options import add_checkpoint, add_device, positive
 from .results import machine, versions
 from .shell import command_line, DONE, FAILURE, print_result, run_verb, show_progress, verb_parser

@@ -16,8 +16,7 @@ import tempfile
 from time import perf_counter
 from typing import Any
 
-from .demo_graph import DemoOptions, environment, NODES
-from .graph_processes import Child, ChildError
+from .graph import Child, ChildError, DemoOptions, environment, NODES
 from ..benchmark.steps import SIZES
 
 POLICIES = ('always_read', 'alternate(1)', 'forecast')  #: `forecast` reads the first frame alone

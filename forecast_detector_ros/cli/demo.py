@@ -15,8 +15,7 @@ import time
 from types import TracebackType
 from typing import Protocol, TextIO
 
-from .demo_graph import DemoGraph, DemoOptions
-from .graph_processes import ChildError
+from .graph import ChildError, DemoGraph, DemoOptions
 from .options import add_checkpoint, add_hardware, add_policy, number_in
 from .report import add_report
 from .results import figure_lines, machine, ResultFolder, versions

@@ -204,7 +204,8 @@ class Latencies:
         values = self.values[kind]
         if not len(values):
             raise EvaluationError(f'{self.path}: {LATENCIES}: has no latency of a {kind} frame, '
-                                  'and one is needed; record a run whose policy makes both decisions')
+                                  'and one is needed; record a run whose policy makes both '
+                                  'decisions')
         return float(values[int(share * len(values))])
 
 

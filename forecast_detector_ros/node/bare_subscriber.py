@@ -15,8 +15,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
-from .declare import declare_fixed, SafeParameterService
-from .program import GuardedExecutor, run_program
+from .program import declare_fixed, GuardedExecutor, run_program, SafeParameterService
 from .stop_signal import StopSignal
 from ..detector.host import keep_large_blocks
 

@@ -28,8 +28,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
 from .camera import FrameSchedule, IMAGE_QOS, SETTLE_S
-from .declare import declare_fixed
-from .program import run_program
+from .program import declare_fixed, run_program
 from .stop_signal import StopSignal
 from ..images.video_source import open_source, SourceError
 

@@ -21,8 +21,7 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
-from .declare import declare_fixed, SafeParameterService
-from .program import GuardedExecutor
+from .program import declare_fixed, GuardedExecutor, SafeParameterService
 from .stop_signal import StopSignal
 from ..images.video_source import open_source, SourceError, VideoSource
 

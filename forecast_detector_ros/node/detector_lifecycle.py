@@ -22,7 +22,6 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
 from .camera_stream import CameraStream, step_waiting, Waiting
-from .declare import SafeParameterService
 from .diagnostics import camera_values, CameraStatistics, describe, health, Situation
 from .outputs import Idle, Outputs
 from .parameters import (
@@ -33,7 +32,7 @@ from .parameters import (
     read_settings,
     undeclare_live_parameters,
 )
-from .program import FailureLog
+from .program import FailureLog, SafeParameterService
 from ..detector.checkpoint import default_checkpoint, RuntimeConfigError
 from ..detector.detector import check_ahead, Detector, StepResult
 from ..detector.host import give_back_free_blocks, keep_large_blocks

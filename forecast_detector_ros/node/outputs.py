@@ -26,7 +26,7 @@ from ..detector.detector import Detector, StepResult
 from ..detector.policy import Decision
 from ..detector.settings import DetectorSettings
 from ..images.frame import as_bgr, Pixels
-from ..recording.annotate import annotate as draw
+from ..recording.drawing import annotate as draw
 from ..recording.frame_record import RecordedFrame
 from ..recording.result_messages import decision_values, LAST_SECOND, MessageBuilder
 

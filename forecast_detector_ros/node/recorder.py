@@ -19,8 +19,7 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
-from .declare import declare_fixed, SafeParameterService
-from .program import GuardedExecutor
+from .program import declare_fixed, GuardedExecutor, SafeParameterService
 from .recording import BagError, Recording, RecordingError
 from .stop_signal import StopSignal
 from ..errors import cut

@@ -16,8 +16,8 @@ from ..detector.detector import StepResult
 from ..detector.processing import Detections
 from ..files import write_atomically
 from ..images.frame import as_bgr, Frame, FrameError
-from ..recording.annotate import annotate, status_text
 from ..recording.bag_file import bag_qos, BagFile, DECISION, DETECTIONS, vision_typestore
+from ..recording.drawing import annotate, status_text
 from ..recording.frame_record import DROPPED, RecordedFrame
 from ..recording.result_messages import (
     decision_values,

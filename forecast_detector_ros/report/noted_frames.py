@@ -20,16 +20,7 @@ from ..images.frame import as_bgr, decode_file, SourceError
 from ..images.video_source import VideoFile
 from ..metrics.average_precision import judge, PLAIN
 from ..metrics.tables import DetectionTable, TruthTable
-from ..recording.drawn_boxes import (
-    draw,
-    DrawnBox,
-    FORECAST_BORDER,
-    FOUND,
-    jpeg,
-    MISSED,
-    RIGHT,
-    WRONG,
-)
+from ..recording.drawing import draw, DrawnBox, FORECAST_BORDER, FOUND, jpeg, MISSED, RIGHT, WRONG
 from ..recording.frame_record import RecordedFrame
 
 MOST_FRAMES = 8  #: Frames that are noted

@@ -10,7 +10,7 @@ import cv2
 from forecast_detector_ros.benchmark.timing import Timing
 from forecast_detector_ros.cli import benchmark
 from forecast_detector_ros.cli.benchmark_graph import GraphOptions, measure_graph, measure_start
-from forecast_detector_ros.cli.graph_processes import ChildError
+from forecast_detector_ros.cli.graph import ChildError
 from forecast_detector_ros.detector.checkpoint import Card, save_checkpoint
 from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector

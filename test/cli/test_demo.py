@@ -15,7 +15,7 @@ import time
 
 import cv2
 from forecast_detector_ros.cli.demo import Lines, LiveTable, main, open_display, ROWS
-from forecast_detector_ros.cli.graph_processes import profile_environment, profile_variable
+from forecast_detector_ros.cli.graph import profile_environment, profile_variable
 from forecast_detector_ros.detector.checkpoint import Card, save_checkpoint
 from forecast_detector_ros.files import bundled_clip
 from forecast_detector_ros.model.config import NetworkConfig

@@ -9,7 +9,7 @@ from forecast_detector_ros.detector.policy import Decision, FORECAST, READ
 from forecast_detector_ros.detector.processing import Detections
 from forecast_detector_ros.images.frame import Pixels
 from forecast_detector_ros.node.outputs import draw_answer, Idle, OccasionalGroup
-from forecast_detector_ros.recording.annotate import RED
+from forecast_detector_ros.recording.drawing import RED
 import numpy as np
 import pytest
 from rclpy.executors import SingleThreadedExecutor

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from forecast_detector_ros.cli.graph_processes import Child, ChildError, end_all
+from forecast_detector_ros.cli.graph import Child, ChildError, end_all
 import pytest
 
 SLEEP = 'import time; print("up", flush=True); time.sleep(600)'
@@ -84,7 +84,7 @@ def test_running_children_are_ended_even_stubborn_ones(tmp_path: Path) -> None:
 def test_child_dies_with_its_parent(tmp_path: Path) -> None:
     program = ('import os, sys, time\n'
                'from pathlib import Path\n'
-               'from forecast_detector_ros.cli.graph_processes import Child\n'
+               'from forecast_detector_ros.cli.graph import Child\n'
                f'child = Child("c", [sys.executable, "-c", {SLEEP!r}],\n'
                f'              Path({str(tmp_path / "log")!r}), os.environ, piped=True)\n'
                'child.output.readline()\n'
