@@ -14,8 +14,8 @@ from forecast_detector_ros.detector.backends.graph_backend import step_names, ST
 from forecast_detector_ros.detector.backends.openvino_backend import CompiledStep, OPTIONS
 from forecast_detector_ros.detector.backends.registry import graphs_for
 from forecast_detector_ros.detector.checkpoint import default_checkpoint, read_checkpoint
+from forecast_detector_ros.detector.host import import_openvino
 from forecast_detector_ros.layout import table
-from forecast_detector_ros.quiet_libraries import import_openvino
 import numpy as np
 
 ROUNDS = 20

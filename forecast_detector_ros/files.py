@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import cache
+import json
 import logging
 import os
 from pathlib import Path
 import stat
 import sys
+from typing import Any
 
 PACKAGE = 'forecast_detector_ros'
 
@@ -23,6 +25,16 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any, indent: int | None = 1, nan: bool = False) -> None:
+    """
+    Write plain values as a JSON file, as `write_atomically` does.
+
+    :param nan: whether numbers that are not finite may be written, which is no standard JSON
+    :raises ValueError: if there are such, and they may not
+    """
+    write_atomically(path, (json.dumps(content, indent=indent, allow_nan=nan) + '\n').encode())
 
 
 def user_cache(name: str) -> Path | None:

@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / 'forecast_detector_ros'
 
 #: Modules beside the rooms, which every room may import; they import one another at most.
-TOOLS = {'boxes', 'errors', 'files', 'layout', 'plain_values', 'quiet_libraries'}
+TOOLS = {'boxes', 'errors', 'files', 'layout', 'plain_values'}
 
 #: What programs and verbs are entered by; every one has them.
 ENTRIES = {'main', 'make_parser', 'run'}

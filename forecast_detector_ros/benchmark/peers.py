@@ -24,9 +24,9 @@ from .timing import Contender
 from ..detector.backends.cuda_graphs import captured
 from ..detector.backends.step_graph import trace_onnx
 from ..detector.backends.torch_backend import arithmetic, PRECISIONS
+from ..detector.host import import_onnxruntime, import_openvino
 from ..errors import InputError
 from ..model.extractor import fold_batch_norm
-from ..quiet_libraries import import_onnxruntime, import_openvino
 
 #: Model and side of its input; random weights compute as long as trained ones.
 TORCHVISION: dict[str, tuple[Callable[..., nn.Module], int]] = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-import json
 import logging
 from pathlib import Path
 import signal
@@ -31,7 +30,7 @@ from ..benchmark.run import BenchmarkOptions, DEFAULT_BATCHES, default_builds, m
 from ..benchmark.steps import Build, SIZES
 from ..detector.backends.torch_backend import resolve_device
 from ..detector.checkpoint import default_checkpoint, RuntimeConfigError
-from ..files import bundled_clip, write_atomically
+from ..files import bundled_clip, write_atomically, write_json
 from ..plain_values import PlainJsonError, read_plain_json
 
 FORMAT = 'forecast_detector_ros/benchmark/1'  #: Value of the key `format` of the JSON file
@@ -85,7 +84,7 @@ def _tell(options: argparse.Namespace, run: dict[str, Any]) -> int:
     if options.load and options.compare:
         before = _read(options.compare)['timings']
     if options.output:
-        write_atomically(options.output, (json.dumps(run, indent=1) + '\n').encode())
+        write_json(options.output, run, nan=True)
     if options.report:
         images = options.report.parent / 'images'
         images.mkdir(parents=True, exist_ok=True)

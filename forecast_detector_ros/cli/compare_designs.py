@@ -2,7 +2,6 @@
 """Compare shapes of the network: train them alike, and measure accuracy and time."""
 
 import argparse
-import json
 from pathlib import Path
 import sys
 
@@ -20,7 +19,7 @@ from ..experiments.designs import (
     DesignPlan,
     load_designs,
 )
-from ..files import write_atomically
+from ..files import write_atomically, write_json
 from ..layout import markdown
 from ..training.config import load_recipe
 from ..training.trainer import load_backbone, TrainingDivergedError
@@ -67,7 +66,6 @@ def _compare(options: argparse.Namespace) -> None:
         report = compare_designs(plan, options.timings_only, show)
     about = {'command': options.command, 'machine': machine(), 'versions': versions('openvino')}
     text = f'{describe_designs(report)}\n\n{markdown(design_rows(report))}\n'
-    write_atomically(options.output / 'designs.json',
-                     (json.dumps({**about, **report}, indent=2) + '\n').encode())
+    write_json(options.output / 'designs.json', {**about, **report}, indent=2, nan=True)
     write_atomically(options.output / 'designs.md', text.encode())
     print(text, end='')

@@ -8,7 +8,6 @@ Writes prices.json, prices.md and prices.png.
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
-import json
 from pathlib import Path
 import sys
 
@@ -41,7 +40,7 @@ from ..experiments.prices import (
     price_rows,
     timed_contestant,
 )
-from ..files import write_atomically
+from ..files import write_atomically, write_json
 from ..labelling.teacher_kinds import open_teacher
 from ..layout import markdown
 
@@ -77,8 +76,7 @@ def _compare(options: argparse.Namespace, command: str) -> str:
         'checkpoints': weights, 'prices': [price.to_dict() for price in prices]}
     text = (f'{_about(report)}\n\n{markdown(price_rows(prices))}\n')
     options.output.mkdir(parents=True, exist_ok=True)
-    write_atomically(options.output / 'prices.json',
-                     (json.dumps(report, indent=1, allow_nan=False) + '\n').encode())
+    write_json(options.output / 'prices.json', report)
     write_atomically(options.output / 'prices.md', text.encode())
     draw_prices(prices, options.output / 'prices.png')
     return text

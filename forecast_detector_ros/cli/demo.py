@@ -21,7 +21,7 @@ from .report import add_report
 from .results import figure_lines, machine, ResultFolder, versions
 from .shell import command_line, DONE, FAILURE, print_result, run_verb, say, verb_parser
 from ..detector.policy import FORECAST, READ
-from ..files import bundled_clip, write_atomically
+from ..files import bundled_clip, write_json
 from ..recording.frame_record import DROPPED, KINDS, RecordedFrame, summarise_frames
 from ..report.noted_frames import record_recording
 from ..report.report_figures import plot_decisions
@@ -183,8 +183,7 @@ def _run(chosen: argparse.Namespace, given: list[str]) -> int:
         'machine': before,
         'versions': versions(),
     }
-    write_atomically(result.partial / 'summary.json',
-                     (json.dumps(summary, indent=2, allow_nan=False) + '\n').encode())
+    write_json(result.partial / 'summary.json', summary, indent=2)
     plot_decisions(records, result.partial / 'decisions.png',
                    f'{Path(options.video).name}: {figures["read"]} frames read, '
                    f'{figures["forecast"]} forecast, {figures["dropped"]} dropped')

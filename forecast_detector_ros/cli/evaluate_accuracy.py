@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from ..evaluation.identities import check_tracks, identities_as_text, summarise_
 from ..evaluation.motion import motion_of
 from ..evaluation.runs import VideoRun, VideoWork
 from ..evaluation.sequences import EvaluationError, Video
-from ..files import write_atomically
+from ..files import write_json
 from ..jobs.engine import Interrupt, Job, run_many
 from ..jobs.locations import location, name_of
 from ..metrics.libraries import import_trackeval as tracking_library
@@ -172,5 +171,5 @@ def keep_partial(output: Path | None, result: dict[str, Any]) -> None:
     if output is not None:
         path = output.with_name(f'{output.name}.part')
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, (json.dumps(result, indent=1, allow_nan=False) + '\n').encode())
+        write_json(path, result)
         _log.warning('interrupted; what was done so far is in %s', path)

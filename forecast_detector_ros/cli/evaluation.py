@@ -4,7 +4,6 @@
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-import json
 import logging
 from typing import Any
 
@@ -16,7 +15,7 @@ from ..detector.checkpoint import default_checkpoint
 from ..detector.detector import Detector
 from ..detector.settings import DetectorSettings
 from ..evaluation.sequences import thin, Video, whole_sequences
-from ..files import write_atomically
+from ..files import write_json
 from ..jobs.locations import kept, Location, location
 
 _log = logging.getLogger(__name__)
@@ -74,8 +73,7 @@ def run(verb: str, options: argparse.Namespace,
                          f'score_threshold {settings.score_threshold:g}\n\n{text}')
             if options.output:
                 options.output.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(options.output, (
-                    json.dumps(result, indent=1, allow_nan=False) + '\n').encode())
+                write_json(options.output, result)
         for name, problem in evaluation.failures.items():
             say(verb, f'left out: {name}: {problem}')
         return FAILURE if evaluation.failures else DONE

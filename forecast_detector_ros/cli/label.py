@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
-import json
 import logging
 from time import monotonic
 
@@ -14,7 +13,7 @@ import torch
 from .options import add_engine, add_threads, engine_of, fraction, outputs_at, positive
 from .shell import DONE, FAILURE, print_result, run_verb, say, show_progress, verb_parser
 from ..errors import InputError
-from ..files import write_atomically
+from ..files import write_json
 from ..images.bag_images import is_bag
 from ..images.extract_frames import extract_frames
 from ..jobs.engine import Interrupt, Job, run_many
@@ -119,7 +118,7 @@ def _save(options: argparse.Namespace, settings: LabelSettings, jobs: Sequence[J
     present = [(jobs[number].name, folders[number]) for number in sorted(folders)]
     labelling = merge(settings, present, len(folders) < len(jobs), options.output)
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(options.output, (json.dumps(labelling.document()) + '\n').encode())
+    write_json(options.output, labelling.document(), indent=None, nan=True)
     return labelling
 
 

@@ -2,7 +2,6 @@
 """Train and measure the paper's variants on held-out video."""
 
 import argparse
-import json
 
 import torch
 
@@ -19,7 +18,7 @@ from ..experiments.reproduction import (
     ROWS,
 )
 from ..experiments.reproduction_tables import reproduction_markdown
-from ..files import write_atomically
+from ..files import write_atomically, write_json
 from ..layout import table
 from ..training.config import load_recipe
 from ..training.trainer import load_backbone, TrainingDivergedError
@@ -69,8 +68,7 @@ def _reproduce(options: argparse.Namespace) -> None:
     text = ''
     # After every seed, so that an interrupted run leaves the tables of the others.
     for report in reproduce(plan):
-        write_atomically(options.output / 'results.json',
-                         (json.dumps(report, indent=2) + '\n').encode())
+        write_json(options.output / 'results.json', report, indent=2, nan=True)
         text = reproduction_markdown(report)
         write_atomically(options.output / 'results.md', text.encode())
     print(text, end='')

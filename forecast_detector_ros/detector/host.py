@@ -1,20 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The machine of a process: devices, threads, memory and instructions."""
+"""
+The machine of a process: its devices, threads, memory and instructions.
+
+Also ONNX Runtime and OpenVINO, imported without their telemetry.
+"""
 from __future__ import annotations
 
 from contextlib import suppress
 import ctypes
 from dataclasses import dataclass
 from importlib.util import find_spec
+import os
 from pathlib import Path
 import platform
 import sys
+from types import ModuleType
 import warnings
 
 import cv2
 
 from .checkpoint import RuntimeConfigError
-from ..quiet_libraries import import_onnxruntime
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3  #: Numbers of the options in glibc's malloc.h
@@ -204,3 +209,37 @@ def provider_absence(provider: str) -> str:
 def _line(text: object) -> str:
     line = ' '.join(str(text).split())
     return line if len(line) <= 200 else f'{line[:197]}...'
+
+
+def import_onnxruntime() -> ModuleType:
+    """
+    Import ONNX Runtime; raises ImportError when it is not installed.
+
+    It keeps telemetry in the home folder unless an environment variable says otherwise; a value
+    that the user has set stays.
+    """
+    os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
+    import onnxruntime
+    return onnxruntime
+
+
+_TELEMETRY = 'openvino_telemetry'
+
+
+def import_openvino() -> ModuleType:
+    """
+    Import OpenVINO; raises ImportError when it is not installed.
+
+    By default its Python package reports each import over the network and writes to the home
+    folder (https://github.com/openvinotoolkit/telemetry). Without the telemetry package it uses a
+    stub that does neither. So the package is hidden during the import.
+    """
+    hidden = _TELEMETRY not in sys.modules
+    if hidden:
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        import openvino
+    finally:
+        if hidden:
+            del sys.modules[_TELEMETRY]
+    return openvino

@@ -4,13 +4,12 @@
 from collections.abc import Mapping, Sequence
 import csv
 from io import BytesIO, StringIO
-import json
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
 from ..evaluation.accuracy import HEADS, KEYS
 from ..evaluation.sequences import EvaluationError
-from ..files import write_atomically
+from ..files import write_atomically, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,8 +62,7 @@ def save_numbers(folder: Path, name: str, document: Mapping[str, Any],
     :param rows: for the CSV, all with the same keys; None becomes an empty cell
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / f'{name}.json',
-                     (json.dumps(document, indent=1, allow_nan=False) + '\n').encode())
+    write_json(folder / f'{name}.json', document)
     buffer = StringIO()
     writer = csv.DictWriter(buffer, list(rows[0]) if rows else [], lineterminator='\n')
     writer.writeheader()

@@ -9,7 +9,6 @@ cross may change their numbers.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-import json
 from pathlib import Path
 import re
 from time import monotonic
@@ -20,7 +19,7 @@ import torch
 from torchvision.ops import box_iou
 
 from .teacher import TEACHER_CLASSES, TeacherBoxes, TeacherError
-from ..files import write_atomically
+from ..files import write_json
 from ..images.frame import decode_file
 from ..plain_values import PlainJsonError, read_plain_json
 
@@ -248,7 +247,7 @@ def is_partial(path: Path) -> bool:
 
 
 def _save(output: Path, labelling: Labelling) -> None:
-    write_atomically(output, (json.dumps(labelling.document()) + '\n').encode())
+    write_json(output, labelling.document(), indent=None, nan=True)
 
 
 def _geometry(picture: LabelledPicture) -> tuple[np.ndarray, np.ndarray]:

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torchvision.ops import batched_nms
 
+from ..detector.host import import_onnxruntime, import_openvino
 from ..errors import InputError, one_line
-from ..quiet_libraries import import_onnxruntime, import_openvino
 
 PADDING = 114  #: Grey value that YOLOX and its kin pad pictures with
 #: The 80 categories of COCO's detection task, in the order of a COCO detector's output.

@@ -29,7 +29,6 @@ from .result_files import (
     FRAMES_NAME,
     FrameTimes,
     ResultBag,
-    write_json,
 )
 from .truth import Annotated, CameraTruth, FrameKey, load_annotated_camera, ORDER, recorded_truth
 from ..detector.backends.registry import AUTO
@@ -39,6 +38,7 @@ from ..detector.policy import FORECAST
 from ..detector.settings import DetectorSettings
 from ..detector.stream import MAX_GAP_S, StreamState
 from ..evaluation.runs import COLLECT_SCORE, Latencies
+from ..files import write_json
 from ..images.bag_images import ImageBag
 from ..images.frame import FrameError, SourceError
 from ..jobs.engine import Progress, StopFlag

@@ -14,7 +14,7 @@ import numpy as np
 from .arrivals import Arrival
 from ..detector.detector import StepResult
 from ..detector.processing import Detections
-from ..files import write_atomically
+from ..files import write_atomically, write_json
 from ..images.frame import as_bgr, Frame, FrameError
 from ..recording.bag_file import bag_qos, BagFile, DECISION, DETECTIONS, vision_typestore
 from ..recording.drawing import annotate, status_text
@@ -212,8 +212,3 @@ class CameraVideo:
         for _, picture in self._first:
             self._writer.write(picture)
         self._first.clear()
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file whole or not at all."""
-    write_atomically(path, (json.dumps(content, indent=1, allow_nan=False) + '\n').encode())

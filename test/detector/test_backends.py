@@ -25,9 +25,9 @@ from forecast_detector_ros.detector.backends.step_graph import make_graphs
 from forecast_detector_ros.detector.backends.torch_backend import DeviceError, TorchBackend
 from forecast_detector_ros.detector.checkpoint import Card, read_checkpoint, RuntimeConfigError
 from forecast_detector_ros.detector.detector import Detector
+from forecast_detector_ros.detector.host import import_openvino
 from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector
-from forecast_detector_ros.quiet_libraries import import_openvino
 import numpy as np
 import pytest
 import torch

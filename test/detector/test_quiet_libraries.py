@@ -10,7 +10,7 @@ import pytest
 
 OPENVINO = """
 import sys
-from forecast_detector_ros.quiet_libraries import import_openvino
+from forecast_detector_ros.detector.host import import_openvino
 openvino = import_openvino()
 assert openvino is sys.modules['openvino']
 assert openvino.Core().available_devices
@@ -18,7 +18,7 @@ assert not [name for name in sys.modules if name.startswith('openvino_telemetry'
 """
 
 ONNXRUNTIME = """
-from forecast_detector_ros.quiet_libraries import import_onnxruntime
+from forecast_detector_ros.detector.host import import_onnxruntime
 onnxruntime = import_onnxruntime()
 assert onnxruntime.get_available_providers()
 """

@@ -11,7 +11,6 @@ whose network has the same shape, and its weights come into them without PyTorch
 from collections.abc import Iterator, Mapping
 import hashlib
 import io
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import numpy as np
 
 from .graph_backend import StateLayout, StepGraphs, STEPS
 from ..checkpoint import Checkpoint, RuntimeConfigError
-from ...files import write_atomically
+from ...files import write_atomically, write_json
 from ...model.config import ConfigError, IMAGENET_STD, NetworkConfig
 from ...plain_values import parse_plain_json
 
@@ -198,7 +197,7 @@ def write_graphs(place: Path, checkpoint: Checkpoint, model: StepGraphs, kind: s
     values = {'format': FORMAT, 'precision': kind, **tied,
               'files': {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
               'classes': model.classes, 'state': model.layout.values(), **about}
-    write_atomically(record, (json.dumps(values, indent=1) + '\n').encode())
+    write_json(record, values, nan=True)
     return record
 
 

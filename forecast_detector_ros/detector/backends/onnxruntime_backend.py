@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from .graph_backend import GraphBackend, StepGraphs, STEPS
-from ..host import DeviceError
+from ..host import DeviceError, import_onnxruntime
 from ...files import user_cache
-from ...quiet_libraries import import_onnxruntime
 
 # Errors of a graph come as exceptions; warnings about initialisers are of no use to anybody.
 _LOG_ERRORS = 3

@@ -21,9 +21,8 @@ from .graph_backend import (
     StepGraphs,
     STEPS,
 )
-from ..host import DeviceError
+from ..host import DeviceError, import_openvino
 from ...files import trim_folder, user_cache, write_atomically
-from ...quiet_libraries import import_openvino
 
 _log = logging.getLogger(__name__)
 

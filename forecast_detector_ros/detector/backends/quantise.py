@@ -18,7 +18,7 @@ import numpy as np
 from .graph_backend import StepGraphs, STEPS
 from .onnxruntime_backend import OnnxRuntimeBackend
 from .parity import run_clips
-from ...quiet_libraries import import_onnxruntime
+from ..host import import_onnxruntime
 
 #: Parts of the graph that stay in float, by their nodes' names. The gates decide what the cell
 #: keeps over many frames, where rounding adds up; the scheduler's score is compared with a

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""JSON files are written whole, and as the standard has them."""
+import json
+import math
+
+from forecast_detector_ros.files import write_json
+import pytest
+
+
+def test_json_file_has_the_values_and_ends_with_a_line(tmp_path):
+    values = {'b': [1, 2.5], 'a': None}
+    for indent in (None, 1):
+        write_json(tmp_path / 'x.json', values, indent=indent)
+        text = (tmp_path / 'x.json').read_text()
+        assert text.endswith('}\n') and (text.count('\n') > 1) == (indent is not None)
+        assert list(json.loads(text).items()) == list(values.items())
+
+
+def test_number_that_is_not_finite_leaves_the_file_as_it_was(tmp_path):
+    write_json(tmp_path / 'x.json', {})
+    with pytest.raises(ValueError, match='JSON'):
+        write_json(tmp_path / 'x.json', {'a': math.nan})
+    assert [path.name for path in tmp_path.iterdir()] == ['x.json']
+    assert (tmp_path / 'x.json').read_text() == '{}\n'
+    write_json(tmp_path / 'x.json', {'a': math.nan}, nan=True)
+    assert math.isnan(json.loads((tmp_path / 'x.json').read_text())['a'])
