@@ -37,6 +37,17 @@ ALLOWED = {
            'labelling metrics model recording replay report training',
 }
 
+#: Below this a file seldom holds a concept of its own.
+FEWEST_LINES = 40
+
+#: Shorter files beside those of packages, and why they stand alone.
+SHORT = {
+    'cli/__main__.py': 'Python looks for this name',
+    'cli/evaluate_static.py': 'the program imports a verb by its name, when it is used',
+    'node/camera_node.py': 'an executable, which takes signals before it imports ROS',
+    'node/recorder_node.py': 'likewise',
+}
+
 #: What only node/ knows.
 GRAPH = {
     'cv_bridge', 'diagnostic_msgs', 'lifecycle_msgs', 'rcl_interfaces', 'rclpy', 'sensor_msgs',
@@ -116,6 +127,14 @@ def test_a_name_stands_once() -> None:
                 places.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
     assert {name: found for name, found in places.items()
             if len(found) > 1 and name not in ENTRIES} == {}
+
+
+def test_short_files_have_a_reason() -> None:
+    short = {
+        path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob('*.py')
+        if path.name != '__init__.py' and len(path.read_text().splitlines()) < FEWEST_LINES
+    }
+    assert short == set(SHORT)
 
 
 def test_the_documented_tree_is_that_of_the_code() -> None:

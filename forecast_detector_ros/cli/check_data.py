@@ -9,7 +9,7 @@ from pathlib import Path
 import sys
 
 from .inputs import add_outside
-from .options import fraction
+from .options import fraction, whole
 from .shell import print_result, run_verb, verb_parser
 from ..annotations.check import (
     check_sources,
@@ -113,9 +113,9 @@ def make_parser() -> argparse.ArgumentParser:
                         help='of ImageNet without --list (default train)')
     single.add_argument('--classes', nargs='+', metavar='NAME',
                         help='to train (default: all of the source)')
-    parser.add_argument('--max-lines', type=_whole, default=MOST_LINES, metavar='N',
+    parser.add_argument('--max-lines', type=whole, default=MOST_LINES, metavar='N',
                         help=f'lines of each kind of finding (default {MOST_LINES})')
-    parser.add_argument('--sample', type=_whole, default=CheckConfig().sample, metavar='N',
+    parser.add_argument('--sample', type=whole, default=CheckConfig().sample, metavar='N',
                         help='pictures of each source whose header is read '
                         f'(default {CheckConfig().sample})')
     parser.add_argument('--full', action='store_true',
@@ -123,10 +123,3 @@ def make_parser() -> argparse.ArgumentParser:
                         f'{CheckConfig().most_annotations} annotations a source')
     parser.add_argument('--decode', action='store_true', help='decode every picture')
     return parser
-
-
-def _whole(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f'is {text}, must be at least 0')
-    return value

@@ -16,10 +16,16 @@ from .shell import show_progress
 from ..annotations.findings import DataError
 from ..detector.detector import Detector
 from ..errors import InputError
-from ..evaluation.accuracy import as_text, check_protocols, summarise_runs
+from ..evaluation.accuracy import (
+    as_text,
+    check_protocols,
+    check_tracks,
+    identities_as_text,
+    summarise_identities,
+    summarise_runs,
+)
 from ..evaluation.accuracy import KEYS as PROTOCOLS
 from ..evaluation.evaluation_record import record_evaluation
-from ..evaluation.identities import check_tracks, identities_as_text, summarise_identities
 from ..evaluation.motion import motion_of
 from ..evaluation.runs import VideoRun, VideoWork
 from ..evaluation.sequences import EvaluationError, Video

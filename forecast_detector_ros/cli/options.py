@@ -153,9 +153,18 @@ def fraction(text: str) -> float:
 
 def positive(text: str) -> int:
     """Read an argument that is at least 1."""
+    return _at_least(1, text)
+
+
+def whole(text: str) -> int:
+    """Read an argument that is at least 0."""
+    return _at_least(0, text)
+
+
+def _at_least(low: int, text: str) -> int:
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'is {text}, must be at least 1')
+    if value < low:
+        raise argparse.ArgumentTypeError(f'is {text}, must be at least {low}')
     return value
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .identities import identity_records, number_detections
+from .accuracy import identity_records, number_detections
 from .runs import VideoRun
 from .sequences import Video
 from ..detector.checkpoint import Card

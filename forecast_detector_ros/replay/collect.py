@@ -20,8 +20,8 @@ from .bag_replay import SUMMARY_NAME, TABLES_NAME
 from .result_files import COCO_NAME, FRAMES_NAME, merge_coco
 from ..annotations.findings import DataError
 from ..detector.policy import FORECAST, READ
+from ..evaluation.accuracy import identity_records
 from ..evaluation.evaluation_record import class_accuracies
-from ..evaluation.identities import identity_records
 from ..evaluation.runs import LATENCIES, milliseconds
 from ..files import write_json
 from ..images.bag_images import is_bag, METADATA_NAME, STORAGE_SUFFIXES
