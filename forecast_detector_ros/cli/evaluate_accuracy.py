@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from .evaluation import Evaluation, evaluation_parser, first_input, prepare, run
+from .evaluation import add_protocols, Evaluation, evaluation_parser, first_input, prepare, run
 from .options import add_engine, engine_of
 from .results import machine
 from .shell import show_progress
@@ -24,7 +24,6 @@ from ..evaluation.accuracy import (
     summarise_identities,
     summarise_runs,
 )
-from ..evaluation.accuracy import KEYS as PROTOCOLS
 from ..evaluation.evaluation_record import record_evaluation
 from ..evaluation.motion import motion_of
 from ..evaluation.runs import VideoRun, VideoWork
@@ -52,9 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--report', type=location, metavar='FILE',
                         help='with --run: also write the report as HTML')
     accuracy = parser.add_argument_group('figures')
-    accuracy.add_argument('--protocol', choices=PROTOCOLS, nargs='+', default=['plain'],
-                          metavar='P', help='of plain (AP50), devkit (ImageNet VID) and coco '
-                          '(default plain)')
+    add_protocols(accuracy)
     accuracy.add_argument('--motion-iou', metavar='auto|FILE',
                           help="split by motion: by track_ids, or ImageNet VID's .mat file")
     accuracy.add_argument('--motion-videos', type=Path, metavar='FILE',

@@ -3,13 +3,11 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from .evaluation import Evaluation, evaluation_parser, prepare, run
-from .options import add_policies, add_seed, frame_rate
+from .evaluation import add_protocols, Evaluation, evaluation_parser, prepare, run
+from .options import add_latencies, add_policies, add_seed, frame_rate
 from ..evaluation.accuracy import check_protocols
-from ..evaluation.accuracy import KEYS as PROTOCOLS
 from ..evaluation.runs import load_latencies
 from ..evaluation.streaming import OUTPUTS, PRESENT, RATES, streaming_as_text, sweep
 
@@ -33,12 +31,9 @@ def make_parser() -> argparse.ArgumentParser:
                        default=[PRESENT], help='what the detector publishes: '
                        + '; '.join(f'{name}: {text}' for name, text in OUTPUTS.items())
                        + f' (default {PRESENT})')
-    group.add_argument('--latencies', type=Path, metavar='FILE',
-                       help='draw them from a result of evaluate accuracy, replay or demo')
+    add_latencies(group)
     add_seed(group, 'latencies and sequences that are drawn')
-    group.add_argument('--protocol', choices=PROTOCOLS, nargs='+', default=['plain'],
-                       metavar='P', help='of plain (AP50), devkit (ImageNet VID) and coco '
-                       '(default plain)')
+    add_protocols(group)
     return parser
 
 

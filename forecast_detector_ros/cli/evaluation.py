@@ -8,12 +8,13 @@ import logging
 from typing import Any
 
 from .inputs import add_videos, load_videos, named_videos
-from .options import add_detector, given_settings, outputs_at, positive
+from .options import add_detector, given_settings, Group, outputs_at, positive
 from .results import machine, versions
 from .shell import DONE, FAILURE, print_result, run_verb, say, verb_parser
 from ..detector.checkpoint import default_checkpoint
 from ..detector.detector import Detector
 from ..detector.settings import DetectorSettings
+from ..evaluation.accuracy import KEYS as PROTOCOLS
 from ..evaluation.sequences import thin, Video, whole_sequences
 from ..files import write_json
 from ..jobs.locations import kept, Location, location
@@ -54,6 +55,12 @@ def evaluation_parser(verb: str, description: str | None, one_stride: bool = Tru
         parser.add_argument('--stride', type=positive, default=1, metavar='N',
                             help='every N-th frame, from each of N starts (default 1)')
     return parser
+
+
+def add_protocols(group: Group) -> None:
+    """Add `--protocol`."""
+    group.add_argument('--protocol', choices=PROTOCOLS, nargs='+', default=['plain'], metavar='P',
+                       help='of plain (AP50), devkit (ImageNet VID) and coco (default plain)')
 
 
 def run(verb: str, options: argparse.Namespace,

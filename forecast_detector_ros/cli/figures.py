@@ -16,6 +16,7 @@ import torch
 from .inputs import add_videos, load_videos, named_videos
 from .options import (
     add_device,
+    add_latencies,
     add_policies,
     add_policy,
     add_precision,
@@ -182,8 +183,7 @@ def make_parser() -> argparse.ArgumentParser:
                         help=f'frame rates (default {" ".join(map(str, RATES))})')
     add_policies(stream, "always_read, alternate(1), and the card's")
     for sub in (fifth, stream):
-        sub.add_argument('--latencies', type=Path, metavar='FILE',
-                         help='draw them from a result of evaluate accuracy, replay or demo')
+        add_latencies(sub)
     add_seed(stream, 'latencies that are drawn')
     return parser
 

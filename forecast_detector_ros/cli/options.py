@@ -98,6 +98,12 @@ def add_seed(group: Group, what: str) -> None:
     group.add_argument('--seed', type=int, default=0, metavar='N', help=f'of {what} (default 0)')
 
 
+def add_latencies(group: Group, kind: Callable[[str], Any] = Path) -> None:
+    """Add `--latencies`, a path, or what `kind` reads."""
+    group.add_argument('--latencies', type=kind, metavar='FILE',
+                       help='draw them from a result of evaluate accuracy, replay or demo')
+
+
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Give the fields of `DetectorSettings` that the options of `add_settings` name."""
     return {key: value for key in ('policy', 'score_threshold', 'nms_threshold',

@@ -14,6 +14,7 @@ from . import shell
 from .options import (
     add_detector,
     add_engine,
+    add_latencies,
     add_seed,
     checked,
     engine_of,
@@ -194,8 +195,7 @@ def make_parser() -> argparse.ArgumentParser:
                         help='real-time drops what a busy node would (default %(default)s)')
     parser.add_argument('--latency', type=checked(parse_latency), metavar='read=MS,forecast=MS',
                         help='milliseconds of a frame, instead of measuring them')
-    parser.add_argument('--latencies', type=location, metavar='FILE',
-                        help='draw them from a result of evaluate accuracy, replay or demo')
+    add_latencies(parser, location)
     add_seed(parser, 'latencies that are drawn')
     parser.add_argument('--publish-ahead', action='store_true',
                         help='also write /detections_ahead, as the node does with publish_ahead')
