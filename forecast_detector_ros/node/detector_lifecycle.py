@@ -25,13 +25,8 @@ from .camera_stream import CameraStream, step_waiting, Waiting
 from .diagnostics import camera_values, CameraStatistics, describe, health, Situation
 from .outputs import Idle, Outputs
 from .parameters import (
-    declare_fixed_parameters,
-    declare_live_parameters,
-    LIVE_PARAMETERS,
-    ParameterError,
-    read_settings,
-    undeclare_live_parameters,
-)
+    declare_fixed_parameters, declare_live_parameters, LIVE_PARAMETERS, ParameterError,
+    read_settings, undeclare_live_parameters)
 from .program import FailureLog, SafeParameterService
 from ..detector.checkpoint import default_checkpoint, RuntimeConfigError
 from ..detector.detector import check_ahead, Detector, StepResult
