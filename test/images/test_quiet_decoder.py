@@ -47,7 +47,8 @@ def test_png_that_lost_its_second_half_is_not_decoded(capfd: pytest.CaptureFixtu
     assert capfd.readouterr().err == ''
 
 
-@pytest.mark.parametrize('level, word', [(LOG_LEVEL_WARNING, 'IHDR'), (LOG_LEVEL_SILENT, '')])
+# Newer versions say that IHDR is missing, OpenCV 4.6 that the checksum of JHDR is wrong.
+@pytest.mark.parametrize('level, word', [(LOG_LEVEL_WARNING, 'HDR'), (LOG_LEVEL_SILENT, '')])
 def test_png_without_its_header_is_damaged_without_a_word(
         capfd: pytest.CaptureFixture[str], level: int, word: str) -> None:
     # OpenCV is silent in a process that has opened a video.
