@@ -98,9 +98,8 @@ docs:
 test-jazzy:
 	$(bootstrap_tests)
 	@PYTHONDONTWRITEBYTECODE=1 '$(PYTHON)' -m dev.bootstrap '$(JAZZY)' --jazzy-on '$(VENV)'
-	@failed=0; for part in 'test/images test/annotations test/detector' 'test/node'; do \
-		'$(JAZZY)/bin/python' -m pytest -m 'not slow' $$part || failed=1; done; \
-		exit $$failed
+	OMP_NUM_THREADS=1 PARTS='test/node:test/detector:test/images test/annotations' \
+		dev/run_tests.sh '$(JAZZY)/bin/python' $(TEST_PROCESSES) -m 'not slow'
 
 lint:
 	$(bootstrap_tests)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Run all tests: dev/run_tests.sh PYTHON PROCESSES [OPTION OF PYTEST ...]
+# With PARTS='FILE_OR_FOLDER ...:FILE_OR_FOLDER ...' in the environment, run these parts alone.
 #
 # Each part of the tests has a process of its own, so that what native libraries leave behind in
 # one does not reach the next; PROCESSES of them run at a time.  The tests of a Ray cluster, which
@@ -50,6 +51,10 @@ for folder in test/*/; do
     case " ${parts[*]} test/helpers test/__pycache__ " in *" $name "*) ;; *) rest+=" $name" ;; esac
 done
 parts+=("${rest# }")
+if [ -n "${PARTS:-}" ]; then
+    IFS=: read -ra parts <<<"$PARTS"
+    cluster=''
+fi
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -71,7 +76,7 @@ for part in "${parts[@]}"; do
     ) &
 done
 wait
-run_part "$python" 0 "$cluster" "$@"
+[ -z "$cluster" ] || run_part "$python" 0 "$cluster" "$@"
 echo $? >"$folder/code0"
 for number in $(seq 0 "$number"); do
     code=$(cat "$folder/code$number" 2>/dev/null || echo 1)
