@@ -26,7 +26,7 @@ help:
 	@echo '                 VIDEO=path for a video of your own, OUTPUT=folder for another place'
 	@echo 'make benchmark   measure everything and write docs/results/benchmark.md: 15 minutes, on a quiet machine'
 	@echo '                 BENCHMARK=options, for example --peer-onnx yolo11n.onnx:320'
-	@echo 'make test        run all tests; TEST_PROCESSES=n for other than one process more than cores'
+	@echo 'make test        run all tests; TEST_PROCESSES=n: processes at a time (one more than cores)'
 	@echo 'make test-fast   run the tests that take seconds'
 	@echo 'make coverage    run all tests and measure which lines of the robot rooms they run'
 	@echo 'make docs        make the pages of docs/ into a site: docs/_build/index.html'
