@@ -85,7 +85,8 @@ def _measure(options: argparse.Namespace) -> tuple[Evaluation, dict[str, Any], s
     videos, runs = [videos[place] for place in done.places], done.runs
     result = {**evaluation.about, **summarise_runs(
         videos, runs, detector.labels, options.protocol,
-        None if motion is None else [motion[place] for place in done.places])}
+        None if motion is None else [motion[place] for place in done.places],
+        settings.score_threshold)}
     if options.motion_iou:
         result['annotations'] = {**result['annotations'], 'motion_iou': options.motion_iou}
     if done.interrupted:

@@ -10,10 +10,18 @@ from .runs import LATENCIES, milliseconds, VideoRun
 from .sequences import EvaluationError, Video
 from ..annotations.records import UNKNOWN_TRACK
 from ..detector.processing import Detections
+from ..detector.settings import DetectorSettings
 from ..detector.stream import Tracks
 from ..errors import MissingLibraryError
 from ..layout import mean, plain, table
-from ..metrics.average_precision import AveragePrecision, DEVKIT, PLAIN, vid_average_precision
+from ..metrics.average_precision import (
+    AveragePrecision,
+    DEVKIT,
+    operating_points,
+    PLAIN,
+    SCORE_THRESHOLDS,
+    vid_average_precision,
+)
 from ..metrics.libraries import coco_average_precision, import_hotcoco, METRICS, tracking_figures
 from ..metrics.tables import DetectionTable, recall, TruthTable
 from ..report.run_record import Identities
@@ -47,13 +55,7 @@ def measure_accuracy(videos: Sequence[Video], collected: Sequence[DetectionTable
     :returns: plain values by the `KEYS` of the protocols; what cannot be measured is None
     :raises MissingLibraryError: if a protocol needs a library that is missing
     """
-    truths, detections, start = [], [], 0
-    for item, found in zip(videos, collected):
-        assert item.labelled is not None
-        truths.append(item.labelled.shift(start))
-        detections.append(found.shift(start))
-        start += len(item.frames)
-    truth, found = TruthTable.join(truths), DetectionTable.join(detections)
+    found, truth = _join(videos, collected)
     motion_iou = None if motion is None else np.concatenate(motion)
     result: dict[str, Any] = {}
     for protocol in protocols:
@@ -73,6 +75,34 @@ def measure_accuracy(videos: Sequence[Video], collected: Sequence[DetectionTable
                             for name, value in zip(labels, coco.per_class)
                             if not np.isnan(value)}}
     return result
+
+
+def _join(videos: Sequence[Video], collected: Sequence[DetectionTable]
+          ) -> tuple[DetectionTable, TruthTable]:
+    truths, detections, start = [], [], 0
+    for item, found in zip(videos, collected):
+        assert item.labelled is not None
+        truths.append(item.labelled.shift(start))
+        detections.append(found.shift(start))
+        start += len(item.frames)
+    return DetectionTable.join(detections), TruthTable.join(truths)
+
+
+def measure_thresholds(videos: Sequence[Video], collected: Sequence[DetectionTable],
+                       score_threshold: float) -> list[dict[str, Any]]:
+    """
+    Give recall, precision, F1 and boxes a frame over all sequences, for a row of score thresholds.
+
+    :param videos, collected: as for `measure_accuracy`
+    :param score_threshold: one threshold to be among them, in [0, 1]
+    :returns: plain values, the lowest threshold first
+    """
+    frames = sum(len(item.frames) for item in videos)
+    scores = sorted({*SCORE_THRESHOLDS, score_threshold})
+    return [{'score_threshold': point.score, 'recall': plain(point.recall),
+             'precision': plain(point.precision), 'f1': plain(point.f1),
+             'boxes_a_frame': point.detections / frames}
+            for point in operating_points(*_join(videos, collected), scores)]
 
 
 def _figures(ap: AveragePrecision, labels: Sequence[str]) -> dict[str, Any]:
@@ -123,14 +153,16 @@ PERCENTILES = (50, 95)  #: Percentiles of the latency that are reported
 
 def summarise_runs(videos: Sequence[Video], runs: Sequence[VideoRun], labels: Sequence[str],
                    protocols: Sequence[str] = ('plain',),
-                   motion: Sequence[np.ndarray] | None = None
+                   motion: Sequence[np.ndarray] | None = None,
+                   score_threshold: float = DetectorSettings.score_threshold
                    ) -> dict[str, Any]:
     """
-    Compute recall, average precision, read ratio and latency.
+    Compute recall, precision, average precision, read ratio and latency.
 
     :param videos, runs: what was looked at, and what came out, in the same order; at least one
     :param labels: the detector's classes
     :param protocols, motion: for average precision; see `accuracy.measure_accuracy`
+    :param score_threshold: that of the boxes that were shown
     :returns: plain values; what could not be measured is None
     :raises EvaluationError: if a protocol needs a library that is missing
     """
@@ -151,9 +183,10 @@ def summarise_runs(videos: Sequence[Video], runs: Sequence[VideoRun], labels: Se
         'mean_read_ratio': mean([item['read_ratio'] for item in sequences.values()]),
         'latency_ms': {'read': _latency(total[read]), 'forecast': _latency(total[~read])},
         LATENCIES: {'read': milliseconds(total[read]), 'forecast': milliseconds(total[~read])},
-        **dict.fromkeys(KEYS.values())}
+        'thresholds': None, **dict.fromkeys(KEYS.values())}
     if all(item.labelled is not None for item in videos):
         collected = [run.collected for run in runs if run.collected is not None]
+        result['thresholds'] = measure_thresholds(videos, collected, score_threshold)
         result.update(measure_accuracy(videos, collected, labels, protocols, motion))
     return result
 
@@ -165,6 +198,9 @@ def as_text(result: dict[str, Any]) -> str:
     rows.append(['mean over sequences', '', '', result['mean_recall'],
                  result['mean_read_ratio']])
     parts = [table(('sequence', 'frames', 'boxes', 'recall', 'read ratio'), rows)]
+    if result['thresholds']:
+        parts.append(table(('score threshold', 'recall', 'precision', 'F1', 'boxes a frame'),
+                           [list(row.values()) for row in result['thresholds']]))
     accuracy = accuracy_as_text(result)
     if accuracy:
         parts.append(accuracy)

@@ -7,6 +7,7 @@ time (FGFA, Zhu et al. 2017, section 5.1). The rules are those of FGFA's publish
 (`imagenet_vid_eval_motion.py`): boxes outside a group are ignored, not absent.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -160,6 +161,45 @@ def by_class(detections: DetectionTable, right: np.ndarray, wrong: np.ndarray,
         per_class[label] = curve_area(detections.scores[rows], right[rows], int(positives),
                                       wrong[rows])
     return AveragePrecision(per_class, boxes, np.diff(bounds), int((~counts).sum()))
+
+
+#: Score thresholds at which `operating_points` is asked by default.
+SCORE_THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """What a score threshold shows of all classes together."""
+
+    score: float  #: Detections need a score above it
+    recall: float  #: Part of the boxes that are found, in [0, 1]; NaN without boxes
+    precision: float  #: Part of the detections that are right, in [0, 1]; NaN without detections
+    detections: int  #: Detections that counted
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of recall and precision, in [0, 1]."""
+        total = self.recall + self.precision
+        return 2 * self.recall * self.precision / total if total else 0.0
+
+
+def operating_points(detections: DetectionTable, truth: TruthTable,
+                     scores: Sequence[float] = SCORE_THRESHOLDS,
+                     rules: ApRules = PLAIN) -> list[OperatingPoint]:
+    """
+    Give recall and precision over all boxes at each of the score thresholds.
+
+    :param detections: from the lowest of the scores on; ignore regions as for `average_precision`
+    :param truth: boxes that may accept several classes
+    """
+    matched, excused = judge(detections, truth, rules)
+    right, counts = detections.scores[matched >= 0], detections.scores[~excused]
+    points = []
+    for score in scores:
+        hits, shown = int((right > score).sum()), int((counts > score).sum())
+        points.append(OperatingPoint(score, hits / len(truth) if len(truth) else float('nan'),
+                                     hits / shown if shown else float('nan'), shown))
+    return points
 
 
 #: Smallest and largest motion IoU of each group; both belong to it, as in FGFA's evaluation.

@@ -86,7 +86,18 @@ def test_sequence_without_boxes_does_not_enter_the_mean(example):
 def test_without_labels_there_is_no_ap(example):
     videos, runs = example
     videos[0] = Video('one', videos[0].frames, videos[0].truth, None)
-    assert summarise_runs(videos, runs, LABELS)['ap50'] is None
+    result = summarise_runs(videos, runs, LABELS)
+    assert result['ap50'] is None and result['thresholds'] is None
+
+
+def test_precision_by_score_threshold(example):
+    rows = {row.pop('score_threshold'): row
+            for row in summarise_runs(*example, LABELS, score_threshold=0.87)['thresholds']}
+    # Of four boxes two have detections of 0.9; 0.85 is wrong, 0.8 right, and 0.2 is cut off.
+    assert rows[0.87] == {'recall': 0.5, 'precision': 1.0, 'f1': pytest.approx(2 / 3),
+                          'boxes_a_frame': 0.5}
+    assert rows[0.2] == {'recall': 0.75, 'precision': 0.75, 'f1': 0.75, 'boxes_a_frame': 1.0}
+    assert list(rows) == sorted(rows)
 
 
 def test_summary_is_json_and_text(example):
@@ -95,6 +106,7 @@ def test_summary_is_json_and_text(example):
     text = as_text(result)
     assert ['mean', 'over', 'sequences', '0.750', '0.750'] in map(str.split, text.splitlines())
     assert 'forecast       1     4.0     4.0' in text
+    assert ['0.200', '0.750', '0.750', '0.750', '1.000'] in map(str.split, text.splitlines())
 
 
 def test_a_decision_that_never_came_has_no_latency(example):

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Average precision: cases done by hand, and properties that must always hold."""
 
+from dataclasses import replace
+
 from forecast_detector_ros.metrics.average_precision import (
     ApRules,
     average_precision,
     curve_area,
     DEVKIT,
+    operating_points,
     PLAIN,
 )
 from hypothesis import given
@@ -177,3 +180,15 @@ def test_values_lie_between_zero_and_recall(found_list, truth_list):
     for value, boxes_there, count in zip(result.per_class, result.boxes, result.detections):
         assert np.isnan(value) if not boxes_there else (
             0 <= value <= min(1.0, count / boxes_there) + 1e-9)
+
+
+def test_operating_points_count_what_lies_above_a_score():
+    regions = np.array([0]), np.array([C], np.float32)
+    there = replace(truth((0, 0, A), (0, 0, B)), ignore_frames=regions[0],
+                    ignore_boxes=regions[1])
+    found = detections((0, 0, 0.9, A), (0, 0, 0.8, NOWHERE), (0, 0, 0.7, C), (0, 0, 0.5, B))
+    low, high, nothing = operating_points(found, there, (0.4, 0.5, 0.95))
+    # The detection in the ignore region counts at no threshold.
+    assert (low.recall, low.precision, low.detections) == (1.0, pytest.approx(2 / 3), 3)
+    assert (high.recall, high.precision, high.f1) == (0.5, 0.5, 0.5)
+    assert nothing.recall == 0 and np.isnan(nothing.precision)
