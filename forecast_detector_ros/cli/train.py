@@ -47,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
     start = result.add_mutually_exclusive_group()
     add_backbone(start)
     start.add_argument('--start', type=Path, metavar='FILE',
-                       help="checkpoint to start from, with its card and the recipe's classes")
+                       help='checkpoint to start from, with its card')
     result.add_argument('--fresh', action='store_true', help='do not resume')
     result.add_argument('--stop-after', type=float, metavar='SECONDS',
                         help='stop with a snapshot after so long')

@@ -155,14 +155,19 @@ def _determinism(wanted: bool) -> Iterator[None]:
 MAY_BE_NEW = ('encoder1', 'encoder2', 'scheduler', 'motion', 'recurrent')
 
 
+#: Last layers of the head, with outputs for each class.
+CLASS_OUTPUTS = re.compile(r'head\.classification\.\d+\.1\.(weight|bias)')
+
+
 def load_start(path: str | Path, recipe: Recipe) -> dict[str, Tensor]:
     """
     Read the weights that a recipe's first stage starts from.
 
     :param path: a ``.safetensors`` checkpoint with its card
-    :returns: state of the checkpoint's network, float32
+    :returns: state of the checkpoint's network, float32, with an output for each of the recipe's
+        classes. Those that the checkpoint does not have start with random weights.
     :raises CheckpointError: if checkpoint or card cannot be read
-    :raises RecipeError: if the file is a snapshot, the classes are others, or a weight has no
+    :raises RecipeError: if the file is a snapshot, it has none of the classes, or a weight has no
         place in the recipe's network or is missing for it. Encoders and scheduler may be missing
         as a whole.
     """
@@ -170,18 +175,13 @@ def load_start(path: str | Path, recipe: Recipe) -> dict[str, Tensor]:
         raise RecipeError(f'{path}: is the snapshot of a run, which only that run goes on from; '
                           'name the STAGE.safetensors of a finished stage')
     network, card = load_checkpoint(path)
-    if card.classes != recipe.classes:
-        place = next((i for i, (a, b) in enumerate(zip(card.classes, recipe.classes)) if a != b),
-                     min(len(card.classes), len(recipe.classes)))
-        found, wanted = (names[place] if place < len(names) else 'none'
-                         for names in (card.classes, recipe.classes))
-        raise RecipeError(f'{path}: its classes are not those of the recipe: class {place} is '
-                          f'{found}, must be {wanted}')
     weights = network.state_dict()
     config = recipe.network_config()
     own: dict[str, Tensor] = {}
-    for variant in ('complete', 'recurrent'):
-        own |= ForecastDetector(replace(config, variant=variant)).state_dict()
+    for variant in ('recurrent', 'complete'):
+        own |= build_network(recipe, variant).state_dict()
+    if card.classes != recipe.classes:
+        weights = _choose_classes(path, weights, own, card.classes, recipe.classes)
     for key, value in weights.items():
         if key not in own:
             raise RecipeError(f"{path}: {key} has no place in the recipe's network")
@@ -200,6 +200,32 @@ def load_start(path: str | Path, recipe: Recipe) -> dict[str, Tensor]:
     for part in sorted(parts - used):
         log.warning('%s: %s is not used: no stage has a variant with it', path, part)
     return weights
+
+
+def _choose_classes(path: str | Path, weights: dict[str, Tensor], own: dict[str, Tensor],
+                    found: tuple[str, ...], wanted: tuple[str, ...]) -> dict[str, Tensor]:
+    """Order the outputs of the head's classes as `wanted`; `own` has the weights of new ones."""
+    common = [name for name in wanted if name in found]
+    if not common:
+        raise RecipeError(f'{path}: has none of the classes of the recipe ({", ".join(wanted)}); '
+                          f'its classes are {", ".join(found)}')
+    for text, names in (('not in the checkpoint, so they start with random weights',
+                         [name for name in wanted if name not in found]),
+                        ('left out', [name for name in found if name not in wanted])):
+        if names:
+            log.warning('%s: classes %s: %s', path, text, ', '.join(names))
+    # The background comes first.
+    old = [0, *(1 + found.index(name) for name in common)]
+    new = [0, *(1 + wanted.index(name) for name in common)]
+    result = dict(weights)
+    for key, value in weights.items():
+        if CLASS_OUTPUTS.fullmatch(key) and key in own:
+            rows = own[key].clone()
+            # Anchor by anchor: an output for the background and for each class.
+            rows.unflatten(0, (-1, 1 + len(wanted)))[:, new] = value.unflatten(
+                0, (-1, 1 + len(found)))[:, old]
+            result[key] = rows
+    return result
 
 
 def _is_snapshot(path: str | Path) -> bool:

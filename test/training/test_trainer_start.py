@@ -67,13 +67,39 @@ def test_a_part_that_no_stage_has_is_named(write, recipe, caplog):
     assert not caplog.records
 
 
-def test_other_classes(write, recipe):
-    assert 'class 1 is red, must be blue' in refused(write(classes=('yellow', 'red'))[0], recipe)
-    assert 'class 2 is red, must be none' in refused(
-        write(classes=('yellow', 'blue', 'red'))[0], recipe)
-    # The head would fit.
-    assert 'class 0 is blue, must be yellow' in refused(
-        write(classes=('blue', 'yellow'))[0], recipe)
+def logits(recipe, weights):
+    """Give the outputs for random maps: ``(A, 1 + classes)``."""
+    network = build_network(recipe, 'baseline', weights).eval()
+    maps = [torch.rand(1, channels, 4 >> level, 4 >> level,
+                       generator=torch.Generator().manual_seed(level))
+            for level, channels in enumerate(network.config.feature_channels)]
+    with torch.no_grad():
+        return network.head(maps).logits[0]
+
+
+def test_outputs_of_classes_are_taken_by_their_names(write, recipe, caplog):
+    path, weights = write('baseline', classes=('red', 'blue', 'yellow'))
+    three = logits(replace(recipe, classes=('red', 'blue', 'yellow')), weights)
+    assert recipe.classes == ('yellow', 'blue')
+    two = logits(recipe, load_start(path, recipe))
+    assert torch.allclose(two, three[:, [0, 3, 2]], atol=1e-6)
+    assert f'{path}: classes left out: red' in caplog.text
+
+
+def test_new_classes_start_with_random_outputs(write, recipe, caplog):
+    path, weights = write('baseline')
+    more = replace(recipe, classes=('green', 'blue', 'yellow'))
+    found = logits(more, load_start(path, more))
+    assert torch.allclose(found[:, [0, 3, 2]], logits(recipe, weights), atol=1e-6)
+    assert found[:, 1].std() > 0
+    assert 'so they start with random weights: green' in caplog.text
+    # Every process of a run starts alike.
+    assert torch.equal(found, logits(more, load_start(path, more)))
+
+
+def test_no_common_class(write, recipe):
+    assert 'has none of the classes of the recipe (yellow, blue); its classes are red' in refused(
+        write(classes=('red',))[0], recipe)
 
 
 def test_a_snapshot(recipe, data_root, tmp_path):
