@@ -19,7 +19,7 @@ export TORCHINDUCTOR_CACHE_DIR ?= $(VENV)/var/torchinductor
 export PYTEST_DEBUG_TEMPROOT ?= $(VENV)/var/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo benchmark test test-fast coverage covered_tests docs lint format clean
+.PHONY: help setup demo benchmark test test-fast coverage docs lint format clean
 
 help:
 	@echo 'make demo        detect objects in a clip over ROS 2; result in $(OUTPUT)/'
@@ -28,7 +28,7 @@ help:
 	@echo '                 BENCHMARK=options, for example --peer-onnx yolo11n.onnx:320'
 	@echo 'make test        run all tests; TEST_PROCESSES=n: processes at a time (one more than cores)'
 	@echo 'make test-fast   run the tests that take seconds'
-	@echo 'make coverage    run all tests and measure which lines of the robot rooms they run'
+	@echo 'make coverage    measure which lines of the robot rooms their tests run'
 	@echo 'make docs        make the pages of docs/ into a site: docs/_build/index.html'
 	@echo 'make test-jazzy  run node, detector, images and annotations on Jazzy, OpenCV 4.6, NumPy 1.26'
 	@echo 'make lint        run the linters alone'
@@ -81,13 +81,11 @@ COVERED := node detector model images recording
 coverage:
 	$(bootstrap_tests)
 	rm -f .coverage .coverage.*
-	$(MAKE) --no-print-directory covered_tests
+	OMP_NUM_THREADS=1 PARTS='test/node:test/detector:test/model test/images test/recording' \
+		dev/run_tests.sh '$(RUN)' $(TEST_PROCESSES) -m 'not slow' \
+		$(COVERED:%=--cov=forecast_detector_ros/%) --cov-append --cov-report=
+	'$(RUN)' -m coverage combine --quiet .coverage.part*
 	'$(RUN)' -m coverage report --skip-covered --fail-under=90
-
-# One after another: they write into one file.
-covered_tests: TEST_PROCESSES := 1
-covered_tests:
-	$(call run_tests,$(COVERED:%=--cov=forecast_detector_ros/%) --cov-append --cov-report=)
 
 docs:
 	$(bootstrap_tests)

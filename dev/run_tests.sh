@@ -15,6 +15,8 @@ shift 2
 run_part() {
     local python=$1 number=$2 part=$3 code
     shift 3
+    # With --cov: parts that run at the same time must not write into one file.
+    export COVERAGE_FILE="$PWD/.coverage.part$number"
     # shellcheck disable=SC2086  # A part may be several words.
     set -- -o cache_dir="${PYTEST_DEBUG_TEMPROOT:-/tmp}/cache/part$number" "$@" $part
     "$python" -m pytest "$@"
