@@ -87,8 +87,9 @@ def load_clips(path: Path, images: Path | None, count: int, card: Card,
 def synthetic_clips(card: Card, count: int) -> Clips:
     """Make clips of moving shapes, always the same, for want of real ones."""
     with TemporaryDirectory() as folder:
-        path = write_synthetic_videos(folder, videos=2, frames=-(-count // 2), size=(240, 320),
-                                      objects=4, extension='png')
+        # A few frames are all taken from the first video.
+        path = write_synthetic_videos(folder, videos=2, frames=max(-(-count // 2), _CLIP),
+                                      size=(240, 320), objects=4, extension='png')
         return _annotated(path, path.parent, CLASSES, count, card)
 
 

@@ -203,7 +203,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = _in_folder(_with_package(Path(path)))
     if path.suffix != '.safetensors':
-        raise CheckpointError(f'{path}: a checkpoint is a .safetensors file with its .yaml card')
+        raise CheckpointError(f'{path}: a checkpoint is a .safetensors file with its .yaml card, '
+                              f'or one of {", ".join(SHIPPED)}')
     try:
         data = path.read_bytes()
     except FileNotFoundError:

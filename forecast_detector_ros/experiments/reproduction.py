@@ -79,6 +79,7 @@ ROWS = (
 )
 #: Those that are measured unless others are asked for.
 DEFAULT_ROWS = tuple(row.name for row in ROWS[:-1])
+_OTHER_MODES = {'residual': 'direct', 'direct': 'residual'}
 ALTERNATIONS = (1, 2, 3)  #: Forecasts behind each read that are measured on every row
 #: Of the sweep, besides fixed rules: dense where most labels are 1, so that scores are high.
 THRESHOLDS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
@@ -117,9 +118,14 @@ def check_plan(plan: Plan) -> None:
     """
     Refuse a plan that cannot be carried out.
 
-    :raises EvaluationError: if the recipe's stages are others than `Plan` says, or a row is
-        unknown or takes the weights of one that is left out
+    :raises EvaluationError: if the recipe's stages are others than `Plan` says, its network
+        forecasts no features, or a row is unknown or takes the weights of one that is left out
     """
+    mode = plan.recipe.network_config().forecast_mode
+    if mode not in _OTHER_MODES:
+        raise EvaluationError(f"recipe {plan.recipe.name}: forecast_mode is '{mode}'; the paper's "
+                              f'variants forecast features, so it must be one of '
+                              f'{", ".join(_OTHER_MODES)} (as in preset features)')
     stages = plan.recipe.stages
     if len(stages) < 2 or stages[0].variant != 'baseline' or any(
             stage.variant in ('baseline', 'recurrent') for stage in stages[1:]):
@@ -168,7 +174,7 @@ def trainings(plan: Plan, seed: int) -> list[Training]:
 def _recipe_of(recipe: Recipe, row: Row) -> Recipe:
     mode = row.forecast_mode
     if mode == 'other':
-        mode = {'residual': 'direct', 'direct': 'residual'}[recipe.network_config().forecast_mode]
+        mode = _OTHER_MODES[recipe.network_config().forecast_mode]
     network = recipe.network if mode is None else {**recipe.network, 'forecast_mode': mode}
     stages: list[StageConfig] = []
     for stage in recipe.stages[1:]:

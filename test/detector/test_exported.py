@@ -125,7 +125,7 @@ def test_other_weights_are_refused(source, model, network, enliven):
     save_checkpoint(source.path, enliven(network, 1), source.card)
     other = read_checkpoint(source.path)
     assert 'made from other weights than small.safetensors' in failure(other)
-    assert failure(other, INT8).endswith('--int8')
+    assert failure(other, INT8).endswith('--int8 --calibrate VIDEO')
 
 
 def test_weights_of_another_shape_are_refused(source, model):

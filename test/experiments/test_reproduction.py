@@ -170,6 +170,18 @@ def test_recipe_without_a_baseline_is_refused(options, tmp_path, capsys):
     assert len(error.strip().splitlines()) == 1
 
 
+def test_network_that_forecasts_no_features_is_refused(options, tmp_path, capsys):
+    moved = {**RECIPE['stages'][1], 'gaps': [1], 'horizons': [1], 'groups': {'encoder': RATE}}
+    (tmp_path / 'recipe.yaml').write_text(yaml.safe_dump(
+        {**RECIPE, 'preset': 'default', 'network': {}, 'cache': 'device',
+         'stages': [RECIPE['stages'][0], moved]}))
+    for more in ([], ['--estimate']):
+        assert command.main([*options, *more]) == 2
+        error = capsys.readouterr().err
+        assert "forecast_mode is 'motion'" in error and error.count('\n') == 1
+    assert not (tmp_path / 'out').exists()
+
+
 def test_tracks_are_numbered_only_where_there_are_none(tmp_path):
     path = write_synthetic_videos(tmp_path, seed=1, videos=1, frames=6)
     item = load_annotated(path, tmp_path, CLASSES, 0.0, 0.0)[0]

@@ -224,8 +224,8 @@ def read_graphs(place: Path, checkpoint: Checkpoint, kind: str) -> StepGraphs:
     :raises ExportError: if there are none, or they are damaged or belong to another checkpoint
     """
     record = record_path(place, kind)
-    again = f'run export --checkpoint {checkpoint.path}' + {INT8: ' --int8',
-                                                            WEIGHTLESS: ' --package'}.get(kind, '')
+    again = f'run export --checkpoint {checkpoint.path}' + {
+        INT8: ' --int8 --calibrate VIDEO', WEIGHTLESS: ' --package'}.get(kind, '')
     try:
         values = _read_record(record)
     except FileNotFoundError:

@@ -191,6 +191,7 @@ def choose_device(name: str, backend: str = AUTO, precision: str = 'fp32') -> De
         takes CUDA where the back-end can use it, else the CPU
     :param backend: one of `BACKENDS`, or ``auto``
     :param precision: one that the back-end has
+    :raises BackendError: if the back-end runs on CUDA alone, and there is none
     """
     if name not in ('', AUTO):
         return DeviceChoice(name, 'asked for')
@@ -203,7 +204,9 @@ def choose_device(name: str, backend: str = AUTO, precision: str = 'fp32') -> De
               else cuda_absence())
     if not absent:
         return DeviceChoice('cuda', 'there is a CUDA device that runs')
-    return DeviceChoice('cpu' if 'cpu' in precisions else 'cuda', absent)
+    if 'cpu' not in precisions:
+        raise BackendError(f'backend is {chosen!r}, which runs on CUDA alone: {absent}')
+    return DeviceChoice('cpu', absent)
 
 
 def choose_backend(name: str, device: str, precision: str, checkpoint: Checkpoint | None = None

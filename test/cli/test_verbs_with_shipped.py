@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every verb with the default checkpoint, which is what users have, on three small frames."""
+
+import argparse
+import json
+from pathlib import Path
+import shutil
+
+import cv2
+from forecast_detector_ros.annotations.synthetic import write_synthetic_videos
+from forecast_detector_ros.cli import program
+import pytest
+import torch
+import yaml
+
+from ..helpers.bags import raw_message, write_bag
+
+ROOT = Path(__file__).resolve().parents[2]
+FRAMES = 3
+NAMES = {'disc': 'person', 'square': 'car', 'triangle': 'dog'}
+
+VIDEO = '--annotations data/labels.json'
+HELD_OUT = '--annotations held/labels.json --images held --sequences synthetic-000'
+RATE = {'lr': 0.001}
+
+#: A short training of the network of the checkpoint, at a smaller size.
+RECIPE = {
+    'name': 'tiny', 'classes': list(NAMES.values()), 'preset': 'default', 'workers': 0,
+    'threads': 1, 'network': {'input_size': [96, 128]},
+    'sources': [{'annotations': 'labels.json', 'images': '.'}],
+    'stages': [{'name': 'single', 'variant': 'baseline', 'epochs': 1, 'clips_per_epoch': 2,
+                'batch': 2, 'clip_length': 1, 'extra_frame': False, 'thinning': 0,
+                'optimizer': 'adamw',
+                'groups': {'backbone': RATE, 'projection': RATE, 'head': RATE}}]}
+
+#: What is typed for each verb, and what the last line of them prints.
+RUNS = {
+    'demo': (['demo --video clip.avi --output demo --plain -p score_threshold:=0.01'],
+             'report.html'),
+    'replay': (['replay bag --output replayed'], 'images: 3, of which'),
+    'report': ([f'evaluate accuracy {VIDEO} --run run.json', 'report run.json'],
+               'written: report.html'),
+    'export': (['export --output exported --frames 2'], '2 frames checked'),
+    'summary': (['summary --checkpoint default'], 'motion encoder'),
+    'check-data': ([f'check-data {ROOT}/config/training/adapt.yaml --data data'], '0 problems'),
+    'evaluate accuracy': ([f'evaluate accuracy {VIDEO}'], 'mean over classes with boxes'),
+    'evaluate horizons': ([f'evaluate horizons {VIDEO} --horizons 1'],
+                          'frames after a read'),
+    'evaluate streaming': ([f'evaluate streaming {VIDEO} --rates 10'], 'threshold(0.75)'),
+    'evaluate static': ([f'evaluate static {VIDEO} --frames 2'], 'nothing moves'),
+    'compare designs': ([f'compare designs recipe.yaml designs.yaml --data data --rounds 2 '
+                         f'--output designs {HELD_OUT}'], '| as_it_is |'),
+    'compare detectors': ([f'compare detectors {VIDEO} --checkpoints mine=default --frames 2 '
+                           '--torchvision --output prices'], '| mine | threshold(0.75) |'),
+    'figures table1': ([f'figures table1 {VIDEO} --output table1'], 'threshold(0.75)'),
+    'figures table2': ([f'figures table2 {VIDEO} --output table2'], 'default'),
+    'figures fig4': ([f'figures fig4 {VIDEO} --output fig4'], 'synthetic-000'),
+    'figures fig5': ([f'figures fig5 {VIDEO} --thresholds 0.5 --output fig5'], '(shipped)'),
+    'figures streaming': ([f'figures streaming {VIDEO} --rates 10 --output streaming'],
+                          'threshold(0.75)'),
+}
+
+#: The tests that run the other verbs, with a shipped checkpoint if they take one.
+ELSEWHERE = {
+    'label': 'test/training/test_adapt_recipe.py::test_from_a_video_to_an_adapted_checkpoint',
+    'train': 'test/training/test_adapt_recipe.py::test_from_a_video_to_an_adapted_checkpoint',
+    'benchmark': 'test/cli/test_benchmark.py::test_shipped_network_has_parts',
+    'benchmark-metrics': 'test/cli/test_benchmark_metrics.py::test_every_part_is_timed',
+    'figures fig6': 'test/cli/test_figures.py::test_figure_6_needs_features_that_are_forecast',
+    'figures motion': 'test/cli/test_figures.py::test_motion_of_the_published_file',
+    'reproduce': 'test/experiments/test_reproduction.py::'
+                 'test_network_that_forecasts_no_features_is_refused',
+    'figures reproduction': 'test/cli/test_figures.py::test_means_of_a_reproduction',
+}
+
+
+@pytest.fixture(scope='module')
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write annotated video, a video file, a bag and a recipe; give their folder."""
+    root = tmp_path_factory.mktemp('inputs')
+    for seed, name in enumerate(('data', 'held')):
+        written = write_synthetic_videos(root / name, seed=seed, videos=1, frames=FRAMES)
+        document = json.loads(written.read_text())
+        for category in document['categories']:
+            category['name'] = NAMES[category['name']]
+        written.with_name('labels.json').write_text(json.dumps(document))
+    writer = cv2.VideoWriter(str(root / 'clip.avi'), cv2.VideoWriter.fourcc(*'MJPG'), 10.0,
+                             (160, 120))
+    for path in sorted(root.glob('data/*/*.jpg')):
+        writer.write(cv2.imread(str(path)))
+    writer.release()
+    write_bag(root / 'bag', {'/camera': [raw_message(number) for number in range(FRAMES)]})
+    (root / 'recipe.yaml').write_text(yaml.safe_dump(RECIPE))
+    (root / 'designs.yaml').write_text('as_it_is: {}')
+    return root
+
+
+@pytest.mark.parametrize('verb', RUNS)
+def test_verb_runs(verb: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                   capsys: pytest.CaptureFixture[str]) -> None:
+    if verb == 'demo':
+        pytest.importorskip('rclpy')
+    torch.set_num_threads(1)
+    shutil.copytree(inputs, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    lines, seen = RUNS[verb]
+    for line in lines:
+        capsys.readouterr()
+        assert program.main(line.split()) == 0, capsys.readouterr().err
+    assert seen in capsys.readouterr().out
+
+
+def verbs() -> set[str]:
+    """Return the verbs of the program, and of a verb with parts each part."""
+    found = set()
+    for verb in program.VERBS:
+        parts = [name for action in program.load(verb).make_parser()._actions
+                 if isinstance(action, argparse._SubParsersAction) for name in action.choices]
+        found |= {f'{verb} {part}' for part in parts} or {verb}
+    return found
+
+
+def test_no_verb_is_forgotten() -> None:
+    assert not set(RUNS) & set(ELSEWHERE)
+    assert set(RUNS) | set(ELSEWHERE) == verbs()
+    for place in ELSEWHERE.values():
+        file, _, test = place.partition('::')
+        assert f'def {test}(' in (ROOT / file).read_text(), place
