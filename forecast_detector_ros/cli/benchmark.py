@@ -14,7 +14,7 @@ from typing import Any
 
 from .benchmark_graph import GraphOptions, measure_graph, measure_start
 from .graph import ChildError
-from .options import add_checkpoint, add_device, positive
+from .options import add_checkpoint, add_device, frame_rate, positive
 from .results import machine, versions
 from .shell import command_line, DONE, FAILURE, print_result, run_verb, show_progress, verb_parser
 from ..benchmark.document import (
@@ -147,7 +147,7 @@ def make_parser() -> argparse.ArgumentParser:
                        default=('raw', 'compressed'), help='of images (default raw compressed)')
     graph.add_argument('--frames', type=positive, default=240, metavar='N',
                        help='that count, of each measurement (default %(default)s)')
-    graph.add_argument('--rate', type=float, default=30.0, metavar='HZ',
+    graph.add_argument('--rate', type=frame_rate, default=30.0, metavar='HZ',
                        help='of the camera (default %(default)s)')
     start = parser.add_argument_group("the node's start (needs ROS 2)")
     start.add_argument('--start-up', type=positive, nargs='?', const=5, metavar='N',

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 import torch
 
 from .inputs import add_backbone
+from .options import positive
 from .shell import print_result, run_verb, Show, show_progress, verb_parser
 from ..clips.dataset import ClipBatch
 from ..detector.checkpoint import CheckpointError
@@ -53,7 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
                         help='stop with a snapshot after so long')
     result.add_argument('--snapshot-every', type=float, default=300.0, metavar='SECONDS',
                         help='between snapshots (default %(default)g)')
-    result.add_argument('--log-every', type=int, default=20, metavar='ITERATIONS',
+    result.add_argument('--log-every', type=positive, default=20, metavar='ITERATIONS',
                         help='between lines of the log (default %(default)d)')
     result.add_argument('--tensorboard', action='store_true',
                         help=f'write scalars and example frames to OUTPUT/{TENSORBOARD}')

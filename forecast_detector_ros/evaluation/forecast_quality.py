@@ -62,6 +62,11 @@ ROWS = {
 #: Rows that look at pictures, and whether they extrapolate.
 BY_FLOW = {'extrapolated': True, 'true_motion': False}
 
+_FEATURES = 'a network that forecasts features'
+#: What rows need that not every network, video or call has.
+_NEEDS = {PERSISTENCE: _FEATURES, **dict.fromkeys((PAST, CEILING), 'boxes with track_ids'),
+          **dict.fromkeys(BY_FLOW, f'optical flow (--optical-flow) and {_FEATURES}')}
+
 IOUS = np.arange(10, 20) / 20  #: COCO's thresholds, 0.5 to 0.95; 0.7 is among them
 
 
@@ -125,7 +130,8 @@ def measure_forecasts(network: ForecastDetector, card: Card, videos: Sequence[Vi
     :param beside: other networks with their cards, whose forecasts become rows of these names
     :raises DataError: if a picture cannot be decoded
     :raises DeviceError: if device or precision cannot be had
-    :raises EvaluationError: if another network has other classes
+    :raises EvaluationError: if another network has other classes, or one of `rows` cannot be
+        measured with this network or these videos
     """
     def wanted(row: str) -> bool:
         return rows is None or row in rows
@@ -156,6 +162,10 @@ def measure_forecasts(network: ForecastDetector, card: Card, videos: Sequence[Vi
     every = min(horizons, settings.max_consecutive_forecasts) + 1
     names = [row for row in ROWS if wanted(row) and (row in detectors or row not in (
         FORECAST, HELD, PERSISTENCE, *BY_FLOW))] + list(beside or {})
+    names = [name for name in names if name not in (PAST, CEILING) or _tracked(videos)]
+    for row in rows or ():
+        if row not in names:
+            raise EvaluationError(f'row {row} cannot be measured: it needs {_NEEDS[row]}')
     result = []
     for stride in strides:
         runs = []
@@ -169,7 +179,7 @@ def measure_forecasts(network: ForecastDetector, card: Card, videos: Sequence[Vi
         result.append(StrideQuality(
             stride, tuple(item.name for item in videos),
             {name: tuple(_hits(name, runs, horizon, every) for horizon in range(horizons + 1))
-             for name in names if name not in (PAST, CEILING) or _tracked(videos)},
+             for name in names},
             *(_mean_errors(runs) if moves_features else (None, None))))
     return ForecastQuality(tuple(result), every)
 

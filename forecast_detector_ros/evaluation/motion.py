@@ -108,7 +108,9 @@ def load_published(path: Path, videos: Path | None = None) -> PublishedMotion:
         raise EvaluationError('motion IoU from a .mat file needs SciPy: pip install scipy'
                               ) from None
     try:
-        cells = loadmat(path, variable_names=['motion_iou']).get('motion_iou')
+        # SciPy's own error of a missing file does not say so.
+        with open(path, 'rb') as file:
+            cells = loadmat(file, variable_names=['motion_iou']).get('motion_iou')
     except OSError as error:
         raise EvaluationError(f'{path}: cannot be read: {error.strerror or error}') from None
     except (MatReadError, NotImplementedError, TypeError, ValueError) as error:

@@ -140,6 +140,12 @@ def test_bad_build_is_a_usage_error(text: str, capsys: pytest.CaptureFixture[str
     assert 'must be BACKEND' in capsys.readouterr().err
 
 
+def test_bad_rate_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        benchmark.main(['--graph', '--rate', '0'])
+    assert 'must be above 0' in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_start_of_the_node() -> None:
     pytest.importorskip('rclpy')

@@ -300,3 +300,9 @@ def test_what_the_machine_lacks_is_named(recipe, data, tmp_path, capsys, keys, w
         pytest.skip('this machine has CUDA')
     assert train.main(arguments(recipe(**keys), data, tmp_path / 'run')) == 2
     assert capsys.readouterr().err.strip().splitlines()[-1] == f'train: {words}'
+
+
+def test_log_needs_a_number_of_iterations(recipe, data, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.main([*arguments(recipe(), data, tmp_path / 'run'), '--log-every', '0'])
+    assert stop.value.code == 2 and 'must be at least 1' in capsys.readouterr().err

@@ -110,6 +110,14 @@ def test_verb_runs(verb: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.
     assert seen in capsys.readouterr().out
 
 
+def test_a_row_that_needs_a_forecast_of_features_is_refused(
+        inputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(inputs)
+    assert program.main(f'evaluate horizons {VIDEO} --rows persistence'.split()) == 2
+    line, = capsys.readouterr().err.splitlines()
+    assert 'row persistence' in line and 'a network that forecasts features' in line
+
+
 def verbs() -> set[str]:
     """Return the verbs of the program, and of a verb with parts each part."""
     found = set()

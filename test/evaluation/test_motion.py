@@ -126,7 +126,7 @@ def test_faulty_files_are_refused(publish, tmp_path):
     path.write_bytes(b'')
     with pytest.raises(EvaluationError, match='motion.mat: not a MATLAB 5 file'):
         load_published(path)
-    with pytest.raises(EvaluationError, match='none.mat: cannot be read'):
+    with pytest.raises(EvaluationError, match='none.mat: cannot be read: No such file'):
         load_published(tmp_path / 'none.mat')
 
 
