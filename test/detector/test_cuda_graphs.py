@@ -83,9 +83,11 @@ def settled(config=CONFIG):
     for predictor in network.head.classification:
         nn.init.normal_(predictor[1].weight, std=0.5)
     pictures = torch.randint(0, 256, (8, *config.input_size, 3), dtype=torch.uint8)
+    for norm in (part for part in network.modules() if isinstance(part, nn.BatchNorm2d)):
+        # As after twenty times the same batch.
+        norm.momentum = 1.0 - (1.0 - norm.momentum) ** 20
     with torch.no_grad():
-        for _ in range(20):
-            network.read_step(pictures, network.initial_state(8))
+        network.read_step(pictures, network.initial_state(8))
     return network.eval()
 
 
