@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Give every test a ROS graph of its own."""
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 import itertools
@@ -9,13 +11,14 @@ import shutil
 import signal
 import socket
 import tempfile
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from hypothesis import HealthCheck, settings
 import numpy as np
 import pytest
-import torch
-from torch import nn
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # A busy machine is no failure.
 settings.register_profile('unhurried', deadline=None,
@@ -95,6 +98,10 @@ def settle() -> Callable[..., nn.Module]:
 
     Weights drawn at random without it blow every rounding up on its way through fifty layers.
     """
+    # Not above: its import takes seconds, and many a test needs none of it.
+    import torch
+    from torch import nn
+
     def run(network: Any) -> Any:
         torch.manual_seed(0)
         for encoder in (*network.encoder1, *network.encoder2, *network.recurrent):
@@ -124,6 +131,9 @@ def settle() -> Callable[..., nn.Module]:
 @pytest.fixture(scope='session')
 def enliven() -> Callable[..., nn.Module]:
     """Give a function that draws weights and statistics at random, the same for each seed."""
+    import torch
+    from torch import nn
+
     # Fresh ones hide mistakes behind zeros and ones.
     def draw(module: nn.Module, seed: int = 0) -> nn.Module:
         generator = torch.Generator().manual_seed(seed)
