@@ -171,9 +171,10 @@ def test_node_that_does_not_start_says_why() -> None:
 @pytest.mark.slow
 def test_end_to_end(given: list[str], tmp_path: Path) -> None:
     pytest.importorskip('rclpy')
+    pytest.importorskip('openvino')
     said: list[str] = []
     rows = measure_graph(
-        GraphOptions(Path(given[3]), {'checkpoint': given[1], 'backend': 'torch'}, ['480p'],
+        GraphOptions(Path(given[3]), {'checkpoint': given[1], 'backend': 'openvino'}, ['480p'],
                      ['compressed'], 10, 5, 10.0), tmp_path, said.append)
     assert [(row['node'], row['policy']) for row in rows] == [
         ('detector', 'always_read'), ('detector', 'alternate(1)'), ('detector', 'forecast'),

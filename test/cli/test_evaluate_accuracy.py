@@ -269,8 +269,8 @@ def test_ctrl_c_leaves_a_readable_result(checkpoint, videos, tmp_path):
         'or outcome for outcome in run_many(*given)); sys.exit(verb.main())')
     program = subprocess.Popen(
         [sys.executable, '-c', code, '--checkpoint', checkpoint, '--annotations', long,
-         '--sequences', 'synthetic-000', 'long', '--output', output, '--backend', 'torch',
-         '--jobs', '2'], stderr=subprocess.PIPE, text=True)
+         '--sequences', 'synthetic-000', 'long', '--output', output, '--jobs', '2'],
+        stderr=subprocess.PIPE, text=True)
     assert program.stderr is not None
     said, first_is_done, frames = [], False, 0
     for line in program.stderr:
