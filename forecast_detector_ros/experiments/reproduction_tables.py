@@ -170,7 +170,7 @@ def reproduction_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def draw_reproduction(report: Mapping[str, Any]) -> 'Figure':
-    """Draw Table 2 as bars, and accuracy over the share of frames read."""
+    """Draw Table 2 as bars, and accuracy over the read ratio."""
     rows = reproduction_rows(report)
     order = [row.name for row in ROWS]
     colours = dict(zip(order, COLOURS))
@@ -202,7 +202,7 @@ def draw_reproduction(report: Mapping[str, Any]) -> 'Figure':
                                color=colours[name], markersize=4, linewidth=1.1, label=label,
                                elinewidth=0.7)
     right.invert_xaxis()
-    right.set(xlabel='share of frames read', ylabel='AP50, points',
+    right.set(xlabel='read ratio', ylabel='AP50, points',
               title='frames skipped; squares: always_read, alternate(k)')
     figure.legend(*right.get_legend_handles_labels(), loc='outside lower center', ncols=3)
     figure.suptitle(f'{report["recipe"]}: {len(report["seeds"])} seeds, {report["frames"]} '

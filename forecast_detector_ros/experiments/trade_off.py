@@ -110,7 +110,7 @@ def draw_trade_off(result: Mapping[str, Any], title: str = '') -> 'Figure':
     left.set(xlabel='frames per second', ylabel=result['measure'],
              title=f'read {speed["read_ms"]:.1f} ms, forecast {speed["forecast_ms"]:.1f} ms')
     _panel(right, result, 'read_ratio', False)
-    right.set(xlabel='share of frames read', title='at an equal share of frames read')
+    right.set(xlabel='read ratio', title='at an equal read ratio')
     right.invert_xaxis()
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc='outside lower center', ncols=3)
