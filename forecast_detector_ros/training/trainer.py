@@ -220,11 +220,12 @@ def _choose_classes(path: str | Path, weights: dict[str, Tensor], own: dict[str,
     result = dict(weights)
     for key, value in weights.items():
         if CLASS_OUTPUTS.fullmatch(key) and key in own:
-            rows = own[key].clone()
             # Anchor by anchor: an output for the background and for each class.
-            rows.unflatten(0, (-1, 1 + len(wanted)))[:, new] = value.unflatten(
-                0, (-1, 1 + len(found)))[:, old]
-            result[key] = rows
+            source = value.unflatten(0, (-1, 1 + len(found)))
+            target = own[key].clone().unflatten(0, (-1, 1 + len(wanted)))
+            if source[:, 0].shape == target[:, 0].shape:
+                target[:, new] = source[:, old]
+                result[key] = target.flatten(0, 1)
     return result
 
 

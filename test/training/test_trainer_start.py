@@ -114,6 +114,8 @@ def test_weights_that_have_no_place_or_are_missing_or_of_another_shape(write, re
         write(**more)[0], recipe)
     assert 'lacks head.extra.1.0.0.weight of the recipe' in refused(
         write()[0], replace(recipe, network={**recipe.network, **more}))
+    assert 'head.classification' in refused(
+        write('baseline', ('yellow', 'red'), aspect_ratios=[2, 3, 4])[0], recipe)
     path = write(lstm_channels=[8, 8])[0]
     assert 'encoder1.1' in refused(path, recipe) and 'must be' in refused(path, recipe)
 
