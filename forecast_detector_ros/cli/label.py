@@ -127,7 +127,7 @@ VERB = 'label'
 #: Person, what ImageNet VID and COCO have in common, and what stands in rooms.
 CLASSES = ('person', 'airplane', 'bear', 'bicycle', 'bird', 'bus', 'car', 'cattle', 'dog', 'cat',
            'elephant', 'horse', 'motorcycle', 'sheep', 'train', 'watercraft', 'zebra', 'chair',
-           'dining_table', 'bottle', 'potted_plant', 'sofa', 'tv')
+           'dining_table', 'bottle', 'sofa', 'tv')
 
 
 def main(args: Sequence[str] | None = None) -> int:
