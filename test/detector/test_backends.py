@@ -249,7 +249,8 @@ def test_graphs_are_folded_and_forecasting_needs_no_image(shared):
     ({'backend': 'tvm'}, ['tvm', 'openvino', 'torch']),
     ({'backend': 'openvino', 'precision': 'fp8'}, ['fp8', 'int8', 'openvino']),
     ({'backend': 'onnxruntime', 'precision': 'bf16'}, ['bf16', 'fp32', 'onnxruntime']),
-    ({'backend': 'tensorrt'}, ['cuda', 'cpu']),
+    ({'backend': 'tensorrt', 'device': 'cpu'}, ['cuda', 'cpu']),
+    ({'backend': 'tensorrt'}, ['tensorrt', 'CUDA alone']),
     ({'precision': 'int8'}, ['export', 'int8', 'small.int8.export.json'])])
 def test_what_cannot_be_had_is_one_line(values, words, checkpoint):
     message = refusal(Detector.load, checkpoint, **values)
