@@ -124,12 +124,12 @@ def _chosen(records: list[VideoRecord], source: SourceConfig, annotations: Path,
     """Return the records that the patterns of a source leave."""
     everything = records
     if source.sequences:
-        taken, unmet = _met(records, source.sequences)
+        taken, unmet = meet([record.name for record in records], source.sequences)
         for pattern in unmet:
             findings.fault(DataError(f'{annotations}: sequences names {pattern}, which is not '
                                      'there', Kind.SEQUENCES))
         records = [record for record in records if record.name in taken]
-    left_out, unmet = _met(records, source.exclude)
+    left_out, unmet = meet([record.name for record in records], source.exclude)
     for pattern in unmet:
         findings.note(Kind.EXCLUDE, f'{annotations}: exclude names {pattern}, which is not there')
     kept = [record for record in records if record.name not in left_out]
@@ -151,12 +151,16 @@ def _note_split_groups(records: Sequence[VideoRecord], kept: Sequence[VideoRecor
                           'out, but others of the same recording are not; do not measure on it')
 
 
-def _met(records: Sequence[VideoRecord], patterns: Sequence[str]) -> tuple[set[str], list[str]]:
-    """Return the names that any pattern meets, and the patterns that meet none."""
+def meet(names: Sequence[str], patterns: Sequence[str]) -> tuple[set[str], list[str]]:
+    """
+    Return the names that any pattern meets, and the patterns that meet none.
+
+    :param patterns: of names or of the folders in them, with ``*``, ``?`` and ``[...]``
+    """
     met: set[str] = set()
     unmet = []
     for pattern in patterns:
-        found = {record.name for record in records if _meets(record.name, pattern)}
+        found = {name for name in names if _meets(name, pattern)}
         met |= found
         if not found:
             unmet.append(pattern)
@@ -165,7 +169,7 @@ def _met(records: Sequence[VideoRecord], patterns: Sequence[str]) -> tuple[set[s
 
 def _meets(name: str, pattern: str) -> bool:
     folders = [str(folder) for folder in PurePosixPath(name).parents]
-    return any(fnmatchcase(text, pattern) for text in (name, *folders[:-1]))
+    return any(text == pattern or fnmatchcase(text, pattern) for text in (name, *folders[:-1]))
 
 
 def all_classes(source: SourceConfig, root: str | Path) -> tuple[str, ...]:

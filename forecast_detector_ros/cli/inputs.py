@@ -51,7 +51,7 @@ def add_videos(parser: argparse.ArgumentParser) -> None:
                       metavar='SEQUENCE=CLASS', help='with --davis: a further class that '
                       'counts; may be repeated')
     data.add_argument('--sequences', nargs='+', default=[], metavar='NAME',
-                      help='only these sequences')
+                      help='only these sequences; patterns with * and ? too')
 
 
 def load_videos(options: argparse.Namespace, labels: Sequence[str],

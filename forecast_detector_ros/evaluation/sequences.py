@@ -12,6 +12,7 @@ import numpy as np
 from ..annotations.findings import DataError
 from ..annotations.mot import load_mot
 from ..annotations.records import decode_picture, FrameRecord, PictureFolder, VideoRecord
+from ..annotations.sources import meet
 from ..annotations.video_json import load_video_json
 from ..errors import InputError
 from ..images.frame import Frame, Pixels
@@ -132,14 +133,15 @@ def pick(videos: Sequence[Video], names: Sequence[str]) -> list[Video]:
     """
     Keep the named sequences, in the order of the videos; no names keep all.
 
+    :param names: of sequences or of folders in their names; patterns as in `meet`
     :raises EvaluationError: if there is no sequence of a name
     """
-    known = {item.name for item in videos}
-    for name in names:
-        if name not in known:
-            raise EvaluationError(f'sequence {name!r} is not there; there are '
-                                  f'{", ".join(sorted(known))}')
-    return [item for item in videos if not names or item.name in names]
+    known = [item.name for item in videos]
+    met, unmet = meet(known, names)
+    for name in unmet:
+        raise EvaluationError(f'sequence {name!r} is not there; there are '
+                              f'{", ".join(sorted(known))}')
+    return [item for item in videos if not names or item.name in met]
 
 
 def thin(item: Video, stride: int) -> list[Video]:

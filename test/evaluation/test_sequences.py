@@ -72,6 +72,7 @@ def test_frame_without_labels_is_a_fault(labelled):
 def test_sequences_are_picked_by_name(davis):
     everything = load_davis(davis(a=('dog', 1), b=('dog', 1), c=('dog', 1)), CLASSES)
     assert [item.name for item in pick(everything, ['c', 'a'])] == ['a', 'c']
+    assert [item.name for item in pick(everything, ['[bc]'])] == ['b', 'c']
     assert pick(everything, []) == everything
     with pytest.raises(EvaluationError, match="sequence 'd' is not there; there are a, b, c"):
         pick(everything, ['d'])
