@@ -38,7 +38,7 @@ def clip(tmp_path):
 
 def test_default_classes_are_the_teachers():
     assert set(label.CLASSES) <= set(TEACHER_CLASSES)
-    assert len(set(label.CLASSES)) == len(label.CLASSES) == 23
+    assert len(set(label.CLASSES)) == len(label.CLASSES) == 22
 
 
 def test_from_video_to_training_data(tmp_path, teacher, clip):
