@@ -11,6 +11,7 @@ import signal
 import cv2
 from forecast_detector_ros.annotations.synthetic import write_synthetic_videos
 from forecast_detector_ros.cli import program
+from forecast_detector_ros.detector.checkpoint import default_checkpoint
 import pytest
 import torch
 import yaml
@@ -24,6 +25,8 @@ NAMES = {'disc': 'person', 'square': 'car', 'triangle': 'dog'}
 VIDEO = '--annotations data/labels.json'
 HELD_OUT = '--annotations held/labels.json --images held --sequences synthetic-000'
 RATE = {'lr': 0.001}
+CARD = yaml.safe_load(Path(default_checkpoint()).with_suffix('.yaml').read_text())
+POLICY = f'threshold({CARD["threshold"]:g})'
 
 #: A short training of a small network that forecasts as the checkpoint does.
 RECIPE = {
@@ -49,18 +52,18 @@ RUNS = {
     'evaluate accuracy': ([f'evaluate accuracy {VIDEO}'], 'mean over classes with boxes'),
     'evaluate horizons': ([f'evaluate horizons {VIDEO} --horizons 1'],
                           'frames after a read'),
-    'evaluate streaming': ([f'evaluate streaming {VIDEO} --rates 10'], 'threshold(0.75)'),
+    'evaluate streaming': ([f'evaluate streaming {VIDEO} --rates 10'], POLICY),
     'evaluate static': ([f'evaluate static {VIDEO} --frames 2'], 'nothing moves'),
     'compare designs': ([f'compare designs recipe.yaml designs.yaml --data data --rounds 2 '
                          f'--output designs {HELD_OUT}'], '| as_it_is |'),
     'compare detectors': ([f'compare detectors {VIDEO} --checkpoints mine=default --frames 2 '
-                           '--torchvision --output prices'], '| mine | threshold(0.75) |'),
-    'figures table1': ([f'figures table1 {VIDEO} --output table1'], 'threshold(0.75)'),
+                           '--torchvision --output prices'], f'| mine | {POLICY} |'),
+    'figures table1': ([f'figures table1 {VIDEO} --output table1'], POLICY),
     'figures table2': ([f'figures table2 {VIDEO} --output table2'], 'default'),
     'figures fig4': ([f'figures fig4 {VIDEO} --output fig4'], 'synthetic-000'),
     'figures fig5': ([f'figures fig5 {VIDEO} --thresholds 0.5 --output fig5'], '(shipped)'),
     'figures streaming': ([f'figures streaming {VIDEO} --rates 10 --output streaming'],
-                          'threshold(0.75)'),
+                          POLICY),
 }
 
 #: The tests that run the other verbs, with a shipped checkpoint if they take one.
