@@ -189,8 +189,8 @@ class Latencies:
         """
         Draw where in the distribution each frame of a sequence lies, ``(frames,)`` in [0, 1).
 
-        It depends on the seed and the sequence's name alone, so a frame is as lucky under one
-        policy and frame rate as under another.
+        It depends on the seed and the sequence's name alone, so every policy and frame rate gets
+        the same draws.
         """
         rng = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
         return rng.random(frames)

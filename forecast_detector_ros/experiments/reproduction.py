@@ -202,7 +202,7 @@ def reproduce(plan: Plan) -> Iterator[dict[str, Any]]:
     """
     check_plan(plan)
     claim(plan.output, {'recipe': asdict(replace(plan.recipe, seed=0)),
-                        'footage': video_values(plan.videos)})
+                        'video': video_values(plan.videos)})
     sources = load_sources(plan.recipe, plan.data)
     check_held_out(sources, plan.videos)
     motion = np.concatenate([motion_iou(item.truth) for item in plan.videos])
