@@ -64,18 +64,18 @@ class ClassTally:
 
     videos: int = 0
     frames: int = 0
-    shares: list[np.ndarray] = field(default_factory=list)
+    areas: list[np.ndarray] = field(default_factory=list)
     cutouts: int = 0
 
     @property
     def boxes(self) -> int:
         """Return the number of boxes."""
-        return sum(len(share) for share in self.shares)
+        return sum(len(area) for area in self.areas)
 
     @property
     def median_side(self) -> float:
         """Return the median root of area over area of the picture, 0 to 1; NaN without boxes."""
-        return float(np.median(np.sqrt(np.concatenate(self.shares)))) if self.boxes else np.nan
+        return float(np.median(np.sqrt(np.concatenate(self.areas)))) if self.boxes else np.nan
 
 
 @dataclass
@@ -203,13 +203,13 @@ def _count(frame: FrameRecord, classes: Sequence[str], config: CheckConfig, tall
     tally.boxes += len(frame.boxes)
     tally.ignored += len(frame.ignore)
     tally.empty += not len(frame.boxes)
-    shares = box_area(frame.boxes) / (frame.width * frame.height)
+    areas = box_area(frame.boxes) / (frame.width * frame.height)
     for label in np.unique(frame.labels):
         of_class = result.classes[classes[label]]
         of_class.frames += 1
-        of_class.shares.append(shares[frame.labels == label])
+        of_class.areas.append(areas[frame.labels == label])
     # IoU is at most the ratio of areas, whatever the anchor's aspect and place.
-    for number in np.flatnonzero(shares < MATCH_IOU * config.anchor_scale ** 2):
+    for number in np.flatnonzero(areas < MATCH_IOU * config.anchor_scale ** 2):
         x0, y0, x1, y1 = frame.boxes[number]
         result.findings.note(Kind.SMALL, (
             f'{frame.path}: {classes[frame.labels[number]]} of {x1 - x0:.0f} x {y1 - y0:.0f} '

@@ -78,7 +78,7 @@ from ..experiments.trade_off import (
     trade_off_as_text,
 )
 from ..layout import table
-from ..metrics.average_precision import group_shares, GROUPS
+from ..metrics.average_precision import group_fractions, GROUPS
 
 VERB = 'figures'
 
@@ -268,7 +268,7 @@ def _table2(options: argparse.Namespace) -> None:
 def _motion(options: argparse.Namespace) -> None:
     published = load_published(options.motion_iou, options.motion_videos)
     rows = [{'motion': name, 'low': GROUPS[name][0], 'high': GROUPS[name][1], **counted}
-            for name, counted in group_shares(published.values).items()]
+            for name, counted in group_fractions(published.values).items()]
     save_numbers(options.output, options.name, {
         'file': str(options.motion_iou), 'videos': len(published.videos),
         'frames': len(published.starts) - 1, 'boxes': len(published.values), 'rows': rows}, rows)

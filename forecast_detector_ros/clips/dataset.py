@@ -158,7 +158,7 @@ class ClipDataset(Dataset):
         :param augment: None for none at all: whole frames, stills without motion, no cut-outs
         :param seed: of all draws
         :param length: samples in an epoch (default: stills, and frames of videos over clip_length)
-        :param still_fraction: share of stills among the samples (default: their share of frames)
+        :param still_fraction: fraction of stills among the samples (default: among the frames)
         :param extra_frame: give one frame more than `clip_length`, for the forecast loss
         :param video_weights, still_weights: how often each is drawn (default: its number of
             frames); only ratios count
@@ -184,8 +184,8 @@ class ClipDataset(Dataset):
             self._by_class.setdefault(cutout.label, []).append(cutout)
         frames = sum(len(video.frames) for video in videos)
         self._length = max(1, frames // clip_length + len(stills)) if length is None else length
-        self._bounds = np.cumsum(_shares(videos, stills, video_weights, still_weights,
-                                         still_fraction))
+        self._bounds = np.cumsum(_probabilities(videos, stills, video_weights, still_weights,
+                                                still_fraction))
         self._reader = FrameReader() if reader is None else reader
         if cache:
             self._reader.preload(self._sources)
@@ -292,9 +292,9 @@ class ClipDataset(Dataset):
         return scene
 
 
-def _shares(videos: Sequence[VideoRecord], stills: Sequence[VideoRecord],
-            video_weights: Sequence[float] | None, still_weights: Sequence[float] | None,
-            still_fraction: float | None) -> np.ndarray:
+def _probabilities(videos: Sequence[VideoRecord], stills: Sequence[VideoRecord],
+                   video_weights: Sequence[float] | None, still_weights: Sequence[float] | None,
+                   still_fraction: float | None) -> np.ndarray:
     """Return the probability of each source, videos first; they add up to 1."""
     frames = np.array([len(video.frames) for video in videos], dtype=np.float64)
     ours = _weights('video_weights', video_weights, frames)

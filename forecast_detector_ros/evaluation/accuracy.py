@@ -64,7 +64,7 @@ def measure_accuracy(videos: Sequence[Video], collected: Sequence[DetectionTable
             result[KEYS[protocol]] = _figures(vid.whole, labels)
             if vid.groups:
                 result[KEYS[protocol]]['motion'] = {
-                    name: {'share': plain(vid.shares[name]), **_figures(ap, labels)}
+                    name: {'fraction': plain(vid.fractions[name]), **_figures(ap, labels)}
                     for name, ap in vid.groups.items()}
         else:
             coco = coco_average_precision(found, truth)
@@ -124,11 +124,12 @@ def accuracy_as_text(result: dict[str, Any]) -> str:
         rows.append(['mean over classes with boxes', '', '', *_means(result, used)])
         parts.append(table(('class', 'boxes', 'detections', *(HEADS[key] for key in used)), rows))
         groups = result[KEYS[own[0]]].get('motion', {})
-        rows = [[name, sum(item['boxes'] for item in group['classes'].values()), group['share'],
+        rows = [[name, sum(item['boxes'] for item in group['classes'].values()), group['fraction'],
                  *(result[KEYS[rules]]['motion'][name]['mean'] for rules in own)]
                 for name, group in groups.items()]
         if rows:
-            parts.append(table(('motion', 'boxes', 'share', *(HEADS[key] for key in own)), rows))
+            heads = ('motion', 'boxes', 'fraction', *(HEADS[key] for key in own))
+            parts.append(table(heads, rows))
     elif used:
         rows = [[name, *_row(result, used, name)] for name in result[KEYS[used[0]]]['classes']]
         rows.append(['mean over classes with boxes', *_means(result, used)])

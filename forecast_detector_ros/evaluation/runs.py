@@ -134,7 +134,7 @@ def static_read_ratios(detector: Detector, videos: Sequence[Video],
     :param noise: standard deviation of Gaussian noise, independent in every pixel, channel and
         frame
     :param seed: of the noise
-    :returns: share of frames that were read, in (0, 1], by the sequence's name
+    :returns: fraction of the frames that were read, in (0, 1], by the sequence's name
     :raises DataError: if a picture cannot be decoded
     """
     result = {}
@@ -185,7 +185,7 @@ class Latencies:
     values: dict[str, np.ndarray]
     seed: int = 0
 
-    def shares(self, name: str, frames: int) -> np.ndarray:
+    def draws(self, name: str, frames: int) -> np.ndarray:
         """
         Draw where in the distribution each frame of a sequence lies, ``(frames,)`` in [0, 1).
 
@@ -195,9 +195,9 @@ class Latencies:
         rng = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
         return rng.random(frames)
 
-    def at(self, kind: str, share: float) -> float:
+    def at(self, kind: str, fraction: float) -> float:
         """
-        Give the latency below which a share of the recorded ones lies, milliseconds.
+        Give the latency below which a fraction of the recorded ones lies, milliseconds.
 
         :raises EvaluationError: if no decision of this kind was recorded
         """
@@ -206,7 +206,7 @@ class Latencies:
             raise EvaluationError(f'{self.path}: {LATENCIES}: has no latency of a {kind} frame, '
                                   'and one is needed; record a run whose policy makes both '
                                   'decisions')
-        return float(values[int(share * len(values))])
+        return float(values[int(fraction * len(values))])
 
 
 def load_latencies(path: Path, seed: int = 0) -> Latencies:

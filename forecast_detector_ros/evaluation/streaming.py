@@ -90,7 +90,7 @@ def stream(detector: Detector, video: Video, settings: DetectorSettings, rate: f
     count, period = len(video.frames), 1e9 / rate
     # Whole nanoseconds: "ready at that instant" is then a matter of fact.
     arrival = np.array([round(i * period) for i in range(count)], np.int64)
-    drawn = np.zeros(count) if latencies is None else latencies.shares(video.name, count)
+    drawn = np.zeros(count) if latencies is None else latencies.draws(video.name, count)
     state, idle, newest = StreamState(), 0, -1
     processed, read, known = [], [], []
     while newest + 1 < count:

@@ -213,7 +213,7 @@ class VidAp:
     whole: AveragePrecision  #: Of all boxes
     #: Of each of the `GROUPS`; empty if the motion is not known.
     groups: dict[str, AveragePrecision]
-    shares: dict[str, float]  #: Share of the boxes that belong to each group, in [0, 1]
+    fractions: dict[str, float]  #: Fraction of the boxes that belong to each group, in [0, 1]
 
 
 def in_group(motion_iou: np.ndarray, group: str) -> np.ndarray:
@@ -222,15 +222,15 @@ def in_group(motion_iou: np.ndarray, group: str) -> np.ndarray:
     return (motion_iou >= low) & (motion_iou <= high)
 
 
-def group_shares(motion_iou: np.ndarray) -> dict[str, dict[str, float]]:
+def group_fractions(motion_iou: np.ndarray) -> dict[str, dict[str, float]]:
     """
     Count the boxes of each of the `GROUPS` among ``(M,)`` motion IoUs.
 
-    :returns: by group: `boxes`, and their `share` in [0, 1], NaN of no boxes. A box on a bound is
-        in both groups, and one of unknown motion in none, so shares need not add up to 1.
+    :returns: by group: `boxes`, and their `fraction` in [0, 1], NaN of no boxes. A box on a bound
+        is in both groups, and one of unknown motion in none, so fractions need not add up to 1.
     """
     counts = {name: int(in_group(motion_iou, name).sum()) for name in GROUPS}
-    return {name: {'boxes': count, 'share': count / len(motion_iou) if len(motion_iou)
+    return {name: {'boxes': count, 'fraction': count / len(motion_iou) if len(motion_iou)
                    else float('nan')} for name, count in counts.items()}
 
 
@@ -259,9 +259,9 @@ def vid_average_precision(detections: DetectionTable, truth: TruthTable,
     whole = by_class(detections, right, (~right & ~excused).astype(np.float64),
                      np.bincount(labels, minlength=classes))
     groups: dict[str, AveragePrecision] = {}
-    shares: dict[str, float] = {}
+    fractions: dict[str, float] = {}
     if motion_iou is None:
-        return VidAp(whole, groups, shares)
+        return VidAp(whole, groups, fractions)
     if motion_iou.shape != (len(truth),):
         raise ValueError(f'motion_iou has shape {motion_iou.shape}, must be ({len(truth)},)')
     open_rows = np.flatnonzero(~right & ~excused)
@@ -269,25 +269,25 @@ def vid_average_precision(detections: DetectionTable, truth: TruthTable,
     iou = pair_iou(detections.boxes[open_rows[detection]], truth.boxes[box])
     for name in GROUPS:
         member = in_group(motion_iou, name)
-        shares[name] = float(member.mean()) if len(member) else float('nan')
+        fractions[name] = float(member.mean()) if len(member) else float('nan')
         hit = right.copy()
         hit[right] = member[matched[right]]
         wrong = np.zeros(len(detections))
-        wrong[open_rows] = _mistakes(len(open_rows), detection, iou, member[box], shares[name])
+        wrong[open_rows] = _mistakes(len(open_rows), detection, iou, member[box], fractions[name])
         groups[name] = by_class(detections, hit, wrong,
                                 np.bincount(labels[member], minlength=classes))
-    return VidAp(whole, groups, shares)
+    return VidAp(whole, groups, fractions)
 
 
 def _mistakes(count: int, detection: np.ndarray, iou: np.ndarray, member: np.ndarray,
-              share: float) -> np.ndarray:
+              fraction: float) -> np.ndarray:
     """Give the weight of `count` detections without a box, from their pairs with boxes."""
     inside, outside = np.full(count, -1.0), np.full(count, -1.0)
     np.maximum.at(inside, detection[member], iou[member])
     np.maximum.at(outside, detection[~member], iou[~member])
     boxes = np.bincount(detection, minlength=count)
     others = np.bincount(detection[~member], minlength=count)
-    tie = np.divide(others, boxes, out=np.full(count, share), where=boxes > 0)
+    tie = np.divide(others, boxes, out=np.full(count, fraction), where=boxes > 0)
     return np.where(inside > outside, 1.0, np.where(inside < outside, 0.0, tie))
 
 

@@ -255,6 +255,6 @@ def found_boxes(detections: DetectionTable, truth: TruthTable,
 
 def recall(detections: DetectionTable, truth: TruthTable,
            iou_threshold: float = IOU_THRESHOLD) -> float:
-    """Give the share of boxes that `found_boxes` finds, in [0, 1]; NaN if there are none."""
+    """Give the fraction of boxes that `found_boxes` finds, in [0, 1]; NaN if there are none."""
     found = found_boxes(detections, truth, iou_threshold)
     return float(found.mean()) if found.size else float('nan')

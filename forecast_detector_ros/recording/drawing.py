@@ -27,8 +27,8 @@ WHITE = (255, 255, 255)
 BLACK = (0, 0, 0)
 GREY = (150, 150, 150)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-BORDER_SHARE = 1 / 60  #: Width of the border in shares of the shorter side
-TEXT_SHARE = 1 / 700  #: Font scale in shares of the shorter side, within 0.4 and 1.2
+BORDER_FRACTION = 1 / 60  #: Width of the border as a fraction of the shorter side
+TEXT_FRACTION = 1 / 700  #: Font scale as a fraction of the shorter side, within 0.4 and 1.2
 
 
 def class_colour(label: str) -> tuple[int, int, int]:
@@ -62,9 +62,9 @@ def annotate(image: np.ndarray, boxes: np.ndarray, record: RecordedFrame,
     forecast frame gets a red border, a dropped one a grey one; `status` is written at the top.
     """
     shorter = min(image.shape[:2])
-    scale = min(1.2, max(0.4, shorter * TEXT_SHARE))
+    scale = min(1.2, max(0.4, shorter * TEXT_FRACTION))
     draw_boxes(image, boxes, record.labels, record.scores, scale)
-    border = max(3, round(shorter * BORDER_SHARE))
+    border = max(3, round(shorter * BORDER_FRACTION))
     if record.kind == FORECAST or record.dropped:
         height, width = image.shape[:2]
         colour = RED if record.kind == FORECAST else GREY

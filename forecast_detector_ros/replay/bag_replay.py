@@ -300,7 +300,7 @@ class _Replay:
             return 0.0
         if number >= len(camera.draws):
             # What was drawn comes again: it depends on seed and name alone.
-            camera.draws = latency.shares(camera.video, max(2 * number, 256))
+            camera.draws = latency.draws(camera.video, max(2 * number, 256))
         return float(camera.draws[number])
 
     def _drop(self, arrival: Arrival) -> None:

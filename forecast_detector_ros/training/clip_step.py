@@ -44,9 +44,9 @@ def _combine(choice: Tensor, maps: Maps, config: LossConfig, variant: str
     fused = []
     for feature, temporal in zip(maps.feature, maps.temporal):
         pick = choice.view(-1, 1, 1, 1)
-        share = torch.where(pick == FEATURE, 1.0, torch.where(pick == TEMPORAL, 0.0, 0.5))
-        share = share.to(feature.dtype)
-        fused.append(share * feature + (1.0 - share) * temporal)
+        weight = torch.where(pick == FEATURE, 1.0, torch.where(pick == TEMPORAL, 0.0, 0.5))
+        weight = weight.to(feature.dtype)
+        fused.append(weight * feature + (1.0 - weight) * temporal)
     return tuple(fused)
 
 

@@ -63,7 +63,7 @@ class StageConfig:
     #: `augment`; [0, 1].
     pauses: float = 0.0
     plain_epochs: int = 2  #: Last epochs without thinning (section 4.2: two)
-    still_share: float = 0.5  #: Share of clips that are made from stills, when there are both
+    still_fraction: float = 0.5  #: Fraction of clips made from stills, if there are both
     #: Epochs that train on the same clips, in a new order each: their features are computed once
     #: and kept in memory. Only where the extractor is frozen; 1 draws new clips in every epoch.
     reuse: int = 1
@@ -255,9 +255,10 @@ def _check(recipe: Recipe, network: NetworkConfig) -> None:
 
 def _check_numbers(stage: StageConfig, where: str, blocks: int) -> None:
     """Refuse what is out of its range; written so that NaN is."""
-    for key, high in (('thinning', 1_000_000), ('plain_epochs', 1_000_000), ('still_share', 1.0),
-                      ('pauses', 1.0), ('keep', 100), ('frozen_blocks', blocks),
-                      ('weight_decay', 1.0), ('warmup', 1_000_000_000), ('clip_norm', 1e9)):
+    for key, high in (('thinning', 1_000_000), ('plain_epochs', 1_000_000),
+                      ('still_fraction', 1.0), ('pauses', 1.0), ('keep', 100),
+                      ('frozen_blocks', blocks), ('weight_decay', 1.0),
+                      ('warmup', 1_000_000_000), ('clip_norm', 1e9)):
         value = getattr(stage, key)
         if not 0 <= value <= high:
             raise RecipeError(f'{where}: {key} is {value}, must be in [0, {high:g}]')

@@ -114,7 +114,7 @@ class ClipLoader:
             sources.videos, sources.stills, sources.cutouts, stage.clip_length,
             recipe.network_config().input_size, stage.thinning, stage.augment, recipe.seed,
             stage.clips_per_epoch, stage.extra_frame,
-            still_fraction=stage.still_share if sources.videos and sources.stills else None,
+            still_fraction=stage.still_fraction if sources.videos and sources.stills else None,
             video_weights=picture_weights(sources.videos, classes, recipe.balance),
             still_weights=picture_weights(sources.stills, classes, recipe.balance),
             reader=sources.reader)
@@ -185,10 +185,10 @@ def drawing_weights(sources: Sources, recipe: Recipe, stage: StageConfig) -> np.
     classes = len(recipe.classes)
     parts = [np.array(picture_weights(records, classes, recipe.balance))
              for records in (sources.videos, sources.stills)]
-    stills = stage.still_share if len(parts[0]) else 1.0
-    shares = (1.0 - stills if len(parts[1]) else 1.0, stills)
-    return np.concatenate([part / part.sum() * share if len(part) else part
-                           for part, share in zip(parts, shares)])
+    stills = stage.still_fraction if len(parts[0]) else 1.0
+    fractions = (1.0 - stills if len(parts[1]) else 1.0, stills)
+    return np.concatenate([part / part.sum() * fraction if len(part) else part
+                           for part, fraction in zip(parts, fractions)])
 
 
 def make_loader(sources: Sources, recipe: Recipe, stage: StageConfig,

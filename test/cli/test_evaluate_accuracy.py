@@ -85,7 +85,7 @@ def test_protocols_and_motion(evaluate, checkpoint, videos, tmp_path):
     assert (code, err) == (0, '')
     result = json.loads(output.read_text())
     # Every box is an object of its own, seen once.
-    assert result['ap50']['motion']['fast']['share'] == 1.0
+    assert result['ap50']['motion']['fast']['fraction'] == 1.0
     assert result['ap50_devkit']['motion']['fast']['mean'] == pytest.approx(
         result['ap50_devkit']['mean'])
     assert 0 <= result['coco']['figures']['ap'] <= 1

@@ -58,7 +58,7 @@ def test_every_protocol_by_hand(two):
 def test_motion_of_all_sequences_is_joined(two):
     result = measure_accuracy(*two, LABELS, ('plain',), [np.array([1.0, 0.5]), np.array([0.5])])
     motion = result['ap50']['motion']
-    assert {name: group['share'] for name, group in motion.items()} == pytest.approx(
+    assert {name: group['fraction'] for name, group in motion.items()} == pytest.approx(
         {'slow': 1 / 3, 'medium': 0, 'fast': 2 / 3})
     assert motion['slow']['classes']['cat'] == {'ap50': 1.0, 'boxes': 1, 'detections': 1}
     assert motion['medium']['mean'] is None

@@ -133,14 +133,14 @@ def test_missing_kind_is_named_when_it_is_needed(write):
 
 
 def test_draws_depend_on_seed_and_name_alone(tmp_path):
-    def shares(seed: int, name: str, frames: int = 50) -> np.ndarray:
-        return Latencies(tmp_path, {}, seed).shares(name, frames)
+    def draws(seed: int, name: str, frames: int = 50) -> np.ndarray:
+        return Latencies(tmp_path, {}, seed).draws(name, frames)
 
-    np.testing.assert_array_equal(shares(0, 'walk'), shares(0, 'walk'))
-    np.testing.assert_array_equal(shares(0, 'walk'), shares(0, 'walk', 60)[:50])
-    assert not np.array_equal(shares(0, 'walk'), shares(1, 'walk'))
-    assert not np.array_equal(shares(0, 'walk'), shares(0, 'run'))
-    assert shares(0, 'walk').min() >= 0 and shares(0, 'walk').max() < 1
+    np.testing.assert_array_equal(draws(0, 'walk'), draws(0, 'walk'))
+    np.testing.assert_array_equal(draws(0, 'walk'), draws(0, 'walk', 60)[:50])
+    assert not np.array_equal(draws(0, 'walk'), draws(1, 'walk'))
+    assert not np.array_equal(draws(0, 'walk'), draws(0, 'run'))
+    assert draws(0, 'walk').min() >= 0 and draws(0, 'walk').max() < 1
 
 
 @pytest.mark.parametrize('document, message', [

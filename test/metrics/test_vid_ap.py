@@ -116,7 +116,7 @@ def test_boxes_outside_a_group_are_ignored():
     assert result.groups['fast'].mean == 1.0
     assert [result.groups[name].boxes.tolist() for name in GROUPS] == [[1, 0, 0]] * 3
     assert [result.groups[name].detections[0] for name in GROUPS] == [2, 1, 1]
-    assert result.shares == pytest.approx({name: 1 / 3 for name in GROUPS})
+    assert result.fractions == pytest.approx({name: 1 / 3 for name in GROUPS})
 
 
 def test_mistake_on_nothing_weighs_as_the_others_share_of_the_frame():
@@ -166,7 +166,7 @@ def test_however_many_detections_count():
 
 def test_without_motion_there_are_no_groups():
     result = vid_average_precision(detections((0, 0, 0.5, A)), truth((0, 0, A)))
-    assert (result.whole.mean, result.groups, result.shares) == (1.0, {}, {})
+    assert (result.whole.mean, result.groups, result.fractions) == (1.0, {}, {})
 
 
 def test_motion_must_fit_the_boxes():

@@ -103,7 +103,7 @@ def test_minimal_recipe_has_the_papers_numbers(tmp_path):
     (changed(frozen_blocks=-1), ['stage s: frozen_blocks is -1']),
     (changed(thinning=-1), ['stage s: thinning is -1']),
     (changed(plain_epochs=-1), ['stage s: plain_epochs is -1']),
-    (changed(still_share=1.5), ['stage s: still_share is 1.5, must be in [0, 1]']),
+    (changed(still_fraction=1.5), ['stage s: still_fraction is 1.5, must be in [0, 1]']),
     (changed(warmup=-1), ['stage s: warmup is -1']),
     (changed(clip_norm=-1.0), ['stage s: clip_norm is -1']),
     (changed(weight_decay=float('nan')), ['stages[0].weight_decay is nan']),

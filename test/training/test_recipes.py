@@ -60,8 +60,8 @@ def test_paper_trains_single_frames_of_vid_and_det_and_then_clips_of_vid_alone()
     first, second = recipe.stages
     assert [(source.format, source.kind) for source in recipe.sources] == [
         ('imagenet_vid', 'video'), ('imagenet_det', 'still')]
-    assert (first.clip_length, first.extra_frame, first.still_share) == (1, False, 0.5)
-    assert second.still_share == 0.0
+    assert (first.clip_length, first.extra_frame, first.still_fraction) == (1, False, 0.5)
+    assert second.still_fraction == 0.0
     assert recipe.cache == 'none'
 
 
