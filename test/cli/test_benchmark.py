@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 from forecast_detector_ros.benchmark.timing import Timing
 from forecast_detector_ros.cli import benchmark
-from forecast_detector_ros.cli.benchmark_graph import GraphOptions, measure_graph, measure_start
+from forecast_detector_ros.cli.benchmark import GraphOptions, measure_graph, measure_start
 from forecast_detector_ros.cli.graph import ChildError
 from forecast_detector_ros.detector.checkpoint import Card, save_checkpoint
 from forecast_detector_ros.model.config import NetworkConfig
