@@ -20,7 +20,7 @@ from ..annotations.check import (
     silent,
 )
 from ..annotations.sources import all_classes, COCO_VIDEO, FORMATS, SourceConfig
-from ..clips.cutouts import load_cutouts
+from ..clips.scene import load_cutouts
 from ..model.config import PRESETS
 from ..training.config import load_recipe
 

@@ -16,8 +16,7 @@ from torch.utils.data import Dataset
 
 from .affine import merge_targets, shift_targets, view_to_output
 from .augment import add_noise, AugmentConfig, draw_tile_view, draw_view, Photometric
-from .cutouts import Cutout
-from .scene import add_camera, add_cutout, make_scene, render, Scene
+from .scene import add_camera, add_cutout, Cutout, make_scene, render, Scene
 from ..annotations.findings import DataError
 from ..annotations.records import FrameReader, Targets, VideoRecord
 

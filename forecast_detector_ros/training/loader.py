@@ -16,9 +16,9 @@ from .machine import Processes
 from .motion_frames import KeptFrames
 from ..annotations.records import FrameReader, VideoRecord
 from ..annotations.sources import load_source
-from ..clips.cutouts import Cutout, load_cutouts
 from ..clips.dataset import ClipBatch, ClipDataset, collate, worker_init
 from ..clips.drawn_clips import ClipDrawer, load_bank, PictureBank
+from ..clips.scene import Cutout, load_cutouts
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ import cv2
 from forecast_detector_ros.annotations.findings import DataError
 from forecast_detector_ros.annotations.records import FrameReader, VideoRecord
 from forecast_detector_ros.clips.augment import AugmentConfig
-from forecast_detector_ros.clips.cutouts import make_cutout
 from forecast_detector_ros.clips.dataset import (
     ClipDataset,
     collate,
@@ -16,6 +15,7 @@ from forecast_detector_ros.clips.dataset import (
     THINNING,
     worker_init,
 )
+from forecast_detector_ros.clips.scene import make_cutout
 from hypothesis import given
 from hypothesis import strategies as st
 import numpy as np
