@@ -29,7 +29,7 @@ ALLOWED = {
     'report': 'detector images metrics recording',
     'evaluation': 'annotations detector images jobs metrics model recording report training',
     'replay': 'annotations detector evaluation images jobs metrics recording report',
-    'benchmark': 'detector images metrics model recording',
+    'benchmark': 'detector images model recording',
     'experiments': 'benchmark detector evaluation images labelling metrics model recording '
                    'training',
     'node': 'detector images recording',
