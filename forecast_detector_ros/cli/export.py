@@ -36,8 +36,7 @@ from ..detector.backends.exported import (
 from ..detector.backends.graph_backend import OPSET, StepGraphs
 from ..detector.backends.onnxruntime_backend import OnnxRuntimeBackend
 from ..detector.backends.parity import compare_backends, MAX_DIFFERENCE, Parity
-from ..detector.backends.quantise import quantise
-from ..detector.backends.step_graph import make_graphs
+from ..detector.backends.step_graph import make_graphs, quantise
 from ..detector.backends.torch_backend import TorchBackend
 from ..detector.checkpoint import Card, card_path, Checkpoint, default_checkpoint, read_checkpoint
 from ..detector.processing import resize
