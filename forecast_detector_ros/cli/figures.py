@@ -56,13 +56,17 @@ from ..experiments.frame_figures import (
     strip_rows,
     strip_values,
 )
-from ..experiments.paper_tables import (
+from ..experiments.paper_figures import (
+    draw_trade_off,
     measure_name,
     measure_speed,
+    measure_trade_off,
     over_seeds,
     recorded_speed,
     table1_row,
     table2_rows,
+    THRESHOLDS,
+    trade_off_as_text,
 )
 from ..experiments.reproduction import number_tracks
 from ..experiments.reproduction_tables import (
@@ -70,12 +74,6 @@ from ..experiments.reproduction_tables import (
     load_reproduction,
     reproduction_markdown,
     reproduction_rows,
-)
-from ..experiments.trade_off import (
-    draw_trade_off,
-    measure_trade_off,
-    THRESHOLDS,
-    trade_off_as_text,
 )
 from ..layout import table
 from ..metrics.average_precision import group_fractions, GROUPS

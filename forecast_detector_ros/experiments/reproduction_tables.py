@@ -8,8 +8,8 @@ from typing import Any, TYPE_CHECKING
 import numpy as np
 
 from .figure_files import AMBER, BLUE, GREEN, INK, new_figure, RED, SOFT
+from .paper_figures import fixed_rules_at
 from .reproduction import ALWAYS, BASELINE, ROWS
-from .trade_off import fixed_rules_at
 from ..evaluation.sequences import EvaluationError
 from ..layout import markdown, mean_and_deviation
 from ..metrics.average_precision import GROUPS
