@@ -31,8 +31,7 @@ from ..evaluation.evaluation_record import model_values
 from ..evaluation.runs import Latencies, load_latencies
 from ..jobs.engine import Engine, Interrupt, Job, run_many
 from ..jobs.locations import kept, location, unpack
-from ..recording.bag_file import BagError, MISSING
-from ..recording.video_writer import VideoError
+from ..recording.output_files import BagError, MISSING, VideoError
 from ..replay.arrivals import EVERY_FRAME, GivenLatency, MODES, parse_latency
 from ..replay.bag_replay import BagJob, prepare_replay, ReplayOptions
 from ..replay.collect import (

@@ -15,11 +15,16 @@ from vision_msgs.msg import Detection2DArray
 
 from ..images.frame import as_bgr, FrameError
 from ..images.image_messages import compressed_frame, image_frame
-from ..recording.bag_file import set_aside
 from ..recording.drawing import annotate, status_text
 from ..recording.frame_record import DROPPED, RecordedFrame
+from ..recording.output_files import (
+    measured_rate,
+    RATE_FRAMES,
+    set_aside,
+    StreamedVideoWriter,
+    VideoWriter,
+)
 from ..recording.result_messages import read_detections, read_ids
-from ..recording.video_writer import measured_rate, RATE_FRAMES, StreamedVideoWriter, VideoWriter
 
 ImageT = TypeVar('ImageT')
 DetectionsT = TypeVar('DetectionsT')

@@ -24,7 +24,7 @@ from .recording import BagError, Recording, RecordingError
 from .stop_signal import StopSignal
 from ..errors import cut
 from ..recording.frame_record import RecordedFrame
-from ..recording.video_writer import VideoError
+from ..recording.output_files import VideoError
 
 # Reliable, so that no image is missing in the video. For a camera that only offers best effort:
 # -p qos_overrides./image_raw.subscription.reliability:=best_effort

@@ -44,8 +44,8 @@ from ..images.frame import FrameError, SourceError
 from ..jobs.engine import Progress, StopFlag
 from ..jobs.locations import fetched, kept, Location, pack
 from ..metrics.tables import DetectionTable, save_tables
-from ..recording.bag_file import vision_typestore
 from ..recording.frame_record import DROPPED, RecordedFrame, summarise_frames
+from ..recording.output_files import vision_typestore
 
 SUMMARY_NAME = 'summary.json'
 TABLES_NAME = 'tables.npz'

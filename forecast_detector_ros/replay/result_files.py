@@ -16,9 +16,18 @@ from ..detector.detector import StepResult
 from ..detector.processing import Detections
 from ..files import write_atomically, write_json
 from ..images.frame import as_bgr, Frame, FrameError
-from ..recording.bag_file import bag_qos, BagFile, DECISION, DETECTIONS, vision_typestore
 from ..recording.drawing import annotate, status_text
 from ..recording.frame_record import DROPPED, RecordedFrame
+from ..recording.output_files import (
+    bag_qos,
+    BagFile,
+    DECISION,
+    DETECTIONS,
+    measured_rate,
+    RATE_FRAMES,
+    VideoWriter,
+    vision_typestore,
+)
 from ..recording.result_messages import (
     decision_values,
     LAST_SECOND,
@@ -27,7 +36,6 @@ from ..recording.result_messages import (
     read_detections,
     read_ids,
 )
-from ..recording.video_writer import measured_rate, RATE_FRAMES, VideoWriter
 
 BAG_NAME = 'bag'
 COCO_NAME = 'detections.json'

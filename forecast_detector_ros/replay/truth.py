@@ -15,7 +15,7 @@ from ..annotations.records import PictureFolder, UNKNOWN_TRACK, VideoRecord
 from ..annotations.video_json import load_video_json
 from ..images.bag_images import BagImage, ImageBag
 from ..metrics.tables import one_hot, TruthTable
-from ..recording.bag_file import DETECTIONS
+from ..recording.output_files import DETECTIONS
 from ..recording.result_messages import read_detections, read_ids
 
 ORDER = 'order'

@@ -3,7 +3,7 @@
 
 import cv2
 from forecast_detector_ros.detector.processing import Detections
-from forecast_detector_ros.recording.bag_file import DETECTIONS, vision_typestore
+from forecast_detector_ros.recording.output_files import DETECTIONS, vision_typestore
 from forecast_detector_ros.recording.result_messages import MessageBuilder
 import numpy as np
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer

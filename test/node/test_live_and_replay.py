@@ -13,7 +13,7 @@ import cv2
 from forecast_detector_ros.detector.policy import AlternatePolicy, parse_policy
 from forecast_detector_ros.jobs.engine import Interrupt
 from forecast_detector_ros.node.camera import IMAGE_QOS
-from forecast_detector_ros.recording.bag_file import bag_qos, BagFile, vision_typestore
+from forecast_detector_ros.recording.output_files import bag_qos, BagFile, vision_typestore
 from forecast_detector_ros.recording.result_messages import read_decision
 from forecast_detector_ros.replay.bag_replay import BagJob, prepare_replay, ReplayOptions
 import numpy as np

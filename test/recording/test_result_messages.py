@@ -11,7 +11,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from forecast_detector_ros.detector.detector import StepResult
 from forecast_detector_ros.detector.policy import Decision, FORECAST, READ
 from forecast_detector_ros.detector.processing import Detections
-from forecast_detector_ros.recording.bag_file import vision_typestore
+from forecast_detector_ros.recording.output_files import vision_typestore
 from forecast_detector_ros.recording.result_messages import (
     decision_values,
     installed_message,

@@ -12,7 +12,7 @@ from forecast_detector_ros.images.frame import FrameError, SourceError
 from forecast_detector_ros.images.image_messages import compressed_frame, image_frame
 from forecast_detector_ros.jobs.engine import Interrupt
 from forecast_detector_ros.metrics.tables import load_tables
-from forecast_detector_ros.recording.bag_file import DECISION, DETECTIONS
+from forecast_detector_ros.recording.output_files import DECISION, DETECTIONS
 from forecast_detector_ros.recording.result_messages import read_decision, read_detections
 from forecast_detector_ros.replay.arrivals import EVERY_FRAME, GivenLatency, REAL_TIME
 from forecast_detector_ros.replay.bag_replay import BagJob, replay_bag, ReplayOptions

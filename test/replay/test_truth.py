@@ -7,7 +7,7 @@ from forecast_detector_ros.annotations.findings import DataError
 from forecast_detector_ros.annotations.records import UNKNOWN_TRACK
 from forecast_detector_ros.errors import InputError
 from forecast_detector_ros.images.bag_images import ImageBag
-from forecast_detector_ros.recording.bag_file import vision_typestore
+from forecast_detector_ros.recording.output_files import vision_typestore
 from forecast_detector_ros.replay.truth import (
     FrameKey,
     load_annotated_camera,

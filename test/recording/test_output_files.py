@@ -1,11 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check that a video holds what was written, and appears only when it is whole."""
+"""
+Bags know the types of the installed packages without ROS.
+
+A video holds what was written, and appears only when it is whole.
+"""
+
 from pathlib import Path
 
 import cv2
-from forecast_detector_ros.recording.video_writer import VideoError, VideoWriter
+from forecast_detector_ros.node.recording import typestore_with
+from forecast_detector_ros.recording.output_files import (
+    DETECTIONS,
+    VideoError,
+    VideoWriter,
+    VISION_FIELDS,
+    vision_typestore,
+)
 import numpy as np
 import pytest
+
+# Of vision_msgs 4.1.1.
+DETECTIONS_HASH = 'RIHS01_214274120007f4a683866481336b70310268cfa107aebe9d594a6acf75bda968'
+
+
+def test_detections_have_the_hash_of_the_package():
+    assert vision_typestore().hash_rihs01(DETECTIONS) == DETECTIONS_HASH
+
+
+@pytest.mark.parametrize('name', VISION_FIELDS)
+def test_every_type_is_that_of_the_installed_package(name):
+    full = f'vision_msgs/msg/{name}'
+    installed = typestore_with('vision_msgs')
+    assert vision_typestore().hash_rihs01(full) == installed.hash_rihs01(full)
 
 
 def test_video_appears_under_its_name_when_it_is_closed(tmp_path: Path) -> None:
