@@ -131,7 +131,7 @@ def reproduction_markdown(report: dict[str, Any]) -> str:
 FIGURES = ('ap50', *GROUPS)
 
 #: Of the rows, in the order of `ROWS`.
-COLOURS = (SOFT, '#78716c', BLUE, AMBER, GREEN, '#7c3aed', '#0891b2', '#db2777', RED)
+COLOURS = (SOFT, INK, BLUE, AMBER, GREEN, '#7c3aed', '#0891b2', '#db2777', RED)
 
 
 def load_reproduction(path: Path) -> dict[str, Any]:
