@@ -284,7 +284,8 @@ def _legend(axes: Any) -> None:
                                  ('o', OWN_COLOUR, 'this package, the policy it comes with'),
                                  ('D', PEER_COLOUR, 'others, every frame read')):
         axes.plot([], [], marker=marker, color=colour, linestyle='', label=text)
-    axes.legend(loc='best', labelcolor=TINT)
+    # Above the axes, where it hides no detector.
+    axes.legend(loc='lower center', bbox_to_anchor=(0.5, 1.0), ncol=2, labelcolor=TINT)
 
 
 def _tint(axes: Any) -> None:
