@@ -35,6 +35,10 @@ from ..metrics.tables import DetectionTable, recall
 from ..model.config import MOTION
 from ..model.network import ForecastDetector
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 
 def table1_row(detector: Detector, videos: Sequence[Video], settings: DetectorSettings,
                protocol: str) -> dict[str, Any]:
@@ -193,10 +197,6 @@ def score(videos: Sequence[Video], collected: Sequence[DetectionTable],
         result |= {name: figures['motion'][name]['mean'] for name in GROUPS}
     return result
 
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 #: p of the scheduler; that of the card is added.
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
