@@ -31,7 +31,7 @@ help:
 	@echo 'make coverage    measure which lines of the robot rooms their tests run'
 	@echo 'make docs        make the pages of docs/ into a site: docs/_build/index.html'
 	@echo 'make test-jazzy  run node, detector, images and annotations on Jazzy, OpenCV 4.6, NumPy 1.26'
-	@echo 'make lint        run the linters alone'
+	@echo 'make lint        run the linters'
 	@echo 'make format      mend what ruff finds and can mend; other files stay as they are'
 	@echo 'make setup       only install what the others need, into $(VENV)'
 	@echo 'make clean       delete everything that was made'

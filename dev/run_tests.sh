@@ -5,7 +5,7 @@
 #
 # Each part of the tests has a process of its own, so that what native libraries leave behind in
 # one does not reach the next; PROCESSES of them run at a time.  The tests of a Ray cluster, which
-# takes all cores, run last and alone.  Tests that fail run once more, as does a part whose
+# takes all cores, run last and alone.  The linters are left to make lint.  Tests that fail run once more, as does a part whose
 # process has ended by a signal; both outputs are printed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -45,7 +45,7 @@ root=" $(echo test/test_*.py) "
 root=$(echo ${root/ $lint / })
 # The longest first, and beside them the nodes, which mostly wait.  Folders of less than a minute
 # share a process: its start takes seconds.
-parts=(test/training "$programs" test/node "$graphs" test/detector test/cli "$lint"
+parts=(test/training "$programs" test/node "$graphs" test/detector test/cli
     'test/evaluation test/experiments' "$root" 'test/dev test/launch test/report')
 rest=
 for folder in test/*/; do
@@ -68,7 +68,7 @@ for part in "${parts[@]}"; do
     number=$((${number:-0} + 1))
     (
         case $part in
-            "$graphs" | "$programs" | "$lint") ;;
+            "$graphs" | "$programs") ;;
             *) set -- "$@" "${ignored[@]}" ;;
         esac
         run_part "$python" "$number" "$part" "$@" >"$folder/log$number" 2>&1

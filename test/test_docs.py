@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The documentation: its links, its pictures, its place in the site, and what other files name."""
-import importlib.util
 from pathlib import Path
 import re
 import subprocess
-import sys
 
 from dev import draw_docs
 import pytest
@@ -85,15 +83,3 @@ def test_lines_of_prose_have_at_most_99_columns(page: Path) -> None:
 def test_pictures_are_those_of_the_code(name: str) -> None:
     assert (DOCS / 'images' / name).read_text() == draw_docs.PICTURES[name](), \
         f'docs/images/{name} is behind: python -m dev.draw_docs'
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not all(map(importlib.util.find_spec, ('sphinx', 'myst_parser', 'furo'))),
-                    reason='Sphinx, MyST or furo is not installed')
-def test_site_is_built_without_a_warning(tmp_path: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, '-m', 'sphinx', '--fail-on-warning', '--keep-going', '--quiet', DOCS,
-         tmp_path], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    page = (tmp_path / 'reference' / 'api.html').read_text()
-    assert all(f'forecast_detector_ros.{name}' in page for name in ('Detector', 'Stream.reset'))

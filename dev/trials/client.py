@@ -64,9 +64,10 @@ class Client:
         """Spin until `done`; tell whether that came in time."""
         deadline = monotonic() + patience_s
         while not done():
-            if monotonic() > deadline:
+            left_s = deadline - monotonic()
+            if left_s <= 0.0:
                 return False
-            self._executor.spin_once(timeout_sec=_POLL_S)
+            self._executor.spin_once(timeout_sec=min(left_s, _POLL_S))
         return True
 
     def spin_for(self, seconds: float) -> None:

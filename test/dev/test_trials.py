@@ -3,6 +3,7 @@
 from pathlib import Path
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -33,3 +34,13 @@ def test_node_stays_as_it_was_in_front_of_a_camera(ros_domain: int) -> None:
     done = run('soak', ros_domain, '--seconds', '15', *UNHURRIED)
     assert done.returncode == 0, f'{done.stdout}\n{done.stderr}'
     assert done.stdout.endswith('\nheld\n')
+
+
+def test_client_waits_no_longer_than_asked() -> None:
+    from dev.trials.client import Client
+    waits: list[float] = []
+    client = Client.__new__(Client)
+    client._executor = SimpleNamespace(spin_once=lambda timeout_sec: waits.append(timeout_sec))
+    client.spin_for(0.01)
+    # Otherwise the camera of a trial is slower than its rate.
+    assert waits and max(waits) <= 0.01
