@@ -4,9 +4,9 @@
 # With PARTS='FILE_OR_FOLDER ...:FILE_OR_FOLDER ...' in the environment, run these parts alone.
 #
 # Each part of the tests has a process of its own, so that what native libraries leave behind in
-# one does not reach the next; PROCESSES of them run at a time.  The tests of a Ray cluster, which
-# takes all cores, run last and alone.  The linters are left to make lint.  Tests that fail run once more, as does a part whose
-# process has ended by a signal; both outputs are printed.
+# one does not reach the next; PROCESSES of them run at a time.  The linters are left to make lint.
+# Tests that fail run once more, as does a part whose process has ended by a signal; both outputs
+# are printed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=$1 processes=$2
@@ -45,7 +45,7 @@ root=" $(echo test/test_*.py) "
 root=$(echo ${root/ $lint / })
 # The longest first, and beside them the nodes, which mostly wait.  Folders of less than a minute
 # share a process: its start takes seconds.
-parts=(test/training "$programs" test/node "$graphs" test/detector test/cli
+parts=(test/training "$programs" test/node "$graphs" "$cluster" test/detector test/cli
     'test/evaluation test/experiments' "$root" 'test/dev test/launch test/report')
 rest=
 for folder in test/*/; do
@@ -55,7 +55,6 @@ done
 parts+=("${rest# }")
 if [ -n "${PARTS:-}" ]; then
     IFS=: read -ra parts <<<"$PARTS"
-    cluster=''
 fi
 
 folder=$(mktemp -d)
@@ -68,7 +67,7 @@ for part in "${parts[@]}"; do
     number=$((${number:-0} + 1))
     (
         case $part in
-            "$graphs" | "$programs") ;;
+            "$graphs" | "$programs" | "$cluster") ;;
             *) set -- "$@" "${ignored[@]}" ;;
         esac
         run_part "$python" "$number" "$part" "$@" >"$folder/log$number" 2>&1
@@ -78,11 +77,8 @@ for part in "${parts[@]}"; do
     ) &
 done
 wait
-[ -z "$cluster" ] || run_part "$python" 0 "$cluster" "$@"
-echo $? >"$folder/code0"
-for number in $(seq 0 "$number"); do
+for number in $(seq "$number"); do
     code=$(cat "$folder/code$number" 2>/dev/null || echo 1)
-    [ "$code" = 0 ] || { failed=1; echo "failed: $([ "$number" = 0 ] && echo "$cluster" ||
-        echo "${parts[$((number - 1))]}")"; }
+    [ "$code" = 0 ] || { failed=1; echo "failed: ${parts[$((number - 1))]}"; }
 done
 exit $failed
