@@ -258,9 +258,9 @@ def draw_prices(prices: Sequence[Price], path: Path) -> None:
             _name(axes, price, PEER_COLOUR)
         elif price.group == TIME_ONLY:
             axes.axvline(price.ms, color=PEER_COLOUR, linestyle=':', linewidth=1.4)
-            axes.annotate(f'{price.name}: time alone', (price.ms, 0.02), rotation=90,
+            axes.annotate(f'{price.name}: time alone', (price.ms, 0.98), rotation=90,
                           xycoords=('data', 'axes fraction'), xytext=(-3, 0), fontsize=7,
-                          textcoords='offset points', ha='right', va='bottom', color=PEER_COLOUR)
+                          textcoords='offset points', ha='right', va='top', color=PEER_COLOUR)
     _legend(axes)
     axes.set_xlabel('ms per frame, one thread')
     axes.set_ylabel('recall, %')
