@@ -45,14 +45,17 @@ root=" $(echo test/test_*.py) "
 root=$(echo ${root/ $lint / })
 # The longest first, and beside them the nodes, which mostly wait.  Folders of less than a minute
 # share a process: its start takes seconds.
-parts=(test/training "$programs" test/node "$graphs" "$cluster" test/detector test/cli
-    'test/evaluation test/experiments' "$root" 'test/dev test/launch test/report')
+parts=(test/training "$programs" test/node "$graphs" "$cluster" test/detector test/cli)
+last=('test/evaluation test/experiments' "$root" 'test/dev test/launch test/report')
 rest=
 for folder in test/*/; do
     name=test/$(basename "$folder")
-    case " ${parts[*]} test/helpers test/__pycache__ " in *" $name "*) ;; *) rest+=" $name" ;; esac
+    case " ${parts[*]} ${last[*]} test/helpers test/__pycache__ " in
+        *" $name "*) ;;
+        *) rest+=" $name" ;;
+    esac
 done
-parts+=("${rest# }")
+parts+=("${rest# }" "${last[@]}")
 if [ -n "${PARTS:-}" ]; then
     IFS=: read -ra parts <<<"$PARTS"
 fi
