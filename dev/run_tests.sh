@@ -6,7 +6,7 @@
 # Each part of the tests has a process of its own, so that what native libraries leave behind in
 # one does not reach the next; PROCESSES of them run at a time.  The linters are left to make lint.
 # Tests that fail run once more, as does a part whose process has ended by a signal; both outputs
-# are printed.
+# are printed, and the last lines name such parts.  RETRY=0 runs nothing twice.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=$1 processes=$2
@@ -21,7 +21,9 @@ run_part() {
     set -- -o cache_dir="${PYTEST_DEBUG_TEMPROOT:-/tmp}/cache/part$number" "$@" $part
     "$python" -m pytest "$@"
     code=$?
-    if [ "$code" = 1 ]; then
+    if [ "${RETRY:-1}" = 0 ]; then
+        :
+    elif [ "$code" = 1 ]; then
         echo "--- $part: once more what failed"
         "$python" -m pytest --last-failed --last-failed-no-failures none "$@"
         code=$?
@@ -82,6 +84,9 @@ done
 wait
 for number in $(seq "$number"); do
     code=$(cat "$folder/code$number" 2>/dev/null || echo 1)
-    [ "$code" = 0 ] || { failed=1; echo "failed: ${parts[$((number - 1))]}"; }
+    part=${parts[$((number - 1))]}
+    [ "$code" = 0 ] || { failed=1; echo "failed: $part"; }
+    # A second run that passes must not hide the first.
+    if grep -q '^--- .* once more' "$folder/log$number"; then echo "needed a second run: $part"; fi
 done
 exit $failed
