@@ -19,7 +19,7 @@ export TORCHINDUCTOR_CACHE_DIR ?= $(VENV)/var/torchinductor
 export PYTEST_DEBUG_TEMPROOT ?= $(VENV)/var/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo benchmark test test-fast coverage docs lint format clean
+.PHONY: help setup demo benchmark test test-fast test-jazzy trials coverage docs lint format clean
 
 help:
 	@echo 'make demo        detect objects in a clip over ROS 2; result in $(OUTPUT)/'
@@ -31,6 +31,7 @@ help:
 	@echo 'make coverage    measure which lines of the robot rooms their tests run'
 	@echo 'make docs        make the pages of docs/ into a site: docs/_build/index.html'
 	@echo 'make test-jazzy  run node, detector, images and annotations on Jazzy, OpenCV 4.6, NumPy 1.26'
+	@echo 'make trials      trouble a running node for a minute, then be a camera to one for a minute'
 	@echo 'make lint        run the linters'
 	@echo 'make format      mend what ruff finds and can mend; other files stay as they are'
 	@echo 'make setup       only install what the others need, into $(VENV)'
@@ -98,6 +99,13 @@ test-jazzy:
 	@PYTHONDONTWRITEBYTECODE=1 '$(PYTHON)' -m dev.bootstrap '$(JAZZY)' --jazzy-on '$(VENV)'
 	OMP_NUM_THREADS=1 PARTS='test/node:test/detector:test/images test/annotations' \
 		dev/run_tests.sh '$(JAZZY)/bin/python' $(TEST_PROCESSES) -m 'not slow'
+
+# For machines that are busy with something else: what is too slow there is no failure.
+UNHURRIED := --seconds 60 --warm-up 20 --growth 10 --callback 60 --logs
+trials:
+	$(bootstrap_tests)
+	'$(RUN)' -m dev.fuzz_node --seed 1 $(UNHURRIED)
+	'$(RUN)' -m dev.soak $(UNHURRIED)
 
 lint:
 	$(bootstrap_tests)
