@@ -28,6 +28,7 @@ from .parameters import (
     declare_fixed_parameters, declare_live_parameters, LIVE_PARAMETERS, ParameterError,
     read_settings, undeclare_live_parameters)
 from .program import FailureLog, SafeParameterService
+from .transitions import FAILURE, guarded, SUCCESS
 from ..detector.checkpoint import default_checkpoint, RuntimeConfigError
 from ..detector.detector import check_ahead, Detector, StepResult
 from ..detector.host import give_back_free_blocks, keep_large_blocks
@@ -41,8 +42,6 @@ _NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 #: Between two looks of a lazy node at who listens, seconds; no longer does it take to wake.
 _LISTENERS_S = 0.2
 _SAME_ERROR_S = 5.0  #: Seconds between two log lines about malformed images
-SUCCESS, FAILURE, ERROR = (TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE,
-                           TransitionCallbackReturn.ERROR)
 
 
 class DetectorNode(LifecycleNode):
@@ -71,7 +70,7 @@ class DetectorNode(LifecycleNode):
         self._timer: Any = None
         self._wake: Any = None
         self._made = ExitStack()
-        self._failures = FailureLog(name)
+        self.failures = FailureLog(name)  #: What was told of exceptions that nobody foresaw
         self._failures_in_a_row = 0
         self._given_up = ''
         self._idle = Idle(self.fixed.lazy_timeout, 0.0)
@@ -82,64 +81,56 @@ class DetectorNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._validate_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
 
-    # Life cycle. rclpy turns an exception in these into an error without a message, so they raise
-    # none. A user's error is one line and FAILURE, any other a traceback and ERROR.
+    # Life cycle. A user's error is one line and FAILURE, any other a traceback and ERROR, behind
+    # which on_error gives everything back.
 
+    @guarded('cannot configure')
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the checkpoint and offer the outputs; FAILURE, with one line, if that fails."""
         try:
             self._configure()
         except (RuntimeConfigError, ParameterError, SettingsError) as error:
-            self._tear_down()
             self.get_logger().error(f'cannot configure: {error}')
-            return FAILURE
-        except Exception as error:  # noqa: B902
             self._tear_down()
-            return self._defect('configure', error)
+            return FAILURE
         return super().on_configure(state)
 
+    @guarded('cannot activate')
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Warm the network up, then begin to listen."""
         try:
             self._activate(state)
         # What PyTorch raises when a device fails, and rclpy for an unknown QoS override.
         except (RuntimeError, ParameterException) as error:
+            self.get_logger().error(f'cannot activate: {cut(error)}')
             self._stop()
             super().on_deactivate(state)
-            self.get_logger().error(f'cannot activate: {cut(error)}')
             return FAILURE
-        except Exception as error:  # noqa: B902
-            self._stop()
-            return self._defect('activate', error)
         return SUCCESS
 
+    @guarded('cannot deactivate')
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop listening; the model stays loaded."""
-        try:
-            self._stop()
-            return super().on_deactivate(state)
-        except Exception as error:  # noqa: B902
-            return self._defect('deactivate', error)
+        self._stop()
+        return super().on_deactivate(state)
 
+    @guarded('cannot clean up')
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Give everything back that `on_configure` made."""
         self._tear_down()
         return super().on_cleanup(state)
 
+    @guarded('cannot shut down')
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Give everything back, from whichever state."""
         self._tear_down()
         return super().on_shutdown(state)
 
+    @guarded('cannot clean up behind an error')
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Give everything back; the node may be configured again."""
         self._tear_down()
         return super().on_error(state)
-
-    def _defect(self, transition: str, error: Exception) -> TransitionCallbackReturn:
-        """Tell of an exception that nobody has foreseen."""
-        self._failures.tell(f'cannot {transition}', error)
-        return ERROR
 
     def _activate(self, state: LifecycleState) -> None:
         assert self._detector is not None and self._outputs is not None
@@ -216,7 +207,7 @@ class DetectorNode(LifecycleNode):
                 made.callback(undeclare_live_parameters, self)
                 made.callback(self._stop)
         except Exception as error:  # noqa: B902
-            self._failures.tell('something could not be given back', error)
+            self.failures.tell('something could not be given back', error)
         self._outputs = None
         self._streams.clear()
         self._wake = None
@@ -308,7 +299,7 @@ class DetectorNode(LifecycleNode):
                                   throttle_duration_sec=_SAME_ERROR_S)
 
     def _fail(self, stream: CameraStream, error: Exception) -> None:
-        reason = self._failures.tell(f'{stream.topic}: an image failed', error)
+        reason = self.failures.tell(f'{stream.topic}: an image failed', error)
         stream.statistics.add_failure(self._now(), reason)
         self._failures_in_a_row += 1
 

@@ -47,10 +47,11 @@ class FailureLog:
         #: When each kind was told last, seconds of the steady clock.
         self._told: dict[str, float] = {}
 
-    def tell(self, what: str, error: BaseException) -> str:
+    def tell(self, what: str, error: BaseException, anew: bool = False) -> str:
         """
         Log that `what` happened because of `error`; return the reason as one line.
 
+        The traceback comes once for each kind of failure, or `anew`. Soon after, nothing is said.
         The error loses its traceback, which would keep all that its functions held, an image
         among it, until the next garbage collection.
         """
@@ -63,7 +64,7 @@ class FailureLog:
         now = monotonic()
         if len(self._told) >= _MOST_KINDS and kind not in self._told:
             kind = ''  # All the others are one kind.
-        if kind not in self._told:
+        if anew or kind not in self._told:
             logger.error(f'{what}: {reason}\n{"".join(traceback.format_list(frames))}'.rstrip())
         elif now - self._told[kind] > _SAME_S:
             logger.error(f'{what}: {reason}')

@@ -126,29 +126,6 @@ def test_failed_configure_leaves_no_publisher(graph: Graph) -> None:
         assert graph.client.count_publishers('/diagnostics') == 0
 
 
-@pytest.mark.parametrize(('name', 'transition'), [
-    ('read_settings', 'configure'), ('CameraStatistics', 'activate')])
-def test_defect_in_a_transition_is_told_and_the_node_can_be_configured_again(
-        graph: Graph, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
-        name: str, transition: str) -> None:
-    node = graph.add_detector([])
-    if transition == 'activate':
-        assert node.trigger_configure() == SUCCESS
-
-    def fail(*_: Any) -> None:
-        raise FlawError('unforeseen')
-
-    with monkeypatch.context() as patch:
-        patch.setattr(detector_lifecycle, name, fail)
-        assert getattr(node, f'trigger_{transition}')() != SUCCESS
-    said = capfd.readouterr().err
-    assert f'cannot {transition}: FlawError: unforeseen' in said
-    assert 'test_failures.py' in said
-    assert state(graph) == 'unconfigured'
-    graph.activate()
-    assert len(graph.send(graph.camera(), picture_message(0))) == 1
-
-
 def test_clean_up_goes_on_behind_what_fails(
         active: Active, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
         ) -> None:
