@@ -2,6 +2,7 @@
 """Run the detector as a managed ROS 2 node."""
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -20,12 +21,17 @@ class MissingImportError(ImportError):
     """A Python package that the node cannot work without; the message is one line."""
 
 
+class DistributionError(RuntimeError):
+    """A ROS 2 distribution that is too old; the message is one line."""
+
+
 def main(args: list[str] | None = None) -> int:
     """Run until SIGINT or SIGTERM; return the exit code."""
     end_at_once()
     from .program import run_program
 
-    code = run_program(NAME, _run, args, mistakes=(MissingImportError,), prepare=_import)
+    code = run_program(NAME, _run, args, mistakes=(MissingImportError, DistributionError),
+                       prepare=_import)
     # With PyTorch, Python takes a moment to end. The default handler is active then, and a second
     # Ctrl-C would turn a clean end into a failure.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -33,7 +39,13 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _import() -> None:
-    """Import what takes seconds; raises MissingImportError."""
+    """Import what takes seconds; raises MissingImportError or DistributionError."""
+    from rclpy.node import Node
+
+    if not hasattr(Node, 'add_post_set_parameters_callback'):
+        raise DistributionError(
+            f'ROS 2 {os.environ.get("ROS_DISTRO", "of this installation")} is not supported, must '
+            'be Jazzy or later: its rclpy has no add_post_set_parameters_callback')
     try:
         from . import detector_lifecycle  # noqa: F401
     except ImportError as error:

@@ -99,6 +99,26 @@ def test_autostart_without_a_checkpoint_ends_with_one_line(start: Callable[..., 
     assert '/nowhere/best.safetensors' in line
 
 
+HUMBLE = """
+import sys
+from rclpy.node import Node
+del Node.add_post_set_parameters_callback
+from forecast_detector_ros.node.detector_node import main
+sys.exit(main())
+"""
+
+
+def test_distribution_without_what_the_node_needs_is_told_in_one_line(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('ROS_DISTRO', 'humble')
+    done = subprocess.run([sys.executable, '-c', HUMBLE], capture_output=True, text=True,
+                          check=False, timeout=PATIENCE_S)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.endswith('ROS 2 humble is not supported, must be Jazzy or later: its rclpy has '
+                         'no add_post_set_parameters_callback')
+
+
 def test_parameter_out_of_range_ends_with_one_line(start: Callable[..., Program]) -> None:
     program = start(num_threads=0)
     assert program.end() == 2
