@@ -122,7 +122,6 @@ def _end_with_parent() -> None:
 
 
 PROFILE = 'config/fastdds_large_images.xml'
-BEFORE_RENAMING = ('humble', 'iron', 'jazzy')
 
 
 def profile_environment() -> dict[str, str]:
@@ -147,7 +146,7 @@ def profile_variable() -> str:
             distribution = 'jazzy' if int(metadata.version('rclpy').split('.')[0]) < 8 else ''
         except metadata.PackageNotFoundError:
             distribution = ''
-    prefix = 'FASTRTPS' if distribution in BEFORE_RENAMING else 'FASTDDS'
+    prefix = 'FASTRTPS' if distribution == 'jazzy' else 'FASTDDS'
     return f'{prefix}_DEFAULT_PROFILES_FILE'
 
 
@@ -191,8 +190,6 @@ def environment(options: DemoOptions, folder: Path) -> dict[str, str]:
         'PYTHONUNBUFFERED': '1',
         **profile_environment(),
     })
-    if os.environ.get('ROS_DISTRO') == 'humble':
-        variables['ROS_LOCALHOST_ONLY'] = '1'  # its name for ROS_AUTOMATIC_DISCOVERY_RANGE
     return variables
 
 

@@ -290,8 +290,8 @@ def test_bundled_clip_is_found_without_importing_its_package() -> None:
 
 
 @pytest.mark.parametrize(('distribution', 'variable'), [
-    ('jazzy', 'FASTRTPS_DEFAULT_PROFILES_FILE'), ('humble', 'FASTRTPS_DEFAULT_PROFILES_FILE'),
-    ('kilted', 'FASTDDS_DEFAULT_PROFILES_FILE'), ('lyrical', 'FASTDDS_DEFAULT_PROFILES_FILE')])
+    ('jazzy', 'FASTRTPS_DEFAULT_PROFILES_FILE'), ('kilted', 'FASTDDS_DEFAULT_PROFILES_FILE'),
+    ('lyrical', 'FASTDDS_DEFAULT_PROFILES_FILE')])
 def test_profile_is_named_as_the_distribution_knows_it(
         monkeypatch: pytest.MonkeyPatch, distribution: str, variable: str) -> None:
     monkeypatch.setenv('ROS_DISTRO', distribution)
