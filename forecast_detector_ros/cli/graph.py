@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-import ctypes
 from dataclasses import dataclass, field
 from importlib import metadata
 import os
 from pathlib import Path
 import queue
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,10 +18,18 @@ from typing import IO
 from ..files import find_share
 from ..recording.frame_record import RecordedFrame
 
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
-_LIBC = ctypes.CDLL(None)
-
 LOG_LINES = 15
+
+#: A process that is full of native threads may crash where Python code runs behind a fork. So a
+#: small program asks for the signal (PR_SET_PDEATHSIG is 1), and then becomes the child. A shell's
+#: background job ignores SIGINT, and Python more signals; the child is to have the defaults.
+_BECOME = (
+    'import ctypes, os, signal, sys\n'
+    'for name in ("SIGINT", "SIGPIPE", "SIGXFSZ"):\n'
+    '    signal.signal(getattr(signal, name), signal.SIG_DFL)\n'
+    'ctypes.CDLL(None).prctl(1, signal.SIGTERM)\n'
+    'os.execvp(sys.argv[1], sys.argv[1:])\n')
+_START = (sys.executable, '-I', '-S', '-c', _BECOME)  #: Without site packages: soon there
 
 
 class ChildError(RuntimeError):
@@ -44,19 +50,11 @@ class Child:
         """
         self.name = name
         self.log = log
-        # A process that is full of native threads may crash where Python code runs behind a fork,
-        # so that util-linux's setpriv asks for the signal where it is installed.
-        setpriv = shutil.which('setpriv')
-        if setpriv is not None:
-            # A shell's background job ignores SIGINT; its children are to be ended with it.
-            command = ['env', '--default-signal=INT', setpriv, '--pdeathsig', 'TERM', '--',
-                       *command]
         with log.open('wb') as sink:
             self._process = subprocess.Popen(
-                command, env=dict(environment), stdin=subprocess.DEVNULL,
+                [*_START, *command], env=dict(environment), stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if piped else sink, stderr=sink,
-                start_new_session=True,
-                preexec_fn=_end_with_parent if setpriv is None else None)
+                start_new_session=True)
 
     @property
     def pid(self) -> int:
@@ -113,12 +111,6 @@ def end_all(children: Sequence[Child], patience: float = 10.0) -> None:
     """End the children one after the other; one that does not obey is killed."""
     for child in children:
         child.end(patience)
-
-
-def _end_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    # A shell's background job ignores SIGINT; its children are to be ended with it.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 PROFILE = 'config/fastdds_large_images.xml'

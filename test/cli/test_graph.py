@@ -97,3 +97,25 @@ def test_child_dies_with_its_parent(tmp_path: Path) -> None:
     parent.kill()
     parent.wait(20)
     wait_for(lambda: not alive(pid), 'the child outlived its parent')
+
+
+def test_program_has_the_default_signals_where_its_parent_ignores_them(tmp_path: Path) -> None:
+    # Read from the kernel: Python itself ignores some.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        worker = Child('worker', ['grep', 'SigIgn', '/proc/self/status'], tmp_path / 'log',
+                       os.environ, piped=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    ignored = int(worker.output.read().split()[1], 16)
+    assert [number for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ)
+            if ignored >> (number - 1) & 1] == []
+    assert worker.wait(120)
+
+
+def test_no_python_code_runs_behind_a_fork() -> None:
+    """A fork copies native threads' locks; Python code that runs then may wait for ever."""
+    root = Path(__file__).resolve().parents[2]
+    name = 'preexec' + '_fn'
+    assert [str(path.relative_to(root)) for place in ('dev', 'forecast_detector_ros', 'test')
+            for path in sorted((root / place).rglob('*.py')) if name in path.read_text()] == []

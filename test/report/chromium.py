@@ -5,13 +5,13 @@ from __future__ import annotations
 from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-import fcntl
 import json
 import os
 from pathlib import Path
 import select
 import shutil
 import subprocess
+import sys
 from time import monotonic
 from typing import Any
 
@@ -23,6 +23,15 @@ PATIENCE_S = 180.0
 _FLAGS = ('--headless', '--disable-gpu', '--disable-quic', '--no-first-run',
           '--disable-background-networking', '--disable-component-update', '--disable-sync',
           '--disable-dev-shm-usage', '--hide-scrollbars', '--remote-debugging-pipe')
+
+# It reads commands from descriptor 3 and writes answers to 4; these may be taken.
+_CONNECT = (
+    'import fcntl, os, sys\n'
+    'ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]\n'
+    'for number, end in enumerate(ends, 3):\n'
+    '    os.dup2(end, number)\n'
+    '    os.close(end)\n'
+    'os.execv(sys.argv[3], sys.argv[3:])\n')
 
 
 class Chromium:
@@ -37,19 +46,11 @@ class Chromium:
         assert PROGRAM is not None
         inside, self._out = os.pipe()
         self._in, outside = os.pipe()
-
-        def connect() -> None:
-            # It reads commands from descriptor 3 and writes answers to 4; these may be taken.
-            ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (inside, outside)]
-            for number, end in enumerate(ends, 3):
-                os.dup2(end, number)
-                os.close(end)
-
         sandbox = ['--no-sandbox'] if os.geteuid() == 0 else []
         self._process = subprocess.Popen(
-            [PROGRAM, *_FLAGS, *sandbox, f'--user-data-dir={profile}', 'about:blank'],
-            preexec_fn=connect, close_fds=False, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL)
+            [sys.executable, '-I', '-S', '-c', _CONNECT, str(inside), str(outside),
+             PROGRAM, *_FLAGS, *sandbox, f'--user-data-dir={profile}', 'about:blank'],
+            pass_fds=(inside, outside), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(inside)
         os.close(outside)
         self._buffer, self._number = b'', 0
