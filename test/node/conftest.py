@@ -26,7 +26,13 @@ CONFIG = NetworkConfig(
 def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a checkpoint with random weights that finds a lot; not to be changed."""
     path = tmp_path_factory.mktemp('checkpoint') / 'small.safetensors'
-    generator = torch.Generator().manual_seed(0)
+    write_checkpoint(path, CLASSES)
+    return path
+
+
+def write_checkpoint(path: Path, classes: tuple[str, ...], seed: int = 0) -> None:
+    """Write a checkpoint with random weights."""
+    generator = torch.Generator().manual_seed(seed)
     network = ForecastDetector(CONFIG).eval()
     for name, weight in network.named_parameters():
         if weight.ndim > 1:
@@ -34,9 +40,8 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
             weight.data.normal_(0.0, deviation, generator=generator)
         elif name.endswith('bias'):
             weight.data.uniform_(-0.3, 0.3, generator=generator)
-    save_checkpoint(path, network, Card('small', CLASSES, CONFIG, score_threshold=0.4),
+    save_checkpoint(path, network, Card(path.stem, classes, CONFIG, score_threshold=0.4),
                     torch.float32)
-    return path
 
 
 @pytest.fixture
