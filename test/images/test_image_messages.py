@@ -387,3 +387,13 @@ def test_jpeg_that_is_gone_over_too_often_is_refused() -> None:
     busy = whole[:-2] + b'\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x10\x00' * 1000 + whole[-2:]
     with pytest.raises(FrameError, match=f'{1000 + scans} scans'):
         compressed_frame(SimpleNamespace(data=busy, format=''), 40 * 40).load()
+
+
+@pytest.mark.parametrize('text', ['x' * 100_000, '\n' * 100_000, '\0' * 100_000, 'ö' * 100_000])
+def test_text_of_any_length_is_quoted_in_short(text: str) -> None:
+    with pytest.raises(FrameError, match='unknown encoding') as of_raw:
+        image_frame(message(text, noise(HEIGHT, 3 * WIDTH)))
+    with pytest.raises(FrameError, match='neither JPEG nor PNG') as of_compressed:
+        compressed_frame(SimpleNamespace(format=text, data=b'GIF89a')).load()
+    for told in (str(of_raw.value), str(of_compressed.value)):
+        assert len(told) < 500 and told.isprintable()
