@@ -16,6 +16,8 @@ from diagnostic_msgs.msg import DiagnosticArray
 from forecast_detector_ros.detector.detector import StepResult
 from forecast_detector_ros.detector.policy import Decision
 from forecast_detector_ros.detector.processing import Detections
+from forecast_detector_ros.images.bag_images import ImageBag
+from forecast_detector_ros.images.frame import SourceError
 from forecast_detector_ros.node.camera import IMAGE_QOS
 from forecast_detector_ros.node.recorder import DECISION_QOS
 from forecast_detector_ros.recording.frame_record import RecordedFrame
@@ -248,6 +250,42 @@ def test_interrupted_recording_is_whole_up_to_there(stage: Stage, output: Path) 
     assert len(frames) == len(pictures(output / 'annotated.mkv')) == 6
     with AnyReader([output / 'bag']) as reader:
         assert reader.message_count == 12
+
+
+def stamps_in(bag: Path) -> list[list[int]]:
+    """Return the stamps of the detections and of the decisions in a bag that was not closed."""
+    try:
+        with ImageBag(bag) as opened:
+            headers = [[message.header for message in opened.messages(topic, kind)]
+                       for topic, kind in (('/detections', 'vision_msgs/msg/Detection2DArray'),
+                                           ('/decision', 'diagnostic_msgs/msg/DiagnosticArray'))]
+    except SourceError:
+        return []
+    return [[header.stamp.sec * 10**9 + header.stamp.nanosec for header in each]
+            for each in headers]
+
+
+def test_bag_of_a_killed_recorder_has_what_came_before_the_last_flush(
+        stage: Stage, output: Path) -> None:
+    recorder = start(output)
+    stage.wait_until(lambda: stage.images.get_subscription_count() == 1)
+    play(stage, 6)
+    expected = [[10**12 + round(index * 1e9 / RATE) for index in range(6)]] * 2
+    bag, sizes = output / '.bag.part' / 'bag', [0]
+
+    def all_there() -> bool:
+        sizes.append((bag / 'bag.mcap').stat().st_size)
+        return sizes[-1] != sizes[-2] and stamps_in(bag) == expected
+
+    # So little fills no chunk: what brings it to the disk is that a second has passed.
+    try:
+        stage.wait_until(all_there)
+    finally:
+        recorder.kill()
+    recorder.communicate(timeout=PATIENCE_S)
+    assert recorder.returncode == -signal.SIGKILL
+    assert stamps_in(bag) == expected
+    assert not (output / 'bag').exists()
 
 
 def test_images_wait_for_a_detector(stage: Stage, output: Path) -> None:
