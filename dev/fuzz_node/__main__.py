@@ -105,8 +105,7 @@ def _report(trials: Sequence[FuzzTrial], ends: Sequence[str], options: argparse.
     for trial, end in zip(trials, ends):
         subject = trial.subject
         answers = subject.answers
-        print(f'{subject.transport}: {trial.messages} messages: '
-              + ', '.join(f'{count} {kind}' for kind, count in sorted(trial.counts.items())))
+        print('\n'.join(trial.summary()))
         print(f'  answered once: {answers.complete}; clean run: {trial.found} detections; '
               f'hostile pictures taken: {trial.accepted}; '
               f'slowest answer {answers.slowest_s:.2f} s, request '

@@ -39,7 +39,9 @@ class FuzzTrial:
     def __init__(self, subject: Subject, seed: int) -> None:
         """Make everything from `seed`."""
         self.subject = subject
-        self.counts: Counter[str] = Counter()  #: Messages sent, by kind
+        self.counts: Counter[str] = Counter()  #: Messages sent, requests among them, by kind
+        self.values = 0  #: Values of parameters that were tried
+        self.walks = 0  #: Walks through the life cycle, each of some transitions
         self.accepted = 0  #: Hostile pictures that the node took for pictures
         self.found = 0  #: Detections in the clean run
         self.wrong: list[str] = []
@@ -63,6 +65,12 @@ class FuzzTrial:
     def messages(self) -> int:
         """Return how many messages were sent so far."""
         return self.counts.total()
+
+    def summary(self) -> list[str]:
+        """Return lines about what was sent."""
+        kinds = ', '.join(f'{count} {kind}' for kind, count in sorted(self.counts.items()))
+        return [f'{self.subject.transport}: {self.messages} messages: {kinds}',
+                f'  parameter values tried: {self.values}; life-cycle walks: {self.walks}']
 
     def begin(self) -> None:
         """Wait for the node, ask for its parameters and note its answers in a clean run."""
@@ -125,7 +133,9 @@ class FuzzTrial:
 
     def _trouble_parameters(self) -> None:
         for _ in range(self._rng.randrange(1, 6)):
-            self._ask(*self._requests.parameters())
+            kind, name, request = self._requests.parameters()
+            self.values += len(request.parameters)
+            self._ask(kind, name, request)
         self._mark()
         self._restore()
 
@@ -150,7 +160,7 @@ class FuzzTrial:
         self.subject.knock(self._knocking)
 
     def _trouble_life_cycle(self) -> None:
-        self.counts['life cycle'] += 1
+        self.walks += 1
         for _ in range(self._rng.randrange(1, 5)):
             self.subject.transition(self._requests.transition())
             self.counts['transition'] += 1
