@@ -2,7 +2,7 @@
 """
 Read plain values of YAML and JSON of somebody else, and turn them into dataclasses.
 
-Whatever is wrong with them is one line; their size is bounded, and YAML has no aliases.
+Whatever is wrong with them is one line. Their size is bounded, also that of aliases in YAML.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 from pathlib import Path
 import re
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints, TypeVar, Union
+from typing import Any, get_args, get_origin, get_type_hints, NoReturn, TypeVar, Union
 
 import yaml
 
@@ -142,6 +142,8 @@ def _join(where: str, key: Any) -> str:
 
 
 MOST_BYTES = 2**18  #: Of a file. PyYAML reads some 100 kB a second; the packaged card has 8 kB.
+MOST_VALUES = 100_000  #: Of a file with aliases, each counted as what it stands for
+MOST_LEVELS = 100  #: Of lists and mappings within one another; aliases nest them without recursion
 #: What an integer must stay below, either sign: others cannot even be printed (CPython).
 _INTEGERS = 2**63
 
@@ -156,30 +158,60 @@ class _PlainLoader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Compose a node that is not an alias."""
         if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(
-                None, None, 'an alias (*name), which is not allowed here',
-                self.peek_event().start_mark)
+            self.refuse('an alias (*name), which is not allowed here')
         return super().compose_node(parent, index)
 
+    def refuse(self, reason: str) -> NoReturn:
+        """Raise an error that names the place."""
+        raise yaml.composer.ComposerError(None, None, reason, self.peek_event().start_mark)
 
-def read_plain_yaml(path: Path) -> Any:
+
+class _AliasLoader(_PlainLoader):
+    """Permits aliases as long as all that they stand for is no more than `MOST_VALUES`."""
+
+    def __init__(self, stream: bytes) -> None:
+        super().__init__(stream)
+        self._values = 0  #: So far, with those that aliases repeat
+        self._within: dict[int, int] = {}  #: Values of each finished node, by its identity
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Compose a node, and count the values in it."""
+        alias = self.check_event(yaml.AliasEvent)
+        before = self._values
+        # The composer of PyYAML; that of the class above refuses aliases.
+        node = yaml.SafeLoader.compose_node(self, parent, index)
+        if not alias:
+            self._values += 1
+            self._within[id(node)] = self._values - before
+        elif id(node) not in self._within:
+            self.refuse('an alias (*name) within what it stands for')
+        else:
+            self._values += self._within[id(node)]
+            if self._values > MOST_VALUES:
+                self.refuse(f'aliases (*name) that stand for more than {MOST_VALUES} values')
+        return node
+
+
+def read_plain_yaml(path: Path, aliases: bool = False) -> Any:
     """
     Return the values in a file: mappings, lists, texts, numbers, truth values, dates and None.
 
     Raises FileNotFoundError, or PlainYamlError when the file cannot be read, is larger than
-    MOST_BYTES, is no YAML, has an alias, or an integer that is not below 2**63.
+    MOST_BYTES, is no YAML, is nested more deeply than MOST_LEVELS, has an integer that is not
+    below 2**63, or an alias. `aliases` permits these up to MOST_VALUES.
     """
     try:
         with path.open('rb') as stream:
             data = stream.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
             raise PlainYamlError(f'is larger than {MOST_BYTES} bytes')
-        # Malformed dates and numbers of thousands of digits are ValueErrors of Python.
-        values = yaml.load(data, _PlainLoader)
+        values = yaml.load(data, _AliasLoader if aliases else _PlainLoader)
     except FileNotFoundError:
         raise
-    except (OSError, UnicodeDecodeError, RecursionError, OverflowError, yaml.YAMLError,
-            ValueError) as error:
+    # PyYAML raises errors of Python for malformed dates, numbers of thousands of digits, and what
+    # does not fit its tag. UnicodeDecodeError and PlainYamlError are ValueErrors.
+    except (OSError, RecursionError, OverflowError, yaml.YAMLError, ValueError, LookupError,
+            AttributeError) as error:
         if isinstance(error, PlainYamlError):
             raise
         raise PlainYamlError(f'cannot be read as YAML: {cut(error)}') from None
@@ -188,12 +220,14 @@ def read_plain_yaml(path: Path) -> Any:
 
 
 def _check(values: Any) -> None:
-    waiting = [values]
+    waiting = [(values, 0)]
     while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            waiting += [*value, *value.values()]
-        elif isinstance(value, (list, tuple, set)):
-            waiting += value
+        value, level = waiting.pop()
+        if isinstance(value, (dict, list, tuple, set)):
+            if level == MOST_LEVELS:
+                raise PlainYamlError(f'is nested more deeply than {MOST_LEVELS} levels')
+            waiting += [(item, level + 1) for item in value]
+            if isinstance(value, dict):
+                waiting += [(item, level + 1) for item in value.values()]
         elif isinstance(value, int) and not -_INTEGERS < value < _INTEGERS:
             raise PlainYamlError(f'has an integer of {value.bit_length()} bits, may have 63')

@@ -9,10 +9,14 @@ from typing import Any
 
 from forecast_detector_ros.plain_values import (
     build,
+    MOST_LEVELS,
+    MOST_VALUES,
     parse_plain_json,
     PlainJsonError,
     PlainValueError,
+    PlainYamlError,
     read_plain_json,
+    read_plain_yaml,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -114,3 +118,52 @@ def test_what_does_not_fit_is_named(value, words):
     with pytest.raises(PlainValueError) as caught:
         build(Tree, value)
     assert words in str(caught.value) and '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('text', [
+    '[' * 1000, '2020-99-99', '9' * 5000, '!!bool maybe', '!!timestamp soon', '!!int ""'])
+@pytest.mark.parametrize('aliases', [False, True])
+def test_yaml_that_is_none_is_one_line(tmp_path: Path, text: str, aliases: bool) -> None:
+    path = tmp_path / 'odd.yaml'
+    path.write_text(text)
+    with pytest.raises(PlainYamlError, match='^cannot be read as YAML: .{5,250}$'):
+        read_plain_yaml(path, aliases)
+
+
+def test_aliases_are_followed_where_they_are_permitted(tmp_path: Path) -> None:
+    path = tmp_path / 'some.yaml'
+    path.write_text('a: &a {x: 1, y: 2}\nb: [*a, *a]\nc: {<<: *a, y: 3}')
+    assert read_plain_yaml(path, aliases=True) == {
+        'a': {'x': 1, 'y': 2}, 'b': [{'x': 1, 'y': 2}] * 2, 'c': {'x': 1, 'y': 3}}
+    with pytest.raises(PlainYamlError, match='an alias .*not allowed here'):
+        read_plain_yaml(path)
+
+
+@pytest.mark.parametrize(('first', 'line'), [
+    ('a0: &a0 [lol]', 'a{0}: &a{0} [*a{1}, *a{1}, *a{1}]'),
+    # Merged mappings multiply, too.
+    ('a0: &a0 {x: 1}', 'a{0}: &a{0} {{<<: [*a{1}, *a{1}, *a{1}]}}')])
+def test_aliases_may_stand_for_so_many_values(tmp_path: Path, first: str, line: str) -> None:
+    path = tmp_path / 'many.yaml'
+    path.write_text('\n'.join([first, *(line.format(n, n - 1) for n in range(1, 30))]))
+    with pytest.raises(PlainYamlError, match=f'aliases .* more than {MOST_VALUES} values'):
+        read_plain_yaml(path, aliases=True)
+
+
+@pytest.mark.parametrize('text', ['&a [*a]', 'a: &a {b: [*a]}', '&a {? *a : 1}'])
+def test_alias_within_itself_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / 'ring.yaml'
+    path.write_text(text)
+    with pytest.raises(PlainYamlError, match='an alias .* within what it stands for'):
+        read_plain_yaml(path, aliases=True)
+
+
+def test_depth_is_bounded(tmp_path: Path) -> None:
+    path = tmp_path / 'deep.yaml'
+    path.write_text('[' * MOST_LEVELS + ']' * MOST_LEVELS)
+    assert isinstance(read_plain_yaml(path), list)
+    # No text is nested as deeply as what its aliases stand for.
+    path.write_text('\n'.join(['a0: &a0 []', *(f'a{n}: &a{n} [*a{n - 1}]'
+                                               for n in range(1, 400))]))
+    with pytest.raises(PlainYamlError, match=f'more deeply than {MOST_LEVELS} levels'):
+        read_plain_yaml(path, aliases=True)

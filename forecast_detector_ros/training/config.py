@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from .losses import first_decision, LossConfig
 from .machine import AMP, DEVICES
 from ..annotations.findings import DataError
@@ -15,7 +13,7 @@ from ..clips.augment import AugmentConfig
 from ..errors import InputError
 from ..model.config import ConfigError, MOTION, NetworkConfig, preset, VARIANTS
 from ..model.extractor import first_blocks
-from ..plain_values import build, PlainValueError
+from ..plain_values import build, PlainValueError, PlainYamlError, read_plain_yaml
 
 #: Parts of the network with a learning rate of their own; a part without one is frozen.
 GROUPS = ('backbone', 'projection', 'encoder', 'scheduler', 'head')
@@ -281,14 +279,13 @@ class RecipeError(InputError):
 
 
 def read_yaml(path: str | Path) -> Any:
-    """Read plain values; raises RecipeError, which names the file."""
+    """Read plain values, perhaps with aliases; raises RecipeError, which names the file."""
     try:
-        return yaml.safe_load(Path(path).read_text(encoding='utf-8'))
+        return read_plain_yaml(Path(path), aliases=True)
     except FileNotFoundError:
         raise RecipeError(f'{path}: no such file') from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f'{path}: cannot be read as YAML: '
-                          f'{" ".join(str(error).split())}') from None
+    except PlainYamlError as error:
+        raise RecipeError(f'{path}: {error}') from None
 
 
 def read_recipe(path: str | Path, above: tuple[Path, ...] = ()) -> Any:
@@ -306,7 +303,7 @@ def read_recipe(path: str | Path, above: tuple[Path, ...] = ()) -> Any:
     if not isinstance(values, dict) or EXTENDS not in values:
         return values
     name = values.pop(EXTENDS)
-    if not isinstance(name, str):
+    if not isinstance(name, str) or '\0' in name:
         raise RecipeError(f'{path}: {EXTENDS} is {name!r}, must be the name of a file')
     chain = (*above, path.resolve())
     other = path.parent / name

@@ -112,7 +112,9 @@ def test_what_a_single_frame_uses_is_trained(recipe: Recipe, override: dict[str,
     ('32: {}', ('design 32', 'letters')),
     ('[a, b]', ('must be a mapping',)),
     ('{}', ('must be a mapping',)),
-    ('a: [', ('cannot be read as YAML',))])
+    ('a: [', ('cannot be read as YAML',)),
+    ('[' * 1000, ('cannot be read as YAML',)),
+    ('a: 2020-99-99', ('cannot be read as YAML',))])
 def test_wrong_designs_are_named_in_one_line(
         recipe: Recipe, tmp_path: Path, text: str, words: tuple[str, ...]) -> None:
     path = tmp_path / 'designs.yaml'

@@ -140,9 +140,12 @@ def test_missing_and_broken_files(tmp_path):
     with pytest.raises(RecipeError, match='no such file'):
         load_recipe(tmp_path / 'none.yaml')
     path = tmp_path / 'broken.yaml'
-    path.write_text('a: [1')
-    with pytest.raises(RecipeError, match='YAML'):
-        load_recipe(path)
+    for text in ('a: [1', '[' * 1000, 'seed: 2020-99-99', f'seed: {"9" * 5000}', '&a [*a]'):
+        path.write_text(text)
+        with pytest.raises(RecipeError) as caught:
+            load_recipe(path)
+        assert str(caught.value).startswith(f'{path}: cannot be read as YAML: ')
+        assert '\n' not in str(caught.value) and len(str(caught.value)) < 400
 
 
 BASE = {'name': 'base', 'classes': ['cat', 'dog'], 'network': {'width': 0.5, 'levels': [16, 32]},
@@ -198,6 +201,7 @@ def test_a_chain_of_recipes_in_other_folders(read, tmp_path):
 @pytest.mark.parametrize(('values', 'words'), [
     ({'extends': 'none.yaml'}, 'none.yaml: no such file'),
     ({'extends': 3}, 'extends is 3, must be the name of a file'),
+    ({'extends': 'a\0b'}, r"extends is 'a\\x00b', must be the name of a file"),
     ({'extends': 'more.yaml'}, "extends is 'more.yaml', which extends this file"),
     ({'extends': 'list.yaml'}, 'list.yaml: must be a mapping'),
     ({'extends': 'base.yaml', 'stages': [{'epochs': 1}]}, 'each with its name'),
