@@ -43,7 +43,7 @@ class Snapshot:
     #: Weights of the stage that did best in validation; empty before the first one.
     best: dict[str, Tensor] = field(default_factory=dict)
     best_score: float | None = None  #: What they reached
-    #: The `recipe_values` of the run; empty in snapshots of earlier versions.
+    #: The `recipe_values` of the run; empty in snapshots of earlier versions, which are refused.
     recipe: dict[str, Any] = field(default_factory=dict)
 
 
@@ -108,8 +108,11 @@ MACHINE_KEYS = ('workers', 'threads', 'device', 'amp', 'deterministic')
 
 def recipe_values(recipe: Recipe) -> dict[str, Any]:
     """Give a recipe as plain JSON values, without `MACHINE_KEYS` and the card."""
-    values = json.loads(json.dumps(asdict(recipe)))
-    return {key: value for key, value in values.items() if key not in (*MACHINE_KEYS, 'card')}
+    # A card may hold dates, which JSON has not.
+    values = {key: value for key, value in asdict(recipe).items()
+              if key not in (*MACHINE_KEYS, 'card')}
+    plain: dict[str, Any] = json.loads(json.dumps(values))
+    return plain
 
 
 def recipe_digest(recipe: Recipe) -> str:
@@ -120,12 +123,15 @@ def recipe_digest(recipe: Recipe) -> str:
 
 def check_recipe(path: Path, stored: dict[str, Any], recipe: Recipe) -> None:
     """
-    Refuse to go on from a snapshot of another recipe.
+    Refuse to go on from a snapshot of another recipe, or of one that nobody knows.
 
     :param stored: the `recipe_values` in it, of this version of the package or of an older one,
         which did not have all keys: what is missing has its default
     :raises RecipeError: with the first key that differs
     """
+    if not stored:
+        raise RecipeError(f'{path}: does not contain its recipe, so it is of an earlier version; '
+                          'name another --output, or begin anew with --fresh')
     try:
         before = recipe_values(build_recipe(stored))
     except (RecipeError, ValueError) as error:

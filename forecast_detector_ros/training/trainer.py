@@ -80,7 +80,7 @@ class Trainer:
             then hands on the weights that did best. None for the last ones.
         :returns: whether everything is done (False after `stop_after`)
         :raises SnapshotError: if the snapshot is damaged
-        :raises RecipeError: if it belongs to a run of another recipe
+        :raises RecipeError: if it belongs to a run of another recipe, or does not contain one
         :raises TrainingDivergedError: if the loss becomes infinite or NaN
         """
         path = self.output / SNAPSHOT
@@ -88,8 +88,7 @@ class Trainer:
         names = [stage.name for stage in self.recipe.stages]
         first = 0
         if snapshot is not None:
-            if snapshot.recipe:
-                check_recipe(path, snapshot.recipe, self.recipe)
+            check_recipe(path, snapshot.recipe, self.recipe)
             if snapshot.stage not in names:
                 raise RecipeError(f'{path}: belongs to a stage {snapshot.stage!r} that the recipe '
                                   'does not have')

@@ -2,6 +2,7 @@
 """Runs on a tiny set: checkpoints of every stage, exact resume, divergence."""
 
 from dataclasses import replace
+from datetime import date
 import json
 import logging
 import re
@@ -18,6 +19,7 @@ from forecast_detector_ros.training.loader import (
 from forecast_detector_ros.training.snapshot import (
     load_snapshot,
     recipe_digest,
+    recipe_values,
     save_snapshot,
     SnapshotError,
 )
@@ -299,8 +301,25 @@ def test_keys_that_an_older_version_did_not_know_have_their_defaults(recipe, sou
         Trainer(recipe, sources, tmp_path).run()
 
 
+@pytest.mark.parametrize('spoil', [lambda about: about.pop('recipe'),
+                                   lambda about: about.update(recipe={})])
+def test_a_snapshot_without_its_recipe_is_refused(recipe, sources, tmp_path, spoil):
+    path = tmp_path / SNAPSHOT
+    about = {'stage': recipe.stages[0].name, 'iteration': 1, 'average_updates': 0, 'seconds': 0.0,
+             'param_groups': [], 'plain': {}, 'recipe': recipe_values(recipe)}
+    spoil(about)
+    save_file({}, path, {'about': json.dumps(about)})
+    with pytest.raises(RecipeError) as caught:
+        Trainer(recipe, sources, tmp_path).run()
+    assert str(caught.value) == (
+        f'{path}: does not contain its recipe, so it is of an earlier version; name another '
+        '--output, or begin anew with --fresh')
+
+
 def test_the_card_names_the_recipe_by_its_digest(recipe, sources, tmp_path):
-    short = replace(recipe, stages=recipe.stages[:1])
+    # A date is one of YAML's values, and none of JSON's.
+    short = replace(recipe, stages=recipe.stages[:1],
+                    card={'provenance': {'made': date(2026, 1, 2)}})
     Trainer(short, sources, tmp_path).run()
     _, card = load_checkpoint(tmp_path / 'one.safetensors')
     assert card.provenance['recipe_sha256'] == recipe_digest(short) != recipe_digest(recipe)
