@@ -180,6 +180,10 @@ def test_weights_that_are_no_numbers(value, path):
     edit(path, lambda values: values.update(weights_sha256=''))
     message = failure(path)
     assert str(path) in message and key in message and 'infinite or no numbers' in message
+    # What the back-ends of exported steps read.
+    with pytest.raises(CheckpointError) as error:
+        read_checkpoint(path).arrays()
+    assert str(error.value) == message
 
 
 def test_weights_that_the_type_cannot_hold_are_not_written(network, tmp_path):
