@@ -20,6 +20,7 @@ from ..evaluation.forecast_report import (
 )
 from ..evaluation.sequences import EvaluationError
 from ..files import write_atomically
+from ..jobs.locations import kept, Location, location
 
 VERB = 'evaluate horizons'
 
@@ -58,9 +59,9 @@ def _measure(options: argparse.Namespace) -> tuple[Evaluation, dict[str, Any], s
     if options.within is not None and options.rows and not {READ, FORECAST} <= set(options.rows):
         raise EvaluationError(f'--within needs the rows {READ} and {FORECAST} in --rows')
     evaluation = prepare(options)
-    beside = {name: load_checkpoint(path) for name, path in options.beside}
+    beside = {name: load_checkpoint(kept(path)) for name, path in options.beside}
     evaluation.drop_broken()
-    network, card = load_checkpoint(evaluation.path)
+    network, card = evaluation.checkpoint.network(), evaluation.checkpoint.card
     forecasts = summarise_forecasts(measure_forecasts(
         network, card, evaluation.videos, evaluation.settings, options.horizons,
         options.device, options.precision, options.optical_flow, options.stride, options.rows,
@@ -78,8 +79,8 @@ def _measure(options: argparse.Namespace) -> tuple[Evaluation, dict[str, Any], s
     return evaluation, {**about, 'forecasts': forecasts}, text
 
 
-def _named(text: str) -> tuple[str, Path]:
-    name, path = named_file(text)
+def _named(text: str) -> tuple[str, Location]:
+    name, path = named_file(text, location)
     if name in ROWS:
         raise argparse.ArgumentTypeError(f'is {text!r}, its name must be none of '
                                          f'{", ".join(ROWS)}')

@@ -11,7 +11,7 @@ from .inputs import add_videos, load_videos, named_videos
 from .options import add_detector, given_settings, Group, outputs_at, positive
 from .results import machine, versions
 from .shell import DONE, FAILURE, print_result, run_verb, say, verb_parser
-from ..detector.checkpoint import default_checkpoint
+from ..detector.checkpoint import Checkpoint, default_checkpoint, read_checkpoint
 from ..detector.detector import Detector
 from ..detector.settings import DetectorSettings
 from ..evaluation.accuracy import KEYS as PROTOCOLS
@@ -27,6 +27,7 @@ class Evaluation:
     """A detector and the sequences that it is measured on."""
 
     path: Location  #: Of the checkpoint
+    checkpoint: Checkpoint  #: What was read there
     detector: Detector
     settings: DetectorSettings
     videos: list[Video]
@@ -95,7 +96,8 @@ def run(verb: str, options: argparse.Namespace,
 def prepare(options: argparse.Namespace, lazily: bool = False) -> Evaluation:
     """Load the detector and the sequences, `lazily` as `load_videos` does; raises InputError."""
     path = options.checkpoint or default_checkpoint()
-    detector = Detector.load(kept(path), options.device, options.precision, options.threads,
+    checkpoint = read_checkpoint(kept(path))
+    detector = Detector.load(checkpoint, options.device, options.precision, options.threads,
                              backend=options.backend)
     _log.info('back-end %s, %s', detector.backend, detector.precision)
     settings = replace(detector.card.settings(), **given_settings(options))
@@ -111,7 +113,7 @@ def prepare(options: argparse.Namespace, lazily: bool = False) -> Evaluation:
         'machine': {'device': detector.device, 'precision': options.precision,
                     'backend': detector.backend, 'threads': options.threads,
                     'processor': machine()['processor'], 'torch': versions()['torch']}}
-    return Evaluation(path, detector, settings, videos, about, failures)
+    return Evaluation(path, checkpoint, detector, settings, videos, about, failures)
 
 
 def first_input(options: argparse.Namespace) -> Location:

@@ -141,12 +141,12 @@ def number_in(kind: type, low: float, high: float) -> Callable[[str], Any]:
     return read
 
 
-def named_file(text: str) -> tuple[str, Path]:
-    """Read ``NAME=FILE``."""
+def named_file(text: str, kind: Callable[[str], Any] = Path) -> tuple[str, Any]:
+    """Read ``NAME=FILE``, the file as a path, or by what `kind` reads."""
     name, _, path = text.partition('=')
     if not name or not path:
         raise argparse.ArgumentTypeError(f'is {text!r}, must be NAME=FILE')
-    return name, Path(path)
+    return name, kind(path)
 
 
 def fraction(text: str) -> float:

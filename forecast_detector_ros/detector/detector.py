@@ -13,7 +13,7 @@ import numpy as np
 
 from .backends import Backend
 from .backends.registry import choose_backend, choose_device, make_backend, TORCH_BACKENDS
-from .checkpoint import Card, default_checkpoint, read_checkpoint
+from .checkpoint import Card, Checkpoint, default_checkpoint, read_checkpoint
 from .host import AUTO, set_threads
 from .policy import AlternatePolicy, Decision, FORECAST, READ
 from .processing import Detections, Postprocessor, resize
@@ -59,14 +59,15 @@ class Detector:
         self._postprocess = Postprocessor(backend.anchors, card.input_size, card.classes)
 
     @classmethod
-    def load(cls, checkpoint: str | Path | None = None, device: str = AUTO,
+    def load(cls, checkpoint: str | Path | Checkpoint | None = None, device: str = AUTO,
              precision: str = 'fp32', threads: int | None = None,
              interop_threads: int | None = None, backend: str = AUTO) -> 'Detector':
         """
         Load a checkpoint.
 
         :param checkpoint: ``small``, ``default`` or ``large`` of the package; a ``.safetensors``
-            file, or a folder with only one, such as that of `export`. None: ``default``.
+            file, or a folder with only one, such as that of `export`; or what `read_checkpoint`
+            read. None: ``default``.
         :param device: ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` or nothing: CUDA if the back-end
             can use it, else the CPU. The log gives the reason.
         :param precision: ``fp32``, ``bf16``, ``fp16`` or ``int8``; not every back-end has all of
@@ -78,7 +79,8 @@ class Detector:
         :raises CheckpointError, BackendError, DeviceError, ExportError, GraphError: all are
             `RuntimeConfigError`, with a message of one line
         """
-        source = read_checkpoint(default_checkpoint() if checkpoint is None else checkpoint)
+        source = checkpoint if isinstance(checkpoint, Checkpoint) else read_checkpoint(
+            default_checkpoint() if checkpoint is None else checkpoint)
         choice = choose_device(device, backend, precision)
         name = choose_backend(backend, choice.device, precision, source)
         if (threads, interop_threads) != (None, None):

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command `evaluate horizons`, from files to tables and JSON."""
 import json
+from pathlib import Path
 
+from forecast_detector_ros.jobs.locations import put, Url
 import pytest
 
 
@@ -46,6 +48,25 @@ def test_several_frame_rates_beside_another_checkpoint(evaluate, checkpoint, vid
         assert list(rows) == ['read', 'forecast', 'held', 'other']
         assert rows['other'] == rows['forecast'] and len(rows['read']) == 9
     assert 'IoU 0.5:0.95 over 2 sequences, every 2 frames' in tables.read_text()
+
+
+def test_checkpoints_at_urls_are_read_once(evaluate, checkpoint, davis, monkeypatch):
+    for source in (checkpoint, checkpoint.with_suffix('.yaml')):
+        put(source, Url(f'memory://horizons/net{source.suffix}'))
+    read = []
+    original = Path.read_bytes
+    monkeypatch.setattr(Path, 'read_bytes', lambda path: read.append(path.suffix)
+                        or original(path))
+    url = 'memory://horizons/net.safetensors'
+    code, out, err = evaluate('horizons', '--checkpoint', url, '--davis', davis[0], '--horizons',
+                              '1', '--rows', 'forecast', '--beside', f'other={url}', '--json')
+    assert (code, err) == (0, '')
+    # Once for each time that it is named.
+    assert read.count('.safetensors') == 2
+    result = json.loads(out)
+    assert (result['checkpoint'], result['forecasts']['beside']) == (url, {'other': url})
+    rows = result['forecasts']['strides'][0]['rows']
+    assert rows['other'] == rows['forecast']
 
 
 def test_sequence_with_a_broken_picture_is_left_out(evaluate, checkpoint, davis):
