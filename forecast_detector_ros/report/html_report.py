@@ -62,7 +62,8 @@ def write_report(path: Path, runs: Sequence[LoadedRun]) -> None:
     """Write the report on one or two runs, whole or not at all; raises as `render_report`."""
     text = render_report(runs)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text.encode())
+    # The name of a folder may be no UTF-8.
+    write_atomically(path, text.encode(errors='replace'))
 
 
 def render_report(runs: Sequence[LoadedRun]) -> str:

@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 import json
 from pathlib import Path
+import re
 from typing import Any
 
 import numpy as np
@@ -148,7 +149,11 @@ class RunRecord:
 
     @classmethod
     def from_json(cls, text: str) -> RunRecord:
-        """Read what to_json() wrote; raises RunRecordError for anything else."""
+        """
+        Read what to_json() wrote; raises RunRecordError for anything else.
+
+        Characters that neither a page nor a picture can hold become U+FFFD.
+        """
         try:
             document = parse_plain_json(text)
         except PlainJsonError as error:
@@ -156,9 +161,26 @@ class RunRecord:
         if not isinstance(document, dict) or document.pop('format', None) != FORMAT:
             raise RunRecordError(f'not the record of a run (key format must be {FORMAT!r})')
         try:
-            return build(cls, document)
+            return build(cls, _readable(document))
         except PlainValueError as error:
             raise RunRecordError(str(error)) from None
+
+
+#: What XML 1.0 cannot hold: control characters and halves of surrogate pairs.
+_UNREADABLE = re.compile('[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]')
+_MOST_LEVELS = 50  #: Of lists and mappings within one another
+
+
+def _readable(value: Any, level: int = 0) -> Any:
+    if level > _MOST_LEVELS:
+        raise RunRecordError(f'is nested more deeply than {_MOST_LEVELS} levels')
+    if isinstance(value, str):
+        return _UNREADABLE.sub('\ufffd', value)
+    if isinstance(value, list):
+        return [_readable(item, level + 1) for item in value]
+    if isinstance(value, dict):
+        return {_readable(key): _readable(item, level + 1) for key, item in value.items()}
+    return value
 
 
 def save_run(path: Path, run: RunRecord) -> None:

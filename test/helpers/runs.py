@@ -2,12 +2,15 @@
 """Runs written by hand, for the tests of the report."""
 
 from dataclasses import replace
+import json
+from typing import Any
 
 from forecast_detector_ros.detector.policy import FORECAST, READ
-from forecast_detector_ros.recording.frame_record import DROPPED, RecordedFrame
+from forecast_detector_ros.recording.frame_record import DROPPED, KINDS, RecordedFrame
 from forecast_detector_ros.report.run_record import (
     Accuracy,
     ClassAccuracy,
+    FORMAT,
     MarkedBox,
     NotedFrame,
     RunRecord,
@@ -48,6 +51,29 @@ def noted(file: str, **changes) -> NotedFrame:
               'missed': (MarkedBox('cat', (40., 10., 70., 40.)),),
               'wrong': (MarkedBox('cat', (1., 1., 9., 9.), 0.4),), **changes}
     return NotedFrame(**values)
+
+
+def hostile(run: RunRecord, before: str) -> RunRecord:
+    """Put a text before every string of a run but the kinds of frames, which are checked."""
+    def change(value: Any, free: bool = False) -> Any:
+        if isinstance(value, str):
+            return value if value in KINDS else before + value
+        if isinstance(value, list):
+            return [change(item, free) for item in value]
+        if isinstance(value, dict):
+            # Where keys are free, they are shown, too.
+            return {before + key if free else key:
+                    change(item, free or key in ('source', 'model', 'settings', 'machine'))
+                    for key, item in value.items()}
+        return value
+
+    document = change(json.loads(run.to_json()))
+    for key in ('model', 'settings'):
+        # The head of the report shows `name` and `policy`, by these very keys.
+        document[key] |= change(getattr(run, key))
+    for item in document['noted']:
+        item['kind'] = before + item['kind']
+    return RunRecord.from_json(json.dumps({**document, 'format': FORMAT}))
 
 
 def two_sequences() -> RunRecord:

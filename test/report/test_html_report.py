@@ -3,8 +3,10 @@
 
 from dataclasses import replace
 from html.parser import HTMLParser
+import os
 import re
 import sys
+from xml.etree import ElementTree
 
 import cv2
 from forecast_detector_ros.report import html_report
@@ -12,14 +14,16 @@ from forecast_detector_ros.report.html_report import (
     load_for_report,
     LoadedRun,
     render_report,
+    WIDE,
     write_report,
 )
+from forecast_detector_ros.report.report_figures import as_svg, FIGURES
 from forecast_detector_ros.report.run_record import Identities, RunRecordError, save_run
 import numpy as np
 import pytest
 
 from .chromium import chromium, MISSING, PROGRAM
-from ..helpers.runs import noted, run, two_sequences
+from ..helpers.runs import hostile, noted, run, two_sequences
 
 
 @pytest.fixture
@@ -107,10 +111,45 @@ def test_run_without_numbers_says_nothing_of_objects(quick, loaded):
     assert '#objects' not in parsed.references and 'objects numbered' not in words
 
 
-def test_names_are_text_and_never_markup(quick, loaded):
-    record = replace(loaded.record, title='<script>alert(1)</script>')
-    text = render_report([replace(loaded, record=record)])
-    assert '<script' not in text and '&lt;script&gt;' in text and '1 missed &lt;b&gt;' in text
+#: Ends an attribute and an element, runs a script by an element and by an attribute; and three
+#: characters that neither HTML nor SVG can hold.
+ATTACK = '"><img src=x onerror=alert(1)><script>alert(1)</script>\0\x1b\ud800'
+SHOWN = ATTACK[:-3] + '\ufffd' * 3
+
+
+@pytest.fixture
+def attack(loaded):
+    """Give a run with an attack in every string, also in names of files and of the run."""
+    walk = loaded.record.sequences[0]
+    camera = tuple(replace(frame, camera='left') for frame in walk.frames)
+    record = replace(
+        loaded.record, noted=(*loaded.record.noted, noted('gone.bag', topic='/a', position=1)),
+        source={'bags': ['walk', {'of': 'them'}]},
+        sequences=(walk, replace(walk, name='again', frames=camera)))
+    return LoadedRun(hostile(record, ATTACK), loaded.folder, f'{SHOWN}first')
+
+
+@pytest.mark.parametrize('count', [1, 2])
+def test_names_are_text_and_never_markup(quick, loaded, attack, count):
+    parsed, words = outline(text := render_report([attack, loaded][:count]))
+    assert '<script' not in text and '<img src=x' not in text
+    assert all(item.startswith(('data:', '#')) for item in parsed.references)
+    # Whatever is shown, is shown as it was written.
+    for name in ('a walk', 'dog', 'train', 'walk', 'again', 'bags', 'of', 'them', 'small',
+                 'policy', 'threshold(0.5)', 'cores', 'forecast', '1 missed <b>', 'The worst.',
+                 'gone.png', '/a', *(['first'] if count == 2 else [])):
+        assert f'{SHOWN}{name}' in words, name
+
+
+def test_names_in_pictures_are_text_and_never_markup(attack):
+    for name, draw in FIGURES.items():
+        picture = as_svg(draw, attack.record, WIDE)
+        # Letters are drawn as paths, each text with a comment that says what it is.
+        assert '<script' not in picture and '<img' not in picture
+        if name != 'latency':
+            assert 'onerror=alert(1)&gt;' in picture, name
+        elements = {item.tag.rpartition('}')[2] for item in ElementTree.fromstring(picture).iter()}
+        assert 'svg' in elements and not elements & {'script', 'img', 'foreignObject'}
 
 
 def test_two_runs_stand_side_by_side(quick, loaded):
@@ -135,6 +174,13 @@ def test_folder_or_file_of_a_run(quick, loaded, tmp_path):
         load_for_report(tmp_path)
     write_report(tmp_path / 'new/report.html', [load_for_report(tmp_path / 'walk')])
     assert [item.name for item in (tmp_path / 'new').iterdir()] == ['report.html']
+
+
+def test_folder_whose_name_is_no_text(quick, loaded, tmp_path):
+    folder = tmp_path / os.fsdecode(b'caf\xe9')
+    save_run(folder / 'run.json', loaded.record)
+    write_report(folder / 'two.html', [load_for_report(folder), loaded])
+    assert '<th>caf?</th><th>first</th>' in (folder / 'two.html').read_text()
 
 
 def test_a_run_without_frames_is_one_line(loaded):

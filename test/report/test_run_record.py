@@ -2,6 +2,7 @@
 """The record of a run survives its file, and other files are refused in one line."""
 
 from dataclasses import replace
+from functools import reduce
 import json
 
 from forecast_detector_ros.detector.policy import FORECAST, READ
@@ -77,6 +78,7 @@ def test_kinds_are_checked():
     (lambda d: [d], 'not the record of a run'),
     (lambda d: {**d, 'title': 3}, 'title is 3, must be a text'),
     (lambda d: {key: d[key] for key in d if key != 'sequences'}, 'sequences is missing'),
+    (lambda d: {**d, 'source': reduce(lambda inner, _: [inner], range(60), {})}, 'nested more'),
 ])
 def test_other_files_are_one_line(tmp_path, change, words):
     path = tmp_path / 'run.json'
@@ -85,6 +87,12 @@ def test_other_files_are_one_line(tmp_path, change, words):
         load_run(path)
     assert str(caught.value).startswith(f'{path}: ') and words in str(caught.value)
     assert '\n' not in str(caught.value)
+
+
+def test_characters_that_no_page_can_hold_are_replaced():
+    record = replace(RUN, title='a\0b\ud800', source={'\x1b': ['é\t\U0001f600']})
+    read = RunRecord.from_json(record.to_json())
+    assert (read.title, read.source) == ('a\ufffdb\ufffd', {'\ufffd': ['é\t\U0001f600']})
 
 
 @pytest.mark.parametrize('content', [b'{', b'\xff\xfe\xff', b'[' * 100_000])
