@@ -29,6 +29,7 @@ from ..detector.stream import MAX_GAP_S
 from ..errors import InputError
 from ..evaluation.evaluation_record import model_values
 from ..evaluation.runs import Latencies, load_latencies
+from ..images.image_messages import MAX_IMAGE_PIXELS
 from ..jobs.engine import Engine, Interrupt, Job, run_many
 from ..jobs.locations import kept, location, unpack
 from ..recording.output_files import BagError, MISSING, VideoError
@@ -89,7 +90,8 @@ def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
                 'max_detections': settings.max_detections,
                 'max_consecutive_forecasts': settings.max_consecutive_forecasts,
                 'mode': options.mode, 'latency': _latency_values(replay.latency),
-                'max_gap_s': options.max_gap, 'publish_ahead': options.publish_ahead,
+                'max_gap_s': options.max_gap, 'max_image_pixels': options.max_image_pixels,
+                'publish_ahead': options.publish_ahead,
                 'topics': options.topic, 'match': options.match,
                 'annotations': options.annotations and options.annotations.name,
                 'truth_topic': options.truth_topic, 'min_score': options.min_score},
@@ -177,7 +179,7 @@ def _replay_options(options: argparse.Namespace) -> ReplayOptions:
         options.checkpoint, options.device, options.precision, options.threads,
         options.backend, changes, tuple(options.topic), options.mode, latency, options.max_gap,
         options.publish_ahead, options.video, options.annotations, options.match,
-        options.min_score, options.truth_topic)
+        options.min_score, options.truth_topic, options.max_image_pixels)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -205,6 +207,9 @@ def make_parser() -> argparse.ArgumentParser:
     detector.add_argument('--max-gap', type=number_in(float, 0, 3600), default=MAX_GAP_S,
                           metavar='S', help='longest step between stamps that keeps the state '
                           '(default %(default)g)')
+    detector.add_argument('--max-image-pixels', type=number_in(int, 1, 2**30),
+                          default=MAX_IMAGE_PIXELS, metavar='N', help='larger images are refused '
+                          '(default %(default)s)')
     truth = parser.add_argument_group('annotations')
     truth.add_argument('--annotations', type=location, metavar='FILE', help='COCO-video JSON')
     truth.add_argument('--match', choices=MATCHES, default=ORDER,

@@ -41,6 +41,7 @@ from ..evaluation.runs import COLLECT_SCORE, Latencies
 from ..files import write_json
 from ..images.bag_images import ImageBag
 from ..images.frame import FrameError, SourceError
+from ..images.image_messages import MAX_IMAGE_PIXELS
 from ..jobs.engine import Progress, StopFlag
 from ..jobs.locations import fetched, kept, Location, pack
 from ..metrics.tables import DetectionTable, save_tables
@@ -75,6 +76,7 @@ class ReplayOptions:
     match: str = ORDER
     min_score: float = 0.4
     truth_topic: str | None = None  #: Topic with Detection2DArray in each bag
+    max_image_pixels: int = MAX_IMAGE_PIXELS  #: Larger images are refused
 
     def settings(self, card: Card) -> DetectorSettings:
         """Return the settings for a checkpoint; raises SettingsError."""
@@ -244,7 +246,7 @@ class _Replay:
         before = camera.state
         start = perf_counter()
         try:
-            frame = image.frame()
+            frame = image.frame(self._options.max_image_pixels)
             result, camera.state = step_stamped(
                 self._detector, frame, image.header_stamp_ns, before, self._settings,
                 self._options.max_gap_s)
@@ -269,8 +271,9 @@ class _Replay:
         self._coco.add(arrival, camera.video, size, record, boxes)
         camera.shown.append(DetectionTable.of_frame(arrival.number, result.detections))
         if self._options.has_truth:
-            low, _ = step_stamped(self._detector, image.frame(), image.header_stamp_ns, before,
-                                  self._low, self._options.max_gap_s)
+            low, _ = step_stamped(
+                self._detector, image.frame(self._options.max_image_pixels),
+                image.header_stamp_ns, before, self._low, self._options.max_gap_s)
             camera.collected.append(DetectionTable.of_frame(arrival.number, low.detections))
         return latency_ms + self._look_ahead(camera, arrival, done_ns)
 
@@ -316,7 +319,7 @@ class _Replay:
         self._frames.add(arrival, record)
         if camera.annotated_video is not None:
             try:
-                frame = arrival.image.frame()
+                frame = arrival.image.frame(self._options.max_image_pixels)
             except FrameError:
                 return
             camera.annotated_video.add(frame, record, boxes)

@@ -149,11 +149,13 @@ def write_result(folder: Path, head: dict[str, Any], states: Sequence[BagState]
                     for kind in (READ, FORECAST)},
         'accuracy': _accuracy(scored, head['labels']),
         'results': {item['name']: item for item in summaries}}
-    replayed = [ReplayedCamera(f'{bag.name}{topic}', path, topic, tuple(frames.values()),
-                               tuple(frames), tables[topic]['shown'])
+    # A camera whose images were all refused has tables, and no frames.
+    replayed = [ReplayedCamera(f'{bag.name}{topic}', path, topic,
+                               tuple(cameras.get(topic, {}).values()),
+                               tuple(cameras.get(topic, {})), found['shown'])
                 for (bag, path), cameras, tables in zip(
                     here, lists, (load_tables(bag / TABLES_NAME) for bag in present))
-                for topic, frames in cameras.items()]
+                for topic, found in tables.items()]
     losses = [loss for item in summaries for loss in item['losses']]
     save_run(folder / RUN_NAME, record_replay(head, replayed, scored, losses))
     write_json(folder / COCO_NAME, merge_coco([_read(bag / COCO_NAME) for bag in present]))

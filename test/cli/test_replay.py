@@ -102,6 +102,16 @@ def test_one_bag(run, bags, tmp_path):
     assert '<title>b/camera/compressed</title>' in (folder / 'report.html').read_text()
 
 
+def test_images_above_the_limit_of_pixels_are_refused(run, bags, tmp_path):
+    # Of pictures of 48 x 80 pixels.
+    code, out, err = run(bags / 'a', '--jobs', '1', *COMMON, '--max-image-pixels', '3839',
+                         '--video')
+    assert code == 0
+    assert err == 'replay: no report: replay_output.part: has no frames to report on\n'
+    assert 'images: 4, of which 0 read, 0 forecast, 0 dropped, 4 refused' in out
+    assert summary('replay_output')['options']['max_image_pixels'] == 3839
+
+
 def test_topic_that_is_not_there_fails_that_bag_alone(run, bags):
     code, out, err = run(bags, '--topic', '/front', '--jobs', '1')
     assert code == 1 and err.count('no image topic') == 3 and 'bags: 0; images: 0' in out

@@ -36,9 +36,9 @@ def raw_message(number, seed=0, grey=None, frame_id='camera', size=SIZE):
         is_bigendian=0, step=3 * size[1], data=pixels(number, seed, grey, size).reshape(-1))
 
 
-def jpeg_message(number, seed=0, grey=None, frame_id='camera'):
+def jpeg_message(number, seed=0, grey=None, frame_id='camera', size=SIZE):
     """Make a sensor_msgs/CompressedImage."""
-    data = cv2.imencode('.jpg', pixels(number, seed, grey))[1].reshape(-1)
+    data = cv2.imencode('.jpg', pixels(number, seed, grey, size))[1].reshape(-1)
     return STORE.types['sensor_msgs/msg/CompressedImage'](
         header=header(number, frame_id), format='jpeg', data=data)
 

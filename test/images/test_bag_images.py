@@ -175,6 +175,16 @@ def test_every_encoding_is_decoded_as_if_it_came_live(tmp_path, encoding):
     np.testing.assert_array_equal(pixels.array, live.array)
 
 
+@pytest.mark.parametrize('make', [image, compressed])
+def test_image_above_the_limit_of_pixels_is_refused(tmp_path, make):
+    (stored,), losses = read(write(tmp_path / 'bag', {'/camera': [make(5)]}))
+    most = HEIGHT * WIDTH
+    assert stored.frame(most).load().size == (HEIGHT, WIDTH) and losses == []
+    with pytest.raises(FrameError, match=f'{WIDTH}x{HEIGHT} pixels is larger than '
+                       f'max_image_pixels, {most - 1}'):
+        stored.frame(max_pixels=most - 1).load()
+
+
 def test_topics_are_merged_by_the_time_of_recording(tmp_path):
     path = write(tmp_path / 'bag', {'/left': [image(n) for n in range(3)],
                                     '/right/compressed': [compressed(n) for n in range(10, 13)]})

@@ -3,10 +3,11 @@
 
 from dataclasses import replace
 import json
+import shutil
 
 import cv2
 from forecast_detector_ros.detector.detector import step_stamped
-from forecast_detector_ros.detector.policy import AlternatePolicy
+from forecast_detector_ros.detector.policy import AlternatePolicy, AlwaysReadPolicy
 from forecast_detector_ros.detector.stream import StreamState
 from forecast_detector_ros.images.frame import FrameError, SourceError
 from forecast_detector_ros.images.image_messages import compressed_frame, image_frame
@@ -268,6 +269,28 @@ def test_image_that_cannot_be_read_is_refused_and_said(detector, replay, tmp_pat
     assert camera['refusals'][0].startswith('image 2: ')
     # As in the node: its state is as if the image had never come.
     check(detector, tmp_path / 'out/walk', '/c/compressed', messages, range(6))
+
+
+def test_images_above_the_limit_of_pixels_are_refused(detector, replay, tmp_path):
+    sizes = [(48, 80), (48, 81), (48, 80), (48, 80)]
+    path = write_bag(tmp_path / 'walk', {
+        '/a': [raw_message(n, size=size) for n, size in enumerate(sizes)],
+        '/b/compressed': [jpeg_message(n, size=size) for n, size in enumerate(sizes)]})
+    summary = replay(path, replace(OPTIONS, video=True, max_image_pixels=48 * 80, changes={
+        **OPTIONS.changes, 'policy': AlwaysReadPolicy()}))
+    for camera in summary['cameras'].values():
+        assert (camera['images'], camera['read'], camera['refused']) == (4, 3, 1)
+        assert camera['refusals'] == [
+            'image 1: image of 81x48 pixels is larger than max_image_pixels, 3840']
+    # A forecast frame is not decoded for the detector, but for the video.
+    shutil.rmtree(tmp_path / 'out')
+    summary = replay(path, replace(OPTIONS, video=True, max_image_pixels=48 * 80))
+    assert [item['refused'] for item in summary['cameras'].values()] == [1, 0]
+    video = cv2.VideoCapture(str(tmp_path / 'out/walk/annotated_b_compressed.mp4'))
+    count = 0
+    while video.read()[0]:
+        count += 1
+    assert count == 3
 
 
 def test_annotated_video_has_every_picture(replay, tmp_path):
