@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Run all tests: dev/run_tests.sh PYTHON PROCESSES [OPTION OF PYTEST ...]
-# With PARTS='FILE_OR_FOLDER ...:FILE_OR_FOLDER ...' in the environment, run these parts alone.
+# With PARTS='FILE_OR_FOLDER ...,FILE_OR_FOLDER ...' in the environment, run these parts alone.
 #
 # Each part of the tests has a process of its own, so that what native libraries leave behind in
 # one does not reach the next; PROCESSES of them run at a time.  The linters are left to make lint.
@@ -59,7 +59,7 @@ for folder in test/*/; do
 done
 parts+=("${rest# }" "${last[@]}")
 if [ -n "${PARTS:-}" ]; then
-    IFS=: read -ra parts <<<"$PARTS"
+    IFS=, read -ra parts <<<"$PARTS"
 fi
 
 folder=$(mktemp -d)
