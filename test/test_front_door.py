@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the package itself offers, and the examples of docs/guide/python.md."""
+"""What the package itself offers, and the examples of README.md and docs/guide/python.md."""
+from importlib.util import find_spec
 from pathlib import Path
 import re
 import subprocess
@@ -14,7 +15,7 @@ import torch
 from .helpers.bags import jpeg_message, write_bag
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / 'docs/guide/python.md'
+PAGES = (ROOT / 'README.md', ROOT / 'docs/guide/python.md')
 
 NOTHING_HAPPENS = """
 import logging, os, sys
@@ -26,19 +27,25 @@ import cv2, torch
 def process():
     return (torch.get_num_threads(), torch.get_num_interop_threads(), cv2.getNumThreads(),
             cv2.utils.logging.getLogLevel(), logging.getLogger().level,
-            logging.getLogger().handlers, torch.backends.cudnn.allow_tf32)
+            logging.getLogger().handlers, torch.backends.cudnn.allow_tf32,
+            os.sched_getaffinity(0))
 torch.set_num_threads(2)
 cv2.setNumThreads(2)
 before = process()
-detector = forecast_detector_ros.Detector.load(backend='torch')
+backend = sys.argv[1]
+detector = forecast_detector_ros.Detector.load('small', backend=backend)
+assert detector.backend == backend
 assert process() == before, (before, process())
-forecast_detector_ros.Detector.load(threads=1, backend='torch')
+forecast_detector_ros.Detector.load('small', threads=1, backend=backend)
 assert torch.get_num_threads() == cv2.getNumThreads() == 1
 """
 
 
-def test_import_and_loading_leave_the_process_as_it_is() -> None:
-    subprocess.run([sys.executable, '-c', NOTHING_HAPPENS], check=True, cwd=ROOT)
+@pytest.mark.parametrize('backend', ['torch', 'openvino', 'onnxruntime'])
+def test_import_and_loading_leave_the_process_as_it_is(backend: str) -> None:
+    if find_spec(backend) is None:
+        pytest.skip(f'{backend} is not installed')
+    subprocess.run([sys.executable, '-c', NOTHING_HAPPENS, backend], check=True, cwd=ROOT)
 
 
 def test_every_offered_name_is_there() -> None:
@@ -52,7 +59,7 @@ def test_every_offered_name_is_there() -> None:
 
 @pytest.fixture
 def recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put the files that the page names into a folder, and work there."""
+    """Put the files that the pages name into a folder, and work there."""
     monkeypatch.chdir(tmp_path)
     pictures = [np.random.default_rng(seed).integers(0, 256, (48, 64, 3), np.uint8)
                 for seed in range(6)]
@@ -67,18 +74,22 @@ def recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_every_example_of_the_page_runs(
+def test_every_example_of_the_pages_runs(
     recordings: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:
-    blocks = re.findall(r'```python\n(.*?)```', PAGE.read_text(), re.DOTALL)
-    assert len(blocks) >= 6
-    names: dict[str, object] = {}
     torch.set_num_threads(2)
-    printed = []
-    for number, block in enumerate(blocks):
-        exec(compile(block, f'{PAGE.name}, example {number}', 'exec'), names)
-        printed.append(capsys.readouterr().out)
+    printed = {}
+    for page in PAGES:
+        names: dict[str, object] = {}
+        blocks = re.findall(r'```python\n(.*?)```', page.read_text(), re.DOTALL)
+        for number, block in enumerate(blocks):
+            exec(compile(block, f'{page.name}, example {number}', 'exec'), names)
+            printed[page.stem, number] = capsys.readouterr().out
     assert torch.get_num_threads() == 2
+    frames = {place: text.count('read ') + text.count('forecast ')
+              for place, text in printed.items()}
+    assert frames.pop(('README', 0)) == 6
+    assert {page for page, _ in frames} == {'python'} and len(frames) >= 6
     # The clip, a picture, the bag, and two videos side by side: one line a frame.
-    assert [text.count('read ') + text.count('forecast ') for text in printed[:4]] == [6, 1, 4, 6]
-    assert all('read ' in text for text in printed[:4])
+    assert [frames['python', number] for number in range(4)] == [6, 1, 4, 6]
+    assert all('read ' in printed['python', number] for number in range(4))
