@@ -22,7 +22,7 @@ from .results import figure_lines, machine, ResultFolder, versions
 from .shell import command_line, DONE, FAILURE, print_result, run_verb, say, verb_parser
 from ..detector.policy import FORECAST, READ
 from ..files import bundled_clip, write_json
-from ..recording.frame_record import DROPPED, KINDS, RecordedFrame, summarise_frames
+from ..recording.recorded_frame import DROPPED, KINDS, RecordedFrame, summarise_frames
 from ..report.noted_frames import record_recording
 from ..report.report_figures import plot_decisions
 from ..report.run_record import RUN_NAME, save_run

@@ -16,7 +16,7 @@ import time
 from typing import IO
 
 from ..files import find_share
-from ..recording.frame_record import RecordedFrame
+from ..recording.recorded_frame import RecordedFrame
 
 LOG_LINES = 15
 

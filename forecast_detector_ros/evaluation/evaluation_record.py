@@ -16,7 +16,7 @@ from ..detector.settings import DetectorSettings
 from ..layout import mean, plain
 from ..metrics.average_precision import average_precision, judge, PLAIN, precision_steps, RECALLS
 from ..metrics.tables import DetectionTable, recall, TruthTable
-from ..recording.frame_record import RecordedFrame
+from ..recording.recorded_frame import RecordedFrame
 from ..report.noted_frames import Watched, worst_frames
 from ..report.run_record import Accuracy, ClassAccuracy, RunRecord, SequenceRecord
 

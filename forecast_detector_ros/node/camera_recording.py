@@ -16,7 +16,6 @@ from vision_msgs.msg import Detection2DArray
 from ..images.frame import as_bgr, FrameError
 from ..images.image_messages import compressed_frame, image_frame
 from ..recording.drawing import annotate, status_text
-from ..recording.frame_record import DROPPED, RecordedFrame
 from ..recording.output_files import (
     measured_rate,
     RATE_FRAMES,
@@ -24,6 +23,7 @@ from ..recording.output_files import (
     StreamedVideoWriter,
     VideoWriter,
 )
+from ..recording.recorded_frame import DROPPED, RecordedFrame
 from ..recording.result_messages import read_detections, read_ids
 
 ImageT = TypeVar('ImageT')

@@ -27,7 +27,7 @@ from ..detector.policy import Decision
 from ..detector.settings import DetectorSettings
 from ..images.frame import as_bgr, Pixels
 from ..recording.drawing import annotate as draw
-from ..recording.frame_record import RecordedFrame
+from ..recording.recorded_frame import RecordedFrame
 from ..recording.result_messages import decision_values, LAST_SECOND, MessageBuilder
 
 if TYPE_CHECKING:  # Importing these for real would import PyTorch.

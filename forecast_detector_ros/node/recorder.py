@@ -23,8 +23,8 @@ from .program import declare_fixed, GuardedExecutor, SafeParameterService
 from .recording import BagError, Recording, RecordingError
 from .stop_signal import StopSignal
 from ..errors import cut
-from ..recording.frame_record import RecordedFrame
 from ..recording.output_files import VideoError
+from ..recording.recorded_frame import RecordedFrame
 
 # Reliable, so that no image is missing in the video. For a camera that only offers best effort:
 # -p qos_overrides./image_raw.subscription.reliability:=best_effort

@@ -21,8 +21,8 @@ from vision_msgs.msg import Detection2DArray
 
 from .camera_recording import CameraRecording, Counts, stamp_ns
 from ..errors import InputError
-from ..recording.frame_record import RecordedFrame
 from ..recording.output_files import bag_qos, BagError, BagFile
+from ..recording.recorded_frame import RecordedFrame
 from ..recording.result_messages import read_decision, sound_detections
 
 _MOST = 256  #: Frame ids, and cameras of each, that are remembered

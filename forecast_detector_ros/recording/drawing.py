@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .frame_record import RecordedFrame
+from .recorded_frame import RecordedFrame
 from ..detector.policy import FORECAST
 from ..errors import cut
 

@@ -45,8 +45,8 @@ from ..images.image_messages import MAX_IMAGE_PIXELS
 from ..jobs.engine import Progress, StopFlag
 from ..jobs.locations import fetched, kept, Location, pack
 from ..metrics.tables import DetectionTable, save_tables
-from ..recording.frame_record import DROPPED, RecordedFrame, summarise_frames
 from ..recording.output_files import vision_typestore
+from ..recording.recorded_frame import DROPPED, RecordedFrame, summarise_frames
 
 SUMMARY_NAME = 'summary.json'
 TABLES_NAME = 'tables.npz'

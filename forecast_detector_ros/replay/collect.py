@@ -30,7 +30,7 @@ from ..layout import mean, plain
 from ..metrics.average_precision import average_precision
 from ..metrics.tables import DetectionTable, load_tables, recall, TruthTable
 from ..plain_values import parse_plain_json, read_plain_json
-from ..recording.frame_record import RecordedFrame, summarise_frames
+from ..recording.recorded_frame import RecordedFrame, summarise_frames
 from ..report.noted_frames import changed_frames, marked_box, Watched, worst_frames
 from ..report.run_record import Accuracy, NotedFrame, RUN_NAME, RunRecord, save_run, SequenceRecord
 

@@ -17,7 +17,6 @@ from ..detector.processing import Detections
 from ..files import write_atomically, write_json
 from ..images.frame import as_bgr, Frame, FrameError
 from ..recording.drawing import annotate, status_text
-from ..recording.frame_record import DROPPED, RecordedFrame
 from ..recording.output_files import (
     bag_qos,
     BagFile,
@@ -28,6 +27,7 @@ from ..recording.output_files import (
     VideoWriter,
     vision_typestore,
 )
+from ..recording.recorded_frame import DROPPED, RecordedFrame
 from ..recording.result_messages import (
     decision_values,
     LAST_SECOND,

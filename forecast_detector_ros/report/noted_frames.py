@@ -21,7 +21,7 @@ from ..images.video_source import VideoFile
 from ..metrics.average_precision import judge, PLAIN
 from ..metrics.tables import DetectionTable, TruthTable
 from ..recording.drawing import draw, DrawnBox, FORECAST_BORDER, FOUND, jpeg, MISSED, RIGHT, WRONG
-from ..recording.frame_record import RecordedFrame
+from ..recording.recorded_frame import RecordedFrame
 
 MOST_FRAMES = 8  #: Frames that are noted
 #: Two noted frames of one sequence are at least so many frames apart: neighbours look alike.

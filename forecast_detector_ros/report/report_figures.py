@@ -20,7 +20,7 @@ import numpy as np
 from .run_record import Accuracy, RunRecord, RunView
 from ..detector.policy import FORECAST, READ
 from ..metrics.average_precision import RECALLS
-from ..recording.frame_record import DROPPED, RecordedFrame
+from ..recording.recorded_frame import DROPPED, RecordedFrame
 
 COLOURS = {READ: '#2563eb', FORECAST: '#dc2626', DROPPED: '#9ca3af'}
 INK, SOFT, LINE = '#1f2937', '#6b7280', '#e5e7eb'

@@ -22,7 +22,7 @@ from ..detector.policy import READ
 from ..errors import InputError
 from ..files import write_atomically
 from ..plain_values import build, parse_plain_json, PlainJsonError, PlainValueError
-from ..recording.frame_record import KINDS, RecordedFrame
+from ..recording.recorded_frame import KINDS, RecordedFrame
 
 FORMAT = 'forecast_detector_ros/run/1'  #: Value of the key `format`
 RUN_NAME = 'run.json'  #: The record of a run in a folder of results

@@ -20,7 +20,7 @@ from forecast_detector_ros.detector.checkpoint import Card, save_checkpoint
 from forecast_detector_ros.files import bundled_clip
 from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector
-from forecast_detector_ros.recording.frame_record import RecordedFrame
+from forecast_detector_ros.recording.recorded_frame import RecordedFrame
 import numpy as np
 import pytest
 from rosbags.highlevel import AnyReader

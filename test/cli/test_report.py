@@ -6,7 +6,7 @@ import sys
 
 from forecast_detector_ros.cli.report import main
 from forecast_detector_ros.detector.policy import READ
-from forecast_detector_ros.recording.frame_record import RecordedFrame
+from forecast_detector_ros.recording.recorded_frame import RecordedFrame
 from forecast_detector_ros.report import html_report
 from forecast_detector_ros.report.run_record import RunRecord, save_run, SequenceRecord
 import pytest

@@ -20,7 +20,7 @@ from forecast_detector_ros.images.bag_images import ImageBag
 from forecast_detector_ros.images.frame import SourceError
 from forecast_detector_ros.node.camera import IMAGE_QOS
 from forecast_detector_ros.node.recorder import DECISION_QOS
-from forecast_detector_ros.recording.frame_record import RecordedFrame
+from forecast_detector_ros.recording.recorded_frame import RecordedFrame
 from forecast_detector_ros.recording.result_messages import decision_values, MessageBuilder
 import numpy as np
 import pytest

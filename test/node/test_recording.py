@@ -21,8 +21,8 @@ from forecast_detector_ros.detector.processing import Detections
 from forecast_detector_ros.images.bag_images import ImageBag
 from forecast_detector_ros.node.recorder import DECISION_QOS, DETECTIONS_QOS
 from forecast_detector_ros.node.recording import Recording, RecordingError
-from forecast_detector_ros.recording.frame_record import RecordedFrame
 from forecast_detector_ros.recording.output_files import BagError, VideoError
+from forecast_detector_ros.recording.recorded_frame import RecordedFrame
 from forecast_detector_ros.recording.result_messages import decision_values, MessageBuilder
 import numpy as np
 import pytest

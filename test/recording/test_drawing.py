@@ -12,7 +12,7 @@ from forecast_detector_ros.recording.drawing import (
     RIGHT,
     status_text,
 )
-from forecast_detector_ros.recording.frame_record import RecordedFrame
+from forecast_detector_ros.recording.recorded_frame import RecordedFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import numpy as np

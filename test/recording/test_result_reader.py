@@ -6,7 +6,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from forecast_detector_ros.detector.detector import StepResult
 from forecast_detector_ros.detector.policy import Decision
 from forecast_detector_ros.detector.processing import Detections
-from forecast_detector_ros.recording.frame_record import RecordedFrame
+from forecast_detector_ros.recording.recorded_frame import RecordedFrame
 from forecast_detector_ros.recording.result_messages import (
     decision_values,
     MessageBuilder,

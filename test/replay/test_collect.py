@@ -6,7 +6,7 @@ from forecast_detector_ros.detector.policy import AlternatePolicy, FORECAST, REA
 from forecast_detector_ros.jobs.engine import Interrupt
 from forecast_detector_ros.jobs.locations import LocationError, Url
 from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, TruthTable
-from forecast_detector_ros.recording.frame_record import DROPPED, RecordedFrame
+from forecast_detector_ros.recording.recorded_frame import DROPPED, RecordedFrame
 from forecast_detector_ros.replay.arrivals import GivenLatency
 from forecast_detector_ros.replay.bag_replay import BagJob, replay_bag, ReplayOptions
 from forecast_detector_ros.replay.collect import (

@@ -3,8 +3,8 @@
 
 import cv2
 from forecast_detector_ros.detector.policy import READ
-from forecast_detector_ros.recording.frame_record import DROPPED, RecordedFrame
 from forecast_detector_ros.recording.output_files import VideoWriter
+from forecast_detector_ros.recording.recorded_frame import DROPPED, RecordedFrame
 from forecast_detector_ros.report.noted_frames import (
     CHANGE_RULE,
     changed_frames,

@@ -4,7 +4,7 @@
 from xml.etree import ElementTree
 
 from forecast_detector_ros.detector.policy import FORECAST, READ
-from forecast_detector_ros.recording.frame_record import DROPPED
+from forecast_detector_ros.recording.recorded_frame import DROPPED
 from forecast_detector_ros.report.report_figures import as_svg, FIGURES, MOST_POINTS
 from forecast_detector_ros.report.run_record import (
     Accuracy,

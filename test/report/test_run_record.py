@@ -6,7 +6,7 @@ from functools import reduce
 import json
 
 from forecast_detector_ros.detector.policy import FORECAST, READ
-from forecast_detector_ros.recording.frame_record import DROPPED, RecordedFrame
+from forecast_detector_ros.recording.recorded_frame import DROPPED, RecordedFrame
 from forecast_detector_ros.report.run_record import (
     Accuracy,
     ClassAccuracy,

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import cv2
-from forecast_detector_ros.recording.frame_record import RecordedFrame, spread, summarise_frames
+from forecast_detector_ros.recording.recorded_frame import RecordedFrame, spread, summarise_frames
 from forecast_detector_ros.report.report_figures import plot_decisions
 import numpy as np
 import pytest
