@@ -20,21 +20,28 @@ program](program.md) describes their common parts, such as exit codes.
 """
 
 
-def helps() -> Iterator[tuple[str, str]]:
-    """Yield each command and what it says with ``--help`` in a terminal of `COLUMNS`."""
+def parsers() -> Iterator[argparse.ArgumentParser]:
+    """Yield the parser of every verb, and those of its parts behind it."""
+    for verb in program.VERBS:
+        parser = program.load(verb).make_parser()
+        yield parser
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for name, part in action.choices.items():
+                    part.prog = f'{parser.prog} {name}'
+                    yield part
+
+
+def helps(columns: int = COLUMNS) -> Iterator[tuple[str, str]]:
+    """Yield each command and what it says with ``--help`` in a terminal of so many columns."""
     before = os.environ.get('COLUMNS')
-    os.environ.update(COLUMNS=str(COLUMNS), NO_COLOR='1')
+    os.environ.update(COLUMNS=str(columns), NO_COLOR='1')
     try:
         yield PROGRAM, program.usage() + '\n'
         for word in program.FIRST_WORDS:
             yield f'{PROGRAM} {word}', program.usage_of(word) + '\n'
-        for verb in program.VERBS:
-            parser = program.load(verb).make_parser()
+        for parser in parsers():
             yield parser.prog, parser.format_help()
-            for action in parser._actions:
-                if isinstance(action, argparse._SubParsersAction):
-                    for name, sub in action.choices.items():
-                        yield f'{parser.prog} {name}', sub.format_help()
     finally:
         if before is None:
             del os.environ['COLUMNS']

@@ -126,10 +126,10 @@ def make_parser() -> argparse.ArgumentParser:
         'describes each row.')
     add_checkpoint(parser)
     parser.add_argument('--video', type=Path, metavar='FILE',
-                        help='clip that pictures and read ratio are from (default bikes.mp4)')
+                        help='clip of the pictures (default bikes.mp4)')
     parser.add_argument('--build', type=_build, action='append', metavar='B[:PRECISION[:THREADS]]',
-                        help='such as openvino:bf16:2; may be repeated; batches and targets are '
-                        'of the first (default: all back-ends here, the fastest first)')
+                        help='such as openvino:bf16:2; repeatable (default: all that are '
+                        'here, the fastest first)')
     add_device(parser)
     parser.add_argument('--batches', type=positive, nargs='*', metavar='N',
                         default=DEFAULT_BATCHES, help='streams in a batch '
@@ -138,15 +138,14 @@ def make_parser() -> argparse.ArgumentParser:
                         default=tuple(TORCHVISION),
                         help=f'rivals of torchvision (default {" ".join(TORCHVISION)})')
     parser.add_argument('--peer-onnx', action='append', default=[], metavar='FILE:SIDE',
-                        help='a rival and the side of its input, such as yolo11n.onnx:320; may be '
-                        'repeated')
+                        help='a rival, such as yolo11n.onnx:320; repeatable')
     parser.add_argument('--rounds', type=positive, default=60, metavar='N',
                         help='runs of each contender (default %(default)s)')
     parser.add_argument('--no-parts', action='store_true',
                         help='leave out the parts and whole frames')
     graph = parser.add_argument_group('end to end (needs ROS 2)')
     graph.add_argument('--graph', action='store_true',
-                       help='measure camera process, DDS, node and back, too')
+                       help='measure from the camera and back, too')
     graph.add_argument('--sizes', nargs='+', choices=tuple(SIZES), default=tuple(SIZES),
                        metavar='SIZE', help=f'of images (default {" ".join(SIZES)})')
     graph.add_argument('--transports', nargs='+', choices=('raw', 'compressed'), metavar='NAME',
@@ -157,15 +156,15 @@ def make_parser() -> argparse.ArgumentParser:
                        help='of the camera (default %(default)s)')
     start = parser.add_argument_group("the node's start (needs ROS 2)")
     start.add_argument('--start-up', type=positive, nargs='?', const=5, metavar='N',
-                       help='measure time and memory from start to active, N times (default 5)')
+                       help='start so often, and measure it (default 5)')
     results = parser.add_argument_group('results')
     results.add_argument('--output', type=Path, metavar='FILE', help='write JSON')
     results.add_argument('--report', type=Path, metavar='FILE',
-                         help='write Markdown, and plots into images/ beside it')
+                         help='write Markdown, and plots into images/')
     results.add_argument('--load', type=Path, metavar='FILE',
                          help='measure nothing; take such a JSON file')
     results.add_argument('--compare', type=Path, metavar='FILE',
-                         help='exit with 1 if it is slower than there, beyond noise')
+                         help='exit with 1 if it is slower than there')
     results.add_argument('--targets', action='store_true',
                          help='exit with 1 when a target is missed')
     return parser

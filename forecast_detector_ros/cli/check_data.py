@@ -9,7 +9,7 @@ from pathlib import Path
 import sys
 
 from .inputs import add_outside
-from .options import fraction, whole
+from .options import add_ignore_score, add_min_score, whole
 from .shell import print_result, run_verb, verb_parser
 from ..annotations.check import (
     check_sources,
@@ -101,10 +101,8 @@ def make_parser() -> argparse.ArgumentParser:
     add_outside(single)
     single.add_argument('--truth', type=Path, metavar='FILE',
                         help="COCO-video JSON of true boxes in a teacher's place")
-    single.add_argument('--min-score', type=fraction, default=0.0, metavar='S',
-                        help='annotated boxes of a lower score are no targets (default 0)')
-    single.add_argument('--ignore-score', type=fraction, default=0.0, metavar='S',
-                        help='of these, ones from this score on are ignored (default 0)')
+    add_min_score(single, 0.0)
+    add_ignore_score(single, 0.0)
     single.add_argument('--format', choices=FORMATS, default=COCO_VIDEO, metavar='NAME',
                         help=f'{", ".join(FORMATS)} (default {COCO_VIDEO})')
     single.add_argument('--list', type=Path, dest='list_file', metavar='FILE',

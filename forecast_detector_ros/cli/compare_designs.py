@@ -10,7 +10,7 @@ import torch
 from .inputs import add_backbone, add_held_out, add_training, load_held_out
 from .options import positive
 from .results import machine, versions
-from .shell import command_line, run_verb, show_progress, verb_parser
+from .shell import command_line, print_result, run_verb, show_progress, verb_parser
 from ..detector.host import keep_large_blocks
 from ..experiments.designs import (
     compare_designs,
@@ -31,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Build the argument parser."""
     result = verb_parser(
         VERB, 'RECIPE DESIGNS --data FOLDER --output FOLDER --annotations FILE --images FOLDER '
-        '--sequences NAME...', __doc__, json=False)
+        '--sequences NAME...', __doc__)
     add_training(result, 'YAML file; its first stage, of the variant baseline, trains every '
                  'design', 'checkpoints, designs.json and designs.md')
     result.add_argument('designs', type=Path, metavar='DESIGNS',
@@ -65,7 +65,8 @@ def _compare(options: argparse.Namespace) -> None:
     with show_progress('rounds') as show:
         report = compare_designs(plan, options.timings_only, show)
     about = {'command': options.command, 'machine': machine(), 'versions': versions('openvino')}
-    text = f'{describe_designs(report)}\n\n{markdown(design_rows(report))}\n'
-    write_json(options.output / 'designs.json', {**about, **report}, indent=2, nan=True)
-    write_atomically(options.output / 'designs.md', text.encode())
-    print(text, end='')
+    result = {**about, **report}
+    text = f'{describe_designs(report)}\n\n{markdown(design_rows(report))}'
+    write_json(options.output / 'designs.json', result, indent=2, nan=True)
+    write_atomically(options.output / 'designs.md', f'{text}\n'.encode())
+    print_result(options, result, text)

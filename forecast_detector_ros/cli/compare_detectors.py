@@ -24,7 +24,7 @@ from .options import (
     positive,
 )
 from .results import machine, versions
-from .shell import command_line, run_verb, show_progress, verb_parser
+from .shell import command_line, print_result, run_verb, show_progress, verb_parser
 from ..benchmark.peers import RUNTIMES, TORCHVISION, torchvision_peers
 from ..detector.detector import Detector
 from ..detector.policy import AlwaysReadPolicy
@@ -51,11 +51,10 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the verb; give its exit code."""
     given = list(sys.argv[1:] if args is None else args)
     options = make_parser().parse_args(given)
-    return run_verb(VERB, options, lambda chosen: print(
-        _compare(chosen, command_line(VERB, given)), end=''))
+    return run_verb(VERB, options, lambda chosen: _compare(chosen, command_line(VERB, given)))
 
 
-def _compare(options: argparse.Namespace, command: str) -> str:
+def _compare(options: argparse.Namespace, command: str) -> None:
     # A missing library is told before the work, not after it.
     new_figure(1, 1)
     torch.set_num_threads(options.threads)
@@ -74,12 +73,12 @@ def _compare(options: argparse.Namespace, command: str) -> str:
         'boxes': sum(len(item.truth) for item in videos),
         'backend': backend, 'threads': options.threads, 'peer_score': options.peer_score,
         'checkpoints': weights, 'prices': [price.to_dict() for price in prices]}
-    text = (f'{_about(report)}\n\n{markdown(price_rows(prices))}\n')
+    text = f'{_about(report)}\n\n{markdown(price_rows(prices))}'
     options.output.mkdir(parents=True, exist_ok=True)
     write_json(options.output / 'prices.json', report)
-    write_atomically(options.output / 'prices.md', text.encode())
+    write_atomically(options.output / 'prices.md', f'{text}\n'.encode())
     draw_prices(prices, options.output / 'prices.png')
-    return text
+    print_result(options, report, text)
 
 
 def _contestants(options: argparse.Namespace) -> tuple[list[Contestant], dict[str, str], str]:
@@ -122,7 +121,7 @@ def _about(report: dict) -> str:
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the options."""
     parser = verb_parser(VERB, '--davis|--annotations|--mot PATH... --checkpoints NAME=FILE... '
-                         '--output FOLDER', __doc__, json=False)
+                         '--output FOLDER', __doc__)
     parser.add_argument('--output', type=Path, required=True, metavar='FOLDER',
                         help='for prices.json, prices.md and prices.png')
     add_videos(parser)

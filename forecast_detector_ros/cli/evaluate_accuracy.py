@@ -47,17 +47,17 @@ def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the options."""
     parser = evaluation_parser(VERB, __doc__)
     parser.add_argument('--run', type=location, metavar='FILE',
-                        help='write every frame of the run as JSON, for report')
+                        help='write every frame as JSON, for report')
     parser.add_argument('--report', type=location, metavar='FILE',
                         help='with --run: also write the report as HTML')
     accuracy = parser.add_argument_group('figures')
     add_protocols(accuracy)
     accuracy.add_argument('--motion-iou', metavar='auto|FILE',
-                          help="split by motion: by track_ids, or ImageNet VID's .mat file")
+                          help="split by motion; FILE: ImageNet VID's .mat")
     accuracy.add_argument('--motion-videos', type=Path, metavar='FILE',
-                          help='videos of the .mat file (default: the list beside it)')
+                          help='of the .mat file (default: beside it)')
     accuracy.add_argument('--identities', action='store_true',
-                          help='also identity switches, MOTA, IDF1, HOTA; needs track_ids')
+                          help='also MOTA, IDF1 and HOTA, by track_ids')
     add_many(parser)
     return parser
 
@@ -122,7 +122,7 @@ class Done:
 
 def add_many(parser: argparse.ArgumentParser) -> None:
     """Add the options that `run_sequences` reads."""
-    add_engine(parser.add_argument_group('many sequences'), 'one sequence')
+    add_engine(parser.add_argument_group('many sequences'))
 
 
 def run_sequences(options: argparse.Namespace, work: VideoWork, detector: Detector,

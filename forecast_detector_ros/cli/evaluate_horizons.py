@@ -37,21 +37,20 @@ def make_parser() -> argparse.ArgumentParser:
                         help='write the tables of recall in Markdown')
     group = parser.add_argument_group('forecasts')
     group.add_argument('--horizons', type=positive, default=8, metavar='K',
-                       help='frames that are forecast after each read (default 8)')
+                       help='forecasts after each read (default 8)')
     group.add_argument('--stride', type=positive, nargs='+', default=[1], metavar='N',
-                       help='every N-th frame, from each of N starts (default 1)')
+                       help='every N-th frame, from N starts (default 1)')
     group.add_argument('--rows', choices=tuple(ROWS), nargs='+', metavar='ROW',
-                       help=f'only these rivals, of {", ".join(ROWS)}')
+                       help=f'only these, such as {READ} {FORECAST}')
     group.add_argument('--beside', type=_named, nargs='+', default=[], metavar='NAME=FILE',
                        help='further checkpoints, on the same frames')
     group.add_argument('--optical-flow', action='store_true',
-                       help='also measure features that are moved along optical flow')
+                       help='also features moved by optical flow')
     group.add_argument('--within', type=number_in(float, 0, 100), metavar='POINTS',
-                       help='find the longest horizon at which forecasts lose at most so many '
-                       'points of recall against reading')
+                       help='find the longest horizon that loses no more')
     group.add_argument('--within-iou', choices=tuple(AT_IOU), default='0.5', metavar='IOU',
-                       help=f'at which, of {", ".join(AT_IOU)} (default %(default)s)')
-    add_seed(group, 'sequences that are drawn, which gives intervals')
+                       help='for --within: 0.5 (default), 0.7 or 0.5:0.95')
+    add_seed(group, 'the intervals')
     return parser
 
 

@@ -21,7 +21,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the options."""
     parser = evaluation_parser(VERB, __doc__)
     parser.add_argument('--frames', type=positive, default=60, metavar='N',
-                        help='how often each first picture is shown, with noise (default 60)')
+                        help='of each first picture, with noise (default 60)')
     return parser
 
 

@@ -24,15 +24,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser = evaluation_parser(VERB, __doc__)
     group = parser.add_argument_group('streaming')
     group.add_argument('--rates', type=frame_rate, nargs='+', default=RATES, metavar='HZ',
-                       help='frame rates of the video '
-                       f'(default {" ".join(map(str, RATES))})')
+                       help=f'of the video (default {" ".join(map(str, RATES))})')
     add_policies(group, 'that of --policy')
     group.add_argument('--outputs', choices=tuple(OUTPUTS), nargs='+', metavar='OUTPUT',
-                       default=[PRESENT], help='what the detector publishes: '
-                       + '; '.join(f'{name}: {text}' for name, text in OUTPUTS.items())
-                       + f' (default {PRESENT})')
+                       default=[PRESENT],
+                       help=f'of {", ".join(OUTPUTS)} (default {PRESENT})')
     add_latencies(group)
-    add_seed(group, 'latencies and sequences that are drawn')
+    add_seed(group, 'latencies and intervals')
     add_protocols(group)
     return parser
 

@@ -54,14 +54,14 @@ def evaluation_parser(verb: str, description: str | None, one_stride: bool = Tru
     parser.add_argument('--output', type=location, metavar='FILE', help='write the result as JSON')
     if one_stride:
         parser.add_argument('--stride', type=positive, default=1, metavar='N',
-                            help='every N-th frame, from each of N starts (default 1)')
+                            help='every N-th frame, from N starts (default 1)')
     return parser
 
 
 def add_protocols(group: Group) -> None:
     """Add `--protocol`."""
     group.add_argument('--protocol', choices=PROTOCOLS, nargs='+', default=['plain'], metavar='P',
-                       help='of plain (AP50), devkit (ImageNet VID) and coco (default plain)')
+                       help='plain (default), devkit or coco')
 
 
 def run(verb: str, options: argparse.Namespace,

@@ -130,23 +130,21 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--package', action='store_true',
                         help='write the graphs without weights, for all weights of this shape')
     parser.add_argument('--clip', type=Path, metavar='PATH',
-                        help='to check with: a video, folder of images or COCO-video JSON '
-                        '(default: that of --calibrate, or moving shapes)')
+                        help='to check with: a video, folder of images or COCO-video JSON')
     parser.add_argument('--frames', type=number_in(int, 2, 100000), default=20, metavar='N',
                         help='to check with (default 20)')
     parser.add_argument('--int8', action='store_true',
                         help='quantise to int8; needs --calibrate')
     parser.add_argument('--calibrate', type=Path, metavar='PATH',
-                        help='to calibrate with, as --clip: real video like that of the camera')
+                        help='to calibrate with, as --clip: the camera at work')
     parser.add_argument('--calibration-frames', type=number_in(int, 2, 100000), default=100,
                         metavar='N', help='to calibrate with (default 100)')
     parser.add_argument('--images', type=Path, metavar='FOLDER',
-                        help='folder that file names in a JSON start from (default: that of the '
-                        'JSON)')
+                        help="of the pictures (default: the JSON's)")
     add_outside(parser)
-    parser.add_argument('--min-likeness', type=float, default=0.8, metavar='L',
-                        help='with --int8: least part of the float boxes that is found again, '
-                        'minus new boxes (default 0.8)')
+    parser.add_argument('--min-likeness', type=number_in(float, -100, 100), default=0.8,
+                        metavar='L', help='with --int8: least part of the boxes that stay '
+                        '(default 0.8)')
     return parser
 
 

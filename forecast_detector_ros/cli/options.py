@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, ExitStack
 import logging
+from math import inf
 import os
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,11 +21,10 @@ from ..jobs.locations import put, scratch, Url
 Group: TypeAlias = argparse._ActionsContainer  #: A parser, or a group of its options
 
 
-def add_checkpoint(group: Group, kind: Callable[[str], Any] = Path) -> None:
-    """Add `--checkpoint`, a path, or what `kind` reads."""
-    group.add_argument('--checkpoint', type=kind, metavar='FILE',
-                       help='small, default, large, or a .safetensors with its card (default: '
-                       'default)')
+def add_checkpoint(group: Group, kind: Callable[[str], Any] = Path, default: bool = True) -> None:
+    """Add `--checkpoint`, a path, or what `kind` reads; `default`: whether it has one."""
+    group.add_argument('--checkpoint', type=kind, metavar='FILE', help='small, large, default'
+                       + ' (the default)' * default + ' or a file')
 
 
 def add_backend(group: Group) -> None:
@@ -36,14 +36,14 @@ def add_backend(group: Group) -> None:
 
 def add_device(group: Group) -> None:
     """Add `--device`."""
-    group.add_argument('--device', default='auto', metavar='NAME', help='auto, cpu, cuda or '
-                       'cuda:N (default auto: CUDA where usable)')
+    group.add_argument('--device', default='auto', metavar='NAME',
+                       help='auto (default), cpu, cuda or cuda:N')
 
 
 def add_precision(group: Group) -> None:
     """Add `--precision`."""
     group.add_argument('--precision', default='fp32', metavar='NAME',
-                       help='fp32, bf16, fp16, int8 or, on CUDA, tf32 (default fp32)')
+                       help='fp32 (default), bf16, fp16, int8 or tf32')
 
 
 def add_threads(group: Group) -> None:
@@ -72,13 +72,37 @@ def add_hardware(group: Group) -> None:
 def add_settings(group: Group) -> None:
     """Add the options that `given_settings` reads."""
     add_policy(group)
-    group.add_argument('--score-threshold', type=float, metavar='S',
+    add_limits(group)
+
+
+def add_limits(group: Group) -> None:
+    """Add what `add_settings` has beside the policy."""
+    group.add_argument('--score-threshold', type=fraction, metavar='S',
                        help='boxes of a lower score are not shown')
-    group.add_argument('--nms-threshold', type=float, metavar='IOU',
-                       help='of two boxes of a class that overlap as much, one is dropped')
-    group.add_argument('--max-consecutive-forecasts', type=positive, metavar='N',
-                       help='frames in a row that are not read (default '
+    add_nms_threshold(group)
+    group.add_argument('--max-consecutive-forecasts', type=limit, metavar='N',
+                       help='most forecasts in a row (default '
                        f'{DetectorSettings().max_consecutive_forecasts})')
+
+
+def add_nms_threshold(group: Group, default: float | None = None) -> None:
+    """Add `--nms-threshold`."""
+    group.add_argument('--nms-threshold', type=fraction, default=default, metavar='IOU',
+                       help='of boxes that overlap as much, one is kept'
+                       + ('' if default is None else f' (default {default:g})'))
+
+
+def add_min_score(group: Group, default: float) -> None:
+    """Add `--min-score` of annotations."""
+    group.add_argument('--min-score', type=fraction, default=default, metavar='S',
+                       help=f'drop annotated boxes below it (default {default:g})')
+
+
+def add_ignore_score(group: Group, default: float | None) -> None:
+    """Add `--ignore-score` of annotations."""
+    group.add_argument('--ignore-score', type=fraction, default=default, metavar='S',
+                       help='of these, ignore ones from it on'
+                       + ('' if default is None else f' (default {default:g})'))
 
 
 def add_policy(group: Group) -> None:
@@ -90,18 +114,18 @@ def add_policy(group: Group) -> None:
 def add_policies(group: Group, default: str, **more: Any) -> None:
     """Add `--policies`; `default` says which they are."""
     group.add_argument('--policies', type=policy, nargs='+', metavar='P',
-                       help=f'as --policy, to be compared (default: {default})', **more)
+                       help=f'compare these (default: {default})', **more)
 
 
 def add_seed(group: Group, what: str) -> None:
     """Add `--seed`, of `what` is drawn."""
-    group.add_argument('--seed', type=int, default=0, metavar='N', help=f'of {what} (default 0)')
+    group.add_argument('--seed', type=whole, default=0, metavar='N', help=f'of {what} (default 0)')
 
 
 def add_latencies(group: Group, kind: Callable[[str], Any] = Path) -> None:
     """Add `--latencies`, a path, or what `kind` reads."""
     group.add_argument('--latencies', type=kind, metavar='FILE',
-                       help='draw them from a result of evaluate accuracy, replay or demo')
+                       help='draw them from the result of another run')
 
 
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -109,12 +133,6 @@ def given_settings(options: argparse.Namespace) -> dict[str, Any]:
     return {key: value for key in ('policy', 'score_threshold', 'nms_threshold',
                                    'max_consecutive_forecasts', 'max_detections')
             if (value := getattr(options, key, None)) is not None}
-
-
-def add_jobs(group: Group, what: str) -> None:
-    """Add `--jobs`: processes, `what` in each."""
-    group.add_argument('--jobs', type=_jobs, default=1, metavar='N|auto',
-                       help=f'processes, {what} in each; auto: one a core (default 1)')
 
 
 def checked(parse: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -127,18 +145,29 @@ def checked(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     return read
 
 
-def number_in(kind: type, low: float, high: float) -> Callable[[str], Any]:
-    """Return what reads a number of `kind` from `low` to `high`."""
+def number_in(kind: type, low: float, high: float = inf) -> Callable[[str], Any]:
+    """Return what reads a finite number of `kind` from `low` to `high`."""
+    wanted = 'an integer' if kind is int else 'a number'
+    wanted += f' from {low:g} to {high:g}' if high < inf else f' of at least {low:g}'
+
     def read(text: str) -> Any:
         try:
             value = kind(text)
         except ValueError:
             value = None
-        if value is None or not low <= value <= high:
-            raise argparse.ArgumentTypeError(
-                f'is {text!r}, must be a number from {low:g} to {high:g}')
+        if value is None or not low <= value <= high or value == inf:
+            raise argparse.ArgumentTypeError(f'is {text!r}, must be {wanted}')
         return value
     return read
+
+
+fraction = number_in(float, 0, 1)
+positive = number_in(int, 1)
+whole = number_in(int, 0)
+seconds = number_in(float, 0)
+frame_rate = number_in(float, 0.001, 1000)  #: Frames per second
+limit = number_in(int, 1, 1000)  #: Of what `DetectorSettings` counts
+engine = checked(parse_engine)
 
 
 def named_file(text: str, kind: Callable[[str], Any] = Path) -> tuple[str, Any]:
@@ -147,39 +176,6 @@ def named_file(text: str, kind: Callable[[str], Any] = Path) -> tuple[str, Any]:
     if not name or not path:
         raise argparse.ArgumentTypeError(f'is {text!r}, must be NAME=FILE')
     return name, kind(path)
-
-
-def fraction(text: str) -> float:
-    """Read an argument in [0, 1]."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f'is {text}, must be in [0, 1]')
-    return value
-
-
-def positive(text: str) -> int:
-    """Read an argument that is at least 1."""
-    return _at_least(1, text)
-
-
-def whole(text: str) -> int:
-    """Read an argument that is at least 0."""
-    return _at_least(0, text)
-
-
-def _at_least(low: int, text: str) -> int:
-    value = int(text)
-    if value < low:
-        raise argparse.ArgumentTypeError(f'is {text}, must be at least {low}')
-    return value
-
-
-def frame_rate(text: str) -> float:
-    """Read frames per second."""
-    value = float(text)
-    if not 0 < value <= 1000:
-        raise argparse.ArgumentTypeError(f'is {text}, must be above 0 and at most 1000')
-    return value
 
 
 def policy(text: str) -> Policy:
@@ -194,11 +190,12 @@ def _jobs(text: str) -> int:
 _log = logging.getLogger(__name__)
 
 
-def add_engine(group: Group, what: str) -> None:
-    """Add `--jobs` and `--engine`; `what` is one job."""
-    add_jobs(group, what)
-    group.add_argument('--engine', type=checked(parse_engine), metavar='ENGINE',
-                       help='local (default), ray, or ray=ADDRESS of a cluster')
+def add_engine(group: Group) -> None:
+    """Add `--jobs` and `--engine`."""
+    group.add_argument('--jobs', type=_jobs, default=1, metavar='N|auto',
+                       help='processes; auto: one a core (default 1)')
+    group.add_argument('--engine', type=engine, metavar='ENGINE',
+                       help='local (default), ray or ray=ADDRESS')
 
 
 def engine_of(options: argparse.Namespace) -> Engine:

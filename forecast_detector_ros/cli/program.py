@@ -28,7 +28,7 @@ USE, TRAIN, MEASURE, WORKSHOP = 'use', 'train', 'measure', 'workshop'
 
 #: All verbs, by the words that the user types.
 VERBS = {
-    'demo': Verb('play a video through camera, detector and recorder over ROS 2', USE),
+    'demo': Verb('play a video through camera, detector and recorder of ROS 2', USE),
     'replay': Verb('detect objects in the images of bags, without ROS', USE),
     'report': Verb('show a run, or two side by side, as one HTML file', USE),
     'export': Verb('write a checkpoint as ONNX, or quantise it', USE),
@@ -53,7 +53,7 @@ PYTORCH = ('torch', 'torchvision')  #: What some verbs need and others do not
 
 #: What verbs of two words have in common.
 FIRST_WORDS = {
-    'evaluate': 'measure a checkpoint on annotated video',
+    'evaluate': 'measure on video',
     'compare': 'compare accuracy against time',
 }
 

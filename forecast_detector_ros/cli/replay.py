@@ -15,16 +15,19 @@ from .options import (
     add_detector,
     add_engine,
     add_latencies,
+    add_min_score,
     add_seed,
     checked,
     engine_of,
     given_settings,
+    limit,
     number_in,
     outputs_at,
 )
 from .report import add_report
 from .results import figure_lines, machine, ResultFolder, versions
 from .shell import command_line, FAILURE, print_result, run_verb, say, show_progress, verb_parser
+from ..detector.settings import DetectorSettings
 from ..detector.stream import MAX_GAP_S
 from ..errors import InputError
 from ..evaluation.evaluation_record import model_values
@@ -186,38 +189,35 @@ def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the options."""
     parser = verb_parser(VERB, 'BAG...', __doc__)
     parser.add_argument('bags', nargs='+', type=location, metavar='BAG',
-                        help='folder or file of a bag (MCAP, sqlite3, ROS 1), or a folder of bags')
+                        help='bag (MCAP, sqlite3, ROS 1), or folder of bags')
     parser.add_argument('--output', type=location, default=Path('replay_output'),
-                        metavar='FOLDER', help='for the results, replaced as a whole (default '
-                        '%(default)s)')
+                        metavar='FOLDER', help='replaced as a whole (default %(default)s)')
     parser.add_argument('--topic', nargs='+', default=[], metavar='T',
-                        help='image topics (default: all that have images)')
-    parser.add_argument('--mode', choices=MODES, default=EVERY_FRAME,
-                        help='real-time drops what a busy node would (default %(default)s)')
+                        help='of images (default: all)')
+    parser.add_argument('--mode', choices=MODES, default=EVERY_FRAME, metavar='MODE',
+                        help='every-frame (default) or real-time')
     parser.add_argument('--latency', type=checked(parse_latency), metavar='read=MS,forecast=MS',
-                        help='milliseconds of a frame, instead of measuring them')
+                        help='in place of measured milliseconds')
     add_latencies(parser, location)
-    add_seed(parser, 'latencies that are drawn')
+    add_seed(parser, 'the drawn latencies')
     parser.add_argument('--publish-ahead', action='store_true',
-                        help='also write /detections_ahead, as the node does with publish_ahead')
+                        help='also write /detections_ahead')
     parser.add_argument('--video', action='store_true', help='also write an annotated video')
     detector = add_detector(parser, location)
-    detector.add_argument('--max-detections', type=int, metavar='N', help='in a frame')
+    detector.add_argument('--max-detections', type=limit, metavar='N',
+                          help=f'in a frame (default {DetectorSettings().max_detections})')
     detector.add_argument('--classes', nargs='+', metavar='NAME', help='others are not shown')
     detector.add_argument('--max-gap', type=number_in(float, 0, 3600), default=MAX_GAP_S,
-                          metavar='S', help='longest step between stamps that keeps the state '
-                          '(default %(default)g)')
+                          metavar='S', help='seconds that keep the state (default %(default)g)')
     detector.add_argument('--max-image-pixels', type=number_in(int, 1, 2**30),
-                          default=MAX_IMAGE_PIXELS, metavar='N', help='larger images are refused '
-                          '(default %(default)s)')
+                          default=MAX_IMAGE_PIXELS, metavar='N',
+                          help='larger images are refused (default %(default)s)')
     truth = parser.add_argument_group('annotations')
     truth.add_argument('--annotations', type=location, metavar='FILE', help='COCO-video JSON')
     truth.add_argument('--match', choices=MATCHES, default=ORDER,
-                       help='by frame_index, from 0 on, or by stamp_ns (default %(default)s)')
-    truth.add_argument('--min-score', type=number_in(float, 0, 1), default=0.4, metavar='S',
-                       help='annotated boxes of a lower score are no objects (default 0.4)')
+                       help='frame_index (default) or stamp_ns')
+    add_min_score(truth, 0.4)
     truth.add_argument('--truth-topic', metavar='T',
-                       help='Detection2DArray in the bags, with the headers of the images')
-    many = parser.add_argument_group('many bags')
-    add_engine(many, 'one bag')
+                       help='Detection2DArray in the bags')
+    add_engine(parser.add_argument_group('many bags'))
     return parser

@@ -2,11 +2,13 @@
 """Train and measure the paper's variants on held-out video."""
 
 import argparse
+from dataclasses import asdict
 
 import torch
 
 from .inputs import add_backbone, add_held_out, add_training, load_held_out
-from .shell import run_verb, verb_parser
+from .options import whole
+from .shell import print_result, run_verb, verb_parser
 from ..detector.host import keep_large_blocks
 from ..experiments.reproduction import (
     DEFAULT_ROWS,
@@ -29,12 +31,12 @@ VERB = 'reproduce'
 def make_parser() -> argparse.ArgumentParser:
     """Build the argument parser."""
     result = verb_parser(VERB, 'RECIPE --data FOLDER --output FOLDER --annotations FILE --images '
-                         'FOLDER --sequences NAME...', __doc__, json=False)
+                         'FOLDER --sequences NAME...', __doc__)
     add_training(result, 'YAML file: a stage of the variant baseline, then the others',
                  'checkpoints, results.json and results.md')
     add_backbone(result)
     add_held_out(result)
-    result.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], metavar='N',
+    result.add_argument('--seeds', type=whole, nargs='+', default=[0, 1, 2], metavar='N',
                         help='of the trainings (default 0 1 2)')
     result.add_argument('--rows', nargs='+', default=list(DEFAULT_ROWS), metavar='ROW',
                         choices=[row.name for row in ROWS],
@@ -62,13 +64,14 @@ def _reproduce(options: argparse.Namespace) -> None:
     plan = Plan(recipe, options.data, options.output, [number_tracks(item) for item in videos],
                 options.seeds, imagenet, options.rows)
     if options.estimate:
-        head, *rows = estimate_table(estimate(plan), len(plan.seeds))
-        print(table(head, rows))
+        parts = estimate(plan)
+        head, *rows = estimate_table(parts, len(plan.seeds))
+        print_result(options, [asdict(part) for part in parts], table(head, rows))
         return
-    text = ''
+    report, text = {}, ''
     # After every seed, so that an interrupted run leaves the tables of the others.
     for report in reproduce(plan):
         write_json(options.output / 'results.json', report, indent=2, nan=True)
         text = reproduction_markdown(report)
         write_atomically(options.output / 'results.md', text.encode())
-    print(text, end='')
+    print_result(options, report, text.rstrip())

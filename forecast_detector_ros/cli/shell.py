@@ -36,36 +36,40 @@ class VerbFailedError(Exception):
     """The result is a failure; one line says why."""
 
 
-#: Form of ``--help``: most options in one line of 100 columns.
-help_format = partial(argparse.HelpFormatter, max_help_position=34)
+#: Form of ``--help``: most options in one line of 80 columns.
+help_format = partial(argparse.HelpFormatter, max_help_position=33)
 
 
-def verb_parser(verb: str, arguments: str, about: str | None, json: bool = True,
-                epilog: str | None = None) -> argparse.ArgumentParser:
+def verb_parser(verb: str, arguments: str, about: str | None, epilog: str | None = None
+                ) -> argparse.ArgumentParser:
     """
     Make the parser of a verb, with the options that all have.
 
     :param verb: as the user types it
     :param arguments: what must follow, for the line of usage
     :param about: what the verb does; a module's docstring, of which the first paragraph counts
-    :param json: whether the verb has a result that `print_result` prints
     :param epilog: behind the options
     """
     parser = argparse.ArgumentParser(
         prog=f'{PROGRAM} {verb}', usage=usage_line(verb, arguments),
         description=(about or '').strip().partition('\n\n')[0], epilog=epilog,
         formatter_class=help_format)
-    parser.add_argument('--quiet', action='store_true', help='show only warnings and errors')
-    if json:
-        parser.add_argument('--json', action='store_true',
-                            help='print the result as JSON, and nothing else on stdout')
+    add_output(parser)
     return parser
+
+
+def add_output(parser: argparse.ArgumentParser, **more: Any) -> None:
+    """Add `--quiet` and `--json`."""
+    parser.add_argument('--quiet', action='store_true', help='show only warnings and errors',
+                        **more)
+    parser.add_argument('--json', action='store_true', help='print the result alone, as JSON',
+                        **more)
 
 
 def usage_line(verb: str, arguments: str) -> str:
     """Give the text behind `usage:` of a verb, in several lines if it is long."""
-    return fill(f'{PROGRAM} {verb} {arguments} [options]', 92, subsequent_indent=' ' * 7,
-                break_on_hyphens=False)
+    words = ' '.join(filter(None, (PROGRAM, verb, arguments, '[options]')))
+    return fill(words, 80 - len('usage: '), subsequent_indent=' ' * 7, break_on_hyphens=False)
 
 
 def print_result(options: argparse.Namespace, result: Any, text: str) -> None:

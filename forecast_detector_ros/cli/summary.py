@@ -4,8 +4,8 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
+from .options import add_checkpoint, positive
 from .shell import print_result, run_verb, verb_parser
 from ..detector.checkpoint import load_checkpoint
 from ..model.config import ConfigError, NetworkConfig, preset, PRESETS
@@ -24,10 +24,8 @@ def make_parser() -> argparse.ArgumentParser:
     source = parser.add_mutually_exclusive_group()
     source.add_argument('--preset', default='default', metavar='NAME',
                         help=f'of {", ".join(sorted(PRESETS))} (default default)')
-    source.add_argument('--checkpoint', type=Path, metavar='FILE',
-                        help='small, default, large, or a .safetensors with its card, in place '
-                        'of a preset')
-    parser.add_argument('--classes', type=int, metavar='N',
+    add_checkpoint(source, default=False)
+    parser.add_argument('--classes', type=positive, metavar='N',
                         help='of a preset, without background '
                              f'(default {PAPER_CLASSES})')
     return parser

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 import torch
 
 from .inputs import add_backbone
-from .options import positive
+from .options import positive, seconds
 from .shell import print_result, run_verb, Show, show_progress, verb_parser
 from ..clips.dataset import ClipBatch
 from ..detector.checkpoint import CheckpointError
@@ -50,9 +50,9 @@ def make_parser() -> argparse.ArgumentParser:
     start.add_argument('--start', type=Path, metavar='FILE',
                        help='checkpoint to start from, with its card')
     result.add_argument('--fresh', action='store_true', help='do not resume')
-    result.add_argument('--stop-after', type=float, metavar='SECONDS',
+    result.add_argument('--stop-after', type=seconds, metavar='SECONDS',
                         help='stop with a snapshot after so long')
-    result.add_argument('--snapshot-every', type=float, default=300.0, metavar='SECONDS',
+    result.add_argument('--snapshot-every', type=seconds, default=300.0, metavar='SECONDS',
                         help='between snapshots (default %(default)g)')
     result.add_argument('--log-every', type=positive, default=20, metavar='ITERATIONS',
                         help='between lines of the log (default %(default)d)')

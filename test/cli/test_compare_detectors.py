@@ -47,9 +47,10 @@ def test_from_files_to_table_numbers_and_picture(arguments, tmp_path, capsys):
     assert (output / 'prices.png').read_bytes().startswith(b'\x89PNG')
 
 
-def test_policies_and_frames_can_be_chosen(arguments, tmp_path):
-    assert main([*arguments, '--policies', 'alternate(1)', '--frames', '2']) == 0
+def test_policies_and_frames_can_be_chosen(arguments, tmp_path, capsys):
+    assert main([*arguments, '--policies', 'alternate(1)', '--frames', '2', '--json']) == 0
     report = json.loads((tmp_path / 'out/prices.json').read_text())
+    assert json.loads(capsys.readouterr().out) == report
     assert [row['policy'] for row in report['prices']] == ['alternate(1)'] * 2 + ['always_read']
     assert report['frames'] == 4 and report['prices'][0]['read_ratio'] == 0.5
 

@@ -161,7 +161,6 @@ def test_threshold_of_the_card_is_the_default_policy(evaluate, checkpoint, video
     (['--davis', '{folder}'], 'no SEQUENCE/boxes.json'),
     (['--annotations', '{videos}', '--images', '{checkpoint}'], 'no file'),
     (['--annotations', '{videos}', '--sequences', 'x'], "sequence 'x' is not there"),
-    (['--annotations', '{videos}', '--score-threshold', '2'], 'score_threshold is 2'),
     (['--annotations', '{videos}', '--accept', 'a=disc'], '--accept goes with --davis'),
     (['--annotations', '{videos}', '--pseudo-labels', 'x'], '--pseudo-labels goes with --davis'),
     (['--annotations', '{videos}', '--device', 'tpu'], "device is 'tpu'"),
@@ -181,9 +180,10 @@ def test_bad_input_is_one_line(evaluate, checkpoint, videos, arguments, words):
     ([], 'one of the arguments --davis --annotations --mot is required'),
     (['--davis', 'x', '--policy', 'sometimes'], "policy is 'sometimes', must be"),
     (['--davis', 'x', '--policy', 'threshold(2)'], 'must be in [0, 1]'),
-    (['--davis', 'x', '--min-score', '1.5'], 'must be in [0, 1]'),
-    (['--davis', 'x', '--stride', '0'], 'must be at least 1'),
-    (['--davis', 'x', '--threads', '0'], 'must be at least 1'),
+    (['--davis', 'x', '--min-score', '1.5'], 'must be a number from 0 to 1'),
+    (['--davis', 'x', '--score-threshold', '2'], 'must be a number from 0 to 1'),
+    (['--davis', 'x', '--stride', '0'], 'must be an integer of at least 1'),
+    (['--davis', 'x', '--threads', '0'], 'must be an integer of at least 1'),
     (['--davis', 'x', '--accept', 'walk'], 'must be SEQUENCE=CLASS'),
 ])
 def test_bad_arguments_are_refused(capsys, arguments, words):

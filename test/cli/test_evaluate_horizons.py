@@ -95,7 +95,7 @@ def test_bad_input_is_one_line(evaluate, checkpoint, videos, arguments, message)
 
 
 @pytest.mark.parametrize('arguments, words', [
-    (('--horizons', '0'), 'must be at least 1'),
+    (('--horizons', '0'), 'must be an integer of at least 1'),
     (('--beside', 'read=x'), 'its name must be none of'),
     (('--beside', 'x'), 'must be NAME=FILE')])
 def test_bad_arguments_are_refused(evaluate, capsys, arguments, words):

@@ -139,6 +139,18 @@ def test_motion_of_the_published_file(run, tmp_path):
         ('slow', '2', '0.5'), ('medium', '2', '0.5'), ('fast', '2', '0.5')]
 
 
+@pytest.mark.parametrize('arguments', [['--json', 'motion'], ['motion', '--json']])
+def test_numbers_are_printed_as_json(tmp_path, capsys, arguments):
+    cells = np.empty((1, 1), object)
+    cells[0, 0] = np.array([[1.0], [0.9]])
+    savemat(tmp_path / 'motion.mat', {'motion_iou': cells})
+    (tmp_path / 'VID_val_videos.txt').write_text('val/one 1 0 1\n')
+    assert figures.main([*arguments, '--motion-iou', str(tmp_path / 'motion.mat'),
+                         '--output', str(tmp_path)]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(
+        (tmp_path / 'motion.json').read_text())
+
+
 def test_means_of_a_reproduction(run, tmp_path):
     figures = {'ap50': 0.5, 'slow': 0.5, 'medium': 0.5, 'fast': 0.5, 'read_ratio': 1.0}
     (tmp_path / 'results.json').write_text(json.dumps({

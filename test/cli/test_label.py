@@ -209,8 +209,8 @@ def test_bad_input_is_one_line(capsys, request, tmp_path, folder, words):
 
 @pytest.mark.parametrize('arguments, words', [
     ([], 'required: SOURCE, --teacher, --output'),
-    (['x', '--teacher', 'y', '--output', 'z', '--min-score', '2'], 'must be in [0, 1]'),
-    (['x', '--teacher', 'y', '--output', 'z', '--every', '0'], 'must be at least 1'),
+    (['x', '--teacher', 'y', '--output', 'z', '--min-score', '2'], 'must be a number from 0 to 1'),
+    (['x', '--teacher', 'y', '--output', 'z', '--every', '0'], 'must be an integer of at least 1'),
     (['x', '--teacher', 'y', '--output', 'z', '--teacher-kind', 'w'], "'yolox', 'yolox-decoded'"),
     (['{clip}', '--teacher', 'y', '--output', 'z'], '--frames DIR says where'),
     (['{clip}', '--frames', 'd', '--teacher', 'y', '--output', 'z', '--stills'],

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one program: its verbs, what they share, and what they load."""
 import argparse
+from collections.abc import Callable
 import errno
 import os
 from pathlib import Path
@@ -10,7 +11,7 @@ import subprocess
 import sys
 
 from dev import command_help
-from forecast_detector_ros.cli import program
+from forecast_detector_ros.cli import options, program
 from forecast_detector_ros.cli.shell import (
     BAD_INPUT,
     command_line,
@@ -38,9 +39,10 @@ def helps() -> dict[str, str]:
 
 def test_every_help_fits_a_screen(helps: dict[str, str]) -> None:
     assert {f'forecast-detector {verb}' for verb in program.VERBS} <= set(helps)
-    for command, text in helps.items():
-        lines = text.splitlines()
-        assert len(lines) <= 50 and max(map(len, lines)) <= command_help.COLUMNS, command
+    for columns, texts in ((command_help.COLUMNS, helps), (80, dict(command_help.helps(80)))):
+        for command, text in texts.items():
+            lines = text.splitlines()
+            assert len(lines) <= 50 and max(map(len, lines)) <= columns, command
 
 
 def test_documentation_quotes_every_help(helps: dict[str, str]) -> None:
@@ -51,17 +53,47 @@ def test_documentation_quotes_every_help(helps: dict[str, str]) -> None:
 def test_options_of_one_name_say_the_same() -> None:
     """What several commands share stands there in one form, with one default."""
     alike = ('--checkpoint', '--policy', '--policies', '--score-threshold',
-             '--max-consecutive-forecasts', '--device', '--backend', '--precision', '--threads',
-             '--engine', '--jobs', '--latencies', '--quiet', '--json')
+             '--max-consecutive-forecasts', '--max-detections', '--device', '--backend',
+             '--precision', '--threads', '--engine', '--jobs', '--latencies', '--quiet', '--json')
+    # These depend on the verb, but are checked alike.
+    checked = ('--nms-threshold', '--min-score', '--ignore-score', '--seed')
     seen: dict[str, set[str]] = {}
-    for verb in program.VERBS:
-        for action in program.load(verb).make_parser()._actions:
-            for option in set(action.option_strings) & set(alike):
-                what = re.sub(r'one (bag|sequence|source)|\(default: .*\)|, in place of a preset',
-                              '', action.help or '').strip()
-                seen.setdefault(option, set()).add(f'{what} {action.default}')
-    assert set(seen) == set(alike)
+    for parser in command_help.parsers():
+        for action in parser._actions:
+            for option in {*action.option_strings} & {*alike, *checked}:
+                kind = action.type if option != '--checkpoint' and option != '--latencies' else ''
+                what = re.sub(r' \(default: .*\)| \(the default\)', '', action.help or '')
+                default = action.default if action.default != argparse.SUPPRESS else False
+                seen.setdefault(option, set()).add(
+                    f'{kind} {what} {default}' if option in alike else str(kind))
+    assert set(seen) == {*alike, *checked}
     assert {option: texts for option, texts in seen.items() if len(texts) > 1} == {}
+
+
+def test_every_command_can_be_quiet_and_print_json() -> None:
+    for parser in command_help.parsers():
+        assert {'--quiet', '--json'} <= set(parser._option_string_actions), parser.prog
+
+
+def test_every_number_is_checked() -> None:
+    """A bare type of Python takes what is out of range, such as -1 or NaN."""
+    bare = [f'{parser.prog} {action.dest}' for parser in command_help.parsers()
+            for action in parser._actions if action.type in (int, float)]
+    assert bare == []
+
+
+@pytest.mark.parametrize(('kind', 'good', 'bad', 'wanted'), [
+    (options.fraction, '0.5', ('-0.1', '1.1', 'nan', 'x'), 'must be a number from 0 to 1'),
+    (options.positive, '1', ('0', '1.5', 'x'), 'must be an integer of at least 1'),
+    (options.seconds, '0', ('-1', 'inf', 'x'), 'must be a number of at least 0'),
+    (options.frame_rate, '30', ('0', '1001'), 'must be a number from 0.001 to 1000')])
+def test_numbers_of_options(
+    kind: Callable[[str], float], good: str, bad: tuple[str, ...], wanted: str,
+) -> None:
+    assert kind(good) == float(good)
+    for text in bad:
+        with pytest.raises(argparse.ArgumentTypeError, match=f"^is '{text}', {wanted}$"):
+            kind(text)
 
 
 MISTAKES = {
@@ -211,7 +243,6 @@ def test_what_all_verbs_have() -> None:
         'usage: forecast-detector paint WALL [options]\n\nPaint.\n\noptions:')
     assert parser.parse_args(['--quiet']).quiet and not parser.parse_args([]).quiet
     assert parser.parse_args(['--json']).json
-    assert 'json' not in verb_parser('paint', '', 'Paint.', json=False).parse_args([])
     assert command_line('compare designs', ['a b']) == "forecast-detector compare designs 'a b'"
 
 

@@ -197,7 +197,6 @@ def test_latencies_of_an_earlier_replay(run, bags):
     (['{bags}', '--annotations', 'x', '--truth-topic', 'y'], 'exclude each other'),
     (['{bags}', '--latency', 'read=1,forecast=1', '--latencies', 'y'], 'exclude each other'),
     (['{bags}', '--latencies', 'none.json'], 'none.json: cannot be read'),
-    (['{bags}', '--score-threshold', '2'], 'score_threshold is 2'),
     (['{bags}', '--classes', 'zebra'], 'zebra'),
     (['{bags}', '--engine', 'ray=127.0.0.1:9'], 'ray=127.0.0.1:9: there is no cluster'),
     (['nowhere://{bags}'], 'nowhere'),
@@ -220,8 +219,9 @@ def test_bad_input_is_one_line(run, bags, tmp_path, arguments, words):
     (['x', '--policy', 'sometimes'], "policy is 'sometimes', must be"),
     ([], 'the following arguments are required: BAG'),
     (['x', '--engine', 'dask'], 'must be local, ray or ray=ADDRESS'),
-    (['x', '--jobs', '0'], 'must be at least 1'),
+    (['x', '--jobs', '0'], 'must be an integer of at least 1'),
     (['x', '--mode', 'fast'], 'invalid choice'),
+    (['x', '--max-detections', '0'], 'must be an integer from 1 to 1000'),
 ])
 def test_bad_arguments_are_refused(capsys, arguments, words):
     with pytest.raises(SystemExit) as stop:

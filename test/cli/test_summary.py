@@ -70,7 +70,7 @@ def test_classes_change_the_head_alone(capsys):
 
 @pytest.mark.parametrize('arguments, words', [
     (['--preset', 'tiny'], ("preset is 'tiny'", 'default', 'paper')),
-    (['--classes', '0'], ('classes is 0', 'from 1 to')),
+    (['--classes', '1000000'], ('classes is 1000000', 'from 1 to')),
     (['--checkpoint', 'nowhere.safetensors'], ('nowhere.safetensors', 'no such')),
     (['--checkpoint', 'x.safetensors', '--classes', '3'], ('--classes', '--preset'))])
 def test_bad_input_is_one_line(arguments, words, capsys):

@@ -305,4 +305,4 @@ def test_what_the_machine_lacks_is_named(recipe, data, tmp_path, capsys, keys, w
 def test_log_needs_a_number_of_iterations(recipe, data, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         train.main([*arguments(recipe(), data, tmp_path / 'run'), '--log-every', '0'])
-    assert stop.value.code == 2 and 'must be at least 1' in capsys.readouterr().err
+    assert stop.value.code == 2 and 'must be an integer of at least 1' in capsys.readouterr().err

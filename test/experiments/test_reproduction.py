@@ -114,7 +114,8 @@ def test_command_trains_and_measures_every_row_and_goes_on_where_it_was(
     assert all(np.array_equal(states[0][key], states[1][key]) for key in states[0])
 
     before = {path: path.stat().st_mtime_ns for path in folder.glob('*/*.safetensors')}
-    assert command.main(options) == 0
+    assert command.main([*options, '--json']) == 0
+    assert json.loads(capsys.readouterr().out) == report
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
