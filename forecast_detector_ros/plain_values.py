@@ -8,6 +8,7 @@ Whatever is wrong with them is one line. Their size is bounded, also that of ali
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass, MISSING
+from functools import cache
 import json
 import math
 from pathlib import Path
@@ -70,6 +71,11 @@ def _integer(text: str) -> int:
 T = TypeVar('T')
 
 
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
 class PlainValueError(InputError):
     """A value that does not fit; one line that names its place."""
 
@@ -77,6 +83,8 @@ class PlainValueError(InputError):
 def build(kind: type[T], value: Any, where: str = '') -> T:
     """
     Build a dataclass from a mapping, as ``dataclasses.asdict`` gives it, or a file.
+
+    A dataclass in it may be built already.
 
     :param kind: a dataclass whose fields are of the types bool, int, float, str, Any,
         ``dict[str, X]``, ``tuple[X, ...]``, ``tuple[X, Y]``, dataclasses, and unions of one of
@@ -87,10 +95,10 @@ def build(kind: type[T], value: Any, where: str = '') -> T:
     """
     if not isinstance(value, dict):
         raise PlainValueError(f'{where or "the document"} is {value!r:.40}, must be a mapping')
-    hints = get_type_hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]
     for key in value:
         if key not in hints:
-            raise PlainValueError(f'unknown key {_join(where, key)}')
+            raise PlainValueError(f'unknown key {cut(_join(where, key))}')
     arguments = {}
     for item in fields(kind):  # type: ignore[arg-type]
         if item.name in value:
@@ -113,8 +121,8 @@ def _fit(kind: Any, value: Any, where: str) -> Any:
             return None
         (kind,) = (option for option in inner if option is not type(None))
         return _fit(kind, value, where)
-    if is_dataclass(kind):
-        return build(kind, value, where)  # type: ignore[arg-type]
+    if isinstance(kind, type) and is_dataclass(kind):
+        return value if isinstance(value, kind) else build(kind, value, where)
     if origin is tuple:
         kinds = [inner[0]] * len(value) if inner[1:] == (...,) and _is_list(value) else inner
         if not _is_list(value) or len(value) != len(kinds):

@@ -98,10 +98,16 @@ def test_a_whole_number_is_a_number():
     assert type(build(Leaf, LEAF).corners[0]) is float
 
 
+def test_a_part_may_be_built_already():
+    leaf = Leaf('a', (1.0, 2.0))
+    assert build(Tree, {'number': 1, 'free': {}, 'first': leaf}).first is leaf
+
+
 @pytest.mark.parametrize('value, words', [
     ([], 'the document is [], must be a mapping'),
     ({}, 'number is missing'),
     ({'number': 1, 'free': {}, 'more': 2}, 'unknown key more'),
+    ({'number': 1, 'free': {}, 'm' * 10_000: 2}, 'unknown key mmm'),
     ({'number': 1.5, 'free': {}}, 'number is 1.5, must be an integer'),
     ({'number': True, 'free': {}}, 'number is True, must be an integer'),
     ({'number': None, 'free': {}}, 'number is None'),
@@ -118,6 +124,7 @@ def test_what_does_not_fit_is_named(value, words):
     with pytest.raises(PlainValueError) as caught:
         build(Tree, value)
     assert words in str(caught.value) and '\n' not in str(caught.value)
+    assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize('text', [

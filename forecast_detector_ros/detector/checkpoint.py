@@ -8,7 +8,7 @@ PyTorch is imported where a network is made of them, and nowhere else.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 import hashlib
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
@@ -21,8 +21,8 @@ from .policy import ThresholdPolicy
 from .settings import DetectorSettings
 from ..errors import cut, InputError, one_line
 from ..files import find_share, write_atomically
-from ..model.config import ConfigError, NetworkConfig
-from ..plain_values import PlainYamlError, read_plain_yaml
+from ..model.config import NetworkConfig
+from ..plain_values import build, PlainYamlError, read_plain_yaml
 
 if TYPE_CHECKING:
     import torch
@@ -98,37 +98,20 @@ def _read_card(path: Path) -> Card:
     if not isinstance(values, dict) or values.pop('format', None) != FORMAT:
         raise CheckpointError(f'{path}: not a card of this package (key format must be '
                               f'{FORMAT!r})')
-    known = {item.name for item in fields(Card)}
-    for key in values:
-        if key not in known:
-            raise CheckpointError(f'{path}: unknown key {cut(repr(key))}')
-    for key in ('name', 'classes', 'network'):
-        if key not in values:
-            raise CheckpointError(f'{path}: key {key!r} is missing')
-    for key, kind, wanted in (('network', dict, 'a mapping'), ('classes', list, 'a list'),
-                              ('known_failures', list, 'a list'),
-                              ('provenance', dict, 'a mapping'), ('metrics', dict, 'a mapping')):
-        if key in values and not isinstance(values[key], kind):
-            raise CheckpointError(f'{path}: key {key!r} must be {wanted}')
+    try:
+        if isinstance(network := values.get('network'), dict):
+            # Its messages say which values are in range.
+            values['network'] = NetworkConfig.from_dict(network)
+        card = build(Card, values)
+    except InputError as error:
+        raise CheckpointError(f'{path}: {error}') from None
     for key in ('score_threshold', 'nms_threshold', 'threshold'):
-        value = values.get(key, 0.5)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-            raise CheckpointError(f'{path}: {key} is {cut(repr(value))}, must be a number in '
-                                  '[0, 1]')
-    for key in ('name', 'preset', 'licence', 'description', 'preprocessing', 'weights_sha256'):
-        if not isinstance(values.get(key, ''), str):
-            raise CheckpointError(f'{path}: {key} is {cut(repr(values[key]))}, must be a text')
-    for text in (values['name'], *map(str, values['classes'])):
+        if not 0 <= (value := getattr(card, key)) <= 1:
+            raise CheckpointError(f'{path}: {key} is {value}, must be a number in [0, 1]')
+    for text in (card.name, *card.classes):
         if len(text) > MOST_NAME:
             raise CheckpointError(f'{path}: the name {cut(text)!r} is longer than {MOST_NAME} '
                                   'characters')
-    try:
-        values['network'] = NetworkConfig.from_dict(values['network'])
-    except ConfigError as error:
-        raise CheckpointError(f'{path}: {error}') from None
-    values['classes'] = tuple(str(name) for name in values['classes'])
-    values['known_failures'] = tuple(values.get('known_failures', ()))
-    card = Card(**values)
     if len(card.classes) != card.network.classes:
         raise CheckpointError(f'{path}: {len(card.classes)} names in classes, but the network '
                               f'has {card.network.classes} classes')

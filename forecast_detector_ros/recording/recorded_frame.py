@@ -10,7 +10,8 @@ import json
 import numpy as np
 
 from ..detector.policy import FORECAST, READ
-from ..plain_values import parse_plain_json
+from ..errors import InputError
+from ..plain_values import build, parse_plain_json
 
 DROPPED = 'dropped'  #: The mark of a frame that the detector never answered
 KINDS = (READ, FORECAST, DROPPED)
@@ -56,12 +57,8 @@ class RecordedFrame:
     def from_line(cls, line: str) -> RecordedFrame:
         """Read a line that to_line() wrote; raises ValueError for any other."""
         try:
-            fields = parse_plain_json(line)
-            fields['labels'] = tuple(fields['labels'])
-            fields['scores'] = tuple(fields['scores'])
-            fields['ids'] = tuple(fields.get('ids', ()))
-            return cls(**fields)
-        except (TypeError, KeyError) as error:
+            return build(cls, parse_plain_json(line))
+        except InputError as error:
             raise ValueError(f'not a frame record: {line.strip()[:80]!r} ({error})') from None
 
 

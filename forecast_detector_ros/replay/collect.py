@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -29,7 +28,7 @@ from ..jobs.locations import list_files, Location, Url
 from ..layout import mean, plain
 from ..metrics.average_precision import average_precision
 from ..metrics.tables import DetectionTable, load_tables, recall, TruthTable
-from ..plain_values import parse_plain_json, read_plain_json
+from ..plain_values import build, parse_plain_json, read_plain_json
 from ..recording.recorded_frame import RecordedFrame, summarise_frames
 from ..report.noted_frames import changed_frames, marked_box, Watched, worst_frames
 from ..report.run_record import Accuracy, NotedFrame, RUN_NAME, RunRecord, save_run, SequenceRecord
@@ -205,7 +204,7 @@ def _records(path: Path) -> dict[str, dict[int, RecordedFrame]]:
     for line in path.read_text(encoding='utf-8').splitlines():
         fields = parse_plain_json(line)
         topic, number = fields.pop('topic'), fields.pop('frame_index')
-        records.setdefault(topic, {})[number] = RecordedFrame.from_line(json.dumps(fields))
+        records.setdefault(topic, {})[number] = build(RecordedFrame, fields)
     return records
 
 

@@ -53,9 +53,11 @@ def test_frame_line_is_read_back_as_written(frame: RecordedFrame) -> None:
     assert RecordedFrame.from_line(line) == frame
 
 
-@pytest.mark.parametrize('line', ['', 'text', '{}', '[1]', '{"labels": [], "scores": [], "x": 1}'])
+@pytest.mark.parametrize('line', [
+    '', 'text', '{}', '[1]', '{"stamp_ns": 1, "kind": "read", "x": 1}',
+    '{"stamp_ns": 1.5, "kind": "read"}', '{"stamp_ns": 1, "kind": "read", "labels": "dog"}'])
 def test_other_lines_are_no_frames(line: str) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match='^not a frame record: '):
         RecordedFrame.from_line(line)
 
 
