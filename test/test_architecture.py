@@ -30,7 +30,7 @@ ALLOWED = {
     'evaluation': 'annotations detector images jobs metrics model recording report training',
     'replay': 'annotations detector evaluation images jobs metrics recording report',
     'benchmark': 'detector images model recording',
-    'experiments': 'benchmark detector evaluation images labelling metrics model recording '
+    'experiments': 'benchmark detector evaluation images labelling metrics model report '
                    'training',
     'node': 'detector images recording',
     'cli': 'annotations benchmark clips detector evaluation experiments images jobs '

@@ -29,9 +29,7 @@ ROBOT = ('node', 'recording', 'detector', 'images', 'model', '*.py', '../launch'
 #: rosdep key for the modules whose key is not their own name. None: there is no key, or they are
 #: extras that are imported where they are used and whose absence is one clear line.
 ROSDEP_KEYS = {
-    'PIL': 'python3-pil',
     'cv2': 'python3-opencv',
-    'matplotlib': 'python3-matplotlib',
     'numpy': 'python3-numpy',
     'onnx': None,
     'onnxruntime': None,

@@ -49,7 +49,9 @@ VERBS = {
     'reproduce': Verb("train and measure the paper's variants", WORKSHOP),
 }
 
-PYTORCH = ('torch', 'torchvision')  #: What some verbs need and others do not
+#: What some verbs need and others do not, and what pip installs for it.
+LIBRARIES = {**dict.fromkeys(('torch', 'torchvision'), 'forecast_detector_ros[torch]'),
+             'matplotlib': 'matplotlib', 'PIL': 'pillow'}
 
 #: What verbs of two words have in common.
 FIRST_WORDS = {
@@ -86,10 +88,10 @@ def main(args: Sequence[str] | None = None) -> int:
             try:
                 module = load(verb)
             except ModuleNotFoundError as error:
-                if error.name not in PYTORCH:
+                if error.name not in LIBRARIES:
                     raise
                 say(verb, f'needs {error.name}, which is not installed: pip install '
-                    'forecast_detector_ros[torch]')
+                    f'{LIBRARIES[error.name]}')
                 return BAD_INPUT
             return _run(module, given[words:])
     several = [name for name in VERBS if name.startswith(f'{given[0]} ')]

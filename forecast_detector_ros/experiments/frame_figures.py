@@ -115,7 +115,7 @@ def draw_strips(strips: Sequence[tuple[str, Sequence[ShownFrame]]], labels: Sequ
 
 
 def _draw(axes: 'Axes', frame: ShownFrame, labels: Sequence[str], prefix: str) -> None:
-    from ..recording.drawing import draw, DrawnBox, FORECAST_BORDER
+    from ..report.drawn_boxes import draw, DrawnBox, FORECAST_BORDER
     found = frame.detections
     boxes = [DrawnBox((float(x0), float(y0), float(x1), float(y1)),
                       f'{labels[label]} {score:.2f}', COLOURS[label % len(COLOURS)])

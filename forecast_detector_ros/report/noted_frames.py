@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .drawn_boxes import draw, DrawnBox, FORECAST_BORDER, FOUND, jpeg, MISSED, RIGHT, WRONG
 from .run_record import MarkedBox, NotedFrame, RunRecord, SequenceRecord
 from ..detector.policy import FORECAST
 from ..errors import InputError, one_line
@@ -20,7 +21,6 @@ from ..images.frame import as_bgr, decode_file, SourceError
 from ..images.video_source import VideoFile
 from ..metrics.average_precision import judge, PLAIN
 from ..metrics.tables import DetectionTable, TruthTable
-from ..recording.drawing import draw, DrawnBox, FORECAST_BORDER, FOUND, jpeg, MISSED, RIGHT, WRONG
 from ..recording.recorded_frame import RecordedFrame
 
 MOST_FRAMES = 8  #: Frames that are noted

@@ -186,6 +186,21 @@ def test_a_verb_gets_the_arguments_behind_it(monkeypatch: pytest.MonkeyPatch) ->
                     'evaluate accuracy']
 
 
+@pytest.mark.parametrize(('library', 'install'), [
+    ('torch', 'forecast_detector_ros[torch]'), ('matplotlib', 'matplotlib'), ('PIL', 'pillow')])
+def test_a_library_that_is_missing_is_one_line(
+    library: str, install: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def load(verb: str) -> None:
+        raise ModuleNotFoundError(name=library)
+
+    monkeypatch.setattr(program, 'load', load)
+    assert program.main(['replay', 'bag']) == BAD_INPUT
+    assert capsys.readouterr() == (
+        '', f'replay: needs {library}, which is not installed: pip install {install}\n')
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = ('import sys; from forecast_detector_ros.cli.program import main; '
             'assert main(["--help"]) == 0; heavy = {"torch", "cv2", "numpy"} & set(sys.modules); '
