@@ -15,6 +15,10 @@ MARKDOWN = [*PAGES, *sorted(ROOT.glob('*.md'))]
 #: Written by programs, or quoting them.
 GENERATED = {'commands.md', 'benchmark.md'}
 
+#: What a line of a block of bash begins with; a new program is added here.
+PROGRAMS = {'cd', 'colcon', 'docker', 'done', 'export', 'for', 'forecast-detector', 'git', 'make',
+            'pip', 'python', 'ray', 'ros2', 'rosdep', 'source', 'sudo', 'torchrun'}
+
 
 def prose(page: Path) -> str:
     """Return the text of a page without its blocks of code."""
@@ -77,6 +81,27 @@ def test_every_page_is_in_the_site() -> None:
 def test_lines_of_prose_have_at_most_99_columns(page: Path) -> None:
     assert [line for line in prose(page).splitlines()
             if len(line) > 99 and not line.startswith(('|', '!['))] == []
+
+
+def lines_without_command(page: Path) -> list[str]:
+    """Return the lines of blocks of bash that begin with something else than a program."""
+    blocks = re.findall(r'^```bash\n(.*?)^```', page.read_text(), re.DOTALL | re.MULTILINE)
+    lines = [re.sub(r'^(\w+=\S+ )+', '', line) for block in blocks
+             for line in block.replace('\\\n', '').splitlines()]
+    return [line for line in lines
+            if line and not line.startswith('#') and line.split()[0] not in PROGRAMS]
+
+
+@pytest.mark.parametrize('page', MARKDOWN, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_lines_of_bash_begin_with_a_command(page: Path) -> None:
+    assert lines_without_command(page) == []
+
+
+def test_a_block_that_was_filled_like_prose_is_found(tmp_path: Path) -> None:
+    page = tmp_path / 'page.md'
+    page.write_text('```bash\nA=1 B=2 cd x && make \\\n    y\n# note\ncd z pip install\n'
+                    '--quiet that # as it is\nfaster\n```\n')
+    assert lines_without_command(page) == ['--quiet that # as it is', 'faster']
 
 
 @pytest.mark.parametrize('name', draw_docs.PICTURES)
