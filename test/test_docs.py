@@ -16,8 +16,9 @@ MARKDOWN = [*PAGES, *sorted(ROOT.glob('*.md'))]
 GENERATED = {'commands.md', 'benchmark.md'}
 
 #: What a line of a block of bash begins with; a new program is added here.
-PROGRAMS = {'cd', 'colcon', 'docker', 'done', 'export', 'for', 'forecast-detector', 'git', 'make',
-            'pip', 'python', 'ray', 'ros2', 'rosdep', 'source', 'sudo', 'torchrun'}
+PROGRAMS = {'cd', 'colcon', 'dev/cuda_check.sh', 'docker', 'done', 'export', 'for',
+            'forecast-detector', 'git', 'make', 'pip', 'python', 'ray', 'ros2', 'rosdep', 'source',
+            'sudo', 'torchrun'}
 
 
 def prose(page: Path) -> str:

@@ -303,8 +303,12 @@ def compile_steps(part: Part) -> None:
 
 def onnx(part: Part) -> None:
     """Run the exported steps in ONNX Runtime, by whatever provider is there."""
-    import onnxruntime
-
+    try:
+        import onnx  # noqa: F401 (writes the graphs)
+        import onnxruntime
+    except ImportError as error:
+        part.notes.append(f'no onnx and onnxruntime here; not measured: {error}')
+        return
     network, _, card = _loaded()
     frames = clip(card.input_size, 5, 4)
     available = onnxruntime.get_available_providers()
