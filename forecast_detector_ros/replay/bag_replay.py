@@ -42,7 +42,7 @@ from ..files import write_json
 from ..images.bag_images import ImageBag
 from ..images.frame import FrameError, SourceError
 from ..images.image_messages import MAX_IMAGE_PIXELS
-from ..jobs.engine import Progress, StopFlag
+from ..jobs.engine import Progress, StopFlag, StoppedError
 from ..jobs.locations import fetched, kept, Location, pack
 from ..metrics.tables import DetectionTable, save_tables
 from ..recording.output_files import vision_typestore
@@ -145,6 +145,7 @@ def replay_bag(detector: Detector, options: ReplayOptions, job: BagJob, progress
 
     :returns: the bag's summary, as in its `SUMMARY_NAME`
     :raises SourceError: if the bag or its annotations cannot be used
+    :raises StoppedError: if `interrupt` is set before the first image
     :raises EvaluationError: if a latency is needed that was not recorded
     :raises BagError, VideoError: if the results cannot be written
     """
@@ -208,8 +209,9 @@ class _Replay:
     def run(self) -> dict[str, Any]:
         play(self._arrivals(), self._options.mode, self._step, self._drop)
         if not any(camera.keys for camera in self._cameras.values()):
-            broken = self._bag.losses and not self._interrupt.is_set
-            raise SourceError(self._bag.losses[0] if broken
+            if self._interrupt.is_set:
+                raise StoppedError
+            raise SourceError(self._bag.losses[0] if self._bag.losses
                               else f'{self._job.path}: no image was read')
         self._results.close()
         self._frames.close()

@@ -41,7 +41,7 @@ VIDEO_SUFFIXES = (*STORAGE_SUFFIXES, '.bag', '.avi', '.m4v', '.mkv', '.mov', '.m
 DONE = 'done'
 FAILED = 'failed'
 INTERRUPTED = 'interrupted'
-#: What became of a bag; `LEFT_OUT`: another share has it, or the run was interrupted before.
+#: What became of a bag; `LEFT_OUT`: the run was interrupted before its first image.
 LEFT_OUT = 'left out'
 
 

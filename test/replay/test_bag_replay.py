@@ -11,7 +11,7 @@ from forecast_detector_ros.detector.policy import AlternatePolicy, AlwaysReadPol
 from forecast_detector_ros.detector.stream import StreamState
 from forecast_detector_ros.images.frame import FrameError, SourceError
 from forecast_detector_ros.images.image_messages import compressed_frame, image_frame
-from forecast_detector_ros.jobs.engine import Interrupt
+from forecast_detector_ros.jobs.engine import Interrupt, StoppedError
 from forecast_detector_ros.metrics.tables import load_tables
 from forecast_detector_ros.recording.output_files import DECISION, DETECTIONS
 from forecast_detector_ros.recording.result_messages import read_decision, read_detections
@@ -330,6 +330,15 @@ def test_interrupt_leaves_a_whole_result_of_what_was_done(detector, replay, tmp_
     check(detector, tmp_path / 'out/walk', '/camera', messages, range(4))
     assert len(written(tmp_path / 'out/walk')[0]) == 4
     assert not [item for item in (tmp_path / 'out/walk').rglob('*') if '.part' in item.name]
+
+
+def test_interrupt_before_the_first_image_is_no_failure(replay, tmp_path):
+    path = write_bag(tmp_path / 'walk', {'/camera': [raw_message(0)]})
+    interrupt = Interrupt()
+    interrupt.is_set = True
+    with pytest.raises(StoppedError):
+        replay(path, interrupt=interrupt)
+    assert list((tmp_path / 'out').iterdir()) == []
 
 
 def test_bag_that_breaks_off_gives_what_is_left_of_it(detector, replay, tmp_path):
