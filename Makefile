@@ -55,7 +55,7 @@ demo:
 
 benchmark:
 	$(bootstrap)
-	'$(RUN)' -m forecast_detector_ros.cli benchmark --device cpu --graph --output docs/results/benchmark.json \
+	'$(RUN)' -m forecast_detector_ros.cli benchmark --device cpu --graph --start-up --output docs/results/benchmark.json \
 		--report docs/results/benchmark.md $(BENCHMARK)
 
 # pytest itself makes folders only below one that exists.

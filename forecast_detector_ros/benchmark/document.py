@@ -119,33 +119,40 @@ def benchmark_markdown(run: Run, plots: Sequence[str] = ()) -> str:
 def changes_text(changes: Sequence[Change]) -> str:
     """Write a comparison of two runs as a table."""
     return table(
-        ('', 'before ms', 'now ms', 'change %', 'noise %', ''),
-        [[change.name, f'{change.before_ms:.3g}', f'{change.now_ms:.3g}',
+        ('', 'before', 'now', '', 'change %', 'noise %', ''),
+        [[change.name, f'{change.before:.3g}', f'{change.now:.3g}', change.unit,
           f'{100 * change.growth:+.0f}', f'{100 * change.allowed:.0f}',
-          'SLOWER' if change.regressed else ''] for change in changes])
+          ('SLOWER' if change.unit != 'MB' else 'LARGER') if change.regressed else ''] for change in changes])
 
 
 TOLERANCE = 0.05  #: Slower by less than this is never called a regression
 SIGMAS = 2.0  #: How often the noise of both runs together a difference must be
 
+#: Figures of the node's start: what they are, unit, and the growth that is put down to noise.
+#: Few starts are measured, so their own spread would say little.
+START_FIGURES = {'seconds': ('seconds to active', 's', 0.25),
+                 'cpu_seconds': ('CPU seconds to active', 's', 0.25),
+                 'memory_mb': ('resident memory', 'MB', 0.05)}
+
 
 @dataclass(frozen=True)
 class Change:
-    """One contender in two runs."""
+    """One figure in two runs."""
 
     name: str
-    before_ms: float
-    now_ms: float
+    before: float
+    now: float
     allowed: float  #: Growth that is put down to noise, as a fraction
+    unit: str = 'ms'
 
     @property
     def growth(self) -> float:
-        """Give how much slower it is now, as a fraction; negative: faster."""
-        return self.now_ms / self.before_ms - 1.0
+        """Give how much more it is now, as a fraction; negative: less."""
+        return self.now / self.before - 1.0
 
     @property
     def regressed(self) -> bool:
-        """Tell whether it is slower beyond noise."""
+        """Tell whether it is more beyond noise."""
         return self.growth > self.allowed
 
 
@@ -162,6 +169,16 @@ def compare_runs(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str,
     return [Change(row['name'], old[row['name']]['median_ms'], row['median_ms'],
                    max(TOLERANCE, SIGMAS * hypot(row['noise'], old[row['name']]['noise'])))
             for row in now if row['name'] in old]
+
+
+def compare_starts(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]
+                   ) -> list[Change]:
+    """Compare the node's start in two runs, as `measure_start` gives it, by its caches."""
+    old = {row['cache']: row for row in before}
+    return [Change(f"{what}, {row['cache']} caches", old[row['cache']][key], row[key], allowed,
+                   unit)
+            for row in now if row['cache'] in old
+            for key, (what, unit, allowed) in START_FIGURES.items()]
 
 
 Run = Mapping[str, Any]  #: A benchmark as its JSON file has it

@@ -22,12 +22,13 @@ from typing import Any
 from .graph import Child, ChildError, DemoOptions, environment, NODES
 from .options import add_checkpoint, add_device, frame_rate, positive
 from .results import machine, versions
-from .shell import command_line, DONE, FAILURE, print_result, run_verb, show_progress, verb_parser
+from .shell import command_line, DONE, FAILURE, print_result, run_verb, say, show_progress, verb_parser
 from ..benchmark.document import (
     benchmark_markdown,
     benchmark_text,
     changes_text,
     compare_runs,
+    compare_starts,
     verdicts,
 )
 from ..benchmark.peers import OnnxPeer, PeerError, TORCHVISION
@@ -47,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the verb; its exit code is 1 for a regression (`--compare_runs`) or a missed target."""
+    """Run the verb; its exit code is 1 for a regression (`--compare`) or a missed target."""
     given = list(sys.argv[1:] if args is None else args)
     options = make_parser().parse_args(given)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -82,13 +83,13 @@ def _measure(options: argparse.Namespace, given: Sequence[str]) -> dict[str, Any
                 clip.resolve(), {'checkpoint': str(checkpoint)}, options.sizes,
                 options.transports, options.frames, rate=options.rate), Path(folder),
                 lambda what: _log.info('end to end: %s', what))
-    return {**about, **run, 'before': None if before is None else before['timings']}
+    return {**about, **run, 'before': before}
 
 
 def _tell(options: argparse.Namespace, run: dict[str, Any]) -> int:
     before = run.pop('before', None)
     if options.load and options.compare:
-        before = _read(options.compare)['timings']
+        before = _read(options.compare)
     if options.output:
         write_json(options.output, run, nan=True)
     if options.report:
@@ -98,12 +99,17 @@ def _tell(options: argparse.Namespace, run: dict[str, Any]) -> int:
         write_atomically(options.report, benchmark_markdown(run, plots).encode())
     text, result, code = benchmark_text(run), run, DONE
     if before is not None:
-        changes = compare_runs(before, run['timings'])
+        changes = [*compare_runs(before['timings'], run['timings']),
+                   *compare_starts(before.get('start') or (), run.get('start') or ())]
         text += f'\n\n{changes_text(changes)}'
         result = {**run, 'changes': [asdict(change) for change in changes]}
         code = FAILURE if any(change.regressed for change in changes) else code
-    if options.targets and any(verdict.met is False for verdict in verdicts(run)):
-        code = FAILURE
+    if options.targets:
+        found = verdicts(run)
+        code = FAILURE if any(verdict.met is False for verdict in found) else code
+        absent = [verdict.target.name for verdict in found if verdict.met is None]
+        if absent:
+            say(VERB, f'not measured, {len(absent)} of {len(found)} targets: {"; ".join(absent)}')
     print_result(options, result, text)
     return code
 

@@ -13,6 +13,7 @@ from forecast_detector_ros.benchmark.document import (
     benchmark_text,
     changes_text,
     compare_runs,
+    compare_starts,
     graph_rows,
     peak,
     SIGMAS,
@@ -98,6 +99,18 @@ def test_slower_beyond_noise_is_a_regression(now: float, noise: float, regressed
     (change,) = compare_runs([row('a', 10.0, noise)], [row('a', now, noise)])
     assert change.regressed is regressed
     assert change.growth == pytest.approx(now / 10.0 - 1.0)
+
+
+def test_slower_or_larger_start_is_a_regression(run: dict[str, Any]) -> None:
+    starts = run['start']
+    assert not any(change.regressed for change in compare_starts(starts, starts))
+    later = [starts[0], {**starts[1], 'seconds': 1.3 * starts[1]['seconds'], 'memory_mb': 320.0}]
+    changes = compare_starts(starts, later)
+    assert [change.name for change in changes if change.regressed] == [
+        'seconds to active, warm caches', 'resident memory, warm caches']
+    lines = changes_text(changes).splitlines()
+    assert [line.split()[-1] for line in lines if 'ER' in line] == ['SLOWER', 'LARGER']
+    assert compare_starts((), starts) == [] and len(compare_starts(starts, starts[1:])) == 3
 
 
 def test_only_what_both_have_is_compared() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+import shlex
 from typing import Any
 
 import cv2
@@ -17,6 +18,8 @@ from forecast_detector_ros.model.network import ForecastDetector
 import numpy as np
 import pytest
 import torch
+
+ROOT = Path(__file__).resolve().parents[2]
 
 CONFIG = NetworkConfig(
     classes=2, input_size=(64, 96), width=0.35, levels=(16, 32), feature_channels=(12, 20),
@@ -109,6 +112,33 @@ def test_regression_is_exit_code_1(given: list[str], tmp_path: Path) -> None:
     assert benchmark.main(['--load', str(old), '--compare', str(new)]) == 0
     # All alike: a forecast step is not six times cheaper.
     assert benchmark.main(['--load', str(old), '--targets']) == 1
+
+
+def test_start_up_is_compared_and_missing_targets_are_named(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = json.loads((ROOT / 'docs/results/benchmark.json').read_text())
+    paths = [tmp_path / name for name in ('old.json', 'new.json', 'bare.json')]
+    for path, seconds in zip(paths, (1.0, 1.5, None)):
+        starts = [] if seconds is None else [{**row, 'seconds': seconds} for row in run['start']]
+        path.write_text(json.dumps({**run, 'start': starts}))
+    old, new, bare = map(str, paths)
+    assert benchmark.main(['--load', new, '--compare', old]) == 1
+    assert 'seconds to active, warm caches' in capsys.readouterr().out
+    assert benchmark.main(['--load', old, '--compare', new]) == 0
+    assert benchmark.main(['--load', bare, '--compare', new]) == 0
+    capsys.readouterr()
+    benchmark.main(['--load', old, '--targets'])
+    assert capsys.readouterr().err == ''
+    benchmark.main(['--load', bare, '--targets'])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('benchmark: not measured, 3 of 19 targets: node from start to active')
+
+
+def test_make_benchmark_measures_everything() -> None:
+    recipe = (ROOT / 'Makefile').read_text()
+    command = recipe.partition('.cli benchmark ')[2].replace('\\\n', '').partition('\n')[0]
+    options = benchmark.make_parser().parse_args(shlex.split(command.replace('$(BENCHMARK)', '')))
+    assert options.graph and options.start_up and not options.no_parts and options.report
 
 
 @pytest.mark.parametrize(('arguments', 'words'), [
