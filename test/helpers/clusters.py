@@ -20,7 +20,7 @@ def started_cluster():
 
     cluster = Cluster()
     try:
-        _patiently(lambda: cluster.add_node(
+        patiently(lambda: cluster.add_node(
             num_cpus=0, object_store_memory=STORE_BYTES, include_dashboard=False,
             _system_config=PATIENCE))
         yield cluster
@@ -30,11 +30,11 @@ def started_cluster():
 
 def add_node(cluster, cpus):
     """Add a node with room for as many tasks."""
-    return _patiently(lambda: cluster.add_node(num_cpus=cpus, object_store_memory=STORE_BYTES))
+    return patiently(lambda: cluster.add_node(num_cpus=cpus, object_store_memory=STORE_BYTES))
 
 
-def _patiently(start, attempts=5):
-    # Ray gives a node 30 s to start, which a busy machine may not have.
+def patiently(start, attempts=5):
+    """Start a node: Ray gives it 30 s, which a busy machine may not have."""
     for attempt in range(attempts):
         try:
             return start()

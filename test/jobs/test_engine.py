@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 import signal
 import sys
+from time import monotonic, sleep
 
 from forecast_detector_ros.errors import InputError, MissingLibraryError
 from forecast_detector_ros.jobs.engine import Engine, Interrupt, parse_engine, run_many
 import pytest
 
-from ..helpers.clusters import add_node
+from ..helpers.clusters import add_node, PATIENCE, patiently
 
 # Where a fresh process finds it: `test` is a package of Python's own there.
 sys.path.append(str(Path(__file__).parent))
@@ -121,6 +122,24 @@ def test_processes_end_with_a_run_that_is_broken_off():
     for process in busy:
         process.join(60)
     assert busy and [process for process in busy if process.is_alive()] == []
+
+
+@pytest.mark.slow
+def test_ray_without_an_address_is_a_cluster_of_this_machine_that_ends(monkeypatch):
+    pytest.importorskip('ray', reason='Ray is not installed: pip install ray')
+    monkeypatch.setenv('PYTHONPATH', os.pathsep.join(
+        [str(Path(__file__).parent), os.environ.get('PYTHONPATH', '')]))
+    for key, value in PATIENCE.items():
+        monkeypatch.setenv(f'RAY_{key}', str(value))
+    engine = Engine(ray=parse_engine('ray'), processes=1)
+    found, _, _ = patiently(lambda: many_jobs.do_jobs_on_ray(engine, [1, 'fail', 2]))
+    assert found[1]['error'] == 'this one fails'
+    assert [found[number]['value'][0] for number in (0, 2)] == [2, 4]
+    worker = Path('/proc', str(found[2]['value'][1]))
+    deadline = monotonic() + 120
+    while worker.exists() and monotonic() < deadline:
+        sleep(0.05)
+    assert not worker.exists()
 
 
 def test_missing_ray_is_one_line(monkeypatch):
