@@ -25,7 +25,7 @@ from ..files import write_json
 from ..images.bag_images import is_bag
 from ..images.extract_frames import extract_frames
 from ..jobs.engine import Interrupt, Job, run_many
-from ..jobs.locations import location, name_of, picture_store, PictureStore, unpack, Url
+from ..jobs.locations import Location, location, name_of, picture_store, PictureStore, unpack, Url
 from ..labelling.label_folders import (
     is_partial,
     label_into,
@@ -37,7 +37,7 @@ from ..labelling.label_folders import (
 from ..labelling.label_jobs import LabelJob, LabelledFolder, LabelSettings, merge
 from ..labelling.teacher import Teacher, TeacherError
 from ..labelling.teacher_kinds import AUTO, KINDS
-from ..replay.collect import find_bags, VIDEO_SUFFIXES
+from ..replay.collect import find_bags, find_videos, VIDEO_SUFFIXES
 
 _log = logging.getLogger(__name__)
 
@@ -142,6 +142,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the verb; its exit code is 1 when a source failed (the others are done)."""
     parser = make_parser()
     options = parser.parse_args(args)
+    if options.frames is not None:
+        options.sources = [path for source in options.sources for path in _opened(source)]
     extracts = [not isinstance(source, Url) and (source.is_file() or is_bag(source))
                 or isinstance(source, Url) and source.name.lower().endswith(VIDEO_SUFFIXES)
                 for source in options.sources]
@@ -169,6 +171,13 @@ def main(args: Sequence[str] | None = None) -> int:
 
     return run_verb(VERB, options, work,
                     interrupted='interrupted; the same command with --resume goes on')
+
+
+def _opened(source: Location) -> Sequence[Location]:
+    """Return the videos and bags of a folder that has some; else the source itself."""
+    if isinstance(source, Url) or is_bag(source) or not source.is_dir():
+        return [source]
+    return find_videos(source) or [source]
 
 
 def _label(options: argparse.Namespace, extracts: bool) -> int:
@@ -230,7 +239,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the options."""
     parser = verb_parser(VERB, 'SOURCE... --teacher FILE --output FILE', __doc__)
     parser.add_argument('sources', type=location, nargs='+', metavar='SOURCE',
-                        help='folder of pictures, or video files and bags')
+                        help='folder of pictures; with --frames: videos, bags, folders of them')
     parser.add_argument('--folders', nargs='+', default=[], metavar='NAME',
                         help='only these folders in it')
     parser.add_argument('--frames', type=location, metavar='FOLDER',

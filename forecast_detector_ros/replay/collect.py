@@ -108,16 +108,22 @@ def _at_url(url: Url) -> list[Url]:
             for bag in sorted(bags) if not any(part.startswith('.') for part in bag.parts)]
 
 
-def _inside(folder: Path) -> list[Path]:
-    bags = []
+def find_videos(folder: Path) -> list[Path]:
+    """Return the video files and bags in a folder and all folders below it."""
+    return _inside(folder, VIDEO_SUFFIXES)
+
+
+def _inside(folder: Path, suffixes: Sequence[str] = ()) -> list[Path]:
+    """Return the bags below a folder, and the files with these endings."""
+    found = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith('.'):
             continue
-        if is_bag(path):
-            bags.append(path)
+        if is_bag(path) or path.suffix.lower() in suffixes and path.is_file():
+            found.append(path)
         elif path.is_dir():
-            bags += _inside(path)
-    return bags
+            found += _inside(path, suffixes)
+    return found
 
 
 def write_result(folder: Path, head: dict[str, Any], states: Sequence[BagState]

@@ -7,9 +7,13 @@ import signal
 import subprocess
 import sys
 
+import cv2
+from forecast_detector_ros.annotations.findings import DataError
 from forecast_detector_ros.annotations.synthetic import CLASSES
 from forecast_detector_ros.cli import evaluate_accuracy
+from forecast_detector_ros.evaluation.runs import VideoRun, VideoWork
 from forecast_detector_ros.jobs.locations import kept, put, Url
+from forecast_detector_ros.metrics.tables import DetectionTable
 from forecast_detector_ros.report.run_record import load_run
 import numpy as np
 import pytest
@@ -228,6 +232,40 @@ def test_many_files_are_one_evaluation(evaluate, checkpoint, videos, many, tmp_p
     assert 'evaluate accuracy: left out: ' in err and 'none.json: cannot be read' in err
     assert list(accuracy(outputs[0])['sequences']) == ['one/synthetic-000', 'synthetic-001',
                                                        'three/synthetic-000']
+
+
+@pytest.mark.slow
+def test_a_thousand_files_are_one_evaluation(evaluate, checkpoint, tmp_path, monkeypatch):
+    cv2.imwrite(str(tmp_path / 'picture.png'), np.zeros((8, 8, 3), np.uint8))
+    files = [tmp_path / f'{number:04d}.json' for number in range(1000)]
+    for path in files:
+        path.write_text(json.dumps({
+            'categories': [{'id': 1, 'name': 'disc'}],
+            'images': [{'id': 1, 'file_name': 'picture.png', 'width': 8, 'height': 8,
+                        'video': 'walk', 'frame_index': 0}],
+            'annotations': [{'id': 1, 'image_id': 1, 'category_id': 1, 'bbox': [1, 1, 5, 4]}]}))
+    files[400].write_text('nothing')
+
+    def found(video, progress, interrupt):
+        if video.name == '0500/walk':
+            raise DataError(f'{video.name}: broken')
+        table = DetectionTable(np.zeros(1, np.int64), np.array([[1, 1, 6, 5]], np.float32),
+                               np.zeros(1, np.int64), np.ones(1, np.float32))
+        progress(1, 1)
+        return VideoRun(video.name, table, table, np.ones(1, bool), np.full(1, np.nan),
+                        np.ones(1), np.ones(1))
+
+    # A detector that finds everything, at no cost.
+    monkeypatch.setattr(VideoWork, 'with_detector', lambda work, detector: found)
+    code, _, err = evaluate('--checkpoint', checkpoint, '--backend', 'torch', '--annotations',
+                            *files, '--output', tmp_path / 'result')
+    assert code == 1 and [line.split(': ')[2] for line in err.splitlines()] == [
+        str(files[400]), '0500/walk']
+    result = accuracy(tmp_path / 'result')
+    assert list(result['sequences']) == [f'{path.stem}/walk' for path in files
+                                         if path.stem not in ('0400', '0500')]
+    assert result['frames'] == 998
+    assert result['mean_recall'] == result['read_ratio'] == result['ap50']['mean'] == 1.0
 
 
 @pytest.mark.parametrize('kind', ['annotations', 'davis'])

@@ -105,6 +105,42 @@ def test_many_videos_give_one_document(capsys, tmp_path, teacher, clips):
     assert (frames / 'b/000000.jpg').stat().st_mtime_ns == before
 
 
+def test_folder_of_videos_is_all_videos_in_it(capsys, tmp_path, teacher, clips):
+    (clips / 'more').mkdir()
+    (clips / 'b.avi').rename(clips / 'more/c.AVI')
+    frames, output = clips / 'frames', clips / 'labels.json'
+    arguments = [str(clips), '--frames', str(frames), '--every', '4', '--teacher', str(teacher),
+                 '--output', str(output)]
+    assert label.main(arguments) == 0
+    document = json.loads(output.read_text())
+    assert [video['name'] for video in document['videos']] == ['a', 'c', 'c-2']
+    assert len(document['images']) == 9 and (frames / 'c-2/000008.jpg').is_file()
+    # Its own frames are no reason to take it for a folder of pictures.
+    before = output.read_bytes()
+    assert label.main([*arguments, '--resume']) == 0
+    assert output.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_thousand_videos_give_one_document(tmp_path, teacher):
+    clip, folder, output = tmp_path / 'clip.avi', tmp_path / 'clips', tmp_path / 'labels.json'
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*'MJPG'), 25.0, (16, 16))
+    writer.write(np.zeros((16, 16, 3), np.uint8))
+    writer.release()
+    folder.mkdir()
+    names = [f'{number:04d}' for number in range(1000)]
+    for name in names:
+        (folder / f'{name}.avi').hardlink_to(clip)
+    (folder / '0500.avi').unlink()
+    (folder / '0500.avi').write_bytes(b'nothing')
+    assert label.main([str(folder), '--frames', str(tmp_path / 'frames'), '--teacher',
+                       str(teacher), '--output', str(output)]) == 1
+    document = json.loads(output.read_text())
+    names.remove('0500')
+    assert [image['video'] for image in document['images']] == names
+    assert not document['info']['complete'] and len(document['annotations']) == 999
+
+
 @pytest.mark.slow
 def test_processes_give_what_one_process_gives(tmp_path, teacher, clips):
     pictures = tmp_path / 'pictures'
@@ -215,13 +251,15 @@ def test_bad_input_is_one_line(capsys, request, tmp_path, folder, words):
     (['{clip}', '--teacher', 'y', '--output', 'z'], '--frames DIR says where'),
     (['{clip}', '--frames', 'd', '--teacher', 'y', '--output', 'z', '--stills'],
      '--stills is for folders of pictures'),
-    (['{folder}', '--frames', 'd', '--teacher', 'y', '--output', 'z'],
+    (['{empty}', '--frames', 'd', '--teacher', 'y', '--output', 'z'],
      '--frames is for videos and bags'),
     (['{folder}', '{clip}', '--teacher', 'y', '--output', 'z'], 'calls of their own'),
     (['{folder}', '{folder}', '--teacher', 'y', '--output', 'z'], 'is a second folder'),
     (['{folder}', '--teacher', 'y', '--output', 's3://z', '--resume'], 'of this machine'),
 ])
 def test_bad_arguments_are_refused(capsys, clip, arguments, words):
+    names = {'clip': clip, 'folder': clip.parent, 'empty': clip.parent / 'empty'}
+    names['empty'].mkdir()
     with pytest.raises(SystemExit) as stop:
-        label.main([item.format(clip=clip, folder=Path(clip).parent) for item in arguments])
+        label.main([item.format(**names) for item in arguments])
     assert stop.value.code == 2 and words in capsys.readouterr().err

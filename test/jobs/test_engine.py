@@ -102,6 +102,14 @@ def test_work_that_gives_up_has_no_outcome(other_processes):
     assert interrupted and found == {}
 
 
+@pytest.mark.slow
+def test_a_thousand_jobs_are_each_done_once():
+    found, told, _ = do_jobs(list(range(1000)), TWO)
+    assert {number: item['value'][0] for number, item in found.items()} == {
+        number: 2 * number for number in range(1000)}
+    assert len({item['value'][1] for item in found.values()}) == 2
+
+
 def test_second_interrupt_ends_at_once():
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), Interrupt() as interrupt:

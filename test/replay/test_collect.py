@@ -109,6 +109,19 @@ def test_bags_are_found_and_named(tmp_path):
         find_bags([tmp_path / 'empty'])
 
 
+def test_a_thousand_bags_are_found_and_named(tmp_path):
+    for robot in ('left', 'right'):
+        for number in range(500):
+            bag = tmp_path / robot / f'{number:04d}'
+            bag.mkdir(parents=True)
+            (bag / 'metadata.yaml').touch()
+    found = find_bags([tmp_path / 'right', *sorted((tmp_path / 'left').iterdir())])
+    names = [f'{number:04d}' for number in range(500)]
+    assert [name for name, _ in found] == [*names, *(f'{name}-2' for name in names)]
+    assert [path for _, path in found] == [
+        tmp_path / robot / name for robot in ('right', 'left') for name in names]
+
+
 def test_bags_are_found_at_urls_as_in_folders(tmp_path):
     for name in ('day/one', 'day/deep/two', 'night/one', '.hidden/three'):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
