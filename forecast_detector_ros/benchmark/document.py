@@ -122,17 +122,17 @@ def changes_text(changes: Sequence[Change]) -> str:
         ('', 'before', 'now', '', 'change %', 'noise %', ''),
         [[change.name, f'{change.before:.3g}', f'{change.now:.3g}', change.unit,
           f'{100 * change.growth:+.0f}', f'{100 * change.allowed:.0f}',
-          ('SLOWER' if change.unit != 'MB' else 'LARGER') if change.regressed else ''] for change in changes])
+          change.word if change.regressed else ''] for change in changes])
 
 
 TOLERANCE = 0.05  #: Slower by less than this is never called a regression
 SIGMAS = 2.0  #: How often the noise of both runs together a difference must be
 
-#: Figures of the node's start: what they are, unit, and the growth that is put down to noise.
+#: Figures of the node's start: name, growth that is put down to noise, unit, and word for more.
 #: Few starts are measured, so their own spread would say little.
-START_FIGURES = {'seconds': ('seconds to active', 's', 0.25),
-                 'cpu_seconds': ('CPU seconds to active', 's', 0.25),
-                 'memory_mb': ('resident memory', 'MB', 0.05)}
+START_FIGURES = {'seconds': ('seconds to active', 0.25, 's', 'SLOWER'),
+                 'cpu_seconds': ('CPU seconds to active', 0.25, 's', 'SLOWER'),
+                 'memory_mb': ('resident memory', 0.05, 'MB', 'LARGER')}
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,7 @@ class Change:
     now: float
     allowed: float  #: Growth that is put down to noise, as a fraction
     unit: str = 'ms'
+    word: str = 'SLOWER'  #: For more than is allowed
 
     @property
     def growth(self) -> float:
@@ -175,10 +176,9 @@ def compare_starts(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[st
                    ) -> list[Change]:
     """Compare the node's start in two runs, as `measure_start` gives it, by its caches."""
     old = {row['cache']: row for row in before}
-    return [Change(f"{what}, {row['cache']} caches", old[row['cache']][key], row[key], allowed,
-                   unit)
+    return [Change(f"{name}, {row['cache']} caches", old[row['cache']][key], row[key], *others)
             for row in now if row['cache'] in old
-            for key, (what, unit, allowed) in START_FIGURES.items()]
+            for key, (name, *others) in START_FIGURES.items()]
 
 
 Run = Mapping[str, Any]  #: A benchmark as its JSON file has it

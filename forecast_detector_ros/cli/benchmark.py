@@ -22,7 +22,16 @@ from typing import Any
 from .graph import Child, ChildError, DemoOptions, environment, NODES
 from .options import add_checkpoint, add_device, frame_rate, positive
 from .results import machine, versions
-from .shell import command_line, DONE, FAILURE, print_result, run_verb, say, show_progress, verb_parser
+from .shell import (
+    command_line,
+    DONE,
+    FAILURE,
+    print_result,
+    run_verb,
+    say,
+    show_progress,
+    verb_parser,
+)
 from ..benchmark.document import (
     benchmark_markdown,
     benchmark_text,
