@@ -2,6 +2,7 @@
 """Check the package's descriptions against each other and against what is built from them."""
 import ast
 from importlib.metadata import Distribution, distribution, version
+import json
 import os
 from pathlib import Path
 import shutil
@@ -15,6 +16,8 @@ import cv2
 import numpy as np
 from packaging.requirements import Requirement
 import pytest
+
+from .helpers.bags import jpeg_message, write_bag
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = 'forecast_detector_ros'
@@ -173,9 +176,25 @@ def test_wheel_brings_what_the_first_example_needs(source_copy: Path, tmp_path: 
     assert str(packages) in run(f'import {NAME}; print({NAME}.__file__)')
     lines = run(example).splitlines()
     assert len(lines) == 6 and lines[0].startswith('read ')
-    helped = subprocess.run([place / 'bin' / 'forecast-detector', '--help'], env=environment,
-                            capture_output=True, text=True, check=True)
-    assert helped.stdout.startswith('usage: forecast-detector VERB')
+
+    def verb(*arguments: object) -> str:
+        result = subprocess.run([place / 'bin' / 'forecast-detector', *map(str, arguments)],
+                                cwd=tmp_path, env=environment, capture_output=True, text=True,
+                                check=False)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    assert verb('--help').startswith('usage: forecast-detector VERB')
+    write_bag(tmp_path / 'bag', {'/camera': [jpeg_message(0), jpeg_message(1)]})
+    assert 'images: 2, of which ' in verb('replay', 'bag')
+    sequence = tmp_path / 'davis' / 'walk'
+    sequence.mkdir(parents=True)
+    cv2.imwrite(str(sequence / '0.png'), np.zeros((48, 64, 3), np.uint8))
+    (sequence / 'boxes.json').write_text(json.dumps({
+        'category': 'person', 'width': 64, 'height': 48,
+        'frames': [{'file': '0.png', 'box_xywh': [9, 9, 20, 30]}] * 2}))
+    result = json.loads(verb('evaluate', 'accuracy', '--davis', 'davis', '--json'))
+    assert result['frames'] == 2 and result['machine']['backend'] == 'openvino'
 
 
 def test_wheel_holds_what_is_used_at_run_time(source_copy: Path, tmp_path: Path) -> None:
