@@ -62,6 +62,17 @@ def test_container_copies_and_starts_what_exists(distro: str) -> None:
     assert (ROOT / 'launch' / launch).is_file()
 
 
+def test_containers_are_built_from_what_git_would_keep() -> None:
+    def patterns(name: str) -> list[str]:
+        return [line for line in (ROOT / name).read_text().splitlines()
+                if line and not line.startswith('#')]
+
+    # Docker's patterns start at the root unless they say otherwise.
+    kept = [line[1:].rstrip('/') if line.startswith('/') else f"**/{line.rstrip('/')}"
+            for line in patterns('.gitignore')]
+    assert patterns('.dockerignore') == ['.git', *kept]
+
+
 def test_compose_file_replays_with_arguments_that_exist() -> None:
     document = yaml.safe_load((ROOT / 'docker/compose.yaml').read_text())
     command = document['services']['replay']['command']
