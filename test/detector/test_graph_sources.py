@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Graphs are taken from where they are, kept where they are not, and made anew when broken."""
 
+from collections import Counter
+from copy import deepcopy
+import hashlib
+from pathlib import Path
 import shutil
 
 from forecast_detector_ros import files
@@ -19,6 +23,8 @@ from forecast_detector_ros.detector.checkpoint import (
     default_checkpoint,
     read_checkpoint,
 )
+from forecast_detector_ros.detector.detector import Detector
+from forecast_detector_ros.model.network import ForecastDetector
 import pytest
 
 pytest.importorskip('onnx')
@@ -126,3 +132,46 @@ def test_oldest_files_go_first(tmp_path):
         files.os.utime(path, (100 + age, 100 + age))
     files.trim_folder(tmp_path, 25)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['a', 'b']
+
+
+@pytest.fixture
+def work(source, monkeypatch):
+    """Count what is done with the network and the weights' file of the checkpoint."""
+    done = Counter()
+    data = source.path.read_bytes()
+    build, read_bytes, sha256 = ForecastDetector.__init__, Path.read_bytes, hashlib.sha256
+
+    def built(network, *arguments):
+        done['built'] += 1
+        build(network, *arguments)
+
+    def copied(network, memo):
+        done['copied'] += 1
+        memo[id(network)] = copy = ForecastDetector.__new__(ForecastDetector)
+        copy.__dict__.update(deepcopy(network.__dict__, memo))
+        return copy
+
+    def read(path):
+        done['read'] += path == source.path
+        return read_bytes(path)
+
+    def hashed(content=b'', **options):
+        done['hashed'] += content == data
+        return sha256(content, **options)
+
+    monkeypatch.setattr(ForecastDetector, '__init__', built)
+    monkeypatch.setattr(ForecastDetector, '__deepcopy__', copied, raising=False)
+    monkeypatch.setattr(Path, 'read_bytes', read)
+    monkeypatch.setattr(hashlib, 'sha256', hashed)
+    return done
+
+
+def test_the_network_is_copied_and_its_file_read_and_hashed_once(source, work, cache):
+    for backend in ('torch', 'onnxruntime', 'openvino'):
+        if registry.missing_modules(backend):
+            continue
+        # The first that runs graphs makes them; the next one finds them.
+        network = {} if backend != 'torch' and cache.exists() else {'built': 1, 'copied': 1}
+        work.clear()
+        assert Detector.load(source.path, backend=backend).backend == backend
+        assert +work == {'read': 1, 'hashed': 1, **network}, backend
