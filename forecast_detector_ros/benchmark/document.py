@@ -176,9 +176,10 @@ def compare_starts(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[st
                    ) -> list[Change]:
     """Compare the node's start in two runs, as `measure_start` gives it, by its caches."""
     old = {row['cache']: row for row in before}
-    return [Change(f"{name}, {row['cache']} caches", old[row['cache']][key], row[key], *others)
+    return [Change(f"{name}, {row['cache']} caches", old[row['cache']][key], row[key], allowed,
+                   unit, word)
             for row in now if row['cache'] in old
-            for key, (name, *others) in START_FIGURES.items()]
+            for key, (name, allowed, unit, word) in START_FIGURES.items()]
 
 
 Run = Mapping[str, Any]  #: A benchmark as its JSON file has it
