@@ -174,7 +174,7 @@ def add_training(parser: argparse.ArgumentParser, recipe: str, leaves: str) -> N
 def add_backbone(parser: argparse._ActionsContainer) -> None:
     """Add `--backbone`, and its former name."""
     parser.add_argument('--backbone', type=Path, metavar='FILE',
-                        help="MobileNetV2 of ImageNet: .safetensors, .pt or .whl")
+                        help='MobileNetV2 of ImageNet: .safetensors, .pt or .whl')
     parser.add_argument('--imagenet', type=Path, dest='backbone', help=argparse.SUPPRESS)
 
 
