@@ -208,7 +208,7 @@ def make_parser() -> argparse.ArgumentParser:
                           help=f'in a frame (default {DetectorSettings().max_detections})')
     detector.add_argument('--classes', nargs='+', metavar='NAME', help='others are not shown')
     detector.add_argument('--max-gap', type=number_in(float, 0, 3600), default=MAX_GAP_S,
-                          metavar='S', help='seconds that keep the state (default %(default)g)')
+                          metavar='S', help='longest gap between stamps (default %(default)g)')
     detector.add_argument('--max-image-pixels', type=number_in(int, 1, 2**30),
                           default=MAX_IMAGE_PIXELS, metavar='N',
                           help='larger images are refused (default %(default)s)')
