@@ -12,6 +12,9 @@ cd "$(dirname "$0")/.."
 python=$1 processes=$2
 shift 2
 
+# A crash in a native library says where it was, also in a program that a test starts.
+export PYTHONFAULTHANDLER=1
+
 run_part() {
     local python=$1 number=$2 part=$3 code
     shift 3
