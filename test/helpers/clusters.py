@@ -2,6 +2,7 @@
 """Ray clusters whose nodes are processes of this machine."""
 
 from contextlib import contextmanager
+import os
 import time
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -37,9 +38,14 @@ def add_node(cluster, cpus):
 
 
 def patiently(start):
-    """Start a node: the 30 s that Ray gives it are ten minutes here, because machines are busy."""
+    """
+    Start a node that holds on a busy machine.
+
+    The 30 s that Ray gives a node to start are ten minutes here. Its workers have the priority of
+    other processes: by default any process beside them gets 30 times their part of a core.
+    """
     from ray._private import node
 
     slow = SimpleNamespace(**{**vars(time), 'monotonic': lambda: time.monotonic() / 20})
-    with patch.object(node, 'time', slow):
+    with patch.object(node, 'time', slow), patch.dict(os.environ, RAY_worker_niceness='0'):
         return start()
