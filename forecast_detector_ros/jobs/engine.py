@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 from threading import Thread
+from time import monotonic, sleep
 import traceback
 from types import FrameType, TracebackType
 from typing import Any, Protocol
@@ -234,8 +235,11 @@ class _Worker:
     @property
     def exit_code(self) -> int | None:
         """Return that of a process that has ended."""
-        self._process.join()
-        return self._process.exitcode
+        # A thread of the pool waits for it, too: one of both is told the code, and notes it.
+        deadline = monotonic() + 10.0
+        while (code := self._process.exitcode) is None and monotonic() < deadline:
+            sleep(0.01)
+        return code
 
     def stop(self) -> None:
         """Ask for an early end."""
