@@ -21,7 +21,13 @@ import numpy as np
 from ..detector.policy import READ
 from ..errors import InputError
 from ..files import write_atomically
-from ..plain_values import build, parse_plain_json, PlainJsonError, PlainValueError
+from ..plain_values import (
+    build,
+    MOST_LEVELS,
+    parse_plain_json,
+    PlainJsonError,
+    PlainValueError,
+)
 from ..recording.recorded_frame import KINDS, RecordedFrame
 
 FORMAT = 'forecast_detector_ros/run/1'  #: Value of the key `format`
@@ -168,12 +174,11 @@ class RunRecord:
 
 #: What XML 1.0 cannot hold: control characters and halves of surrogate pairs.
 _UNREADABLE = re.compile('[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]')
-_MOST_LEVELS = 50  #: Of lists and mappings within one another
 
 
 def _readable(value: Any, level: int = 0) -> Any:
-    if level > _MOST_LEVELS:
-        raise RunRecordError(f'is nested more deeply than {_MOST_LEVELS} levels')
+    if level > MOST_LEVELS:
+        raise RunRecordError(f'is nested more deeply than {MOST_LEVELS} levels')
     if isinstance(value, str):
         return _UNREADABLE.sub('\ufffd', value)
     if isinstance(value, list):

@@ -6,6 +6,7 @@ from functools import reduce
 import json
 
 from forecast_detector_ros.detector.policy import FORECAST, READ
+from forecast_detector_ros.plain_values import MOST_LEVELS
 from forecast_detector_ros.recording.recorded_frame import DROPPED, RecordedFrame
 from forecast_detector_ros.report.run_record import (
     Accuracy,
@@ -78,7 +79,8 @@ def test_kinds_are_checked():
     (lambda d: [d], 'not the record of a run'),
     (lambda d: {**d, 'title': 3}, 'title is 3, must be a text'),
     (lambda d: {key: d[key] for key in d if key != 'sequences'}, 'sequences is missing'),
-    (lambda d: {**d, 'source': reduce(lambda inner, _: [inner], range(60), {})}, 'nested more'),
+    (lambda d: {**d, 'source': reduce(lambda inner, _: [inner], range(MOST_LEVELS + 10), {})},
+     'nested more'),
 ])
 def test_other_files_are_one_line(tmp_path, change, words):
     path = tmp_path / 'run.json'
