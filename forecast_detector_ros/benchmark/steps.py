@@ -318,14 +318,14 @@ def _motion_parts(network: ForecastDetector, feature: tuple[torch.Tensor, ...]
         state = network.read_features(feature, state).state
     last = state.motion
     assert isinstance(last, MotionState)
-    scores = motion.cell_scores(last.logits)
-    view = motion.compare_maps(feature, scores, last, elapsed)
+    views = motion.cell_views(last.logits, last.offsets)
+    found = motion.compare_reads(feature, views, last, elapsed)
 
     def decide() -> object:
-        summary = motion.scheduler.summarise(view.deep, scores, last.motion)
+        summary = motion.scheduler.summarise(found.deep, found.scores, last.motion)
         return motion.scheduler(summary, elapsed)
 
-    return {'motion encoder': lambda: motion.compare_maps(feature, scores, last, elapsed),
+    return {'motion encoder': lambda: motion.compare_reads(feature, views, last, elapsed),
             'scheduler': decide,
             'head': lambda: network.head(feature),
             'move boxes': lambda: motion.moved(last.offsets, last.motion, elapsed)}

@@ -118,6 +118,9 @@ class NetworkConfig:
     forecast_mode: str = 'direct'  #: One of `FORECAST_MODES`
     motion_channels: int = 64  #: `motion`: channels of the encoder that compares frames
 
+    #: `motion`: whether the encoder compares the boxes of both frames, and not features alone.
+    motion_from_boxes: bool = False
+
     #: The map that `forecast` is compared with, one of `REFERENCES`.
     scheduler_reference: str = 'temporal'
     scheduler_channels: int = 64  #: Channels of the scheduler's convolutions
@@ -135,7 +138,7 @@ class NetworkConfig:
                  self.input_size, f'a height and a width, integers from 64 to {MOST_SIDE}')
         _require(self.width in WIDTHS, 'width', self.width, f'one of {WIDTHS}')
         _require(self.levels in LEVELS, 'levels', self.levels, f'one of {LEVELS}')
-        for key in ('tail', 'scheduler_norm'):
+        for key in ('tail', 'scheduler_norm', 'motion_from_boxes'):
             value = getattr(self, key)
             _require(isinstance(value, bool), key, value, 'true or false')
         for key in ('feature_channels', 'lstm_channels'):
@@ -254,7 +257,7 @@ PRESETS = {
         input_size=(288, 384), tail=False, levels=(8, 16, 32), feature_channels=(48, 96, 256),
         lstm_channels=(16, 32, 64), neck_channels=96, extra_channels=(128, 128, 128),
         anchor_scales=(0.06, 0.95), anchor_spacing='geometric', aspect_ratios=(2,),
-        forecast_mode='motion'),
+        forecast_mode='motion', motion_from_boxes=True),
 }
 
 

@@ -14,20 +14,25 @@ from torch import nn, Tensor
 from torch.nn import functional
 from torchvision.ops import Conv2dNormActivation
 
+from .comparison import CHANGE, CLUES, compare_boxes, REACH, Shift, shifted_cosines, VIEW
+from .config import BOX_CODER_WEIGHTS
 from .encoder import Encoder, LSTMState
 from .scheduler import Correlation, unit_vectors
 
 TERMS = 2  #: Motions of a cell: one that goes on for ever, and one that comes to rest
 
-_REACH = 2  #: Cells of stride 8 to each side in which a cell is looked for
-
 _SHALLOW, _MIDDLE, _DEEP = 16, 32, 64  #: Channels that are compared at the strides 8, 16 and 32
+
+_FURTHEST = 8.0  #: Limit of a box's centre and sides, so that background cannot overflow fp16
 
 
 class Keys(NamedTuple):
-    """Unit vectors of each level's cells, to compare with the next frame."""
+    """What is compared with the next frame that is read."""
 
-    maps: tuple[Tensor, ...]  #: ``(B, K, h, w)`` per level, strides 8, 16 and 32
+    maps: tuple[Tensor, ...]  #: Unit vectors, ``(B, K, h, w)`` per level, strides 8, 16 and 32
+
+    #: ``(B, cells, VIEW)``: the box of each cell of the head's maps; empty where none is compared.
+    views: Tensor | tuple[()] = ()
 
 
 def _separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -37,96 +42,60 @@ def _separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
         Conv2dNormActivation(inputs, outputs, 1, activation_layer=nn.ReLU6))
 
 
-def shifted_cosines(a: Tensor, b: Tensor, reach: int = _REACH) -> Tensor:
-    """
-    Correlate unit vectors over a square neighbourhood, displacement by displacement.
-
-    The same as `Correlation` for maps of many cells, of which all pairs would be too many.
-
-    :param a, b: ``(B, C, h, w)`` float
-    :param reach: cells to each side
-    :returns: ``(B, (2 * reach + 1) ** 2, h, w)``, in [-1, 1]; (dy, dx) row by row from (-reach,
-        -reach)
-    """
-    height, width = a.shape[2:]
-    padded = functional.pad(b, (reach,) * 4)
-    side = range(2 * reach + 1)
-    return torch.stack([(a * padded[:, :, y:y + height, x:x + width]).sum(1)
-                        for y in side for x in side], 1)
-
-
-class Shift(nn.Module):
-    """
-    Read the likely motion off a correlation: the mean displacement under a softmax.
-
-    :param reach: cells to each side that the correlation covers
-    """
-
-    places: Tensor
-
-    def __init__(self, reach: int) -> None:
-        super().__init__()
-        side = torch.arange(-reach, reach + 1, dtype=torch.float32)
-        dy, dx = torch.meshgrid(side, side, indexing='ij')
-        # What is found at a displacement in the frame before has moved the other way.
-        self.register_buffer('places', -torch.stack((dx.flatten(), dy.flatten())),
-                             persistent=False)
-        # Cosines differ by tenths; 20 lets the best one count for most.
-        self.sharpness = nn.Parameter(torch.tensor(20.0))
-
-    def forward(self, correlation: Tensor) -> Tensor:
-        """Append (dx, dy), in cells, to ``(B, D, h, w)`` cosines: ``(B, D + 2, h, w)``."""
-        weights = (correlation * self.sharpness).softmax(1)
-        shift = torch.einsum('kd,bdhw->bkhw', self.places, weights)
-        return torch.cat((correlation, shift), 1)
-
-
 class MotionEncoder(nn.Module):
     """
     Encoder 1 for motion: from the features of two frames to the motion of every cell.
 
     :param channels: channels of the levels' features, strides 8, 16 and 32
-    :param sizes: (height, width) of the levels' maps
-    :param maps: number of maps that the head predicts from: the levels and the extra ones
+    :param sizes: (height, width) of the maps that the head predicts from: the levels' and the
+        extra ones
     :param hidden: channels of the LSTM at stride 16 and of all maps behind it
+    :param boxes: whether the boxes of both frames are compared, too
     """
 
-    def __init__(self, channels: Sequence[int], sizes: Sequence[tuple[int, int]], maps: int,
-                 hidden: int = 64) -> None:
+    def __init__(self, channels: Sequence[int], sizes: Sequence[tuple[int, int]],
+                 hidden: int = 64, boxes: bool = False) -> None:
         super().__init__()
+        self.sizes, self.boxes = tuple(sizes), boxes
+        clues = CLUES if boxes else 0
         self.key_channels = (_SHALLOW, _MIDDLE, _DEEP)
         self.outputs = 4 * TERMS
         self.keys = nn.ModuleList(nn.Conv2d(c, k, 1, bias=False)
                                   for c, k in zip(channels, self.key_channels))
         self.middle = Correlation(sizes[1])
         self.deep = Correlation(sizes[2])
-        self.shifts = nn.ModuleList((Shift(_REACH), Shift(3), Shift(3)))
-        near = (2 * _REACH + 1) ** 2 + 2
-        self.fine = _separable(near + 2 * _SHALLOW, hidden // 2)
+        self.shifts = nn.ModuleList((Shift(REACH), Shift(3), Shift(3)))
+        near = (2 * REACH + 1) ** 2 + 2
+        self.fine = _separable(near + 2 * _SHALLOW + clues, hidden // 2)
         self.down = _separable(hidden // 2, hidden // 2, stride=2)
         self.mix = Conv2dNormActivation(
-            hidden // 2 + self.middle.channels + 2 + 2 * _MIDDLE, hidden, 1,
+            hidden // 2 + self.middle.channels + 2 + 2 * _MIDDLE + clues, hidden, 1,
             activation_layer=nn.ReLU6)
         self.encoder = Encoder(hidden, hidden, 'direct')
         self.far = Conv2dNormActivation(hidden + self.deep.channels + 2, hidden, 1,
                                         activation_layer=nn.ReLU6)
         self.coarser = nn.ModuleList(_separable(hidden, hidden, stride=2)
-                                     for _ in range(maps - 2))
+                                     for _ in sizes[2:])
         self.up = nn.Conv2d(hidden, hidden // 2, 1)
-        widths = (hidden, *(hidden for _ in range(maps - 1)))
+        # Signs would not survive a ReLU alone.
+        self.clues = nn.ModuleList(
+            Conv2dNormActivation(clues, 2 * clues, 1, activation_layer=nn.ReLU6)
+            for _ in (sizes if boxes else ()))
+        width = hidden + 2 * clues
+        outputs = self.outputs * (3 if boxes else 1)
         self.predictors = nn.ModuleList(nn.Sequential(
-            nn.Conv2d(w, w, 3, padding=1, groups=w), nn.ReLU6(), nn.Conv2d(w, 4 * TERMS, 1))
-            for w in widths)
+            nn.Conv2d(width, width, 3, padding=1, groups=width), nn.ReLU6(),
+            nn.Conv2d(width, outputs, 1)) for _ in sizes)
         for predictor in self.predictors:
             # Untrained, nothing moves: a forecast starts as good as the last read.
             last = predictor.get_submodule('2')
             nn.init.zeros_(last.get_parameter('weight'))
             nn.init.zeros_(last.get_parameter('bias'))
 
-    def look(self, feature: Sequence[Tensor]) -> Keys:
-        """Give what is compared of a frame, from its features."""
-        return Keys(tuple(unit_vectors(key(x))
-                          for key, x in zip(self.keys, feature)))
+    def look(self, feature: Sequence[Tensor], views: Tensor) -> Keys:
+        """Give what is compared of a frame, from its features and what its cells see."""
+        return Keys(tuple(unit_vectors(key(x)) for key, x in zip(self.keys, feature)),
+                    views if self.boxes else ())
 
     def forward(self, now: Keys, before: Keys, state: LSTMState
                 ) -> tuple[Tensor, Tensor, LSTMState]:
@@ -141,9 +110,11 @@ class MotionEncoder(nn.Module):
         """
         a8, a16, a32 = now.maps
         b8, b16, b32 = before.maps
-        fine = self.fine(torch.cat((self.shifts[0](shifted_cosines(a8, b8)), a8, a8 - b8), 1))
-        middle = self.mix(torch.cat(
-            (self.down(fine), self.shifts[1](self.middle(a16, b16)), a16, a16 - b16), 1))
+        clues = self._clues(now, before)
+        fine = self.fine(torch.cat(
+            (self.shifts[0](shifted_cosines(a8, b8)), a8, a8 - b8, *clues[:1]), 1))
+        middle = self.mix(torch.cat((self.down(fine), self.shifts[1](self.middle(a16, b16)), a16,
+                                     a16 - b16, *clues[1:2]), 1))
         middle, state = self.encoder(middle, state)
         maps = [torch.cat((fine, functional.interpolate(
             self.up(middle), size=fine.shape[2:], mode='nearest')), 1), middle]
@@ -153,9 +124,32 @@ class MotionEncoder(nn.Module):
             if number == 0:
                 deep = self.far(torch.cat((deep, self.shifts[2](self.deep(a32, b32))), 1))
             maps.append(deep)
-        motion = torch.cat([predictor(x).flatten(2).transpose(1, 2)
-                            for predictor, x in zip(self.predictors, maps)], 1)
-        return motion, maps[2], state
+        deep = maps[2]
+        if clues:
+            maps = [torch.cat((x, layer(clue)), 1)
+                    for x, layer, clue in zip(maps, self.clues, clues)]
+        found = [predictor(x) for predictor, x in zip(self.predictors, maps)]
+        if clues:
+            found = [_with_changes(x, clue) for x, clue in zip(found, clues)]
+        motion = torch.cat([x.flatten(2).transpose(1, 2) for x in found], 1)
+        return motion, deep, state
+
+    def _clues(self, now: Keys, before: Keys) -> list[Tensor]:
+        """Compare the boxes of both frames, map by map."""
+        if isinstance(now.views, tuple) or isinstance(before.views, tuple):
+            return []
+        cells = [height * width for height, width in self.sizes]
+        # A batch that was traced has to stay open.
+        return [compare_boxes(*(x.transpose(1, 2).reshape(-1, VIEW, *size) for x in pair))
+                for *pair, size in zip(now.views.split(cells, 1), before.views.split(cells, 1),
+                                       self.sizes)]
+
+
+def _with_changes(found: Tensor, clues: Tensor) -> Tensor:
+    """Add measured changes, in the parts that were found, to a motion."""
+    motion, wide, narrow = found.chunk(3, 1)
+    return (motion + wide * clues[:, :CHANGE].repeat(1, TERMS, 1, 1)
+            + narrow * clues[:, CHANGE:2 * CHANGE].repeat(1, TERMS, 1, 1))
 
 
 def displacement(motion: Tensor, ahead: Tensor) -> Tensor:
@@ -255,6 +249,7 @@ class MotionForecast(nn.Module):
     """
 
     units: Tensor
+    sizes: Tensor
 
     def __init__(self, encoder: MotionEncoder, scheduler: MotionScheduler, units: Tensor,
                  per_cell: int, still: bool = False) -> None:
@@ -262,6 +257,10 @@ class MotionForecast(nn.Module):
         self.encoder, self.scheduler = encoder, scheduler
         self.per_cell, self.still = per_cell, still
         self.register_buffer('units', units, persistent=False)
+        # An anchor's sides, as logarithms in cells: its unit is the inverse, times the weight.
+        sides = (BOX_CODER_WEIGHTS[0] / units[:, :2]).log()
+        self.register_buffer('sizes', torch.cat((torch.zeros_like(sides), sides), 1),
+                             persistent=False)
 
     def read(self, feature: Sequence[Tensor], logits: Tensor, offsets: Tensor, state: MotionState,
              elapsed: Tensor) -> tuple[Tensor, MotionState]:
@@ -274,32 +273,46 @@ class MotionForecast(nn.Module):
         :param elapsed: ``(B, 1)``: time since that frame, in any unit
         :returns: ``(B, 2)`` logits of the decision about the next frame, and the next state
         """
-        view = self.compare_maps(feature, self.cell_scores(logits), state, elapsed)
+        view = self.compare_reads(feature, self.cell_views(logits, offsets), state, elapsed)
         after = view.state._replace(
             logits=logits, offsets=offsets,
             summary=self.scheduler.summarise(view.deep, view.scores, view.state.motion))
         return self.decide(after, elapsed), after
 
-    def cell_scores(self, logits: Tensor) -> Tensor:
-        """Give the best score of each cell, ``(B, cells)``, from ``(B, A, 1 + classes)``."""
-        scores = 1.0 - logits.softmax(2)[..., 0]
-        return scores.unflatten(1, (-1, self.per_cell)).amax(2)
-
-    def compare_maps(self, feature: Sequence[Tensor], scores: Tensor, state: MotionState,
-                     elapsed: Tensor) -> Comparison:
+    def cell_views(self, logits: Tensor, offsets: Tensor) -> Tensor:
         """
-        Do the part of `read` that comes before the scheduler, without the head's output.
+        Give the best score of each cell and, where boxes are compared, the box that it sees.
+
+        :param logits, offsets: the head's output
+        :returns: ``(B, cells, VIEW)``, or ``(B, cells, 1)`` where boxes are not compared
+        """
+        scores = (1.0 - logits.softmax(2)[..., 0]).unflatten(1, (-1, self.per_cell))
+        best = scores.amax(2)[..., None]
+        if not self.encoder.boxes:
+            return best
+        # The best anchor counts for most.
+        weights = scores.square()[..., None] + 1e-6
+        boxes = (offsets / self.units + self.sizes).clamp(-_FURTHEST, _FURTHEST).unflatten(
+            1, (-1, self.per_cell))
+        return torch.cat((best, (boxes * weights).sum(2) / weights.sum(2)), 2)
+
+    def compare_reads(self, feature: Sequence[Tensor], views: Tensor, state: MotionState,
+                      elapsed: Tensor) -> Comparison:
+        """
+        Do the part of `read` that comes before the scheduler.
 
         The new state still has the logits, offsets and summary of the old one.
+
+        :param views: what `cell_views` gives for the frame
         """
         seen, since = state.times[:, :1], state.times[:, 2:]
         gap = seen * (since + elapsed)
-        keys = self.encoder.look(feature)
+        keys = self.encoder.look(feature, views)
         motion, deep, memory = self.encoder(keys, state.keys, state.memory)
         motion = motion * (0.0 if self.still else seen[:, :, None])
         times = torch.cat((torch.ones_like(seen), gap, torch.zeros_like(since)), 1)
         return Comparison(state._replace(keys=keys, memory=memory, motion=motion, times=times),
-                          deep, scores)
+                          deep, views[..., 0])
 
     def forecast(self, state: MotionState, elapsed: Tensor
                  ) -> tuple[Tensor, Tensor, MotionState]:

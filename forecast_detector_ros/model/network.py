@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import nn, Tensor
 
+from .comparison import VIEW
 from .config import ConfigError, EXPECTED, IMAGENET_MEAN, IMAGENET_STD, NetworkConfig
 from .encoder import Encoder, LSTMState
 from .extractor import Extractor, feature_sizes
@@ -105,10 +106,9 @@ class ForecastDetector(nn.Module):
 
     def _make_motion(self) -> MotionForecast:
         config = self.config
-        maps = len(self.head.map_sizes(self.feature_sizes))
         return MotionForecast(
-            MotionEncoder(config.feature_channels, self.feature_sizes, maps,
-                          config.motion_channels),
+            MotionEncoder(config.feature_channels, self.head.map_sizes(self.feature_sizes),
+                          config.motion_channels, config.motion_from_boxes),
             MotionScheduler(config.motion_channels, config.scheduler_channels),
             motion_units(self.anchors, self.anchor_strides),
             anchors_per_cell(config.aspect_ratios), config.variant == 'persistence')
@@ -165,11 +165,13 @@ class ForecastDetector(nn.Module):
             return self.mean.new_zeros((batch, *shape))
         memory = zeros(self.config.motion_channels, *self.feature_sizes[1])
         total = len(self.anchors)
+        cells = total // self.motion.per_cell
         return MotionState(
             Keys(tuple(zeros(channels, *size) for channels, size in zip(
-                encoder.key_channels, self.feature_sizes))),
+                encoder.key_channels, self.feature_sizes)),
+                zeros(cells, VIEW) if encoder.boxes else ()),
             LSTMState(memory, memory), zeros(total, 1 + self.config.classes), zeros(total, 4),
-            zeros(total // self.motion.per_cell, encoder.outputs),
+            zeros(cells, encoder.outputs),
             zeros(self.motion.scheduler.size), zeros(3))
 
     def encode(self, feature: tuple[Tensor, ...], state: NetworkState,

@@ -38,7 +38,7 @@ class MotionFrames:
     """Frames of any leading shape ``(...)``: N of a video, or B clips of T."""
 
     features: tuple[Tensor, ...]  #: ``(..., C, h, w)`` per level
-    cells: Tensor  #: ``(..., cells)``: the best score of each cell of the head's maps, 0 to 1
+    views: Tensor  #: ``(..., cells, V)``: as `MotionForecast.cell_views` gives them
     anchor: Tensor  #: ``(..., P)`` int64: anchors that see a box well
     owner: Tensor  #: ``(..., P)`` int64: which box
     weight: Tensor  #: ``(..., P)``: quality times the box's score; 0 where there is no such anchor
@@ -105,7 +105,7 @@ def look_at(network: ForecastDetector, features: tuple[Tensor, ...], boxes: Padd
     loudest, found = (said * (overlap >= SCORED_IOUS[0])).max(2)
     reached = overlap.gather(2, found[:, :, None])[:, :, 0] * ((loudest >= score) & there)
     return MotionFrames(
-        features, motion.cell_scores(head.logits), anchor, targets.owner.gather(1, anchor),
+        features, motion.cell_views(*head), anchor, targets.owner.gather(1, anchor),
         best * targets.weights.gather(1, anchor), found, reached,
         head.offsets.gather(1, found[:, :, None].expand(-1, -1, 4)), boxes.boxes,
         boxes.scores * there, torch.where(there, tracks, -1))
@@ -167,7 +167,7 @@ class KeptFrames:
             for field in fields(MotionFrames) if field.name != 'features'})
         self._lengths, self._pauses = np.tile(lengths, views), pauses
         self._first = np.cumsum(self._lengths) - self._lengths
-        log.info('kept %d frames in %.1f GB', len(self._frames.cells), sum(
+        log.info('kept %d frames in %.1f GB', len(self._frames.views), sum(
             level.nbytes for level in self._frames.features) / 1e9)
 
     def clips(self, rng: np.random.Generator, steps: np.ndarray, strides: tuple[int, ...]
@@ -179,13 +179,13 @@ class KeptFrames:
         :param steps: ``(B, T)``: which frames each clip shows, from its first one on, before the
             stride
         :param strides: one is drawn for each clip; a clip that would be longer than its video gets
-            1
+            the largest that fits
         """
         weights = self._lengths / self._lengths.sum()
         video = rng.choice(len(weights), len(steps), p=weights)
         length = self._lengths[video]
-        times = steps * rng.choice(strides, len(steps))[:, None]
-        times = np.where((times[:, -1] < length)[:, None], times, steps)
+        fits = np.maximum((length - 1) // np.maximum(steps[:, -1], 1), 1)
+        times = steps * np.minimum(rng.choice(strides, len(steps)), fits)[:, None]
         span = times[:, -1]
         start = np.floor(rng.random(len(steps)) * np.maximum(length - span, 1)).astype(np.int64)
         # A clip that is longer than its video even so shows the last frame again and again.

@@ -44,8 +44,8 @@ def read_clip(network: ForecastDetector, batch: MotionBatch) -> list[Comparison]
     for t in range(batch.times.shape[1] - 1):
         elapsed = batch.times[:, t] - batch.times[:, t - 1] if t else torch.ones_like(
             batch.times[:, 0])
-        view = motion.compare_maps(tuple(level[:, t].float() for level in frames.features),
-                                   frames.cells[:, t], state, elapsed[:, None])
+        view = motion.compare_reads(tuple(level[:, t].float() for level in frames.features),
+                                    frames.views[:, t], state, elapsed[:, None])
         state = view.state
         result.append(view)
     return result

@@ -112,7 +112,8 @@ def test_compiled_torch_gives_the_same(settle, monkeypatch):
     {'state_update': 'hold', 'forecast_mode': 'direct'},
     {'levels': (32,), 'feature_channels': (20,), 'lstm_channels': (10,),
      'upsample_channels': 6, 'scheduler_reference': 'fused'},
-    MOTION, {**MOTION, 'variant': 'persistence'}, {**MOTION, 'neck_channels': 8, 'tail': False},
+    MOTION, {**MOTION, 'motion_from_boxes': True}, {**MOTION, 'variant': 'persistence'},
+    {**MOTION, 'neck_channels': 8, 'tail': False},
     {'scheduler_reference': 'expected'}, {'variant': 'persistence',
                                           'scheduler_reference': 'expected'}], ids=str)
 def test_every_variant_can_be_a_graph(values, shared, settle):

@@ -41,8 +41,9 @@ def initializers(graph):
 
 
 @pytest.mark.parametrize('changes', [
-    {}, MOTION, {'scheduler_norm': False}, {'variant': 'recurrent', 'forecast_mode': 'direct'}],
-    ids=['features', 'motion', 'without norm', 'recurrent'])
+    {}, MOTION, {**MOTION, 'motion_from_boxes': True}, {'scheduler_norm': False},
+    {'variant': 'recurrent', 'forecast_mode': 'direct'}],
+    ids=['features', 'motion', 'motion from boxes', 'without norm', 'recurrent'])
 def test_graph_is_the_same_after_its_weights_were_taken_out_and_put_back(changes, enliven):
     network = enliven(ForecastDetector(replace(CONFIG, **changes))).eval()
     weights = folded_weights({key: value.numpy() for key, value in network.state_dict().items()})

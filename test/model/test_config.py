@@ -43,7 +43,7 @@ def configs(draw):
         upsample_channels=draw(st.none() | counts) if neck is None else None, neck_channels=neck,
         anchor_spacing=draw(st.sampled_from(SPACINGS)),
         aspect_ratios=tuple(draw(st.lists(st.integers(2, 4), max_size=3))),
-        motion_channels=draw(counts),
+        motion_channels=draw(counts), motion_from_boxes=draw(st.booleans()),
         extra_channels=tuple(draw(st.lists(counts, max_size=5))),
         anchor_scales=(low, draw(st.floats(low, 1.0, exclude_min=True))),
         forecast_mode=draw(st.sampled_from(
@@ -82,6 +82,7 @@ BAD = [
     ('tail', 1), ('tail', 'no'), ('scheduler_norm', 0), ('neck_channels', 0),
     ('neck_channels', 'wide'), ('anchor_spacing', 'cubic'), ('aspect_ratios', [1]),
     ('aspect_ratios', 2), ('motion_channels', 0), ('motion_channels', '64'),
+    ('motion_from_boxes', 1),
     ('variant', 'full'), ('variant', ['complete']), ('variant', {'a': 1})]
 
 

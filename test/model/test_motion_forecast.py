@@ -7,12 +7,9 @@ from forecast_detector_ros.model.motion_forecast import (
     ahead,
     displacement,
     LONGEST,
-    Shift,
-    shifted_cosines,
     TERMS,
 )
 from forecast_detector_ros.model.network import ForecastDetector
-from forecast_detector_ros.model.scheduler import Correlation
 from forecast_detector_ros.model.ssdlite import box_coder
 import pytest
 import torch
@@ -24,11 +21,17 @@ SHAPE = NetworkConfig(
     anchor_spacing='geometric', forecast_mode='motion', motion_channels=8, scheduler_channels=8)
 
 
+@pytest.fixture(params=[False, True], ids=['features', 'boxes'])
+def shape(request):
+    """Give the shape with a comparison of features alone, and of boxes, too."""
+    return replace(SHAPE, motion_from_boxes=request.param)
+
+
 @pytest.fixture
-def network():
+def network(shape):
     """Give a small network whose motion is not zero."""
     torch.manual_seed(3)
-    result = ForecastDetector(SHAPE).eval()
+    result = ForecastDetector(shape).eval()
     for predictor in result.motion.encoder.predictors:
         torch.nn.init.normal_(predictor[2].weight, std=0.5)
         torch.nn.init.normal_(predictor[2].bias, std=0.5)
@@ -44,26 +47,6 @@ def pictures():
         return torch.randint(0, 256, (count, 64, 96, 3), dtype=torch.uint8, generator=generator)
 
     return make
-
-
-def test_cosines_of_displacements_are_those_of_the_correlation():
-    """The loop over displacements and the product of all pairs give the same."""
-    generator = torch.Generator().manual_seed(1)
-    a, b = (torch.nn.functional.normalize(torch.randn(2, 5, 4, 6, generator=generator), dim=1)
-            for _ in range(2))
-    torch.testing.assert_close(shifted_cosines(a, b, 3), Correlation((4, 6), 3)(a, b))
-
-
-@pytest.mark.parametrize('dy, dx', [(0, 0), (1, -2), (-2, 1), (0, 2)])
-def test_shift_reads_how_far_a_pattern_moved(dy, dx):
-    """A pattern that moves by whole cells is read off as its displacement."""
-    generator = torch.Generator().manual_seed(2)
-    before = torch.nn.functional.normalize(
-        torch.randn(1, 128, 9, 11, generator=generator), dim=1)
-    now = torch.roll(before, (dy, dx), (2, 3))
-    found = Shift(2)(shifted_cosines(now, before, 2))[0, -2:, 3:-3, 3:-3].detach()
-    assert found[0] == pytest.approx(torch.full_like(found[0], dx), abs=0.05)
-    assert found[1] == pytest.approx(torch.full_like(found[1], dy), abs=0.05)
 
 
 def test_displacement_is_a_lasting_and_a_passing_part():
@@ -138,9 +121,9 @@ def test_state_is_a_value(network, pictures):
     assert all(torch.equal(a, b) for a, b in zip(before, after))
 
 
-def test_persistence_holds_boxes(pictures):
+def test_persistence_holds_boxes(pictures, shape):
     """The variant that costs nothing does not move."""
-    network = ForecastDetector(replace(SHAPE, variant='persistence')).eval()
+    network = ForecastDetector(replace(shape, variant='persistence')).eval()
     for predictor in network.motion.encoder.predictors:
         torch.nn.init.ones_(predictor[2].bias)
     state = network.read_step(pictures(), network.initial_state()).state
@@ -148,9 +131,9 @@ def test_persistence_holds_boxes(pictures):
     assert torch.equal(network.forecast_step(read.state).head.offsets, read.head.offsets)
 
 
-def test_untrained_forecast_holds_boxes(pictures):
+def test_untrained_forecast_holds_boxes(pictures, shape):
     """Training starts at the last read."""
-    network = ForecastDetector(SHAPE).eval()
+    network = ForecastDetector(shape).eval()
     state = network.read_step(pictures(), network.initial_state()).state
     read = network.read_step(pictures(), state)
     assert torch.equal(network.forecast_step(read.state).head.offsets, read.head.offsets)
@@ -160,3 +143,45 @@ def test_motion_needs_three_levels():
     """The message names the key."""
     with pytest.raises(ConfigError, match='levels'):
         replace(SHAPE, levels=(16, 32), feature_channels=(12, 16), lstm_channels=(4, 4))
+
+
+def test_cells_see_the_box_of_their_best_anchor():
+    """The view is what the coder gives for that anchor, in cells from the cell's centre."""
+    network = ForecastDetector(replace(SHAPE, motion_from_boxes=True))
+    motion = network.motion
+    generator = torch.Generator().manual_seed(4)
+    offsets = torch.randn(1, len(network.anchors), 4, generator=generator)
+    logits = torch.zeros(1, len(network.anchors), 4)
+    logits[..., 0] = 20.0
+    chosen = [5, 42, len(network.anchors) - 2]
+    logits[0, chosen, 2] = 40.0
+    views = motion.cell_views(logits, offsets)
+    for anchor in chosen:
+        x0, y0, x1, y1 = box_coder().decode_single(
+            offsets[0, anchor:anchor + 1], network.anchors[anchor:anchor + 1])[0]
+        a0, b0, a1, b1 = network.anchors[anchor]
+        stride = network.anchor_strides[anchor]
+        expected = torch.stack((torch.tensor(1.0), (x0 + x1 - a0 - a1) / 2 / stride,
+                                (y0 + y1 - b0 - b1) / 2 / stride, ((x1 - x0) / stride).log(),
+                                ((y1 - y0) / stride).log()))
+        torch.testing.assert_close(views[0, anchor // motion.per_cell], expected, rtol=1e-3,
+                                   atol=1e-3)
+    torch.testing.assert_close(views[..., 0].sum(), torch.tensor(3.0))
+
+
+def test_boxes_of_the_read_before_change_the_motion(pictures):
+    """The comparison reaches the motion, through the parts that are trained."""
+    torch.manual_seed(6)
+    network = ForecastDetector(replace(SHAPE, motion_from_boxes=True)).eval()
+    for predictor in network.motion.encoder.predictors:
+        torch.nn.init.normal_(predictor[2].weight, std=0.5)
+        torch.nn.init.normal_(predictor[2].bias, std=0.5)
+    state = network.read_step(pictures(), network.initial_state()).state
+    views = state.motion.keys.views
+    moved = views + torch.tensor((0.0, 0.5, 0.0, 0.0, 0.0))
+    other = state._replace(motion=state.motion._replace(
+        keys=state.motion.keys._replace(views=moved)))
+    picture = pictures()
+    motions = [network.read_step(picture, before).state.motion.motion
+               for before in (state, other)]
+    assert not torch.allclose(*motions)

@@ -54,6 +54,16 @@ def test_clips_depend_on_the_draw_alone_and_know_their_times(stage_run):
                                atol=0.5, rtol=0.1)
 
 
+def test_a_clip_takes_the_largest_stride_that_its_video_has_room_for(stage_run):
+    """A stride that is too long is shortened; times tell which one it became."""
+    frames = kept(stage_run())
+    last = FRAMES - 1
+    for span, expected in ((1, last), (2, last // 2), (last, 1), (last + 3, 1)):
+        clips = frames.clips(np.random.default_rng(3), np.array([[0, span]]), (last,))
+        assert clips.times.tolist() == [[0.0, float(span * expected)]]
+    assert frames.clips(np.random.default_rng(3), np.array([[0, 1]]), (2,)).times[0, 1] == 2.0
+
+
 def test_padding_of_the_bank_changes_nothing(stage_run):
     """A picture full of boxes elsewhere adds empty columns to all; what is trained on stays."""
     run, padded = stage_run(), stage_run()

@@ -2,6 +2,7 @@
 """What a forecast of motion is trained on: how boxes are moved, and when a read wins something."""
 from dataclasses import replace
 
+from forecast_detector_ros.model.comparison import VIEW
 from forecast_detector_ros.model.config import preset
 from forecast_detector_ros.model.network import ForecastDetector
 from forecast_detector_ros.model.ssdlite import box_coder
@@ -56,7 +57,7 @@ def batch_of(network, boxes, found=None, tracks=(0, 1), clips=1):
             0, 2, 3, 1)))
     owner = torch.arange(count).expand(T, -1)
     frames = MotionFrames(
-        features, torch.rand(T, cells), anchor, owner, torch.ones(T, count), anchor, overlap,
+        features, torch.rand(T, cells, VIEW), anchor, owner, torch.ones(T, count), anchor, overlap,
         offsets, boxes, torch.ones(T, count), torch.tensor(tracks).expand(T, -1))
     return MotionBatch(frames.changed(lambda part: torch.stack([part] * clips)),
                        torch.arange(T, dtype=torch.float32).repeat(clips, 1), torch.empty(0))

@@ -32,6 +32,7 @@ from .graph_backend import (
 )
 from .onnxruntime_backend import OnnxRuntimeBackend
 from .parity import run_clips
+from .torch_backend import state_parts
 from ..checkpoint import RuntimeConfigError
 from ..host import import_onnxruntime
 from ...model.config import EXPECTED
@@ -40,6 +41,8 @@ from ...model.extractor import fold_batch_norm
 from ...model.motion_forecast import Keys, MotionState
 from ...model.network import ForecastDetector, NetworkState, StepOutput
 from ...model.scheduler import confidence
+
+VIEWS = 'views'  #: Part of the state: the boxes of the frame that was read last, cell by cell
 
 #: Parts of a network with LSTMs, and of its state, that stand at every level.
 _ENCODERS = ('encoder1', 'encoder2', 'recurrent')
@@ -85,11 +88,12 @@ def _motion_layout(network: ForecastDetector) -> StateLayout:
     motion = network.initial_state(1).motion
     assert isinstance(motion, MotionState)
     names = (*(f'keys_{stride}' for stride in network.config.levels),
+             *(() if isinstance(motion.keys.views, tuple) else (VIEWS,)),
              *(f'memory_{part}' for part in LSTMState._fields),
              *HELD, *MotionState._fields[4:])
-    parts = (*motion.keys.maps, *motion.memory, *motion[2:])
+    parts = state_parts(motion)
     shapes = {name: tuple(part.shape[1:]) for name, part in zip(names, parts)}
-    compared = tuple(name for name in names if name.startswith(('keys', 'memory')))
+    compared = tuple(name for name in names if name.startswith(('keys', VIEWS, 'memory')))
     return StateLayout(
         shapes,
         {READ_STEP: (*compared, 'times'),
@@ -168,7 +172,8 @@ class StepModule(nn.Module):
         assert motion is not None
         nothing = parts['times']
         state = MotionState(
-            Keys(tuple(part for name, part in parts.items() if name.startswith('keys'))),
+            Keys(tuple(part for name, part in parts.items() if name.startswith('keys')),
+                 parts.get(VIEWS, ())),
             LSTMState(*(parts.get(f'memory_{name}', nothing) for name in LSTMState._fields)),
             *(parts.get(name, nothing) for name in (*HELD, *MotionState._fields[4:])))
         if self.step == FORECAST_STEP:
@@ -178,7 +183,8 @@ class StepModule(nn.Module):
                                             NetworkState((), (), (), motion=state), tensors[1])
         read = output.state.motion
         assert isinstance(read, MotionState)
-        return (*output.head, confidence(output.decision), *read.keys.maps, *read.memory,
+        views = () if isinstance(read.keys.views, tuple) else (read.keys.views,)
+        return (*output.head, confidence(output.decision), *read.keys.maps, *views, *read.memory,
                 read.motion, read.summary, read.times)
 
     def _features(self, image: Tensor) -> tuple[Tensor, ...]:
