@@ -88,7 +88,7 @@ def _motion_layout(network: ForecastDetector) -> StateLayout:
     motion = network.initial_state(1).motion
     assert isinstance(motion, MotionState)
     names = (*(f'keys_{stride}' for stride in network.config.levels),
-             *(() if isinstance(motion.keys.views, tuple) else (VIEWS,)),
+             *((VIEWS,) if network.config.motion_from_boxes else ()),
              *(f'memory_{part}' for part in LSTMState._fields),
              *HELD, *MotionState._fields[4:])
     parts = state_parts(motion)
@@ -183,8 +183,7 @@ class StepModule(nn.Module):
                                             NetworkState((), (), (), motion=state), tensors[1])
         read = output.state.motion
         assert isinstance(read, MotionState)
-        views = () if isinstance(read.keys.views, tuple) else (read.keys.views,)
-        return (*output.head, confidence(output.decision), *read.keys.maps, *views, *read.memory,
+        return (*output.head, confidence(output.decision), *state_parts(read.keys), *read.memory,
                 read.motion, read.summary, read.times)
 
     def _features(self, image: Tensor) -> tuple[Tensor, ...]:
