@@ -38,8 +38,8 @@ def layer_times(run: CompiledStep, names: tuple[list[str], list[str]]
                       for layer in run.request.get_profiling_info()
                       if layer.status.name == 'EXECUTED'})
     first, mean = means
-    # The first run, which is slower, is in the mean.
-    return {name: (kind, ((ROUNDS + 1) * value - first[name][1]) / ROUNDS)
+    # The first run, which is slower, is in the mean.  It lacks layers that took no time.
+    return {name: (kind, ((ROUNDS + 1) * value - first.get(name, ('', 0.0))[1]) / ROUNDS)
             for name, (kind, value) in mean.items()}
 
 

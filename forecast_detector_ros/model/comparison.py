@@ -29,10 +29,15 @@ def shifted_cosines(a: Tensor, b: Tensor, reach: int = REACH) -> Tensor:
         -reach)
     """
     height, width = a.shape[2:]
-    padded = functional.pad(b, (reach,) * 4)
-    side = range(2 * reach + 1)
-    return torch.stack([(a * padded[:, :, y:y + height, x:x + width]).sum(1)
-                        for y in side for x in side], 1)
+    wide, side = width + 2 * reach, range(2 * reach + 1)
+    # Rows of one length, one after the other: a displacement is an offset in memory.  In OpenVINO
+    # this takes half the time that it takes on maps.
+    rows = functional.pad(a, (0, 2 * reach)).flatten(2)
+    padded = functional.pad(b, (reach, reach, reach, reach + 1)).flatten(2)
+    cells = height * wide
+    cosines = torch.stack([(rows * padded[..., y * wide + x:y * wide + x + cells]).sum(1)
+                           for y in side for x in side], 1)
+    return cosines.unflatten(2, (height, wide))[..., :width]
 
 
 def compare_boxes(now: Tensor, before: Tensor) -> Tensor:
