@@ -16,7 +16,7 @@ from .backends.registry import choose_backend, choose_device, make_backend, TORC
 from .checkpoint import Card, Checkpoint, default_checkpoint, read_checkpoint
 from .host import AUTO, set_threads
 from .policy import AlternatePolicy, Decision, FORECAST, READ
-from .processing import Detections, Postprocessor, resize
+from .processing import Candidates, Detections, Postprocessor, resize
 from .settings import DetectorSettings, SettingsError
 from .stream import decide, MAX_GAP_S, StreamState
 from ..errors import cut
@@ -57,6 +57,7 @@ class Detector:
         self.precision = backend.precision
         self.backend = backend.name
         self._postprocess = Postprocessor(backend.anchors, card.input_size, card.classes)
+        self._keeps_scores = card.network.forecasts_motion
 
     @classmethod
     def load(cls, checkpoint: str | Path | Checkpoint | None = None, device: str = AUTO,
@@ -215,10 +216,11 @@ class Detector:
         else:
             raw = backend.forecast_step(network, elapsed)
         after = [raw.state] if count == 1 else backend.split(raw.state, count)
-        found = [self._postprocess(
-            raw.logits[place], raw.offsets[place], job.size, settings.score_threshold,
-            settings.nms_threshold, settings.max_detections, settings.classes)
-            for place, job in enumerate(batch)]
+        chosen = [self._choose(job, raw.logits[place], settings)
+                  for place, job in enumerate(batch)]
+        found = [self._postprocess.place(
+            chosen[place], raw.offsets[place], job.size, settings.nms_threshold,
+            settings.max_detections) for place, job in enumerate(batch)]
         inference_ms = (perf_counter() - start) * 1e3
         for place, job in enumerate(batch):
             pace = job.state.pace.after(
@@ -226,7 +228,16 @@ class Detector:
             yield job.index, (
                 StepResult(found[place], job.decision, job.preprocess_ms, inference_ms, count),
                 StreamState(after[place], self._confidence(job, raw.confidence[place]),
-                            job.decision.consecutive_forecasts, job.size, pace=pace))
+                            job.decision.consecutive_forecasts, job.size, pace=pace,
+                            candidates=chosen[place] if self._keeps_scores else None))
+
+    def _choose(self, job: '_Job', logits: np.ndarray, settings: DetectorSettings) -> Candidates:
+        wanted = settings.score_threshold, tuple(settings.classes)
+        last = job.state.candidates
+        # Looking through all scores again would cost more than moving the boxes.
+        if job.image is None and last is not None and (last.threshold, last.classes) == wanted:
+            return last
+        return self._postprocess.choose(logits, *wanted)
 
     def _confidence(self, job: '_Job', score: np.floating) -> float:
         # A scheduler that compares with what was expected knows nothing yet of a stream's first

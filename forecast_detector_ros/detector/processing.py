@@ -74,6 +74,17 @@ _SLACK = 1e-3  #: Far above the rounding of two float32 logits: the first sieve 
 _LARGEST_GROWTH = log(1000.0 / 16)
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """The best scores of one picture, before NMS: at most `CANDIDATES`, N here."""
+
+    threshold: float  #: Which all of them exceed
+    classes: tuple[str, ...]  #: Names that were wanted; empty for all
+    anchors: np.ndarray  #: ``(N,)`` int64
+    labels: np.ndarray  #: ``(N,)`` int64
+    scores: np.ndarray  #: ``(N,)`` float32
+
+
 class Postprocessor:
     """
     Turns raw output into detections.
@@ -94,33 +105,19 @@ class Postprocessor:
     def __call__(self, logits: np.ndarray, offsets: np.ndarray, frame_size: tuple[int, int],
                  score_threshold: float, nms_threshold: float, max_detections: int,
                  classes: Sequence[str] = ()) -> Detections:
+        """Find what one picture shows: `place` what `choose` gives."""
+        return self.place(self.choose(logits, score_threshold, classes), offsets, frame_size,
+                          nms_threshold, max_detections)
+
+    def choose(self, logits: np.ndarray, threshold: float, classes: Sequence[str] = ()
+               ) -> Candidates:
         """
-        Find what one picture shows.
+        Choose what may be shown.
 
         :param logits: ``(A, 1 + classes)`` float32, background first
-        :param offsets: ``(A, 4)`` float32, (dx, dy, dw, dh) in the box coder's units
-        :param frame_size: (height, width) of the picture that the boxes are for
-        :param score_threshold: lower limit of scores, exclusive, in [0, 1]
-        :param nms_threshold: IoU from which on the weaker of two boxes of one class is dropped, in
-            (0, 1]
-        :param max_detections: upper limit of the number of detections
+        :param threshold: lower limit of scores, exclusive, in [0, 1]
         :param classes: names that are wanted; empty for all
         """
-        anchor, label, score = self._candidates(logits, score_threshold, classes)
-        if len(score) > CANDIDATES:
-            best = np.argpartition(score, -CANDIDATES)[-CANDIDATES:]
-            anchor, label, score = anchor[best], label[best], score[best]
-        boxes = self._decode(offsets[anchor], anchor)
-        keep = _nms(boxes, label, score, nms_threshold)[:max_detections]
-        limit = np.array((frame_size[1], frame_size[0]) * 2, np.float32)
-        # The product may round to the next number above the picture's side.
-        found = np.minimum(boxes[keep] * (limit / self._input), limit)
-        label = label[keep]
-        return Detections(found, label, score[keep], classes=self._labels)
-
-    def _candidates(self, logits: np.ndarray, threshold: float, classes: Sequence[str]
-                    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Give anchor, label and score of all that exceed the threshold."""
         # A softmax score exceeds t only if its logit leads the background's by log(t / (1 - t)).
         lead = (-np.inf if threshold <= 0.0 else np.inf if threshold >= 1.0
                 else log(threshold / (1.0 - threshold)) - _SLACK)
@@ -136,7 +133,29 @@ class Postprocessor:
         if classes:
             wanted &= np.array([label in classes for label in self._labels])
         row, label = np.nonzero(wanted)
-        return rows[row], label, scores[row, label]
+        anchor, score = rows[row], scores[row, label]
+        if len(score) > CANDIDATES:
+            best = np.argpartition(score, -CANDIDATES)[-CANDIDATES:]
+            anchor, label, score = anchor[best], label[best], score[best]
+        return Candidates(threshold, tuple(classes), anchor, label, score)
+
+    def place(self, chosen: Candidates, offsets: np.ndarray, frame_size: tuple[int, int],
+              nms_threshold: float, max_detections: int) -> Detections:
+        """
+        Give boxes to what was chosen, and drop those that show the same object.
+
+        :param offsets: ``(A, 4)`` float32, (dx, dy, dw, dh) in the box coder's units
+        :param frame_size: (height, width) of the picture that the boxes are for
+        :param nms_threshold: IoU from which on the weaker of two boxes of one class is dropped, in
+            (0, 1]
+        :param max_detections: upper limit of the number of detections
+        """
+        boxes = self._decode(offsets[chosen.anchors], chosen.anchors)
+        keep = _nms(boxes, chosen.labels, chosen.scores, nms_threshold)[:max_detections]
+        limit = np.array((frame_size[1], frame_size[0]) * 2, np.float32)
+        # The product may round to the next number above the picture's side.
+        found = np.minimum(boxes[keep] * (limit / self._input), limit)
+        return Detections(found, chosen.labels[keep], chosen.scores[keep], classes=self._labels)
 
     def _decode(self, offsets: np.ndarray, anchor: np.ndarray) -> np.ndarray:
         """Apply torchvision's box coder, clipped to the network's input: ``(N, 4)`` xyxy."""

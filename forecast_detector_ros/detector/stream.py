@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .policy import Decision, FORECAST, READ, REASONS
-from .processing import Detections
+from .processing import Candidates, Detections
 from .settings import DetectorSettings
 from ..boxes import box_iou
 
@@ -246,6 +246,9 @@ class StreamState:
     stamp_ns: int | None = None
     tracks: Tracks = field(default_factory=Tracks)  #: The objects that its detections show
     period: Period = field(default_factory=Period)  #: Between its images, whether processed or not
+
+    #: Of the last frame, where a forecast keeps the scores; None where it does not.
+    candidates: Candidates | None = None
 
     @staticmethod
     def initial(reason: str = 'first_frame') -> 'StreamState':

@@ -6,7 +6,7 @@ from math import isnan
 
 import cv2
 from forecast_detector_ros.detector.backends.torch_backend import TorchBackend
-from forecast_detector_ros.detector.checkpoint import RuntimeConfigError
+from forecast_detector_ros.detector.checkpoint import Card, RuntimeConfigError
 from forecast_detector_ros.detector.detector import Detector
 from forecast_detector_ros.detector.policy import (
     AlternatePolicy,
@@ -15,6 +15,7 @@ from forecast_detector_ros.detector.policy import (
     READ,
     ThresholdPolicy,
 )
+from forecast_detector_ros.detector.processing import Postprocessor
 from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.detector.stream import StreamState
 from forecast_detector_ros.images.frame import Frame, FrameError, Pixels
@@ -26,6 +27,8 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 import torch
+
+from .conftest import CLASSES, CONFIG
 
 SIZE = (48, 80)
 EAGER = DetectorSettings(ThresholdPolicy(0.0), score_threshold=0.3, max_consecutive_forecasts=3)
@@ -54,6 +57,43 @@ def test_without_anything_to_compare_with_the_second_frame_is_read(enliven, dete
     assert [result.decision.kind for result in results] == [READ, READ, FORECAST]
     assert results[0].decision.reason == 'size_changed'
     assert results[1].decision.reason == 'second_frame'
+
+
+@pytest.fixture
+def mover(enliven):
+    """Give a detector whose forecast keeps the scores of the last read."""
+    config = replace(CONFIG, levels=(8, 16, 32), feature_channels=(8, 12, 20),
+                     lstm_channels=(8, 8, 10), forecast_mode='motion', motion_channels=8)
+    network = enliven(ForecastDetector(config)).eval()
+    return Detector(TorchBackend(network), Card('mover', CLASSES, config))
+
+
+def test_a_forecast_that_keeps_scores_does_not_choose_again(mover, picture, monkeypatch):
+    settings = DetectorSettings(AlternatePolicy(2), score_threshold=0.25)
+    _, state = run(mover, [picture(0), picture(1)], replace(settings, policy=AlwaysReadPolicy()))
+    seen = []
+    monkeypatch.setattr(Postprocessor, 'choose', lambda *args: seen.append(args))
+    for seed in (2, 3):
+        result, after = mover.step(picture(seed), state, settings)
+        assert result.decision.kind == FORECAST and len(result.detections)
+        assert after.candidates is state.candidates and not seen
+        state = after
+
+
+@pytest.mark.parametrize('change', [
+    {'score_threshold': 0.5}, {'score_threshold': 0.1}, {'classes': ('dog',)},
+    {'nms_threshold': 0.9}, {'max_detections': 2}])
+def test_changed_settings_hold_for_a_forecast_at_once(change, mover, picture):
+    before = DetectorSettings(AlternatePolicy(2), score_threshold=0.25, max_detections=1000)
+    after = replace(before, **change)
+    _, state = run(mover, [picture(0), picture(1)], replace(before, policy=AlwaysReadPolicy()))
+    result, _ = mover.step(picture(2), state, after)
+    expected, _ = mover.step(picture(2), replace(state, candidates=None), after)
+    former, _ = mover.step(picture(2), state, before)
+    assert result.decision.kind == FORECAST
+    np.testing.assert_array_equal(result.detections.boxes, expected.detections.boxes)
+    np.testing.assert_array_equal(result.detections.scores, expected.detections.scores)
+    assert len(result.detections) != len(former.detections)
 
 
 def pixels(frame):
