@@ -129,6 +129,15 @@ def test_other_weights_are_refused(source, model, network, enliven):
     assert failure(other, INT8).endswith('--int8 --calibrate VIDEO')
 
 
+@pytest.mark.parametrize('kind', [FLOAT, INT8, WEIGHTLESS])
+def test_graphs_for_other_anchors_are_refused(kind, source, model):
+    write_graphs(source.path, source, model, kind, {})
+    network = replace(source.card.network, anchor_scales=(0.2, 0.8))
+    other = replace(source, card=replace(source.card, network=network))
+    assert 'made for another network' in failure(other, kind)
+    read_graphs(source.path, source, kind)
+
+
 def test_weights_of_another_shape_are_refused(source, model):
     write_graphs(source.path, source, model, WEIGHTLESS, {})
     record = record_path(source.path, WEIGHTLESS)

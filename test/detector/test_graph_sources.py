@@ -3,6 +3,7 @@
 
 from collections import Counter
 from copy import deepcopy
+from dataclasses import replace
 import hashlib
 from pathlib import Path
 import shutil
@@ -70,6 +71,13 @@ def test_made_once_and_kept(source, made, model, cache):
     assert len(made) == 1 and again.graphs == model.graphs
     names = sorted(path.name.split('.', 1)[1] for path in cache.iterdir())
     assert names == ['anchors.npy', 'export.json', 'forecast_step.onnx', 'read_step.onnx']
+
+
+def test_the_same_weights_in_another_network_are_made_anew(source, made, cache):
+    graphs_for(source)
+    network = replace(source.card.network, anchor_scales=(0.2, 0.8))
+    graphs_for(replace(source, card=replace(source.card, network=network)))
+    assert len(made) == 2
 
 
 def test_broken_cache_is_made_anew(source, made, model, cache, caplog):

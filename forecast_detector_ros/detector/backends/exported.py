@@ -177,15 +177,16 @@ def write_graphs(place: Path, checkpoint: Checkpoint, model: StepGraphs, kind: s
     :param about: what else the record says; plain values
     :raises OSError: if a file cannot be written
     """
-    tied: dict[str, Any] = {'weights_sha256': checkpoint.digest}
+    tied: dict[str, Any] = {'network': checkpoint.card.network.to_dict()}
     graphs = dict(model.graphs)
     if kind == WEIGHTLESS:
         shapes: dict[str, Shapes] = {}
         for step in STEPS:
             graphs[step], shapes[step] = without_weights(model.graphs[step])
-        tied = {'network': checkpoint.card.network.to_dict(),
-                'weights': {step: {name: 'x'.join(map(str, shape))
-                                   for name, shape in shapes[step].items()} for step in STEPS}}
+        tied['weights'] = {step: {name: 'x'.join(map(str, shape))
+                                  for name, shape in shapes[step].items()} for step in STEPS}
+    else:
+        tied['weights_sha256'] = checkpoint.digest
     anchors = io.BytesIO()
     np.save(anchors, model.anchors, allow_pickle=False)
     files = {ANCHORS: anchors.getvalue(), **graphs}
@@ -279,17 +280,16 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 def _check(values: dict[str, Any], checkpoint: Checkpoint, kind: str) -> None:
     """Raise ValueError if a record is of another checkpoint."""
-    if kind == WEIGHTLESS:
-        # Keys that came later have their defaults.
-        network = values.get('network')
-        try:
-            same = (isinstance(network, dict)
-                    and NetworkConfig.from_dict(network) == checkpoint.card.network)
-        except ConfigError as error:
-            raise ValueError(f'describes no network: {error}') from None
-        if not same:
-            raise ValueError(f'made for another network than that of {checkpoint.path.name}')
-    elif values.get('weights_sha256') != checkpoint.digest:
+    network = values.get('network')
+    # Keys that came later have their defaults.
+    try:
+        same = (isinstance(network, dict)
+                and NetworkConfig.from_dict(network) == checkpoint.card.network)
+    except ConfigError as error:
+        raise ValueError(f'describes no network: {error}') from None
+    if not same:
+        raise ValueError(f'made for another network than that of {checkpoint.path.name}')
+    if kind != WEIGHTLESS and values.get('weights_sha256') != checkpoint.digest:
         raise ValueError(f'made from other weights than {checkpoint.path.name}')
 
 

@@ -100,11 +100,12 @@ def _cached(checkpoint: Checkpoint) -> Path | None:
     """
     Give the place in the user's cache that graphs of a checkpoint have.
 
-    Its name depends on the weights and on the code that makes graphs of them.
+    Its name depends on the weights, the network, and the code that makes graphs of them.
     """
     if (folder := user_cache(CACHE)) is None:
         return None
-    key = hashlib.sha256(f'{FORMAT} {checkpoint.digest}'.encode())
+    key = hashlib.sha256(
+        f'{FORMAT} {checkpoint.digest} {checkpoint.card.network.to_dict()}'.encode())
     here = Path(__file__).parent
     for path in (here / 'step_graph.py', *sorted((here.parents[1] / 'model').glob('*.py'))):
         key.update(path.read_bytes())
