@@ -158,11 +158,17 @@ MAY_BE_NEW = ('encoder1', 'encoder2', 'scheduler', 'motion', 'recurrent')
 CLASS_OUTPUTS = re.compile(r'head\.classification\.\d+\.1\.(weight|bias)')
 
 
-def load_start(path: str | Path, recipe: Recipe) -> dict[str, Tensor]:
+AVERAGED = ('extractor', 'head')  #: Parts of which `load_start` takes a mean
+
+
+def load_start(path: str | Path, recipe: Recipe, average: Sequence[str | Path] = ()
+               ) -> dict[str, Tensor]:
     """
     Read the weights that a recipe's first stage starts from.
 
     :param path: a ``.safetensors`` checkpoint with its card
+    :param average: checkpoints whose mean extractor and head replace those of `path`; a uniform
+        soup (Wortsman et al., ICML 2022, section 2: https://arxiv.org/abs/2203.05482)
     :returns: state of the checkpoint's network, float32, with an output for each of the recipe's
         classes. Those that the checkpoint does not have start with random weights.
     :raises CheckpointError: if checkpoint or card cannot be read
@@ -170,15 +176,38 @@ def load_start(path: str | Path, recipe: Recipe) -> dict[str, Tensor]:
         place in the recipe's network or is missing for it. Encoders and scheduler may be missing
         as a whole.
     """
+    weights = _fitting(path, recipe)
+    # A part that a stage's variant lacks stays as it is, for a later one.
+    variants = {stage.variant for stage in recipe.stages}
+    used = {_part(key) for variant in variants for key in
+            ForecastDetector(replace(recipe.network_config(), variant=variant)).state_dict()}
+    for part in sorted({*map(_part, weights)} - used):
+        log.warning('%s: %s is not used: no stage has a variant with it', path, part)
+    found = [_fitting(other, recipe, AVERAGED) for other in average]
+    for key in found[0] if found else ():
+        if weights[key].is_floating_point():
+            weights[key] = torch.stack([one[key] for one in found]).mean(0)
+    return weights
+
+
+def _part(key: str) -> str:
+    return key.partition('.')[0]
+
+
+def _fitting(path: str | Path, recipe: Recipe, parts: Sequence[str] | None = None
+             ) -> dict[str, Tensor]:
+    """Read the weights of a checkpoint that fit a recipe's network, or those of some parts."""
     if _is_snapshot(path):
         raise RecipeError(f'{path}: is the snapshot of a run, which only that run goes on from; '
                           'name the STAGE.safetensors of a finished stage')
     network, card = load_checkpoint(path)
     weights = network.state_dict()
-    config = recipe.network_config()
     own: dict[str, Tensor] = {}
     for variant in ('recurrent', 'complete'):
         own |= build_network(recipe, variant).state_dict()
+    if parts is not None:
+        weights, own = ({key: value for key, value in state.items() if _part(key) in parts}
+                        for state in (weights, own))
     if card.classes != recipe.classes:
         weights = _choose_classes(path, weights, own, card.classes, recipe.classes)
     for key, value in weights.items():
@@ -187,17 +216,10 @@ def load_start(path: str | Path, recipe: Recipe) -> dict[str, Tensor]:
         if value.shape != own[key].shape:
             raise RecipeError(f'{path}: {key} has the shape {tuple(value.shape)}, must be '
                               f'{tuple(own[key].shape)}')
-    parts = {key.partition('.')[0] for key in weights}
+    present = {*map(_part, weights)}
     for key in own:
-        part = key.partition('.')[0]
-        if key not in weights and (part in parts or part not in MAY_BE_NEW):
+        if key not in weights and (_part(key) in present or _part(key) not in MAY_BE_NEW):
             raise RecipeError(f"{path}: lacks {key} of the recipe's network")
-    # A part that a stage's variant lacks stays as it is, for a later one.
-    variants = {stage.variant for stage in recipe.stages}
-    used = {key.partition('.')[0] for variant in variants
-            for key in ForecastDetector(replace(config, variant=variant)).state_dict()}
-    for part in sorted(parts - used):
-        log.warning('%s: %s is not used: no stage has a variant with it', path, part)
     return weights
 
 

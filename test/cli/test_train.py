@@ -306,3 +306,9 @@ def test_log_needs_a_number_of_iterations(recipe, data, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         train.main([*arguments(recipe(), data, tmp_path / 'run'), '--log-every', '0'])
     assert stop.value.code == 2 and 'must be an integer of at least 1' in capsys.readouterr().err
+
+
+def test_an_average_needs_a_start(recipe, data, tmp_path, capsys):
+    run = tmp_path / 'run'
+    assert train.main([*arguments(recipe(), data, run), '--average', 'a.safetensors']) == 2
+    assert '--average needs --start' in capsys.readouterr().err and not run.exists()

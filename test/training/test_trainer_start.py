@@ -5,7 +5,12 @@ from dataclasses import replace
 import io
 import zipfile
 
-from forecast_detector_ros.detector.checkpoint import Card, CheckpointError, save_checkpoint
+from forecast_detector_ros.detector.checkpoint import (
+    Card,
+    card_path,
+    CheckpointError,
+    save_checkpoint,
+)
 from forecast_detector_ros.training.config import load_recipe, RecipeError
 from forecast_detector_ros.training.loader import load_sources
 from forecast_detector_ros.training.stage_run import build_network
@@ -32,9 +37,12 @@ def recipe(recipe_file):
 @pytest.fixture
 def write(recipe, tmp_path):
     """Give a function that writes a checkpoint of the recipe's network, or of a changed one."""
-    def checkpoint(variant='complete', classes=('yellow', 'blue'), **shape):
+    def checkpoint(variant='complete', classes=('yellow', 'blue'), more=0.0, **shape):
         changed = replace(recipe, classes=classes, network={**recipe.network, **shape})
         network = build_network(changed, variant)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.add_(more)
         path = tmp_path / 'start.safetensors'
         save_checkpoint(path, network, Card('start', classes, network.config), torch.float32)
         return path, network.state_dict()
@@ -95,6 +103,38 @@ def test_new_classes_start_with_random_outputs(write, recipe, caplog):
     assert 'so they start with random weights: green' in caplog.text
     # Every process of a run starts alike.
     assert torch.equal(found, logits(more, load_start(path, more)))
+
+
+def test_the_mean_extractor_and_head_of_several(write, recipe, tmp_path):
+    start, weights = write()
+    start = start.rename(tmp_path / 'first.safetensors')
+    card_path(tmp_path / 'start.safetensors').rename(card_path(start))
+    one, other = tmp_path / 'one.safetensors', tmp_path / 'other.safetensors'
+    found = []
+    # Their encoders do not fit, and their anchors are others: neither is taken.
+    for path, more, shape in ((one, 1.0, {'lstm_channels': [8, 8]}),
+                              (other, 2.0, {'anchor_scales': [0.3, 0.8]})):
+        written, state = write(more=more, **shape)
+        written.rename(path)
+        card_path(written).rename(card_path(path))
+        found.append(state)
+    mean = load_start(start, recipe, [one, other])
+    assert mean.keys() == weights.keys()
+    for key, value in mean.items():
+        averaged = key.startswith(('extractor.', 'head.')) and value.is_floating_point()
+        expected = (found[0][key] + found[1][key]) / 2 if averaged else weights[key]
+        torch.testing.assert_close(value, expected)
+    first = 'extractor.stem.0.0.weight'
+    torch.testing.assert_close(mean[first], weights[first] + 1.5)
+
+
+def test_what_is_averaged_must_fit_too(write, recipe, tmp_path):
+    start, _ = write()
+    start = start.rename(tmp_path / 'first.safetensors')
+    card_path(tmp_path / 'start.safetensors').rename(card_path(start))
+    other, _ = write(extra_channels=[16, 16])
+    with pytest.raises(RecipeError, match=f'{other}: head.extra.1.0.0.weight has no place'):
+        load_start(start, recipe, [other])
 
 
 def test_no_common_class(write, recipe):
