@@ -190,7 +190,8 @@ class StepModule(nn.Module):
     def _features(self, image: Tensor) -> tuple[Tensor, ...]:
         # One operation over whole rows costs less than one on three channels at a time.
         rows = image.flatten(2).to(self.mean.dtype) - self.mean
-        return self.network.extract(rows.reshape(-1, *self.network.config.input_size, 3).permute(0, 3, 1, 2))
+        pixels = rows.reshape(-1, *self.network.config.input_size, 3)
+        return self.network.extract(pixels.permute(0, 3, 1, 2))
 
     def _read(self, image: Tensor, state: NetworkState) -> StepOutput:
         maps, after = self.network.encode(self._features(image), state)
