@@ -251,7 +251,9 @@ def draw_prices(prices: Sequence[Price], path: Path) -> None:
             axes.plot(price.ms, _points(price), color=OWN_COLOUR, markersize=8,
                       marker='s' if price.policy == ALWAYS else 'o')
         if points:
-            _name(axes, points[-1], OWN_COLOUR)
+            # On the left, where names meet no other detector, and off the line.
+            top = _points(points[-1]) >= _points(points[0])
+            _name(axes, points[-1], OWN_COLOUR, (-7, 4 if top else -12), 'right')
     for price in prices:
         if price.group == PEER and price.recall is not None:
             axes.plot(price.ms, _points(price), color=PEER_COLOUR, marker='D', markersize=8)
@@ -274,8 +276,9 @@ def _points(price: Price) -> float:
     return 100 * (price.recall or 0.0)
 
 
-def _name(axes: Any, price: Price, colour: str) -> None:
-    axes.annotate(price.name, (price.ms, _points(price)), xytext=(7, 5), fontsize=8,
+def _name(axes: Any, price: Price, colour: str, offset: tuple[int, int] = (7, 5),
+          side: str = 'left') -> None:
+    axes.annotate(price.name, (price.ms, _points(price)), xytext=offset, fontsize=8, ha=side,
                   textcoords='offset points', color=colour)
 
 

@@ -30,8 +30,8 @@ def shifted_cosines(a: Tensor, b: Tensor, reach: int = REACH) -> Tensor:
     """
     height, width = a.shape[2:]
     wide, side = width + 2 * reach, range(2 * reach + 1)
-    # Rows of one length, one after the other: a displacement is an offset in memory.  In OpenVINO
-    # this takes half the time that it takes on maps.
+    # Rows of one length, one after the other: a displacement is an offset in memory.  OpenVINO
+    # slices maps more slowly.
     rows = functional.pad(a, (0, 2 * reach)).flatten(2)
     padded = functional.pad(b, (reach, reach, reach, reach + 1)).flatten(2)
     cells = height * wide
