@@ -81,12 +81,17 @@ def test_a_forecast_that_keeps_scores_does_not_choose_again(mover, picture, monk
 
 
 @pytest.mark.parametrize('change', [
-    {'score_threshold': 0.5}, {'score_threshold': 0.1}, {'classes': ('dog',)},
+    {'score_threshold': 0.8}, {'score_threshold': 0.2}, {'classes': ('dog',)},
     {'nms_threshold': 0.9}, {'max_detections': 2}])
 def test_changed_settings_hold_for_a_forecast_at_once(change, mover, picture):
-    before = DetectorSettings(AlternatePolicy(2), score_threshold=0.25, max_detections=1000)
-    after = replace(before, **change)
-    _, state = run(mover, [picture(0), picture(1)], replace(before, policy=AlwaysReadPolicy()))
+    lenient = DetectorSettings(AlternatePolicy(2), score_threshold=0.1, max_detections=1000)
+    (result, *_), _ = run(mover, [picture(0)], lenient)
+    # Scores of random weights differ between machines: thresholds are quantiles of them.
+    before, after = (
+        replace(lenient, **{**keys, 'score_threshold': float(np.quantile(
+            result.detections.scores, keys.get('score_threshold', 0.5)))})
+        for keys in ({}, change))
+    _, state = run(mover, [picture(0)], before)
     result, _ = mover.step(picture(2), state, after)
     expected, _ = mover.step(picture(2), replace(state, candidates=None), after)
     former, _ = mover.step(picture(2), state, before)
