@@ -19,7 +19,7 @@ import numpy as np
 from .figure_files import new_figure, save_figure
 from ..benchmark.timing import Contender, noise_of
 from ..detector.detector import Detector
-from ..detector.policy import READ
+from ..detector.policy import AlternatePolicy, AlwaysReadPolicy, parse_policy, READ
 from ..detector.settings import DetectorSettings
 from ..detector.stream import StreamState
 from ..evaluation.sequences import as_frame, picture, Video
@@ -227,7 +227,10 @@ def price_rows(prices: Sequence[Price]) -> list[list[str]]:
 #: A grey whose contrast is about 4.5 on white and 4.2 on a page in dark mode.
 TINT = '#767676'
 OWN_COLOUR, PEER_COLOUR = '#3b82f6', '#e0701a'
-ALWAYS = 'always_read'
+#: Markers of this package's detectors, and when these read.
+EVERY, RULE, SCHEDULER = 's', '^', 'o'
+OWN_MARKERS = ((EVERY, 'every frame read'), (RULE, 'a fixed rule'),
+               (SCHEDULER, 'its scheduler decides'))
 SIZE_INCHES = (7.0, 4.4)
 
 
@@ -249,7 +252,7 @@ def draw_prices(prices: Sequence[Price], path: Path) -> None:
                   color=OWN_COLOUR, linewidth=1.2)
         for price in points:
             axes.plot(price.ms, _points(price), color=OWN_COLOUR, markersize=8,
-                      marker='s' if price.policy == ALWAYS else 'o')
+                      marker=_marker(price.policy))
         if points:
             # On the left, where names meet no other detector, and off the line.
             top = _points(points[-1]) >= _points(points[0])
@@ -263,13 +266,20 @@ def draw_prices(prices: Sequence[Price], path: Path) -> None:
             axes.annotate(f'{price.name}: time alone', (price.ms, 0.98), rotation=90,
                           xycoords=('data', 'axes fraction'), xytext=(-3, 0), fontsize=7,
                           textcoords='offset points', ha='right', va='top', color=PEER_COLOUR)
-    _legend(axes)
+    _legend(axes, prices)
     axes.set_xlabel('ms per frame, one thread')
     axes.set_ylabel('recall, %')
     axes.set_xlim(left=0)
     axes.margins(x=0.12, y=0.12)
     _tint(axes)
     save_figure(figure, path, 'none')
+
+
+def _marker(policy: str) -> str:
+    kind = parse_policy(policy)
+    if isinstance(kind, AlwaysReadPolicy):
+        return EVERY
+    return RULE if isinstance(kind, AlternatePolicy) else SCHEDULER
 
 
 def _points(price: Price) -> float:
@@ -282,11 +292,14 @@ def _name(axes: Any, price: Price, colour: str, offset: tuple[int, int] = (7, 5)
                   textcoords='offset points', color=colour)
 
 
-def _legend(axes: Any) -> None:
-    for marker, colour, text in (('s', OWN_COLOUR, 'this package, every frame read'),
-                                 ('o', OWN_COLOUR, 'this package, the policy it comes with'),
-                                 ('D', PEER_COLOUR, 'others, every frame read')):
-        axes.plot([], [], marker=marker, color=colour, linestyle='', label=text)
+def _legend(axes: Any, prices: Sequence[Price]) -> None:
+    used = {_marker(price.policy) for price in prices if price.group == OWN}
+    for marker, text in OWN_MARKERS:
+        if marker in used:
+            axes.plot([], [], marker=marker, color=OWN_COLOUR, linestyle='',
+                      label=f'this package, {text}')
+    axes.plot([], [], marker='D', color=PEER_COLOUR, linestyle='',
+              label='others, every frame read')
     # Above the axes, where it hides no detector.
     axes.legend(loc='lower center', bbox_to_anchor=(0.5, 1.0), ncol=2, labelcolor=TINT)
 

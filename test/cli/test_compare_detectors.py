@@ -55,6 +55,13 @@ def test_policies_and_frames_can_be_chosen(arguments, tmp_path, capsys):
     assert report['frames'] == 4 and report['prices'][0]['read_ratio'] == 0.5
 
 
+def test_the_policy_of_each_card_can_be_one_of_them(arguments, tmp_path):
+    assert main([*arguments, '--policies', 'card', 'alternate(2)', '--frames', '2']) == 0
+    report = json.loads((tmp_path / 'out/prices.json').read_text())
+    assert [row['policy'] for row in report['prices'][:-1]] == [
+        'threshold(0.5)', 'alternate(2)'] * 2
+
+
 @pytest.mark.slow
 def test_torchvisions_detectors_are_timed_alone(arguments, tmp_path):
     place = arguments.index('--torchvision')

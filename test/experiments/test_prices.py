@@ -76,7 +76,7 @@ def contestant(clock, name, seen, read=lambda number: True, names=('dog', 'cat',
             return Found(boxes, np.array([0, 2])[:rows],
                          np.float32([0.9, 0.8])[:rows]), read(number)
         return look
-    return Contestant(name, group, 'made up', names, begin)
+    return Contestant(name, group, 'alternate(1)', names, begin)
 
 
 def test_recall_and_price_by_hand(pictures):
@@ -161,7 +161,7 @@ def test_table_and_picture(pictures, tmp_path):
          contestant(clock, 'rival', {0}, group=PEER),
          timed_contestant(Contender('other', lambda: None))], pictures, CLASSES, clock=clock)
     rows = price_rows(prices)
-    assert rows[1] == ['ours', 'made up', '50.0', '6.0', '10.0', '2.0', '50 %', '0.5']
+    assert rows[1] == ['ours', 'alternate(1)', '50.0', '6.0', '10.0', '2.0', '50 %', '0.5']
     assert rows[3][2] == rows[3][5] == rows[3][7] == '-'
     draw_prices(prices, tmp_path / 'new/prices.png')
     picture = cv2.imread(str(tmp_path / 'new/prices.png'), cv2.IMREAD_UNCHANGED)
