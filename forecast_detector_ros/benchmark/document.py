@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import hypot
+from textwrap import fill
 from typing import Any
 
 from ..layout import markdown, table
@@ -106,7 +107,8 @@ def benchmark_text(run: Run) -> str:
 def benchmark_markdown(run: Run, plots: Sequence[str] = ()) -> str:
     """Write everything as Markdown; `plots` are paths of pictures to show."""
     lines = ['<!-- SPDX-License-Identifier: Apache-2.0 -->',
-             '<!-- Written by benchmark; do not edit. -->', '# Benchmark', '', about(run), '']
+             '<!-- Written by benchmark; do not edit. -->', '# Benchmark', '',
+             fill(about(run), 99, break_long_words=False, break_on_hyphens=False), '']
     for line in run['skipped']:
         lines += [f'Not measured: {line}', '']
     for plot in plots:
