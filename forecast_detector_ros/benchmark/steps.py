@@ -23,7 +23,7 @@ import torch
 from .timing import Contender
 from ..detector.backends import Backend, RawOutput
 from ..detector.backends.registry import make_backend
-from ..detector.checkpoint import load_checkpoint, read_checkpoint, RuntimeConfigError
+from ..detector.checkpoint import Card, load_checkpoint, read_checkpoint, RuntimeConfigError
 from ..detector.detector import Detector
 from ..detector.policy import AlternatePolicy, AlwaysReadPolicy
 from ..detector.processing import Detections, Postprocessor, resize
@@ -252,7 +252,7 @@ def part_contenders(checkpoint: Path, picture: np.ndarray) -> list[Contender]:
                   partial(_decode, jpeg, size)),
             _part(f'preprocess {name}', partial(_preprocess, raw, size))]
     contenders += _network_parts(network, picture)
-    contenders.append(_postprocess(network, card.classes, card.score_threshold, picture))
+    contenders.append(_postprocess(network, card, picture))
     contenders += _messages()
     return contenders
 
@@ -338,15 +338,15 @@ def _inference(work: Callable[[], object]) -> Callable[[], object]:
     return run
 
 
-def _postprocess(network: ForecastDetector, labels: tuple[str, ...], threshold: float,
-                 picture: np.ndarray) -> Contender:
+def _postprocess(network: ForecastDetector, card: Card, picture: np.ndarray) -> Contender:
     with torch.inference_mode():
         image = torch.from_numpy(network_input(picture, network.config.input_size))
         head = network.eval().read_step(image, network.initial_state()).head
     logits, offsets = head.logits[0].numpy(), head.offsets[0].numpy()
-    post = Postprocessor(network.anchors.numpy(), network.config.input_size, labels)
+    post = Postprocessor(network.anchors.numpy(), network.config.input_size, card.classes)
     return _part('post-process', lambda: post(
-        logits, offsets, picture.shape[:2], threshold, 0.45, 100))
+        logits, offsets, picture.shape[:2], card.score_threshold, card.nms_threshold, 100,
+        vote_threshold=card.vote_threshold))
 
 
 def _messages() -> list[Contender]:

@@ -80,6 +80,8 @@ def add_limits(group: Group) -> None:
     group.add_argument('--score-threshold', type=fraction, metavar='S',
                        help='boxes of a lower score are not shown')
     add_nms_threshold(group)
+    group.add_argument('--vote-threshold', type=fraction, metavar='IOU',
+                       help='weaker boxes that overlap as much shift it; 1: none do')
     group.add_argument('--max-consecutive-forecasts', type=limit, metavar='N',
                        help='most forecasts in a row (default '
                        f'{DetectorSettings().max_consecutive_forecasts})')
@@ -130,7 +132,7 @@ def add_latencies(group: Group, kind: Callable[[str], Any] = Path) -> None:
 
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Give the fields of `DetectorSettings` that the options of `add_settings` name."""
-    return {key: value for key in ('policy', 'score_threshold', 'nms_threshold',
+    return {key: value for key in ('policy', 'score_threshold', 'nms_threshold', 'vote_threshold',
                                    'max_consecutive_forecasts', 'max_detections')
             if (value := getattr(options, key, None)) is not None}
 

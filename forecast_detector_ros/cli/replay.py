@@ -89,7 +89,8 @@ def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
             'model': model_values(card),
             'options': {
                 'policy': str(settings.policy), 'score_threshold': settings.score_threshold,
-                'nms_threshold': settings.nms_threshold, 'classes': list(settings.classes),
+                'nms_threshold': settings.nms_threshold,
+                'vote_threshold': settings.vote_threshold, 'classes': list(settings.classes),
                 'max_detections': settings.max_detections,
                 'max_consecutive_forecasts': settings.max_consecutive_forecasts,
                 'mode': options.mode, 'latency': _latency_values(replay.latency),

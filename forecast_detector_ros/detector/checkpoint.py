@@ -18,6 +18,7 @@ from safetensors import numpy as safetensors_numpy, SafetensorError
 import yaml
 
 from .policy import ThresholdPolicy
+from .processing import NO_VOTES
 from .settings import DetectorSettings
 from ..errors import cut, InputError, one_line
 from ..files import find_share, write_atomically
@@ -60,6 +61,7 @@ class Card:
     #: Score from which on detections are meant to be shown, in [0, 1].
     score_threshold: float = 0.3
     nms_threshold: float = 0.45
+    vote_threshold: float = NO_VOTES  #: As in `DetectorSettings`
     threshold: float = 0.5  #: Recommended threshold of the scheduler, in [0, 1]
 
     #: Data with their licences, recipe, versions: as plain YAML values.
@@ -79,7 +81,8 @@ class Card:
     def settings(self) -> DetectorSettings:
         """Return the settings that the card recommends."""
         return DetectorSettings(ThresholdPolicy(float(self.threshold)),
-                                float(self.score_threshold), float(self.nms_threshold))
+                                float(self.score_threshold), float(self.nms_threshold),
+                                float(self.vote_threshold))
 
 
 def card_path(weights: Path) -> Path:
@@ -105,7 +108,7 @@ def _read_card(path: Path) -> Card:
         card = build(Card, values)
     except InputError as error:
         raise CheckpointError(f'{path}: {error}') from None
-    for key in ('score_threshold', 'nms_threshold', 'threshold'):
+    for key in ('score_threshold', 'nms_threshold', 'vote_threshold', 'threshold'):
         if not 0 <= (value := getattr(card, key)) <= 1:
             raise CheckpointError(f'{path}: {key} is {value}, must be a number in [0, 1]')
     for text in (card.name, *card.classes):

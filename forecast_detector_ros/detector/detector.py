@@ -16,7 +16,7 @@ from .backends.registry import choose_backend, choose_device, make_backend, TORC
 from .checkpoint import Card, Checkpoint, default_checkpoint, read_checkpoint
 from .host import AUTO, set_threads
 from .policy import AlternatePolicy, Decision, FORECAST, READ
-from .processing import Candidates, Detections, Postprocessor, resize
+from .processing import Candidates, Detections, lowest_score, Postprocessor, resize
 from .settings import DetectorSettings, SettingsError
 from .stream import decide, MAX_GAP_S, StreamState
 from ..errors import cut
@@ -219,8 +219,9 @@ class Detector:
         chosen = [self._choose(job, raw.logits[place], settings)
                   for place, job in enumerate(batch)]
         found = [self._postprocess.place(
-            chosen[place], raw.offsets[place], job.size, settings.nms_threshold,
-            settings.max_detections) for place, job in enumerate(batch)]
+            chosen[place], raw.offsets[place], job.size, settings.score_threshold,
+            settings.nms_threshold, settings.max_detections, settings.vote_threshold)
+            for place, job in enumerate(batch)]
         inference_ms = (perf_counter() - start) * 1e3
         for place, job in enumerate(batch):
             pace = job.state.pace.after(
@@ -232,7 +233,8 @@ class Detector:
                             candidates=chosen[place] if self._keeps_scores else None))
 
     def _choose(self, job: '_Job', logits: np.ndarray, settings: DetectorSettings) -> Candidates:
-        wanted = settings.score_threshold, tuple(settings.classes)
+        wanted = (lowest_score(settings.score_threshold, settings.vote_threshold),
+                  tuple(settings.classes))
         last = job.state.candidates
         # Looking through all scores again would cost more than moving the boxes.
         if job.image is None and last is not None and (last.threshold, last.classes) == wanted:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from math import inf, isfinite
 
 from .policy import AlternatePolicy, Policy, ThresholdPolicy
+from .processing import NO_VOTES
 from ..errors import InputError
 
 
@@ -26,6 +27,9 @@ class DetectorSettings:
 
     #: IoU from which on the weaker of two boxes of a class is dropped; (0, 1]; 0.45 is SSD's.
     nms_threshold: float = 0.45
+
+    #: IoU from which on weaker boxes of a class shift a box that stays; (0, 1]; 1 for none.
+    vote_threshold: float = NO_VOTES
     max_detections: int = 100  #: Per frame, 1 to 1000
     classes: tuple[str, ...] = ()  #: Names of the classes that are wanted; empty for all
     max_consecutive_forecasts: int = 5  #: A read is forced after so many forecasts, 1 to 1000
@@ -42,6 +46,8 @@ class DetectorSettings:
             ('score_threshold', isfinite(self.score_threshold)
              and 0.0 <= self.score_threshold <= 1.0, 'in [0, 1]'),
             ('nms_threshold', isfinite(self.nms_threshold) and 0.0 < self.nms_threshold <= 1.0,
+             'in (0, 1]'),
+            ('vote_threshold', isfinite(self.vote_threshold) and 0.0 < self.vote_threshold <= 1.0,
              'in (0, 1]'),
             ('max_detections', 1 <= self.max_detections <= 1000, 'from 1 to 1000'),
             ('target_rate', isfinite(self.target_rate) and 0.0 <= self.target_rate <= 1000.0,

@@ -175,6 +175,9 @@ _LIVE = {
     'nms_threshold': _Live(
         'Overlap (IoU) from which on the weaker of two boxes of a class is dropped',
         (0.0, 1.0), 'greater than 0'),
+    'vote_threshold': _Live(
+        'Overlap (IoU) from which on weaker boxes of a class shift a box that stays; 1.0: none do',
+        (0.0, 1.0), 'greater than 0'),
     'max_detections': _Live('Most detections of a frame', (1, 1000)),
     'classes': _Live(
         "Names of the classes to detect; ['']: all of them",
@@ -241,7 +244,8 @@ def settings_of(values: Mapping[str, Any]) -> DetectorSettings:
         raise SettingsError(str(error)) from None
     return DetectorSettings(
         policy=chosen, score_threshold=values['score_threshold'],
-        nms_threshold=values['nms_threshold'], max_detections=values['max_detections'],
+        nms_threshold=values['nms_threshold'], vote_threshold=values['vote_threshold'],
+        max_detections=values['max_detections'],
         classes=_names(values['classes']),
         max_consecutive_forecasts=values['max_consecutive_forecasts'],
         target_rate=values['target_rate'])

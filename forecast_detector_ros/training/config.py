@@ -20,7 +20,7 @@ GROUPS = ('backbone', 'projection', 'encoder', 'scheduler', 'head')
 MEMORY, DEVICE, NONE = CACHES = ('memory', 'device', 'none')  #: Where decoded frames are kept
 #: What a recipe may say for the card; the rest comes from the run.
 CARD_KEYS = ('licence', 'description', 'provenance', 'known_failures', 'score_threshold',
-             'nms_threshold', 'threshold')
+             'nms_threshold', 'vote_threshold', 'threshold')
 
 
 @dataclass(frozen=True)

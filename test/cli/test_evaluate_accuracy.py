@@ -27,7 +27,8 @@ def test_annotated_video_to_table_and_json(evaluate, checkpoint, videos, tmp_pat
     result = json.loads(output.read_text())
     assert list(result['sequences']) == ['synthetic-000', 'synthetic-001']
     assert result['settings'] == {'policy': 'alternate(1)', 'score_threshold': 0.2,
-                                  'nms_threshold': 0.45, 'max_consecutive_forecasts': 5}
+                                  'nms_threshold': 0.45, 'vote_threshold': 1.0,
+                                  'max_consecutive_forecasts': 5}
     # Read, forecast, read, forecast, read.
     assert result['read_ratio'] == pytest.approx(0.6)
     assert result['latency_ms']['read']['frames'] == 6

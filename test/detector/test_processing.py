@@ -4,7 +4,12 @@
 import warnings
 
 import cv2
-from forecast_detector_ros.detector.processing import _nms, Postprocessor, resize
+from forecast_detector_ros.detector.processing import (
+    _nms,
+    Postprocessor,
+    resize,
+    VOTE_SCORE,
+)
 from forecast_detector_ros.images.frame import CHANNELS, FrameError, Pixels
 from forecast_detector_ros.model.ssdlite import postprocess
 from hypothesis import given, settings
@@ -146,6 +151,63 @@ def test_boxes_fill_the_incoming_picture():
     large = make(logits, offsets, (640, 480), 0.3, 0.45, 50)
     np.testing.assert_allclose(large.boxes, small.boxes * [5, 10, 5, 10], rtol=1e-5, atol=1e-4)
     assert large.boxes.max(0).tolist() <= [480, 640, 480, 640]
+
+
+def slow_votes(kept, label, voters, threshold):
+    """Give the mean of the voters for one box, in the picture of the network's input size."""
+    total, weight = np.zeros(4), 0.0
+    for box, other, score in zip(voters.boxes, voters.labels, voters.scores):
+        low, high = np.maximum(kept[:2], box[:2]), np.minimum(kept[2:], box[2:])
+        common = np.prod(np.maximum(high - low, 0.0))
+        areas = sum(np.prod(corners[2:] - corners[:2]) for corners in (kept, box))
+        if other == label and common > 0 and common / (areas - common) >= threshold:
+            total, weight = total + score * box, weight + score
+    return total / weight if weight else kept  # A box without area overlaps nothing
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 10**6), threshold=st.sampled_from([0.3, 0.65, 0.9]))
+def test_votes_are_the_weighted_mean_of_overlapping_boxes(seed, threshold):
+    logits, offsets, anchors = raw(seed)
+    offsets = offsets * 0.3 + np.float32([0, 0, 4, 4])  # Large boxes, of which many overlap
+    post = Postprocessor(anchors, INPUT, LABELS)
+    plain = post(logits, offsets, INPUT, 0.6, 0.45, 100)
+    found = post(logits, offsets, INPUT, 0.6, 0.45, 100, vote_threshold=threshold)
+    np.testing.assert_array_equal(found.labels, plain.labels)
+    np.testing.assert_array_equal(found.scores, plain.scores)
+    everything = post(logits, offsets, INPUT, VOTE_SCORE, 1.0, 1000)
+    expected = [slow_votes(box.astype(np.float64), label, everything, threshold)
+                for box, label in zip(plain.boxes, plain.labels)]
+    np.testing.assert_allclose(found.boxes, np.reshape(expected, (-1, 4)), rtol=1e-4, atol=1e-2)
+
+
+def test_a_box_does_not_depend_on_the_score_threshold():
+    logits, offsets, anchors = raw(5, anchors=100)
+    post = Postprocessor(anchors, INPUT, LABELS)
+    few, many = (post(logits, offsets, INPUT, score, 0.45, 1000, vote_threshold=0.4)
+                 for score in (0.7, 0.05))
+    plain = post(logits, offsets, INPUT, 0.7, 0.45, 1000)
+    assert 0 < len(few) < len(many) and not np.array_equal(few.boxes, plain.boxes)
+    np.testing.assert_allclose(few.boxes, many.boxes[:len(few)], rtol=1e-6)
+
+
+def test_without_votes_boxes_below_the_score_change_nothing():
+    logits, offsets, anchors = raw(4)
+    post = Postprocessor(anchors, INPUT, LABELS)
+    chosen = post.choose(logits, 0.2)
+    found = post.place(chosen, offsets, INPUT, 0.5, 0.45, 100)
+    plain = post(logits, offsets, INPUT, 0.5, 0.45, 100)
+    np.testing.assert_array_equal(found.boxes, plain.boxes)
+    assert len(plain) and chosen.scores.min() < 0.5
+
+
+def test_a_box_without_area_keeps_its_place():
+    # Clipping leaves a line at the edge of the picture.
+    anchors = np.float32([[-40, 10, -20, 30], [10, 10, 30, 30]])
+    logits = np.float32([[0, 3, 0, 0], [0, 3, 0, 0]])
+    found = Postprocessor(anchors, INPUT, LABELS)(
+        logits, np.zeros((2, 4), np.float32), INPUT, 0.3, 0.45, 100, vote_threshold=0.5)
+    assert sorted(found.boxes.tolist()) == [[0, 10, 0, 30], [10, 10, 30, 30]]
 
 
 def test_output_is_left_as_it_was():

@@ -35,9 +35,10 @@ NAMES = ('a', 'b', 'c')
 
 def head(labels):
     return {'checkpoint': 'abc', 'labels': list(labels), 'model': {'name': 'small'},
-            'options': dict.fromkeys(('policy', 'score_threshold', 'nms_threshold', 'classes',
-                                      'max_detections', 'max_consecutive_forecasts', 'mode',
-                                      'latency', 'max_gap_s', 'annotations', 'truth_topic')),
+            'options': dict.fromkeys(('policy', 'score_threshold', 'nms_threshold',
+                                      'vote_threshold', 'classes', 'max_detections',
+                                      'max_consecutive_forecasts', 'mode', 'latency',
+                                      'max_gap_s', 'annotations', 'truth_topic')),
             'machine': {'cores': 2}}
 
 
@@ -158,9 +159,10 @@ def test_coco_documents_are_joined_with_new_numbers():
 
 
 HEAD = {'labels': ['cat', 'dog'], 'model': {}, 'machine': {'cores': 2}, 'device': 'cpu',
-        'options': dict.fromkeys(('policy', 'score_threshold', 'nms_threshold', 'classes',
-                                  'max_detections', 'max_consecutive_forecasts', 'mode',
-                                  'latency', 'max_gap_s', 'annotations', 'truth_topic'))}
+        'options': dict.fromkeys(('policy', 'score_threshold', 'nms_threshold',
+                                  'vote_threshold', 'classes', 'max_detections',
+                                  'max_consecutive_forecasts', 'mode', 'latency',
+                                  'max_gap_s', 'annotations', 'truth_topic'))}
 
 
 def test_frames_at_which_boxes_come_carry_the_numbers_of_their_images():
