@@ -16,6 +16,7 @@ import torch
 from .inputs import add_videos, load_videos, named_videos
 from .options import (
     add_backend,
+    add_policies,
     add_seed,
     add_threads,
     fraction,
@@ -27,7 +28,7 @@ from .results import machine, versions
 from .shell import command_line, print_result, run_verb, show_progress, verb_parser
 from ..benchmark.peers import RUNTIMES, TORCHVISION, torchvision_peers
 from ..detector.detector import Detector
-from ..detector.policy import AlwaysReadPolicy, Policy
+from ..detector.policy import AlwaysReadPolicy
 from ..evaluation.sequences import EvaluationError, Video
 from ..experiments.figure_files import new_figure
 from ..experiments.prices import (
@@ -45,8 +46,6 @@ from ..labelling.teacher_kinds import open_teacher
 from ..layout import markdown
 
 VERB = 'compare detectors'
-
-CARD = 'card'  #: Names the policy of a checkpoint's card
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -90,9 +89,9 @@ def _contestants(options: argparse.Namespace) -> tuple[list[Contestant], dict[st
         detector = Detector.load(path, 'cpu', 'fp32', options.threads, backend=options.backend)
         detector.warm_up()
         weights[name], backend = detector.card.weights_sha256, detector.backend
-        for chosen in options.policies:
+        for chosen in [*(options.policies or [AlwaysReadPolicy(), None]), *options.more_policies]:
             settings = detector.card.settings()
-            found.append(own_contestant(name, detector, settings if chosen == CARD
+            found.append(own_contestant(name, detector, settings if chosen is None
                                         else replace(settings, policy=chosen)))
     for name, path in options.peers:
         found.append(peer_contestant(name, open_teacher(
@@ -102,10 +101,6 @@ def _contestants(options: argparse.Namespace) -> tuple[list[Contestant], dict[st
     found += [timed_contestant(peer) for peer in torchvision_peers(
         [runtime], options.threads, options.torchvision)]
     return found, weights, backend
-
-
-def _policy(text: str) -> Policy | str:
-    return CARD if text == CARD else policy(text)
 
 
 def _shortened(video: Video, frames: int | None) -> Video:
@@ -136,9 +131,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--checkpoints', type=named_file, nargs='+', required=True,
                         metavar='NAME=FILE', help='of this package, each with the score threshold '
                         'of its card')
-    parser.add_argument('--policies', type=_policy, nargs='+', metavar='P',
-                        default=[AlwaysReadPolicy(), CARD],
-                        help="compare these; `card` is the card's (default: always_read card)")
+    add_policies(parser, "always_read and the card's")
+    parser.add_argument('--more-policies', type=policy, nargs='+', default=[], metavar='P',
+                        help='compare these, too')
     parser.add_argument('--peers', type=named_file, nargs='+', default=[], metavar='NAME=FILE',
                         help='other detectors, as --teacher of label')
     parser.add_argument('--peer-score', type=fraction, default=0.3, metavar='S',

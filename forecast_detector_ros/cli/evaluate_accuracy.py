@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure a checkpoint on annotated video: recall, average precision, read ratio, latency."""
+"""Measure recall, average precision, read ratio and latency on annotated video."""
 from __future__ import annotations
 
 import argparse

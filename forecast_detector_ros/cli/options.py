@@ -81,7 +81,7 @@ def add_limits(group: Group) -> None:
                        help='boxes of a lower score are not shown')
     add_nms_threshold(group)
     group.add_argument('--vote-threshold', type=fraction, metavar='IOU',
-                       help='of boxes that shift the one that is kept; 1: none')
+                       help='of boxes that shift another one; 1: none')
     group.add_argument('--max-consecutive-forecasts', type=limit, metavar='N',
                        help='most forecasts in a row (default '
                        f'{DetectorSettings().max_consecutive_forecasts})')

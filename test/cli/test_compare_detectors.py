@@ -55,11 +55,11 @@ def test_policies_and_frames_can_be_chosen(arguments, tmp_path, capsys):
     assert report['frames'] == 4 and report['prices'][0]['read_ratio'] == 0.5
 
 
-def test_the_policy_of_each_card_can_be_one_of_them(arguments, tmp_path):
-    assert main([*arguments, '--policies', 'card', 'alternate(2)', '--frames', '2']) == 0
+def test_further_policies_come_beside_those_of_the_cards(arguments, tmp_path):
+    assert main([*arguments, '--more-policies', 'alternate(2)', '--frames', '2']) == 0
     report = json.loads((tmp_path / 'out/prices.json').read_text())
     assert [row['policy'] for row in report['prices'][:-1]] == [
-        'threshold(0.5)', 'alternate(2)'] * 2
+        'always_read', 'threshold(0.5)', 'alternate(2)'] * 2
 
 
 @pytest.mark.slow
