@@ -254,9 +254,8 @@ def draw_prices(prices: Sequence[Price], path: Path) -> None:
             axes.plot(price.ms, _points(price), color=OWN_COLOUR, markersize=8,
                       marker=_marker(price.policy))
         if points:
-            # On the left, where names meet no other detector, and off the line.
-            top = _points(points[-1]) >= _points(points[0])
-            _name(axes, points[-1], OWN_COLOUR, (-7, 4 if top else -12), 'right')
+            # Above the cheapest point, where neither its line nor a dotted one is.
+            _name(axes, points[0], OWN_COLOUR, (-2, 8), 'center')
     for price in prices:
         if price.group == PEER and price.recall is not None:
             axes.plot(price.ms, _points(price), color=PEER_COLOUR, marker='D', markersize=8)
