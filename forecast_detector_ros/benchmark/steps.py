@@ -322,8 +322,7 @@ def _motion_parts(network: ForecastDetector, feature: tuple[torch.Tensor, ...]
     found = motion.compare_reads(feature, views, last, elapsed)
 
     def decide() -> object:
-        summary = motion.scheduler.summarise(found.deep, found.scores, last.motion)
-        return motion.scheduler(summary, elapsed)
+        return motion.scheduler(motion.scheduler.summarise(found), elapsed)
 
     return {'motion encoder': lambda: motion.compare_reads(feature, views, last, elapsed),
             'scheduler': decide,

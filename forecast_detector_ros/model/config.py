@@ -123,7 +123,7 @@ class NetworkConfig:
 
     #: The map that `forecast` is compared with, one of `REFERENCES`.
     scheduler_reference: str = 'temporal'
-    scheduler_channels: int = 64  #: Channels of the scheduler's convolutions
+    scheduler_channels: int = 64  #: Channels, or hidden units, of the scheduler
 
     #: Whether BN stands behind the scheduler's correlation of maps; the paper has none there.
     scheduler_norm: bool = True

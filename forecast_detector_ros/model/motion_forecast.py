@@ -19,6 +19,7 @@ from .config import BOX_CODER_WEIGHTS
 from .encoder import Encoder, LSTMState
 from .scheduler import Correlation, unit_vectors
 
+LEVELS = 3  #: Maps that are compared, of the strides 8, 16 and 32
 TERMS = 2  #: Motions of a cell: one that goes on for ever, and one that comes to rest
 
 _SHALLOW, _MIDDLE, _DEEP = 16, 32, 64  #: Channels that are compared at the strides 8, 16 and 32
@@ -97,16 +98,15 @@ class MotionEncoder(nn.Module):
         return Keys(tuple(unit_vectors(key(x)) for key, x in zip(self.keys, feature)),
                     views if self.boxes else ())
 
-    def forward(self, now: Keys, before: Keys, state: LSTMState
-                ) -> tuple[Tensor, Tensor, LSTMState]:
+    def forward(self, now: Keys, before: Keys, state: LSTMState) -> tuple[Tensor, LSTMState]:
         """
         Compare two frames that were read.
 
         :param now, before: keys of the frame and of the one read before it; zeros where there is
             none
         :param state: of the LSTM, ``(B, hidden, h, w)`` at stride 16
-        :returns: the motion ``(B, cells, 4 * TERMS)`` of the cells of all maps, in order; the map
-            of stride 32 ``(B, hidden, h, w)`` for the scheduler; the LSTM's new state
+        :returns: the motion ``(B, cells, 4 * TERMS)`` of the cells of all maps, in order; the
+            LSTM's new state
         """
         a8, a16, a32 = now.maps
         b8, b16, b32 = before.maps
@@ -124,7 +124,6 @@ class MotionEncoder(nn.Module):
             if number == 0:
                 deep = self.far(torch.cat((deep, self.shifts[2](self.deep(a32, b32))), 1))
             maps.append(deep)
-        deep = maps[2]
         if clues:
             maps = [torch.cat((x, layer(clue)), 1)
                     for x, layer, clue in zip(maps, self.clues, clues)]
@@ -132,7 +131,7 @@ class MotionEncoder(nn.Module):
         if clues:
             found = [_with_changes(x, clue) for x, clue in zip(found, clues)]
         motion = torch.cat([x.flatten(2).transpose(1, 2) for x in found], 1)
-        return motion, deep, state
+        return motion, state
 
     def _clues(self, now: Keys, before: Keys) -> list[Tensor]:
         """Compare the boxes of both frames, map by map."""
@@ -150,6 +149,12 @@ def _with_changes(found: Tensor, clues: Tensor) -> Tensor:
     motion, wide, narrow = found.chunk(3, 1)
     return (motion + wide * clues[:, :CHANGE].repeat(1, TERMS, 1, 1)
             + narrow * clues[:, CHANGE:2 * CHANGE].repeat(1, TERMS, 1, 1))
+
+
+def changes(now: Keys, before: Keys) -> Tensor:
+    """Give how much the maps of two frames differ: ``(B, LEVELS)``, 1 - mean cosine, [0, 2]."""
+    return torch.stack([1.0 - (a * b).sum(1).mean((1, 2)) for a, b in zip(now.maps, before.maps)],
+                       1)
 
 
 def displacement(motion: Tensor, ahead: Tensor) -> Tensor:
@@ -184,44 +189,41 @@ class Comparison(NamedTuple):
     """The result of a read before the scheduler."""
 
     state: MotionState
-    deep: Tensor  #: ``(B, channels, h, w)``: the encoder's map of stride 32
     scores: Tensor  #: ``(B, cells)``: the best score of each cell, 0 to 1
+    changes: Tensor  #: ``(B, LEVELS)``: as `changes` gives them
 
 
 class MotionScheduler(nn.Module):
     """
     Score *read* against *forecast* from how the scene moves and how long ago it was looked at.
 
-    It stands in the place of section 3.2's scheduler: the correlation that it starts from is that
-    of the last two reads, in `MotionEncoder`.
+    It stands in the place of section 3.2's scheduler, and knows a few numbers of the last two
+    reads. With whole maps it learnt the training's scenes by heart (docs/design/decisions.md).
 
-    :param channels: of the encoder's map of stride 32
-    :param hidden: channels of its own
+    :param hidden: units of its hidden layer
     """
 
-    def __init__(self, channels: int, hidden: int = 64) -> None:
+    def __init__(self, hidden: int = 64) -> None:
         super().__init__()
-        self.convs = nn.Sequential(nn.Conv2d(channels, hidden, 3, padding=1), nn.ReLU(),
-                                   nn.Conv2d(hidden, hidden, 3, padding=1), nn.ReLU())
-        self.size = 2 * hidden + 2 * TERMS
-        self.fc = nn.Sequential(nn.Linear(self.size + TERMS, hidden), nn.ReLU(),
+        self.size = 2 * TERMS + LEVELS + 2
+        self.fc = nn.Sequential(nn.Linear(self.size + LEVELS + TERMS, hidden), nn.ReLU(),
                                 nn.Linear(hidden, 2))
 
-    def summarise(self, deep: Tensor, scores: Tensor, motion: Tensor) -> Tensor:
+    def summarise(self, read: Comparison) -> Tensor:
         """
         Keep of a read what all decisions until the next one need.
 
-        :param deep: ``(B, channels, h, w)``
-        :param scores: ``(B, cells)``: the best score of each cell, 0 to 1
-        :param motion: ``(B, cells, 4 * TERMS)``
-        :returns: ``(B, size)``
+        :returns: ``(B, size)``: speeds of the fastest and of the mean object, the changes of the
+            maps, the best score and the logarithm of the sum of scores
         """
-        x = self.convs(deep)
+        scores = read.scores
         # Cells are about as large as a fixed part of their anchors: these are motions in sizes of
         # the object.
-        speed = motion.abs().unflatten(2, (TERMS, 4)).amax(3) * scores[:, :, None]
-        typical = speed.sum(1) / (scores.sum(1, keepdim=True) + 1.0)
-        return torch.cat((x.mean((2, 3)), x.amax((2, 3)), speed.amax(1), typical), 1)
+        speed = (read.state.motion.abs().unflatten(2, (TERMS, 4)).amax(3)
+                 * scores[:, :, None])
+        everything = scores.sum(1, keepdim=True)
+        return torch.cat((speed.amax(1), speed.sum(1) / (everything + 1.0), read.changes,
+                          scores.amax(1, keepdim=True), everything.log1p()), 1)
 
     def forward(self, summary: Tensor, ahead: Tensor) -> Tensor:
         """
@@ -232,8 +234,10 @@ class MotionScheduler(nn.Module):
         :returns: ``(B, 2)`` logits, *read* first
         """
         terms = torch.cat((ahead, ahead / (1.0 + ahead)), 1)
-        maps, speed = summary[:, :-2 * TERMS], summary[:, -2 * TERMS:]
-        return self.fc(torch.cat((maps, speed * terms.repeat(1, 2), terms), 1))
+        speed, changes, seen = summary.split((2 * TERMS, LEVELS, 2), 1)
+        # All numbers are of about one size then.
+        speed, changes = (4.0 * speed * terms.repeat(1, 2)).log1p(), 4.0 * changes
+        return self.fc(torch.cat((speed, terms, changes, changes * ahead, seen), 1))
 
 
 LONGEST = 16.0  #: Largest time ahead that is computed with, in times between the last two reads
@@ -276,7 +280,7 @@ class MotionForecast(nn.Module):
         view = self.compare_reads(feature, self.cell_views(logits, offsets), state, elapsed)
         after = view.state._replace(
             logits=logits, offsets=offsets,
-            summary=self.scheduler.summarise(view.deep, view.scores, view.state.motion))
+            summary=self.scheduler.summarise(view))
         return self.decide(after, elapsed), after
 
     def cell_views(self, logits: Tensor, offsets: Tensor) -> Tensor:
@@ -308,11 +312,11 @@ class MotionForecast(nn.Module):
         seen, since = state.times[:, :1], state.times[:, 2:]
         gap = seen * (since + elapsed)
         keys = self.encoder.look(feature, views)
-        motion, deep, memory = self.encoder(keys, state.keys, state.memory)
+        motion, memory = self.encoder(keys, state.keys, state.memory)
         motion = motion * (0.0 if self.still else seen[:, :, None])
         times = torch.cat((torch.ones_like(seen), gap, torch.zeros_like(since)), 1)
         return Comparison(state._replace(keys=keys, memory=memory, motion=motion, times=times),
-                          deep, views[..., 0])
+                          views[..., 0], changes(keys, state.keys))
 
     def forecast(self, state: MotionState, elapsed: Tensor
                  ) -> tuple[Tensor, Tensor, MotionState]:

@@ -109,7 +109,7 @@ class ForecastDetector(nn.Module):
         return MotionForecast(
             MotionEncoder(config.feature_channels, self.head.map_sizes(self.feature_sizes),
                           config.motion_channels, config.motion_from_boxes),
-            MotionScheduler(config.motion_channels, config.scheduler_channels),
+            MotionScheduler(config.scheduler_channels),
             motion_units(self.anchors, self.anchor_strides),
             anchors_per_cell(config.aspect_ratios), config.variant == 'persistence')
 

@@ -160,8 +160,8 @@ def _add_decision(result: StepLosses, network: ForecastDetector, reads: list[Com
     assert motion is not None
     wanted, logits = [], []
     for t, read in enumerate(reads[1:], 1):
-        summary = motion.scheduler.summarise(
-            read.deep.detach(), read.scores, read.state.motion.detach())
+        # The encoder learns from where boxes go alone.
+        summary = motion.scheduler.summarise(read).detach()
         for later in range(t + 1, batch.times.shape[1]):
             kept = kept_recall(network, read, batch, t, later)
             wanted.append((1.0 - (1.0 - kept) * LOSS_THAT_COUNTS).clamp(min=0))

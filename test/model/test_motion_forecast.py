@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """A forecast of motion: what it compares, where boxes go, and what its state says."""
 from dataclasses import replace
+import math
 
 from forecast_detector_ros.model.config import ConfigError, NetworkConfig
 from forecast_detector_ros.model.motion_forecast import (
     ahead,
+    changes,
+    Comparison,
     displacement,
+    Keys,
+    LEVELS,
     LONGEST,
+    MotionScheduler,
     TERMS,
 )
 from forecast_detector_ros.model.network import ForecastDetector
+from forecast_detector_ros.model.scheduler import unit_vectors
 from forecast_detector_ros.model.ssdlite import box_coder
 import pytest
 import torch
@@ -185,3 +192,42 @@ def test_boxes_of_the_read_before_change_the_motion(pictures):
     motions = [network.read_step(picture, before).state.motion.motion
                for before in (state, other)]
     assert not torch.allclose(*motions)
+
+
+def test_changes_are_nothing_for_the_same_frame_and_one_without_any():
+    """A frame differs from itself by 0, from its negative by 2, and from none by 1."""
+    generator = torch.Generator().manual_seed(7)
+    maps = tuple(unit_vectors(torch.randn(2, 5, side, side + 1, generator=generator))
+                 for side in (4, 3, 2))
+    for factor, expected in ((1.0, 0.0), (-1.0, 2.0), (0.0, 1.0)):
+        before = Keys(tuple(factor * one for one in maps))
+        found = changes(Keys(maps), before)
+        torch.testing.assert_close(found, torch.full((2, LEVELS), expected), atol=1e-5, rtol=0)
+
+
+def test_scheduler_keeps_speeds_changes_and_scores_of_a_read(network, pictures):
+    """The summary is what its text says, cell by cell."""
+    state = network.read_step(pictures(), network.initial_state()).state.motion
+    generator = torch.Generator().manual_seed(8)
+    motion = torch.randn(state.motion.shape, generator=generator)
+    scores = torch.rand(motion.shape[:2], generator=generator)
+    differ = torch.tensor([[0.1, 0.2, 0.3]])
+    summary = MotionScheduler(8).summarise(
+        Comparison(state._replace(motion=motion), scores, differ))[0].tolist()
+    speeds = [[score * max(map(abs, cell[4 * term:4 * term + 4]))
+               for cell, score in zip(motion[0].tolist(), scores[0].tolist())]
+              for term in range(TERMS)]
+    everything = sum(scores[0].tolist())
+    assert summary == pytest.approx([
+        *map(max, speeds), *(sum(speed) / (everything + 1.0) for speed in speeds), 0.1, 0.2, 0.3,
+        float(scores.max()), math.log1p(everything)], rel=1e-4)
+
+
+def test_scheduler_judges_each_time_ahead_by_itself():
+    """A later frame gets another score; what the read has seen is not computed again."""
+    torch.manual_seed(9)
+    scheduler = MotionScheduler(8).eval()
+    summary = torch.rand(1, scheduler.size).expand(2, -1)
+    near, far = scheduler(summary, torch.tensor([[1.0], [4.0]]))
+    assert not torch.allclose(near, far)
+    torch.testing.assert_close(near, scheduler(summary[:1], torch.tensor([[1.0]]))[0])
