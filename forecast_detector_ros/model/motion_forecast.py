@@ -198,7 +198,7 @@ class MotionScheduler(nn.Module):
     Score *read* against *forecast* from how the scene moves and how long ago it was looked at.
 
     It stands in the place of section 3.2's scheduler, and knows a few numbers of the last two
-    reads. With whole maps it learnt the training's scenes by heart (docs/design/decisions.md).
+    reads. With whole maps it overfitted (docs/design/decisions.md).
 
     :param hidden: units of its hidden layer
     """
