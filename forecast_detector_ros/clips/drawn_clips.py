@@ -32,6 +32,7 @@ _TO_YIQ = np.array(((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213),
 _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 
 _MOSAIC_CENTRE = (0.35, 0.65)  #: Where the four tiles of a mosaic meet, of the picture's sides
+_LONGEST_MOTION = 24  #: Frames for which a drawn motion of the camera goes on
 _STRETCH = 0.2  #: A view's sides are stretched against each other by up to e to this power
 
 
@@ -265,7 +266,7 @@ class ClipDrawer:
             (config.motion_pan, config.motion_pan, config.motion_zoom)) * 0.7
         return _Views(frames, tiles, zoom, rng.random((count, 2)),
                       rng.random(count) < config.flip_probability,
-                      speed[:, None] * times[..., None])
+                      speed[:, None] * _turning(times)[..., None])
 
     def _affine(self, views: _Views) -> tuple[np.ndarray, np.ndarray]:
         """Give (scale, shift), ``(P, T, 2)`` each: picture = scale * output + shift, pixels."""
@@ -365,7 +366,7 @@ class ClipDrawer:
                ) -> tuple[Tensor, ...]:
         bank, config = self._bank, self._config
 
-        def shown(boxes: Tensor) -> tuple[Tensor, Tensor]:
+        def shown(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             corners = ((boxes.unflatten(-1, (2, 2)) - shift[:, :, None, None])
                        / scale[:, :, None, None])
             low, high = corners.amin(-2), corners.amax(-2)
@@ -373,20 +374,25 @@ class ClipDrawer:
             low = torch.maximum(low, tiles[:, None, None, :2])
             high = torch.minimum(high, tiles[:, None, None, 2:])
             seen = (high - low).clamp(min=0)
-            return torch.cat((low, high), -1), torch.where(
-                seen.amin(-1) >= config.min_side, seen.prod(-1) / area, 0.0)
-        boxes, visible = shown(bank.boxes[index])
+            return (torch.cat((low, high), -1), seen.prod(-1) / area,
+                    seen.amin(-1) >= config.min_side)
+        boxes, visible, wide = shown(bank.boxes[index])
         labels = bank.labels[index]
-        there = labels >= 0
-        kept = there & (visible >= config.min_visible) & (visible > 0)
-        hidden = there & ~kept & (visible > 0)
-        regions, part = shown(bank.ignore[index])
+        seen = (labels >= 0) & (visible > 0)
+        kept = seen & wide & (visible >= config.min_visible)
+        hidden = seen & ~kept
+        regions, part, _ = shown(bank.ignore[index])
         zero = torch.zeros((), device=boxes.device)
         ignore = torch.cat((torch.where(hidden[..., None], boxes, zero),
                             torch.where((part > 0)[..., None], regions, zero)), 2)
         return (torch.where(kept[..., None], boxes, zero), torch.where(kept, labels, -1),
                 torch.where(kept, bank.scores[index], zero),
                 torch.where(kept, bank.tracks[index], UNKNOWN_TRACK), ignore)
+
+
+def _turning(times: np.ndarray) -> np.ndarray:
+    """Let a drawn motion turn back every `_LONGEST_MOTION` frames: a long video stays in view."""
+    return _LONGEST_MOTION - np.abs(times % (2 * _LONGEST_MOTION) - _LONGEST_MOTION)
 
 
 def _join(parts: list[Tensor], fill: int) -> Tensor:

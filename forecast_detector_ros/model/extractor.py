@@ -7,6 +7,8 @@ The paper takes "the feature map before its average pool layer" of MobileNetV2 a
 it sets the price of everything that runs on a forecast frame.
 """
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from itertools import pairwise
 
@@ -160,6 +162,20 @@ def freeze_batch_norm(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             part.eval()
+
+
+@contextmanager
+def kept_statistics(module: nn.Module) -> Iterator[None]:
+    """Normalise with the running statistics for a while, and do not update them."""
+    norms = [part for part in module.modules()
+             if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training]
+    for norm in norms:
+        norm.eval()
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.train()
 
 
 def parameter_count(module: nn.Module) -> int:

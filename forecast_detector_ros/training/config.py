@@ -17,6 +17,7 @@ from ..plain_values import build, PlainValueError, PlainYamlError, read_plain_ya
 
 #: Parts of the network with a learning rate of their own; a part without one is frozen.
 GROUPS = ('backbone', 'projection', 'encoder', 'scheduler', 'head')
+PAUSE = 6  #: Frames of a pause that are kept: more than a clip has
 MEMORY, DEVICE, NONE = CACHES = ('memory', 'device', 'none')  #: Where decoded frames are kept
 #: What a recipe may say for the card; the rest comes from the run.
 CARD_KEYS = ('licence', 'description', 'provenance', 'known_failures', 'score_threshold',
@@ -146,6 +147,11 @@ class Recipe:
         base = preset(self.preset, len(self.classes)).to_dict()
         return NetworkConfig.from_dict({**base, **self.network})
 
+    def forecasts_motion(self, stage: StageConfig) -> bool:
+        """Tell whether a stage trains a forecast of motion."""
+        return (self.network_config().forecast_mode == MOTION
+                and stage.variant not in ('baseline', 'recurrent'))
+
 
 def load_recipe(path: str | Path) -> Recipe:
     """
@@ -238,17 +244,32 @@ def _check(recipe: Recipe, network: NetworkConfig) -> None:
             if any(value < 1 for value in getattr(stage, key)):
                 raise RecipeError(f'{where}: {key} is {list(getattr(stage, key))}, must be a list '
                                   'of integers of at least 1')
-        forecasts = stage.variant not in ('baseline', 'recurrent')
-        if network.forecast_mode == MOTION and forecasts and not (
+        if recipe.forecasts_motion(stage) and not (
                 stage.gaps and stage.horizons and stage.clip_length > 1 and stage.extra_frame
                 and recipe.cache == DEVICE):
             raise RecipeError(f'{where}: a forecast of motion is trained with gaps, horizons, '
                               'extra_frame, a clip_length of at least 2, and cache: device')
+        if recipe.forecasts_motion(stage):
+            _check_motion(stage, where)
         if stage.keep and (network.forecast_mode != MOTION or not stage.extractor_is_frozen
                            or 'head' in stage.groups):
             raise RecipeError(f'{where}: keep is for a forecast of motion whose extractor and '
                               'head are not trained')
         _check_numbers(stage, where, first_blocks(network.levels))
+
+
+def _check_motion(stage: StageConfig, where: str) -> None:
+    """Refuse what a stage for a forecast of motion cannot do."""
+    others = sorted(set(stage.groups) - {'encoder', 'scheduler'})
+    if others:
+        raise RecipeError(f'{where}: groups has {", ".join(others)}; a forecast of motion trains '
+                          'encoder and scheduler alone, the others in a stage of single frames')
+    if stage.reuse != 1:
+        raise RecipeError(f'{where}: reuse is {stage.reuse}, must be 1 for a forecast of motion; '
+                          'keep stores its features')
+    if stage.pauses and stage.clip_length >= PAUSE:
+        raise RecipeError(f'{where}: clip_length is {stage.clip_length}, must be below {PAUSE} '
+                          'with pauses')
 
 
 def _check_numbers(stage: StageConfig, where: str, blocks: int) -> None:

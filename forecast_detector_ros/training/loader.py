@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 from .config import DEVICE, MEMORY, Recipe, RecipeError, StageConfig
 from .machine import Processes
 from .motion_frames import KeptFrames
+from ..annotations.findings import DataError
 from ..annotations.records import FrameReader, VideoRecord
 from ..annotations.sources import load_source
 from ..clips.dataset import ClipBatch, ClipDataset, collate, worker_init
@@ -51,6 +52,8 @@ def load_sources(recipe: Recipe, root: Path) -> Sources:
     for source in recipe.sources:
         records = load_source(source, root, recipe.classes)
         (stills if source.kind == 'still' else videos).extend(records)
+    if any(recipe.forecasts_motion(stage) for stage in recipe.stages):
+        _check_tracks(videos)
     cutouts = load_cutouts(root / recipe.cutouts, recipe.classes) if recipe.cutouts else []
     result = Sources(videos, stills, cutouts)
     size = result.reader.preload([*videos, *stills]) if recipe.cache == MEMORY else 0
@@ -60,6 +63,17 @@ def load_sources(recipe: Recipe, root: Path) -> Sources:
     log.info('%d videos with %d frames, %d stills, %d cut-outs; %.1f GB in memory', len(videos),
              sum(len(video.frames) for video in videos), len(stills), len(cutouts), size / 1e9)
     return result
+
+
+def _check_tracks(videos: Sequence[VideoRecord]) -> None:
+    """Refuse videos without a track, and warn of some: motion is learnt from tracks."""
+    tracked = sum(any((frame.tracks >= 0).any() for frame in video.frames) for video in videos)
+    if not tracked:
+        raise DataError('a forecast of motion needs videos with a track_id in their boxes, and '
+                        'none has one; `label` writes it')
+    if tracked < len(videos):
+        log.warning('%d of %d videos have no track_id in their boxes: no motion is learnt there',
+                    len(videos) - tracked, len(videos))
 
 
 def picture_weights(records: Sequence[VideoRecord], classes: int, balance: float) -> list[float]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .assignment import assign_aligned, decode_boxes, pad, PaddedBoxes, pairwise_iou
+from .config import PAUSE
 from ..clips.dataset import ClipBatch
 from ..clips.drawn_clips import ClipDrawer, DrawnClips
 from ..model.network import ForecastDetector
@@ -30,7 +31,6 @@ MOST_ANCHORS = 96  #: Anchors of a frame that are trained on; the best ones
 #: IoUs at which a forecast is compared with a read, to train the scheduler.
 SCORED_IOUS = (0.5, 0.6, 0.7)
 CHUNK = 8  #: Frames that are looked at together
-PAUSE = 6  #: Frames of a pause that are kept: more than a clip has
 
 
 @dataclass(frozen=True)

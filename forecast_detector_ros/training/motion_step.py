@@ -7,6 +7,8 @@ head finds are moved to every later frame of the clip, and compared with where t
 there. Reads and frames to come lie as far apart as the stage's `gaps` and `horizons` say.
 """
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -15,6 +17,7 @@ from torchvision.ops import generalized_box_iou_loss
 from .assignment import pairwise_iou
 from .losses import LossConfig, StepLosses
 from .motion_frames import MotionBatch, SCORED_IOUS
+from ..model.extractor import kept_statistics
 from ..model.motion_forecast import Comparison, LONGEST, MotionState
 from ..model.network import ForecastDetector
 from ..model.ssdlite import box_coder
@@ -44,8 +47,10 @@ def read_clip(network: ForecastDetector, batch: MotionBatch) -> list[Comparison]
     for t in range(batch.times.shape[1] - 1):
         elapsed = batch.times[:, t] - batch.times[:, t - 1] if t else torch.ones_like(
             batch.times[:, 0])
-        view = motion.compare_reads(tuple(level[:, t].float() for level in frames.features),
-                                    frames.views[:, t], state, elapsed[:, None])
+        # The first read has nothing to compare with; its zeros are not what the others see.
+        with nullcontext() if t else kept_statistics(motion):
+            view = motion.compare_reads(tuple(level[:, t].float() for level in frames.features),
+                                        frames.views[:, t], state, elapsed[:, None])
         state = view.state
         result.append(view)
     return result

@@ -246,8 +246,8 @@ def draw_examples(batch: ClipBatch, network: ForecastDetector, classes: tuple[st
     columns = []
     for t in range(frames):
         pictures = images[:, t].to(network.mean.device)
-        maps, state = network.encode(network.extract(network.normalise(pictures)), state)
-        head = network.head(maps.fused)
+        head, _, state = network.read_features(
+            network.extract(network.normalise(pictures)), state)
         drawn = []
         for b in range(clips):
             found = postprocess(head.logits[b], head.offsets[b], network.anchors,

@@ -160,3 +160,27 @@ def test_noise_is_part_of_the_draw(records):
     assert torch.equal(one.images, two.images)
     assert not torch.equal(one.images, plain.images)
     assert torch.equal(one.boxes, plain.boxes)
+
+
+def test_narrow_boxes_are_ignored_and_regions_stay(tmp_path):
+    """Neither is background: a box below `min_side`, and an annotated region of any width."""
+    record = write(tmp_path, 'n', [(20, 20, 23, 60), (60, 20, 90, 60)], ignore=[(100, 10, 102, 40)])
+    clips = drawer([VideoRecord('video', [record])], None, (1.0,)).draw((1,), 1, np.array([[0]]))
+    assert clips.labels[0, 0].tolist() == [-1, 0]
+    regions = clips.ignore[0, 0]
+    assert regions[regions[:, 2] > regions[:, 0]].tolist() == [
+        [20.0, 20.0, 23.0, 60.0], [100.0, 10.0, 102.0, 40.0]]
+
+
+def test_a_drawn_motion_turns_back(tmp_path):
+    """In a long video of one picture the camera stays near it, at the speed of a short one."""
+    frame = write(tmp_path, 'l', [(40, 30, 80, 60)])
+    config = replace(NOTHING, video_motion_probability=1.0, motion_pan=0.004, motion_zoom=0.0,
+                     min_visible=0.0)
+    clips = drawer([VideoRecord('video', [frame] * 97)], config, (1.0,)).draw_video((6,), 0)
+    left = clips.boxes[0, :, 0, 0]
+    step = left.diff()
+    torch.testing.assert_close(step[:24], step[:1].expand(24), atol=1e-3, rtol=0)
+    torch.testing.assert_close(step[24:48], -step[:24], atol=1e-3, rtol=0)
+    torch.testing.assert_close(left[48:96], left[:48], atol=1e-3, rtol=0)
+    assert step[0].abs() > 0.05

@@ -31,7 +31,7 @@ def data_root(tmp_path_factory):
             images.append({'id': len(images) + 1, 'file_name': name, 'width': 64, 'height': 64,
                            'video': video, 'frame_index': index})
             annotations.append({'id': len(images), 'image_id': len(images), 'score': 0.9,
-                                'category_id': 1 if video == 'left' else 2,
+                                'category_id': 1 if video == 'left' else 2, 'track_id': 1,
                                 'bbox': [x, 20, 24, 24]})
     (root / 'train.json').write_text(json.dumps({
         'images': images, 'annotations': annotations,

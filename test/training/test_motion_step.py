@@ -111,6 +111,26 @@ def test_kept_recall_leaves_out_what_is_not_followed(network):
     assert kept_recall(network, still_read(network, batch), batch, 1, 2).tolist() == [1.0]
 
 
+def test_the_first_read_leaves_the_statistics_alone(network):
+    """BatchNorm learns from reads that have another one before them, and all stay in training."""
+    batch = batch_of(network, [[A, B]] * T, clips=2)
+    first = MotionBatch(batch.frames.changed(lambda part: part[:, :2]), batch.times[:, :2],
+                        batch.images)
+
+    def statistics():
+        return [value.clone() for name, value in network.motion.state_dict().items()
+                if 'running_mean' in name]
+    network.motion.train()
+    before = statistics()
+    read_clip(network, first)  # One read, and the frame to come.
+    assert all(torch.equal(*pair) for pair in zip(before, statistics(), strict=True))
+    read_clip(network, batch)
+    after = statistics()
+    assert before and not any(torch.equal(*pair) for pair in zip(before, after, strict=True))
+    assert all(part.training for part in network.motion.modules())
+    network.eval()
+
+
 def test_motion_loss_of_no_motion_is_that_of_boxes_that_stay(network):
     """Both are the mean of 1 - GIoU over anchors and later frames."""
     step = [[A, B], [A, B], [A, FAR], [A, B]]
