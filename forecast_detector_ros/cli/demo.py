@@ -20,6 +20,7 @@ from .options import add_checkpoint, add_hardware, add_policy, fraction, number_
 from .report import add_report
 from .results import figure_lines, machine, ResultFolder, versions
 from .shell import command_line, DONE, FAILURE, print_result, run_verb, say, verb_parser
+from ..detector.checkpoint import SHIPPED
 from ..detector.policy import FORECAST, READ
 from ..files import bundled_clip, write_json
 from ..recording.recorded_frame import DROPPED, KINDS, RecordedFrame, summarise_frames
@@ -226,7 +227,9 @@ def _detector_parameters(chosen: argparse.Namespace) -> dict[str, str]:
     if chosen.threshold is not None:
         parameters['threshold'] = repr(chosen.threshold)
     if chosen.checkpoint is not None:
-        parameters['checkpoint'] = f"'{_existing(chosen.checkpoint)}'"
+        shipped = str(chosen.checkpoint) in SHIPPED and not Path(chosen.checkpoint).exists()
+        parameters['checkpoint'] = (
+            f"'{chosen.checkpoint if shipped else _existing(chosen.checkpoint)}'")
     for key in ('device', 'precision', 'backend'):
         parameters[key] = f"'{getattr(chosen, key)}'"
     parameters['num_threads'] = str(chosen.threads)

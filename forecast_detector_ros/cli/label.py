@@ -37,7 +37,7 @@ from ..labelling.label_folders import (
 from ..labelling.label_jobs import LabelJob, LabelledFolder, LabelSettings, merge
 from ..labelling.teacher import Teacher, TeacherError
 from ..labelling.teacher_kinds import AUTO, KINDS
-from ..replay.collect import find_bags, find_videos, VIDEO_SUFFIXES
+from ..replay.collect import FILE_SUFFIXES, find_bags, find_videos
 
 _log = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if options.frames is not None:
         options.sources = [path for source in options.sources for path in _opened(source)]
     extracts = [not isinstance(source, Url) and (source.is_file() or is_bag(source))
-                or isinstance(source, Url) and source.name.lower().endswith(VIDEO_SUFFIXES)
+                or isinstance(source, Url) and source.name.lower().endswith(FILE_SUFFIXES)
                 for source in options.sources]
     first = options.sources[0]
     if options.resume and isinstance(options.output, Url):

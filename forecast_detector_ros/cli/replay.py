@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Detect objects in the images of bags, frame by frame, without ROS and reproducibly."""
+"""Detect objects in the images of bags and videos, without ROS and reproducibly."""
 from __future__ import annotations
 
 import argparse
@@ -190,7 +190,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the options."""
     parser = verb_parser(VERB, 'BAG...', __doc__)
     parser.add_argument('bags', nargs='+', type=location, metavar='BAG',
-                        help='bag (MCAP, sqlite3, ROS 1), or folder of bags')
+                        help='bag (MCAP, sqlite3, ROS 1), video file, or folder of bags')
     parser.add_argument('--output', type=location, default=Path('replay_output'),
                         metavar='FOLDER', help='replaced as a whole (default %(default)s)')
     parser.add_argument('--topic', nargs='+', default=[], metavar='T',

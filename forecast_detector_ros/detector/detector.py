@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The running detector: frames in, detections and decisions out, state passed by value."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 import logging
 from math import nan
@@ -265,7 +265,8 @@ class _Job:
 
 
 def step_stamped(detector: Detector, frame: Frame, stamp_ns: int, before: StreamState,
-                 settings: DetectorSettings, max_gap_s: float = MAX_GAP_S
+                 settings: DetectorSettings, max_gap_s: float = MAX_GAP_S,
+                 cost_ms: Callable[[str], float] | None = None
                  ) -> tuple[StepResult, StreamState]:
     """
     Process one frame of a camera, live or out of a bag.
@@ -276,11 +277,18 @@ def step_stamped(detector: Detector, frame: Frame, stamp_ns: int, before: Stream
     :param before: state of the camera; after a frame that fails it is still the right one
     :param max_gap_s: seconds; a stamp before the last one, or further behind it, loses the
         recurrent state, and the decision's reason is ``gap``
+    :param cost_ms: gives the milliseconds that a `READ` or `FORECAST` counts for in a time budget;
+        None for what the step takes
     :returns: what `Detector.step` returns; its detections have `ids`, the same for the same object
     :raises FrameError: if the frame is read and cannot be loaded
     """
     kept, elapsed = before.kept(stamp_ns, max_gap_s), before.elapsed_s(stamp_ns)
-    return _numbered(detector.step(frame, kept, settings, elapsed), kept, stamp_ns, elapsed)
+    result, after = detector.step(frame, kept, settings, elapsed)
+    if cost_ms is not None:
+        kind = result.decision.kind
+        after = replace(after, pace=kept.pace.after(kind == READ, cost_ms(kind),
+                                                    settings.budget_ms))
+    return _numbered((result, after), kept, stamp_ns, elapsed)
 
 
 def step_stamped_many(detector: Detector, frames: Sequence[Frame], stamps_ns: Sequence[int],

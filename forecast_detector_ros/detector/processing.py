@@ -19,7 +19,7 @@ import numpy as np
 
 from ..boxes import box_iou
 from ..images.frame import as_bgr, Pixels
-from ..model.config import BOX_CODER_WEIGHTS
+from ..model.config import BOX_CODER_WEIGHTS, LEAST_SIDE
 
 
 @dataclass(frozen=True)
@@ -158,6 +158,8 @@ class Postprocessor:
         """
         Give boxes to what was chosen, and join those that show the same object.
 
+        Boxes thinner than `LEAST_SIDE` are left out.
+
         :param offsets: ``(A, 4)`` float32, (dx, dy, dw, dh) in the box coder's units
         :param frame_size: (height, width) of the picture that the boxes are for
         :param score_threshold: boxes with a score above it are shown, the others only vote
@@ -168,15 +170,17 @@ class Postprocessor:
             (0, 1]; 1 for no votes
         """
         boxes = self._decode(offsets[chosen.anchors], chosen.anchors)
-        strong = np.flatnonzero(chosen.scores > score_threshold)
-        keep = strong[_nms(boxes[strong], chosen.labels[strong], chosen.scores[strong],
+        wide = np.flatnonzero((boxes[:, 2:] - boxes[:, :2]).min(1) >= LEAST_SIDE)
+        boxes, labels, scores = boxes[wide], chosen.labels[wide], chosen.scores[wide]
+        strong = np.flatnonzero(scores > score_threshold)
+        keep = strong[_nms(boxes[strong], labels[strong], scores[strong],
                            nms_threshold)[:max_detections]]
         found = (boxes[keep] if vote_threshold >= NO_VOTES
-                 else _voted(boxes, chosen.labels, chosen.scores, keep, vote_threshold))
+                 else _voted(boxes, labels, scores, keep, vote_threshold))
         limit = np.array((frame_size[1], frame_size[0]) * 2, np.float32)
         # The product may round to the next number above the picture's side.
         found = np.minimum(found * (limit / self._input), limit)
-        return Detections(found, chosen.labels[keep], chosen.scores[keep], classes=self._labels)
+        return Detections(found, labels[keep], scores[keep], classes=self._labels)
 
     def _decode(self, offsets: np.ndarray, anchor: np.ndarray) -> np.ndarray:
         """Apply torchvision's box coder, clipped to the network's input: ``(N, 4)`` xyxy."""
@@ -213,10 +217,6 @@ def _nms(boxes: np.ndarray, label: np.ndarray, score: np.ndarray, threshold: flo
     # Classes are moved apart, so that one call serves them all; as in torchvision.
     apart = boxes + (label * (boxes.max() + 1.0)).astype(np.float32)[:, None]
     corner, size = apart[:, :2].astype(np.float64), apart[:, 2:] - apart[:, :2]
-    empty = np.flatnonzero(size.min(1) <= 0.0)
-    # Boxes without area, which clipping leaves, overlap nothing in torchvision; in OpenCV each
-    # other.  They go where nothing else is.
-    corner[empty], size[empty] = -2.0 * (1.0 + empty[:, None]), 1.0
     # OpenCV takes arrays for its sequences, though its type hints do not say so.
     rectangles: Any = np.concatenate((corner, size), 1)
     scores: Any = score

@@ -32,7 +32,7 @@ class DetectorSettings:
     vote_threshold: float = NO_VOTES
     max_detections: int = 100  #: Per frame, 1 to 1000
     classes: tuple[str, ...] = ()  #: Names of the classes that are wanted; empty for all
-    max_consecutive_forecasts: int = 5  #: A read is forced after so many forecasts, 1 to 1000
+    max_consecutive_forecasts: int = 3  #: A read is forced after so many forecasts, 1 to 1000
 
     #: Frames per second of every stream that must be possible, 0 to 1000; 0 for any.
     target_rate: float = 0.0

@@ -136,7 +136,10 @@ class _Simulation:
     def step(self, frame: Frame, stamp: int, state: StreamState, drawn: float
              ) -> tuple[str, Detections, int, StreamState]:
         """Give decision, detections, time taken in nanoseconds, and the state."""
-        result, after = step_stamped(self._detector, frame, stamp, state, self._settings)
+        given = self._latencies
+        result, after = step_stamped(
+            self._detector, frame, stamp, state, self._settings,
+            cost_ms=None if given is None else lambda kind: given.at(kind, float(drawn)))
         kind, found = result.decision.kind, result.detections
         if self._again is not None:
             more, _ = step_stamped(self._detector, frame, stamp, state, self._again)

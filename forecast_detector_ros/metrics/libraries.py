@@ -148,6 +148,7 @@ def tracking_figures(sequences: Sequence[tuple[DetectionTable, np.ndarray, Truth
 def _prepare(found: DetectionTable, numbers: np.ndarray, truth: TruthTable) -> dict[str, Any]:
     """Lay a sequence out as TrackEval wants it: frame by frame, identities from 0 on."""
     known = truth.select(truth.tracks != UNKNOWN_TRACK)
+    untracked = truth.select(truth.tracks == UNKNOWN_TRACK)
     frames = 1 + max((int(table.max()) for table in (found.frames, known.frames) if len(table)),
                      default=0)
     _, objects = np.unique(known.tracks, return_inverse=True)
@@ -158,8 +159,9 @@ def _prepare(found: DetectionTable, numbers: np.ndarray, truth: TruthTable) -> d
         overlap = box_iou(known.boxes[boxes].astype(np.float64),
                           found.boxes[rows].astype(np.float64))
         overlap[~known.accepted[boxes][:, found.labels[rows]]] = 0.0
-        counts = ~_excused(found.boxes[rows], overlap,
-                           truth.ignore_boxes[truth.ignore_frames == frame])
+        counts = ~_excused(found.boxes[rows], overlap, np.concatenate((
+            truth.ignore_boxes[truth.ignore_frames == frame],
+            untracked.boxes[untracked.frames == frame])))
         kept[rows[counts]] = True
         gt_ids.append(objects[boxes])
         similarities.append(overlap[:, counts])

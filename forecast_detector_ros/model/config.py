@@ -39,6 +39,10 @@ LINEAR, GEOMETRIC = SPACINGS = ('linear', 'geometric')
 #: Weights of (dx, dy, dw, dh): the inverse of SSD's variances 0.1 and 0.2.
 BOX_CODER_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 
+#: Pixels of the input. Thinner boxes are not shown: they are what the picture's edge leaves of an
+#: object that was moved out of it.
+LEAST_SIDE = 1.0
+
 
 #: Rows of the paper's Table 2, and `persistence`, with the last `feature` as `forecast`.
 #: `without_forecast` is trained without L_for. `without_combination` gives the head `temporal`

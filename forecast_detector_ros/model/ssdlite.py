@@ -18,7 +18,7 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import batched_nms, clip_boxes_to_image, Conv2dNormActivation
 
-from .config import BOX_CODER_WEIGHTS, GEOMETRIC, LINEAR
+from .config import BOX_CODER_WEIGHTS, GEOMETRIC, LEAST_SIDE, LINEAR
 
 #: With 1 and the inverses: the ratios of SSD (Liu et al., ECCV 2016, section 2.2).
 ASPECT_RATIOS = (2, 3)
@@ -241,6 +241,8 @@ def postprocess(logits: Tensor, offsets: Tensor, anchors: Tensor, input_size: tu
     """
     Turn the head's output for one image into detections: threshold, top-k, decode, NMS.
 
+    Boxes thinner than `LEAST_SIDE` are left out.
+
     :param logits: ``(A, 1 + classes)``, background first
     :param offsets: ``(A, 4)``
     :param anchors: ``(A, 4)``, xyxy in pixels of the network's input
@@ -265,5 +267,7 @@ def postprocess(logits: Tensor, offsets: Tensor, anchors: Tensor, input_size: tu
         anchor, label = anchor[order], label[order]
     boxes = box_coder().decode_single(offsets[anchor], anchors[anchor])
     boxes = clip_boxes_to_image(boxes, input_size)
+    wide = (boxes[:, 2:] - boxes[:, :2]).amin(1) >= LEAST_SIDE
+    boxes, score, label = boxes[wide], score[wide], label[wide]
     keep = batched_nms(boxes, score, label, nms_threshold)[:max_detections]
     return Boxes(boxes[keep], label[keep], score[keep])

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Run the detector over the images of a bag as the live node would, without middleware.
+Run the detector over the images of a bag or video as the live node would, without middleware.
 
 The same `step_stamped` and `MessageBuilder` work here and in the node, so the same images give
 the same boxes and decisions.
@@ -42,6 +42,7 @@ from ..files import write_json
 from ..images.bag_images import ImageBag
 from ..images.frame import FrameError, SourceError
 from ..images.image_messages import MAX_IMAGE_PIXELS
+from ..images.video_images import open_images, VideoImages
 from ..jobs.engine import Progress, StopFlag, StoppedError
 from ..jobs.locations import fetched, kept, Location, pack
 from ..metrics.tables import DetectionTable, save_tables
@@ -100,7 +101,7 @@ class ReplayOptions:
 
 @dataclass(frozen=True)
 class BagJob:
-    """One bag to replay."""
+    """One bag or video file to replay."""
 
     path: Location
     name: str  #: Of its result; no other bag has it
@@ -151,7 +152,7 @@ def replay_bag(detector: Detector, options: ReplayOptions, job: BagJob, progress
     """
     job.folder.mkdir(parents=True)
     try:
-        with fetched(job.path) as path, ImageBag(path, vision_typestore()) as bag:
+        with fetched(job.path) as path, open_images(path, vision_typestore()) as bag:
             replay = _Replay(bag, detector, options, job, progress, interrupt)
             return replay.run()
     except BaseException:
@@ -180,7 +181,7 @@ class _Camera:
 
 
 class _Replay:
-    def __init__(self, bag: ImageBag, detector: Detector, options: ReplayOptions, job: BagJob,
+    def __init__(self, bag: ImageBag | VideoImages, detector: Detector, options: ReplayOptions, job: BagJob,
                  progress: Progress, interrupt: StopFlag) -> None:
         self._bag, self._detector, self._options, self._job = bag, detector, options, job
         self._progress, self._interrupt = progress, interrupt
@@ -251,14 +252,13 @@ class _Replay:
             frame = image.frame(self._options.max_image_pixels)
             result, camera.state = step_stamped(
                 self._detector, frame, image.header_stamp_ns, before, self._settings,
-                self._options.max_gap_s)
+                self._options.max_gap_s, self._cost(camera, arrival.number))
         except FrameError as error:
             camera.refusals.append(f'image {arrival.number}: {error}')
             return 0.0
         latency_ms = (perf_counter() - start) * 1e3
         if self._options.latency is not None:
-            latency_ms = self._options.latency.at(
-                result.decision.kind, self._draw(camera, arrival.number))
+            latency_ms = self._taken_ms(camera, arrival.number, result.decision.kind)
             # What was measured would differ from run to run.
             result = replace(result, preprocess_ms=nan, inference_ms=nan)
         done_ns, age_ms = image.stamp_ns, nan
@@ -292,21 +292,28 @@ class _Replay:
         found = look_ahead(self._detector, camera.state, self._settings, period_ns / 1e9)
         took = (perf_counter() - start) * 1e3
         if self._options.latency is not None:
-            took = self._options.latency.at(FORECAST, self._draw(camera, arrival.number))
+            took = self._taken_ms(camera, arrival.number, FORECAST)
         if self._options.mode == REAL_TIME:
             done_ns += round(took * 1e6)
         self._results.add_ahead(arrival.image.header_stamp_ns + period_ns, arrival.image.frame_id,
                                 found.detections, done_ns)
         return took
 
-    def _draw(self, camera: _Camera, number: int) -> float:
+    def _cost(self, camera: _Camera, number: int) -> Callable[[str], float] | None:
+        """Give what decisions count for in a time budget; None if they are measured."""
+        return (None if self._options.latency is None
+                else partial(self._taken_ms, camera, number))
+
+    def _taken_ms(self, camera: _Camera, number: int, kind: str) -> float:
+        """Give the milliseconds that a decision is taken to need, where they are given or drawn."""
         latency = self._options.latency
+        assert latency is not None
         if not isinstance(latency, Latencies):
-            return 0.0
+            return latency.at(kind, 0.0)
         if number >= len(camera.draws):
             # What was drawn comes again: it depends on seed and name alone.
             camera.draws = latency.draws(camera.video, max(2 * number, 256))
-        return float(camera.draws[number])
+        return latency.at(kind, float(camera.draws[number]))
 
     def _drop(self, arrival: Arrival) -> None:
         camera = self._cameras[arrival.image.topic]
@@ -356,7 +363,7 @@ class _Replay:
         return figures
 
 
-def _topics(bag: ImageBag, wanted: Sequence[str]) -> list[str]:
+def _topics(bag: ImageBag | VideoImages, wanted: Sequence[str]) -> list[str]:
     if wanted:
         return list(dict.fromkeys(bag.choose(topic) for topic in wanted))
     found = [name for name, topic in bag.topics.items() if topic.count]

@@ -24,6 +24,7 @@ from ..evaluation.evaluation_record import class_accuracies
 from ..evaluation.runs import LATENCIES, milliseconds
 from ..files import write_json
 from ..images.bag_images import is_bag, METADATA_NAME, STORAGE_SUFFIXES
+from ..images.video_images import VIDEO_SUFFIXES
 from ..jobs.locations import list_files, Location, Url
 from ..layout import mean, plain
 from ..metrics.average_precision import average_precision
@@ -36,7 +37,7 @@ from ..report.run_record import Accuracy, NotedFrame, RUN_NAME, RunRecord, save_
 BAGS_FOLDER = 'bags'
 
 #: Of bags and videos; at a URL nothing else tells a file from a folder.
-VIDEO_SUFFIXES = (*STORAGE_SUFFIXES, '.bag', '.avi', '.m4v', '.mkv', '.mov', '.mp4', '.webm')
+FILE_SUFFIXES = (*STORAGE_SUFFIXES, '.bag', *VIDEO_SUFFIXES)
 
 DONE = 'done'
 FAILED = 'failed'
@@ -91,7 +92,7 @@ def find_bags(paths: Sequence[Location]) -> list[tuple[str, Location]]:
 
 def _name(bag: Location) -> str:
     if isinstance(bag, Url):
-        return bag.stem if bag.name.lower().endswith(VIDEO_SUFFIXES) else bag.name
+        return bag.stem if bag.name.lower().endswith(FILE_SUFFIXES) else bag.name
     return bag.resolve().name if bag.is_dir() else bag.stem
 
 
@@ -110,7 +111,7 @@ def _at_url(url: Url) -> list[Url]:
 
 def find_videos(folder: Path) -> list[Path]:
     """Return the video files and bags in a folder and all folders below it."""
-    return _inside(folder, VIDEO_SUFFIXES)
+    return _inside(folder, FILE_SUFFIXES)
 
 
 def _inside(folder: Path, suffixes: Sequence[str] = ()) -> list[Path]:

@@ -14,6 +14,7 @@ from ..annotations.json_entries import read_json
 from ..annotations.records import PictureFolder, UNKNOWN_TRACK, VideoRecord
 from ..annotations.video_json import load_video_json
 from ..images.bag_images import BagImage, ImageBag
+from ..images.video_images import VideoImages
 from ..metrics.tables import one_hot, TruthTable
 from ..recording.output_files import DETECTIONS
 from ..recording.result_messages import read_detections, read_ids
@@ -122,8 +123,8 @@ def load_annotated_camera(path: Path, video: str, only: bool, match: str, labels
     return Annotated(path, record, match, tuple(values[frame.path] for frame in record.frames))
 
 
-def recorded_truth(bag: ImageBag, topic: str, labels: Sequence[str], keys: Sequence[FrameKey],
-                   only: bool) -> CameraTruth:
+def recorded_truth(bag: ImageBag | VideoImages, topic: str, labels: Sequence[str],
+                   keys: Sequence[FrameKey], only: bool) -> CameraTruth:
     """
     Take the boxes of one camera from a topic with vision_msgs/Detection2DArray in the bag.
 

@@ -16,8 +16,8 @@ from .drawn_boxes import draw, DrawnBox, FORECAST_BORDER, FOUND, jpeg, MISSED, R
 from .run_record import MarkedBox, NotedFrame, RunRecord, SequenceRecord
 from ..detector.policy import FORECAST
 from ..errors import InputError, one_line
-from ..images.bag_images import ImageBag
 from ..images.frame import as_bgr, decode_file, SourceError
+from ..images.video_images import open_images
 from ..images.video_source import VideoFile
 from ..metrics.average_precision import judge, PLAIN
 from ..metrics.tables import DetectionTable, TruthTable
@@ -233,7 +233,7 @@ def _of_video(path: Path, wanted: set[int]) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _of_bag(path: Path, topic: str, wanted: set[int]) -> Iterator[tuple[int, np.ndarray]]:
-    with ImageBag(path) as bag:
+    with open_images(path) as bag:
         for number, image in enumerate(bag.images([bag.choose(topic)])):
             if number in wanted:
                 pixels = image.frame().load()

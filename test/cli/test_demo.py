@@ -14,9 +14,17 @@ import sys
 import time
 
 import cv2
-from forecast_detector_ros.cli.demo import Lines, LiveTable, main, open_display, ROWS
+from forecast_detector_ros.cli.demo import (
+    _detector_parameters,
+    Lines,
+    LiveTable,
+    main,
+    make_parser,
+    open_display,
+    ROWS,
+)
 from forecast_detector_ros.cli.graph import profile_environment, profile_variable
-from forecast_detector_ros.detector.checkpoint import Card, save_checkpoint
+from forecast_detector_ros.detector.checkpoint import Card, save_checkpoint, SHIPPED
 from forecast_detector_ros.files import bundled_clip
 from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector
@@ -282,6 +290,12 @@ def test_bad_argument_is_refused(arguments: list[str], capsys: pytest.CaptureFix
         main(arguments)
     assert caught.value.code == 2
     assert arguments[1] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', SHIPPED)
+def test_a_checkpoint_of_the_package_goes_to_the_node_by_its_name(name: str) -> None:
+    chosen = make_parser().parse_args(['--checkpoint', name])
+    assert _detector_parameters(chosen)['checkpoint'] == f"'{name}'"
 
 
 def test_bundled_clip_is_found_without_importing_its_package() -> None:

@@ -162,7 +162,7 @@ def slow_votes(kept, label, voters, threshold):
         areas = sum(np.prod(corners[2:] - corners[:2]) for corners in (kept, box))
         if other == label and common > 0 and common / (areas - common) >= threshold:
             total, weight = total + score * box, weight + score
-    return total / weight if weight else kept  # A box without area overlaps nothing
+    return total / weight
 
 
 @settings(max_examples=40)
@@ -201,13 +201,18 @@ def test_without_votes_boxes_below_the_score_change_nothing():
     assert len(plain) and chosen.scores.min() < 0.5
 
 
-def test_a_box_without_area_keeps_its_place():
-    # Clipping leaves a line at the edge of the picture.
-    anchors = np.float32([[-40, 10, -20, 30], [10, 10, 30, 30]])
+@pytest.mark.parametrize('right, shown', [(-20, False), (0.9, False), (1.1, True)])
+def test_what_is_left_at_the_edge_of_an_object_that_went_away(right, shown):
+    anchors = np.float32([[-40, 10, right, 30], [10, 10, 30, 30]])
     logits = np.float32([[0, 3, 0, 0], [0, 3, 0, 0]])
+    offsets = np.zeros((2, 4), np.float32)
     found = Postprocessor(anchors, INPUT, LABELS)(
-        logits, np.zeros((2, 4), np.float32), INPUT, 0.3, 0.45, 100, vote_threshold=0.5)
-    assert sorted(found.boxes.tolist()) == [[0, 10, 0, 30], [10, 10, 30, 30]]
+        logits, offsets, INPUT, 0.3, 0.45, 100, vote_threshold=0.5)
+    expected = [[0, 10, pytest.approx(right, abs=1e-4), 30]] * shown + [[10, 10, 30, 30]]
+    assert sorted(found.boxes.tolist()) == expected
+    reference = postprocess(*map(torch.from_numpy, (logits, offsets, anchors)), INPUT, 0.3, 0.45,
+                            100)
+    assert sorted(reference.boxes.tolist()) == expected
 
 
 def test_output_is_left_as_it_was():
@@ -221,12 +226,11 @@ def test_output_is_left_as_it_was():
 @settings(max_examples=60)
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 60), grid=st.sampled_from([1e-3, 8.0]),
        threshold=st.sampled_from([0.1, 0.45, 0.5, 1.0]))
-def test_suppresses_what_torchvision_does_and_keeps_boxes_without_area(
-        seed, count, grid, threshold):
+def test_suppresses_what_torchvision_does(seed, count, grid, threshold):
     rng = np.random.default_rng(seed)
     corner = rng.uniform(-30, 120, (count, 2))
-    boxes = np.concatenate((corner, corner + rng.uniform(0, 80, (count, 2))), 1)
-    boxes = (np.round(np.clip(boxes, 0, 96) / grid) * grid).astype(np.float32)
+    boxes = np.concatenate((corner, corner + rng.uniform(8, 80, (count, 2))), 1)
+    boxes = (np.round(boxes / grid) * grid).astype(np.float32)
     label, score = rng.integers(0, 3, count), rng.permutation(count).astype(np.float32) + 1
     expected = batched_nms(*map(torch.from_numpy, (boxes, score, label)), threshold)
     np.testing.assert_array_equal(_nms(boxes, label, score, threshold), expected)

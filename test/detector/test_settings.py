@@ -13,7 +13,7 @@ def test_defaults_are_the_documented_ones():
     assert settings.policy == ThresholdPolicy(0.5)
     assert (settings.score_threshold, settings.nms_threshold, settings.vote_threshold,
             settings.max_detections, settings.classes,
-            settings.max_consecutive_forecasts) == (0.3, 0.45, 1.0, 100, (), 5)
+            settings.max_consecutive_forecasts) == (0.3, 0.45, 1.0, 100, (), 3)
 
 
 @pytest.mark.parametrize('values', [
@@ -54,5 +54,5 @@ def test_a_fixed_rule_within_the_limit(k, limit):
 
 def test_a_fixed_rule_beyond_the_limit_is_refused():
     with pytest.raises(SettingsError, match=r'policy is alternate\(6\), but '
-                                            'max_consecutive_forecasts is 5, must be at least 6'):
+                                            'max_consecutive_forecasts is 3, must be at least 6'):
         DetectorSettings(AlternatePolicy(6))

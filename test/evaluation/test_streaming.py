@@ -9,6 +9,7 @@ from forecast_detector_ros.detector.detector import StepResult
 from forecast_detector_ros.detector.policy import (
     AlternatePolicy,
     AlwaysReadPolicy,
+    BudgetPolicy,
     ThresholdPolicy,
 )
 from forecast_detector_ros.detector.processing import Detections
@@ -102,6 +103,13 @@ def test_forecasts_are_cheaper(one):
     assert run.processed.tolist() == [0, 1, 2, 3, 4, 5]
     assert run.read.tolist() == [True, False] * 3
     assert run.answer.tolist() == [-1, -1, 1, 1, 3, 3]
+
+
+def test_a_time_budget_counts_the_given_latencies(one):
+    # 100 ms a frame: a read of 150 ms and a forecast of 2 ms fit as 66 reads and 34 forecasts.
+    settings = DetectorSettings(BudgetPolicy(10.0), max_consecutive_forecasts=9)
+    run = stream(FakeDetector(), one(100), settings, 5, fixed(150, 2), False)
+    assert len(run.processed) == 100 and 0.6 < run.read.mean() < 0.72
 
 
 def test_measured_latency_is_resizing_and_network(one):

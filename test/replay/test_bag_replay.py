@@ -7,10 +7,12 @@ import shutil
 
 import cv2
 from forecast_detector_ros.detector.detector import step_stamped
-from forecast_detector_ros.detector.policy import AlternatePolicy, AlwaysReadPolicy
+from forecast_detector_ros.detector.policy import AlternatePolicy, AlwaysReadPolicy, BudgetPolicy
 from forecast_detector_ros.detector.stream import StreamState
 from forecast_detector_ros.images.frame import FrameError, SourceError
 from forecast_detector_ros.images.image_messages import compressed_frame, image_frame
+from forecast_detector_ros.images.video_images import VIDEO_TOPIC
+from forecast_detector_ros.images.video_source import VideoFile
 from forecast_detector_ros.jobs.engine import Interrupt, StoppedError
 from forecast_detector_ros.metrics.tables import load_tables
 from forecast_detector_ros.recording.output_files import DECISION, DETECTIONS
@@ -100,6 +102,32 @@ def check(detector, folder, topic, messages, numbers):
         np.testing.assert_array_equal(shown.boxes[rows], result.detections.boxes)
         np.testing.assert_array_equal(shown.scores[rows], result.detections.scores)
         assert item['labels'] == [detector.labels[k] for k in result.detections.labels]
+
+
+def test_a_time_budget_counts_the_given_latencies(replay, tmp_path):
+    path = write_bag(tmp_path / 'walk', {'/left': [raw_message(n, seed=1) for n in range(40)]})
+    options = replace(OPTIONS, changes={'policy': BudgetPolicy(6.0)})
+    replay(path, options)
+    kinds = [item['kind'] for item in lines(tmp_path / 'out/walk')]
+    # 167 ms a frame: 250 ms for a read and 60 ms for a forecast.
+    assert 0.5 < kinds.count('read') / 40 < 0.65
+
+
+def test_a_video_is_replayed_like_its_pictures_by_hand(detector, replay, tmp_path):
+    path = tmp_path / 'clip.mp4'
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'mp4v'), 10.0, (128, 96))
+    rng = np.random.default_rng(0)
+    for _ in range(COUNT):
+        writer.write(cv2.resize(rng.integers(0, 255, (6, 8, 3), np.uint8), (128, 96)))
+    writer.release()
+    summary = replay(path, replace(OPTIONS, video=True))
+    video, messages = VideoFile(path), []
+    while (picture := video.read()) is not None:
+        messages.append(replace(raw_message(len(messages), size=(96, 128)),
+                                data=picture.reshape(-1)))
+    check(detector, tmp_path / 'out/clip', VIDEO_TOPIC, messages, range(COUNT))
+    assert summary['cameras'][VIDEO_TOPIC]['images'] == COUNT and summary['losses'] == []
+    assert VideoFile(tmp_path / 'out/clip/annotated.mp4').announced == COUNT
 
 
 def test_every_frame_of_two_cameras(detector, replay, tmp_path):
