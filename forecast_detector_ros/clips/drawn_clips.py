@@ -10,7 +10,6 @@ so, where processes that decode and warp would make some hundreds.
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
-import os
 from typing import NamedTuple
 
 import cv2
@@ -88,7 +87,7 @@ def load_bank(records: Sequence[VideoRecord], reader: FrameReader, side: int = 3
         sizes[index] = image.shape[:2]
         scales[index] = image.shape[1] / width, image.shape[0] / height
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor() as pool:
         list(pool.map(place, range(len(frames))))
     boxes, labels, scores, tracks = _padded_boxes(frames)
     # Every box of a still is an object of its own, which the camera's motion moves.
@@ -191,8 +190,7 @@ class ClipDrawer:
         rng = np.random.default_rng(seed)
         views = self._views(rng, times, None, np.array([video]))
         moved = torch.from_numpy(times.astype(np.float32)).to(self._device)
-        images, boxes, labels, scores, tracks, ignore = self._render(rng, views, 1)
-        return DrawnClips(images, boxes, labels, scores, tracks, ignore, moved)
+        return DrawnClips(*self._render(rng, views, 1), moved)
 
     def draw(self, seed: tuple[int, ...], clips: int, steps: np.ndarray) -> DrawnClips:
         """
@@ -264,9 +262,11 @@ class ClipDrawer:
             still, config.still_motion_probability, config.video_motion_probability)
         speed = rng.normal(size=(count, 3)) * moves[:, None] * np.array(
             (config.motion_pan, config.motion_pan, config.motion_zoom)) * 0.7
+        # It turns back now and then, so that a long video stays in view.
+        folded = _LONGEST_MOTION - np.abs(times % (2 * _LONGEST_MOTION) - _LONGEST_MOTION)
         return _Views(frames, tiles, zoom, rng.random((count, 2)),
                       rng.random(count) < config.flip_probability,
-                      speed[:, None] * _turning(times)[..., None])
+                      speed[:, None] * folded[..., None])
 
     def _affine(self, views: _Views) -> tuple[np.ndarray, np.ndarray]:
         """Give (scale, shift), ``(P, T, 2)`` each: picture = scale * output + shift, pixels."""
@@ -388,11 +388,6 @@ class ClipDrawer:
         return (torch.where(kept[..., None], boxes, zero), torch.where(kept, labels, -1),
                 torch.where(kept, bank.scores[index], zero),
                 torch.where(kept, bank.tracks[index], UNKNOWN_TRACK), ignore)
-
-
-def _turning(times: np.ndarray) -> np.ndarray:
-    """Let a drawn motion turn back every `_LONGEST_MOTION` frames: a long video stays in view."""
-    return _LONGEST_MOTION - np.abs(times % (2 * _LONGEST_MOTION) - _LONGEST_MOTION)
 
 
 def _join(parts: list[Tensor], fill: int) -> Tensor:
