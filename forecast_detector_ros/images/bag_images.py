@@ -3,15 +3,17 @@
 Read the images of a bag in the order in which they were recorded, without ROS.
 
 rosbags reads MCAP and sqlite3 bags of ROS 2, as folders or single files, split or compressed,
-and ``.bag`` files of ROS 1. Where the recorder was killed, every file that is whole is read, and
-an MCAP file that breaks off up to there; what is lost is listed in `ImageBag.losses`.
+and ``.bag`` files of ROS 1. Where the recorder was killed, every file that is whole is read, a
+sqlite3 file with its log, and an MCAP file that breaks off up to there; what is lost is listed in
+`ImageBag.losses`.
 """
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import closing, ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 import re
 import shutil
+import sqlite3
 import struct
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -86,6 +88,30 @@ def salvage(file: Path, target: Path) -> int:
     return file.stat().st_size - length
 
 
+def log_of(file: Path) -> Path | None:
+    """
+    Return the log beside a sqlite3 file; None for other files, or if nothing is in it.
+
+    Whoever closes the file moves the log into it. A recorder that was killed did not.
+    """
+    log = file.with_name(f'{file.name}-wal')
+    return log if file.suffix == '.db3' and log.is_file() and log.stat().st_size else None
+
+
+def merge_log(file: Path, log: Path, target: Path) -> None:
+    """
+    Copy a sqlite3 file and put into the copy what is in its log.
+
+    Raises SourceError if nothing in the log is whole; OSError or sqlite3.Error.
+    """
+    shutil.copyfile(file, target)
+    shutil.copyfile(log, target.with_name(f'{target.name}-wal'))
+    with closing(sqlite3.connect(target)) as database:
+        _, pages, moved = database.execute('PRAGMA wal_checkpoint(FULL)').fetchone()
+    if pages < 1 or moved < pages:
+        raise SourceError(f'{max(moved, 0)} pages are whole')
+
+
 #: The message types that hold pictures, and what makes a frame of them.
 FRAME_MAKERS: dict[str, Callable[..., Frame]] = {
     'sensor_msgs/msg/Image': image_frame,
@@ -149,9 +175,17 @@ class ImageBag:
             self._scratch.close()
             raise
         self._connections: dict[str, list[Any]] = {}
+        self._undefined: dict[str, str] = {}
         for connection in self._reader.connections:
             if connection.msgtype in FRAME_MAKERS:
-                self._connections.setdefault(connection.topic, []).append(connection)
+                try:
+                    self._reader.describe(connection)
+                except self._reader.Error as error:
+                    self._undefined[connection.topic] = (
+                        f'{path}: {connection.topic} cannot be read: {one_line(error)}')
+                else:
+                    self._connections.setdefault(connection.topic, []).append(connection)
+        self.losses.extend(self._undefined.values())
         self.topics = {
             name: ImageTopic(name, '/'.join(sorted({item.msgtype.rpartition('/')[2]
                                                     for item in connections})),
@@ -173,9 +207,13 @@ class ImageBag:
             for name in (topic, f'/{topic}'):
                 if name in self.topics:
                     return name
+                if name in self._undefined:
+                    raise SourceError(self._undefined[name])
             raise SourceError(f'{self.path}: no image topic {topic!r}; there is '
                               f'{listed or "none at all"}')
         filled = [name for name, item in self.topics.items() if item.count]
+        if not filled and self._undefined:
+            raise SourceError(next(iter(self._undefined.values())))
         if not filled:
             others = sorted({item.topic for item in self._reader.connections})
             raise SourceError(f'{self.path}: holds no images; topics are '
@@ -193,8 +231,6 @@ class ImageBag:
 
         :param topics: names out of `topics`
         """
-        from rosbags.highlevel import AnyReaderError
-
         wanted = [item for name in topics for item in self._connections[name]]
         if not wanted:
             return
@@ -212,8 +248,8 @@ class ImageBag:
                 return
             read += 1
             try:
-                message = self._reader.deserialize(data, connection.msgtype)
-            except AnyReaderError as error:
+                message = self._reader.message(connection, data)
+            except self._reader.Error as error:
                 self.losses.append(f'{self.path}: image {read} of {connection.topic} is broken: '
                                    f'{one_line(error)}')
                 continue
@@ -223,9 +259,11 @@ class ImageBag:
 
     def messages(self, topic: str, message_type: str) -> list[Any]:
         """
-        Return the messages of a topic of any type; raises SourceError if there is no such topic.
+        Return the messages of a topic of any type.
 
         What cannot be read is left out, as by `images`, and not said a second time.
+
+        :raises SourceError: if there is no such topic, or no usable definition of its type
         """
         wanted = [item for item in self._reader.connections
                   if item.topic == topic and item.msgtype == message_type]
@@ -234,11 +272,17 @@ class ImageBag:
                                        if item.msgtype == message_type}))
             raise SourceError(f'{self.path}: no topic {topic} with {message_type}; there is '
                               f'{listed or "none"}')
+        for item in wanted:
+            try:
+                self._reader.describe(item)
+            except self._reader.Error as error:
+                raise SourceError(f'{self.path}: {topic} cannot be read: '
+                                  f'{one_line(error)}') from None
         found = []
         with suppress(Exception):
             for connection, _, data in self._reader.messages(wanted):
                 with suppress(Exception):
-                    found.append(self._reader.deserialize(data, connection.msgtype))
+                    found.append(self._reader.message(connection, data))
         return found
 
     def close(self) -> None:
@@ -270,7 +314,7 @@ def _open(path: Path, losses: list[str], scratch: ExitStack, typestore: Any) -> 
     `scratch` gets the temporary copies that the reader needs until it is closed.
     """
     try:
-        from rosbags.highlevel import AnyReader
+        from .bag_reader import BagReader
         from rosbags.typesys import get_typestore, Stores
     except ImportError as error:
         raise SourceError('bags need the Python package rosbags (pip install rosbags): '
@@ -283,42 +327,69 @@ def _open(path: Path, losses: list[str], scratch: ExitStack, typestore: Any) -> 
 
     def opened(paths: list[Path]) -> Any:
         # Bags from before Iron carry no definitions; those of images never changed.
-        reader = AnyReader(paths, default_typestore=typestore or get_typestore(Stores.LATEST))
+        reader = BagReader(paths, typestore or get_typestore(Stores.LATEST))
         reader.open()
         return reader
 
     problem = f'{METADATA_NAME} is missing'
-    if not path.is_dir() or (path / METADATA_NAME).is_file():
+    files = _storage_files(path) if path.is_dir() else [path]
+    # A folder's metadata do not count what is in the log of a file.
+    if not any(map(log_of, files)) and (not path.is_dir() or (path / METADATA_NAME).is_file()):
         try:
             return opened([path])
         except Exception as error:  # Of rosbags, its parsers, databases and decompressors.
             problem = one_line(error)
     whole, broken = [], []
-    for file in _storage_files(path) if path.is_dir() else [path]:
-        try:
-            opened([file]).close()
-        except Exception as error:
-            broken.append(f'{file}: cannot be read: {one_line(error)}')
-            if file.suffix != '.mcap':
-                continue
-            copy = Path(scratch.enter_context(TemporaryDirectory())) / file.name
-            with suppress(Exception):
-                lost = salvage(file, copy)
-                reader = opened([copy])
-                count = reader.message_count
-                reader.close()
-                if count:
-                    whole.append(copy)
-                    broken[-1] = (f'{file}: was not closed; its last {lost} bytes are lost, '
-                                  f'{count} messages are left')
-        else:
-            whole.append(file)
+    for file in files:
+        found, lost = _readable(file, opened, scratch)
+        whole += found
+        broken += lost
     with suppress(Exception):
         if whole:
             reader = opened(whole)
             losses.extend(broken or [f'{path}: its recording did not end well: {problem}'])
             return reader
     raise SourceError(broken[0] if broken else f'{path}: cannot be read: {problem}')
+
+
+def _readable(file: Path, opened: Callable[[list[Path]], Any],
+              scratch: ExitStack) -> tuple[list[Path], list[str]]:
+    """Return the file, a copy of what is left of it, or none; and a line for each loss."""
+    lost = []
+    log = log_of(file)
+    if log is not None:
+        try:
+            return _rest(file, opened, scratch)
+        except Exception as error:
+            lost.append(f'{log}: cannot be read, and its messages are lost: {one_line(error)}')
+    try:
+        opened([file]).close()
+        return [file], lost
+    except Exception as error:
+        lost.insert(0, f'{file}: cannot be read: {one_line(error)}')
+    if file.suffix == '.mcap':
+        with suppress(Exception):
+            return _rest(file, opened, scratch)
+    return [], lost
+
+
+def _rest(file: Path, opened: Callable[[list[Path]], Any],
+          scratch: ExitStack) -> tuple[list[Path], list[str]]:
+    """Return a copy of what a killed recorder left, in `scratch`; raises whatever goes wrong."""
+    with ExitStack() as kept:
+        copy = Path(kept.enter_context(TemporaryDirectory())) / file.name
+        log = log_of(file)
+        if log is None:
+            words = f'its last {salvage(file, copy)} bytes are lost'
+        else:
+            merge_log(file, log, copy)
+            words = f'with {log.name}'
+        with closing(opened([copy])) as reader:
+            count = reader.message_count
+        if not count and log is None:
+            raise SourceError('no message is left')
+        scratch.enter_context(kept.pop_all())
+    return [copy], [f'{file}: was not closed; {words}, {count} messages are left']
 
 
 def _storage_files(folder: Path) -> list[Path]:

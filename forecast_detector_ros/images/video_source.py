@@ -164,14 +164,19 @@ class Device:
         Raises SourceError when the device cannot be opened.
         """
         self.name = device
-        self._capture = _open_capture(int(device) if device.isdigit() else device,
-                                      cv2.CAP_V4L2)
-        # One buffer: a picture that waited in the driver would carry a stamp that is too young.
-        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-        if rate > 0:
-            self._capture.set(cv2.CAP_PROP_FPS, rate)
+        self._asked_rate = rate
+        self._capture = self._open()
         granted = self._capture.get(cv2.CAP_PROP_FPS)
         self.rate = float(granted) if math.isfinite(granted) and granted > 0 else None
+
+    def _open(self) -> cv2.VideoCapture:
+        capture = _open_capture(int(self.name) if self.name.isdigit() else self.name,
+                                cv2.CAP_V4L2)
+        # One buffer: a picture that waited in the driver would carry a stamp that is too young.
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        if self._asked_rate > 0:
+            capture.set(cv2.CAP_PROP_FPS, self._asked_rate)
+        return capture
 
     def read(self) -> np.ndarray:
         """Wait for the next picture; raises SourceError when the device stops delivering."""
@@ -179,6 +184,12 @@ class Device:
         if not ok:
             raise SourceError(f'{self.name}: the device stopped delivering pictures')
         return picture
+
+    def reopen(self) -> None:
+        """Close the device and open it again; raises SourceError when that is impossible."""
+        # As long as it is held, a device that was plugged in again gets another number.
+        self._capture.release()
+        self._capture = self._open()
 
     def rewind(self) -> None:
         """Refuse: a device has no beginning."""

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images of bags, whole or broken off: whatever the storage and the compression."""
-
+from itertools import product
 from pathlib import Path
 import shutil
+import sqlite3
 import sys
 from types import SimpleNamespace
 
@@ -328,6 +329,72 @@ def test_damaged_metadata_does_not_hide_the_images(tmp_path):
 
 
 def test_missing_rosbags_is_one_clear_line(tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, 'forecast_detector_ros.images.bag_reader', raising=False)
     monkeypatch.setitem(sys.modules, 'rosbags.highlevel', None)
     with pytest.raises(SourceError, match='pip install rosbags'):
         ImageBag(Path(tmp_path))
+
+
+IMAGE, FLAG = 'sensor_msgs/msg/Image', 'std_msgs/msg/Bool'
+ODD = list(product(StoragePlugin, ['unknown', '', 'nested', 'hash']))
+
+
+def write_odd(path, storage, odd, kind):
+    """Write a bag with an image and a flag; return folder and file. One definition is odd."""
+    with Writer(path, version=9, storage_plugin=storage) as writer:
+        for topic, name, data in (('/camera', IMAGE, STORE.serialize_cdr(image(7), IMAGE)),
+                                  ('/flag', FLAG, b'\0\1\0\0\1')):
+            fault = odd if name == kind else None
+            text = {'nested': 'other_msgs/Missing part\n', '': ''}.get(
+                fault, STORE.generate_msgdef(name, 2)[0])
+            digest = f'RIHS01_{0:064}' if fault == 'hash' else STORE.hash_rihs01(name)
+            writer.write(writer.add_connection(topic, name, msgdef=text, rihs01=digest), 1, data)
+    file, = path.glob('bag.*')
+    if odd in ('unknown', '') and storage == StoragePlugin.SQLITE3:
+        with sqlite3.connect(file) as db:
+            db.execute('UPDATE message_definitions SET encoding=? WHERE topic_type=?', (odd, kind))
+    elif odd == 'unknown':
+        head = kind.encode() + b'\7\0\0\0'
+        file.write_bytes(file.read_bytes().replace(head + b'ros2msg', head + b'unknown'))
+    return path, file
+
+
+@pytest.mark.parametrize('storage, odd', ODD)
+def test_odd_definition_of_a_type_takes_no_other_away(tmp_path, storage, odd):
+    for path in write_odd(tmp_path / 'bag', storage, odd, FLAG):
+        assert numbers(read(path)[0]) == [7] and read(path)[1] == []
+
+
+@pytest.mark.parametrize('storage, odd', ODD)
+def test_images_without_a_usable_definition(tmp_path, storage, odd):
+    with ImageBag(write_odd(tmp_path / 'bag', storage, odd, IMAGE)[0]) as bag:
+        assert [message.data for message in bag.messages('/flag', FLAG)] == [True]
+        if odd != 'hash':  # The standard's definition has the hash of the topic.
+            assert numbers(bag.images([bag.choose()])) == [7] and bag.losses == []
+            return
+        for ask, *how in ((bag.choose,), (bag.choose, 'camera'), (bag.messages, '/camera', IMAGE)):
+            with pytest.raises(SourceError, match=f'/camera .* definition of {IMAGE}: .* RIHS01'):
+                ask(*how)
+        assert len(bag.losses) == 1 and bag.topics == {}
+
+
+@pytest.mark.parametrize('damaged', [False, True])
+@pytest.mark.parametrize('metadata', [False, True])
+def test_sqlite3_of_a_killed_recorder_is_read_with_its_log(tmp_path, metadata, damaged):
+    folder = write(tmp_path / 'bag', {'/camera': [image(n) for n in range(2)]},
+                   StoragePlugin.SQLITE3)
+    file, log = folder / 'bag.db3', folder / 'bag.db3-wal'
+    base = sqlite3.connect(file)
+    base.executescript('PRAGMA journal_mode=WAL; INSERT INTO messages (topic_id, timestamp, data) '
+                       'SELECT topic_id, timestamp + 9, data FROM messages')
+    left = {file: file.read_bytes(), log: log.read_bytes()[:9 if damaged else None]}
+    base.close()  # Moves the log into the file.
+    for path, content in left.items():
+        path.write_bytes(content)
+    if not metadata:
+        (folder / 'metadata.yaml').unlink()
+    for path in (folder, file):
+        images, losses = read(path)
+        assert numbers(images) == [0, 1] * (1 if damaged else 2) and len(losses) == 1
+        assert ('wal: cannot be read' if damaged else 'db3: was not closed; with') in losses[0]
+    assert left == {path: path.read_bytes() for path in folder.glob('bag.db3*')}

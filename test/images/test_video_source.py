@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import cv2
-from forecast_detector_ros.images.video_source import open_source, SourceError
+from forecast_detector_ros.images.video_source import Device, open_source, SourceError
 import numpy as np
 import pytest
 
@@ -88,6 +88,54 @@ def test_missing_source_is_refused_in_one_line(source: str, complaint: str) -> N
     with pytest.raises(SourceError, match=complaint) as caught:
         open_source(source)
     assert '\n' not in str(caught.value)
+
+
+class Capture:
+    """Stand in for cv2.VideoCapture: a device that delivers one picture each time it is opened."""
+
+    log: list[object] = []
+
+    def __init__(self, source: str | int, backend: int) -> None:
+        self.log.append(('open', source, backend))
+        self._pictures = 1
+
+    def isOpened(self) -> bool:  # noqa: N802
+        """Return True."""
+        return True
+
+    def set(self, kind: int, value: float) -> None:  # noqa: A003
+        """Note a setting."""
+        self.log.append((kind, value))
+
+    def get(self, kind: int) -> float:
+        """Return a rate."""
+        return 30.0
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        """Return the picture, then failures."""
+        self._pictures -= 1
+        return (True, np.zeros((8, 8, 3), np.uint8)) if self._pictures >= 0 else (False, None)
+
+    def release(self) -> None:
+        """Note that the device is free."""
+        self.log.append('release')
+
+
+def test_device_that_stopped_is_freed_and_opened_with_the_same_settings(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, 'VideoCapture', Capture)
+    monkeypatch.setattr(Capture, 'log', [])
+    device = open_source('7', 15.0)
+    assert isinstance(device, Device)
+    opened = list(Capture.log)
+    assert opened == [('open', 7, cv2.CAP_V4L2), (cv2.CAP_PROP_BUFFERSIZE, 1),
+                      (cv2.CAP_PROP_FPS, 15.0)]
+    device.read()
+    with pytest.raises(SourceError, match='^7: the device stopped delivering pictures$'):
+        device.read()
+    device.reopen()
+    assert Capture.log == [*opened, 'release', *opened]
+    assert device.read().shape == (8, 8, 3)
 
 
 def test_folder_is_read_in_natural_order_and_unreadable_images_are_named(tmp_path: Path) -> None:

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+A reader of bags that no odd definition of a message type stops.
+
+Recorders write definitions that rosbags refuses: of the encoding ``unknown`` for types without a
+.msg file (events of services, feedback of actions), without a nested type, or with another hash
+than the topic's. AnyReader then opens nothing of the bag. Import this only where rosbags is
+installed.
+"""
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.interfaces import (
+    Connection,
+    ConnectionExtRosbag2,
+    MessageDefinition,
+    MessageDefinitionFormat,
+)
+from rosbags.rosbag2.metadata import parse_qos, ReaderMetadata
+from rosbags.rosbag2.reader import DirectoryReader, Reader
+from rosbags.rosbag2.storage_mcap import McapReader, Schema
+from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
+from rosbags.typesys import get_types_from_idl, get_types_from_msg, get_typestore, Stores
+from rosbags.typesys.store import Typestore
+
+from ..errors import one_line
+
+_FORMATS = {'ros2msg': MessageDefinitionFormat.MSG, 'ros2idl': MessageDefinitionFormat.IDL,
+            'omgidl': MessageDefinitionFormat.IDL}
+_NO_DEFINITION = MessageDefinition(MessageDefinitionFormat.NONE, '')
+_HASH = 'RIHS01_'  #: What a hash of a ROS 2 type starts with; recorders write others for none
+_ANY_SUM = '*'  #: Of ROS 1: a topic of any type
+_IDL_HEAD = '=' * 80 + '\nIDL: '  #: Before the name and the text of a type in a definition
+
+
+class BagReader(AnyReader):
+    """
+    AnyReader that asks for the definition of a type only when its messages are read.
+
+    :param default: for ROS 2 types that the bag does not define in a way that can be used
+    """
+
+    Error = AnyReaderError  #: What the methods raise; its message is one line
+
+    def __init__(self, paths: Sequence[Path], default: Typestore) -> None:
+        super().__init__(paths, default_typestore=default)
+        if self.is2:
+            self.readers = [_Reader(path) for path in paths]
+        self._default = default
+        self._stores: dict[tuple[Any, ...], Typestore] = {}
+
+    def _open(self) -> None:
+        """Open the files; AnyReader would parse the definitions of all topics, too."""
+        assert self.stack is not None
+        for reader in self.readers:
+            self.stack.enter_context(reader)
+        self.connections = [item for reader in self.readers for item in reader.connections]
+
+    def describe(self, connection: Connection) -> Typestore:
+        """Return a store with the type of a topic; raises AnyReaderError if nothing defines it."""
+        key = (connection.msgtype, connection.msgdef, connection.digest)
+        if key not in self._stores:
+            self._stores[key] = self._described(connection)
+        return self._stores[key]
+
+    def message(self, connection: Connection, data: bytes) -> Any:
+        """Make a message of its bytes; raises AnyReaderError if they are not of its type."""
+        self.typestore = self.describe(connection)
+        return self.deserialize(data, connection.msgtype)
+
+    def _described(self, connection: Connection) -> Typestore:
+        problem = 'the bag has none'
+        if connection.msgdef.data.strip():
+            # The parsers raise whatever a text makes them stumble over.
+            try:
+                store = get_typestore(Stores.EMPTY)
+                store.register(_types(connection))
+                self._check(store, connection)
+                return store
+            except Exception as error:
+                problem = one_line(error)
+        if self.is2:
+            with suppress(Exception):
+                self._check(self._default, connection)
+                return self._default
+        raise AnyReaderError(f'no usable definition of {connection.msgtype}: {problem}')
+
+    def _check(self, store: Typestore, connection: Connection) -> None:
+        """Raise AnyReaderError if `store` lacks a part of a type, or has another of its hash."""
+        kind, digest = connection.msgtype, connection.digest
+        try:
+            found = store.hash_rihs01(kind) if self.is2 else store.generate_msgdef(kind)[1]
+        except KeyError as error:
+            raise AnyReaderError(f'it lacks {error}') from None
+        known = digest.startswith(_HASH) if self.is2 else digest not in ('', _ANY_SUM)
+        if known and digest != found:
+            raise AnyReaderError(f'it does not fit its hash {digest}')
+
+
+class _Schemas(dict[int, Schema]):
+    """Schemas of a file; one of an encoding that rosbags does not know counts as none."""
+
+    def __setitem__(self, key: int, schema: Schema) -> None:
+        if schema.encoding not in _FORMATS:
+            schema = schema._replace(encoding='', data='')
+        super().__setitem__(key, schema)
+
+
+class _Mcap(McapReader):
+    """McapReader to which a definition of an unknown encoding is none."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.schemas = _Schemas()
+
+
+class _Sqlite3(Sqlite3Reader):
+    """Sqlite3Reader to which a definition of an unknown encoding is none."""
+
+    def _open(self) -> None:
+        with suppress(KeyError):  # An encoding of a definition that rosbags does not know.
+            super()._open()
+            return
+        # Only files with the tables of Iron and later have definitions.
+        assert self.dbconn is not None
+        rows: Any = self.dbconn.execute(
+            'SELECT topic_type, encoding, encoded_message_definition FROM message_definitions '
+            'ORDER BY id DESC')
+        definitions = {kind: MessageDefinition(_FORMATS[encoding], text)
+                       for kind, encoding, text in rows if encoding in _FORMATS}
+        rows = self.dbconn.execute(
+            'SELECT topics.id, name, type, type_description_hash, count(messages.id), '
+            'serialization_format, offered_qos_profiles '
+            'FROM topics LEFT JOIN messages ON topics.id == messages.topic_id '
+            'GROUP BY topics.id ORDER BY topics.id')
+        self.connections = [
+            Connection(number, topic, kind, definitions.get(kind, _NO_DEFINITION), digest, count,
+                       ConnectionExtRosbag2(serialization, parse_qos(qos)), self)
+            for number, topic, kind, digest, count, serialization, qos in rows]
+        rows = self.dbconn.execute('SELECT MIN(timestamp), MAX(timestamp), COUNT(*) FROM messages')
+        (first, last, count), = rows
+        if count:
+            self.metadata = ReaderMetadata(last + 1 - first, first, last + 1, count,
+                                           None, None, None, None)
+
+
+class _Directory(DirectoryReader):
+
+    STORAGE_PLUGINS = {'mcap': _Mcap, 'sqlite3': _Sqlite3}
+
+
+class _Reader(Reader):
+
+    STORAGE_PLUGINS = {'dir': _Directory, '.mcap': _Mcap, '.db3': _Sqlite3}
+
+
+def _types(connection: Connection) -> dict[str, Any]:
+    """Parse the definition of a topic's type; raises what the parsers raise."""
+    kind, definition = connection.msgtype, connection.msgdef
+    if definition.format == MessageDefinitionFormat.MSG:
+        return get_types_from_msg(definition.data, kind)
+    # Several types have a line with the name before each; a single one needs none.
+    first, *others = definition.data.split(_IDL_HEAD)
+    types: dict[str, Any] = {}
+    for text in filter(str.strip, (first, *(part.partition('\n')[2] for part in others))):
+        types.update(get_types_from_idl(text))
+    return types
