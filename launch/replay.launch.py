@@ -22,6 +22,7 @@ from launch.events.process import ProcessExited, ProcessIO, SignalProcess
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 PACKAGE = 'forecast_detector_ros'
@@ -111,7 +112,8 @@ def replay(context: LaunchContext) -> list[Action]:
         namespace=given('namespace'), output='screen', sigterm_timeout='30',
         remappings=[('image_raw', topic), ('image_raw/compressed', f'{topic}/compressed')],
         parameters=[{
-            'image_transport': given('image_transport'), 'output': given('output'),
+            'image_transport': given('image_transport'),
+            'output': ParameterValue(given('output'), value_type=str),
             'stop_with_camera': True, 'use_sim_time': sim_time,
             f'qos_overrides.{images}.subscription.reliability': given('reliability')}])
     detector = IncludeLaunchDescription(

@@ -23,7 +23,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from .program import declare_fixed, GuardedExecutor, SafeParameterService
 from .stop_signal import StopSignal
-from ..images.video_source import open_source, SourceError, VideoSource
+from ..images.video_source import Device, open_source, SourceError, VideoSource
 
 
 class FrameSchedule:
@@ -72,6 +72,10 @@ SETTLE_S = 0.5
 ACKNOWLEDGE_S = 5.0
 SIGNAL_LATENCY_S = 0.1
 
+# Between two tries to open a device that stopped; each pause is twice the one before.
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 1.0
+
 
 class CameraNode(Node):
     """Turns pictures into stamped messages on `image_raw` or `image_raw/compressed`."""
@@ -99,6 +103,10 @@ class CameraNode(Node):
             self, 'wait_for_subscribers', 0,
             'Number of subscriptions to wait for before the first frame, so that they get all',
             (0, 1000))
+        self.reconnect_s: float = declare_fixed(
+            self, 'reconnect_s', 10.0,
+            'Seconds to keep trying to open a device again that stopped delivering pictures; 0.0: '
+            'give up at once', (0.0, 3600.0))
         self.report: str = declare_fixed(
             self, 'report', '',
             'File that gets the number of frames and the rate as JSON at the end; empty: none')
@@ -184,16 +192,48 @@ class _Player:
                 return
             self._executor.spin_once(timeout_sec=min(remaining, SIGNAL_LATENCY_S))
 
-    def play_live(self) -> None:
+    def play_live(self, device: Device) -> None:
         """Publish what the device gives, as it comes."""
         while not self._stop:
-            picture = self._source.read()
+            picture: np.ndarray | None
+            try:
+                picture = device.read()
+            except SourceError as error:
+                picture = self._picture_after(error, device)
             if picture is None:
                 return
             taken = time.monotonic()
             self._node.prepare(picture)
             self._node.publish(late_s=time.monotonic() - taken)
             self._executor.spin_once(timeout_sec=0)
+
+    def _picture_after(self, outage: SourceError, device: Device) -> np.ndarray | None:
+        """
+        Open a device again that stopped and return its next picture; None after a signal.
+
+        Raises SourceError when there is none within `reconnect_s`, or when there never was one.
+        """
+        limit_s, log = self._node.reconnect_s, self._node.get_logger()
+        if not (limit_s and self._node.published):
+            raise outage
+        log.warning(f'{outage}; trying for {limit_s:g} s to open it again')
+        began, pause = time.monotonic(), FIRST_PAUSE_S
+        while True:
+            self.spin_until(min(time.monotonic() + pause, began + limit_s))
+            if self._stop:
+                return None
+            try:
+                device.reopen()
+                picture = device.read()
+            except SourceError as error:
+                if time.monotonic() - began >= limit_s:
+                    raise SourceError(
+                        f'{outage} and did not come back within {limit_s:g} s ({error})') from None
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+            else:
+                log.info(f'{device.name}: pictures again, '
+                         f'after {time.monotonic() - began:.1f} s without')
+                return picture
 
     def play(self, rate: float) -> None:
         """Publish a recording at `rate`; each picture is made ready before it is due."""
@@ -246,9 +286,9 @@ def _play(node: CameraNode, source: VideoSource, stop: StopSignal) -> None:
     node.get_logger().info(
         f'publishing {source.name} on {node.images.topic_name}'
         + (f' at {rate:g} Hz' if rate else ''))
-    if source.live or rate is None:
-        player.play_live()
-    else:
+    if isinstance(source, Device):
+        player.play_live(source)
+    elif rate:
         player.play(rate)
     loss = source.loss()
     if loss and not stop:

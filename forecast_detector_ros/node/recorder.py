@@ -11,6 +11,7 @@ import time
 from typing import Any, TextIO
 
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -26,10 +27,9 @@ from ..errors import cut
 from ..recording.output_files import VideoError
 from ..recording.recorded_frame import RecordedFrame
 
-# Reliable, so that no image is missing in the video. For a camera that only offers best effort:
-# -p qos_overrides./image_raw.subscription.reliability:=best_effort
+# Reliable, so that no image is missing in the video, but best effort if a camera offers no more.
 IMAGE_QOS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=30,
-                       reliability=ReliabilityPolicy.RELIABLE)
+                       reliability=ReliabilityPolicy.BEST_AVAILABLE)
 DETECTIONS_QOS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=100,
                             reliability=ReliabilityPolicy.RELIABLE)
 DECISION_QOS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=100,
@@ -85,7 +85,7 @@ class RecorderNode(Node):
         self._image_class = CompressedImage if compressed else Image
         # Remappings of the topic that is subscribed hold, and name the camera.
         self._topics = {
-            self.resolve_topic_name(topic).removesuffix('/compressed'): topic
+            self._resolved(topic).removesuffix('/compressed'): topic
             for topic in (f'{topic}/compressed' if compressed else topic for topic in topics)}
         if not self._topics or len(self._topics) < len(topics):
             raise RecordingError(f'image_topics: {cut(topics)}: no topic, or one twice')
@@ -94,6 +94,7 @@ class RecorderNode(Node):
         for path in self.recording.remains:
             self.get_logger().warning(f'kept what an earlier recorder left unfinished: {path}')
         self.images: list[Subscription] = []
+        self._mismatched: set[str] = set()  #: Cameras whose QoS the subscription does not match
         self.arrived = 0
         self.unreadable = 0  #: Messages of the detector that are no message at all
         self._seen: set[str] = set()
@@ -110,15 +111,15 @@ class RecorderNode(Node):
                                    f'and {self._decision.topic_name}')
 
     def watch(self) -> None:
-        """Subscribe to the images once the detector is there, if that is not done yet."""
-        if self.images or (self._wait_for_detector and not (
-                self._detections.get_publisher_count()
-                and self._decision.get_publisher_count())):
+        """Subscribe to the images once the detector is there, and anew when QoS is at odds."""
+        if self.images:
+            self._match()
             return
-        for camera, topic in self._topics.items():
-            self.images.append(self.create_subscription(
-                self._image_class, topic, partial(self._add_image, camera), copy(IMAGE_QOS),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies()))
+        if self._wait_for_detector and not (
+                self._detections.get_publisher_count()
+                and self._decision.get_publisher_count()):
+            return
+        self.images = [self._subscribe(camera) for camera in self._topics]
         names = ', '.join(images.topic_name for images in self.images)
         self.get_logger().info(f'recording {names} into {self.recording.folder}')
 
@@ -178,6 +179,43 @@ class RecorderNode(Node):
             self.recording.bag.add_topic(name, message_class, qos)
         return subscription
 
+    def _resolved(self, topic: str) -> str:
+        """Return the full name of a camera's topic; raises RecordingError for an invalid one."""
+        try:
+            return self.resolve_topic_name(topic)
+        except RuntimeError as error:
+            reason = str(error).removeprefix('failed to resolve name: ').split(', at /')[0]
+            raise RecordingError(f'image_topics: {cut(topic)}: {reason}') from None
+
+    def _subscribe(self, camera: str) -> Subscription:
+        topic = self._topics[camera]
+        images = self.create_subscription(
+            self._image_class, topic, partial(self._add_image, camera), copy(IMAGE_QOS),
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=lambda _: self._mismatched.add(camera)),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies())
+        if images.qos_profile.reliability == ReliabilityPolicy.BEST_AVAILABLE and any(
+                publisher.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+                for publisher in self.get_publishers_info_by_topic(topic)):
+            self.get_logger().info(f'{images.topic_name}: the camera publishes best effort, so '
+                                   'images may be missing')
+        return images
+
+    def _match(self) -> None:
+        """Subscribe anew where a best-effort camera came, unless the user asks for reliable."""
+        for index, (camera, images) in enumerate(zip(self._topics, self.images, strict=True)):
+            if camera not in self._mismatched:
+                continue
+            if images.qos_profile.reliability == ReliabilityPolicy.BEST_AVAILABLE:
+                self._seen.discard(images.topic_name)
+                self.destroy_subscription(images)
+                self.images[index] = self._subscribe(camera)
+            else:
+                self.get_logger().warning(
+                    f'{images.topic_name}: a camera publishes best effort, qos_overrides asks for '
+                    'reliable: none of its images comes')
+        self._mismatched.clear()
+
     def _add_image(self, camera: str, message: Image | CompressedImage) -> None:
         self.arrived += 1
         self.recording.add_image(camera, message)
@@ -231,9 +269,8 @@ def _spin(node: RecorderNode, executor: GuardedExecutor, stop: StopSignal) -> No
         if time.monotonic() - flushed > FLUSH_S:
             node.recording.flush()
             flushed = time.monotonic()
-        if not node.images:
-            node.watch()
-        elif not node.stop_with_camera or not node.cameras_gone():
+        node.watch()
+        if not node.stop_with_camera or not node.cameras_gone():
             quiet_since = None
         elif quiet_since is None or node.arrived != arrived:
             quiet_since = time.monotonic()

@@ -60,17 +60,19 @@ def test_missing_bag_is_one_line(module: ModuleType, context: Any, tmp_path: Pat
         started(module, context, bag=tmp_path / 'none')
 
 
+# YAML takes the first three for numbers and the next for a date.
+@pytest.mark.parametrize('output', ['2026', '2024_10_05', '1.5', '2024-10-05', 'true', 'a: b'])
 def test_recorder_listens_to_the_topic_of_the_bag(module: ModuleType, context: Any,
-                                                  tmp_path: Path) -> None:
+                                                  tmp_path: Path, output: str) -> None:
     entities = started(module, context, bag=tmp_path, image_topic='camera/image_raw',
                        image_transport='compressed', reliability='reliable',
-                       use_sim_time='false', output='2026')
+                       use_sim_time='false', output=output)
     (recorder,) = (item for item in entities if isinstance(item, launch_ros_actions.Node))
     recorder._perform_substitutions(context)
     (file,) = (item[0] for item in recorder._Node__expanded_parameter_arguments)
     (section,) = yaml.safe_load(Path(file).read_text()).values()
     assert section['ros__parameters'] == {
-        'image_transport': 'compressed', 'output': '2026', 'stop_with_camera': True,
+        'image_transport': 'compressed', 'output': output, 'stop_with_camera': True,
         'use_sim_time': False,
         'qos_overrides./camera/image_raw/compressed.subscription.reliability': 'reliable'}
     assert ('image_raw', '/camera/image_raw') in recorder.expanded_remapping_rules
