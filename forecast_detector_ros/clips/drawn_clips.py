@@ -190,7 +190,7 @@ class ClipDrawer:
         rng = np.random.default_rng(seed)
         views = self._views(rng, times, None, np.array([video]))
         moved = torch.from_numpy(times.astype(np.float32)).to(self._device)
-        return DrawnClips(*self._render(rng, views, 1), moved)
+        return DrawnClips._make((*self._render(rng, views, 1), moved))
 
     def draw(self, seed: tuple[int, ...], clips: int, steps: np.ndarray) -> DrawnClips:
         """

@@ -25,8 +25,8 @@ from .camera_stream import CameraStream, step_waiting, Waiting
 from .diagnostics import camera_values, CameraStatistics, describe, health, Situation
 from .outputs import Idle, Outputs
 from .parameters import (
-    declare_fixed_parameters, declare_live_parameters, LIVE_PARAMETERS, ParameterError,
-    read_settings, undeclare_live_parameters)
+    camera_topics, declare_fixed_parameters, declare_live_parameters, LIVE_PARAMETERS,
+    ParameterError, read_settings, undeclare_live_parameters)
 from .program import FailureLog, SafeParameterService
 from .transitions import FAILURE, guarded, SUCCESS
 from ..detector.checkpoint import default_checkpoint, RuntimeConfigError
@@ -41,7 +41,7 @@ from ..images.frame import FrameError
 _NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 #: Between two looks of a lazy node at who listens, seconds; no longer does it take to wake.
 _LISTENERS_S = 0.2
-_SAME_ERROR_S = 5.0  #: Seconds between two log lines about malformed images
+_SAME_ERROR_S = 5.0  #: Seconds between two log lines about a camera's malformed images
 
 
 class DetectorNode(LifecycleNode):
@@ -72,7 +72,7 @@ class DetectorNode(LifecycleNode):
         self._made = ExitStack()
         self.failures = FailureLog(name)  #: What was told of exceptions that nobody foresaw
         self._failures_in_a_row = 0
-        self._given_up = ''
+        self.given_up = ''  #: Why the node has deactivated itself; empty while it has not
         self._idle = Idle(self.fixed.lazy_timeout, 0.0)
         self._enabled = True
         self._active = False
@@ -139,7 +139,7 @@ class DetectorNode(LifecycleNode):
         for stream in self._streams:
             stream.restart()
             stream.statistics = CameraStatistics(now)
-        self._failures_in_a_row, self._given_up = 0, ''
+        self._failures_in_a_row, self.given_up = 0, ''
         self._idle = Idle(self.fixed.lazy_timeout, perf_counter())
         if self._enabled:
             self._subscribe()
@@ -162,6 +162,9 @@ class DetectorNode(LifecycleNode):
     def _configure(self) -> None:
         fixed = self.fixed
         fixed.check()
+        self.given_up = ''
+        compressed = fixed.image_transport == 'compressed'
+        cameras = camera_topics(self, fixed.image_topics, compressed)
         self._detector = Detector.load(
             fixed.checkpoint or default_checkpoint(), fixed.device, fixed.precision,
             fixed.num_threads, fixed.num_interop_threads, fixed.backend)
@@ -171,14 +174,10 @@ class DetectorNode(LifecycleNode):
         settings = self._read_settings()
         self._detector.check_settings(settings)
         self._settings = settings
-        compressed = fixed.image_transport == 'compressed'
         now = self._now()
-        for base in fixed.image_topics:
-            # A remapping of the base topic holds for its compressed sibling too.
-            name = self.resolve_topic_name(base)
+        for name, topic in cameras:
             self._streams.append(CameraStream(
-                name, f'{name}/compressed' if compressed else name, compressed, now,
-                fixed.max_image_pixels, fixed.max_gap_s))
+                name, topic, compressed, now, fixed.max_image_pixels, fixed.max_gap_s))
         if len(self._streams) > 1:
             self._wake = self.create_guard_condition(self._process)
             self._made.callback(self.destroy_guard_condition, self._wake)
@@ -212,7 +211,6 @@ class DetectorNode(LifecycleNode):
         self._streams.clear()
         self._wake = None
         self._detector = None
-        self._given_up = ''
         self._enabled = True
         # A network is part of cycles; the next one is not to come on top of it.
         gc.collect()
@@ -221,11 +219,14 @@ class DetectorNode(LifecycleNode):
     # Images.
 
     def _subscribe(self) -> None:
-        kind = CompressedImage if self.fixed.image_transport == 'compressed' else Image
-        for stream in self._streams:
+        compressed = self.fixed.image_transport == 'compressed'
+        kind = CompressedImage if compressed else Image
+        for stream, base in zip(self._streams, self.fixed.image_topics, strict=True):
             stream.drops.forget()
+            # Not the resolved name: that would be remapped a second time.
+            asked = f'{stream.name}/compressed' if compressed else base
             self._subscriptions_of[stream.topic] = self.create_subscription(
-                kind, stream.topic, partial(self._on_image, stream), copy(_NEWEST),
+                kind, asked, partial(self._on_image, stream), copy(_NEWEST),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies())
 
     def _unsubscribe(self) -> None:
@@ -284,7 +285,8 @@ class DetectorNode(LifecycleNode):
         age_ms = (now - header.stamp.sec - header.stamp.nanosec * 1e-9) * 1e3
         outputs.publish_decision(
             header, stream, result, latency_ms, age_ms, stream.statistics.dropped)
-        stream.statistics.add_result(now, result.decision.kind == READ, latency_ms)
+        stream.statistics.add_result(
+            now, result.decision.kind == READ, latency_ms, result.decision.reason)
         outputs.publish_ahead(header, stream, self._settings)
         if outputs.is_watched():
             # Drawing needs the picture, on a forecast frame too: only while somebody watches.
@@ -295,8 +297,9 @@ class DetectorNode(LifecycleNode):
 
     def _refuse(self, stream: CameraStream, error: FrameError) -> None:
         stream.statistics.add_error(self._now(), str(error))
-        self.get_logger().warning(f'{stream.topic}: image refused: {error}',
-                                  throttle_duration_sec=_SAME_ERROR_S)
+        if perf_counter() - stream.statistics.told_error > _SAME_ERROR_S:
+            stream.statistics.told_error = perf_counter()
+            self.get_logger().warning(f'{stream.topic}: image refused: {error}')
 
     def _fail(self, stream: CameraStream, error: Exception) -> None:
         reason = self.failures.tell(f'{stream.topic}: an image failed', error)
@@ -306,9 +309,9 @@ class DetectorNode(LifecycleNode):
     def _give_up(self) -> None:
         """Deactivate, so that whoever manages the life cycle can react."""
         reason = max(self._streams, key=lambda stream: stream.statistics.failed)
-        self._given_up = (f'{self._failures_in_a_row} images in a row failed: '
-                          f'{reason.statistics.last_failure}')
-        self.get_logger().error(f'deactivating: {self._given_up}')
+        self.given_up = (f'{self._failures_in_a_row} images in a row failed: '
+                         f'{reason.statistics.last_failure}')
+        self.get_logger().error(f'deactivating: {self.given_up}')
         self.trigger_deactivate()
 
     # Services, parameters, diagnostics.
@@ -375,12 +378,13 @@ class DetectorNode(LifecycleNode):
             return
         now = self._now()
         for stream in self._streams:
+            stream.statistics.begin(now)
             subscription = self._subscriptions_of.get(stream.topic)
             situation = Situation(
                 stream.topic, now, self._active, self._enabled,
                 0 if subscription is None else subscription.get_publisher_count(),
                 self.fixed.no_image_timeout, self._enabled and not self._subscriptions_of,
-                self._given_up)
+                self.given_up)
             level, text = health(situation, stream.statistics)
             self._outputs.publish_diagnostics(
                 stream, level, text, camera_values(stream.statistics, now), self._settings)

@@ -67,6 +67,11 @@ def _run(stop: StopSignal) -> int:
                     return 1
         while not stop:
             executor.spin_once(timeout_sec=_POLL_S)
+            if node.fixed.autostart and node.given_up:
+                # Nobody would activate it again; a launch file can start a new process.
+                node.get_logger().fatal('the node gave up, and with autostart nobody activates '
+                                        'it again: the process ends with exit code 1')
+                return 1
         return 0
     finally:
         executor.shutdown()

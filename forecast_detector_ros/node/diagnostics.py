@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from math import nan
+from math import inf, nan
 
 from diagnostic_msgs.msg import DiagnosticStatus
 import numpy as np
@@ -16,6 +16,10 @@ from ..detector.settings import DetectorSettings
 WINDOW_S = 10.0  #: Seconds over which rates, read ratio and latencies are taken
 
 _MOST_FRAMES = 4096  #: Bound of the window at very high rates
+
+#: Reasons of a decision that reset the state unasked, and what the images are like then.
+_RESETS = {'gap': 'their stamps step back, or lie more than max_gap_s apart',
+           'size_changed': 'their size changes'}
 
 
 @dataclass(frozen=True)
@@ -43,15 +47,24 @@ class CameraStatistics:
     last_error: str = ''
     last_failure: str = ''
     last_image: float | None = None
+    resets: int = 0  #: Frames on which the state was reset unasked
+    last_reset: str = ''
+    told_error: float = -inf  #: When an error was logged last, seconds of the steady clock
     _inputs: deque[tuple[float, int]] = field(
         default_factory=lambda: deque(maxlen=_MOST_FRAMES), repr=False)
-    _outputs: deque[tuple[float, bool, float]] = field(
+    _outputs: deque[tuple[float, bool, float, bool]] = field(
         default_factory=lambda: deque(maxlen=_MOST_FRAMES), repr=False)
     _errors: deque[float] = field(default_factory=lambda: deque(maxlen=1), repr=False)
     _failures: deque[float] = field(default_factory=lambda: deque(maxlen=1), repr=False)
 
+    def begin(self, now: float) -> None:
+        """Begin at `now` if counting began before simulated time did."""
+        if self.started == 0.0 < now:
+            self.resume(now)
+
     def add_image(self, now: float, dropped: int) -> None:
         """Count an image that was taken, and those dropped before it."""
+        self.begin(now)
         if self.last_image is not None and now < self.last_image:
             self._rewind(now)
         self.received += 1
@@ -59,10 +72,18 @@ class CameraStatistics:
         self.last_image = now
         self._inputs.append((now, 1 + dropped))
 
-    def add_result(self, now: float, read: bool, latency_ms: float) -> None:
-        """Count a processed frame."""
+    def add_result(self, now: float, read: bool, latency_ms: float, reason: str = '') -> None:
+        """Count a processed frame; `reason` is that of its decision."""
         self.processed += 1
-        self._outputs.append((now, read, latency_ms))
+        if reason in _RESETS:
+            self.resets += 1
+            self.last_reset = reason
+        self._outputs.append((now, read, latency_ms, reason in _RESETS))
+
+    def mostly_reset(self, now: float) -> bool:
+        """Tell whether most frames of the window, and more than one, have reset the state."""
+        recent = [reset for time, *_, reset in self._outputs if now - time <= WINDOW_S]
+        return sum(recent) > max(1.0, len(recent) / 2)
 
     def add_error(self, now: float, reason: str) -> None:
         """Count an image that could not be used."""
@@ -108,9 +129,9 @@ class CameraStatistics:
         rates = (sum(count for _, count in self._inputs) / span, len(self._outputs) / span)
         if not self._outputs:
             return WindowSummary(*rates, nan, nan, nan, nan)
-        reads = sum(read for _, read, _ in self._outputs) / len(self._outputs)
+        reads = sum(read for _, read, *_ in self._outputs) / len(self._outputs)
         p50, p95, largest = np.percentile(
-            [latency for _, _, latency in self._outputs], (50, 95, 100)).tolist()
+            [latency for _, _, latency, _ in self._outputs], (50, 95, 100)).tolist()
         return WindowSummary(*rates, reads, p50, p95, largest)
 
     def _rewind(self, now: float) -> None:
@@ -164,6 +185,8 @@ def health(situation: Situation, statistics: CameraStatistics) -> tuple[bytes, s
         return warn, f'no image for {silent:.1f} s on {situation.topic}: {_advice(situation)}'
     if statistics.had_error(situation.now):
         return warn, f'images are refused: {statistics.last_error}'
+    if statistics.mostly_reset(situation.now):
+        return warn, f'most images reset the state: {_RESETS[statistics.last_reset]}'
     return ok, 'running' if statistics.processed else 'waiting for the first image'
 
 
@@ -182,6 +205,7 @@ def camera_values(statistics: CameraStatistics, now: float) -> list[tuple[str, s
         ('received_frames', str(statistics.received)),
         ('processed_frames', str(statistics.processed)),
         ('dropped_frames', str(statistics.dropped)),
+        ('state_resets', str(statistics.resets)),
         ('decode_errors', str(statistics.refused)),
         ('last_error', statistics.last_error),
         ('failed_frames', str(statistics.failed)),

@@ -89,7 +89,9 @@ _RELIABLE = QoSProfile(depth=10)
 
 _BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 
-_NEWEST_PICTURE = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+# Reliable, because viewers ask for that unless told otherwise; both kinds of subscribers fit. A
+# slow one does not hold the node up: of a picture that it lacks the newer one takes the place.
+_NEWEST_PICTURE = QoSProfile(depth=1)
 
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+import re
 from typing import Any, TYPE_CHECKING
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -118,7 +119,7 @@ def declare_fixed_parameters(node: Node) -> FixedParameters:
             'from which on its state is forgotten', span=(0.0, 3600.0)),
         max_failures=declare_fixed(
             node, 'max_failures', 10, 'Frames in a row on which the back-end may fail before the '
-            'node deactivates itself; 0: any number', span=(0, 1000000)),
+            'node deactivates itself, and with autostart ends; 0: any number', span=(0, 1000000)),
         no_image_timeout=declare_fixed(
             node, 'no_image_timeout', 5.0, 'Seconds without an image after which /diagnostics '
             'warns', span=(0.1, 3600.0)),
@@ -136,10 +137,40 @@ def declare_fixed_parameters(node: Node) -> FixedParameters:
             span=(0.1, 3600.0)),
         autostart=declare_fixed(
             node, 'autostart', False, 'Configure and activate the node at start-up; when that '
-            'fails, the process ends with exit code 1'),
+            'fails, or the node deactivates itself, the process ends with exit code 1'),
         tune_allocator=declare_fixed(
             node, 'tune_allocator', True, 'Let glibc keep the memory of large images: less than '
             'a third of the CPU time per raw image received'))
+
+
+def resolved_topic(node: Node, parameter: str, name: str) -> str:
+    """
+    Return the full name of a topic, remapped as the node's subscription to `name` will be.
+
+    Raises ParameterError, naming `parameter` and the reason, for what is no topic name.
+    """
+    try:
+        return str(node.resolve_topic_name(name))
+    except RuntimeError as error:  # rclpy's RCLError, which has no public name.
+        reason = re.sub(r'^failed to resolve name: |, at \S+:\d+$', '', str(error))
+        raise ParameterError(
+            f'{parameter}: {cut(name)!r} is no topic name: {cut(reason)}') from None
+
+
+def camera_topics(node: Node, names: Sequence[str], compressed: bool) -> list[tuple[str, str]]:
+    """
+    Return the base topic and the subscribed topic of each camera, both resolved.
+
+    A remapping of the base topic holds for its compressed sibling too. Raises ParameterError for
+    what is no topic name, and when two names mean the same topic.
+    """
+    bases = [resolved_topic(node, 'image_topics', name) for name in names]
+    topics = ([resolved_topic(node, 'image_topics', f'{base}/compressed') for base in bases]
+              if compressed else bases)
+    for topic in topics:
+        if topics.count(topic) > 1:
+            raise ParameterError(f'image_topics names {topic} twice: {cut(list(names))}')
+    return list(zip(bases, topics, strict=True))
 
 
 @dataclass(frozen=True)

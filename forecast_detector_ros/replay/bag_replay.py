@@ -181,8 +181,9 @@ class _Camera:
 
 
 class _Replay:
-    def __init__(self, bag: ImageBag | VideoImages, detector: Detector, options: ReplayOptions, job: BagJob,
-                 progress: Progress, interrupt: StopFlag) -> None:
+    def __init__(self, bag: ImageBag | VideoImages, detector: Detector,
+                 options: ReplayOptions, job: BagJob, progress: Progress,
+                 interrupt: StopFlag) -> None:
         self._bag, self._detector, self._options, self._job = bag, detector, options, job
         self._progress, self._interrupt = progress, interrupt
         self._settings = options.settings(detector.card)
@@ -305,7 +306,7 @@ class _Replay:
                 else partial(self._taken_ms, camera, number))
 
     def _taken_ms(self, camera: _Camera, number: int, kind: str) -> float:
-        """Give the milliseconds that a decision is taken to need, where they are given or drawn."""
+        """Give the milliseconds, given or drawn, that a decision is taken to need."""
         latency = self._options.latency
         assert latency is not None
         if not isinstance(latency, Latencies):

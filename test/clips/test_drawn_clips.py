@@ -164,7 +164,8 @@ def test_noise_is_part_of_the_draw(records):
 
 def test_narrow_boxes_are_ignored_and_regions_stay(tmp_path):
     """Neither is background: a box below `min_side`, and an annotated region of any width."""
-    record = write(tmp_path, 'n', [(20, 20, 23, 60), (60, 20, 90, 60)], ignore=[(100, 10, 102, 40)])
+    record = write(tmp_path, 'n', [(20, 20, 23, 60), (60, 20, 90, 60)],
+                   ignore=[(100, 10, 102, 40)])
     clips = drawer([VideoRecord('video', [record])], None, (1.0,)).draw((1,), 1, np.array([[0]]))
     assert clips.labels[0, 0].tolist() == [-1, 0]
     regions = clips.ignore[0, 0]

@@ -58,14 +58,15 @@ class Graph:
         self.decisions: list[DiagnosticArray] = []
         self._detectors: list[DetectorNode] = []
 
-    def add_detector(self, overrides: list[Parameter]) -> DetectorNode:
-        """Make a detector node, unconfigured."""
+    def add_detector(self, overrides: list[Parameter], *remappings: str) -> DetectorNode:
+        """Make a detector node, unconfigured, with remappings such as ``left:=right``."""
         # PyTorch, because it is there at once: the other back-ends first make graphs.
         given = {'checkpoint': str(self.checkpoint), 'diagnostics_period': 0.1,
                  'backend': 'torch'}
         given.update((item.name, item.value) for item in overrides)
         self.detector = DetectorNode('forecast_detector', parameter_overrides=[
-            Parameter(name, value=value) for name, value in given.items()])
+            Parameter(name, value=value) for name, value in given.items()],
+            cli_args=['--ros-args', *(part for rule in remappings for part in ('-r', rule))])
         self._detectors.append(self.detector)
         self.executor.add_node(self.detector)
         return self.detector

@@ -2,11 +2,12 @@
 """What /diagnostics says in which situation."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import isnan
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from forecast_detector_ros.node.diagnostics import (
     camera_values,
     CameraStatistics,
@@ -15,6 +16,8 @@ from forecast_detector_ros.node.diagnostics import (
     WINDOW_S,
 )
 import pytest
+
+from .graph import Graph, picture_message, values_of
 
 
 def filled(frames: int = 100, rate: float = 10.0, start: float = 100.0) -> CameraStatistics:
@@ -88,6 +91,14 @@ def test_error_is_remembered_and_worries_for_a_window() -> None:
     assert (statistics.refused, statistics.last_error) == (1, 'step is 3')
 
 
+def test_image_before_simulated_time_does_not_belong_to_the_window() -> None:
+    statistics = CameraStatistics(0.0)
+    statistics.add_image(0.0, 0)
+    statistics.add_image(1000.0, 0)
+    assert statistics.summary(1000.5).input_rate == 2.0
+    assert statistics.received == 2
+
+
 def test_nothing_measured_is_not_a_number() -> None:
     assert isnan(CameraStatistics(5.0).summary(5.0).input_rate)
 
@@ -140,3 +151,34 @@ def test_values_tell_counts_and_figures() -> None:
     assert (values['received_frames'], values['dropped_frames']) == ('1', '3')
     assert values['seconds_since_image'] == '0.500'
     assert values['last_error'] == ''
+
+
+@pytest.mark.parametrize(('resets', 'frames', 'level'), [
+    (1, 1, DiagnosticStatus.OK), (2, 2, DiagnosticStatus.WARN), (2, 4, DiagnosticStatus.OK),
+    (3, 5, DiagnosticStatus.WARN), (50, 100, DiagnosticStatus.OK)])
+def test_most_frames_of_the_window_must_be_resets_to_be_a_warning(
+        resets: int, frames: int, level: bytes) -> None:
+    statistics = CameraStatistics(80.0)
+    for index in range(frames):
+        statistics.add_image(99.0, 0)
+        statistics.add_result(99.0, True, 1.0, 'gap' if index < resets else 'scheduler')
+    assert health(NORMAL, statistics)[0] == level
+    later = replace(NORMAL, now=99.5 + WINDOW_S, no_image_timeout=100.0)
+    assert health(later, statistics)[0] == DiagnosticStatus.OK, 'the window has passed'
+    assert dict(camera_values(statistics, 200.0))['state_resets'] == str(resets)
+
+
+@pytest.mark.parametrize(('change', 'words'), [
+    ({'stamp_ns': 0}, 'their stamps step back, or lie more than max_gap_s apart'),
+    ({'size': (40, 60)}, 'their size changes')])
+def test_camera_whose_state_is_reset_again_and_again_is_no_camera_that_runs(
+        active: Callable[..., Graph], change: dict[str, Any], words: str) -> None:
+    graph = active(policy='always_read')
+    heard = graph.listen(DiagnosticArray, '/diagnostics')
+    graph.send(graph.camera(), *(
+        picture_message(index, **(change if index % 2 else {})) for index in range(6)))
+    graph.spin_until(lambda: bool(heard) and values_of(heard[-1])['processed_frames'] == '6')
+    status = heard[-1].status[0]
+    assert (status.level, status.message) == (
+        DiagnosticStatus.WARN, f'most images reset the state: {words}')
+    assert values_of(heard[-1])['state_resets'] == '5'

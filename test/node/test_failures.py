@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from time import monotonic, sleep
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
-from forecast_detector_ros.node import detector_lifecycle
+from forecast_detector_ros.node import camera_stream, detector_lifecycle, detector_node
 import pytest
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from sensor_msgs.msg import Image
 
-from .graph import Graph, picture_message, values_of
+from .graph import Graph, PATIENCE_S, picture_message, values_of
 
 Active = Callable[..., Graph]
 
@@ -89,6 +92,50 @@ def test_node_deactivates_after_failures_in_a_row(
     graph.spin_for(0.2)
     assert len(graph.send(camera, picture_message(9))) == 1
     graph.spin_until(lambda: heard[-1].status[0].message == 'running')
+
+
+class LastingCamera:
+    """A signal to stop that sends an image whenever somebody asks for it."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._publisher = graph.client.create_publisher(Image, 'image_raw', 1)
+        self._deadline = monotonic() + PATIENCE_S
+        self._index = self._left = 20
+
+    ending_at_once = nullcontext
+
+    def __bool__(self) -> bool:
+        self._index += 1
+        self._publisher.publish(picture_message(self._index))
+        sleep(0.02)
+        # The signal comes when the node has been idle for a while.
+        self._left -= state(self._graph) == 'inactive'
+        assert monotonic() < self._deadline, 'waited in vain'
+        return not self._left
+
+
+@pytest.mark.parametrize('autostart', [True, False])
+def test_program_that_gave_up_ends_only_if_nobody_manages_it(
+        graph: Graph, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+        autostart: bool) -> None:
+    def fail(*_: Any) -> None:
+        raise FlawError('the device is on fire')
+
+    def make(name: str) -> detector_lifecycle.DetectorNode:
+        node = graph.add_detector([Parameter('autostart', value=autostart),
+                                   Parameter('max_failures', value=3)])
+        graph.executor.remove_node(node)
+        if not autostart:
+            assert node.trigger_configure() == node.trigger_activate() == SUCCESS
+        return node
+
+    monkeypatch.setattr(camera_stream, 'step_stamped_many', fail)
+    monkeypatch.setattr(detector_lifecycle, 'DetectorNode', make)
+    assert detector_node._run(LastingCamera(graph)) == (1 if autostart else 0)
+    said = capfd.readouterr().err
+    assert said.count('deactivating: 3 images in a row failed') == 1
+    assert said.count('the process ends with exit code 1') == int(autostart)
 
 
 def test_failure_of_one_camera_costs_the_others_nothing(

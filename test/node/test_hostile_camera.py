@@ -98,6 +98,21 @@ def test_hostile_camera_costs_seven_others_nothing(graph: Graph) -> None:
     assert sum(len(boxes) for _, _, boxes in expected.values()) > 100
 
 
+def test_refusals_of_one_camera_do_not_hide_those_of_another(
+        active: Callable[..., Graph], capfd: pytest.CaptureFixture[str]) -> None:
+    graph = active(image_topics=['left', 'right'])
+    broken = picture_message(0)
+    broken.step = 1
+    cameras = [graph.camera(topic) for topic in ('left', 'right')]
+    for wanted in (1, 2):
+        for camera, stream in zip(cameras, graph.detector._streams):
+            camera.publish(broken)
+            graph.spin_until(lambda stream=stream, wanted=wanted:
+                             stream.statistics.refused == wanted)
+    lines = [line for line in capfd.readouterr().err.splitlines() if 'refused' in line]
+    assert [line.split('/')[1].split(':')[0] for line in lines] == ['left', 'right']
+
+
 @pytest.mark.parametrize('transport', ['raw', 'compressed'])
 def test_text_of_any_length_becomes_a_short_line(
         active: Callable[..., Graph], capfd: pytest.CaptureFixture[str], transport: str) -> None:

@@ -13,7 +13,9 @@ from forecast_detector_ros.recording.drawing import RED
 import numpy as np
 import pytest
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
 from .graph import Graph, picture_message
@@ -66,6 +68,35 @@ def test_subscriber_that_does_not_fit_is_warned_of_while_images_come(
 
 
 Active = Callable[..., Graph]
+
+PICTURES = {'image_annotated': Image, 'image_annotated/compressed': CompressedImage}
+
+
+@pytest.mark.parametrize('topic', PICTURES)
+def test_picture_reaches_both_kinds_of_viewers_and_waits_for_none(
+        active: Active, topic: str) -> None:
+    graph = active(policy='always_read')
+    camera = graph.camera()
+    reliable = QoSProfile(depth=1)
+    heard = [graph.listen(PICTURES[topic], topic, qos) for qos in (
+        reliable, QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))]
+    sleeper = Node('sleeper')
+    sleeper.create_subscription(PICTURES[topic], topic, print, reliable)
+    assert graph.detector._outputs is not None
+    publisher = {'image_annotated': graph.detector._outputs._picture,
+                 'image_annotated/compressed': graph.detector._outputs._jpeg}[topic]
+    graph.spin_until(lambda: publisher.get_subscription_count() == 3)
+    graph.send(camera, *(picture_message(index, size=(480, 640)) for index in range(8)))
+    graph.spin_until(lambda: all(pictures and pictures[-1].header.frame_id == 'camera_7'
+                                 for pictures in heard))
+    sleeper.destroy_node()
+
+
+def test_reliability_of_the_picture_can_be_overridden(active: Active) -> None:
+    name = 'qos_overrides./image_annotated.publisher.reliability'
+    graph = active(**{name: 'best_effort'})
+    (offered,) = graph.client.get_publishers_info_by_topic('/image_annotated')
+    assert offered.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
 
 
 def test_rest_begins_after_the_patience_and_ends_at_once() -> None:

@@ -7,7 +7,7 @@ import shutil
 
 import cv2
 from forecast_detector_ros.detector.detector import step_stamped
-from forecast_detector_ros.detector.policy import AlternatePolicy, AlwaysReadPolicy, BudgetPolicy
+from forecast_detector_ros.detector.policy import AlwaysReadPolicy, BudgetPolicy
 from forecast_detector_ros.detector.stream import StreamState
 from forecast_detector_ros.images.frame import FrameError, SourceError
 from forecast_detector_ros.images.image_messages import compressed_frame, image_frame
@@ -18,27 +18,15 @@ from forecast_detector_ros.metrics.tables import load_tables
 from forecast_detector_ros.recording.output_files import DECISION, DETECTIONS
 from forecast_detector_ros.recording.result_messages import read_decision, read_detections
 from forecast_detector_ros.replay.arrivals import EVERY_FRAME, GivenLatency, REAL_TIME
-from forecast_detector_ros.replay.bag_replay import BagJob, replay_bag, ReplayOptions
 import numpy as np
 import pytest
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import CompressionMode, Reader, StoragePlugin, Writer
 
+from .conftest import OPTIONS
 from ..helpers.bags import jpeg_message, raw_message, STORE, write_bag
 
 COUNT = 10
-LATENCY = GivenLatency(250.0, 60.0)
-OPTIONS = ReplayOptions(changes={'policy': AlternatePolicy(1), 'score_threshold': 0.3},
-                        latency=LATENCY)
-
-
-@pytest.fixture
-def replay(detector, tmp_path):
-    """Give a function that replays a bag into tmp_path / 'out' and returns the summary."""
-    def run(path, options=OPTIONS, interrupt=None, progress=lambda done, total: None):
-        job = BagJob(path, path.stem, tmp_path / 'out' / path.stem)
-        return replay_bag(detector, options, job, progress, interrupt or Interrupt())
-    return run
 
 
 def by_hand(detector, messages, numbers):

@@ -112,7 +112,7 @@ def test_kept_recall_leaves_out_what_is_not_followed(network):
 
 
 def test_the_first_read_leaves_the_statistics_alone(network):
-    """BatchNorm learns from reads that have another one before them, and all stay in training."""
+    """Running means come from reads with another one before them; all norms stay in training."""
     batch = batch_of(network, [[A, B]] * T, clips=2)
     first = MotionBatch(batch.frames.changed(lambda part: part[:, :2]), batch.times[:, :2],
                         batch.images)
