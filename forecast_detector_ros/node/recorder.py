@@ -20,6 +20,7 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
+from .parameters import ParameterError, resolved_topic
 from .program import declare_fixed, GuardedExecutor, SafeParameterService
 from .recording import BagError, Recording, RecordingError
 from .stop_signal import StopSignal
@@ -45,7 +46,8 @@ SIGNAL_LATENCY_S = 0.1
 #: Between two flushes of the bag: more than that is never lost, whatever ends the process.
 FLUSH_S = 1.0
 
-MISTAKES = (RecordingError, BagError, VideoError)  #: Errors that end the recorder with one line
+#: Errors that end the recorder with one line
+MISTAKES = (ParameterError, RecordingError, BagError, VideoError)
 
 
 class RecorderNode(Node):
@@ -85,7 +87,7 @@ class RecorderNode(Node):
         self._image_class = CompressedImage if compressed else Image
         # Remappings of the topic that is subscribed hold, and name the camera.
         self._topics = {
-            self._resolved(topic).removesuffix('/compressed'): topic
+            resolved_topic(self, 'image_topics', topic).removesuffix('/compressed'): topic
             for topic in (f'{topic}/compressed' if compressed else topic for topic in topics)}
         if not self._topics or len(self._topics) < len(topics):
             raise RecordingError(f'image_topics: {cut(topics)}: no topic, or one twice')
@@ -178,14 +180,6 @@ class RecorderNode(Node):
         if not late:
             self.recording.bag.add_topic(name, message_class, qos)
         return subscription
-
-    def _resolved(self, topic: str) -> str:
-        """Return the full name of a camera's topic; raises RecordingError for an invalid one."""
-        try:
-            return self.resolve_topic_name(topic)
-        except RuntimeError as error:
-            reason = str(error).removeprefix('failed to resolve name: ').split(', at /')[0]
-            raise RecordingError(f'image_topics: {cut(topic)}: {reason}') from None
 
     def _subscribe(self, camera: str) -> Subscription:
         topic = self._topics[camera]

@@ -212,8 +212,9 @@ def test_compressed_images_are_recorded_and_a_broken_one_is_left_out(
     ({'image_transport': 'smoke'}, "neither 'raw' nor 'compressed'"),
     ({'rate': '-2.0'}, 'rate out of range'),
     ({'image_topics': '[/camera/image-raw]'},
-     'image_topics: /camera/image-raw: topic name must not contain'),
-    ({'image_topics': '[left, /a//b]'}, 'image_topics: /a//b: topic name must not contain'),
+     "image_topics: '/camera/image-raw' is no topic name: topic name must not contain"),
+    ({'image_topics': '[left, /a//b]'},
+     "image_topics: '/a//b' is no topic name: topic name must not contain"),
     ({'output': '/dev/null/here'}, '/dev/null/here'),
     ({'output': 'USED'}, 'holds a recording already'),
 ])
