@@ -39,6 +39,12 @@ def test_there_are_recipes():
     assert RECIPES
 
 
+def motion(**keys):
+    """Give a recipe of one stage for a forecast of motion."""
+    return {**changed(**{'groups': {'encoder': {'lr': 1.0}}, 'clip_length': 3, 'gaps': [1],
+                         'horizons': [1], **keys}), 'preset': 'default', 'cache': 'device'}
+
+
 @pytest.mark.parametrize('path', RECIPES, ids=lambda path: path.stem)
 def test_shipped_recipe(path):
     recipe = load_recipe(path)
@@ -110,6 +116,9 @@ def test_minimal_recipe_has_the_papers_numbers(tmp_path):
     (changed(groups={'head': {'lr': float('nan')}}), ['stages[0].groups.head.lr is nan']),
     (changed(groups={'head': {'lr': 1.0, 'decay': -1.0}}), ['stage s: groups.head.decay is -1']),
     (changed(augment={'hue': 999.0}), ['hue']),
+    (motion(groups={'head': {'lr': 1.0}}), ['stage s: groups has head', 'encoder and scheduler']),
+    (motion(reuse=2, extra_frame=True), ['stage s: reuse is 2', 'forecast of motion', 'keep']),
+    (motion(pauses=0.5, clip_length=6), ['stage s: clip_length is 6', 'below 6']),
     ({**MINIMAL, 'card': {'colour': 'red'}}, ['card.colour']),
     ({**MINIMAL, 'card': {'known_failures': [{'a': 'b'}]}}, ['known_failures']),
     ({**MINIMAL, 'card': {'provenance': 'x'}}, ['provenance']),

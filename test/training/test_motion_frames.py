@@ -2,7 +2,9 @@
 """Frames that are looked at once, and the clips that are put together from them."""
 
 from dataclasses import fields, replace
+import json
 
+from forecast_detector_ros.annotations.findings import DataError
 from forecast_detector_ros.training.config import build_recipe
 from forecast_detector_ros.training.loader import load_sources
 from forecast_detector_ros.training.machine import Processes
@@ -83,6 +85,25 @@ def test_padding_of_the_bank_changes_nothing(stage_run):
     for field in fields(one):
         if field.name != 'features':
             assert torch.equal(getattr(one, field.name), getattr(other, field.name)), field.name
+
+
+@pytest.mark.parametrize('left, words', [(0, 'none has one'), (1, '1 of 2 videos have no')])
+def test_videos_without_tracks(data_root, recipe_values, caplog, left, words):
+    """Without any track there is nothing to learn; where some videos have none, that is said."""
+    document = json.loads((data_root / 'train.json').read_text())
+    for item in document['annotations']:
+        if item['category_id'] > left:
+            del item['track_id']
+    (data_root / 'untracked.json').write_text(json.dumps(document))
+    values = {**recipe_values, 'preset': 'default', 'cache': 'device', 'network': {},
+              'sources': [{'annotations': 'untracked.json', 'images': '.'}]}
+    values['stages'] = [{**recipe_values['stages'][2], 'gaps': [1], 'horizons': [1]}]
+    if left:
+        load_sources(build_recipe(values), data_root)
+        assert words in caplog.text
+    else:
+        with pytest.raises(DataError, match=words):
+            load_sources(build_recipe(values), data_root)
 
 
 def test_a_pause_shows_one_frame_with_fresh_noise(stage_run):
