@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Storages of ROS 2 bags to which a definition of an unknown encoding is none.
+
+rosbags opens nothing of a bag with one. Import this only where rosbags is installed.
+"""
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rosbags.interfaces import (
+    Connection,
+    ConnectionExtRosbag2,
+    MessageDefinition,
+    MessageDefinitionFormat,
+)
+from rosbags.rosbag2.metadata import parse_qos, ReaderMetadata
+from rosbags.rosbag2.reader import DirectoryReader, Reader
+from rosbags.rosbag2.storage_mcap import McapReader, Schema
+from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
+
+_FORMATS = {'ros2msg': MessageDefinitionFormat.MSG, 'ros2idl': MessageDefinitionFormat.IDL,
+            'omgidl': MessageDefinitionFormat.IDL}
+_NO_DEFINITION = MessageDefinition(MessageDefinitionFormat.NONE, '')
+
+
+class _Schemas(dict[int, Schema]):
+    """Schemas of a file; one of an encoding that rosbags does not know counts as none."""
+
+    def __setitem__(self, key: int, schema: Schema) -> None:
+        if schema.encoding not in _FORMATS:
+            schema = schema._replace(encoding='', data='')
+        super().__setitem__(key, schema)
+
+
+class _Mcap(McapReader):
+    """McapReader to which a definition of an unknown encoding is none."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.schemas = _Schemas()
+
+
+class _Sqlite3(Sqlite3Reader):
+    """Sqlite3Reader to which a definition of an unknown encoding is none."""
+
+    def _open(self) -> None:
+        with suppress(KeyError):  # An encoding of a definition that rosbags does not know.
+            super()._open()
+            return
+        # Only files with the tables of Iron and later have definitions.
+        assert self.dbconn is not None
+        rows: Any = self.dbconn.execute(
+            'SELECT topic_type, encoding, encoded_message_definition FROM message_definitions '
+            'ORDER BY id DESC')
+        definitions = {kind: MessageDefinition(_FORMATS[encoding], text)
+                       for kind, encoding, text in rows if encoding in _FORMATS}
+        rows = self.dbconn.execute(
+            'SELECT topics.id, name, type, type_description_hash, count(messages.id), '
+            'serialization_format, offered_qos_profiles '
+            'FROM topics LEFT JOIN messages ON topics.id == messages.topic_id '
+            'GROUP BY topics.id ORDER BY topics.id')
+        self.connections = [
+            Connection(number, topic, kind, definitions.get(kind, _NO_DEFINITION), digest, count,
+                       ConnectionExtRosbag2(serialization, parse_qos(qos)), self)
+            for number, topic, kind, digest, count, serialization, qos in rows]
+        rows = self.dbconn.execute('SELECT MIN(timestamp), MAX(timestamp), COUNT(*) FROM messages')
+        (first, last, count), = rows
+        if count:
+            self.metadata = ReaderMetadata(last + 1 - first, first, last + 1, count,
+                                           None, None, None, None)
+
+
+class _Directory(DirectoryReader):
+
+    STORAGE_PLUGINS = {'mcap': _Mcap, 'sqlite3': _Sqlite3}
+
+
+class TolerantReader(Reader):
+    """A bag of MCAP or sqlite3, as a folder or a single file."""
+
+    STORAGE_PLUGINS = {'dir': _Directory, '.mcap': _Mcap, '.db3': _Sqlite3}
