@@ -36,7 +36,7 @@ def test_several_frame_rates_beside_another_checkpoint(evaluate, checkpoint, vid
     result = json.loads(output.read_text())
     assert result['stride'] == [2, 1]
     forecasts = result['forecasts']
-    assert (forecasts['reads_every'], forecasts['beside']) == (6, {'other': str(checkpoint)})
+    assert (forecasts['reads_every'], forecasts['beside']) == (4, {'other': str(checkpoint)})
     limit = forecasts['limit']
     assert (limit['points'], limit['iou'], limit['reached']) == (100.0, '0.7', False)
     assert [item['limit'] for item in limit['strides']] == [
