@@ -45,6 +45,8 @@ class Snapshot:
     best_score: float | None = None  #: What they reached
     #: The `recipe_values` of the run; empty in snapshots of earlier versions, which are refused.
     recipe: dict[str, Any] = field(default_factory=dict)
+    #: Weights of parts that this stage's variant lacks, for a later stage.
+    carried: dict[str, Tensor] = field(default_factory=dict)
 
 
 def save_snapshot(path: Path, snapshot: Snapshot) -> None:
@@ -52,6 +54,7 @@ def save_snapshot(path: Path, snapshot: Snapshot) -> None:
     tensors = {f'network/{key}': value for key, value in snapshot.network.items()}
     tensors |= {f'average/{key}': value for key, value in snapshot.average.items()}
     tensors |= {f'best/{key}': value for key, value in snapshot.best.items()}
+    tensors |= {f'carried/{key}': value for key, value in snapshot.carried.items()}
     plain: dict[str, dict[str, Any]] = {}
     for index, state in snapshot.optimizer['state'].items():
         for key, value in state.items():
@@ -87,7 +90,8 @@ def load_snapshot(path: Path) -> Snapshot:
                             f'({" ".join(str(error).split())})') from None
     state: dict[int, dict[str, Any]] = {
         int(index): dict(values) for index, values in about['plain'].items()}
-    parts: dict[str, dict[str, Tensor]] = {'network': {}, 'average': {}, 'best': {}}
+    parts: dict[str, dict[str, Tensor]] = {
+        'network': {}, 'average': {}, 'best': {}, 'carried': {}}
     for name, value in tensors.items():
         part, _, key = name.partition('/')
         if part == 'optimizer':
@@ -99,7 +103,7 @@ def load_snapshot(path: Path) -> Snapshot:
                     about['average_updates'],
                     {'state': state, 'param_groups': about['param_groups']}, about['seconds'],
                     about.get('scaler', {}), parts['best'], about.get('best_score'),
-                    about.get('recipe', {}))
+                    about.get('recipe', {}), parts['carried'])
 
 
 #: Keys that say how a machine does the work: a run may go on with other ones.

@@ -89,9 +89,12 @@ class StageRun:
         self.amp = choose_amp(recipe.amp, device)
         if self.amp == FP16 and device.type != 'cuda':
             raise RecipeError(f'amp is fp16, which needs CUDA; on {device.type} use bf16 or none')
+        handed_on = weights or {}
         if snapshot is not None:
             weights = snapshot.network
         self.network = build_network(recipe, stage.variant, weights)
+        own = self.network.state_dict().keys()
+        self._carried = {key: handed_on[key] for key in handed_on.keys() - own}
         if weights is None and imagenet is not None:
             self.network.extractor.load_imagenet(imagenet)
             if recipe.backbone_range == 'symmetric':
@@ -369,4 +372,4 @@ class StageRun:
             self.average.state if self.average else {},
             self.average.updates if self.average else 0,
             self.optimizer.state_dict(), self.seconds, self.scaler.state_dict(), self.best,
-            self.best_score, recipe_values(self.recipe)))
+            self.best_score, recipe_values(self.recipe), self._carried))

@@ -94,6 +94,8 @@ class Trainer:
                                   'does not have')
             first = names.index(snapshot.stage)
             self.seconds = snapshot.seconds
+            if snapshot.carried:
+                self.weights = {**(self.weights or {}), **snapshot.carried}
         log.info('%s', describe_machine(self.recipe.amp, self.processes.device,
                                         torch.get_num_threads()))
         deadline = monotonic() + stop_after if stop_after is not None else float('inf')

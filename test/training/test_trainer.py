@@ -9,7 +9,7 @@ import re
 
 from forecast_detector_ros.cli.train import main
 from forecast_detector_ros.detector.checkpoint import load_checkpoint
-from forecast_detector_ros.training.config import load_recipe, RecipeError
+from forecast_detector_ros.training.config import build_recipe, load_recipe, RecipeError
 from forecast_detector_ros.training.loader import (
     batches,
     ClipLoader,
@@ -120,6 +120,22 @@ def test_resume_is_exact(recipe, sources, tmp_path, monkeypatch):
             pytest.fail(f'{name} left no checkpoint')
         a, b = (load_file(folder / f'{name}.safetensors') for folder in (whole, broken))
         assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_resume_keeps_the_parts_that_a_stage_lacks(recipe_values, sources, tmp_path):
+    """Encoders of the first stage are those of the third, over a stage without and a stop in it."""
+    one, two, three = recipe_values['stages']
+    recipe = build_recipe({**recipe_values, 'stages': [
+        {**two, 'name': 'encoders'}, {**one, 'name': 'detector'}, three]})
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    assert Trainer(recipe, sources, whole).run()
+    while not Trainer(recipe, sources, parts).run(stop_after=0.0):
+        pass
+    expected, found = (load_file(folder / 'three.safetensors') for folder in (whole, parts))
+    assert all(torch.equal(value, found[key]) for key, value in expected.items())
+    first = load_file(whole / 'encoders.safetensors')
+    encoders = [key for key in first if key.startswith('encoder1')]
+    assert encoders and all(torch.equal(first[key], found[key]) for key in encoders)
 
 
 def test_batches_do_not_depend_on_where_they_start(recipe, sources):
