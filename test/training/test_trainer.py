@@ -123,7 +123,7 @@ def test_resume_is_exact(recipe, sources, tmp_path, monkeypatch):
 
 
 def test_resume_keeps_the_parts_that_a_stage_lacks(recipe_values, sources, tmp_path):
-    """Encoders of the first stage are those of the third, over a stage without and a stop in it."""
+    """Encoders of the first stage are those of the third, over a stage without, and a stop."""
     one, two, three = recipe_values['stages']
     recipe = build_recipe({**recipe_values, 'stages': [
         {**two, 'name': 'encoders'}, {**one, 'name': 'detector'}, three]})
