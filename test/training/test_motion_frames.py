@@ -9,6 +9,7 @@ from forecast_detector_ros.training.config import build_recipe
 from forecast_detector_ros.training.loader import load_sources
 from forecast_detector_ros.training.machine import Processes
 from forecast_detector_ros.training.motion_frames import PAUSE
+from forecast_detector_ros.training.run_log import draw_examples, TRUTH
 from forecast_detector_ros.training.stage_run import StageRun
 import numpy as np
 import pytest
@@ -104,6 +105,16 @@ def test_videos_without_tracks(data_root, recipe_values, caplog, left, words):
     else:
         with pytest.raises(DataError, match=words):
             load_sources(build_recipe(values), data_root)
+
+
+def test_examples_of_a_forecast_of_motion_are_drawn(stage_run):
+    """Without `keep` there are pictures; the boxes that are there have their colour in them."""
+    run = stage_run(keep=0)
+    batch, _ = next(iter(run._batches()))
+    picture = draw_examples(batch, run.network.eval(), ('yellow', 'blue'))
+    assert picture.dtype == torch.uint8 and picture.shape[2] > 2 * 64
+    colour = torch.tensor(list(bytes.fromhex(TRUTH[1:])), dtype=torch.uint8).view(3, 1, 1)
+    assert (picture == colour).all(0).sum() > 100
 
 
 def test_a_pause_shows_one_frame_with_fresh_noise(stage_run):
