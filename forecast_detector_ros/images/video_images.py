@@ -3,7 +3,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace, TracebackType
+from types import SimpleNamespace
 from typing import Any
 
 from .bag_images import BagImage, ImageBag, ImageTopic, is_bag, NANOSECONDS
@@ -17,7 +17,7 @@ UNKNOWN_RATE = 30.0  #: Pictures per second of a file that does not say its own
 
 class VideoImages:
     """
-    A video file with the interface of `ImageBag`; use it with ``with``, or close it.
+    A video file that gives its pictures as `ImageBag` does; close it at the end.
 
     Stamps start at 0 and have the distance that the file's rate says.
 
@@ -60,19 +60,10 @@ class VideoImages:
         """Close the file."""
         self._video.close()
 
-    def __enter__(self) -> 'VideoImages':
-        """Return the video itself, which is open already."""
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 traceback: TracebackType | None) -> None:
-        """Close the file."""
-        self.close()
-
 
 def open_images(path: Path, typestore: Any = None) -> ImageBag | VideoImages:
     """
-    Open a bag, or a video file by its ending.
+    Open a bag, or a video file by its ending; close it at the end.
 
     :param typestore: see `ImageBag`
     :raises SourceError: if it cannot be read

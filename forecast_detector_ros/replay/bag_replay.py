@@ -8,6 +8,7 @@ the same boxes and decisions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import nan
@@ -152,7 +153,8 @@ def replay_bag(detector: Detector, options: ReplayOptions, job: BagJob, progress
     """
     job.folder.mkdir(parents=True)
     try:
-        with fetched(job.path) as path, open_images(path, vision_typestore()) as bag:
+        with fetched(job.path) as path, closing(
+                open_images(path, vision_typestore())) as bag:
             replay = _Replay(bag, detector, options, job, progress, interrupt)
             return replay.run()
     except BaseException:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -233,7 +234,7 @@ def _of_video(path: Path, wanted: set[int]) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _of_bag(path: Path, topic: str, wanted: set[int]) -> Iterator[tuple[int, np.ndarray]]:
-    with open_images(path) as bag:
+    with closing(open_images(path)) as bag:
         for number, image in enumerate(bag.images([bag.choose(topic)])):
             if number in wanted:
                 pixels = image.frame().load()
