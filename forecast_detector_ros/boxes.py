@@ -46,7 +46,8 @@ def pair_inside(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def _overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     low = np.maximum(first[..., :2], second[..., :2])
     high = np.minimum(first[..., 2:], second[..., 2:])
-    return np.prod(np.clip(high - low, 0.0, None), axis=-1)
+    sides = np.maximum(high - low, 0.0)
+    return sides[..., 0] * sides[..., 1]
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -134,11 +134,9 @@ class Postprocessor:
         # A softmax score exceeds t only if its logit leads the background's by log(t / (1 - t)).
         lead = (-np.inf if threshold <= 0.0 else np.inf if threshold >= 1.0
                 else log(threshold / (1.0 - threshold)) - _SLACK)
-        count = logits.shape[1] - 1
-        rows = np.flatnonzero(logits[:, 1:] > logits[:, :1] + np.float32(lead)) // count
-        first = np.ones(len(rows), bool)
-        np.not_equal(rows[1:], rows[:-1], out=first[1:])
-        rows = rows[first]
+        # NumPy's maximum over short rows takes ten times as long as OpenCV's.
+        best = cv2.reduce(logits[:, 1:], 1, cv2.REDUCE_MAX)[:, 0]
+        rows = np.flatnonzero(best > logits[:, 0] + np.float32(lead))
         near = logits[rows]
         np.exp(near - near.max(1, keepdims=True), out=near)
         scores = near[:, 1:] / near.sum(1, keepdims=True)
@@ -148,8 +146,8 @@ class Postprocessor:
         row, label = np.nonzero(wanted)
         anchor, score = rows[row], scores[row, label]
         if len(score) > CANDIDATES:
-            best = np.argpartition(score, -CANDIDATES)[-CANDIDATES:]
-            anchor, label, score = anchor[best], label[best], score[best]
+            first = np.argpartition(score, -CANDIDATES)[-CANDIDATES:]
+            anchor, label, score = anchor[first], label[first], score[first]
         return Candidates(threshold, tuple(classes), anchor, label, score)
 
     def place(self, chosen: Candidates, offsets: np.ndarray, frame_size: tuple[int, int],

@@ -286,7 +286,7 @@ class DetectorNode(LifecycleNode):
         outputs.publish_decision(
             header, stream, result, latency_ms, age_ms, stream.statistics.dropped)
         stream.statistics.add_result(
-            now, result.decision.kind == READ, latency_ms, result.decision.reason)
+            now, result.decision.kind == READ, latency_ms, result.decision.reason, age_ms)
         outputs.publish_ahead(header, stream, self._settings)
         if outputs.is_watched():
             # Drawing needs the picture, on a forecast frame too: only while somebody watches.
@@ -384,7 +384,7 @@ class DetectorNode(LifecycleNode):
                 stream.topic, now, self._active, self._enabled,
                 0 if subscription is None else subscription.get_publisher_count(),
                 self.fixed.no_image_timeout, self._enabled and not self._subscriptions_of,
-                self.given_up)
+                self.given_up, self.fixed.min_output_rate, self.fixed.max_age_s)
             level, text = health(situation, stream.statistics)
             self._outputs.publish_diagnostics(
                 stream, level, text, camera_values(stream.statistics, now), self._settings)

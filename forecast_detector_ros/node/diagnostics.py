@@ -15,6 +15,10 @@ from ..detector.settings import DetectorSettings
 
 WINDOW_S = 10.0  #: Seconds over which rates, read ratio and latencies are taken
 
+_SETTLED_S = 2.0  #: Seconds of the window before a rate or an age is judged
+
+_EARLY_S = 0.01  #: How far ahead of the node's clock a stamp may be: clocks of one robot differ
+
 _MOST_FRAMES = 4096  #: Bound of the window at very high rates
 
 #: Reasons of a decision that reset the state unasked, and what the images are like then.
@@ -32,6 +36,7 @@ class WindowSummary:
     latency_p50_ms: float
     latency_p95_ms: float
     latency_max_ms: float
+    image_age_p50_ms: float = nan  #: From an image's stamp to the publication of its boxes
 
 
 @dataclass
@@ -52,7 +57,7 @@ class CameraStatistics:
     told_error: float = -inf  #: When an error was logged last, seconds of the steady clock
     _inputs: deque[tuple[float, int]] = field(
         default_factory=lambda: deque(maxlen=_MOST_FRAMES), repr=False)
-    _outputs: deque[tuple[float, bool, float, bool]] = field(
+    _outputs: deque[tuple[float, bool, float, bool, float]] = field(
         default_factory=lambda: deque(maxlen=_MOST_FRAMES), repr=False)
     _errors: deque[float] = field(default_factory=lambda: deque(maxlen=1), repr=False)
     _failures: deque[float] = field(default_factory=lambda: deque(maxlen=1), repr=False)
@@ -72,17 +77,18 @@ class CameraStatistics:
         self.last_image = now
         self._inputs.append((now, 1 + dropped))
 
-    def add_result(self, now: float, read: bool, latency_ms: float, reason: str = '') -> None:
-        """Count a processed frame; `reason` is that of its decision."""
+    def add_result(self, now: float, read: bool, latency_ms: float, reason: str = '',
+                   age_ms: float = 0.0) -> None:
+        """Count a processed frame; `reason` is that of its decision, `age_ms` since its stamp."""
         self.processed += 1
         if reason in _RESETS:
             self.resets += 1
             self.last_reset = reason
-        self._outputs.append((now, read, latency_ms, reason in _RESETS))
+        self._outputs.append((now, read, latency_ms, reason in _RESETS, age_ms))
 
     def mostly_reset(self, now: float) -> bool:
         """Tell whether most frames of the window, and more than one, have reset the state."""
-        recent = [reset for time, *_, reset in self._outputs if now - time <= WINDOW_S]
+        recent = [reset for time, _, _, reset, _ in self._outputs if now - time <= WINDOW_S]
         return sum(recent) > max(1.0, len(recent) / 2)
 
     def add_error(self, now: float, reason: str) -> None:
@@ -131,8 +137,9 @@ class CameraStatistics:
             return WindowSummary(*rates, nan, nan, nan, nan)
         reads = sum(read for _, read, *_ in self._outputs) / len(self._outputs)
         p50, p95, largest = np.percentile(
-            [latency for _, _, latency, _ in self._outputs], (50, 95, 100)).tolist()
-        return WindowSummary(*rates, reads, p50, p95, largest)
+            [latency for _, _, latency, *_ in self._outputs], (50, 95, 100)).tolist()
+        age = float(np.median([age for *_, age in self._outputs]))
+        return WindowSummary(*rates, reads, p50, p95, largest, age)
 
     def _rewind(self, now: float) -> None:
         """Empty the window, which cannot reach back over a pause or a clock that was set back."""
@@ -155,6 +162,8 @@ class Situation:
     no_image_timeout: float  #: Seconds
     resting: bool = False  #: Whether the node is lazy, and nobody listens
     given_up: str = ''  #: Why the node has deactivated itself; empty while it has not
+    min_output_rate: float = 0.0  #: Frames per second; 0: any rate will do
+    max_age_s: float = 0.0  #: Seconds; 0: any age will do
 
 
 def describe(detector: Detector, settings: DetectorSettings) -> str:
@@ -187,6 +196,9 @@ def health(situation: Situation, statistics: CameraStatistics) -> tuple[bytes, s
         return warn, f'images are refused: {statistics.last_error}'
     if statistics.mostly_reset(situation.now):
         return warn, f'most images reset the state: {_RESETS[statistics.last_reset]}'
+    missed = _missed(situation, statistics)
+    if missed:
+        return warn, missed
     return ok, 'running' if statistics.processed else 'waiting for the first image'
 
 
@@ -202,6 +214,7 @@ def camera_values(statistics: CameraStatistics, now: float) -> list[tuple[str, s
         ('latency_p50_ms', f'{window.latency_p50_ms:.2f}'),
         ('latency_p95_ms', f'{window.latency_p95_ms:.2f}'),
         ('latency_max_ms', f'{window.latency_max_ms:.2f}'),
+        ('image_age_p50_ms', f'{window.image_age_p50_ms:.2f}'),
         ('received_frames', str(statistics.received)),
         ('processed_frames', str(statistics.processed)),
         ('dropped_frames', str(statistics.dropped)),
@@ -212,6 +225,27 @@ def camera_values(statistics: CameraStatistics, now: float) -> list[tuple[str, s
         ('last_failure', statistics.last_failure),
         ('seconds_since_image', age),
     ]
+
+
+def _missed(situation: Situation, statistics: CameraStatistics) -> str:
+    """Say which limit of rate or age is not kept; empty if all are."""
+    least, oldest = situation.min_output_rate, situation.max_age_s
+    # Before that a rate says little.
+    if not (least or oldest) or situation.now - statistics.started < _SETTLED_S:
+        return ''
+    window = statistics.summary(situation.now)
+    if window.output_rate < least:
+        cause = ('the camera sends no more' if window.input_rate < least
+                 else 'the detector does not keep up (see target_rate and policy)')
+        return (f'{window.output_rate:.1f} frames per second, min_output_rate is {least:g}: '
+                f'{window.input_rate:.1f} images per second were sent, {cause}')
+    age = window.image_age_p50_ms * 1e-3
+    if oldest and age > oldest:
+        return (f'boxes are {age:.3g} s old, max_age_s is {oldest:g}: images come late, or the '
+                'clock of their stamps is behind')
+    if oldest and age < -_EARLY_S:
+        return f'stamps lie {-age:.3g} s in the future: the clock of the stamps is ahead'
+    return ''
 
 
 def _advice(situation: Situation) -> str:

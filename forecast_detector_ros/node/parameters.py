@@ -55,6 +55,8 @@ class FixedParameters:
     max_gap_s: float
     max_failures: int
     no_image_timeout: float
+    min_output_rate: float
+    max_age_s: float
     diagnostics_period: float
     publish_ahead: bool
     lazy: bool
@@ -123,6 +125,13 @@ def declare_fixed_parameters(node: Node) -> FixedParameters:
         no_image_timeout=declare_fixed(
             node, 'no_image_timeout', 5.0, 'Seconds without an image after which /diagnostics '
             'warns', span=(0.1, 3600.0)),
+        min_output_rate=declare_fixed(
+            node, 'min_output_rate', 0.0, 'Frames per second of a camera below which /diagnostics '
+            'warns; 0.0: any rate will do', span=(0.0, 1000.0)),
+        max_age_s=declare_fixed(
+            node, 'max_age_s', 0.0, 'Seconds from the stamp of an image to its boxes above which '
+            '/diagnostics warns, and for stamps in the future; 0.0: any age will do',
+            span=(0.0, 3600.0)),
         diagnostics_period=declare_fixed(
             node, 'diagnostics_period', 1.0, 'Seconds between two messages on /diagnostics',
             span=(0.05, 3600.0)),

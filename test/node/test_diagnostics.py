@@ -168,6 +168,31 @@ def test_most_frames_of_the_window_must_be_resets_to_be_a_warning(
     assert dict(camera_values(statistics, 200.0))['state_resets'] == str(resets)
 
 
+@pytest.mark.parametrize(('limits', 'kept', 'dropped', 'age_ms', 'words'), [
+    ({'min_output_rate': 15.0}, 20, 0, 50.0, ''),
+    ({'min_output_rate': 15.0}, 10, 0, 50.0, '10.0 frames per second, min_output_rate is 15: 10.0 '
+     'images per second were sent, the camera sends no more'),
+    ({'min_output_rate': 15.0}, 10, 1, 50.0, '20.0 images per second were sent, the detector'),
+    ({'max_age_s': 0.2}, 10, 0, 150.0, ''),
+    ({'max_age_s': 0.2}, 10, 0, 1500.0, 'boxes are 1.5 s old, max_age_s is 0.2'),
+    ({'max_age_s': 0.2}, 10, 0, -5.0, ''),
+    ({'max_age_s': 0.2}, 10, 0, -250.0, 'stamps lie 0.25 s in the future'),
+    ({}, 1, 5, 1e9, '')])
+def test_rate_or_age_beyond_its_limit_is_a_warning(
+        limits: dict[str, float], kept: int, dropped: int, age_ms: float, words: str) -> None:
+    statistics = CameraStatistics(96.0)
+    for index in range(4 * kept):
+        time = 96.0 + index / kept
+        statistics.add_image(time, dropped)
+        statistics.add_result(time, True, 1.0, 'scheduler', age_ms)
+    level, text = health(replace(NORMAL, **limits), statistics)
+    assert (level == DiagnosticStatus.WARN) == bool(words)
+    assert (words or 'running') in text
+    assert dict(camera_values(statistics, 100.0))['image_age_p50_ms'] == f'{age_ms:.2f}'
+    statistics.resume(99.0)
+    assert health(replace(NORMAL, **limits), statistics)[0] == DiagnosticStatus.OK, 'too early'
+
+
 @pytest.mark.parametrize(('change', 'words'), [
     ({'stamp_ns': 0}, 'their stamps step back, or lie more than max_gap_s apart'),
     ({'size': (40, 60)}, 'their size changes')])

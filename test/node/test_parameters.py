@@ -30,8 +30,8 @@ FIXED = FixedParameters(
     image_topics=('image_raw',), image_transport='raw', checkpoint='', device='auto',
     backend='auto', precision='fp32', num_threads=1, num_interop_threads=1,
     max_image_pixels=1000, max_gap_s=1.0, max_failures=10, no_image_timeout=5.0,
-    diagnostics_period=1.0, publish_ahead=False, lazy=False, lazy_timeout=5.0, autostart=False,
-    tune_allocator=True)
+    min_output_rate=0.0, max_age_s=0.0, diagnostics_period=1.0, publish_ahead=False, lazy=False,
+    lazy_timeout=5.0, autostart=False, tune_allocator=True)
 
 LIVE: dict[str, Any] = {
     'threshold': 0.25, 'policy': '', 'score_threshold': 0.3, 'nms_threshold': 0.45,
