@@ -2,6 +2,7 @@
 """Write files whole, and find those that come with the package."""
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 import json
@@ -13,6 +14,8 @@ import sys
 from typing import Any
 
 PACKAGE = 'forecast_detector_ros'
+
+RESULT_MARK = '.forecast_detector_result'  #: File in the folders that a run writes and replaces
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +38,19 @@ def write_json(path: Path, content: Any, indent: int | None = 1, nan: bool = Fal
     :raises ValueError: if there are such, and they may not
     """
     write_atomically(path, (json.dumps(content, indent=indent, allow_nan=nan) + '\n').encode())
+
+
+def walk(folder: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Go through a folder as `os.walk` does, and through links to folders, but in no circle."""
+    def tell(error: OSError) -> None:
+        _log.warning('%s: left out: %s', error.filename, error.strerror)
+
+    for place, folders, names in os.walk(folder, onerror=tell, followlinks=True):
+        here = os.path.join(os.path.realpath(place), '')
+        folders[:] = [name for name in folders
+                      if not os.path.islink(path := os.path.join(place, name))
+                      or not here.startswith(os.path.join(os.path.realpath(path), ''))]
+        yield place, folders, names
 
 
 def user_cache(name: str) -> Path | None:

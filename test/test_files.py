@@ -2,8 +2,9 @@
 """JSON files are written whole, and as the standard has them."""
 import json
 import math
+import os
 
-from forecast_detector_ros.files import write_json
+from forecast_detector_ros.files import walk, write_json
 import pytest
 
 
@@ -24,3 +25,16 @@ def test_number_that_is_not_finite_leaves_the_file_as_it_was(tmp_path):
     assert (tmp_path / 'x.json').read_text() == '{}\n'
     write_json(tmp_path / 'x.json', {'a': math.nan}, nan=True)
     assert math.isnan(json.loads((tmp_path / 'x.json').read_text())['a'])
+
+
+def test_walk_follows_links_but_in_no_circle_and_warns_of_what_it_cannot_read(
+        tmp_path, caplog):
+    (tmp_path / 'root/a').mkdir(parents=True)
+    (tmp_path / 'other/deep').mkdir(parents=True)
+    (tmp_path / 'root/link').symlink_to(tmp_path / 'other')
+    (tmp_path / 'root/a/above').symlink_to(tmp_path / 'root')
+    (tmp_path / 'other/deep/self').symlink_to(tmp_path / 'other/deep')
+    found = [os.path.relpath(place, tmp_path) for place, _, _ in walk(tmp_path / 'root')]
+    assert sorted(found) == ['root', 'root/a', 'root/link', 'root/link/deep']
+    assert list(walk(tmp_path / 'gone')) == []
+    assert 'gone: left out: No such file' in caplog.text

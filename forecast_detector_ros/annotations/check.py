@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .findings import Collected, DataError, Kind, PROBLEM, REMARK, UNREADABLE
+from .findings import Collected, DataError, Kind, NO_TRACKS, PROBLEM, REMARK, UNREADABLE
 from .records import decode_picture, FrameRecord, VideoRecord
 from .sources import load_source, SourceConfig
 from ..boxes import box_area
@@ -49,13 +49,14 @@ class CheckConfig:
     sample: number of pictures of a source whose header is read; None: all. most_annotations:
     number of frames whose annotation is read, if each has its own file; None: all. Both are evenly
     spread. decode: decode every picture with an annotation instead. anchor_scale: the network's
-    smallest anchor, a fraction of its input.
+    smallest anchor, a fraction of its input. tracks: whether a video must have a track.
     """
 
     sample: int | None = 2000
     most_annotations: int | None = 60_000
     decode: bool = False
     anchor_scale: float = 0.1
+    tracks: bool = False
 
 
 @dataclass
@@ -97,6 +98,7 @@ class SourceTally:
     empty: int = 0
     pictures: int = 0
     seconds: float = 0.0
+    has_tracks: bool = False
 
 
 @dataclass
@@ -147,6 +149,9 @@ def check_sources(sources: Sequence[SourceConfig], root: Path, classes: Sequence
         except DataError as error:
             result.findings.fault(error)
     _check_classes(result)
+    if config.tracks and not any(tally.has_tracks for tally, source in zip(
+            result.sources, sources) if source.kind == 'video'):
+        result.findings.fault(DataError(NO_TRACKS))
     return result
 
 
@@ -203,6 +208,7 @@ def _count(frame: FrameRecord, classes: Sequence[str], config: CheckConfig, tall
     tally.boxes += len(frame.boxes)
     tally.ignored += len(frame.ignore)
     tally.empty += not len(frame.boxes)
+    tally.has_tracks |= bool((frame.tracks >= 0).any())
     areas = box_area(frame.boxes) / (frame.width * frame.height)
     for label in np.unique(frame.labels):
         of_class = result.classes[classes[label]]

@@ -57,6 +57,11 @@ class Kind(Enum):
         return self.value[1]
 
 
+#: Why a training of motion is not begun.
+NO_TRACKS = ('a forecast of motion needs videos with a track_id in their boxes, and none has one; '
+             '`label` writes it')
+
+
 class DataError(InputError):
     """Training data cannot be used; the message is one line naming the file and the key."""
 

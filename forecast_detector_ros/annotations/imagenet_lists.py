@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import gzip
 from pathlib import Path
 import re
+import zlib
 
 from .findings import DataError, Findings, Kind
 
@@ -51,7 +52,7 @@ def read_lines(path: Path, kind: Kind = Kind.SOURCE) -> list[tuple[str, str]]:
         text = (gzip.decompress(data) if path.suffix == '.gz' else data).decode('utf-8')
     except UnicodeDecodeError:
         raise DataError(f'{path}: not a text file (not UTF-8)', kind) from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, 'strerror', None) or error
         raise DataError(f'{path}: cannot be read: {reason}', kind) from None
     lines = [(f'{path}: line {number}', line.strip())

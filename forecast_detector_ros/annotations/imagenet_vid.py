@@ -33,11 +33,13 @@ from .records import (
     box_in_picture,
     FrameBoxes,
     FrameRecord,
+    MOST_TRACKS,
     PictureFolder,
     read_videos,
     UNKNOWN_TRACK,
     VideoRecord,
 )
+from ..files import walk
 
 #: What becomes of a snippet of which a list names some frames. `snippet`: a video of all its
 #: frames, for clips of consecutive frames; `listed`: a video of the frames that are named, for
@@ -205,7 +207,7 @@ def _walk(annotations: PictureFolder, split: str) -> Iterator[tuple[str, list[st
     folder = annotations.place(split, f'{annotations.root}', 'split')
     if not folder.is_dir():
         raise DataError(f'{folder}: no such folder of annotations', Kind.SOURCE)
-    return os.walk(folder)
+    return walk(folder)
 
 
 def _frame_names(name: str, listed: Listed, images: Path, annotations: Path, only_listed: bool,
@@ -326,9 +328,9 @@ def _add(element: ElementTree.Element, where: str, boxes: FrameBoxes, size: tupl
     track = UNKNOWN_TRACK
     if element.find('trackid') is not None:
         text = _text(element, 'trackid', where)
-        if not text.isdecimal():
+        if not text.isdecimal() or int(text) >= MOST_TRACKS:
             raise DataError(f'{where}: trackid is {text!r:.40}; it must be a whole number from 0 '
-                            'on')
+                            'on, below 2**62')
         track = int(text)
     box = box_in_picture((x0, y0, x1 + 1, y1 + 1), *size, where, findings)
     if box is None:

@@ -17,12 +17,9 @@ from typing import Any
 import numpy as np
 
 from .findings import Collected, DataError, Findings, Kind
-from .records import UNKNOWN_TRACK
+from .records import MOST_TRACKS, UNKNOWN_TRACK
 from ..boxes import box_iou
 from ..plain_values import PlainJsonError, read_plain_json
-
-#: Tracks of two files are told apart by adding their numbers, which must remain 64 bits long.
-_MOST_TRACKS = 2**62
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -118,7 +115,7 @@ def track_of(entry: dict[str, Any], where: str) -> int:
     track = entry.get('track_id')
     if track is None:
         return UNKNOWN_TRACK
-    if isinstance(track, bool) or not isinstance(track, int) or not 0 <= track < _MOST_TRACKS:
+    if isinstance(track, bool) or not isinstance(track, int) or not 0 <= track < MOST_TRACKS:
         raise DataError(f'{where}: track_id is {track!r:.40}; it must be a whole number from 0 '
                         'on, below 2**62')
     return track

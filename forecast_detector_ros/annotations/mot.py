@@ -20,7 +20,14 @@ from pathlib import Path
 
 from .findings import check_classes, DataError, Findings, Kind, Strict
 from .imagenet_lists import read_lines
-from .records import box_in_picture, FrameBoxes, PictureFolder, read_videos, VideoRecord
+from .records import (
+    box_in_picture,
+    FrameBoxes,
+    MOST_TRACKS,
+    PictureFolder,
+    read_videos,
+    VideoRecord,
+)
 
 #: Class ids: 1 to 12 of Milan et al. 2016, section 3.3; 13 is MOT20's.
 MOT_CLASSES = {
@@ -175,6 +182,8 @@ def _take(line: str, where: str, sequence: _Sequence, frames: dict[int, FrameBox
                         Kind.UNKNOWN_CATEGORY)
     if not 0 <= visibility <= 1:
         raise DataError(f'{where}: visibility is {visibility:g}; it must be from 0 to 1')
+    if not -1 <= track < MOST_TRACKS:
+        raise DataError(f'{where}: id is {track}; it must be from -1, for unknown, to below 2**62')
     if (frame, track) in seen:
         raise DataError(f'{where}: id {track} is twice in frame {frame}', Kind.DUPLICATE)
     seen.add((frame, track))

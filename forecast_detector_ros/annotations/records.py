@@ -47,8 +47,12 @@ class PictureFolder:
             ``..``, from the root of the file system, or by a symbolic link
         """
         path = self.root / name
-        if ('\0' in name or len(os.fsencode(path)) >= _MOST_PATH
-                or any(len(os.fsencode(part)) > _MOST_NAME for part in path.parts)):
+        try:
+            fits = '\0' not in name and len(os.fsencode(path)) < _MOST_PATH and all(
+                len(os.fsencode(part)) <= _MOST_NAME for part in path.parts)
+        except UnicodeEncodeError:
+            fits = False
+        if not fits:
             raise DataError(f'{where}: {key} {cut(name)!r} cannot be the name of a file')
         if not self._outside and not self._is_inside(path):
             raise DataError(f'{where}: {key} {cut(name)!r} leads out of {self.root}; '
@@ -66,6 +70,9 @@ class PictureFolder:
 T = TypeVar('T')
 #: Stands for the track of a box that is not known to be the same object as any other.
 UNKNOWN_TRACK = -1
+
+#: Tracks of two files are told apart by adding their numbers, which must remain 64 bits long.
+MOST_TRACKS = 2**62
 
 # Boxes that reach beyond their picture by no more pixels are not worth a word: rounding, and
 # corners counted from 0 or from 1.

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 import logging
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,14 @@ from .json_entries import (
     TruePicture,
     video_entries,
 )
-from .records import box_in_picture, FrameBoxes, PictureFolder, UNKNOWN_TRACK, VideoRecord
+from .records import (
+    box_in_picture,
+    FrameBoxes,
+    MOST_TRACKS,
+    PictureFolder,
+    UNKNOWN_TRACK,
+    VideoRecord,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -74,14 +82,15 @@ def load_video_json(path: str | Path, image_root: str | Path | PictureFolder,
         truth = Path(truth)
         true_document = read_json(truth)
         groups |= _groups(true_document)
-        known = _lay_over(truth, true_document, root, reader, _next_track(document))
+        known = _lay_over(truth, true_document, root, reader, _above(document, 'image_id'),
+                          _above(document, 'track_id'))
     reader.read(document, known)
     return _videos({key: image for key, image in images.items() if image is not None}, found,
                    groups, path, root, findings)
 
 
 def _lay_over(path: Path, document: dict[str, Any], root: PictureFolder, under: _Annotations,
-              first_track: int) -> dict[int, TruePicture]:
+              first_image: int, first_track: int) -> dict[int, TruePicture]:
     """Read true boxes into the pictures of `under`, add missing pictures; return what is known."""
     findings, classes = under.findings, set(under.index)
     names, images = categories(document, path, findings), _images(document, path, root, findings)
@@ -92,7 +101,7 @@ def _lay_over(path: Path, document: dict[str, Any], root: PictureFolder, under: 
     keys: dict[int, int] = {}
     pictures: dict[int, TruePicture] = {}
     unboxed: Counter[str] = Counter()
-    fresh = max(under.images, default=0) + 1
+    fresh = max(first_image, 1 + max(under.images, default=0))
     for number, image in images.items():
         if image is None:
             continue
@@ -182,12 +191,12 @@ class _Annotations:
             else:
                 ignored = fate is Fate.IGNORED
         boxes = self.found[key]
-        if boxes.has_track(track):
-            raise DataError(f'{where}: track_id {track} is used twice in {image["file_name"]}; it '
-                            'must name one object', Kind.DUPLICATE)
         label = None if name is None else self.index.get(name)
         marked = any(entry.get(mark) for mark in ('iscrowd', 'ignore', 'label_conflict'))
         if label is not None and score >= self.min_score and not marked and not ignored:
+            if boxes.has_track(track):
+                raise DataError(f'{where}: track_id {track} is used twice in '
+                                f'{image["file_name"]}; it must name one object', Kind.DUPLICATE)
             boxes.add(box, label, where, self.findings, score, track)
         elif score >= self.ignore_score:
             boxes.add_ignore(box)
@@ -254,11 +263,13 @@ def _groups(document: dict[str, Any]) -> dict[str, str]:
             if isinstance(video.get('group'), str)}
 
 
-def _next_track(document: dict[str, Any]) -> int:
-    """Return a number above all tracks of a document."""
-    tracks = (entry.get('track_id') for entry in document.get('annotations') or ()
-              if isinstance(entry, dict))
-    return 1 + max((track for track in tracks if isinstance(track, int)), default=-1)
+def _above(document: dict[str, Any], key: str) -> int:
+    """Return a number above all that a document's entries have under `key`."""
+    lists = (document.get(name) for name in ('annotations', 'ignore_annotations'))
+    numbers = (entry.get(key) for found in lists if isinstance(found, list)
+               for entry in found if isinstance(entry, dict))
+    return 1 + max((number for number in numbers
+                    if isinstance(number, int) and number < MOST_TRACKS), default=-1)
 
 
 def _videos(images: dict[int, dict[str, Any]], found: dict[int, FrameBoxes],
@@ -275,7 +286,8 @@ def _videos(images: dict[int, dict[str, Any]], found: dict[int, FrameBoxes],
         files.add(name)
     records = []
     for (is_video, name), members in videos.items():
-        members.sort(key=lambda image: image.get('frame_index', 0))
+        if is_video:
+            members.sort(key=itemgetter('frame_index'))
         try:
             if is_video:
                 _check_sequence(name, members, path, findings)

@@ -231,9 +231,9 @@ def _ms(run: Run, name: str) -> float | None:
     return None
 
 
-def _own(run: Run) -> str:
-    """Give the label of the default build."""
-    return f"{run['default_backend']} fp32"
+def own_build(run: Run) -> str:
+    """Give the label of the first build."""
+    return run.get('default_build') or f"{run['default_backend']} fp32"
 
 
 def _ratio(above: float | None, below: float | None) -> float | None:
@@ -241,7 +241,7 @@ def _ratio(above: float | None, below: float | None) -> float | None:
 
 
 def _default(run: Run, name: str) -> float | None:
-    return _ms(run, f'{name} {_own(run)}')
+    return _ms(run, f'{name} {own_build(run)}')
 
 
 def _frame_ms(run: Run) -> float | None:
@@ -290,7 +290,7 @@ def _batch(step: str) -> Callable[[Run], float | None]:
     def measure(run: Run) -> float | None:
         four, one = _default(run, step), None
         for row in run['timings']:
-            if row['name'] == f'{step} {_own(run)} x4':
+            if row['name'] == f'{step} {own_build(run)} x4':
                 one = row['median_ms'] / 4.0
         return _ratio(one, four)
     return measure

@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from .document import Run
+from .document import own_build, Run
 from ..files import write_atomically
 
 OWN, RIVAL, BATCH = 'tab:blue', 'tab:gray', 'tab:orange'
@@ -85,7 +85,7 @@ def _logarithmic(axes: Any) -> None:
 
 
 def _batches(run: Run, axes: Any) -> bool:
-    label = f"{run['default_backend']} fp32"
+    label = own_build(run)
     shown = False
     for step, colour in (('read step', OWN), ('forecast step', BATCH)):
         rows = [row for row in run['timings'] if row['name'] == f'{step} {label}'

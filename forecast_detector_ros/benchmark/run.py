@@ -75,7 +75,8 @@ def measure_run(options: BenchmarkOptions, progress: Callable[[int, int], object
 
     :param progress: called with the rounds that are over and all there are
     :returns: plain values: `timings`, `read_ratio` of the clip at the card's threshold,
-        `default_backend`, `rounds`, and `skipped`, one line for each build that cannot be had
+        `default_backend` and `default_build`, the first, `rounds`, and `skipped`, one line for
+        each build that cannot be had
     :raises RuntimeConfigError: if the first build cannot be had, or the checkpoint not be read
     :raises PeerError, SourceError: if a rival or the clip cannot be read
     """
@@ -103,8 +104,9 @@ def measure_run(options: BenchmarkOptions, progress: Callable[[int, int], object
         contenders += part_contenders(options.checkpoint, pictures[0])
     timings = time_in_turns(contenders, options.rounds,
                             progress=lambda done: progress(done, options.rounds))
-    return {'default_backend': first.backend, 'read_ratio': ratio, 'rounds': options.rounds,
-            'skipped': skipped, 'timings': [timing.to_dict() for timing in timings]}
+    return {'default_backend': first.backend, 'default_build': first.label, 'read_ratio': ratio,
+            'rounds': options.rounds, 'skipped': skipped,
+            'timings': [timing.to_dict() for timing in timings]}
 
 
 def _steps(options: BenchmarkOptions, pictures: Sequence[np.ndarray]

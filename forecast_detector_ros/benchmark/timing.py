@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
+
 BLOCKS = 5  #: Parts of a run whose medians are compared to tell its noise
 #: A contender that takes longer sits out rounds, so that the run does not belong to it alone.
 LONG_MS = 100.0
@@ -84,11 +86,12 @@ def time_in_turns(contenders: Sequence[Contender], rounds: int, seed: int = 0,
     :param seed: of the orders
     :param progress: called with the number of each round that is over
     :returns: in the order of `contenders`
-    :raises ValueError: if two contenders have the same name
+    :raises InputError: if two contenders have the same name
     """
     names = [contender.name for contender in contenders]
     if len(set(names)) != len(names):
-        raise ValueError(f'contenders of the same name: {sorted(names)}')
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f'two contenders have the same name, {twice}; leave one of them out')
     pause = [_pause(contender, clock) for contender in contenders]
     times: list[list[float]] = [[] for _ in contenders]
     rng = np.random.default_rng(seed)

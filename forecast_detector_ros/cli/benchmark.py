@@ -19,7 +19,7 @@ import tempfile
 from time import perf_counter
 from typing import Any
 
-from .graph import Child, ChildError, DemoOptions, environment, NODES
+from .graph import Child, ChildError, DemoOptions, environment, NODES, yaml_text
 from .options import add_checkpoint, add_device, frame_rate, positive
 from .results import machine, versions
 from .shell import (
@@ -75,24 +75,29 @@ def _measure(options: argparse.Namespace, given: Sequence[str]) -> dict[str, Any
         'command': command_line(VERB, given),
         'checkpoint': checkpoint.name, 'clip': clip.name}
     device = str(resolve_device(options.device))
-    builds = [replace(build, device=device) for build in options.build or ()]
+    builds = [replace(build, device=device) for build in dict.fromkeys(options.build or ())]
     chosen = BenchmarkOptions(
         checkpoint, clip, builds or default_builds(device), tuple(options.batches),
-        options.rounds, tuple(options.peers), tuple(map(OnnxPeer.parse, options.peer_onnx)),
+        options.rounds, tuple(dict.fromkeys(options.peers)),
+        tuple(map(OnnxPeer.parse, options.peer_onnx)),
         not options.no_parts)
-    with show_progress('rounds') as show:
-        run = measure_run(chosen, show)
+    if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+    # The nodes come first: where they cannot run, no measurement is lost.
+    nodes: dict[str, Any] = {}
     if options.start_up:
-        run['start'] = measure_start(
-            {'checkpoint': str(checkpoint)}, options.start_up,
+        nodes['start'] = measure_start(
+            {'checkpoint': yaml_text(checkpoint)}, options.start_up,
             lambda what: print(f'node: {what}', file=sys.stderr, flush=True))
     if options.graph:
         with tempfile.TemporaryDirectory(prefix='benchmark_') as folder:
-            run['graph'] = measure_graph(GraphOptions(
-                clip.resolve(), {'checkpoint': str(checkpoint)}, options.sizes,
+            nodes['graph'] = measure_graph(GraphOptions(
+                clip.resolve(), {'checkpoint': yaml_text(checkpoint)}, options.sizes,
                 options.transports, options.frames, rate=options.rate), Path(folder),
                 lambda what: _log.info('end to end: %s', what))
-    return {**about, **run, 'before': before}
+    with show_progress('rounds') as show:
+        run = measure_run(chosen, show)
+    return {**about, **run, **nodes, 'before': before}
 
 
 def _tell(options: argparse.Namespace, run: dict[str, Any]) -> int:
@@ -130,6 +135,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise PeerError(str(error)) from None
     if not isinstance(run, dict) or run.get('format') != FORMAT:
         raise PeerError(f'{path}: no benchmark: its format must be {FORMAT}')
+    for key in ('machine', 'versions', 'timings', 'default_backend'):
+        if key not in run:
+            raise PeerError(f'{path}: no whole benchmark: {key} is missing')
     return run
 
 
@@ -251,7 +259,7 @@ def _camera(options: GraphOptions, child: Child, transport: str, size: str, poli
     height, width = SIZES[size]
     command = [sys.executable, '-m', f'{NODES}.benchmark_camera', '--ros-args']
     for key, value in {
-            'source': f"'{options.source}'", 'height': height, 'width': width,
+            'source': yaml_text(options.source), 'height': height, 'width': width,
             'rate': repr(float(options.rate)), 'frames': options.frames,
             'warm_up': options.warm_up,
             'image_transport': transport, 'pid': child.pid,

@@ -38,16 +38,25 @@ def main(args: Sequence[str] | None = None) -> int:
         parser.error('a recipe goes with --data, and not with --annotations or --images')
     if options.recipe is None and (not all(given) or options.data is not None):
         parser.error('give a recipe and --data, or --annotations and --images')
+    if options.recipe is not None:
+        for name in ('truth', 'list_file', 'classes', 'outside', 'min_score', 'ignore_score',
+                     'format', 'split'):
+            if getattr(options, name) != parser.get_default(name):
+                option = f'--{name.removesuffix("_file").replace("_", "-")}'
+                parser.error(f'{option} is for one source; a recipe says it itself')
     # What the readers warn of is among the findings.
     return run_verb(VERB, options, _check, level=logging.ERROR)
 
 
 def _check(options: argparse.Namespace) -> int:
-    scale = PRESETS['default'].anchor_scales[0]
+    scale, tracks = PRESETS['default'].anchor_scales[0], False
     if options.recipe is not None:
         recipe = load_recipe(options.recipe)
         root, sources, classes = options.data, recipe.sources, recipe.classes
+        if recipe.validation is not None:
+            sources += recipe.validation.sources
         cutouts, scale = recipe.cutouts, recipe.network_config().anchor_scales[0]
+        tracks = any(map(recipe.forecasts_motion, recipe.stages))
     else:
         source = SourceConfig(str(options.annotations), str(options.images), options.format,
                               'still' if options.format == 'imagenet_det' else 'video',
@@ -60,7 +69,7 @@ def _check(options: argparse.Namespace) -> int:
     config = CheckConfig(
         None if options.full else options.sample,
         None if options.full or options.decode else CheckConfig().most_annotations,
-        options.decode, scale)
+        options.decode, scale, tracks)
     result = check_sources(sources, root, classes, config, options.max_lines,
                            _progress(sys.stderr.isatty() and not options.quiet),
                            partial(_labels, root / cutouts, classes) if cutouts else None)

@@ -12,14 +12,14 @@ from typing import Any
 from .evaluation import add_protocols, Evaluation, evaluation_parser, first_input, prepare, run
 from .options import add_engine, engine_of
 from .results import machine
-from .shell import show_progress
+from .shell import say, show_progress
 from ..annotations.findings import DataError
 from ..detector.detector import Detector
 from ..errors import InputError
 from ..evaluation.accuracy import (
     as_text,
     check_protocols,
-    check_tracks,
+    every_object,
     identities_as_text,
     summarise_identities,
     summarise_runs,
@@ -33,7 +33,7 @@ from ..jobs.engine import Interrupt, Job, run_many
 from ..jobs.locations import location, name_of
 from ..metrics.libraries import import_trackeval as tracking_library
 from ..report.html_report import load_for_report, write_report
-from ..report.run_record import save_run
+from ..report.run_record import RunRecordError, save_run
 
 VERB = 'evaluate accuracy'
 
@@ -68,11 +68,13 @@ def _measure(options: argparse.Namespace) -> tuple[Evaluation, dict[str, Any], s
             raise EvaluationError(f'--{key.replace("_", "-")} goes with '
                                   f'--{other.replace("_", "-")} only')
     check_protocols(options.protocol)
+    if options.motion_iou and options.protocol == ['coco']:
+        raise EvaluationError('--motion-iou divides plain or devkit; name one with --protocol')
     # A record of the run wants the pictures here.
     evaluation = prepare(options, lazily=not options.run)
     if options.identities:
         tracking_library()
-        check_tracks(evaluation.videos)
+        every_object(evaluation.videos)
     videos = evaluation.thin(options.stride)
     motion = (motion_of(videos, options.motion_iou, options.motion_videos)
               if options.motion_iou else None)
@@ -103,7 +105,10 @@ def _measure(options: argparse.Namespace) -> tuple[Evaluation, dict[str, Any], s
             {'sequences': len(videos), 'frames': result['frames'], **result['annotations']},
             {**machine(), **result['machine']}))
         if options.report:
-            write_report(options.report, [load_for_report(options.run)])
+            try:
+                write_report(options.report, [load_for_report(options.run)])
+            except RunRecordError as error:
+                say(VERB, f'no report: {error}')
     return evaluation, result, text
 
 

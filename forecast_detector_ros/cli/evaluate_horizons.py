@@ -58,6 +58,8 @@ def _measure(options: argparse.Namespace) -> tuple[Evaluation, dict[str, Any], s
     if options.within is not None and options.rows and not {READ, FORECAST} <= set(options.rows):
         raise EvaluationError(f'--within needs the rows {READ} and {FORECAST} in --rows')
     evaluation = prepare(options)
+    if len(dict(options.beside)) < len(options.beside):
+        raise EvaluationError('--beside names two checkpoints alike; give each its own name')
     beside = {name: load_checkpoint(kept(path)) for name, path in options.beside}
     evaluation.drop_broken()
     network, card = evaluation.checkpoint.network(), evaluation.checkpoint.card

@@ -77,11 +77,11 @@ def run(verb: str, options: argparse.Namespace,
         evaluation, result, text = measure(options)
         if text:
             settings = evaluation.settings
-            print_result(options, result, f'{evaluation.path}: {settings.policy}, '
-                         f'score_threshold {settings.score_threshold:g}\n\n{text}')
             if options.output:
                 options.output.parent.mkdir(parents=True, exist_ok=True)
                 write_json(options.output, result)
+            print_result(options, result, f'{evaluation.path}: {settings.policy}, '
+                         f'score_threshold {settings.score_threshold:g}\n\n{text}')
         for name, problem in evaluation.failures.items():
             say(verb, f'left out: {name}: {problem}')
         return FAILURE if evaluation.failures else DONE

@@ -185,6 +185,11 @@ def environment(options: DemoOptions, folder: Path) -> dict[str, str]:
     return variables
 
 
+def yaml_text(text: object) -> str:
+    """Quote a text, such as a path, as the value of a parameter in `-p name:=value`."""
+    return "'" + str(text).replace("'", "''") + "'"
+
+
 class DemoGraph:
     """The running processes; a context manager that leaves none of them behind."""
 
@@ -204,14 +209,14 @@ class DemoGraph:
         transport = self._options.transport
         parameters = {
             'recorder': {
-                'output': str(self._folder), 'image_transport': transport,
+                'output': yaml_text(self._folder), 'image_transport': transport,
                 'rate': repr(self._options.rate), 'frame_log': "'-'", 'stop_with_camera': 'true'},
             'detector': {
                 'autostart': 'true', 'image_transport': transport, **self._options.detector},
             'camera': {
-                'source': f"'{self._options.video}'", 'rate': repr(self._options.rate),
+                'source': yaml_text(self._options.video), 'rate': repr(self._options.rate),
                 'image_transport': transport, 'wait_for_subscribers': '2',
-                'report': str(self.report)},
+                'report': yaml_text(self.report)},
         }
         try:
             for name, values in parameters.items():

@@ -14,6 +14,7 @@ from .options import (
     add_engine,
     add_nms_threshold,
     add_threads,
+    asked_output,
     engine_of,
     fraction,
     outputs_at,
@@ -25,7 +26,16 @@ from ..files import write_json
 from ..images.bag_images import is_bag
 from ..images.extract_frames import extract_frames
 from ..jobs.engine import Interrupt, Job, run_many
-from ..jobs.locations import Location, location, name_of, picture_store, PictureStore, unpack, Url
+from ..jobs.locations import (
+    kept,
+    Location,
+    location,
+    name_of,
+    picture_store,
+    PictureStore,
+    unpack,
+    Url,
+)
 from ..labelling.label_folders import (
     is_partial,
     label_into,
@@ -36,7 +46,7 @@ from ..labelling.label_folders import (
 )
 from ..labelling.label_jobs import LabelJob, LabelledFolder, LabelSettings, merge
 from ..labelling.teacher import Teacher, TeacherError
-from ..labelling.teacher_kinds import AUTO, KINDS
+from ..labelling.teacher_kinds import AUTO, digest, KINDS
 from ..replay.collect import FILE_SUFFIXES, find_bags, find_videos
 
 _log = logging.getLogger(__name__)
@@ -46,8 +56,12 @@ def video_jobs(options: argparse.Namespace, settings: LabelSettings) -> list[Lab
     """Return a job for each video or bag; raises InputError."""
     known = _known(options, settings)
     send = options.engine is not None
-    return [LabelJob(name, source, known=tuple(known.get(name, ())), resume=options.resume,
+    jobs = [LabelJob(name, source, known=tuple(known.pop(name, ())), resume=options.resume,
                      send=send) for name, source in find_bags(options.sources)]
+    if known:
+        raise TeacherError(f'{options.output}: has labels of {next(iter(known))}, which is not '
+                           'among the sources; name it, too, or another --output')
+    return jobs
 
 
 def picture_jobs(options: argparse.Namespace, settings: LabelSettings,
@@ -100,7 +114,10 @@ def label_many(options: argparse.Namespace, settings: LabelSettings,
             if outcome.error is not None:
                 failures[number] = outcome.error
                 continue
-            folders[number] = value
+            if value.error:
+                failures[number] = value.error
+            if value.labelled or not value.error:
+                folders[number] = value
             for line in value.losses:
                 _log.warning('%s', line)
             if value.frames is not None and not (settings.root / outcome.job.name).exists():
@@ -115,15 +132,18 @@ def label_many(options: argparse.Namespace, settings: LabelSettings,
         raise KeyboardInterrupt
     if labelling is None:
         raise InputError('nothing could be labelled')
-    print_result(options, {'output': str(options.output), 'pictures': labelling.total,
+    place = asked_output(options) or options.output
+    print_result(options, {'output': str(place), 'pictures': labelling.total,
                            'boxes': labelling.boxes},
-                 f'{options.output}: {labelling.total} pictures, {labelling.boxes} boxes')
+                 f'{place}: {labelling.total} pictures, {labelling.boxes} boxes')
     return FAILURE if failures else DONE
 
 
 def _save(options: argparse.Namespace, settings: LabelSettings, jobs: Sequence[Job],
           folders: dict[int, LabelledFolder]) -> Labelling:
-    present = [(jobs[number].name, folders[number]) for number in sorted(folders)]
+    # What an earlier run has labelled stays, whatever becomes of its source in this one.
+    present = [(job.name, folders.get(job.number) or job.argument.before(settings.root))
+               for job in jobs if job.number in folders or job.argument.known]
     labelling = merge(settings, present, len(folders) < len(jobs), options.output)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     write_json(options.output, labelling.document(), indent=None, nan=True)
@@ -142,6 +162,18 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the verb; its exit code is 1 when a source failed (the others are done)."""
     parser = make_parser()
     options = parser.parse_args(args)
+
+    def work(chosen: argparse.Namespace) -> int:
+        extracts = _check(parser, chosen)
+        with outputs_at(chosen, 'output', 'frames'):
+            return _label(chosen, extracts)
+
+    return run_verb(VERB, options, work,
+                    interrupted='interrupted; the same command with --resume goes on')
+
+
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> bool:
+    """Find the sources; tell whether they are videos and bags, and not folders of pictures."""
     if options.frames is not None:
         options.sources = [path for source in options.sources for path in _opened(source)]
     extracts = [not isinstance(source, Url) and (source.is_file() or is_bag(source))
@@ -164,13 +196,7 @@ def main(args: Sequence[str] | None = None) -> int:
     for name, given in (('--folders', options.folders), ('--stills', options.stills)):
         if given and extracts[0]:
             parser.error(f'{name} is for folders of pictures')
-
-    def work(chosen: argparse.Namespace) -> int:
-        with outputs_at(chosen, 'output', 'frames'):
-            return _label(chosen, extracts[0])
-
-    return run_verb(VERB, options, work,
-                    interrupted='interrupted; the same command with --resume goes on')
+    return extracts[0]
 
 
 def _opened(source: Location) -> Sequence[Location]:
@@ -182,6 +208,8 @@ def _opened(source: Location) -> Sequence[Location]:
 
 def _label(options: argparse.Namespace, extracts: bool) -> int:
     output = options.output
+    if output.is_dir():
+        raise TeacherError(f'{output}: is a folder; --output names a file')
     if not options.resume and is_partial(output):
         raise TeacherError(f'{output}: is half done; --resume goes on, delete it to label anew')
     torch.set_num_threads(options.threads)
@@ -198,9 +226,10 @@ def _label(options: argparse.Namespace, extracts: bool) -> int:
         every=options.every, topic=options.topic)
     teacher = settings.load_teacher()
     settings = replace(settings, description=(
-        f'labels by {name_of(options.teacher)} ({teacher.kind}), score >= '
-        f'{options.min_score:g}, class-wise NMS {options.nms_threshold:g}; boxes xywh in pixels '
-        f'of the stored pictures; ignore_annotations: {", ".join(options.ignore) or "none"}'))
+        f'labels by {name_of(options.teacher)} ({teacher.kind}, SHA-256 '
+        f'{digest(kept(options.teacher))}...), score >= {options.min_score:g}, class-wise NMS '
+        f'{options.nms_threshold:g}; boxes xywh in pixels of the stored pictures; '
+        f'ignore_annotations: {", ".join(options.ignore) or "none"}'))
     jobs = (video_jobs(options, settings) if extracts
             else picture_jobs(options, settings, store))
     # One process saves what is done picture by picture.
@@ -230,9 +259,10 @@ def _label_here(options: argparse.Namespace, settings: LabelSettings, teacher: T
     with show_progress('labelled') as show:
         label_into(output, labelling, teacher.detect,
                    lambda: show(labelling.labelled, labelling.total))
-    print_result(options, {'output': str(output), 'pictures': labelling.total,
+    place = asked_output(options) or output
+    print_result(options, {'output': str(place), 'pictures': labelling.total,
                            'boxes': labelling.boxes},
-                 f'{output}: {labelling.total} pictures, {labelling.boxes} boxes')
+                 f'{place}: {labelling.total} pictures, {labelling.boxes} boxes')
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, ExitStack
+import errno
 import logging
 from math import inf
 import os
@@ -214,9 +215,27 @@ def outputs_at(options: argparse.Namespace, *names: str) -> Iterator[None]:
     """Let options name files of this machine, which are put to their URLs in the end."""
     with ExitStack() as stack:
         for name in names:
-            if isinstance(where := getattr(options, name), Url):
+            where = getattr(options, name)
+            if isinstance(where, Url):
                 setattr(options, name, stack.enter_context(_put_later(where)))
+                setattr(options, f'{name}_url', where)
+            elif where is not None:
+                _check_place(where)
         yield
+
+
+def asked_output(options: argparse.Namespace) -> Url | None:
+    """Return the URL that `outputs_at` puts `--output` to; None where it is of this machine."""
+    return getattr(options, 'output_url', None)
+
+
+def _check_place(path: Path) -> None:
+    """Raise PermissionError where no file can be made: before the work and not after it."""
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 @contextmanager

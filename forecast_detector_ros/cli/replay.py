@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+import shutil
 import sys
 import time
 from typing import Any
@@ -17,6 +18,7 @@ from .options import (
     add_latencies,
     add_min_score,
     add_seed,
+    asked_output,
     checked,
     engine_of,
     given_settings,
@@ -77,6 +79,8 @@ def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
     card = detector.card
     settings = replay.settings(card)
     result = ResultFolder(options.output)
+    origin = {'started': time.strftime('%Y-%m-%dT%H:%M:%S%z'),
+              'command': command_line(VERB, given), 'machine': machine(), 'versions': versions()}
     engine = engine_of(options)
     jobs = [Job(number, name, BagJob(path, name, result.partial / BAGS_FOLDER / name,
                                      engine.ray is not None))
@@ -101,9 +105,7 @@ def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
                 'truth_topic': options.truth_topic, 'min_score': options.min_score},
             'device': detector.device, 'precision': options.precision,
             'backend': detector.backend,
-            'threads': options.threads, 'started': time.strftime('%Y-%m-%dT%H:%M:%S%z'),
-            'command': command_line(VERB, given), 'machine': machine(),
-            'versions': versions()}
+            'threads': options.threads, **origin}
         summary = write_result(result.partial, head, states)
         if summary['results']:
             add_report(VERB, result.partial)
@@ -111,6 +113,10 @@ def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
     if interrupt.is_set:
         say(VERB, f'interrupted; what was done so far is whole and lies in {result.partial}')
         return shell.INTERRUPTED
+    if not summary['results']:
+        _say_failures(summary)
+        say(VERB, f'nothing was replayed: {result.path} stays as it is')
+        return FAILURE
     result.accept()
     _tell(options, summary, result.path)
     return FAILURE if any(state.state == FAILED for state in states) else 0
@@ -126,14 +132,18 @@ def _run(replay: ReplayOptions, jobs: Sequence[Job], engine: Engine, interrupt: 
             known = sum(total for _, total in done.values())
             show(sum(images for images, _ in done.values()), known * len(jobs) // len(done))
 
-        for outcome in run_many(engine, partial(prepare_replay, replay), jobs, _EXPECTED,
-                                interrupt, progress):
+        for outcome in run_many(engine, partial(prepare_replay, replay), jobs,
+                                (*_EXPECTED, OSError), interrupt, progress):
             job, bag = outcome.job, outcome.value
             state = FAILED if outcome.error else (
                 INTERRUPTED if bag.summary['interrupted'] else DONE)
             if bag is not None and bag.files is not None:
                 unpack(bag.files, job.argument.folder)
             states[job.number] = BagState(job.name, str(job.argument.path), state, outcome.error)
+    for job, result in zip(jobs, states):
+        # A process that was killed leaves a half-written folder.
+        if result.state not in (DONE, INTERRUPTED):
+            shutil.rmtree(job.argument.folder, ignore_errors=True)
 
 
 def _say_losses(summary: dict[str, Any]) -> None:
@@ -142,10 +152,14 @@ def _say_losses(summary: dict[str, Any]) -> None:
             say(VERB, f'lost: {loss}')
 
 
-def _tell(options: argparse.Namespace, summary: dict[str, Any], folder: Path) -> None:
+def _say_failures(summary: dict[str, Any]) -> None:
     for state in summary['bags']:
         if state['state'] == FAILED:
             say(VERB, f'{state["name"]} failed: {state["error"]}')
+
+
+def _tell(options: argparse.Namespace, summary: dict[str, Any], folder: Path) -> None:
+    _say_failures(summary)
     lines = [f'bags: {len(summary["results"])}; images: {summary["images"]}, of which '
              f'{summary["read"]} read, {summary["forecast"]} forecast, {summary["dropped"]} '
              f'dropped, {summary["refused"]} refused', *figure_lines(summary)]
@@ -154,8 +168,9 @@ def _tell(options: argparse.Namespace, summary: dict[str, Any], folder: Path) ->
         ap50, recall = (_number(accuracy[key]) for key in ('ap50', 'mean_recall'))
         lines.append(f'against {accuracy["boxes"]} annotated boxes in {accuracy["frames"]} '
                      f'images: AP50 {ap50}, mean recall {recall}')
-    print_result(options, {**summary, 'output': str(folder)},
-                 '\n'.join([*lines, f'written: {folder}']))
+    place = asked_output(options) or folder
+    print_result(options, {**summary, 'output': str(place)},
+                 '\n'.join([*lines, f'written: {place}']))
 
 
 def _latency_values(latency: GivenLatency | Latencies | None) -> dict[str, Any] | None:
@@ -177,6 +192,8 @@ def _replay_options(options: argparse.Namespace) -> ReplayOptions:
         raise InputError('--annotations and --truth-topic exclude each other')
     if options.latency and options.latencies:
         raise InputError('--latency and --latencies exclude each other')
+    if isinstance(options.annotations, Path) and not options.annotations.is_file():
+        raise InputError(f'{options.annotations}: no such file')
     latency = (load_latencies(kept(options.latencies), options.seed) if options.latencies
                else options.latency)
     return ReplayOptions(

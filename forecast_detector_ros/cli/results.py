@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+import fcntl
 from importlib import metadata
 import os
 from pathlib import Path
 import platform
 import shutil
-from typing import Any
+from typing import Any, TextIO
 
 from ..detector.host import instruction_set
+from ..files import RESULT_MARK
 
 DISTRIBUTIONS = ('forecast_detector_ros', 'torch', 'torchvision', 'numpy', 'rclpy',
                  'vision_msgs', 'rosbags')
@@ -66,11 +68,12 @@ class ResultFolder:
     until the next run. A folder is only ever deleted if it carries the mark of this class.
     """
 
-    MARK = '.forecast_detector_result'
+    MARK = RESULT_MARK
 
     def __init__(self, path: str | Path) -> None:
         """Make the folder of the results to come; raises FileExistsError, OSError."""
-        self.path = Path(path).absolute()
+        # A link stays a link: what it leads to is replaced.
+        self.path = Path(path).resolve()
         if not self.path.name:
             raise FileExistsError(f'{self.path}: cannot be replaced by results; name another '
                                   '--output')
@@ -80,9 +83,10 @@ class ResultFolder:
                 raise FileExistsError(f'{folder}: exists and is no result of an earlier run; '
                                       'name another --output')
         if self.partial.exists():
+            self._lock().close()
             shutil.rmtree(self.partial)
         self.partial.mkdir(parents=True)
-        (self.partial / self.MARK).touch()
+        self._locked = self._lock()
 
     def accept(self) -> None:
         """Put the results in the place of those of an earlier run."""
@@ -92,8 +96,22 @@ class ResultFolder:
         if self.path.exists():
             os.rename(self.path, old)
         os.rename(self.partial, self.path)
+        self._locked.close()
         if old.exists() and self._is_ours(old):
             shutil.rmtree(old)
+
+    def _lock(self) -> TextIO:
+        """Lock the mark of the partial folder as long as the file is open."""
+        mark = (self.partial / self.MARK).open('a', encoding='utf-8')
+        try:
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            mark.close()
+            raise FileExistsError(f'{self.partial}: another run is writing there; name another '
+                                  '--output') from None
+        except OSError:
+            pass  # A file system without locks.
+        return mark
 
     def _is_ours(self, folder: Path) -> bool:
         return folder.is_dir() and (

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 import errno
 from functools import partial
+import io
 from json import dumps
 import logging
+import os
 import shlex
 import sys
 from textwrap import fill
@@ -95,6 +97,9 @@ def run_verb(verb: str, options: argparse.Namespace,
     """
     caught: tuple[type[BaseException], ...] = (InputError, *expected)
     failed: tuple[type[BaseException], ...] = (VerbFailedError, *failures)
+    # A file's name may hold what the terminal's encoding lacks.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')
     start_log(max(level, logging.WARNING) if options.quiet else level)
     try:
         return work(options) or DONE
@@ -104,6 +109,10 @@ def run_verb(verb: str, options: argparse.Namespace,
     except caught as error:
         say(verb, error)
         return BAD_INPUT
+    except BrokenPipeError:
+        # Who read the output has gone, such as `head`. Python would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILURE
     except OSError as error:
         say(verb, f'{error.filename}: {error.strerror}' if error.filename else error)
         return FAILURE if error.errno in _NO_ROOM else BAD_INPUT

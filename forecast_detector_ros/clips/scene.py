@@ -109,7 +109,10 @@ def _load(path: Path, label: int) -> Cutout:
         data = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise DataError(f'{path}: cannot be read: {error.strerror}') from None
-    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    except cv2.error:  # A size that OpenCV refuses.
+        image = None
     if image is None:
         raise DataError(f'{path}: not a picture that OpenCV can decode')
     if image.ndim != 3 or image.shape[2] != 4 or image.dtype != np.uint8:

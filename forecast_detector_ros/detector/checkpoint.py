@@ -102,27 +102,31 @@ def _read_card(path: Path) -> Card:
         raise CheckpointError(f'{path}: not a card of this package (key format must be '
                               f'{FORMAT!r})')
     try:
-        if isinstance(network := values.get('network'), dict):
-            # Its messages say which values are in range.
-            values['network'] = NetworkConfig.from_dict(network)
-        card = build(Card, values)
+        return build_card(values)
     except InputError as error:
         raise CheckpointError(f'{path}: {error}') from None
+
+
+def build_card(values: dict[str, Any]) -> Card:
+    """Build a card from plain values; raises InputError, one line that names the key."""
+    if isinstance(network := values.get('network'), dict):
+        # Its messages say which values are in range.
+        values = {**values, 'network': NetworkConfig.from_dict(network)}
+    card = build(Card, values)
     for key in ('score_threshold', 'nms_threshold', 'vote_threshold', 'threshold'):
         if not 0 <= (value := getattr(card, key)) <= 1:
-            raise CheckpointError(f'{path}: {key} is {value}, must be a number in [0, 1]')
+            raise CheckpointError(f'{key} is {value}, must be a number in [0, 1]')
     for text in (card.name, *card.classes):
         if len(text) > MOST_NAME:
-            raise CheckpointError(f'{path}: the name {cut(text)!r} is longer than {MOST_NAME} '
-                                  'characters')
+            raise CheckpointError(f'the name {cut(text)!r} is longer than {MOST_NAME} characters')
     if len(card.classes) != card.network.classes:
-        raise CheckpointError(f'{path}: {len(card.classes)} names in classes, but the network '
-                              f'has {card.network.classes} classes')
+        raise CheckpointError(f'{len(card.classes)} names in classes, but the network has '
+                              f'{card.network.classes} classes')
     if len(set(card.classes)) != len(card.classes):
-        raise CheckpointError(f'{path}: a name stands twice in classes')
+        raise CheckpointError('a name stands twice in classes')
     if card.preprocessing != PREPROCESSING:
-        raise CheckpointError(f'{path}: preprocessing is {cut(card.preprocessing)!r}, this '
-                              f'version knows {PREPROCESSING!r}')
+        raise CheckpointError(f'preprocessing is {cut(card.preprocessing)!r}, this version knows '
+                              f'{PREPROCESSING!r}')
     return card
 
 

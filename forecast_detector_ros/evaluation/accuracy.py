@@ -240,11 +240,22 @@ def number_detections(shown: DetectionTable, read: np.ndarray) -> np.ndarray:
     return result
 
 
-def check_tracks(videos: Sequence[Video]) -> None:
-    """Raise EvaluationError if no annotated box has a track."""
-    if not any((item.truth.tracks != UNKNOWN_TRACK).any() for item in videos):
+def every_object(videos: Sequence[Video]) -> list[TruthTable]:
+    """
+    Return all objects of the sequences, with their tracks.
+
+    Where only some are annotated, boxes of the others would count as wrong.
+
+    :raises EvaluationError: if not every object is annotated, or none has a track
+    """
+    tables = [item.labelled for item in videos if item.labelled is not None]
+    if len(tables) < len(videos):
+        raise EvaluationError('identities: only some objects of these sequences are annotated; '
+                              'name all of them by --annotations, --mot or --pseudo-labels')
+    if not any((table.tracks != UNKNOWN_TRACK).any() for table in tables):
         raise EvaluationError('identities: no annotated box has a track_id, which tells the same '
                               'object in different frames')
+    return tables
 
 
 def summarise_identities(videos: Sequence[Video], runs: Sequence[VideoRun]
@@ -254,13 +265,12 @@ def summarise_identities(videos: Sequence[Video], runs: Sequence[VideoRun]
 
     :param videos, runs: what was looked at, and what came out, in the same order
     :returns: plain values: `tracking_figures` by sequence, and of all of them as `all`
-    :raises EvaluationError: if no annotated box has a track
+    :raises EvaluationError: as `every_object` does
     :raises MissingLibraryError: if TrackEval is missing
     """
-    check_tracks(videos)
     figures = tracking_figures([
-        (run.shown, number_detections(run.shown, run.read), item.truth)
-        for item, run in zip(videos, runs)])
+        (run.shown, number_detections(run.shown, run.read), truth)
+        for run, truth in zip(runs, every_object(videos))])
     plainly = [{key: plain(value) if isinstance(value, float) else value
                 for key, value in row.items()} for row in figures]
     return {'sequences': dict(zip((item.name for item in videos), plainly)), 'all': plainly[-1]}

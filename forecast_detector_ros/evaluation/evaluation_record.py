@@ -32,8 +32,8 @@ def record_evaluation(title: str, videos: Sequence[Video], runs: Sequence[VideoR
     """
     numbers = [number_detections(run.shown, run.read) for run in runs]
     identities = identity_records({
-        item.name: (run.shown, ids, item.truth)
-        for item, run, ids in zip(videos, runs, numbers)})
+        item.name: (run.shown, ids, item.labelled)
+        for item, run, ids in zip(videos, runs, numbers) if item.labelled is not None})
     sequences = tuple(
         SequenceRecord(item.name, _frames(run, ids, settings, card.classes), False,
                        len(item.truth), plain(recall(run.shown, item.truth)),

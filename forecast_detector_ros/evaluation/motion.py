@@ -68,7 +68,7 @@ class PublishedMotion:
         :raises EvaluationError: if a video or frame is not in the file, or it has another number
             of boxes there
         """
-        name = PurePath(item.name).name
+        name = PurePath(item.source_name).name
         if name not in self.videos:
             raise EvaluationError(f'{self.path}: video {name} is not in it')
         start, length = self.videos[name]

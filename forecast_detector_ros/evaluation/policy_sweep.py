@@ -50,7 +50,9 @@ def run_policies(network: ForecastDetector, card: Card, videos: Sequence[Video],
     :returns: by the policy's text: one run a sequence
     :raises DataError: if a picture cannot be decoded
     :raises DeviceError: if device or precision cannot be had
+    :raises EvaluationError: if a policy depends on time
     """
+    check_untimed(policies)
     source = FeatureSource(network)
     detector = Detector(SharedFeatureBackend(network, device, precision, source, hold), card)
     low = replace(settings, score_threshold=min(COLLECT_SCORE, settings.score_threshold))
@@ -70,6 +72,14 @@ def run_policies(network: ForecastDetector, card: Card, videos: Sequence[Video],
             result[name].append(PolicyRun(DetectionTable.join(found[name]),
                                           np.array(read[name], bool)))
     return result
+
+
+def check_untimed(policies: Sequence[Policy]) -> None:
+    """Refuse policies with a rate: features are computed once for all policies, so time lies."""
+    for policy in policies:
+        if policy.rate > 0:
+            raise EvaluationError(f'{policy} depends on time, which is not measured here; '
+                                  '`evaluate accuracy` and `evaluate streaming` run it')
 
 
 def join_runs(videos: Sequence[Video], runs: Sequence[PolicyRun]

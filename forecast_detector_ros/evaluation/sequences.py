@@ -39,6 +39,13 @@ class Video:
     #: Where the pictures are, if they are not in the place that the frames name.
     pictures: PictureStore | None = None
 
+    origin: str = ''  #: Name of the sequence that this is a part of; empty for a whole one
+
+    @property
+    def source_name(self) -> str:
+        """Return the name of the whole sequence."""
+        return self.origin or self.name
+
 
 def truth_of(video: VideoRecord, classes: int) -> TruthTable:
     """Put the boxes and ignore regions of a video's records into a table."""
@@ -155,7 +162,7 @@ def thin(item: Video, stride: int) -> list[Video]:
     return [Video(f'{item.name}+{start}' if start else item.name, item.frames[start::stride],
                   _thin_truth(item.truth, start, stride),
                   None if item.labelled is None else _thin_truth(item.labelled, start, stride),
-                  item.pictures)
+                  item.pictures, item.source_name)
             for start in range(min(stride, len(item.frames)))]
 
 

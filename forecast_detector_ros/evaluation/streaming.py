@@ -179,7 +179,9 @@ def sweep(detector: Detector, videos: Sequence[Video], settings: DetectorSetting
     :raises DataError, EvaluationError: as for `stream` and `measure_accuracy`
     """
     collect = all(item.labelled is not None for item in videos)
-    bootstrap = Bootstrap(len(videos), seed)
+    names = [item.source_name for item in videos]
+    wholes = list(dict.fromkeys(names))
+    bootstrap = Bootstrap(len(wholes), seed)
     result: list[dict[str, Any]] = []
     first: dict[float, np.ndarray] = {}
     for policy, output in itertools.product(policies, outputs):
@@ -188,7 +190,10 @@ def sweep(detector: Detector, videos: Sequence[Video], settings: DetectorSetting
                            collect, output) for item in videos]
             recalls = np.array([recall(run.shown, item.truth)
                                 for item, run in zip(videos, runs)])
-            difference = bootstrap.difference(recalls, first.setdefault(rate, recalls))
+            # Parts of a video are no sequences of their own: they show the same.
+            drawn = np.array([mean([value for value, name in zip(recalls.tolist(), names)
+                                    if name == whole]) for whole in wholes], float)
+            difference = bootstrap.difference(drawn, first.setdefault(rate, drawn))
             result.append({
                 'policy': str(policy), 'output': output, 'rate': rate,
                 **_figures(videos, runs, rate),

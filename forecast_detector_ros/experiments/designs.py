@@ -175,10 +175,12 @@ def compare_designs(plan: DesignPlan, timings_only: bool = False,
             if not (plan.output / item.name / ACCURACY).exists():
                 raise EvaluationError(f'{plan.output}: {item.name} is not finished; run the '
                                       'command without --timings-only first')
-    _claim(plan, trained)
-    if not timings_only:
+    if timings_only:
+        _claim(plan, trained)
+    else:
         sources = load_sources(plan.recipe, plan.data)
         check_held_out(sources, plan.videos)
+        _claim(plan, trained)
         for item in trained:
             folder = plan.output / item.name
             checkpoint = train(item.recipe, sources, folder, plan.imagenet)

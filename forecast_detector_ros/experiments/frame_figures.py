@@ -21,6 +21,7 @@ from ..detector.processing import Detections, resize
 from ..detector.settings import DetectorSettings
 from ..detector.stream import StreamState
 from ..evaluation.forecast_backends import FeatureSource, SharedFeatureBackend
+from ..evaluation.policy_sweep import check_untimed
 from ..evaluation.sequences import as_frame, EvaluationError, picture, Video
 from ..model.network import ForecastDetector
 
@@ -168,6 +169,8 @@ def error_maps(network: ForecastDetector, card: Card, item: Video, settings: Det
                               'numbered from 0')
     if frames[0] < 1:
         raise EvaluationError('frame 0 has none before it that could forecast it')
+    check_untimed(policies)
+    policies = list({str(policy): policy for policy in policies}.values())
     source = FeatureSource(network)
     detector = Detector(SharedFeatureBackend(network, device, precision, source), card)
     states = {str(policy): StreamState.initial() for policy in policies}

@@ -226,6 +226,8 @@ def measure_trade_off(network: ForecastDetector, card: Card, videos: Sequence[Vi
         `equal_read_ratio` of `compare_with_fixed_rules`; `shipped` is the card's policy
     :raises DataError, EvaluationError: with a message of one line
     """
+    if not any(len(item.truth) for item in videos):
+        raise EvaluationError('no box is annotated in these sequences')
     levels = sorted({*thresholds, card.threshold})
     fixed = [AlternatePolicy(k) for k in range(1, settings.max_consecutive_forecasts + 1)]
     policies: list[Policy] = [AlwaysReadPolicy(), *fixed, *map(ThresholdPolicy, levels)]

@@ -201,10 +201,11 @@ def reproduce(plan: Plan) -> Iterator[dict[str, Any]]:
     :raises EvaluationError, RecipeError, DataError: with a message of one line
     """
     check_plan(plan)
-    claim(plan.output, {'recipe': asdict(replace(plan.recipe, seed=0)),
-                        'video': video_values(plan.videos)})
     sources = load_sources(plan.recipe, plan.data)
     check_held_out(sources, plan.videos)
+    # A recipe that these refuse may be mended, and owns no folder yet.
+    claim(plan.output, {'recipe': asdict(replace(plan.recipe, seed=0)),
+                        'video': video_values(plan.videos)})
     motion = np.concatenate([motion_iou(item.truth) for item in plan.videos])
     results: dict[str, Any] = {}
     for seed in plan.seeds:

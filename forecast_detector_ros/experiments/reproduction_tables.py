@@ -146,6 +146,10 @@ def load_reproduction(path: Path) -> dict[str, Any]:
         raise EvaluationError(str(error)) from None
     if not isinstance(report, dict) or not report.get('results'):
         raise EvaluationError(f'{path}: has no results; it must be results.json of reproduce')
+    for key, kind in (('results', dict), ('seeds', list), ('frames', int)):
+        if not isinstance(report.get(key), kind):
+            raise EvaluationError(f'{path}: {key} is missing or no {kind.__name__}; it must be '
+                                  'results.json of reproduce')
     return report
 
 

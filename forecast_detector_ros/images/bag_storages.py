@@ -4,10 +4,13 @@ Storages of ROS 2 bags to which a definition of an unknown encoding is none.
 
 rosbags opens nothing of a bag with one. Import this only where rosbags is installed.
 """
+from collections.abc import Collection, Generator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import numpy as np
 from rosbags.interfaces import (
     Connection,
     ConnectionExtRosbag2,
@@ -40,9 +43,40 @@ class _Mcap(McapReader):
         super().__init__(path)
         self.schemas = _Schemas()
 
+    def messages(self, connections: Collection[Connection], start: int | None = None,
+                 stop: int | None = None
+                 ) -> Generator[tuple[Connection, int, bytes], None, None]:
+        """Read messages in the order of their stamps, also of a file without an index."""
+        if self.chunks:
+            yield from super().messages(connections, start, stop)
+            return
+        stamps = []
+        # Where the file breaks off, the second scan says so.
+        with suppress(Exception):
+            for _, stamp, _ in self.messages_scan(connections, start, stop):
+                stamps.append(stamp)
+        ranks = np.empty(len(stamps), np.int64)
+        ranks[np.argsort(stamps, kind='stable')] = np.arange(len(stamps))
+        # Only messages that come too early are kept: cameras of a recorder are little apart.
+        early: dict[int, tuple[Connection, int, bytes]] = {}
+        due = 0
+        for message, rank in zip(self.messages_scan(connections, start, stop), ranks.tolist()):
+            early[rank] = message
+            while due in early:
+                yield early.pop(due)
+                due += 1
+
 
 class _Sqlite3(Sqlite3Reader):
     """Sqlite3Reader to which a definition of an unknown encoding is none."""
+
+    def open(self) -> None:  # noqa: A003
+        """Open the file, whose name rosbags puts into a URI as it is."""
+        path, self.path = self.path, Path(quote(str(self.path)))
+        try:
+            super().open()
+        finally:
+            self.path = path
 
     def _open(self) -> None:
         with suppress(KeyError):  # An encoding of a definition that rosbags does not know.

@@ -11,7 +11,8 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from .frame import SourceError
+from .frame import decode_file, SourceError
+from ..errors import cut
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 
@@ -55,7 +56,13 @@ class VideoFile:
     def __init__(self, path: str | Path) -> None:
         """Open `path` and decode its first picture; raises SourceError when either fails."""
         self.name = str(path)
-        self._capture = _open_capture(self.name, _file_backend())
+        try:
+            # FFmpeg takes what stands before a colon for a protocol, and OpenCV wants UTF-8.
+            place = os.path.abspath(path)
+            place.encode()
+        except UnicodeEncodeError:
+            raise SourceError(f'{cut(self.name)}: the name of a video must be UTF-8') from None
+        self._capture = _open_capture(self.name, _file_backend(), place)
         self._first: np.ndarray | None = None
         self._delivered = 0
         announced = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
@@ -127,7 +134,10 @@ class ImageFolder:
         while self._next < len(self._files):
             path = self._files[self._next]
             self._next += 1
-            picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+            try:
+                picture = decode_file(path)
+            except OSError:
+                picture = None
             if picture is not None:
                 return picture
             self._unreadable[path.name] = None
@@ -226,11 +236,13 @@ def open_source(source: str, rate: float = 0.0) -> VideoSource:
     return VideoFile(path)
 
 
-def _open_capture(source: str | int, backend: int) -> cv2.VideoCapture:
+def _open_capture(source: str | int, backend: int, place: str | None = None
+                  ) -> cv2.VideoCapture:
+    """Open a source, which a file is at `place`."""
     if isinstance(source, str) and source.startswith('/dev/') and not Path(source).exists():
         raise SourceError(f'{source}: no such device')
     _silence_decoders()
-    capture = cv2.VideoCapture(source, backend)
+    capture = cv2.VideoCapture(source if place is None else place, backend)
     if not capture.isOpened():
         kind = 'V4L2 device' if backend == cv2.CAP_V4L2 else 'video'
         raise SourceError(f'{source}: cannot be opened as a {kind}; '

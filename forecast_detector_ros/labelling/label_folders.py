@@ -19,7 +19,7 @@ import torch
 from torchvision.ops import box_iou
 
 from .teacher import TEACHER_CLASSES, TeacherBoxes, TeacherError
-from ..files import write_json
+from ..files import walk, write_json
 from ..images.frame import decode_file
 from ..plain_values import PlainJsonError, read_plain_json
 
@@ -118,7 +118,7 @@ class Labelling:
                     ('settings', self._description, document['info']['description']),
                     ('classes', empty['categories'], document['categories']),
                     ('kind of source (videos or stills)', self._videos,
-                     any('video' in image for image in document['images']) if document['images']
+                     all('video' in image for image in document['images']) if document['images']
                      else self._videos)):
                 if mine != its:
                     raise TeacherError(f'{path}: was made with other {key} ({its}); delete it to '
@@ -203,11 +203,11 @@ class Labelling:
         picture = LabelledPicture(entry, [], [])
         for box, label, score in zip(found.boxes.tolist(), found.labels, found.scores):
             name = TEACHER_CLASSES[label]
-            width, height = box[2] - box[0], box[3] - box[1]
+            x, y, width, height = (round(value, 2) for value in (
+                *box[:2], box[2] - box[0], box[3] - box[1]))
             if width <= 0 or height <= 0:
                 continue  # Wholly in the padding.
-            common = {'bbox': [round(value, 2) for value in (*box[:2], width, height)],
-                      'score': round(float(score), 4)}
+            common = {'bbox': [x, y, width, height], 'score': round(float(score), 4)}
             if name in self._classes:
                 picture.annotations.append({
                     **common, 'category_id': self._classes.index(name) + 1,
@@ -262,7 +262,8 @@ def _pictures(document: dict[str, Any]) -> list[LabelledPicture]:
     def without(entry: dict[str, Any], *keys: str) -> dict[str, Any]:
         return {key: value for key, value in entry.items() if key not in keys}
 
-    pictures = {image['id']: LabelledPicture(without(image, 'id'), [], [])
+    pictures = {image['id']: LabelledPicture(
+        {'file_name': image['file_name'], **without(image, 'id')}, [], [])
                 for image in document['images']}
     for item in document['annotations']:
         pictures[item['image_id']].annotations.append(without(item, 'id', 'image_id', 'track_id'))
@@ -296,10 +297,14 @@ def picture_folders(root: Path, names: Sequence[str] = ()) -> dict[str, list[Pat
     :raises TeacherError: if a folder does not exist or there are no pictures
     """
     found: dict[Path, set[Path]] = {}
+    for name in names:
+        if Path(name).is_absolute() or '..' in Path(name).parts:
+            raise TeacherError(f'{name}: must be a folder below {root}, named relative to it')
     for start in ([root / name for name in names] or [root]):
         if not start.is_dir():
             raise TeacherError(f'{start}: no such folder')
-        pictures = [path for path in start.rglob('*')
+        pictures = [path for folder, _, files in walk(start)
+                    for path in (Path(folder, file) for file in files)
                     if path.suffix.lower() in SUFFIXES and path.is_file()]
         if not pictures:
             raise TeacherError(f'{start}: no pictures ({", ".join(SUFFIXES)}) here')
@@ -311,6 +316,8 @@ def picture_folders(root: Path, names: Sequence[str] = ()) -> dict[str, list[Pat
         if folder.name == 'frames' and folder != root and folder.parent not in found:
             named = folder.parent
         name = named.relative_to(root).as_posix() if named != root else root.resolve().name
+        if name in folders:
+            raise TeacherError(f'{folder}: another folder is called {name}, too; rename one')
         folders[name] = sorted(found[folder], key=_natural)
     return folders
 

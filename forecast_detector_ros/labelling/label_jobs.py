@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from .label_folders import LabelledPicture, Labelling, picture_folders
-from .teacher import Teacher
+from .teacher import Teacher, TeacherError
 from .teacher_kinds import open_teacher
 from ..images.extract_frames import extract_frames
 from ..jobs.engine import Progress, StopFlag, StoppedError
@@ -59,9 +59,15 @@ class LabelJob:
     source: Location | None = None  #: The video or bag; None: the pictures are there
     pictures: tuple[Path, ...] = ()
     store: PictureStore | None = None  #: Where the pictures are, if they are not at their paths
-    known: tuple[LabelledPicture, ...] = ()  #: What is labelled already
+    known: tuple[LabelledPicture, ...] = ()  #: What is labelled already, from the first one on
     resume: bool = False  #: Whether frames may be there already
     send: bool = False  #: Whether the frames are returned: this may be another machine
+
+    def before(self, root: Path) -> LabelledFolder:
+        """Give what is known before the job is done, with file names relative to `root`."""
+        return LabelledFolder(
+            self.pictures or tuple(root / item.image['file_name'] for item in self.known),
+            self.known)
 
 
 @dataclass(frozen=True)
@@ -72,11 +78,7 @@ class LabelledFolder:
     labelled: tuple[LabelledPicture, ...]
     losses: tuple[str, ...] = ()  #: One line for each thing that could not be read
     frames: bytes | None = None  #: The folder of extracted frames, packed, if it is sent
-
-    @property
-    def complete(self) -> bool:
-        """Tell whether all pictures are labelled."""
-        return len(self.labelled) == len(self.paths)
+    error: str = ''  #: Why the pictures that follow are not labelled; empty if nothing failed
 
 
 def merge(settings: LabelSettings, folders: Sequence[tuple[str, LabelledFolder]], more: bool,
@@ -137,8 +139,12 @@ def _run(settings: LabelSettings, teacher: Teacher, job: LabelJob, paths: Sequen
          progress: Progress, interrupt: StopFlag) -> LabelledFolder:
     labelling = settings.labelling({job.name: list(paths)})
     labelling.take(job.known, settings.root)
-    for _ in labelling.run(teacher.detect):
-        progress(labelling.labelled, labelling.total)
-        if interrupt.is_set:
-            break
-    return LabelledFolder(tuple(paths), tuple(labelling.pictures), ())
+    error = ''
+    try:
+        for _ in labelling.run(teacher.detect):
+            progress(labelling.labelled, labelling.total)
+            if interrupt.is_set:
+                break
+    except TeacherError as wrong:
+        error = str(wrong)  # The labels made so far are worth keeping.
+    return LabelledFolder(tuple(paths), tuple(labelling.pictures), error=error)

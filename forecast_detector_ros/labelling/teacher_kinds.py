@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -239,6 +240,19 @@ def open_teacher(path: Path, kind: str = AUTO, min_score: float = 0.2,
         f'{path}: has {model.summary}, which no known kind of teacher has: yolox has one output '
         '(1, cells, 85), yolo11 one (1, 84, cells), nanodet one (1, cells, 112), torchvision '
         'boxes (N, 4), labels (N,) and scores (N,), for COCO and a float input (1, 3, H, W)')
+
+
+def digest(path: Path) -> str:
+    """Give 12 digits that tell a teacher from others of its name, of all its files."""
+    files = [path]
+    if path.suffix in ('.yaml', '.yml'):
+        files += [path.parent / name for member in load_ensemble(path).members
+                  for name in (member.model, member.heads) if name]
+    files += [file.with_suffix('.bin') for file in files if file.suffix == '.xml']
+    result = hashlib.sha256()
+    for file in files:
+        result.update(file.read_bytes())
+    return result.hexdigest()[:12]
 
 
 def _open_model(path: Path, threads: int, input_size: tuple[int, int] | None = None,

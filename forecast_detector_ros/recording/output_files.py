@@ -189,6 +189,7 @@ CODEC = 'mp4v'
 #: A video's rate is measured on so many frames, which are written once it is known.
 RATE_FRAMES = 11
 FALLBACK_RATE = 10.0  #: Of a video too short to measure, Hz
+FASTEST = 240.0  #: Hz; images that come in a burst have no rate that a player could keep
 
 
 class VideoError(OSError):
@@ -264,7 +265,7 @@ def measured_rate(stamps: Sequence[int]) -> float:
     steps = [later - earlier for earlier, later in zip(stamps, stamps[1:]) if later > earlier]
     if not steps:
         return FALLBACK_RATE
-    return max(0.01, round(1e9 / statistics.median(steps), 2))
+    return min(FASTEST, max(0.01, round(1e9 / statistics.median(steps), 2)))
 
 
 def _fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

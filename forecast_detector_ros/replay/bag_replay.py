@@ -47,7 +47,7 @@ from ..images.video_images import open_images, VideoImages
 from ..jobs.engine import Progress, StopFlag, StoppedError
 from ..jobs.locations import fetched, kept, Location, pack
 from ..metrics.tables import DetectionTable, save_tables
-from ..recording.output_files import vision_typestore
+from ..recording.output_files import VideoError, vision_typestore
 from ..recording.recorded_frame import DROPPED, RecordedFrame, summarise_frames
 
 SUMMARY_NAME = 'summary.json'
@@ -206,9 +206,14 @@ class _Replay:
         self._frames = FrameList(job.folder / FRAMES_NAME)
         self._coco = CocoList(job.folder / COCO_NAME, detector.labels)
         if options.video:
+            files: set[Path] = set()
             for camera in self._cameras.values():
                 suffix = '' if len(names) == 1 else camera.topic.replace('/', '_')
-                camera.annotated_video = CameraVideo(job.folder / f'annotated{suffix}.mp4')
+                file = job.folder / f'annotated{suffix}.mp4'
+                while file in files:  # Of the topics /a/b and /a_b.
+                    file = file.with_stem(f'{file.stem}_')
+                files.add(file)
+                camera.annotated_video = CameraVideo(file)
 
     def run(self) -> dict[str, Any]:
         play(self._arrivals(), self._options.mode, self._step, self._drop)
@@ -221,8 +226,7 @@ class _Replay:
         self._frames.close()
         self._coco.close()
         for camera in self._cameras.values():
-            if camera.annotated_video is not None:
-                camera.annotated_video.close()
+            self._film(camera, CameraVideo.close)
         truths = self._truths() if self._options.has_truth else {}
         save_tables(self._job.folder / TABLES_NAME, {
             topic: self._tables(camera, truths.get(topic))
@@ -334,7 +338,16 @@ class _Replay:
                 frame = arrival.image.frame(self._options.max_image_pixels)
             except FrameError:
                 return
-            camera.annotated_video.add(frame, record, boxes)
+            self._film(camera, lambda video: video.add(frame, record, boxes))
+
+    def _film(self, camera: _Camera, work: Callable[[CameraVideo], None]) -> None:
+        """Do something with a camera's video, whose failure costs the video alone."""
+        if camera.annotated_video is not None:
+            try:
+                work(camera.annotated_video)
+            except VideoError as error:
+                camera.annotated_video = None
+                self._bag.losses.append(str(error))
 
     def _truths(self) -> dict[str, CameraTruth]:
         options, labels = self._options, self._detector.labels

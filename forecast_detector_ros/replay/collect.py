@@ -9,6 +9,7 @@ does not depend on the processes and machines that wrote them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,7 +23,7 @@ from ..detector.policy import FORECAST, READ
 from ..evaluation.accuracy import identity_records
 from ..evaluation.evaluation_record import class_accuracies
 from ..evaluation.runs import LATENCIES, milliseconds
-from ..files import write_json
+from ..files import RESULT_MARK, walk, write_json
 from ..images.bag_images import is_bag, METADATA_NAME, STORAGE_SUFFIXES
 from ..images.video_images import VIDEO_SUFFIXES
 from ..jobs.locations import list_files, Location, Url
@@ -116,15 +117,24 @@ def find_videos(folder: Path) -> list[Path]:
 
 def _inside(folder: Path, suffixes: Sequence[str] = ()) -> list[Path]:
     """Return the bags below a folder, and the files with these endings."""
-    found = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith('.'):
-            continue
-        if is_bag(path) or path.suffix.lower() in suffixes and path.is_file():
-            found.append(path)
-        elif path.is_dir():
-            found += _inside(path, suffixes)
-    return found
+    found: dict[Path, Path] = {}
+    for place, folders, names in walk(folder):
+        for name in (*folders, *names):
+            path = Path(place, name)
+            # What links lead to is taken once.
+            taken = path.is_symlink() and path.resolve() in found
+            if not name.startswith('.') and not taken and _is_input(path, suffixes):
+                found[path.resolve()] = path
+        folders[:] = [name for name in folders if not name.startswith('.')
+                      and Path(place, name).resolve() not in found
+                      and not Path(place, name, RESULT_MARK).exists()]
+    return sorted(found.values())
+
+
+def _is_input(path: Path, suffixes: Sequence[str]) -> bool:
+    with suppress(PermissionError):  # `walk` warns of such folders.
+        return is_bag(path) or path.suffix.lower() in suffixes and path.is_file()
+    return False
 
 
 def write_result(folder: Path, head: dict[str, Any], states: Sequence[BagState]

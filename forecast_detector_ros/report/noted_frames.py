@@ -17,7 +17,7 @@ from .drawn_boxes import draw, DrawnBox, FORECAST_BORDER, FOUND, jpeg, MISSED, R
 from .run_record import MarkedBox, NotedFrame, RunRecord, SequenceRecord
 from ..detector.policy import FORECAST
 from ..errors import InputError, one_line
-from ..images.frame import as_bgr, decode_file, SourceError
+from ..images.frame import as_bgr, decode_file, FrameError, SourceError
 from ..images.video_images import open_images
 from ..images.video_source import VideoFile
 from ..metrics.average_precision import judge, PLAIN
@@ -179,16 +179,18 @@ def noted_pictures(noted: Sequence[NotedFrame], folder: Path) -> list[NotedPictu
         path = folder / file
         wanted = {noted[place].position or 0 for place in places}
         problem = 'the video ends before it'
-        found: dict[int, np.ndarray] = {}
+        found: dict[int, np.ndarray | FrameError] = {}
         try:
             found.update(_still(path) if still else _of_bag(path, topic, wanted)
                          if topic is not None else _of_video(path, wanted))
-        except InputError as error:
+        except (InputError, OSError) as error:
             problem = one_line(error)
         for place in places:
             picture = found.get(noted[place].position or 0)
             pictures[place] = (
                 NotedPicture(noted[place], missing=problem) if picture is None
+                else NotedPicture(noted[place], missing=one_line(picture))
+                if isinstance(picture, FrameError)
                 else NotedPicture(noted[place], jpeg(_drawn(picture, noted[place]))))
     return [pictures[place] for place in range(len(noted))]
 
@@ -233,12 +235,17 @@ def _of_video(path: Path, wanted: set[int]) -> Iterator[tuple[int, np.ndarray]]:
         source.close()
 
 
-def _of_bag(path: Path, topic: str, wanted: set[int]) -> Iterator[tuple[int, np.ndarray]]:
+def _of_bag(path: Path, topic: str, wanted: set[int]
+            ) -> Iterator[tuple[int, np.ndarray | FrameError]]:
     with closing(open_images(path)) as bag:
         for number, image in enumerate(bag.images([bag.choose(topic)])):
             if number in wanted:
-                pixels = image.frame().load()
-                yield number, np.ascontiguousarray(as_bgr(pixels.array, pixels.order))
+                try:
+                    pixels = image.frame().load()
+                except FrameError as error:
+                    yield number, error
+                else:
+                    yield number, np.ascontiguousarray(as_bgr(pixels.array, pixels.order))
             if number >= max(wanted):
                 return
 

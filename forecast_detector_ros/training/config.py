@@ -10,6 +10,7 @@ from .machine import AMP, DEVICES
 from ..annotations.findings import DataError
 from ..annotations.sources import SourceConfig
 from ..clips.augment import AugmentConfig
+from ..detector.checkpoint import build_card
 from ..errors import InputError
 from ..model.config import ConfigError, MOTION, NetworkConfig, preset, VARIANTS
 from ..model.extractor import first_blocks
@@ -203,11 +204,12 @@ def _check(recipe: Recipe, network: NetworkConfig) -> None:
     for key in recipe.card:
         if key not in CARD_KEYS:
             raise RecipeError(f'unknown key card.{key}, must be one of {CARD_KEYS}')
-    failures = recipe.card.get('known_failures', [])
-    if not isinstance(failures, list) or not all(isinstance(text, str) for text in failures):
-        raise RecipeError('card.known_failures must be a list of texts')
-    if not isinstance(recipe.card.get('provenance', {}), dict):
-        raise RecipeError('card.provenance must be a mapping')
+    try:
+        # A card that cannot be written would be found out after the first stage.
+        build_card({'name': recipe.name, 'classes': list(recipe.classes),
+                    'network': network.to_dict(), **recipe.card})
+    except InputError as error:
+        raise RecipeError(f'card: {error}') from None
     if len({stage.name for stage in recipe.stages}) != len(recipe.stages):
         raise RecipeError('stages: a name stands twice')
     for stage in recipe.stages:

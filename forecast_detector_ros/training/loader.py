@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 from .config import DEVICE, MEMORY, Recipe, RecipeError, StageConfig
 from .machine import Processes
 from .motion_frames import KeptFrames
-from ..annotations.findings import DataError
+from ..annotations.findings import DataError, NO_TRACKS
 from ..annotations.records import FrameReader, VideoRecord
 from ..annotations.sources import load_source
 from ..clips.dataset import ClipBatch, ClipDataset, collate, worker_init
@@ -69,8 +69,7 @@ def _check_tracks(videos: Sequence[VideoRecord]) -> None:
     """Refuse videos without a track, and warn of some: motion is learnt from tracks."""
     tracked = sum(any((frame.tracks >= 0).any() for frame in video.frames) for video in videos)
     if not tracked:
-        raise DataError('a forecast of motion needs videos with a track_id in their boxes, and '
-                        'none has one; `label` writes it')
+        raise DataError(NO_TRACKS)
     if tracked < len(videos):
         log.warning('%d of %d videos have no track_id in their boxes: no motion is learnt there',
                     len(videos) - tracked, len(videos))

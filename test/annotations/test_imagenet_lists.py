@@ -37,6 +37,15 @@ def test_lists_of_the_development_kit(tmp_path):
     assert frames(path) == {'train_0000/snippet_00000000': (None, None)}
 
 
+def test_damaged_archive_is_one_line(tmp_path):
+    path = write(tmp_path, 'a 1 0 300\n' * 99, 'list.txt.gz')
+    content = bytearray(path.read_bytes())
+    content[12:20] = b'\xff' * 8
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r'list\.txt\.gz: cannot be read'):
+        frames(path)
+
+
 @pytest.mark.parametrize('line, words', [
     ('a 1 300 300', 'line 2: frame 300 of 300; frames count from 0'),
     ('a 1 -1 300', 'line 2: frame -1 of 300'),

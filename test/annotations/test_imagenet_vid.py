@@ -53,6 +53,19 @@ def test_without_a_list_all_snippets_of_the_split_are_found(imagenet):
         f'00000{number}.JPEG' for number in range(4)]
 
 
+def test_snippet_behind_a_link_is_read_where_that_is_allowed(imagenet, tmp_path):
+    imagenet.snippet(ONE, 2)
+    imagenet.snippet(TWO, 2)
+    for root in (imagenet.annotations, imagenet.images):
+        elsewhere = tmp_path / 'elsewhere' / root.name
+        elsewhere.parent.mkdir(exist_ok=True)
+        (root / TWO).rename(elsewhere)
+        (root / TWO).symlink_to(elsewhere)
+    assert [video.name for video in vid(imagenet, outside=True)] == [ONE, TWO]
+    with pytest.raises(DataError, match='leads out of'):
+        vid(imagenet)
+
+
 def test_sparse_lists_give_whole_snippets_or_the_listed_frames(imagenet):
     imagenet.snippet(ONE, 6)
     imagenet.snippet(TWO, 3)
@@ -111,6 +124,7 @@ MISTAKES = [
     (one_object(DOG, (1, 1, 'x', 5), 0), "bndbox/xmax is 'x'; it must be a number", Kind.BROKEN),
     (one_object(DOG, (1, 1, 5), 0), 'bndbox/ymax is missing', Kind.BROKEN),
     (one_object(DOG, (1, 1, 5, 5), -1), "trackid is '-1'", Kind.BROKEN),
+    (one_object(DOG, (1, 1, 5, 5), 10**24), 'below 2**62', Kind.BROKEN),
     (replace('<width>40</width>', ''), 'size/width is missing', Kind.BROKEN),
     (replace('<width>40</width>', '<width>0</width>'), 'size is 0 x 30', Kind.BROKEN),
     (lambda tree: tree.add(f'{ONE}/000000', (DOG, (1, 1, 5, 5), 3), (CAT, (2, 2, 5, 5), 3)),

@@ -54,6 +54,11 @@ def test_hidden_and_unconsidered_pedestrians_are_ignored(mot, consider, visibili
     assert (len(frame.boxes), len(frame.ignore)) == (targets, 1 - targets)
 
 
+def test_track_beyond_64_bits_is_one_line(mot):
+    with pytest.raises(DataError, match='below 2'):
+        load(mot('a', [line(track=10**20)]))
+
+
 def test_lists_name_sequences(mot):
     folder = mot('b', [line()])
     mot('a', [line()])

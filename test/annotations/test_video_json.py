@@ -2,6 +2,7 @@
 """Reading annotation files: what becomes of each box, and one clear line for each mistake."""
 
 import copy
+import json
 import logging
 import math
 
@@ -48,6 +49,38 @@ def test_tracks_are_kept_for_targets(document, write):
     video, still = load(write(document), min_score=0.5)
     assert video.frames[1].tracks.tolist() == [4] and video.frames[1].tracks.dtype == np.int64
     assert still.frames[0].tracks.tolist() == [UNKNOWN_TRACK, 0]
+
+
+def test_region_to_ignore_may_have_the_track_of_a_target(document, write):
+    target = document['annotations'][0] | {'track_id': 4}
+    crowd = annotation(0.9, track_id=4, iscrowd=1) | {'image_id': target['image_id']}
+    for entries in ([target, crowd], [crowd, target]):
+        document['annotations'] = entries
+        frame = load(write(document))[0].frames[1]
+        assert frame.tracks.tolist() == [4] and len(frame.ignore) == 1
+
+
+def test_box_of_no_picture_is_refused_beside_true_boxes_too(document, write, tmp_path):
+    document['annotations'].append(annotation(0.9) | {'image_id': 13})
+    extra = {**document['images'][2], 'id': 1, 'file_name': 'more.png'}
+    (tmp_path / 'more.png').write_bytes((tmp_path / 'still.png').read_bytes())
+    truth = tmp_path / 'truth.json'
+    truth.write_text(json.dumps({'images': [extra], 'categories': document['categories'],
+                                 'annotations': []}))
+    with pytest.raises(DataError, match='image_id 13 is not in images'):
+        load(write(document), truth=truth)
+
+
+@pytest.mark.parametrize('change, words', [
+    (lambda document: document['images'][0].update(file_name='\ud800.jpg'),
+     'cannot be the name of a file'),
+    (lambda document: [document['images'].append(
+        {**document['images'][2], 'id': 77, 'frame_index': None}),
+        document['images'][2].update(frame_index=None)], 'is used twice')])
+def test_odd_entries_are_one_line(document, write, change, words):
+    change(document)
+    with pytest.raises(DataError, match=words):
+        load(write(document))
 
 
 def test_tracks_are_unknown_where_nothing_is_said(document, write):

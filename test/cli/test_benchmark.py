@@ -156,11 +156,21 @@ def test_mistake_is_one_line_and_exit_code_2(
 
 
 def test_foreign_json_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for number, text in enumerate(('{}', '[', '{"format": "other/1"}')):
+    for number, text in enumerate(('{}', '[', '{"format": "other/1"}',
+                                   '{"format": "forecast_detector_ros/benchmark/1"}')):
         path = tmp_path / f'{number}.json'
         path.write_text(text)
         assert benchmark.main(['--load', str(path)]) == 2
         assert str(path) in capsys.readouterr().err
+
+
+def test_what_is_named_twice_is_measured_once(given: list[str], tmp_path: Path,
+                                              capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / 'new/folder/b.json'
+    assert benchmark.main([*given, *QUICK, '--build', 'torch', '--no-parts', '--output',
+                           str(output)]) == 0
+    names = [row['name'] for row in json.loads(output.read_text())['timings']]
+    assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize('text', ['torch:', ':fp32', 'torch:fp32:0', 'torch:fp32:x', 'a:b:1:2'])

@@ -159,3 +159,36 @@ def test_the_bar_gives_what_it_is_given(capsys):
     pytest.importorskip('rich')
     assert list(check_data._progress(True)(iter('abc'), 3, 'letters')) == ['a', 'b', 'c']
     assert 'letters' in capsys.readouterr().err
+
+
+def test_recipe_of_motion_needs_a_track(data, tmp_path, capsys):
+    adapt = RECIPE.with_name('adapt.yaml')
+    recipe = tmp_path / 'motion.yaml'
+    recipe.write_text(f"""
+extends: {adapt}
+classes: [disc, square, triangle]
+sources: [{{annotations: {data.name}, images: ., kind: video}}]
+""")
+    assert check_data.main([str(recipe), '--data', str(data.parent)]) == 1
+    assert 'needs videos with a track_id' in capsys.readouterr().out
+    assert check_data.main([str(RECIPE), '--data', str(data.parent)]) == 0
+    change(data, lambda document: document['annotations'][0].update(track_id=3))
+    assert check_data.main([str(recipe), '--data', str(data.parent)]) == 0
+
+
+def test_sources_of_the_validation_are_checked_too(data, tmp_path, capsys):
+    recipe = tmp_path / 'validated.yaml'
+    recipe.write_text(f"""
+extends: {RECIPE}
+validation: {{sources: [{{annotations: gone.json, images: ., kind: video}}]}}
+""")
+    assert check_data.main([str(recipe), '--data', str(data.parent)]) == 2
+    assert 'gone.json' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('option', [('--classes', 'cat'), ('--min-score', '0.5'), ('--outside',),
+                                    ('--list', 'x.txt'), ('--split', 'val')])
+def test_options_of_one_source_are_refused_beside_a_recipe(data, capsys, option):
+    with pytest.raises(SystemExit) as ended:
+        check_data.main([str(RECIPE), '--data', str(data.parent), *option])
+    assert ended.value.code == 2 and f'{option[0]} is for one source' in capsys.readouterr().err

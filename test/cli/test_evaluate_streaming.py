@@ -40,3 +40,14 @@ def test_file_without_latencies_is_one_line(evaluate, checkpoint, videos):
                               '--latencies', 'none.json')
     assert (code, out, len(err.splitlines())) == (2, '', 1)
     assert 'none.json: cannot be read' in err
+
+
+def test_parts_of_one_video_are_one_sequence(evaluate, checkpoint, videos):
+    code, out, _ = evaluate('streaming', '--checkpoint', checkpoint, '--annotations', videos,
+                            '--sequences', 'synthetic-001', '--stride', '2', '--rates', '10',
+                            '--policies', 'always_read', 'alternate(1)', '--json')
+    assert code == 0
+    for run in json.loads(out)['streaming']['runs']:
+        difference = run['difference']
+        # Of a single sequence nothing can be drawn but itself.
+        assert difference['low'] == difference['high'] == difference['mean']

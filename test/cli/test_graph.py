@@ -7,8 +7,9 @@ import subprocess
 import sys
 import time
 
-from forecast_detector_ros.cli.graph import Child, ChildError, end_all
+from forecast_detector_ros.cli.graph import Child, ChildError, end_all, yaml_text
 import pytest
+import yaml
 
 SLEEP = 'import time; print("up", flush=True); time.sleep(600)'
 STUBBORN = ('import signal, time\n'
@@ -119,3 +120,8 @@ def test_no_python_code_runs_behind_a_fork() -> None:
     name = 'preexec' + '_fn'
     assert [str(path.relative_to(root)) for place in ('dev', 'forecast_detector_ros', 'test')
             for path in sorted((root / place).rglob('*.py')) if name in path.read_text()] == []
+
+
+@pytest.mark.parametrize('text', ["O'Brien.mp4", 'a: b', 'x #1', "''", 'plain'])
+def test_texts_are_quoted_for_parameters(text: str) -> None:
+    assert yaml.safe_load(yaml_text(text)) == text

@@ -52,7 +52,7 @@ def test_from_video_to_training_data(tmp_path, teacher, clip):
     assert video.frames[0].ignore.tolist() == [[1, 1, 9, 9]]
     document = json.loads(output.read_text())
     assert [item['track_id'] for item in document['annotations']] == [1] * 5
-    assert '(torchvision)' in document['info']['description']
+    assert '(torchvision, SHA-256 ' in document['info']['description']
     before = output.read_bytes()
     assert label.main([*arguments, '--resume']) == 0
     assert output.read_bytes() == before

@@ -113,8 +113,12 @@ def test_images_above_the_limit_of_pixels_are_refused(run, bags, tmp_path):
 
 
 def test_topic_that_is_not_there_fails_that_bag_alone(run, bags):
+    assert run(bags / 'a', '--jobs', '1', *COMMON)[0] == 0
+    before = summary('replay_output')
     code, out, err = run(bags, '--topic', '/front', '--jobs', '1')
-    assert code == 1 and err.count('no image topic') == 3 and 'bags: 0; images: 0' in out
+    assert code == 1 and err.count('no image topic') == 3 and out == ''
+    assert err.splitlines()[-1].startswith('replay: nothing was replayed: ')
+    assert summary('replay_output') == before
 
 
 def test_bag_that_fails_is_named_and_the_rest_is_done(run, bags, tmp_path):
@@ -202,6 +206,7 @@ def test_latencies_of_an_earlier_replay(run, bags):
     (['nowhere://{bags}'], 'nowhere'),
     (['file://{empty}/none'], 'none: no such file or folder'),
     (['{bags}', '--output', '{full}'], 'is no result of an earlier run'),
+    (['{bags}', '--annotations', 'none.json'], 'none.json: no such file'),
 ])
 def test_bad_input_is_one_line(run, bags, tmp_path, arguments, words):
     (tmp_path / 'empty').mkdir()

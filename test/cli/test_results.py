@@ -64,3 +64,24 @@ def test_empty_folder_may_be_used(tmp_path: Path) -> None:
     (result.partial / 'new').touch()
     result.accept()
     assert names(tmp_path) == ['out']
+
+
+def test_link_stays_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / 'disk').mkdir()
+    (tmp_path / 'out').symlink_to(tmp_path / 'disk/results')
+    for name in ('first', 'second'):
+        result = ResultFolder(tmp_path / 'out')
+        (result.partial / name).touch()
+        result.accept()
+    assert (tmp_path / 'out').is_symlink() and names(tmp_path / 'out') == ['second']
+    assert names(tmp_path / 'disk') == ['results']
+
+
+def test_folder_that_another_run_is_writing_is_left_alone(tmp_path: Path) -> None:
+    first = ResultFolder(tmp_path / 'out')
+    (first.partial / 'half').touch()
+    with pytest.raises(FileExistsError, match='another run is writing there'):
+        ResultFolder(tmp_path / 'out')
+    assert names(first.partial) == ['half']
+    first.accept()
+    ResultFolder(tmp_path / 'out').accept()

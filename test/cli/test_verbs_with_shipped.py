@@ -89,6 +89,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         document = json.loads(written.read_text())
         for category in document['categories']:
             category['name'] = NAMES[category['name']]
+        for entry in document['annotations']:
+            entry['track_id'] = entry['id']  # Which a training of motion needs.
         written.with_name('labels.json').write_text(json.dumps(document))
     writer = cv2.VideoWriter(str(root / 'clip.avi'), cv2.VideoWriter.fourcc(*'MJPG'), 10.0,
                              (160, 120))

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Average precision by several protocols, as values and as text."""
+from dataclasses import replace
 import json
 from pathlib import Path
 
@@ -149,6 +150,12 @@ def test_numbers_are_those_of_a_stream(walkers):
 
 def test_boxes_without_tracks_are_refused(walkers):
     nobody = walkers.truth.select(np.zeros(0, int))
-    item = type(walkers)(walkers.name, walkers.frames, nobody)
+    item = replace(walkers, truth=nobody, labelled=nobody)
     with pytest.raises(EvaluationError, match='no annotated box has a track_id'):
         summarise_identities([item], [run_of(walkers, np.arange(4))])
+
+
+def test_identities_need_every_object(walkers):
+    some = replace(walkers, labelled=None)
+    with pytest.raises(EvaluationError, match='only some objects'):
+        summarise_identities([some], [run_of(walkers, np.arange(4))])

@@ -8,11 +8,13 @@ from forecast_detector_ros.detector.detector import Detector
 from forecast_detector_ros.detector.policy import (
     AlternatePolicy,
     AlwaysReadPolicy,
+    BudgetPolicy,
     ThresholdPolicy,
 )
 from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.evaluation.policy_sweep import run_policies
 from forecast_detector_ros.evaluation.runs import run_video
+from forecast_detector_ros.evaluation.sequences import EvaluationError
 from forecast_detector_ros.model.ssdlite import SSDLiteHead
 import numpy as np
 import pytest
@@ -75,3 +77,9 @@ def test_held_features_differ_on_frames_that_are_not_read(make_network, card, vi
     held = run_policies(network, card, items, settings, POLICIES[:2], hold=True)
     assert equal(own['always_read'][0].collected, held['always_read'][0].collected)
     assert not equal(own['alternate(2)'][0].collected, held['alternate(2)'][0].collected)
+
+
+def test_policy_that_depends_on_time_is_refused(make_network, card, videos):
+    with pytest.raises(EvaluationError, match=r'budget\(60.0\) depends on time'):
+        run_policies(make_network(), card, videos(a=('cat', 2)), DetectorSettings(),
+                     [AlwaysReadPolicy(), BudgetPolicy(60.0)])

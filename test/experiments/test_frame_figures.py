@@ -112,3 +112,12 @@ def test_what_is_not_there_is_refused(make_network, card, videos, level, frames,
     with pytest.raises(EvaluationError, match=message):
         error_maps(make_network(), card, videos(a=('cat', 2))[0], DetectorSettings(),
                    [AlwaysReadPolicy()], frames, level)
+
+
+def test_policy_named_twice_is_run_once(make_network, card, videos):
+    item, network = videos(a=('cat', 4))[0], make_network()
+    policy = AlternatePolicy(1)
+    once, twice = (error_maps(network, card, item, DetectorSettings(), policies, [1, 2])
+                   for policies in ([policy], [policy, AlternatePolicy(1)]))
+    assert [(found.rule, found.frame, found.kind) for found in once] == [
+        (found.rule, found.frame, found.kind) for found in twice]

@@ -160,6 +160,8 @@ def test_sequences_that_are_trained_on_are_refused(options, tmp_path, capsys):
     options[options.index('--data') + 1] = str(tmp_path / 'held_out')
     assert command.main(options) == 2
     assert 'is trained on' in capsys.readouterr().err
+    # The recipe may be mended: no folder belongs to it yet.
+    assert not (tmp_path / 'out/plan.json').exists()
 
 
 def test_recipe_without_a_baseline_is_refused(options, tmp_path, capsys):

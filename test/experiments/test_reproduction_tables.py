@@ -46,7 +46,9 @@ def test_bars_are_rows_that_differ_and_lines_all_rows():
 
 
 @pytest.mark.parametrize(('text', 'message'), [
-    ('{', 'not valid JSON'), ('[]', 'has no results'), ('{"results": {}}', 'has no results')])
+    ('{', 'not valid JSON'), ('[]', 'has no results'), ('{"results": {}}', 'has no results'),
+    ('{"results": 3}', 'results is missing or no dict'),
+    ('{"results": {"0": {"baseline": {}}}}', 'seeds is missing or no list')])
 def test_other_files_are_refused(tmp_path, text, message):
     path = tmp_path / 'results.json'
     with pytest.raises(EvaluationError, match='cannot be read'):

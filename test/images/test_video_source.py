@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check what is read from files and folders, and what is said when they cannot be read."""
+import os
 from pathlib import Path
 
 import cv2
@@ -160,3 +161,24 @@ def test_folder_with_nothing_readable_is_refused(tmp_path: Path) -> None:
     (tmp_path / 'a.png').write_bytes(b'broken')
     with pytest.raises(SourceError, match='none of the 1 images'):
         open_source(str(tmp_path)).read()
+
+
+@pytest.mark.parametrize('name', ['2026-01-01T12:30:00.mp4', 'cam:1.mp4'])
+def test_name_with_a_colon_is_no_protocol(tmp_path: Path, name: str,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    write_video(tmp_path / 'clip.mp4', 3)
+    (tmp_path / 'clip.mp4').rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert len(read_all(open_source(name))) == 3
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    write_video(tmp_path / 'clip.mp4', 3)
+    name = tmp_path / os.fsdecode(b'caf\xe9.mp4')
+    (tmp_path / 'clip.mp4').rename(name)
+    with pytest.raises(SourceError, match='the name of a video must be UTF-8'):
+        open_source(str(name))
+    name.unlink()
+    cv2.imwrite(str(tmp_path / 'x.png'), np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / 'x.png').rename(tmp_path / os.fsdecode(b'caf\xe9.png'))
+    assert len(read_all(open_source(str(tmp_path)))) == 1

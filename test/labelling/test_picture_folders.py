@@ -40,6 +40,28 @@ def test_chosen_folders_only_and_none_twice(tmp_path):
     assert {name: len(paths) for name, paths in folders.items()} == {'a': 1, 'a/b': 1}
 
 
+def test_two_folders_of_one_name_are_refused(tmp_path):
+    for name in ('walk/1.png', 'walk/walk/2.png'):
+        write(tmp_path / name)
+    with pytest.raises(TeacherError, match='another folder is called walk'):
+        picture_folders(tmp_path / 'walk')
+
+
+def test_linked_folders_are_searched_and_no_circle_is_followed(tmp_path):
+    write(tmp_path / 'elsewhere/1.png')
+    write(tmp_path / 'root/a/2.png')
+    (tmp_path / 'root/b').symlink_to(tmp_path / 'elsewhere')
+    (tmp_path / 'root/a/above').symlink_to(tmp_path / 'root')
+    assert set(picture_folders(tmp_path / 'root')) == {'a', 'b'}
+
+
+@pytest.mark.parametrize('name', ['/tmp', '../x', 'a/../../x'])
+def test_folders_outside_the_root_are_refused(tmp_path, name):
+    write(tmp_path / 'a/1.png')
+    with pytest.raises(TeacherError, match='must be a folder below'):
+        picture_folders(tmp_path, [name])
+
+
 def test_folder_without_pictures_or_missing(tmp_path):
     with pytest.raises(TeacherError, match='no pictures'):
         picture_folders(tmp_path)

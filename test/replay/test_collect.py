@@ -3,6 +3,7 @@
 
 from forecast_detector_ros.annotations.findings import DataError
 from forecast_detector_ros.detector.policy import AlternatePolicy, FORECAST, READ
+from forecast_detector_ros.files import RESULT_MARK
 from forecast_detector_ros.jobs.engine import Interrupt
 from forecast_detector_ros.jobs.locations import LocationError, Url
 from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, TruthTable
@@ -108,6 +109,17 @@ def test_bags_are_found_and_named(tmp_path):
     (tmp_path / 'empty').mkdir()
     with pytest.raises(DataError, match='empty: is no bag, and there is none in it'):
         find_bags([tmp_path / 'empty'])
+
+
+def test_results_and_circles_are_passed_over_and_links_are_no_second_bag(tmp_path):
+    bag = write_bag(tmp_path / 'bag', {'/camera': [raw_message(0)]})
+    (tmp_path / 'latest').symlink_to(bag)
+    (tmp_path / 'here').symlink_to(tmp_path)
+    result = tmp_path / 'replay_output'
+    result.mkdir()
+    (result / RESULT_MARK).touch()
+    write_bag(result / 'bag', {'/camera': [raw_message(0)]})
+    assert find_bags([tmp_path]) == [('bag', bag)]
 
 
 def test_a_thousand_bags_are_found_and_named(tmp_path):

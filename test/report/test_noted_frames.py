@@ -138,3 +138,13 @@ def test_what_is_gone_costs_its_own_pictures_only(tmp_path):
     assert 'no picture can be decoded' in found[2].missing or 'opened' in found[2].missing
     assert found[3].missing == 'the video ends before it'
     assert 'no such bag' in found[4].missing
+
+
+def test_image_that_is_refused_costs_its_own_picture_only(tmp_path):
+    messages = [raw_message(number, grey=20 * number) for number in range(4)]
+    messages[1].encoding = 'nonsense'
+    write_bag(tmp_path / 'c', {'/left': messages})
+    found = noted_pictures([noted('c', position=number, topic='/left', **BARE)
+                            for number in range(3)], tmp_path)
+    assert [item.jpeg is None for item in found] == [False, True, False]
+    assert 'nonsense' in found[1].missing

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bags without an index, and in folders of odd names."""
+
+from forecast_detector_ros.images.bag_images import ImageBag
+from mcap.writer import Writer
+import pytest
+from rosbags.rosbag2 import StoragePlugin
+
+from ..helpers.bags import raw_message, STORE, write_bag
+
+COUNT = 8
+TYPE = 'sensor_msgs/msg/Image'
+
+
+def write_unindexed(path):
+    """Write two cameras without chunks and summary, the second one 150 ms behind."""
+    definition, _ = STORE.generate_msgdef(TYPE, ros_version=2)
+    with path.open('wb') as stream:
+        writer = Writer(stream, use_chunking=False, use_summary_offsets=False)
+        writer.start('ros2')
+        schema = writer.register_schema(TYPE, 'ros2msg', definition.encode())
+        channels = [writer.register_channel(topic, 'cdr', schema) for topic in ('/a', '/b')]
+        for number in range(COUNT):
+            data = bytes(STORE.serialize_cdr(raw_message(number), TYPE))
+            for channel, late in zip(channels, (0, 150_000_000)):
+                writer.add_message(channel, number * 100_000_000 - late + 10**9, data,
+                                   number * 100_000_000)
+        writer.finish()
+
+
+def test_unindexed_file_is_read_in_the_order_of_its_stamps(tmp_path):
+    write_unindexed(tmp_path / 'bag.mcap')
+    with ImageBag(tmp_path / 'bag.mcap') as bag:
+        found = [(image.stamp_ns, image.topic) for image in bag.images(['/a', '/b'])]
+        assert bag.losses == []
+    assert len(found) == 2 * COUNT and found == sorted(found)
+    whole = (tmp_path / 'bag.mcap').read_bytes()
+    (tmp_path / 'cut.mcap').write_bytes(whole[:len(whole) // 2])
+    with ImageBag(tmp_path / 'cut.mcap') as bag:
+        left = list(bag.images(['/a', '/b']))
+        assert bag.losses
+    assert COUNT - 2 <= len(left) < 2 * COUNT
+
+
+@pytest.mark.parametrize('name', ['a#1', 'what?', '100%25'])
+def test_folder_may_have_any_name(tmp_path, name):
+    (tmp_path / 'plain').mkdir()
+    write_bag(tmp_path / 'plain/bag', {'/a': [raw_message(n) for n in range(3)]},
+              storage=StoragePlugin.SQLITE3)
+    folder = (tmp_path / 'plain').rename(tmp_path / name)
+    with ImageBag(folder / 'bag') as bag:
+        assert len(list(bag.images(['/a']))) == 3
