@@ -117,10 +117,16 @@ def _tell(options: argparse.Namespace, run: dict[str, Any]) -> int:
                    *compare_starts(before.get('start') or (), run.get('start') or ())]
         text += f'\n\n{changes_text(changes)}'
         result = {**run, 'changes': [asdict(change) for change in changes]}
-        code = FAILURE if any(change.regressed for change in changes) else code
+        worse = [change.name for change in changes if change.regressed]
+        if worse:
+            say(VERB, f'worse, {len(worse)} of {len(changes)} figures: {"; ".join(worse)}')
+            code = FAILURE
     if options.targets:
         found = verdicts(run)
-        code = FAILURE if any(verdict.met is False for verdict in found) else code
+        missed = [verdict.target.name for verdict in found if verdict.met is False]
+        if missed:
+            say(VERB, f'missed, {len(missed)} of {len(found)} targets: {"; ".join(missed)}')
+            code = FAILURE
         absent = [verdict.target.name for verdict in found if verdict.met is None]
         if absent:
             say(VERB, f'not measured, {len(absent)} of {len(found)} targets: {"; ".join(absent)}')

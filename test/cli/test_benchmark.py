@@ -123,14 +123,17 @@ def test_start_up_is_compared_and_missing_targets_are_named(
         path.write_text(json.dumps({**run, 'start': starts}))
     old, new, bare = map(str, paths)
     assert benchmark.main(['--load', new, '--compare', old]) == 1
-    assert 'seconds to active, warm caches' in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert 'seconds to active, warm caches' in said.out
+    assert 'benchmark: worse, ' in said.err and 'seconds to active, warm caches' in said.err
     assert benchmark.main(['--load', old, '--compare', new]) == 0
     assert benchmark.main(['--load', bare, '--compare', new]) == 0
     capsys.readouterr()
     benchmark.main(['--load', old, '--targets'])
-    assert capsys.readouterr().err == ''
-    benchmark.main(['--load', bare, '--targets'])
     (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('benchmark: missed, ')
+    benchmark.main(['--load', bare, '--targets'])
+    line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith('benchmark: not measured, 3 of 19 targets: node from start to active')
 
 
