@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 from zipfile import ZipFile
 
 from ..errors import InputError, MissingLibraryError, one_line
+from ..files import RESULT_MARK
 
 PICTURES = ('.bmp', '.jpeg', '.jpg', '.png', '.webp')
 
@@ -134,13 +135,19 @@ class PictureStore:
 
 
 def put(path: Path, url: Url) -> None:
-    """Copy a file, or all files below a folder, to a URL; raises LocationError."""
+    """
+    Copy a file, or all files below a folder, to a URL; raises LocationError.
+
+    The result of a run takes the place of an earlier one.
+    """
     system, root = _system(url)
     files = {str(path): root}
     if path.is_dir():
         files = {str(item): f'{root}/{item.relative_to(path).as_posix()}'
                  for item in sorted(path.rglob('*')) if item.is_file()}
     with _in_one_line(url, 'written'):
+        if (path / RESULT_MARK).is_file() and system.exists(f'{root}/{RESULT_MARK}'):
+            system.rm(root, recursive=True)
         for folder in sorted({name.rpartition('/')[0] for name in files.values()} - {''}):
             system.makedirs(folder, exist_ok=True)
         system.put(list(files), list(files.values()))

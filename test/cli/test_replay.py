@@ -152,6 +152,16 @@ def test_bags_and_results_at_urls(run, bags, tmp_path, checkpoint):
         assert reader.message_count == 8
 
 
+def test_result_at_a_url_is_replaced_and_named_by_it(run, bags, tmp_path):
+    url = f'file://{tmp_path}/store/res'
+    for name in 'ab':
+        code, out, _ = run(bags / name, *COMMON, '--output', url)
+        assert code == 0 and out.splitlines()[-1] == f'written: {url}'
+    folder = tmp_path / 'store/res'
+    assert [path.name for path in (folder / 'bags').iterdir()] == ['b']
+    assert list(summary(folder)['results']) == ['b']
+
+
 def test_bag_at_a_url_that_fails_is_named_by_it(run, bags, tmp_path):
     (tmp_path / 'broken.mcap').write_bytes(b'nothing')
     code, out, err = run(f'file://{tmp_path}/broken.mcap', bags / 'a', *COMMON)
