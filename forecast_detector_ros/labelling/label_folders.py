@@ -203,11 +203,11 @@ class Labelling:
         picture = LabelledPicture(entry, [], [])
         for box, label, score in zip(found.boxes.tolist(), found.labels, found.scores):
             name = TEACHER_CLASSES[label]
-            x, y, width, height = (round(value, 2) for value in (
-                *box[:2], box[2] - box[0], box[3] - box[1]))
-            if width <= 0 or height <= 0:
+            width, height = box[2] - box[0], box[3] - box[1]
+            rounded = [round(value, 2) for value in (*box[:2], width, height)]
+            if min(rounded[2:]) <= 0:
                 continue  # Wholly in the padding.
-            common = {'bbox': [x, y, width, height], 'score': round(float(score), 4)}
+            common = {'bbox': rounded, 'score': round(float(score), 4)}
             if name in self._classes:
                 picture.annotations.append({
                     **common, 'category_id': self._classes.index(name) + 1,
