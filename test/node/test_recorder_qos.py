@@ -45,7 +45,8 @@ def test_best_effort_camera_is_recorded_without_being_told(
         stage.wait_until(lambda: asked(stage) == [ReliabilityPolicy.RELIABLE])
         enter(stage, ReliabilityPolicy.BEST_EFFORT)
     stage.wait_until(lambda: stage.images.get_subscription_count() == 1)
-    assert asked(stage) == [ReliabilityPolicy.BEST_EFFORT]
+    # The graph may list the subscription that was given up a moment longer.
+    stage.wait_until(lambda: asked(stage) == [ReliabilityPolicy.BEST_EFFORT])
     # Best effort: one image or the other may be lost.
     index = 0
     while not select([recorder.stdout], [], [], 0.02)[0]:
