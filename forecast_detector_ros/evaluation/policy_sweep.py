@@ -75,7 +75,7 @@ def run_policies(network: ForecastDetector, card: Card, videos: Sequence[Video],
 
 
 def check_untimed(policies: Sequence[Policy]) -> None:
-    """Refuse policies with a rate: features are computed once for all policies, so time lies."""
+    """Refuse policies with a rate: features are computed once for all, so times mean nothing."""
     for policy in policies:
         if policy.rate > 0:
             raise EvaluationError(f'{policy} depends on time, which is not measured here; '

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -127,7 +128,8 @@ def _inside(folder: Path, suffixes: Sequence[str] = ()) -> list[Path]:
                 found[path.resolve()] = path
         folders[:] = [name for name in folders if not name.startswith('.')
                       and Path(place, name).resolve() not in found
-                      and not Path(place, name, RESULT_MARK).exists()]
+                      # Unlike Path's, it is False where a folder cannot be read.
+                      and not os.path.exists(os.path.join(place, name, RESULT_MARK))]
     return sorted(found.values())
 
 
