@@ -78,7 +78,7 @@ def _compare(options: argparse.Namespace, command: str) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     write_json(options.output / 'prices.json', report)
     write_atomically(options.output / 'prices.md', f'{text}\n'.encode())
-    draw_prices(prices, options.output / 'prices.png')
+    draw_prices(prices, options.output / 'prices.png', options.threads)
     print_result(options, report, text)
 
 

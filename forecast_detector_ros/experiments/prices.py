@@ -234,13 +234,14 @@ OWN_MARKERS = ((EVERY, 'every frame read'), (RULE, 'a fixed rule'),
 SIZE_INCHES = (7.0, 4.4)
 
 
-def draw_prices(prices: Sequence[Price], path: Path) -> None:
+def draw_prices(prices: Sequence[Price], path: Path, threads: int = 1) -> None:
     """
     Draw recall over milliseconds as PNG, on a transparent ground.
 
     The points of a detector under several policies are joined. Detectors of which only the time
     is known are lines.
 
+    :param threads: of the measurement
     :raises EvaluationError: if matplotlib is missing
     """
     figure = new_figure(*SIZE_INCHES)
@@ -266,7 +267,7 @@ def draw_prices(prices: Sequence[Price], path: Path) -> None:
                           xycoords=('data', 'axes fraction'), xytext=(-3, 0), fontsize=7,
                           textcoords='offset points', ha='right', va='top', color=PEER_COLOUR)
     _legend(axes, prices)
-    axes.set_xlabel('ms per frame, one thread')
+    axes.set_xlabel(f'ms per frame, {"one thread" if threads == 1 else f"{threads} threads"}')
     axes.set_ylabel('recall, %')
     axes.set_xlim(left=0)
     axes.margins(x=0.12, y=0.12)

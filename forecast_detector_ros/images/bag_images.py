@@ -227,26 +227,14 @@ class ImageBag:
         Yield the images of some topics in the order in which they were recorded.
 
         What cannot be read is left out and said in `losses`: messages that are not what their
-        type says, and everything from where the bag breaks off.
+        type says, and everything from where a file breaks off.
 
         :param topics: names out of `topics`
         """
         wanted = [item for name in topics for item in self._connections[name]]
         if not wanted:
             return
-        stored = self._reader.messages(wanted)
-        read = 0
-        while True:
-            try:
-                connection, stamp_ns, data = next(stored)
-            except StopIteration:
-                return
-            # Whatever a database or a decompressor raises, the rest of the bag is lost.
-            except Exception as error:
-                self.losses.append(f'{self.path}: breaks off after {read} images: '
-                                   f'{one_line(error)}')
-                return
-            read += 1
+        for read, (connection, stamp_ns, data) in enumerate(self._reader.messages(wanted), 1):
             try:
                 message = self._reader.message(connection, data)
             except self._reader.Error as error:
@@ -256,6 +244,7 @@ class ImageBag:
             stamp = message.header.stamp
             yield BagImage(connection.topic, stamp_ns, stamp.sec * NANOSECONDS + stamp.nanosec,
                            message.header.frame_id, connection.msgtype, message)
+        self.losses += self._reader.take_broken()
 
     def messages(self, topic: str, message_type: str) -> list[Any]:
         """
@@ -279,10 +268,10 @@ class ImageBag:
                 raise SourceError(f'{self.path}: {topic} cannot be read: '
                                   f'{one_line(error)}') from None
         found = []
-        with suppress(Exception):
-            for connection, _, data in self._reader.messages(wanted):
-                with suppress(Exception):
-                    found.append(self._reader.message(connection, data))
+        for connection, _, data in self._reader.messages(wanted):
+            with suppress(Exception):
+                found.append(self._reader.message(connection, data))
+        self._reader.take_broken()
         return found
 
     def close(self) -> None:

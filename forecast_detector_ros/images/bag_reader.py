@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A reader of bags that no odd definition of a message type stops.
+A reader of bags that no odd definition of a message type stops, and no file that breaks off.
 
 Recorders write definitions that rosbags refuses: of the encoding ``unknown`` for types without a
 .msg file (events of services, feedback of actions), without a nested type, or with another hash
 than the topic's. AnyReader then opens nothing of the bag. Import this only where rosbags is
 installed.
 """
-from collections.abc import Sequence
+from collections.abc import Collection, Generator, Iterable, Sequence
 from contextlib import suppress
+from heapq import merge
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ class BagReader(AnyReader):
                 self.readers = [TolerantReader(path) for path in paths]
         self._default = default
         self._stores: dict[tuple[Any, ...], Typestore] = {}
+        self._broken: list[str] = []
 
     def _open(self) -> None:
         """Open the files; AnyReader would parse the definitions of all topics, too."""
@@ -49,6 +51,30 @@ class BagReader(AnyReader):
         for reader in self.readers:
             self.stack.enter_context(reader)
         self.connections = [item for reader in self.readers for item in reader.connections]
+
+    def messages(self, connections: Collection[Connection] = (), start: int | None = None,
+                 stop: int | None = None
+                 ) -> Generator[tuple[Connection, int, bytes], None, None]:
+        """Read messages in the order of their stamps; see `take_broken`."""
+        owners: dict[int, list[Connection]] = {}
+        for connection in connections or self.connections:
+            owners.setdefault(id(connection.owner), []).append(connection)
+        parts = []
+        for group in owners.values():
+            owner: Any = group[0].owner
+            parts.append(until_broken(owner.messages(group, start, stop), owner.path,
+                                      self._broken))
+        yield from merge(*parts, key=lambda item: item[1])
+
+    def take_broken(self) -> list[str]:
+        """Return a line for each file that broke off while `messages` read it, once."""
+        lines = self._broken.copy()
+        self._broken.clear()
+        for connection in self.connections:
+            broken: list[str] = getattr(connection.owner, 'broken', [])
+            lines += broken
+            broken.clear()
+        return lines
 
     def describe(self, connection: Connection) -> Typestore:
         """Return a store with the type of a topic; raises AnyReaderError if nothing defines it."""
@@ -89,6 +115,22 @@ class BagReader(AnyReader):
         known = digest.startswith(_HASH) if self.is2 else digest not in ('', _ANY_SUM)
         if known and digest != found:
             raise AnyReaderError(f'it does not fit its hash {digest}')
+
+
+def until_broken(messages: Iterable[tuple[Connection, int, bytes]], file: Path,
+                 broken: list[str]) -> Generator[tuple[Connection, int, bytes], None, None]:
+    """
+    Yield messages until they cannot be read; then append a line to `broken`.
+
+    Whatever a database or a decompressor raises, the rest of the file alone is lost.
+    """
+    count = 0
+    try:
+        for message in messages:
+            yield message
+            count += 1
+    except Exception as error:
+        broken.append(f'{file}: breaks off after {count} messages: {one_line(error)}')
 
 
 def _types(connection: Connection) -> dict[str, Any]:

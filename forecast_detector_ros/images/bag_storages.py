@@ -2,10 +2,12 @@
 """
 Storages of ROS 2 bags to which a definition of an unknown encoding is none.
 
-rosbags opens nothing of a bag with one. Import this only where rosbags is installed.
+rosbags opens nothing of a bag with one, and reads nothing behind a file that breaks off. Import
+this only where rosbags is installed.
 """
 from collections.abc import Collection, Generator
 from contextlib import suppress
+from copy import copy
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,6 +23,8 @@ from rosbags.rosbag2.metadata import parse_qos, ReaderMetadata
 from rosbags.rosbag2.reader import DirectoryReader, Reader
 from rosbags.rosbag2.storage_mcap import McapReader, Schema
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
+
+from .bag_reader import until_broken
 
 _FORMATS = {'ros2msg': MessageDefinitionFormat.MSG, 'ros2idl': MessageDefinitionFormat.IDL,
             'omgidl': MessageDefinitionFormat.IDL}
@@ -106,8 +110,24 @@ class _Sqlite3(Sqlite3Reader):
 
 
 class _Directory(DirectoryReader):
+    """DirectoryReader that goes on behind a file that breaks off."""
 
     STORAGE_PLUGINS = {'mcap': _Mcap, 'sqlite3': _Sqlite3}
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.broken: list[str] = []  #: One line for each file that broke off
+
+    def messages(self, connections: Collection[Connection], start: int | None = None,
+                 stop: int | None = None
+                 ) -> Generator[tuple[Connection, int, bytes], None, None]:
+        """Read the files in turn."""
+        for storage in self.storages:
+            part = copy(self)
+            part.storages = [storage]
+            file: Any = storage
+            yield from until_broken(DirectoryReader.messages(part, connections, start, stop),
+                                    self.path / file.path.name, self.broken)
 
 
 class TolerantReader(Reader):
