@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .findings import Collected, DataError, Kind, NO_TRACKS, PROBLEM, REMARK, UNREADABLE
+from .findings import Collected, DataError, Findings, Kind, NO_TRACKS, PROBLEM, REMARK, UNREADABLE
 from .records import decode_picture, FrameRecord, VideoRecord
 from .sources import load_source, SourceConfig
 from ..boxes import box_area
@@ -120,13 +120,14 @@ class CheckResult:
 def check_sources(sources: Sequence[SourceConfig], root: Path, classes: Sequence[str],
                   config: CheckConfig, most: int | None = None,
                   progress: Progress = silent,
-                  cutouts: Callable[[], Iterable[int]] | None = None) -> CheckResult:
+                  cutouts: Callable[[Findings], Iterable[int]] | None = None) -> CheckResult:
     """
     Check the sources of a recipe.
 
     :param root: folder that their paths start from
     :param most: lines of each kind that are kept; None for all
-    :param cutouts: gives the label of every cut-out, or raises DataError; None if there are none
+    :param cutouts: gives the label of every cut-out, or raises DataError, and says what is wrong
+        with single ones; None if there are none
     :returns: it holds what an ordinary run would raise as `DataError`; nothing is raised for bad
         data
     """
@@ -144,7 +145,7 @@ def check_sources(sources: Sequence[SourceConfig], root: Path, classes: Sequence
         tally.seconds = time.monotonic() - begin
     if cutouts:
         try:
-            for label in cutouts():
+            for label in cutouts(result.findings):
                 result.classes[classes[label]].cutouts += 1
         except DataError as error:
             result.findings.fault(error)

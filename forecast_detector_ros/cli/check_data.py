@@ -19,6 +19,7 @@ from ..annotations.check import (
     report_lines,
     silent,
 )
+from ..annotations.findings import Findings
 from ..annotations.sources import all_classes, COCO_VIDEO, FORMATS, SourceConfig
 from ..clips.scene import load_cutouts
 from ..model.config import PRESETS
@@ -77,8 +78,8 @@ def _check(options: argparse.Namespace) -> int:
     return result.exit_code
 
 
-def _labels(folder: Path, classes: Sequence[str]) -> list[int]:
-    return [cutout.label for cutout in load_cutouts(folder, classes)]
+def _labels(folder: Path, classes: Sequence[str], findings: Findings) -> list[int]:
+    return [cutout.label for cutout in load_cutouts(folder, classes, findings)]
 
 
 def _progress(terminal: bool) -> Progress:

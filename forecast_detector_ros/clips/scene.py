@@ -28,7 +28,7 @@ from .affine import (
     warp,
 )
 from .augment import AugmentConfig
-from ..annotations.findings import DataError
+from ..annotations.findings import DataError, Findings, Kind, Strict
 from ..annotations.records import Targets
 from ..boxes import box_area, intersection
 
@@ -80,15 +80,17 @@ def make_cutout(image: np.ndarray, label: int) -> Cutout | None:
     return Cutout(label, multiplied, outline, len(rows) / area)
 
 
-def load_cutouts(root: str | Path, classes: Sequence[str]) -> list[Cutout]:
+def load_cutouts(root: str | Path, classes: Sequence[str],
+                 findings: Findings | None = None) -> list[Cutout]:
     """
     Read `root`/<class>/*.png, in the order of their names.
 
-    Folders that are no class are left out, and the log names them.
+    Folders that are no class are left out, and log and findings name them.
 
-    :raises DataError: no such folder, or a file that is no picture, has no alpha or is empty
+    :raises DataError: no such folder; as `findings` wants it, also for a file that is no picture,
+        has no alpha or is empty
     """
-    root = Path(root)
+    root, findings = Path(root), findings or Strict()
     if not root.is_dir():
         raise DataError(f'{root}: no such folder of cut-outs')
     index = {name: number for number, name in enumerate(classes)}
@@ -98,9 +100,14 @@ def load_cutouts(root: str | Path, classes: Sequence[str]) -> list[Cutout]:
             others.append(folder.name)
             continue
         for path in sorted(folder.glob('*.png')):
-            cutouts.append(_load(path, index[folder.name]))
+            try:
+                cutouts.append(_load(path, index[folder.name]))
+            except DataError as error:
+                findings.fault(error)
     if others:
-        _log.warning('%s: left out, not among the classes: %s', root, ', '.join(others))
+        text = f'{root}: left out, not among the classes: {", ".join(others)}'
+        _log.warning(text)
+        findings.note(Kind.NOT_TRAINED, text)
     return cutouts
 
 

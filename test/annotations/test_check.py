@@ -145,7 +145,7 @@ def test_classes_without_boxes_and_imbalance(document, write):
     document['annotations'] = [entry | {'bbox': [1, 1, 20 + i / 100, 10]} for i in range(100)]
     document['annotations'].append(entry | {'category_id': 5})
     root = write(document).parent
-    result = check(root, classes=('cat', 'dog', 'fox', 'owl'), cutouts=lambda: [3])
+    result = check(root, classes=('cat', 'dog', 'fox', 'owl'), cutouts=lambda findings: [3])
     assert finding_lines(result) == [
         'remark: class without boxes: fox: no box in any source',
         'remark: class without boxes but cut-outs: owl: no box in any source, only 1 cut-outs',

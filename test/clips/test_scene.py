@@ -8,7 +8,7 @@ Cut-outs: their boxes are those of what is seen, and broken files are named.
 import logging
 
 import cv2
-from forecast_detector_ros.annotations.findings import DataError
+from forecast_detector_ros.annotations.findings import Collected, DataError, Kind
 from forecast_detector_ros.annotations.records import Targets
 from forecast_detector_ros.clips.affine import rotation_about, scale_and_shift, view_to_output
 from forecast_detector_ros.clips.augment import AugmentConfig
@@ -228,6 +228,16 @@ def test_broken_files_are_named(tmp_path, content, words):
     with pytest.raises(DataError, match=f'broken.png: .*{words}') as caught:
         load_cutouts(tmp_path, ('cat',))
     assert '\n' not in str(caught.value)
+
+
+def test_a_check_learns_of_everything_that_is_wrong(tmp_path):
+    for folder, name in (('cat', 'a.png'), ('cat', 'b.png'), ('Cat', 'a.png')):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / name).write_bytes(b'no picture')
+    findings = Collected()
+    assert load_cutouts(tmp_path, ('cat',), findings) == []
+    assert len(findings.lines[Kind.BROKEN]) == 2
+    assert findings.lines[Kind.NOT_TRAINED][0].endswith('not among the classes: Cat')
 
 
 def test_a_missing_folder_is_named(tmp_path):

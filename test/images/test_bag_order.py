@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags without an index, and in folders of odd names."""
+"""Bags without an index, in folders of odd names, and with a file that breaks off."""
 
 from forecast_detector_ros.images.bag_images import ImageBag
 from mcap.writer import Writer
 import pytest
-from rosbags.rosbag2 import StoragePlugin
+from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
-from ..helpers.bags import raw_message, STORE, write_bag
+from ..helpers.bags import RATE, raw_message, STORE, write_bag
 
 COUNT = 8
 TYPE = 'sensor_msgs/msg/Image'
@@ -50,3 +50,27 @@ def test_folder_may_have_any_name(tmp_path, name):
     folder = (tmp_path / 'plain').rename(tmp_path / name)
     with ImageBag(folder / 'bag') as bag:
         assert len(list(bag.images(['/a']))) == 3
+
+
+@pytest.mark.parametrize('with_metadata', [True, False])
+def test_file_that_breaks_off_costs_its_own_rest_alone(tmp_path, with_metadata):
+    folder = tmp_path / 'bag'
+    folder.mkdir()
+    for part in range(2):
+        split = tmp_path / f'part{part}'
+        write_bag(split, {'/a': [raw_message(5 * part + n, size=(80, 1200)) for n in range(5)]},
+                  compression=CompressionMode.STORAGE)
+        (split / f'{split.name}.mcap').rename(folder / f'bag_{part}.mcap')
+    if with_metadata:
+        text = (split / 'metadata.yaml').read_text()
+        (folder / 'metadata.yaml').write_text(
+            text.replace('- part1.mcap', '- bag_0.mcap\n  - bag_1.mcap'))
+    file = folder / 'bag_0.mcap'
+    content = bytearray(file.read_bytes())
+    content[-400_000:-100_000] = bytes(300_000)  # More than a block of zstd.
+    file.write_bytes(content)
+    with ImageBag(folder) as bag:
+        found = [round(RATE * (image.header_stamp_ns / 1e9 - 100)) for image in bag.images(['/a'])]
+    assert 5 <= len(found) < 10 and set(range(5, 10)) <= set(found)
+    assert 'bag_0.mcap: breaks off after ' in bag.losses[-1]
+    assert len(bag.losses) == 1 or (not with_metadata and 'is missing' in bag.losses[0])
