@@ -32,6 +32,7 @@ VERBS = {
     'replay': Verb('detect objects in the images of bags, without ROS', USE),
     'report': Verb('show a run, or two side by side, as one HTML file', USE),
     'export': Verb('write a checkpoint as ONNX, or quantise it', USE),
+    'prune': Verb('drop channels of a backbone that never change', USE),
     'summary': Verb('print parameters and multiply-accumulates', USE),
     'label': Verb('label pictures, a video or a bag by a teacher', TRAIN),
     'check-data': Verb('find errors in training data', TRAIN),

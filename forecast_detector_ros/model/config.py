@@ -15,6 +15,10 @@ WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.4)
 #: Channels of the last map of MobileNetV2 up to width 1.0 (Sandler et al. 2018, table 2).
 LITERAL_CHANNELS = 1280
 
+#: Channels of MobileNetV2's first convolution, and inside each of its blocks 2 to 17, at width 1.0
+#: (Sandler et al. 2018, table 2).
+EXPANSIONS = (32, 96, *[144] * 2, *[192] * 3, *[384] * 4, *[576] * 3, *[960] * 3)
+
 LEVELS = ((32,), (16, 32), (8, 16, 32))  #: Sets of levels, by their strides
 
 #: Mean of ImageNet's RGB values in [0, 1], of torchvision's reference training.
@@ -93,6 +97,10 @@ class NetworkConfig:
     #: (height, width) of the input, pixels, each at least 64.
     input_size: tuple[int, int] = (320, 320)
     width: float = 1.0  #: MobileNetV2's alpha
+
+    #: What a backbone of width 1.0 has in place of `EXPANSIONS` where some of them never change;
+    #: None for all.
+    expansion_channels: tuple[int, ...] | None = None
     tail: bool = True  #: Whether the backbone ends with MobileNetV2's convolution to 1280 channels
     levels: tuple[int, ...] = (32,)  #: Strides of the levels that the head sees, one of `LEVELS`
 
@@ -142,6 +150,12 @@ class NetworkConfig:
                  self.input_size, f'a height and a width, integers from 64 to {MOST_SIDE}')
         _require(self.width in WIDTHS, 'width', self.width, f'one of {WIDTHS}')
         _require(self.levels in LEVELS, 'levels', self.levels, f'one of {LEVELS}')
+        expansions = self.expansion_channels
+        _require(expansions is None or self.width == 1.0
+                 and _are_counts(expansions, len(EXPANSIONS))
+                 and all(count <= most for count, most in zip(expansions, EXPANSIONS)),
+                 'expansion_channels', expansions,
+                 f'null, or with width 1.0 integers from 1 to {EXPANSIONS}')
         for key in ('tail', 'scheduler_norm', 'motion_from_boxes'):
             value = getattr(self, key)
             _require(isinstance(value, bool), key, value, 'true or false')
@@ -241,8 +255,8 @@ def _is_count(value: object, least: int = 1, most: int = MOST_CHANNELS) -> bool:
 
 def _are_counts(value: object, length: int | None = None, least: int = 1,
                 most: int = MOST_CHANNELS) -> bool:
-    return (isinstance(value, tuple) and len(value) <= MOST_ITEMS
-            and (length is None or len(value) == length)
+    return (isinstance(value, tuple)
+            and (len(value) <= MOST_ITEMS if length is None else len(value) == length)
             and all(_is_count(item, least, most) for item in value))
 
 

@@ -7,7 +7,7 @@ The paper takes "the feature map before its average pool layer" of MobileNetV2 a
 it sets the price of everything that runs on a forecast frame.
 """
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from itertools import pairwise
@@ -18,7 +18,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import mobilenet_v2
 from torchvision.ops import Conv2dNormActivation
 
-from .config import IMAGENET_MEAN, IMAGENET_STD, LEVELS, LITERAL_CHANNELS, WIDTHS
+from .config import EXPANSIONS, IMAGENET_MEAN, IMAGENET_STD, LEVELS, LITERAL_CHANNELS, WIDTHS
+from .pruning import drop_constant, Expansion, MULTIPLE, narrow, used_channels
 
 # torchvision numbers the stem 0, so the paper's inverted-residual block 13 is number 14. It has
 # stride 2, and its expansion is the last map at stride 16 (ssdlite's C4).
@@ -40,12 +41,14 @@ class Extractor(nn.Module):
         half of a linear map would be out of the forecast's reach.
     :param tail: whether the backbone ends with MobileNetV2's convolution to 1280 channels, or
         before it, with 320
+    :param expansion_channels: inner channels of the blocks, as in `NetworkConfig`; None for those
+        of MobileNetV2
     :raises ValueError: if an argument is outside what is said above
     """
 
     def __init__(self, width: float = 1.0, levels: tuple[int, ...] = (32,),
-                 feature_channels: tuple[int, ...] = (LITERAL_CHANNELS,),
-                 tail: bool = True) -> None:
+                 feature_channels: tuple[int, ...] = (LITERAL_CHANNELS,), tail: bool = True,
+                 expansion_channels: tuple[int, ...] | None = None) -> None:
         super().__init__()
         if width not in WIDTHS:
             raise ValueError(f'width is {width}, must be one of {WIDTHS}')
@@ -68,14 +71,51 @@ class Extractor(nn.Module):
         self.trunk = nn.Sequential(OrderedDict(
             [('project', block_13[1:])]
             + [(str(i), features[i]) for i in range(_BLOCK_13 + 1, len(features))]))
+        self.projections = nn.ModuleList()
+        if expansion_channels is not None:
+            self._narrow(expansion_channels)
         backbone_channels = {8: features[_STRIDE_8 - 1].out_channels,
                              16: block_13[0][0].out_channels,
                              32: features[-1].out_channels}
-        self.projections = nn.ModuleList(
+        self.projections.extend(
             nn.Identity() if backbone_channels[stride] == channels
             else Conv2dNormActivation(backbone_channels[stride], channels, kernel_size=1,
                                       activation_layer=nn.ReLU6)
             for stride, channels in zip(levels, feature_channels))
+
+    def _narrow(self, channels: tuple[int, ...]) -> None:
+        blocks = self.expansions()
+        most = tuple(block.channels for block in blocks)
+        if len(channels) != len(most) or not all(
+                1 <= count <= limit for count, limit in zip(channels, most)):
+            raise ValueError(f'expansion_channels is {channels}, must be {len(most)} numbers from '
+                             f'1 to {most}')
+        for block, count in zip(blocks, channels):
+            narrow(block, torch.arange(count))
+
+    def expansions(self) -> list[Expansion]:
+        """Give the inner layers of MobileNetV2's blocks, the first convolution with block 1."""
+        readers = tuple(part for stride, part in zip(self.levels, self.projections)
+                        if stride == 16 and not isinstance(part, nn.Identity))
+        # Block 1 has no expansion: it reads the first convolution.
+        layers = [[self.stem[0], *_layers(self.stem[1])],
+                  *(_layers(block) for block in self.stem[2:_BLOCK_13]),
+                  [self.stem.get_submodule('expand'), *self.trunk[0].children()],
+                  *(_layers(block) for block in self.trunk[1:] if hasattr(block, 'conv'))]
+        return [Expansion._make([*parts, readers if place == _BLOCK_13 - 1 else ()])
+                for place, parts in enumerate(layers)]
+
+    def drop_constant(self) -> None:
+        """
+        Drop inner channels that are constant for every image; the features stay the same.
+
+        As few as possible are left, in multiples of `MULTIPLE`.
+        """
+        for place, block in enumerate(self.expansions()):
+            if place == _BLOCK_13 - 1 and 16 in self.levels and not block.readers:
+                continue  # They are the level's features.
+            used = max(used_channels(block), 1)
+            drop_constant(block, min(block.channels, -(-used // MULTIPLE) * MULTIPLE))
 
     def forward(self, image: Tensor, skip: int = 0) -> tuple[Tensor, ...]:
         """
@@ -139,6 +179,24 @@ class Extractor(nn.Module):
         shift = torch.tensor([(mean - 0.5) / 0.5 for mean in IMAGENET_MEAN])
         norm.get_buffer('running_mean').sub_((weight.sum((2, 3)) * shift).sum(1))
         weight.mul_((torch.tensor(IMAGENET_STD) / 0.5).view(1, 3, 1, 1))
+
+
+def _layers(block: nn.Module) -> list[nn.Module]:
+    return list(block.get_submodule('conv').children())
+
+
+def expansion_channels(weights: Mapping[str, Tensor]) -> tuple[int, ...] | None:
+    """
+    Give the `NetworkConfig.expansion_channels` of a network's weights.
+
+    :param weights: state of a network, keys with ``extractor.``
+    :raises KeyError: if they lack one of MobileNetV2's blocks
+    """
+    first = ['stem.0.0', *(f'stem.{block}.conv.0.0' for block in range(2, _BLOCK_13)),
+             'stem.expand.0']
+    first += [f'trunk.{block}.conv.0.0' for block in range(_BLOCK_13 + 1, len(EXPANSIONS) + 1)]
+    found = tuple(len(weights[f'extractor.{name}.weight']) for name in first)
+    return None if found == EXPANSIONS else found
 
 
 def first_blocks(levels: tuple[int, ...]) -> int:

@@ -14,7 +14,7 @@ from torch import nn, Tensor
 from .comparison import VIEW
 from .config import ConfigError, EXPECTED, IMAGENET_MEAN, IMAGENET_STD, NetworkConfig
 from .encoder import Encoder, LSTMState
-from .extractor import Extractor, feature_sizes
+from .extractor import expansion_channels, Extractor, feature_sizes
 from .motion_forecast import Keys, MotionEncoder, MotionForecast, MotionScheduler, MotionState
 from .scheduler import Scheduler
 from .ssdlite import anchors_per_cell, HeadOutput, make_anchors, motion_units, SSDLiteHead
@@ -72,7 +72,7 @@ class ForecastDetector(nn.Module):
         super().__init__()
         self.config = config
         self.extractor = Extractor(config.width, config.levels, config.feature_channels,
-                                   config.tail)
+                                   config.tail, config.expansion_channels)
         self.feature_sizes = feature_sizes(config.input_size, config.levels)
         pairs = tuple(zip(config.feature_channels, config.lstm_channels))
         with_maps = config.has_encoders and not config.forecasts_motion
@@ -284,6 +284,12 @@ class ForecastDetector(nn.Module):
             return StepOutput(HeadOutput(before.logits, offsets), decision,
                               state._replace(motion=after))
         return self._step(state.forecast, state, False)
+
+    def drop_constant_channels(self) -> None:
+        """Drop constant channels of the backbone; see `Extractor.drop_constant`."""
+        self.extractor.drop_constant()
+        left = expansion_channels(self.state_dict())
+        self.config = replace(self.config, expansion_channels=left)
 
     def with_variant(self, variant: str) -> 'ForecastDetector':
         """

@@ -131,6 +131,7 @@ class Recipe:
     #: Pictures that the backbone's first weights were trained on: `imagenet`, normalised with its
     #: mean and deviation; `symmetric`, RGB from -1 to 1.
     backbone_range: str = 'imagenet'
+    prune: bool = False  #: Drop channels of the backbone's first weights that are constant
     #: `none`, `bf16` (autocast), `fp16` (autocast with scaled gradients; CUDA alone), or `auto`:
     #: what the machine is fast in.
     amp: str = 'none'

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One stage of a training run: network, optimiser, moving average, best weights, counters."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 import logging
 import math
@@ -32,6 +33,8 @@ from .schedule import (
 from .snapshot import recipe_values, save_snapshot, Snapshot
 from ..clips.dataset import ClipBatch
 from ..clips.drawn_clips import ClipDrawer
+from ..model.config import ConfigError
+from ..model.extractor import expansion_channels
 from ..model.network import ForecastDetector
 
 log = logging.getLogger(__name__)
@@ -45,7 +48,22 @@ class TrainingDivergedError(RuntimeError):
     """The loss is no number any more; the message gives advice."""
 
 
-def build_network(recipe: Recipe, variant: str, weights: dict[str, Tensor] | None = None
+def fresh_network(recipe: Recipe, variant: str, weights: Mapping[str, Tensor] | None = None
+                  ) -> ForecastDetector:
+    """
+    Build the network of a stage with random weights, the same at each call.
+
+    Where `weights` have dropped channels of the backbone, the network has, too.
+    """
+    torch.manual_seed(recipe.seed)
+    config = replace(recipe.network_config(), variant=variant)
+    # Those of another backbone do not fit: `build_network` and `load_start` tell.
+    with suppress(ConfigError, KeyError):
+        config = replace(config, expansion_channels=expansion_channels(weights or {}))
+    return ForecastDetector(config)
+
+
+def build_network(recipe: Recipe, variant: str, weights: Mapping[str, Tensor] | None = None
                   ) -> ForecastDetector:
     """
     Build the network of a stage, with the weights that an earlier stage left.
@@ -54,8 +72,7 @@ def build_network(recipe: Recipe, variant: str, weights: dict[str, Tensor] | Non
 
     :raises RecipeError: if a weight has another shape
     """
-    torch.manual_seed(recipe.seed)
-    network = ForecastDetector(replace(recipe.network_config(), variant=variant))
+    network = fresh_network(recipe, variant, weights)
     if weights:
         own = network.state_dict()
         try:
@@ -99,6 +116,8 @@ class StageRun:
             self.network.extractor.load_imagenet(imagenet)
             if recipe.backbone_range == 'symmetric':
                 self.network.extractor.expect_normalised()
+            if recipe.prune:
+                self.network.drop_constant_channels()
         if weights is None and stage.loss.detection == QUALITY:
             self.network.head.set_prior()
         self.network.to(device)

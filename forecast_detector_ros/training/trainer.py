@@ -30,7 +30,7 @@ from .loader import Sources
 from .machine import describe_machine, join_processes, Processes
 from .run_log import Observer, RunOptions, Validate
 from .snapshot import check_recipe, load_snapshot, recipe_digest
-from .stage_run import build_network, StageRun, TrainingDivergedError
+from .stage_run import build_network, fresh_network, StageRun, TrainingDivergedError
 from ..detector.checkpoint import Card, load_checkpoint, save_checkpoint
 from ..errors import InputError, one_line
 from ..model.network import ForecastDetector
@@ -186,6 +186,11 @@ def load_start(path: str | Path, recipe: Recipe, average: Sequence[str | Path] =
     for part in sorted({*map(_part, weights)} - used):
         log.warning('%s: %s is not used: no stage has a variant with it', path, part)
     found = [_fitting(other, recipe, AVERAGED) for other in average]
+    for other, one in zip(average, found):
+        for key, value in one.items():
+            if value.shape != weights[key].shape:
+                raise RecipeError(f'{other}: {key} has the shape {tuple(value.shape)}, must be '
+                                  f'{tuple(weights[key].shape)} as in {path}')
     for key in found[0] if found else ():
         if weights[key].is_floating_point():
             weights[key] = torch.stack([one[key] for one in found]).mean(0)
@@ -206,7 +211,7 @@ def _fitting(path: str | Path, recipe: Recipe, parts: Sequence[str] | None = Non
     weights = network.state_dict()
     own: dict[str, Tensor] = {}
     for variant in ('recurrent', 'complete'):
-        own |= build_network(recipe, variant).state_dict()
+        own |= fresh_network(recipe, variant, weights).state_dict()
     if parts is not None:
         weights, own = ({key: value for key, value in state.items() if _part(key) in parts}
                         for state in (weights, own))

@@ -69,6 +69,8 @@ BAD = [
     ('classes', 0), ('classes', 2.5), ('classes', True), ('classes', '3'), ('classes', None),
     ('input_size', [320]), ('input_size', [320, 32]), ('input_size', 320),
     ('input_size', [320.5, 320]), ('input_size', [320, 320, 3]),
+    ('expansion_channels', [16] * 16), ('expansion_channels', [33] + [16] * 16),
+    ('expansion_channels', [0] * 17), ('expansion_channels', 16),
     ('width', 0.9), ('width', '1.0'), ('width', None), ('levels', [8, 16]), ('levels', []),
     ('levels', 32), ('feature_channels', []), ('feature_channels', [0]),
     ('feature_channels', [96, 256]), ('feature_channels', [1.5]), ('feature_channels', 256),

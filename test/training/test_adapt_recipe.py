@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The way of docs/guide/adapt.md, from a video to an adapted checkpoint."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -8,6 +9,7 @@ from forecast_detector_ros.cli import label, train
 from forecast_detector_ros.detector.checkpoint import default_checkpoint, load_checkpoint
 from forecast_detector_ros.detector.detector import Detector
 from forecast_detector_ros.training.config import load_recipe
+from forecast_detector_ros.training.trainer import load_start
 import numpy as np
 import pytest
 from safetensors.torch import load_file
@@ -20,7 +22,8 @@ RECIPE = Path(__file__).resolve().parents[2] / 'config/training/adapt.yaml'
 def test_recipe_fits_the_default_checkpoint():
     recipe, (_, card) = load_recipe(RECIPE), load_checkpoint(default_checkpoint())
     assert recipe.classes == tuple(card.classes) == label.CLASSES
-    assert recipe.network_config() == card.network
+    assert recipe.network_config() == replace(card.network, expansion_channels=None)
+    load_start(default_checkpoint(), recipe)
 
 
 @pytest.mark.slow

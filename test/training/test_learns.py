@@ -10,6 +10,7 @@ from forecast_detector_ros.cli.train import main as train
 from forecast_detector_ros.detector.checkpoint import load_checkpoint, shipped_checkpoint
 import pytest
 from safetensors.torch import save_file
+import torch
 from torchvision.models import mobilenet_v2
 import yaml
 
@@ -19,14 +20,17 @@ RECIPE = Path(__file__).parents[2] / 'config' / 'training' / 'synthetic.yaml'
 def write_backbone(path):
     """Write the backbone of shipped weights under torchvision's names."""
     network, _ = load_checkpoint(shipped_checkpoint('small'))
-    weights = mobilenet_v2(weights=None).state_dict()
+    # Channels that the shipped weights dropped have no weights.
+    weights = {key: torch.ones_like(value) if key.endswith('running_var')
+               else torch.zeros_like(value)
+               for key, value in mobilenet_v2(weights=None).state_dict().items()}
     for key, value in network.extractor.state_dict().items():
         part, block, rest = key.split('.', 2)
         if part == 'projections':
             continue
         # The extractor is cut inside of torchvision's block 14; see there.
         block = {'expand': '14.conv.0', 'project': '14.conv'}.get(block, block)
-        weights[f'features.{block}.{rest}'] = value.contiguous()
+        weights[f'features.{block}.{rest}'][tuple(map(slice, value.shape))] = value
     save_file(weights, path)
     return path
 
@@ -39,6 +43,7 @@ def test_small_network_learns_moving_shapes(tmp_path):
     # The recipe itself, but shorter: for smaller pictures, and with a backbone that sees already.
     recipe = yaml.safe_load(RECIPE.read_text())
     recipe['network'].update(input_size=list(size), width=1.0, tail=False)
+    recipe['prune'] = True
     recipe['stages'][0].update(epochs=6, warmup=10, ema=0.95)
     recipe['stages'][0]['groups']['backbone']['lr'] = 0.001
     recipe['stages'][1]['clips_per_epoch'] = 80
@@ -55,5 +60,8 @@ def test_small_network_learns_moving_shapes(tmp_path):
         found = json.loads(result.read_text())
         # About 0.5; what has not learned finds 0.03.
         assert found['ap50']['mean'] > 0.3, (stage, policy, found['ap50'])
+    _, card = load_checkpoint(tmp_path / 'run' / 'encoders.safetensors')
+    _, shipped = load_checkpoint(shipped_checkpoint('small'))
+    assert card.network.expansion_channels == shipped.network.expansion_channels
     # Every second frame of the last run was not read.
     assert found['read_ratio'] == 0.5

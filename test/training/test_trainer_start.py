@@ -9,8 +9,10 @@ from forecast_detector_ros.detector.checkpoint import (
     Card,
     card_path,
     CheckpointError,
+    load_checkpoint,
     save_checkpoint,
 )
+from forecast_detector_ros.model.config import EXPANSIONS
 from forecast_detector_ros.training.config import load_recipe, RecipeError
 from forecast_detector_ros.training.loader import load_sources
 from forecast_detector_ros.training.stage_run import build_network
@@ -135,6 +137,45 @@ def test_what_is_averaged_must_fit_too(write, recipe, tmp_path):
     other, _ = write(extra_channels=[16, 16])
     with pytest.raises(RecipeError, match=f'{other}: head.extra.1.0.0.weight has no place'):
         load_start(start, recipe, [other])
+
+
+@pytest.fixture
+def narrow(recipe, write):
+    """Give a recipe, and a checkpoint of its network whose first convolution was pruned."""
+    wide = replace(recipe, network={**recipe.network, 'width': 1.0})
+    return wide, *write(width=1.0, expansion_channels=(16, *EXPANSIONS[1:]))
+
+
+def test_pruned_weights_are_a_start(narrow):
+    recipe, path, weights = narrow
+    found = load_start(path, recipe)
+    assert all(torch.equal(found[key], value) for key, value in weights.items())
+    network = build_network(recipe, 'complete', found)
+    assert network.config.expansion_channels == (16, *EXPANSIONS[1:])
+    assert all(torch.equal(value, weights[key]) for key, value in network.state_dict().items())
+
+
+def test_a_mean_of_other_channels(narrow, write, tmp_path):
+    recipe, path, _ = narrow
+    start = path.rename(tmp_path / 'first.safetensors')
+    card_path(path).rename(card_path(start))
+    other, _ = write(width=1.0)
+    with pytest.raises(RecipeError, match=rf'{other}: extractor.stem.0.0.weight has the shape '
+                       rf'\(32, 3, 3, 3\), must be \(16, 3, 3, 3\) as in {start}'):
+        load_start(start, recipe, [other])
+
+
+def test_a_backbone_is_pruned_and_the_run_resumed(recipe, data_root, tmp_path):
+    wide = replace(recipe, prune=True, network={**recipe.network, 'width': 1.0},
+                   stages=recipe.stages[:1])
+    backbone = mobilenet_v2(weights=None).state_dict()
+    for key in ('0.0', '1.conv.0.0'):
+        backbone[f'features.{key}.weight'][:16] = 0.0
+    run, sources = tmp_path / 'run', load_sources(wide, data_root)
+    assert not Trainer(wide, sources, run, backbone).run(stop_after=0.0)
+    assert Trainer(wide, sources, run, backbone).run()
+    _, card = load_checkpoint(run / f'{wide.stages[0].name}.safetensors')
+    assert card.network.expansion_channels == (16, *EXPANSIONS[1:])
 
 
 def test_no_common_class(write, recipe):
