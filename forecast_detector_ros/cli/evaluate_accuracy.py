@@ -80,7 +80,7 @@ def _measure(options: argparse.Namespace) -> tuple[Evaluation, dict[str, Any], s
               if options.motion_iou else None)
     detector, settings = evaluation.detector, evaluation.settings
     collect = all(item.labelled is not None for item in videos)
-    work = VideoWork(evaluation.path, detector.device, options.precision, options.threads,
+    work = VideoWork(evaluation.path, detector.device, detector.precision, options.threads,
                      detector.backend, settings, collect)
     done = run_sequences(options, work, detector, videos)
     evaluation.failures.update(done.failures)

@@ -111,7 +111,7 @@ def prepare(options: argparse.Namespace, lazily: bool = False) -> Evaluation:
             'max_consecutive_forecasts')}
         | {'policy': str(settings.policy)},
         'stride': options.stride, 'annotations': named_videos(options),
-        'machine': {'device': detector.device, 'precision': options.precision,
+        'machine': {'device': detector.device, 'precision': detector.precision,
                     'backend': detector.backend, 'threads': options.threads,
                     'processor': machine()['processor'], 'torch': versions()['torch']}}
     return Evaluation(path, checkpoint, detector, settings, videos, about, failures)

@@ -43,8 +43,8 @@ def add_device(group: Group) -> None:
 
 def add_precision(group: Group) -> None:
     """Add `--precision`."""
-    group.add_argument('--precision', default='fp32', metavar='NAME',
-                       help='fp32 (default), bf16, fp16, int8 or tf32')
+    group.add_argument('--precision', default='auto', metavar='NAME',
+                       help='auto (default), fp32, bf16, fp16, int8, tf32')
 
 
 def add_threads(group: Group) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 import shutil
@@ -76,6 +77,8 @@ def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
     replay = _replay_options(options)
     # Whatever is wrong with the checkpoint is said before anything is done.
     detector = replay.load()
+    # Machines of one cluster may differ.
+    replay = replace(replay, precision=detector.precision)
     card = detector.card
     settings = replay.settings(card)
     result = ResultFolder(options.output)
@@ -103,7 +106,7 @@ def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
                 'topics': options.topic, 'match': options.match,
                 'annotations': options.annotations and options.annotations.name,
                 'truth_topic': options.truth_topic, 'min_score': options.min_score},
-            'device': detector.device, 'precision': options.precision,
+            'device': detector.device, 'precision': detector.precision,
             'backend': detector.backend,
             'threads': options.threads, **origin}
         summary = write_result(result.partial, head, states)

@@ -14,7 +14,7 @@ import numpy as np
 from .backends import Backend
 from .backends.registry import choose_backend, choose_device, make_backend, TORCH_BACKENDS
 from .checkpoint import Card, Checkpoint, default_checkpoint, read_checkpoint
-from .host import AUTO, set_threads
+from .host import AUTO, choose_precision, set_threads
 from .policy import AlternatePolicy, Decision, FORECAST, READ
 from .processing import Candidates, Detections, lowest_score, Postprocessor, resize
 from .settings import DetectorSettings, SettingsError
@@ -61,7 +61,7 @@ class Detector:
 
     @classmethod
     def load(cls, checkpoint: str | Path | Checkpoint | None = None, device: str = AUTO,
-             precision: str = 'fp32', threads: int | None = None,
+             precision: str = AUTO, threads: int | None = None,
              interop_threads: int | None = None, backend: str = AUTO) -> 'Detector':
         """
         Load a checkpoint.
@@ -72,7 +72,7 @@ class Detector:
         :param device: ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` or nothing: CUDA if the back-end
             can use it, else the CPU. The log gives the reason.
         :param precision: ``fp32``, ``bf16``, ``fp16`` or ``int8``; not every back-end has all of
-            them
+            them. ``auto`` or nothing: see `choose_precision`
         :param threads: see `set_threads`. It holds for the whole process; None changes nothing.
             Back-ends with their own threads take one.
         :param interop_threads: see `set_threads`
@@ -82,8 +82,11 @@ class Detector:
         """
         source = checkpoint if isinstance(checkpoint, Checkpoint) else read_checkpoint(
             default_checkpoint() if checkpoint is None else checkpoint)
-        choice = choose_device(device, backend, precision)
-        name = choose_backend(backend, choice.device, precision, source)
+        # Whatever has bf16 has fp32, too.
+        least = choose_precision(precision)
+        choice = choose_device(device, backend, least)
+        name = choose_backend(backend, choice.device, least, source)
+        precision = choose_precision(precision, name, choice.device)
         if (threads, interop_threads) != (None, None):
             set_threads(1 if threads is None else threads,
                         1 if interop_threads is None else interop_threads,

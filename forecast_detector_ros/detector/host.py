@@ -122,10 +122,22 @@ def multiplies_bf16(path: Path = CPU_INFO) -> bool:
     return bool(_flags(path) & {'avx512_bf16', 'amx_bf16'})
 
 
-AUTO = 'auto'  #: CUDA where it is usable, else the CPU
+AUTO = 'auto'  #: Device: CUDA where it is usable, else the CPU; see `choose_precision`, too
 
 #: NVIDIA's driver library on Linux; asking for it is quicker than importing PyTorch.
 DRIVER = 'libcuda.so.1'
+
+
+def choose_precision(name: str, backend: str = '', device: str = 'cpu') -> str:
+    """
+    Settle which precision is taken.
+
+    :param name: a precision; ``auto`` or nothing takes bf16 where OpenVINO runs on a processor
+        that multiplies in it, else fp32
+    """
+    if name not in ('', AUTO):
+        return name
+    return 'bf16' if backend == 'openvino' and device == 'cpu' and multiplies_bf16() else 'fp32'
 
 
 class DeviceError(RuntimeConfigError):

@@ -62,7 +62,7 @@ class ReplayOptions:
 
     checkpoint: Location | None = None  #: None: the one of the package
     device: str = 'auto'
-    precision: str = 'fp32'
+    precision: str = AUTO
     threads: int = 1
     backend: str = AUTO
     #: `DetectorSettings` that differ from what the card recommends.

@@ -47,6 +47,7 @@ RUNS = {
     'report': ([f'evaluate accuracy {VIDEO} --run run.json', 'report run.json'],
                'written: report.html'),
     'export': (['export --output exported --frames 2'], '2 frames checked'),
+    'prune': (['prune --output pruned.safetensors'], 'largest difference of features 0'),
     'summary': (['summary --checkpoint default'], 'motion encoder'),
     'check-data': ([f'check-data {ROOT}/config/training/adapt.yaml --data data'], '0 problems'),
     'evaluate accuracy': ([f'evaluate accuracy {VIDEO}'], 'mean over classes with boxes'),

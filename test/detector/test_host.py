@@ -5,6 +5,7 @@ import platform
 import subprocess
 import sys
 
+from forecast_detector_ros.detector import host
 from forecast_detector_ros.detector.backends.registry import (
     BackendError,
     BACKENDS,
@@ -15,6 +16,7 @@ from forecast_detector_ros.detector.backends.torch_backend import DeviceError, r
 from forecast_detector_ros.detector.checkpoint import RuntimeConfigError
 from forecast_detector_ros.detector.detector import Detector
 from forecast_detector_ros.detector.host import (
+    choose_precision,
     cuda_absence,
     instruction_set,
     keep_large_blocks,
@@ -103,6 +105,17 @@ def test_without_them_the_architecture_is_named(tmp_path, text):
         path.write_text(text)
     assert instruction_set(path) == platform.machine()
     assert not multiplies_bf16(path)
+
+
+@pytest.mark.parametrize('able', [True, False])
+def test_automatic_precision(able, monkeypatch):
+    monkeypatch.setattr(host, 'multiplies_bf16', lambda: able)
+    for name in ('auto', ''):
+        assert choose_precision(name, 'openvino', 'cpu') == ('bf16' if able else 'fp32')
+        assert choose_precision(name, 'onnxruntime', 'cpu') == 'fp32'
+        assert choose_precision(name, 'torch', 'cuda') == 'fp32'
+        assert choose_precision(name) == 'fp32'
+    assert choose_precision('int8', 'openvino', 'cpu') == 'int8'
 
 
 without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason='there is a CUDA device')

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OpenVINO's compiled graphs come back as they were written, or not at all."""
+"""OpenVINO's compiled graphs come back as written, or not at all; what computes in bf16."""
+
+import re
 
 from forecast_detector_ros import files
+from forecast_detector_ros.detector.backends import openvino_backend
 from forecast_detector_ros.detector.backends.graph_backend import StateLayout, StepGraphs, STEPS
 from forecast_detector_ros.detector.backends.openvino_backend import CompiledCache
-from forecast_detector_ros.detector.checkpoint import default_checkpoint
+from forecast_detector_ros.detector.backends.registry import graphs_for
+from forecast_detector_ros.detector.checkpoint import default_checkpoint, read_checkpoint
 from forecast_detector_ros.detector.detector import Detector
+from forecast_detector_ros.detector.host import import_openvino
 import numpy as np
 import pytest
 
@@ -48,3 +53,22 @@ def test_weights_that_the_disk_has_changed_are_compiled_anew(tmp_path, monkeypat
     blob.write_bytes(data)
     np.testing.assert_array_equal(logits(), expected)
     assert blob.read_bytes() != bytes(data)
+
+
+def test_in_bf16_the_first_blocks_are_exact(monkeypatch):
+    pytest.importorskip('openvino')
+    if 'BF16' not in import_openvino().Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
+        pytest.skip('OpenVINO does not compute in bf16 on this processor')
+    graphs = graphs_for(read_checkpoint(default_checkpoint()))
+    rows, columns = np.mgrid[:288, :384]
+    waves = np.sin(rows / 9.0) * np.cos(columns / 14.0) + np.sin((rows + columns) / 40.0)
+    picture = (127 + 60 * waves)[None, :, :, None].repeat(3, 3).astype(np.uint8)
+
+    def logits(precision: str) -> np.ndarray:
+        backend = openvino_backend.OpenVinoBackend(graphs, precision=precision)
+        return backend.read_step(picture, backend.initial_state(1)).logits
+
+    exact, half = logits('fp32'), logits('bf16')
+    monkeypatch.setattr(openvino_backend, '_EXACT_LAYER', re.compile('no such layer'))
+    without = logits('bf16')
+    assert 0.0 < np.abs(half - exact).mean() < 0.5 * np.abs(without - exact).mean()

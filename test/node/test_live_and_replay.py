@@ -79,10 +79,12 @@ def told(messages: Sequence[Any]) -> tuple[list[Any], list[Any]]:
 
 
 def middle_policy(path: Path, checkpoint: Path) -> Any:
-    """Return a threshold that splits the frames of a bag into read and forecast ones."""
+    """Return a threshold that lets a forecast follow half of the read frames of a bag."""
     decisions = [read_decision(message) for message in
                  replay(path, checkpoint, AlternatePolicy(1)) if hasattr(message, 'status')]
-    confidence = [item['confidence'] for item in decisions if item['confidence'] is not None]
+    # A decision names the confidence that it was made with: that of the frame before.
+    confidence = [after['confidence'] for before, after in zip(decisions, decisions[1:])
+                  if before['kind'] == 'read' and after['confidence'] is not None]
     return parse_policy(f'threshold({np.median(confidence):.6f})')
 
 

@@ -6,6 +6,8 @@ from contextlib import suppress
 import hashlib
 import logging
 from pathlib import Path
+import re
+from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any
 
@@ -130,7 +132,10 @@ class CompiledStep:
         for part in parts:
             part.tensor().set_layout(ours)
             part.model().set_layout(theirs)
-        self.request = core.compile_model(steps.build(), 'CPU', options).create_infer_request()
+        model = steps.build()
+        if options['INFERENCE_PRECISION_HINT'] == HINTS['bf16']:
+            model = _with_exact_start(openvino, core, model)
+        self.request = core.compile_model(model, 'CPU', options).create_infer_request()
 
     def __call__(self, feeds: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> None:
         """Run on arrays that are in one piece, and write the results into such arrays."""
@@ -141,6 +146,25 @@ class CompiledStep:
         for index, name in enumerate(self._outputs):
             request.set_output_tensor(index, tensor(found[name], shared_memory=True))
         request.infer()
+
+
+def _with_exact_start(openvino: Any, core: Any, model: Any) -> Any:
+    """
+    Let the first convolution and block 1 compute in float32 where the others do in bf16.
+
+    Filters of block 1 subtract large numbers: its depthwise convolution makes most of the error of
+    the whole network (docs/results/performance.md). Python can set this attribute, that of
+    OpenVINO's own `disable_fp16_compression`, only in a model's text.
+    """
+    with TemporaryDirectory() as folder:
+        text, weights = Path(folder) / 'model.xml', Path(folder) / 'model.bin'
+        openvino.serialize(model, text, weights)
+        marked = _EXACT_LAYER.sub(rf'\g<0>{_EXACT}', text.read_text())
+        return core.read_model(marked.encode(), weights.read_bytes())
+
+
+_EXACT_LAYER = re.compile(r'<layer [^>]*name="/extractor/stem\.[01]/[^>]*>')
+_EXACT = '<rt_info><attribute name="precise" version="0"/></rt_info>'
 
 
 def _is_map(port: Any) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import RawOutput
 from ..checkpoint import RuntimeConfigError
-from ..host import AUTO, cuda_absence, DeviceError
+from ..host import AUTO, choose_precision, cuda_absence, DeviceError
 from ...model.network import ForecastDetector, NetworkState, StepOutput
 from ...model.scheduler import confidence
 
@@ -71,7 +71,7 @@ class TorchBackend:
 
     :param network: moved to the device and turned into the precision in place
     :param device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``
-    :param precision: one of `PRECISIONS`
+    :param precision: one of `PRECISIONS`, or ``auto`` for fp32
     :raises DeviceError: if device or precision cannot be had
     """
 
@@ -79,6 +79,7 @@ class TorchBackend:
 
     def __init__(self, network: ForecastDetector, device: str = 'cpu',
                  precision: str = 'fp32') -> None:
+        precision = choose_precision(precision)
         if precision not in PRECISIONS:
             raise DeviceError(f'precision is {precision!r}, must be one of '
                               f'{sorted(PRECISIONS)}')
