@@ -12,7 +12,13 @@ from typing import Any, TYPE_CHECKING
 import numpy as np
 
 from .backends import Backend
-from .backends.registry import choose_backend, choose_device, make_backend, TORCH_BACKENDS
+from .backends.registry import (
+    choose_backend,
+    choose_device,
+    has_int8,
+    make_backend,
+    TORCH_BACKENDS,
+)
 from .checkpoint import Card, Checkpoint, default_checkpoint, read_checkpoint
 from .host import AUTO, choose_precision, set_threads
 from .policy import AlternatePolicy, Decision, FORECAST, READ
@@ -86,7 +92,7 @@ class Detector:
         least = choose_precision(precision)
         choice = choose_device(device, backend, least)
         name = choose_backend(backend, choice.device, least, source)
-        precision = choose_precision(precision, name, choice.device)
+        precision = choose_precision(precision, name, choice.device, has_int8(source))
         if (threads, interop_threads) != (None, None):
             set_threads(1 if threads is None else threads,
                         1 if interop_threads is None else interop_threads,

@@ -90,7 +90,8 @@ CPU_INFO = Path('/proc/cpuinfo')  #: Linux's description of the processor (proc(
 
 # Linux's names (arch/x86/include/asm/cpufeatures.h; Documentation/arch/arm64/elf_hwcaps.rst) and
 # ours, in the order in which processors got them.
-_NAMES = {'avx2': 'AVX2', 'avx512f': 'AVX512', 'avx512_bf16': 'AVX512-BF16',
+_NAMES = {'avx2': 'AVX2', 'avx512f': 'AVX512', 'avx_vnni': 'AVX-VNNI',
+          'avx512_vnni': 'AVX512-VNNI', 'avx512_bf16': 'AVX512-BF16',
           'amx_bf16': 'AMX-BF16', 'asimd': 'NEON', 'sve': 'SVE', 'bf16': 'Arm BF16'}
 
 
@@ -122,22 +123,34 @@ def multiplies_bf16(path: Path = CPU_INFO) -> bool:
     return bool(_flags(path) & {'avx512_bf16', 'amx_bf16'})
 
 
+def multiplies_int8(path: Path = CPU_INFO) -> bool:
+    """Tell whether the processor has VNNI; without, int8 is hardly faster and may saturate."""
+    return bool(_flags(path) & {'avx512_vnni', 'avx_vnni'})
+
+
 AUTO = 'auto'  #: Device: CUDA where it is usable, else the CPU; see `choose_precision`, too
 
 #: NVIDIA's driver library on Linux; asking for it is quicker than importing PyTorch.
 DRIVER = 'libcuda.so.1'
 
 
-def choose_precision(name: str, backend: str = '', device: str = 'cpu') -> str:
+def choose_precision(name: str, backend: str = '', device: str = 'cpu', int8: bool = False
+                     ) -> str:
     """
     Settle which precision is taken.
 
-    :param name: a precision; ``auto`` or nothing takes bf16 where OpenVINO runs on a processor
-        that multiplies in it, else fp32
+    :param name: a precision; ``auto`` or nothing takes the fastest that the processor multiplies
+        in, of int8 and bf16 with OpenVINO, else fp32
+    :param int8: whether there are graphs in int8
     """
     if name not in ('', AUTO):
         return name
-    return 'bf16' if backend == 'openvino' and device == 'cpu' and multiplies_bf16() else 'fp32'
+    if backend == 'openvino' and device == 'cpu':
+        if int8 and multiplies_int8():
+            return 'int8'
+        if multiplies_bf16():
+            return 'bf16'
+    return 'fp32'
 
 
 class DeviceError(RuntimeConfigError):

@@ -105,8 +105,8 @@ def declare_fixed_parameters(node: Node) -> FixedParameters:
             node, 'backend', 'auto', 'What runs the network; auto: the fastest that is installed',
             constraints='auto, openvino, onnxruntime, torch, torch_compile or tensorrt'),
         precision=declare_fixed(
-            node, 'precision', 'auto', 'Arithmetic of the network; auto: bf16 where OpenVINO runs '
-            'on a processor that multiplies in it, else fp32',
+            node, 'precision', 'auto', 'Arithmetic of the network; auto: int8 or bf16 where '
+            'OpenVINO runs on a processor that multiplies in it, else fp32',
             constraints='auto, fp32, bf16, fp16 or int8; not every back-end has all of them'),
         num_threads=declare_fixed(
             node, 'num_threads', 1, 'Threads of one inference on the CPU; more than one seldom '

@@ -9,26 +9,30 @@ from pathlib import Path
 import shutil
 
 from forecast_detector_ros import files
+from forecast_detector_ros.detector import host
 from forecast_detector_ros.detector.backends import registry, step_graph
 from forecast_detector_ros.detector.backends.exported import (
     ExportError,
     FLOAT,
     graph_path,
+    INT8,
     write_graphs,
 )
 from forecast_detector_ros.detector.backends.graph_backend import READ_STEP
-from forecast_detector_ros.detector.backends.registry import CACHE, graphs_for
+from forecast_detector_ros.detector.backends.registry import CACHE, graphs_for, has_int8
 from forecast_detector_ros.detector.backends.step_graph import make_graphs
 from forecast_detector_ros.detector.checkpoint import (
     card_path,
     default_checkpoint,
     read_checkpoint,
+    SHIPPED,
+    shipped_checkpoint,
 )
 from forecast_detector_ros.detector.detector import Detector
 from forecast_detector_ros.model.network import ForecastDetector
 import pytest
 
-pytest.importorskip('onnx')
+onnx = pytest.importorskip('onnx')
 
 
 @pytest.fixture(scope='module')
@@ -183,3 +187,40 @@ def test_the_network_is_copied_and_its_file_read_and_hashed_once(source, work, c
         work.clear()
         assert Detector.load(source.path, backend=backend).backend == backend
         assert +work == {'read': 1, 'hashed': 1, **network}, backend
+
+
+@pytest.mark.parametrize('name', SHIPPED)
+def test_shipped_graphs_in_int8_are_of_the_shipped_weights(name):
+    checkpoint = read_checkpoint(shipped_checkpoint(name))
+    assert has_int8(checkpoint)
+    read = onnx.load_from_string(graphs_for(checkpoint, INT8).graphs[READ_STEP]).graph
+    made_by = {output: node for node in read.node for output in node.output}
+
+    def source(node: onnx.NodeProto) -> onnx.NodeProto | None:
+        return made_by.get(node.input[0])
+
+    def kind(node: onnx.NodeProto | None) -> str:
+        return '' if node is None else node.op_type
+
+    quantised = [node for node in read.node if node.op_type == 'QuantizeLinear']
+    assert sum(kind(source(node)) == 'Conv' for node in quantised) > 50
+    # What ReLU6 cuts off must not widen the range of a convolution's output.
+    for clip in (node for node in read.node if node.op_type == 'Clip'):
+        before = source(clip)
+        if kind(before) == 'DequantizeLinear':
+            assert kind(source(source(before))) != 'Conv', clip.name
+
+
+def test_graphs_in_int8_are_taken_where_the_processor_multiplies_in_it(monkeypatch):
+    pytest.importorskip('openvino')
+    monkeypatch.setattr(host, 'multiplies_int8', lambda: True)
+    assert Detector.load('small', backend='openvino').precision == 'int8'
+    assert Detector.load('small', backend='onnxruntime').precision == 'fp32'
+    monkeypatch.setattr(host, 'multiplies_int8', lambda: False)
+    assert Detector.load('small', backend='openvino').precision != 'int8'
+
+
+def test_weights_without_graphs_in_int8(source, monkeypatch):
+    monkeypatch.setattr(host, 'multiplies_int8', lambda: True)
+    assert not has_int8(source)
+    assert Detector.load(source, backend='openvino').precision != 'int8'

@@ -21,6 +21,7 @@ from forecast_detector_ros.detector.host import (
     instruction_set,
     keep_large_blocks,
     multiplies_bf16,
+    multiplies_int8,
     provider_absence,
     set_threads,
 )
@@ -107,11 +108,25 @@ def test_without_them_the_architecture_is_named(tmp_path, text):
     assert not multiplies_bf16(path)
 
 
-@pytest.mark.parametrize('able', [True, False])
-def test_automatic_precision(able, monkeypatch):
-    monkeypatch.setattr(host, 'multiplies_bf16', lambda: able)
+@pytest.mark.parametrize('line, able', [
+    ('flags\t\t: avx2 avx512f avx512_bf16', False), ('flags\t\t: avx2 avx_vnni', True),
+    ('flags\t\t: avx2 avx512f avx512_vnni', True), ('Features\t: asimd asimddp', False)])
+def test_flags_of_int8(tmp_path, line, able):
+    path = tmp_path / 'cpuinfo'
+    path.write_text(f'processor\t: 0\n{line}\n')
+    assert multiplies_int8(path) is able
+
+
+@pytest.mark.parametrize('bf16', [True, False])
+@pytest.mark.parametrize('int8', [True, False])
+def test_automatic_precision(bf16, int8, monkeypatch):
+    monkeypatch.setattr(host, 'multiplies_bf16', lambda: bf16)
+    monkeypatch.setattr(host, 'multiplies_int8', lambda: int8)
     for name in ('auto', ''):
-        assert choose_precision(name, 'openvino', 'cpu') == ('bf16' if able else 'fp32')
+        without = 'bf16' if bf16 else 'fp32'
+        assert choose_precision(name, 'openvino', 'cpu') == without
+        assert choose_precision(name, 'openvino', 'cpu', True) == ('int8' if int8 else without)
+        assert choose_precision(name, 'onnxruntime', 'cpu', True) == 'fp32'
         assert choose_precision(name, 'onnxruntime', 'cpu') == 'fp32'
         assert choose_precision(name, 'torch', 'cuda') == 'fp32'
         assert choose_precision(name) == 'fp32'

@@ -267,6 +267,11 @@ def _having(precision: str, kind: str) -> str:
                      if precision in backend.precisions.get(kind, ()))
 
 
+def has_int8(checkpoint: Checkpoint) -> bool:
+    """Tell whether graphs in int8 lie beside a checkpoint."""
+    return fits(checkpoint.path, checkpoint, INT8)
+
+
 def make_backend(source: 'Checkpoint | ForecastDetector', name: str = AUTO, device: str = 'cpu',
                  precision: str = 'fp32', threads: int = 1) -> Backend:
     """
