@@ -52,7 +52,7 @@ import numpy as np
 from forecast_detector_ros import Detector
 from forecast_detector_ros.images.video_source import open_source
 checkpoint, backend, clip, output = sys.argv[1:]
-camera = Detector.load(checkpoint or None, backend=backend).stream(
+camera = Detector.load(checkpoint or None, precision='fp32', backend=backend).stream(
     policy='alternate(1)', score_threshold=0.05)
 source, rows = open_source(clip), []
 while (image := source.read()) is not None:

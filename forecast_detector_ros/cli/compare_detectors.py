@@ -72,7 +72,7 @@ def _compare(options: argparse.Namespace, command: str) -> None:
         'sequences': [item.name for item in videos],
         'frames': sum(len(item.frames) for item in videos),
         'boxes': sum(len(item.truth) for item in videos),
-        'backend': backend, 'threads': options.threads, 'peer_score': options.peer_score,
+        'backend': backend, 'precision': options.precision, 'threads': options.threads, 'peer_score': options.peer_score,
         'checkpoints': weights, 'prices': [price.to_dict() for price in prices]}
     text = f'{_about(report)}\n\n{markdown(price_rows(prices))}'
     options.output.mkdir(parents=True, exist_ok=True)
@@ -86,9 +86,11 @@ def _contestants(options: argparse.Namespace) -> tuple[list[Contestant], dict[st
     """Open everything; return the detectors, the digests of our weights, and the back-end."""
     found, weights, backend = [], {}, ''
     for name, path in options.checkpoints:
-        detector = Detector.load(path, 'cpu', 'fp32', options.threads, backend=options.backend)
+        detector = Detector.load(path, 'cpu', options.precision, options.threads,
+                                 backend=options.backend)
         detector.warm_up()
         weights[name], backend = detector.card.weights_sha256, detector.backend
+        options.precision = detector.precision
         for chosen in [*(options.policies or [AlwaysReadPolicy(), None]), *options.more_policies]:
             settings = detector.card.settings()
             found.append(own_contestant(name, detector, settings if chosen is None
@@ -114,9 +116,10 @@ def _about(report: dict) -> str:
     return (f'Recall in points (IoU 0.5, {len(report["classes"])} classes, mean over '
             f'{len(report["sequences"])} sequences with {report["frames"]} frames and '
             f'{report["boxes"]} boxes). Milliseconds: {report["machine"]["processor"]}, '
-            f'{report["backend"]} fp32, {report["threads"]} thread(s); medians of read and '
-            'forecast frames in their proportion; all take turns on each frame. Other detectors '
-            f'show boxes from a score of {report["peer_score"]:g} on.')
+            f'{report["backend"]} {report["precision"]}, {report["threads"]} thread(s); medians '
+            'of read and forecast frames in their proportion; all take turns on each frame. Other '
+            'detectors compute in fp32, and show boxes from a score of '
+            f'{report["peer_score"]:g} on.')
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -143,6 +146,8 @@ def make_parser() -> argparse.ArgumentParser:
                         help='of random weights, timed only '
                         f'({", ".join(TORCHVISION)}; default: the first)')
     add_backend(parser)
+    parser.add_argument('--precision', default='fp32', metavar='NAME',
+                        help='of the checkpoints (default fp32, which other detectors have)')
     add_threads(parser)
     add_seed(parser, 'the orders in which they take turns')
     return parser

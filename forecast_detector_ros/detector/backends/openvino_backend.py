@@ -102,7 +102,7 @@ OPTIONS = {'PERFORMANCE_HINT': 'LATENCY', 'NUM_STREAMS': '1',
 #: Pictures that one graph reads, by precision. A backbone's first maps leave the processor's
 #: caches when there are several of them, and 16 bits a number make that half as bad:
 #: docs/design/speed.md, "Several streams".
-READ_TOGETHER = {'fp32': 1, 'bf16': 4, 'fp16': 4, 'int8': 1}
+READ_TOGETHER = {'fp32': 1, 'bf16': 4, 'fp16': 4, 'int8': 4}
 
 FORECAST_TOGETHER = 8  #: Streams that one graph forecasts: its maps are small
 
