@@ -72,7 +72,8 @@ def _compare(options: argparse.Namespace, command: str) -> None:
         'sequences': [item.name for item in videos],
         'frames': sum(len(item.frames) for item in videos),
         'boxes': sum(len(item.truth) for item in videos),
-        'backend': backend, 'precision': options.precision, 'threads': options.threads, 'peer_score': options.peer_score,
+        'backend': backend, 'precision': options.precision, 'threads': options.threads,
+        'peer_score': options.peer_score,
         'checkpoints': weights, 'prices': [price.to_dict() for price in prices]}
     text = f'{_about(report)}\n\n{markdown(price_rows(prices))}'
     options.output.mkdir(parents=True, exist_ok=True)
