@@ -139,17 +139,18 @@ def choose_precision(name: str, backend: str = '', device: str = 'cpu', int8: bo
     """
     Settle which precision is taken.
 
-    :param name: a precision; ``auto`` or nothing takes the fastest that the processor multiplies
-        in, of int8 and bf16 with OpenVINO, else fp32
+    :param name: a precision; ``auto`` or nothing takes bf16 with OpenVINO if the processor
+        multiplies in it, or else int8, or else fp32
     :param int8: whether there are graphs in int8
     """
     if name not in ('', AUTO):
         return name
     if backend == 'openvino' and device == 'cpu':
-        if int8 and multiplies_int8():
-            return 'int8'
+        # bf16 is nearer to fp32, and has no ranges that another camera could exceed.
         if multiplies_bf16():
             return 'bf16'
+        if int8 and multiplies_int8():
+            return 'int8'
     return 'fp32'
 
 

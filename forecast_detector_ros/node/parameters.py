@@ -105,7 +105,7 @@ def declare_fixed_parameters(node: Node) -> FixedParameters:
             node, 'backend', 'auto', 'What runs the network; auto: the fastest that is installed',
             constraints='auto, openvino, onnxruntime, torch, torch_compile or tensorrt'),
         precision=declare_fixed(
-            node, 'precision', 'auto', 'Arithmetic of the network; auto: int8 or bf16 where '
+            node, 'precision', 'auto', 'Arithmetic of the network; auto: bf16 or int8 where '
             'OpenVINO runs on a processor that multiplies in it, else fp32',
             constraints='auto, fp32, bf16, fp16 or int8; not every back-end has all of them'),
         num_threads=declare_fixed(

@@ -213,6 +213,7 @@ def test_shipped_graphs_in_int8_are_of_the_shipped_weights(name):
 
 def test_graphs_in_int8_are_taken_where_the_processor_multiplies_in_it(monkeypatch):
     pytest.importorskip('openvino')
+    monkeypatch.setattr(host, 'multiplies_bf16', lambda: False)
     monkeypatch.setattr(host, 'multiplies_int8', lambda: True)
     assert Detector.load('small', backend='openvino').precision == 'int8'
     assert Detector.load('small', backend='onnxruntime').precision == 'fp32'
@@ -221,6 +222,7 @@ def test_graphs_in_int8_are_taken_where_the_processor_multiplies_in_it(monkeypat
 
 
 def test_weights_without_graphs_in_int8(source, monkeypatch):
+    monkeypatch.setattr(host, 'multiplies_bf16', lambda: False)
     monkeypatch.setattr(host, 'multiplies_int8', lambda: True)
     assert not has_int8(source)
     assert Detector.load(source, backend='openvino').precision != 'int8'

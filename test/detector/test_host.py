@@ -123,9 +123,9 @@ def test_automatic_precision(bf16, int8, monkeypatch):
     monkeypatch.setattr(host, 'multiplies_bf16', lambda: bf16)
     monkeypatch.setattr(host, 'multiplies_int8', lambda: int8)
     for name in ('auto', ''):
-        without = 'bf16' if bf16 else 'fp32'
-        assert choose_precision(name, 'openvino', 'cpu') == without
-        assert choose_precision(name, 'openvino', 'cpu', True) == ('int8' if int8 else without)
+        assert choose_precision(name, 'openvino', 'cpu') == ('bf16' if bf16 else 'fp32')
+        assert choose_precision(name, 'openvino', 'cpu', True) == (
+            'bf16' if bf16 else 'int8' if int8 else 'fp32')
         assert choose_precision(name, 'onnxruntime', 'cpu', True) == 'fp32'
         assert choose_precision(name, 'onnxruntime', 'cpu') == 'fp32'
         assert choose_precision(name, 'torch', 'cuda') == 'fp32'
