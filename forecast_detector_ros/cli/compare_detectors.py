@@ -17,6 +17,7 @@ from .inputs import add_videos, load_videos, named_videos
 from .options import (
     add_backend,
     add_policies,
+    add_precision,
     add_seed,
     add_threads,
     fraction,
@@ -147,8 +148,7 @@ def make_parser() -> argparse.ArgumentParser:
                         help='of random weights, timed only '
                         f'({", ".join(TORCHVISION)}; default: the first)')
     add_backend(parser)
-    parser.add_argument('--precision', default='fp32', metavar='NAME',
-                        help='of the checkpoints (default fp32, which other detectors have)')
+    add_precision(parser)
     add_threads(parser)
     add_seed(parser, 'the orders in which they take turns')
     return parser
