@@ -60,7 +60,7 @@ def _compare(options: argparse.Namespace, command: str) -> None:
     # A missing library is told before the work, not after it.
     new_figure(1, 1)
     torch.set_num_threads(options.threads)
-    contestants, weights, backend = _contestants(options)
+    contestants, weights, backend, precision = _contestants(options)
     classes = compared_classes(contestants)
     if not classes:
         raise EvaluationError('the detectors have no class in common')
@@ -73,7 +73,7 @@ def _compare(options: argparse.Namespace, command: str) -> None:
         'sequences': [item.name for item in videos],
         'frames': sum(len(item.frames) for item in videos),
         'boxes': sum(len(item.truth) for item in videos),
-        'backend': backend, 'precision': options.precision, 'threads': options.threads,
+        'backend': backend, 'precision': precision, 'threads': options.threads,
         'peer_score': options.peer_score,
         'checkpoints': weights, 'prices': [price.to_dict() for price in prices]}
     text = f'{_about(report)}\n\n{markdown(price_rows(prices))}'
@@ -84,15 +84,16 @@ def _compare(options: argparse.Namespace, command: str) -> None:
     print_result(options, report, text)
 
 
-def _contestants(options: argparse.Namespace) -> tuple[list[Contestant], dict[str, str], str]:
-    """Open everything; return the detectors, the digests of our weights, and the back-end."""
-    found, weights, backend = [], {}, ''
+def _contestants(options: argparse.Namespace
+                 ) -> tuple[list[Contestant], dict[str, str], str, str]:
+    """Open everything; return detectors, digests of our weights, back-end and precisions."""
+    found, weights, backend, precisions = [], {}, '', []
     for name, path in options.checkpoints:
         detector = Detector.load(path, 'cpu', options.precision, options.threads,
                                  backend=options.backend)
         detector.warm_up()
         weights[name], backend = detector.card.weights_sha256, detector.backend
-        options.precision = detector.precision
+        precisions.append(detector.precision)
         for chosen in [*(options.policies or [AlwaysReadPolicy(), None]), *options.more_policies]:
             settings = detector.card.settings()
             found.append(own_contestant(name, detector, settings if chosen is None
@@ -104,7 +105,7 @@ def _contestants(options: argparse.Namespace) -> tuple[list[Contestant], dict[st
     runtime = backend if backend in RUNTIMES else 'torch'
     found += [timed_contestant(peer) for peer in torchvision_peers(
         [runtime], options.threads, options.torchvision)]
-    return found, weights, backend
+    return found, weights, backend, ', '.join(sorted({*precisions}))
 
 
 def _shortened(video: Video, frames: int | None) -> Video:

@@ -156,11 +156,15 @@ def _with_exact_start(openvino: Any, core: Any, model: Any) -> Any:
     the whole network (docs/results/performance.md). Python can set this attribute, that of
     OpenVINO's own `disable_fp16_compression`, only in a model's text.
     """
-    with TemporaryDirectory() as folder:
-        text, weights = Path(folder) / 'model.xml', Path(folder) / 'model.bin'
-        openvino.serialize(model, text, weights)
-        marked = _EXACT_LAYER.sub(rf'\g<0>{_EXACT}', text.read_text())
-        return core.read_model(marked.encode(), weights.read_bytes())
+    try:
+        with TemporaryDirectory() as folder:
+            text, weights = Path(folder) / 'model.xml', Path(folder) / 'model.bin'
+            openvino.serialize(model, text, weights)
+            marked = _EXACT_LAYER.sub(rf'\g<0>{_EXACT}', text.read_text())
+            return core.read_model(marked.encode(), weights.read_bytes())
+    except (OSError, RuntimeError) as error:  # OpenVINO raises the second where a disk is full.
+        _log.warning('no temporary file: %s; the first blocks compute in bf16, too', error)
+        return model
 
 
 _EXACT_LAYER = re.compile(r'<layer [^>]*name="/extractor/stem\.[01]/[^>]*>')
