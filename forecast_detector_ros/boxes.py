@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Boxes as NumPy arrays: areas, intersections, IoU and clipping.
+Boxes as NumPy arrays: areas, intersections, IoU, clipping and pairs.
 
 A box is ``(x0, y0, x1, y1)`` in pixels; its area is in square pixels. Functions named
 `pair_...` take two arrays ``(P, 4)`` row by row and reckon in float64.
@@ -35,6 +35,24 @@ def pair_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     first, second = first.astype(np.float64), second.astype(np.float64)
     common = _overlap(first, second)
     return _ratio(common, box_area(first) + box_area(second) - common)
+
+
+def best_pairs(overlap: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Join rows and columns of ``(N, M)`` overlaps, the largest first, each row and column once.
+
+    :param least: overlaps below it join nothing
+    :returns: the rows and the columns of the pairs, ``(P,)`` int64 each
+    """
+    rows, columns = np.nonzero(overlap >= least)
+    order = np.argsort(-overlap[rows, columns], kind='stable')
+    chosen: dict[int, int] = {}
+    taken: set[int] = set()
+    for row, column in zip(rows[order].tolist(), columns[order].tolist()):
+        if row not in chosen and column not in taken:
+            chosen[row] = column
+            taken.add(column)
+    return np.array(list(chosen), np.int64), np.array(list(chosen.values()), np.int64)
 
 
 def pair_inside(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Areas, intersections and IoU of boxes by hand."""
+"""Areas, intersections, IoU and pairs of boxes by hand."""
 
 from forecast_detector_ros.boxes import (
+    best_pairs,
     box_area,
     box_iou,
     clip_boxes,
@@ -33,3 +34,13 @@ def test_boxes_are_cut_to_the_picture():
     cut = clip_boxes(np.array([[-5, 2, 30, 40]], np.float32), (20, 25))
     assert cut.tolist() == [[0, 2, 25, 20]]
     assert box_area(cut).tolist() == [25 * 18]
+
+
+def test_pairs_are_taken_from_the_best_overlap_on():
+    overlap = np.array([[0.9, 0.8, 0.0], [0.95, 0.7, 0.0], [0.2, 0.6, 0.1]])
+    rows, columns = best_pairs(overlap, 0.5)
+    # Row 0 would rather have column 0, and row 2 column 1, but both are gone by then.
+    assert list(zip(rows.tolist(), columns.tolist())) == [(1, 0), (0, 1)]
+    rows, columns = best_pairs(overlap, 0.1)
+    assert list(zip(rows.tolist(), columns.tolist())) == [(1, 0), (0, 1), (2, 2)]
+    assert [len(part) for part in best_pairs(np.zeros((0, 3)), 0.5)] == [0, 0]

@@ -107,7 +107,7 @@ def prepare(options: argparse.Namespace, lazily: bool = False) -> Evaluation:
         'checkpoint': str(path), 'name': detector.card.name,
         'weights_sha256': detector.card.weights_sha256,
         'settings': {key: getattr(settings, key) for key in (
-            'score_threshold', 'nms_threshold', 'vote_threshold',
+            'score_threshold', 'nms_threshold', 'vote_threshold', 'score_memory',
             'max_consecutive_forecasts')}
         | {'policy': str(settings.policy)},
         'stride': options.stride, 'annotations': named_videos(options),

@@ -83,6 +83,8 @@ def add_limits(group: Group) -> None:
     add_nms_threshold(group)
     group.add_argument('--vote-threshold', type=fraction, metavar='IOU',
                        help='of boxes that shift another one; 1: none')
+    group.add_argument('--score-memory', type=fraction, metavar='W',
+                       help="weight of an object's score before in its score; 0: none")
     group.add_argument('--max-consecutive-forecasts', type=limit, metavar='N',
                        help='most forecasts in a row (default '
                        f'{DetectorSettings().max_consecutive_forecasts})')
@@ -134,7 +136,7 @@ def add_latencies(group: Group, kind: Callable[[str], Any] = Path) -> None:
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Give the fields of `DetectorSettings` that the options of `add_settings` name."""
     return {key: value for key in ('policy', 'score_threshold', 'nms_threshold', 'vote_threshold',
-                                   'max_consecutive_forecasts', 'max_detections')
+                                   'score_memory', 'max_consecutive_forecasts', 'max_detections')
             if (value := getattr(options, key, None)) is not None}
 
 

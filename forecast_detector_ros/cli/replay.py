@@ -97,7 +97,8 @@ def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
             'options': {
                 'policy': str(settings.policy), 'score_threshold': settings.score_threshold,
                 'nms_threshold': settings.nms_threshold,
-                'vote_threshold': settings.vote_threshold, 'classes': list(settings.classes),
+                'vote_threshold': settings.vote_threshold,
+                'score_memory': settings.score_memory, 'classes': list(settings.classes),
                 'max_detections': settings.max_detections,
                 'max_consecutive_forecasts': settings.max_consecutive_forecasts,
                 'mode': options.mode, 'latency': _latency_values(replay.latency),

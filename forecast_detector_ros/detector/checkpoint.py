@@ -62,6 +62,7 @@ class Card:
     score_threshold: float = 0.3
     nms_threshold: float = 0.45
     vote_threshold: float = NO_VOTES  #: As in `DetectorSettings`
+    score_memory: float = 0.0  #: As in `DetectorSettings`
     threshold: float = 0.5  #: Recommended threshold of the scheduler, in [0, 1]
 
     #: Data with their licences, recipe, versions: as plain YAML values.
@@ -82,7 +83,7 @@ class Card:
         """Return the settings that the card recommends."""
         return DetectorSettings(ThresholdPolicy(float(self.threshold)),
                                 float(self.score_threshold), float(self.nms_threshold),
-                                float(self.vote_threshold))
+                                float(self.vote_threshold), float(self.score_memory))
 
 
 def card_path(weights: Path) -> Path:
@@ -116,6 +117,8 @@ def build_card(values: dict[str, Any]) -> Card:
     for key in ('score_threshold', 'nms_threshold', 'vote_threshold', 'threshold'):
         if not 0 <= (value := getattr(card, key)) <= 1:
             raise CheckpointError(f'{key} is {value}, must be a number in [0, 1]')
+    if not 0 <= card.score_memory < 1:
+        raise CheckpointError(f'score_memory is {card.score_memory}, must be a number in [0, 1)')
     for text in (card.name, *card.classes):
         if len(text) > MOST_NAME:
             raise CheckpointError(f'the name {cut(text)!r} is longer than {MOST_NAME} characters')

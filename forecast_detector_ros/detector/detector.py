@@ -22,7 +22,15 @@ from .backends.registry import (
 from .checkpoint import Card, Checkpoint, default_checkpoint, read_checkpoint
 from .host import AUTO, choose_precision, set_threads
 from .policy import AlternatePolicy, Decision, FORECAST, READ
-from .processing import Candidates, Detections, lowest_score, Postprocessor, resize
+from .processing import (
+    Candidates,
+    CANDIDATES,
+    Detections,
+    lowest_score,
+    Postprocessor,
+    resize,
+    smoothed,
+)
 from .settings import DetectorSettings, SettingsError
 from .stream import decide, MAX_GAP_S, StreamState
 from ..errors import cut
@@ -227,28 +235,44 @@ class Detector:
         after = [raw.state] if count == 1 else backend.split(raw.state, count)
         chosen = [self._choose(job, raw.logits[place], settings)
                   for place, job in enumerate(batch)]
-        found = [self._postprocess.place(
-            chosen[place], raw.offsets[place], job.size, settings.score_threshold,
-            settings.nms_threshold, settings.max_detections, settings.vote_threshold)
-            for place, job in enumerate(batch)]
+        found = [self._find(job, chosen[place], raw.offsets[place], settings)
+                 for place, job in enumerate(batch)]
         inference_ms = (perf_counter() - start) * 1e3
         for place, job in enumerate(batch):
             pace = job.state.pace.after(
                 read, job.preprocess_ms + inference_ms / count, settings.budget_ms)
             yield job.index, (
-                StepResult(found[place], job.decision, job.preprocess_ms, inference_ms, count),
+                StepResult(found[place][0], job.decision, job.preprocess_ms, inference_ms, count),
                 StreamState(after[place], self._confidence(job, raw.confidence[place]),
                             job.decision.consecutive_forecasts, job.size, pace=pace,
-                            candidates=chosen[place] if self._keeps_scores else None))
+                            candidates=chosen[place] if self._keeps_scores else None,
+                            remembered=found[place][1]))
 
     def _choose(self, job: '_Job', logits: np.ndarray, settings: DetectorSettings) -> Candidates:
-        wanted = (lowest_score(settings.score_threshold, settings.vote_threshold),
-                  tuple(settings.classes))
+        wanted = (lowest_score(settings.score_threshold, settings.vote_threshold,
+                               settings.score_memory), tuple(settings.classes))
         last = job.state.candidates
         # Looking through all scores again would cost more than moving the boxes.
         if job.image is None and last is not None and (last.threshold, last.classes) == wanted:
             return last
         return self._postprocess.choose(logits, *wanted)
+
+    def _find(self, job: '_Job', chosen: Candidates, offsets: np.ndarray,
+              settings: DetectorSettings) -> tuple[Detections, Detections | None]:
+        """Give the detections that are shown, and those that are remembered."""
+        place = self._postprocess.place
+        if not settings.score_memory:
+            return place(chosen, offsets, job.size, settings.score_threshold,
+                         settings.nms_threshold, settings.max_detections,
+                         settings.vote_threshold), None
+        found = place(chosen, offsets, job.size, chosen.threshold, settings.nms_threshold,
+                      CANDIDATES, settings.vote_threshold)
+        before = job.state.remembered
+        if before is not None and not job.fresh:
+            # A forecast that keeps the scores of the last read knows nothing new of them.
+            new = job.image is not None or not self._keeps_scores
+            found = smoothed(found, before, settings.score_memory if new else 1.0)
+        return found.best(settings.score_threshold, settings.max_detections), found
 
     def _confidence(self, job: '_Job', score: np.floating) -> float:
         # A scheduler that compares with what was expected knows nothing yet of a stream's first

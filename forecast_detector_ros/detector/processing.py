@@ -3,21 +3,22 @@
 From a picture to the network's input, and from the head's output to boxes in the picture; NumPy.
 
 Before the network there is one resize; everything else is inside its graph. After it comes the
-same rule as `model.ssdlite.postprocess`, which training and the tests hold it against:
-threshold, top-k, decode, NMS. Box voting, which only this file has, may follow. Hardly any anchor
-has a score worth a softmax, so only those are looked at closely. Nothing of PyTorch runs: its NMS
-costs several times OpenCV's when the network has just gone through the processor's caches.
+same rule as `model.ssdlite.postprocess`, which training and the tests compare it with: threshold,
+top-k, decode, NMS. Box voting and smoothing of scores may follow, which only this file has. Hardly
+any anchor has a score worth a softmax, so only those are looked at closely. Nothing of PyTorch
+runs: its NMS costs several times OpenCV's when the network has just gone through the processor's
+caches.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 from typing import Any
 
 import cv2
 import numpy as np
 
-from ..boxes import box_iou
+from ..boxes import best_pairs, box_iou
 from ..images.frame import as_bgr, Pixels
 from ..model.config import BOX_CODER_WEIGHTS, LEAST_SIDE
 
@@ -46,6 +47,14 @@ class Detections:
         """Count the boxes."""
         return len(self.scores)
 
+    def best(self, score_threshold: float, count: int) -> 'Detections':
+        """Take at most `count` boxes with a score above a threshold, best score first."""
+        rows = np.argsort(-self.scores, kind='stable')[:count]
+        rows = rows[self.scores[rows] > score_threshold]
+        return replace(self, boxes=self.boxes[rows], labels=self.labels[rows],
+                       scores=self.scores[rows],
+                       ids=None if self.ids is None else self.ids[rows])
+
 
 def resize(pixels: Pixels, input_size: tuple[int, int]) -> np.ndarray:
     """
@@ -71,9 +80,13 @@ CANDIDATES = 400  #: Boxes that enter NMS, as in `model.ssdlite.postprocess`
 
 NO_VOTES = 1.0  #: Overlap that only equal boxes have, whose mean changes nothing
 
-#: Boxes with a score above it vote, whatever is shown: half of the shipped score threshold. On the
-#: held-out data lower scores gained no more, and there are many of them.
-VOTE_SCORE = 0.2
+#: Boxes with a score above it vote and are remembered, whatever is shown: half of the shipped
+#: score threshold. On the held-out data lower scores gained no more, and there are many of them.
+WEAK_SCORE = 0.2
+
+#: IoU from which on boxes of a class in successive frames show one object. 0.4 was no better on
+#: the held-out data.
+SAME_IOU = 0.5
 
 _SLACK = 1e-3  #: Far above the rounding of two float32 logits: the first sieve must not lose a box
 
@@ -92,9 +105,32 @@ class Candidates:
     scores: np.ndarray  #: ``(N,)`` float32
 
 
-def lowest_score(score_threshold: float, vote_threshold: float) -> float:
-    """Give the score that a box must exceed to be shown, or to vote."""
-    return score_threshold if vote_threshold >= NO_VOTES else min(score_threshold, VOTE_SCORE)
+def lowest_score(score_threshold: float, vote_threshold: float, score_memory: float = 0.0
+                 ) -> float:
+    """Give the score that a box must exceed to be shown, to vote or to be remembered."""
+    alone = vote_threshold >= NO_VOTES and not score_memory
+    return score_threshold if alone else min(score_threshold, WEAK_SCORE)
+
+
+def smoothed(found: Detections, before: Detections, memory: float) -> Detections:
+    """
+    Give each box the mean of its score and of that of the same object in the frame before.
+
+    Boxes of a class that overlap by `SAME_IOU` show one object, if both have a score above
+    `WEAK_SCORE`. A box without such a partner keeps its score.
+
+    :param before: its scores are smoothed, too
+    :param memory: weight of the score before, in [0, 1]
+    :returns: the same boxes in the same order
+    """
+    overlap = box_iou(found.boxes, before.boxes)
+    overlap[found.labels[:, None] != before.labels] = 0.0
+    overlap[found.scores <= WEAK_SCORE] = 0.0
+    overlap[:, before.scores <= WEAK_SCORE] = 0.0
+    rows, partners = best_pairs(overlap, SAME_IOU)
+    scores = found.scores.copy()
+    scores[rows] += np.float32(memory) * (before.scores[partners] - scores[rows])
+    return replace(found, scores=scores)
 
 
 class Postprocessor:
@@ -198,11 +234,11 @@ def _voted(boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray, keep: np.n
     Give each kept box the mean of the boxes that vote for it, weighted with their scores.
 
     This is bounding box voting (Gidaris and Komodakis 2015, arXiv:1505.01749). The voters are the
-    box itself and all boxes of its class with a score above `VOTE_SCORE` that overlap with it by
+    box itself and all boxes of its class with a score above `WEAK_SCORE` that overlap with it by
     `threshold` or more.
     """
     weights = box_iou(boxes[keep], boxes) >= threshold
-    weights &= (labels[keep, None] == labels) & (scores > VOTE_SCORE)
+    weights &= (labels[keep, None] == labels) & (scores > WEAK_SCORE)
     weights[np.arange(len(keep)), keep] = True
     weights = weights * scores
     return weights @ boxes / weights.sum(1, keepdims=True)

@@ -30,6 +30,9 @@ class DetectorSettings:
 
     #: IoU from which on weaker boxes of a class shift a box that stays; (0, 1]; 1 for none.
     vote_threshold: float = NO_VOTES
+
+    #: Weight of an object's score in the frame before, in [0, 1); 0 for none.
+    score_memory: float = 0.0
     max_detections: int = 100  #: Per frame, 1 to 1000
     classes: tuple[str, ...] = ()  #: Names of the classes that are wanted; empty for all
     max_consecutive_forecasts: int = 3  #: A read is forced after so many forecasts, 1 to 1000
@@ -49,6 +52,8 @@ class DetectorSettings:
              'in (0, 1]'),
             ('vote_threshold', isfinite(self.vote_threshold) and 0.0 < self.vote_threshold <= 1.0,
              'in (0, 1]'),
+            ('score_memory', isfinite(self.score_memory) and 0.0 <= self.score_memory < 1.0,
+             'in [0, 1)'),
             ('max_detections', 1 <= self.max_detections <= 1000, 'from 1 to 1000'),
             ('target_rate', isfinite(self.target_rate) and 0.0 <= self.target_rate <= 1000.0,
              'from 0 to 1000 frames per second'),

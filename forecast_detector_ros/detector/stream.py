@@ -17,7 +17,7 @@ import numpy as np
 from .policy import Decision, FORECAST, READ, REASONS
 from .processing import Candidates, Detections
 from .settings import DetectorSettings
-from ..boxes import box_iou
+from ..boxes import best_pairs, box_iou
 
 MIN_IOU = 0.3  #: Overlap from which on two boxes may show one object; SORT's `iou_threshold`
 
@@ -83,9 +83,11 @@ class Tracks:
         far = _moved(self.read_boxes, self.velocities * since[:, None])
         overlap = np.maximum(box_iou(boxes, ahead), box_iou(boxes, far))
         overlap[found.labels[:, None] != self.labels] = 0.0
-        rows, tracks = _pairs(overlap)
+        rows, tracks = best_pairs(overlap, MIN_IOU)
 
-        new = np.setdiff1d(np.arange(len(found)), rows)
+        unpaired = np.ones(len(found), bool)
+        unpaired[rows] = False
+        new = np.flatnonzero(unpaired)
         ids = np.zeros(len(found), np.int64)
         ids[rows] = self.ids[tracks]
         ids[new] = self.next_id + np.arange(len(new))
@@ -123,19 +125,6 @@ class Tracks:
     def _known(self) -> np.ndarray:
         """Tell which velocities were ever measured."""
         return np.any(self.velocities != 0.0, axis=1)
-
-
-def _pairs(overlap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Join rows and columns, the best overlap first, each at most once."""
-    rows, columns = np.nonzero(overlap >= MIN_IOU)
-    order = np.argsort(-overlap[rows, columns], kind='stable')
-    chosen: dict[int, int] = {}
-    taken: set[int] = set()
-    for row, column in zip(rows[order].tolist(), columns[order].tolist()):
-        if row not in chosen and column not in taken:
-            chosen[row] = column
-            taken.add(column)
-    return np.array(list(chosen), np.int64), np.array(list(chosen.values()), np.int64)
 
 
 def _moved(boxes: np.ndarray, shift: np.ndarray) -> np.ndarray:
@@ -249,6 +238,10 @@ class StreamState:
 
     #: Of the last frame, where a forecast keeps the scores; None where it does not.
     candidates: Candidates | None = None
+
+    #: All boxes of the last frame above `WEAK_SCORE`, with smoothed scores; None where scores are
+    #: not smoothed.
+    remembered: Detections | None = None
 
     @staticmethod
     def initial(reason: str = 'first_frame') -> 'StreamState':

@@ -64,7 +64,7 @@ def settings_values(settings: DetectorSettings) -> dict[str, Any]:
     """Give the settings of a detector as plain values."""
     return {'policy': str(settings.policy), 'score_threshold': settings.score_threshold,
             'nms_threshold': settings.nms_threshold,
-            'vote_threshold': settings.vote_threshold,
+            'vote_threshold': settings.vote_threshold, 'score_memory': settings.score_memory,
             'max_detections': settings.max_detections,
             'max_consecutive_forecasts': settings.max_consecutive_forecasts}
 

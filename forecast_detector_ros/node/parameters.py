@@ -219,6 +219,9 @@ _LIVE = {
     'vote_threshold': _Live(
         'Overlap (IoU) from which on weaker boxes of a class shift a box that stays; 1.0: none do',
         (0.0, 1.0), 'greater than 0'),
+    'score_memory': _Live(
+        "Weight of an object's score in the frame before in its score; 0.0: none", (0.0, 1.0),
+        'less than 1'),
     'max_detections': _Live('Most detections of a frame', (1, 1000)),
     'classes': _Live(
         "Names of the classes to detect; ['']: all of them",
@@ -286,6 +289,7 @@ def settings_of(values: Mapping[str, Any]) -> DetectorSettings:
     return DetectorSettings(
         policy=chosen, score_threshold=values['score_threshold'],
         nms_threshold=values['nms_threshold'], vote_threshold=values['vote_threshold'],
+        score_memory=values['score_memory'],
         max_detections=values['max_detections'],
         classes=_names(values['classes']),
         max_consecutive_forecasts=values['max_consecutive_forecasts'],

@@ -22,7 +22,7 @@ PAUSE = 6  #: Frames of a pause that are kept: more than a clip has
 MEMORY, DEVICE, NONE = CACHES = ('memory', 'device', 'none')  #: Where decoded frames are kept
 #: What a recipe may say for the card; the rest comes from the run.
 CARD_KEYS = ('licence', 'description', 'provenance', 'known_failures', 'score_threshold',
-             'nms_threshold', 'vote_threshold', 'threshold')
+             'nms_threshold', 'vote_threshold', 'score_memory', 'threshold')
 
 
 @dataclass(frozen=True)

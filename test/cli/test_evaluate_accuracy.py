@@ -28,7 +28,7 @@ def test_annotated_video_to_table_and_json(evaluate, checkpoint, videos, tmp_pat
     assert list(result['sequences']) == ['synthetic-000', 'synthetic-001']
     assert result['settings'] == {'policy': 'alternate(1)', 'score_threshold': 0.2,
                                   'nms_threshold': 0.45, 'vote_threshold': 1.0,
-                                  'max_consecutive_forecasts': 3}
+                                  'score_memory': 0.0, 'max_consecutive_forecasts': 3}
     # Read, forecast, read, forecast, read.
     assert result['read_ratio'] == pytest.approx(0.6)
     assert result['latency_ms']['read']['frames'] == 6

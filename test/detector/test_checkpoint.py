@@ -61,8 +61,8 @@ def test_round_trip(dtype, network, tmp_path):
     card = Card(
         'small', CLASSES, network.config, preset='custom', licence='Apache-2.0',
         description='Größe: small', score_threshold=0.25, nms_threshold=0.5, vote_threshold=0.65,
-        threshold=0.75, provenance={'data': ['a', 'b'], 'seed': 3}, metrics={'AP50': 0.125},
-        known_failures=('night', 'rain'))
+        score_memory=0.5, threshold=0.75, provenance={'data': ['a', 'b'], 'seed': 3},
+        metrics={'AP50': 0.125}, known_failures=('night', 'rain'))
     path = tmp_path / 'deep' / 'er' / 'small.safetensors'
     written = save_checkpoint(path, network, card, dtype)
     loaded, read = load_checkpoint(str(path))
@@ -79,8 +79,8 @@ def test_round_trip(dtype, network, tmp_path):
 
 def test_card_recommends_settings(network):
     card = Card('small', CLASSES, network.config, score_threshold=0.25, nms_threshold=0.5,
-                vote_threshold=0.75, threshold=1)
-    assert card.settings() == DetectorSettings(ThresholdPolicy(1.0), 0.25, 0.5, 0.75)
+                vote_threshold=0.75, score_memory=0.25, threshold=1)
+    assert card.settings() == DetectorSettings(ThresholdPolicy(1.0), 0.25, 0.5, 0.75, 0.25)
     assert str(card.settings().policy) == 'threshold(1.0)'
 
 
@@ -234,6 +234,7 @@ def test_other_weights_beside_the_card(path, network, tmp_path):
     (lambda v: v.update(score_threshold='high'), ("score_threshold is 'high'", 'a number')),
     (lambda v: v.update(nms_threshold=True), ('nms_threshold is True', 'a number')),
     (lambda v: v.update(vote_threshold=-1), ('vote_threshold is -1', '[0, 1]')),
+    (lambda v: v.update(score_memory=1), ('score_memory is 1', '[0, 1)')),
     (lambda v: v.update(preprocessing='rgb8'), ("preprocessing is 'rgb8'",)),
     (lambda v: v['network'].update(alpha=1), ("unknown key 'alpha'",)),
     (lambda v: v['network'].update(width=0.9), ('width is 0.9',)),

@@ -43,7 +43,7 @@ def test_the_card_gives_what_is_not_overridden(detector):
     card = detector.card
     assert detector.stream().settings == DetectorSettings(
         ThresholdPolicy(card.threshold), card.score_threshold, card.nms_threshold,
-        card.vote_threshold)
+        card.vote_threshold, card.score_memory)
     settings = detector.stream(policy='alternate(2)', classes=['dog'], nms_threshold=0.6).settings
     assert (str(settings.policy), settings.classes, settings.nms_threshold) == (
         'alternate(2)', ('dog',), 0.6)

@@ -6,9 +6,11 @@ import warnings
 import cv2
 from forecast_detector_ros.detector.processing import (
     _nms,
+    Detections,
     Postprocessor,
     resize,
-    VOTE_SCORE,
+    smoothed,
+    WEAK_SCORE,
 )
 from forecast_detector_ros.images.frame import CHANNELS, FrameError, Pixels
 from forecast_detector_ros.model.ssdlite import postprocess
@@ -175,7 +177,7 @@ def test_votes_are_the_weighted_mean_of_overlapping_boxes(seed, threshold):
     found = post(logits, offsets, INPUT, 0.6, 0.45, 100, vote_threshold=threshold)
     np.testing.assert_array_equal(found.labels, plain.labels)
     np.testing.assert_array_equal(found.scores, plain.scores)
-    everything = post(logits, offsets, INPUT, VOTE_SCORE, 1.0, 1000)
+    everything = post(logits, offsets, INPUT, WEAK_SCORE, 1.0, 1000)
     expected = [slow_votes(box.astype(np.float64), label, everything, threshold)
                 for box, label in zip(plain.boxes, plain.labels)]
     np.testing.assert_allclose(found.boxes, np.reshape(expected, (-1, 4)), rtol=1e-4, atol=1e-2)
@@ -234,3 +236,32 @@ def test_suppresses_what_torchvision_does(seed, count, grid, threshold):
     label, score = rng.integers(0, 3, count), rng.permutation(count).astype(np.float32) + 1
     expected = batched_nms(*map(torch.from_numpy, (boxes, score, label)), threshold)
     np.testing.assert_array_equal(_nms(boxes, label, score, threshold), expected)
+
+
+def detections(*rows):
+    """Make detections of (x0, label, score): boxes of 10 by 10 pixels at the top."""
+    return Detections(np.float32([(x, 0, x + 10, 10) for x, _, _ in rows]).reshape(-1, 4),
+                      np.array([label for _, label, _ in rows], np.int64),
+                      np.float32([score for _, _, score in rows]))
+
+
+def test_scores_of_one_object_are_averaged():
+    before = detections((0, 0, 0.9), (40, 1, 0.9), (80, 2, 0.2), (120, 0, 0.5), (122, 0, 0.8))
+    found = detections((2, 0, 0.5), (40, 2, 0.5), (80, 2, 0.5), (121, 0, 0.4), (160, 1, 0.7),
+                       (1, 0, 0.2))
+    # In order: moved; another class; too weak before; nearest of two; new; too weak now.
+    result = smoothed(found, before, 0.25)
+    assert result.scores == pytest.approx([0.6, 0.5, 0.5, 0.425, 0.7, 0.2])
+    np.testing.assert_array_equal(result.boxes, found.boxes)
+    np.testing.assert_array_equal(result.labels, found.labels)
+    assert smoothed(found, before, 1.0).scores[0] == np.float32(0.9)
+    for nothing in (smoothed(detections(), before, 0.5), smoothed(found, detections(), 0.5)):
+        assert len(nothing) in (0, len(found))
+    assert found.scores[0] == np.float32(0.5)  # Not changed in place
+
+
+def test_the_best_detections_come_first():
+    found = detections((0, 0, 0.3), (20, 1, 0.9), (40, 2, 0.5), (60, 0, 0.6))
+    assert found.best(0.4, 2).boxes[:, 0].tolist() == [20, 60]
+    best = found.best(0.4, 10)
+    assert best.boxes[:, 0].tolist() == [20, 60, 40] and best.labels.tolist() == [1, 0, 2]

@@ -12,15 +12,16 @@ def test_defaults_are_the_documented_ones():
     settings = DetectorSettings()
     assert settings.policy == ThresholdPolicy(0.5)
     assert (settings.score_threshold, settings.nms_threshold, settings.vote_threshold,
-            settings.max_detections, settings.classes,
-            settings.max_consecutive_forecasts) == (0.3, 0.45, 1.0, 100, (), 3)
+            settings.score_memory, settings.max_detections, settings.classes,
+            settings.max_consecutive_forecasts) == (0.3, 0.45, 1.0, 0.0, 100, (), 3)
 
 
 @pytest.mark.parametrize('values', [
     {'score_threshold': 0.0}, {'score_threshold': 1.0}, {'nms_threshold': 1.0},
     {'nms_threshold': 1e-6}, {'vote_threshold': 1.0}, {'vote_threshold': 1e-6},
-    {'max_detections': 1}, {'max_detections': 1000},
-    {'max_consecutive_forecasts': 1}, {'max_consecutive_forecasts': 1000}])
+    {'score_memory': 0.0}, {'score_memory': 0.999}, {'max_detections': 1},
+    {'max_detections': 1000}, {'max_consecutive_forecasts': 1},
+    {'max_consecutive_forecasts': 1000}])
 def test_ends_of_the_ranges(values):
     (key, value), = values.items()
     assert getattr(DetectorSettings(**values), key) == value
@@ -30,7 +31,8 @@ def test_ends_of_the_ranges(values):
     ('score_threshold', -0.01), ('score_threshold', 1.01), ('score_threshold', nan),
     ('score_threshold', inf), ('nms_threshold', 0.0), ('nms_threshold', 1.01),
     ('nms_threshold', nan), ('vote_threshold', 0.0), ('vote_threshold', 1.01),
-    ('vote_threshold', nan), ('max_detections', 0), ('max_detections', 1001),
+    ('vote_threshold', nan), ('score_memory', -0.01), ('score_memory', 1.0),
+    ('score_memory', nan), ('max_detections', 0), ('max_detections', 1001),
     ('max_consecutive_forecasts', 0), ('max_consecutive_forecasts', -1),
     ('max_consecutive_forecasts', 1001)])
 def test_out_of_range_names_the_key(key, value):

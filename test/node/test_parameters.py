@@ -35,8 +35,8 @@ FIXED = FixedParameters(
 
 LIVE: dict[str, Any] = {
     'threshold': 0.25, 'policy': '', 'score_threshold': 0.3, 'nms_threshold': 0.45,
-    'vote_threshold': 1.0, 'max_detections': 100, 'classes': [''], 'max_consecutive_forecasts': 3,
-    'target_rate': 0.0}
+    'vote_threshold': 1.0, 'score_memory': 0.0, 'max_detections': 100, 'classes': [''],
+    'max_consecutive_forecasts': 3, 'target_rate': 0.0}
 
 Active = Callable[..., Graph]
 
@@ -66,7 +66,7 @@ def test_empty_policy_is_the_threshold() -> None:
 @pytest.mark.parametrize(('key', 'value'), [
     ('policy', 'sometimes'), ('policy', 'alternate(0)'), ('threshold', 1.5),
     ('score_threshold', float('nan')), ('nms_threshold', 0.0), ('vote_threshold', 0.0),
-    ('max_detections', 0),
+    ('score_memory', 1.0), ('max_detections', 0),
     ('max_consecutive_forecasts', 0), ('policy', 'budget(0)'), ('target_rate', -1.0),
     ('target_rate', float('nan')), ('target_rate', 1001.0), ('policy', 'threshold(' + ' ' * 10**6),
     ('classes', ['x' * 100_000]), ('classes', list(map(str, range(20_000))))])
@@ -108,7 +108,8 @@ def test_checkpoint_recommends_and_the_user_decides(graph: Graph) -> None:
 
 @pytest.mark.parametrize(('name', 'value'), [
     ('threshold', 1.5), ('score_threshold', -0.1), ('nms_threshold', 0.0),
-    ('vote_threshold', 0.0), ('max_detections', 0), ('max_detections', 1.5),
+    ('vote_threshold', 0.0), ('score_memory', 1.0), ('max_detections', 0),
+    ('max_detections', 1.5),
     ('classes', ['unicorn']), ('max_consecutive_forecasts', 0),
     ('policy', 'alternate(0)'), ('device', 'cuda'), ('image_topics', ['other'])])
 def test_bad_change_is_refused_with_a_reason_and_changes_nothing(
@@ -177,7 +178,8 @@ def test_file_of_parameters_gives_the_defaults(graph: Graph) -> None:
     given = yaml.safe_load(path.read_text())['/**']['ros__parameters']
     node = graph.add_detector([])
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-    recommended = {'threshold', 'score_threshold', 'nms_threshold', 'vote_threshold'}
+    recommended = {'threshold', 'score_threshold', 'nms_threshold', 'vote_threshold',
+                   'score_memory'}
     own = {'backend', 'checkpoint', 'diagnostics_period'}
     names = {*FixedParameters.__dataclass_fields__, *LIVE_PARAMETERS} - recommended
     assert set(given) == names

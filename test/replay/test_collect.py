@@ -37,9 +37,9 @@ NAMES = ('a', 'b', 'c')
 def head(labels):
     return {'checkpoint': 'abc', 'labels': list(labels), 'model': {'name': 'small'},
             'options': dict.fromkeys(('policy', 'score_threshold', 'nms_threshold',
-                                      'vote_threshold', 'classes', 'max_detections',
-                                      'max_consecutive_forecasts', 'mode', 'latency',
-                                      'max_gap_s', 'annotations', 'truth_topic')),
+                                      'vote_threshold', 'score_memory', 'classes',
+                                      'max_detections', 'max_consecutive_forecasts', 'mode',
+                                      'latency', 'max_gap_s', 'annotations', 'truth_topic')),
             'machine': {'cores': 2}}
 
 
@@ -172,7 +172,7 @@ def test_coco_documents_are_joined_with_new_numbers():
 
 HEAD = {'labels': ['cat', 'dog'], 'model': {}, 'machine': {'cores': 2}, 'device': 'cpu',
         'options': dict.fromkeys(('policy', 'score_threshold', 'nms_threshold',
-                                  'vote_threshold', 'classes', 'max_detections',
+                                  'vote_threshold', 'score_memory', 'classes', 'max_detections',
                                   'max_consecutive_forecasts', 'mode', 'latency',
                                   'max_gap_s', 'annotations', 'truth_topic'))}
 
