@@ -23,8 +23,8 @@ from .checkpoint import Card, Checkpoint, default_checkpoint, read_checkpoint
 from .host import AUTO, choose_precision, set_threads
 from .policy import AlternatePolicy, Decision, FORECAST, READ
 from .processing import (
-    Candidates,
     CANDIDATES,
+    Candidates,
     Detections,
     lowest_score,
     Postprocessor,
