@@ -48,7 +48,7 @@ class Evaluation:
 def evaluation_parser(verb: str, description: str | None, one_stride: bool = True
                       ) -> argparse.ArgumentParser:
     """Make the parser of an evaluation, with the options that `prepare` and `run` read."""
-    parser = verb_parser(verb, '--davis|--annotations|--mot PATH...', description)
+    parser = verb_parser(verb, 'VIDEO', description)
     add_videos(parser)
     add_detector(parser, location)
     parser.add_argument('--output', type=location, metavar='FILE', help='write the result as JSON')

@@ -84,7 +84,7 @@ def add_limits(group: Group) -> None:
     group.add_argument('--vote-threshold', type=fraction, metavar='IOU',
                        help='of boxes that shift another one; 1: none')
     group.add_argument('--score-memory', type=fraction, metavar='W',
-                       help="weight of an object's score before in its score; 0: none")
+                       help="weight of an object's score before; 0: none")
     group.add_argument('--max-consecutive-forecasts', type=limit, metavar='N',
                        help='most forecasts in a row (default '
                        f'{DetectorSettings().max_consecutive_forecasts})')

@@ -2,11 +2,14 @@
 """A small detector with lively random weights, for the tests of the detector."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from forecast_detector_ros.detector.backends.torch_backend import TorchBackend
 from forecast_detector_ros.detector.checkpoint import Card, load_checkpoint, save_checkpoint
-from forecast_detector_ros.detector.detector import Detector
+from forecast_detector_ros.detector.detector import Detector, StepResult
+from forecast_detector_ros.detector.settings import DetectorSettings
+from forecast_detector_ros.detector.stream import StreamState
 from forecast_detector_ros.images.frame import Frame, Pixels
 from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector
@@ -20,6 +23,17 @@ CONFIG = NetworkConfig(
     forecast_mode='residual')
 
 CLASSES = ('cat', 'dog', 'train')
+
+
+def run(detector: Detector, frames: list[Frame], settings: DetectorSettings,
+        state: StreamState | None = None) -> tuple[list[StepResult], StreamState]:
+    """Process frames one after the other; give the results and the last state."""
+    state = StreamState.initial() if state is None else state
+    results = []
+    for frame in frames:
+        result, state = detector.step(frame, state, settings)
+        results.append(result)
+    return results, state
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +62,15 @@ def detector(checkpoint: Path) -> Detector:
     """Give a detector whose network is run as it is, by eager PyTorch on the CPU."""
     network, card = load_checkpoint(checkpoint)
     return Detector(TorchBackend(network), card)
+
+
+@pytest.fixture
+def mover(enliven) -> Detector:
+    """Give a detector whose forecast keeps the scores of the last read."""
+    config = replace(CONFIG, levels=(8, 16, 32), feature_channels=(8, 12, 20),
+                     lstm_channels=(8, 8, 10), forecast_mode='motion', motion_channels=8)
+    network = enliven(ForecastDetector(config)).eval()
+    return Detector(TorchBackend(network), Card('mover', CLASSES, config))
 
 
 @pytest.fixture

@@ -5,9 +5,8 @@ from dataclasses import replace
 from math import isnan
 
 import cv2
-from forecast_detector_ros.boxes import box_iou
 from forecast_detector_ros.detector.backends.torch_backend import TorchBackend
-from forecast_detector_ros.detector.checkpoint import Card, RuntimeConfigError
+from forecast_detector_ros.detector.checkpoint import RuntimeConfigError
 from forecast_detector_ros.detector.detector import Detector
 from forecast_detector_ros.detector.policy import (
     AlternatePolicy,
@@ -16,7 +15,7 @@ from forecast_detector_ros.detector.policy import (
     READ,
     ThresholdPolicy,
 )
-from forecast_detector_ros.detector.processing import Postprocessor, smoothed
+from forecast_detector_ros.detector.processing import Postprocessor
 from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.detector.stream import StreamState
 from forecast_detector_ros.images.frame import Frame, FrameError, Pixels
@@ -29,19 +28,10 @@ import numpy as np
 import pytest
 import torch
 
-from .conftest import CLASSES, CONFIG
+from .conftest import run
 
 SIZE = (48, 80)
 EAGER = DetectorSettings(ThresholdPolicy(0.0), score_threshold=0.3, max_consecutive_forecasts=3)
-
-
-def run(detector, frames, settings, state=None):
-    state = StreamState.initial() if state is None else state
-    results = []
-    for frame in frames:
-        result, state = detector.step(frame, state, settings)
-        results.append(result)
-    return results, state
 
 
 def test_without_anything_to_compare_with_the_second_frame_is_read(enliven, detector, picture):
@@ -58,15 +48,6 @@ def test_without_anything_to_compare_with_the_second_frame_is_read(enliven, dete
     assert [result.decision.kind for result in results] == [READ, READ, FORECAST]
     assert results[0].decision.reason == 'size_changed'
     assert results[1].decision.reason == 'second_frame'
-
-
-@pytest.fixture
-def mover(enliven):
-    """Give a detector whose forecast keeps the scores of the last read."""
-    config = replace(CONFIG, levels=(8, 16, 32), feature_channels=(8, 12, 20),
-                     lstm_channels=(8, 8, 10), forecast_mode='motion', motion_channels=8)
-    network = enliven(ForecastDetector(config)).eval()
-    return Detector(TorchBackend(network), Card('mover', CLASSES, config))
 
 
 def test_a_forecast_that_keeps_scores_does_not_choose_again(mover, picture, monkeypatch):
@@ -100,68 +81,6 @@ def test_changed_settings_hold_for_a_forecast_at_once(change, mover, picture):
     np.testing.assert_array_equal(result.detections.boxes, expected.detections.boxes)
     np.testing.assert_array_equal(result.detections.scores, expected.detections.scores)
     assert not np.array_equal(result.detections.boxes, former.detections.boxes)
-
-
-def slowly_smoothed(frames, memory):
-    """Average scores of frames, box by box; give (box, label, score) of each."""
-    before, result = [], []
-    for frame in frames:
-        rows = [[box, label, score]
-                for box, label, score in zip(frame.boxes, frame.labels, frame.scores)]
-        pairs = sorted((-box_iou(row[0][None], old[0][None])[0, 0], i, j)
-                       for i, row in enumerate(rows) for j, old in enumerate(before)
-                       if row[1] == old[1])
-        used: tuple[set[int], set[int]] = (set(), set())
-        for overlap, i, j in pairs:
-            if -overlap >= 0.5 and i not in used[0] and j not in used[1]:
-                rows[i][2] = memory * before[j][2] + (1 - memory) * rows[i][2]
-                used[0].add(i)
-                used[1].add(j)
-        # What is weak now is not remembered.
-        before = [row for row in rows if row[2] > 0.2]
-        result.append(rows)
-    return result
-
-
-def test_scores_remember_the_frame_before(detector, picture):
-    def show(settings):
-        return run(detector, [picture(seed) for seed in range(4)], settings)[0]
-
-    plain = DetectorSettings(AlwaysReadPolicy(), score_threshold=0.2, max_detections=1000)
-    raw = show(plain)
-    expected = slowly_smoothed([result.detections for result in raw], 0.5)
-    # Scores of random weights differ between machines.
-    shown_from = float(np.median(raw[-1].detections.scores))
-    found = show(replace(plain, score_memory=0.5))
-    fewer = show(replace(plain, score_memory=0.5, score_threshold=shown_from))
-    changed = 0
-    for result, few, before, rows in zip(found, fewer, raw, expected):
-        rows = sorted((row for row in rows if row[2] > 0.2), key=lambda row: -row[2])
-        scores = [row[2] for row in rows]
-        np.testing.assert_allclose(result.detections.scores, scores, atol=1e-6)
-        np.testing.assert_array_equal(
-            few.detections.scores,
-            result.detections.scores[result.detections.scores > shown_from])
-        changed += not np.array_equal(result.detections.scores, before.detections.scores)
-    assert changed == len(raw) - 1
-
-
-def test_a_forecast_keeps_smoothed_scores(mover, picture):
-    settings = DetectorSettings(AlternatePolicy(2), score_threshold=0.2, score_memory=0.5,
-                                max_detections=1000)
-    always = replace(settings, policy=AlwaysReadPolicy())
-    _, state = run(mover, [picture(0), picture(1)], always)
-    result, after = mover.step(picture(2), state, settings)
-    assert result.decision.kind == FORECAST and len(result.detections)
-    same = smoothed(result.detections, state.remembered, 1.0)
-    np.testing.assert_array_equal(same.scores, result.detections.scores)
-    raw, _ = mover.step(picture(2), replace(state, remembered=None), settings)
-    assert not np.array_equal(raw.detections.scores, result.detections.scores)
-    # A picture of another size, or a new start, has nothing to remember.
-    there, _ = mover.step(picture(3, (60, 90)), after, always)
-    anew, _ = mover.step(picture(3, (60, 90)), StreamState.initial(), always)
-    np.testing.assert_array_equal(there.detections.scores, anew.detections.scores)
-    assert state.anew('gap').remembered is None
 
 
 def pixels(frame):
