@@ -176,6 +176,7 @@ def sweep(detector: Detector, videos: Sequence[Video], settings: DetectorSetting
     :returns: plain values: the source of latencies, and `runs`; None if not measurable. `age_ms`
         is the mean time since the arrival of the frame of the shown detections. `difference` is
         the recall minus that of the first policy and output at the same rate, with its interval.
+    :raises SettingsError: if the settings do not allow one of the policies
     :raises DataError, EvaluationError: as for `stream` and `measure_accuracy`
     """
     collect = all(item.labelled is not None for item in videos)
@@ -184,10 +185,12 @@ def sweep(detector: Detector, videos: Sequence[Video], settings: DetectorSetting
     bootstrap = Bootstrap(len(wholes), seed)
     result: list[dict[str, Any]] = []
     first: dict[float, np.ndarray] = {}
-    for policy, output in itertools.product(policies, outputs):
+    # Made at once: a policy that the limit refuses is refused before anything is measured.
+    changed = [replace(settings, policy=policy) for policy in policies]
+    for own, output in itertools.product(changed, outputs):
         for rate in rates:
-            runs = [stream(detector, item, replace(settings, policy=policy), rate, latencies,
-                           collect, output) for item in videos]
+            runs = [stream(detector, item, own, rate, latencies, collect, output)
+                    for item in videos]
             recalls = np.array([recall(run.shown, item.truth)
                                 for item, run in zip(videos, runs)])
             # Parts of a video are no sequences of their own: they show the same.
@@ -195,7 +198,7 @@ def sweep(detector: Detector, videos: Sequence[Video], settings: DetectorSetting
                                     if name == whole]) for whole in wholes], float)
             difference = bootstrap.difference(drawn, first.setdefault(rate, drawn))
             result.append({
-                'policy': str(policy), 'output': output, 'rate': rate,
+                'policy': str(own.policy), 'output': output, 'rate': rate,
                 **_figures(videos, runs, rate),
                 'mean_recall': mean(recalls.tolist()),
                 'difference': {key: plain(getattr(difference, key))

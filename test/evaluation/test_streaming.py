@@ -13,7 +13,7 @@ from forecast_detector_ros.detector.policy import (
     ThresholdPolicy,
 )
 from forecast_detector_ros.detector.processing import Detections
-from forecast_detector_ros.detector.settings import DetectorSettings
+from forecast_detector_ros.detector.settings import DetectorSettings, SettingsError
 from forecast_detector_ros.detector.stream import decide, StreamState
 from forecast_detector_ros.evaluation.runs import Latencies, run_video
 from forecast_detector_ros.evaluation.sequences import as_frame, EvaluationError, picture
@@ -226,6 +226,13 @@ def test_sweep_by_hand(one):
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     text = streaming_as_text(result)
     assert 'AP50 devkit' in text and '225.0' in text and len(text.splitlines()) == 7
+
+
+def test_a_policy_beyond_the_limit_is_refused_before_anything_runs(one):
+    detector = FakeDetector()
+    detector.step = None
+    with pytest.raises(SettingsError, match='max_consecutive_forecasts is 3'):
+        sweep(detector, [one(3)], ALWAYS, [ALWAYS.policy, AlternatePolicy(6)], [30], None, [])
 
 
 def test_without_labels_there_is_no_ap(one):
