@@ -9,6 +9,9 @@ JAZZY := $(CURDIR)/.venv-jazzy-wheels
 VIDEO ?=
 OUTPUT ?= demo_output
 BENCHMARK ?=
+DATA ?=
+BACKBONE ?=
+RUNS ?= runs
 # Processes of the tests; one more than cores, because nodes wait for each other much of the time.
 TEST_PROCESSES ?= $(shell expr $$(nproc) + 1)
 
@@ -19,11 +22,12 @@ export TORCHINDUCTOR_CACHE_DIR ?= $(VENV)/var/torchinductor
 export PYTEST_DEBUG_TEMPROOT ?= $(VENV)/var/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo benchmark test test-fast test-jazzy trials coverage docs lint format clean
+.PHONY: help setup demo weights benchmark test test-fast test-jazzy trials coverage docs lint format clean
 
 help:
 	@echo 'make demo        detect objects in a clip over ROS 2; result in $(OUTPUT)/'
 	@echo '                 VIDEO=path for a video of your own, OUTPUT=folder for another place'
+	@echo 'make weights     train the three checkpoints anew: DATA=folder, BACKBONE=file, RUNS=folder; many hours'
 	@echo 'make benchmark   measure everything and write docs/results/benchmark.md: 15 minutes, on a quiet machine'
 	@echo '                 BENCHMARK=options, for example --peer-onnx yolo11n.onnx:320'
 	@echo 'make test        run all tests; TEST_PROCESSES=n: processes at a time (one more than cores)'
@@ -52,6 +56,10 @@ setup:
 demo:
 	$(bootstrap)
 	'$(RUN)' -m forecast_detector_ros.cli demo --output '$(OUTPUT)' $(if $(VIDEO),--video '$(VIDEO)')
+
+weights:
+	$(bootstrap)
+	dev/remake_weights.sh '$(RUN)' '$(DATA)' '$(BACKBONE)' '$(RUNS)'
 
 benchmark:
 	$(bootstrap)

@@ -22,7 +22,7 @@ from ..detector.checkpoint import CheckpointError
 from ..detector.host import keep_large_blocks
 from ..evaluation.policy_sweep import make_validation
 from ..model.network import ForecastDetector
-from ..training.config import load_recipe, RecipeError
+from ..training.config import load_recipe
 from ..training.loader import load_sources
 from ..training.machine import join_processes, leave_processes, Processes
 from ..training.run_log import Observer, TensorBoardLog
@@ -49,8 +49,6 @@ def make_parser() -> argparse.ArgumentParser:
     add_backbone(start)
     start.add_argument('--start', type=Path, metavar='FILE',
                        help='checkpoint to start from, with its card')
-    result.add_argument('--average', type=Path, nargs='+', default=[], metavar='FILE',
-                        help='checkpoints whose mean extractor and head replace those of --start')
     result.add_argument('--fresh', action='store_true', help='do not resume')
     result.add_argument('--stop-after', type=seconds, metavar='SECONDS',
                         help='stop with a snapshot after so long')
@@ -119,9 +117,7 @@ def _train(options: argparse.Namespace, stack: ExitStack) -> None:
         logging.getLogger().setLevel(logging.WARNING)
     observers = _observers(options, processes, recipe.classes, stack)
     imagenet = load_backbone(options.backbone) if options.backbone else None
-    if options.average and not options.start:
-        raise RecipeError('--average needs --start, which gives all but extractor and head')
-    start = load_start(options.start, recipe, options.average) if options.start else None
+    start = load_start(options.start, recipe) if options.start else None
     sources = load_sources(recipe, options.data)
     validate = make_validation(recipe, options.data, sources)
     trainer = Trainer(recipe, sources, options.output, imagenet, start, processes)

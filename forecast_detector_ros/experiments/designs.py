@@ -31,8 +31,9 @@ from ..layout import mean, plain
 from ..metrics.average_precision import average_precision
 from ..metrics.tables import recall
 from ..model.config import ConfigError, NetworkConfig
-from ..training.config import read_yaml, Recipe, RecipeError
+from ..training.config import Recipe
 from ..training.loader import load_sources
+from ..training.recipe_file import read_yaml, RecipeError
 from ..training.stage_run import build_network
 
 log = logging.getLogger(__name__)
@@ -244,7 +245,8 @@ def _rows(plan: DesignPlan, todo: dict[str, DesignTraining],
             stage = training.recipe.stages[0].name
             baseline, _ = load_checkpoint(plan.output / training.name / f'{stage}.safetensors')
             weights = baseline.state_dict()
-        network = build_network(design_recipe(plan.recipe, design), COMPLETE, weights)
+        config = design_recipe(plan.recipe, design).network_config()
+        network = build_network(replace(config, variant=COMPLETE), plan.recipe.seed, weights)
         contenders += network_contenders(network.eval(), build, pictures, label=design.name)
     timings = time_in_turns(contenders, plan.rounds,
                             progress=lambda done: progress(done, plan.rounds))

@@ -30,8 +30,9 @@ from ..labelling.label_folders import track_boxes
 from ..metrics.average_precision import motion_iou, PLAIN, vid_average_precision
 from ..model.network import ForecastDetector
 from ..plain_values import PlainJsonError, read_plain_json
-from ..training.config import Recipe, RecipeError, StageConfig
+from ..training.config import Recipe, StageConfig
 from ..training.loader import load_sources, Sources
+from ..training.recipe_file import RecipeError
 from ..training.trainer import Trainer
 
 log = logging.getLogger(__name__)

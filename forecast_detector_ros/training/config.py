@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training recipe: a YAML file, perhaps one that extends another, as checked dataclasses."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import prod, sqrt
 from pathlib import Path
 from typing import Any
 
 from .losses import first_decision, LossConfig
 from .machine import AMP, DEVICES
+from .recipe_file import read_recipe, RecipeError
 from ..annotations.findings import DataError
 from ..annotations.sources import SourceConfig
 from ..clips.augment import AugmentConfig
@@ -14,10 +16,11 @@ from ..detector.checkpoint import build_card
 from ..errors import InputError
 from ..model.config import ConfigError, MOTION, NetworkConfig, preset, VARIANTS
 from ..model.extractor import first_blocks
-from ..plain_values import build, PlainValueError, PlainYamlError, read_plain_yaml
+from ..plain_values import build, PlainValueError
 
 #: Parts of the network with a learning rate of their own; a part without one is frozen.
 GROUPS = ('backbone', 'projection', 'encoder', 'scheduler', 'head')
+START = 'start'  #: Name of the checkpoint that a run starts from, in a stage's `mean_of`
 PAUSE = 6  #: Frames of a pause that are kept: more than a clip has
 MEMORY, DEVICE, NONE = CACHES = ('memory', 'device', 'none')  #: Where decoded frames are kept
 #: What a recipe may say for the card; the rest comes from the run.
@@ -44,6 +47,12 @@ class StageConfig:
     batch: int
     groups: dict[str, GroupConfig]
     variant: str = 'complete'
+    #: Earlier stages and their weights in a mean, from which extractor and head start; `start` is
+    #: the checkpoint given as start. Empty for those of the stage before.
+    mean_of: dict[str, float] = field(default_factory=dict)
+    #: Height and width of the pictures; anchors keep their size in pixels. Empty for those of the
+    #: network.
+    input_size: tuple[int, ...] = ()
     clip_length: int = 10  #: Frames per clip, without the extra one (section 4.2: 10)
     extra_frame: bool = True  #: Append the frame that the forecast loss and y_t need
     thinning: int = 25  #: r of section 4.2; 0 takes consecutive frames
@@ -140,14 +149,23 @@ class Recipe:
     #: Keys of the checkpoint's card, some of `CARD_KEYS`.
     card: dict[str, Any] = field(default_factory=dict)
 
-    def network_config(self) -> NetworkConfig:
+    def network_config(self, stage: StageConfig | None = None) -> NetworkConfig:
         """
-        Give the network's shape.
+        Give the network's shape, or that of a stage.
 
         :raises ConfigError: if preset or overrides are wrong
         """
         base = preset(self.preset, len(self.classes)).to_dict()
-        return NetworkConfig.from_dict({**base, **self.network})
+        config = NetworkConfig.from_dict({**base, **self.network})
+        if stage is None:
+            return config
+        if not stage.input_size:
+            return replace(config, variant=stage.variant)
+        # Anchors are measured in square roots of the picture's area.
+        shrinkage = sqrt(prod(config.input_size) / prod(stage.input_size))
+        return NetworkConfig.from_dict({
+            **config.to_dict(), 'variant': stage.variant, 'input_size': list(stage.input_size),
+            'anchor_scales': [round(shrinkage * scale, 5) for scale in config.anchor_scales]})
 
     def forecasts_motion(self, stage: StageConfig) -> bool:
         """Tell whether a stage trains a forecast of motion."""
@@ -215,9 +233,10 @@ def _check(recipe: Recipe, network: NetworkConfig) -> None:
         raise RecipeError('stages: a name stands twice')
     for stage in recipe.stages:
         where = f'stage {stage.name}'
-        for key in ('epochs', 'clips_per_epoch', 'batch', 'clip_length', 'reuse'):
+        for key in ('clips_per_epoch', 'batch', 'clip_length', 'reuse'):
             if getattr(stage, key) < 1:
                 raise RecipeError(f'{where}: {key} must be at least 1')
+        _check_start(recipe, stage, where)
         if stage.clips_per_epoch % stage.batch:
             raise RecipeError(f'{where}: clips_per_epoch must be a multiple of batch')
         for name in stage.groups:
@@ -261,6 +280,27 @@ def _check(recipe: Recipe, network: NetworkConfig) -> None:
         _check_numbers(stage, where, first_blocks(network.levels))
 
 
+def _check_start(recipe: Recipe, stage: StageConfig, where: str) -> None:
+    """Refuse a mean of what is not there, and pictures of a size that no network has."""
+    names = [START]
+    for before in recipe.stages[:recipe.stages.index(stage)]:
+        names.append(before.name)
+    if stage.name == START:
+        raise RecipeError(f'{where}: the name is that of the weights given as start')
+    for name, weight in stage.mean_of.items():
+        if name not in names:
+            raise RecipeError(f'{where}: mean_of has {name!r}, must be one of {", ".join(names)}')
+        if not 0.0 < weight <= 1000.0:
+            raise RecipeError(f'{where}: mean_of.{name} is {weight}, must be in (0, 1000]')
+    if stage.input_size and len(stage.input_size) != 2:
+        raise RecipeError(f'{where}: input_size is {list(stage.input_size)}, must be a height and '
+                          'a width')
+    try:
+        recipe.network_config(stage)
+    except ConfigError as error:
+        raise RecipeError(f'{where}: {error}') from None
+
+
 def _check_motion(stage: StageConfig, where: str) -> None:
     """Refuse what a stage for a forecast of motion cannot do."""
     others = sorted(set(stage.groups) - {'encoder', 'scheduler'})
@@ -277,7 +317,7 @@ def _check_motion(stage: StageConfig, where: str) -> None:
 
 def _check_numbers(stage: StageConfig, where: str, blocks: int) -> None:
     """Refuse what is out of its range; written so that NaN is."""
-    for key, high in (('thinning', 1_000_000), ('plain_epochs', 1_000_000),
+    for key, high in (('epochs', 1_000_000), ('thinning', 1_000_000), ('plain_epochs', 1_000_000),
                       ('still_fraction', 1.0), ('pauses', 1.0), ('keep', 100),
                       ('frozen_blocks', blocks), ('weight_decay', 1.0),
                       ('warmup', 1_000_000_000), ('clip_norm', 1e9)):
@@ -291,83 +331,3 @@ def _check_numbers(stage: StageConfig, where: str, blocks: int) -> None:
             value = getattr(group, key)
             if not 0.0 <= value <= 1000.0:
                 raise RecipeError(f'{where}: groups.{name}.{key} is {value}, must be in [0, 1000]')
-
-
-#: Key that names the file, relative to this one, whose values hold where this one says nothing.
-EXTENDS = 'extends'
-DROP = 'drop'  #: Key of a stage that is true where the other file's stage of this name is left out
-
-
-class RecipeError(InputError):
-    """A recipe that cannot be used; the message names the file or key."""
-
-
-def read_yaml(path: str | Path) -> Any:
-    """Read plain values, perhaps with aliases; raises RecipeError, which names the file."""
-    try:
-        return read_plain_yaml(Path(path), aliases=True)
-    except FileNotFoundError:
-        raise RecipeError(f'{path}: no such file') from None
-    except PlainYamlError as error:
-        raise RecipeError(f'{path}: {error}') from None
-
-
-def read_recipe(path: str | Path, above: tuple[Path, ...] = ()) -> Any:
-    """
-    Read the values of a recipe with those of the file that it extends.
-
-    Mappings are merged key by key, where null takes a key away; stages are merged by their names,
-    new ones come last; anything else replaces what the other file says.
-
-    :param above: the files that extend it, outermost first
-    :raises RecipeError: if a file cannot be read, or extends itself
-    """
-    path = Path(path)
-    values = read_yaml(path)
-    if not isinstance(values, dict) or EXTENDS not in values:
-        return values
-    name = values.pop(EXTENDS)
-    if not isinstance(name, str) or '\0' in name:
-        raise RecipeError(f'{path}: {EXTENDS} is {name!r}, must be the name of a file')
-    chain = (*above, path.resolve())
-    other = path.parent / name
-    if other.resolve() in chain:
-        raise RecipeError(f'{path}: {EXTENDS} is {name!r}, which extends this file')
-    base = read_recipe(other, chain)
-    if not isinstance(base, dict):
-        raise RecipeError(f'{other}: must be a mapping')
-    changes = values.pop('stages', None)
-    merged = _merge(base, values)
-    if changes is not None:
-        merged['stages'] = _merge_stages(path, base.get('stages'), changes)
-    return merged
-
-
-def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in changes.items():
-        before = merged.get(key)
-        if value is None:
-            merged.pop(key, None)
-        elif isinstance(before, dict) and isinstance(value, dict):
-            merged[key] = _merge(before, value)
-        else:
-            merged[key] = value
-    return merged
-
-
-def _merge_stages(path: Path, base: Any, changes: Any) -> list[Any]:
-    for stages in (base, changes):
-        if not isinstance(stages, list) or not all(
-                isinstance(stage, dict) and isinstance(stage.get('name'), str)
-                for stage in stages):
-            raise RecipeError(f'{path}: stages must be a list of mappings, each with its name')
-    merged = {stage['name']: stage for stage in base}
-    for stage in changes:
-        name = stage['name']
-        if stage.pop(DROP, False):
-            if merged.pop(name, None) is None:
-                raise RecipeError(f'{path}: stage {name!r} is dropped, but there is none')
-        else:
-            merged[name] = _merge(merged.get(name, {}), stage)
-    return list(merged.values())

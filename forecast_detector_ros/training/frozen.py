@@ -22,6 +22,7 @@ from .config import Recipe, StageConfig
 from .loader import ClipLoader, DrawnLoader
 from .machine import Processes
 from ..clips.dataset import Clip, ClipBatch, collate
+from ..model.config import NetworkConfig
 from ..model.extractor import feature_sizes, fold_batch_norm
 from ..model.network import ForecastDetector
 
@@ -80,9 +81,8 @@ def drawn_in(stage: StageConfig, epoch: int) -> int:
     return epoch - (epoch - first) % stage.reuse
 
 
-def frame_bytes(recipe: Recipe, bytes_per_value: int) -> int:
+def frame_bytes(config: NetworkConfig, bytes_per_value: int) -> int:
     """Give what the features of one frame take."""
-    config = recipe.network_config()
     return bytes_per_value * sum(
         channels * height * width for channels, (height, width) in zip(
             config.feature_channels, feature_sizes(config.input_size, config.levels)))
@@ -91,8 +91,8 @@ def frame_bytes(recipe: Recipe, bytes_per_value: int) -> int:
 def describe_memory(recipe: Recipe, stage: StageConfig, bytes_per_value: int,
                     processes: Processes) -> str:
     """Say how much a stage keeps, for the log."""
-    config = recipe.network_config()
-    each = frame_bytes(recipe, bytes_per_value)
+    config = recipe.network_config(stage)
+    each = frame_bytes(config, bytes_per_value)
     clips = stage.clips_per_epoch // processes.count
     frames = clips * (stage.clip_length + int(stage.extra_frame))
     return (f'stage {stage.name}: keeps the features of {clips} clips for {stage.reuse} epochs in '

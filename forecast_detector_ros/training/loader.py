@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
-from .config import DEVICE, MEMORY, Recipe, RecipeError, StageConfig
+from .config import DEVICE, MEMORY, Recipe, StageConfig
 from .machine import Processes
 from .motion_frames import KeptFrames
+from .recipe_file import RecipeError
 from ..annotations.findings import DataError, NO_TRACKS
 from ..annotations.records import FrameReader, VideoRecord
 from ..annotations.sources import load_source
@@ -125,7 +126,7 @@ class ClipLoader:
         classes = len(recipe.classes)
         self._dataset = ClipDataset(
             sources.videos, sources.stills, sources.cutouts, stage.clip_length,
-            recipe.network_config().input_size, stage.thinning, stage.augment, recipe.seed,
+            recipe.network_config(stage).input_size, stage.thinning, stage.augment, recipe.seed,
             stage.clips_per_epoch, stage.extra_frame,
             still_fraction=stage.still_fraction if sources.videos and sources.stills else None,
             video_weights=picture_weights(sources.videos, classes, recipe.balance),
@@ -172,7 +173,7 @@ class DrawnLoader:
         self._recipe, self._stage = recipe, stage
         self._drawer = ClipDrawer(
             sources.bank, len(sources.videos), drawing_weights(sources, recipe, stage),
-            recipe.network_config().input_size, stage.augment, stage.strides)
+            recipe.network_config(stage).input_size, stage.augment, stage.strides)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[ClipBatch]:
         """Yield the batches of an epoch, from `start` on; the same at every call."""

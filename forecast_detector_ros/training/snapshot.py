@@ -17,7 +17,8 @@ from safetensors.torch import save
 import torch
 from torch import Tensor
 
-from .config import build_recipe, Recipe, RecipeError
+from .config import build_recipe, Recipe
+from .recipe_file import RecipeError
 from ..errors import InputError
 from ..files import write_atomically
 from ..plain_values import parse_plain_json

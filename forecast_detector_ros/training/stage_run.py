@@ -14,13 +14,14 @@ import torch
 from torch import nn, Tensor
 
 from .clip_step import clip_losses
-from .config import Recipe, RecipeError, StageConfig
+from .config import Recipe, StageConfig
 from .frozen import describe_memory, feature_batches, Features, FrozenFeatures
 from .loader import batches, drawing_weights, frame_steps, make_loader, Sources
 from .losses import QUALITY, StepLosses
 from .machine import BF16, choose_amp, FP16, Processes
 from .motion_frames import kept_batches, KeptFrames, MotionBatch
 from .motion_step import motion_losses
+from .recipe_file import RecipeError
 from .run_log import Meter, RunOptions, Validate
 from .schedule import (
     group_parameters,
@@ -33,7 +34,7 @@ from .schedule import (
 from .snapshot import recipe_values, save_snapshot, Snapshot
 from ..clips.dataset import ClipBatch
 from ..clips.drawn_clips import ClipDrawer
-from ..model.config import ConfigError
+from ..model.config import ConfigError, NetworkConfig
 from ..model.extractor import expansion_channels
 from ..model.network import ForecastDetector
 
@@ -48,22 +49,21 @@ class TrainingDivergedError(RuntimeError):
     """The loss is no number any more; the message gives advice."""
 
 
-def fresh_network(recipe: Recipe, variant: str, weights: Mapping[str, Tensor] | None = None
+def fresh_network(config: NetworkConfig, seed: int, weights: Mapping[str, Tensor] | None = None
                   ) -> ForecastDetector:
     """
-    Build the network of a stage with random weights, the same at each call.
+    Build a network with random weights, the same at each call.
 
     Where `weights` have dropped channels of the backbone, the network has, too.
     """
-    torch.manual_seed(recipe.seed)
-    config = replace(recipe.network_config(), variant=variant)
+    torch.manual_seed(seed)
     # Those of another backbone do not fit: `build_network` and `load_start` tell.
     with suppress(ConfigError, KeyError):
         config = replace(config, expansion_channels=expansion_channels(weights or {}))
     return ForecastDetector(config)
 
 
-def build_network(recipe: Recipe, variant: str, weights: Mapping[str, Tensor] | None = None
+def build_network(config: NetworkConfig, seed: int, weights: Mapping[str, Tensor] | None = None
                   ) -> ForecastDetector:
     """
     Build the network of a stage, with the weights that an earlier stage left.
@@ -72,7 +72,7 @@ def build_network(recipe: Recipe, variant: str, weights: Mapping[str, Tensor] | 
 
     :raises RecipeError: if a weight has another shape
     """
-    network = fresh_network(recipe, variant, weights)
+    network = fresh_network(config, seed, weights)
     if weights:
         own = network.state_dict()
         try:
@@ -109,7 +109,7 @@ class StageRun:
         handed_on = weights or {}
         if snapshot is not None:
             weights = snapshot.network
-        self.network = build_network(recipe, stage.variant, weights)
+        self.network = build_network(recipe.network_config(stage), recipe.seed, weights)
         own = self.network.state_dict().keys()
         self._carried = {key: handed_on[key] for key in handed_on.keys() - own}
         if weights is None and imagenet is not None:
@@ -177,6 +177,8 @@ class StageRun:
     def train(self, options: RunOptions, validate: Validate | None = None) -> bool:
         """Train to the stage's end; give False if the deadline came first."""
         stage, first = self.stage, self.processes.first
+        if not self.total:
+            return True
         log.info('stage %s: %d iterations of %d clips, %.2f M trained parameters, variant %s',
                  stage.name, self.total, stage.batch, sum(p.numel() for p in self.trained) / 1e6,
                  stage.variant)
@@ -239,10 +241,11 @@ class StageRun:
         sources.bank = sources.bank.to(self.processes.device)
         drawer = ClipDrawer(sources.bank, len(sources.videos),
                             drawing_weights(sources, recipe, stage),
-                            recipe.network_config().input_size, stage.augment)
+                            recipe.network_config(stage).input_size, stage.augment)
         weights = tuple(float(parameter.sum()) for part in (
             self.network.extractor, self.network.head) for parameter in part.parameters())
-        key = (weights, stage.keep, stage.augment, stage.loss.reliable_score, stage.pauses > 0)
+        key = (weights, stage.input_size, stage.keep, stage.augment, stage.loss.reliable_score,
+               stage.pauses > 0)
         if key not in sources.kept:
             with self._autocast():
                 sources.kept[key] = KeptFrames(
@@ -381,7 +384,8 @@ class StageRun:
     def _averaged(self) -> ForecastDetector:
         """Give the network that the stage would hand on if it ended here, ready to detect."""
         state = torch.random.get_rng_state()
-        network = build_network(self.recipe, self.stage.variant, self._present())
+        network = build_network(self.recipe.network_config(self.stage), self.recipe.seed,
+                                self._present())
         torch.random.set_rng_state(state)
         return network.to(self.processes.device).eval()
 

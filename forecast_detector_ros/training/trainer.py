@@ -25,9 +25,10 @@ import torch
 from torch import Tensor
 from torchvision.models import mobilenet_v2
 
-from .config import Recipe, RecipeError, StageConfig
+from .config import Recipe, StageConfig, START
 from .loader import Sources
 from .machine import describe_machine, join_processes, Processes
+from .recipe_file import RecipeError
 from .run_log import Observer, RunOptions, Validate
 from .snapshot import check_recipe, load_snapshot, recipe_digest
 from .stage_run import build_network, fresh_network, StageRun, TrainingDivergedError
@@ -53,16 +54,21 @@ class Trainer:
     :param processes: those that train together; None for the recipe's device and those that
         torchrun started
     :raises DeviceError: if there is no such device
+    :raises RecipeError: if a stage needs a start that is not given
     """
 
     def __init__(self, recipe: Recipe, sources: Sources, output: Path,
                  imagenet: dict[str, torch.Tensor] | None = None,
                  start: dict[str, torch.Tensor] | None = None,
                  processes: Processes | None = None) -> None:
+        for stage in recipe.stages:
+            if start is None and START in stage.mean_of:
+                raise RecipeError(f'stage {stage.name}: mean_of has {START}, so it needs the '
+                                  'checkpoint to start from (--start)')
         self.recipe = recipe
         self.sources = sources
         self.output = output
-        self.weights = start
+        self.start = self.weights = start
         self.imagenet = imagenet
         self.seconds = 0.0
         self.processes = processes or join_processes(recipe.device)
@@ -101,6 +107,8 @@ class Trainer:
         deadline = monotonic() + stop_after if stop_after is not None else float('inf')
         with _determinism(self.recipe.deterministic):
             for stage in self.recipe.stages[first:]:
+                if snapshot is None and stage.mean_of:
+                    self.weights = self._mean(stage)
                 run = StageRun(self.recipe, stage, self.sources, self.processes, self.weights,
                                self.imagenet, snapshot, self.seconds)
                 snapshot = None
@@ -117,11 +125,27 @@ class Trainer:
                 self.weights = {**(self.weights or {}), **run.result()}
                 if self.processes.first:
                     self._write(stage, self.weights, stage.name)
+                # No other process reads a file that is not yet there.
+                self.processes.agree(True)
         return True
+
+    def _mean(self, stage: StageConfig) -> dict[str, Tensor]:
+        """Give the present weights with the mean extractor and head of earlier stages."""
+        found = [dict(self.start or {}) if name == START else
+                 load_checkpoint(self.output / f'{name}.safetensors')[0].state_dict()
+                 for name in stage.mean_of]
+        counts = torch.tensor(list(stage.mean_of.values()), dtype=torch.float64)
+        result = {**(self.weights or {}), **{key: value for key, value in found[0].items()
+                                             if _part(key) in AVERAGED}}
+        for key, value in result.items():
+            if _part(key) in AVERAGED and value.is_floating_point():
+                stacked = torch.stack([state[key].double() for state in found], -1)
+                result[key] = (stacked @ (counts / counts.sum())).to(value.dtype)
+        return result
 
     def _write(self, stage: StageConfig, weights: dict[str, torch.Tensor], name: str) -> None:
         state = torch.random.get_rng_state()
-        network = build_network(self.recipe, stage.variant, weights)
+        network = build_network(self.recipe.network_config(stage), self.recipe.seed, weights)
         torch.random.set_rng_state(state)
         path = self.output / f'{name}.safetensors'
         card = Card(name=f'{self.recipe.name}/{stage.name}', classes=self.recipe.classes,
@@ -160,17 +184,16 @@ MAY_BE_NEW = ('encoder1', 'encoder2', 'scheduler', 'motion', 'recurrent')
 CLASS_OUTPUTS = re.compile(r'head\.classification\.\d+\.1\.(weight|bias)')
 
 
-AVERAGED = ('extractor', 'head')  #: Parts of which `load_start` takes a mean
+#: Parts of which `StageConfig.mean_of` takes a mean: a weighted soup (Wortsman et al., ICML 2022,
+#: section 2: https://arxiv.org/abs/2203.05482).
+AVERAGED = ('extractor', 'head')
 
 
-def load_start(path: str | Path, recipe: Recipe, average: Sequence[str | Path] = ()
-               ) -> dict[str, Tensor]:
+def load_start(path: str | Path, recipe: Recipe) -> dict[str, Tensor]:
     """
     Read the weights that a recipe's first stage starts from.
 
     :param path: a ``.safetensors`` checkpoint with its card
-    :param average: checkpoints whose mean extractor and head replace those of `path`; a uniform
-        soup (Wortsman et al., ICML 2022, section 2: https://arxiv.org/abs/2203.05482)
     :returns: state of the checkpoint's network, float32, with an output for each of the recipe's
         classes. Those that the checkpoint does not have start with random weights.
     :raises CheckpointError: if checkpoint or card cannot be read
@@ -178,32 +201,6 @@ def load_start(path: str | Path, recipe: Recipe, average: Sequence[str | Path] =
         place in the recipe's network or is missing for it. Encoders and scheduler may be missing
         as a whole.
     """
-    weights = _fitting(path, recipe)
-    # A part that a stage's variant lacks stays as it is, for a later one.
-    variants = {stage.variant for stage in recipe.stages}
-    used = {_part(key) for variant in variants for key in
-            ForecastDetector(replace(recipe.network_config(), variant=variant)).state_dict()}
-    for part in sorted({*map(_part, weights)} - used):
-        log.warning('%s: %s is not used: no stage has a variant with it', path, part)
-    found = [_fitting(other, recipe, AVERAGED) for other in average]
-    for other, one in zip(average, found):
-        for key, value in one.items():
-            if value.shape != weights[key].shape:
-                raise RecipeError(f'{other}: {key} has the shape {tuple(value.shape)}, must be '
-                                  f'{tuple(weights[key].shape)} as in {path}')
-    for key in found[0] if found else ():
-        if weights[key].is_floating_point():
-            weights[key] = torch.stack([one[key] for one in found]).mean(0)
-    return weights
-
-
-def _part(key: str) -> str:
-    return key.partition('.')[0]
-
-
-def _fitting(path: str | Path, recipe: Recipe, parts: Sequence[str] | None = None
-             ) -> dict[str, Tensor]:
-    """Read the weights of a checkpoint that fit a recipe's network, or those of some parts."""
     if _is_snapshot(path):
         raise RecipeError(f'{path}: is the snapshot of a run, which only that run goes on from; '
                           'name the STAGE.safetensors of a finished stage')
@@ -211,10 +208,8 @@ def _fitting(path: str | Path, recipe: Recipe, parts: Sequence[str] | None = Non
     weights = network.state_dict()
     own: dict[str, Tensor] = {}
     for variant in ('recurrent', 'complete'):
-        own |= fresh_network(recipe, variant, weights).state_dict()
-    if parts is not None:
-        weights, own = ({key: value for key, value in state.items() if _part(key) in parts}
-                        for state in (weights, own))
+        own |= fresh_network(replace(recipe.network_config(), variant=variant), recipe.seed,
+                             weights).state_dict()
     if card.classes != recipe.classes:
         weights = _choose_classes(path, weights, own, card.classes, recipe.classes)
     for key, value in weights.items():
@@ -227,7 +222,17 @@ def _fitting(path: str | Path, recipe: Recipe, parts: Sequence[str] | None = Non
     for key in own:
         if key not in weights and (_part(key) in present or _part(key) not in MAY_BE_NEW):
             raise RecipeError(f"{path}: lacks {key} of the recipe's network")
+    # A part that a stage's variant lacks stays as it is, for a later one.
+    variants = {stage.variant for stage in recipe.stages}
+    used = {_part(key) for variant in variants for key in
+            ForecastDetector(replace(recipe.network_config(), variant=variant)).state_dict()}
+    for part in sorted(present - used):
+        log.warning('%s: %s is not used: no stage has a variant with it', path, part)
     return weights
+
+
+def _part(key: str) -> str:
+    return key.partition('.')[0]
 
 
 def _choose_classes(path: str | Path, weights: dict[str, Tensor], own: dict[str, Tensor],

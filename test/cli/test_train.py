@@ -65,7 +65,7 @@ def recipe(tmp_path):
 @pytest.fixture
 def start(recipe, data, tmp_path):
     """Write weights of an extractor whose features change from frame to frame."""
-    network = build_network(load_recipe(recipe()), 'complete')
+    network = build_network(load_recipe(recipe()).network_config(), 0)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
@@ -306,9 +306,3 @@ def test_log_needs_a_number_of_iterations(recipe, data, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         train.main([*arguments(recipe(), data, tmp_path / 'run'), '--log-every', '0'])
     assert stop.value.code == 2 and 'must be an integer of at least 1' in capsys.readouterr().err
-
-
-def test_an_average_needs_a_start(recipe, data, tmp_path, capsys):
-    run = tmp_path / 'run'
-    assert train.main([*arguments(recipe(), data, run), '--average', 'a.safetensors']) == 2
-    assert '--average needs --start' in capsys.readouterr().err and not run.exists()

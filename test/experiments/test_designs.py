@@ -25,7 +25,8 @@ from forecast_detector_ros.experiments.designs import (
 from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, TruthTable
 from forecast_detector_ros.model.config import NetworkConfig, preset, PRESETS
 from forecast_detector_ros.model.network import ForecastDetector
-from forecast_detector_ros.training.config import load_recipe, Recipe, RecipeError
+from forecast_detector_ros.training.config import load_recipe, Recipe
+from forecast_detector_ros.training.recipe_file import RecipeError
 import numpy as np
 import pytest
 import torch

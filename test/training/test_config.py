@@ -82,6 +82,13 @@ def test_minimal_recipe_has_the_papers_numbers(tmp_path):
     (changed(loss={'forecast_scale': 'mean'}), ['forecast_scale', "'mean'", 'persistence']),
     (changed(batch=True), ['batch', 'int']),
     (changed(groups={'neck': {'lr': 1.0}}), ['neck']),
+    (changed(epochs=-1), ['stage s: epochs is -1']),
+    (changed(mean_of={'s': 1.0}), ["stage s: mean_of has 's'", 'must be one of start']),
+    (changed(mean_of={'start': 0.0}), ['stage s: mean_of.start is 0.0, must be in (0, 1000]']),
+    (changed(mean_of={'start': float('nan')}), ['mean_of.start is nan']),
+    (changed(name='start'), ['stage start: the name is that']),
+    (changed(input_size=[64]), ['stage s: input_size is [64]', 'a height and a width']),
+    (changed(input_size=[64, 8]), ['stage s: input_size is', 'from 64 to']),
     (changed(groups={'head': {}}), ['stages[0].groups.head', 'lr']),
     (changed(optimizer='adam'), ['optimizer', 'adam']),
     (changed(scheduler_from=0, extra_frame=False), ['extra_frame']),
@@ -141,7 +148,7 @@ def test_a_wrong_recipe_is_one_line(tmp_path, values, words):
 
 def test_the_last_block_that_can_be_frozen_is_the_last_one_of_the_stem(tmp_path):
     stage = load_recipe(write(tmp_path, changed(frozen_blocks=14))).stages[0]
-    network = build_network(load_recipe(write(tmp_path, MINIMAL)), 'baseline')
+    network = build_network(load_recipe(write(tmp_path, MINIMAL)).network_config(), 0)
     group_parameters(network, replace(stage, groups={'backbone': GroupConfig(1.0)}))
     frozen = {name.split('.')[2] for name, parameter in network.named_parameters()
               if name.startswith('extractor.stem') and not parameter.requires_grad}

@@ -85,7 +85,7 @@ def rows(batch, features):
 
 
 def draw(recipe, sources, start=0, processes=None):
-    network = build_network(recipe, 'complete').eval()
+    network = build_network(recipe.network_config(), recipe.seed).eval()
     frozen = FrozenFeatures(network, None)
 
     def extract(batch):

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The recipes after the paper: its numbers, what sets them apart, and that each of them trains."""
 
+from collections import Counter
 from dataclasses import replace
+import json
 from pathlib import Path
 import re
 
@@ -12,12 +14,15 @@ from forecast_detector_ros.annotations.video_json import load_video_json
 from forecast_detector_ros.cli.train import main as train
 from forecast_detector_ros.clips.augment import AugmentConfig
 from forecast_detector_ros.detector.checkpoint import load_checkpoint
-from forecast_detector_ros.training.config import load_recipe, read_recipe
+from forecast_detector_ros.training.config import load_recipe
+from forecast_detector_ros.training.recipe_file import read_recipe
 from forecast_detector_ros.training.schedule import learning_rate
 import pytest
+import torch
 import yaml
 
 FOLDER = Path(__file__).parents[2] / 'config' / 'training'
+SHIPPED = Path(__file__).parents[2] / 'checkpoints'
 
 SMALL_INPUT = {'input_size': [64, 64]}
 SMALL = {**SMALL_INPUT, 'width': 0.35, 'feature_channels': [16], 'lstm_channels': [16],
@@ -126,9 +131,9 @@ def shortened(path, text, network):
     values = read_recipe(path)
     values.update(workers=0, threads=1, network={**values.get('network', {}), **network})
     for stage in values['stages']:
-        stage.update(epochs=2, clips_per_epoch=2, batch=2, plain_epochs=1)
+        stage.update(epochs=min(stage['epochs'], 2), clips_per_epoch=2, batch=2, plain_epochs=1)
         stage['clip_length'] = min(stage['clip_length'], 3)
-        if 'scheduler_from' in stage:
+        if stage.get('scheduler_from'):
             stage['scheduler_from'] = 1
     path.write_text(yaml.safe_dump(values))
     return path
@@ -170,3 +175,53 @@ def test_shapes_trains_on_the_synthetic_set_as_it_is_written(tmp_path, caplog):
                      tmp_path / 'run', caplog)
     assert tuple(card.classes) == CLASSES
     assert re.search(r'\bdec \d', line), line
+
+
+def shipped_card(name):
+    return load_checkpoint(SHIPPED / f'{name}.safetensors')[1]
+
+
+@pytest.mark.parametrize('name', ['default', 'small', 'large'])
+def test_a_shipped_checkpoint_is_what_its_recipe_gives(name):
+    recipe = load_recipe(FOLDER / f'{name}.yaml')
+    card = shipped_card(name)
+    found = recipe.network_config(recipe.stages[-1])
+    assert replace(card.network, expansion_channels=None) == found
+    for key, value in recipe.card.items():
+        if key != 'provenance':
+            shipped = getattr(card, key)
+            assert (list(shipped) if isinstance(value, list) else shipped) == value, key
+    assert recipe.classes == card.classes
+
+
+def test_the_shipped_recipes_follow_one_another(tmp_path):
+    """From the first iteration of `default` to the means of `small` and `large`."""
+    data = tmp_path / 'data'
+    path = write_synthetic_videos(data, seed=6, videos=2, frames=12, size=(64, 64))
+    # A frame's boxes stand in the order of its objects.
+    values = json.loads(path.read_text())
+    counts = Counter()
+    for box in values['annotations']:
+        counts[box['image_id']] += 1
+        box['track_id'] = counts[box['image_id']]
+    path.write_text(json.dumps(values))
+    tiny = {'width': 0.35, 'feature_channels': [8, 8, 8], 'lstm_channels': [8, 8, 8],
+            'neck_channels': 8, 'extra_channels': [8]}
+    start = []
+    for name, last in (('default', 'scheduler'), ('small', 'motion'), ('large', 'motion')):
+        recipe = shortened(tmp_path / f'{name}.yaml', (FOLDER / f'{name}.yaml').read_text(), tiny)
+        values = yaml.safe_load(recipe.read_text())
+        values.update(classes=list(CLASSES), prune=False, sources=[
+            {'annotations': path.name, 'images': '.'}])
+        recipe.write_text(yaml.safe_dump(values))
+        output = tmp_path / name
+        assert train([str(recipe), '--data', str(data), '--output', str(output), *start]) == 0
+        network, card = load_checkpoint(output / f'{last}.safetensors')
+        assert card.network.input_size == shipped_card(name).network.input_size
+        weights = network.state_dict()
+        if not start:
+            first = weights
+            start = ['--start', str(output / f'{last}.safetensors')]
+        kept = {key for key, value in weights.items() if torch.equal(value, first[key])}
+        assert kept >= {key for key in weights if key.startswith(('motion.', 'scheduler.'))}
+        assert (kept == weights.keys()) == (name == 'default')

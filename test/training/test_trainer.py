@@ -9,13 +9,14 @@ import re
 
 from forecast_detector_ros.cli.train import main
 from forecast_detector_ros.detector.checkpoint import load_checkpoint
-from forecast_detector_ros.training.config import build_recipe, load_recipe, RecipeError
+from forecast_detector_ros.training.config import build_recipe, load_recipe
 from forecast_detector_ros.training.loader import (
     batches,
     ClipLoader,
     load_sources,
     picture_weights,
 )
+from forecast_detector_ros.training.recipe_file import RecipeError
 from forecast_detector_ros.training.snapshot import (
     load_snapshot,
     recipe_digest,

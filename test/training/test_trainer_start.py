@@ -7,14 +7,14 @@ import zipfile
 
 from forecast_detector_ros.detector.checkpoint import (
     Card,
-    card_path,
     CheckpointError,
     load_checkpoint,
     save_checkpoint,
 )
 from forecast_detector_ros.model.config import EXPANSIONS
-from forecast_detector_ros.training.config import load_recipe, RecipeError
+from forecast_detector_ros.training.config import load_recipe
 from forecast_detector_ros.training.loader import load_sources
+from forecast_detector_ros.training.recipe_file import RecipeError
 from forecast_detector_ros.training.stage_run import build_network
 from forecast_detector_ros.training.trainer import (
     _rename,
@@ -41,7 +41,7 @@ def write(recipe, tmp_path):
     """Give a function that writes a checkpoint of the recipe's network, or of a changed one."""
     def checkpoint(variant='complete', classes=('yellow', 'blue'), more=0.0, **shape):
         changed = replace(recipe, classes=classes, network={**recipe.network, **shape})
-        network = build_network(changed, variant)
+        network = build_network(replace(changed.network_config(), variant=variant), 0)
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.add_(more)
@@ -79,7 +79,8 @@ def test_a_part_that_no_stage_has_is_named(write, recipe, caplog):
 
 def logits(recipe, weights):
     """Give the outputs for random maps: ``(A, 1 + classes)``."""
-    network = build_network(recipe, 'baseline', weights).eval()
+    network = build_network(replace(recipe.network_config(), variant='baseline'), 0,
+                            weights).eval()
     maps = [torch.rand(1, channels, 4 >> level, 4 >> level,
                        generator=torch.Generator().manual_seed(level))
             for level, channels in enumerate(network.config.feature_channels)]
@@ -107,36 +108,94 @@ def test_new_classes_start_with_random_outputs(write, recipe, caplog):
     assert torch.equal(found, logits(more, load_start(path, more)))
 
 
-def test_the_mean_extractor_and_head_of_several(write, recipe, tmp_path):
-    start, weights = write()
-    start = start.rename(tmp_path / 'first.safetensors')
-    card_path(tmp_path / 'start.safetensors').rename(card_path(start))
-    one, other = tmp_path / 'one.safetensors', tmp_path / 'other.safetensors'
-    found = []
-    # Their encoders do not fit, and their anchors are others: neither is taken.
-    for path, more, shape in ((one, 1.0, {'lstm_channels': [8, 8]}),
-                              (other, 2.0, {'anchor_scales': [0.3, 0.8]})):
-        written, state = write(more=more, **shape)
-        written.rename(path)
-        card_path(written).rename(card_path(path))
-        found.append(state)
-    mean = load_start(start, recipe, [one, other])
-    assert mean.keys() == weights.keys()
+def weights_of(run, stage):
+    """Give the weights of a finished stage."""
+    return load_checkpoint(run / f'{stage}.safetensors')[0].state_dict()
+
+
+def souped(recipe, **first):
+    """Give a recipe of three short trainings and a stage that only takes their weighted mean."""
+    one, two, _ = recipe.stages
+    one = replace(one, name='one', **first)
+    return replace(recipe, stages=(
+        one, replace(one, name='again', mean_of={'one': 1.0}), replace(one, name='other'),
+        replace(two, name='mean', epochs=0, mean_of={'again': 1.0, 'start': 2.0, 'other': 5.0})))
+
+
+def test_a_stage_starts_from_the_mean_of_others(recipe, write, data_root, tmp_path):
+    recipe = souped(recipe)
+    start = load_start(write()[0], recipe)
+    run = tmp_path / 'run'
+    sources = load_sources(recipe, data_root)
+    assert Trainer(recipe, sources, run, start=start).run()
+    again, other, mean = (weights_of(run, name) for name in ('again', 'other', 'mean'))
+    assert mean.keys() == start.keys()
     for key, value in mean.items():
-        averaged = key.startswith(('extractor.', 'head.')) and value.is_floating_point()
-        expected = (found[0][key] + found[1][key]) / 2 if averaged else weights[key]
-        torch.testing.assert_close(value, expected)
-    first = 'extractor.stem.0.0.weight'
-    torch.testing.assert_close(mean[first], weights[first] + 1.5)
+        expected = start[key]
+        if key.startswith(('extractor.', 'head.')) and value.is_floating_point():
+            expected = (again[key] + 2 * start[key] + 5 * other[key]) / 8
+            # Checkpoints have half the precision.
+            torch.testing.assert_close(value, expected, atol=1e-4, rtol=1e-3)
+        elif not key.startswith(('extractor.', 'head.')):
+            torch.testing.assert_close(value, expected, atol=1e-4, rtol=1e-3)
+    # Three trainings, each of its own draws.
+    one = weights_of(run, 'one')
+    key = 'extractor.stem.0.0.weight'
+    assert not any(torch.equal(left[key], right[key]) for left, right in (
+        (one, again), (again, other), (one, other)))
 
 
-def test_what_is_averaged_must_fit_too(write, recipe, tmp_path):
-    start, _ = write()
-    start = start.rename(tmp_path / 'first.safetensors')
-    card_path(tmp_path / 'start.safetensors').rename(card_path(start))
-    other, _ = write(extra_channels=[16, 16])
-    with pytest.raises(RecipeError, match=f'{other}: head.extra.1.0.0.weight has no place'):
-        load_start(start, recipe, [other])
+def test_a_fork_goes_on_from_the_stage_that_it_names(recipe, data_root, tmp_path):
+    """With rates of zero, a stage hands on what it starts from."""
+    recipe = souped(recipe)
+    one, again, other, _ = recipe.stages
+    still = {name: replace(group, lr=0.0) for name, group in one.groups.items()}
+    recipe = replace(recipe, stages=(one, again, replace(
+        other, groups=still, freeze_bn='all', ema=0.0, mean_of={'one': 3.0})))
+    run = tmp_path / 'run'
+    assert Trainer(recipe, load_sources(recipe, data_root), run).run()
+    found, wanted, before = (weights_of(run, name) for name in ('other', 'one', 'again'))
+    key = 'head.classification.0.1.weight'
+    torch.testing.assert_close(found[key], wanted[key], atol=1e-3, rtol=1e-3)
+    assert not torch.allclose(found[key], before[key], atol=1e-5)
+
+
+def test_a_mean_is_the_same_after_a_resume(recipe, write, data_root, tmp_path):
+    recipe = souped(recipe)
+    start = load_start(write()[0], recipe)
+    sources = load_sources(recipe, data_root)
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    assert Trainer(recipe, sources, whole, start=start).run()
+    for _ in range(20):
+        if Trainer(recipe, sources, parts, start=start).run(stop_after=0.0):
+            break
+    else:
+        pytest.fail('does not come to its end')
+    expected, found = weights_of(whole, 'mean'), weights_of(parts, 'mean')
+    assert all(torch.equal(value, expected[key]) for key, value in found.items())
+
+
+def test_a_mean_with_a_start_that_is_not_given(recipe, data_root, tmp_path):
+    recipe = souped(recipe)
+    with pytest.raises(RecipeError, match='stage mean: mean_of has start, so it needs'):
+        Trainer(recipe, load_sources(recipe, data_root), tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_stages_have_pictures_of_their_own_size(recipe, data_root, tmp_path):
+    """Anchors keep their size in pixels, so the larger picture has smaller ones in its units."""
+    recipe = souped(recipe, input_size=(96, 64))
+    recipe = replace(recipe, stages=recipe.stages[:2])
+    one, again = recipe.stages
+    recipe = replace(recipe, stages=(one, replace(again, input_size=())))
+    run = tmp_path / 'run'
+    assert Trainer(recipe, load_sources(recipe, data_root), run).run()
+    tall, square = (load_checkpoint(run / f'{name}.safetensors')[1].network
+                    for name in ('one', 'again'))
+    assert (tall.input_size, square.input_size) == ((96, 64), (64, 64))
+    sides = [scale * (height * width) ** 0.5 for network in (tall, square)
+             for scale, (height, width) in ((network.anchor_scales[0], network.input_size),)]
+    assert sides[0] == pytest.approx(sides[1], rel=1e-3)
 
 
 @pytest.fixture
@@ -150,19 +209,9 @@ def test_pruned_weights_are_a_start(narrow):
     recipe, path, weights = narrow
     found = load_start(path, recipe)
     assert all(torch.equal(found[key], value) for key, value in weights.items())
-    network = build_network(recipe, 'complete', found)
+    network = build_network(recipe.network_config(), 0, found)
     assert network.config.expansion_channels == (16, *EXPANSIONS[1:])
     assert all(torch.equal(value, weights[key]) for key, value in network.state_dict().items())
-
-
-def test_a_mean_of_other_channels(narrow, write, tmp_path):
-    recipe, path, _ = narrow
-    start = path.rename(tmp_path / 'first.safetensors')
-    card_path(path).rename(card_path(start))
-    other, _ = write(width=1.0)
-    with pytest.raises(RecipeError, match=rf'{other}: extractor.stem.0.0.weight has the shape '
-                       rf'\(32, 3, 3, 3\), must be \(16, 3, 3, 3\) as in {start}'):
-        load_start(start, recipe, [other])
 
 
 def test_a_backbone_is_pruned_and_the_run_resumed(recipe, data_root, tmp_path):
