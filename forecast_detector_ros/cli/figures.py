@@ -35,6 +35,7 @@ from .shell import add_output, help_format, print_result, run_verb, usage_line, 
 from ..detector.backends.torch_backend import resolve_device
 from ..detector.checkpoint import Card, default_checkpoint, load_checkpoint
 from ..detector.detector import Detector
+from ..detector.host import choose_precision
 from ..detector.policy import AlternatePolicy, AlwaysReadPolicy
 from ..detector.settings import DetectorSettings
 from ..evaluation.accuracy import check_protocols
@@ -223,11 +224,12 @@ def _device(options: argparse.Namespace) -> str:
     return f'{machine()["processor"]}, {options.threads} thread' + 's' * (options.threads > 1)
 
 
-def _about(options: argparse.Namespace, videos: Sequence[Video]) -> dict[str, Any]:
-    """Say what was measured, and on what."""
+def _about(options: argparse.Namespace, videos: Sequence[Video], precision: str
+           ) -> dict[str, Any]:
+    """Say what was measured, on what, and in which precision."""
     return {'video': {**named_videos(options), 'frames': sum(
                 len(item.frames) for item in videos)},
-            'machine': {**machine(), 'device': options.device, 'precision': options.precision,
+            'machine': {**machine(), 'device': options.device, 'precision': precision,
                         'threads': options.threads, 'torch': str(torch.__version__)}}
 
 
@@ -239,16 +241,19 @@ def _networks(options: argparse.Namespace) -> list[tuple[str, Path]]:
 def _table1(options: argparse.Namespace) -> Made:
     rows: list[dict[str, Any]] = []
     videos: list[Video] = []
+    precisions: list[str] = []
     for name, path in _networks(options):
         detector = Detector.load(path, options.device, options.precision, options.threads)
         videos = load_videos(options, detector.labels)
         settings = _settings(options, detector.card)
+        precisions.append(detector.precision)
         for rule in options.policies or (AlwaysReadPolicy(), settings.policy):
             rows.append({'model': name, **table1_row(detector, videos, replace(
                 settings, policy=rule), options.protocol), 'device': _device(options)})
     measure = measure_name(videos, options.protocol)
     return Made(
-        {**_about(options, videos), 'measure': measure, 'rows': rows}, rows,
+        {**_about(options, videos, ', '.join(dict.fromkeys(precisions))), 'measure': measure,
+         'rows': rows}, rows,
         table(('model', 'backbone', 'input', 'policy', measure, 'read ratio', 'fps'),
               [[row[key] for key in ('model', 'backbone', 'input', 'policy', 'accuracy',
                                      'read_ratio')] + [f'{row["fps"]:.1f}'] for row in rows],
@@ -273,7 +278,8 @@ def _table2(options: argparse.Namespace) -> Made:
     joined = over_seeds(rows)
     keys = ('accuracy', *GROUPS)
     return Made(
-        {**_about(options, videos), 'measure': measure, 'rows': rows, 'over_trainings': joined},
+        {**_about(options, videos, choose_precision(options.precision)), 'measure': measure,
+         'rows': rows, 'over_trainings': joined},
         joined, table(
             ('model', 'policy', 'trainings', measure, *GROUPS),
             [[row['model'], row['policy'], row['trainings'],
@@ -315,7 +321,7 @@ def _fig4(options: argparse.Namespace) -> Made:
     values = [row for name, frames in strips for row in strip_values(name, frames)]
     boxes = [row for name, frames in strips for row in strip_rows(name, frames, detector.labels)]
     return Made(
-        {**_about(options, videos), 'policy': str(settings.policy),
+        {**_about(options, videos, detector.precision), 'policy': str(settings.policy),
          'score_threshold': settings.score_threshold, 'frames': values, 'boxes': boxes},
         values, table(list(values[0]), [list(row.values()) for row in values]),
         {options.name: draw_strips(
@@ -332,9 +338,11 @@ def _fig5(options: argparse.Namespace) -> Made:
     speed = (recorded_speed(load_latencies(options.latencies)) if options.latencies else
              measure_speed(Detector.load(path, options.device, options.precision,
                                          options.threads), videos, settings))
-    result = {**_about(options, videos), 'stride': options.stride, **measure_trade_off(
+    precision = choose_precision(options.precision)
+    result = {**_about(options, videos, precision), 'stride': options.stride}
+    result |= measure_trade_off(
         network, card, videos, settings, speed, options.protocol, options.thresholds,
-        options.device, options.precision)}
+        options.device, options.precision)
     return Made(result, result['points'], trade_off_as_text(result), {
         options.name: draw_trade_off(result, f'{card.name}: {len(videos)} sequences, '
                                      f'{result["video"]["frames"]} frames')})
@@ -358,7 +366,8 @@ def _fig6(options: argparse.Namespace) -> Made:
         pictures[one.replace('/', '_')] = draw_error_maps(
             item, maps, f'{card.name}, stride {stride}: error of the forecast; red frames were '
             'not read')
-    return Made({**_about(options, videos), 'level': options.level, 'rows': rows,
+    precision = choose_precision(options.precision)
+    return Made({**_about(options, videos, precision), 'level': options.level, 'rows': rows,
                  'maps': maps_of}, rows,
                 table(list(rows[0]), [list(row.values()) for row in rows]), pictures)
 
@@ -371,7 +380,7 @@ def _streaming(options: argparse.Namespace) -> Made:
     latencies = load_latencies(options.latencies, options.seed) if options.latencies else None
     rules = options.policies or [AlwaysReadPolicy(), AlternatePolicy(1), settings.policy]
     detector.warm_up()
-    result = {**_about(options, videos), **sweep(
+    result = {**_about(options, videos, detector.precision), **sweep(
         detector, videos, settings, rules, options.rates, latencies, [options.protocol])}
     origin = f'of {options.latencies.name}' if options.latencies else 'measured'
     return Made(result, streaming_rows(result), streaming_as_text(result), {

@@ -143,7 +143,8 @@ def measure_speed(detector: Detector, videos: Sequence[Video], settings: Detecto
     read = np.concatenate([run.read for run in runs])
     if read.all():
         raise EvaluationError('speed: the videos have no sequence of two frames or more')
-    return Speed(float(took[read].mean()), float(took[~read].mean()), 'measured')
+    return Speed(float(took[read].mean()), float(took[~read].mean()),
+                 f'measured in {detector.precision}')
 
 
 def recorded_speed(latencies: Latencies) -> Speed:

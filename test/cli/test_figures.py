@@ -96,6 +96,8 @@ def test_figure_5_at_a_lower_frame_rate(run, checkpoint, videos, tmp_path):
         '--max-consecutive-forecasts', '1', '--latencies', tmp_path / 'run.json',
         '--stride', '5')
     assert code == 0 and document['stride'] == 5
+    # Of the features, not the word of the option.
+    assert document['machine']['precision'] == 'fp32'
     # Two sequences of 5 frames, from each frame on: nothing follows, so nothing is forecast.
     assert {row['read_ratio'] for row in rows} == {'1.0'}
 

@@ -100,7 +100,8 @@ def test_both_decisions_are_timed(detector, videos, monkeypatch):
 
     monkeypatch.setattr(paper_figures, 'run_video', slow)
     items = videos(a=('cat', 3), b=('cat', 1))
-    assert measure_speed(detector, items, DetectorSettings()) == Speed(40.0, 10.0, 'measured')
+    assert measure_speed(detector, items, DetectorSettings()) == Speed(
+        40.0, 10.0, 'measured in fp32')
     with pytest.raises(EvaluationError, match='two frames'):
         measure_speed(detector, items[1:], DetectorSettings())
 
