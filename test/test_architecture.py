@@ -43,7 +43,6 @@ FEWEST_LINES = 40
 #: Shorter files beside those of packages, and why they stand alone.
 SHORT = {
     'cli/__main__.py': 'Python looks for this name',
-    'cli/evaluate_static.py': 'the program imports a verb by its name, when it is used',
     'node/camera_node.py': 'an executable, which takes signals before it imports ROS',
     'node/recorder_node.py': 'likewise',
 }

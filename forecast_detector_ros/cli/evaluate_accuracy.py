@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from .evaluation import add_protocols, Evaluation, evaluation_parser, first_input, prepare, run
+from .evaluate import add_protocols, Evaluation, evaluation_parser, first_input, prepare, run
 from .options import add_engine, engine_of
 from .results import machine
 from .shell import say, show_progress

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .evaluation import Evaluation, evaluation_parser, prepare, run
+from .evaluate import Evaluation, evaluation_parser, prepare, run
 from .options import add_seed, named_file, number_in, positive
 from ..detector.checkpoint import load_checkpoint
 from ..evaluation.forecast_quality import FORECAST, measure_forecasts, READ, ROWS

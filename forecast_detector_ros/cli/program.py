@@ -18,10 +18,11 @@ from .shell import BAD_INPUT, DONE, INTERRUPTED, PROGRAM, say
 
 
 class Verb(NamedTuple):
-    """A verb of the program; its module is in this room, and named as it is."""
+    """A verb of the program; its module is in this room, and named as it is, or `module`."""
 
     about: str
     group: str
+    module: str = ''  #: Of several verbs; each is a `Command` there, named as its last word
 
 
 USE, TRAIN, MEASURE, WORKSHOP = 'use', 'train', 'measure', 'workshop'
@@ -40,8 +41,8 @@ VERBS = {
     'evaluate accuracy': Verb('measure recall, average precision, read ratio and latency',
                               MEASURE),
     'evaluate horizons': Verb('measure forecasts by frames after a read', MEASURE),
-    'evaluate streaming': Verb('measure accuracy at a frame rate', MEASURE),
-    'evaluate static': Verb('measure how often a still scene is read', MEASURE),
+    'evaluate streaming': Verb('measure accuracy at a frame rate', MEASURE, 'evaluate'),
+    'evaluate static': Verb('measure how often a still scene is read', MEASURE, 'evaluate'),
     'benchmark': Verb('measure the time of the detector, beside others', MEASURE),
     'benchmark-metrics': Verb('measure the time of the metrics', WORKSHOP),
     'compare designs': Verb('compare shapes of the network: accuracy against time', WORKSHOP),
@@ -109,9 +110,10 @@ def _run(module: Any, args: Sequence[str]) -> int:
 
 
 def load(verb: str) -> Any:
-    """Import the module of a verb; it has `main` and `make_parser`."""
+    """Import the module of a verb; give what has its `main` and `make_parser`."""
     with _interruptible():
-        return import_module(f'.{module_of(verb)}', __package__)
+        module = import_module(f'.{module_of(verb)}', __package__)
+    return getattr(module, verb.split()[-1]) if VERBS[verb].module else module
 
 
 @contextmanager
@@ -130,7 +132,7 @@ def _interruptible() -> Iterator[None]:
 
 def module_of(verb: str) -> str:
     """Return the name of a verb's module in this room."""
-    return verb.replace(' ', '_').replace('-', '_')
+    return VERBS[verb].module or verb.replace(' ', '_').replace('-', '_')
 
 
 def usage() -> str:

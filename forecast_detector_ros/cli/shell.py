@@ -18,7 +18,7 @@ import shlex
 import sys
 from textwrap import fill
 from time import monotonic
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from ..errors import InputError
 
@@ -36,6 +36,13 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 class VerbFailedError(Exception):
     """The result is a failure; one line says why."""
+
+
+class Command(NamedTuple):
+    """A verb that shares its module with others; alone, a verb is a module with these two."""
+
+    main: Callable[[Sequence[str] | None], int]  #: Takes the arguments, gives the exit code
+    make_parser: Callable[[], argparse.ArgumentParser]  #: Of the options
 
 
 #: Form of ``--help``: most options in one line of 80 columns.

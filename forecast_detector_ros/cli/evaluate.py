@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The common part of the four evaluations: options, data and results."""
+"""
+The common part of the four evaluations: options, data and results; two of them, whole.
+
+`evaluate accuracy` and `evaluate horizons` have files of their own, for they need further
+libraries.
+"""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -8,14 +13,26 @@ import logging
 from typing import Any
 
 from .inputs import add_videos, load_videos, named_videos
-from .options import add_detector, given_settings, Group, outputs_at, positive
+from .options import (
+    add_detector,
+    add_latencies,
+    add_policies,
+    add_seed,
+    frame_rate,
+    given_settings,
+    Group,
+    outputs_at,
+    positive,
+)
 from .results import machine, versions
-from .shell import DONE, FAILURE, print_result, run_verb, say, verb_parser
+from .shell import Command, DONE, FAILURE, print_result, run_verb, say, verb_parser
 from ..detector.checkpoint import Checkpoint, default_checkpoint, read_checkpoint
 from ..detector.detector import Detector
 from ..detector.settings import DetectorSettings
-from ..evaluation.accuracy import KEYS as PROTOCOLS
+from ..evaluation.accuracy import check_protocols, KEYS as PROTOCOLS
+from ..evaluation.runs import load_latencies, run_video, static_as_text, summarise_static
 from ..evaluation.sequences import thin, Video, whole_sequences
+from ..evaluation.streaming import OUTPUTS, PRESENT, RATES, streaming_as_text, sweep
 from ..files import write_json
 from ..jobs.locations import kept, Location, location
 
@@ -64,14 +81,16 @@ def add_protocols(group: Group) -> None:
                        help='plain (default), devkit or coco')
 
 
-def run(verb: str, options: argparse.Namespace,
-        measure: Callable[[argparse.Namespace], tuple[Evaluation, dict[str, Any], str]]) -> int:
+#: Gives what was evaluated, the result as plain values, and as text; no text: there is nothing to
+#: tell.
+Measure = Callable[[argparse.Namespace], tuple[Evaluation, dict[str, Any], str]]
+
+
+def run(verb: str, options: argparse.Namespace, measure: Measure) -> int:
     """
     Measure, write and print what came out; give the verb's exit code.
 
     :param verb, options: as for `run_verb`
-    :param measure: gives what was evaluated, the result as plain values, and as text; no text:
-        there is nothing to tell
     """
     def work(options: argparse.Namespace) -> int:
         evaluation, result, text = measure(options)
@@ -121,3 +140,72 @@ def first_input(options: argparse.Namespace) -> Location:
     """Return the first of the inputs that the options name."""
     inputs: Sequence[Location] = options.davis or options.annotations or options.mot
     return inputs[0]
+
+
+def _command(verb: str, make_parser: Callable[[], argparse.ArgumentParser], measure: Measure
+             ) -> Command:
+    """Make a verb; its exit code is 1 if something was left out, the rest being evaluated."""
+    def main(args: Sequence[str] | None) -> int:
+        return run(verb, make_parser().parse_args(args), measure)
+
+    return Command(main, make_parser)
+
+
+STREAMING = 'evaluate streaming'
+
+
+def _streaming_parser() -> argparse.ArgumentParser:
+    parser = evaluation_parser(
+        STREAMING, 'Measure accuracy at each instant while video plays at a frame rate.')
+    group = parser.add_argument_group('streaming')
+    group.add_argument('--rates', type=frame_rate, nargs='+', default=RATES, metavar='HZ',
+                       help=f'of the video (default {" ".join(map(str, RATES))})')
+    add_policies(group, 'that of --policy')
+    group.add_argument('--outputs', choices=tuple(OUTPUTS), nargs='+', metavar='OUTPUT',
+                       default=[PRESENT],
+                       help=f'of {", ".join(OUTPUTS)} (default {PRESENT})')
+    add_latencies(group)
+    add_seed(group, 'latencies and intervals')
+    add_protocols(group)
+    return parser
+
+
+def _measure_streaming(options: argparse.Namespace) -> tuple[Evaluation, dict[str, Any], str]:
+    check_protocols(options.protocol)
+    latencies = load_latencies(options.latencies, options.seed) if options.latencies else None
+    evaluation = prepare(options)
+    evaluation.drop_broken()
+    evaluation.detector.warm_up()
+    result = {**evaluation.about, 'streaming': sweep(
+        evaluation.detector, evaluation.thin(options.stride), evaluation.settings,
+        options.policies or [evaluation.settings.policy], options.rates, latencies,
+        options.protocol, options.outputs, options.seed)}
+    return evaluation, result, streaming_as_text(result['streaming'])
+
+
+streaming = _command(STREAMING, _streaming_parser, _measure_streaming)
+
+STATIC = 'evaluate static'
+
+
+def _static_parser() -> argparse.ArgumentParser:
+    parser = evaluation_parser(
+        STATIC, 'Measure how often a detector reads a still scene, beside the video itself.')
+    parser.add_argument('--frames', type=positive, default=60, metavar='N',
+                        help='of each first picture, with noise (default 60)')
+    return parser
+
+
+def _measure_static(options: argparse.Namespace) -> tuple[Evaluation, dict[str, Any], str]:
+    evaluation = prepare(options)
+    evaluation.drop_broken()
+    detector, settings = evaluation.detector, evaluation.settings
+    videos = evaluation.thin(options.stride)
+    moving = {item.name: float(run_video(detector, item, settings, collect=False).read.mean())
+              for item in videos}
+    static = summarise_static(detector, videos, settings, options.frames)
+    return (evaluation, {**evaluation.about, 'static': {**static, 'moving': moving}},
+            static_as_text(static, moving))
+
+
+static = _command(STATIC, _static_parser, _measure_static)
