@@ -45,8 +45,10 @@ VERBS = {
     'evaluate static': Verb('measure how often a still scene is read', MEASURE, 'evaluate'),
     'benchmark': Verb('measure the time of the detector, beside others', MEASURE),
     'benchmark-metrics': Verb('measure the time of the metrics', WORKSHOP),
-    'compare designs': Verb('compare shapes of the network: accuracy against time', WORKSHOP),
-    'compare detectors': Verb('compare with other detectors: accuracy against time', WORKSHOP),
+    'compare designs': Verb('compare shapes of the network: accuracy against time', WORKSHOP,
+                            'compare'),
+    'compare detectors': Verb('compare with other detectors: accuracy against time', WORKSHOP,
+                              'compare'),
     'figures': Verb("make the paper's tables and figures", WORKSHOP),
     'reproduce': Verb("train and measure the paper's variants", WORKSHOP),
 }

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
-Measure recall and milliseconds a frame, beside other detectors, in one run over annotated video.
-
-Writes prices.json, prices.md and prices.png.
-"""
+"""Accuracy against time: shapes of the network, trained alike, and detectors side by side."""
 
 import argparse
 from collections.abc import Sequence
@@ -13,7 +9,15 @@ import sys
 
 import torch
 
-from .inputs import add_videos, load_videos, named_videos
+from .inputs import (
+    add_backbone,
+    add_held_out,
+    add_training,
+    add_videos,
+    load_held_out,
+    load_videos,
+    named_videos,
+)
 from .options import (
     add_backend,
     add_policies,
@@ -26,11 +30,19 @@ from .options import (
     positive,
 )
 from .results import machine, versions
-from .shell import command_line, print_result, run_verb, show_progress, verb_parser
+from .shell import Command, command_line, print_result, run_verb, show_progress, verb_parser
 from ..benchmark.peers import RUNTIMES, TORCHVISION, torchvision_peers
 from ..detector.detector import Detector
+from ..detector.host import keep_large_blocks
 from ..detector.policy import AlwaysReadPolicy
 from ..evaluation.sequences import EvaluationError, Video
+from ..experiments.designs import (
+    compare_designs,
+    describe_designs,
+    design_rows,
+    DesignPlan,
+    load_designs,
+)
 from ..experiments.figure_files import new_figure
 from ..experiments.prices import (
     compared_classes,
@@ -45,18 +57,68 @@ from ..experiments.prices import (
 from ..files import write_atomically, write_json
 from ..labelling.teacher_kinds import open_teacher
 from ..layout import markdown
+from ..training.config import load_recipe
+from ..training.trainer import load_backbone, TrainingDivergedError
 
-VERB = 'compare detectors'
+DESIGNS, DETECTORS = 'compare designs', 'compare detectors'
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Run the verb; give its exit code."""
+def _designs_parser() -> argparse.ArgumentParser:
+    result = verb_parser(
+        DESIGNS, 'RECIPE DESIGNS --data FOLDER --output FOLDER --annotations FILE --images FOLDER '
+        '--sequences NAME...', 'Compare shapes of the network: train them alike, and measure '
+        'accuracy and time.')
+    add_training(result, 'YAML file; its first stage, of the variant baseline, trains every '
+                 'design', 'checkpoints, designs.json and designs.md')
+    result.add_argument('designs', type=Path, metavar='DESIGNS',
+                        help='YAML file: names, and keys in which each differs from the recipe')
+    add_backbone(result)
+    add_held_out(result)
+    result.add_argument('--rounds', type=positive, default=100, metavar='N',
+                        help='runs of each step when they are timed (default %(default)s)')
+    result.add_argument('--timings-only', action='store_true',
+                        help='only time the steps anew, in a folder where all else is finished')
+    return result
+
+
+def _main_designs(args: Sequence[str] | None) -> int:
+    """Run the verb; its exit code is 1 if a training diverged."""
     given = list(sys.argv[1:] if args is None else args)
-    options = make_parser().parse_args(given)
-    return run_verb(VERB, options, lambda chosen: _compare(chosen, command_line(VERB, given)))
+    options = _designs_parser().parse_args(given)
+    options.command = command_line(DESIGNS, given)
+    return run_verb(DESIGNS, options, _run_designs, failures=(TrainingDivergedError,),
+                    interrupted='interrupted; run the same command again to go on')
 
 
-def _compare(options: argparse.Namespace, command: str) -> None:
+def _run_designs(options: argparse.Namespace) -> None:
+    keep_large_blocks()
+    recipe = load_recipe(options.recipe)
+    torch.set_num_threads(recipe.threads)
+    designs = load_designs(options.designs, recipe)
+    imagenet = load_backbone(options.backbone) if options.backbone else None
+    plan = DesignPlan(recipe, designs, options.data, options.output,
+                      load_held_out(options, recipe.classes), imagenet, options.rounds)
+    with show_progress('rounds') as show:
+        report = compare_designs(plan, options.timings_only, show)
+    about = {'command': options.command, 'machine': machine(), 'versions': versions('openvino')}
+    result = {**about, **report}
+    text = f'{describe_designs(report)}\n\n{markdown(design_rows(report))}'
+    write_json(options.output / 'designs.json', result, indent=2, nan=True)
+    write_atomically(options.output / 'designs.md', f'{text}\n'.encode())
+    print_result(options, result, text)
+
+
+designs = Command(_main_designs, _designs_parser)
+
+
+def _main_detectors(args: Sequence[str] | None) -> int:
+    given = list(sys.argv[1:] if args is None else args)
+    options = _detectors_parser().parse_args(given)
+    return run_verb(DETECTORS, options,
+                    lambda chosen: _run_detectors(chosen, command_line(DETECTORS, given)))
+
+
+def _run_detectors(options: argparse.Namespace, command: str) -> None:
     # A missing library is told before the work, not after it.
     new_figure(1, 1)
     torch.set_num_threads(options.threads)
@@ -125,10 +187,12 @@ def _about(report: dict) -> str:
             f'{report["peer_score"]:g} on.')
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Make the parser of the options."""
-    parser = verb_parser(VERB, '--davis|--annotations|--mot PATH... --checkpoints NAME=FILE... '
-                         '--output FOLDER', __doc__)
+def _detectors_parser() -> argparse.ArgumentParser:
+    parser = verb_parser(
+        DETECTORS,
+        '--davis|--annotations|--mot PATH... --checkpoints NAME=FILE... --output FOLDER',
+        'Measure recall and milliseconds a frame, beside other detectors, in one run over '
+        'annotated video.')
     parser.add_argument('--output', type=Path, required=True, metavar='FOLDER',
                         help='for prices.json, prices.md and prices.png')
     add_videos(parser)
@@ -153,3 +217,6 @@ def make_parser() -> argparse.ArgumentParser:
     add_threads(parser)
     add_seed(parser, 'the orders in which they take turns')
     return parser
+
+
+detectors = Command(_main_detectors, _detectors_parser)
