@@ -81,7 +81,7 @@ class Price:
     read_ms: float | None
     forecast_ms: float | None
     read_ratio: float
-    noise: float  #: Of the read frames' times, see `benchmark.timing.spread`
+    noise: float  #: Of the read frames' times, see `benchmark.timing.noise_of`
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values for JSON."""
