@@ -63,7 +63,7 @@ def main(args: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     return run_verb(VERB, options, lambda chosen: _tell(
         chosen, _read(chosen.load) if chosen.load else _measure(chosen, given)),
-        (ChildError, ImportError))
+        (ChildError, ImportError), files=('output', 'report'))
 
 
 def _measure(options: argparse.Namespace, given: Sequence[str]) -> dict[str, Any]:

@@ -38,6 +38,8 @@ from ..jobs.locations import kept, Location, location
 
 _log = logging.getLogger(__name__)
 
+OUTPUT_FILES = ('output', 'run', 'report')  #: Options that name them, where an evaluation has them
+
 
 @dataclass
 class Evaluation:
@@ -106,10 +108,10 @@ def run(verb: str, options: argparse.Namespace, measure: Measure) -> int:
         return FAILURE if evaluation.failures else DONE
 
     def put_results(options: argparse.Namespace) -> int:
-        with outputs_at(options, *(key for key in ('output', 'run', 'report') if key in options)):
+        with outputs_at(options, *(key for key in OUTPUT_FILES if key in options)):
             return work(options)
 
-    return run_verb(verb, options, put_results)
+    return run_verb(verb, options, put_results, files=OUTPUT_FILES)
 
 
 def prepare(options: argparse.Namespace, lazily: bool = False) -> Evaluation:

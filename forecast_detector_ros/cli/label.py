@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 import logging
+from pathlib import Path
 from time import monotonic
 
 import torch
@@ -20,7 +21,16 @@ from .options import (
     outputs_at,
     positive,
 )
-from .shell import DONE, FAILURE, print_result, run_verb, say, show_progress, verb_parser
+from .shell import (
+    check_output,
+    DONE,
+    FAILURE,
+    print_result,
+    run_verb,
+    say,
+    show_progress,
+    verb_parser,
+)
 from ..errors import InputError
 from ..files import write_json
 from ..images.bag_images import is_bag
@@ -165,11 +175,14 @@ def main(args: Sequence[str] | None = None) -> int:
 
     def work(chosen: argparse.Namespace) -> int:
         extracts = _check(parser, chosen)
+        if isinstance(chosen.frames, Path):
+            check_output('--frames', chosen.frames, True)
         with outputs_at(chosen, 'output', 'frames'):
             return _label(chosen, extracts)
 
     return run_verb(VERB, options, work,
-                    interrupted='interrupted; the same command with --resume goes on')
+                    interrupted='interrupted; the same command with --resume goes on',
+                    files=('output',))
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> bool:
@@ -208,8 +221,6 @@ def _opened(source: Location) -> Sequence[Location]:
 
 def _label(options: argparse.Namespace, extracts: bool) -> int:
     output = options.output
-    if output.is_dir():
-        raise TeacherError(f'{output}: is a folder; --output names a file')
     if not options.resume and is_partial(output):
         raise TeacherError(f'{output}: is half done; --resume goes on, delete it to label anew')
     torch.set_num_threads(options.threads)

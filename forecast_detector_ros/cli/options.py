@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, ExitStack
-import errno
 import logging
 from math import inf
 import os
@@ -221,23 +220,12 @@ def outputs_at(options: argparse.Namespace, *names: str) -> Iterator[None]:
             if isinstance(where, Url):
                 setattr(options, name, stack.enter_context(_put_later(where)))
                 setattr(options, f'{name}_url', where)
-            elif where is not None:
-                _check_place(where)
         yield
 
 
 def asked_output(options: argparse.Namespace) -> Url | None:
     """Return the URL that `outputs_at` puts `--output` to; None where it is of this machine."""
     return getattr(options, 'output_url', None)
-
-
-def _check_place(path: Path) -> None:
-    """Raise PermissionError where no file can be made: before the work and not after it."""
-    folder = path.absolute().parent
-    while not folder.exists():
-        folder = folder.parent
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 @contextmanager

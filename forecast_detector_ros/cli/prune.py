@@ -31,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the verb; its exit code is 1 if the features would not stay the same."""
-    return run_verb(VERB, make_parser().parse_args(args), _prune)
+    return run_verb(VERB, make_parser().parse_args(args), _prune, files=('output',))
 
 
 @torch.no_grad()

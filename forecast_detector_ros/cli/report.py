@@ -15,7 +15,7 @@ VERB = 'report'
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the verb; give its exit code."""
-    return run_verb(VERB, make_parser().parse_args(args), _report)
+    return run_verb(VERB, make_parser().parse_args(args), _report, files=('output',))
 
 
 def _report(options: argparse.Namespace) -> None:

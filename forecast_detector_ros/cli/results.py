@@ -11,6 +11,7 @@ import platform
 import shutil
 from typing import Any, TextIO
 
+from .shell import check_output
 from ..detector.host import instruction_set
 from ..files import RESULT_MARK
 
@@ -71,7 +72,7 @@ class ResultFolder:
     MARK = RESULT_MARK
 
     def __init__(self, path: str | Path) -> None:
-        """Make the folder of the results to come; raises FileExistsError, OSError."""
+        """Make the folder of the results to come; raises FileExistsError, InputError."""
         # A link stays a link: what it leads to is replaced.
         self.path = Path(path).resolve()
         if not self.path.name:
@@ -82,6 +83,8 @@ class ResultFolder:
             if folder.exists() and not self._is_ours(folder):
                 raise FileExistsError(f'{folder}: exists and is no result of an earlier run; '
                                       'name another --output')
+        for place in (Path(path), self.partial):
+            check_output('--output', place, True)
         if self.partial.exists():
             self._lock().close()
             shutil.rmtree(self.partial)

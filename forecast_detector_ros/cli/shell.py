@@ -14,8 +14,10 @@ import io
 from json import dumps
 import logging
 import os
+from pathlib import Path
 import shlex
 import sys
+from tempfile import TemporaryFile
 from textwrap import fill
 from time import monotonic
 from typing import Any, NamedTuple, TextIO
@@ -90,9 +92,9 @@ def run_verb(verb: str, options: argparse.Namespace,
              work: Callable[[argparse.Namespace], int | None],
              expected: tuple[type[Exception], ...] = (),
              failures: tuple[type[Exception], ...] = (), interrupted: str = 'interrupted',
-             level: int = logging.INFO) -> int:
+             level: int = logging.INFO, files: Sequence[str] = ()) -> int:
     """
-    Do the work of a verb.
+    Do the work of a verb, if its results can be written.
 
     :param verb: as the user typed it
     :param work: gives the exit code, or None for `DONE`
@@ -100,6 +102,7 @@ def run_verb(verb: str, options: argparse.Namespace,
     :param failures: errors that mean `FAILURE`
     :param interrupted: what to say after Ctrl-C
     :param level: of the log without `--quiet`
+    :param files: options that name files to write; another `output` names a folder
     :returns: one of the exit codes above; of every error one line on stderr says what it was
     """
     caught: tuple[type[BaseException], ...] = (InputError, *expected)
@@ -109,6 +112,9 @@ def run_verb(verb: str, options: argparse.Namespace,
         sys.stdout.reconfigure(errors='backslashreplace')
     start_log(max(level, logging.WARNING) if options.quiet else level)
     try:
+        for key in dict.fromkeys((*files, 'output')):
+            if isinstance(path := getattr(options, key, None), Path):
+                check_output(f'--{key}', path, key not in files)
         return work(options) or DONE
     except failed as error:
         say(verb, error)
@@ -126,6 +132,35 @@ def run_verb(verb: str, options: argparse.Namespace,
     except KeyboardInterrupt:
         say(verb, interrupted)
         return INTERRUPTED
+
+
+def check_output(option: str, path: Path, folder: bool) -> None:
+    """
+    Raise InputError where results cannot be written: before the work and not after it.
+
+    :param option: that names the path, as the user types it
+    :param folder: whether the path is to be a folder, which may be there, and not a file
+    """
+    try:
+        wrong = _obstacle(path, folder)
+    except OSError as error:
+        wrong = error.strerror
+    if wrong:
+        raise InputError(f'{option} {path}: cannot be written: {wrong}; name another path')
+
+
+def _obstacle(path: Path, folder: bool) -> str | None:
+    if not folder and path.is_dir():
+        return f'{path} is a folder'
+    place = path if folder else path.parent
+    while not place.exists():
+        # A link may lead to what is not there yet.
+        place = (Path(os.path.realpath(place)) if place.is_symlink() else place).parent
+    if not place.is_dir():
+        return f'{place} is a file'
+    # Permissions do not tell of file systems that are read-only, or have no files of this kind.
+    with TemporaryFile(dir=place):
+        return None
 
 
 def command_line(verb: str, args: Sequence[str]) -> str:

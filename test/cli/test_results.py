@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from forecast_detector_ros.cli.results import ResultFolder
+from forecast_detector_ros.errors import InputError
 import pytest
 
 
@@ -56,6 +57,13 @@ def test_file_in_the_way_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         ResultFolder(tmp_path / 'out')
     assert (tmp_path / 'out').read_text() == 'precious'
+
+
+def test_folder_below_a_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path('file').touch()
+    with pytest.raises(InputError, match='^--output file/out: cannot be written: file is a file'):
+        ResultFolder('file/out')
 
 
 def test_empty_folder_may_be_used(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Progress in a terminal and elsewhere."""
+"""Progress in a terminal and elsewhere, and outputs that cannot be written."""
 
 import io
 import logging
+from pathlib import Path
 import sys
 
-from forecast_detector_ros.cli import shell
-from forecast_detector_ros.cli.shell import show_progress
+from forecast_detector_ros.cli import program, shell
+from forecast_detector_ros.cli.shell import BAD_INPUT, show_progress
+from forecast_detector_ros.errors import InputError
 import pytest
 
 
@@ -61,3 +63,57 @@ def test_lines_where_rich_is_missing(caplog, monkeypatch):
     for name in ('rich.console', 'rich.progress'):
         monkeypatch.setitem(sys.modules, name, None)
     assert lines(caplog, monkeypatch, [(11.0, 1, 2)]) == ['frames: 1 of 2, 0:00:11 left']
+
+
+@pytest.mark.parametrize(('path', 'folder', 'wrong'), [
+    ('file/x.json', False, 'file is a file'),
+    ('file/new/out', True, 'file is a file'),
+    ('file', True, 'file is a file'),
+    ('full', False, 'full is a folder'),
+    ('link/x.json', False, 'link is a file'),
+    ('/proc/new/x.json', False, 'No such file or directory'),
+    (f'{300 * "x"}/x.json', False, 'File name too long'),
+])
+def test_output_that_cannot_be_written(tmp_path, monkeypatch, path, folder, wrong):
+    monkeypatch.chdir(tmp_path)
+    Path('file').touch()
+    Path('full').mkdir()
+    Path('link').symlink_to('file')
+    with pytest.raises(InputError) as raised:
+        shell.check_output('--output', Path(path), folder)
+    assert str(raised.value) == (f'--output {path}: cannot be written: {wrong}; '
+                                 'name another path')
+
+
+@pytest.mark.parametrize(('path', 'folder'), [
+    ('file', False), ('full', True), ('new', False), ('new/out', True), ('link/new', True)])
+def test_check_of_an_output_leaves_nothing(tmp_path, monkeypatch, path, folder):
+    monkeypatch.chdir(tmp_path)
+    Path('file').touch()
+    Path('full').mkdir()
+    Path('link').symlink_to('later')
+    shell.check_output('--output', Path(path), folder)
+    assert sorted(item.name for item in tmp_path.rglob('*')) == ['file', 'full', 'link']
+
+
+@pytest.mark.parametrize('line', [
+    'evaluate accuracy --annotations none.json --output file/x',
+    'evaluate accuracy --annotations none.json --run file/x',
+    'evaluate static --annotations none.json --output file/x',
+    'label none.mp4 --frames new --teacher none.onnx --output file/x',
+    'label none.mp4 --frames file/x --teacher none.onnx --output x.json',
+    'figures fig4 --annotations none.json --output file/x',
+    'compare detectors --annotations none.json --checkpoints a=none --output file/x',
+    'benchmark --video none.mp4 --report file/x',
+    'replay none --output file/x',
+    'train none.yaml --data none --output file/x',
+    'report none --output file/x',
+])
+def test_outputs_are_looked_at_before_anything_else(tmp_path, monkeypatch, capsys, line):
+    monkeypatch.chdir(tmp_path)
+    Path('file').touch()
+    assert program.main(line.split()) == BAD_INPUT
+    words = line.split()
+    option = words[words.index('file/x') - 1]
+    assert capsys.readouterr().err.partition(': ')[2] == (
+        f'{option} file/x: cannot be written: file is a file; name another path\n')
