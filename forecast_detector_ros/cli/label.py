@@ -47,6 +47,7 @@ from ..jobs.locations import (
     Url,
 )
 from ..labelling.label_folders import (
+    check_teacher_classes,
     is_partial,
     label_into,
     LabelledPicture,
@@ -223,6 +224,7 @@ def _label(options: argparse.Namespace, extracts: bool) -> int:
     output = options.output
     if not options.resume and is_partial(output):
         raise TeacherError(f'{output}: is half done; --resume goes on, delete it to label anew')
+    check_teacher_classes((*options.classes, *options.ignore))
     torch.set_num_threads(options.threads)
     store = None
     root = options.frames

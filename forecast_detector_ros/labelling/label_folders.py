@@ -9,6 +9,7 @@ cross may change their numbers.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 import re
 from time import monotonic
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torchvision.ops import box_iou
 
-from .teacher import TEACHER_CLASSES, TeacherBoxes, TeacherError
+from .teacher import COCO_CLASSES, TEACHER_CLASSES, TeacherBoxes, TeacherError
 from ..files import walk, write_json
 from ..images.frame import decode_file
 from ..plain_values import PlainJsonError, read_plain_json
@@ -33,6 +34,17 @@ class LabelledPicture:
     image: dict[str, Any]  #: Entry of ``images``, without id
     annotations: list[dict[str, Any]]  #: Entries of ``annotations``, without ids
     ignored: list[dict[str, Any]]  #: Entries of ``ignore_annotations``, without ids
+
+
+def check_teacher_classes(names: Iterable[str]) -> None:
+    """Raise TeacherError, with the names that are nearest, for one that no teacher has."""
+    known = dict(zip(COCO_CLASSES, TEACHER_CLASSES)) | {name: name for name in TEACHER_CLASSES}
+    for name in names:
+        if name not in TEACHER_CLASSES:
+            near = dict.fromkeys(known[match] for match in get_close_matches(name.lower(), known))
+            raise TeacherError(f'class {name!r} is unknown to the teacher; ' + (
+                f'the nearest it has: {", ".join(near)}' if near else
+                "its classes are COCO's, with _ for blanks"))
 
 
 class Labelling:
@@ -53,10 +65,7 @@ class Labelling:
     def __init__(self, root: Path, folders: dict[str, list[Path]], classes: Sequence[str],
                  ignore: Sequence[str], videos: bool, description: str = '',
                  more: bool = False) -> None:
-        for name in (*classes, *ignore):
-            if name not in TEACHER_CLASSES:
-                raise TeacherError(f'class {name!r} is unknown to the teacher, which has '
-                                   f'{", ".join(TEACHER_CLASSES)}')
+        check_teacher_classes((*classes, *ignore))
         self._classes, self._ignore = list(classes), ignore
         self._videos, self._description, self._more = videos, description, more
         self._folders = folders

@@ -58,6 +58,18 @@ def test_from_video_to_training_data(tmp_path, teacher, clip):
     assert output.read_bytes() == before
 
 
+@pytest.mark.parametrize('wrong', [
+    ('--classes', 'dog', 'hores'), ('--ignore', 'trunk'), ('--output', '{tmp}/file/labels.json')])
+def test_nothing_is_extracted_for_what_is_refused(capsys, tmp_path, teacher, clip, wrong):
+    (tmp_path / 'file').touch()
+    arguments = [str(clip), '--frames', str(tmp_path / 'data'), '--teacher', str(teacher),
+                 '--output', str(tmp_path / 'labels.json')]
+    assert label.main([*arguments, *(item.format(tmp=tmp_path) for item in wrong)]) == 2
+    assert capsys.readouterr().err.count('\n') == 1
+    assert not (tmp_path / 'data').exists()
+    assert label.main(arguments) == 0
+
+
 @pytest.fixture
 def clips(tmp_path, clip):
     """Write a second and a third video, in a folder with the first."""

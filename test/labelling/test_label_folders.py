@@ -6,6 +6,7 @@ import json
 import cv2
 from forecast_detector_ros.annotations.video_json import load_video_json
 from forecast_detector_ros.labelling.label_folders import (
+    check_teacher_classes,
     is_partial,
     label_into,
     Labelling,
@@ -269,3 +270,14 @@ def test_no_number_twice_in_a_frame_and_none_for_two_classes(objects):
         for label, number in zip(labels, ids):
             assert classes.setdefault(int(number), int(label)) == label
     assert sorted(classes) == list(range(1, len(classes) + 1))
+
+
+@pytest.mark.parametrize(('name', 'words'), [
+    ('cow', 'the nearest it has: cattle'), ('Dining Table', 'the nearest it has: dining_table'),
+    ('bicicle', 'the nearest it has: bicycle'),
+    ('qqq', "its classes are COCO's, with _ for blanks")])
+def test_refusal_of_a_class_names_the_nearest(name, words):
+    check_teacher_classes(TEACHER_CLASSES)
+    with pytest.raises(TeacherError) as raised:
+        check_teacher_classes(['dog', name])
+    assert str(raised.value).startswith(f'class {name!r} is unknown to the teacher; {words}')
