@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 import logging
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,6 @@ from ..files import write_json
 from ..jobs.engine import Interrupt, Job, run_many
 from ..jobs.locations import location, name_of
 from ..metrics.libraries import import_trackeval as tracking_library
-from ..report.html_report import load_for_report, write_report
 from ..report.run_record import RunRecordError, save_run
 
 VERB = 'evaluate accuracy'
@@ -67,6 +67,10 @@ def _measure(options: argparse.Namespace) -> tuple[Evaluation, dict[str, Any], s
         if getattr(options, key) and not getattr(options, other):
             raise EvaluationError(f'--{key.replace("_", "-")} goes with '
                                   f'--{other.replace("_", "-")} only')
+    if options.report:
+        # A missing library is told before the work, not after it.
+        import_module('jinja2')
+        from ..report.html_report import load_for_report, write_report
     check_protocols(options.protocol)
     if options.motion_iou and options.protocol == ['coco']:
         raise EvaluationError('--motion-iou divides plain or devkit; name one with --protocol')

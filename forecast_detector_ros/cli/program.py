@@ -55,7 +55,7 @@ VERBS = {
 
 #: What some verbs need and others do not, and what pip installs for it.
 LIBRARIES = {**dict.fromkeys(('torch', 'torchvision'), 'forecast_detector_ros[torch]'),
-             'matplotlib': 'matplotlib', 'PIL': 'pillow'}
+             'matplotlib': 'matplotlib', 'PIL': 'pillow', 'jinja2': 'jinja2'}
 
 #: What verbs of two words have in common.
 FIRST_WORDS = {
@@ -90,14 +90,13 @@ def main(args: Sequence[str] | None = None) -> int:
         verb = ' '.join(given[:words])
         if verb in VERBS:
             try:
-                module = load(verb)
+                return _run(load(verb), given[words:])
             except ModuleNotFoundError as error:
                 if error.name not in LIBRARIES:
                     raise
                 say(verb, f'needs {error.name}, which is not installed: pip install '
                     f'{LIBRARIES[error.name]}')
                 return BAD_INPUT
-            return _run(module, given[words:])
     several = [name for name in VERBS if name.startswith(f'{given[0]} ')]
     print(f'{PROGRAM}: there is no verb {" ".join(given[:1 + bool(several)])!r}; it must be one '
           f'of: {", ".join(several or VERBS)}', file=sys.stderr)

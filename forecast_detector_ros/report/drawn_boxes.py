@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageDraw, ImageFont
 
 #: Of detections that hit, annotated boxes that nobody found, detections that hit nothing, and
 #: detections where nothing is annotated. White text is readable on each.
@@ -40,6 +43,9 @@ def draw(picture: np.ndarray, boxes: Sequence[DrawnBox], width: int, border: str
     :param width: of the result, pixels
     :param border: colour of a border, or None for no border
     """
+    # Who only notes frames, and draws none, needs no Pillow.
+    from PIL import Image, ImageDraw
+
     factor = width / picture.shape[1]
     height = max(1, round(picture.shape[0] * factor))
     scaled = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA
@@ -100,5 +106,7 @@ def _dashed(canvas: ImageDraw.ImageDraw, corners: tuple[float, float, float, flo
 def _font(size: int) -> ImageFont.FreeTypeFont:
     # Slow to import. It brings its fonts along, so that every machine draws alike.
     from matplotlib import get_data_path
+    from PIL import ImageFont
+
     path = Path(get_data_path()) / 'fonts' / 'ttf' / 'DejaVuSans-Bold.ttf'
     return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)

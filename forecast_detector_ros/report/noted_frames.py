@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from .drawn_boxes import draw, DrawnBox, FORECAST_BORDER, FOUND, jpeg, MISSED, RIGHT, WRONG
 from .run_record import MarkedBox, NotedFrame, RunRecord, SequenceRecord
@@ -23,6 +22,9 @@ from ..images.video_source import VideoFile
 from ..metrics.average_precision import judge, PLAIN
 from ..metrics.tables import DetectionTable, TruthTable
 from ..recording.recorded_frame import RecordedFrame
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MOST_FRAMES = 8  #: Frames that are noted
 #: Two noted frames of one sequence are at least so many frames apart: neighbours look alike.

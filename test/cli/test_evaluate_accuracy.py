@@ -359,6 +359,24 @@ def test_report_of_an_evaluation(evaluate, checkpoint, videos, tmp_path):
     assert 'synthetic-001' in page and 'Accuracy' in page and 'no picture' not in page
 
 
+@pytest.mark.parametrize(('library', 'install'), [
+    ('matplotlib', 'matplotlib'), ('PIL', 'pillow'), ('jinja2', 'jinja2')])
+def test_libraries_of_the_report_are_needed_for_it_alone(checkpoint, videos, tmp_path, library,
+                                                         install):
+    code = (f'import sys; sys.modules.update({library}=None); '
+            'from forecast_detector_ros.cli.program import main; sys.exit(main())')
+    common = [sys.executable, '-c', code, 'evaluate', '--checkpoint', checkpoint, '--annotations',
+              videos, '--run', tmp_path / 'run.json']
+    subprocess.run(common, check=True)
+    (tmp_path / 'run.json').unlink()
+    done = subprocess.run([*common, '--report', tmp_path / 'report.html'], text=True,
+                          capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (2, '')
+    assert done.stderr == (f'evaluate accuracy: needs {library}, which is not installed: pip '
+                           f'install {install}\n')
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_broken_picture_is_named(evaluate, checkpoint, davis):
     root, _ = davis
     picture = sorted((root / 'walk').glob('*.jpg'))[2]
