@@ -21,7 +21,15 @@ from ..evaluation.sequences import (
     pick,
     Video,
 )
-from ..jobs.locations import kept, Location, location, LocationError, picture_store, Url
+from ..jobs.locations import (
+    kept,
+    Location,
+    location,
+    LocationError,
+    name_of,
+    picture_store,
+    Url,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -140,9 +148,18 @@ def add_outside(group: Group) -> None:
 
 
 def _named_apart(found: Sequence[tuple[Location, Video]]) -> list[Video]:
-    """Put the name of the input before that of a sequence that comes in several inputs."""
+    """
+    Put the name of the input before that of a sequence that comes in several inputs.
+
+    Where inputs of different folders have one name, that of the folder comes first.
+    """
     counts = Counter(item.name for _, item in found)
-    named = [replace(item, name=f'{path.stem}/{item.name}') if counts[item.name] > 1 else item
+    stems = Counter(path.stem for path in {path for path, _ in found})
+
+    def name(path: Location) -> str:
+        return path.stem if stems[path.stem] == 1 else f'{name_of(path.parent)}/{path.stem}'
+
+    named = [replace(item, name=f'{name(path)}/{item.name}') if counts[item.name] > 1 else item
              for path, item in found]
     twice = [name for name, count in Counter(item.name for item in named).items() if count > 1]
     if twice:
