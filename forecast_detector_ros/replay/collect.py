@@ -27,7 +27,7 @@ from ..evaluation.runs import LATENCIES, milliseconds
 from ..files import RESULT_MARK, walk, write_json
 from ..images.bag_images import is_bag, METADATA_NAME, STORAGE_SUFFIXES
 from ..images.video_images import VIDEO_SUFFIXES
-from ..jobs.locations import list_files, Location, Url
+from ..jobs.locations import list_files, Location, PICTURES, Url
 from ..layout import mean, plain
 from ..metrics.average_precision import average_precision
 from ..metrics.tables import DetectionTable, load_tables, recall, TruthTable
@@ -63,8 +63,8 @@ def find_bags(paths: Sequence[Location]) -> list[tuple[str, Location]]:
     Return (name, place) of every bag; a folder that is none itself is searched for bags.
 
     Names are those of the files or folders, with ``-2``, ``-3`` behind one that comes again.
-    Raises DataError when a path does not exist, or is neither bag nor folder of bags,
-    LocationError when a URL cannot be listed.
+    Raises DataError when a path does not exist, or is neither bag nor folder of bags, and says
+    what is in it; LocationError when a URL cannot be listed.
     """
     found: list[Location] = []
     for path in paths:
@@ -78,7 +78,7 @@ def find_bags(paths: Sequence[Location]) -> list[tuple[str, Location]]:
         else:
             inside = _inside(path)
         if not inside:
-            raise DataError(f'{path}: is no bag, and there is none in it')
+            raise DataError(f'{path}: {_instead_of_bags(path)}')
         found += inside
     counts: dict[str, int] = {}
     named = []
@@ -90,6 +90,19 @@ def find_bags(paths: Sequence[Location]) -> list[tuple[str, Location]]:
         raise DataError('the names of the bags are ambiguous: '
                         + ', '.join(sorted(name for name, _ in named)))
     return named
+
+
+def _instead_of_bags(folder: Location) -> str:
+    """Say what a folder without bags has, and what to do."""
+    names = (list(list_files(folder)) if isinstance(folder, Url)
+             else [name for _, _, files in walk(folder) for name in files])
+    for what, suffixes, advice in (
+            ('video', VIDEO_SUFFIXES, 'name the files'),
+            ('picture', PICTURES, 'label and demo take folders of pictures, replay does not')):
+        count = sum(name.lower().endswith(tuple(suffixes)) for name in names)
+        if count:
+            return f'holds {count} {what}{"s" * (count > 1)} and no bag; {advice}'
+    return 'is no bag, and there is none in it' if names else 'has no files; name a bag or a video'
 
 
 def _name(bag: Location) -> str:

@@ -207,7 +207,7 @@ def test_latencies_of_an_earlier_replay(run, bags):
     (['{bags}', '--checkpoint', 'no.safetensors'], 'no.safetensors: no such'),
     (['/nope', '--checkpoint', 'not looked at'], '/nope: no such file or folder'),
     (['{bags}', '--output', '/'], '/: cannot be replaced by results'),
-    (['{empty}'], 'is no bag, and there is none in it'),
+    (['{empty}'], 'has no files; name a bag or a video'),
     (['{bags}', '--annotations', 'x', '--truth-topic', 'y'], 'exclude each other'),
     (['{bags}', '--latency', 'read=1,forecast=1', '--latencies', 'y'], 'exclude each other'),
     (['{bags}', '--latencies', 'none.json'], 'none.json: cannot be read'),

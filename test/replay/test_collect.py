@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Many bags: their names, here and at URLs, and one summary of all."""
 
+from pathlib import Path
+
 from forecast_detector_ros.annotations.findings import DataError
 from forecast_detector_ros.detector.policy import AlternatePolicy, FORECAST, READ
 from forecast_detector_ros.files import RESULT_MARK
@@ -107,8 +109,23 @@ def test_bags_are_found_and_named(tmp_path):
     with pytest.raises(DataError, match='none: no such file or folder'):
         find_bags([file, tmp_path / 'none'])
     (tmp_path / 'empty').mkdir()
-    with pytest.raises(DataError, match='empty: is no bag, and there is none in it'):
+    with pytest.raises(DataError, match='empty: has no files; name a bag or a video'):
         find_bags([tmp_path / 'empty'])
+
+
+@pytest.mark.parametrize(('files', 'words'), [
+    (['notes.txt'], 'is no bag, and there is none in it'),
+    (['a/1.JPG', 'a/2.png', 'notes.txt'], 'holds 2 pictures and no bag; label and demo take '
+     'folders of pictures, replay does not'),
+    (['a/walk.mp4', '1.jpg'], 'holds 1 video and no bag; name the files')])
+@pytest.mark.parametrize('place', [Path, lambda path: Url(f'file://{path}')])
+def test_what_a_folder_without_bags_has_is_told(tmp_path, files, words, place):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(DataError) as raised:
+        find_bags([place(tmp_path)])
+    assert str(raised.value) == f'{place(tmp_path)}: {words}'
 
 
 def test_results_and_circles_are_passed_over_and_links_are_no_second_bag(tmp_path):
