@@ -154,6 +154,9 @@ def _say_losses(summary: dict[str, Any]) -> None:
     for item in summary['results'].values():
         for loss in item['losses']:
             say(VERB, f'lost: {loss}')
+        for camera in item['cameras'].values():
+            if camera.get('annotations_doubt'):
+                say(VERB, f'annotations: {camera["annotations_doubt"]}')
 
 
 def _say_failures(summary: dict[str, Any]) -> None:

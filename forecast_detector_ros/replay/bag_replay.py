@@ -376,6 +376,8 @@ class _Replay:
         if truth is not None:
             figures['annotated_frames'] = len(truth.frames)
             figures['annotations_without_image'] = truth.unmatched
+            # After an interrupt there are fewer images than annotations, which is not odd.
+            figures['annotations_doubt'] = '' if self._interrupt.is_set else truth.doubt
         return figures
 
 

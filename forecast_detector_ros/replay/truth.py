@@ -46,6 +46,7 @@ class CameraTruth:
     frames: np.ndarray
     table: TruthTable  #: Boxes by the number of their image
     unmatched: int  #: Annotated frames that no image belongs to
+    doubt: str = ''  #: One line on why they may be those of other images; empty if nothing is odd
 
 
 class _WithoutFiles(Strict):
@@ -62,6 +63,7 @@ class Annotated:
 
     path: Path
     record: VideoRecord
+    wanted: str  #: Name of the camera, which the video has, too, if there are several
     match: str  #: One of `MATCHES`
     #: Of each frame: the image's number in its topic, or the stamp of its header.
     values: tuple[int, ...]
@@ -86,7 +88,18 @@ class Annotated:
                                               frame.tracks.tolist())]
         ignore = [(number, box) for number, frame in found for box in frame.ignore]
         return CameraTruth(np.array(sorted(number for number, _ in found), np.int64),
-                           _table(boxes, ignore, classes), len(frames) - len(found))
+                           _table(boxes, ignore, classes), len(frames) - len(found),
+                           self._doubt(len(found), len(keys)))
+
+    def _doubt(self, found: int, images: int) -> str:
+        frames, odd = len(self.values), []
+        if self.record.name != self.wanted:
+            odd.append(f'is taken for {self.wanted}, as the only one there is')
+        if found < frames:
+            odd.append(f'{frames - found} of its {frames} frames have no image')
+        elif self.match == ORDER and frames < images and max(self.values) == frames - 1:
+            odd.append(f'its {frames} frames are taken for the first of {images} images')
+        return f'{self.path}: video {self.record.name}: {", and ".join(odd)}' if odd else ''
 
 
 def load_annotated_camera(path: Path, video: str, only: bool, match: str, labels: Sequence[str],
@@ -120,7 +133,8 @@ def load_annotated_camera(path: Path, video: str, only: bool, match: str, labels
             raise DataError(f'{path}: images[{number}]: file_name {entry["file_name"]} is used '
                             'twice')
         values[file] = value
-    return Annotated(path, record, match, tuple(values[frame.path] for frame in record.frames))
+    return Annotated(path, record, video, match,
+                     tuple(values[frame.path] for frame in record.frames))
 
 
 def recorded_truth(bag: ImageBag | VideoImages, topic: str, labels: Sequence[str],

@@ -169,6 +169,17 @@ def test_bag_at_a_url_that_fails_is_named_by_it(run, bags, tmp_path):
     assert re.search(fr'replay: broken failed: file://{tmp_path}/broken.mcap: cannot be read', err)
 
 
+def test_annotations_that_do_not_fit_are_told(run, bags, tmp_path):
+    (tmp_path / 'half.json').write_text(json.dumps({
+        'categories': [{'id': 1, 'name': 'cat'}], 'annotations': [],
+        'images': [{'id': n, 'file_name': f'c/{n}.jpg', 'width': 80, 'height': 48, 'video': 'c',
+                    'frame_index': n} for n in range(3)]}))
+    code, out, err = run(bags / 'c', '--annotations', 'half.json')
+    assert code == 0 and 'in 3 images' in out
+    assert err == ('replay: annotations: half.json: video c: its 3 frames are taken for the first '
+                   'of 6 images\n')
+
+
 @pytest.mark.slow
 def test_processes_give_what_one_process_gives(run, bags, checkpoint):
     # By the default back-end: the two processes find its graphs, and need not load PyTorch.

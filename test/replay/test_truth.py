@@ -92,6 +92,26 @@ def test_annotations_of_other_images_are_a_mistake(annotations):
         camera.truth(2, [FrameKey(0, 7, 'camera')])
 
 
+@pytest.mark.parametrize(('name', 'numbers', 'match', 'doubt'), [
+    ('walk', (1, 3), ORDER, ''),
+    ('walk', (0, 1, 2, 3, 4), ORDER, ''),
+    ('walk', (0, 1, 2), STAMP, ''),
+    ('walk', (0, 1, 2), ORDER, 'its 3 frames are taken for the first of 5 images'),
+    ('walk', (1, 3, 9), ORDER, '1 of its 3 frames have no image'),
+    ('run', (0, 1, 2, 3, 4), ORDER, 'is taken for run, as the only one there is'),
+    ('run', (4, 5), STAMP, 'is taken for run, as the only one there is, and 1 of its 2 frames '
+     'have no image')])
+def test_annotations_that_may_be_those_of_other_images(annotations, name, numbers, match, doubt):
+    def change(document):
+        document['annotations'] = []
+        document['images'] = [{**document['images'][0], 'id': n, 'file_name': f'walk/{n}.jpg',
+                               'frame_index': n, 'stamp_ns': 1000 + n} for n in numbers]
+
+    path = annotations(change)
+    found = load_annotated_camera(path, name, True, match, LABELS, 0.4).truth(2, KEYS).doubt
+    assert found == (doubt and f'{path}: video walk: {doubt}')
+
+
 def keys(count):
     return [FrameKey(n, 100 * 10**9 + n * 10**8, 'camera') for n in range(count)]
 
