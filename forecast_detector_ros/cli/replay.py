@@ -90,7 +90,12 @@ def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
             for number, (name, path) in enumerate(bags)]
     states = [BagState(name, str(path)) for name, path in bags]
     with Interrupt() as interrupt:
-        _run(replay, jobs, engine, interrupt, states)
+        try:
+            _run(replay, jobs, engine, interrupt, states)
+        except InputError:
+            if not (result.partial / BAGS_FOLDER).exists():
+                result.discard()
+            raise
         head = {
             'checkpoint': card.weights_sha256 or card.name, 'labels': list(card.classes),
             'model': model_values(card),
@@ -114,13 +119,15 @@ def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
         if summary['results']:
             add_report(VERB, result.partial)
     _say_losses(summary)
+    if not summary['results']:
+        _say_failures(summary)
+        result.discard()
+        stays = f'; {result.path} stays as it is' if result.path.exists() else ''
+        say(VERB, f'{"interrupted; " * interrupt.is_set}no result was written{stays}')
+        return shell.INTERRUPTED if interrupt.is_set else FAILURE
     if interrupt.is_set:
         say(VERB, f'interrupted; what was done so far is whole and lies in {result.partial}')
         return shell.INTERRUPTED
-    if not summary['results']:
-        _say_failures(summary)
-        say(VERB, f'nothing was replayed: {result.path} stays as it is')
-        return FAILURE
     result.accept()
     _tell(options, summary, result.path)
     return FAILURE if any(state.state == FAILED for state in states) else 0

@@ -103,6 +103,11 @@ class ResultFolder:
         if old.exists() and self._is_ours(old):
             shutil.rmtree(old)
 
+    def discard(self) -> None:
+        """Leave no results in the making; those of an earlier run stay."""
+        shutil.rmtree(self.partial)
+        self._locked.close()
+
     def _lock(self) -> TextIO:
         """Lock the mark of the partial folder as long as the file is open."""
         mark = (self.partial / self.MARK).open('a', encoding='utf-8')

@@ -117,7 +117,8 @@ def test_topic_that_is_not_there_fails_that_bag_alone(run, bags):
     before = summary('replay_output')
     code, out, err = run(bags, '--topic', '/front', '--jobs', '1')
     assert code == 1 and err.count('no image topic') == 3 and out == ''
-    assert err.splitlines()[-1].startswith('replay: nothing was replayed: ')
+    assert re.fullmatch('replay: no result was written; .*/replay_output stays as it is',
+                        err.splitlines()[-1])
     assert summary('replay_output') == before
 
 
@@ -180,6 +181,15 @@ def test_annotations_that_do_not_fit_are_told(run, bags, tmp_path):
                    'of 6 images\n')
 
 
+def test_failure_leaves_no_folder(run, tmp_path):
+    (tmp_path / 'broken.mp4').write_bytes(b'nothing')
+    code, out, err = run('broken.mp4', '--output', 'out/cut')
+    assert (code, out) == (1, '')
+    assert [line.partition(': ')[0] for line in err.splitlines()] == ['replay'] * 2
+    assert err.endswith('\nreplay: no result was written\n')
+    assert list((tmp_path / 'out').iterdir()) == []
+
+
 @pytest.mark.slow
 def test_processes_give_what_one_process_gives(run, bags, checkpoint):
     # By the default back-end: the two processes find its graphs, and need not load PyTorch.
@@ -237,7 +247,7 @@ def test_bad_input_is_one_line(run, bags, tmp_path, arguments, words):
     code, out, err = run(*[item.format(**names) for item in arguments])
     assert (code, out) == (2, '')
     assert err.startswith('replay: ') and err.count('\n') == 1 and words in err
-    assert not (tmp_path / 'replay_output').exists()
+    assert list(tmp_path.glob('replay_output*')) == []
 
 
 @pytest.mark.parametrize('arguments, words', [

@@ -38,6 +38,14 @@ def test_what_an_interrupted_run_left_is_cleared_by_the_next(tmp_path: Path) -> 
     assert names(ResultFolder(tmp_path / 'out').partial) == []
 
 
+def test_discarded_results_leave_those_of_an_earlier_run(tmp_path: Path) -> None:
+    first = ResultFolder(tmp_path / 'out')
+    (first.partial / 'old').touch()
+    first.accept()
+    ResultFolder(tmp_path / 'out').discard()
+    assert names(tmp_path) == ['out'] and names(tmp_path / 'out') == ['old']
+
+
 def test_root_of_the_file_system_is_refused() -> None:
     with pytest.raises(FileExistsError, match='^/: .*--output'):
         ResultFolder('/')
