@@ -150,8 +150,9 @@ def check_sources(sources: Sequence[SourceConfig], root: Path, classes: Sequence
         except DataError as error:
             result.findings.fault(error)
     _check_classes(result)
-    if config.tracks and not any(tally.has_tracks for tally, source in zip(
-            result.sources, sources) if source.kind == 'video'):
+    tracks = any(tally.has_tracks for tally, source in zip(result.sources, sources)
+                 if source.kind == 'video')
+    if config.tracks and not tracks and not result.findings.count(UNREADABLE):
         result.findings.fault(DataError(NO_TRACKS))
     return result
 
@@ -342,8 +343,10 @@ def summary_line(result: CheckResult) -> str:
 def report_lines(result: CheckResult) -> list[str]:
     """Return everything, as the command prints it."""
     findings = finding_lines(result)
-    return [*findings, *([''] if findings else []), *class_table(result), '',
-            *source_table(result), '', summary_line(result)]
+    # Of sources that cannot be read there is nothing to count.
+    tables = ([*class_table(result), '', *source_table(result), '']
+              if any(tally.frames for tally in result.sources) or not findings else [])
+    return [*findings, *([''] if findings else []), *tables, summary_line(result)]
 
 
 def plain_findings(result: CheckResult) -> dict[str, Any]:

@@ -206,7 +206,7 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> bool
     for name, given in (('--frames', options.frames), ('--topic', options.topic),
                         ('--every', options.every != 1)):
         if given and not extracts[0] and (isinstance(first, Url) or first.is_dir()):
-            parser.error(f'{name} is for videos and bags, {first} is a folder of pictures')
+            parser.error(f'{name} is for videos and bags, and there is none in {first}')
     for name, given in (('--folders', options.folders), ('--stills', options.stills)):
         if given and extracts[0]:
             parser.error(f'{name} is for folders of pictures')

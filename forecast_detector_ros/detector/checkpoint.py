@@ -204,6 +204,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(f'{path}: no such checkpoint') from None
     except OSError as error:
         raise CheckpointError(f'{path}: cannot be read: {error.strerror}') from None
+    if path.name.endswith('.snapshot.safetensors') and not card_path(path).exists():
+        raise CheckpointError(f'{path}: is the snapshot of a run; use a STAGE.safetensors of it')
     card = _read_card(card_path(path))
     digest = hashlib.sha256(data).hexdigest()
     if card.weights_sha256 not in ('', digest):

@@ -311,7 +311,7 @@ def picture_folders(root: Path, names: Sequence[str] = ()) -> dict[str, list[Pat
             raise TeacherError(f'{name}: must be a folder below {root}, named relative to it')
     for start in ([root / name for name in names] or [root]):
         if not start.is_dir():
-            raise TeacherError(f'{start}: no such folder')
+            raise TeacherError(f'{start}: no such {"folder" if names else "file or folder"}')
         pictures = [path for folder, _, files in walk(start)
                     for path in (Path(folder, file) for file in files)
                     if path.suffix.lower() in SUFFIXES and path.is_file()]

@@ -54,6 +54,9 @@ def load_for_report(path: Path) -> LoadedRun:
     if path.is_dir() and not file.is_file():
         raise RunRecordError(f'{path}: there is no {RUN_NAME} in it; replay and demo write '
                              'one, evaluate with --run')
+    if not file.exists():
+        raise RunRecordError(f'{path}: no such folder or file; a run is a folder of replay or '
+                             'demo, or a file of evaluate accuracy --run')
     name = file.resolve().parent.name if file.name == RUN_NAME else file.stem
     return LoadedRun(load_run(file), file.parent, name)
 

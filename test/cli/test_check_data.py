@@ -117,7 +117,7 @@ def test_a_source_that_is_not_there_is_exit_code_2(tmp_path, capsys):
     output = capsys.readouterr().out.splitlines()
     assert output[0] == (f'unreadable: source: {tmp_path}/annotations.json: cannot be read: No '
                          'such file or directory')
-    assert output[-1] == '1 unreadable, 0 problems, 0 remarks'
+    assert output[1:] == ['', '1 unreadable, 0 problems, 0 remarks']
 
 
 @pytest.mark.parametrize('recipe, words', [
@@ -174,6 +174,10 @@ sources: [{{annotations: {data.name}, images: ., kind: video}}]
     assert check_data.main([str(RECIPE), '--data', str(data.parent)]) == 0
     change(data, lambda document: document['annotations'][0].update(track_id=3))
     assert check_data.main([str(recipe), '--data', str(data.parent)]) == 0
+    data.unlink()
+    capsys.readouterr()
+    assert check_data.main([str(recipe), '--data', str(data.parent)]) == 2
+    assert 'track_id' not in capsys.readouterr().out
 
 
 def test_sources_of_the_validation_are_checked_too(data, tmp_path, capsys):

@@ -235,7 +235,7 @@ def test_ctrl_c_leaves_a_file_that_can_be_gone_on_with(tmp_path, teacher):
 
 
 @pytest.mark.parametrize('folder, words', [
-    ('missing', 'missing: no such folder'),
+    ('missing', 'missing: no such file or folder'),
     ('empty', 'empty: no pictures'),
     ('walk', 'teacher.onnx: no such file'),
 ])
@@ -263,7 +263,7 @@ def test_bad_input_is_one_line(capsys, request, tmp_path, folder, words):
     (['{clip}', '--frames', 'd', '--teacher', 'y', '--output', 'z', '--stills'],
      '--stills is for folders of pictures'),
     (['{empty}', '--frames', 'd', '--teacher', 'y', '--output', 'z'],
-     '--frames is for videos and bags'),
+     '--frames is for videos and bags, and there is none in '),
     (['{folder}', '{clip}', '--teacher', 'y', '--output', 'z'], 'calls of their own'),
     (['{folder}', '{folder}', '--teacher', 'y', '--output', 'z'], 'is a second folder'),
     (['{folder}', '--teacher', 'y', '--output', 's3://z', '--resume'], 'of this machine'),

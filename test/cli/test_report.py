@@ -50,6 +50,13 @@ def test_bad_input_is_one_line(tmp_path, capsys, name):
     assert said.startswith('report: ') and said.count('\n') == 1 and name in said
 
 
+def test_run_that_is_not_there_is_told_what_it_would_be(runs, capsys):
+    assert main([str(runs[0]), '--compare', 'none']) == 2
+    assert capsys.readouterr().err == (
+        'report: none: no such folder or file; a run is a folder of replay or demo, or a file of '
+        'evaluate accuracy --run\n')
+
+
 def test_missing_jinja2_is_one_line(runs, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, 'jinja2', None)
     assert main([str(runs[0])]) == 2

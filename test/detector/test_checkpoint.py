@@ -197,6 +197,13 @@ def test_weights_that_the_type_cannot_hold_are_not_written(network, tmp_path):
     save_checkpoint(tmp_path / 'large.safetensors', network, card, torch.float32)
 
 
+def test_snapshot_of_a_run_is_no_checkpoint(path):
+    snapshot = path.with_name('last.snapshot.safetensors')
+    snapshot.write_bytes(path.read_bytes())
+    assert failure(snapshot) == (f'{snapshot}: is the snapshot of a run; use a '
+                                 'STAGE.safetensors of it')
+
+
 def test_wrong_digest(path):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
