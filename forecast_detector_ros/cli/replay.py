@@ -30,6 +30,7 @@ from .options import (
 from .report import add_report
 from .results import figure_lines, machine, ResultFolder, versions
 from .shell import command_line, FAILURE, print_result, run_verb, say, show_progress, verb_parser
+from ..detector.detector import Detector
 from ..detector.settings import DetectorSettings
 from ..detector.stream import MAX_GAP_S
 from ..errors import InputError
@@ -91,7 +92,8 @@ def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
     states = [BagState(name, str(path)) for name, path in bags]
     with Interrupt() as interrupt:
         try:
-            _run(replay, jobs, engine, interrupt, states)
+            _run(replay, detector if engine.is_here(len(jobs)) else None, jobs, engine, interrupt,
+                 states)
         except InputError:
             if not (result.partial / BAGS_FOLDER).exists():
                 result.discard()
@@ -133,8 +135,9 @@ def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
     return FAILURE if any(state.state == FAILED for state in states) else 0
 
 
-def _run(replay: ReplayOptions, jobs: Sequence[Job], engine: Engine, interrupt: Interrupt,
-         states: list[BagState]) -> None:
+def _run(replay: ReplayOptions, detector: Detector | None, jobs: Sequence[Job], engine: Engine,
+         interrupt: Interrupt, states: list[BagState]) -> None:
+    """Replay all bags, with a detector that is loaded already if it is done in this process."""
     done: dict[int, tuple[int, int]] = {}
     with show_progress('images') as show:
         def progress(job: Job, images: int, total: int) -> None:
@@ -143,7 +146,7 @@ def _run(replay: ReplayOptions, jobs: Sequence[Job], engine: Engine, interrupt: 
             known = sum(total for _, total in done.values())
             show(sum(images for images, _ in done.values()), known * len(jobs) // len(done))
 
-        for outcome in run_many(engine, partial(prepare_replay, replay), jobs,
+        for outcome in run_many(engine, partial(prepare_replay, replay, detector), jobs,
                                 (*_EXPECTED, OSError), interrupt, progress):
             job, bag = outcome.job, outcome.value
             state = FAILED if outcome.error else (

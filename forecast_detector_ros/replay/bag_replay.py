@@ -111,10 +111,10 @@ class BagJob:
     send: bool = False
 
 
-def prepare_replay(options: ReplayOptions
+def prepare_replay(options: ReplayOptions, detector: Detector | None = None
                    ) -> Callable[[BagJob, Progress, StopFlag], ReplayedBag]:
-    """Load the detector, warm it up, and return the function that replays one bag with it."""
-    detector = options.load()
+    """Load the detector, if it is not given, warm it up, and return what replays one bag."""
+    detector = detector or options.load()
     detector.warm_up()
     return partial(_replay, detector, options)
 

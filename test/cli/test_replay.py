@@ -11,6 +11,7 @@ import sys
 from time import monotonic, sleep
 
 from forecast_detector_ros.cli import replay
+from forecast_detector_ros.replay.bag_replay import ReplayOptions
 from forecast_detector_ros.report import html_report
 from forecast_detector_ros.report.run_record import load_run
 import pytest
@@ -188,6 +189,12 @@ def test_failure_leaves_no_folder(run, tmp_path):
     assert [line.partition(': ')[0] for line in err.splitlines()] == ['replay'] * 2
     assert err.endswith('\nreplay: no result was written\n')
     assert list((tmp_path / 'out').iterdir()) == []
+
+
+def test_detector_is_loaded_once(run, bags, monkeypatch):
+    load, loaded = ReplayOptions.load, []
+    monkeypatch.setattr(ReplayOptions, 'load', lambda self: loaded.append(1) or load(self))
+    assert run(bags, '--jobs', '1', *COMMON)[0] == 0 and loaded == [1]
 
 
 @pytest.mark.slow
