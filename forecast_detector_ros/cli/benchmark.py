@@ -30,6 +30,7 @@ from .shell import (
     run_verb,
     say,
     show_progress,
+    tell_written,
     verb_parser,
 )
 from ..benchmark.document import (
@@ -130,7 +131,8 @@ def _tell(options: argparse.Namespace, run: dict[str, Any]) -> int:
         absent = [verdict.target.name for verdict in found if verdict.met is None]
         if absent:
             say(VERB, f'not measured, {len(absent)} of {len(found)} targets: {"; ".join(absent)}')
-    print_result(options, result, text)
+    print_result(options, result, tell_written(
+        text, *filter(None, (options.output, options.report))))
     return code
 
 

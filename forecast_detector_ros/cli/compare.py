@@ -30,7 +30,15 @@ from .options import (
     positive,
 )
 from .results import machine, versions
-from .shell import Command, command_line, print_result, run_verb, show_progress, verb_parser
+from .shell import (
+    Command,
+    command_line,
+    print_result,
+    run_verb,
+    show_progress,
+    tell_written,
+    verb_parser,
+)
 from ..benchmark.peers import RUNTIMES, TORCHVISION, torchvision_peers
 from ..detector.detector import Detector
 from ..detector.host import keep_large_blocks
@@ -105,7 +113,8 @@ def _run_designs(options: argparse.Namespace) -> None:
     text = f'{describe_designs(report)}\n\n{markdown(design_rows(report))}'
     write_json(options.output / 'designs.json', result, indent=2, nan=True)
     write_atomically(options.output / 'designs.md', f'{text}\n'.encode())
-    print_result(options, result, text)
+    print_result(options, result, tell_written(text, options.output / 'designs.json',
+                                               'designs.md'))
 
 
 designs = Command(_main_designs, _designs_parser)
@@ -143,7 +152,8 @@ def _run_detectors(options: argparse.Namespace, command: str) -> None:
     write_json(options.output / 'prices.json', report)
     write_atomically(options.output / 'prices.md', f'{text}\n'.encode())
     draw_prices(prices, options.output / 'prices.png', options.threads)
-    print_result(options, report, text)
+    print_result(options, report, tell_written(text, options.output / 'prices.json', 'prices.md',
+                                               'prices.png'))
 
 
 def _contestants(options: argparse.Namespace

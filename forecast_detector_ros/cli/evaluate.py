@@ -25,7 +25,7 @@ from .options import (
     positive,
 )
 from .results import machine, versions
-from .shell import Command, DONE, FAILURE, print_result, run_verb, say, verb_parser
+from .shell import Command, DONE, FAILURE, print_result, run_verb, say, tell_written, verb_parser
 from ..detector.checkpoint import Checkpoint, default_checkpoint, read_checkpoint
 from ..detector.detector import Detector
 from ..detector.settings import DetectorSettings
@@ -101,8 +101,9 @@ def run(verb: str, options: argparse.Namespace, measure: Measure) -> int:
             if options.output:
                 options.output.parent.mkdir(parents=True, exist_ok=True)
                 write_json(options.output, result)
-            print_result(options, result, f'{evaluation.path}: {settings.policy}, '
-                         f'score_threshold {settings.score_threshold:g}\n\n{text}')
+            print_result(options, result, tell_written(
+                f'{evaluation.path}: {settings.policy}, score_threshold '
+                f'{settings.score_threshold:g}\n\n{text}', *_written(options)))
         for name, problem in evaluation.failures.items():
             say(verb, f'left out: {name}: {problem}')
         return FAILURE if evaluation.failures else DONE
@@ -112,6 +113,12 @@ def run(verb: str, options: argparse.Namespace, measure: Measure) -> int:
             return work(options)
 
     return run_verb(verb, options, put_results, files=OUTPUT_FILES)
+
+
+def _written(options: argparse.Namespace) -> list[Location]:
+    """Return the files that the options name, each as the user named it."""
+    return [getattr(options, f'{key}_url', path) for key in OUTPUT_FILES
+            if (path := getattr(options, key, None)) is not None]
 
 
 def prepare(options: argparse.Namespace, lazily: bool = False) -> Evaluation:

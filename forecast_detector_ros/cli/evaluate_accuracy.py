@@ -113,6 +113,7 @@ def _measure(options: argparse.Namespace) -> tuple[Evaluation, dict[str, Any], s
                 write_report(options.report, [load_for_report(options.run)])
             except RunRecordError as error:
                 say(VERB, f'no report: {error}')
+                options.report = None
     return evaluation, result, text
 
 

@@ -31,7 +31,15 @@ from .options import (
     whole,
 )
 from .results import machine
-from .shell import add_output, help_format, print_result, run_verb, usage_line, verb_parser
+from .shell import (
+    add_output,
+    help_format,
+    print_result,
+    run_verb,
+    tell_written,
+    usage_line,
+    verb_parser,
+)
 from ..detector.backends.torch_backend import resolve_device
 from ..detector.checkpoint import Card, default_checkpoint, load_checkpoint
 from ..detector.detector import Detector
@@ -116,7 +124,9 @@ def _make(options: argparse.Namespace) -> None:
     save_numbers(options.output, options.name, made.document, made.rows)
     for name, picture in made.pictures.items():
         save_figure(picture, options.output / f'{name}.png')
-    print_result(options, made.document, made.text)
+    print_result(options, made.document, tell_written(
+        made.text, options.output / f'{options.name}.json', f'{options.name}.csv',
+        *(f'{name}.png' for name in made.pictures)))
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -8,7 +8,7 @@ import torch
 
 from .inputs import add_backbone, add_held_out, add_training, load_held_out
 from .options import whole
-from .shell import print_result, run_verb, verb_parser
+from .shell import print_result, run_verb, tell_written, verb_parser
 from ..detector.host import keep_large_blocks
 from ..experiments.reproduction import (
     DEFAULT_ROWS,
@@ -74,4 +74,5 @@ def _reproduce(options: argparse.Namespace) -> None:
         write_json(options.output / 'results.json', report, indent=2, nan=True)
         text = reproduction_markdown(report)
         write_atomically(options.output / 'results.md', text.encode())
-    print_result(options, report, text.rstrip())
+    print_result(options, report, tell_written(text.rstrip(), options.output / 'results.json',
+                                               'results.md'))

@@ -88,6 +88,11 @@ def print_result(options: argparse.Namespace, result: Any, text: str) -> None:
     print(dumps(result, allow_nan=False) if options.json else text, flush=True)
 
 
+def tell_written(text: str, *places: object) -> str:
+    """Put a last line under the text of a result, which names what was written, if anything."""
+    return f'{text}\n\nwritten: {", ".join(map(str, places))}' if places else text
+
+
 def run_verb(verb: str, options: argparse.Namespace,
              work: Callable[[argparse.Namespace], int | None],
              expected: tuple[type[Exception], ...] = (),

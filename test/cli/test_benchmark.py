@@ -78,7 +78,9 @@ def test_run_is_written_and_read_back(given: list[str], tmp_path: Path,
     assert benchmark.main(['--load', str(output), '--report', str(report),
                            '--compare', str(output)]) == 0
     again = capsys.readouterr().out
-    assert again.startswith(first.rstrip('\n'))
+    assert first.endswith(f'\n\nwritten: {output}\n')
+    assert again.startswith(first.partition('\n\nwritten: ')[0])
+    assert again.endswith(f'\n\nwritten: {report}\n')
     assert 'change %' in again and 'SLOWER' not in again
     assert '| extractor |' in report.read_text()
     assert '](images/benchmark_parts.png)' in report.read_text()

@@ -86,7 +86,8 @@ def test_designs_are_trained_once_measured_and_timed_together(
     assert compare.designs.main(training) == 0
     assert {path: path.stat().st_mtime_ns for path in trained} == trained
     text = capsys.readouterr().out
-    assert text == (output / 'designs.md').read_text()
+    assert text == (output / 'designs.md').read_text() + (
+        f'\nwritten: {output}/designs.json, designs.md\n')
     report = json.loads((output / 'designs.json').read_text())
     rows = {row['name']: row for row in report['designs']}
     assert list(rows) == list(DESIGNS)
@@ -195,7 +196,8 @@ def test_from_files_to_table_numbers_and_picture(arguments, tmp_path, capsys):
     assert compare.detectors.main(arguments) == 0
     text = capsys.readouterr().out
     output = tmp_path / 'out'
-    assert text == (output / 'prices.md').read_text()
+    assert text == (output / 'prices.md').read_text() + (
+        f'\nwritten: {output}/prices.json, prices.md, prices.png\n')
     report = json.loads((output / 'prices.json').read_text())
     assert report['classes'] == ['person', 'dog'] and report['frames'] == 8
     assert [(row['name'], row['policy']) for row in report['prices']] == [

@@ -352,9 +352,10 @@ def test_sequence_that_fails_is_named_and_the_rest_is_done(evaluate, checkpoint,
 
 
 def test_report_of_an_evaluation(evaluate, checkpoint, videos, tmp_path):
-    code, _, err = evaluate('--checkpoint', checkpoint, '--annotations', videos, '--run',
-                            tmp_path / 'run.json', '--report', tmp_path / 'report.html')
+    code, out, err = evaluate('--checkpoint', checkpoint, '--annotations', videos, '--run',
+                              tmp_path / 'run.json', '--report', tmp_path / 'report.html')
     assert (code, err) == (0, '')
+    assert out.endswith(f'\n\nwritten: {tmp_path}/run.json, {tmp_path}/report.html\n')
     page = (tmp_path / 'report.html').read_text()
     assert 'synthetic-001' in page and 'Accuracy' in page and 'no picture' not in page
 

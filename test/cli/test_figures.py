@@ -136,6 +136,7 @@ def test_motion_of_the_published_file(run, tmp_path):
     (tmp_path / 'VID_val_videos.txt').write_text('val/one 1 0 3\n')
     code, document, rows, out = run('motion', '--motion-iou', tmp_path / 'motion.mat')
     assert code == 0 and '1 videos, 3 frames, 4 boxes' in out
+    assert out.endswith(f'\n\nwritten: {tmp_path}/new/motion.json, motion.csv\n')
     # Boxes on a bound are in both groups.
     assert [(row['motion'], row['boxes'], row['fraction']) for row in rows] == [
         ('slow', '2', '0.5'), ('medium', '2', '0.5'), ('fast', '2', '0.5')]

@@ -93,7 +93,8 @@ def test_command_trains_and_measures_every_row_and_goes_on_where_it_was(
         assert rows['complete']['alternate(1)']['read_ratio'] == 0.5
         # Who holds features differs on frames that are not read alone.
         assert rows['held_feature']['always_read'] == rows['complete']['always_read']
-    assert out == (tmp_path / 'out' / 'results.md').read_text()
+    assert out == (tmp_path / 'out' / 'results.md').read_text() + (
+        f'\nwritten: {tmp_path}/out/results.json, results.md\n')
     assert '| without_forecast |' in out and '| recurrent |' in out
 
     folder = tmp_path / 'out' / 'seed_4'
