@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from .options import add_checkpoint, positive
 from .shell import print_result, run_verb, verb_parser
-from ..detector.checkpoint import load_checkpoint
+from ..detector.checkpoint import default_checkpoint, load_checkpoint
 from ..model.config import ConfigError, NetworkConfig, preset, PRESETS
 from ..model.summary import Part, summarise, Summary
 
@@ -22,9 +22,9 @@ def make_parser() -> argparse.ArgumentParser:
         VERB, '', 'Print parameters and multiply-accumulates (MACs) of every part of a '
         'network, for a step that reads an image and for one that forecasts.')
     source = parser.add_mutually_exclusive_group()
-    source.add_argument('--preset', default='default', metavar='NAME',
-                        help=f'of {", ".join(sorted(PRESETS))} (default default)')
-    add_checkpoint(source, default=False)
+    source.add_argument('--preset', metavar='NAME',
+                        help=f'in place of a checkpoint: {", ".join(sorted(PRESETS))}')
+    add_checkpoint(source)
     parser.add_argument('--classes', type=positive, metavar='N',
                         help='of a preset, without background '
                              f'(default {PAPER_CLASSES})')
@@ -33,12 +33,12 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _configure(arguments: argparse.Namespace) -> tuple[str, NetworkConfig]:
     """Give name and configuration of the network that was asked for."""
-    if arguments.checkpoint is None:
+    if arguments.preset is not None:
         classes = PAPER_CLASSES if arguments.classes is None else arguments.classes
         return arguments.preset, preset(arguments.preset, classes)
     if arguments.classes is not None:
         raise ConfigError('--classes goes with --preset; a checkpoint has its own classes')
-    _, card = load_checkpoint(arguments.checkpoint)
+    _, card = load_checkpoint(arguments.checkpoint or default_checkpoint())
     return card.name, card.network
 
 

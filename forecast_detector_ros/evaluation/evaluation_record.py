@@ -54,7 +54,7 @@ def model_values(card: Card) -> dict[str, Any]:
     """Give what a report says of a checkpoint, as plain values."""
     height, width = card.input_size
     return {'name': card.name, 'description': card.description, 'licence': card.licence,
-            'variant': card.network.variant, 'input': f'{width} x {height}',
+            'variant': card.network.variant, 'input': f'{height}x{width}',
             'backbone': f'MobileNetV2 {card.network.width:g}',
             'levels': ', '.join(f'stride {stride}' for stride in card.network.levels),
             'classes': ', '.join(card.classes), 'weights_sha256': card.weights_sha256}

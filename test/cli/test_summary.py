@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from forecast_detector_ros.cli.summary import main
-from forecast_detector_ros.detector.checkpoint import Card, save_checkpoint
+from forecast_detector_ros.detector.checkpoint import Card, read_checkpoint, save_checkpoint
 from forecast_detector_ros.model.config import NetworkConfig, PRESETS
 from forecast_detector_ros.model.network import ForecastDetector
 import pytest
@@ -39,8 +39,16 @@ def test_documentation_quotes_the_table(name, capsys):
         f'docs/design/network.md is behind; it must quote the output of --preset {name}'
 
 
-def test_default_preset_is_default(capsys):
-    main([])
+def test_default_is_the_checkpoint_that_is_shipped(capsys):
+    main(['--json'])
+    values = json.loads(capsys.readouterr().out)
+    card = read_checkpoint('default').card
+    assert values['name'] == card.name
+    assert NetworkConfig.from_dict(values['network']) == card.network
+
+
+def test_preset_has_the_classes_of_the_paper(capsys):
+    main(['--preset', 'default'])
     implicit = capsys.readouterr().out
     main(['--preset', 'default', '--classes', '30'])
     assert capsys.readouterr().out == implicit
@@ -70,8 +78,9 @@ def test_classes_change_the_head_alone(capsys):
 
 @pytest.mark.parametrize('arguments, words', [
     (['--preset', 'tiny'], ("preset is 'tiny'", 'default', 'paper')),
-    (['--classes', '1000000'], ('classes is 1000000', 'from 1 to')),
+    (['--preset', 'paper', '--classes', '1000000'], ('classes is 1000000', 'from 1 to')),
     (['--checkpoint', 'nowhere.safetensors'], ('nowhere.safetensors', 'no such')),
+    (['--classes', '3'], ('--classes', '--preset')),
     (['--checkpoint', 'x.safetensors', '--classes', '3'], ('--classes', '--preset'))])
 def test_bad_input_is_one_line(arguments, words, capsys):
     assert main(arguments) == 2

@@ -62,4 +62,4 @@ def test_record_of_a_run(detector, videos, labelled):
     assert sum(len(frame.labels) for frame in record.frames) == sum(len(r.shown) for r in runs)
     assert walk.boxes == 4 and 0 <= walk.recall <= 1
     assert (record.accuracy.ap50 is not None) == labelled == bool(record.accuracy.classes)
-    assert record.model['input'] == '96 x 64' and record.settings['policy'] == 'alternate(1)'
+    assert record.model['input'] == '64x96' and record.settings['policy'] == 'alternate(1)'
