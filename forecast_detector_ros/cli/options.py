@@ -72,6 +72,9 @@ def add_hardware(group: Group) -> None:
 def add_settings(group: Group) -> None:
     """Add the options that `given_settings` reads."""
     add_policy(group)
+    # Often guessed, for it is the one number of the default policy.
+    group.add_argument('--threshold', type=_no_threshold, default=argparse.SUPPRESS,
+                       help=argparse.SUPPRESS)
     add_limits(group)
 
 
@@ -113,6 +116,10 @@ def add_policy(group: Group) -> None:
     """Add `--policy`."""
     group.add_argument('--policy', type=policy, metavar='P',
                        help='always_read, alternate(k), threshold(p) or budget(fps)')
+
+
+def _no_threshold(text: str) -> None:
+    raise argparse.ArgumentTypeError(f"is no option; use --policy 'threshold({text})'")
 
 
 def add_policies(group: Group, default: str, **more: Any) -> None:

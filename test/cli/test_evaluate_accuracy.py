@@ -185,6 +185,7 @@ def test_bad_input_is_one_line(evaluate, checkpoint, videos, arguments, words):
     ([], 'one of the arguments --davis --annotations --mot is required'),
     (['--davis', 'x', '--policy', 'sometimes'], "policy is 'sometimes', must be"),
     (['--davis', 'x', '--policy', 'threshold(2)'], 'must be in [0, 1]'),
+    (['--davis', 'x', '--threshold', '0.7'], "use --policy 'threshold(0.7)'"),
     (['--davis', 'x', '--min-score', '1.5'], 'must be a number from 0 to 1'),
     (['--davis', 'x', '--score-threshold', '2'], 'must be a number from 0 to 1'),
     (['--davis', 'x', '--stride', '0'], 'must be an integer of at least 1'),

@@ -260,6 +260,7 @@ def test_bad_input_is_one_line(run, bags, tmp_path, arguments, words):
 @pytest.mark.parametrize('arguments, words', [
     (['x', '--latency', 'read=1'], 'must be read=MS,forecast=MS'),
     (['x', '--policy', 'sometimes'], "policy is 'sometimes', must be"),
+    (['x', '--threshold', '0.7'], "--threshold: is no option; use --policy 'threshold(0.7)'"),
     ([], 'the following arguments are required: BAG'),
     (['x', '--engine', 'dask'], 'must be local, ray or ray=ADDRESS'),
     (['x', '--jobs', '0'], 'must be an integer of at least 1'),
