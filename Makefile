@@ -15,8 +15,10 @@ RUNS ?= runs
 # Processes of the tests; one more than cores, because nodes wait for each other much of the time.
 TEST_PROCESSES ?= $(shell expr $$(nproc) + 1)
 
-# What nodes, plots, torch and pytest keep would otherwise go to the home folder and to /tmp.
+# What nodes, plots, torch, OpenVINO and pytest keep would otherwise go to the home folder and to
+# /tmp.
 export ROS_LOG_DIR ?= $(VENV)/var/log
+export XDG_CACHE_HOME ?= $(VENV)/var/cache
 export MPLCONFIGDIR ?= $(VENV)/var/matplotlib
 export TORCHINDUCTOR_CACHE_DIR ?= $(VENV)/var/torchinductor
 export PYTEST_DEBUG_TEMPROOT ?= $(VENV)/var/pytest

@@ -48,6 +48,13 @@ def test_import_and_loading_leave_the_process_as_it_is(backend: str) -> None:
     subprocess.run([sys.executable, '-c', NOTHING_HAPPENS, backend], check=True, cwd=ROOT)
 
 
+def test_a_folder_of_the_same_name_hides_nothing(tmp_path: Path) -> None:
+    """A script beside the checkout has one."""
+    (tmp_path / 'forecast_detector_ros').mkdir()
+    (tmp_path / 'script.py').write_text('from forecast_detector_ros import Detector')
+    subprocess.run([sys.executable, 'script.py'], check=True, cwd=tmp_path)
+
+
 def test_every_offered_name_is_there() -> None:
     assert forecast_detector_ros.__all__ == list(forecast_detector_ros._HOMES)
     for name in forecast_detector_ros.__all__:

@@ -56,7 +56,7 @@ def planned_stages(environment: Environment, distro: str, with_tests: bool) -> l
     stages += [
         install('clip', 'Installing the demo clip', 'requirements-clip.txt', '--no-deps'),
         Stage('package', 'Installing forecast_detector_ros',
-              tuple(ROOT / name for name in BUILD_DESCRIPTION),
+              (*(ROOT / name for name in BUILD_DESCRIPTION), DEV / 'bootstrap' / 'environment.py'),
               lambda: environment.install_editable(ROOT)),
     ]
     if with_tests:

@@ -77,7 +77,10 @@ class Environment:
 
         :raises SetupError: when pip fails.
         """
-        self._pip(f'installing {project}', '--no-deps', '--no-build-isolation', '-e', str(project))
+        # By its path: what setuptools would ask last finds a folder of the same name first, such
+        # as the checkout beside a script.
+        self._pip(f'installing {project}', '--no-deps', '--no-build-isolation',
+                  '--config-settings', 'editable_mode=compat', '-e', str(project))
 
     def evaluate(self, expression: str, imports: str) -> str:
         """

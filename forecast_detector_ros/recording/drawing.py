@@ -53,8 +53,9 @@ def annotate(image: np.ndarray, boxes: np.ndarray, record: RecordedFrame,
     """
     shorter = min(image.shape[:2])
     scale = min(1.2, max(0.4, shorter * TEXT_FRACTION))
-    draw_boxes(image, boxes, record.labels, record.scores, scale)
     border = max(3, round(shorter * BORDER_FRACTION))
+    (_, height), base = cv2.getTextSize(status, FONT, scale, 1)
+    draw_boxes(image, boxes, record.labels, record.scores, scale, border + height + 2 * base + 1)
     if record.kind == FORECAST or record.dropped:
         height, width = image.shape[:2]
         colour = RED if record.kind == FORECAST else GREY
@@ -66,8 +67,13 @@ def annotate(image: np.ndarray, boxes: np.ndarray, record: RecordedFrame,
 
 
 def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: Sequence[str],
-               scores: Sequence[float], scale: float) -> None:
-    """Draw every box with its label and score; `scale` is the font's."""
+               scores: Sequence[float], scale: float, headroom: int = 0) -> None:
+    """
+    Draw every box with its label and score.
+
+    :param scale: of the font
+    :param headroom: rows at the top of the image that labels leave free
+    """
     thickness = max(1, round(2 * scale))
     for box, label, score in zip(boxes, labels, scores):
         left, top, right, bottom = (int(round(float(edge))) for edge in box)
@@ -75,8 +81,8 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: Sequence[str],
         cv2.rectangle(image, (left, top), (right, bottom), colour, thickness)
         text = f'{cut(label, 60)} {score:.2f}'
         (width, height), base = cv2.getTextSize(text, FONT, scale, 1)
-        # Inside the picture even when the box touches its upper edge.
-        foot = max(top, height + base)
+        # Readable even when the box touches the picture's upper edge.
+        foot = max(top, headroom + height + base)
         cv2.rectangle(image, (left, foot - height - base), (left + width, foot), colour, -1)
         cv2.putText(image, text, (left, foot - base + 1), FONT, scale, BLACK, 1, cv2.LINE_AA)
 

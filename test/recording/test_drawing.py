@@ -41,6 +41,15 @@ def test_box_that_leaves_the_picture_can_be_drawn() -> None:
     assert (picture != 100).any()
 
 
+@pytest.mark.parametrize('status', ['', 'status ' * 20])
+def test_status_does_not_hide_the_name_of_a_box_at_the_top(status: str) -> None:
+    boxes = np.array([[4.0, 0.0, 300.0, 150.0]], np.float32)
+    picture = annotate(grey(), boxes, record('read', ('bicycle',)), status)
+    # The lines of the box have this colour, too; the name's plate is inside it.
+    plate = (picture[8:60, 8:296] == class_colour('bicycle')).all(2)
+    assert plate.any(1).sum() >= 12
+
+
 def test_picture_with_padded_rows_is_drawn_into_in_place() -> None:
     padded = np.full((180, 340, 3), 100, np.uint8)
     annotate(padded[:, :320], BOXES, record('forecast', ('bicycle',)), 'status')
