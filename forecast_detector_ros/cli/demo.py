@@ -6,6 +6,7 @@ import argparse
 from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import nullcontext
+from importlib.util import find_spec
 import json
 import logging
 from pathlib import Path
@@ -22,6 +23,7 @@ from .results import figure_lines, machine, ResultFolder, versions
 from .shell import command_line, DONE, FAILURE, print_result, run_verb, say, verb_parser
 from ..detector.checkpoint import SHIPPED
 from ..detector.policy import FORECAST, READ
+from ..errors import InputError, MissingLibraryError
 from ..files import bundled_clip, write_json
 from ..recording.recorded_frame import DROPPED, KINDS, RecordedFrame, summarise_frames
 from ..report.noted_frames import record_recording
@@ -154,7 +156,24 @@ def main(args: Sequence[str] | None = None) -> int:
         interrupted=f'interrupted; what was recorded so far is in {chosen.output}.part')
 
 
+#: What the processes import of ROS 2.
+ROS_MODULES = ('rclpy', 'rcl_interfaces', 'sensor_msgs', 'vision_msgs')
+
+
+def _check(chosen: argparse.Namespace) -> None:
+    """Refuse what the three processes would only find out after their start."""
+    missing = [name for name in ROS_MODULES if find_spec(name) is None]
+    if missing:
+        raise MissingLibraryError(
+            f'needs ROS 2, of which {", ".join(missing)} cannot be imported: source an '
+            'installation, or type `make demo` in the checkout; `replay` needs no ROS')
+    if chosen.video and Path(chosen.video).is_dir() and not chosen.rate:
+        raise InputError(f'{chosen.video}: a folder of images has no rate of its own; name one '
+                         'with --rate HZ')
+
+
 def _run(chosen: argparse.Namespace, given: list[str]) -> int:
+    _check(chosen)
     options = DemoOptions(
         video=str(_existing(chosen.video) if chosen.video else bundled_clip()),
         rate=chosen.rate, transport=chosen.transport, detector=_detector_parameters(chosen),
@@ -171,6 +190,8 @@ def _run(chosen: argparse.Namespace, given: list[str]) -> int:
             records.append(record)
             if display is not None:
                 display.show(record)
+    for line in graph.warnings():
+        say(VERB, line)
     played = json.loads(graph.report.read_text())
     figures = summarise_frames(records, played['published'])
     summary = {

@@ -274,6 +274,13 @@ class DemoGraph:
             raise ChildError('the recorder does not end')
         self._check()
 
+    def warnings(self) -> list[str]:
+        """Give the warnings in the logs, each with the name of its process."""
+        return [f'{child.name}: {line.partition("]: ")[2] or line}'
+                for child in self._children
+                for line in child.log.read_text(errors='replace').splitlines()
+                if line.startswith('[WARN]')]
+
     def _check(self) -> None:
         # The camera first: when it cannot read the video, the others have done nothing wrong.
         self._camera.check(may_end=True)

@@ -21,7 +21,12 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
-from .program import declare_fixed, GuardedExecutor, SafeParameterService
+from .program import (
+    declare_fixed,
+    GuardedExecutor,
+    SafeParameterService,
+    warn_of_unknown_parameters,
+)
 from .stop_signal import StopSignal
 from ..images.video_source import Device, open_source, SourceError, VideoSource
 
@@ -110,6 +115,7 @@ class CameraNode(Node):
         self.report: str = declare_fixed(
             self, 'report', '',
             'File that gets the number of frames and the rate as JSON at the end; empty: none')
+        warn_of_unknown_parameters(self)
         if self.transport not in ('raw', 'compressed'):
             raise SourceError(
                 f"image_transport: '{self.transport}' is neither 'raw' nor 'compressed'")

@@ -27,7 +27,7 @@ from .outputs import Idle, Outputs
 from .parameters import (
     camera_topics, declare_fixed_parameters, declare_live_parameters, LIVE_PARAMETERS,
     ParameterError, read_settings, undeclare_live_parameters)
-from .program import FailureLog, SafeParameterService
+from .program import FailureLog, SafeParameterService, warn_of_unknown_parameters
 from .transitions import FAILURE, guarded, SUCCESS
 from ..detector.checkpoint import default_checkpoint, RuntimeConfigError
 from ..detector.detector import check_ahead, Detector, StepResult
@@ -171,6 +171,7 @@ class DetectorNode(LifecycleNode):
         if fixed.publish_ahead:
             check_ahead(self._detector)
         declare_live_parameters(self, self._detector.card)
+        warn_of_unknown_parameters(self)
         settings = self._read_settings()
         self._detector.check_settings(settings)
         self._settings = settings

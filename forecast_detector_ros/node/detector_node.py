@@ -65,6 +65,9 @@ def _run(stop: StopSignal) -> int:
             with stop.ending_at_once():
                 if not _start(node):
                     return 1
+        else:
+            node.get_logger().info('unconfigured: waits for the transitions configure and '
+                                   'activate (with autostart:=true it takes them by itself)')
         while not stop:
             executor.spin_once(timeout_sec=_POLL_S)
             if node.fixed.autostart and node.given_up:

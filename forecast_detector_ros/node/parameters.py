@@ -17,7 +17,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from .program import declare_fixed
+from .program import declare, declare_fixed
 from ..detector.policy import parse_policy, PolicyError, ThresholdPolicy
 from ..detector.settings import DetectorSettings, SettingsError
 from ..errors import cut, InputError
@@ -250,7 +250,7 @@ def declare_live_parameters(node: Node, card: Card) -> None:
     defaults |= {name: getattr(settings, name) for name in _LIVE if name not in defaults}
     try:
         for name, live in _LIVE.items():
-            node.declare_parameter(name, defaults[name], live.descriptor(defaults[name]))
+            declare(node, name, defaults[name], live.descriptor(defaults[name]))
     except ParameterException as error:
         undeclare_live_parameters(node)
         raise ParameterError(cut(error, 500)) from None

@@ -6,7 +6,8 @@ Mistakes give one line, and callbacks that fail and malformed requests do not en
 """
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from time import monotonic
 import traceback
 from typing import Any
@@ -168,7 +169,7 @@ def declare_fixed(node: Node, name: str, default: bool | int | float | str | lis
     elif span is not None:
         descriptor.integer_range = [
             IntegerRange(from_value=int(span[0]), to_value=int(span[1]), step=1)]
-    value: Any = node.declare_parameter(name, default, descriptor).value
+    value: Any = declare(node, name, default, descriptor).value
     for text in [value] if isinstance(value, str) else value if isinstance(value, list) else []:
         if len(text) > MOST_CHARACTERS:
             raise InvalidParameterValueException(
@@ -176,9 +177,50 @@ def declare_fixed(node: Node, name: str, default: bool | int | float | str | lis
     return value
 
 
+def declare(node: Node, name: str, default: Any, descriptor: ParameterDescriptor
+            ) -> Parameter[Any]:
+    """
+    Declare a parameter; raises rclpy's ParameterException for a value that ROS refuses.
+
+    Where a fraction is wanted, a whole number may be given at start-up.
+    """
+    given = _given(node)
+    if name in given and isinstance(default, float):
+        given[name] = _as_fraction(given[name])
+    return node.declare_parameter(name, default, descriptor)
+
+
+def warn_of_unknown_parameters(node: Node) -> None:
+    """Log a line for each parameter that was given at start-up and is not declared."""
+    declared = node.get_parameters_by_prefix('')
+    for name in sorted(_given(node).keys() - declared.keys()):
+        if not name.startswith('qos_overrides.'):
+            node.get_logger().warning(f'{_no_parameter(name, declared)}; its value is not used')
+
+
+def _given(node: Node) -> dict[str, Parameter[Any]]:
+    """Give the values from the command line and from parameter files."""
+    # rclpy has no other way to them before they are declared.
+    return getattr(node, '_parameter_overrides', {})
+
+
+def _no_parameter(name: str, declared: Iterable[str]) -> str:
+    near = get_close_matches(name[:100], declared, 1)
+    return (f'there is no parameter {cut(name, 100)!r}'
+            + (f', perhaps {near[0]!r} is meant' if near else ''))
+
+
+def _as_fraction(parameter: Parameter[Any]) -> Parameter[Any]:
+    if parameter.type_ != Parameter.Type.INTEGER:
+        return parameter
+    return Parameter(parameter.name, Parameter.Type.DOUBLE, float(parameter.value))
+
+
 class SafeParameterService(ParameterService):
     """
     Refuses with a reason what rclpy's own service raises an exception for.
+
+    Takes a whole number where a fraction is wanted.
 
     rclpy makes an enumeration of the type's number before it looks at anything else, so a request
     with a number that it does not know ends a node. The node is to be made with
@@ -206,7 +248,7 @@ class SafeParameterService(ParameterService):
         """Set some parameters, all or none."""
         node = self._get_node()
         try:
-            return node.set_parameters_atomically([_parameter(item) for item in items])
+            return node.set_parameters_atomically([_wanted(node, item) for item in items])
         # rclpy raises for what is not declared; whatever else it raises, nobody is to die of it.
         except Exception as error:  # noqa: B902
             reason = cut(error, 300)
@@ -214,9 +256,15 @@ class SafeParameterService(ParameterService):
             return SetParametersResult(successful=False, reason=reason)
 
 
-def _parameter(message: ParameterMessage) -> Parameter:
+def _wanted(node: Node, message: ParameterMessage) -> Parameter[Any]:
+    """Give the parameter of a message in the type that the node has declared."""
     try:
-        return Parameter.from_parameter_msg(message)
+        parameter = Parameter.from_parameter_msg(message)
     except ValueError:
         raise ValueError(f'{cut(message.name)}: there is no parameter type '
                          f'{message.value.type}') from None
+    if not node.has_parameter(parameter.name):
+        raise ValueError(_no_parameter(parameter.name, node.get_parameters_by_prefix('')))
+    if node.get_parameter(parameter.name).type_ == Parameter.Type.DOUBLE:
+        return _as_fraction(parameter)
+    return parameter

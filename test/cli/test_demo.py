@@ -193,8 +193,11 @@ def test_demo_leaves_video_bag_summary_and_picture(start, tmp_path: Path) -> Non
 def test_compressed_images_serve_as_well_and_no_forecast_is_a_failure(
         start, tmp_path: Path) -> None:
     code, output, errors = finish(start(
-        '--policy', 'always_read', '--transport', 'compressed', '--rate', '20'))
+        '--policy', 'always_read', '--transport', 'compressed', '--rate', '20',
+        '-p', 'max_detection:=50'))
     assert code == 1, output + errors
+    assert ("demo: detector: there is no parameter 'max_detection', perhaps 'max_detections' is "
+            'meant; its value is not used') in errors.splitlines()
     assert re.fullmatch(r'demo: no forecast decision came out of \d+ processed frames',
                         errors.splitlines()[-1])
     summary = json.loads((tmp_path / 'out' / 'summary.json').read_text())
@@ -280,6 +283,24 @@ def test_bad_input_is_one_line(arguments: list[str], complaint: str, tmp_path: P
     assert complaint in errors
     assert len(errors.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_of_images_needs_a_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]
+                                       ) -> None:
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    assert main(['--video', str(folder), '--output', str(tmp_path / 'out')]) == 2
+    assert capsys.readouterr().err == (
+        f'demo: {folder}: a folder of images has no rate of its own; name one with --rate HZ\n')
+
+
+def test_missing_ros_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('forecast_detector_ros.cli.demo.ROS_MODULES', ('rclpy', 'no_such_module'))
+    assert main(['--output', str(tmp_path / 'out')]) == 2
+    told = capsys.readouterr().err
+    assert 'needs ROS 2, of which no_such_module cannot be imported' in told
+    assert len(told.splitlines()) == 1 and list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize('arguments', [

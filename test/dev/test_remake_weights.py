@@ -9,7 +9,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / 'dev' / 'remake_weights.sh'
 
 #: Notes the verb and its arguments; `train` leaves a checkpoint of every last stage.
-NOTE = '''#!/usr/bin/env bash
+NOTE = """#!/usr/bin/env bash
 echo "${@:3}" >> "$(dirname "$0")/calls"
 while [[ $# -gt 0 && $1 != --output ]]; do shift; done
 if [[ -n ${2-} ]]; then
@@ -19,7 +19,7 @@ if [[ -n ${2-} ]]; then
         echo "$2" > "$2/$name.safetensors"
     done
 fi
-'''
+"""
 
 
 def test_each_checkpoint_is_trained_and_exported(tmp_path):

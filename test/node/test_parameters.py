@@ -207,6 +207,35 @@ def test_unknown_type_of_a_parameter_is_refused_and_the_node_lives(
     graph.send(graph.camera(), picture_message(0))
 
 
+def test_whole_number_is_taken_where_a_fraction_is_wanted(active: Active) -> None:
+    graph = active(score_threshold=1, max_gap_s=2)
+    assert graph.detector.get_parameter('score_threshold').value == 1.0
+    assert graph.detector.fixed.max_gap_s == 2.0
+    request = SetParameters.Request(parameters=[
+        Parameter('score_threshold', value=0).to_parameter_msg(),
+        Parameter('max_detections', value=7.0).to_parameter_msg(),
+        Parameter('threshold', value=2).to_parameter_msg()])
+    taken, kind, high = graph.call(SetParameters, 'set_parameters', request).results
+    assert taken.successful and not kind.successful and not high.successful
+    assert 'threshold' in high.reason
+    assert graph.detector.get_parameter('score_threshold').value == 0.0
+
+
+def test_misspelt_parameter_is_named_with_the_one_that_may_be_meant(
+        active: Active, capfd: pytest.CaptureFixture[str]) -> None:
+    graph = active(image_topic='/left/image_raw', wholly_unknown=True)
+    told = capfd.readouterr().err
+    assert ("there is no parameter 'image_topic', perhaps 'image_topics' is meant; its value is "
+            'not used') in told
+    assert "there is no parameter 'wholly_unknown'; its value is not used" in told
+    assert told.count('there is no parameter') == 2
+    request = SetParameters.Request(parameters=[
+        Parameter('thresholds', value=0.5).to_parameter_msg()])
+    (answer,) = graph.call(SetParameters, 'set_parameters', request).results
+    assert not answer.successful
+    assert answer.reason == "there is no parameter 'thresholds', perhaps 'threshold' is meant"
+
+
 def test_undeclared_parameter_of_endless_name_is_refused_shortly(active: Active) -> None:
     graph = active()
     request = SetParameters.Request(parameters=[
