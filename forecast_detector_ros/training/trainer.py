@@ -100,6 +100,8 @@ class Trainer:
                                   'does not have')
             first = names.index(snapshot.stage)
             self.seconds = snapshot.seconds
+            log.info('%s: goes on in stage %s behind iteration %d', path, snapshot.stage,
+                     snapshot.iteration)
             if snapshot.carried:
                 self.weights = {**(self.weights or {}), **snapshot.carried}
         log.info('%s', describe_machine(self.recipe.amp, self.processes.device,

@@ -123,15 +123,17 @@ def test_resume_is_exact(recipe, sources, tmp_path, monkeypatch):
         assert all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_resume_keeps_the_parts_that_a_stage_lacks(recipe_values, sources, tmp_path):
+def test_resume_keeps_the_parts_that_a_stage_lacks(recipe_values, sources, tmp_path, caplog):
     """Encoders of the first stage are those of the third, over a stage without, and a stop."""
     one, two, three = recipe_values['stages']
     recipe = build_recipe({**recipe_values, 'stages': [
         {**two, 'name': 'encoders'}, {**one, 'name': 'detector'}, three]})
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
     assert Trainer(recipe, sources, whole).run()
+    caplog.set_level(logging.INFO)
     while not Trainer(recipe, sources, parts).run(stop_after=0.0):
         pass
+    assert f'{parts / SNAPSHOT}: goes on in stage encoders behind iteration 1' in caplog.text
     expected, found = (load_file(folder / 'three.safetensors') for folder in (whole, parts))
     assert all(torch.equal(value, found[key]) for key, value in expected.items())
     first = load_file(whole / 'encoders.safetensors')
