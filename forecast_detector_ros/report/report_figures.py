@@ -237,7 +237,8 @@ def _draw(records: Sequence[RecordedFrame], title: str) -> Figure:
         # the ticks along the bottom show every decision.
         panels[0].plot(times[kind], np.full(len(times[kind]), -0.015), '|', color=colour,
                        markersize=7)
-    panels[0].legend(loc='upper right', ncols=3)
+    # Inside a panel it would hide frames.
+    figure.legend(*panels[0].get_legend_handles_labels(), loc='outside upper right', ncols=4)
     for kind, colour in KIND_COLOURS.items():
         boxes = [len(record.labels) for record in records if record.kind == kind]
         panels[1].bar(times[kind], boxes, width=_bar_width(records), color=colour)
