@@ -45,7 +45,7 @@ def _configure(arguments: argparse.Namespace) -> tuple[str, NetworkConfig]:
 def format_table(name: str, config: NetworkConfig, summary: Summary) -> str:
     """Write a summary as a table: parameters in full, MACs in millions."""
     height, width = config.input_size
-    lines = [f'{name}: {config.classes} classes, input {width}x{height}, {config.variant}, '
+    lines = [f'{name}: {config.classes} classes, input {height}x{width}, {config.variant}, '
              f'{config.forecast_mode} forecast',
              '',
              f'{"part":24}{"parameters":>12}{"read MMAC":>12}{"forecast MMAC":>16}']
@@ -53,7 +53,8 @@ def format_table(name: str, config: NetworkConfig, summary: Summary) -> str:
     lines.append(rule)
     lines += [_row(part) for part in summary.parts]
     lines += [rule, _row(summary.total), '',
-              f'A forecast step costs {100 * summary.forecast_share:.1f} % of a read step.']
+              f'A forecast step takes {100 * summary.forecast_share:.2g} % of the '
+              'multiply-accumulates of a read step.']
     return '\n'.join(lines)
 
 
