@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Train the three checkpoints from their first iteration to their last, and export them:
 #   dev/remake_weights.sh PYTHON DATA BACKBONE OUTPUT
-# The same command goes on after a stop.  The checkpoints are in OUTPUT/checkpoints at the end.
+# Relative paths start from the checkout.  The same command goes on after a stop.  At the end the
+# checkpoints are in OUTPUT/checkpoints.
 set -euo pipefail
 
 if [[ $# != 4 || -z $2 || -z $3 || -z $4 ]]; then

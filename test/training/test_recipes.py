@@ -182,7 +182,7 @@ def shipped_card(name):
 
 
 @pytest.mark.parametrize('name', ['default', 'small', 'large'])
-def test_a_shipped_checkpoint_is_what_its_recipe_gives(name):
+def test_a_shipped_card_agrees_with_its_recipe(name):
     recipe = load_recipe(FOLDER / f'{name}.yaml')
     card = shipped_card(name)
     found = recipe.network_config(recipe.stages[-1])
