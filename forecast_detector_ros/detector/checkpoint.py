@@ -223,11 +223,13 @@ def _with_package(path: Path) -> Path:
 def _in_folder(path: Path) -> Path:
     if path.suffix == '.safetensors' or not path.is_dir():
         return path
-    inside = sorted(path.glob('*.safetensors'))
-    if len(inside) != 1:
-        raise CheckpointError(f'{path}: has {len(inside)} .safetensors files, must have one; name '
-                              'the file')
-    return inside[0]
+    # The folder of a training has a snapshot beside its checkpoints.
+    inside = sorted(file for file in path.glob('*.safetensors')
+                    if not file.name.endswith('.snapshot.safetensors'))
+    if len(inside) == 1:
+        return inside[0]
+    names = ', '.join(file.name for file in inside) or 'none'
+    raise CheckpointError(f'{path}: must have one checkpoint, has {names}; name the file')
 
 
 def load_checkpoint(path: str | Path) -> tuple['ForecastDetector', Card]:

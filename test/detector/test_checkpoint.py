@@ -356,7 +356,7 @@ def test_a_name_of_the_package_is_a_checkpoint(tmp_path, monkeypatch):
         assert (checkpoint.path, checkpoint.card.name) == (shipped_checkpoint(name), name)
     # A folder of the user's comes first.
     (tmp_path / 'default').mkdir()
-    with pytest.raises(CheckpointError, match='^default: has 0 .safetensors files'):
+    with pytest.raises(CheckpointError, match='^default: must have one checkpoint, has none;'):
         read_checkpoint('default')
     with pytest.raises(CheckpointError, match='^huge: .*or one of small, default, large$'):
         read_checkpoint('huge')
@@ -368,3 +368,14 @@ def test_card_of_aliases_is_refused_before_they_are_followed(path):
     lines += [f'a{n}: &a{n} [{", ".join([f"*a{n - 1}"] * 9)}]' for n in range(1, 10)]
     card_path(path).write_text('\n'.join(lines))
     assert 'alias' in failure(path)
+
+
+def test_a_folder_with_one_checkpoint_is_that_checkpoint(tmp_path):
+    shipped = shipped_checkpoint('small')
+    for file in (shipped, card_path(shipped)):
+        shutil.copy(file, tmp_path / file.name)
+    (tmp_path / 'last.snapshot.safetensors').write_bytes(b'')
+    assert read_checkpoint(tmp_path).path == tmp_path / 'small.safetensors'
+    shutil.copy(shipped, tmp_path / 'other.safetensors')
+    with pytest.raises(CheckpointError, match='has other.safetensors, small.safetensors; name'):
+        read_checkpoint(tmp_path)
