@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 import gzip
 from pathlib import Path, PurePath
+import zlib
 
 import numpy as np
 
 from .sequences import EvaluationError, Video
+from ..errors import one_line
 from ..metrics.average_precision import motion_iou
 from ..metrics.tables import TruthTable
 
@@ -103,7 +105,6 @@ def load_published(path: Path, videos: Path | None = None) -> PublishedMotion:
     """
     try:
         from scipy.io import loadmat
-        from scipy.io.matlab import MatReadError
     except ImportError:
         raise EvaluationError('motion IoU from a .mat file needs SciPy: pip install scipy'
                               ) from None
@@ -113,11 +114,14 @@ def load_published(path: Path, videos: Path | None = None) -> PublishedMotion:
             cells = loadmat(file, variable_names=['motion_iou']).get('motion_iou')
     except OSError as error:
         raise EvaluationError(f'{path}: cannot be read: {error.strerror or error}') from None
-    except (MatReadError, NotImplementedError, TypeError, ValueError) as error:
-        raise EvaluationError(f'{path}: not a MATLAB 5 file: {error}') from None
+    except Exception as error:  # A damaged file leads SciPy into errors of many classes.
+        raise EvaluationError(f'{path}: not a MATLAB 5 file: {one_line(error)}') from None
     if cells is None or cells.dtype != object or cells.ndim != 2 or cells.shape[1] != 1:
         raise EvaluationError(f'{path}: must have a column of cells, motion_iou')
-    parts = [np.asarray(cell, np.float64).ravel() for cell in cells[:, 0]]
+    try:
+        parts = [np.asarray(cell, np.float64).ravel() for cell in cells[:, 0]]
+    except (TypeError, ValueError):
+        raise EvaluationError(f'{path}: motion_iou has a cell without numbers') from None
     values = np.concatenate([np.zeros(0), *parts])
     if np.any((values < 0) | (values > 1) | np.isnan(values)):
         raise EvaluationError(f'{path}: motion_iou has values outside [0, 1]')
@@ -138,7 +142,7 @@ def _read_list(path: Path, frames: int) -> dict[str, tuple[int, int]]:
     try:
         content = path.read_bytes()
         text = (gzip.decompress(content) if path.suffix == '.gz' else content).decode()
-    except (EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
+    except (EOFError, gzip.BadGzipFile, UnicodeDecodeError, zlib.error) as error:
         raise EvaluationError(f'{path}: not a list of videos: {error}') from None
     except OSError as error:
         raise EvaluationError(f'{path}: cannot be read: {error.strerror or error}') from None

@@ -11,7 +11,7 @@ from forecast_detector_ros.evaluation.sequences import EvaluationError, Video
 from forecast_detector_ros.metrics.tables import TruthTable
 import numpy as np
 import pytest
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
 
 from ..helpers.boxes import truth
 
@@ -128,11 +128,33 @@ def test_faulty_files_are_refused(publish, tmp_path):
         load_published(path)
     with pytest.raises(EvaluationError, match='none.mat: cannot be read: No such file'):
         load_published(tmp_path / 'none.mat')
+    cells = np.empty((1, 1), object)
+    cells[0, 0] = 'text'
+    savemat(path, {'motion_iou': cells})
+    with pytest.raises(EvaluationError, match='motion.mat: motion_iou has a cell without numbers'):
+        load_published(path)
+
+
+@pytest.mark.parametrize('damage', [
+    lambda data: data[:60],
+    lambda data: data[:200] + bytes([data[200] ^ 255]) + data[201:]], ids=['cut off', 'changed'])
+def test_damaged_files_are_refused(publish, damage):
+    path = publish(PUBLISHED, LINES)
+    savemat(path, {'motion_iou': loadmat(path)['motion_iou']}, do_compression=True)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(EvaluationError, match='motion.mat: not a MATLAB 5 file: [^\n]+$'):
+        load_published(path)
 
 
 def test_packed_list_must_be_packed(publish, tmp_path):
     path = publish(PUBLISHED, LINES, packed=True)
     (tmp_path / f'{VIDEO_LIST}.gz').write_text(LINES)
+    with pytest.raises(EvaluationError, match='not a list of videos'):
+        load_published(path)
+    data = bytearray(gzip.compress(LINES.encode()))
+    # The deflated bytes begin behind a header of ten.
+    data[10] ^= 255
+    (tmp_path / f'{VIDEO_LIST}.gz').write_bytes(data)
     with pytest.raises(EvaluationError, match='not a list of videos'):
         load_published(path)
 
