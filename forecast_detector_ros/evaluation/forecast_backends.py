@@ -129,22 +129,33 @@ class Displacement:
 
     def __init__(self, extrapolate: bool) -> None:
         self._extrapolate = extrapolate
-        self._pictures: list[np.ndarray] = []
-        self._flows: dict[tuple[int, int], np.ndarray] = {}
         self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        self._reads: tuple[int, ...] = (0,)
+        self.start()
 
     def start(self) -> None:
         """Forget the sequence before."""
-        self._pictures, self._flows, self._reads = [], {}, (0,)
+        self._now = -1  #: Number of the present frame
+        self._pictures: dict[int, np.ndarray] = {}
+        self._flows: dict[tuple[int, int], np.ndarray] = {}
+        self._reads: tuple[int, ...] = (0,)
 
     def see(self, image: np.ndarray) -> None:
         """Take the next picture, ``(H, W, 3)`` uint8 BGR of the network's input size."""
-        self._pictures.append(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
+        self._now += 1
+        self._pictures[self._now] = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
 
     def since(self, reads: Sequence[int]) -> None:
-        """Say which frame each of the streams that are run next has read last."""
+        """
+        Say which frame each of the streams that are run next has read last.
+
+        What no later stream can need is forgotten, so `reads` never go back.
+        """
         self._reads = tuple(reads)
+        oldest = min(self._reads, default=self._now) - 1
+        self._pictures = {number: picture for number, picture in self._pictures.items()
+                          if number >= oldest}
+        pairs = {self._pair(read) for read in self._reads}
+        self._flows = {pair: flow for pair, flow in self._flows.items() if pair in pairs}
 
     def __call__(self, size: tuple[int, int]) -> Tensor:
         """
@@ -156,11 +167,10 @@ class Displacement:
         return torch.stack([self._cells(read, size) for read in self._reads])
 
     def _cells(self, read: int, size: tuple[int, int]) -> Tensor:
-        now = len(self._pictures) - 1
         if not self._extrapolate:
-            flow = self._flow(now, read)
+            flow = self._flow(read)
         elif read:
-            flow = self._flow(read, read - 1) * (now - read)
+            flow = self._flow(read) * (self._now - read)
         else:
             flow = np.zeros((*self._pictures[0].shape, 2), np.float32)
         height, width = flow.shape[:2]
@@ -168,13 +178,17 @@ class Displacement:
         cells = cells * np.array([size[1] / width, size[0] / height], np.float32)
         return torch.from_numpy(np.ascontiguousarray(cells.transpose(2, 0, 1)))
 
-    def _flow(self, target: int, origin: int) -> np.ndarray:
-        key = (target, origin)
-        if key not in self._flows:
-            empty = np.zeros((*self._pictures[target].shape, 2), np.float32)
-            self._flows[key] = self._dis.calc(self._pictures[target], self._pictures[origin],
-                                              empty)
-        return self._flows[key]
+    def _pair(self, read: int) -> tuple[int, int]:
+        """Give the frame that flow starts from, and the one that it leads to."""
+        return (read, read - 1) if self._extrapolate else (self._now, read)
+
+    def _flow(self, read: int) -> np.ndarray:
+        pair = self._pair(read)
+        if pair not in self._flows:
+            first, second = (self._pictures[number] for number in pair)
+            empty = np.zeros((*first.shape, 2), np.float32)
+            self._flows[pair] = self._dis.calc(first, second, empty)
+        return self._flows[pair]
 
 
 def displace(feature: Tensor, flow: Tensor) -> Tensor:

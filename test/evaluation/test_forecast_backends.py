@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Features that are moved along optical flow."""
 
+import tracemalloc
+
 import cv2
 from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.evaluation.forecast_backends import displace, Displacement
@@ -55,6 +57,21 @@ def test_extrapolation_goes_on_as_before_whatever_comes():
     flow.see(texture())
     flow.since([0])
     assert not flow((6, 8)).any()
+
+
+@pytest.mark.parametrize('extrapolate', [False, True])
+def test_a_long_sequence_takes_no_more_memory_than_a_short_one(extrapolate):
+    flow, taken = Displacement(extrapolate), []
+    tracemalloc.start()
+    for number in range(24):
+        flow.see(shifted(number, 0))
+        flow.since(range(max(0, number - 3), number))
+        if number:
+            flow((6, 8))
+        taken.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    one_flow = 2 * 4 * SIZE[0] * SIZE[1]
+    assert taken[-1] - taken[8] < one_flow
 
 
 def test_displaced_by_whole_cells_is_shifted_and_by_none_is_the_same():
