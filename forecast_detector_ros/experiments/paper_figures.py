@@ -227,7 +227,9 @@ def measure_trade_off(network: ForecastDetector, card: Card, videos: Sequence[Vi
         `equal_read_ratio` of `compare_with_fixed_rules`; `shipped` is the card's policy
     :raises DataError, EvaluationError: with a message of one line
     """
-    if not any(len(item.truth) for item in videos):
+    measure = measure_name(videos, protocol)
+    truths = [item.truth if measure == RECALL else item.labelled for item in videos]
+    if not any(truth is not None and len(truth) for truth in truths):
         raise EvaluationError('no box is annotated in these sequences')
     levels = sorted({*thresholds, card.threshold})
     fixed = [AlternatePolicy(k) for k in range(1, settings.max_consecutive_forecasts + 1)]
@@ -246,7 +248,7 @@ def measure_trade_off(network: ForecastDetector, card: Card, videos: Sequence[Vi
             videos, found, card, settings, speed, protocol)} for policy, found in runs.items()]
     known = {point['policy']: (point['read_ratio'], point['accuracy']) for point in points
              if point['features'] == FORECAST}
-    return {'measure': measure_name(videos, protocol), 'protocol': protocol,
+    return {'measure': measure, 'protocol': protocol,
             'max_consecutive_forecasts': settings.max_consecutive_forecasts,
             'speed': {'read_ms': speed.read_ms, 'forecast_ms': speed.forecast_ms,
                       'source': speed.source},

@@ -179,6 +179,14 @@ def test_points_of_all_rules_and_rivals(measured, tmp_path):
     save_figure(figure, tmp_path / 'fig5.png')
 
 
+def test_without_a_box_there_is_nothing_to_measure(make_network, card, videos):
+    (item,) = videos(a=('cat', 4))
+    none = item.truth.select(np.zeros(0, np.int64))
+    for empty in (replace(item, truth=none), replace(item, labelled=none)):
+        with pytest.raises(EvaluationError, match='no box is annotated'):
+            measure_trade_off(make_network(), card, [empty], DetectorSettings(), SPEED, 'plain')
+
+
 def test_detector_without_encoders_has_no_rivals(make_network, card, videos):
     result = measure_trade_off(make_network(variant='baseline'), card, videos(a=('cat', 4)),
                                DetectorSettings(max_consecutive_forecasts=1), SPEED, 'plain', ())
