@@ -120,7 +120,8 @@ def check_plan(plan: Plan) -> None:
     Refuse a plan that cannot be carried out.
 
     :raises EvaluationError: if the recipe's stages are others than `Plan` says, its network
-        forecasts no features, or a row is unknown or takes the weights of one that is left out
+        forecasts no features, or a row is unknown, takes the weights of one that is left out, or
+        has no stage
     """
     mode = plan.recipe.network_config().forecast_mode
     if mode not in _OTHER_MODES:
@@ -140,6 +141,11 @@ def check_plan(plan: Plan) -> None:
         if row.weights_of and row.weights_of not in plan.rows:
             raise EvaluationError(f'row {row.name} takes the weights of {row.weights_of}, which '
                                   'must be among the rows')
+    for training in trainings(plan, 0):
+        if not training.recipe.stages:
+            raise EvaluationError(f'recipe {plan.recipe.name}: has no stage for row '
+                                  f'{training.row}, whose scheduler is not trained; add one that '
+                                  'trains the encoders')
 
 
 def number_tracks(item: Video) -> Video:
@@ -379,7 +385,9 @@ def _iteration(recipe: Recipe, stage: StageConfig, sources: Sources,
     still = {name: replace(group, lr=1e-9) for name, group in stage.groups.items()}
     seconds = []
     for count in ITERATIONS:
-        short = replace(stage, epochs=1, clips_per_epoch=count * stage.batch, groups=still)
+        # No stage before has left weights that a mean could be of.
+        short = replace(stage, epochs=1, clips_per_epoch=count * stage.batch, groups=still,
+                        mean_of={})
         with TemporaryDirectory() as folder:
             start = perf_counter()
             Trainer(replace(recipe, stages=(short,)), sources, Path(folder), imagenet).run()
@@ -390,7 +398,8 @@ def _iteration(recipe: Recipe, stage: StageConfig, sources: Sources,
 def estimate_table(parts: Sequence[WorkPart], seeds: int) -> list[list[str]]:
     """Write what each part takes with one seed, and the sum with all."""
     rows = [['row', 'part', 'units', 's a unit', 'minutes']]
-    rows += [[part.row, part.what, str(part.units), f'{part.seconds / part.units:.3f}',
+    rows += [[part.row, part.what, str(part.units),
+              f'{part.seconds / part.units:.3f}' if part.units else '-',
               f'{part.seconds / 60:.1f}'] for part in parts]
     total = sum(part.seconds for part in parts) / 60
     return [*rows, ['one seed', '', '', '', f'{total:.1f}'],

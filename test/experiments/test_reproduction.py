@@ -157,6 +157,16 @@ def test_estimate_times_every_part_and_leaves_nothing(options, tmp_path, capsys)
     assert not (tmp_path / 'out').exists()
 
 
+def test_estimate_of_a_stage_without_epochs_and_of_a_mean(options, tmp_path, capsys):
+    first, second, _ = RECIPE['stages']
+    third = {**second, 'name': 'mean', 'mean_of': {'start': 1.0, 'two': 1.0}}
+    (tmp_path / 'recipe.yaml').write_text(yaml.safe_dump(
+        {**RECIPE, 'stages': [first, {**second, 'epochs': 0}, third]}))
+    assert command.main([*options, '--rows', 'without_forecast', '--estimate']) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ['without_forecast', 'stage', 'two', '0', '-', '0.0'] in lines
+
+
 def test_sequences_that_are_trained_on_are_refused(options, tmp_path, capsys):
     options[options.index('--data') + 1] = str(tmp_path / 'held_out')
     assert command.main(options) == 2
@@ -172,6 +182,15 @@ def test_recipe_without_a_baseline_is_refused(options, tmp_path, capsys):
     error = capsys.readouterr().err
     assert 'variant baseline first' in ' '.join(error.split())
     assert len(error.strip().splitlines()) == 1
+
+
+def test_row_without_a_stage_is_refused(options, tmp_path, capsys):
+    first, _, last = RECIPE['stages']
+    (tmp_path / 'recipe.yaml').write_text(yaml.safe_dump({**RECIPE, 'stages': [first, last]}))
+    assert command.main([*options, '--rows', 'complete', 'recurrent']) == 2
+    error = capsys.readouterr().err
+    assert 'recipe tiny: has no stage for row recurrent' in error and error.count('\n') == 1
+    assert not (tmp_path / 'out').exists()
 
 
 def test_network_that_forecasts_no_features_is_refused(options, tmp_path, capsys):
