@@ -2,8 +2,9 @@
 """One benchmark: gather the contenders that can be had here, and time them in turns."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 import os
 from pathlib import Path
 from typing import Any
@@ -80,11 +81,13 @@ def measure_run(options: BenchmarkOptions, progress: Callable[[int, int], object
     :raises RuntimeConfigError: if the first build cannot be had, or the checkpoint not be read
     :raises PeerError, SourceError: if a rival or the clip cannot be read
     """
-    pictures = _pictures(options.clip)
+    pictures = [picture.copy() for picture in islice(_pictures(options.clip), STATE_PICTURES)]
+    if len(pictures) < STATE_PICTURES:
+        raise SourceError(f'{options.clip}: has {len(pictures)} pictures, needs {STATE_PICTURES}')
     first = options.builds[0]
     detector = load_build(options.checkpoint, first)
-    ratio = read_ratio(detector, pictures, detector.card.settings())
-    contenders, skipped = _steps(options, pictures[:STATE_PICTURES])
+    ratio = read_ratio(detector, _pictures(options.clip), detector.card.settings())
+    contenders, skipped = _steps(options, pictures)
     single = {build.backend: build for build in options.builds if build.threads == 1
               and build.precision == 'fp32' and build.device == 'cpu'}
     for build in single.values():
@@ -125,14 +128,11 @@ def _steps(options: BenchmarkOptions, pictures: Sequence[np.ndarray]
     return contenders, skipped
 
 
-def _pictures(clip: Path) -> list[np.ndarray]:
+def _pictures(clip: Path) -> Iterator[np.ndarray]:
+    """Yield the pictures of a clip, BGR; all of them need not fit into memory."""
     source = open_source(str(clip), 30.0)
     try:
-        pictures = []
         while (picture := source.read()) is not None:
-            pictures.append(picture)
+            yield picture
     finally:
         source.close()
-    if len(pictures) < STATE_PICTURES:
-        raise SourceError(f'{clip}: has {len(pictures)} pictures, needs {STATE_PICTURES}')
-    return pictures

@@ -9,7 +9,7 @@ measured end to end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from ..detector.backends import Backend, RawOutput
 from ..detector.backends.registry import make_backend
 from ..detector.checkpoint import Card, load_checkpoint, read_checkpoint, RuntimeConfigError
 from ..detector.detector import Detector
-from ..detector.policy import AlternatePolicy, AlwaysReadPolicy
+from ..detector.policy import AlternatePolicy, AlwaysReadPolicy, READ
 from ..detector.processing import Detections, Postprocessor, resize
 from ..detector.settings import DetectorSettings
 from ..detector.stream import StreamState
@@ -203,14 +203,15 @@ def frame_contenders(detector: Detector, build: Build, picture: np.ndarray) -> l
     return contenders
 
 
-def read_ratio(detector: Detector, pictures: Sequence[np.ndarray], settings: DetectorSettings
+def read_ratio(detector: Detector, pictures: Iterable[np.ndarray], settings: DetectorSettings
                ) -> float:
-    """Tell which share of a clip's frames is read, in (0, 1]."""
-    state, reads = StreamState.initial(), 0
+    """Tell which share of a clip's frames is read, in (0, 1]; at least one picture."""
+    state, reads, frames = StreamState.initial(), 0, 0
     for picture in pictures:
         result, state = detector.step(image_frame(image_message(picture)), state, settings)
-        reads += result.decision.kind == 'read'
-    return reads / len(pictures)
+        reads += result.decision.kind == READ
+        frames += 1
+    return reads / frames
 
 
 def _step(detector: Detector, make: Any, message: Any, state: StreamState,

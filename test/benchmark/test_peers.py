@@ -14,7 +14,6 @@ from forecast_detector_ros.benchmark.peers import (
     to_onnx,
     torchvision_peers,
 )
-from forecast_detector_ros.benchmark.run import default_builds
 import pytest
 import torch
 from torch import nn
@@ -94,10 +93,3 @@ def test_ssdlite_of_torchvision_for_a_device() -> None:
     assert single.name == 'ssdlite320_mobilenet_v3_large launched fp32'
     assert four.name.endswith(' x4') and four.batch == 4 and four.macs == 4 * single.macs
     single.run()
-
-
-def test_builds_of_a_device() -> None:
-    builds = default_builds('cuda:1')
-    assert {build.device for build in builds} == {'cuda:1'}
-    assert builds[0].label == 'torch fp16 cuda:1'
-    assert {build.device for build in default_builds()} == {'cpu'}
