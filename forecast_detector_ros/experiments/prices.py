@@ -298,8 +298,9 @@ def _legend(axes: Any, prices: Sequence[Price]) -> None:
         if marker in used:
             axes.plot([], [], marker=marker, color=OWN_COLOUR, linestyle='',
                       label=f'this package, {text}')
-    axes.plot([], [], marker='D', color=PEER_COLOUR, linestyle='',
-              label='others, every frame read')
+    if any(price.group == PEER for price in prices):
+        axes.plot([], [], marker='D', color=PEER_COLOUR, linestyle='',
+                  label='others, every frame read')
     # Above the axes, where it hides no detector.
     axes.legend(loc='lower center', bbox_to_anchor=(0.5, 1.0), ncol=2, labelcolor=TINT)
 

@@ -153,6 +153,19 @@ def test_a_peer_is_seen_with_its_classes(pictures):
     assert (price.recall, price.group, price.read_ratio) == (1.0, PEER, 1.0)
 
 
+@pytest.mark.parametrize('others', [True, False])
+def test_legend_names_others_only_where_there_are_some(pictures, tmp_path, monkeypatch, others):
+    clock, figures = Clock(), []
+    monkeypatch.setattr('forecast_detector_ros.experiments.prices.save_figure',
+                        lambda figure, *_: figures.append(figure))
+    seen = [contestant(clock, 'ours', {0})]
+    if others:
+        seen.append(contestant(clock, 'rival', {0}, group=PEER))
+    draw_prices(measure_prices(seen, pictures, CLASSES, clock=clock), tmp_path)
+    texts = [text.get_text() for text in figures[0].axes[0].get_legend().get_texts()]
+    assert ('others, every frame read' in texts) == others
+
+
 def test_table_and_picture(pictures, tmp_path):
     pytest.importorskip('matplotlib')
     clock = Clock()
