@@ -225,6 +225,8 @@ def reproduce(plan: Plan) -> Iterator[dict[str, Any]]:
 
 def _seed(plan: Plan, seed: int, sources: Sources, motion: np.ndarray) -> dict[str, Any]:
     folder = plan.output / f'seed_{seed}'
+    claim(folder / BASELINE, {'start': 'random' if plan.imagenet is None else 'imagenet'},
+          'another start')
     path = folder / RESULTS
     known = read_figures(path) if path.exists() else {}
     todo = {item.row: item for item in trainings(plan, seed)}
@@ -275,12 +277,12 @@ def claim(folder: Path, values: dict[str, Any],
     :param other: what else may lie in the folder, for the message
     :raises EvaluationError: if it holds results of another plan
     """
-    text = json.dumps(values, indent=1, sort_keys=True)
+    data = json.dumps(values, indent=1, sort_keys=True).encode()
     path = folder / 'plan.json'
-    if path.exists() and path.read_text(encoding='utf-8') != text:
+    if path.exists() and path.read_bytes() != data:
         raise EvaluationError(f'{folder}: holds results of {other}; take another folder')
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text.encode())
+    write_atomically(path, data)
 
 
 def train(recipe: Recipe, sources: Sources, output: Path,

@@ -122,9 +122,20 @@ def test_command_trains_and_measures_every_row_and_goes_on_where_it_was(
 
 def test_folder_of_another_plan_is_refused(options, tmp_path, capsys):
     (tmp_path / 'out').mkdir()
-    (tmp_path / 'out' / 'plan.json').write_text('{}')
-    assert command.main(options) == 2
-    assert 'another recipe' in capsys.readouterr().err
+    for plan in (b'{}', b'\xff'):
+        (tmp_path / 'out' / 'plan.json').write_bytes(plan)
+        assert command.main(options) == 2
+        assert 'another recipe' in capsys.readouterr().err
+
+
+def test_folder_of_another_start_is_refused(options, tmp_path, capsys, monkeypatch):
+    options = [*options, '--rows', 'baseline', '--seeds', '4']
+    assert command.main(options) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(command, 'load_backbone', lambda path: {})
+    assert command.main([*options, '--backbone', str(tmp_path)]) == 2
+    assert 'out/seed_4/baseline: holds results of another start' in capsys.readouterr().err
+    assert command.main(options) == 0
 
 
 @pytest.mark.parametrize('text', ['[' * 100_000, '{"a": 1' + '0' * 400 + '}', '[1]', '{'])
