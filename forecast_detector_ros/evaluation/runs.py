@@ -192,8 +192,9 @@ class Latencies:
         It depends on the seed and the sequence's name alone, so every policy and frame rate gets
         the same draws.
         """
-        rng = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
-        return rng.random(frames)
+        # A folder's name need not be UTF-8.
+        key = zlib.crc32(name.encode(errors='surrogateescape'))
+        return np.random.default_rng([self.seed, key]).random(frames)
 
     def at(self, kind: str, fraction: float) -> float:
         """

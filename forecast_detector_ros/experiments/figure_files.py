@@ -67,7 +67,8 @@ def save_numbers(folder: Path, name: str, document: Mapping[str, Any],
     writer = csv.DictWriter(buffer, list(rows[0]) if rows else [], lineterminator='\n')
     writer.writeheader()
     writer.writerows(rows)
-    write_atomically(folder / f'{name}.csv', buffer.getvalue().encode())
+    # The name of a sequence's folder need not be UTF-8.
+    write_atomically(folder / f'{name}.csv', buffer.getvalue().encode(errors='surrogateescape'))
 
 
 #: Of policies, in turn.

@@ -20,6 +20,7 @@ from ..detector.policy import Decision, FORECAST, Policy, READ
 from ..detector.processing import Detections, resize
 from ..detector.settings import DetectorSettings
 from ..detector.stream import StreamState
+from ..errors import cut
 from ..evaluation.forecast_backends import FeatureSource, SharedFeatureBackend
 from ..evaluation.policy_sweep import check_untimed
 from ..evaluation.sequences import as_frame, EvaluationError, picture, Video
@@ -110,7 +111,8 @@ def draw_strips(strips: Sequence[tuple[str, Sequence[ShownFrame]]], labels: Sequ
         for axes in row:
             axes.set_axis_off()
         for axes, frame in zip(row, frames):
-            _draw(axes, frame, labels, f'{name}   ' if axes is row[0] else '')
+            # matplotlib draws no name that is not UTF-8.
+            _draw(axes, frame, labels, f'{cut(name)}   ' if axes is row[0] else '')
     figure.suptitle(title, fontsize=10, color=INK)
     return figure
 
@@ -230,7 +232,7 @@ def draw_error_maps(item: Video, maps: Sequence[ErrorMap], title: str) -> 'Figur
     for axes, number in zip(panels[0], numbers):
         axes.imshow(picture(item.frames[number]).array)
         axes.set_title(f'frame {number}', fontsize=8, color=INK)
-    panels[0][0].set_ylabel(item.name, fontsize=8)
+    panels[0][0].set_ylabel(cut(item.name), fontsize=8)
     image = None
     for row, rule in zip(panels[1:], rules):
         row[0].set_ylabel(rule, fontsize=8)

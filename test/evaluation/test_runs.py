@@ -140,6 +140,7 @@ def test_draws_depend_on_seed_and_name_alone(tmp_path):
     np.testing.assert_array_equal(draws(0, 'walk'), draws(0, 'walk', 60)[:50])
     assert not np.array_equal(draws(0, 'walk'), draws(1, 'walk'))
     assert not np.array_equal(draws(0, 'walk'), draws(0, 'run'))
+    assert not np.array_equal(draws(0, 'walk'), draws(0, 'not UTF-8: \udce9'))
     assert draws(0, 'walk').min() >= 0 and draws(0, 'walk').max() < 1
 
 

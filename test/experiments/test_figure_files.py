@@ -3,6 +3,7 @@
 
 import csv
 import json
+import os
 import sys
 
 import cv2
@@ -24,6 +25,11 @@ def test_numbers_are_read_back(tmp_path):
     with open(tmp_path / 'new/one.csv', newline='') as file:
         assert list(csv.DictReader(file)) == [{'name': 'a, b', 'value': '0.5'},
                                               {'name': 'c', 'value': ''}]
+
+
+def test_names_that_are_not_utf_8_stay_as_they_are(tmp_path):
+    save_numbers(tmp_path, 'one', {}, [{'name': os.fsdecode(b'caf\xe9')}])
+    assert (tmp_path / 'one.csv').read_bytes() == b'name\ncaf\xe9\n'
 
 
 def test_numbers_that_are_none_are_refused(tmp_path):

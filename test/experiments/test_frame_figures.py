@@ -7,6 +7,7 @@ from forecast_detector_ros.detector.policy import AlternatePolicy, AlwaysReadPol
 from forecast_detector_ros.detector.processing import Detections, resize
 from forecast_detector_ros.detector.settings import DetectorSettings
 from forecast_detector_ros.evaluation.sequences import EvaluationError, picture
+from forecast_detector_ros.experiments.figure_files import save_figure
 from forecast_detector_ros.experiments.frame_figures import (
     chosen_frames,
     draw_error_maps,
@@ -103,6 +104,15 @@ def test_pictures_and_rows(make_network, card, videos):
     limits = {axes.images[0].get_clim() for axes in figure.axes
               if axes.images and ', mean' in axes.get_title()}
     assert len(limits) == 1
+
+
+def test_names_that_are_not_utf_8_are_drawn(detector, make_network, card, videos, tmp_path):
+    item = replace(videos(a=('cat', 2))[0], name='caf\udce9')
+    strip = shown_frames(detector, item, DetectorSettings(), [0])
+    maps = error_maps(make_network(), card, item, DetectorSettings(), [AlternatePolicy(1)], [1])
+    for figure in (draw_strips([(item.name, strip)], detector.labels, 'title'),
+                   draw_error_maps(item, maps, 'title')):
+        save_figure(figure, tmp_path / 'one.png')
 
 
 @pytest.mark.parametrize(('level', 'frames', 'message'), [
