@@ -13,17 +13,18 @@ import numpy as np
 
 from .peers import cuda_peers, onnx_peers, OnnxPeer, PeerError, RUNTIMES, torchvision_peers
 from .steps import (
+    backend_contenders,
+    backend_of,
     baseline_contender,
     Build,
     frame_contenders,
-    load_build,
     part_contenders,
     read_ratio,
-    step_contenders,
 )
 from .timing import Contender, time_in_turns
 from ..detector.backends.registry import AUTO, choose_backend, missing_modules
-from ..detector.checkpoint import RuntimeConfigError
+from ..detector.checkpoint import read_checkpoint, RuntimeConfigError
+from ..detector.detector import Detector
 from ..images.video_source import open_source, SourceError
 
 DEFAULT_BATCHES = (1, 2, 4, 8)
@@ -85,7 +86,8 @@ def measure_run(options: BenchmarkOptions, progress: Callable[[int, int], object
     if len(pictures) < STATE_PICTURES:
         raise SourceError(f'{options.clip}: has {len(pictures)} pictures, needs {STATE_PICTURES}')
     first = options.builds[0]
-    detector = load_build(options.checkpoint, first)
+    detector = Detector.load(options.checkpoint, first.device, first.precision, first.threads,
+                             backend=first.backend)
     ratio = read_ratio(detector, _pictures(options.clip), detector.card.settings())
     contenders, skipped = _steps(options, pictures)
     single = {build.backend: build for build in options.builds if build.threads == 1
@@ -120,7 +122,9 @@ def _steps(options: BenchmarkOptions, pictures: Sequence[np.ndarray]
         leading = build == options.builds[0]
         batches = sorted({1, *options.batches}) if leading else (1,)
         try:
-            contenders += step_contenders(options.checkpoint, build, pictures, batches)
+            source = read_checkpoint(options.checkpoint)
+            contenders += backend_contenders(backend_of(source, build), source.card.network,
+                                             build, pictures, batches)
         except RuntimeConfigError as error:
             if leading:
                 raise

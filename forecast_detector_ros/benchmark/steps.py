@@ -23,7 +23,7 @@ import torch
 from .timing import Contender
 from ..detector.backends import Backend, RawOutput
 from ..detector.backends.registry import make_backend
-from ..detector.checkpoint import Card, load_checkpoint, read_checkpoint, RuntimeConfigError
+from ..detector.checkpoint import Card, Checkpoint, load_checkpoint, RuntimeConfigError
 from ..detector.detector import Detector
 from ..detector.policy import AlternatePolicy, AlwaysReadPolicy, READ
 from ..detector.processing import Detections, Postprocessor, resize
@@ -95,48 +95,22 @@ def scaled(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA)
 
 
-def load_build(checkpoint: Path, build: Build) -> Detector:
-    """Load a detector; raises RuntimeConfigError."""
-    return Detector.load(checkpoint, build.device, build.precision, build.threads,
-                         backend=build.backend)
-
-
-def step_contenders(checkpoint: Path, build: Build, pictures: Sequence[np.ndarray],
-                    batches: Sequence[int] = (1,)) -> list[Contender]:
-    """
-    Give the two steps of the network, without anything around them, for each size of batch.
-
-    :param pictures: BGR, of any size; consecutive frames make a state as in use
-    :param batches: numbers of streams
-    :raises RuntimeConfigError: if the build cannot be had here
-    """
-    source = read_checkpoint(checkpoint)
-    backend = make_backend(source, build.backend, build.device, build.precision, build.threads)
-    return backend_contenders(backend, source.card.network, build, pictures, batches)
-
-
-def network_contenders(network: ForecastDetector, build: Build, pictures: Sequence[np.ndarray],
-                       batches: Sequence[int] = (1,), label: str = '') -> list[Contender]:
-    """
-    Give the two steps of a network, as `step_contenders` does.
-
-    :param network: with encoders
-    :param build, pictures, batches: see `step_contenders`
-    :param label: end of the contenders' names; empty for the build's
-    :raises RuntimeConfigError: if the build cannot be had here
-    """
-    backend = make_backend(network, build.backend, build.device, build.precision, build.threads)
-    return backend_contenders(backend, network.config, build, pictures, batches, label)
+def backend_of(source: Checkpoint | ForecastDetector, build: Build) -> Backend:
+    """Make the back-end of a build; raises RuntimeConfigError."""
+    return make_backend(source, build.backend, build.device, build.precision, build.threads)
 
 
 def backend_contenders(backend: Backend, config: NetworkConfig, build: Build,
                        pictures: Sequence[np.ndarray], batches: Sequence[int] = (1,),
                        label: str = '') -> list[Contender]:
     """
-    Give the two steps of a back-end, as `network_contenders` does.
+    Give the two steps of the network, without anything around them, for each size of batch.
 
-    :param build, pictures, batches, label: see `network_contenders`; `build` says what the rows
-        are called
+    :param config: of the network that the back-end runs
+    :param build: says what the rows are called
+    :param pictures: BGR, of any size; consecutive frames make a state as in use
+    :param batches: numbers of streams
+    :param label: end of the contenders' names; empty for the build's
     """
     label = label or build.label
     size = config.input_size
@@ -174,7 +148,7 @@ def baseline_contender(checkpoint: Path, build: Build) -> Contender:
     """Give the same backbone with a plain SSDLite head; raises RuntimeConfigError."""
     network, card = load_checkpoint(checkpoint)
     plain = network.with_variant('baseline')
-    backend = make_backend(plain, build.backend, build.device, build.precision, build.threads)
+    backend = backend_of(plain, build)
     image = np.full((1, *card.input_size, 3), 128, np.uint8)
     return Contender(
         f'plain SSDLite {build.label}',

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .runs import LATENCIES, milliseconds, VideoRun
-from .sequences import EvaluationError, Video
+from .sequences import EvaluationError, join_sequences, Video
 from ..annotations.records import UNKNOWN_TRACK
 from ..detector.processing import Detections
 from ..detector.settings import DetectorSettings
@@ -79,13 +79,9 @@ def measure_accuracy(videos: Sequence[Video], collected: Sequence[DetectionTable
 
 def _join(videos: Sequence[Video], collected: Sequence[DetectionTable]
           ) -> tuple[DetectionTable, TruthTable]:
-    truths, detections, start = [], [], 0
-    for item, found in zip(videos, collected):
-        assert item.labelled is not None
-        truths.append(item.labelled.shift(start))
-        detections.append(found.shift(start))
-        start += len(item.frames)
-    return DetectionTable.join(detections), TruthTable.join(truths)
+    truths = [item.labelled for item in videos if item.labelled is not None]
+    assert len(truths) == len(videos)
+    return join_sequences(videos, collected, truths)
 
 
 def measure_thresholds(videos: Sequence[Video], collected: Sequence[DetectionTable],
@@ -162,10 +158,10 @@ def summarise_runs(videos: Sequence[Video], runs: Sequence[VideoRun], labels: Se
 
     :param videos, runs: what was looked at, and what came out, in the same order; at least one
     :param labels: the detector's classes
-    :param protocols, motion: for average precision; see `accuracy.measure_accuracy`
+    :param protocols, motion: for average precision; see `measure_accuracy`
     :param score_threshold: that of the boxes that were shown
     :returns: plain values; what could not be measured is None
-    :raises EvaluationError: if a protocol needs a library that is missing
+    :raises MissingLibraryError: if a protocol needs a library that is missing
     """
     sequences = {}
     for item, run in zip(videos, runs):

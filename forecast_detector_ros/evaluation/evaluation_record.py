@@ -9,7 +9,7 @@ import numpy as np
 
 from .accuracy import identity_records, number_detections
 from .runs import VideoRun
-from .sequences import Video
+from .sequences import join_sequences, Video
 from ..detector.checkpoint import Card
 from ..detector.policy import FORECAST, READ
 from ..detector.settings import DetectorSettings
@@ -98,15 +98,11 @@ def _frames(run: VideoRun, ids: np.ndarray, settings: DetectorSettings, labels: 
 
 def _classes(videos: Sequence[Video], runs: Sequence[VideoRun], labels: Sequence[str]
              ) -> tuple[float | None, tuple[ClassAccuracy, ...]]:
-    truths, detections, start = [], [], 0
-    for item, run in zip(videos, runs):
-        if item.labelled is None or run.collected is None:
-            return None, ()
-        truths.append(item.labelled.shift(start))
-        detections.append(run.collected.shift(start))
-        start += len(item.frames)
-    truth, found = TruthTable.join(truths), DetectionTable.join(detections)
-    return class_accuracies(found, truth, labels)
+    truths = [item.labelled for item in videos if item.labelled is not None]
+    collected = [run.collected for run in runs if run.collected is not None]
+    if min(len(truths), len(collected)) < len(videos):
+        return None, ()
+    return class_accuracies(*join_sequences(videos, collected, truths), labels)
 
 
 def class_accuracies(found: DetectionTable, truth: TruthTable, labels: Sequence[str]

@@ -9,7 +9,14 @@ import numpy as np
 
 from .forecast_backends import FeatureSource, SharedFeatureBackend
 from .runs import COLLECT_SCORE
-from .sequences import as_frame, EvaluationError, picture, truth_of, Video
+from .sequences import (
+    as_frame,
+    EvaluationError,
+    join_sequences,
+    picture,
+    truth_of,
+    Video,
+)
 from ..annotations.records import VideoRecord
 from ..annotations.sources import load_source
 from ..detector.checkpoint import Card
@@ -85,12 +92,8 @@ def check_untimed(policies: Sequence[Policy]) -> None:
 def join_runs(videos: Sequence[Video], runs: Sequence[PolicyRun]
               ) -> tuple[DetectionTable, TruthTable]:
     """Put what one policy made of all sequences into one table, and what is there into another."""
-    found, truths, start = [], [], 0
-    for item, run in zip(videos, runs):
-        found.append(run.collected.shift(start))
-        truths.append(item.truth.shift(start))
-        start += len(item.frames)
-    return DetectionTable.join(found), TruthTable.join(truths)
+    return join_sequences(videos, [run.collected for run in runs],
+                          [item.truth for item in videos])
 
 
 def make_validation(recipe: Recipe, root: Path, sources: Sources) -> Validate | None:

@@ -18,7 +18,7 @@ import cv2
 import torch
 
 from .reproduction import claim, read_figures, train, video_values
-from ..benchmark.steps import Build, network_contenders
+from ..benchmark.steps import backend_contenders, backend_of, Build
 from ..benchmark.timing import time_in_turns
 from ..detector.backends.registry import AUTO, choose_backend
 from ..detector.checkpoint import load_checkpoint
@@ -176,7 +176,6 @@ def compare_designs(plan: DesignPlan, timings_only: bool = False,
             if not (plan.output / item.name / ACCURACY).exists():
                 raise EvaluationError(f'{plan.output}: {item.name} is not finished; run the '
                                       'command without --timings-only first')
-    if timings_only:
         _claim(plan, trained)
     else:
         sources = load_sources(plan.recipe, plan.data)
@@ -247,7 +246,8 @@ def _rows(plan: DesignPlan, todo: dict[str, DesignTraining],
             weights = baseline.state_dict()
         config = design_recipe(plan.recipe, design).network_config()
         network = build_network(replace(config, variant=COMPLETE), plan.recipe.seed, weights)
-        contenders += network_contenders(network.eval(), build, pictures, label=design.name)
+        contenders += backend_contenders(backend_of(network.eval(), build), network.config, build,
+                                         pictures, label=design.name)
     timings = time_in_turns(contenders, plan.rounds,
                             progress=lambda done: progress(done, plan.rounds))
     rows = []
