@@ -75,13 +75,9 @@ def sections(run: Run) -> list[tuple[str, Sequence[str], list[list[Any]]]]:
         (title, _HEAD, timing_rows(run, group)) for group, title in GROUPS.items()]
     found.append(('End to end', _GRAPH_HEAD, graph_rows(run)))
     found.append(('Start of the node', _START_HEAD, start_rows(run)))
-    found.append(('Targets', ('', 'target', 'measured', ''), target_rows(run)))
+    found.append(('Targets', ('', 'target', 'measured', ''),
+                  [verdict.row for verdict in verdicts(run)]))
     return [section for section in found if section[2]]
-
-
-def target_rows(run: Run) -> list[list[Any]]:
-    """Give the rows of the table of targets."""
-    return [verdict.row for verdict in verdicts(run)]
 
 
 def about(run: Run) -> str:
@@ -225,10 +221,7 @@ class Verdict:
 
 
 def _ms(run: Run, name: str) -> float | None:
-    for row in run['timings']:
-        if row['name'] == name:
-            return row['median_ms']
-    return None
+    return next((row['median_ms'] for row in run['timings'] if row['name'] == name), None)
 
 
 def own_build(run: Run) -> str:
@@ -240,8 +233,8 @@ def _ratio(above: float | None, below: float | None) -> float | None:
     return None if above is None or below is None else above / below
 
 
-def _default(run: Run, name: str) -> float | None:
-    return _ms(run, f'{name} {own_build(run)}')
+def _default(run: Run, name: str, end: str = '') -> float | None:
+    return _ms(run, f'{name} {own_build(run)}{end}')
 
 
 def _frame_ms(run: Run) -> float | None:
@@ -254,17 +247,15 @@ def _frame_ms(run: Run) -> float | None:
 
 
 def _against(peer: str) -> Callable[[Run], float | None]:
-    def measure(run: Run) -> float | None:
-        return _ratio(_ms(run, f"{peer} {run['default_backend']}"), _frame_ms(run))
-    return measure
+    return lambda run: _ratio(_ms(run, f"{peer} {run['default_backend']}"), _frame_ms(run))
 
 
 def _yolo(side: int) -> Callable[[Run], float | None]:
     def measure(run: Run) -> float | None:
-        names = [row['name'] for row in run['timings']
+        found = (row['median_ms'] for row in run['timings']
                  if row['name'].startswith('yolo11n')
-                 and row['name'].endswith(f" {side} {run['default_backend']}")]
-        return _ratio(_ms(run, names[0]), _frame_ms(run)) if names else None
+                 and row['name'].endswith(f" {side} {run['default_backend']}"))
+        return _ratio(next(found, None), _frame_ms(run))
     return measure
 
 
@@ -281,68 +272,41 @@ def _precision(precision: str) -> Callable[[Run], float | None]:
 
 
 def _around(run: Run) -> float | None:
-    parts = [_ms(run, name) for name in ('preprocess 720p', 'post-process')]
-    known = [part for part in parts if part is not None]
-    return sum(known) if len(known) == 2 else None
+    before, behind = _ms(run, 'preprocess 720p'), _ms(run, 'post-process')
+    return None if before is None or behind is None else before + behind
 
 
 def _batch(step: str) -> Callable[[Run], float | None]:
     def measure(run: Run) -> float | None:
-        four, one = _default(run, step), None
-        for row in run['timings']:
-            if row['name'] == f'{step} {own_build(run)} x4':
-                one = row['median_ms'] / 4.0
-        return _ratio(one, four)
+        one, four = _default(run, step), _default(run, step, ' x4')
+        return _ratio(four, None if one is None else 4.0 * one)
     return measure
 
 
-def _graph(run: Run, node: str, size: str, transport: str, policy: str, key: str
-           ) -> float | None:
-    for row in run.get('graph') or ():
-        if (row['node'], row['size'], row['transport'], row['policy']) == (
-                node, size, transport, policy):
-            return row[key]
-    return None
-
-
-def _node_cpu(run: Run, policy: str, size: str = '1080p', transport: str = 'raw'
-              ) -> float | None:
-    return _graph(run, 'detector', size, transport, policy, 'cpu_ms_per_frame')
-
-
-def _bare_cpu(run: Run) -> float | None:
-    return _graph(run, 'bare', '1080p', 'raw', 'none', 'cpu_ms_per_frame')
-
-
-def _cores(run: Run) -> float | None:
-    return _graph(run, 'detector', '1080p', 'raw', 'alternate(1)', 'cores')
-
-
-def _lost(run: Run) -> float | None:
-    return _graph(run, 'detector', '1080p', 'raw', 'alternate(1)', 'lost')
+def _node(run: Run, policy: str, key: str = 'cpu_ms_per_frame', transport: str = 'raw',
+          node: str = 'detector') -> float | None:
+    """Give a figure of a node at 1080p."""
+    wanted = (node, '1080p', transport, policy)
+    return next((row[key] for row in run.get('graph') or () if wanted == (
+        row['node'], row['size'], row['transport'], row['policy'])), None)
 
 
 def _read_over_bare(run: Run) -> float | None:
-    bare, step = _bare_cpu(run), _default(run, 'read step')
+    bare, step = _node(run, 'none', node='bare'), _default(run, 'read step')
     both = None if bare is None or step is None else bare + step
-    return _ratio(_node_cpu(run, 'always_read'), both)
+    return _ratio(_node(run, 'always_read'), both)
 
 
 def _forecast_over_bare(run: Run) -> float | None:
-    node, bare, step = _node_cpu(run, 'forecast'), _bare_cpu(run), _default(run, 'forecast step')
+    node, bare = _node(run, 'forecast'), _node(run, 'none', node='bare')
+    step = _default(run, 'forecast step')
     return None if node is None or bare is None or step is None else node - bare - step
-
-
-def _compressed(run: Run) -> float | None:
-    return _ratio(_node_cpu(run, 'forecast', transport='compressed'),
-                  _node_cpu(run, 'always_read', transport='compressed'))
 
 
 def _start(cache: str, key: str) -> Callable[[Run], float | None]:
     """Give a figure of the node's start, with empty (`cold`) or full (`warm`) caches."""
-    def measure(run: Run) -> float | None:
-        return next((row[key] for row in run.get('start') or () if row['cache'] == cache), None)
-    return measure
+    return lambda run: next(
+        (row[key] for row in run.get('start') or () if row['cache'] == cache), None)
 
 
 TARGETS = (
@@ -361,13 +325,17 @@ TARGETS = (
     Target('batch of four / four single read steps', 'x', 0.8, False, _batch('read step')),
     Target('batch of four / four single forecast steps', 'x', 0.8, False,
            _batch('forecast step')),
-    Target('node at 1080p30 raw, alternating', 'cores', 0.5, False, _cores),
-    Target('frames lost after start-up at 1080p30 raw, alternating', '', 0.0, False, _lost),
+    Target('node at 1080p30 raw, alternating', 'cores', 0.5, False,
+           lambda run: _node(run, 'alternate(1)', 'cores')),
+    Target('frames lost after start-up at 1080p30 raw, alternating', '', 0.0, False,
+           lambda run: _node(run, 'alternate(1)', 'lost')),
     Target('node / (bare subscriber + read step), 1080p raw, all read', 'x', 1.1, False,
            _read_over_bare),
     Target('node - (bare subscriber + forecast step), 1080p raw, forecast', 'ms', 1.0, False,
            _forecast_over_bare),
-    Target('forecast frame / read frame, 1080p compressed, CPU', 'x', 0.1, False, _compressed),
+    Target('forecast frame / read frame, 1080p compressed, CPU', 'x', 0.1, False,
+           lambda run: _ratio(_node(run, 'forecast', transport='compressed'),
+                              _node(run, 'always_read', transport='compressed'))),
     Target('node from start to active, full caches', 's', 2.0, False, _start('warm', 'seconds')),
     Target('node from start to active, empty caches', 's', 4.0, False, _start('cold', 'seconds')),
     Target('resident memory of the active node', 'MB', 480.0, False, _start('warm', 'memory_mb')),

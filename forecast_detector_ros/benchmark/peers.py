@@ -87,15 +87,12 @@ def torchvision_peers(backends: Sequence[str], threads: int = 1,
     """
     contenders = []
     for name in names:
-        make, side = TORCHVISION[name]
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            network = fold_batch_norm(_Raw(make(weights=None, weights_backbone=None)).eval())
+        network, side = _torchvision(name)
         image = torch.full((1, 3, side, side), 0.5)
         macs = count_macs(partial(network, image))
         for backend in backends:
             if backend == 'torch':
-                run: Callable[[], object] = _eager(network, image)
+                run: Callable[[], object] = torch.inference_mode()(partial(network, image))
             elif backend in RUNTIMES:
                 run = graph_runner(backend, to_onnx(network, image), (side, side), threads)
             else:
@@ -103,6 +100,14 @@ def torchvision_peers(backends: Sequence[str], threads: int = 1,
             contenders.append(Contender(f'{name} {backend}', run, 'peer', backend, 'fp32',
                                         threads, 1, macs))
     return contenders
+
+
+def _torchvision(name: str) -> tuple[nn.Module, int]:
+    """Make one of `TORCHVISION`, always the same; give it, and the side of its input."""
+    make, side = TORCHVISION[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return fold_batch_norm(_Raw(make(weights=None, weights_backbone=None)).eval()), side
 
 
 def cuda_peers(device: str, precision: str = 'fp32', batches: Sequence[int] = (1,),
@@ -122,10 +127,7 @@ def cuda_peers(device: str, precision: str = 'fp32', batches: Sequence[int] = (1
     where = torch.device(device)
     contenders = []
     for name in names:
-        make, side = TORCHVISION[name]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            network = fold_batch_norm(_Raw(make(weights=None, weights_backbone=None)).eval())
+        network, side = _torchvision(name)
         network = network.to(where, PRECISIONS[precision]).to(memory_format=torch.channels_last)
         for batch in batches:
             image = torch.full((batch, 3, side, side), 0.5, dtype=PRECISIONS[precision],
@@ -168,13 +170,6 @@ def onnx_peers(peers: Sequence[OnnxPeer], backends: Sequence[str], threads: int 
     return contenders
 
 
-def _eager(network: nn.Module, image: Tensor) -> Callable[[], object]:
-    def run() -> object:
-        with torch.inference_mode():
-            return network(image)
-    return run
-
-
 def count_macs(run: Callable[[], object]) -> int:
     """Count the multiply-accumulates of convolutions and matrix products that PyTorch runs."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -197,8 +192,8 @@ def to_onnx(network: nn.Module, example: torch.Tensor) -> bytes:
     return trace_onnx(network, (example,), input_names=['images'])
 
 
-def graph_runner(runtime: str, model: bytes, size: tuple[int, int], threads: int = 1,
-                 precision: str = 'fp32') -> Callable[[], object]:
+def graph_runner(runtime: str, model: bytes, size: tuple[int, int], threads: int = 1
+                 ) -> Callable[[], object]:
     """
     Give a function that runs a network once on a grey picture.
 
@@ -206,13 +201,10 @@ def graph_runner(runtime: str, model: bytes, size: tuple[int, int], threads: int
     :param model: ONNX bytes with weights inside and one image input ``(1, 3, H, W)``
     :param size: (height, width) for a network whose input is not fixed
     :param threads: threads of one operator
-    :param precision: ``fp32``, or with OpenVINO ``bf16``
     :raises PeerError: if the runtime does not take it
     """
     try:
-        if runtime == 'onnxruntime':
-            return _onnxruntime(model, size, threads)
-        return _openvino(model, size, threads, precision)
+        return (_onnxruntime if runtime == 'onnxruntime' else _openvino)(model, size, threads)
     except PeerError:
         raise
     except Exception as error:  # Each runtime raises classes of its own.
@@ -234,8 +226,7 @@ def _onnxruntime(model: bytes, size: tuple[int, int], threads: int) -> Callable[
     return lambda: session.run(None, feeds)
 
 
-def _openvino(model: bytes, size: tuple[int, int], threads: int, precision: str
-              ) -> Callable[[], object]:
+def _openvino(model: bytes, size: tuple[int, int], threads: int) -> Callable[[], object]:
     openvino = import_openvino()
     core = openvino.Core()
     network = core.read_model(model)
@@ -245,8 +236,7 @@ def _openvino(model: bytes, size: tuple[int, int], threads: int, precision: str
     network.reshape({port.any_name: list(shape)})
     request = core.compile_model(network, 'CPU', {
         'PERFORMANCE_HINT': 'LATENCY', 'NUM_STREAMS': '1', 'INFERENCE_NUM_THREADS': str(threads),
-        'INFERENCE_PRECISION_HINT': {'fp32': 'f32', 'bf16': 'bf16'}[precision],
-        'ENABLE_CPU_PINNING': 'NO'}).create_infer_request()
+        'INFERENCE_PRECISION_HINT': 'f32', 'ENABLE_CPU_PINNING': 'NO'}).create_infer_request()
     image = np.full(shape, 0.5, port.element_type.to_dtype())
     request.set_tensor(port, openvino.Tensor(image, shared_memory=True))
     request.infer()

@@ -221,10 +221,8 @@ def part_contenders(checkpoint: Path, picture: np.ndarray) -> list[Contender]:
         full = scaled(picture, full_size)
         raw, jpeg = image_message(full), jpeg_message(full)
         contenders += [
-            _part(f'decode JPEG {name} in full',
-                  partial(_decode, jpeg, None)),
-            _part(f'decode JPEG {name} as needed',
-                  partial(_decode, jpeg, size)),
+            _part(f'decode JPEG {name} in full', partial(_decode, jpeg, None)),
+            _part(f'decode JPEG {name} as needed', partial(_decode, jpeg, size)),
             _part(f'preprocess {name}', partial(_preprocess, raw, size))]
     contenders += _network_parts(network, picture)
     contenders.append(_postprocess(network, card, picture))
@@ -268,7 +266,7 @@ def _network_parts(network: ForecastDetector, picture: np.ndarray) -> list[Conte
         behind = (_map_parts if folded.motion is None else _motion_parts)(folded, feature)
     works = {'normalise': lambda: folded.normalise_bgr(pixels),
              'extractor': lambda: folded.extract(image), **behind}
-    return [_part(name, _inference(work), macs.get(name) or None)
+    return [_part(name, torch.inference_mode()(work), macs.get(name) or None)
             for name, work in works.items()]
 
 
@@ -305,13 +303,6 @@ def _motion_parts(network: ForecastDetector, feature: tuple[torch.Tensor, ...]
             'move boxes': lambda: motion.moved(last.offsets, last.motion, elapsed)}
 
 
-def _inference(work: Callable[[], object]) -> Callable[[], object]:
-    def run() -> object:
-        with torch.inference_mode():
-            return work()
-    return run
-
-
 def _postprocess(network: ForecastDetector, card: Card, picture: np.ndarray) -> Contender:
     with torch.inference_mode():
         image = torch.from_numpy(network_input(picture, network.config.input_size))
@@ -332,13 +323,9 @@ def _messages() -> list[Contender]:
         return []
     contenders = []
     for count in (TYPICAL_BOXES, MANY_BOXES):
-        found = _boxes(count)
+        corners = np.random.default_rng(0).uniform(0, 100, (count, 4)).astype(np.float32)
+        found = Detections(corners, np.zeros(count, np.int64), np.full(count, 0.5, np.float32))
         contenders.append(_part(
             f'message of {count} boxes',
             partial(builder.detections, header, found, ('thing',))))
     return contenders
-
-
-def _boxes(count: int) -> Detections:
-    corners = np.random.default_rng(0).uniform(0, 100, (count, 4)).astype(np.float32)
-    return Detections(corners, np.zeros(count, np.int64), np.full(count, 0.5, np.float32))

@@ -55,11 +55,6 @@ class Timing:
         """Give plain values for JSON."""
         return asdict(self)
 
-    @property
-    def macs_per_second(self) -> float | None:
-        """Give the speed, None where the work is not known."""
-        return None if self.macs is None else self.macs / (self.median_ms * 1e-3)
-
 
 def noise_of(times: Sequence[float]) -> float:
     """

@@ -26,14 +26,14 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
-    def contender(self, name: str, costs_ms: list[float], macs: int | None = None) -> Contender:
+    def contender(self, name: str, costs_ms: list[float]) -> Contender:
         """Give a contender that takes these times in turn."""
         calls = iter(range(10**6))
 
         def run() -> None:
             self.order.append(name)
             self.now += costs_ms[next(calls) % len(costs_ms)] * 1e-3
-        return Contender(name, run, macs=macs)
+        return Contender(name, run)
 
 
 def test_median_and_p95_are_those_of_the_times() -> None:
@@ -69,14 +69,6 @@ def test_what_is_done_before_a_run_is_not_timed() -> None:
     contender = Contender('a', plain.run, before=prepare)
     (timing,) = time_in_turns([contender], 3, clock=clock)
     assert timing.median_ms == pytest.approx(1.0)
-
-
-def test_speed_follows_from_the_work() -> None:
-    clock = Clock()
-    known, unknown = time_in_turns([clock.contender('a', [2.0], macs=10**6),
-                                    clock.contender('b', [2.0])], 2, clock=clock)
-    assert known.macs_per_second == pytest.approx(5e8)
-    assert unknown.macs_per_second is None
 
 
 def test_names_must_differ() -> None:
