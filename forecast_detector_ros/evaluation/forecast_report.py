@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Forecasts by horizon, as plain values for JSON and as tables for people."""
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -58,8 +59,7 @@ def _limit_of(item: dict[str, Any], points: float, iou: str, result: dict[str, A
         # What is within by rounding alone is within.
         holds = holds and 100 * loss.mean <= points + 1e-9
         limit += holds
-        losses.append({'horizon': read['horizon'], 'mean': plain(loss.mean),
-                       'low': plain(loss.low), 'high': plain(loss.high)})
+        losses.append({'horizon': read['horizon'], **_interval(loss)})
     if not losses:
         raise EvaluationError('no box is annotated one frame after a read, so nobody knows how '
                               'far forecasts hold')
@@ -148,7 +148,7 @@ def _horizon(quality: StrideQuality, bootstrap: Bootstrap, horizon: int, hits: H
 
 
 def _interval(value: Interval) -> dict[str, float | None]:
-    return {'mean': plain(value.mean), 'low': plain(value.low), 'high': plain(value.high)}
+    return {key: plain(number) for key, number in asdict(value).items()}
 
 
 def _feature_mse(quality: StrideQuality) -> list[dict[str, Any]] | None:

@@ -13,7 +13,7 @@ period later, and it is what is known when that frame arrives.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 import itertools
 from typing import Any
 
@@ -201,8 +201,7 @@ def sweep(detector: Detector, videos: Sequence[Video], settings: DetectorSetting
                 'policy': str(own.policy), 'output': output, 'rate': rate,
                 **_figures(videos, runs, rate),
                 'mean_recall': mean(recalls.tolist()),
-                'difference': {key: plain(getattr(difference, key))
-                               for key in ('mean', 'low', 'high')},
+                'difference': {key: plain(value) for key, value in asdict(difference).items()},
                 'sequences': dict(zip((item.name for item in videos), map(plain, recalls)))})
             if collect:
                 tables = [run.collected for run in runs if run.collected is not None]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +20,12 @@ from .figure_files import new_figure, save_figure
 from ..benchmark.timing import Contender, noise_of
 from ..detector.detector import Detector
 from ..detector.policy import AlternatePolicy, AlwaysReadPolicy, parse_policy, READ
+from ..detector.processing import Detections
 from ..detector.settings import DetectorSettings
 from ..detector.stream import StreamState
 from ..evaluation.sequences import as_frame, picture, Video
 from ..images.frame import as_bgr, Pixels
-from ..labelling.teacher import Teacher, TEACHER_CLASSES
+from ..labelling.teacher import Teacher, TEACHER_CLASSES, TeacherBoxes
 from ..layout import mean, plain
 from ..metrics.tables import DetectionTable, recall
 
@@ -33,21 +34,7 @@ OWN, PEER, TIME_ONLY = GROUPS = ('own', 'peer', 'time only')
 WARM_UP = 3  #: Frames that every detector sees before the first that counts
 
 
-class FoundBoxes(Protocol):
-    """The detections of a frame."""
-
-    @property
-    def boxes(self) -> np.ndarray:
-        """``(N, 4)`` float32, xyxy, pixels."""
-
-    @property
-    def labels(self) -> np.ndarray:
-        """``(N,)`` int64."""
-
-    @property
-    def scores(self) -> np.ndarray:
-        """``(N,)`` float32."""
-
+FoundBoxes = Detections | TeacherBoxes
 
 #: Sees the next frame, BGR: gives what it found, and whether it read the frame.
 Look = Callable[[Pixels], tuple[FoundBoxes | None, bool]]
@@ -170,6 +157,7 @@ class _Tally:
 
     def __init__(self, contestant: Contestant, classes: Sequence[str]) -> None:
         self._contestant = contestant
+        self._known = contestant.group != TIME_ONLY
         places = {name: place for place, name in enumerate(classes)}
         self._places = np.array([places.get(name, -1) for name in contestant.names], np.int64)
         self._times: list[float] = []
@@ -190,8 +178,7 @@ class _Tally:
     def end(self, video: Video) -> None:
         """Finish a sequence."""
         table = DetectionTable.join(self._found)
-        known = self._contestant.group != TIME_ONLY
-        self._recall[video.name] = plain(recall(table, video.truth)) if known else None
+        self._recall[video.name] = plain(recall(table, video.truth)) if self._known else None
         self._boxes += len(table)
         self._found = []
 
@@ -200,11 +187,10 @@ class _Tally:
         read, times = np.array(self._read), np.array(self._times)
         steps = [times[read], times[~read]]
         medians = [float(np.median(part)) if len(part) else None for part in steps]
-        known = self._contestant.group != TIME_ONLY
         return Price(
             self._contestant.name, self._contestant.group, self._contestant.policy, len(times),
             mean(list(self._recall.values())), self._recall,
-            self._boxes / len(times) if known else None,
+            self._boxes / len(times) if self._known else None,
             sum((median or 0.0) * len(part) for median, part in zip(medians, steps)) / len(times),
             medians[0], medians[1], float(read.mean()), noise_of(steps[0].tolist()))
 

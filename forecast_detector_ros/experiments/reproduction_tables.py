@@ -39,8 +39,9 @@ def _figures(results: Results, row: str, policy: str, figure: str) -> list[float
     return [rows[row][policy][figure] for rows in results.values()]
 
 
-def _rows(results: Results) -> list[str]:
-    return list(next(iter(results.values())))
+def _first(results: Results) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Give the figures of one seed; all have the same rows and policies."""
+    return next(iter(results.values()))
 
 
 def _gains(values: Sequence[float | None], others: Sequence[float | None]
@@ -57,7 +58,7 @@ def components_table(results: Results) -> list[list[str]]:
     table = [['network', 'AP50', *GROUPS, 'over baseline']]
     # Who holds features differs on frames that are not read alone.
     same = {row.name for row in ROWS if row.hold}
-    for row in _rows(results):
+    for row in _first(results):
         if row not in same:
             whole = _figures(results, row, ALWAYS, 'ap50')
             gains = _gains(whole, _figures(results, BASELINE, ALWAYS, 'ap50'))
@@ -70,11 +71,12 @@ def components_table(results: Results) -> list[list[str]]:
 
 def skipping_table(results: Results) -> list[list[str]]:
     """Make the comparison of forecasts: AP50 of every row by fixed rule."""
-    rows = _rows(results)
-    rules = [policy for policy in _policies(results, rows) if policy.startswith('alternate')]
+    rows = _first(results)
+    rules = list(dict.fromkeys(policy for policies in rows.values() for policy in policies
+                               if policy.startswith('alternate')))
     table = [['network', ALWAYS, *rules]]
-    for row in rows:
-        if rules and rules[0] in next(iter(results.values()))[row]:
+    for row, policies in rows.items():
+        if rules and rules[0] in policies:
             table.append([row, *(mean_and_spread(_figures(results, row, policy, 'ap50'))
                                  for policy in (ALWAYS, *rules))])
     return table
@@ -87,8 +89,7 @@ def sweep_table(results: Results) -> list[list[str]]:
     The last column is the difference to fixed rules of the same seed at the same read ratio.
     """
     table = [['network', 'rule', 'read ratio', 'AP50', 'over fixed rules']]
-    for row in _rows(results):
-        policies = list(next(iter(results.values()))[row])
+    for row, policies in _first(results).items():
         if not any(policy.startswith('threshold') for policy in policies):
             continue
         for policy in policies:
@@ -107,11 +108,6 @@ def _points(policies: dict[str, dict[str, float | None]]
             ) -> dict[str, tuple[float, float | None]]:
     return {name: (found['read_ratio'] or 0.0, found['ap50'])
             for name, found in policies.items()}
-
-
-def _policies(results: Results, rows: Sequence[str]) -> list[str]:
-    first = next(iter(results.values()))
-    return list(dict.fromkeys(policy for row in rows for policy in first[row]))
 
 
 def reproduction_markdown(report: dict[str, Any]) -> str:
