@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 import math
 from pathlib import Path
 from typing import Any
@@ -109,12 +108,8 @@ class VideoWork:
     def with_detector(self, detector: Detector
                       ) -> Callable[[Video, Progress, StopFlag], VideoRun]:
         """Return that function for a detector that is loaded and warm."""
-        return partial(_run, self, detector)
-
-
-def _run(work: VideoWork, detector: Detector, video: Video, progress: Progress,
-         interrupt: StopFlag) -> VideoRun:
-    return run_video(detector, video, work.settings, work.collect, progress, interrupt)
+        return lambda video, progress, interrupt: run_video(
+            detector, video, self.settings, self.collect, progress, interrupt)
 
 
 #: Standard deviation of the noise, in steps of 8-bit pixels: that of a small camera indoors.

@@ -8,7 +8,7 @@ at an equal read ratio, independent of a machine's speed.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TYPE_CHECKING
 
 import numpy as np
@@ -250,8 +250,7 @@ def measure_trade_off(network: ForecastDetector, card: Card, videos: Sequence[Vi
              if point['features'] == FORECAST}
     return {'measure': measure, 'protocol': protocol,
             'max_consecutive_forecasts': settings.max_consecutive_forecasts,
-            'speed': {'read_ms': speed.read_ms, 'forecast_ms': speed.forecast_ms,
-                      'source': speed.source},
+            'speed': asdict(speed),
             'shipped': str(ThresholdPolicy(card.threshold)), 'points': points,
             'equal_read_ratio': compare_with_fixed_rules(known)}
 

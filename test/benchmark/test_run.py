@@ -2,6 +2,7 @@
 """One benchmark: its builds, and the clip that it reads."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 import weakref
 
@@ -15,14 +16,9 @@ from forecast_detector_ros.benchmark.run import (
 from forecast_detector_ros.benchmark.steps import Build
 from forecast_detector_ros.detector.checkpoint import Card, save_checkpoint
 from forecast_detector_ros.images.frame import SourceError
-from forecast_detector_ros.model.config import NetworkConfig
 from forecast_detector_ros.model.network import ForecastDetector
 import numpy as np
 import pytest
-
-CONFIG = NetworkConfig(
-    classes=2, input_size=(64, 96), width=0.35, levels=(16, 32), feature_channels=(12, 20),
-    lstm_channels=(8, 10), extra_channels=(16, 8), scheduler_channels=8)
 
 
 def test_builds_of_a_device() -> None:
@@ -53,9 +49,11 @@ class Clip:
         self.closed = True
 
 
-def test_a_clip_need_not_fit_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clip_need_not_fit_into_memory(
+        make_network: Callable[..., ForecastDetector], card: Card, tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / 'small.safetensors'
-    save_checkpoint(path, ForecastDetector(CONFIG).eval(), Card('small', ('cat', 'dog'), CONFIG))
+    save_checkpoint(path, make_network(), card)
     options = BenchmarkOptions(path, Path('clip.mp4'), [Build('torch')], (), 1, (), (), False)
     clips = []
 

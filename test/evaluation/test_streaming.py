@@ -5,6 +5,7 @@ from dataclasses import replace
 import json
 from pathlib import Path
 
+import cv2
 from forecast_detector_ros.detector.detector import StepResult
 from forecast_detector_ros.detector.policy import (
     AlternatePolicy,
@@ -16,7 +17,12 @@ from forecast_detector_ros.detector.processing import Detections
 from forecast_detector_ros.detector.settings import DetectorSettings, SettingsError
 from forecast_detector_ros.detector.stream import decide, StreamState
 from forecast_detector_ros.evaluation.runs import Latencies, run_video
-from forecast_detector_ros.evaluation.sequences import as_frame, EvaluationError, picture
+from forecast_detector_ros.evaluation.sequences import (
+    as_frame,
+    EvaluationError,
+    load_davis,
+    picture,
+)
 from forecast_detector_ros.evaluation.streaming import (
     AHEAD,
     PRESENT,
@@ -185,8 +191,6 @@ def test_agrees_with_a_clock_that_ticks(eight_frames, count, rate, read_ms, fore
 @pytest.fixture(scope='module')
 def eight_frames(tmp_path_factory):
     """Make a sequence of eight frames once for all examples."""
-    import cv2
-    from forecast_detector_ros.evaluation.sequences import load_davis
     root = tmp_path_factory.mktemp('frames')
     (root / 'walk').mkdir()
     frames = []
