@@ -94,7 +94,8 @@ def torchvision_peers(backends: Sequence[str], threads: int = 1,
             if backend == 'torch':
                 run: Callable[[], object] = torch.inference_mode()(partial(network, image))
             elif backend in RUNTIMES:
-                run = graph_runner(backend, to_onnx(network, image), (side, side), threads)
+                model = trace_onnx(network, (image,), input_names=['images'])
+                run = graph_runner(backend, model, (side, side), threads)
             else:
                 continue
             contenders.append(Contender(f'{name} {backend}', run, 'peer', backend, 'fp32',
@@ -185,11 +186,6 @@ _KINDS = {'tensor(float)': np.float32, 'tensor(float16)': np.float16, 'tensor(ui
 
 class PeerError(InputError):
     """A rival's network that cannot be run here; one line."""
-
-
-def to_onnx(network: nn.Module, example: torch.Tensor) -> bytes:
-    """Write a network of one image input as ONNX, of exactly the example's shape."""
-    return trace_onnx(network, (example,), input_names=['images'])
 
 
 def graph_runner(runtime: str, model: bytes, size: tuple[int, int], threads: int = 1

@@ -48,9 +48,9 @@ def table1_row(detector: Detector, videos: Sequence[Video], settings: DetectorSe
     :param detector: is warmed up first
     :param videos, settings, protocol: what to run on, how, and by which average precision (of
         `accuracy.KEYS`)
-    :returns: `backbone`, `input` (height x width), `policy`, the figures of
-        `operating_points.score`, `read_ratio`, and `fps`: frames by the time that resizing,
-        network and post-processing took for them, without decoding
+    :returns: `backbone`, `input` (height x width), `policy`, the figures of `score`, `read_ratio`,
+        and `fps`: frames by the time that resizing, network and post-processing took for them,
+        without decoding
     :raises DataError: if a picture cannot be decoded
     """
     detector.warm_up()
@@ -76,7 +76,7 @@ def table2_rows(network: ForecastDetector, card: Card, videos: Sequence[Video],
     :param protocol: `plain` or `devkit`
     :param motion: motion IoU of the boxes for average precision, one array a sequence
     :returns: one a policy: `variant`, `forecast_mode`, `policy`, `read_ratio`, and the figures of
-        `operating_points.score`
+        `score`
     :raises DataError, EvaluationError: with a message of one line
     """
     # The variant is asked for first: what is run may be moved and changed.
@@ -201,7 +201,7 @@ def score(videos: Sequence[Video], collected: Sequence[DetectionTable],
 
 #: p of the scheduler; that of the card is added.
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-#: What else than FORECAST stands in on frames that are not read; see `forecast_quality.RIVALS`.
+#: What else than FORECAST stands in on frames that are not read; see `forecast_quality.ROWS`.
 HELD, PERSISTENCE = 'held feature', 'persistence'
 #: Marker and colour of fixed rules.
 MARKS = {FORECAST: ('s', INK), HELD: ('v', AMBER), PERSISTENCE: ('D', GREEN)}

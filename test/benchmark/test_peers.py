@@ -11,9 +11,9 @@ from forecast_detector_ros.benchmark.peers import (
     onnx_peers,
     OnnxPeer,
     PeerError,
-    to_onnx,
     torchvision_peers,
 )
+from forecast_detector_ros.detector.backends.step_graph import trace_onnx
 import pytest
 import torch
 from torch import nn
@@ -36,7 +36,8 @@ def model(tmp_path: Path) -> Path:
     """Give a small network as an ONNX file."""
     pytest.importorskip('onnx')
     path = tmp_path / 'net.onnx'
-    path.write_bytes(to_onnx(Net().eval(), torch.zeros(1, 3, 32, 32)))
+    example = torch.zeros(1, 3, 32, 32)
+    path.write_bytes(trace_onnx(Net().eval(), (example,), input_names=['images']))
     return path
 
 
