@@ -48,6 +48,8 @@ STATE_PICTURES = 4  #: Consecutive frames that a state as in use is made of
 #: Start of a width that there are no ImageNet weights of, beside designs that have them.
 NO_WEIGHTS = 'none'
 _OWN = ('classes', 'variant')
+#: Keys that a baseline does not use; `plan.json` has them, as that of earlier versions has.
+_CLAIMED = ('motion_channels', 'motion_from_boxes', 'scheduler_norm')
 _NAME = re.compile(r'\w[\w.-]*')
 
 
@@ -122,10 +124,9 @@ def design_recipe(recipe: Recipe, design: Design) -> Recipe:
 def trained_shape(config: NetworkConfig) -> NetworkConfig:
     """Give what a baseline sees of a shape: the same for all that have nothing else to train."""
     usual = NetworkConfig()
-    return replace(config, variant=BASELINE, lstm_channels=config.feature_channels,
-                   forecast_mode=usual.forecast_mode,
-                   scheduler_reference=usual.scheduler_reference,
-                   scheduler_channels=usual.scheduler_channels, state_update=usual.state_update)
+    unused = {key: getattr(usual, key) for key in (
+        'forecast_mode', 'scheduler_reference', 'scheduler_channels', 'state_update', *_CLAIMED)}
+    return replace(config, variant=BASELINE, lstm_channels=config.feature_channels, **unused)
 
 
 def design_trainings(plan: DesignPlan) -> dict[str, DesignTraining]:
@@ -203,7 +204,8 @@ def _claim(plan: DesignPlan, trained: Sequence[DesignTraining]) -> None:
     claim(plan.output, {'recipe': asdict(plan.recipe), 'video': videos})
     for item in trained:
         # What was trained, whatever its preset is in another version or its LSTMs in the list.
-        shape = trained_shape(item.recipe.network_config()).to_dict()
+        config = item.recipe.network_config()
+        shape = trained_shape(config).to_dict() | {key: getattr(config, key) for key in _CLAIMED}
         claim(plan.output / item.name,
               {'stages': asdict(item.recipe)['stages'], 'shape': shape, 'start': item.start},
               'another shape or start')

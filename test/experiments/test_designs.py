@@ -78,7 +78,8 @@ def test_a_start_at_random_freezes_nothing(recipe: Recipe) -> None:
 
 @pytest.mark.parametrize('override', [
     {'lstm_channels': [4, 6]}, {'forecast_mode': 'direct'}, {'state_update': 'hold'},
-    {'scheduler_reference': 'fused'}, {'scheduler_channels': 8}], ids=str)
+    {'scheduler_reference': 'fused'}, {'scheduler_channels': 8}, {'scheduler_norm': False},
+    {'motion_channels': 8}, {'motion_from_boxes': True}], ids=str)
 def test_what_a_single_frame_does_not_use_is_not_trained_again(
         recipe: Recipe, override: dict[str, Any]) -> None:
     other = Design('other', override)
