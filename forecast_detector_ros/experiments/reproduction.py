@@ -37,10 +37,8 @@ from ..training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
-BASELINE = 'baseline'
-
+BASELINE, COMPLETE, OTHER_MODE = 'baseline', 'complete', 'complete, other forecast mode'
 ALWAYS = 'always_read'
-
 RESULTS = 'rows.json'  #: Figures of the rows of a seed that are measured, in the seed's folder
 SNAPSHOT_SECONDS = 60.0  #: Between snapshots; the stages are short
 
@@ -51,17 +49,12 @@ class Row:
 
     name: str
     variant: str
-    #: None takes the recipe's, `other` the one that the recipe does not have.
-    forecast_mode: str | None = None
+    other_mode: bool = False  #: Whether it has the `forecast_mode` that the recipe does not have
     weights_of: str | None = None  #: Row whose weights it takes instead of being trained itself
     #: Whether the last read feature takes the forecast's place on frames that are not read.
     hold: bool = False
     scheduler: bool = False  #: Whether its scheduler is trained, and thresholds are swept
 
-
-COMPLETE = 'complete'
-
-OTHER_MODE = 'complete, other forecast mode'
 
 #: The rows of Table 2, the complete network with the other `forecast_mode`, and persistence.
 #: `recurrent` is what section 3 calls the baseline, trained on clips like the rows below it. On
@@ -73,7 +66,7 @@ ROWS = (
     Row(COMPLETE, 'complete', scheduler=True),
     Row('without_forecast', 'without_forecast'),
     Row('without_combination', 'without_combination'),
-    Row(OTHER_MODE, 'complete', forecast_mode='other', scheduler=True),
+    Row(OTHER_MODE, 'complete', other_mode=True, scheduler=True),
     Row('held_feature', 'complete', weights_of=COMPLETE, hold=True),
     Row('persistence', 'persistence', weights_of=COMPLETE),
     Row('persistence, trained', 'persistence'),
@@ -119,9 +112,8 @@ def check_plan(plan: Plan) -> None:
     """
     Refuse a plan that cannot be carried out.
 
-    :raises EvaluationError: if the recipe's stages are others than `Plan` says, its network
-        forecasts no features, or a row is unknown, takes the weights of one that is left out, or
-        has no stage
+    :raises EvaluationError: if stages are others than `Plan` says, the network forecasts no
+        features, or a row is unknown, or lacks a stage or the row whose weights it takes
     """
     mode = plan.recipe.network_config().forecast_mode
     if mode not in _OTHER_MODES:
@@ -170,19 +162,18 @@ def trainings(plan: Plan, seed: int) -> list[Training]:
     recipe = replace(plan.recipe, seed=seed)
     result = []
     for row in plan.chosen():
-        if row.name == BASELINE:
-            result.append(Training(row.name, replace(recipe, stages=recipe.stages[:1]), BASELINE))
-        elif row.weights_of is None:
-            result.append(Training(row.name, _recipe_of(recipe, row),
-                                   row.name.replace(', ', '_').replace(' ', '_')))
+        if row.weights_of is None:
+            own = (replace(recipe, stages=recipe.stages[:1]) if row.name == BASELINE
+                   else _recipe_of(recipe, row))
+            result.append(Training(row.name, own, row.name.replace(', ', '_').replace(' ', '_')))
     return result
 
 
 def _recipe_of(recipe: Recipe, row: Row) -> Recipe:
-    mode = row.forecast_mode
-    if mode == 'other':
+    network = recipe.network
+    if row.other_mode:
         mode = _OTHER_MODES[recipe.network_config().forecast_mode]
-    network = recipe.network if mode is None else {**recipe.network, 'forecast_mode': mode}
+        network = {**network, 'forecast_mode': mode}
     stages: list[StageConfig] = []
     for stage in recipe.stages[1:]:
         if set(stage.groups) == {'scheduler'} and not row.scheduler:
@@ -367,8 +358,7 @@ def estimate(plan: Plan) -> list[WorkPart]:
             each = _iteration(training.recipe, stage, sources, plan.imagenet)
             parts.append(WorkPart(training.row, f'stage {stage.name}', units, units * each))
     frames = sum(len(item.frames) for item in plan.videos)
-    first = plan.videos[0]
-    few = Video(first.name, first.frames[:FRAMES], first.truth)
+    few = replace(plan.videos[0], frames=plan.videos[0].frames[:FRAMES])
     for row in plan.chosen():
         config = replace(plan.recipe.network_config(), variant=row.variant)
         card = Card('estimate', plan.recipe.classes, config)
