@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The comparison of variants: what is trained, what is measured, and the tables of it."""
+"""The comparison of variants: what is trained, and what is measured."""
 
 from dataclasses import replace
 import json
-from statistics import mean, stdev
 
 from forecast_detector_ros.annotations.synthetic import CLASSES, write_synthetic_videos
 from forecast_detector_ros.cli import reproduce as command
@@ -17,12 +16,6 @@ from forecast_detector_ros.experiments.reproduction import (
     number_tracks,
     OTHER_MODE,
     THRESHOLDS,
-)
-from forecast_detector_ros.experiments.reproduction_tables import (
-    components_table,
-    mean_and_spread,
-    skipping_table,
-    sweep_table,
 )
 from forecast_detector_ros.training.config import load_recipe
 import numpy as np
@@ -242,32 +235,3 @@ def test_true_boxes_replace_those_of_a_teacher(options, tmp_path):
     one, other = (number_tracks(item) for item in load_held_out(given, recipe.classes))
     assert (one.truth.boxes[:, 0] % 1 == 0.5).all() and (other.truth.boxes[:, 0] % 1 == 0).all()
     assert one.truth is one.labelled and (one.truth.tracks >= 0).all()
-
-
-def figures(ap50, read_ratio=1.0):
-    return {'ap50': ap50, 'slow': ap50, 'medium': None, 'fast': ap50 / 2,
-            'read_ratio': read_ratio}
-
-
-def test_tables_are_means_and_spreads_over_seeds():
-    results = {str(seed): {
-        'baseline': {'always_read': figures(0.5 + seed / 10)},
-        'complete': {'always_read': figures(0.6 + seed / 10),
-                     'alternate(1)': figures(0.4, 0.5),
-                     'threshold(0.5)': figures(0.5, 0.4 + seed / 5)}} for seed in range(2)}
-    first, second = components_table(results)[1:]
-    values = [50.0, 60.0]
-    assert first == ['baseline', f'{mean(values):.1f} ± {stdev(values):.1f}', first[1], '-',
-                     '27.5 ± 3.5', '']
-    assert second[-1] == '+10.0 ± 0.0'
-    assert skipping_table(results)[1:] == [['complete', '65.0 ± 7.1', '40.0 ± 0.0']]
-    # Fixed rules at 0.4 of the frames: none; at 0.6: 0.4 + (0.7 - 0.4) / 5 of the second seed.
-    assert sweep_table(results)[-1] == ['complete', 'threshold(0.5)', '0.50', '50.0 ± 0.0', '-']
-    del results['0']
-    assert sweep_table(results)[-1] == ['complete', 'threshold(0.5)', '0.60', '50.0', '+4.0']
-
-
-def test_one_seed_has_no_spread():
-    assert mean_and_spread([0.25]) == '25.0'
-    assert mean_and_spread([-0.25], True) == '-25.0'
-    assert mean_and_spread([None]) == '-'

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Picture of a reproduction, and the means in it."""
+"""Tables and picture of a reproduction, and the means in them."""
 
 import json
+from statistics import mean, stdev
 
 from forecast_detector_ros.evaluation.sequences import EvaluationError
 from forecast_detector_ros.experiments.reproduction_tables import (
+    components_table,
     draw_reproduction,
     load_reproduction,
+    mean_and_spread,
     reproduction_rows,
+    skipping_table,
+    sweep_table,
 )
 import pytest
 
@@ -34,6 +39,30 @@ def test_means_and_deviations_by_hand():
     assert rows['complete', 'threshold(0.5)']['read_ratio'] == 0.5
     one = {**REPORT, 'results': {'0': REPORT['results']['0']}}
     assert reproduction_rows(one)[0]['ap50_sd'] is None
+
+
+def test_tables_are_means_and_spreads_over_seeds():
+    results = {str(seed): {
+        'baseline': {'always_read': figures(0.5 + seed / 10)},
+        'complete': {'always_read': figures(0.6 + seed / 10),
+                     'alternate(1)': figures(0.4, 0.5),
+                     'threshold(0.5)': figures(0.5, 0.4 + seed / 5)}} for seed in range(2)}
+    first, second = components_table(results)[1:]
+    values = [50.0, 60.0]
+    assert first == ['baseline', f'{mean(values):.1f} ± {stdev(values):.1f}', '50.0 ± 0.0', '-',
+                     first[1], '']
+    assert second[-1] == '+10.0 ± 0.0'
+    assert skipping_table(results)[1:] == [['complete', '65.0 ± 7.1', '40.0 ± 0.0']]
+    # Fixed rules at 0.4 of the frames: none; at 0.6: 0.4 + (0.7 - 0.4) / 5 of the second seed.
+    assert sweep_table(results)[-1] == ['complete', 'threshold(0.5)', '0.50', '50.0 ± 0.0', '-']
+    del results['0']
+    assert sweep_table(results)[-1] == ['complete', 'threshold(0.5)', '0.60', '50.0', '+4.0']
+
+
+def test_one_seed_has_no_spread():
+    assert mean_and_spread([0.25]) == '25.0'
+    assert mean_and_spread([-0.25], True) == '-25.0'
+    assert mean_and_spread([None]) == '-'
 
 
 def test_bars_are_rows_that_differ_and_lines_all_rows():
