@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import asdict
 from functools import partial
 from time import monotonic, perf_counter
 from typing import Any, TYPE_CHECKING
@@ -133,7 +134,7 @@ def _measure(part: Part, contenders: Sequence[Contender]) -> None:
     rounds = int((part.left - 4.0) / once) - 3
     most = 2 if part.dry_run else MOST_ROUNDS
     for timing in time_in_turns(fit, max(1, min(most, rounds))):
-        row = timing.to_dict()
+        row = asdict(timing)
         row['per_stream_ms'] = row['median_ms'] / row['batch']
         part.tables.setdefault('timings', []).append(row)
     part.save()

@@ -160,7 +160,7 @@ def compare_runs(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str,
     """
     Compare the timings that two runs have in common, by name.
 
-    :param before, now: timings as `Timing.to_dict` gives them
+    :param before, now: rows with the fields of `Timing`
     :returns: in the order of `now`. The noise of a run is what it showed within itself; what is
         allowed is at least `TOLERANCE`.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 import os
 from pathlib import Path
@@ -111,7 +111,7 @@ def measure_run(options: BenchmarkOptions, progress: Callable[[int, int], object
                             progress=lambda done: progress(done, options.rounds))
     return {'default_backend': first.backend, 'default_build': first.label, 'read_ratio': ratio,
             'rounds': options.rounds, 'skipped': skipped,
-            'timings': [timing.to_dict() for timing in timings]}
+            'timings': [asdict(timing) for timing in timings]}
 
 
 def _steps(options: BenchmarkOptions, pictures: Sequence[np.ndarray]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
@@ -50,10 +49,6 @@ class Timing:
     p95_ms: float
     #: How far the medians of the parts of the run lie apart, as a fraction of their median.
     noise: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give plain values for JSON."""
-        return asdict(self)
 
 
 def noise_of(times: Sequence[float]) -> float:

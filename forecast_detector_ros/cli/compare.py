@@ -3,7 +3,7 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 import sys
 
@@ -146,7 +146,7 @@ def _run_detectors(options: argparse.Namespace, command: str) -> None:
         'boxes': sum(len(item.truth) for item in videos),
         'backend': backend, 'precision': precision, 'threads': options.threads,
         'peer_score': options.peer_score,
-        'checkpoints': weights, 'prices': [price.to_dict() for price in prices]}
+        'checkpoints': weights, 'prices': [asdict(price) for price in prices]}
     text = f'{_about(report)}\n\n{markdown(price_rows(prices))}'
     options.output.mkdir(parents=True, exist_ok=True)
     write_json(options.output / 'prices.json', report)

@@ -258,7 +258,7 @@ def _rows(plan: DesignPlan, todo: dict[str, DesignTraining],
         read, forecast = timings[2 * number:2 * number + 2]
         rows.append({'name': design.name, 'overrides': design.overrides,
                      'trained_as': training.name, 'start': training.start, **figures[number],
-                     'read': read.to_dict(), 'forecast': forecast.to_dict()})
+                     'read': asdict(read), 'forecast': asdict(forecast)})
     return rows
 
 

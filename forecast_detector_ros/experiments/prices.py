@@ -9,7 +9,7 @@ all alike.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -69,10 +69,6 @@ class Price:
     forecast_ms: float | None
     read_ratio: float
     noise: float  #: Of the read frames' times, see `benchmark.timing.noise_of`
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give plain values for JSON."""
-        return asdict(self)
 
 
 def own_contestant(name: str, detector: Detector, settings: DetectorSettings) -> Contestant:
