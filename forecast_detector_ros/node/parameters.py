@@ -86,11 +86,10 @@ def declare_fixed_parameters(node: Node) -> FixedParameters:
 
     Raises rclpy's ParameterException for a value of the wrong type or outside its range.
     """
-    topics: Any = node.declare_parameter('image_topics', ['image_raw'], ParameterDescriptor(
-        description='Base topics of the cameras, one each; `compressed` appends /compressed',
-        read_only=True)).value
     return FixedParameters(
-        image_topics=tuple(topics),
+        image_topics=tuple(declare_fixed(
+            node, 'image_topics', ['image_raw'],
+            'Base topics of the cameras, one each; `compressed` appends /compressed')),
         image_transport=declare_fixed(
             node, 'image_transport', 'raw', 'How the cameras publish: sensor_msgs/Image, or '
             'sensor_msgs/CompressedImage on <topic>/compressed',

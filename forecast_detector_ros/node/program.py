@@ -123,6 +123,8 @@ def run_program(name: str, body: Callable[[StopSignal], int], args: list[str] | 
     """
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except UnknownROSArgsError as error:
+        return _refuse(name, f'unknown arguments behind --ros-args: {error}')
     except RCLError as error:
         return _refuse(name, error)
     try:
@@ -133,8 +135,6 @@ def run_program(name: str, body: Callable[[StopSignal], int], args: list[str] | 
         if prepare is not None:
             prepare()
         return body(StopSignal())
-    except UnknownROSArgsError as error:
-        return _refuse(name, f'unknown arguments behind --ros-args: {error}')
     except ParameterException as error:
         return _refuse(name, error)
     except mistakes as error:
@@ -185,8 +185,13 @@ def declare(node: Node, name: str, default: Any, descriptor: ParameterDescriptor
     Where a fraction is wanted, a whole number may be given at start-up.
     """
     given = _given(node)
-    if name in given and isinstance(default, float):
-        given[name] = _as_fraction(given[name])
+    if name in given:
+        # rclpy would declare the parameter without a value.
+        if given[name].type_ == Parameter.Type.NOT_SET:
+            raise InvalidParameterValueException(
+                name, '[]', "an empty list has no type in ROS; write ['']")
+        if isinstance(default, float):
+            given[name] = _as_fraction(given[name])
     return node.declare_parameter(name, default, descriptor)
 
 

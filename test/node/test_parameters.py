@@ -145,7 +145,8 @@ def test_change_holds_from_the_next_frame(active: Active) -> None:
 
 @pytest.mark.parametrize(('name', 'value', 'words'), [
     ('threshold', 2.0, ['threshold', '2.0']), ('policy', 'never', ['policy', 'never']),
-    ('classes', ['unicorn'], ['unicorn', 'cat']), ('device', 'tpu', ['tpu']),
+    ('classes', ['unicorn'], ['unicorn', 'cat']), ('classes', None, ['classes', 'empty list']),
+    ('device', 'tpu', ['tpu']),
     ('precision', 'fp8', ['fp8']), ('backend', 'tvm', ['tvm', 'openvino']),
     ('image_transport', 'h264', ['image_transport', 'h264']),
     ('checkpoint', '/nowhere/x.safetensors', ['/nowhere/x.safetensors']),
@@ -168,9 +169,12 @@ def test_endless_text_stops_the_node_with_a_short_line(graph: Graph) -> None:
     assert len(str(refusal.value)) < 500
 
 
-def test_fixed_parameter_out_of_range_stops_the_node(graph: Graph) -> None:
-    with pytest.raises(ParameterException, match='num_threads'):
-        graph.add_detector([Parameter('num_threads', value=0)])
+@pytest.mark.parametrize(('name', 'value', 'words'), [
+    ('num_threads', 0, 'num_threads'), ('image_topics', None, 'empty list .*: image_topics')])
+def test_fixed_parameter_out_of_range_stops_the_node(
+        graph: Graph, name: str, value: Any, words: str) -> None:
+    with pytest.raises(ParameterException, match=words):
+        graph.add_detector([Parameter(name, value=value)])
 
 
 def test_file_of_parameters_gives_the_defaults(graph: Graph) -> None:

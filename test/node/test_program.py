@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from forecast_detector_ros.node import program
-from forecast_detector_ros.node.program import GuardedExecutor, MOST_IN_A_ROW
+from forecast_detector_ros.node.program import GuardedExecutor, MOST_IN_A_ROW, run_program
 import pytest
 import rclpy
 from rclpy.node import Node
@@ -63,3 +63,13 @@ def test_fatal_errors_pass(node: Node) -> None:
     with pytest.raises(ValueError, match='of the callback'):
         executor.spin_once(timeout_sec=10.0)
     executor.shutdown()
+
+
+@pytest.mark.parametrize(('argument', 'complaint'), [
+    ('--unknown', "unknown arguments behind --ros-args: ['--unknown']"),
+    ('--log-level', 'failed to initialize rcl: ')])
+def test_argument_of_ros_that_nobody_knows_is_one_line(
+        capfd: pytest.CaptureFixture[str], argument: str, complaint: str) -> None:
+    assert run_program('guarded', lambda stop: 0, ['program', '--ros-args', argument]) == 2
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if '[guarded]' in line]
+    assert complaint in line
