@@ -8,8 +8,6 @@ would be believed.
 from __future__ import annotations
 
 from array import array
-import json
-import os
 from pathlib import Path
 import time
 
@@ -19,6 +17,7 @@ from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
 
 from .program import (
@@ -28,6 +27,8 @@ from .program import (
     warn_of_unknown_parameters,
 )
 from .stop_signal import StopSignal
+from ..errors import cut
+from ..files import write_json
 from ..images.video_source import Device, open_source, SourceError, VideoSource
 
 
@@ -118,14 +119,17 @@ class CameraNode(Node):
         warn_of_unknown_parameters(self)
         if self.transport not in ('raw', 'compressed'):
             raise SourceError(
-                f"image_transport: '{self.transport}' is neither 'raw' nor 'compressed'")
+                f"image_transport: '{cut(self.transport)}' is neither 'raw' nor 'compressed'")
         compressed = self.transport == 'compressed'
         self._message = CompressedImage() if compressed else Image()
         self._message.header.frame_id = self._frame_id
         self._pixels: np.ndarray = np.empty((0, 0, 3), np.uint8)
-        self.images = self.create_publisher(
-            type(self._message), 'image_raw/compressed' if compressed else 'image_raw',
-            IMAGE_QOS, qos_overriding_options=QoSOverridingOptions.with_default_policies())
+        try:
+            self.images = self.create_publisher(
+                type(self._message), 'image_raw/compressed' if compressed else 'image_raw',
+                IMAGE_QOS, qos_overriding_options=QoSOverridingOptions.with_default_policies())
+        except RuntimeError as error:
+            raise SourceError(f'qos_overrides: {error}') from None
         self.published = 0
 
     def prepare(self, picture: np.ndarray) -> None:
@@ -153,20 +157,22 @@ class CameraNode(Node):
 
     def publish(self, late_s: float = 0.0) -> None:
         """Send the prepared message, stamped with the instant `late_s` seconds ago."""
-        stamp = self.get_clock().now() - Duration(seconds=late_s)
-        self._message.header.stamp = stamp.to_msg()
+        # Simulated time begins at 0, before which there is no stamp.
+        stamp_ns = max(0, self.get_clock().now().nanoseconds - int(late_s * 1e9))
+        self._message.header.stamp = Time(nanoseconds=stamp_ns).to_msg()
         self.images.publish(self._message)
         self.published += 1
 
     def write_report(self, source: VideoSource, rate: float | None) -> None:
-        """Write the `report` file, when one is wanted."""
+        """Write the `report` file, when one is wanted; raises SourceError when that fails."""
         if not self.report:
             return
-        partial = Path(f'{self.report}.part')
-        partial.write_text(json.dumps({
-            'source': source.name, 'published': self.published, 'rate': rate,
-            'loss': source.loss()}) + '\n')
-        os.replace(partial, self.report)
+        try:
+            write_json(Path(self.report), {
+                'source': source.name, 'published': self.published, 'rate': rate,
+                'loss': source.loss()}, indent=None)
+        except OSError as error:
+            raise SourceError(f'report: {cut(self.report)}: {error.strerror or error}') from None
 
 
 class _Player:

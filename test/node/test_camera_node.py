@@ -146,6 +146,19 @@ def test_truncated_video_is_played_and_the_loss_told_in_one_line(tmp_path: Path)
     assert [line for line in said.splitlines() if 'broke off after' in line and 'of 40' in line]
 
 
+def test_report_that_cannot_be_written_is_one_line(clip: Path) -> None:
+    code, said = finish(start(source=clip, rate='500.0', report='/nowhere/report.json'))
+    assert code == 2
+    line = said.splitlines()[-1]
+    assert 'Traceback' not in said
+    assert line.endswith('report: /nowhere/report.json: No such file or directory')
+
+
+def test_camera_publishes_before_simulated_time_begins(clip: Path) -> None:
+    code, said = finish(start(source=clip, rate='500.0', use_sim_time='true'))
+    assert (code, '30 frames published' in said) == (0, True), said
+
+
 @pytest.mark.parametrize(('parameters', 'complaint'), [
     ({}, 'source is not set'),
     ({'source': '/nowhere/clip.mp4'}, 'no such file'),
@@ -155,6 +168,8 @@ def test_truncated_video_is_played_and_the_loss_told_in_one_line(tmp_path: Path)
     ({'source': 'CLIP', 'jpeg_quality': '101'}, 'jpeg_quality out of range'),
     ({'source': 'CLIP', 'rate': 'fast'}, "set parameter 'rate' to 'fast'"),
     ({'source': 'FOLDER'}, 'has no rate of its own'),
+    ({'source': 'CLIP', 'qos_overrides./image_raw.publisher.reliability': 'eventually'},
+     'qos_overrides: Unexpected QoS override'),
 ])
 def test_bad_input_is_one_line_and_exit_code_2(
         clip: Path, parameters: dict[str, str], complaint: str) -> None:
