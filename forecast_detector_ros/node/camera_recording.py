@@ -45,10 +45,10 @@ class FrameJoin(Generic[ImageT, DetectionsT, DecisionT]):
     """
     Keeps images until the detector's answers to them are settled.
 
-    A frame is settled when both answers have come, or answers to a later frame: then it was
-    dropped. It is also settled when more than `frame_limit` frames or `byte_limit` bytes of images
-    wait. Stamps are nanoseconds. When the images' stamps step back (a loop, a restarted clock),
-    everything that waits is settled first.
+    A frame is settled when both answers have come, or answers to a later image that is here: then
+    it was dropped. It is also settled when more than `frame_limit` frames or `byte_limit` bytes of
+    images wait. Stamps are nanoseconds. When the images' stamps step back (a loop, a restarted
+    clock), everything that waits is settled first.
     """
 
     def __init__(self, frame_limit: int = 250, byte_limit: int = 256 * 2**20) -> None:
@@ -58,7 +58,6 @@ class FrameJoin(Generic[ImageT, DetectionsT, DecisionT]):
         self._images: deque[tuple[int, ImageT, int]] = deque()
         self._detections: dict[int, DetectionsT] = {}
         self._decisions: dict[int, DecisionT] = {}
-        self._newest = {'detections': -1, 'decision': -1}
         self._bytes = 0
         self._last_image = -1
         self._released: deque[JoinedFrame[ImageT, DetectionsT, DecisionT]] = deque()
@@ -72,23 +71,24 @@ class FrameJoin(Generic[ImageT, DetectionsT, DecisionT]):
     def add_image(self, stamp: int, image: ImageT, size: int = 0) -> None:
         """Take an image of `size` bytes."""
         if stamp <= self._last_image:
-            self._release_all()
-            self._newest = {'detections': -1, 'decision': -1}
+            # No answer is forgotten: the one to this image may be here already.
+            while self._images:
+                self._release()
         self._last_image = stamp
         self._images.append((stamp, image, size))
         self._bytes += size
         while len(self._images) > self._frame_limit or (
                 self._bytes > self._byte_limit and len(self._images) > 1):
-            self._release()
+            self._forget_before(self._release())
             self.given_up += 1
 
     def add_detections(self, stamp: int, detections: DetectionsT) -> None:
         """Take the detections of the image with this stamp."""
-        self._add(self._detections, 'detections', stamp, detections)
+        self._add(self._detections, stamp, detections)
 
     def add_decision(self, stamp: int, decision: DecisionT) -> None:
         """Take the decision on the image with this stamp."""
-        self._add(self._decisions, 'decision', stamp, decision)
+        self._add(self._decisions, stamp, decision)
 
     def settled(self) -> Iterator[JoinedFrame[ImageT, DetectionsT, DecisionT]]:
         """Yield, in order, the frames nothing more is expected of."""
@@ -97,35 +97,34 @@ class FrameJoin(Generic[ImageT, DetectionsT, DecisionT]):
                 yield self._released.popleft()
             if not self._images or not self._is_settled(self._images[0][0]):
                 return
-            self._release()
+            self._forget_before(self._release())
 
     def flush(self) -> Iterator[JoinedFrame[ImageT, DetectionsT, DecisionT]]:
         """Yield, in order, every frame that waits, answered or not."""
-        self._release_all()
+        while self._images:
+            self._forget_before(self._release())
         while self._released:
             yield self._released.popleft()
 
-    def _add(self, answers: dict[int, Any], kind: str, stamp: int, answer: Any) -> None:
-        self._newest[kind] = max(self._newest[kind], stamp)
+    def _add(self, answers: dict[int, Any], stamp: int, answer: Any) -> None:
         answers[stamp] = answer
         if len(answers) > self._frame_limit:
             del answers[next(iter(answers))]
-            self.without_image += kind == 'decision'
+            self.without_image += answers is self._decisions
 
     def _is_settled(self, stamp: int) -> bool:
-        return (stamp in self._detections or self._newest['detections'] > stamp) and (
-            stamp in self._decisions or self._newest['decision'] > stamp)
+        # An answer beyond the last image may be one from before the stamps stepped back.
+        return all(
+            stamp in answers or any(stamp < other <= self._last_image for other in answers)
+            for answers in (self._detections, self._decisions))
 
-    def _release(self) -> None:
+    def _release(self) -> int:
+        """Let the first image go with its answers; return its stamp."""
         stamp, image, size = self._images.popleft()
         self._bytes -= size
         self._released.append(JoinedFrame(stamp, image, self._detections.pop(stamp, None),
                                           self._decisions.pop(stamp, None)))
-        self._forget_before(stamp)
-
-    def _release_all(self) -> None:
-        while self._images:
-            self._release()
+        return stamp
 
     def _forget_before(self, stamp: int) -> None:
         """Drop answers older than a released frame: their images will not come any more."""

@@ -6,7 +6,7 @@ Knows messages, but no node: whatever calls it can be a live node or a test.
 """
 from __future__ import annotations
 
-from collections import defaultdict, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -54,7 +54,7 @@ class Answers:
         """Know no camera yet."""
         self._sink = sink
         self._open: OrderedDict[Key, _Open] = OrderedDict()
-        self._cameras: defaultdict[str, set[str]] = defaultdict(set)
+        self._cameras: dict[str, set[str]] = {}  #: Of each frame_id
         #: Detections that could belong to several cameras, because an answer was lost.
         self.ambiguous = 0
 
@@ -67,8 +67,9 @@ class Answers:
         """Take the decision with this header, on an image of `camera`."""
         if len(self._cameras) > _MOST:
             self._cameras.clear()
-        if len(self._cameras[key[1]]) < _MOST:
-            self._cameras[key[1]].add(camera)
+        cameras = self._cameras.setdefault(key[1], set())
+        if len(cameras) < _MOST:
+            cameras.add(camera)
         self._open.setdefault(key, _Open()).decisions.append((camera, decision))
         self._settle(key)
 
@@ -78,7 +79,7 @@ class Answers:
             self._close(next(iter(self._open)))
 
     def _settle(self, key: Key) -> None:
-        waiting, cameras = self._open[key], self._cameras[key[1]]
+        waiting, cameras = self._open[key], self._cameras.get(key[1], set())
         complete = len(waiting.detections) == len(waiting.decisions) >= max(1, len(cameras))
         if complete:
             # A camera's answers come in order: what was opened before this is complete, too, or
@@ -102,7 +103,7 @@ class Answers:
             return
         for camera, decision in waiting.decisions:
             self._sink(camera, key[0], None, decision)
-        cameras = self._cameras[key[1]]
+        cameras = self._cameras.get(key[1], set())
         if len(cameras) == 1:
             (camera,) = cameras
             for detections in waiting.detections[:1]:

@@ -69,6 +69,13 @@ def test_lost_decision_of_the_only_camera_leaves_its_detections() -> None:
                          right('A', 3)]
 
 
+def test_frame_ids_of_detections_without_a_decision_are_not_remembered() -> None:
+    heard = Heard()
+    for stamp in range(10):
+        heard.say('A', stamp, f'frame {stamp}', lost='decision')
+    assert not heard.answers._cameras
+
+
 @given(st.lists(st.tuples(st.sampled_from(['', '', '', 'decision', 'detections']),
                           st.sampled_from(['', '', '', 'decision', 'detections'])), max_size=40))
 def test_no_camera_gets_anothers_answer_whatever_is_lost(losses: list[tuple[str, str]]) -> None:

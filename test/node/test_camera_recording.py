@@ -91,6 +91,27 @@ def test_stamps_that_step_back_begin_anew() -> None:
     assert released(join.settled()) == [(5, 'd5', 'k5')]
 
 
+def test_answer_that_comes_before_the_image_of_a_step_back_is_kept() -> None:
+    join: FrameJoin = FrameJoin()
+    join.add_image(100, 'image')
+    answer(join, 5)
+    join.add_image(5, 'image')
+    assert released(join.settled()) == [(100, None, None), (5, 'd5', 'k5')]
+    assert join.without_image == 0
+
+
+def test_answer_that_comes_behind_a_step_back_does_not_settle_what_follows() -> None:
+    join: FrameJoin = FrameJoin()
+    join.add_image(100, 'image')
+    join.add_image(5, 'image')
+    answer(join, 100)
+    assert released(join.settled()) == [(100, None, None)]
+    for stamp in (6, 7):
+        join.add_image(stamp, 'image')
+        answer(join, stamp - 1)
+        assert released(join.settled()) == [(stamp - 1, f'd{stamp - 1}', f'k{stamp - 1}')]
+
+
 @given(st.lists(st.tuples(st.sampled_from('idk'), st.integers(0, 12)), max_size=80))
 def test_every_image_is_released_once_whatever_comes(events: list[tuple[str, int]]) -> None:
     join: FrameJoin = FrameJoin(frame_limit=6)
