@@ -6,12 +6,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
 from functools import partial
+import os
+from pathlib import Path
 import sys
 import time
 from typing import Any, TextIO
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -21,7 +24,12 @@ from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
 from .parameters import ParameterError, resolved_topic
-from .program import declare_fixed, GuardedExecutor, SafeParameterService
+from .program import (
+    declare_fixed,
+    GuardedExecutor,
+    SafeParameterService,
+    warn_of_unknown_parameters,
+)
 from .recording import BagError, Recording, RecordingError
 from .stop_signal import StopSignal
 from ..errors import cut
@@ -80,6 +88,7 @@ class RecorderNode(Node):
             "File for one line of JSON per frame; '-' is the standard output, empty: none")
         with_diagnostics = declare_fixed(
             self, 'record_diagnostics', True, 'Put /diagnostics into the bag, too')
+        warn_of_unknown_parameters(self)
         if transport not in ('raw', 'compressed'):
             raise RecordingError(
                 f"image_transport: '{cut(transport)}' is neither 'raw' nor 'compressed'")
@@ -93,6 +102,9 @@ class RecorderNode(Node):
             raise RecordingError(f'image_topics: {cut(topics)}: no topic, or one twice')
         self._frame_log = _open_log(frame_log)
         self.recording = Recording(output, list(self._topics), rate, self._log_frame)
+        # Only now: a recording that is refused leaves the log of an earlier one as it is.
+        if self._frame_log is not sys.stdout and Path(frame_log).is_file():
+            os.truncate(frame_log, 0)
         for path in self.recording.remains:
             self.get_logger().warning(f'kept what an earlier recorder left unfinished: {path}')
         self.images: list[Subscription] = []
@@ -183,11 +195,14 @@ class RecorderNode(Node):
 
     def _subscribe(self, camera: str) -> Subscription:
         topic = self._topics[camera]
-        images = self.create_subscription(
-            self._image_class, topic, partial(self._add_image, camera), copy(IMAGE_QOS),
-            event_callbacks=SubscriptionEventCallbacks(
-                incompatible_qos=lambda _: self._mismatched.add(camera)),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies())
+        try:
+            images = self.create_subscription(
+                self._image_class, topic, partial(self._add_image, camera), copy(IMAGE_QOS),
+                event_callbacks=SubscriptionEventCallbacks(
+                    incompatible_qos=lambda _: self._mismatched.add(camera)),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies())
+        except (RuntimeError, ParameterException) as error:
+            raise ParameterError(f'qos_overrides: {error}') from None
         if images.qos_profile.reliability == ReliabilityPolicy.BEST_AVAILABLE and any(
                 publisher.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
                 for publisher in self.get_publishers_info_by_topic(topic)):
@@ -230,7 +245,7 @@ def _open_log(path: str) -> TextIO | None:
     if path == '-':
         return sys.stdout
     try:
-        return open(path, 'w', encoding='utf-8')
+        return open(path, 'a', encoding='utf-8')
     except (OSError, ValueError) as error:
         reason = getattr(error, 'strerror', None) or error
         raise RecordingError(f'frame_log: {cut(path)}: {reason}') from None

@@ -215,6 +215,10 @@ def test_compressed_images_are_recorded_and_a_broken_one_is_left_out(
      "image_topics: '/camera/image-raw' is no topic name: topic name must not contain"),
     ({'image_topics': '[left, /a//b]'},
      "image_topics: '/a//b' is no topic name: topic name must not contain"),
+    ({'image_topics': '[]'}, 'an empty list has no type in ROS'),
+    ({'wait_for_detector': 'false',
+      'qos_overrides./image_raw.subscription.reliability': 'eventually'},
+     'qos_overrides: Unexpected QoS override'),
     ({'output': '/dev/null/here'}, '/dev/null/here'),
     ({'output': 'USED'}, 'holds a recording already'),
 ])
@@ -230,6 +234,33 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert complaint in log
     assert len(log.strip().splitlines()) == 1
     assert (output / 'annotated.mkv').read_text() == 'precious'
+
+
+def test_refused_recording_leaves_the_frame_log_of_an_earlier_one(
+        output: Path, tmp_path: Path) -> None:
+    log = tmp_path / 'frames.jsonl'
+    log.write_text('precious')
+    (output / 'bag').mkdir(parents=True)
+    assert finish(start(output, frame_log=log))[0] == 2
+    assert log.read_text() == 'precious'
+
+
+def test_frame_log_of_an_earlier_recording_is_replaced(
+        stage: Stage, output: Path, tmp_path: Path) -> None:
+    log = tmp_path / 'frames.jsonl'
+    log.write_text('old')
+    recorder = start(output, rate=RATE, frame_log=log)
+    stage.wait_until(lambda: stage.images.get_subscription_count() == 1)
+    play(stage, 1)
+    stage.wait_until(lambda: log.read_text().endswith('\n'))
+    recorder.send_signal(signal.SIGINT)
+    assert finish(recorder)[0] == 0
+    assert json.loads(log.read_text())['kind'] == 'read'
+
+
+def test_misspelt_parameter_is_named(output: Path) -> None:
+    _, _, log = finish(start(output, image_topic='/left', image_transport='smoke'))
+    assert "there is no parameter 'image_topic', perhaps 'image_topics' is meant" in log
 
 
 def test_frame_lines_are_plain_json(stage: Stage, output: Path) -> None:
