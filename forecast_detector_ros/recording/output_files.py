@@ -8,7 +8,7 @@ A bag holds serialised messages, whose types are known where no ROS is installed
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, ExitStack, suppress
 from functools import lru_cache
 from itertools import count
 import os
@@ -208,7 +208,8 @@ class VideoWriter:
         """Plan a video of `rate` pictures per second; the file is opened by the first write."""
         self.path = Path(path)
         self._partial = self.path.with_suffix(f'.part{self.path.suffix}')
-        self._rate = rate
+        # MPEG-4 divides a second into 65535 parts at most; OpenCV takes three decimals of a rate.
+        self._rate = rate if rate < 65.0 else round(rate, 2 if rate < 655.0 else 1)
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
         self.written = 0
@@ -298,21 +299,22 @@ class StreamedVideoWriter(VideoWriter):
         self._problem: OSError | None = None
 
     def _encoder(self, path: Path, size: tuple[int, int]) -> cv2.VideoWriter:
-        try:
-            target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        except OSError as error:
-            raise VideoError(f'{self.path}: cannot write: {error.strerror}') from None
-        with TemporaryDirectory() as folder:
-            pipe = Path(folder) / path.name
-            os.mkfifo(pipe)
-            # Not waiting for the other side, which may never come.
-            source = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        with ExitStack() as opened:
             try:
-                writer = super()._encoder(pipe, size)
+                target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+                opened.callback(os.close, target)
+                with TemporaryDirectory() as folder:
+                    pipe = Path(folder) / path.name
+                    os.mkfifo(pipe)
+                    # Not waiting for the other side, which may never come.
+                    source = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+                    opened.callback(os.close, source)
+                    writer = super()._encoder(pipe, size)
             except VideoError:
-                os.close(source)
-                os.close(target)
                 raise
+            except OSError as error:
+                raise VideoError(f'{self.path}: cannot write: {error.strerror or error}') from None
+            opened.pop_all()
         os.set_blocking(source, True)
         self._thread = Thread(target=self._carry, args=(source, target), daemon=True)
         self._thread.start()

@@ -5,12 +5,16 @@ Bags know the types of the installed packages without ROS.
 A video holds what was written, and appears only when it is whole.
 """
 
+import errno
+import os
 from pathlib import Path
 
 import cv2
 from forecast_detector_ros.node.recording import typestore_with
+from forecast_detector_ros.recording import output_files
 from forecast_detector_ros.recording.output_files import (
     DETECTIONS,
+    StreamedVideoWriter,
     VideoError,
     VideoWriter,
     VISION_FIELDS,
@@ -50,6 +54,16 @@ def test_video_appears_under_its_name_when_it_is_closed(tmp_path: Path) -> None:
     np.testing.assert_allclose(levels, [0, 100, 200], atol=4)
 
 
+@pytest.mark.parametrize(('rate', 'written'), [
+    (29.97, 29.97), (1000 / 15, 66.67), (1000 / 7, 142.86), (719.424, 719.4), (1000.0, 1000.0)])
+def test_rate_is_one_that_mpeg_4_can_have(tmp_path: Path, rate: float, written: float) -> None:
+    writer = VideoWriter(tmp_path / 'out.mp4', rate)
+    writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.close()
+    capture = cv2.VideoCapture(str(tmp_path / 'out.mp4'))
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(written)
+
+
 def test_picture_of_another_size_is_fitted_and_centred(tmp_path: Path) -> None:
     writer = VideoWriter(tmp_path / 'out.mp4', 10.0)
     writer.write(np.zeros((48, 64, 3), np.uint8))
@@ -72,3 +86,15 @@ def test_folder_that_does_not_exist_is_one_clear_line(tmp_path: Path) -> None:
     writer = VideoWriter(tmp_path / 'missing' / 'out.mp4', 10.0)
     with pytest.raises(VideoError, match='cannot write'):
         writer.write(np.zeros((48, 64, 3), np.uint8))
+
+
+def test_stream_without_room_for_its_pipe_is_one_clear_line(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(output_files, 'TemporaryDirectory', fail)
+    before = os.listdir('/proc/self/fd')
+    with pytest.raises(VideoError, match=r'out.mkv: cannot write: No space left on device$'):
+        StreamedVideoWriter(tmp_path / 'out.mkv', 10.0).write(np.zeros((48, 64, 3), np.uint8))
+    assert os.listdir('/proc/self/fd') == before
