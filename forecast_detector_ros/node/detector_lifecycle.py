@@ -27,8 +27,7 @@ from .outputs import Idle, Outputs
 from .parameters import (
     camera_topics, declare_fixed_parameters, declare_live_parameters, LIVE_PARAMETERS,
     ParameterError, read_settings, undeclare_live_parameters)
-from .program import FailureLog, SafeParameterService, warn_of_unknown_parameters
-from .transitions import FAILURE, guarded, SUCCESS
+from .program import FailureLog, guarded, SafeParameterService, warn_of_unknown_parameters
 from ..detector.checkpoint import default_checkpoint, RuntimeConfigError
 from ..detector.detector import check_ahead, Detector, StepResult
 from ..detector.host import give_back_free_blocks, keep_large_blocks
@@ -91,8 +90,8 @@ class DetectorNode(LifecycleNode):
             self._configure()
         except (RuntimeConfigError, ParameterError, SettingsError) as error:
             self.get_logger().error(f'cannot configure: {error}')
-            self._tear_down()
-            return FAILURE
+            self.close()
+            return TransitionCallbackReturn.FAILURE
         return super().on_configure(state)
 
     @guarded('cannot activate')
@@ -105,8 +104,8 @@ class DetectorNode(LifecycleNode):
             self.get_logger().error(f'cannot activate: {cut(error)}')
             self._stop()
             super().on_deactivate(state)
-            return FAILURE
-        return SUCCESS
+            return TransitionCallbackReturn.FAILURE
+        return TransitionCallbackReturn.SUCCESS
 
     @guarded('cannot deactivate')
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -117,19 +116,19 @@ class DetectorNode(LifecycleNode):
     @guarded('cannot clean up')
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Give everything back that `on_configure` made."""
-        self._tear_down()
+        self.close()
         return super().on_cleanup(state)
 
     @guarded('cannot shut down')
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Give everything back, from whichever state."""
-        self._tear_down()
+        self.close()
         return super().on_shutdown(state)
 
     @guarded('cannot clean up behind an error')
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Give everything back; the node may be configured again."""
-        self._tear_down()
+        self.close()
         return super().on_error(state)
 
     def _activate(self, state: LifecycleState) -> None:
@@ -154,10 +153,6 @@ class DetectorNode(LifecycleNode):
         """Listen no longer; the model stays loaded."""
         self._active = False
         self._unsubscribe()
-
-    def close(self) -> None:
-        """Give everything back without a transition; may be called any number of times."""
-        self._tear_down()
 
     def _configure(self) -> None:
         fixed = self.fixed
@@ -200,7 +195,8 @@ class DetectorNode(LifecycleNode):
                 _LISTENERS_S, self._on_listeners, clock=Clock(clock_type=ClockType.STEADY_TIME)))
         self.get_logger().info(describe(self._detector, settings))
 
-    def _tear_down(self) -> None:
+    def close(self) -> None:
+        """Give everything back without a transition; may be called any number of times."""
         try:
             # In the reverse order, all of it, whatever fails in between.
             with self._made.pop_all() as made:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from copy import copy
 from math import isnan
-from typing import Any, TYPE_CHECKING
+from typing import Any
 
 from builtin_interfaces.msg import Time
 import cv2
@@ -24,14 +24,12 @@ from vision_msgs.msg import Detection2DArray, LabelInfo, VisionClass, VisionInfo
 from .camera_stream import CameraStream
 from ..detector.detector import Detector, StepResult
 from ..detector.policy import Decision
+from ..detector.processing import Detections
 from ..detector.settings import DetectorSettings
 from ..images.frame import as_bgr, Pixels
 from ..recording.drawing import annotate as draw
 from ..recording.recorded_frame import RecordedFrame
 from ..recording.result_messages import decision_values, LAST_SECOND, MessageBuilder
-
-if TYPE_CHECKING:  # Importing these for real would import PyTorch.
-    from ..detector.processing import Detections
 
 
 class OccasionalGroup(MutuallyExclusiveCallbackGroup):

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 import re
-from typing import Any, TYPE_CHECKING
+from typing import Any, NamedTuple, TYPE_CHECKING
 
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -23,7 +22,7 @@ from ..detector.settings import DetectorSettings, SettingsError
 from ..errors import cut, InputError
 from ..images.image_messages import MAX_IMAGE_PIXELS
 
-if TYPE_CHECKING:  # Importing these for real would import PyTorch.
+if TYPE_CHECKING:  # The recorder needs no checkpoint.
     from ..detector.checkpoint import Card
 
 TRANSPORTS = ('raw', 'compressed')
@@ -182,25 +181,12 @@ def camera_topics(node: Node, names: Sequence[str], compressed: bool) -> list[tu
     return list(zip(bases, topics, strict=True))
 
 
-@dataclass(frozen=True)
-class _Live:
+class _Live(NamedTuple):
     """Description and range of a parameter that may change at any time."""
 
     description: str
     span: tuple[float, float] | None = None
     constraints: str = ''
-
-    def descriptor(self, value: Any) -> ParameterDescriptor:
-        """Return the descriptor of a parameter with this default value."""
-        descriptor = ParameterDescriptor(
-            description=self.description, additional_constraints=self.constraints)
-        if self.span is not None and isinstance(value, float):
-            descriptor.floating_point_range = [
-                FloatingPointRange(from_value=self.span[0], to_value=self.span[1])]
-        elif self.span is not None:
-            descriptor.integer_range = [IntegerRange(
-                from_value=int(self.span[0]), to_value=int(self.span[1]), step=1)]
-        return descriptor
 
 
 _LIVE = {
@@ -249,7 +235,7 @@ def declare_live_parameters(node: Node, card: Card) -> None:
     defaults |= {name: getattr(settings, name) for name in _LIVE if name not in defaults}
     try:
         for name, live in _LIVE.items():
-            declare(node, name, defaults[name], live.descriptor(defaults[name]))
+            declare(node, name, defaults[name], *live)
     except ParameterException as error:
         undeclare_live_parameters(node)
         raise ParameterError(cut(error, 500)) from None

@@ -2,12 +2,14 @@
 """
 The common part of all nodes: run one that must end in order, and only then; its parameters.
 
-Mistakes give one line, and callbacks that fail and malformed requests do not end a node.
+Mistakes give one line. Callbacks and transitions that fail and malformed requests do not end a
+node.
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from functools import wraps
 from time import monotonic
 import traceback
 from typing import Any
@@ -24,6 +26,7 @@ import rclpy
 from rclpy._rclpy_pybind11 import RCLError, UnknownROSArgsError
 from rclpy.exceptions import InvalidParameterValueException, ParameterException
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -93,7 +96,6 @@ class GuardedExecutor(SingleThreadedExecutor):
         self._log = FailureLog(name)
         self._fatal = fatal
         self._in_a_row = 0
-        self.failures = 0  #: Callbacks that have failed
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
         """Run one callback; raises what `fatal` lists, and anything after MOST_IN_A_ROW."""
@@ -102,13 +104,37 @@ class GuardedExecutor(SingleThreadedExecutor):
         except self._fatal:
             raise
         except Exception as error:
-            self.failures += 1
             self._in_a_row += 1
             if self._in_a_row > MOST_IN_A_ROW:
                 raise
             self._log.tell('a callback failed, the node goes on', error)
         else:
             self._in_a_row = 0
+
+
+#: A transition of a node that has the attribute `failures`.
+Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
+
+
+def guarded(what: str) -> Callable[[Transition], Transition]:
+    """
+    Log what the decorated transition raises with its traceback, and return ERROR.
+
+    rclpy says nothing of an exception in a transition. `what` begins the line. After ERROR the
+    node runs its error transition. It is unconfigured if that one succeeds, and finalised
+    otherwise.
+    """
+    def decorate(transition: Transition) -> Transition:
+        @wraps(transition)
+        def run(node: Any, state: LifecycleState) -> TransitionCallbackReturn:
+            try:
+                return transition(node, state)
+            except Exception as error:  # noqa: B902
+                failures: FailureLog = node.failures
+                failures.tell(what, error, anew=True)
+                return TransitionCallbackReturn.ERROR
+        return run
+    return decorate
 
 
 def run_program(name: str, body: Callable[[StopSignal], int], args: list[str] | None,
@@ -155,21 +181,11 @@ def declare_fixed(node: Node, name: str, default: bool | int | float | str | lis
                   description: str, span: tuple[float, float] | None = None,
                   constraints: str = '') -> Any:
     """
-    Declare the parameter `name`, which can be given at start-up only, and return its value.
+    Declare a parameter that can be given at start-up only, as `declare` does; return its value.
 
-    `span` is the allowed (lowest, highest) of a number. Raises rclpy's ParameterException when
-    the value given at start-up has another type or lies outside, or is a text of more than
-    MOST_CHARACTERS.
+    Raises rclpy's ParameterException for a text of more than MOST_CHARACTERS, too.
     """
-    descriptor = ParameterDescriptor(
-        description=description, additional_constraints=constraints, read_only=True)
-    if span is not None and isinstance(default, float):
-        descriptor.floating_point_range = [
-            FloatingPointRange(from_value=float(span[0]), to_value=float(span[1]))]
-    elif span is not None:
-        descriptor.integer_range = [
-            IntegerRange(from_value=int(span[0]), to_value=int(span[1]), step=1)]
-    value: Any = declare(node, name, default, descriptor).value
+    value = declare(node, name, default, description, span, constraints, read_only=True)
     for text in [value] if isinstance(value, str) else value if isinstance(value, list) else []:
         if len(text) > MOST_CHARACTERS:
             raise InvalidParameterValueException(
@@ -177,13 +193,24 @@ def declare_fixed(node: Node, name: str, default: bool | int | float | str | lis
     return value
 
 
-def declare(node: Node, name: str, default: Any, descriptor: ParameterDescriptor
-            ) -> Parameter[Any]:
+def declare(node: Node, name: str, default: bool | int | float | str | list[str],
+            description: str, span: tuple[float, float] | None = None, constraints: str = '',
+            read_only: bool = False) -> Any:
     """
-    Declare a parameter; raises rclpy's ParameterException for a value that ROS refuses.
+    Declare the parameter `name` and return its value.
 
-    Where a fraction is wanted, a whole number may be given at start-up.
+    `span` is the allowed (lowest, highest) of a number. Where a fraction is wanted, a whole number
+    may be given at start-up. Raises rclpy's ParameterException when the value given at start-up
+    has another type or lies outside.
     """
+    descriptor = ParameterDescriptor(
+        description=description, additional_constraints=constraints, read_only=read_only)
+    if span is not None and isinstance(default, float):
+        descriptor.floating_point_range = [
+            FloatingPointRange(from_value=float(span[0]), to_value=float(span[1]))]
+    elif span is not None:
+        descriptor.integer_range = [
+            IntegerRange(from_value=int(span[0]), to_value=int(span[1]), step=1)]
     given = _given(node)
     if name in given:
         # rclpy would declare the parameter without a value.
@@ -192,7 +219,7 @@ def declare(node: Node, name: str, default: Any, descriptor: ParameterDescriptor
                 name, '[]', "an empty list has no type in ROS; write ['']")
         if isinstance(default, float):
             given[name] = _as_fraction(given[name])
-    return node.declare_parameter(name, default, descriptor)
+    return node.declare_parameter(name, default, descriptor).value
 
 
 def warn_of_unknown_parameters(node: Node) -> None:
