@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,24 +24,20 @@ from ..recording.output_files import (
     VideoWriter,
 )
 from ..recording.recorded_frame import DROPPED, RecordedFrame
-from ..recording.result_messages import read_detections, read_ids
-
-ImageT = TypeVar('ImageT')
-DetectionsT = TypeVar('DetectionsT')
-DecisionT = TypeVar('DecisionT')
+from ..recording.result_messages import read_detections, read_ids, stamp_ns
 
 
 @dataclass(frozen=True)
-class JoinedFrame(Generic[ImageT, DetectionsT, DecisionT]):
+class JoinedFrame:
     """An image with what the detector said about it; None where it said nothing."""
 
     stamp: int  #: Nanoseconds, from the image's header
-    image: ImageT
-    detections: DetectionsT | None
-    decision: DecisionT | None
+    image: Any
+    detections: Any
+    decision: Any
 
 
-class FrameJoin(Generic[ImageT, DetectionsT, DecisionT]):
+class FrameJoin:
     """
     Keeps images until the detector's answers to them are settled.
 
@@ -55,12 +51,12 @@ class FrameJoin(Generic[ImageT, DetectionsT, DecisionT]):
         """Hold at most `frame_limit` images of together at most `byte_limit` bytes."""
         self._frame_limit = frame_limit
         self._byte_limit = byte_limit
-        self._images: deque[tuple[int, ImageT, int]] = deque()
-        self._detections: dict[int, DetectionsT] = {}
-        self._decisions: dict[int, DecisionT] = {}
+        self._images: deque[tuple[int, Any, int]] = deque()
+        self._detections: dict[int, Any] = {}
+        self._decisions: dict[int, Any] = {}
         self._bytes = 0
         self._last_image = -1
-        self._released: deque[JoinedFrame[ImageT, DetectionsT, DecisionT]] = deque()
+        self._released: deque[JoinedFrame] = deque()
         self.given_up = 0  #: Frames that were released unanswered because too many were waiting
         self.without_image = 0  #: Answers whose image never came, or came too late
 
@@ -68,7 +64,7 @@ class FrameJoin(Generic[ImageT, DetectionsT, DecisionT]):
         """Return the number of images that wait."""
         return len(self._images)
 
-    def add_image(self, stamp: int, image: ImageT, size: int = 0) -> None:
+    def add_image(self, stamp: int, image: Any, size: int = 0) -> None:
         """Take an image of `size` bytes."""
         if stamp <= self._last_image:
             # No answer is forgotten: the one to this image may be here already.
@@ -82,15 +78,15 @@ class FrameJoin(Generic[ImageT, DetectionsT, DecisionT]):
             self._forget_before(self._release())
             self.given_up += 1
 
-    def add_detections(self, stamp: int, detections: DetectionsT) -> None:
+    def add_detections(self, stamp: int, detections: Any) -> None:
         """Take the detections of the image with this stamp."""
         self._add(self._detections, stamp, detections)
 
-    def add_decision(self, stamp: int, decision: DecisionT) -> None:
+    def add_decision(self, stamp: int, decision: Any) -> None:
         """Take the decision on the image with this stamp."""
         self._add(self._decisions, stamp, decision)
 
-    def settled(self) -> Iterator[JoinedFrame[ImageT, DetectionsT, DecisionT]]:
+    def settled(self) -> Iterator[JoinedFrame]:
         """Yield, in order, the frames nothing more is expected of."""
         while True:
             while self._released:
@@ -99,7 +95,7 @@ class FrameJoin(Generic[ImageT, DetectionsT, DecisionT]):
                 return
             self._forget_before(self._release())
 
-    def flush(self) -> Iterator[JoinedFrame[ImageT, DetectionsT, DecisionT]]:
+    def flush(self) -> Iterator[JoinedFrame]:
         """Yield, in order, every frame that waits, answered or not."""
         while self._images:
             self._forget_before(self._release())
@@ -158,57 +154,41 @@ class CameraRecording:
         self._camera = camera
         self._path = path
         self.remains = set_aside(path.with_suffix(f'.part{path.suffix}'), path)
-        self._join: FrameJoin[Image | CompressedImage, Detection2DArray, dict[str, Any]]
-        self._join = FrameJoin()
+        self.join = FrameJoin()
         self._rate = rate
         self._first_stamps: list[int] = []
         self._video: VideoWriter | None = None
         self._on_frame = on_frame
-
-    @property
-    def waiting(self) -> int:
-        """Return the number of images that are not settled yet."""
-        return len(self._join)
-
-    @property
-    def given_up(self) -> int:
-        """Return how many images were written unanswered because too many were waiting."""
-        return self._join.given_up
-
-    @property
-    def without_image(self) -> int:
-        """Return how many decisions came whose image did not."""
-        return self._join.without_image
 
     def add_image(self, message: Image | CompressedImage) -> None:
         """Take an image, which is held until the detector's answers are there."""
         stamp = stamp_ns(message)
         if self._video is None and len(self._first_stamps) < RATE_FRAMES:
             self._first_stamps.append(stamp)
-        self._join.add_image(stamp, message, len(message.data))
+        self.join.add_image(stamp, message, len(message.data))
         self._write_settled()
 
     def add_answer(self, stamp: int, detections: Detection2DArray | None,
                    decision: dict[str, Any] | None) -> None:
         """Take detections, or what `read_decision` gave, or both, on the image of this stamp."""
         if detections is not None:
-            self._join.add_detections(stamp, detections)
+            self.join.add_detections(stamp, detections)
         if decision is not None:
-            self._join.add_decision(stamp, decision)
+            self.join.add_decision(stamp, decision)
         self._write_settled()
 
     def close(self) -> None:
         """Write what waits, finish the video and give it its name; raises VideoError."""
         video = self._video or self._open_video()
         try:
-            self._write_all(self._join.flush(), video)
+            self._write_all(self.join.flush(), video)
         finally:
             video.close()
 
     def _write_settled(self) -> None:
         if self._video is None and not self._rate and len(self._first_stamps) < RATE_FRAMES:
             return
-        self._write_all(self._join.settled(), self._video or self._open_video())
+        self._write_all(self.join.settled(), self._video or self._open_video())
 
     def _open_video(self) -> VideoWriter:
         self._video = StreamedVideoWriter(
@@ -255,8 +235,3 @@ def bgr_picture(message: Image | CompressedImage) -> np.ndarray:
     if pixels.order == 'bgr':
         return pixels.array if pixels.array.flags.writeable else pixels.array.copy()
     return as_bgr(pixels.array, pixels.order)
-
-
-def stamp_ns(message: Any) -> int:
-    """Return the stamp of a message's header in nanoseconds."""
-    return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec

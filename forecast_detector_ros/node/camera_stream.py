@@ -17,6 +17,7 @@ from ..detector.settings import DetectorSettings
 from ..detector.stream import MAX_GAP_S, Period, StreamState
 from ..images.frame import Frame
 from ..images.image_messages import compressed_frame, image_frame, MAX_IMAGE_PIXELS
+from ..recording.result_messages import stamp_ns
 
 _UNKNOWN = 2**64 - 1  #: What rmw reports as the sequence number when the middleware has none
 
@@ -108,11 +109,6 @@ class Waiting:
     frame: Frame
     start: float  #: When it was taken, seconds of `time.perf_counter`
 
-    @property
-    def stamp_ns(self) -> int:
-        """Return the stamp of its header, nanoseconds."""
-        return _stamp_ns(self.message)
-
 
 class CameraStream:
     """
@@ -150,7 +146,7 @@ class CameraStream:
         waited before it then goes on waiting.
         """
         frame = self._make_frame(message)
-        self._state = self._state.arrived(_stamp_ns(message), dropped, self._max_gap_s)
+        self._state = self._state.arrived(stamp_ns(message), dropped, self._max_gap_s)
         replaced = self.waiting is not None
         self.waiting = Waiting(message, frame, start)
         return replaced
@@ -163,20 +159,15 @@ class CameraStream:
         Returns the stamp of that time, nanoseconds, and the detections; None as long as no image
         was processed or the period is not known.
         """
-        period_ns, stamp_ns = self._state.period.known_ns, self._state.stamp_ns
-        if period_ns is None or stamp_ns is None:
+        period_ns, last_ns = self._state.period.known_ns, self._state.stamp_ns
+        if period_ns is None or last_ns is None:
             return None
         result = look_ahead(detector, self._state, settings, period_ns / 1e9)
-        return stamp_ns + period_ns, result.detections
+        return last_ns + period_ns, result.detections
 
     def restart(self, reason: str = 'first_frame') -> None:
         """Forget state and period; `reason`, one of `REASONS`, explains the next read."""
         self._state = replace(self._state.anew(reason), period=Period())
-
-
-def _stamp_ns(message: Any) -> int:
-    stamp = message.header.stamp
-    return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
 def step_waiting(streams: Sequence[CameraStream], detector: Detector, settings: DetectorSettings,
@@ -208,7 +199,7 @@ def _outcomes(taken: Sequence[tuple[CameraStream, Waiting]], detector: Detector,
     try:
         return step_stamped_many(
             detector, [waiting.frame for _, waiting in taken],
-            [waiting.stamp_ns for _, waiting in taken],
+            [stamp_ns(waiting.message) for _, waiting in taken],
             [stream._state for stream, _ in taken], settings, max_gap_s)
     # Whatever a library or a device raises; it costs a frame, not the process.
     except Exception as error:  # noqa: B902

@@ -59,8 +59,8 @@ class CameraStatistics:
         default_factory=lambda: deque(maxlen=_MOST_FRAMES), repr=False)
     _outputs: deque[tuple[float, bool, float, bool, float]] = field(
         default_factory=lambda: deque(maxlen=_MOST_FRAMES), repr=False)
-    _errors: deque[float] = field(default_factory=lambda: deque(maxlen=1), repr=False)
-    _failures: deque[float] = field(default_factory=lambda: deque(maxlen=1), repr=False)
+    _error_time: float = -inf  #: Of the last refused image
+    _failure_time: float = -inf
 
     def begin(self, now: float) -> None:
         """Begin at `now` if counting began before simulated time did."""
@@ -95,21 +95,21 @@ class CameraStatistics:
         """Count an image that could not be used."""
         self.refused += 1
         self.last_error = reason
-        self._errors.append(now)
+        self._error_time = now
 
     def had_error(self, now: float) -> bool:
         """Tell whether an image was refused within the window."""
-        return bool(self._errors) and now - self._errors[-1] <= WINDOW_S
+        return now - self._error_time <= WINDOW_S
 
     def add_failure(self, now: float, reason: str) -> None:
         """Count an image on which the back-end failed."""
         self.failed += 1
         self.last_failure = reason
-        self._failures.append(now)
+        self._failure_time = now
 
     def had_failure(self, now: float) -> bool:
         """Tell whether the back-end failed within the window."""
-        return bool(self._failures) and now - self._failures[-1] <= WINDOW_S
+        return now - self._failure_time <= WINDOW_S
 
     def resume(self, now: float) -> None:
         """Begin the window anew after a pause; the counts go on."""
@@ -146,8 +146,7 @@ class CameraStatistics:
         self.started = now
         self._inputs.clear()
         self._outputs.clear()
-        self._errors.clear()
-        self._failures.clear()
+        self._error_time = self._failure_time = -inf
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
-from .camera_recording import CameraRecording, Counts, stamp_ns
+from .camera_recording import CameraRecording, Counts
 from ..errors import InputError
-from ..recording.output_files import bag_qos, BagError, BagFile
+from ..recording.output_files import bag_qos, BagError, BagFile, typestore_with
 from ..recording.recorded_frame import RecordedFrame
-from ..recording.result_messages import read_decision, sound_detections
+from ..recording.result_messages import read_decision, sound_detections, stamp_ns
 
 _MOST = 256  #: Frame ids, and cameras of each, that are remembered
 
@@ -112,13 +112,6 @@ class Answers:
             self.ambiguous += len(waiting.detections)
 
 
-try:
-    from rosbags.typesys import get_types_from_msg, get_typestore, Stores
-    from rosbags.typesys.store import Typestore
-except ImportError:
-    pass  # Opening the file says so.
-
-
 def message_folder(package: str) -> Path:
     """
     Return the folder of the .msg files of a ROS `package`.
@@ -134,26 +127,15 @@ def message_folder(package: str) -> Path:
     raise BagError(f'the message definitions of {package} are not installed beside {module}')
 
 
-def typestore_with(*packages: str) -> Typestore:
-    """Return rosbags' standard types plus all messages of `packages`; raises BagError."""
-    store = get_typestore(Stores.LATEST)
-    for package in packages:
-        types = {}
-        for path in sorted(message_folder(package).glob('*.msg')):
-            types.update(get_types_from_msg(path.read_text(encoding='utf-8'),
-                                            f'{package}/msg/{path.stem}'))
-        store.register({name: fields for name, fields in types.items()
-                        if name not in store.fielddefs})
-    return store
-
-
 class BagWriter(BagFile):
     """An MCAP bag in the making that knows rclpy's message classes and QoS profiles."""
 
     def __init__(self, path: str | Path) -> None:
         """Open the bag; raises BagError when `path` exists, or rosbags or a folder is missing."""
         super().__init__(path, keep_remains=True)
-        self._store = typestore_with('vision_msgs')
+        self._store = typestore_with({
+            f'vision_msgs/msg/{path.stem}': path.read_text(encoding='utf-8')
+            for path in sorted(message_folder('vision_msgs').glob('*.msg'))})
 
     def add_topic(self, topic: str, message_class: type, qos: QoSProfile) -> None:
         """Announce a topic with the QoS to play it back with; every topic comes once."""
@@ -217,17 +199,17 @@ class Recording:
     @property
     def waiting(self) -> int:
         """Return the number of images that are not settled yet."""
-        return sum(camera.waiting for camera in self.cameras.values())
+        return sum(len(camera.join) for camera in self.cameras.values())
 
     @property
     def given_up(self) -> int:
         """Return how many images were written unanswered because too many were waiting."""
-        return sum(camera.given_up for camera in self.cameras.values())
+        return sum(camera.join.given_up for camera in self.cameras.values())
 
     @property
     def without_image(self) -> int:
         """Return how many decisions came whose image did not."""
-        return sum(camera.without_image for camera in self.cameras.values())
+        return sum(camera.join.without_image for camera in self.cameras.values())
 
     @property
     def ambiguous(self) -> int:

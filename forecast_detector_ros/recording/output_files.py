@@ -7,7 +7,7 @@ A bag holds serialised messages, whose types are known where no ROS is installed
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, ExitStack, suppress
 from functools import lru_cache
 from itertools import count
@@ -47,6 +47,7 @@ def set_aside(partial: Path, final: Path) -> Path | None:
 try:
     from rosbags import interfaces
     from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.typesys import get_types_from_msg, get_typestore, Stores
     from rosbags.typesys.store import Typestore
 except ImportError as error:
     MISSING: str | None = f'bags need the Python package rosbags (pip install rosbags): {error}'
@@ -168,18 +169,22 @@ VISION_FIELDS = {
 }
 
 
-@lru_cache(maxsize=1)
-def vision_typestore() -> Typestore:
-    """Return rosbags' latest types with those of vision_msgs that bags of detections need."""
-    from rosbags.typesys import get_types_from_msg, get_typestore, Stores
-
+def typestore_with(definitions: Mapping[str, str]) -> Typestore:
+    """Return rosbags' latest types with further ones: the text of a .msg file for each name."""
     store = get_typestore(Stores.LATEST)
     types = {}
-    for name, fields in VISION_FIELDS.items():
-        types.update(get_types_from_msg(f'{fields}\n', f'vision_msgs/msg/{name}'))
+    for name, text in definitions.items():
+        types.update(get_types_from_msg(text, name))
     store.register({name: fields for name, fields in types.items()
                     if name not in store.fielddefs})
     return store
+
+
+@lru_cache(maxsize=1)
+def vision_typestore() -> Typestore:
+    """Return rosbags' latest types with those of vision_msgs that bags of detections need."""
+    return typestore_with({f'vision_msgs/msg/{name}': f'{fields}\n'
+                           for name, fields in VISION_FIELDS.items()})
 
 
 # MPEG-4 part 2: the best that every build of OpenCV can encode (H.264 needs a licensed build)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 import importlib
-import math
-from math import nan
+from math import isfinite, nan
 from typing import Any, TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from ..detector.policy import Decision, FORECAST, READ
 from ..errors import cut
 
-if TYPE_CHECKING:  # Importing these for real would import PyTorch.
+if TYPE_CHECKING:  # The recorder needs no detector.
     from ..detector.detector import StepResult
     from ..detector.processing import Detections
 
@@ -22,6 +21,12 @@ if TYPE_CHECKING:  # Importing these for real would import PyTorch.
 LAST_SECOND = 2**31 - 1
 #: Reasons for a read that lose the recurrent state without anybody having asked for it.
 _SURPRISES = ('size_changed', 'gap')
+
+
+def stamp_ns(message: Any) -> int:
+    """Return the stamp of a message's header in nanoseconds."""
+    stamp = message.header.stamp
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
 def installed_message(name: str) -> type:
@@ -221,7 +226,7 @@ def _is_sound(detection: Any) -> bool:
     centre, box = detection.bbox.center.position, detection.bbox
     # NaN compares false.
     return (bool(detection.results)
-            and all(math.isfinite(result.hypothesis.score) for result in detection.results)
+            and all(isfinite(result.hypothesis.score) for result in detection.results)
             and all(abs(number) <= _MOST_PIXELS
                     for number in (centre.x, centre.y, box.size_x, box.size_y)))
 
@@ -245,5 +250,5 @@ def read_decision(message: Any) -> dict[str, Any]:
         raise ValueError(f'the decision {cut(kind)!r}, {forecasts} in a row, is none')
     numbers = {key: float(values.get(key, 'nan')) for key in _NUMBERS}
     return {'kind': kind, 'reason': reason, 'consecutive_forecasts': forecasts,
-            **{key: value if math.isfinite(value) else None
+            **{key: value if isfinite(value) else None
                for key, value in numbers.items()}}

@@ -10,11 +10,12 @@ import os
 from pathlib import Path
 
 import cv2
-from forecast_detector_ros.node.recording import typestore_with
+from forecast_detector_ros.node.recording import message_folder
 from forecast_detector_ros.recording import output_files
 from forecast_detector_ros.recording.output_files import (
     DETECTIONS,
     StreamedVideoWriter,
+    typestore_with,
     VideoError,
     VideoWriter,
     VISION_FIELDS,
@@ -34,7 +35,9 @@ def test_detections_have_the_hash_of_the_package():
 @pytest.mark.parametrize('name', VISION_FIELDS)
 def test_every_type_is_that_of_the_installed_package(name):
     full = f'vision_msgs/msg/{name}'
-    installed = typestore_with('vision_msgs')
+    installed = typestore_with({
+        f'vision_msgs/msg/{path.stem}': path.read_text()
+        for path in message_folder('vision_msgs').glob('*.msg')})
     assert vision_typestore().hash_rihs01(full) == installed.hash_rihs01(full)
 
 
