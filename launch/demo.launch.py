@@ -43,8 +43,8 @@ def arguments() -> list[DeclareLaunchArgument]:
         'device': ('', 'Where the network runs: auto, cpu, cuda or cuda:N; empty: auto'),
         'backend': ('', 'What runs the network: auto (the fastest that is installed), openvino, '
                     'onnxruntime, torch, torch_compile or tensorrt; empty: auto'),
-        'checkpoint': ('', 'Weights (.safetensors with the .yaml card beside it); empty: those '
-                       'of the package'),
+        'checkpoint': ('', 'Weights: small, default, large, or a .safetensors with its .yaml card '
+                       'beside it; empty: default'),
         'log_level': ('info', 'debug, info, warn, error or fatal'),
     }
     return [

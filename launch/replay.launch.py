@@ -61,8 +61,8 @@ def arguments() -> list[DeclareLaunchArgument]:
         'backend': ('', 'What runs the network: auto (the fastest that is installed), openvino, '
                     'onnxruntime, torch, torch_compile or tensorrt; empty: as in '
                     'params_file'),
-        'checkpoint': ('', 'Weights (.safetensors with the .yaml card beside it); empty: as in '
-                       'params_file, or else those of the package'),
+        'checkpoint': ('', 'Weights: small, default, large, or a .safetensors with its .yaml card '
+                       'beside it; empty: as in params_file, or else default'),
     }
     return [
         DeclareLaunchArgument('bag', description='Folder or file of the bag'),

@@ -6,7 +6,6 @@ It shows what receiving alone costs, with the subscription and the allocator of 
 """
 from __future__ import annotations
 
-from copy import copy
 import sys
 from typing import Any
 
@@ -38,7 +37,7 @@ class BareSubscriber(Node):
         self.received = 0
         self.create_subscription(
             CompressedImage if compressed else Image,
-            'image_raw/compressed' if compressed else 'image_raw', self._on_image, copy(_NEWEST))
+            'image_raw/compressed' if compressed else 'image_raw', self._on_image, _NEWEST)
 
     def _on_image(self, message: Any) -> None:
         self.received += 1

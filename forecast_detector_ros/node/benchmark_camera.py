@@ -18,10 +18,10 @@ from typing import Any
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray
 import numpy as np
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
@@ -182,12 +182,9 @@ class _Session:
         self._wait(client.service_is_ready, 'there is no detector')
         all_forecast = camera.policy == 'forecast'
         request = SetParametersAtomically.Request(parameters=[
-            Parameter(name='policy', value=ParameterValue(
-                type=ParameterType.PARAMETER_STRING,
-                string_value='alternate(1000)' if all_forecast else camera.policy)),
-            Parameter(name='max_consecutive_forecasts', value=ParameterValue(
-                type=ParameterType.PARAMETER_INTEGER,
-                integer_value=1000 if all_forecast else 3))])
+            Parameter(name, value=value).to_parameter_msg() for name, value in (
+                ('policy', 'alternate(1000)' if all_forecast else camera.policy),
+                ('max_consecutive_forecasts', 1000 if all_forecast else 3))])
         future: Any = client.call_async(request)
         self._wait(future.done, 'the detector does not answer')
         answer = future.result().result

@@ -17,12 +17,8 @@ NAME = 'forecast_detector'
 _POLL_S = 0.1  #: Longest time from a signal to the answer, while nothing happens
 
 
-class MissingImportError(ImportError):
-    """A Python package that the node cannot work without; the message is one line."""
-
-
-class DistributionError(RuntimeError):
-    """A ROS 2 distribution that is too old; the message is one line."""
+class InstallationError(RuntimeError):
+    """A library that is missing, or a ROS 2 that is too old; the message is one line."""
 
 
 def main(args: list[str] | None = None) -> int:
@@ -30,8 +26,7 @@ def main(args: list[str] | None = None) -> int:
     end_at_once()
     from .program import run_program
 
-    code = run_program(NAME, _run, args, mistakes=(MissingImportError, DistributionError),
-                       prepare=_import)
+    code = run_program(NAME, _run, args, mistakes=(InstallationError,), prepare=_import)
     # With PyTorch, Python takes a moment to end. The default handler is active then, and a second
     # Ctrl-C would turn a clean end into a failure.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -39,17 +34,17 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _import() -> None:
-    """Import what takes seconds; raises MissingImportError or DistributionError."""
+    """Import what takes seconds; raises InstallationError."""
     from rclpy.node import Node
 
     if not hasattr(Node, 'add_post_set_parameters_callback'):
-        raise DistributionError(
+        raise InstallationError(
             f'ROS 2 {os.environ.get("ROS_DISTRO", "of this installation")} is not supported, must '
             'be Jazzy or later: its rclpy has no add_post_set_parameters_callback')
     try:
         from . import detector_lifecycle  # noqa: F401
     except ImportError as error:
-        raise MissingImportError(f'{error.name or "a library"} is missing: {error}') from None
+        raise InstallationError(f'{error.name or "a library"} is missing: {error}') from None
 
 
 def _run(stop: StopSignal) -> int:

@@ -30,12 +30,13 @@ _RESETS = {'gap': 'their stamps step back, or lie more than max_gap_s apart',
 class WindowSummary:
     """Figures of the last `WINDOW_S` seconds; NaN where there was nothing to measure."""
 
-    input_rate: float  #: Images sent by the camera as far as known, taken or dropped, per second
-    output_rate: float  #: Processed frames per second
-    read_ratio: float  #: Read frames of the processed ones, in [0, 1]
-    latency_p50_ms: float
-    latency_p95_ms: float
-    latency_max_ms: float
+    #: Images sent by the camera as far as known, taken or dropped, per second
+    input_rate: float = nan
+    output_rate: float = nan  #: Processed frames per second
+    read_ratio: float = nan  #: Read frames of the processed ones, in [0, 1]
+    latency_p50_ms: float = nan
+    latency_p95_ms: float = nan
+    latency_max_ms: float = nan
     image_age_p50_ms: float = nan  #: From an image's stamp to the publication of its boxes
 
 
@@ -131,10 +132,10 @@ class CameraStatistics:
         if len(self._inputs) == _MOST_FRAMES:
             span = min(span, now - self._inputs[0][0])
         if span <= 0.0:
-            return WindowSummary(nan, nan, nan, nan, nan, nan)
+            return WindowSummary()
         rates = (sum(count for _, count in self._inputs) / span, len(self._outputs) / span)
         if not self._outputs:
-            return WindowSummary(*rates, nan, nan, nan, nan)
+            return WindowSummary(*rates)
         reads = sum(read for _, read, *_ in self._outputs) / len(self._outputs)
         p50, p95, largest = np.percentile(
             [latency for _, _, latency, *_ in self._outputs], (50, 95, 100)).tolist()

@@ -25,7 +25,7 @@ from ..recording.output_files import bag_qos, BagError, BagFile, typestore_with
 from ..recording.recorded_frame import RecordedFrame
 from ..recording.result_messages import read_decision, sound_detections, stamp_ns
 
-_MOST = 256  #: Frame ids, and cameras of each, that are remembered
+_MOST = 256  #: Frame ids, cameras of each, and cameras in decisions that are remembered
 
 Key = tuple[int, str]  #: Stamp (nanoseconds) and frame_id of an image
 
@@ -148,8 +148,6 @@ class BagWriter(BagFile):
 VIDEO_NAME = 'annotated.mkv'
 BAG_NAME = 'bag'
 
-_MOST_CAMERAS = 256  #: Names of cameras in decisions that are remembered
-
 
 class RecordingError(InputError):
     """A recording that cannot be made; the message is one line."""
@@ -234,7 +232,7 @@ class Recording:
             return
         # The topic that the detector subscribes to.
         camera = message.status[0].hardware_id.removesuffix('/compressed')
-        if len(self._named) < _MOST_CAMERAS:
+        if len(self._named) < _MOST:
             self._named.add(camera)
         self._answers.add_decision((stamp_ns(message), message.header.frame_id), camera, decision)
 

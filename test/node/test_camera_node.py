@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the camera as a process and see what arrives."""
+"""Run the camera as a process and see what arrives; its schedule neither drifts nor bursts."""
 from collections.abc import Iterator
 import json
 from pathlib import Path
@@ -9,6 +9,7 @@ import sys
 import time
 
 import cv2
+from forecast_detector_ros.node.camera import FrameSchedule
 import numpy as np
 import pytest
 import rclpy
@@ -182,3 +183,24 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert code == 2
     assert complaint in said
     assert len(said.strip().splitlines()) == 1
+
+
+def test_lateness_does_not_add_up() -> None:
+    schedule = FrameSchedule(25.0, origin=100.0)
+    for _ in range(1000):
+        assert schedule.advance(schedule.due + 0.01) == pytest.approx(0.01)
+    assert schedule.due == pytest.approx(100.0 + 1000 / 25.0)
+    assert schedule.stalls == 0
+
+
+def test_stall_moves_the_frames_behind_it() -> None:
+    schedule = FrameSchedule(10.0, origin=0.0)
+    schedule.advance(0.0)
+    assert schedule.advance(5.0) == 0.0
+    assert schedule.due == pytest.approx(5.1)
+    assert schedule.stalls == 1
+
+
+def test_early_frame_is_not_late() -> None:
+    schedule = FrameSchedule(10.0, origin=1.0)
+    assert schedule.advance(0.9) == 0.0

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parameters: descriptors, defaults, and that a refused change changes nothing."""
+"""Parameters: descriptors, defaults, documentation; a refused change changes nothing."""
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+import re
 from typing import Any
 
 from forecast_detector_ros.detector.policy import AlternatePolicy, ThresholdPolicy
@@ -25,6 +27,8 @@ from rclpy.parameter import Parameter
 import yaml
 
 from .graph import Graph, picture_message
+
+ROOT = Path(__file__).resolve().parents[2]
 
 FIXED = FixedParameters(
     image_topics=('image_raw',), image_transport='raw', checkpoint='', device='auto',
@@ -178,8 +182,7 @@ def test_fixed_parameter_out_of_range_stops_the_node(
 
 
 def test_file_of_parameters_gives_the_defaults(graph: Graph) -> None:
-    path = Path(__file__).resolve().parents[2] / 'config' / 'detector.yaml'
-    given = yaml.safe_load(path.read_text())['/**']['ros__parameters']
+    given = yaml.safe_load((ROOT / 'config/detector.yaml').read_text())['/**']['ros__parameters']
     node = graph.add_detector([])
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
     recommended = {'threshold', 'score_threshold', 'nms_threshold', 'vote_threshold',
@@ -247,3 +250,29 @@ def test_undeclared_parameter_of_endless_name_is_refused_shortly(active: Active)
     (answer,) = graph.call(SetParameters, 'set_parameters', request).results
     assert not answer.successful
     assert len(answer.reason) <= 300
+
+
+def declared(program: str) -> dict[str, str]:
+    """Return the parameters of a program with their defaults as a ROS user writes them."""
+    module = ROOT / 'forecast_detector_ros/node' / f'{program.removesuffix("_node")}.py'
+    tree = ast.parse(module.read_text())
+    found = {}
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and getattr(call.func, 'id', '') == 'declare_fixed':
+            name, default = (ast.literal_eval(argument) for argument in call.args[1:3])
+            found[name] = str(default).lower() if isinstance(default, bool) else str(default)
+    return found
+
+
+def described(program: str) -> dict[str, str]:
+    """Return the parameters and defaults in the section of a program."""
+    page = (ROOT / 'docs/reference/ros.md').read_text()
+    section = page.split(f'(executable `{program}`)')[1].split('\n## ')[0]
+    return {name: default.strip().strip('`').replace("''", '')
+            for name, default in re.findall(r'^\| `(\w+)` \| ([^|]*) \|', section, re.MULTILINE)}
+
+
+@pytest.mark.parametrize('program', ['camera_node', 'recorder_node'])
+def test_page_lists_every_parameter_with_its_default(program: str) -> None:
+    assert declared(program)
+    assert described(program) == declared(program)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Detections and decisions as messages, of rclpy's classes and of a bag library's."""
+"""Detections and decisions as messages of rclpy and of a bag library, written and read back."""
 from __future__ import annotations
 
 from dataclasses import replace
@@ -7,21 +7,24 @@ from math import nan
 import subprocess
 import sys
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from forecast_detector_ros.detector.detector import StepResult
 from forecast_detector_ros.detector.policy import Decision, FORECAST, READ
 from forecast_detector_ros.detector.processing import Detections
 from forecast_detector_ros.recording.output_files import vision_typestore
+from forecast_detector_ros.recording.recorded_frame import RecordedFrame
 from forecast_detector_ros.recording.result_messages import (
     decision_values,
     installed_message,
     MessageBuilder,
+    read_decision,
+    read_detections,
 )
 import numpy as np
 import pytest
 from rclpy.serialization import deserialize_message, serialize_message
 from std_msgs.msg import Header
-from vision_msgs.msg import Detection2DArray
+from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
 LABELS = ('cat', 'dog')
 
@@ -149,3 +152,48 @@ def test_importing_needs_neither_ros_nor_pytorch() -> None:
             'loaded = {name.split(".")[0] for name in sys.modules}\n'
             'assert not loaded & {"rclpy", "vision_msgs", "diagnostic_msgs", "torch"}, loaded')
     subprocess.run([sys.executable, '-c', code], check=True, timeout=600)
+
+
+@pytest.mark.parametrize('number', [0, 1, 2])
+def test_detections_are_read_as_built(number: int) -> None:
+    corners = [(10.5, 20.0, 110.5, 80.25), (0.0, 0.0, 5.0, 7.0)][:number]
+    message = MessageBuilder().detections(
+        header(), found(corners, [1, 0][:number], [0.75, 0.5][:number]), LABELS)
+    boxes, labels, scores = read_detections(message)
+    np.testing.assert_allclose(boxes, np.array(corners).reshape(-1, 4))
+    assert boxes.shape == (number, 4)
+    assert labels == ['dog', 'cat'][:number]
+    assert scores == [0.75, 0.5][:number]
+
+
+def test_best_hypothesis_counts_and_none_is_left_out() -> None:
+    message = Detection2DArray(detections=[Detection2D(), Detection2D()])
+    for label, score in (('cat', 0.2), ('dog', 0.7), ('cow', 0.4)):
+        hypothesis = ObjectHypothesisWithPose()
+        hypothesis.hypothesis.class_id, hypothesis.hypothesis.score = label, score
+        message.detections[1].results.append(hypothesis)
+    boxes, labels, scores = read_detections(message)
+    assert (len(boxes), labels, scores) == (1, ['dog'], [0.7])
+
+
+@pytest.mark.parametrize('confidence', [0.25, nan])
+def test_decision_is_read_as_built(confidence: float) -> None:
+    decision = Decision('forecast', 'scheduler', confidence, 0.5, 2)
+    values = decision_values(result(decision), 22.0, 30.5, 4)
+    message = MessageBuilder().decision(header(), 'node: camera', '/image_raw', decision, values)
+    record = RecordedFrame(stamp_ns=0, **read_decision(message))
+    assert (record.kind, record.reason) == ('forecast', 'scheduler')
+    assert record.confidence == (None if confidence != confidence else confidence)
+    assert (record.threshold, record.consecutive_forecasts) == (0.5, 2)
+    assert (record.preprocess_ms, record.inference_ms) == (1.25, 20.5)
+    assert (record.latency_ms, record.image_age_ms) == (22.0, 30.5)
+
+
+@pytest.mark.parametrize('message', [
+    DiagnosticArray(),
+    DiagnosticArray(status=[DiagnosticStatus()]),
+    DiagnosticArray(status=[DiagnosticStatus(values=[KeyValue(key='decision', value='read')])]),
+])
+def test_other_diagnostics_are_no_decision(message: DiagnosticArray) -> None:
+    with pytest.raises(ValueError, match='a decision without'):
+        read_decision(message)
