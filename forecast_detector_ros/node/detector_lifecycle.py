@@ -66,7 +66,6 @@ class DetectorNode(LifecycleNode):
         self._streams: list[CameraStream] = []
         self._subscriptions_of: dict[str, Any] = {}
         self._outputs: Outputs | None = None
-        self._timer: Any = None
         self._wake: Any = None
         self._made = ExitStack()
         self.failures = FailureLog(name)  #: What was told of exceptions that nobody foresaw

@@ -8,7 +8,7 @@ because its card recommends the defaults; they are gone again after a clean-up.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 import re
 from typing import Any, NamedTuple, TYPE_CHECKING
 
@@ -38,30 +38,72 @@ class ParameterError(InputError):
     """A parameter that has the right type, but no meaning; the message is one line."""
 
 
+def _declared(default: Any, description: str, span: tuple[float, float] | None = None,
+              constraints: str = '') -> Any:
+    """Describe a field of FixedParameters, with what `declare_fixed` takes behind the name."""
+    return field(metadata={'declared': (default, description, span, constraints)})
+
+
 @dataclass(frozen=True)
 class FixedParameters:
     """Parameters that hold for the life of the node; durations are seconds."""
 
-    image_topics: tuple[str, ...]
-    image_transport: str
-    checkpoint: str
-    device: str
-    backend: str
-    precision: str
-    num_threads: int
-    num_interop_threads: int
-    max_image_pixels: int
-    max_gap_s: float
-    max_failures: int
-    no_image_timeout: float
-    min_output_rate: float
-    max_age_s: float
-    diagnostics_period: float
-    publish_ahead: bool
-    lazy: bool
-    lazy_timeout: float
-    autostart: bool
-    tune_allocator: bool
+    image_topics: tuple[str, ...] = _declared(
+        ['image_raw'], 'Base topics of the cameras, one each; `compressed` appends /compressed')
+    image_transport: str = _declared(
+        'raw', 'How the cameras publish: sensor_msgs/Image, or sensor_msgs/CompressedImage on '
+        '<topic>/compressed', constraints=f'one of: {", ".join(TRANSPORTS)}')
+    checkpoint: str = _declared(
+        '', 'Weights: small, default, large, or a .safetensors file with its .yaml card beside '
+        'it; empty: default')
+    device: str = _declared(
+        'auto', 'Where the network runs; auto: on CUDA where it is usable, else on the CPU',
+        constraints='auto, cpu, cuda or cuda:N')
+    backend: str = _declared(
+        'auto', 'What runs the network; auto: the fastest that is installed',
+        constraints='auto, openvino, onnxruntime, torch, torch_compile or tensorrt')
+    precision: str = _declared(
+        'auto', 'Arithmetic of the network; auto: bf16 or int8 where OpenVINO runs on a processor '
+        'that multiplies in it, else fp32',
+        constraints='auto, fp32, bf16, fp16 or int8; not every back-end has all of them')
+    num_threads: int = _declared(
+        1, 'Threads of one inference on the CPU; more than one seldom pays beside other busy '
+        'processes', (1, 256))
+    num_interop_threads: int = _declared(
+        1, 'Operators that PyTorch may run at the same time on the CPU', (1, 256))
+    max_image_pixels: int = _declared(
+        MAX_IMAGE_PIXELS, 'Larger images are refused, compressed ones before they are decoded',
+        (1, 2**30))
+    max_gap_s: float = _declared(
+        1.0, 'Seconds between two images of a camera (by their stamps) from which on its state '
+        'is forgotten', (0.0, 3600.0))
+    max_failures: int = _declared(
+        10, 'Frames in a row on which the back-end may fail before the node deactivates itself, '
+        'and with autostart ends; 0: any number', (0, 1000000))
+    no_image_timeout: float = _declared(
+        5.0, 'Seconds without an image after which /diagnostics warns', (0.1, 3600.0))
+    min_output_rate: float = _declared(
+        0.0, 'Frames per second of a camera below which /diagnostics warns; 0.0: any rate will do',
+        (0.0, 1000.0))
+    max_age_s: float = _declared(
+        0.0, 'Seconds from the stamp of an image to its boxes above which /diagnostics warns, and '
+        'for stamps in the future; 0.0: any age will do', (0.0, 3600.0))
+    diagnostics_period: float = _declared(
+        1.0, 'Seconds between two messages on /diagnostics', (0.05, 3600.0))
+    publish_ahead: bool = _declared(
+        False, 'Publish on detections_ahead, after the detections of each image, what is expected '
+        'one period of the camera later')
+    lazy: bool = _declared(
+        False, 'Rest while nobody subscribes to detections, detections_ahead, decision or '
+        'image_annotated: no image is received then')
+    lazy_timeout: float = _declared(
+        5.0, 'Seconds without subscribers after which a lazy node rests', (0.1, 3600.0))
+    autostart: bool = _declared(
+        False, 'Configure and activate the node at start-up; when that fails, or the node '
+        'deactivates itself, the process ends with exit code 1')
+    tune_allocator: bool = _declared(
+        True, 'Let glibc keep the memory of large images: less than a third of the CPU time per '
+        'raw image received')
 
     def check(self) -> None:
         """Raise ParameterError for what ranges cannot express."""
@@ -85,70 +127,9 @@ def declare_fixed_parameters(node: Node) -> FixedParameters:
 
     Raises rclpy's ParameterException for a value of the wrong type or outside its range.
     """
-    return FixedParameters(
-        image_topics=tuple(declare_fixed(
-            node, 'image_topics', ['image_raw'],
-            'Base topics of the cameras, one each; `compressed` appends /compressed')),
-        image_transport=declare_fixed(
-            node, 'image_transport', 'raw', 'How the cameras publish: sensor_msgs/Image, or '
-            'sensor_msgs/CompressedImage on <topic>/compressed',
-            constraints=f'one of: {", ".join(TRANSPORTS)}'),
-        checkpoint=declare_fixed(
-            node, 'checkpoint', '', 'Weights: small, default, large, or a .safetensors file with '
-            'its .yaml card beside it; empty: default'),
-        device=declare_fixed(
-            node, 'device', 'auto', 'Where the network runs; auto: on CUDA where it is usable, '
-            'else on the CPU', constraints='auto, cpu, cuda or cuda:N'),
-        backend=declare_fixed(
-            node, 'backend', 'auto', 'What runs the network; auto: the fastest that is installed',
-            constraints='auto, openvino, onnxruntime, torch, torch_compile or tensorrt'),
-        precision=declare_fixed(
-            node, 'precision', 'auto', 'Arithmetic of the network; auto: bf16 or int8 where '
-            'OpenVINO runs on a processor that multiplies in it, else fp32',
-            constraints='auto, fp32, bf16, fp16 or int8; not every back-end has all of them'),
-        num_threads=declare_fixed(
-            node, 'num_threads', 1, 'Threads of one inference on the CPU; more than one seldom '
-            'pays beside other busy processes', span=(1, 256)),
-        num_interop_threads=declare_fixed(
-            node, 'num_interop_threads', 1, 'Operators that PyTorch may run at the same time on '
-            'the CPU', span=(1, 256)),
-        max_image_pixels=declare_fixed(
-            node, 'max_image_pixels', MAX_IMAGE_PIXELS, 'Larger images are refused, compressed '
-            'ones before they are decoded', span=(1, 2**30)),
-        max_gap_s=declare_fixed(
-            node, 'max_gap_s', 1.0, 'Seconds between two images of a camera (by their stamps) '
-            'from which on its state is forgotten', span=(0.0, 3600.0)),
-        max_failures=declare_fixed(
-            node, 'max_failures', 10, 'Frames in a row on which the back-end may fail before the '
-            'node deactivates itself, and with autostart ends; 0: any number', span=(0, 1000000)),
-        no_image_timeout=declare_fixed(
-            node, 'no_image_timeout', 5.0, 'Seconds without an image after which /diagnostics '
-            'warns', span=(0.1, 3600.0)),
-        min_output_rate=declare_fixed(
-            node, 'min_output_rate', 0.0, 'Frames per second of a camera below which /diagnostics '
-            'warns; 0.0: any rate will do', span=(0.0, 1000.0)),
-        max_age_s=declare_fixed(
-            node, 'max_age_s', 0.0, 'Seconds from the stamp of an image to its boxes above which '
-            '/diagnostics warns, and for stamps in the future; 0.0: any age will do',
-            span=(0.0, 3600.0)),
-        diagnostics_period=declare_fixed(
-            node, 'diagnostics_period', 1.0, 'Seconds between two messages on /diagnostics',
-            span=(0.05, 3600.0)),
-        publish_ahead=declare_fixed(
-            node, 'publish_ahead', False, 'Publish on detections_ahead, after the detections of '
-            'each image, what is expected one period of the camera later'),
-        lazy=declare_fixed(
-            node, 'lazy', False, 'Rest while nobody subscribes to detections, decision or '
-            'image_annotated: no image is received then'),
-        lazy_timeout=declare_fixed(
-            node, 'lazy_timeout', 5.0, 'Seconds without subscribers after which a lazy node rests',
-            span=(0.1, 3600.0)),
-        autostart=declare_fixed(
-            node, 'autostart', False, 'Configure and activate the node at start-up; when that '
-            'fails, or the node deactivates itself, the process ends with exit code 1'),
-        tune_allocator=declare_fixed(
-            node, 'tune_allocator', True, 'Let glibc keep the memory of large images: less than '
-            'a third of the CPU time per raw image received'))
+    values = {item.name: declare_fixed(node, item.name, *item.metadata['declared'])
+              for item in fields(FixedParameters)}
+    return FixedParameters(**{**values, 'image_topics': tuple(values['image_topics'])})
 
 
 def resolved_topic(node: Node, parameter: str, name: str) -> str:
