@@ -22,6 +22,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ..errors import cut
 from ..images.bag_images import mend
 
 
@@ -212,7 +213,8 @@ class VideoWriter:
     def __init__(self, path: str | Path, rate: float) -> None:
         """Plan a video of `rate` pictures per second; the file is opened by the first write."""
         self.path = Path(path)
-        self._partial = self.path.with_suffix(f'.part{self.path.suffix}')
+        # Absolute: FFmpeg takes what stands before a colon for a protocol.
+        self._partial = self.path.absolute().with_suffix(f'.part{self.path.suffix}')
         # MPEG-4 divides a second into 65535 parts at most; OpenCV takes three decimals of a rate.
         self._rate = rate if rate < 65.0 else round(rate, 2 if rate < 655.0 else 1)
         self._writer: cv2.VideoWriter | None = None
@@ -258,6 +260,10 @@ class VideoWriter:
 
     def _encoder(self, path: Path, size: tuple[int, int]) -> cv2.VideoWriter:
         """Open OpenCV's encoder for (width, height); raises VideoError."""
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:  # With which OpenCV would end the process.
+            raise VideoError(f'{cut(self.path)}: the name of a video must be UTF-8') from None
         writer = cv2.VideoWriter(
             str(path), cv2.VideoWriter.fourcc(*CODEC), self._rate, size)
         if not writer.isOpened():

@@ -8,6 +8,8 @@ A video holds what was written, and appears only when it is whole.
 import errno
 import os
 from pathlib import Path
+import subprocess
+import sys
 
 import cv2
 from forecast_detector_ros.node.recording import message_folder
@@ -89,6 +91,28 @@ def test_folder_that_does_not_exist_is_one_clear_line(tmp_path: Path) -> None:
     writer = VideoWriter(tmp_path / 'missing' / 'out.mp4', 10.0)
     with pytest.raises(VideoError, match='cannot write'):
         writer.write(np.zeros((48, 64, 3), np.uint8))
+
+
+@pytest.mark.parametrize('kind', [VideoWriter, StreamedVideoWriter])
+def test_name_with_a_colon_is_no_protocol(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[VideoWriter]) -> None:
+    monkeypatch.chdir(tmp_path)
+    writer = kind('take:2.mkv', 10.0)
+    writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.close()
+    assert os.listdir() == ['take:2.mkv']
+
+
+def test_name_that_is_not_utf_8_is_one_clear_line(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b'caf\xe9.mp4')
+    # In a process of its own, which OpenCV could end.
+    code = ('import numpy as np, sys\n'
+            'from forecast_detector_ros.recording.output_files import VideoWriter\n'
+            'VideoWriter(sys.argv[1], 10.0).write(np.zeros((48, 64, 3), np.uint8))\n')
+    done = subprocess.run([sys.executable, '-c', code, path], capture_output=True, text=True,
+                          check=False, timeout=600)
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith('.mp4: the name of a video must be UTF-8')
 
 
 def test_stream_without_room_for_its_pipe_is_one_clear_line(
