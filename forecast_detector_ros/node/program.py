@@ -151,6 +151,8 @@ def run_program(name: str, body: Callable[[StopSignal], int], args: list[str] | 
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except UnknownROSArgsError as error:
         return _refuse(name, f'unknown arguments behind --ros-args: {error}')
+    except UnicodeEncodeError as error:
+        return _refuse(name, f'{cut(error.object)}: arguments must be UTF-8')
     except RCLError as error:
         return _refuse(name, error)
     try:

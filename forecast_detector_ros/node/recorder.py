@@ -187,7 +187,10 @@ class RecorderNode(Node):
             else:
                 forward(message)
 
-        subscription = self.create_subscription(message_class, topic, received, qos, raw=True)
+        try:
+            subscription = self.create_subscription(message_class, topic, received, qos, raw=True)
+        except RuntimeError as error:  # Such as two topics that a remapping makes one.
+            raise RecordingError(f'{topic}: {cut(error, 500)}') from None
         name = subscription.topic_name
         if not late:
             self.recording.bag.add_topic(name, message_class, qos)

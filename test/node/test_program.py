@@ -72,7 +72,8 @@ def test_fatal_errors_pass(node: Node) -> None:
 
 @pytest.mark.parametrize(('argument', 'complaint'), [
     ('--unknown', "unknown arguments behind --ros-args: ['--unknown']"),
-    ('--log-level', 'failed to initialize rcl: ')])
+    ('--log-level', 'failed to initialize rcl: '),
+    ('caf\udce9', 'caf: arguments must be UTF-8')])
 def test_argument_of_ros_that_nobody_knows_is_one_line(
         capfd: pytest.CaptureFixture[str], argument: str, complaint: str) -> None:
     assert run_program('guarded', lambda stop: 0, ['program', '--ros-args', argument]) == 2

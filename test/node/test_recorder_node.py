@@ -11,6 +11,8 @@ import cv2
 from diagnostic_msgs.msg import DiagnosticArray
 from forecast_detector_ros.images.bag_images import ImageBag
 from forecast_detector_ros.images.frame import SourceError
+from forecast_detector_ros.node.recorder import RecorderNode
+from forecast_detector_ros.node.recording import RecordingError
 import numpy as np
 import pytest
 import rclpy
@@ -256,6 +258,15 @@ def test_frame_log_of_an_earlier_recording_is_replaced(
     recorder.send_signal(signal.SIGINT)
     assert finish(recorder)[0] == 0
     assert json.loads(log.read_text())['kind'] == 'read'
+
+
+def test_remapping_that_makes_two_topics_one_is_one_line(ros_domain: int, output: Path) -> None:
+    rclpy.init(args=['--ros-args', '-p', f'output:={output}', '-r', 'decision:=detections'])
+    try:
+        with pytest.raises(RecordingError, match='^decision: .* incompatible type'):
+            RecorderNode()
+    finally:
+        rclpy.shutdown()
 
 
 def test_misspelt_parameter_is_named(output: Path) -> None:
