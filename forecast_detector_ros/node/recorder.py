@@ -238,6 +238,8 @@ class RecorderNode(Node):
                 self._frame_log.write(record.to_line() + '\n')
                 self._frame_log.flush()
             except OSError as error:
+                # What else waits to be written is, when the recording is closed.
+                self._frame_log = None
                 raise RecordingError(f'frame_log: cannot be written: '
                                      f'{error.strerror or error}') from None
 

@@ -13,6 +13,7 @@ from forecast_detector_ros.images.bag_images import ImageBag
 from forecast_detector_ros.images.frame import SourceError
 from forecast_detector_ros.node.recorder import RecorderNode
 from forecast_detector_ros.node.recording import RecordingError
+from forecast_detector_ros.recording.output_files import RATE_FRAMES
 import numpy as np
 import pytest
 import rclpy
@@ -245,6 +246,19 @@ def test_refused_recording_leaves_the_frame_log_of_an_earlier_one(
     (output / 'bag').mkdir(parents=True)
     assert finish(start(output, frame_log=log))[0] == 2
     assert log.read_text() == 'precious'
+
+
+def test_frame_log_that_cannot_be_written_costs_the_video_nothing(
+        stage: Stage, output: Path) -> None:
+    recorder = start(output, frame_log='/dev/full')
+    stage.wait_until(lambda: stage.images.get_subscription_count() == 1)
+    # With so many the rate is known, and the first is written.
+    play(stage, RATE_FRAMES)
+    stage.wait_until(lambda: recorder.poll() is not None)
+    code, _, log = finish(recorder)
+    assert code == 2
+    assert log.rstrip().endswith('frame_log: cannot be written: No space left on device')
+    assert len(pictures(output / 'annotated.mkv')) == RATE_FRAMES
 
 
 def test_frame_log_of_an_earlier_recording_is_replaced(
