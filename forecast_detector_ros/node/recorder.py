@@ -157,8 +157,8 @@ class RecorderNode(Node):
                 (recording.counts.undecodable, 'images could not be decoded'),
                 (recording.given_up, 'images were written before an answer came'),
                 (recording.without_image, 'decisions belong to images that never arrived'),
-                (recording.ambiguous, 'detections belong to one of several cameras with the '
-                 'same frame_id and stamp, it is not known which'),
+                (recording.answers.ambiguous, 'detections belong to one of several cameras with '
+                 'the same frame_id and stamp, it is not known which'),
                 (recording.unsound, 'detections have no class, score or place'),
                 (recording.foreign + self.unreadable, 'messages are not of the detector')):
             if number:

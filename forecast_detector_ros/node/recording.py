@@ -182,7 +182,7 @@ class Recording:
         self.bag = BagWriter(self.folder / BAG_NAME)
         self.remains = [path for path in (
             *(camera.remains for camera in self.cameras.values()), self.bag.remains) if path]
-        self._answers = Answers(self._answer)
+        self.answers = Answers(self._answer)
         self._named: set[str] = set()
         self.foreign = 0  #: Messages on the detector's topics that are not the detector's
         self.unsound = 0  #: Detections without a number, a place or a class
@@ -209,11 +209,6 @@ class Recording:
         """Return how many decisions came whose image did not."""
         return sum(camera.join.without_image for camera in self.cameras.values())
 
-    @property
-    def ambiguous(self) -> int:
-        """Return how many detections could belong to several cameras."""
-        return self._answers.ambiguous
-
     def add_image(self, camera: str, message: Image | CompressedImage) -> None:
         """Take an image of a camera, which is held until the detector's answers are there."""
         self.cameras[camera].add_image(message)
@@ -221,7 +216,7 @@ class Recording:
     def add_detections(self, message: Detection2DArray) -> None:
         """Take the detections of one image; those that are none are left out and counted."""
         self.unsound += sound_detections(message)
-        self._answers.add_detections((stamp_ns(message), message.header.frame_id), message)
+        self.answers.add_detections((stamp_ns(message), message.header.frame_id), message)
 
     def add_decision(self, message: DiagnosticArray) -> None:
         """Take the decision on one image; a message that is none is left out and counted."""
@@ -234,7 +229,7 @@ class Recording:
         camera = message.status[0].hardware_id.removesuffix('/compressed')
         if len(self._named) < _MOST:
             self._named.add(camera)
-        self._answers.add_decision((stamp_ns(message), message.header.frame_id), camera, decision)
+        self.answers.add_decision((stamp_ns(message), message.header.frame_id), camera, decision)
 
     def flush(self) -> None:
         """Bring the bag's messages to the disk; raises BagError."""
@@ -250,7 +245,7 @@ class Recording:
             closing.callback(self.bag.close)
             for camera in self.cameras.values():
                 closing.callback(camera.close)
-            self._answers.flush()
+            self.answers.flush()
 
     def _answer(self, name: str, stamp: int, detections: Any, decision: Any) -> None:
         camera = self.cameras.get(name)
