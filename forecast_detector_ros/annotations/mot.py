@@ -26,6 +26,7 @@ from .records import (
     MOST_TRACKS,
     PictureFolder,
     read_videos,
+    UNKNOWN_TRACK,
     VideoRecord,
 )
 
@@ -184,7 +185,7 @@ def _take(line: str, where: str, sequence: _Sequence, frames: dict[int, FrameBox
         raise DataError(f'{where}: visibility is {visibility:g}; it must be from 0 to 1')
     if not -1 <= track < MOST_TRACKS:
         raise DataError(f'{where}: id is {track}; it must be from -1, for unknown, to below 2**62')
-    if (frame, track) in seen:
+    if track != UNKNOWN_TRACK and (frame, track) in seen:
         raise DataError(f'{where}: id {track} is twice in frame {frame}', Kind.DUPLICATE)
     seen.add((frame, track))
     box = box_in_picture((left - 1, top - 1, left - 1 + width, top - 1 + height),

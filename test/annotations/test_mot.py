@@ -3,7 +3,7 @@
 
 from forecast_detector_ros.annotations.findings import Collected, DataError, Kind
 from forecast_detector_ros.annotations.mot import load_mot, MOT_CLASSES
-from forecast_detector_ros.annotations.records import FrameReader
+from forecast_detector_ros.annotations.records import FrameReader, UNKNOWN_TRACK
 import numpy as np
 import pytest
 
@@ -57,6 +57,12 @@ def test_hidden_and_unconsidered_pedestrians_are_ignored(mot, consider, visibili
 def test_track_beyond_64_bits_is_one_line(mot):
     with pytest.raises(DataError, match='below 2'):
         load(mot('a', [line(track=10**20)]))
+
+
+def test_a_frame_may_have_several_objects_of_unknown_track(mot):
+    folder = mot('a', [line(track=-1), line(track=-1, box=(20, 1, 10, 10))])
+    frame = load(folder)[0].frames[0]
+    assert len(frame.boxes) == 2 and frame.tracks.tolist() == [UNKNOWN_TRACK] * 2
 
 
 def test_lists_name_sequences(mot):
