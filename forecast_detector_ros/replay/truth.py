@@ -122,17 +122,20 @@ def load_annotated_camera(path: Path, video: str, only: bool, match: str, labels
     record = _pick(videos, video, only, path)
     key = 'frame_index' if match == ORDER else 'stamp_ns'
     values: dict[Path, int] = {}
+    taken: set[int] = set()
     for number, entry in enumerate(read_json(path)['images']):
-        if entry.get('video') != record.name:
+        # A still is a video that is called like its file.
+        if record.name != (entry['file_name'] if entry.get('video') is None else entry['video']):
             continue
         value, file = entry.get(key), path.parent / entry['file_name']
         if not isinstance(value, int) or isinstance(value, bool):
             raise DataError(f'{path}: images[{number}]: {key} is {value!r:.40}; to match by '
                             f'{match} it must be a whole number')
-        if file in values:
-            raise DataError(f'{path}: images[{number}]: file_name {entry["file_name"]} is used '
-                            'twice')
+        for name, known in (('file_name', file in values), (key, value in taken)):
+            if known:
+                raise DataError(f'{path}: images[{number}]: {name} {entry[name]} is used twice')
         values[file] = value
+        taken.add(value)
     return Annotated(path, record, video, match,
                      tuple(values[frame.path] for frame in record.frames))
 

@@ -75,9 +75,20 @@ def same_file(document):
     document['images'][1]['file_name'] = 'walk/1.jpg'
 
 
+def same_stamp(document):
+    document['images'][1]['stamp_ns'] = 1001
+
+
+def one_still(document):
+    del document['images'][1:], document['images'][0]['video'], document['images'][0]['stamp_ns']
+    document['annotations'] = []
+
+
 @pytest.mark.parametrize('change, match, words', [
     (without_stamp, STAMP, r'images\[1\]: stamp_ns is None; to match by stamp'),
     (same_file, ORDER, 'walk/1.jpg'),
+    (same_stamp, STAMP, r'images\[1\]: stamp_ns 1001 is used twice'),
+    (one_still, STAMP, r'images\[0\]: stamp_ns is None; to match by stamp'),
     (lambda d: d.pop('images'), ORDER, 'images'),
 ])
 def test_faulty_files_are_one_line(annotations, change, match, words):
