@@ -17,7 +17,7 @@ from ..images.bag_images import BagImage, ImageBag
 from ..images.video_images import VideoImages
 from ..metrics.tables import one_hot, TruthTable
 from ..recording.output_files import DETECTIONS
-from ..recording.result_messages import read_detections, read_ids
+from ..recording.result_messages import read_detections, read_ids, sound_detections
 
 ORDER = 'order'
 STAMP = 'stamp'
@@ -46,7 +46,8 @@ class CameraTruth:
     frames: np.ndarray
     table: TruthTable  #: Boxes by the number of their image
     unmatched: int  #: Annotated frames that no image belongs to
-    doubt: str = ''  #: One line on why they may be those of other images; empty if nothing is odd
+    #: One line on why they may be those of other images, or are not all; empty if nothing is odd.
+    doubt: str = ''
 
 
 class _WithoutFiles(Strict):
@@ -147,6 +148,7 @@ def recorded_truth(bag: ImageBag | VideoImages, topic: str, labels: Sequence[str
 
     A message belongs to the image with the same header: stamp and frame_id. Boxes of classes that
     the detector does not have are ignore regions. Boxes with the same `id` show the same object.
+    Boxes that cannot be used, such as those with numbers that are not finite, are left out.
 
     :param bag: knows the types of vision_msgs
     :param topic: its full name
@@ -160,7 +162,7 @@ def recorded_truth(bag: ImageBag | VideoImages, topic: str, labels: Sequence[str
     boxes: list[tuple[int, Any, int, int]] = []
     tracks: dict[str, int] = {'': UNKNOWN_TRACK}
     ignore: list[tuple[int, Any]] = []
-    frames, unmatched = set(), 0
+    frames, unmatched, unsound = set(), 0, 0
     index = {name: number for number, name in enumerate(labels)}
     for message in bag.messages(topic, DETECTIONS):
         stamp = message.header.stamp
@@ -172,6 +174,7 @@ def recorded_truth(bag: ImageBag | VideoImages, topic: str, labels: Sequence[str
             raise DataError(f'{bag.path}: {topic} has two messages for one image, with stamp '
                             f'{stamp.sec}.{stamp.nanosec:09d}')
         frames.add(number)
+        unsound += sound_detections(message)
         corners, names, _ = read_detections(message)
         ids = read_ids(message) or [''] * len(names)
         for box, name, track in zip(corners, names, ids, strict=True):
@@ -181,8 +184,10 @@ def recorded_truth(bag: ImageBag | VideoImages, topic: str, labels: Sequence[str
                 ignore.append((number, box))
     if not frames and only:
         raise DataError(f'{bag.path}: no message on {topic} has the header of an image')
+    doubt = (f'{bag.path}: {topic}: {unsound} boxes are left out: they have no class, or numbers '
+             'that no picture has' if unsound else '')
     return CameraTruth(np.array(sorted(frames), np.int64), _table(boxes, ignore, len(labels)),
-                       unmatched)
+                       unmatched, doubt)
 
 
 def _pick(videos: Sequence[VideoRecord], name: str, only: bool, path: Path) -> VideoRecord:

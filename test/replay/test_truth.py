@@ -154,7 +154,7 @@ def test_boxes_of_a_topic_go_by_the_header(tmp_path):
     truth = recorded(tmp_path, [
         truth_message(0, [], []), truth_message(2, [*BOX, [3, 3, 9, 9]], ['dog', 'horse']),
         truth_message(9, BOX, ['dog']), truth_message(1, BOX, ['cat'], frame_id='other')])
-    assert truth.frames.tolist() == [0, 2] and truth.unmatched == 2
+    assert truth.frames.tolist() == [0, 2] and truth.unmatched == 2 and truth.doubt == ''
     assert truth.table.frames.tolist() == [2] and truth.table.labels.tolist() == [1]
     assert truth.table.boxes.tolist() == BOX
     assert truth.table.ignore_boxes.tolist() == [[3, 3, 9, 9]]
@@ -170,6 +170,13 @@ def test_topics_that_do_not_fit_are_one_line(tmp_path, messages, topic, words):
     with pytest.raises(InputError, match=words) as caught:
         recorded(tmp_path, messages, topic)
     assert '\n' not in str(caught.value)
+
+
+def test_boxes_of_a_topic_that_cannot_be_used_are_left_out_and_told(tmp_path):
+    odd = [[float('nan'), 2, 11, 22], [1, 2, float('inf'), 22]]
+    truth = recorded(tmp_path, [truth_message(0, [*odd, *BOX], ['horse', 'dog', 'dog'])])
+    assert truth.table.boxes.tolist() == BOX and not len(truth.table.ignore_boxes)
+    assert '/truth: 2 boxes are left out' in truth.doubt
 
 
 def test_a_second_camera_may_be_without_annotations(tmp_path):
