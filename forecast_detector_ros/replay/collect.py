@@ -131,16 +131,16 @@ def find_videos(folder: Path) -> list[Path]:
 
 def _inside(folder: Path, suffixes: Sequence[str] = ()) -> list[Path]:
     """Return the bags below a folder, and the files with these endings."""
-    found: dict[Path, Path] = {}
+    # By their real paths: what links lead to is taken once. Path.resolve fails on a link to itself.
+    found: dict[str, Path] = {}
     for place, folders, names in walk(folder):
         for name in (*folders, *names):
             path = Path(place, name)
-            # What links lead to is taken once.
-            taken = path.is_symlink() and path.resolve() in found
+            taken = path.is_symlink() and os.path.realpath(path) in found
             if not name.startswith('.') and not taken and _is_input(path, suffixes):
-                found[path.resolve()] = path
+                found[os.path.realpath(path)] = path
         folders[:] = [name for name in folders if not name.startswith('.')
-                      and Path(place, name).resolve() not in found
+                      and os.path.realpath(os.path.join(place, name)) not in found
                       # Unlike Path's, it is False where a folder cannot be read.
                       and not os.path.exists(os.path.join(place, name, RESULT_MARK))]
     return sorted(found.values())

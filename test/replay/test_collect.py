@@ -132,6 +132,7 @@ def test_results_and_circles_are_passed_over_and_links_are_no_second_bag(tmp_pat
     bag = write_bag(tmp_path / 'bag', {'/camera': [raw_message(0)]})
     (tmp_path / 'latest').symlink_to(bag)
     (tmp_path / 'here').symlink_to(tmp_path)
+    (tmp_path / 'itself').symlink_to('itself')
     result = tmp_path / 'replay_output'
     result.mkdir()
     (result / RESULT_MARK).touch()
