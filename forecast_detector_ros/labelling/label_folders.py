@@ -331,10 +331,10 @@ def picture_folders(root: Path, names: Sequence[str] = ()) -> dict[str, list[Pat
     return folders
 
 
-def _natural(path: Path) -> list[Any]:
-    """Order frame10 behind frame9."""
+def _natural(path: Path) -> tuple[list[Any], str]:
+    """Order frame10 behind frame9, and frame9 behind frame09."""
     parts = re.split(r'(\d+)', path.name)
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
 
 
 #: Overlap from which on two boxes may show one object; SORT's (Bewley et al. 2016) limit.

@@ -22,6 +22,13 @@ def test_folders_are_named_and_their_pictures_ordered(tmp_path):
         'a': ['1.JPG'], 'a/deep': ['2.png'], 'b': ['frame9.png', 'frame10.png']}
 
 
+def test_pictures_of_equal_numbers_have_one_order(tmp_path):
+    names = [f'{"0" * zeros}1.png' for zeros in range(9, -1, -1)]
+    for name in names:
+        write(tmp_path / 'a' / name)
+    assert [path.name for path in picture_folders(tmp_path)['a']] == names
+
+
 def test_frames_keep_their_name_beside_other_pictures(tmp_path):
     write(tmp_path / 'a/cover.png')
     write(tmp_path / 'a/frames/1.png')
