@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -160,7 +161,7 @@ def load_tables(path: Path) -> dict[str, dict[str, Any]]:
                 values[''] if kind == 'array' else _KINDS[kind](**values))
     except OSError as error:
         raise DataError(f'{path}: cannot be read: {error.strerror or error}') from None
-    except (ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f'{path}: is no file of tables: {error}') from None
     return groups
 

@@ -50,7 +50,13 @@ def test_tables_survive_bit_for_bit(tmp_path):
 def test_other_files_are_one_line(tmp_path):
     (tmp_path / 'text').write_text('something else')
     np.savez(tmp_path / 'other.npz', a=np.zeros(2))
-    for name in ('text', 'other.npz', 'none'):
+    (tmp_path / 'empty').touch()
+    save_tables(tmp_path / 'damaged', {'group': {'array': np.arange(9)}})
+    data = bytearray((tmp_path / 'damaged').read_bytes())
+    # Behind the header of the archive, in what is compressed.
+    data[70:90] = b'\xff' * 20
+    (tmp_path / 'damaged').write_bytes(data)
+    for name in ('text', 'other.npz', 'none', 'empty', 'damaged'):
         with pytest.raises(DataError) as caught:
             load_tables(tmp_path / name)
         assert name in str(caught.value) and '\n' not in str(caught.value)
