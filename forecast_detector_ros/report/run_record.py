@@ -21,6 +21,7 @@ import numpy as np
 from ..detector.policy import READ
 from ..errors import InputError
 from ..files import write_atomically
+from ..metrics.average_precision import RECALLS
 from ..plain_values import (
     build,
     MOST_LEVELS,
@@ -68,14 +69,24 @@ class NotedFrame:
 
 @dataclass(frozen=True)
 class ClassAccuracy:
-    """How well one class is detected."""
+    """
+    How well one class is detected.
+
+    :raises RunRecordError: if there are annotated boxes, but not a precision at each recall
+    """
 
     label: str
     boxes: int  #: Annotated boxes
     detections: int  #: Detections that counted, from a low score on
     ap50: float | None
-    #: Interpolated, in [0, 1], at the recalls 0, 0.01, ..., 1; empty without annotated boxes.
+    #: Interpolated, in [0, 1], at each of the `RECALLS`; empty without annotated boxes.
     precision: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the number of precisions, which the report draws over the recalls."""
+        if self.boxes and len(self.precision) != len(RECALLS):
+            raise RunRecordError(f'precision of {self.label} has {len(self.precision)} values, '
+                                 f'must have {len(RECALLS)}')
 
 
 @dataclass(frozen=True)

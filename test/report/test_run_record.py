@@ -35,7 +35,7 @@ FRAMES = (RecordedFrame(0, READ, 'first_frame', None, 0.5, 0, 40.0, 3.0, 37.0, 4
 RUN = RunRecord(
     'a walk', {'path': 'walk.mp4', 'rate': 25.0}, {'name': 'default'}, {'policy': 'always_read'},
     {'cores': 2}, (SequenceRecord('walk', FRAMES, True, 2, 0.5),),
-    Accuracy(0.5, None, (ClassAccuracy('dog', 2, 3, 0.25, (1.0, 0.5)),)),
+    Accuracy(0.5, None, (ClassAccuracy('dog', 2, 3, 0.25, (1.0,) * 101),)),
     (NotedFrame('walk', 2, '1 missed', 'walk.mp4', 2, None, (),
                 (MarkedBox('dog', (0., 1., 2., 3.)),),
                 (MarkedBox('cat', (0., 1., 2., 3.), 0.4),)),), 'the worst')
@@ -81,6 +81,9 @@ def test_kinds_are_checked():
     (lambda d: {key: d[key] for key in d if key != 'sequences'}, 'sequences is missing'),
     (lambda d: {**d, 'source': reduce(lambda inner, _: [inner], range(MOST_LEVELS + 10), {})},
      'nested more'),
+    (lambda d: {**d, 'accuracy': {**d['accuracy'], 'classes': [
+        {'label': 'dog', 'boxes': 2, 'detections': 3, 'ap50': 0.5, 'precision': [1.0, 0.5]}]}},
+     'accuracy.classes[0]: precision of dog has 2 values, must have 101'),
 ])
 def test_other_files_are_one_line(tmp_path, change, words):
     path = tmp_path / 'run.json'
