@@ -99,6 +99,7 @@ def _lay_over(path: Path, document: dict[str, Any], root: PictureFolder, under: 
     present: dict[str, set[str]] = {
         name: set() for name, complete in completeness(document, path).items() if complete}
     keys: dict[int, int] = {}
+    taken: set[int] = set()  # The values of `keys`.
     pictures: dict[int, TruePicture] = {}
     unboxed: Counter[str] = Counter()
     fresh = max(first_image, 1 + max(under.images, default=0))
@@ -108,7 +109,7 @@ def _lay_over(path: Path, document: dict[str, Any], root: PictureFolder, under: 
         file_name, images[number] = image['file_name'], None
         key, same = places.get(file_name, (fresh, None))
         try:
-            if key in keys.values():
+            if key in taken:
                 raise DataError(f'{path}: images: file_name {file_name} is used twice',
                                 Kind.DUPLICATE)
             boxed = boxed_classes(image.get('labels'), names.values(), f'{path}: {file_name}')
@@ -122,6 +123,7 @@ def _lay_over(path: Path, document: dict[str, Any], root: PictureFolder, under: 
             unboxed.update(classes - boxed if boxed else ())
             places[file_name], fresh = (key, image), fresh + 1
         images[number], keys[number] = image, key
+        taken.add(key)
         pictures[number] = TruePicture(boxed=boxed, present=present.get(image.get('video', '')))
     for name, count in unboxed.items():
         findings.note(Kind.UNLABELLED_CLASS, f'{path}: images: labels of {count} pictures that '
