@@ -106,8 +106,9 @@ class SsdTeacher:
         height, width = image.shape[:2]
         codes, logits, _ = self._raw(cv2.resize(image, (SIDE, SIDE)))
         scores = 1 / (1 + np.exp(-logits))
-        # Background has a sigmoid of its own, and is no rival of the classes.
-        scores[:, 0] = 0
+        if not self._known[0]:
+            # Background has a sigmoid of its own, and is no rival of the classes.
+            scores[:, 0] = 0
         best, label = scores.max(1), scores.argmax(1)
         kept = (best >= self.min_score) & self._known[label]
         boxes = tensorflow_boxes(codes[kept], self._anchors[kept]) * (width, height, width, height)

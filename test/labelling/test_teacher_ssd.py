@@ -88,6 +88,12 @@ def test_picture_to_boxes(open_teacher, heads):
     assert len(open_teacher(min_score=0.8).detect(np.zeros((100, 200, 3), np.uint8)).scores) == 1
 
 
+def test_first_output_may_be_a_class(open_teacher, heads):
+    heads['cls.5.bias'][0] = 2.0
+    found = open_teacher(('bird', *CLASSES[1:])).detect(np.zeros((60, 60, 3), np.uint8))
+    assert [TEACHER_CLASSES[label] for label in found.labels] == ['bird']
+
+
 def test_class_without_a_name_is_passed_over(open_teacher, heads):
     heads['cls.5.bias'][2] = 2.0
     assert not len(open_teacher().detect(np.zeros((60, 60, 3), np.uint8)).scores)
