@@ -22,7 +22,8 @@ import zlib
 
 from .findings import DataError, Findings, Kind
 
-_FRAME = re.compile(r'\d{6}')
+FRAME_DIGITS = 6  #: Digits of a frame's number in the names of its files
+_FRAME = re.compile(rf'\d{{{FRAME_DIGITS}}}')
 
 
 @dataclass
@@ -105,6 +106,9 @@ def _parse(line: str, where: str) -> tuple[str, int | None, int | None]:
         frame, count = int(rest[1]), int(rest[2])
         if not 0 <= frame < count:
             raise DataError(f'{where}: frame {frame} of {count}; frames count from 0')
+        if count > 10**FRAME_DIGITS:
+            raise DataError(f'{where}: a snippet of {count} frames; their numbers have '
+                            f'{FRAME_DIGITS} digits')
         return name, frame, count
     folder, _, last = name.rpartition('/')
     if folder and _FRAME.fullmatch(last):

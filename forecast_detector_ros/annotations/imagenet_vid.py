@@ -28,7 +28,7 @@ from typing import overload
 from xml.etree import ElementTree
 
 from .findings import check_classes, DataError, Findings, Kind, Strict
-from .imagenet_lists import Listed, read_pictures, read_snippets
+from .imagenet_lists import FRAME_DIGITS, Listed, read_pictures, read_snippets
 from .records import (
     box_in_picture,
     FrameBoxes,
@@ -224,8 +224,8 @@ def _frame_names(name: str, listed: Listed, images: Path, annotations: Path, onl
     elif listed.count is not None:
         wanted = list(range(listed.count))
     else:
-        last = max((int(stem) for stem in pictures | descriptions if stem.isdecimal()),
-                   default=-1)
+        last = max((int(stem) for stem in pictures | descriptions
+                    if stem.isdecimal() and len(stem) <= FRAME_DIGITS), default=-1)
         wanted = list(range(last + 1))
     names = []
     for frame in wanted:

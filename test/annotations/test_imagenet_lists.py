@@ -49,6 +49,7 @@ def test_damaged_archive_is_one_line(tmp_path):
 @pytest.mark.parametrize('line, words', [
     ('a 1 300 300', 'line 2: frame 300 of 300; frames count from 0'),
     ('a 1 -1 300', 'line 2: frame -1 of 300'),
+    ('a 1 0 1700000000000', 'line 2: a snippet of 1700000000000 frames; their numbers have 6'),
     ('a', "line 2: is 'a'; it must be a path and 1 or 3 whole numbers"),
     ('a 1 x 300', 'line 2: is'),
     ('a 1 2', 'line 2: is'),

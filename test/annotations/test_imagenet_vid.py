@@ -192,6 +192,12 @@ def test_a_snippet_shorter_than_the_list_says(imagenet):
         f'{path}: line 1: no file {imagenet.xml(f"{ONE}/000002")}']}
 
 
+def test_a_stamp_in_the_place_of_a_frames_number_is_one_line(imagenet):
+    imagenet.add(f'{ONE}/1700000000000000000')
+    with pytest.raises(DataError, match=f'{ONE} has no frames'):
+        vid(imagenet)
+
+
 def test_a_frame_of_another_size_is_refused(imagenet):
     imagenet.snippet(ONE, 1)
     imagenet.add(f'{ONE}/000001', size=(20, 30))
