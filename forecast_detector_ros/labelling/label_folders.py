@@ -16,10 +16,9 @@ from time import monotonic
 from typing import Any
 
 import numpy as np
-import torch
-from torchvision.ops import box_iou
 
 from .teacher import COCO_CLASSES, TEACHER_CLASSES, TeacherBoxes, TeacherError
+from ..boxes import best_pairs, box_iou
 from ..files import walk, write_json
 from ..images.frame import decode_file
 from ..plain_values import PlainJsonError, read_plain_json
@@ -372,7 +371,10 @@ def track_boxes(frames: Sequence[tuple[np.ndarray, np.ndarray]], first: int = 1,
     for index, (boxes, labels) in enumerate(frames):
         alive = [track for track in alive if index - track.frame <= patience + 1]
         ids = np.zeros(len(boxes), np.int64)
-        for at, track in _pairs(boxes, labels, alive, min_iou):
+        overlap = box_iou(boxes, np.array([track.box for track in alive]).reshape(-1, 4))
+        overlap[labels[:, None] != np.array([track.label for track in alive])] = 0
+        for at, place in zip(*best_pairs(overlap, min_iou)):
+            track = alive[place]
             ids[at] = track.number
             track.box, track.frame = boxes[at], index
         for new in np.flatnonzero(ids == 0):
@@ -381,19 +383,3 @@ def track_boxes(frames: Sequence[tuple[np.ndarray, np.ndarray]], first: int = 1,
             number += 1
         result.append(ids)
     return result
-
-
-def _pairs(boxes: np.ndarray, labels: np.ndarray, tracks: list[_Track],
-           min_iou: float) -> list[tuple[int, _Track]]:
-    """Join boxes and tracks of the same class, best overlap first, each at most once."""
-    if not len(boxes) or not tracks:
-        return []
-    overlap = box_iou(torch.from_numpy(np.asarray(boxes, np.float64)),
-                      torch.from_numpy(np.stack([track.box for track in tracks])).double()).numpy()
-    overlap[labels[:, None] != np.array([track.label for track in tracks])] = 0
-    pairs: list[tuple[int, _Track]] = []
-    while overlap.max() >= min_iou:
-        row, column = np.unravel_index(overlap.argmax(), overlap.shape)
-        pairs.append((int(row), tracks[column]))
-        overlap[row] = overlap[:, column] = 0
-    return pairs
