@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import json
-import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from .findings import DataError
+from ..files import write_atomically
 
 CLASSES = ('disc', 'square', 'triangle')  #: The classes of the set, in the order of their labels
 
@@ -86,7 +86,8 @@ def write_synthetic_videos(folder: str | Path, seed: int = 0, videos: int = 4, f
         (folder / name).mkdir(parents=True, exist_ok=True)
         for index, (picture, boxes) in enumerate(_frames(frames, size, objects, rng)):
             file_name = f'{name}/{index + 1:06d}.{extension}'
-            _write(folder / file_name, cv2.imencode(f'.{extension}', picture)[1].tobytes())
+            write_atomically(folder / file_name,
+                             cv2.imencode(f'.{extension}', picture)[1].tobytes())
             image = len(images) + 1
             images.append({'id': image, 'file_name': file_name, 'width': size[1],
                            'height': size[0], 'video': name, 'frame_index': index})
@@ -98,7 +99,7 @@ def write_synthetic_videos(folder: str | Path, seed: int = 0, videos: int = 4, f
         'images': images, 'annotations': annotations,
         'categories': [{'id': key, 'name': name} for key, name in enumerate(CLASSES, start=1)]}
     path = folder / 'annotations.json'
-    _write(path, json.dumps(document, indent=1).encode())
+    write_atomically(path, json.dumps(document, indent=1).encode())
     return path
 
 
@@ -131,9 +132,3 @@ def _frames(count: int, size: tuple[int, int], objects: int, rng: np.random.Gene
 def _fixed(point: np.ndarray) -> tuple[int, int]:
     x, y = np.round(point * 2 ** _SHIFT).astype(int)
     return int(x), int(y)
-
-
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(path.name + '.part')
-    partial.write_bytes(data)
-    os.replace(partial, path)

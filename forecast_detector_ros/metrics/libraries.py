@@ -19,7 +19,7 @@ import numpy as np
 from .average_precision import IGNORE_OVERLAP
 from .tables import DetectionTable, IOU_THRESHOLD, TruthTable
 from ..annotations.records import UNKNOWN_TRACK
-from ..boxes import box_iou, intersection
+from ..boxes import box_area, box_iou, intersection
 from ..errors import MissingLibraryError
 
 #: COCO's figures of precision: the IoU threshold (None for the mean over 0.5, 0.55, ... 0.95) and
@@ -151,7 +151,7 @@ def _prepare(found: DetectionTable, numbers: np.ndarray, truth: TruthTable) -> d
     untracked = truth.select(truth.tracks == UNKNOWN_TRACK)
     frames = 1 + max((int(table.max()) for table in (found.frames, known.frames) if len(table)),
                      default=0)
-    _, objects = np.unique(known.tracks, return_inverse=True)
+    tracks, objects = np.unique(known.tracks, return_inverse=True)
     gt_ids, tracker_ids, similarities, kept = [], [], [], np.zeros(len(found), bool)
     for frame in range(frames):
         boxes = np.flatnonzero(known.frames == frame)
@@ -170,17 +170,14 @@ def _prepare(found: DetectionTable, numbers: np.ndarray, truth: TruthTable) -> d
     for frame in range(frames):
         tracker_ids.append(places[kept & (found.frames == frame)])
     return {'gt_ids': gt_ids, 'tracker_ids': tracker_ids, 'similarity_scores': similarities,
-            'num_gt_ids': len(np.unique(objects)), 'num_tracker_ids': len(used),
+            'num_gt_ids': len(tracks), 'num_tracker_ids': len(used),
             'num_gt_dets': len(known), 'num_tracker_dets': int(kept.sum()),
             'num_timesteps': frames, 'seq': ''}
 
 
 def _excused(boxes: np.ndarray, overlap: np.ndarray, regions: np.ndarray) -> np.ndarray:
     """Tell which detections hit nothing and lie in an ignore region."""
-    if not len(regions):
-        return np.zeros(len(boxes), bool)
     boxes = boxes.astype(np.float64)
-    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    inside = intersection(boxes, regions.astype(np.float64)) >= IGNORE_OVERLAP * area[:, None]
-    hit = (overlap >= IOU_THRESHOLD).any(0) if len(overlap) else np.zeros(len(boxes), bool)
-    return inside.any(1) & ~hit
+    shared = intersection(boxes, regions.astype(np.float64))
+    inside = shared >= IGNORE_OVERLAP * box_area(boxes)[:, None]
+    return inside.any(1) & ~(overlap >= IOU_THRESHOLD).any(0)

@@ -254,12 +254,15 @@ class _Replay:
         image, camera = arrival.image, self._cameras[arrival.image.topic]
         self._see(camera, arrival)
         before = camera.state
+        # What decisions count for in a time budget; None if they are measured.
+        cost = (None if self._options.latency is None
+                else partial(self._taken_ms, camera, arrival.number))
         start = perf_counter()
         try:
             frame = image.frame(self._options.max_image_pixels)
             result, camera.state = step_stamped(
                 self._detector, frame, image.header_stamp_ns, before, self._settings,
-                self._options.max_gap_s, self._cost(camera, arrival.number))
+                self._options.max_gap_s, cost)
         except FrameError as error:
             camera.refusals.append(f'image {arrival.number}: {error}')
             return 0.0
@@ -305,11 +308,6 @@ class _Replay:
         self._results.add_ahead(arrival.image.header_stamp_ns + period_ns, arrival.image.frame_id,
                                 found.detections, done_ns)
         return took
-
-    def _cost(self, camera: _Camera, number: int) -> Callable[[str], float] | None:
-        """Give what decisions count for in a time budget; None if they are measured."""
-        return (None if self._options.latency is None
-                else partial(self._taken_ms, camera, number))
 
     def _taken_ms(self, camera: _Camera, number: int, kind: str) -> float:
         """Give the milliseconds, given or drawn, that a decision is taken to need."""

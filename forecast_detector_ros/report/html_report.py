@@ -29,6 +29,7 @@ from .run_record import (
 )
 from ..detector.policy import FORECAST, READ
 from ..files import write_atomically
+from ..recording.recorded_frame import DROPPED
 
 REPORT_NAME = 'report.html'  #: The report in a folder of results
 TEMPLATE = 'templates/report.html.j2'
@@ -234,7 +235,7 @@ def _sequences(runs: Sequence[LoadedRun]) -> list[dict[str, Any]]:
         rows = {}
         for item in run.record.sequences:
             kinds = [frame.kind for frame in item.frames]
-            answered = len(kinds) - kinds.count('dropped')
+            answered = len(kinds) - kinds.count(DROPPED)
             rows[item.name] = {
                 'frames': len(kinds), 'boxes': item.boxes, 'recall': item.recall,
                 'read': kinds.count(READ) / answered if answered else None}

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..detector.policy import READ
+from ..detector.policy import FORECAST, READ
 from ..errors import InputError
 from ..files import write_atomically
 from ..metrics.average_precision import RECALLS
@@ -306,7 +306,7 @@ def latency_rows(view: RunView) -> list[dict[str, float | int | str]]:
     rows: list[dict[str, float | int | str]] = []
     answered = [(frame.kind, frame.latency_ms) for frame in view.frames
                 if not frame.dropped and frame.latency_ms is not None]
-    for kind in (*dict.fromkeys(kind for kind, _ in sorted(answered, reverse=True)), 'all'):
+    for kind in (READ, FORECAST, 'all'):
         values = np.array([value for other, value in answered if kind in (other, 'all')])
         if len(values):
             rows.append({'decision': kind, 'frames': len(values), 'mean': float(values.mean()),
