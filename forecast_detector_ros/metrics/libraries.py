@@ -180,4 +180,5 @@ def _excused(boxes: np.ndarray, overlap: np.ndarray, regions: np.ndarray) -> np.
     boxes = boxes.astype(np.float64)
     shared = intersection(boxes, regions.astype(np.float64))
     inside = shared >= IGNORE_OVERLAP * box_area(boxes)[:, None]
-    return inside.any(1) & ~(overlap >= IOU_THRESHOLD).any(0)
+    hit = overlap >= IOU_THRESHOLD
+    return np.any(inside, axis=1) & ~np.any(hit, axis=0)

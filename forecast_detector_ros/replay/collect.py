@@ -29,7 +29,6 @@ from ..images.bag_images import is_bag, METADATA_NAME, STORAGE_SUFFIXES
 from ..images.video_images import VIDEO_SUFFIXES
 from ..jobs.locations import list_files, Location, PICTURES, Url
 from ..layout import mean, plain
-from ..metrics.average_precision import average_precision
 from ..metrics.tables import DetectionTable, load_tables, recall, TruthTable
 from ..plain_values import build, parse_plain_json, read_plain_json
 from ..recording.recorded_frame import RecordedFrame, summarise_frames
@@ -131,7 +130,7 @@ def find_videos(folder: Path) -> list[Path]:
 
 def _inside(folder: Path, suffixes: Sequence[str] = ()) -> list[Path]:
     """Return the bags below a folder, and the files with these endings."""
-    # By their real paths: what links lead to is taken once. Path.resolve fails on a link to itself.
+    # By real paths: what links lead to is taken once. Path.resolve fails on a link to itself.
     found: dict[str, Path] = {}
     for place, folders, names in walk(folder):
         for name in (*folders, *names):
@@ -162,15 +161,33 @@ def write_result(folder: Path, head: dict[str, Any], states: Sequence[BagState]
         to stand in the summary
     :param states: of the whole list of bags, in its order
     """
-    here = [(folder / BAGS_FOLDER / state.name, state.path) for state in states
-            if state.state in (DONE, INTERRUPTED)]
-    present = [bag for bag, _ in here]
-    summaries = [_read(bag / SUMMARY_NAME) for bag in present]
-    lists = [_records(bag / FRAMES_NAME) for bag in present]
-    records = [record for cameras in lists for frames in cameras.values()
-               for record in frames.values()]
+    summaries: list[dict[str, Any]] = []
+    documents: list[dict[str, Any]] = []
+    records: list[RecordedFrame] = []
+    replayed: list[ReplayedCamera] = []
+    scored: list[ScoredCamera] = []
+    for state in states:
+        if state.state not in (DONE, INTERRUPTED):
+            continue
+        bag = folder / BAGS_FOLDER / state.name
+        summaries.append(read_plain_json(bag / SUMMARY_NAME))
+        documents.append(read_plain_json(bag / COCO_NAME))
+        cameras = _records(bag / FRAMES_NAME)
+        records += [record for frames in cameras.values() for record in frames.values()]
+        for topic, tables in load_tables(bag / TABLES_NAME).items():
+            name = f'{state.name}{topic}'
+            # A camera whose images were all refused has tables, and no frames.
+            frames = cameras.get(topic, {})
+            replayed.append(ReplayedCamera(name, state.path, topic, tuple(frames.values()),
+                                           tuple(frames), tables['shown']))
+            if 'truth' in tables:
+                annotated = tables['annotated']
+                shown, low = (_only(tables[key], annotated) for key in ('shown', 'collected'))
+                scored.append(ScoredCamera(name, state.path, topic, annotated, shown, low,
+                                           tables['truth']))
+    record = record_replay(head, replayed, scored,
+                           [loss for item in summaries for loss in item['losses']])
     refused = sum(camera['refused'] for item in summaries for camera in item['cameras'].values())
-    scored = _scored(here)
     summary = {
         **head, 'bags': [asdict(state) for state in states],
         'images': len(records) + refused, 'refused': refused,
@@ -178,52 +195,28 @@ def write_result(folder: Path, head: dict[str, Any], states: Sequence[BagState]
         LATENCIES: {kind: milliseconds(item.latency_ms for item in records
                                        if item.kind == kind and item.latency_ms is not None)
                     for kind in (READ, FORECAST)},
-        'accuracy': _accuracy(scored, head['labels']),
+        'accuracy': _accuracy(record, scored),
         'results': {item['name']: item for item in summaries}}
-    # A camera whose images were all refused has tables, and no frames.
-    replayed = [ReplayedCamera(f'{bag.name}{topic}', path, topic,
-                               tuple(cameras.get(topic, {}).values()),
-                               tuple(cameras.get(topic, {})), found['shown'])
-                for (bag, path), cameras, tables in zip(
-                    here, lists, (load_tables(bag / TABLES_NAME) for bag in present))
-                for topic, found in tables.items()]
-    losses = [loss for item in summaries for loss in item['losses']]
-    save_run(folder / RUN_NAME, record_replay(head, replayed, scored, losses))
-    write_json(folder / COCO_NAME, merge_coco([_read(bag / COCO_NAME) for bag in present]))
+    save_run(folder / RUN_NAME, record)
+    write_json(folder / COCO_NAME, merge_coco(documents))
     write_json(folder / SUMMARY_NAME, summary)
     return summary
 
 
-def _accuracy(cameras: Sequence[ScoredCamera], labels: Sequence[str]) -> dict[str, Any] | None:
-    """Score all cameras of all bags together, on the images that are annotated."""
-    if not cameras:
+def _accuracy(record: RunRecord, scored: Sequence[ScoredCamera]) -> dict[str, Any] | None:
+    """Give what the record says of all annotated images of all bags together."""
+    if record.accuracy is None:
         return None
-    truth, collected = join_scored(cameras)
-    ap = average_precision(collected, truth)
-    recalls = [plain(recall(item.shown, item.truth)) for item in cameras]
+    recalls = {item.name: item.recall for item in record.sequences}
     return {
-        'frames': sum(len(item.frames) for item in cameras), 'boxes': len(truth),
-        'mean_recall': mean(recalls), 'ap50': plain(ap.mean),
-        'classes': {name: {'ap50': plain(ap.per_class[number]), 'boxes': int(ap.boxes[number]),
-                           'detections': int(ap.detections[number])}
-                    for number, name in enumerate(labels)
-                    if ap.boxes[number] or ap.detections[number]},
+        'frames': sum(len(item.frames) for item in scored),
+        'boxes': sum(len(item.truth) for item in scored),
+        'mean_recall': record.accuracy.mean_recall, 'ap50': record.accuracy.ap50,
+        'classes': {item.label: {'ap50': item.ap50, 'boxes': item.boxes,
+                                 'detections': item.detections}
+                    for item in record.accuracy.classes},
         'sequences': {item.name: {'frames': len(item.frames), 'boxes': len(item.truth),
-                                  'recall': value}
-                      for item, value in zip(cameras, recalls)}}
-
-
-def _scored(bags: Sequence[tuple[Path, str]]) -> list[ScoredCamera]:
-    """Collect what is annotated in the results of bags, each with the path of the bag itself."""
-    found = []
-    for folder, path in bags:
-        for topic, tables in load_tables(folder / TABLES_NAME).items():
-            if 'truth' in tables:
-                frames = tables['annotated']
-                shown, low = (_only(tables[key], frames) for key in ('shown', 'collected'))
-                found.append(ScoredCamera(f'{folder.name}{topic}', path, topic, frames, shown,
-                                          low, tables['truth']))
-    return found
+                                  'recall': recalls[item.name]} for item in scored}}
 
 
 def _only(table: DetectionTable, frames: np.ndarray) -> DetectionTable:
@@ -238,10 +231,6 @@ def _records(path: Path) -> dict[str, dict[int, RecordedFrame]]:
         topic, number = fields.pop('topic'), fields.pop('frame_index')
         records.setdefault(topic, {})[number] = build(RecordedFrame, fields)
     return records
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return read_plain_json(path)
 
 
 @dataclass(frozen=True)
