@@ -146,9 +146,9 @@ def choose_boxes(boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray, min_
     :param boxes: ``(N, 4)`` float32, xyxy, pixels of the picture
     :param labels: ``(N,)`` int64, index into `TEACHER_CLASSES`
     :param scores: ``(N,)`` float32
-    :param min_score: boxes below it are dropped
+    :param min_score: boxes below it are dropped, in [0, 1]
     :param nms_threshold: IoU from which on the weaker of two boxes of a class is dropped, in (0,
-        1]
+        1]; YOLOX has 0.45
     :param picture: (height, width)
     """
     strong = scores >= min_score

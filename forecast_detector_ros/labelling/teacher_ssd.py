@@ -57,9 +57,7 @@ class SsdTeacher:
         ordered by anchor: centre y, x, height, width, or the logit of each class
     :param classes: the class of each logit, of `TEACHER_CLASSES`; None for those that are passed
         over, such as the background
-    :param min_score: lower limit of the class score, in [0, 1]
-    :param nms_threshold: IoU from which on the weaker of two boxes of a class is dropped, in (0,
-        1]
+    :param min_score, nms_threshold: see `choose_boxes`
     :raises TeacherError: if a file cannot be read or does not fit
     """
 
@@ -202,9 +200,7 @@ class TorchvisionTeacher:
         fixes H and W, pictures are stretched to them, as torchvision's SSD does itself; else they
         go in as they are. Three outputs in any order: boxes ``(N, 4)`` xyxy in pixels of the
         input, labels ``(N,)`` integers (COCO's ids), scores ``(N,)``.
-    :param min_score: lower limit of the score, in [0, 1]
-    :param nms_threshold: IoU from which on the weaker of two boxes of a class is dropped, in (0,
-        1]
+    :param min_score, nms_threshold: see `choose_boxes`
     :raises TeacherError: if the network is not of this kind
     """
 

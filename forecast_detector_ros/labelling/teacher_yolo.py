@@ -7,6 +7,8 @@ YOLOX (Ge et al. 2021), YOLOv8 and YOLO11, and NanoDet-Plus (https://github.com/
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -37,9 +39,7 @@ class _GridTeacher:
     """
     A detector for COCO with one output, a prediction per grid cell of `STRIDES`.
 
-    :param min_score: lower limit of a box's score, in [0, 1]
-    :param nms_threshold: IoU from which on the weaker of two boxes of a class is dropped, in (0,
-        1]; 0.45 is YOLOX's
+    :param min_score, nms_threshold: see `choose_boxes`
     :raises TeacherError: if the network is not of this kind
     """
 
@@ -51,7 +51,7 @@ class _GridTeacher:
         if size is None:
             raise TeacherError(f'{model.path}: has {model.summary}, a {self.name} has one float '
                                f'input (1, 3, H, W), sides multiples of {STRIDES[-1]}')
-        wanted = self._shape(grid_cells(size))
+        wanted = self._shape(len(grid_cells(size, STRIDES)[0]))
         if [shape for _, shape, _ in model.outputs] != [wanted]:
             raise TeacherError(f'{model.path}: has {model.summary}, a {self.name} of this input '
                                f'size and COCO has one output {wanted}')
@@ -131,9 +131,19 @@ class Yolo11Teacher(_GridTeacher):
         return box_corners(output[:, :2], output[:, 2:4]), output[:, 4:]
 
 
-def grid_cells(size: tuple[int, int]) -> int:
-    """Count the cells of all grids of an input of (height, width)."""
-    return sum(size[0] // stride * (size[1] // stride) for stride in STRIDES)
+def grid_cells(size: tuple[int, int], strides: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Return where the cells of all grids are, and the stride of each.
+
+    :param size: (height, width) of the network's input
+    :returns: ``(A, 2)`` int64 column and row in its grid, and ``(A, 1)`` float32
+    """
+    places, steps = [], []
+    for stride in strides:
+        rows, columns = np.mgrid[:-(-size[0] // stride), :-(-size[1] // stride)]
+        places.append(np.stack((columns.ravel(), rows.ravel()), 1))
+        steps.append(np.full((rows.size, 1), stride, np.float32))
+    return np.concatenate(places), np.concatenate(steps)
 
 
 def box_corners(centre: np.ndarray, size: np.ndarray) -> np.ndarray:
@@ -149,13 +159,8 @@ def decode_yolox(output: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray,
     :param size: (height, width) of the network's input
     :returns: ``(A, 4)`` xyxy in the input's pixels, and ``(A, classes)`` scores
     """
-    grids, strides = [], []
-    for stride in STRIDES:
-        rows, columns = np.mgrid[:size[0] // stride, :size[1] // stride]
-        grids.append(np.stack((columns, rows), -1).reshape(-1, 2))
-        strides.append(np.full((rows.size, 1), stride))
-    scale = np.concatenate(strides).astype(np.float32)
-    centre = (output[:, :2] + np.concatenate(grids)) * scale
+    cells, scale = grid_cells(size, STRIDES)
+    centre = (output[:, :2] + cells) * scale
     boxes = box_corners(centre, np.exp(output[:, 2:4]) * scale)
     return boxes, output[:, 4:5] * output[:, 5:]
 
@@ -168,9 +173,7 @@ class NanodetTeacher:
         `MEAN` and `STD`; or ``(1, H, W, 3)`` uint8, normalised in the graph. One output ``(1, A,
         112)``, a row per grid cell of `NANODET_STRIDES`: 80 class scores after the sigmoid, then
         for left, top, right and bottom the logits of `BINS` distances.
-    :param min_score: lower limit of the class score, in [0, 1]
-    :param nms_threshold: IoU from which on the weaker of two boxes of a class is dropped, in (0,
-        1]
+    :param min_score, nms_threshold: see `choose_boxes`
     :param colour: order of the channels that the network wants, one of `COLOURS`
     :raises TeacherError: if the network is not of this kind
     """
@@ -185,7 +188,10 @@ class NanodetTeacher:
         if size is None or any(not isinstance(side, int) or side % 32 for side in size):
             raise TeacherError(f'{model.path}: has {model.summary}, a NanoDet has one input '
                                '(1, 3, H, W) float or (1, H, W, 3) uint8, sides multiples of 32')
-        self._centres, self._strides = cell_centres((size[0], size[1]))
+        cells, self._strides = grid_cells((size[0], size[1]), NANODET_STRIDES)
+        # Cells look from their upper left corner (nanodet/model/head/nanodet_plus_head.py,
+        # get_single_level_center_priors).
+        self._centres = (cells * self._strides).astype(np.float32)
         wanted = [1, len(self._centres), len(COCO_CLASSES) + 4 * BINS]
         if [shape for _, shape, _ in model.outputs] != [wanted]:
             raise TeacherError(f'{model.path}: has {model.summary}, a NanoDet-Plus of this input '
@@ -201,7 +207,7 @@ class NanodetTeacher:
         scores = output[:, :len(COCO_CLASSES)]
         labels, best = scores.argmax(1), scores.max(1)
         kept = best >= self.min_score
-        reach = expected_sides(output[kept, len(COCO_CLASSES):]) * self._strides[kept, None]
+        reach = expected_sides(output[kept, len(COCO_CLASSES):]) * self._strides[kept]
         centres = self._centres[kept] - np.asarray(corner, np.float32)
         boxes = np.concatenate((centres - reach[:, :2], centres + reach[:, 2:]), 1) / scale
         return choose_boxes(boxes, labels[kept], best[kept], self.min_score, self.nms_threshold,
@@ -212,24 +218,6 @@ class NanodetTeacher:
             return cv2.cvtColor(padded, cv2.COLOR_BGR2RGB)[None] if self._rgb else padded[None]
         values = ((padded - np.array(MEAN)) / STD)[..., ::-1 if self._rgb else 1]
         return np.ascontiguousarray(values.transpose(2, 0, 1), np.float32)[None]
-
-
-def cell_centres(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Return where the cells of all grids look from, and the stride of each.
-
-    :param size: (height, width) of the network's input
-    :returns: ``(A, 2)`` float32 x, y in the input's pixels: column and row times stride, without
-        half a cell (nanodet/model/head/nanodet_plus_head.py, get_single_level_center_priors); and
-        ``(A,)`` float32
-    """
-    centres, strides = [], []
-    for stride in NANODET_STRIDES:
-        rows, columns = np.mgrid[:-(-size[0] // stride), :-(-size[1] // stride)]
-        centres.append(np.stack((columns.ravel(), rows.ravel()), 1) * stride)
-        strides.append(np.full(rows.size, stride))
-    return (np.concatenate(centres).astype(np.float32),
-            np.concatenate(strides).astype(np.float32))
 
 
 def expected_sides(logits: np.ndarray) -> np.ndarray:

@@ -10,9 +10,10 @@ from forecast_detector_ros.labelling.teacher import (
 )
 from forecast_detector_ros.labelling.teacher_yolo import (
     BINS,
-    cell_centres,
     expected_sides,
+    grid_cells,
     MEAN,
+    NANODET_STRIDES,
     NanodetTeacher,
     STD,
 )
@@ -49,15 +50,15 @@ class Recorder(TeacherModel):
     (0, 0, 0, 8), (12 + 3, 24, 8, 8), (96 + 6 + 2, 32, 16, 16), (96 + 24 + 4, 32, 32, 32),
     (CELLS - 1, 64, 0, 64)])
 def test_cells_look_from_their_corner(cell, x, y, stride):
-    centres, strides = cell_centres(SIZE)
-    assert len(centres) == len(strides) == CELLS
-    assert centres[cell].tolist() == [x, y] and strides[cell] == stride
+    cells, strides = grid_cells(SIZE, NANODET_STRIDES)
+    assert len(cells) == len(strides) == CELLS
+    assert (cells[cell] * strides[cell]).tolist() == [x, y] and strides[cell] == stride
 
 
 def test_sides_that_stand_beyond_the_last_full_cell():
-    centres, _ = cell_centres((32, 32))
+    cells, _ = grid_cells((32, 32), NANODET_STRIDES)
     # 4 x 4, 2 x 2, 1, and one of stride 64 that reaches beyond the input.
-    assert len(centres) == 16 + 4 + 1 + 1
+    assert len(cells) == 16 + 4 + 1 + 1
 
 
 def test_a_side_is_the_mean_of_its_distribution():
