@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from io import StringIO
-import os
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 
 from .run_record import Accuracy, RunRecord, RunView
 from ..detector.policy import FORECAST, READ
+from ..files import write_atomically
 from ..metrics.average_precision import RECALLS
 from ..recording.recorded_frame import DROPPED, RecordedFrame
 
@@ -214,10 +214,9 @@ def plot_decisions(records: Sequence[RecordedFrame], path: str | Path, title: st
     """
     # A dollar in a title begins no formula.
     with rc_context({'text.parse_math': False}):
-        figure = _draw(records, title)
-        partial = Path(path).with_suffix('.part.png')
-        FigureCanvasAgg(figure).print_figure(partial, dpi=110)
-    os.replace(partial, path)
+        picture = BytesIO()
+        FigureCanvasAgg(_draw(records, title)).print_figure(picture, dpi=110)
+    write_atomically(Path(path), picture.getvalue())
 
 
 def _draw(records: Sequence[RecordedFrame], title: str) -> Figure:
