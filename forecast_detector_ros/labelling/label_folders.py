@@ -134,9 +134,9 @@ class Labelling:
             return _pictures(document)
         except PlainJsonError as error:
             raise TeacherError(f'{error}; it is no file that this program wrote') from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            if isinstance(error, TeacherError):
-                raise
+        except TeacherError:
+            raise
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
             raise TeacherError(f'{path}: is no file that this program wrote '
                                f'({type(error).__name__}: {error})') from None
 
@@ -277,6 +277,13 @@ def _pictures(document: dict[str, Any]) -> list[LabelledPicture]:
         pictures[item['image_id']].annotations.append(without(item, 'id', 'image_id', 'track_id'))
     for item in document['ignore_annotations']:
         pictures[item['image_id']].ignored.append(without(item, 'image_id'))
+    for picture in pictures.values():
+        name, sides = picture.image['file_name'], (picture.image['height'], picture.image['width'])
+        if not isinstance(name, str) or not all(isinstance(side, int) for side in sides):
+            raise ValueError(f'file_name {name!r:.40} of {sides!r:.40} pixels')
+        boxes, labels = _geometry(picture)
+        if labels.shape != (len(boxes),):
+            raise ValueError(f'{name} has a bbox that is not of 4 numbers, or an odd category_id')
     return list(pictures.values())
 
 

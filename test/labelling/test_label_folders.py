@@ -209,6 +209,25 @@ def test_resume_from_something_else_is_refused(tmp_path, text):
     assert '\n' not in str(caught.value)
 
 
+@pytest.mark.parametrize('change', [
+    lambda document: document['images'][7].pop('width'),
+    lambda document: document['images'][7].update(file_name={}),
+    lambda document: document['annotations'][7].pop('category_id'),
+    lambda document: document['annotations'][7].update(category_id=[1]),
+    lambda document: document['annotations'][7].update(category_id=1e400),
+    lambda document: document['annotations'][7].pop('bbox'),
+    lambda document: document['annotations'][7].update(bbox=3),
+    lambda document: document['annotations'][7].update(bbox=[1] * 8)])
+def test_resume_from_what_somebody_has_damaged_is_refused(tmp_path, change):
+    videos(tmp_path / 'root')
+    document = label(tmp_path / 'root')
+    change(document)
+    (tmp_path / 'labels.json').write_text(json.dumps(document))
+    with pytest.raises(TeacherError, match=r'labels\.json: is no file that') as caught:
+        labelling(tmp_path / 'root').resume(tmp_path / 'labels.json')
+    assert '\n' not in str(caught.value)
+
+
 DOG, CAT = 1, 2
 
 
