@@ -101,7 +101,7 @@ def latency(run: RunRecord, width: float) -> Figure:
     known = values[np.isfinite(values)]
     # A single hiccup shall not press everything else into one bin.
     limit = float(np.percentile(known, 99.5)) * 1.1 if len(known) else 1.0
-    edges = np.linspace(0, limit or 1.0, 61)
+    edges = np.linspace(0, limit if limit > 0 else 1.0, 61)
     for kind in (READ, FORECAST):
         rows = view.rows(kind)
         mine = values[rows]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The figures of the report: whole SVG of the size that was asked for, the same every time."""
 
+from dataclasses import replace
 from xml.etree import ElementTree
 
 from forecast_detector_ros.detector.policy import FORECAST, READ
@@ -37,6 +38,13 @@ def test_names_with_dollars_are_no_formulas(name):
         accuracy=Accuracy(0.5, 0.25, tuple(
             ClassAccuracy(label, 3, 3, 0.5, (1.0,) * 101) for label in odd)))
     assert as_svg(FIGURES[name], record, 9.6).startswith('<svg')
+
+
+def test_latencies_below_zero_are_drawn_too():
+    # The decisions of another node may have them.
+    frames = tuple(replace(frame(number, READ), latency_ms=-1.0) for number in range(3))
+    record = run(sequences=(SequenceRecord('walk', frames, True),))
+    assert as_svg(FIGURES['latency'], record, 5.0).startswith('<svg')
 
 
 def test_the_same_run_gives_the_same_file():
