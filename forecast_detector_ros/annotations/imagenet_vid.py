@@ -34,6 +34,7 @@ from .records import (
     FrameBoxes,
     FrameRecord,
     MOST_TRACKS,
+    names_in,
     PictureFolder,
     read_videos,
     UNKNOWN_TRACK,
@@ -243,10 +244,7 @@ def _frame_names(name: str, listed: Listed, images: Path, annotations: Path, onl
 
 
 def _stems(folder: Path, ending: str, where: str) -> set[str]:
-    try:
-        return {name[:-len(ending)] for name in os.listdir(folder) if name.endswith(ending)}
-    except OSError:
-        raise DataError(f'{where}: no folder {folder}', Kind.MISSING_FILE) from None
+    return {name.removesuffix(ending) for name in names_in(folder, where) if name.endswith(ending)}
 
 
 #: WordNet id -> name of the 30 classes of VID, in the order of the development kit's meta_vid.

@@ -24,6 +24,7 @@ from .records import (
     box_in_picture,
     FrameBoxes,
     MOST_TRACKS,
+    names_in,
     PictureFolder,
     read_videos,
     UNKNOWN_TRACK,
@@ -116,7 +117,7 @@ def _read(name: str, where: str, annotations: PictureFolder, images: PictureFold
         except DataError as error:
             findings.fault(error)
     folder = os.path.join(name, sequence.folder)
-    there = _files(images.place(folder, f'{about}', 'imDir'), where)
+    there = names_in(images.place(folder, f'{about}', 'imDir'), where)
     records = []
     for number, boxes in frames.items():
         try:
@@ -130,13 +131,6 @@ def _read(name: str, where: str, annotations: PictureFolder, images: PictureFold
     if not records:
         raise DataError(f'{where}: {name} has no frames', Kind.MISSING_FRAME)
     return VideoRecord(name, tuple(records))
-
-
-def _files(folder: Path, where: str) -> set[str]:
-    try:
-        return set(os.listdir(folder))
-    except OSError:
-        raise DataError(f'{where}: no folder {folder}', Kind.MISSING_FILE) from None
 
 
 def _seqinfo(path: Path, where: str) -> _Sequence:

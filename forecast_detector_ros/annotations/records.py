@@ -67,6 +67,14 @@ class PictureFolder:
         return os.path.commonpath((real, self._real_root)) == self._real_root
 
 
+def names_in(folder: Path, where: str) -> set[str]:
+    """Return the names in a folder; raises DataError, which begins with `where`."""
+    try:
+        return set(os.listdir(folder))
+    except OSError:
+        raise DataError(f'{where}: no folder {folder}', Kind.MISSING_FILE) from None
+
+
 T = TypeVar('T')
 #: Stands for the track of a box that is not known to be the same object as any other.
 UNKNOWN_TRACK = -1

@@ -121,7 +121,7 @@ class FrameList:
     """One line of JSON per image of the bag, processed or not."""
 
     def __init__(self, path: Path) -> None:
-        """Begin the file, under another name until it is closed."""
+        """Plan the file, which `close` writes."""
         self._path = path
         self._lines: list[str] = []
 

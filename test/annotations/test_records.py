@@ -154,11 +154,6 @@ def test_pictures_are_rgb(record):
     assert image[3, 4].tolist() == [30, 20, 10]
 
 
-def test_pictures_are_rgb_with_an_opencv_that_cannot_decode_to_it(record, monkeypatch):
-    monkeypatch.delattr(cv2, 'IMREAD_COLOR_RGB', raising=False)
-    assert FrameReader().read(record)[3, 4].tolist() == [30, 20, 10]
-
-
 def test_preloaded_frames_are_read_once_and_cannot_be_changed(record):
     reader = FrameReader()
     video = VideoRecord('v', (record, record))
