@@ -130,7 +130,8 @@ def _label_videos(settings: LabelSettings, teacher: Teacher, job: LabelJob, prog
     with fetched(job.source) as source:
         extraction = extract_frames(source, settings.root, settings.every, settings.topic,
                                     job.resume, extracted, job.name)
-    (paths,) = picture_folders(settings.root, [job.name]).values()
+    # The folder itself comes before those that somebody may have put into it.
+    paths, *_ = picture_folders(settings.root, [job.name]).values()
     return replace(_run(settings, teacher, job, paths, progress, interrupt),
                    losses=extraction.losses)
 

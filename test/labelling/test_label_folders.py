@@ -2,9 +2,12 @@
 """From folders of pictures to a COCO-video document."""
 
 import json
+from types import SimpleNamespace
 
 import cv2
 from forecast_detector_ros.annotations.video_json import load_video_json
+from forecast_detector_ros.jobs.engine import Interrupt
+from forecast_detector_ros.labelling import label_jobs
 from forecast_detector_ros.labelling.label_folders import (
     check_teacher_classes,
     is_partial,
@@ -226,6 +229,18 @@ def test_resume_from_what_somebody_has_damaged_is_refused(tmp_path, change):
     with pytest.raises(TeacherError, match=r'labels\.json: is no file that') as caught:
         labelling(tmp_path / 'root').resume(tmp_path / 'labels.json')
     assert '\n' not in str(caught.value)
+
+
+def test_pictures_beside_the_frames_of_a_video_are_none_of_its(tmp_path, monkeypatch):
+    write(tmp_path / 'walk/1.png', value=200)
+    write(tmp_path / 'walk/masks/1.png', value=200)
+    (tmp_path / 'walk.mp4').touch()
+    monkeypatch.setattr(label_jobs, 'extract_frames', lambda *_: SimpleNamespace(losses=()))
+    settings = label_jobs.LabelSettings(tmp_path, 'auto', 0.2, 0.45, 1, ('dog',), (), True,
+                                        tmp_path)
+    done = label_jobs._label(settings, SimpleNamespace(detect=see), label_jobs.LabelJob(
+        'walk', tmp_path / 'walk.mp4'), lambda *_: None, Interrupt())
+    assert done.paths == (tmp_path / 'walk/1.png',) and len(done.labelled) == 1
 
 
 DOG, CAT = 1, 2
