@@ -46,15 +46,9 @@ class Kind(Enum):
     ONLY_CUTOUTS = ('class without boxes but cut-outs', REMARK)
     IMBALANCE = ('imbalance', REMARK)
 
-    @property
-    def title(self) -> str:
-        """Return the kind in words."""
-        return self.value[0]
-
-    @property
-    def severity(self) -> str:
-        """Return UNREADABLE, PROBLEM or REMARK."""
-        return self.value[1]
+    def __init__(self, title: str, severity: str) -> None:
+        """Name the kind, and say how grave it is: UNREADABLE, PROBLEM or REMARK."""
+        self.title, self.severity = title, severity
 
 
 #: Why a training of motion is not begun.
