@@ -216,13 +216,14 @@ class _Replay:
                 camera.annotated_video = CameraVideo(file)
 
     def run(self) -> dict[str, Any]:
-        play(self._arrivals(), self._options.mode, self._step, self._drop)
+        # Also after an error: rosbags' writer keeps its file open until the garbage is collected.
+        with closing(self._results):
+            play(self._arrivals(), self._options.mode, self._step, self._drop)
         if not any(camera.keys for camera in self._cameras.values()):
             if self._interrupt.is_set:
                 raise StoppedError
             raise SourceError(self._bag.losses[0] if self._bag.losses
                               else f'{self._job.path}: no image was read')
-        self._results.close()
         self._frames.close()
         self._coco.close()
         for camera in self._cameras.values():

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Annotated videos of a replay: trouble with one costs that video alone."""
+"""Files of a replay: trouble with a video costs that video alone, and none stays open."""
 
 from dataclasses import replace
+import os
+from pathlib import Path
 
 import cv2
+from forecast_detector_ros.images.frame import SourceError
 from forecast_detector_ros.recording.output_files import FASTEST
+import pytest
 
 from .conftest import OPTIONS
 from ..helpers.bags import raw_message, write_bag
@@ -41,3 +45,17 @@ def test_video_that_cannot_be_written_is_a_loss_and_no_failure(replay, tmp_path)
     (loss,) = summary['losses']
     assert 'annotated.mp4' in loss and summary['cameras']['/a']['images'] == 3
     assert not (tmp_path / 'out/walk/annotated.mp4').exists()
+
+
+def test_a_replay_that_fails_leaves_no_file_and_none_open(replay, tmp_path):
+    path = write_bag(tmp_path / 'walk', {'/camera': [raw_message(n) for n in range(4)]})
+
+    def fail(done, total):
+        if done == 3:
+            raise SourceError('broken')
+
+    with pytest.raises(SourceError, match='broken'):
+        replay(path, progress=fail)
+    assert not (tmp_path / 'out/walk').exists()
+    files = [os.readlink(link) for link in Path('/proc/self/fd').iterdir() if link.is_symlink()]
+    assert not [file for file in files if file.startswith(str(tmp_path))]
