@@ -256,9 +256,9 @@ def _draw(records: Sequence[RecordedFrame], title: str) -> Figure:
 def _panel(panel: Axes, records: Sequence[RecordedFrame], times: dict[str, np.ndarray],
            quantity: str) -> None:
     for kind, colour in KIND_COLOURS.items():
-        values = np.array([np.nan if getattr(record, quantity) is None
-                           else getattr(record, quantity)
-                           for record in records if record.kind == kind], float)
+        # NumPy makes NaN of None.
+        values = np.array([getattr(record, quantity) for record in records
+                           if record.kind == kind], float)
         panel.plot(times[kind], values, '.', color=colour, label=f'{kind} ({len(values)})')
     panel.grid(alpha=0.3)
 

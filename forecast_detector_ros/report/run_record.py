@@ -250,13 +250,12 @@ class RunView:
 
     def rows(self, kind: str) -> np.ndarray:
         """Return the places of the frames of a kind, int64."""
-        return np.array([i for i, frame in enumerate(self.frames) if frame.kind == kind],
-                        np.int64)
+        return np.flatnonzero([frame.kind == kind for frame in self.frames])
 
     def values(self, quantity: str) -> np.ndarray:
         """Return a quantity of every frame, ``(F,)`` float64, NaN where it does not exist."""
-        return np.array([np.nan if (value := getattr(frame, quantity)) is None else value
-                         for frame in self.frames], np.float64)
+        # NumPy makes NaN of None.
+        return np.array([getattr(frame, quantity) for frame in self.frames], np.float64)
 
     def read_ratio(self) -> tuple[np.ndarray, np.ndarray]:
         """
@@ -264,7 +263,7 @@ class RunView:
 
         At the ends there are fewer frames to look at.
         """
-        rows = np.array([i for i, frame in enumerate(self.frames) if not frame.dropped], np.int64)
+        rows = np.flatnonzero([not frame.dropped for frame in self.frames])
         read = np.array([self.frames[i].kind == READ for i in rows], np.float64)
         total = np.concatenate([[0.0], np.cumsum(read)])
         half = RATIO_FRAMES // 2
