@@ -21,7 +21,6 @@ import numpy as np
 from ..detector.policy import FORECAST, READ
 from ..errors import InputError
 from ..files import write_atomically
-from ..metrics.average_precision import RECALLS
 from ..plain_values import (
     build,
     MOST_LEVELS,
@@ -79,14 +78,14 @@ class ClassAccuracy:
     boxes: int  #: Annotated boxes
     detections: int  #: Detections that counted, from a low score on
     ap50: float | None
-    #: Interpolated, in [0, 1], at each of the `RECALLS`; empty without annotated boxes.
+    #: Interpolated, in [0, 1], at the recalls 0, 0.01, ..., 1; empty without annotated boxes.
     precision: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the number of precisions, which the report draws over the recalls."""
-        if self.boxes and len(self.precision) != len(RECALLS):
+        if self.boxes and len(self.precision) != 101:
             raise RunRecordError(f'precision of {self.label} has {len(self.precision)} values, '
-                                 f'must have {len(RECALLS)}')
+                                 'must have 101')
 
 
 @dataclass(frozen=True)
