@@ -216,8 +216,10 @@ def _check(recipe: Recipe, network: NetworkConfig) -> None:
             raise RecipeError('validation.sources: kind must be video')
     if recipe.cache not in CACHES:
         raise RecipeError(f'cache is {recipe.cache!r}, must be {" or ".join(CACHES)}')
-    if not 32 <= recipe.cache_side <= 4096:
-        raise RecipeError(f'cache_side is {recipe.cache_side}, must be from 32 to 4096')
+    for key, low, high in (('cache_side', 32, 4096), ('seed', 0, 2**63 - 1),
+                           ('workers', 0, 1024), ('threads', 1, 1024)):
+        if not low <= getattr(recipe, key) <= high:
+            raise RecipeError(f'{key} is {getattr(recipe, key)}, must be from {low} to {high}')
     if not 0.0 <= recipe.balance <= 1.0:
         raise RecipeError(f'balance is {recipe.balance}, must be in [0, 1]')
     for key in recipe.card:
@@ -229,8 +231,11 @@ def _check(recipe: Recipe, network: NetworkConfig) -> None:
                     'network': network.to_dict(), **recipe.card})
     except InputError as error:
         raise RecipeError(f'card: {error}') from None
-    if len({stage.name for stage in recipe.stages}) != len(recipe.stages):
+    names = {stage.name for stage in recipe.stages}
+    if len(names) != len(recipe.stages):
         raise RecipeError('stages: a name stands twice')
+    if '' in names:
+        raise RecipeError('stages: a name is empty')
     for stage in recipe.stages:
         where = f'stage {stage.name}'
         for key in ('clips_per_epoch', 'batch', 'clip_length', 'reuse'):
@@ -247,6 +252,10 @@ def _check(recipe: Recipe, network: NetworkConfig) -> None:
             if getattr(stage, key) not in allowed:
                 raise RecipeError(f'{where}: {key} is {getattr(stage, key)!r}, must be one of '
                                   f'{allowed}')
+        parts = _parts(stage.variant)
+        if not set(parts) & set(stage.groups):
+            raise RecipeError(f'{where}: groups must have one of {", ".join(parts)}: the parts of '
+                              f'the variant {stage.variant}')
         if stage.reuse > 1 and not stage.extractor_is_frozen:
             raise RecipeError(f'{where}: reuse is {stage.reuse}, but features can be kept only '
                               'where the extractor is frozen; set reuse to 1, or give neither '
@@ -273,11 +282,17 @@ def _check(recipe: Recipe, network: NetworkConfig) -> None:
                               'extra_frame, a clip_length of at least 2, and cache: device')
         if recipe.forecasts_motion(stage):
             _check_motion(stage, where)
-        if stage.keep and (network.forecast_mode != MOTION or not stage.extractor_is_frozen
+        if stage.keep and (not recipe.forecasts_motion(stage) or not stage.extractor_is_frozen
                            or 'head' in stage.groups):
             raise RecipeError(f'{where}: keep is for a forecast of motion whose extractor and '
                               'head are not trained')
         _check_numbers(stage, where, first_blocks(network.levels))
+
+
+def _parts(variant: str) -> tuple[str, ...]:
+    """Give those of `GROUPS` that a network of a variant has."""
+    missing = {'baseline': ('encoder', 'scheduler'), 'recurrent': ('scheduler',)}
+    return tuple(name for name in GROUPS if name not in missing.get(variant, ()))
 
 
 def _check_start(recipe: Recipe, stage: StageConfig, where: str) -> None:
