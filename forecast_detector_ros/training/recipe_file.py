@@ -31,7 +31,7 @@ def read_recipe(path: str | Path, above: tuple[Path, ...] = ()) -> Any:
     Read the values of a recipe with those of the file that it extends.
 
     Mappings are merged key by key, where null takes a key away; stages are merged by their names,
-    new ones come last; anything else replaces what the other file says.
+    new ones come last as they are; anything else replaces what the other file says.
 
     :param above: the files that extend it, outermost first
     :raises RecipeError: if a file cannot be read, or extends itself
@@ -83,5 +83,6 @@ def _merge_stages(path: Path, base: Any, changes: Any) -> list[Any]:
             if merged.pop(name, None) is None:
                 raise RecipeError(f'{path}: stage {name!r} is dropped, but there is none')
         else:
-            merged[name] = _merge(merged.get(name, {}), stage)
+            # Nothing can be taken away from a new one: its null is a value, as of `augment`.
+            merged[name] = _merge(merged[name], stage) if name in merged else stage
     return list(merged.values())

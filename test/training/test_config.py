@@ -220,6 +220,12 @@ def test_stages_are_merged_by_name(read):
         {'name': 'third', 'epochs': 1}]
 
 
+def test_null_in_a_new_stage_is_a_value(read):
+    """Otherwise such a stage could not be without augmentation."""
+    new = {'name': 'third', 'epochs': 1, 'augment': None}
+    assert read(base=BASE, more={'extends': 'base.yaml', 'stages': [new]})['stages'][2] == new
+
+
 def test_a_chain_of_recipes_in_other_folders(read, tmp_path):
     (tmp_path / 'inner').mkdir()
     (tmp_path / 'base.yaml').write_text(yaml.safe_dump(BASE))
