@@ -50,12 +50,14 @@ class Snapshot:
     carried: dict[str, Tensor] = field(default_factory=dict)
 
 
+#: Fields of a snapshot that hold tensors by their names.
+_PARTS = ('network', 'average', 'best', 'carried')
+
+
 def save_snapshot(path: Path, snapshot: Snapshot) -> None:
     """Write a snapshot; it appears whole or not at all."""
-    tensors = {f'network/{key}': value for key, value in snapshot.network.items()}
-    tensors |= {f'average/{key}': value for key, value in snapshot.average.items()}
-    tensors |= {f'best/{key}': value for key, value in snapshot.best.items()}
-    tensors |= {f'carried/{key}': value for key, value in snapshot.carried.items()}
+    tensors = {f'{part}/{key}': value for part in _PARTS
+               for key, value in getattr(snapshot, part).items()}
     plain: dict[str, dict[str, Any]] = {}
     for index, state in snapshot.optimizer['state'].items():
         for key, value in state.items():
@@ -84,15 +86,17 @@ def load_snapshot(path: Path) -> Snapshot:
         with safe_open(path, 'pt') as file:
             about = parse_plain_json((file.metadata() or {})['about'])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        return _restored(about, tensors)
     except FileNotFoundError:
         raise SnapshotError(f'{path}: no such file') from None
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise SnapshotError(f'{path}: not a snapshot of a training run, or damaged '
                             f'({" ".join(str(error).split())})') from None
-    state: dict[int, dict[str, Any]] = {
-        int(index): dict(values) for index, values in about['plain'].items()}
-    parts: dict[str, dict[str, Tensor]] = {
-        'network': {}, 'average': {}, 'best': {}, 'carried': {}}
+
+
+def _restored(about: dict[str, Any], tensors: dict[str, Tensor]) -> Snapshot:
+    state = {int(index): dict(values) for index, values in about['plain'].items()}
+    parts: dict[str, dict[str, Tensor]] = {part: {} for part in _PARTS}
     for name, value in tensors.items():
         part, _, key = name.partition('/')
         if part == 'optimizer':
@@ -100,11 +104,11 @@ def load_snapshot(path: Path) -> Snapshot:
             state.setdefault(int(index), {})[key] = value
         else:
             parts[part][key] = value
-    return Snapshot(about['stage'], about['iteration'], parts['network'], parts['average'],
-                    about['average_updates'],
-                    {'state': state, 'param_groups': about['param_groups']}, about['seconds'],
-                    about.get('scaler', {}), parts['best'], about.get('best_score'),
-                    about.get('recipe', {}), parts['carried'])
+    optimizer = {'state': state, 'param_groups': about['param_groups']}
+    return Snapshot(stage=about['stage'], iteration=about['iteration'],
+                    average_updates=about['average_updates'], optimizer=optimizer,
+                    seconds=about['seconds'], scaler=about.get('scaler', {}),
+                    best_score=about.get('best_score'), recipe=about.get('recipe', {}), **parts)
 
 
 #: Keys that say how a machine does the work: a run may go on with other ones.
@@ -139,7 +143,7 @@ def check_recipe(path: Path, stored: dict[str, Any], recipe: Recipe) -> None:
                           'name another --output, or begin anew with --fresh')
     try:
         before = recipe_values(build_recipe(stored))
-    except (RecipeError, ValueError) as error:
+    except ValueError as error:
         raise RecipeError(f'{path}: its recipe is not one of this version ({error}); name another '
                           '--output, or begin anew with --fresh') from None
     difference = _first_difference(before, recipe_values(recipe))

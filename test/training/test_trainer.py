@@ -246,6 +246,19 @@ def test_a_damaged_snapshot_is_named(recipe, sources, tmp_path):
         Trainer(recipe, sources, tmp_path).run()
 
 
+@pytest.mark.parametrize('word, instead', [
+    (b'\\"stage\\"', b'\\"stXge\\"'), (b'"optimizer/0/', b'"optimizer/X/'),
+    (b'"network/', b'"networX/')])
+def test_a_snapshot_with_a_wrong_byte_is_named(recipe, sources, tmp_path, word, instead):
+    assert not Trainer(recipe, sources, tmp_path).run(stop_after=0.0)
+    path = tmp_path / SNAPSHOT
+    data = path.read_bytes()
+    assert word in data
+    path.write_bytes(data.replace(word, instead, 1))
+    with pytest.raises(SnapshotError, match=f'{SNAPSHOT}: not a snapshot .*, or damaged'):
+        Trainer(recipe, sources, tmp_path).run()
+
+
 def test_command(recipe_file, data_root, tmp_path, capsys):
     arguments = [str(recipe_file), '--data', str(data_root), '--output', str(tmp_path / 'run')]
     assert main([*arguments, '--stop-after', '0']) == 0

@@ -330,6 +330,22 @@ def test_a_file_of_something_else(tmp_path, name, content):
     assert '\n' not in str(caught.value)
 
 
+@pytest.mark.parametrize('change', [
+    lambda data: data[:-200],
+    # A name that is no text, and a tensor that is not there.
+    lambda data: data.replace(b'features', b'\xffeatures'),
+    lambda data: data[:120] + data[140:]])
+@pytest.mark.parametrize('zipped', [True, False])
+def test_a_damaged_file(tmp_path, change, zipped):
+    path = tmp_path / 'weights.pt'
+    torch.save({'features.0.0.weight': torch.zeros(32, 3, 3, 3)}, path,
+               _use_new_zipfile_serialization=zipped)
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(BackboneError, match='weights.pt: cannot be read: .') as caught:
+        load_backbone(path)
+    assert '\n' not in str(caught.value)
+
+
 def test_a_file_that_holds_no_weights_by_name(tmp_path):
     torch.save([torch.zeros(1)], tmp_path / 'weights.pt')
     with pytest.raises(BackboneError, match='weights.pt: holds no weights by name'):
