@@ -9,12 +9,12 @@ import zlib
 
 import cv2
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Sampler
 
 from .config import DEVICE, MEMORY, Recipe, StageConfig
 from .machine import Processes
 from .motion_frames import KeptFrames
-from .recipe_file import RecipeError
 from ..annotations.findings import DataError, NO_TRACKS
 from ..annotations.records import FrameReader, VideoRecord
 from ..annotations.sources import load_source
@@ -158,18 +158,13 @@ class DrawnLoader:
     The clips of a stage, drawn on the device from pictures that it holds.
 
     :param sources: the data, with a bank
-    :param processes: those that share each batch; None for one process
-    :raises RecipeError: if several processes are to share batches: each would need all pictures
+    :param device: where to draw
     """
 
     def __init__(self, sources: Sources, recipe: Recipe, stage: StageConfig,
-                 processes: Processes | None = None) -> None:
-        processes = processes or Processes()
-        if processes.count > 1:
-            raise RecipeError('cache is device, which is for one process; use memory')
+                 device: torch.device) -> None:
         assert sources.bank is not None
-        if sources.bank.pixels.device != processes.device:
-            sources.bank = sources.bank.to(processes.device)
+        sources.bank = sources.bank.to(device)
         self._recipe, self._stage = recipe, stage
         self._drawer = ClipDrawer(
             sources.bank, len(sources.videos), drawing_weights(sources, recipe, stage),
@@ -206,10 +201,11 @@ def drawing_weights(sources: Sources, recipe: Recipe, stage: StageConfig) -> np.
 
 
 def make_loader(sources: Sources, recipe: Recipe, stage: StageConfig,
-                processes: Processes | None = None) -> ClipLoader | DrawnLoader:
+                processes: Processes) -> ClipLoader | DrawnLoader:
     """Give the loader that the recipe's `cache` asks for."""
-    kind = DrawnLoader if recipe.cache == DEVICE else ClipLoader
-    return kind(sources, recipe, stage, processes)
+    if recipe.cache == DEVICE:
+        return DrawnLoader(sources, recipe, stage, processes.device)
+    return ClipLoader(sources, recipe, stage, processes)
 
 
 def batches(loader: ClipLoader | DrawnLoader, stage: StageConfig, start: int = 0

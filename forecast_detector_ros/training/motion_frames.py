@@ -6,12 +6,11 @@ Extractor and head are frozen, so all of it can be computed once. Some views of 
 into memory. Two cores then train on some hundred clips per second.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 import logging
 from typing import Any
-import zlib
 
 import numpy as np
 import torch
@@ -136,16 +135,16 @@ class KeptFrames:
     :param extract: gives the features of ``(N, 3, H, W)`` uint8 pictures
     :param drawer: draws the views; its first entries are the videos
     :param score: from which a detection counts as found
-    :param pauses: part of the clips, 0 to 1, that show one frame again and again
+    :param pauses: whether to see pauses, too, for clips that show one frame again and again
     """
 
     def __init__(self, network: ForecastDetector, extract: Callable[[Tensor], tuple[Tensor, ...]],
                  drawer: ClipDrawer, lengths: np.ndarray, views: int, seed: int, score: float,
-                 pauses: float = 0.0) -> None:
+                 pauses: bool = False) -> None:
         parts: list[MotionFrames] = []
         features: tuple[Tensor, ...] = ()
-        count, total = 0, views * int(lengths.sum() + PAUSE * len(lengths) * (pauses > 0))
-        drawn = [drawer.draw_video] + [partial(drawer.draw_pause, frames=PAUSE)] * (pauses > 0)
+        count, total = 0, views * int(lengths.sum() + PAUSE * len(lengths) * pauses)
+        drawn = [drawer.draw_video] + [partial(drawer.draw_pause, frames=PAUSE)] * pauses
         for draw in drawn:
             for view, video in np.ndindex(views, len(lengths)):
                 clips = draw((seed, view, video), video)
@@ -165,13 +164,13 @@ class KeptFrames:
         self._frames = MotionFrames(features, **{
             field.name: _together([getattr(part, field.name) for part in parts])
             for field in fields(MotionFrames) if field.name != 'features'})
-        self._lengths, self._pauses = np.tile(lengths, views), pauses
+        self._lengths = np.tile(lengths, views)
         self._first = np.cumsum(self._lengths) - self._lengths
         log.info('kept %d frames in %.1f GB', len(self._frames.views), sum(
             level.nbytes for level in self._frames.features) / 1e9)
 
-    def clips(self, rng: np.random.Generator, steps: np.ndarray, strides: tuple[int, ...]
-              ) -> MotionBatch:
+    def clips(self, rng: np.random.Generator, steps: np.ndarray, strides: tuple[int, ...],
+              pauses: float = 0.0) -> MotionBatch:
         """
         Put clips together.
 
@@ -180,6 +179,8 @@ class KeptFrames:
             stride
         :param strides: one is drawn for each clip; a clip that would be longer than its video gets
             the largest that fits
+        :param pauses: part of the clips, 0 to 1, that show one frame again and again; 0 if no
+            pauses were seen
         """
         weights = self._lengths / self._lengths.sum()
         video = rng.choice(len(weights), len(steps), p=weights)
@@ -191,8 +192,8 @@ class KeptFrames:
         # A clip that is longer than its video even so shows the last frame again and again.
         place = np.minimum(start[:, None] + times, (length - 1)[:, None])
         first = self._first[video]
-        if self._pauses:
-            paused = rng.random(len(steps)) < self._pauses
+        if pauses:
+            paused = rng.random(len(steps)) < pauses
             pause = rng.integers(len(weights), size=len(steps))
             first = np.where(paused, self._lengths.sum() + PAUSE * pause, first)
             shown = rng.random((len(steps), PAUSE)).argsort(1)[:, :steps.shape[1]]
@@ -228,13 +229,3 @@ def _together(parts: list[Tensor]) -> Tensor:
         whole[:, :part.shape[1]] = part
         padded.append(whole)
     return torch.cat(padded)
-
-
-def kept_batches(frames: KeptFrames, steps: Callable[[tuple[int, ...]], np.ndarray],
-                 strides: tuple[int, ...], seed: int, stage: str, start: int, end: int
-                 ) -> Iterator[MotionBatch]:
-    """Yield the batches of a stage from an iteration on; each depends on its number alone."""
-    name = zlib.crc32(stage.encode())
-    for iteration in range(start, end):
-        own = (seed, name, iteration)
-        yield frames.clips(np.random.default_rng(own), steps(own), strides)

@@ -10,16 +10,17 @@ from pathlib import Path
 from time import monotonic
 import zlib
 
+import numpy as np
 import torch
 from torch import nn, Tensor
 
 from .clip_step import clip_losses
-from .config import Recipe, StageConfig
+from .config import DEVICE, Recipe, StageConfig
 from .frozen import describe_memory, feature_batches, Features, FrozenFeatures
 from .loader import batches, drawing_weights, frame_steps, make_loader, Sources
 from .losses import QUALITY, StepLosses
 from .machine import BF16, choose_amp, FP16, Processes
-from .motion_frames import kept_batches, KeptFrames, MotionBatch
+from .motion_frames import KeptFrames, MotionBatch
 from .motion_step import motion_losses
 from .recipe_file import RecipeError
 from .run_log import Meter, RunOptions, Validate
@@ -39,7 +40,6 @@ from ..model.extractor import expansion_channels
 from ..model.network import ForecastDetector
 
 log = logging.getLogger(__name__)
-
 
 #: Steps in a row with broken gradients that end a training; a single one costs its step alone.
 MOST_SKIPPED = 10
@@ -92,7 +92,7 @@ class StageRun:
     :param imagenet: weights of the backbone for a network without `weights`, or None
     :param snapshot: where to go on, or None for the stage's beginning
     :param seconds: time that was spent on the run so far
-    :raises RecipeError: if weights do not fit, or a batch cannot be shared evenly
+    :raises RecipeError: if weights do not fit, or the processes cannot share the batches
     """
 
     def __init__(self, recipe: Recipe, stage: StageConfig, sources: Sources, processes: Processes,
@@ -101,6 +101,8 @@ class StageRun:
         if stage.batch % processes.count:
             raise RecipeError(f'stage {stage.name}: batch is {stage.batch}, must be a multiple of '
                               f'the {processes.count} processes')
+        if recipe.cache == DEVICE and processes.count > 1:
+            raise RecipeError('cache is device, which is for one process; use memory')
         self.recipe, self.stage, self.sources, self.processes = recipe, stage, sources, processes
         device = processes.device
         self.amp = choose_amp(recipe.amp, device)
@@ -127,14 +129,12 @@ class StageRun:
         self.average = MovingAverage(self.network, stage.ema) if stage.ema else None
         # Does nothing but with fp16, whose small gradients would otherwise vanish.
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp == FP16)
-        self.iteration, self.seconds = 0, seconds
-        self.skipped = 0
+        self.iteration, self.seconds, self.skipped = 0, seconds, 0
         self.best: dict[str, Tensor] = {}
         self.best_score: float | None = None
         if snapshot is not None:
             self._restore(snapshot)
-        trained = set(stage.groups)
-        self.frozen_detection = trained == {'scheduler'}
+        self.frozen_detection = set(stage.groups) == {'scheduler'}
         self.frozen: FrozenFeatures | None = None
         # The projections stand behind the whole backbone: to train them alone saves no block.
         if stage.frozen_blocks or stage.extractor_is_frozen:
@@ -143,14 +143,13 @@ class StageRun:
                 self._compute_type() or torch.float32)
 
     def _restore(self, snapshot: Snapshot) -> None:
-        device = self.processes.device
         self.iteration = snapshot.iteration
         self.optimizer.load_state_dict(snapshot.optimizer)
         self.best, self.best_score = snapshot.best, snapshot.best_score
         if snapshot.scaler:
             self.scaler.load_state_dict(snapshot.scaler)
         if self.average:
-            self.average.state = {key: value.to(device)
+            self.average.state = {key: value.to(self.processes.device)
                                   for key, value in snapshot.average.items()}
             self.average.updates = snapshot.average_updates
 
@@ -221,19 +220,25 @@ class StageRun:
         return True
 
     def _batches(self) -> Iterator[tuple[ClipBatch | MotionBatch, Features | None]]:
-        if self.stage.keep:
-            yield from ((batch, None) for batch in self._kept_batches())
+        stage = self.stage
+        if stage.keep:
+            frames = self._kept_frames()
+            for iteration in range(self.iteration, self.total):
+                # Each depends on its number alone.
+                seed = (self.recipe.seed, zlib.crc32(stage.name.encode()), iteration)
+                yield frames.clips(np.random.default_rng(seed), frame_steps(stage, seed),
+                                   stage.strides, stage.pauses), None
             return
-        loader = make_loader(self.sources, self.recipe, self.stage, self.processes)
-        if self.stage.reuse == 1:
-            for batch in batches(loader, self.stage, self.iteration):
+        loader = make_loader(self.sources, self.recipe, stage, self.processes)
+        if stage.reuse == 1:
+            for batch in batches(loader, stage, self.iteration):
                 yield batch, None
         else:
-            yield from feature_batches(loader, self._extract, self.recipe, self.stage,
-                                       self.iteration, self.processes)
+            yield from feature_batches(loader, self._extract, self.recipe, stage, self.iteration,
+                                       self.processes)
 
-    def _kept_batches(self) -> Iterator[MotionBatch]:
-        """Yield clips of motion from frames that are looked at once."""
+    def _kept_frames(self) -> KeptFrames:
+        """Look at all frames, or give those that an earlier stage looked at likewise."""
         recipe, stage, sources = self.recipe, self.stage, self.sources
         frozen = self.frozen
         assert frozen is not None and sources.bank is not None
@@ -250,14 +255,11 @@ class StageRun:
             with self._autocast():
                 sources.kept[key] = KeptFrames(
                     self.network, frozen, drawer, sources.bank.lengths[:len(sources.videos)],
-                    stage.keep, recipe.seed, stage.loss.reliable_score, stage.pauses)
-        frames = sources.kept[key]
-        yield from kept_batches(frames, lambda seed: frame_steps(stage, seed), stage.strides,
-                                recipe.seed, stage.name, self.iteration, self.total)
+                    stage.keep, recipe.seed, stage.loss.reliable_score, stage.pauses > 0)
+        return sources.kept[key]
 
     def _extract(self, batch: ClipBatch) -> Features:
-        if self.frozen is None:
-            raise ValueError('the extractor is trained, so its features cannot be kept')
+        assert self.frozen is not None
         images = batch.images.to(self.processes.device, non_blocking=True)
         with self._autocast():
             levels = self.frozen(images.flatten(0, 1))

@@ -9,6 +9,7 @@ from forecast_detector_ros.training.config import build_recipe
 from forecast_detector_ros.training.loader import load_sources
 from forecast_detector_ros.training.machine import Processes
 from forecast_detector_ros.training.motion_frames import PAUSE
+from forecast_detector_ros.training.recipe_file import RecipeError
 from forecast_detector_ros.training.run_log import draw_examples, TRUTH
 from forecast_detector_ros.training.stage_run import StageRun
 import numpy as np
@@ -22,7 +23,7 @@ from .conftest import FRAMES
 @pytest.fixture
 def stage_run(data_root, recipe_values):
     """Start a stage that keeps frames, with noise and pauses."""
-    def start(**changes):
+    def start(processes=1, sources=None, **changes):
         values = {**recipe_values, 'preset': 'default', 'cache': 'device', 'network': {
             'input_size': [64, 64], 'width': 0.35, 'feature_channels': [8, 16, 24],
             'neck_channels': 16, 'extra_channels': [16, 16, 16]}}
@@ -33,8 +34,8 @@ def stage_run(data_root, recipe_values):
             'augment': {'noise_probability': 1.0, 'noise_max': 8.0, 'crop_probability': 0.0,
                         'video_motion_probability': 0.0}, **changes}]
         recipe = build_recipe(values)
-        return StageRun(recipe, recipe.stages[0], load_sources(recipe, data_root), Processes(),
-                        None, None, None, 0.0)
+        return StageRun(recipe, recipe.stages[0], sources or load_sources(recipe, data_root),
+                        Processes(0, processes), None, None, None, 0.0)
     return start
 
 
@@ -121,7 +122,7 @@ def test_a_pause_shows_one_frame_with_fresh_noise(stage_run):
     """Boxes stay, features differ, and time goes on."""
     frames = kept(stage_run(pauses=1.0))
     steps = np.tile(np.array([[0, 1, 2, 4]]), (8, 1))
-    clips = frames.clips(np.random.default_rng(0), steps, (1, 3))
+    clips = frames.clips(np.random.default_rng(0), steps, (1, 3), 1.0)
     assert (clips.times[:, 1:] > clips.times[:, :-1]).all()
     boxes = clips.frames.boxes
     assert torch.equal(boxes, boxes[:, :1].expand_as(boxes)) and boxes.any()
@@ -134,12 +135,31 @@ def test_pauses_are_as_frequent_as_asked(stage_run):
     for part in (0.0, 0.5):
         frames = kept(stage_run(pauses=part))
         # Both videos move in every frame.
-        clips = frames.clips(np.random.default_rng(2), np.tile([[0, 1]], (200, 1)), (1,))
+        clips = frames.clips(np.random.default_rng(2), np.tile([[0, 1]], (200, 1)), (1,), part)
         boxes = clips.frames.boxes
         still = (boxes == boxes[:, :1]).flatten(1).all(1)
         seen = boxes.flatten(2).any(2).all(1)
         assert float(still[seen].float().mean()) == pytest.approx(part, abs=0.12)
     assert PAUSE < FRAMES
+
+
+def test_stages_share_frames_but_not_how_many_clips_pause(stage_run):
+    """A later stage with the same frames has the pauses that it asks for itself."""
+    def paused(run):
+        boxes = next(iter(run._batches()))[0].frames.boxes
+        return int((boxes == boxes[:, :1]).flatten(1).all(1).sum())
+
+    size = {'batch': 100, 'clips_per_epoch': 100}
+    first = stage_run(pauses=1.0, **size)
+    second = stage_run(sources=first.sources, pauses=0.01, **size)
+    assert paused(first) == 100 and paused(second) < 50
+    assert len(first.sources.kept) == 1
+
+
+def test_processes_cannot_share_kept_frames(stage_run):
+    """Each of them would train on the whole batch."""
+    with pytest.raises(RecipeError, match='cache is device, which is for one process'):
+        stage_run(processes=2)
 
 
 def test_a_training_that_keeps_frames_goes_on_exactly(stage_run):
