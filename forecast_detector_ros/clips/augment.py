@@ -20,6 +20,9 @@ from torch import Tensor
 from ..annotations.findings import DataError
 from ..boxes import box_iou
 
+#: ImageNet's mean colour, RGB: nothing, after the network's normalisation. (SSD's filler too.)
+FILL = (124, 116, 104)
+MOSAIC_CENTRE = (0.35, 0.65)  #: Where the four tiles of a mosaic meet, of the picture's sides
 # SSD (Liu et al. 2016, section 2.2): the least overlap that a crop must have with an object.
 CROP_OVERLAPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
 # As in SSD's code: how many crops are tried before another overlap is drawn, and that how often.

@@ -15,13 +15,18 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .affine import merge_targets, shift_targets, view_to_output
-from .augment import add_noise, AugmentConfig, draw_tile_view, draw_view, Photometric
+from .augment import (
+    add_noise,
+    AugmentConfig,
+    draw_tile_view,
+    draw_view,
+    MOSAIC_CENTRE,
+    Photometric,
+)
 from .scene import add_camera, add_cutout, Cutout, make_scene, render, Scene
 from ..annotations.findings import DataError
 from ..annotations.records import FrameReader, Targets, VideoRecord
 
-# Where the four tiles of a mosaic meet, of the picture's sides.
-_MOSAIC_CENTRE = (0.35, 0.65)
 THINNING = 25  #: r of the paper, section 4.2, "Data augmentation"
 
 
@@ -237,8 +242,8 @@ class ClipDataset(Dataset):
     def _mosaic(self, place: float, config: AugmentConfig,
                 rng: np.random.Generator) -> tuple[np.ndarray, list[Targets]]:
         height, width = self._size
-        middle_x = round(rng.uniform(*_MOSAIC_CENTRE) * width)
-        middle_y = round(rng.uniform(*_MOSAIC_CENTRE) * height)
+        middle_x = round(rng.uniform(*MOSAIC_CENTRE) * width)
+        middle_y = round(rng.uniform(*MOSAIC_CENTRE) * height)
         frames = self._clip_length + int(self._extra_frame)
         images = np.empty((frames, height, width, 3), dtype=np.uint8)
         parts: list[list[Targets]] = [[] for _ in range(frames)]

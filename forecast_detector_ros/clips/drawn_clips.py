@@ -17,20 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
-from .augment import add_noise_to, AugmentConfig
+from .augment import add_noise_to, AugmentConfig, FILL, MOSAIC_CENTRE
 from .dataset import ClipBatch
-from ..annotations.records import FrameReader, FrameRecord, UNKNOWN_TRACK, VideoRecord
+from ..annotations.records import FrameReader, UNKNOWN_TRACK, VideoRecord
 
-#: ImageNet's mean colour, RGB: what lies beside a picture is nothing to the network.
-GREY = (124, 116, 104)
 _LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 # RGB to YIQ (ITU-R BT.601, FCC 1953): a turn of I and Q changes the hue.
 _TO_YIQ = np.array(((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213),
                     (0.2115, -0.5227, 0.3112)))
 _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 
-_MOSAIC_CENTRE = (0.35, 0.65)  #: Where the four tiles of a mosaic meet, of the picture's sides
 _LONGEST_MOTION = 24  #: Frames for which a drawn motion of the camera goes on
 _STRETCH = 0.2  #: A view's sides are stretched against each other by up to e to this power
 
@@ -39,7 +37,7 @@ _STRETCH = 0.2  #: A view's sides are stretched against each other by up to e to
 class PictureBank:
     """N pictures on squares of S pixels, and what they show; boxes are padded to K a picture."""
 
-    #: ``(N, 3, S, S)`` uint8 RGB, each picture in the upper left corner, `GREY` beside it.
+    #: ``(N, 3, S, S)`` uint8 RGB, each picture in the upper left corner, `FILL` beside it.
     pixels: Tensor
     sizes: Tensor  #: ``(N, 2)`` float32: height and width
     boxes: Tensor  #: ``(N, K, 4)`` float32, xyxy in pixels of the square
@@ -81,7 +79,7 @@ def load_bank(records: Sequence[VideoRecord], reader: FrameReader, side: int = 3
             size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         square = np.empty((side, side, 3), np.uint8)
-        square[:] = GREY
+        square[:] = FILL
         square[:image.shape[0], :image.shape[1]] = image
         pixels[index] = torch.from_numpy(square).permute(2, 0, 1)
         sizes[index] = image.shape[:2]
@@ -89,32 +87,19 @@ def load_bank(records: Sequence[VideoRecord], reader: FrameReader, side: int = 3
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(place, range(len(frames))))
-    boxes, labels, scores, tracks = _padded_boxes(frames)
+
+    def padded(name: str, fill: int = 0) -> Tensor:
+        return pad_sequence([torch.from_numpy(getattr(frame, name)) for frame in frames],
+                            batch_first=True, padding_value=fill)
+    labels, tracks = padded('labels', -1), padded('tracks', UNKNOWN_TRACK)
     # Every box of a still is an object of its own, which the camera's motion moves.
     still = [len(record.frames) == 1 for record in records for _ in record.frames]
     tracks[still] = torch.where(labels[still] >= 0, torch.arange(labels.shape[1]), UNKNOWN_TRACK)
-    ignore = _pad([frame.ignore for frame in frames], 0.0, 4)
     scale = torch.from_numpy(np.tile(scales, 2))[:, None]
     lengths = np.array([len(record.frames) for record in records])
-    return PictureBank(pixels, torch.from_numpy(sizes), boxes * scale, labels, scores, tracks,
-                       ignore * scale, np.cumsum(lengths) - lengths, lengths)
-
-
-def _padded_boxes(frames: Sequence[FrameRecord]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return (_pad([frame.boxes for frame in frames], 0.0, 4),
-            _pad([frame.labels for frame in frames], -1),
-            _pad([frame.scores for frame in frames], 0.0),
-            _pad([frame.tracks for frame in frames], UNKNOWN_TRACK))
-
-
-def _pad(rows: Sequence[np.ndarray], fill: float, columns: int | None = None) -> Tensor:
-    most = max((len(row) for row in rows), default=0)
-    shape = (len(rows), most) if columns is None else (len(rows), most, columns)
-    kind = rows[0].dtype if rows else np.float32
-    result = np.full(shape, fill, kind)
-    for place, row in zip(result, rows):
-        place[:len(row)] = row
-    return torch.from_numpy(result)
+    return PictureBank(pixels, torch.from_numpy(sizes), padded('boxes') * scale, labels,
+                       padded('scores'), tracks, padded('ignore') * scale,
+                       np.cumsum(lengths) - lengths, lengths)
 
 
 class DrawnClips(NamedTuple):
@@ -176,7 +161,7 @@ class ClipDrawer:
         self._device = bank.pixels.device
         # Bilinear sampling in half precision is for GPUs alone.
         self._type = torch.float16 if self._device.type == 'cuda' else torch.float32
-        self._grey = torch.tensor(GREY, dtype=self._type, device=self._device).view(1, 3, 1, 1)
+        self._grey = torch.tensor(FILL, dtype=self._type, device=self._device).view(1, 3, 1, 1)
 
     def draw_video(self, seed: tuple[int, ...], video: int) -> DrawnClips:
         """Draw all frames of a video as one clip, from one view."""
@@ -216,15 +201,15 @@ class ClipDrawer:
             parts.append(self._render(rng, views, 4))
         order = torch.from_numpy(np.argsort(np.concatenate((singles, fours)))).to(self._device)
         images, boxes, labels, scores, tracks, ignore = (
-            _join([part[field] for part in parts], fill)[order]
+            join([part[field] for part in parts], fill, 2)[order]
             for field, fill in enumerate((0, 0, -1, 0, UNKNOWN_TRACK, 0)))
         moved = torch.from_numpy(times.astype(np.float32)).to(self._device)
         return DrawnClips(images, boxes, labels, scores, tracks, ignore, moved)
 
     def _tiles(self, rng: np.random.Generator, count: int) -> np.ndarray:
         height, width = self._size
-        x = np.round(rng.uniform(*_MOSAIC_CENTRE, count) * width)
-        y = np.round(rng.uniform(*_MOSAIC_CENTRE, count) * height)
+        x = np.round(rng.uniform(*MOSAIC_CENTRE, count) * width)
+        y = np.round(rng.uniform(*MOSAIC_CENTRE, count) * height)
         zero, right, bottom = np.zeros(count), np.full(count, width), np.full(count, height)
         corners = ((zero, zero, x, y), (x, zero, right, y), (zero, y, x, bottom),
                    (x, y, right, bottom))
@@ -390,11 +375,10 @@ class ClipDrawer:
                 torch.where(kept, bank.tracks[index], UNKNOWN_TRACK), ignore)
 
 
-def _join(parts: list[Tensor], fill: int) -> Tensor:
-    """Put clips with different numbers of boxes into one tensor."""
-    if len(parts) > 1 and parts[0].shape[2] != parts[1].shape[2]:
-        most = max(part.shape[2] for part in parts)
-        parts = [functional.pad(
-            part, (*(0, 0) * (part.dim() - 3), 0, most - part.shape[2]), value=fill)
-            for part in parts]
-    return torch.cat(parts)
+def join(parts: Sequence[Tensor], fill: int, dim: int) -> Tensor:
+    """Join tensors along their first dimension; `dim` is padded to the longest."""
+    most = max(part.shape[dim] for part in parts)
+    return torch.cat([
+        part if part.shape[dim] == most else functional.pad(
+            part, (*(0, 0) * (part.dim() - dim - 1), 0, most - part.shape[dim]), value=fill)
+        for part in parts])

@@ -27,15 +27,13 @@ from .affine import (
     view_to_output,
     warp,
 )
-from .augment import AugmentConfig
+from .augment import AugmentConfig, FILL
 from ..annotations.findings import DataError, Findings, Kind, Strict
 from ..annotations.records import Targets
 from ..boxes import box_area, intersection
 
 _log = logging.getLogger(__name__)
 
-# ImageNet's mean colour, RGB: nothing, after the network's normalisation. (SSD's filler too.)
-FILL = (124, 116, 104)
 # A box that a cut-out covers by more than this becomes an ignore region.
 _COVERED = 0.6
 # Brightness of a cut-out, a factor of 1 +- this.

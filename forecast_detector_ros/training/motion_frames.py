@@ -19,7 +19,7 @@ from torch import Tensor
 from .assignment import assign_aligned, decode_boxes, pad, PaddedBoxes, pairwise_iou
 from .config import PAUSE
 from ..clips.dataset import ClipBatch
-from ..clips.drawn_clips import ClipDrawer, DrawnClips
+from ..clips.drawn_clips import ClipDrawer, DrawnClips, join
 from ..model.network import ForecastDetector
 from ..model.ssdlite import HeadOutput
 
@@ -161,9 +161,12 @@ class KeptFrames:
                         kept[count:count + len(level)] = level
                     count += len(images)
                     parts.append(replace(seen, features=()))
+        rest = {field.name: [getattr(part, field.name) for part in parts]
+                for field in fields(MotionFrames) if field.name != 'features'}
+        # Videos have different numbers of boxes.
         self._frames = MotionFrames(features, **{
-            field.name: _together([getattr(part, field.name) for part in parts])
-            for field in fields(MotionFrames) if field.name != 'features'})
+            name: join(values, -1 if values[0].dtype == torch.int64 else 0, 1)
+            for name, values in rest.items()})
         self._lengths = np.tile(lengths, views)
         self._first = np.cumsum(self._lengths) - self._lengths
         log.info('kept %d frames in %.1f GB', len(self._frames.views), sum(
@@ -215,17 +218,3 @@ def _used_columns(clips: DrawnClips) -> tuple[Tensor, ...]:
     hidden = (clips.ignore[0, ..., 2:] > clips.ignore[0, ..., :2]).all(-1).any(0)
     return (clips.boxes[0][:, seen], clips.labels[0][:, seen], clips.scores[0][:, seen],
             clips.ignore[0][:, hidden], clips.tracks[0][:, seen])
-
-
-def _together(parts: list[Tensor]) -> Tensor:
-    """Join frames that have different numbers of boxes."""
-    if parts[0].dim() == 1 or len({part.shape[1] for part in parts}) == 1:
-        return torch.cat(parts)
-    most = max(part.shape[1] for part in parts)
-    fill = -1 if parts[0].dtype == torch.int64 else 0
-    padded = []
-    for part in parts:
-        whole = part.new_full((len(part), most, *part.shape[2:]), fill)
-        whole[:, :part.shape[1]] = part
-        padded.append(whole)
-    return torch.cat(padded)

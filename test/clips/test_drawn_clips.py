@@ -9,8 +9,8 @@ from forecast_detector_ros.annotations.records import (
     UNKNOWN_TRACK,
     VideoRecord,
 )
-from forecast_detector_ros.clips.augment import AugmentConfig
-from forecast_detector_ros.clips.drawn_clips import ClipDrawer, GREY, load_bank
+from forecast_detector_ros.clips.augment import AugmentConfig, FILL
+from forecast_detector_ros.clips.drawn_clips import ClipDrawer, load_bank
 import numpy as np
 import pytest
 import torch
@@ -60,7 +60,7 @@ def test_bank_holds_pictures_boxes_and_tracks(records):
     bank = load_bank(records, FrameReader(), 160)
     assert bank.pixels.shape == (13, 3, 160, 160)
     assert bank.lengths.tolist() == [12, 1] and bank.first.tolist() == [0, 12]
-    assert bank.pixels[0, :, 130, 150].tolist() == list(GREY)
+    assert bank.pixels[0, :, 130, 150].tolist() == list(FILL)
     assert block(bank.pixels[3, :, :96, :128]) == bank.boxes[3, 0].tolist()
     assert bank.tracks[3].tolist() == [10, UNKNOWN_TRACK]
     assert bank.tracks[12].tolist() == [0, 1]

@@ -11,11 +11,10 @@ import cv2
 from forecast_detector_ros.annotations.findings import Collected, DataError, Kind
 from forecast_detector_ros.annotations.records import Targets
 from forecast_detector_ros.clips.affine import rotation_about, scale_and_shift, view_to_output
-from forecast_detector_ros.clips.augment import AugmentConfig
+from forecast_detector_ros.clips.augment import AugmentConfig, FILL
 from forecast_detector_ros.clips.scene import (
     add_camera,
     add_cutout,
-    FILL,
     load_cutouts,
     make_cutout,
     make_scene,
