@@ -23,6 +23,7 @@ from ..boxes import box_iou
 #: ImageNet's mean colour, RGB: nothing, after the network's normalisation. (SSD's filler too.)
 FILL = (124, 116, 104)
 MOSAIC_CENTRE = (0.35, 0.65)  #: Where the four tiles of a mosaic meet, of the picture's sides
+FRAMES = 32  #: Frames of a clip that are drawn together: a whole video in floats fills the memory
 # SSD (Liu et al. 2016, section 2.2): the least overlap that a crop must have with an object.
 CROP_OVERLAPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
 # As in SSD's code: how many crops are tried before another overlap is drawn, and that how often.
@@ -215,11 +216,11 @@ def add_noise_to(images: Tensor, rng: np.random.Generator, config: AugmentConfig
     amount = rng.uniform(0.0, config.noise_max, len(images)) * (
         rng.random(len(images)) < config.noise_probability)
     generator = torch.Generator(images.device).manual_seed(int(rng.integers(2 ** 62)))
-    # Clip by clip: the noise of a whole batch in floats would take four times its memory.
+    # A part at a time: the noise of a whole batch in floats would take four times its memory.
     for clip in np.flatnonzero(amount):
-        noise = torch.randn(images[clip].shape, generator=generator, device=images.device)
-        noisy = images[clip] + float(amount[clip]) * noise
-        images[clip] = noisy.round_().clamp_(0, 255).to(torch.uint8)
+        for some in images[clip].split(FRAMES):
+            noise = torch.randn(some.shape, generator=generator, device=images.device)
+            some.copy_((some + float(amount[clip]) * noise).round_().clamp_(0, 255))
 
 
 def add_noise(images: np.ndarray, rng: np.random.Generator, config: AugmentConfig) -> np.ndarray:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from .augment import add_noise_to, AugmentConfig, FILL, MOSAIC_CENTRE
+from .augment import add_noise_to, AugmentConfig, FILL, FRAMES, MOSAIC_CENTRE
 from .dataset import ClipBatch
 from ..annotations.records import FrameReader, UNKNOWN_TRACK, VideoRecord
 
@@ -316,16 +316,18 @@ class ClipDrawer:
         return [images, *map(together, (boxes, labels, scores, tracks, ignore))]
 
     def _sample(self, index: Tensor, theta: Tensor, colour: Tensor, offset: Tensor) -> Tensor:
-        clips, frames = index.shape
-        source = self._bank.pixels[index.flatten()].to(self._type) - self._grey
-        grid = functional.affine_grid(theta.flatten(0, 1), [clips * frames, 3, *self._size],
-                                      align_corners=False).to(self._type)
-        drawn = functional.grid_sample(source, grid, align_corners=False) + self._grey
-        # One colour for all frames of a clip.
-        mixed = torch.einsum('bij,btjp->btip', colour.to(self._type),
-                             drawn.view(clips, frames, 3, -1))
-        mixed = mixed + offset.to(self._type).view(-1, 1, 3, 1)
-        return mixed.clamp_(0, 255).round_().to(torch.uint8).view(clips, frames, 3, *self._size)
+        mixed = []
+        for some, places in zip(index.split(FRAMES, 1), theta.split(FRAMES, 1)):
+            source = self._bank.pixels[some.flatten()].to(self._type) - self._grey
+            grid = functional.affine_grid(places.flatten(0, 1), [some.numel(), 3, *self._size],
+                                          align_corners=False).to(self._type)
+            drawn = functional.grid_sample(source, grid, align_corners=False) + self._grey
+            # One colour for all frames of a clip.
+            drawn = torch.einsum('bij,btjp->btip', colour.to(self._type),
+                                 drawn.view(*some.shape, 3, -1))
+            drawn = drawn + offset.to(self._type).view(-1, 1, 3, 1)
+            mixed.append(drawn.clamp_(0, 255).round_().to(torch.uint8))
+        return torch.cat(mixed, 1).view(*index.shape, 3, *self._size)
 
     def _colours(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
         """Draw brightness, contrast, saturation and hue: a 3x3 matrix and an offset each."""

@@ -9,11 +9,13 @@ from forecast_detector_ros.annotations.records import (
     UNKNOWN_TRACK,
     VideoRecord,
 )
+from forecast_detector_ros.clips import augment, drawn_clips
 from forecast_detector_ros.clips.augment import AugmentConfig, FILL
 from forecast_detector_ros.clips.drawn_clips import ClipDrawer, load_bank
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 SIDE, SIZE = 128, (96, 128)
 NOTHING = AugmentConfig(flip_probability=0.0, zoom_out_probability=0.0, crop_probability=0.0,
@@ -136,6 +138,30 @@ def test_a_whole_video_is_one_clip(records):
     clips = drawer(records, None).draw_video((4,), 0)
     assert clips.images.shape[:2] == (1, 12)
     assert clips.boxes[0, :, 0, 0].diff().tolist() == [4.0] * 11
+
+
+def test_a_long_video_is_drawn_in_parts(tmp_path, monkeypatch):
+    """All of its pictures in floats would take more memory than there is."""
+    frames = [write(tmp_path, f'p{t}', [(8 + t, 30, 40 + t, 70)]) for t in range(5)] * 14
+    config = AugmentConfig(noise_probability=1.0, video_motion_probability=1.0)
+    counts = {'grid_sample': [], 'randn': []}
+
+    def spy(module, name):
+        function = getattr(module, name)
+
+        def counting(first, *args, **kwargs):
+            counts[name].append(getattr(first, 'shape', first)[0])
+            return function(first, *args, **kwargs)
+        monkeypatch.setattr(module, name, counting)
+    spy(functional, 'grid_sample')
+    spy(torch, 'randn')
+    long = drawer([VideoRecord('video', frames)], config, (1.0,))
+    parts = long.draw_video((4,), 0)
+    assert counts == {'grid_sample': [32, 32, 6], 'randn': [32, 32, 6]}
+    for module in (augment, drawn_clips):
+        monkeypatch.setattr(module, 'FRAMES', 100)
+    assert torch.equal(parts.images, long.draw_video((4,), 0).images)
+    assert counts['grid_sample'][3:] == [70]
 
 
 def test_a_pause_is_one_frame_with_new_noise(records):
