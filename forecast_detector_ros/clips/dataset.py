@@ -146,10 +146,10 @@ class ClipDataset(Dataset):
                  augment: AugmentConfig | None = None, seed: int = 0, length: int | None = None,
                  extra_frame: bool = True, still_fraction: float | None = None,
                  video_weights: Sequence[float] | None = None,
-                 still_weights: Sequence[float] | None = None, cache: bool = False,
+                 still_weights: Sequence[float] | None = None,
                  reader: FrameReader | None = None) -> None:
         """
-        Describe what to draw; nothing is read yet, except with `cache`.
+        Describe what to draw; nothing is read yet.
 
         OpenCV is set to one thread, in the whole process: otherwise the workers of a DataLoader
         that are forked from it hang.
@@ -166,8 +166,7 @@ class ClipDataset(Dataset):
         :param extra_frame: give one frame more than `clip_length`, for the forecast loss
         :param video_weights, still_weights: how often each is drawn (default: its number of
             frames); only ratios count
-        :param cache: decode every frame now and keep it in memory
-        :param reader: where frames come from; share one between datasets to share its memory
+        :param reader: where frames come from; one that has preloaded them keeps them in memory
         :raises DataError: nothing to draw from, or a number out of its range
         """
         _use_one_thread()
@@ -191,8 +190,6 @@ class ClipDataset(Dataset):
         self._bounds = np.cumsum(_probabilities(videos, stills, video_weights, still_weights,
                                                 still_fraction))
         self._reader = FrameReader() if reader is None else reader
-        if cache:
-            self._reader.preload(self._sources)
         # Shared memory, so that workers that outlive an epoch see the next one too.
         self._shared = torch.tensor([0, thinning]).share_memory_()
         self._order = (-1, np.zeros(0, dtype=np.int64))

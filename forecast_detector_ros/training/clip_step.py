@@ -26,7 +26,7 @@ from .losses import (
     scale_errors,
     StepLosses,
 )
-from .machine import Processes
+from .machine import ALONE, Processes
 from .motion_frames import motion_batch
 from .motion_step import motion_losses
 from ..clips.dataset import ClipBatch
@@ -53,7 +53,7 @@ def _combine(choice: Tensor, maps: Maps, config: LossConfig, variant: str
 def clip_losses(network: ForecastDetector, batch: ClipBatch, config: LossConfig,
                 generator: torch.Generator, extra_frame: bool, with_scheduler: bool,
                 frozen: FrozenFeatures | None = None, frozen_detection: bool = False,
-                processes: Processes | None = None,
+                processes: Processes = ALONE,
                 features: tuple[Tensor, ...] | None = None) -> StepLosses:
     """
     Run a batch of clips through the network and add the losses up.
@@ -68,13 +68,11 @@ def clip_losses(network: ForecastDetector, batch: ClipBatch, config: LossConfig,
     :param frozen_detection: only L_dec is wanted: everything but the scheduler runs without
         gradient
     :param processes: those that share the batch, of which `batch` is this one's part; the losses
-        then are the part that they contribute to those of the whole batch. None if there is one
-        process.
+        then are the part that they contribute to those of the whole batch
     :param features: one ``(B, T, C, h, w)`` map per level, what the extractor would make of the
         pictures, which are then not looked at; None to extract them
     """
     device = batch.all_boxes.device
-    processes = processes or Processes(device=str(device))
     clips, frames = batch.counts.shape
     steps = frames - 1 if extra_frame else frames
     variant = network.config.variant
@@ -151,18 +149,15 @@ def _add_detection(result: StepLosses, network: ForecastDetector, batch: ClipBat
         aligned = assign_aligned(stacked, network.anchors, network.anchor_strides, wanted)
         l_loc, l_cls = quality_loss(stacked, aligned, network.anchors, config.box,
                                     processes.total)
-        result.total = result.total + config.alpha * l_loc + config.beta * l_cls
-        result.parts |= {'loc': float(l_loc.detach()), 'cls': float(l_cls.detach())}
-        return
-    # Time-major, as the heads were collected.
-    order = [(b, t) for t in range(steps) for b in range(len(batch.boxes))]
-    targets = assign(network.anchors,
-                     [batch.boxes[b][t] for b, t in order],
-                     [batch.labels[b][t] for b, t in order],
-                     [batch.scores[b][t] for b, t in order] if config.score_weighted else None,
-                     [batch.ignore[b][t] for b, t in order])
-    l_loc, l_cls = detection_loss(stacked, targets, network.anchors,
-                                  min_negatives=config.min_negatives, total=processes.total)
+    else:
+        # Time-major, as the heads were collected.
+        boxes, labels, scores, ignore = (
+            [clip[t] for t in range(steps) for clip in clips]
+            for clips in (batch.boxes, batch.labels, batch.scores, batch.ignore))
+        targets = assign(network.anchors, boxes, labels,
+                         scores if config.score_weighted else None, ignore)
+        l_loc, l_cls = detection_loss(stacked, targets, network.anchors,
+                                      min_negatives=config.min_negatives, total=processes.total)
     result.total = result.total + config.alpha * l_loc + config.beta * l_cls
     result.parts |= {'loc': float(l_loc.detach()), 'cls': float(l_cls.detach())}
 

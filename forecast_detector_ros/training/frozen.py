@@ -20,9 +20,8 @@ from torch import nn, Tensor
 
 from .config import Recipe, StageConfig
 from .loader import ClipLoader, DrawnLoader
-from .machine import Processes
+from .machine import ALONE, Processes
 from ..clips.dataset import Clip, ClipBatch, collate
-from ..model.config import NetworkConfig
 from ..model.extractor import feature_sizes, fold_batch_norm
 from ..model.network import ForecastDetector
 
@@ -81,18 +80,13 @@ def drawn_in(stage: StageConfig, epoch: int) -> int:
     return epoch - (epoch - first) % stage.reuse
 
 
-def frame_bytes(config: NetworkConfig, bytes_per_value: int) -> int:
-    """Give what the features of one frame take."""
-    return bytes_per_value * sum(
-        channels * height * width for channels, (height, width) in zip(
-            config.feature_channels, feature_sizes(config.input_size, config.levels)))
-
-
 def describe_memory(recipe: Recipe, stage: StageConfig, bytes_per_value: int,
                     processes: Processes) -> str:
     """Say how much a stage keeps, for the log."""
     config = recipe.network_config(stage)
-    each = frame_bytes(config, bytes_per_value)
+    each = bytes_per_value * sum(
+        channels * height * width for channels, (height, width) in zip(
+            config.feature_channels, feature_sizes(config.input_size, config.levels)))
     clips = stage.clips_per_epoch // processes.count
     frames = clips * (stage.clip_length + int(stage.extra_frame))
     return (f'stage {stage.name}: keeps the features of {clips} clips for {stage.reuse} epochs in '
@@ -132,8 +126,7 @@ class _Kept:
 
 def feature_batches(loader: ClipLoader | DrawnLoader, extract: Callable[[ClipBatch], Features],
                     recipe: Recipe, stage: StageConfig, start: int = 0,
-                    processes: Processes | None = None
-                    ) -> Iterator[tuple[ClipBatch, Features]]:
+                    processes: Processes = ALONE) -> Iterator[tuple[ClipBatch, Features]]:
     """
     Yield the batches of a stage with their features; draw clips every `reuse` epochs.
 
@@ -143,12 +136,10 @@ def feature_batches(loader: ClipLoader | DrawnLoader, extract: Callable[[ClipBat
     :param extract: gives the features of a batch of clips; they must not depend on what is trained
     :param start: iteration of the stage to begin with; what is yielded from there on is the same
         as in a run from 0
-    :param processes: those that share each batch; what is yielded is this one's part. None for one
-        process.
+    :param processes: those that share each batch; what is yielded is this one's part
     :yields: a batch and its features. The pictures of clips that are used again are gone: their
         `images` are ``(B, T, 3, 0, 0)``.
     """
-    processes = processes or Processes()
     per_epoch = stage.clips_per_epoch // stage.batch
     kept: _Kept | None = None
     for epoch in range(start // per_epoch, stage.epochs):

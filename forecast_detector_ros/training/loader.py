@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from .config import DEVICE, MEMORY, Recipe, StageConfig
-from .machine import Processes
+from .machine import ALONE, Processes
 from .motion_frames import KeptFrames
 from ..annotations.findings import DataError, NO_TRACKS
 from ..annotations.records import FrameReader, VideoRecord
@@ -115,20 +115,18 @@ class ClipLoader:
     """
     The clips of a stage, epoch by epoch.
 
-    :param processes: those that share each batch; what is given is this one's part. None for one
-        process.
+    :param processes: those that share each batch; what is given is this one's part
     """
 
     def __init__(self, sources: Sources, recipe: Recipe, stage: StageConfig,
-                 processes: Processes | None = None) -> None:
-        processes = processes or Processes()
+                 processes: Processes = ALONE) -> None:
         self._stage = stage
         classes = len(recipe.classes)
         self._dataset = ClipDataset(
             sources.videos, sources.stills, sources.cutouts, stage.clip_length,
             recipe.network_config(stage).input_size, stage.thinning, stage.augment, recipe.seed,
             stage.clips_per_epoch, stage.extra_frame,
-            still_fraction=stage.still_fraction if sources.videos and sources.stills else None,
+            still_fraction=stage.still_fraction,
             video_weights=picture_weights(sources.videos, classes, recipe.balance),
             still_weights=picture_weights(sources.stills, classes, recipe.balance),
             reader=sources.reader)

@@ -186,7 +186,7 @@ _OVERLAP: dict[str, Callable[..., Tensor]] = {
 
 
 def quality_loss(head: HeadOutput, targets: QualityTargets, anchors: Tensor, box: str = GIOU,
-                 total: Callable[[Tensor], Tensor] = Tensor.detach) -> tuple[Tensor, Tensor]:
+                 total: Total = Tensor.detach) -> tuple[Tensor, Tensor]:
     """
     Give L_loc and L_cls, each divided by the sum of all positives' quality.
 

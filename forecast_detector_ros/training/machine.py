@@ -85,6 +85,9 @@ class Processes:
         return bool(self.total(torch.tensor(float(wish), device=self.device)) > 0)
 
 
+ALONE = Processes()  #: One process, on a CPU
+
+
 def join_processes(device: str = 'auto') -> Processes:
     """
     Join the processes that torchrun started, or stay alone.

@@ -66,7 +66,6 @@ class MotionBatch:
 
     frames: MotionFrames
     times: Tensor  #: ``(B, T)`` float32: when each frame was taken
-    images: Tensor  #: Empty: there are no pictures any more
 
     @property
     def counts(self) -> Tensor:
@@ -77,7 +76,7 @@ class MotionBatch:
         """Return the batch on a device."""
         return MotionBatch(
             self.frames.changed(lambda part: part.to(device, non_blocking=non_blocking)),
-            self.times.to(device, non_blocking=non_blocking), self.images)
+            self.times.to(device, non_blocking=non_blocking))
 
 
 @torch.no_grad()
@@ -124,8 +123,8 @@ def motion_batch(network: ForecastDetector, batch: ClipBatch, features: tuple[Te
                         pad(batch.all_scores, counts), pad(batch.all_ignore, hidden))
     seen = look_at(network, tuple(level.detach().flatten(0, 1) for level in features), boxes,
                    pad(batch.all_tracks, counts, -1), score)
-    frames = seen.changed(lambda part: part.unflatten(0, batch.counts.shape))
-    return MotionBatch(frames, batch.times, batch.images[:0])
+    return MotionBatch(seen.changed(lambda part: part.unflatten(0, batch.counts.shape)),
+                       batch.times)
 
 
 class KeptFrames:
@@ -161,12 +160,12 @@ class KeptFrames:
                         kept[count:count + len(level)] = level
                     count += len(images)
                     parts.append(replace(seen, features=()))
-        rest = {field.name: [getattr(part, field.name) for part in parts]
-                for field in fields(MotionFrames) if field.name != 'features'}
+        columns = {field.name: [getattr(part, field.name) for part in parts]
+                   for field in fields(MotionFrames) if field.name != 'features'}
         # Videos have different numbers of boxes.
         self._frames = MotionFrames(features, **{
             name: join(values, -1 if values[0].dtype == torch.int64 else 0, 1)
-            for name, values in rest.items()})
+            for name, values in columns.items()})
         self._lengths = np.tile(lengths, views)
         self._first = np.cumsum(self._lengths) - self._lengths
         log.info('kept %d frames in %.1f GB', len(self._frames.views), sum(
@@ -204,7 +203,7 @@ class KeptFrames:
         index = torch.from_numpy(first[:, None] + place)
         moved = torch.from_numpy(times.astype(np.float32))
         frames = self._frames.changed(lambda part: part[index.to(part.device)])
-        return MotionBatch(frames, moved, torch.empty(0))
+        return MotionBatch(frames, moved)
 
 
 def _used_columns(clips: DrawnClips) -> tuple[Tensor, ...]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Optimiser, learning rates and the moving average of the weights."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import cos, pi
 
 import torch
@@ -115,7 +115,7 @@ class MovingAverage:
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
         self.updates = 0
-        self.state = {key: value.detach().clone() for key, value in _state(network)}
+        self.state = {key: value.detach().clone() for key, value in network.state_dict().items()}
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
@@ -123,7 +123,7 @@ class MovingAverage:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         own, new = [], []
-        for key, value in _state(network):
+        for key, value in network.state_dict().items():
             if value.is_floating_point():
                 own.append(self.state[key])
                 new.append(value.detach())
@@ -131,7 +131,3 @@ class MovingAverage:
                 self.state[key].copy_(value)
         # All at once: hundreds of small tensors would cost a launch each.
         torch._foreach_lerp_(own, new, 1.0 - decay)
-
-
-def _state(network: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    yield from network.state_dict().items()

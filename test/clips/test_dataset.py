@@ -215,8 +215,10 @@ def test_opencv_has_no_threads_that_forked_workers_would_wait_for(synthetic):
 
 
 def test_workers_give_what_the_parent_gives_in_every_epoch(synthetic):
+    reader = FrameReader()
+    reader.preload(synthetic)
     dataset = ClipDataset(synthetic, [], [cutout_of()], 2, (64, 64), augment=AugmentConfig(),
-                          length=6, cache=True)
+                          length=6, reader=reader)
     loader = DataLoader(dataset, batch_size=3, num_workers=2, collate_fn=collate,
                         worker_init_fn=worker_init, persistent_workers=True, timeout=300)
     for epoch in range(3):
@@ -279,7 +281,7 @@ def test_an_epoch_goes_through_the_videos_in_their_proportions(paint_video):
 def test_a_shared_reader_shares_its_frames(paint_video):
     video = paint_video([None] * 3)
     reader = FrameReader()
-    ClipDataset([video], clip_length=2, reader=reader, cache=True)
+    reader.preload([video])
     for frame in video.frames:
         frame.path.unlink()
     assert ClipDataset([video], clip_length=2, reader=reader)[0].images.shape[0] == 3

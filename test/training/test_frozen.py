@@ -17,7 +17,7 @@ from forecast_detector_ros.training.frozen import (
 )
 from forecast_detector_ros.training.loader import ClipLoader, load_sources
 from forecast_detector_ros.training.losses import LossConfig
-from forecast_detector_ros.training.machine import Processes
+from forecast_detector_ros.training.machine import ALONE, Processes
 from forecast_detector_ros.training.snapshot import load_snapshot
 from forecast_detector_ros.training.stage_run import build_network, StageRun
 from forecast_detector_ros.training.trainer import SNAPSHOT, Trainer
@@ -84,7 +84,7 @@ def rows(batch, features):
             for row in range(len(batch.counts))]
 
 
-def draw(recipe, sources, start=0, processes=None):
+def draw(recipe, sources, start=0, processes=ALONE):
     network = build_network(recipe.network_config(), recipe.seed).eval()
     frozen = FrozenFeatures(network, None)
 

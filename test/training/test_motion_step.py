@@ -60,7 +60,7 @@ def batch_of(network, boxes, found=None, tracks=(0, 1), clips=1):
         features, torch.rand(T, cells, VIEW), anchor, owner, torch.ones(T, count), anchor, overlap,
         offsets, boxes, torch.ones(T, count), torch.tensor(tracks).expand(T, -1))
     return MotionBatch(frames.changed(lambda part: torch.stack([part] * clips)),
-                       torch.arange(T, dtype=torch.float32).repeat(clips, 1), torch.empty(0))
+                       torch.arange(T, dtype=torch.float32).repeat(clips, 1))
 
 
 def iou(a, b):
@@ -114,8 +114,7 @@ def test_kept_recall_leaves_out_what_is_not_followed(network):
 def test_the_first_read_leaves_the_statistics_alone(network):
     """Running means come from reads with another one before them; all norms stay in training."""
     batch = batch_of(network, [[A, B]] * T, clips=2)
-    first = MotionBatch(batch.frames.changed(lambda part: part[:, :2]), batch.times[:, :2],
-                        batch.images)
+    first = MotionBatch(batch.frames.changed(lambda part: part[:, :2]), batch.times[:, :2])
 
     def statistics():
         return [value.clone() for name, value in network.motion.state_dict().items()
