@@ -56,6 +56,9 @@ def load_sources(recipe: Recipe, root: Path) -> Sources:
     if any(recipe.forecasts_motion(stage) for stage in recipe.stages):
         _check_tracks(videos)
     cutouts = load_cutouts(root / recipe.cutouts, recipe.classes) if recipe.cutouts else []
+    if cutouts and recipe.cache == DEVICE:
+        log.warning('cutouts: %s is not used: with cache: device nothing is pasted',
+                    recipe.cutouts)
     result = Sources(videos, stills, cutouts)
     size = result.reader.preload([*videos, *stills]) if recipe.cache == MEMORY else 0
     if recipe.cache == DEVICE:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a recipe trains on: formats of sources, and where decoded frames are kept."""
 
+from dataclasses import replace
+
 import cv2
 from forecast_detector_ros.training.config import load_recipe
 from forecast_detector_ros.training.loader import ClipLoader, load_sources, picture_weights
@@ -63,6 +65,16 @@ def test_frames_are_kept_or_not(vid_root, load, cache, kept, caplog):
     first, second = sources.reader.read(frame), sources.reader.read(frame)
     np.testing.assert_array_equal(first, second)
     assert (first is second) == kept
+
+
+def test_cutouts_that_are_not_pasted_are_told_of(recipe_file, data_root, tmp_path, caplog):
+    (tmp_path / 'yellow').mkdir()
+    cv2.imwrite(str(tmp_path / 'yellow/one.png'), np.full((8, 8, 4), 255, np.uint8))
+    recipe = replace(load_recipe(recipe_file), cutouts=str(tmp_path))
+    assert len(load_sources(recipe, data_root).cutouts) == 1 and not caplog.messages
+    load_sources(replace(recipe, cache='device'), data_root)
+    assert caplog.messages == [
+        f'cutouts: {tmp_path} is not used: with cache: device nothing is pasted']
 
 
 def test_without_balance_no_annotation_is_read_for_the_weights(vid_root, load):
