@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import wait as wait_for_end
 import os
@@ -20,7 +21,6 @@ import sys
 from threading import Thread
 from time import monotonic, sleep
 import traceback
-from types import FrameType, TracebackType
 from typing import Any, Protocol
 
 from ..errors import InputError, one_line
@@ -93,13 +93,12 @@ class Interrupt:
         self._before = [signal.signal(number, self._note) for number in SIGNALS]
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         """Give them back."""
         for number, handler in zip(SIGNALS, self._before):
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _note(self, *_: object) -> None:
         if self.is_set:
             raise KeyboardInterrupt
         self.is_set = True
@@ -125,13 +124,9 @@ def run_here(prepare: Prepare, jobs: Sequence[Job], expected: Expected, interrup
     for job in jobs:
         if interrupt.is_set:
             return
-
-        def progress(done: int, total: int, job: Job = job) -> None:
-            tell(job, done, total)
-
         try:
             work = work or prepare()
-            outcome = Outcome(job, work(job.argument, progress, interrupt))
+            outcome = Outcome(job, work(job.argument, partial(tell, job), interrupt))
         except StoppedError:
             return
         except Exception as error:

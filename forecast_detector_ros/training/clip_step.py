@@ -33,21 +33,18 @@ from ..clips.dataset import ClipBatch
 from ..model.network import ForecastDetector, Maps
 from ..model.ssdlite import Boxes, HeadOutput, postprocess
 
-FEATURE, TEMPORAL, MEAN = range(3)  #: What the head sees in training, drawn per clip (section 3.4)
+#: What the head sees in training, one of three that is drawn per clip (section 3.4): the part of
+#: `feature` in it, of which the rest is `temporal`. So it is either of them, or their mean.
+FEATURE_PART = (1.0, 0.0, 0.5)
 
 
-def _combine(choice: Tensor, maps: Maps, config: LossConfig, variant: str
-             ) -> tuple[Tensor, ...]:
+def _combine(choice: Tensor, maps: Maps, variant: str) -> tuple[Tensor, ...]:
     """Choose per clip what the head sees; some variants always see the same."""
     if variant in ('without_combination', 'baseline', 'recurrent'):
         return maps.fused
-    fused = []
-    for feature, temporal in zip(maps.feature, maps.temporal):
-        pick = choice.view(-1, 1, 1, 1)
-        weight = torch.where(pick == FEATURE, 1.0, torch.where(pick == TEMPORAL, 0.0, 0.5))
-        weight = weight.to(feature.dtype)
-        fused.append(weight * feature + (1.0 - weight) * temporal)
-    return tuple(fused)
+    part = maps.feature[0].new_tensor(FEATURE_PART)[choice].view(-1, 1, 1, 1)
+    return tuple(part * feature + (1.0 - part) * temporal
+                 for feature, temporal in zip(maps.feature, maps.temporal))
 
 
 def clip_losses(network: ForecastDetector, batch: ClipBatch, config: LossConfig,
@@ -115,12 +112,10 @@ def clip_losses(network: ForecastDetector, batch: ClipBatch, config: LossConfig,
                     feature = tuple(torch.where(skip, f.to(x.dtype), x)
                                     for f, x in zip(state.forecast, feature))
             maps, state = network.encode(feature, state, read)
-            heads.append(network.head(_combine(choice, maps, config, variant)))
+            heads.append(network.head(_combine(choice, maps, variant)))
             maps_of.append(maps)
     if with_scheduler:
         for maps in maps_of[first:]:
-            if frozen_detection:
-                maps = Maps(*(tuple(x.detach() for x in level) for level in maps))
             # Correlations differ from one in digits that bf16 does not have.
             with torch.autocast(device.type, enabled=False):
                 decisions.append(network.schedule(

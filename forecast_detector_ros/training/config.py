@@ -197,152 +197,126 @@ def build_recipe(values: Any) -> Recipe:
         raise RecipeError(str(error)) from None
 
 
+def _require(condition: bool, text: str) -> None:
+    if not condition:
+        raise RecipeError(text)
+
+
 def _check(recipe: Recipe, network: NetworkConfig) -> None:
-    if not recipe.stages:
-        raise RecipeError('stages is empty')
-    if not recipe.sources:
-        raise RecipeError('sources is empty')
+    _require(bool(recipe.stages), 'stages is empty')
+    _require(bool(recipe.sources), 'sources is empty')
     for key, values in (('amp', AMP), ('device', DEVICES),
                         ('backbone_range', ('imagenet', 'symmetric'))):
-        if getattr(recipe, key) not in values:
-            raise RecipeError(f'{key} is {getattr(recipe, key)!r}, must be one of {values}')
+        _require(getattr(recipe, key) in values,
+                 f'{key} is {getattr(recipe, key)!r}, must be one of {values}')
     if recipe.validation is not None:
         for key in ('every', 'frames'):
-            if getattr(recipe.validation, key) < 1:
-                raise RecipeError(f'validation.{key} must be at least 1')
-        if not recipe.validation.sources:
-            raise RecipeError('validation.sources is empty')
-        if any(source.kind != 'video' for source in recipe.validation.sources):
-            raise RecipeError('validation.sources: kind must be video')
-    if recipe.cache not in CACHES:
-        raise RecipeError(f'cache is {recipe.cache!r}, must be {" or ".join(CACHES)}')
+            _require(getattr(recipe.validation, key) >= 1, f'validation.{key} must be at least 1')
+        _require(bool(recipe.validation.sources), 'validation.sources is empty')
+        _require(all(source.kind == 'video' for source in recipe.validation.sources),
+                 'validation.sources: kind must be video')
+    _require(recipe.cache in CACHES, f'cache is {recipe.cache!r}, must be {" or ".join(CACHES)}')
     for key, low, high in (('cache_side', 32, 4096), ('seed', 0, 2**63 - 1),
                            ('workers', 0, 1024), ('threads', 1, 1024)):
-        if not low <= getattr(recipe, key) <= high:
-            raise RecipeError(f'{key} is {getattr(recipe, key)}, must be from {low} to {high}')
-    if not 0.0 <= recipe.balance <= 1.0:
-        raise RecipeError(f'balance is {recipe.balance}, must be in [0, 1]')
+        _require(low <= getattr(recipe, key) <= high,
+                 f'{key} is {getattr(recipe, key)}, must be from {low} to {high}')
+    _require(0.0 <= recipe.balance <= 1.0, f'balance is {recipe.balance}, must be in [0, 1]')
     for key in recipe.card:
-        if key not in CARD_KEYS:
-            raise RecipeError(f'unknown key card.{key}, must be one of {CARD_KEYS}')
+        _require(key in CARD_KEYS, f'unknown key card.{key}, must be one of {CARD_KEYS}')
     try:
         # A card that cannot be written would be found out after the first stage.
         build_card({'name': recipe.name, 'classes': list(recipe.classes),
                     'network': network.to_dict(), **recipe.card})
     except InputError as error:
         raise RecipeError(f'card: {error}') from None
-    names = {stage.name for stage in recipe.stages}
-    if len(names) != len(recipe.stages):
-        raise RecipeError('stages: a name stands twice')
-    if '' in names:
-        raise RecipeError('stages: a name is empty')
-    for stage in recipe.stages:
-        where = f'stage {stage.name}'
-        for key in ('clips_per_epoch', 'batch', 'clip_length', 'reuse'):
-            if getattr(stage, key) < 1:
-                raise RecipeError(f'{where}: {key} must be at least 1')
-        _check_start(recipe, stage, where)
-        if stage.clips_per_epoch % stage.batch:
-            raise RecipeError(f'{where}: clips_per_epoch must be a multiple of batch')
-        for name in stage.groups:
-            if name not in GROUPS:
-                raise RecipeError(f'{where}: unknown group {name!r}, must be one of {GROUPS}')
-        for key, allowed in (('variant', VARIANTS), ('optimizer', ('sgd', 'adamw')),
-                             ('freeze_bn', ('all', 'backbone', 'none'))):
-            if getattr(stage, key) not in allowed:
-                raise RecipeError(f'{where}: {key} is {getattr(stage, key)!r}, must be one of '
-                                  f'{allowed}')
-        parts = _parts(stage.variant)
-        if not set(parts) & set(stage.groups):
-            raise RecipeError(f'{where}: groups must have one of {", ".join(parts)}: the parts of '
-                              f'the variant {stage.variant}')
-        if stage.reuse > 1 and not stage.extractor_is_frozen:
-            raise RecipeError(f'{where}: reuse is {stage.reuse}, but features can be kept only '
-                              'where the extractor is frozen; set reuse to 1, or give neither '
-                              'backbone nor projection a rate')
-        if stage.scheduler_from is not None and not stage.extra_frame:
-            raise RecipeError(f'{where}: the scheduler needs extra_frame')
-        if stage.scheduler_from is not None and stage.clip_length <= first_decision(network):
-            raise RecipeError(f'{where}: clip_length is {stage.clip_length}, must be at least '
-                              f'{1 + first_decision(network)} for a scheduler with the reference '
-                              f'{network.scheduler_reference}')
-        if set(stage.groups) == {'scheduler'} and stage.scheduler_from != 0:
-            raise RecipeError(f'{where}: trains the scheduler alone, so scheduler_from must be 0')
-        if not stage.strides or min(stage.strides) < 1:
-            raise RecipeError(f'{where}: strides is {list(stage.strides)}, must be a list of '
-                              'integers of at least 1')
-        for key in ('gaps', 'horizons'):
-            if any(value < 1 for value in getattr(stage, key)):
-                raise RecipeError(f'{where}: {key} is {list(getattr(stage, key))}, must be a list '
-                                  'of integers of at least 1')
-        if recipe.forecasts_motion(stage) and not (
-                stage.gaps and stage.horizons and stage.clip_length > 1 and stage.extra_frame
-                and recipe.cache == DEVICE):
-            raise RecipeError(f'{where}: a forecast of motion is trained with gaps, horizons, '
-                              'extra_frame, a clip_length of at least 2, and cache: device')
-        if recipe.forecasts_motion(stage):
-            _check_motion(stage, where)
-        if stage.keep and (not recipe.forecasts_motion(stage) or not stage.extractor_is_frozen
-                           or 'head' in stage.groups):
-            raise RecipeError(f'{where}: keep is for a forecast of motion whose extractor and '
-                              'head are not trained')
-        _check_numbers(stage, where, first_blocks(network.levels))
+    names = [stage.name for stage in recipe.stages]
+    _require(len(set(names)) == len(names), 'stages: a name stands twice')
+    _require('' not in names, 'stages: a name is empty')
+    for number, stage in enumerate(recipe.stages):
+        try:
+            _check_start(recipe, stage, (START, *names[:number]))
+            _check_stage(recipe, stage, network)
+        except (RecipeError, ConfigError) as error:
+            raise RecipeError(f'stage {stage.name}: {error}') from None
 
 
-def _parts(variant: str) -> tuple[str, ...]:
-    """Give those of `GROUPS` that a network of a variant has."""
-    missing = {'baseline': ('encoder', 'scheduler'), 'recurrent': ('scheduler',)}
-    return tuple(name for name in GROUPS if name not in missing.get(variant, ()))
-
-
-def _check_start(recipe: Recipe, stage: StageConfig, where: str) -> None:
+def _check_start(recipe: Recipe, stage: StageConfig, before: tuple[str, ...]) -> None:
     """Refuse a mean of what is not there, and pictures of a size that no network has."""
-    names = [START]
-    for before in recipe.stages[:recipe.stages.index(stage)]:
-        names.append(before.name)
-    if stage.name == START:
-        raise RecipeError(f'{where}: the name is that of the weights given as start')
+    _require(stage.name != START, 'the name is that of the weights given as start')
     for name, weight in stage.mean_of.items():
-        if name not in names:
-            raise RecipeError(f'{where}: mean_of has {name!r}, must be one of {", ".join(names)}')
-        if not 0.0 < weight <= 1000.0:
-            raise RecipeError(f'{where}: mean_of.{name} is {weight}, must be in (0, 1000]')
-    if stage.input_size and len(stage.input_size) != 2:
-        raise RecipeError(f'{where}: input_size is {list(stage.input_size)}, must be a height and '
-                          'a width')
-    try:
-        recipe.network_config(stage)
-    except ConfigError as error:
-        raise RecipeError(f'{where}: {error}') from None
+        _require(name in before, f'mean_of has {name!r}, must be one of {", ".join(before)}')
+        _require(0.0 < weight <= 1000.0, f'mean_of.{name} is {weight}, must be in (0, 1000]')
+    _require(len(stage.input_size) in (0, 2),
+             f'input_size is {list(stage.input_size)}, must be a height and a width')
+    recipe.network_config(stage)
 
 
-def _check_motion(stage: StageConfig, where: str) -> None:
+def _check_stage(recipe: Recipe, stage: StageConfig, network: NetworkConfig) -> None:
+    for key in ('clips_per_epoch', 'batch', 'clip_length', 'reuse'):
+        _require(getattr(stage, key) >= 1, f'{key} must be at least 1')
+    _require(stage.clips_per_epoch % stage.batch == 0,
+             'clips_per_epoch must be a multiple of batch')
+    for name in stage.groups:
+        _require(name in GROUPS, f'unknown group {name!r}, must be one of {GROUPS}')
+    for key, allowed in (('variant', VARIANTS), ('optimizer', ('sgd', 'adamw')),
+                         ('freeze_bn', ('all', 'backbone', 'none'))):
+        _require(getattr(stage, key) in allowed,
+                 f'{key} is {getattr(stage, key)!r}, must be one of {allowed}')
+    missing = {'baseline': ('encoder', 'scheduler'), 'recurrent': ('scheduler',)}
+    parts = [name for name in GROUPS if name not in missing.get(stage.variant, ())]
+    _require(any(name in stage.groups for name in parts),
+             f'groups must have one of {", ".join(parts)}: the parts of the variant '
+             f'{stage.variant}')
+    _require(stage.reuse == 1 or stage.extractor_is_frozen,
+             f'reuse is {stage.reuse}, but features can be kept only where the extractor is '
+             'frozen; set reuse to 1, or give neither backbone nor projection a rate')
+    if stage.scheduler_from is not None:
+        _require(stage.extra_frame, 'the scheduler needs extra_frame')
+        _require(stage.clip_length > first_decision(network),
+                 f'clip_length is {stage.clip_length}, must be at least '
+                 f'{1 + first_decision(network)} for a scheduler with the reference '
+                 f'{network.scheduler_reference}')
+    _require(set(stage.groups) != {'scheduler'} or stage.scheduler_from == 0,
+             'trains the scheduler alone, so scheduler_from must be 0')
+    for key, least in (('strides', 1), ('gaps', 0), ('horizons', 0)):
+        values = getattr(stage, key)
+        _require(len(values) >= least and all(value >= 1 for value in values),
+                 f'{key} is {list(values)}, must be a list of integers of at least 1')
+    motion = recipe.forecasts_motion(stage)
+    if motion:
+        _check_motion(stage, recipe.cache)
+    _require(not stage.keep or (
+        motion and stage.extractor_is_frozen and 'head' not in stage.groups),
+        'keep is for a forecast of motion whose extractor and head are not trained')
+    _check_numbers(stage, first_blocks(network.levels))
+
+
+def _check_motion(stage: StageConfig, cache: str) -> None:
     """Refuse what a stage for a forecast of motion cannot do."""
+    _require(bool(stage.gaps and stage.horizons and stage.clip_length > 1 and stage.extra_frame
+                  and cache == DEVICE),
+             'a forecast of motion is trained with gaps, horizons, extra_frame, a clip_length of '
+             'at least 2, and cache: device')
     others = sorted(set(stage.groups) - {'encoder', 'scheduler'})
-    if others:
-        raise RecipeError(f'{where}: groups has {", ".join(others)}; a forecast of motion trains '
-                          'encoder and scheduler alone, the others in a stage of single frames')
-    if stage.reuse != 1:
-        raise RecipeError(f'{where}: reuse is {stage.reuse}, must be 1 for a forecast of motion; '
-                          'keep stores its features')
-    if stage.pauses and stage.clip_length >= PAUSE:
-        raise RecipeError(f'{where}: clip_length is {stage.clip_length}, must be below {PAUSE} '
-                          'with pauses')
+    _require(not others, f'groups has {", ".join(others)}; a forecast of motion trains encoder '
+             'and scheduler alone, the others in a stage of single frames')
+    _require(stage.reuse == 1, f'reuse is {stage.reuse}, must be 1 for a forecast of motion; keep '
+             'stores its features')
+    _require(not stage.pauses or stage.clip_length < PAUSE,
+             f'clip_length is {stage.clip_length}, must be below {PAUSE} with pauses')
 
 
-def _check_numbers(stage: StageConfig, where: str, blocks: int) -> None:
+def _check_numbers(stage: StageConfig, blocks: int) -> None:
     """Refuse what is out of its range; written so that NaN is."""
     for key, high in (('epochs', 1_000_000), ('thinning', 1_000_000), ('plain_epochs', 1_000_000),
                       ('still_fraction', 1.0), ('pauses', 1.0), ('keep', 100),
                       ('frozen_blocks', blocks), ('weight_decay', 1.0),
                       ('warmup', 1_000_000_000), ('clip_norm', 1e9)):
         value = getattr(stage, key)
-        if not 0 <= value <= high:
-            raise RecipeError(f'{where}: {key} is {value}, must be in [0, {high:g}]')
-    if not 0.0 <= stage.ema < 1.0:
-        raise RecipeError(f'{where}: ema must be in [0, 1)')
+        _require(0 <= value <= high, f'{key} is {value}, must be in [0, {high:g}]')
+    _require(0.0 <= stage.ema < 1.0, 'ema must be in [0, 1)')
     for name, group in stage.groups.items():
         for key in ('lr', 'decay'):
             value = getattr(group, key)
-            if not 0.0 <= value <= 1000.0:
-                raise RecipeError(f'{where}: groups.{name}.{key} is {value}, must be in [0, 1000]')
+            _require(0.0 <= value <= 1000.0,
+                     f'groups.{name}.{key} is {value}, must be in [0, 1000]')
