@@ -27,8 +27,7 @@ from .losses import (
     StepLosses,
 )
 from .machine import ALONE, Processes
-from .motion_frames import motion_batch
-from .motion_step import motion_losses
+from .motion import motion_batch, motion_losses
 from ..clips.dataset import ClipBatch
 from ..model.network import ForecastDetector, Maps
 from ..model.ssdlite import Boxes, HeadOutput, postprocess

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from .config import DEVICE, MEMORY, Recipe, StageConfig
 from .machine import ALONE, Processes
-from .motion_frames import KeptFrames
+from .motion import KeptFrames
 from ..annotations.findings import DataError, NO_TRACKS
 from ..annotations.records import FrameReader, VideoRecord
 from ..annotations.sources import load_source

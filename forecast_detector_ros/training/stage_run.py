@@ -20,8 +20,7 @@ from .frozen import describe_memory, feature_batches, Features, FrozenFeatures
 from .loader import batches, drawing_weights, frame_steps, make_loader, Sources
 from .losses import QUALITY, StepLosses
 from .machine import BF16, choose_amp, FP16, Processes
-from .motion_frames import KeptFrames, MotionBatch
-from .motion_step import motion_losses
+from .motion import KeptFrames, motion_losses, MotionBatch
 from .recipe_file import RecipeError
 from .run_log import Meter, RunOptions, Validate
 from .schedule import (

@@ -5,10 +5,9 @@ from dataclasses import fields, replace
 import json
 
 from forecast_detector_ros.annotations.findings import DataError
-from forecast_detector_ros.training.config import build_recipe
+from forecast_detector_ros.training.config import build_recipe, PAUSE
 from forecast_detector_ros.training.loader import load_sources
 from forecast_detector_ros.training.machine import Processes
-from forecast_detector_ros.training.motion_frames import PAUSE
 from forecast_detector_ros.training.recipe_file import RecipeError
 from forecast_detector_ros.training.run_log import draw_examples, TRUTH
 from forecast_detector_ros.training.stage_run import StageRun

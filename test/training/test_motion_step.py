@@ -7,11 +7,12 @@ from forecast_detector_ros.model.config import preset
 from forecast_detector_ros.model.network import ForecastDetector
 from forecast_detector_ros.model.ssdlite import box_coder
 from forecast_detector_ros.training.losses import LossConfig
-from forecast_detector_ros.training.motion_frames import MotionBatch, MotionFrames
-from forecast_detector_ros.training.motion_step import (
+from forecast_detector_ros.training.motion import (
     kept_recall,
     motion_loss,
     motion_losses,
+    MotionBatch,
+    MotionFrames,
     read_clip,
     time_ahead,
 )
