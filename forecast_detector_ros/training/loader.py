@@ -145,13 +145,18 @@ class ClipLoader:
 
         :param epoch: its index, from 0
         :param start: batch to begin with; what follows is the same as in an epoch from 0
+        :raises DataError: if a frame cannot be read
         """
         stage = self._stage
         self._sampler.start = start
         self._dataset.set_epoch(epoch)
         plain = epoch >= stage.epochs - stage.plain_epochs
         self._dataset.set_thinning(0 if plain else stage.thinning)
-        yield from self._loader
+        try:
+            yield from self._loader
+        except DataError as error:
+            # That of a worker is in the last line of its traceback, which PyTorch gives.
+            raise DataError(str(error).rstrip().rpartition('DataError: ')[2]) from None
 
 
 class DrawnLoader:

@@ -2,8 +2,10 @@
 """What a recipe trains on: formats of sources, and where decoded frames are kept."""
 
 from dataclasses import replace
+import re
 
 import cv2
+from forecast_detector_ros.annotations.findings import DataError
 from forecast_detector_ros.training.config import load_recipe
 from forecast_detector_ros.training.loader import ClipLoader, load_sources, picture_weights
 import numpy as np
@@ -75,6 +77,18 @@ def test_cutouts_that_are_not_pasted_are_told_of(recipe_file, data_root, tmp_pat
     load_sources(replace(recipe, cache='device'), data_root)
     assert caplog.messages == [
         f'cutouts: {tmp_path} is not used: with cache: device nothing is pasted']
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_a_frame_that_cannot_be_read_is_one_line(vid_root, load, workers):
+    recipe = replace(load(), workers=workers)
+    sources = load_sources(recipe, vid_root)
+    for name in ('dogs', 'horses'):
+        (vid_root / f'Data/train/{name}/000003.JPEG').write_bytes(b'no picture')
+    with pytest.raises(DataError) as caught:
+        list(ClipLoader(sources, recipe, recipe.stages[1]).epoch(0))
+    assert re.fullmatch(rf'{re.escape(str(vid_root))}/Data/train/(dogs|horses)/000003\.JPEG: '
+                        'not a picture that OpenCV can decode', str(caught.value))
 
 
 def test_without_balance_no_annotation_is_read_for_the_weights(vid_root, load):
