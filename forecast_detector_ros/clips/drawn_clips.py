@@ -145,7 +145,8 @@ class ClipDrawer:
     :param videos: how many of the bank's entries are videos
     :param weights: ``(V,)``: how often each entry is drawn; only ratios count
     :param size: (height, width) of the pictures given
-    :param config: settings; cut-outs and rotation are not offered here. None for whole frames.
+    :param config: settings; cut-outs and rotation are not offered here, and `crop_max_aspect` and
+        `mosaic_min_side` have no effect. None for whole frames.
     :param strides: distances of the frames of a video that a clip takes, one drawn for each clip
     """
 
