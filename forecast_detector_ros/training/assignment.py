@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..clips.dataset import ClipBatch
 from ..model.ssdlite import box_coder, HeadOutput
 
 ALPHA, BETA = 1.0, 6.0  #: Exponents of score and IoU in the alignment (TOOD, section 4.1)
@@ -57,6 +58,14 @@ def pad(packed: Tensor, counts: Tensor, fill: float = 0.0) -> Tensor:
     place = torch.arange(len(image)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
     result[image.to(packed.device), place.to(packed.device)] = packed
     return result
+
+
+def padded_boxes(batch: ClipBatch) -> PaddedBoxes:
+    """Give the boxes of all B * T frames of a batch of clips, one clip after another."""
+    counts = batch.counts.flatten()
+    return PaddedBoxes(pad(batch.all_boxes, counts), pad(batch.all_labels, counts, -1),
+                       pad(batch.all_scores, counts),
+                       pad(batch.all_ignore, batch.ignore_counts.flatten()))
 
 
 def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn, Tensor
 
-from .assignment import assign_aligned, pad, PaddedBoxes
+from .assignment import assign_aligned, padded_boxes, PaddedBoxes
 from .frozen import FrozenFeatures
 from .losses import (
     assign,
@@ -136,15 +136,17 @@ def _add_detection(result: StepLosses, network: ForecastDetector, batch: ClipBat
                    processes: Processes) -> None:
     stacked = HeadOutput(torch.cat([h.logits for h in heads]),
                          torch.cat([h.offsets for h in heads]))
+    # Targets are in the order in which the heads were collected: time-major.
     if config.detection == QUALITY:
-        wanted = _padded(batch, steps)
+        wanted = PaddedBoxes(*(
+            part.unflatten(0, batch.counts.shape)[:, :steps].transpose(0, 1).flatten(0, 1)
+            for part in padded_boxes(batch)))
         if not config.score_weighted:
             wanted = wanted._replace(scores=torch.ones_like(wanted.scores))
         aligned = assign_aligned(stacked, network.anchors, network.anchor_strides, wanted)
         l_loc, l_cls = quality_loss(stacked, aligned, network.anchors, config.box,
                                     processes.total)
     else:
-        # Time-major, as the heads were collected.
         boxes, labels, scores, ignore = (
             [clip[t] for t in range(steps) for clip in clips]
             for clips in (batch.boxes, batch.labels, batch.scores, batch.ignore))
@@ -154,17 +156,6 @@ def _add_detection(result: StepLosses, network: ForecastDetector, batch: ClipBat
                                       min_negatives=config.min_negatives, total=processes.total)
     result.total = result.total + config.alpha * l_loc + config.beta * l_cls
     result.parts |= {'loc': float(l_loc.detach()), 'cls': float(l_cls.detach())}
-
-
-def _padded(batch: ClipBatch, steps: int) -> PaddedBoxes:
-    """Give the boxes of the first `steps` frames of each clip, time-major."""
-    def rows(packed: Tensor, counts: Tensor, fill: float) -> Tensor:
-        padded = pad(packed, counts.flatten(), fill).unflatten(0, counts.shape)
-        return padded[:, :steps].transpose(0, 1).flatten(0, 1)
-    return PaddedBoxes(rows(batch.all_boxes, batch.counts, 0.0),
-                       rows(batch.all_labels, batch.counts, -1),
-                       rows(batch.all_scores, batch.counts, 0.0),
-                       rows(batch.all_ignore, batch.ignore_counts, 0.0))
 
 
 def _add_forecast(result: StepLosses, maps_of: list[Maps], features: tuple[Tensor, ...],

@@ -34,7 +34,7 @@ class Sources:
     cutouts: list[Cutout]
     #: Keeps the decoded frames for all stages.
     reader: FrameReader = field(default_factory=FrameReader)
-    #: What frozen networks made of the frames, by network and views.
+    #: What a frozen network made of the frames, by network and views; of the last such stage.
     kept: dict[tuple[object, ...], KeptFrames] = field(default_factory=dict)
     #: With `cache: device` all frames, not yet on the device; videos first, then stills.
     bank: PictureBank | None = None

@@ -23,7 +23,14 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.ops import generalized_box_iou_loss
 
-from .assignment import assign_aligned, decode_boxes, pad, PaddedBoxes, pairwise_iou
+from .assignment import (
+    assign_aligned,
+    decode_boxes,
+    pad,
+    padded_boxes,
+    PaddedBoxes,
+    pairwise_iou,
+)
 from .config import PAUSE
 from .losses import LossConfig, StepLosses
 from ..clips.dataset import ClipBatch
@@ -130,11 +137,8 @@ def motion_batch(network: ForecastDetector, batch: ClipBatch, features: tuple[Te
     """
     if batch.all_tracks is None or batch.times is None:
         raise ValueError('a forecast of motion is trained on clips with tracks: set cache: device')
-    counts, hidden = batch.counts.flatten(), batch.ignore_counts.flatten()
-    boxes = PaddedBoxes(pad(batch.all_boxes, counts), pad(batch.all_labels, counts, -1),
-                        pad(batch.all_scores, counts), pad(batch.all_ignore, hidden))
-    seen = look_at(network, tuple(level.detach().flatten(0, 1) for level in features), boxes,
-                   pad(batch.all_tracks, counts, -1), score)
+    seen = look_at(network, tuple(level.detach().flatten(0, 1) for level in features),
+                   padded_boxes(batch), pad(batch.all_tracks, batch.counts.flatten(), -1), score)
     return MotionBatch(seen.changed(lambda part: part.unflatten(0, batch.counts.shape)),
                        batch.times)
 

@@ -55,11 +55,12 @@ def fresh_network(config: NetworkConfig, seed: int, weights: Mapping[str, Tensor
 
     Where `weights` have dropped channels of the backbone, the network has, too.
     """
-    torch.manual_seed(seed)
     # Those of another backbone do not fit: `build_network` and `load_start` tell.
     with suppress(ConfigError, KeyError):
         config = replace(config, expansion_channels=expansion_channels(weights or {}))
-    return ForecastDetector(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ForecastDetector(config)
 
 
 def build_network(config: NetworkConfig, seed: int, weights: Mapping[str, Tensor] | None = None
@@ -251,6 +252,7 @@ class StageRun:
         key = (weights, stage.input_size, stage.keep, stage.augment, stage.loss.reliable_score,
                stage.pauses > 0)
         if key not in sources.kept:
+            sources.kept.clear()  # They take much memory, and stages follow one another.
             with self._autocast():
                 sources.kept[key] = KeptFrames(
                     self.network, frozen, drawer, sources.bank.lengths[:len(sources.videos)],
@@ -384,10 +386,8 @@ class StageRun:
 
     def _averaged(self) -> ForecastDetector:
         """Give the network that the stage would hand on if it ended here, ready to detect."""
-        state = torch.random.get_rng_state()
         network = build_network(self.recipe.network_config(self.stage), self.recipe.seed,
                                 self._present())
-        torch.random.set_rng_state(state)
         return network.to(self.processes.device).eval()
 
     def _save(self, path: Path) -> None:

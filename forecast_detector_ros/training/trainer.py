@@ -53,7 +53,8 @@ class Trainer:
     :param processes: those that train together; None for the recipe's device and those that
         torchrun started
     :raises DeviceError: if there is no such device
-    :raises RecipeError: if a stage needs a start that is not given
+    :raises RecipeError: if a stage needs a start that is not given, or `imagenet` are weights of
+        another width
     """
 
     def __init__(self, recipe: Recipe, sources: Sources, output: Path,
@@ -64,6 +65,10 @@ class Trainer:
             if start is None and START in stage.mean_of:
                 raise RecipeError(f'stage {stage.name}: mean_of has {START}, so it needs the '
                                   'checkpoint to start from (--start)')
+        width = recipe.network_config().width
+        if imagenet is not None and width != 1.0:
+            raise RecipeError(f'network.width is {width:g}, must be 1 for weights of the backbone '
+                              '(--backbone)')
         self.recipe = recipe
         self.sources = sources
         self.output = output
@@ -145,9 +150,7 @@ class Trainer:
         return result
 
     def _write(self, stage: StageConfig, weights: dict[str, torch.Tensor], name: str) -> None:
-        state = torch.random.get_rng_state()
         network = build_network(self.recipe.network_config(stage), self.recipe.seed, weights)
-        torch.random.set_rng_state(state)
         path = self.output / f'{name}.safetensors'
         card = Card(name=f'{self.recipe.name}/{stage.name}', classes=self.recipe.classes,
                     network=network.config, preset=self.recipe.preset, **self.recipe.card)

@@ -155,6 +155,15 @@ def test_stages_share_frames_but_not_how_many_clips_pause(stage_run):
     assert len(first.sources.kept) == 1
 
 
+def test_frames_of_one_stage_are_kept_at_a_time(stage_run):
+    """Those of a stage with other pictures make room."""
+    first = stage_run(keep=1)
+    before = kept(first)
+    assert kept(stage_run(sources=first.sources, keep=1)) is before
+    assert kept(stage_run(sources=first.sources, keep=2)) is not before
+    assert len(first.sources.kept) == 1
+
+
 def test_processes_cannot_share_kept_frames(stage_run):
     """Each of them would train on the whole batch."""
     with pytest.raises(RecipeError, match='cache is device, which is for one process'):

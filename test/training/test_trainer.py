@@ -30,6 +30,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 import torch
+from torchvision.models import mobilenet_v2
 
 
 @pytest.fixture(autouse=True)
@@ -149,6 +150,14 @@ def test_batches_do_not_depend_on_where_they_start(recipe, sources):
     assert len(late) == 1
     assert torch.equal(late[0].images, every[3].images)
     assert not torch.equal(every[0].images, every[1].images)
+
+
+def test_a_backbone_of_another_width(recipe, sources, tmp_path):
+    assert recipe.network['width'] == 0.35
+    backbone = mobilenet_v2(weights=None).state_dict()
+    with pytest.raises(RecipeError, match='network.width is 0.35, must be 1 for weights of the'):
+        Trainer(recipe, sources, tmp_path / 'run', backbone).run()
+    assert not (tmp_path / 'run').exists()
 
 
 def test_rare_classes_weigh_more(sources):
