@@ -32,8 +32,8 @@ from ..clips.dataset import ClipBatch
 from ..model.network import ForecastDetector, Maps
 from ..model.ssdlite import Boxes, HeadOutput, postprocess
 
-#: What the head sees in training, one of three that is drawn per clip (section 3.4): the part of
-#: `feature` in it, of which the rest is `temporal`. So it is either of them, or their mean.
+#: The part of `feature` in what the head sees in training; the rest is `temporal`. One of three is
+#: drawn per clip (section 3.4): `feature`, `temporal`, or their mean.
 FEATURE_PART = (1.0, 0.0, 0.5)
 
 
