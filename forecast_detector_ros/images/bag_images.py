@@ -21,7 +21,7 @@ from typing import Any
 
 from .frame import Frame, SourceError
 from .image_messages import compressed_frame, image_frame, MAX_IMAGE_PIXELS
-from ..errors import one_line
+from ..errors import cut, one_line
 
 MAGIC = b'\x89MCAP0\r\n'
 _HEAD = struct.Struct('<BQ')  #: Operation code and length of the content, before every record
@@ -308,11 +308,14 @@ def _open(path: Path, losses: list[str], scratch: ExitStack, typestore: Any) -> 
     except ImportError as error:
         raise SourceError('bags need the Python package rosbags (pip install rosbags): '
                           f'{error}') from None
-    if not path.exists():
-        raise SourceError(f'{path}: no such bag')
-    if not is_bag(path):
-        raise SourceError(f'{path}: is no bag; a bag is a folder with {METADATA_NAME}, or a '
-                          f'file *{", *".join(STORAGE_SUFFIXES)} or *.bag')
+    try:
+        if not path.exists():
+            raise SourceError(f'{path}: no such bag')
+        if not is_bag(path):
+            raise SourceError(f'{path}: is no bag; a bag is a folder with {METADATA_NAME}, or a '
+                              f'file *{", *".join(STORAGE_SUFFIXES)} or *.bag')
+    except OSError as error:
+        raise SourceError(f'{cut(path)}: cannot be read: {error.strerror}') from None
 
     def opened(paths: list[Path]) -> Any:
         # Bags from before Iron carry no definitions; those of images never changed.
@@ -385,5 +388,5 @@ def _storage_files(folder: Path) -> list[Path]:
     """Return the files of a bag, the tenth behind the ninth."""
     files = [file for file in folder.iterdir()
              if file.suffix in STORAGE_SUFFIXES and file.is_file()]
-    return sorted(files, key=lambda file: [int(part) if part.isdigit() else 0
+    return sorted(files, key=lambda file: [int(part) if part.isdecimal() else 0
                                            for part in re.split(r'(\d+)', file.name)])

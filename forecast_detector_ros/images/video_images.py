@@ -2,6 +2,7 @@
 """Read a video file as the images of one camera, as if a bag had recorded them."""
 
 from collections.abc import Iterator, Sequence
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -68,9 +69,9 @@ def open_images(path: Path, typestore: Any = None) -> ImageBag | VideoImages:
     :param typestore: see `ImageBag`
     :raises SourceError: if it cannot be read
     """
-    if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+    if path.suffix.lower() in VIDEO_SUFFIXES and os.path.isfile(path):
         return VideoImages(path)
-    if path.is_file() and not is_bag(path):
+    if os.path.isfile(path) and not is_bag(path):
         raise SourceError(f'{path}: is neither a bag nor a video '
                           f'(*{", *".join(VIDEO_SUFFIXES)}) by its name')
     return ImageBag(path, typestore)

@@ -6,6 +6,7 @@ import math
 import os
 from pathlib import Path
 import re
+import stat
 from typing import Protocol
 
 import cv2
@@ -58,11 +59,11 @@ class VideoFile:
         self.name = str(path)
         try:
             # FFmpeg takes what stands before a colon for a protocol, and OpenCV wants UTF-8.
-            place = os.path.abspath(path)
-            place.encode()
+            self._place = os.path.abspath(path)
+            self._place.encode()
         except UnicodeEncodeError:
             raise SourceError(f'{cut(self.name)}: the name of a video must be UTF-8') from None
-        self._capture = _open_capture(self.name, _file_backend(), place)
+        self._capture = _open_capture(self.name, _file_backend(), self._place)
         self._first: np.ndarray | None = None
         self._delivered = 0
         announced = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
@@ -91,7 +92,7 @@ class VideoFile:
     def rewind(self) -> None:
         """Open the file again: seeking to the start is not exact in every container."""
         self._capture.release()
-        self._capture = _open_capture(self.name, _file_backend())
+        self._capture = _open_capture(self.name, _file_backend(), self._place)
         self._first = None
         self._delivered = 0
 
@@ -180,7 +181,7 @@ class Device:
         self.rate = float(granted) if math.isfinite(granted) and granted > 0 else None
 
     def _open(self) -> cv2.VideoCapture:
-        capture = _open_capture(int(self.name) if self.name.isdigit() else self.name,
+        capture = _open_capture(int(self.name) if self.name.isdecimal() else self.name,
                                 cv2.CAP_V4L2)
         # One buffer: a picture that waited in the driver would carry a stamp that is too young.
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
@@ -224,13 +225,20 @@ def open_source(source: str, rate: float = 0.0) -> VideoSource:
     if not source:
         raise SourceError('source is not set; it is a video file, a folder of images or a '
                           'V4L2 device such as /dev/video0')
-    path = Path(source).expanduser()
-    if source.isdigit() or source.startswith('/dev/') or path.is_char_device():
+    if source.isdecimal() or source.startswith('/dev/'):
         return Device(source, rate)
-    if path.is_dir():
+    # Unlike Path.expanduser, it leaves a name such as ~backup.mp4 as it is.
+    path = Path(os.path.expanduser(source))
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # The last of a null character.
+        raise SourceError(f'{source}: no such file, folder or device') from None
+    except OSError as error:
+        raise SourceError(f'{cut(source)}: {error.strerror}') from None
+    if stat.S_ISCHR(mode):
+        return Device(source, rate)
+    if stat.S_ISDIR(mode):
         return ImageFolder(path)
-    if not path.exists():
-        raise SourceError(f'{source}: no such file, folder or device')
     if not os.access(path, os.R_OK):
         raise SourceError(f'{source}: permission denied')
     return VideoFile(path)
@@ -267,4 +275,4 @@ def _file_backend() -> int:
 
 def _natural_order(path: Path) -> list[tuple[int, int, str]]:
     parts = re.findall(r'\d+|\D+', path.name)
-    return [(0, int(part), '') if part.isdigit() else (1, 0, part) for part in parts]
+    return [(0, int(part), '') if part.isdecimal() else (1, 0, part) for part in parts]

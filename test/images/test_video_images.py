@@ -81,3 +81,6 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / 'notes.txt').write_text('boxes')
     with pytest.raises(SourceError, match=r'notes.txt: is neither a bag nor a video \(\*.avi'):
         open_images(tmp_path / 'notes.txt')
+    for ending in ('', '.mp4', '.mcap'):
+        with pytest.raises(SourceError, match='cannot be read: File name too long'):
+            open_images(tmp_path / (300 * 'x' + ending))

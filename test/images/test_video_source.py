@@ -84,6 +84,9 @@ def test_video_without_its_index_is_refused(tmp_path: Path) -> None:
     ('/nowhere/clip.mp4', 'no such file'),
     ('/dev/video987', 'no such device'),
     ('/dev/null', 'cannot be opened'),
+    ('~nobody.mp4', 'no such file'),
+    ('²', 'no such file'),
+    (300 * 'x', 'File name too long'),
 ])
 def test_missing_source_is_refused_in_one_line(source: str, complaint: str) -> None:
     with pytest.raises(SourceError, match=complaint) as caught:
@@ -140,8 +143,9 @@ def test_device_that_stopped_is_freed_and_opened_with_the_same_settings(
 
 
 def test_folder_is_read_in_natural_order_and_unreadable_images_are_named(tmp_path: Path) -> None:
-    for index in (10, 9, 2):
-        cv2.imwrite(str(tmp_path / f'{index}.png'), np.full((8, 8, 3), index, np.uint8))
+    # A raised digit is no number.
+    for index, name in ((10, '10'), (9, '9'), (2, '2²4')):
+        cv2.imwrite(str(tmp_path / f'{name}.png'), np.full((8, 8, 3), index, np.uint8))
     (tmp_path / '5.jpg').write_bytes(b'not an image')
     (tmp_path / 'notes.txt').write_text('not an image either')
     source = open_source(str(tmp_path))
@@ -169,7 +173,10 @@ def test_name_with_a_colon_is_no_protocol(tmp_path: Path, name: str,
     write_video(tmp_path / 'clip.mp4', 3)
     (tmp_path / 'clip.mp4').rename(tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    assert len(read_all(open_source(name))) == 3
+    source = open_source(name)
+    assert len(read_all(source)) == 3
+    source.rewind()
+    assert len(read_all(source)) == 3
 
 
 def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
