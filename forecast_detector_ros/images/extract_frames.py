@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turn a video file or a camera topic of a bag into a folder of JPEG files, for training."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 import json
+import os
 from pathlib import Path
 import shutil
 from typing import Any
 
 import cv2
-import numpy as np
 
-from .bag_images import ImageBag, is_bag
+from .bag_images import BagImage, ImageBag, is_bag
 from .frame import as_bgr, FrameError, SourceError
-from .video_source import VideoFile
+from .video_images import VideoImages
+from ..errors import cut
 from ..plain_values import read_plain_json
 
 MANIFEST = 'source.json'  #: Beside the frames: where they come from
@@ -29,17 +31,10 @@ class Extraction:
     losses: tuple[str, ...] = ()  #: One line for each thing that could not be read
 
 
-@dataclass(frozen=True)
-class _Picture:
-    number: int  #: Its place among all pictures of the source, from 0
-    pixels: np.ndarray  #: ``(H, W, 3)`` uint8, BGR
-    about: dict[str, Any]  #: What the manifest says of it beyond its file name
-
-
 def frames_folder(source: Path, frames: Path) -> Path:
     """Say where `extract_frames` puts the frames of `source`: its name without ending."""
     path = source.resolve()
-    return frames / (path.name if path.is_dir() else path.stem)
+    return frames / (path.name if os.path.isdir(path) else path.stem)
 
 
 def extract_frames(source: Path, frames: Path, every: int = 1, topic: str | None = None,
@@ -71,15 +66,28 @@ def extract_frames(source: Path, frames: Path, every: int = 1, topic: str | None
     losses: list[str] = []
     partial = frames / f'.{folder.name}.part'
     written: list[dict[str, Any]] = []
-    with _Pictures(source, topic, every, losses) as pictures:
+    with closing(_open(source, topic)) as images:
+        chosen = images.choose(topic)
+        expected = -(-images.topics[chosen].count // every)
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            for picture in pictures:
-                name = f'{picture.number:06d}.jpg'
-                (partial / name).write_bytes(_jpeg(picture.pixels))
-                written.append({'file': name, **picture.about})
-                progress(len(written), pictures.expected)
+            for number, image in enumerate(images.images([chosen])):
+                if number % every:
+                    continue
+                try:
+                    data = _jpeg(image)
+                except FrameError as error:
+                    losses.append(f'{source}: image {number} of {chosen}: {error}')
+                    continue
+                file = f'{number:06d}.jpg'
+                (partial / file).write_bytes(data)
+                stamps = {} if isinstance(images, VideoImages) else {
+                    'stamp_ns': image.stamp_ns, 'header_stamp_ns': image.header_stamp_ns,
+                    'frame_id': image.frame_id}
+                written.append({'file': file, **stamps})
+                progress(len(written), expected)
+            losses += images.losses
             if not written:
                 raise SourceError(f'{source}: no frame could be read'
                                   f'{": " + losses[0] if losses else ""}')
@@ -96,8 +104,11 @@ def extract_frames(source: Path, frames: Path, every: int = 1, topic: str | None
 
 def _bytes(source: Path) -> int:
     """Return the size of a file, or of all files of a bag: another clip may have its name."""
-    files = source.iterdir() if source.is_dir() else [source]
-    return sum(file.stat().st_size for file in files if file.is_file())
+    try:
+        files = source.iterdir() if source.is_dir() else [source]
+        return sum(file.stat().st_size for file in files if file.is_file())
+    except OSError as error:
+        raise SourceError(f'{cut(source)}: cannot be read: {error.strerror}') from None
 
 
 def _existing(folder: Path, made_from: dict[str, Any], resume: bool) -> Extraction:
@@ -119,71 +130,22 @@ def _existing(folder: Path, made_from: dict[str, Any], resume: bool) -> Extracti
     return Extraction(folder, frames)
 
 
-class _Pictures:
-    """Every n-th picture of a source; `expected` says how many, 0 if unknown."""
-
-    def __init__(self, source: Path, topic: str | None, every: int, losses: list[str]) -> None:
-        self._every, self._losses = every, losses
-        self._bag: ImageBag | None = None
-        self._video: VideoFile | None = None
-        if is_bag(source):
-            self._bag = ImageBag(source)
-            try:
-                self._topic = self._bag.choose(topic)
-            except SourceError:
-                self._bag.close()
-                raise
-            total = self._bag.topics[self._topic].count
-        else:
-            if topic is not None:
-                raise SourceError(f'{source}: has no topics, it is no bag')
-            if not source.is_file():
-                raise SourceError(f'{source}: no such file')
-            try:
-                self._video = VideoFile(source)
-            except SourceError as error:
-                raise SourceError(str(error)) from None
-            total = self._video.announced or 0
-        self.expected = -(-total // every)
-
-    def __enter__(self) -> '_Pictures':
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for source in (self._bag, self._video):
-            if source is not None:
-                source.close()
-
-    def __iter__(self) -> Iterator[_Picture]:
-        if self._bag is not None:
-            return self._of_bag(self._bag)
-        assert self._video is not None
-        return self._of_video(self._video)
-
-    def _of_bag(self, bag: ImageBag) -> Iterator[_Picture]:
-        for number, item in enumerate(bag.images([self._topic])):
-            if number % self._every:
-                continue
-            try:
-                pixels = item.frame().load()
-            except FrameError as error:
-                self._losses.append(f'{bag.path}: image {number} of {item.topic}: {error}')
-                continue
-            yield _Picture(number, as_bgr(pixels.array, pixels.order), {
-                'stamp_ns': item.stamp_ns, 'header_stamp_ns': item.header_stamp_ns,
-                'frame_id': item.frame_id})
-        self._losses.extend(bag.losses)
-
-    def _of_video(self, video: VideoFile) -> Iterator[_Picture]:
-        number = 0
-        while (pixels := video.read()) is not None:
-            if number % self._every == 0:
-                yield _Picture(number, pixels, {})
-            number += 1
-        loss = video.loss()
-        if loss is not None:
-            self._losses.append(loss)
+def _open(source: Path, topic: str | None) -> ImageBag | VideoImages:
+    """Open a bag, or anything else as a video, whatever its name; raises SourceError."""
+    if is_bag(source):
+        return ImageBag(source)
+    if topic is not None:
+        raise SourceError(f'{source}: has no topics, it is no bag')
+    if not source.is_file():
+        raise SourceError(f'{source}: no such file')
+    return VideoImages(source)
 
 
-def _jpeg(pixels: np.ndarray) -> bytes:
-    return cv2.imencode('.jpg', pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+def _jpeg(image: BagImage) -> bytes:
+    """Decode an image and write it as JPEG; raises FrameError."""
+    pixels = image.frame().load()
+    done, data = cv2.imencode('.jpg', as_bgr(pixels.array, pixels.order),
+                              [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    if not done:
+        raise FrameError(f'{pixels.size[1]}x{pixels.size[0]} pixels do not fit into a JPEG')
+    return data.tobytes()

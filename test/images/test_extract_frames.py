@@ -12,6 +12,8 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import get_typestore, Stores
 
+from ..helpers.bags import raw_message, write_bag
+
 STORE = get_typestore(Stores.LATEST)
 
 
@@ -87,6 +89,15 @@ def test_image_that_cannot_be_decoded_is_left_out_and_said(tmp_path):
     assert len(made.losses) == 1 and "image 2 of /camera: unknown encoding 'non" in made.losses[0]
 
 
+def test_image_that_is_too_wide_for_a_jpeg_is_left_out_and_said(tmp_path):
+    path = write_bag(tmp_path / 'drive', {'/camera': [
+        raw_message(0), raw_message(1, size=(1, 70_000))]})
+    made = extract_frames(path, tmp_path / 'frames')
+    assert made.losses == (
+        f'{path}: image 1 of /camera: 70000x1 pixels do not fit into a JPEG',)
+    assert list(greys(made.folder)) == ['000000.jpg']
+
+
 def test_second_run_is_refused_or_takes_what_is_there(tmp_path):
     path = video(tmp_path / 'walk.avi')
     extract_frames(path, tmp_path / 'frames', 2)
@@ -133,7 +144,8 @@ def test_video_that_breaks_off_gives_what_it_has(tmp_path):
 
 @pytest.mark.parametrize(('name', 'topic', 'words'), [
     ('none.mp4', None, 'no such file'), ('text.mp4', None, 'cannot be opened as a video'),
-    ('walk.avi', '/camera', 'it is no bag'), ('text.mcap', None, 'cannot be read')])
+    ('walk.avi', '/camera', 'it is no bag'), ('text.mcap', None, 'cannot be read'),
+    (300 * 'x', None, 'cannot be read: File name too long')])
 def test_source_that_cannot_be_read_is_one_line(tmp_path, name, topic, words):
     video(tmp_path / 'walk.avi')
     for text in ('text.mp4', 'text.mcap'):
