@@ -128,7 +128,7 @@ class NetworkConfig:
     #: Ratios of the anchors beside 1; each stands for itself and its inverse.
     aspect_ratios: tuple[int, ...] = (2, 3)
     forecast_mode: str = 'direct'  #: One of `FORECAST_MODES`
-    motion_channels: int = 64  #: `motion`: channels of the encoder that compares frames
+    motion_channels: int = 64  #: `motion`: channels of the encoder that compares frames; even
 
     #: `motion`: whether the encoder compares the boxes of both frames, and not features alone.
     motion_from_boxes: bool = False
@@ -170,6 +170,8 @@ class NetworkConfig:
                      f'an integer from 1 to {MOST_CHANNELS}, or null')
         _require(_is_count(self.motion_channels), 'motion_channels', self.motion_channels,
                  f'an integer from 1 to {MOST_CHANNELS}')
+        _require(not self.forecasts_motion or self.motion_channels % 2 == 0, 'motion_channels',
+                 self.motion_channels, f'even where forecast_mode is {MOTION}')
         _require(self.forecast_mode != MOTION or self.levels == LEVELS[-1], 'levels', self.levels,
                  f'{LEVELS[-1]} where forecast_mode is {MOTION}')
         _require(self.neck_channels is None or self.upsample_channels is None,

@@ -50,7 +50,7 @@ class MotionEncoder(nn.Module):
     :param channels: channels of the levels' features, strides 8, 16 and 32
     :param sizes: (height, width) of the maps that the head predicts from: the levels' and the
         extra ones
-    :param hidden: channels of the LSTM at stride 16 and of all maps behind it
+    :param hidden: channels of the LSTM at stride 16 and of all maps behind it; even
     :param boxes: whether the boxes of both frames are compared, too
     """
 

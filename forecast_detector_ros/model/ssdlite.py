@@ -193,7 +193,7 @@ def make_anchors(input_size: tuple[int, int], map_sizes: Sequence[tuple[int, int
     :param map_sizes: (height, width) of each predicted map
     :param scales: smallest and largest scale, as a fraction of the input. 0.2 and 0.95 are
         MobileNetV2 SSDLite's
-    :param spacing: how the maps' scales lie between them, one of `constants.SPACINGS`
+    :param spacing: how the maps' scales lie between them, one of `SPACINGS`
     :param ratios: aspect ratios beside 1
     :returns: ``(A, 4)`` float32, xyxy in pixels of the network's input; not clipped
     """

@@ -43,7 +43,7 @@ def configs(draw):
         upsample_channels=draw(st.none() | counts) if neck is None else None, neck_channels=neck,
         anchor_spacing=draw(st.sampled_from(SPACINGS)),
         aspect_ratios=tuple(draw(st.lists(st.integers(2, 4), max_size=3))),
-        motion_channels=draw(counts), motion_from_boxes=draw(st.booleans()),
+        motion_channels=2 * draw(st.integers(1, 2048)), motion_from_boxes=draw(st.booleans()),
         extra_channels=tuple(draw(st.lists(counts, max_size=5))),
         anchor_scales=(low, draw(st.floats(low, 1.0, exclude_min=True))),
         forecast_mode=draw(st.sampled_from(
@@ -94,6 +94,15 @@ def test_bad_value_is_one_line_that_names_the_key(key, value):
         NetworkConfig.from_dict({key: value})
     message = str(error.value)
     assert message.startswith(f'{key} is ') and 'must be' in message and '\n' not in message
+
+
+@pytest.mark.parametrize('channels', [1, 33])
+def test_channels_that_the_motion_encoder_halves_are_even(channels):
+    values = {**PRESETS['default'].to_dict(), 'motion_channels': channels}
+    with pytest.raises(ConfigError, match=f'^motion_channels is {channels}, must be even where'):
+        NetworkConfig.from_dict(values)
+    # Nothing is made of them otherwise.
+    assert NetworkConfig.from_dict({**values, 'variant': 'baseline'})
 
 
 def test_every_key_is_checked():
