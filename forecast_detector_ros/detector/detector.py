@@ -87,8 +87,9 @@ class Detector:
             can use it, else the CPU. The log gives the reason.
         :param precision: ``fp32``, ``bf16``, ``fp16`` or ``int8``; not every back-end has all of
             them. ``auto`` or nothing: see `choose_precision`
-        :param threads: see `set_threads`. It holds for the whole process; None changes nothing.
-            Back-ends with their own threads take one.
+        :param threads: see `set_threads`. It holds for the whole process; None for both numbers
+            changes nothing, None for one of them sets it to 1. Back-ends with their own threads
+            take one then.
         :param interop_threads: see `set_threads`
         :param backend: one of `registry.BACKENDS`; ``auto`` or nothing: the fastest installed one
         :raises CheckpointError, BackendError, DeviceError, ExportError, GraphError: all are

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 import os
 from pathlib import Path
 import platform
+import re
 import sys
 from types import ModuleType
 import warnings
@@ -174,13 +175,13 @@ def device_type(name: str) -> str:
 
     :raises DeviceError: if there is no such device
     """
+    if not re.fullmatch(r'cpu|cuda(:[0-9]+)?', name):
+        raise DeviceError(f'device is {name!r}, must be auto, cpu, cuda or cuda:N')
     if name == 'cpu':
         return name
     if find_spec('torch') is not None:
         from .backends.torch_backend import resolve_device
-        return resolve_device(name).type
-    if name.partition(':')[0] != 'cuda':
-        raise DeviceError(f'device is {name!r}, must be auto, cpu, cuda or cuda:N')
+        resolve_device(name)
     return 'cuda'
 
 

@@ -18,6 +18,7 @@ from forecast_detector_ros.detector.detector import Detector
 from forecast_detector_ros.detector.host import (
     choose_precision,
     cuda_absence,
+    device_type,
     instruction_set,
     keep_large_blocks,
     multiplies_bf16,
@@ -140,6 +141,15 @@ without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason='there is a 
 def test_what_is_asked_for_is_taken(name):
     choice = choose_device(name, 'openvino')
     assert (choice.device, choice.reason) == (name, 'asked for')
+
+
+@pytest.mark.parametrize('name', ['cpu:0', 'cuda:x', 'cuda:', 'cuda:-1', 'CPU', 'gpu', 'auto'])
+@pytest.mark.parametrize('installed', [True, False])
+def test_other_names_are_no_devices(name, installed, monkeypatch):
+    if not installed:
+        monkeypatch.setattr(host, 'find_spec', lambda module: None)
+    with pytest.raises(DeviceError, match=f"^device is '{name}', must be auto, cpu,"):
+        device_type(name)
 
 
 @without_cuda
