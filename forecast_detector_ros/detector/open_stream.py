@@ -23,7 +23,8 @@ class Stream:
     :param threshold: the scheduler's, in [0, 1]: a frame is forecast if the confidence is above it
     :param policy: in place of the scheduler with its threshold; `parse_policy` reads a text
     :param classes: names of the wanted classes; empty for all
-    :param max_gap_s: seconds; a stamp before the last one, or further after it, resets the stream
+    :param max_gap_s: seconds, at least 0; a stamp before the last one, or further after it, resets
+        the stream
     :param changes: further fields of `DetectorSettings`. The card gives the defaults.
     :raises PolicyError, SettingsError: if a value is out of range, or there is no such class
     """
@@ -33,6 +34,8 @@ class Stream:
                  max_gap_s: float = MAX_GAP_S, **changes: Any) -> None:
         if threshold is not None and policy is not None:
             raise SettingsError('threshold and policy exclude each other')
+        if not (isfinite(max_gap_s) and max_gap_s >= 0.0):
+            raise SettingsError(f'max_gap_s is {max_gap_s}, must be a number of seconds from 0 on')
         if isinstance(classes, str):
             raise SettingsError(f'classes is {classes!r}, must be a list of names')
         if threshold is not None:

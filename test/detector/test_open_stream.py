@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A stream against explicit steps."""
 
-from math import nan
+from math import inf, nan
 
 from forecast_detector_ros.detector.open_stream import step_together
 from forecast_detector_ros.detector.policy import FORECAST, PolicyError, READ, ThresholdPolicy
@@ -56,6 +56,9 @@ def test_the_card_gives_what_is_not_overridden(detector):
     ({'classes': ['cow']}, SettingsError, "classes names 'cow', must be of"),
     ({'classes': 'dog'}, SettingsError, "classes is 'dog', must be a list"),
     ({'score_threshold': -1.0}, SettingsError, 'score_threshold is -1.0'),
+    ({'max_gap_s': inf}, SettingsError, 'max_gap_s is inf, must be a number of seconds'),
+    ({'max_gap_s': nan}, SettingsError, 'max_gap_s is nan'),
+    ({'max_gap_s': -1.0}, SettingsError, 'max_gap_s is -1.0'),
 ])
 def test_what_a_stream_refuses(changes, error, message, detector):
     with pytest.raises(error, match=message):
