@@ -194,16 +194,16 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     :raises CheckpointError: if one of the two files is missing, unreadable or foreign, or they do
         not belong together
     """
-    path = _in_folder(_with_package(Path(path)))
-    if path.suffix != '.safetensors':
-        raise CheckpointError(f'{path}: a checkpoint is a .safetensors file with its .yaml card, '
-                              f'or one of {", ".join(SHIPPED)}')
     try:
+        path = _in_folder(_with_package(Path(path)))
+        if path.suffix != '.safetensors':
+            raise CheckpointError(f'{path}: a checkpoint is a .safetensors file with its .yaml '
+                                  f'card, or one of {", ".join(SHIPPED)}')
         data = path.read_bytes()
     except FileNotFoundError:
         raise CheckpointError(f'{path}: no such checkpoint') from None
     except OSError as error:
-        raise CheckpointError(f'{path}: cannot be read: {error.strerror}') from None
+        raise CheckpointError(f'{cut(path)}: cannot be read: {error.strerror}') from None
     if path.name.endswith('.snapshot.safetensors') and not card_path(path).exists():
         raise CheckpointError(f'{path}: is the snapshot of a run; use a STAGE.safetensors of it')
     card = _read_card(card_path(path))
@@ -255,8 +255,9 @@ def save_checkpoint(path: str | Path, network: 'ForecastDetector', card: Card,
     :param card: its `weights_sha256` is filled in
     :param dtype: type of the stored floating-point weights; None for float16
     :returns: the card as it was written
-    :raises CheckpointError: if `path` has another suffix, a file cannot be written, a weight is
-        not finite in `dtype`, or the card has other than plain values. The card comes last.
+    :raises CheckpointError: if `path` has another suffix, a weight is not finite in `dtype`, or
+        the card has a value that is not plain or out of range: then nothing is written; or if a
+        file cannot be written. The card comes last.
     """
     from safetensors.torch import save
     import torch
@@ -279,6 +280,7 @@ def save_checkpoint(path: str | Path, network: 'ForecastDetector', card: Card,
     values['known_failures'] = list(card.known_failures)
     values['weights_sha256'] = hashlib.sha256(data).hexdigest()
     try:
+        build_card(values)
         text = yaml.safe_dump({'format': FORMAT, **values}, sort_keys=False, allow_unicode=True,
                               width=96)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -286,6 +288,8 @@ def save_checkpoint(path: str | Path, network: 'ForecastDetector', card: Card,
         write_atomically(card_path(path), text.encode())
     except OSError as error:
         raise CheckpointError(f'{path}: cannot be written: {error.strerror}') from None
+    except InputError as error:
+        raise CheckpointError(f'{path}: not written: {error}') from None
     except yaml.YAMLError as error:
         raise CheckpointError(f'{path}: the card holds something that YAML cannot: '
                               f'{one_line(error)}') from None

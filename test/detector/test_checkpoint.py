@@ -122,6 +122,7 @@ def test_other_suffix(path):
     path.rename(other)
     message = failure(other)
     assert message.startswith(f'{other}: ') and '.safetensors' in message
+    assert failure(path.with_name(300 * 'x')).endswith(': cannot be read: File name too long')
 
 
 @pytest.mark.parametrize('keep', [0, 7, 8, 100, 5000, -1])
@@ -195,6 +196,15 @@ def test_weights_that_the_type_cannot_hold_are_not_written(network, tmp_path):
         save_checkpoint(tmp_path / 'large.safetensors', network, card)
     assert not list(tmp_path.iterdir())
     save_checkpoint(tmp_path / 'large.safetensors', network, card, torch.float32)
+
+
+def test_card_that_could_not_be_read_again_leaves_the_files_as_they_are(path, network):
+    before = path.read_bytes(), card_path(path).read_text()
+    for card, words in ((Card('small', CLASSES[:2], network.config), '2 names in classes'),
+                        (Card('x' * 300, CLASSES, network.config), 'longer than 256 characters')):
+        with pytest.raises(CheckpointError, match=f'small.safetensors: not written: .*{words}'):
+            save_checkpoint(path, network, card)
+        assert (path.read_bytes(), card_path(path).read_text()) == before
 
 
 def test_snapshot_of_a_run_is_no_checkpoint(path):
