@@ -81,19 +81,26 @@ def _made(folder: Path) -> Path | None:
 
 
 def trim_folder(folder: Path, most_bytes: int) -> None:
-    """Remove the oldest files below a folder until the others have at most so many bytes."""
-    files = []
+    """
+    Remove the oldest files below a folder until the others have at most so many bytes.
+
+    Files of one folder whose names are the same up to the first dot go together.
+    """
+    groups: dict[tuple[Path, str], list[tuple[float, int, Path]]] = {}
     for path in folder.rglob('*'):
         with suppress(OSError):
             status = path.stat()
             if stat.S_ISREG(status.st_mode):
-                files.append((status.st_mtime, status.st_size, path))
+                groups.setdefault((path.parent, path.name.partition('.')[0]), []).append(
+                    (status.st_mtime, status.st_size, path))
     left = most_bytes
-    for _, size, path in sorted(files, reverse=True):
-        left -= size
+    # The newest group first; it is as old as its newest file.
+    for files in sorted(groups.values(), key=max, reverse=True):
+        left -= sum(size for _, size, _ in files)
         if left < 0:
-            with suppress(OSError):
-                path.unlink()
+            for _, _, path in files:
+                with suppress(OSError):
+                    path.unlink()
 
 
 def find_share(relative: str) -> Path:

@@ -146,6 +146,17 @@ def test_oldest_files_go_first(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ['a', 'b']
 
 
+def test_old_graphs_leave_the_cache_as_a_whole(source, made, cache, monkeypatch):
+    graphs_for(source)
+    kept = sum(path.stat().st_size for path in cache.iterdir())
+    # Room for most of the first graphs beside the second ones.
+    monkeypatch.setattr(registry, 'MOST_CACHED', 2 * kept - 100)
+    network = replace(source.card.network, anchor_scales=(0.2, 0.8))
+    graphs_for(replace(source, card=replace(source.card, network=network)))
+    assert len({path.name.partition('.')[0] for path in cache.iterdir()}) == 1
+    assert len(list(cache.iterdir())) == 4
+
+
 @pytest.fixture
 def work(source, monkeypatch):
     """Count what is done with the network and the weights' file of the checkpoint."""

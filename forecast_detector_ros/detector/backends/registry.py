@@ -35,7 +35,7 @@ from ..checkpoint import (
     shipped_checkpoint,
 )
 from ..host import AUTO, cuda_absence, device_type, DeviceChoice, DeviceError, provider_absence
-from ...files import user_cache
+from ...files import trim_folder, user_cache
 
 if TYPE_CHECKING:
     from ...model.network import ForecastDetector
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 MAKERS = ('torch', 'torchvision', 'onnx')  #: What making graphs takes
 
 CACHE = 'graphs'  #: Subfolder of the user's cache
+
+MOST_CACHED = 2**28  #: Bytes of all graphs in it; those of one network have 10 MB
 
 _log = logging.getLogger(__name__)
 
@@ -125,6 +127,7 @@ def _make(checkpoint: Checkpoint) -> StepGraphs:
     if place is not None:
         try:
             write_graphs(place, checkpoint, model, FLOAT, {})
+            trim_folder(place.parent, MOST_CACHED)
         except OSError as error:
             _log.warning('%s: cannot be written: %s; graphs are made anew at every start',
                          place.parent, error.strerror)
