@@ -20,7 +20,8 @@ import yaml
 
 from .errors import cut, InputError
 
-#: What an integer must stay below, either sign: others are no float, and no index either.
+#: What an integer must stay below, either sign: others are no float and no index, and some cannot
+#: even be printed (CPython).
 _LIMIT = 2**63
 
 _LONG_NUMBER = re.compile(r'\d{19}')  #: An integer from 2**63 on has at least so many digits
@@ -152,8 +153,6 @@ def _join(where: str, key: Any) -> str:
 MOST_BYTES = 2**18  #: Of a file. PyYAML reads some 100 kB a second; the packaged card has 8 kB.
 MOST_VALUES = 100_000  #: Of a file with aliases, each counted as what it stands for
 MOST_LEVELS = 100  #: Of lists and mappings within one another; aliases nest them without recursion
-#: What an integer must stay below, either sign: others cannot even be printed (CPython).
-_INTEGERS = 2**63
 
 
 class PlainYamlError(InputError):
@@ -237,5 +236,5 @@ def _check(values: Any) -> None:
             waiting += [(item, level + 1) for item in value]
             if isinstance(value, dict):
                 waiting += [(item, level + 1) for item in value.values()]
-        elif isinstance(value, int) and not -_INTEGERS < value < _INTEGERS:
+        elif isinstance(value, int) and not -_LIMIT < value < _LIMIT:
             raise PlainYamlError(f'has an integer of {value.bit_length()} bits, may have 63')

@@ -21,6 +21,7 @@ import warnings
 import cv2
 
 from .checkpoint import RuntimeConfigError
+from ..errors import cut
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3  #: Numbers of the options in glibc's malloc.h
@@ -212,12 +213,12 @@ def cuda_absence() -> str:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter('always')
         if not torch.cuda.is_available():
-            more = f': {_line(told[-1].message)}' if told else ''
+            more = f': {cut(told[-1].message)}' if told else ''
             return f'PyTorch finds no CUDA device{more}'
         try:
             torch.ones(1, device='cuda').add(1).item()
         except RuntimeError as error:
-            return f'the CUDA device does not run: {_line(error)}'
+            return f'the CUDA device does not run: {cut(error)}'
     return ''
 
 
@@ -231,11 +232,6 @@ def provider_absence(provider: str) -> str:
     name = f'{provider}ExecutionProvider'
     return '' if name in onnxruntime.get_available_providers() else (
         f'this onnxruntime has no {name}')
-
-
-def _line(text: object) -> str:
-    line = ' '.join(str(text).split())
-    return line if len(line) <= 200 else f'{line[:197]}...'
 
 
 def import_onnxruntime() -> ModuleType:

@@ -16,7 +16,6 @@ import shutil
 import sqlite3
 import struct
 from tempfile import TemporaryDirectory
-from types import TracebackType
 from typing import Any
 
 from .frame import Frame, SourceError
@@ -283,8 +282,7 @@ class ImageBag:
         """Return the bag itself, which is open already."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 traceback: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the bag."""
         self.close()
 

@@ -50,7 +50,6 @@ class BottleneckLSTM(nn.Module):
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
-        self.hidden = hidden
         self.bottleneck = separable_conv(channels + hidden, hidden)
         self.gates = separable_conv(hidden, 4 * hidden)
         bias = self.gates[1].get_parameter('bias')
@@ -59,11 +58,6 @@ class BottleneckLSTM(nn.Module):
             # Forget bias +1 (Jozefowicz et al. 2015): at the start of training the cell
             # remembers.
             bias[hidden:2 * hidden] = 1.0
-
-    def initial_state(self, batch: int, size: tuple[int, int], like: Tensor) -> LSTMState:
-        """Give the zero state for maps of ``(height, width)``, on the device of `like`."""
-        zeros = like.new_zeros((batch, self.hidden, *size))
-        return LSTMState(zeros, zeros)
 
     def forward(self, x: Tensor, state: LSTMState) -> LSTMState:
         """

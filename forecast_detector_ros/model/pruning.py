@@ -25,8 +25,8 @@ class Expansion(NamedTuple):
 
     expand: nn.Module  #: Convolution, BatchNorm, ReLU6; 1x1, or the first convolution of all
     depthwise: nn.Module  #: The same three
-    project: nn.Module  #: 1x1 convolution
-    norm: nn.Module  #: The BatchNorm behind it
+    project: nn.Conv2d  #: 1x1
+    norm: nn.BatchNorm2d  #: The BatchNorm behind it
 
     #: Other layers that read what `expand` gives: 1x1 convolution and BatchNorm.
     readers: tuple[nn.Module, ...] = ()
@@ -34,7 +34,7 @@ class Expansion(NamedTuple):
     @property
     def channels(self) -> int:
         """Count the inner channels."""
-        return self.project.get_parameter('weight').shape[1]
+        return self.project.weight.shape[1]
 
 
 @torch.no_grad()
@@ -101,22 +101,14 @@ def _folded(layer: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def _parts(layer: nn.Module) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
-    return _convolution(layer.get_submodule('0')), _norm(layer.get_submodule('1'))
+    convolution, norm = layer.get_submodule('0'), layer.get_submodule('1')
+    assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+    return convolution, norm
 
 
 def _readers(block: Expansion) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """Give the convolutions that read inner channels, the block's own first, and their norms."""
-    return [(_convolution(block.project), _norm(block.norm)), *map(_parts, block.readers)]
-
-
-def _convolution(module: nn.Module) -> nn.Conv2d:
-    assert isinstance(module, nn.Conv2d)
-    return module
-
-
-def _norm(module: nn.Module) -> nn.BatchNorm2d:
-    assert isinstance(module, nn.BatchNorm2d)
-    return module
+    return [(block.project, block.norm), *map(_parts, block.readers)]
 
 
 def _replace(module: nn.Module, name: str, value: Tensor) -> None:

@@ -72,9 +72,6 @@ def test_what_does_not_fit_is_named(checkpoint):
         with_weights(bare, {**weights, name: np.zeros((1, 2), np.float32)}, shapes)
 
 
-pytest.importorskip('onnx')
-
-
 @pytest.fixture(scope='module')
 def model(checkpoint):
     """Make the graphs of the small network once."""

@@ -51,11 +51,16 @@ def reference_step(x, hidden, cell, weights):
     return sigmoid(o) * relu6(cell), cell
 
 
+def zero_state(lstm, x):
+    zeros = x.new_zeros(len(x), lstm.gates[1].out_channels // 4, *x.shape[2:])
+    return LSTMState(zeros, zeros)
+
+
 def test_equations_over_several_steps(enliven):
     lstm = enliven(BottleneckLSTM(CHANNELS, HIDDEN)).double()
     weights = {key: value.numpy() for key, value in lstm.state_dict().items()}
     inputs = 6 * torch.rand(4, 1, CHANNELS, HEIGHT, WIDTH, dtype=torch.float64)
-    state = lstm.initial_state(1, (HEIGHT, WIDTH), inputs)
+    state = zero_state(lstm, inputs[0])
     hidden = cell = np.zeros((HIDDEN, HEIGHT, WIDTH))
     for x in inputs:
         with torch.no_grad():
@@ -72,7 +77,7 @@ def test_cell_stays_below_its_limit(enliven):
         lstm.gates[1].bias[:2 * HIDDEN] = 8.0     # remember everything and let everything in
         lstm.gates[1].bias[3 * HIDDEN:] = 8.0
         x = 6 * torch.rand(1, CHANNELS, HEIGHT, WIDTH)
-        state = lstm.initial_state(1, (HEIGHT, WIDTH), x)
+        state = zero_state(lstm, x)
         for _ in range(5):
             state = lstm(x, state)
     assert state.cell.max() == CELL_LIMIT
@@ -131,15 +136,11 @@ def test_attention_by_hand(enliven):
         np.testing.assert_allclose(out[i], expected, atol=1e-12)
 
 
-def zero_state(encoder, x):
-    return encoder.lstm.initial_state(x.shape[0], tuple(x.shape[2:]), x)
-
-
 def test_untrained_residual_hands_its_input_on():
     encoder = Encoder(6, 4, 'residual').eval()
     x = 6 * torch.rand(1, 6, 5, 5)
     with torch.no_grad():
-        out, state = encoder(x, zero_state(encoder, x))
+        out, state = encoder(x, zero_state(encoder.lstm, x))
     assert torch.equal(out, x)
     assert state.hidden.max() > 0
 
@@ -147,7 +148,7 @@ def test_untrained_residual_hands_its_input_on():
 def test_untrained_residual_learns():
     encoder = Encoder(6, 4, 'residual').train()
     x = 5 * torch.rand(1, 6, 5, 5) + 0.5
-    out, _ = encoder(x, zero_state(encoder, x))
+    out, _ = encoder(x, zero_state(encoder.lstm, x))
     out.square().sum().backward()
     assert encoder.expand.weight.grad.abs().max() > 0
 
@@ -156,7 +157,7 @@ def test_residual_is_input_plus_change_of_the_lstm(enliven):
     encoder = enliven(Encoder(6, 4, 'residual')).eval()
     x = 6 * torch.rand(1, 6, 5, 5)
     with torch.no_grad():
-        out, state = encoder(x, zero_state(encoder, x))
+        out, state = encoder(x, zero_state(encoder.lstm, x))
         weight, bias = encoder.expand.weight[:, :, 0, 0], encoder.expand.bias
         delta = torch.einsum('oc,bchw->bohw', weight, state.hidden) + bias.view(1, -1, 1, 1)
     torch.testing.assert_close(out, (x + delta).clamp(0, 6))
@@ -167,8 +168,8 @@ def test_direct_of_the_same_width_is_the_lstm(enliven):
     encoder = enliven(Encoder(6, 6, 'direct')).eval()
     x = 6 * torch.rand(1, 6, 5, 5)
     with torch.no_grad():
-        out, state = encoder(x, zero_state(encoder, x))
-        expected = encoder.lstm(encoder.attention(x), zero_state(encoder, x))
+        out, state = encoder(x, zero_state(encoder.lstm, x))
+        expected = encoder.lstm(encoder.attention(x), zero_state(encoder.lstm, x))
     assert torch.equal(out, expected.hidden)
     assert torch.equal(state.cell, expected.cell)
 
@@ -177,7 +178,7 @@ def test_direct_of_another_width_comes_back_to_the_channels(enliven):
     encoder = enliven(Encoder(6, 4, 'direct')).eval()
     x = 6 * torch.rand(2, 6, 5, 7)
     with torch.no_grad():
-        out, state = encoder(x, zero_state(encoder, x))
+        out, state = encoder(x, zero_state(encoder.lstm, x))
         conv = encoder.expand[0]
         expected = (torch.einsum('oc,bchw->bohw', conv.weight[:, :, 0, 0], state.hidden)
                     + conv.bias.view(1, -1, 1, 1)).clamp(0, 6)

@@ -146,14 +146,13 @@ class CudaGraphBackend(TorchBackend):
                  precision: str = 'fp32', options: CudaOptions = CudaOptions()) -> None:
         super().__init__(network, device, precision)
         self._options = options
-        if options.compiled:
-            self.name = 'torch_compile'
         if options.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)
-        make = compiled if options.compiled else _as_it_is
         self._steps: dict[str, Callable[..., StepOutput]] = {
-            READ_STEP: make(self.network.read_step),
-            FORECAST_STEP: make(self.network.forecast_step)}
+            READ_STEP: self.network.read_step, FORECAST_STEP: self.network.forecast_step}
+        if options.compiled:
+            self.name = 'torch_compile'
+            self._steps = {name: compiled(step) for name, step in self._steps.items()}
         with self._on_device():
             self._rows = StateRows(self.network.initial_state(1), options.channels_last)
             # What one graph computes in between, another may overwrite: they run in turns.
@@ -197,10 +196,6 @@ class CudaGraphBackend(TorchBackend):
     def split(self, state: Any, count: int) -> list[Any]:
         """Give the states of the streams of a batch: views into it."""
         return list(state.split(1))
-
-    def parts(self, state: Any) -> NetworkState:
-        """Give a state as the network has it: views into it."""
-        return self._rows.unpack(state)
 
     def _advance(self, step: str, images: np.ndarray | None, state: Tensor,
                  more: dict[str, np.ndarray]) -> RawOutput:
@@ -266,7 +261,7 @@ class CudaGraphBackend(TorchBackend):
             output = self._steps[step](*image, self._rows.unpack(buffers.state),
                                        **buffers.more)
         except torch._dynamo.exc.TorchDynamoException as error:
-            raise CompileError.of(error) from None
+            raise CompileError(error) from None
         # One tensor, so that one copy brings all to the machine's memory.
         results = torch.cat([output.head.logits.flatten(1).float(),
                              output.head.offsets.flatten(1).float(),
@@ -278,7 +273,3 @@ class CudaGraphBackend(TorchBackend):
         middle = anchors * classes
         return RawOutput(rows[:, :middle].reshape(-1, anchors, classes),
                          rows[:, middle:-1].reshape(-1, anchors, 4), rows[:, -1], state)
-
-
-def _as_it_is(step: Callable[..., StepOutput]) -> Callable[..., StepOutput]:
-    return step

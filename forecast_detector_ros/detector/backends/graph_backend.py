@@ -125,8 +125,7 @@ class GraphBackend(ABC):
         self._shapes: dict[str, tuple[int, ...]] = {
             'logits': (anchors, 1 + model.classes), 'offsets': (anchors, 4),
             'confidence': (), **{NEXT + name: shape for name, shape in self._parts.items()}}
-        self._names = {step: step_names(self._layout, step)
-                       for step in (READ_STEP, FORECAST_STEP)}
+        self._names = {step: step_names(self._layout, step) for step in STEPS}
 
     def initial_state(self, batch: int) -> ArrayState:
         """Give the zero state."""

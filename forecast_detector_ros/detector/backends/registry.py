@@ -35,6 +35,7 @@ from ..checkpoint import (
     shipped_checkpoint,
 )
 from ..host import AUTO, cuda_absence, device_type, DeviceChoice, DeviceError, provider_absence
+from ...errors import one_line
 from ...files import trim_folder, user_cache
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ MAKERS = ('torch', 'torchvision', 'onnx')  #: What making graphs takes
 
 CACHE = 'graphs'  #: Subfolder of the user's cache
 
-MOST_CACHED = 2**28  #: Bytes of all graphs in it; those of one network have 10 MB
+MOST_CACHED = 2**28  #: Bytes of all graphs in it; those of one network have some 10 MB
 
 _log = logging.getLogger(__name__)
 
@@ -305,7 +306,7 @@ def make_backend(source: 'Checkpoint | ForecastDetector', name: str = AUTO, devi
                                   tensorrt=name == 'tensorrt')
     except ImportError as error:
         raise BackendError(f'backend is {name!r}, but {BACKENDS[name].modules[0]} cannot be '
-                           f'imported: {" ".join(str(error).split())}') from None
+                           f'imported: {one_line(error)}') from None
 
 
 def _torch_backend(network: 'ForecastDetector', name: str, device: str, precision: str) -> Backend:

@@ -11,6 +11,7 @@ from torch import Tensor
 from . import RawOutput
 from ..checkpoint import RuntimeConfigError
 from ..host import AUTO, choose_precision, cuda_absence, DeviceError
+from ...errors import one_line
 from ...model.network import ForecastDetector, NetworkState, StepOutput
 from ...model.scheduler import confidence
 
@@ -171,13 +172,10 @@ def raw_output(output: StepOutput) -> RawOutput:
 
 
 class CompileError(RuntimeConfigError):
-    """A step that torch.compile cannot compile here; one line."""
+    """A step that torch.compile cannot compile here; one line, made of what the compiler said."""
 
-    @classmethod
-    def of(cls, error: Exception) -> 'CompileError':
-        """Say in one line what the compiler said."""
-        reason = ' '.join(str(error).split())[:200]
-        return cls(f'backend torch_compile cannot compile here: {reason}')
+    def __init__(self, error: Exception) -> None:
+        super().__init__(f'backend torch_compile cannot compile here: {one_line(error)}')
 
 
 def compiled(step: Callable[..., StepOutput]) -> Callable[..., StepOutput]:
@@ -222,4 +220,4 @@ def _run(step: Callable[..., StepOutput], *arguments: object) -> RawOutput:
     try:
         return raw_output(step(*arguments))
     except torch._dynamo.exc.TorchDynamoException as error:
-        raise CompileError.of(error) from None
+        raise CompileError(error) from None
