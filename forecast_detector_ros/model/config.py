@@ -176,6 +176,8 @@ class NetworkConfig:
                  f'{LEVELS[-1]} where forecast_mode is {MOTION}')
         _require(self.neck_channels is None or self.upsample_channels is None,
                  'upsample_channels', self.upsample_channels, 'null where neck_channels is set')
+        _require(not self.forecasts_motion or self.upsample_channels is None, 'upsample_channels',
+                 self.upsample_channels, f'null where forecast_mode is {MOTION}')
         _require(_are_counts(self.aspect_ratios, least=2, most=MOST_RATIO)
                  or self.aspect_ratios == (), 'aspect_ratios', self.aspect_ratios,
                  f'a list of at most {MOST_ITEMS} integers from 2 to {MOST_RATIO}')

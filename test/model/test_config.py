@@ -34,20 +34,21 @@ def configs(draw):
     levels = draw(st.sampled_from(LEVELS))
     per_level = st.tuples(*[counts] * len(levels))
     low = draw(st.floats(0.01, 0.5))
+    mode = draw(st.sampled_from(FORECAST_MODES if levels == LEVELS[-1] else FEATURE_MODES))
     neck = draw(st.none() | counts)
+    upsampled = neck is None and mode in FEATURE_MODES
     return NetworkConfig(
         classes=draw(st.integers(1, 100)),
         input_size=draw(st.tuples(*[st.integers(64, 2000)] * 2)),
         width=draw(st.sampled_from(WIDTHS)), tail=draw(st.booleans()), levels=levels,
         feature_channels=draw(per_level), lstm_channels=draw(per_level),
-        upsample_channels=draw(st.none() | counts) if neck is None else None, neck_channels=neck,
+        upsample_channels=draw(st.none() | counts) if upsampled else None, neck_channels=neck,
         anchor_spacing=draw(st.sampled_from(SPACINGS)),
         aspect_ratios=tuple(draw(st.lists(st.integers(2, 4), max_size=3))),
         motion_channels=2 * draw(st.integers(1, 2048)), motion_from_boxes=draw(st.booleans()),
         extra_channels=tuple(draw(st.lists(counts, max_size=5))),
         anchor_scales=(low, draw(st.floats(low, 1.0, exclude_min=True))),
-        forecast_mode=draw(st.sampled_from(
-            FORECAST_MODES if levels == LEVELS[-1] else FEATURE_MODES)),
+        forecast_mode=mode,
         scheduler_reference=draw(st.sampled_from(REFERENCES)),
         scheduler_channels=draw(counts), scheduler_norm=draw(st.booleans()),
         state_update=draw(st.sampled_from(STATE_UPDATES)),
@@ -96,12 +97,15 @@ def test_bad_value_is_one_line_that_names_the_key(key, value):
     assert message.startswith(f'{key} is ') and 'must be' in message and '\n' not in message
 
 
-@pytest.mark.parametrize('channels', [1, 33])
-def test_channels_that_the_motion_encoder_halves_are_even(channels):
-    values = {**PRESETS['default'].to_dict(), 'motion_channels': channels}
-    with pytest.raises(ConfigError, match=f'^motion_channels is {channels}, must be even where'):
+@pytest.mark.parametrize(('changes', 'words'), [
+    ({'motion_channels': 1}, 'motion_channels is 1, must be even where forecast_mode is motion'),
+    ({'motion_channels': 33}, 'motion_channels is 33, must be even where'),
+    ({'upsample_channels': 8, 'neck_channels': None}, 'upsample_channels is 8, must be null')])
+def test_what_the_motion_encoder_cannot_take(changes, words):
+    values = {**PRESETS['default'].to_dict(), **changes}
+    with pytest.raises(ConfigError, match=f'^{words}'):
         NetworkConfig.from_dict(values)
-    # Nothing is made of them otherwise.
+    # Nothing is made of it otherwise.
     assert NetworkConfig.from_dict({**values, 'variant': 'baseline'})
 
 
