@@ -330,9 +330,9 @@ def _check_header(message: Any) -> None:
 
 
 def _view(message: Any, rows: int, columns: int, channels: int) -> np.ndarray:
-    shape = (rows, columns) if channels == 1 else (rows, columns, channels)
-    strides = (message.step, channels, 1)[:len(shape)] if channels > 1 else (message.step, 1)
-    return np.ndarray(shape, np.uint8, buffer=message.data, strides=strides)
+    shape, strides = (rows, columns, channels), (message.step, channels, 1)
+    sides = 2 if channels == 1 else 3
+    return np.ndarray(shape[:sides], np.uint8, buffer=message.data, strides=strides[:sides])
 
 
 def _mono16(message: Any) -> np.ndarray:

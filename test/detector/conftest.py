@@ -22,7 +22,16 @@ CONFIG = NetworkConfig(
     lstm_channels=(8, 10), extra_channels=(16, 8), scheduler_channels=8,
     forecast_mode='residual')
 
+#: What makes of it a configuration that forecasts motion.
+MOTION = {'forecast_mode': 'motion', 'levels': (8, 16, 32), 'feature_channels': (8, 12, 20),
+          'lstm_channels': (4, 8, 10), 'motion_channels': 8}
+
 CLASSES = ('cat', 'dog', 'train')
+
+
+def images(seed: int = 0, batch: int = 1) -> np.ndarray:
+    """Draw pictures of the network's input size, ``(batch, 64, 96, 3)`` uint8."""
+    return np.random.default_rng(seed).integers(0, 256, (batch, 64, 96, 3), dtype=np.uint8)
 
 
 def run(detector: Detector, frames: list[Frame], settings: DetectorSettings,

@@ -32,6 +32,8 @@ import numpy as np
 import pytest
 import torch
 
+from .conftest import CLASSES, CONFIG, images, MOTION
+
 GRAPHS = ('onnxruntime', 'openvino')
 
 onnx = pytest.importorskip('onnx')
@@ -39,20 +41,11 @@ if any(find_spec(library) is None for library in GRAPHS):
     pytest.skip('needs onnxruntime and openvino', allow_module_level=True)
 
 
-def images(seed=0, batch=1):
-    return np.random.default_rng(seed).integers(0, 256, (batch, 64, 96, 3), dtype=np.uint8)
-
-
 CLIPS = [[images(10 * clip + frame)[0] for frame in range(6)] for clip in range(2)]
 
 
 def card_of(network):
-    return Card('small', ('cat', 'dog', 'train'), network.config, score_threshold=0.25)
-
-
-#: Changes of the tests' shape for a forecast of motion.
-MOTION = {'forecast_mode': 'motion', 'levels': (8, 16, 32), 'feature_channels': (8, 12, 20),
-          'lstm_channels': (4, 8, 10), 'motion_channels': 8}
+    return Card('small', CLASSES, network.config, score_threshold=0.25)
 
 
 def refusal(function, *arguments, **values):
@@ -75,9 +68,7 @@ def shallow(network):
 @pytest.fixture(scope='module')
 def shared(settle):
     """Give a network of the runtime tests' shape, and a back-end of each kind, made once."""
-    network = settle(ForecastDetector(NetworkConfig(
-        classes=3, input_size=(64, 96), width=0.35, levels=(16, 32), feature_channels=(12, 20),
-        lstm_channels=(8, 10), extra_channels=(16, 8), scheduler_channels=8)))
+    network = settle(ForecastDetector(replace(CONFIG, forecast_mode='direct')))
     return network, {name: make_backend(network, name) for name in ('torch', *GRAPHS)}
 
 

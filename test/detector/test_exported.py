@@ -27,12 +27,11 @@ from forecast_detector_ros.model.network import ForecastDetector
 import numpy as np
 import pytest
 
-from .conftest import CONFIG
+from .conftest import CONFIG, MOTION
 
 onnx = pytest.importorskip('onnx')
 
-MOTION = {'forecast_mode': 'motion', 'levels': (8, 16, 32), 'feature_channels': (8, 12, 20),
-          'lstm_channels': (4, 8, 10), 'motion_channels': 8, 'neck_channels': 8, 'tail': False}
+WITH_NECK = {**MOTION, 'neck_channels': 8, 'tail': False}
 
 
 def initializers(graph):
@@ -41,7 +40,7 @@ def initializers(graph):
 
 
 @pytest.mark.parametrize('changes', [
-    {}, MOTION, {**MOTION, 'motion_from_boxes': True}, {'scheduler_norm': False},
+    {}, WITH_NECK, {**WITH_NECK, 'motion_from_boxes': True}, {'scheduler_norm': False},
     {'variant': 'recurrent', 'forecast_mode': 'direct'}],
     ids=['features', 'motion', 'motion from boxes', 'without norm', 'recurrent'])
 def test_graph_is_the_same_after_its_weights_were_taken_out_and_put_back(changes, enliven):

@@ -15,11 +15,10 @@ import numpy as np
 import pytest
 import torch
 
+from .conftest import CLASSES, CONFIG, MOTION
+
 MS = 1_000_000
 START = 1_700_000_000 * 10**9
-
-MOTION = {'forecast_mode': 'motion', 'levels': (8, 16, 32), 'feature_channels': (8, 12, 20),
-          'lstm_channels': (4, 8, 10), 'motion_channels': 8}
 
 
 def period(stamps_ms, dropped=None, **options):
@@ -104,7 +103,6 @@ def test_state_has_the_period_of_its_images_also_of_those_that_were_not_processe
 def moving(settle):
     """Give a detector that forecasts motion, with boxes that do move."""
     torch.manual_seed(0)
-    from .conftest import CLASSES, CONFIG
     network = settle(ForecastDetector(replace(CONFIG, **MOTION)))
     for predictor in network.motion.encoder.predictors:
         torch.nn.init.normal_(predictor[2].weight, std=0.05)

@@ -17,9 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-
-def images(seed=0, batch=1):
-    return np.random.default_rng(seed).integers(0, 256, (batch, 64, 96, 3), dtype=np.uint8)
+from .conftest import images
 
 
 def refusal(function, *arguments, **values):

@@ -39,7 +39,7 @@ from ...model.config import EXPECTED
 from ...model.encoder import LSTMState
 from ...model.extractor import fold_batch_norm
 from ...model.motion_forecast import Keys, MotionState
-from ...model.network import ForecastDetector, NetworkState, StepOutput
+from ...model.network import ForecastDetector, NetworkState
 from ...model.scheduler import confidence
 
 VIEWS = 'views'  #: Part of the state: the boxes of the frame that was read last, cell by cell
@@ -157,8 +157,8 @@ class StepModule(nn.Module):
                              encoder('encoder1'), encoder('encoder2'),
                              (parts[EXPECTED],) if EXPECTED in parts else (),
                              recurrent=encoder('recurrent'))
-        output = self._read(tensors[0], state) if self.step == READ_STEP \
-            else self.network.forecast_step(state)
+        output = (self.network.read_features(self._features(tensors[0]), state)
+                  if self.step == READ_STEP else self.network.forecast_step(state))
         after = output.state
         values = dict(zip(self.layout.shapes, (
             *after.forecast, *(part for name in _ENCODERS for pair in getattr(after, name)
@@ -192,10 +192,6 @@ class StepModule(nn.Module):
         rows = image.flatten(2).to(self.mean.dtype) - self.mean
         pixels = rows.reshape(-1, *self.network.config.input_size, 3)
         return self.network.extract(pixels.permute(0, 3, 1, 2))
-
-    def _read(self, image: Tensor, state: NetworkState) -> StepOutput:
-        maps, after = self.network.encode(self._features(image), state)
-        return StepOutput(self.network.head(maps.fused), self.network.schedule(maps), after)
 
 
 def make_graphs(network: ForecastDetector) -> StepGraphs:
