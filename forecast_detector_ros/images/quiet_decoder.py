@@ -75,8 +75,9 @@ def _standard_error_into(target: int) -> Iterator[None]:
         copy = os.dup(2)
     except OSError:
         copy = None
-    os.dup2(target, 2, inheritable=False)
     try:
+        # Within, because Ctrl-C may come right behind it.
+        os.dup2(target, 2, inheritable=False)
         yield
     finally:
         if copy is None:

@@ -99,6 +99,24 @@ def test_closed_stream_stays_closed() -> None:
     np.testing.assert_array_equal(found, picture())
 
 
+def test_interrupt_gives_the_stream_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, dup2 = os.dup(2), os.dup2
+
+    def interrupted(*arguments: Any, **named: Any) -> None:
+        dup2(*arguments, **named)
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, 'dup2', interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            decode(encoded('.png'))
+        assert os.path.samestat(os.fstat(2), os.fstat(kept))
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def test_no_file_stays_open() -> None:
     data = encoded('.png')
     before = os.listdir('/proc/self/fd')
