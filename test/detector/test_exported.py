@@ -181,6 +181,13 @@ def test_record_with_odd_values_is_none(key, value, source, model):
     assert 'not a record' in failure(source)
 
 
+def test_weights_that_cannot_be_read_are_no_fault_of_the_record(source, model):
+    write_graphs(source.path, source, model, WEIGHTLESS, {})
+    broken = replace(source, data=source.data[:-1])
+    with pytest.raises(ExportError, match='small.safetensors: not a safetensors file'):
+        read_graphs(source.path, broken, WEIGHTLESS)
+
+
 def test_layout_that_names_what_it_lacks_is_none(model):
     values = model.layout.values()
     assert StateLayout.from_values(json.loads(json.dumps(values))) == model.layout

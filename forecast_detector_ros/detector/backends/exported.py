@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from .graph_backend import StateLayout, StepGraphs, STEPS
-from ..checkpoint import Checkpoint, RuntimeConfigError
+from ..checkpoint import Checkpoint, CheckpointError, RuntimeConfigError
 from ...files import write_atomically, write_json
 from ...model.config import ConfigError, IMAGENET_STD, NetworkConfig
 from ...plain_values import parse_plain_json
@@ -222,7 +222,8 @@ def read_graphs(place: Path, checkpoint: Checkpoint, kind: str) -> StepGraphs:
     :param place: as for `write_graphs`
     :param checkpoint: whose graphs they must be
     :param kind: as for `write_graphs`; weights come into graphs without them
-    :raises ExportError: if there are none, or they are damaged or belong to another checkpoint
+    :raises ExportError: if there are none, they are damaged or belong to another checkpoint, or
+        its weights cannot be read into them
     """
     record = record_path(place, kind)
     again = f'run export --checkpoint {checkpoint.path}' + {
@@ -256,6 +257,8 @@ def read_graphs(place: Path, checkpoint: Checkpoint, kind: str) -> StepGraphs:
         return StepGraphs(graphs, StateLayout.from_values(values['state']),
                           np.load(io.BytesIO(files[ANCHORS]), allow_pickle=False),
                           int(values['classes']))
+    except CheckpointError as error:
+        raise ExportError(str(error)) from None
     except WeightsError as error:
         raise ExportError(f'{checkpoint.path}: weights do not fit the network in the card: '
                           f'{error}') from None
