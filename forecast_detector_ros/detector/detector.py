@@ -85,8 +85,8 @@ class Detector:
             read. None: ``default``.
         :param device: ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` or nothing: CUDA if the back-end
             can use it, else the CPU. The log gives the reason.
-        :param precision: ``fp32``, ``bf16``, ``fp16`` or ``int8``; not every back-end has all of
-            them. ``auto`` or nothing: see `choose_precision`
+        :param precision: ``fp32``, ``tf32``, ``bf16``, ``fp16`` or ``int8``; not every back-end
+            has all of them. ``auto`` or nothing: see `choose_precision`
         :param threads: see `set_threads`. It holds for the whole process; None for both numbers
             changes nothing, None for one of them sets it to 1. Back-ends with their own threads
             take one then.
