@@ -38,7 +38,8 @@ from ..jobs.locations import kept, Location, location
 
 _log = logging.getLogger(__name__)
 
-OUTPUT_FILES = ('output', 'run', 'report')  #: Options that name them, where an evaluation has them
+#: Options that name files to write, where an evaluation has them.
+OUTPUT_FILES = ('output', 'run', 'report', 'markdown')
 
 
 @dataclass

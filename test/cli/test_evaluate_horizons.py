@@ -48,6 +48,7 @@ def test_several_frame_rates_beside_another_checkpoint(evaluate, checkpoint, vid
         assert list(rows) == ['read', 'forecast', 'held', 'other']
         assert rows['other'] == rows['forecast'] and len(rows['read']) == 9
     assert 'IoU 0.5:0.95 over 2 sequences, every 2 frames' in tables.read_text()
+    assert out.endswith(f'\n\nwritten: {output}, {tables}\n')
 
 
 def test_checkpoints_at_urls_are_read_once(evaluate, checkpoint, davis, monkeypatch):
