@@ -237,7 +237,8 @@ class _Lines:
 
     def __call__(self, done: int, total: int) -> None:
         now = monotonic()
-        if self._first is None:
+        # A job whose process is lost begins anew, and less is done than before.
+        if self._first is None or done <= self._first:
             self._first = done - 1
         if now - self._last < LINE_EVERY_S:
             return

@@ -42,6 +42,11 @@ def test_time_left_is_that_of_this_run(caplog, monkeypatch):
     assert lines(caplog, monkeypatch, steps) == ['frames: 110 of 150, 0:00:40 left']
 
 
+def test_work_that_begins_anew_has_time_left(caplog, monkeypatch):
+    steps = [(1.0, 5, 10), (11.0, 4, 10)]
+    assert lines(caplog, monkeypatch, steps) == ['frames: 4 of 10, 0:01:06 left']
+
+
 def test_unknown_total(caplog, monkeypatch):
     assert lines(caplog, monkeypatch, [(11.0, 5, 0)]) == ['frames: 5']
 
@@ -100,12 +105,14 @@ def test_check_of_an_output_leaves_nothing(tmp_path, monkeypatch, path, folder):
     'evaluate accuracy --annotations none.json --output file/x',
     'evaluate accuracy --annotations none.json --run file/x',
     'evaluate static --annotations none.json --output file/x',
+    'evaluate horizons --annotations none.json --markdown file/x',
     'label none.mp4 --frames new --teacher none.onnx --output file/x',
     'label none.mp4 --frames file/x --teacher none.onnx --output x.json',
     'figures fig4 --annotations none.json --output file/x',
     'compare detectors --annotations none.json --checkpoints a=none --output file/x',
     'benchmark --video none.mp4 --report file/x',
     'replay none --output file/x',
+    'demo --video none.mp4 --output file/x',
     'train none.yaml --data none --output file/x',
     'report none --output file/x',
 ])
