@@ -79,7 +79,9 @@ class ResultFolder:
             raise FileExistsError(f'{self.path}: cannot be replaced by results; name another '
                                   '--output')
         self.partial = self.path.with_name(f'{self.path.name}.part')
-        for folder in (self.path, self.partial):
+        # Hidden, as a backup that the user has made may be called `<path>.old`.
+        self._old = self.path.with_name(f'.{self.path.name}.old')
+        for folder in (self.path, self.partial, self._old):
             if folder.exists() and not self._is_ours(folder):
                 raise FileExistsError(f'{folder}: exists and is no result of an earlier run; '
                                       'name another --output')
@@ -93,15 +95,16 @@ class ResultFolder:
 
     def accept(self) -> None:
         """Put the results in the place of those of an earlier run."""
-        old = self.path.with_name(f'{self.path.name}.old')
-        if old.exists() and self._is_ours(old):
-            shutil.rmtree(old)
+        self._drop_old()
         if self.path.exists():
-            os.rename(self.path, old)
+            os.rename(self.path, self._old)
         os.rename(self.partial, self.path)
         self._locked.close()
-        if old.exists() and self._is_ours(old):
-            shutil.rmtree(old)
+        self._drop_old()
+
+    def _drop_old(self) -> None:
+        if self._old.exists():
+            shutil.rmtree(self._old)
 
     def discard(self) -> None:
         """Leave no results in the making; those of an earlier run stay."""

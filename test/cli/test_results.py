@@ -33,6 +33,17 @@ def test_result_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
     assert names(tmp_path / 'out') == ['new']
 
 
+def test_backup_of_an_earlier_result_stays(tmp_path: Path) -> None:
+    for number in range(3):
+        result = ResultFolder(tmp_path / 'out')
+        (result.partial / f'{number}').touch()
+        result.accept()
+        if number == 0:
+            (tmp_path / 'out').rename(tmp_path / 'out.old')
+    assert names(tmp_path) == ['out', 'out.old']
+    assert names(tmp_path / 'out') == ['2'] and names(tmp_path / 'out.old') == ['0']
+
+
 def test_what_an_interrupted_run_left_is_cleared_by_the_next(tmp_path: Path) -> None:
     (ResultFolder(tmp_path / 'out').partial / 'half').touch()
     assert names(ResultFolder(tmp_path / 'out').partial) == []
@@ -51,7 +62,7 @@ def test_root_of_the_file_system_is_refused() -> None:
         ResultFolder('/')
 
 
-@pytest.mark.parametrize('taken', ['out', 'out.part'])
+@pytest.mark.parametrize('taken', ['out', 'out.part', '.out.old'])
 def test_folder_of_somebody_else_is_left_alone(tmp_path: Path, taken: str) -> None:
     (tmp_path / taken).mkdir()
     (tmp_path / taken / 'thesis.tex').touch()
