@@ -48,7 +48,7 @@ def add_precision(group: Group) -> None:
 
 def add_threads(group: Group) -> None:
     """Add `--threads`."""
-    group.add_argument('--threads', type=positive, default=1, metavar='N',
+    group.add_argument('--threads', type=threads, default=1, metavar='N',
                        help='of one inference on the CPU (default 1)')
 
 
@@ -177,6 +177,7 @@ positive = number_in(int, 1)
 whole = number_in(int, 0)
 seconds = number_in(float, 0)
 frame_rate = number_in(float, 0.001, 1000)  #: Frames per second
+threads = number_in(int, 1, 256)  #: As the node's parameter `num_threads`
 limit = number_in(int, 1, 1000)  #: Of what `DetectorSettings` counts
 engine = checked(parse_engine)
 

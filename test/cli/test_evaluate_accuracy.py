@@ -189,7 +189,7 @@ def test_bad_input_is_one_line(evaluate, checkpoint, videos, arguments, words):
     (['--davis', 'x', '--min-score', '1.5'], 'must be a number from 0 to 1'),
     (['--davis', 'x', '--score-threshold', '2'], 'must be a number from 0 to 1'),
     (['--davis', 'x', '--stride', '0'], 'must be an integer of at least 1'),
-    (['--davis', 'x', '--threads', '0'], 'must be an integer of at least 1'),
+    (['--davis', 'x', '--threads', '3000000000'], 'must be an integer from 1 to 256'),
     (['--davis', 'x', '--accept', 'walk'], 'must be SEQUENCE=CLASS'),
 ])
 def test_bad_arguments_are_refused(capsys, arguments, words):
