@@ -50,7 +50,7 @@ from ..evaluation.accuracy import check_protocols
 from ..evaluation.accuracy import KEYS as PROTOCOLS
 from ..evaluation.motion import AUTO, load_published, motion_of
 from ..evaluation.runs import load_latencies
-from ..evaluation.sequences import thin, Video
+from ..evaluation.sequences import EvaluationError, thin, Video
 from ..evaluation.streaming import RATES, streaming_as_text, sweep
 from ..experiments.figure_files import (
     draw_streaming,
@@ -298,6 +298,8 @@ def _table2(options: argparse.Namespace) -> Made:
 
 def _motion(options: argparse.Namespace) -> Made:
     published = load_published(options.motion_iou, options.motion_videos)
+    if not len(published.values):
+        raise EvaluationError(f'{options.motion_iou}: has no boxes')
     rows = [{'motion': name, 'low': GROUPS[name][0], 'high': GROUPS[name][1], **counted}
             for name, counted in group_fractions(published.values).items()]
     return Made(

@@ -142,6 +142,15 @@ def test_motion_of_the_published_file(run, tmp_path):
         ('slow', '2', '0.5'), ('medium', '2', '0.5'), ('fast', '2', '0.5')]
 
 
+def test_motion_of_a_file_without_boxes_is_one_line(run, tmp_path):
+    cells = np.empty((1, 1), object)
+    cells[0, 0] = np.zeros((0, 0))
+    savemat(tmp_path / 'motion.mat', {'motion_iou': cells})
+    (tmp_path / 'VID_val_videos.txt').write_text('val/one 1 0 1\n')
+    code, _, _, err = run('motion', '--motion-iou', tmp_path / 'motion.mat')
+    assert (code, err) == (2, f'figures: {tmp_path}/motion.mat: has no boxes\n')
+
+
 @pytest.mark.parametrize('arguments', [['--json', 'motion'], ['motion', '--json']])
 def test_numbers_are_printed_as_json(tmp_path, capsys, arguments):
     cells = np.empty((1, 1), object)
