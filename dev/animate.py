@@ -6,6 +6,7 @@ Make README's animated picture from a demo's video.
 ``forecast-detector demo --rate 6``: half the frames, 480 pixels wide.
 """
 
+import argparse
 import sys
 
 import cv2
@@ -16,8 +17,11 @@ WIDTH, EVERY, MILLISECONDS, QUALITY = 480, 2, 80, 45
 
 def main() -> int:
     """Run the command; give the exit code."""
-    video, picture = sys.argv[1:]
-    capture = cv2.VideoCapture(video)
+    parser = argparse.ArgumentParser(prog='dev.animate', description=__doc__)
+    parser.add_argument('video')
+    parser.add_argument('picture', help='file to write, .webp')
+    options = parser.parse_args()
+    capture = cv2.VideoCapture(options.video)
     images = []
     while True:
         more, frame = capture.read()
@@ -27,10 +31,10 @@ def main() -> int:
         small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
         images.append(Image.fromarray(cv2.cvtColor(small, cv2.COLOR_BGR2RGB)))
     if not images:
-        print(f'{video}: no video that can be read', file=sys.stderr)
+        print(f'{options.video}: no video that can be read', file=sys.stderr)
         return 2
     first, *rest = images[::EVERY]
-    first.save(picture, save_all=True, append_images=rest, duration=MILLISECONDS, loop=0,
+    first.save(options.picture, save_all=True, append_images=rest, duration=MILLISECONDS, loop=0,
                quality=QUALITY, method=4)
     return 0
 

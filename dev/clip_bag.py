@@ -29,7 +29,7 @@ def jpegs(source: Path) -> Iterator[np.ndarray]:
 
 
 def main() -> int:
-    """Write the bag; 1 and one line on stderr when there are no pictures."""
+    """Write the bag; 1 and one line on stderr when that cannot be done."""
     parser = argparse.ArgumentParser(prog='dev.clip_bag', description=__doc__)
     parser.add_argument('video', type=Path, help='video file, or folder with *.jpg')
     parser.add_argument('bag', type=Path, help='folder; must not exist')
@@ -39,6 +39,9 @@ def main() -> int:
     parser.add_argument('--rate', type=float, metavar='HZ',
                         help='frames per second (default: those of the video)')
     options = parser.parse_args()
+    if options.bag.exists():
+        print(f'{options.bag}: exists already; name another bag', file=sys.stderr)
+        return 1
     rate = options.rate or cv2.VideoCapture(str(options.video)).get(cv2.CAP_PROP_FPS)
     pictures = jpegs(options.video)
     first = next(pictures, None)

@@ -18,8 +18,7 @@ from time import monotonic
 from forecast_detector_ros.training.config import load_recipe, Recipe
 from forecast_detector_ros.training.loader import load_sources, Sources
 from forecast_detector_ros.training.machine import join_processes
-from forecast_detector_ros.training.trainer import Trainer
-from safetensors.torch import load_file
+from forecast_detector_ros.training.trainer import load_backbone, load_start, Trainer
 import torch
 import yaml
 
@@ -32,18 +31,20 @@ def main() -> int:
     parser.add_argument('recipe', type=Path)
     parser.add_argument('--data', type=Path, required=True)
     parser.add_argument('--output', type=Path, required=True)
-    parser.add_argument('--seconds', nargs='+', required=True, metavar='STAGE=N')
+    parser.add_argument('--seconds', type=stage_seconds, nargs='+', required=True,
+                        metavar='STAGE=N')
     parser.add_argument('--backbone', type=Path)
     parser.add_argument('--start', type=Path)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
-    seconds = {name: float(value) for name, value in
-               (text.split('=') for text in options.seconds)}
+    seconds = dict(options.seconds)
     recipe = load_recipe(options.recipe)
+    names = [stage.name for stage in recipe.stages]
+    if unknown := seconds.keys() - names:
+        parser.error(f'{options.recipe} has no stage {", ".join(unknown)}, but {", ".join(names)}')
     sources = load_sources(recipe, options.data)
-    backbone = {key: value for key, value in load_file(options.backbone).items()
-                if key.startswith('features.')} if options.backbone else None
-    start = load_file(options.start) if options.start else None
+    backbone = load_backbone(options.backbone) if options.backbone else None
+    start = load_start(options.start, recipe) if options.start else None
     values = yaml.safe_load(options.recipe.read_text())
     values['stages'] = [stage for stage in values['stages'] if stage['name'] in seconds]
     for number, stage in enumerate(stage for stage in recipe.stages if stage.name in seconds):
@@ -62,6 +63,12 @@ def main() -> int:
         start = trainer.weights
         log.info('%s: done after %.0f s', stage.name, monotonic() - begin)
     return 0
+
+
+def stage_seconds(text: str) -> tuple[str, float]:
+    """Read ``STAGE=N``."""
+    name, _, value = text.partition('=')
+    return name, float(value)
 
 
 def _rate(recipe: Recipe, sources: Sources, output: Path,
