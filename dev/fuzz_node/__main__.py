@@ -60,7 +60,7 @@ def run(options: argparse.Namespace, folder: Path, domain: int) -> int:
                 ends = [str(error)] * len(ends)
         took = monotonic() - begin
         print('processor time, s: ' + ', '.join(
-            f'{transport} {process.processor_s():.0f}'
+            f'{transport} {process.processor_s:.0f}'
             for transport, process in zip(TRANSPORTS, processes))
             + f', client {process_time():.0f}')
         client.spin_for(1.0)  # Answers that come twice.

@@ -53,7 +53,7 @@ def run(options: argparse.Namespace, folder: Path, domain: int) -> int:
         except TrialError as error:
             end = str(error)
         took = monotonic() - begin
-        used = process.processor_s() - trial.processor_s
+        used = process.processor_s - trial.processor_s
     finally:
         if client is not None:
             client.close()

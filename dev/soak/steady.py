@@ -57,7 +57,7 @@ class SteadyTrial:
         self.subject.knock(self._next)
         self.subject.client.spin_for(1.0)
         self._counted = True
-        self.processor_s = self.subject.process.processor_s()
+        self.processor_s = self.subject.process.processor_s
 
     def run(self, seconds: float) -> None:
         """Send pictures for so long, then wait for the last answers."""

@@ -19,7 +19,7 @@ import tempfile
 from time import perf_counter
 from typing import Any
 
-from .graph import Child, ChildError, DemoOptions, environment, NODES, yaml_text
+from .graph import Child, ChildError, environment, node_command, yaml_text
 from .options import add_checkpoint, add_device, frame_rate, positive
 from .results import machine, versions
 from .shell import (
@@ -240,14 +240,12 @@ def measure_graph(options: GraphOptions, folder: Path,
     :raises ChildError: if a process fails
     """
     rows = []
-    variables = environment(DemoOptions(str(options.source)), folder)
+    variables = environment(folder)
     for transport in options.transports:
         for node, module, parameters, policies in (
                 ('detector', 'detector_node', {'autostart': 'true', **options.detector}, POLICIES),
                 ('bare', 'bare_subscriber', {}, ('none',))):
-            command = [sys.executable, '-m', f'{NODES}.{module}', '--ros-args']
-            for key, value in {'image_transport': transport, **parameters}.items():
-                command += ['-p', f'{key}:={value}']
+            command = node_command(module, {'image_transport': transport, **parameters})
             child = Child(node, command, folder / f'{node}_{transport}.log', variables)
             try:
                 for size in options.sizes:
@@ -265,14 +263,11 @@ def measure_graph(options: GraphOptions, folder: Path,
 def _camera(options: GraphOptions, child: Child, transport: str, size: str, policy: str,
             variables: Mapping[str, str]) -> dict[str, Any]:
     height, width = SIZES[size]
-    command = [sys.executable, '-m', f'{NODES}.benchmark_camera', '--ros-args']
-    for key, value in {
-            'source': yaml_text(options.source), 'height': height, 'width': width,
-            'rate': repr(float(options.rate)), 'frames': options.frames,
-            'warm_up': options.warm_up,
-            'image_transport': transport, 'pid': child.pid,
-            'policy': "''" if policy == 'none' else policy}.items():
-        command += ['-p', f'{key}:={value}']
+    command = node_command('benchmark_camera', {
+        'source': yaml_text(options.source), 'height': height, 'width': width,
+        'rate': repr(float(options.rate)), 'frames': options.frames, 'warm_up': options.warm_up,
+        'image_transport': transport, 'pid': child.pid,
+        'policy': "''" if policy == 'none' else policy})
     try:
         done = subprocess.run(command, env=dict(variables), capture_output=True, text=True,
                               timeout=LONGEST_S, check=False)
@@ -309,7 +304,7 @@ def measure_start(detector: Mapping[str, str], starts: int,
     :raises ChildError: if the node does not become active
     """
     with tempfile.TemporaryDirectory(prefix='benchmark_start_') as folder:
-        variables = {**environment(DemoOptions(''), Path(folder)),
+        variables = {**environment(Path(folder)),
                      'XDG_CACHE_HOME': str(Path(folder) / 'cache'),
                      'RCUTILS_LOGGING_USE_STDOUT': '1',
                      'RCUTILS_CONSOLE_OUTPUT_FORMAT': '{message}'}
@@ -326,9 +321,7 @@ def measure_start(detector: Mapping[str, str], starts: int,
 
 def _start(detector: Mapping[str, str], variables: Mapping[str, str], log: Path
            ) -> dict[str, float]:
-    command: list[str] = [sys.executable, '-m', f'{NODES}.detector_node', '--ros-args']
-    for key, value in {'autostart': 'true', **detector}.items():
-        command += ['-p', f'{key}:={value}']
+    command = node_command('detector_node', {'autostart': 'true', **detector})
     start = perf_counter()
     child = Child('detector', command, log, variables, piped=True)
     try:
@@ -338,7 +331,7 @@ def _start(detector: Mapping[str, str], variables: Mapping[str, str], log: Path
             lines = said.decode(errors='replace').strip().splitlines()
             raise ChildError('the detector did not become active: '
                              + (lines[-1] if lines else child.last_words()))
-        return {'seconds': seconds, 'cpu_seconds': _cpu_seconds(child.pid),
+        return {'seconds': seconds, 'cpu_seconds': child.processor_s,
                 'memory_mb': _resident_bytes(child.pid) / 1e6}
     finally:
         child.end()
@@ -356,12 +349,6 @@ def _read_until(child: Child, words: bytes, until: float) -> bytes:
                 break
             read += data
     return read
-
-
-def _cpu_seconds(pid: int) -> float:
-    """Give the user and system time of a process (proc(5), fields 14 and 15 of stat)."""
-    fields: Sequence[str] = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
 
 def _resident_bytes(pid: int) -> int:

@@ -62,6 +62,16 @@ class Child:
         return self._process.pid
 
     @property
+    def processor_s(self) -> float:
+        """Return the seconds of processor time that it has used; 0 when it has ended."""
+        try:
+            # Behind the name, which may have blanks; proc(5), fields 14 and 15.
+            fields = Path(f'/proc/{self.pid}/stat').read_text().rpartition(')')[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+    @property
     def output(self) -> IO[bytes]:
         """Return the standard output of a piped child."""
         assert self._process.stdout is not None, f'{self.name} was started without a pipe'
@@ -151,10 +161,7 @@ FINISH_S = 60.0
 POLL_S = 0.1
 
 # The lower domains are those people use; above 101 the ports collide with ephemeral ones.
-FIRST_DOMAIN = 52
-DOMAINS = 50
-
-NODES = 'forecast_detector_ros.node'
+FIRST_DOMAIN, DOMAINS = 52, 50
 
 
 @dataclass(frozen=True)
@@ -169,20 +176,26 @@ class DemoOptions:
     domain: int | None = None  #: ROS_DOMAIN_ID; None chooses one that is unlikely to be in use
 
 
-def environment(options: DemoOptions, folder: Path) -> dict[str, str]:
+def environment(folder: Path, domain: int | None = None) -> dict[str, str]:
     """Return the variables of the processes: an own graph, local, with large shared memory."""
-    domain = options.domain
     if domain is None:
         domain = FIRST_DOMAIN + os.getpid() % DOMAINS
-    variables = dict(os.environ)
-    variables.update({
+    return {
+        **os.environ,
         'ROS_DOMAIN_ID': str(domain),
         'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
         'ROS_LOG_DIR': str(folder / 'logs' / 'ros'),
         'PYTHONUNBUFFERED': '1',
         **profile_environment(),
-    })
-    return variables
+    }
+
+
+def node_command(module: str, parameters: Mapping[str, object]) -> list[str]:
+    """Give the command that starts a node of the package, in its module, with parameters."""
+    command = [sys.executable, '-m', f'forecast_detector_ros.node.{module}', '--ros-args']
+    for key, value in parameters.items():
+        command += ['-p', f'{key}:={value}']
+    return command
 
 
 def yaml_text(text: object) -> str:
@@ -205,7 +218,7 @@ class DemoGraph:
         """Start the three processes."""
         logs = self._folder / 'logs'
         logs.mkdir()
-        variables = environment(self._options, self._folder)
+        variables = environment(self._folder, self._options.domain)
         transport = self._options.transport
         parameters = {
             'recorder': {
@@ -220,10 +233,8 @@ class DemoGraph:
         }
         try:
             for name, values in parameters.items():
-                command = [sys.executable, '-m', f'{NODES}.{name}_node', '--ros-args']
-                for key, value in values.items():
-                    command += ['-p', f'{key}:={value}']
-                self._children.append(Child(name, command, logs / f'{name}.log', variables,
+                self._children.append(Child(name, node_command(f'{name}_node', values),
+                                            logs / f'{name}.log', variables,
                                             piped=name == 'recorder'))
         except BaseException:
             end_all(self._children)
