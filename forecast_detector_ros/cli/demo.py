@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter, deque
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
+from itertools import count
 import json
 import logging
 from pathlib import Path
 import signal
 import sys
 import time
-from types import TracebackType
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from .graph import ChildError, DemoGraph, DemoOptions, yaml_text
 from .options import add_checkpoint, add_hardware, add_policy, fraction, number_in
@@ -43,16 +43,7 @@ STYLES = {READ: 'blue', FORECAST: 'red', DROPPED: 'dim'}
 LINE = '{:>5}  {:<8}  {:<15}  {:>10}  {:>5}  {:>10}  {}'
 
 
-class FrameDisplay(Protocol):
-    """Something that shows frames, used as a context manager."""
-
-    def __enter__(self) -> FrameDisplay: ...  # noqa: D105
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None: ...  # noqa: D105
-
-    def show(self, record: RecordedFrame) -> None:
-        """Add a frame."""
+Show = Callable[[RecordedFrame], None]  #: Shows the next frame
 
 
 def cells(number: int, record: RecordedFrame) -> tuple[str, ...]:
@@ -66,56 +57,32 @@ def cells(number: int, record: RecordedFrame) -> tuple[str, ...]:
         ', '.join(f'{count} {label}' for label, count in found.most_common(4)))
 
 
-class Lines:
-    """One line of text per frame, for logs and pipes."""
-
-    def __init__(self, stream: TextIO) -> None:
-        """Write to `stream`."""
-        self._stream = stream
-        self._number = 0
-
-    def __enter__(self) -> Lines:
-        """Print the header."""
-        print(LINE.format(*COLUMNS).rstrip(), file=self._stream, flush=True)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        """Do nothing: every line is out already."""
-
-    def show(self, record: RecordedFrame) -> None:
-        """Print a frame."""
-        self._number += 1
-        print(LINE.format(*cells(self._number, record)).rstrip(), file=self._stream, flush=True)
+@contextmanager
+def show_lines(stream: TextIO) -> Iterator[Show]:
+    """Print one line of text per frame, for logs and pipes."""
+    numbers = count(1)
+    print(LINE.format(*COLUMNS).rstrip(), file=stream, flush=True)
+    yield lambda record: print(LINE.format(*cells(next(numbers), record)).rstrip(), file=stream,
+                               flush=True)
 
 
 class LiveTable:
-    """The newest frames and the totals, redrawn in place by rich."""
+    """The newest frames and the totals, as a table of rich."""
 
     def __init__(self) -> None:
-        """Prepare a table on the standard output."""
+        """Begin without a frame."""
         self._number = 0
         self._totals: Counter[str] = Counter()
         self._rows: deque[tuple[str, tuple[str, ...]]] = deque(maxlen=ROWS)
-        self._live = Live(get_renderable=self._table, refresh_per_second=8)
-
-    def __enter__(self) -> LiveTable:
-        """Begin to draw."""
-        self._live.__enter__()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        """Draw a last time and leave the table standing."""
-        self._live.__exit__(kind, error, trace)
 
     def show(self, record: RecordedFrame) -> None:
-        """Add a frame; it is drawn with the next refresh."""
+        """Add a frame."""
         self._number += 1
         self._totals[record.kind] += 1
         self._rows.append((record.kind, cells(self._number, record)))
 
-    def _table(self) -> Table:
+    def table(self) -> Table:
+        """Draw the table."""
         totals = '   '.join(f'{kind} {self._totals[kind]}' for kind in KINDS)
         table = Table(caption=f'{self._number} frames:   {totals}', expand=False)
         for column in COLUMNS:
@@ -126,11 +93,16 @@ class LiveTable:
         return table
 
 
-def open_display(plain: bool = False) -> FrameDisplay:
-    """Return a live table for a terminal, lines when `plain`, without one or without rich."""
+@contextmanager
+def open_display(plain: bool = False) -> Iterator[Show]:
+    """Show frames in a table in a terminal; as lines when `plain`, or without one or rich."""
     if plain or not RICH or not sys.stdout.isatty():
-        return Lines(sys.stdout)
-    return LiveTable()
+        with show_lines(sys.stdout) as show:
+            yield show
+        return
+    table = LiveTable()
+    with Live(get_renderable=table.table, refresh_per_second=8):
+        yield table.show
 
 
 VERB = 'demo'
@@ -150,7 +122,7 @@ def main(args: Sequence[str] | None = None) -> int:
     # Whoever ends the demo ends the three processes with it.
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
-            signal.signal(number, _interrupt)
+            signal.signal(number, signal.default_int_handler)
     return run_verb(
         VERB, chosen, lambda options: _run(options, given), (ChildError,),
         interrupted=f'interrupted; what was recorded so far is in {chosen.output}.part')
@@ -185,11 +157,11 @@ def _run(chosen: argparse.Namespace, given: list[str]) -> int:
     records: list[RecordedFrame] = []
     # Frames are for people: with --json nothing else goes to stdout.
     shown = open_display(chosen.plain) if not (chosen.json or chosen.quiet) else nullcontext()
-    with DemoGraph(options, result.partial) as graph, shown as display:
+    with DemoGraph(options, result.partial) as graph, shown as show:
         for record in graph.frames():
             records.append(record)
-            if display is not None:
-                display.show(record)
+            if show is not None:
+                show(record)
     for line in graph.warnings():
         say(VERB, line)
     played = json.loads(graph.report.read_text())
@@ -271,10 +243,6 @@ def _assignment(text: str) -> tuple[str, str]:
     if not (name and separator and value):
         raise argparse.ArgumentTypeError(f'{text!r} is not of the form name:=value')
     return name, value
-
-
-def _interrupt(number: int, _frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..detector.policy import parse_policy, Policy
+from ..detector.policy import parse_policy
 from ..detector.settings import DetectorSettings
 from ..errors import InputError
 from ..jobs.engine import Engine, parse_engine
@@ -180,6 +180,7 @@ frame_rate = number_in(float, 0.001, 1000)  #: Frames per second
 threads = number_in(int, 1, 256)  #: As the node's parameter `num_threads`
 limit = number_in(int, 1, 1000)  #: Of what `DetectorSettings` counts
 engine = checked(parse_engine)
+policy = checked(parse_policy)
 
 
 def named_file(text: str, kind: Callable[[str], Any] = Path) -> tuple[str, Any]:
@@ -188,11 +189,6 @@ def named_file(text: str, kind: Callable[[str], Any] = Path) -> tuple[str, Any]:
     if not name or not path:
         raise argparse.ArgumentTypeError(f'is {text!r}, must be NAME=FILE')
     return name, kind(path)
-
-
-def policy(text: str) -> Policy:
-    """Read a policy."""
-    return checked(parse_policy)(text)
 
 
 def _jobs(text: str) -> int:

@@ -16,12 +16,12 @@ import time
 import cv2
 from forecast_detector_ros.cli.demo import (
     _detector_parameters,
-    Lines,
     LiveTable,
     main,
     make_parser,
     open_display,
     ROWS,
+    show_lines,
 )
 from forecast_detector_ros.cli.graph import profile_environment, profile_variable
 from forecast_detector_ros.detector.checkpoint import Card, save_checkpoint, SHIPPED
@@ -42,9 +42,9 @@ DROPPED = RecordedFrame(1, 'dropped')
 
 def test_lines_show_every_frame() -> None:
     stream = io.StringIO()
-    with Lines(stream) as display:
-        display.show(FORECAST)
-        display.show(DROPPED)
+    with show_lines(stream) as show:
+        show(FORECAST)
+        show(DROPPED)
     header, first, second = stream.getvalue().splitlines()
     assert header.split() == ['frame', 'decision', 'reason', 'confidence', 'boxes', 'latency',
                               'ms', 'found']
@@ -54,8 +54,8 @@ def test_lines_show_every_frame() -> None:
 
 
 def test_output_that_is_no_terminal_gets_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    with open_display() as display:
-        display.show(DROPPED)
+    with open_display() as show:
+        show(DROPPED)
     assert 'dropped' in capsys.readouterr().out
 
 
@@ -66,7 +66,7 @@ def test_table_shows_the_newest_frames_and_the_totals() -> None:
         table.show(FORECAST)
     table.show(DROPPED)
     screen = console.Console(file=io.StringIO(), width=120)
-    screen.print(table._table())
+    screen.print(table.table())
     text = screen.file.getvalue()
     assert text.count('forecast ') >= ROWS - 1
     assert f'{ROWS + 6} frames' in text
