@@ -8,7 +8,7 @@ others, nor its earlier results.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 import json
 import os
@@ -19,7 +19,7 @@ import sys
 from time import monotonic, sleep
 from typing import Any
 
-from dev.cuda_check.report import as_markdown
+from forecast_detector_ros.layout import markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -161,6 +161,46 @@ def _last_line(log: Path, code: int) -> str:
     lines = [line.strip() for line in log.read_text(errors='replace').splitlines()
              if line.strip()]
     return f'exit code {code}: {lines[-1][:300]}' if lines else f'exit code {code}'
+
+
+TITLES = {'machine': 'Machine', 'tests': 'Tests',
+          'precisions': 'Precisions against fp32 on the processor',
+          'speed': 'Steps, frames and rivals', 'preprocess': 'Before the network',
+          'compile': 'torch.compile', 'onnx': "ONNX Runtime's providers"}
+
+TIMING = ('name', 'batch', 'median_ms', 'p95_ms', 'noise', 'runs')
+
+
+def as_markdown(report: Mapping[str, Any]) -> str:
+    """Give the report of a run, also of one that is not over."""
+    what = 'A dry run on the processor' if report['dry_run'] else 'A check on a CUDA device'
+    lines = [f'# {what}', '', f'{report["seconds"]} s of at most {report["limit_s"]:g} s.', '']
+    lines += _table(('part', 'status', 'seconds', 'why'),
+                    [[name, part['status'], part.get('seconds', ''), part.get('why', '')]
+                     for name, part in report['parts'].items()])
+    for name, part in report['parts'].items():
+        lines += ['', f'## {TITLES[name]}', '']
+        facts = part.get('facts', {})
+        if facts:
+            lines += _table(('', ''), [[key, value] for key, value in facts.items()])
+            lines.append('')
+        for key, rows in part.get('tables', {}).items():
+            if rows:
+                head = TIMING if key == 'timings' else tuple(rows[0])
+                lines += [f'{key}:', '',
+                          *_table(head, [[row.get(column, '') for column in head]
+                                         for row in rows]), '']
+        lines += [f'- {note}' for note in part.get('notes', ())]
+    return '\n'.join(lines).rstrip() + '\n'
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    return markdown([[_cell(cell) for cell in row] for row in (head, *rows)]).splitlines()
+
+
+def _cell(value: Any) -> str:
+    text = f'{value:.3g}' if isinstance(value, float) else str(value)
+    return ' '.join(text.split()).replace('|', '\\|')
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One part of the check, in a process of its own; `report.py` shows what each writes."""
+"""One part of the check, in a process of its own; `__main__.py` shows what each writes."""
 from __future__ import annotations
 
 import argparse
