@@ -58,7 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
                           help='of the .mat file (default: beside it)')
     accuracy.add_argument('--identities', action='store_true',
                           help='also MOTA, IDF1 and HOTA, by track_ids')
-    add_many(parser)
+    add_engine(parser.add_argument_group('many sequences'))
     return parser
 
 
@@ -130,17 +130,12 @@ class Done:
     interrupted: bool = False
 
 
-def add_many(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `run_sequences` reads."""
-    add_engine(parser.add_argument_group('many sequences'))
-
-
 def run_sequences(options: argparse.Namespace, work: VideoWork, detector: Detector,
                   videos: Sequence[Video]) -> Done:
     """
     Run the detector over all sequences.
 
-    :param options: with those of `add_many`
+    :param options: with those of `add_engine`
     :param work: for every process
     :param detector: that of `work`, for this process; not warm yet
     :raises DataError: if no sequence could be run

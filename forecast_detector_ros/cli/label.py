@@ -28,6 +28,7 @@ from .shell import (
     print_result,
     run_verb,
     say,
+    show_many,
     show_progress,
     verb_parser,
 )
@@ -110,17 +111,10 @@ def label_many(options: argparse.Namespace, settings: LabelSettings,
     jobs = [Job(number, job.name, job) for number, job in enumerate(label_jobs)]
     folders: dict[int, LabelledFolder] = {}
     failures: dict[int, str] = {}
-    done: dict[int, tuple[int, int]] = {}
     saved = monotonic()
     with Interrupt() as interrupt, show_progress('labelled') as show:
-        def tell(job: Job, pictures: int, total: int) -> None:
-            done[job.number] = pictures, total
-            # Sources that are not open yet are taken to be as long as the others on average.
-            known = sum(total for _, total in done.values())
-            show(sum(pictures for pictures, _ in done.values()), known * len(jobs) // len(done))
-
         for outcome in run_many(engine_of(options), settings.prepare, jobs, (InputError,),
-                                interrupt, tell):
+                                interrupt, show_many(show, len(jobs))):
             number, value = outcome.job.number, outcome.value
             if outcome.error is not None:
                 failures[number] = outcome.error
@@ -143,11 +137,15 @@ def label_many(options: argparse.Namespace, settings: LabelSettings,
         raise KeyboardInterrupt
     if labelling is None:
         raise InputError('nothing could be labelled')
+    _tell(options, labelling)
+    return FAILURE if failures else DONE
+
+
+def _tell(options: argparse.Namespace, labelling: Labelling) -> None:
     place = asked_output(options) or options.output
     print_result(options, {'output': str(place), 'pictures': labelling.total,
                            'boxes': labelling.boxes},
                  f'{place}: {labelling.total} pictures, {labelling.boxes} boxes')
-    return FAILURE if failures else DONE
 
 
 def _save(options: argparse.Namespace, settings: LabelSettings, jobs: Sequence[Job],
@@ -272,10 +270,7 @@ def _label_here(options: argparse.Namespace, settings: LabelSettings, teacher: T
     with show_progress('labelled') as show:
         label_into(output, labelling, teacher.detect,
                    lambda: show(labelling.labelled, labelling.total))
-    place = asked_output(options) or output
-    print_result(options, {'output': str(place), 'pictures': labelling.total,
-                           'boxes': labelling.boxes},
-                 f'{place}: {labelling.total} pictures, {labelling.boxes} boxes')
+    _tell(options, labelling)
 
 
 def make_parser() -> argparse.ArgumentParser:

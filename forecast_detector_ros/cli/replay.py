@@ -29,7 +29,16 @@ from .options import (
 )
 from .report import add_report
 from .results import figure_lines, machine, ResultFolder, versions
-from .shell import command_line, FAILURE, print_result, run_verb, say, show_progress, verb_parser
+from .shell import (
+    command_line,
+    FAILURE,
+    print_result,
+    run_verb,
+    say,
+    show_many,
+    show_progress,
+    verb_parser,
+)
 from ..detector.detector import Detector
 from ..detector.settings import DetectorSettings
 from ..detector.stream import MAX_GAP_S
@@ -138,16 +147,9 @@ def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
 def _run(replay: ReplayOptions, detector: Detector | None, jobs: Sequence[Job], engine: Engine,
          interrupt: Interrupt, states: list[BagState]) -> None:
     """Replay all bags, with a detector that is loaded already if it is done in this process."""
-    done: dict[int, tuple[int, int]] = {}
     with show_progress('images') as show:
-        def progress(job: Job, images: int, total: int) -> None:
-            done[job.number] = images, total
-            # Bags that are not open yet are taken to be as long as the others on average.
-            known = sum(total for _, total in done.values())
-            show(sum(images for images, _ in done.values()), known * len(jobs) // len(done))
-
         for outcome in run_many(engine, partial(prepare_replay, replay, detector), jobs,
-                                (*_EXPECTED, OSError), interrupt, progress):
+                                (*_EXPECTED, OSError), interrupt, show_many(show, len(jobs))):
             job, bag = outcome.job, outcome.value
             state = FAILED if outcome.error else (
                 INTERRUPTED if bag.summary['interrupted'] else DONE)

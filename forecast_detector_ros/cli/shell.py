@@ -20,9 +20,12 @@ import sys
 from tempfile import TemporaryFile
 from textwrap import fill
 from time import monotonic
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO, TYPE_CHECKING
 
 from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..jobs.engine import Job
 
 PROGRAM = 'forecast-detector'
 
@@ -225,6 +228,19 @@ def show_progress(title: str) -> Iterator[Show]:
                 yield lambda done, total: bar.update(task, completed=done, total=total or None)
             return
     yield _Lines(title)
+
+
+def show_many(show: Show, jobs: int) -> Callable[['Job', int, int], None]:
+    """Give a function to call after each step of so many jobs, with the job, done and total."""
+    steps: dict[int, tuple[int, int]] = {}
+
+    def tell(job: 'Job', done: int, total: int) -> None:
+        steps[job.number] = done, total
+        # Jobs that have not begun are taken to be as long as the others on average.
+        known = sum(total for _, total in steps.values())
+        show(sum(done for done, _ in steps.values()), known * jobs // len(steps))
+
+    return tell
 
 
 class _Lines:

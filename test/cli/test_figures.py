@@ -5,23 +5,10 @@ import csv
 import json
 
 import cv2
-from forecast_detector_ros.annotations.synthetic import CLASSES, write_synthetic_videos
 from forecast_detector_ros.cli import figures
 import numpy as np
 import pytest
 from scipy.io import savemat
-
-
-@pytest.fixture(scope='module')
-def checkpoint(write_checkpoint):
-    """Write a small network with random weights."""
-    return write_checkpoint(CLASSES)
-
-
-@pytest.fixture(scope='module')
-def videos(tmp_path_factory):
-    """Write two synthetic videos of five frames; give the annotation file."""
-    return write_synthetic_videos(tmp_path_factory.mktemp('videos'), videos=2, frames=5)
 
 
 @pytest.fixture
