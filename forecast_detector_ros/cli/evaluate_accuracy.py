@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .evaluate import add_protocols, Evaluation, evaluation_parser, first_input, prepare, run
-from .options import add_engine, engine_of
+from .options import add_engine, asked_output, engine_of
 from .results import machine
 from .shell import say, show_progress
 from ..annotations.findings import DataError
@@ -96,7 +96,7 @@ def _measure(options: argparse.Namespace) -> tuple[Evaluation, dict[str, Any], s
     if options.motion_iou:
         result['annotations'] = {**result['annotations'], 'motion_iou': options.motion_iou}
     if done.interrupted:
-        keep_partial(options.output, result)
+        keep_partial(options, result)
         raise KeyboardInterrupt
     text = as_text(result)
     if options.identities:
@@ -175,10 +175,11 @@ def run_sequences(options: argparse.Namespace, work: VideoWork, detector: Detect
                 interrupt.is_set)
 
 
-def keep_partial(output: Path | None, result: dict[str, Any]) -> None:
-    """Write the result of the sequences that were done before an interrupt beside `output`."""
-    if output is not None:
-        path = output.with_name(f'{output.name}.part')
+def keep_partial(options: argparse.Namespace, result: dict[str, Any]) -> None:
+    """Write the result of the sequences that were done before an interrupt beside `--output`."""
+    if options.output is not None:
+        path = options.output.with_name(f'{options.output.name}.part')
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, result)
-        _log.warning('interrupted; what was done so far is in %s', path)
+        url = asked_output(options)
+        _log.warning('interrupted; what was done so far is in %s', f'{url}.part' if url else path)

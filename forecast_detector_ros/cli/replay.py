@@ -137,7 +137,9 @@ def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
         say(VERB, f'{"interrupted; " * interrupt.is_set}no result was written{stays}')
         return shell.INTERRUPTED if interrupt.is_set else FAILURE
     if interrupt.is_set:
-        say(VERB, f'interrupted; what was done so far is whole and lies in {result.partial}')
+        url = asked_output(options)
+        place = f'{url}.part' if url else result.partial
+        say(VERB, f'interrupted; what was done so far is whole and lies in {place}')
         return shell.INTERRUPTED
     result.accept()
     _tell(options, summary, result.path)

@@ -71,3 +71,18 @@ def evaluate(capsys):
         captured = capsys.readouterr()
         return code, captured.out, captured.err
     return run
+
+
+@pytest.fixture
+def interrupt_jobs(monkeypatch):
+    """Give a function that lets the jobs of a verb be interrupted when the first is done."""
+    def arrange(verb):
+        run_many = verb.run_many
+
+        def interrupted(engine, prepare, jobs, expected, interrupt, tell):
+            for outcome in run_many(engine, prepare, jobs, expected, interrupt, tell):
+                interrupt.is_set = True
+                yield outcome
+
+        monkeypatch.setattr(verb, 'run_many', interrupted)
+    return arrange

@@ -289,6 +289,16 @@ def test_inputs_and_results_at_urls(evaluate, checkpoint, videos, davis, tmp_pat
     assert json.loads(result.read_text())['annotations'][kind] == there
 
 
+def test_interrupt_names_the_url_that_has_what_was_done(
+        evaluate, checkpoint, videos, tmp_path, interrupt_jobs, caplog):
+    interrupt_jobs(evaluate_accuracy)
+    url = f'file://{tmp_path}/result.json'
+    assert evaluate('--checkpoint', checkpoint, '--annotations', videos, '--output', url)[0] == 130
+    assert f'what was done so far is in {url}.part' in caplog.messages[-1]
+    partial = json.loads((tmp_path / 'result.json.part').read_text())
+    assert list(partial['sequences']) == ['synthetic-000']
+
+
 @pytest.mark.slow
 def test_ctrl_c_leaves_a_readable_result(checkpoint, videos, tmp_path):
     document = json.loads(videos.read_text())

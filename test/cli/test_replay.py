@@ -154,6 +154,14 @@ def test_bags_and_results_at_urls(run, bags, tmp_path, checkpoint):
         assert reader.message_count == 8
 
 
+def test_interrupt_names_the_url_that_has_what_was_done(run, bags, tmp_path, interrupt_jobs):
+    interrupt_jobs(replay)
+    code, _, err = run(bags, *COMMON, '--output', f'file://{tmp_path}/store/res')
+    assert code == 130
+    assert err.endswith(f'whole and lies in file://{tmp_path}/store/res.part\n')
+    assert summary(tmp_path / 'store/res.part')['images'] == 4
+
+
 def test_result_at_a_url_is_replaced_and_named_by_it(run, bags, tmp_path):
     url = f'file://{tmp_path}/store/res'
     for name in 'ab':
