@@ -20,9 +20,15 @@ from typing import Any
 
 import cv2
 from dev.fuzz_node.pictures import drawn_sequence, message_of
-from dev.trials.client import Client, reliable, Subject, TrialError
+from dev.trials.client import (
+    Client,
+    NodeProcess,
+    reliable,
+    set_environment,
+    Subject,
+    TrialError,
+)
 from dev.trials.judgement import add_judgement, bounds_of, growth, judge, Seen, slope
-from dev.trials.node_process import NodeProcess, set_environment
 from forecast_detector_ros.cli.graph import end_all
 from forecast_detector_ros.node.camera import FrameSchedule
 from forecast_detector_ros.recording.result_messages import read_decision

@@ -15,10 +15,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def silent(text: str) -> None:
-    """Print nothing."""
-
-
 @pytest.fixture
 def stage(tmp_path: Path) -> Callable[..., Stage]:
     """Return a maker of stages that write down in `runs` that they ran."""
@@ -38,8 +34,8 @@ def stage(tmp_path: Path) -> Callable[..., Stage]:
 
 def test_stages_run_once(tmp_path: Path, stage: Callable[..., Stage]) -> None:
     stages = [stage('a'), stage('b')]
-    assert run_stages(stages, tmp_path / 'stamps', silent) == ['a', 'b']
-    assert run_stages(stages, tmp_path / 'stamps', silent) == []
+    assert run_stages(stages, tmp_path / 'stamps') == ['a', 'b']
+    assert run_stages(stages, tmp_path / 'stamps') == []
     assert (tmp_path / 'runs').read_text() == 'a\nb\n'
 
 
@@ -47,9 +43,9 @@ def test_stage_runs_again_when_its_input_changes(
     tmp_path: Path, stage: Callable[..., Stage],
 ) -> None:
     stages = [stage('a'), stage('b')]
-    run_stages(stages, tmp_path / 'stamps', silent)
+    run_stages(stages, tmp_path / 'stamps')
     (tmp_path / 'b.txt').write_text('second')
-    assert run_stages(stages, tmp_path / 'stamps', silent) == ['b']
+    assert run_stages(stages, tmp_path / 'stamps') == ['b']
 
 
 def test_interrupted_stage_is_resumed(tmp_path: Path, stage: Callable[..., Stage]) -> None:
@@ -58,8 +54,8 @@ def test_interrupted_stage_is_resumed(tmp_path: Path, stage: Callable[..., Stage
 
     stamps = tmp_path / 'stamps'
     with pytest.raises(KeyboardInterrupt):
-        run_stages([stage('a'), stage('b', interrupt), stage('c')], stamps, silent)
-    assert run_stages([stage('a'), stage('b'), stage('c')], stamps, silent) == ['b', 'c']
+        run_stages([stage('a'), stage('b', interrupt), stage('c')], stamps)
+    assert run_stages([stage('a'), stage('b'), stage('c')], stamps) == ['b', 'c']
 
 
 def test_failing_again_forgets_the_earlier_success(
@@ -69,12 +65,12 @@ def test_failing_again_forgets_the_earlier_success(
         raise SetupError('no network')
 
     stamps = tmp_path / 'stamps'
-    run_stages([stage('a')], stamps, silent)
+    run_stages([stage('a')], stamps)
     (tmp_path / 'a.txt').write_text('second')
     with pytest.raises(SetupError):
-        run_stages([stage('a', fail)], stamps, silent)
+        run_stages([stage('a', fail)], stamps)
     (tmp_path / 'a.txt').write_text('first')
-    assert run_stages([stage('a')], stamps, silent) == ['a']
+    assert run_stages([stage('a')], stamps) == ['a']
 
 
 def run_bootstrap(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -45,14 +45,7 @@ def fingerprint(inputs: Iterable[Path | str]) -> str:
     return digest.hexdigest()
 
 
-def say_now(text: str) -> None:
-    """Print a line at once, before what the steps' own programs print."""
-    print(text, flush=True)
-
-
-def run_stages(
-    stages: Iterable[Stage], stamps: Path, say: Callable[[str], None] = say_now,
-) -> list[str]:
+def run_stages(stages: Iterable[Stage], stamps: Path) -> list[str]:
     """
     Run the stages whose inputs differ from those of their last completed run.
 
@@ -68,13 +61,14 @@ def run_stages(
         if stamp.is_file() and stamp.read_text() == key:
             continue
         stamp.unlink(missing_ok=True)
-        say(f'{stage.title} ...')
+        # At once, before what the steps' own programs print.
+        print(f'{stage.title} ...', flush=True)
         start = time.monotonic()
         stage.run()
         stamps.mkdir(parents=True, exist_ok=True)
         unfinished = stamp.with_suffix('.part')
         unfinished.write_text(key)
         os.replace(unfinished, stamp)
-        say(f'{stage.title}: done in {time.monotonic() - start:.0f} s')
+        print(f'{stage.title}: done in {time.monotonic() - start:.0f} s', flush=True)
         ran.append(stage.name)
     return ran

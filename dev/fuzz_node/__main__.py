@@ -17,9 +17,15 @@ from time import monotonic, process_time
 
 from dev.fuzz_node.pictures import MOST_PIXELS
 from dev.fuzz_node.trial import FuzzTrial
-from dev.trials.client import Client, reliable, Subject, TrialError
+from dev.trials.client import (
+    Client,
+    NodeProcess,
+    reliable,
+    set_environment,
+    Subject,
+    TrialError,
+)
 from dev.trials.judgement import add_judgement, bounds_of, growth, judge, Seen
-from dev.trials.node_process import NodeProcess, set_environment
 from forecast_detector_ros.cli.graph import end_all
 
 TRANSPORTS = ('raw', 'compressed')

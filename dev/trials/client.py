@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A client of running detectors: it sends pictures and requests, and hears the answers."""
+"""Detector nodes in processes of their own, and a client: it sends pictures and hears answers."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+import os
+from pathlib import Path
+import re
 from time import monotonic
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
+from forecast_detector_ros.cli.graph import Child, environment, node_command
 from lifecycle_msgs.srv import ChangeState, GetState
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -17,7 +21,6 @@ from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
 from .judgement import Answers, Sample
-from .node_process import NodeProcess
 
 PATIENCE_S = 300.0  #: For what comes at all, be the machine as busy as it may
 
@@ -37,6 +40,9 @@ _SETTLE_S = 5.0
 _KNOCK_S = 0.2  #: Between two pictures to a node that may not listen yet
 
 
+_OWN_MEMORY = re.compile(r'^(?:RssAnon|RssShmem|VmSwap):\s+(\d+) kB', re.MULTILINE)
+
+
 class TrialError(Exception):
     """A trial that cannot go on; the message is one line."""
 
@@ -48,6 +54,38 @@ def reliable(transport: str, namespace: str) -> dict[str, object]:
             f'{namespace}/decision.publisher': ANSWERS}
     return {f'qos_overrides.{end}.{policy}': value for end, depth in ends.items()
             for policy, value in (('reliability', 'reliable'), ('depth', depth))}
+
+
+def set_environment(domain: int | None, folder: Path) -> int:
+    """Put this process and its children on a graph of their own; return its domain."""
+    os.environ.update(environment(folder, domain))
+    return int(os.environ['ROS_DOMAIN_ID'])
+
+
+class NodeProcess(Child):
+    """A detector node that configures and activates itself."""
+
+    def __init__(self, namespace: str, folder: Path, parameters: Mapping[str, object]) -> None:
+        """Start it in `namespace` with `parameters`; its log goes into `folder`."""
+        command = node_command('detector_node', {'autostart': 'true', **parameters})
+        super().__init__('detector', [*command, '-r', f'__ns:={namespace}'],
+                         folder / f'{namespace.strip("/")}.log', os.environ)
+
+    def memory(self) -> float:
+        """
+        Return the memory in bytes that is not that of mapped files; 0 when the process has ended.
+
+        Pages of libraries come and go with what else the machine does (proc(5), status).
+        """
+        try:
+            text = Path(f'/proc/{self.pid}/status').read_text()
+        except OSError:
+            return 0.0
+        return 1024.0 * sum(map(int, _OWN_MEMORY.findall(text)))
+
+    def text(self) -> str:
+        """Return what it has printed so far."""
+        return self.log.read_text(errors='replace')
 
 
 class Client:

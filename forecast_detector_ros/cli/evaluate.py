@@ -96,24 +96,21 @@ def run(verb: str, options: argparse.Namespace, measure: Measure) -> int:
     :param verb, options: as for `run_verb`
     """
     def work(options: argparse.Namespace) -> int:
-        evaluation, result, text = measure(options)
-        if text:
-            settings = evaluation.settings
-            if options.output:
-                options.output.parent.mkdir(parents=True, exist_ok=True)
-                write_json(options.output, result)
-            print_result(options, result, tell_written(
-                f'{evaluation.path}: {settings.policy}, score_threshold '
-                f'{settings.score_threshold:g}\n\n{text}', *_written(options)))
-        for name, problem in evaluation.failures.items():
-            say(verb, f'left out: {name}: {problem}')
-        return FAILURE if evaluation.failures else DONE
-
-    def put_results(options: argparse.Namespace) -> int:
         with outputs_at(options, *(key for key in OUTPUT_FILES if key in options)):
-            return work(options)
+            evaluation, result, text = measure(options)
+            if text:
+                settings = evaluation.settings
+                if options.output:
+                    options.output.parent.mkdir(parents=True, exist_ok=True)
+                    write_json(options.output, result)
+                print_result(options, result, tell_written(
+                    f'{evaluation.path}: {settings.policy}, score_threshold '
+                    f'{settings.score_threshold:g}\n\n{text}', *_written(options)))
+            for name, problem in evaluation.failures.items():
+                say(verb, f'left out: {name}: {problem}')
+            return FAILURE if evaluation.failures else DONE
 
-    return run_verb(verb, options, put_results, files=OUTPUT_FILES)
+    return run_verb(verb, options, work, files=OUTPUT_FILES)
 
 
 def _written(options: argparse.Namespace) -> list[Location]:
