@@ -5,8 +5,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 import resource
-import sys
-from time import perf_counter
+from time import perf_counter, process_time
 
 import numpy as np
 
@@ -111,22 +110,14 @@ def measure_metrics(load: Workload) -> dict[str, float]:
     detections, truth = make_tables(load)
     result, motion = {}, np.zeros(0)
     for name in ('motion IoU', 'plain', 'devkit'):
-        start, busy = perf_counter(), _processor_time()
+        start, busy = perf_counter(), process_time()
         if name == 'motion IoU':
             motion = motion_iou(truth)
         else:
             vid_average_precision(detections, truth, {'plain': PLAIN, 'devkit': DEVKIT}[name],
                                   motion)
         result[f'{name} wall s'] = perf_counter() - start
-        result[f'{name} processor s'] = _processor_time() - busy
-    return {**result, 'max_rss_gb': _max_rss() / 1e9}
-
-
-def _processor_time() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
-def _max_rss() -> int:
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == 'darwin' else most * 1024
+        result[f'{name} processor s'] = process_time() - busy
+    # Linux counts kibibytes.
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {**result, 'max_rss_gb': most / 1e9}

@@ -4,6 +4,7 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 import sys
 
@@ -92,13 +93,13 @@ def _designs_parser() -> argparse.ArgumentParser:
 def _main_designs(args: Sequence[str] | None) -> int:
     """Run the verb; its exit code is 1 if a training diverged."""
     given = list(sys.argv[1:] if args is None else args)
-    options = _designs_parser().parse_args(given)
-    options.command = command_line(DESIGNS, given)
-    return run_verb(DESIGNS, options, _run_designs, failures=(TrainingDivergedError,),
+    return run_verb(DESIGNS, _designs_parser().parse_args(given),
+                    partial(_run_designs, command=command_line(DESIGNS, given)),
+                    failures=(TrainingDivergedError,),
                     interrupted='interrupted; run the same command again to go on')
 
 
-def _run_designs(options: argparse.Namespace) -> None:
+def _run_designs(options: argparse.Namespace, command: str) -> None:
     keep_large_blocks()
     recipe = load_recipe(options.recipe)
     torch.set_num_threads(recipe.threads)
@@ -108,7 +109,7 @@ def _run_designs(options: argparse.Namespace) -> None:
                       load_held_out(options, recipe.classes), imagenet, options.rounds)
     with show_progress('rounds') as show:
         report = compare_designs(plan, options.timings_only, show)
-    about = {'command': options.command, 'machine': machine(), 'versions': versions('openvino')}
+    about = {'command': command, 'machine': machine(), 'versions': versions('openvino')}
     result = {**about, **report}
     text = f'{describe_designs(report)}\n\n{markdown(design_rows(report))}'
     write_json(options.output / 'designs.json', result, indent=2, nan=True)
@@ -122,9 +123,8 @@ designs = Command(_main_designs, _designs_parser)
 
 def _main_detectors(args: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if args is None else args)
-    options = _detectors_parser().parse_args(given)
-    return run_verb(DETECTORS, options,
-                    lambda chosen: _run_detectors(chosen, command_line(DETECTORS, given)))
+    return run_verb(DETECTORS, _detectors_parser().parse_args(given),
+                    partial(_run_detectors, command=command_line(DETECTORS, given)))
 
 
 def _run_detectors(options: argparse.Namespace, command: str) -> None:

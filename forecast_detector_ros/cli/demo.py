@@ -71,20 +71,18 @@ class LiveTable:
 
     def __init__(self) -> None:
         """Begin without a frame."""
-        self._number = 0
         self._totals: Counter[str] = Counter()
         self._rows: deque[tuple[str, tuple[str, ...]]] = deque(maxlen=ROWS)
 
     def show(self, record: RecordedFrame) -> None:
         """Add a frame."""
-        self._number += 1
         self._totals[record.kind] += 1
-        self._rows.append((record.kind, cells(self._number, record)))
+        self._rows.append((record.kind, cells(self._totals.total(), record)))
 
     def table(self) -> Table:
         """Draw the table."""
         totals = '   '.join(f'{kind} {self._totals[kind]}' for kind in KINDS)
-        table = Table(caption=f'{self._number} frames:   {totals}', expand=False)
+        table = Table(caption=f'{self._totals.total()} frames:   {totals}', expand=False)
         for column in COLUMNS:
             numeric = column in ('frame', 'confidence', 'boxes', 'latency ms')
             table.add_column(column, justify='right' if numeric else 'left', no_wrap=True)

@@ -90,7 +90,9 @@ def main(args: Sequence[str] | None = None) -> int:
         verb = ' '.join(given[:words])
         if verb in VERBS:
             try:
-                return _run(load(verb), given[words:])
+                return load(verb).main(given[words:])
+            except KeyboardInterrupt:  # Before the work could begin.
+                return INTERRUPTED
             except ModuleNotFoundError as error:
                 if error.name not in LIBRARIES:
                     raise
@@ -101,13 +103,6 @@ def main(args: Sequence[str] | None = None) -> int:
     print(f'{PROGRAM}: there is no verb {" ".join(given[:1 + bool(several)])!r}; it must be one '
           f'of: {", ".join(several or VERBS)}', file=sys.stderr)
     return BAD_INPUT
-
-
-def _run(module: Any, args: Sequence[str]) -> int:
-    try:
-        return module.main(args)
-    except KeyboardInterrupt:  # Before the work could begin.
-        return INTERRUPTED
 
 
 def load(verb: str) -> Any:

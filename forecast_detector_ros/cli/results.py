@@ -11,6 +11,8 @@ import platform
 import shutil
 from typing import Any, TextIO
 
+import cv2
+
 from .shell import check_output
 from ..detector.host import instruction_set
 from ..files import RESULT_MARK
@@ -25,7 +27,6 @@ def versions(*more: str) -> dict[str, str | None]:
 
     `more` are distributions that matter to the result at hand.
     """
-    import cv2
     found: dict[str, str | None] = {'python': platform.python_version(),
                                     'opencv': cv2.__version__}
     for name in (*DISTRIBUTIONS, *more):
