@@ -29,6 +29,7 @@ from .options import (
     named_file,
     policy,
     positive,
+    refuse_same_names,
 )
 from .results import machine, versions
 from .shell import (
@@ -131,6 +132,7 @@ def _run_detectors(options: argparse.Namespace, command: str) -> None:
     # A missing library is told before the work, not after it.
     new_figure(1, 1)
     torch.set_num_threads(options.threads)
+    refuse_same_names('--checkpoints and --peers', [*options.checkpoints, *options.peers])
     contestants, weights, backend, precision = _contestants(options)
     classes = compared_classes(contestants)
     if not classes:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .evaluate import Evaluation, evaluation_parser, prepare, run
-from .options import add_seed, named_file, number_in, positive
+from .options import add_seed, named_file, number_in, positive, refuse_same_names
 from ..detector.checkpoint import load_checkpoint
 from ..evaluation.forecast_quality import FORECAST, measure_forecasts, READ, ROWS
 from ..evaluation.forecast_report import (
@@ -57,9 +57,8 @@ def make_parser() -> argparse.ArgumentParser:
 def _measure(options: argparse.Namespace) -> tuple[Evaluation, dict[str, Any], str]:
     if options.within is not None and options.rows and not {READ, FORECAST} <= set(options.rows):
         raise EvaluationError(f'--within needs the rows {READ} and {FORECAST} in --rows')
+    refuse_same_names('--beside', options.beside)
     evaluation = prepare(options)
-    if len(dict(options.beside)) < len(options.beside):
-        raise EvaluationError('--beside names two checkpoints alike; give each its own name')
     beside = {name: load_checkpoint(kept(path)) for name, path in options.beside}
     evaluation.drop_broken()
     network, card = evaluation.checkpoint.network(), evaluation.checkpoint.card

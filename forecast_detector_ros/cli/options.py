@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, ExitStack
 import logging
 from math import inf
@@ -189,6 +189,14 @@ def named_file(text: str, kind: Callable[[str], Any] = Path) -> tuple[str, Any]:
     if not name or not path:
         raise argparse.ArgumentTypeError(f'is {text!r}, must be NAME=FILE')
     return name, kind(path)
+
+
+def refuse_same_names(option: str, files: Sequence[tuple[str, Any]]) -> None:
+    """Raise InputError if two of the ``NAME=FILE`` of an option have one name."""
+    names = [name for name, _ in files]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f'{option}: {name!r} stands for two files; give each its own name')
 
 
 def _jobs(text: str) -> int:

@@ -241,6 +241,8 @@ def test_torchvisions_detectors_are_timed_alone(arguments, tmp_path):
     (['--peers', 'rival=no.onnx'], 'no.onnx: no such file'),
     (['--checkpoints', 'one=no.safetensors'], 'no.safetensors'),
     (['--sequences', 'walk'], "sequence 'walk' is not there"),
+    (['--checkpoints', 'one=a', 'one=b'], "'one' stands for two files"),
+    (['--peers', 'one=a.onnx'], "'one' stands for two files"),
 ])
 def test_bad_input_is_one_line(arguments, capsys, more, words):
     assert compare.detectors.main([*arguments, *more]) == 2

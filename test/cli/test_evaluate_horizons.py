@@ -86,6 +86,7 @@ def test_sequence_with_a_broken_picture_is_left_out(evaluate, checkpoint, davis)
 
 @pytest.mark.parametrize('arguments, message', [
     (('--beside', 'a=no.safetensors'), 'no.safetensors: no such'),
+    (('--beside', 'a=x', 'a=y'), "--beside: 'a' stands for two files"),
     (('--within', '2', '--rows', 'read', 'held'), 'needs the rows read and forecast in --rows'),
     (('--rows', 'read', 'true_motion'), 'row true_motion cannot be measured: it needs optical'),
     (('--annotations', 'no.json'), 'no.json: cannot be read')])
