@@ -10,10 +10,9 @@ from pathlib import Path
 import shutil
 from typing import Any
 
-import cv2
 
 from .bag_images import BagImage, ImageBag, is_bag
-from .frame import as_bgr, FrameError, SourceError
+from .frame import as_bgr, encode_jpeg, FrameError, SourceError
 from .video_images import VideoImages
 from ..errors import cut
 from ..plain_values import read_plain_json
@@ -144,8 +143,4 @@ def _open(source: Path, topic: str | None) -> ImageBag | VideoImages:
 def _jpeg(image: BagImage) -> bytes:
     """Decode an image and write it as JPEG; raises FrameError."""
     pixels = image.frame().load()
-    done, data = cv2.imencode('.jpg', as_bgr(pixels.array, pixels.order),
-                              [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    if not done:
-        raise FrameError(f'{pixels.size[1]}x{pixels.size[0]} pixels do not fit into a JPEG')
-    return data.tobytes()
+    return encode_jpeg(as_bgr(pixels.array, pixels.order), JPEG_QUALITY).tobytes()

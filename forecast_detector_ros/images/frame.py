@@ -38,6 +38,23 @@ def decode_file(path: Path) -> np.ndarray | None:
         return None
 
 
+def encode_jpeg(picture: np.ndarray, quality: int = 95) -> np.ndarray:
+    """
+    Encode a BGR picture as JPEG: the bytes, ``(N,)`` uint8.
+
+    :param quality: 0 to 100
+    :raises FrameError: if a side is above 65500 pixels, the most that OpenCV writes
+    """
+    try:
+        done, data = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    except cv2.error:
+        # OpenCV before 4.7 raises.
+        done = False
+    if not done:
+        raise FrameError(f'{picture.shape[1]}x{picture.shape[0]} pixels do not fit into a JPEG')
+    return data
+
+
 class SourceError(InputError):
     """A video, folder, device or bag that cannot be read; one line that says why."""
 

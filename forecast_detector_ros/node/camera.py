@@ -11,7 +11,6 @@ from array import array
 from pathlib import Path
 import time
 
-import cv2
 import numpy as np
 from rclpy.duration import Duration
 from rclpy.node import Node
@@ -29,6 +28,7 @@ from .program import (
 from .stop_signal import StopSignal
 from ..errors import cut
 from ..files import write_json
+from ..images.frame import encode_jpeg, FrameError
 from ..images.video_source import Device, open_source, SourceError, VideoSource
 
 
@@ -140,10 +140,10 @@ class CameraNode(Node):
         an array.array is the only type that rclpy takes over without looking at every byte.
         """
         if self.transport == 'compressed':
-            ok, encoded = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, self._quality])
-            if not ok:
-                raise SourceError(f'{self.source}: a picture of {picture.shape[1]} x '
-                                  f'{picture.shape[0]} pixels cannot be encoded as JPEG')
+            try:
+                encoded = encode_jpeg(picture, self._quality)
+            except FrameError as error:
+                raise SourceError(f'{self.source}: {error}') from None
             self._message.format = 'bgr8; jpeg compressed bgr8'
             self._message.data = array('B', encoded.tobytes())
             return

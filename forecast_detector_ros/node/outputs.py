@@ -10,7 +10,6 @@ from math import isnan
 from typing import Any
 
 from builtin_interfaces.msg import Time
-import cv2
 from diagnostic_msgs.msg import DiagnosticArray
 import numpy as np
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -26,7 +25,7 @@ from ..detector.detector import Detector, StepResult
 from ..detector.policy import Decision
 from ..detector.processing import Detections
 from ..detector.settings import DetectorSettings
-from ..images.frame import as_bgr, Pixels
+from ..images.frame import as_bgr, encode_jpeg, Pixels
 from ..recording.drawing import annotate as draw
 from ..recording.recorded_frame import RecordedFrame
 from ..recording.result_messages import decision_values, LAST_SECOND, MessageBuilder
@@ -216,11 +215,9 @@ class Outputs:
                 header=header, height=height, width=width, encoding='bgr8', step=3 * width,
                 data=array('B', picture.tobytes())))
         if self._jpeg.get_subscription_count():
-            done, data = cv2.imencode('.jpg', picture)
-            if done:
-                self._jpeg.publish(CompressedImage(
-                    header=header, format='bgr8; jpeg compressed bgr8',
-                    data=array('B', data.tobytes())))
+            self._jpeg.publish(CompressedImage(
+                header=header, format='bgr8; jpeg compressed bgr8',
+                data=array('B', encode_jpeg(picture).tobytes())))
 
     def publish_diagnostics(self, stream: CameraStream, level: bytes, text: str,
                             values: Sequence[tuple[str, str]], settings: DetectorSettings

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import cv2
-from forecast_detector_ros.images.frame import decode_file
+from forecast_detector_ros.images.frame import decode_file, encode_jpeg, FrameError
 import numpy as np
 import pytest
 
@@ -23,3 +23,15 @@ def test_what_is_no_picture_is_none(tmp_path: Path, data: bytes) -> None:
 def test_a_file_that_is_missing_raises(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         decode_file(tmp_path / 'a.png')
+
+
+def test_a_picture_is_encoded_as_jpeg() -> None:
+    picture = np.full((5, 7, 3), 100, np.uint8)
+    decoded = cv2.imdecode(encode_jpeg(picture), cv2.IMREAD_COLOR)
+    np.testing.assert_allclose(decoded, picture, atol=2)
+
+
+def test_a_picture_that_is_too_wide_for_a_jpeg_is_named() -> None:
+    # OpenCV 4.6 raises, later ones return False.
+    with pytest.raises(FrameError, match='^70000x1 pixels do not fit into a JPEG$'):
+        encode_jpeg(np.zeros((1, 70000, 3), np.uint8))
