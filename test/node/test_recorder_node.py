@@ -277,7 +277,8 @@ def test_frame_log_of_an_earlier_recording_is_replaced(
 def test_remapping_that_makes_two_topics_one_is_one_line(ros_domain: int, output: Path) -> None:
     rclpy.init(args=['--ros-args', '-p', f'output:={output}', '-r', 'decision:=detections'])
     try:
-        with pytest.raises(RecordingError, match='^decision: .* incompatible type'):
+        # The rest of the line is the middleware's, and differs between distributions.
+        with pytest.raises(RecordingError, match='^decision: [^\n]+$'):
             RecorderNode()
     finally:
         rclpy.shutdown()
