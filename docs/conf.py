@@ -12,7 +12,7 @@ author = 'forecast_detector_ros developers'
 project_copyright = f'{author}; Apache-2.0'
 release = ElementTree.parse(ROOT / 'package.xml').findtext('version')
 
-extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon']
+extensions = ['myst_parser', 'sphinx.ext.autodoc']
 html_theme = 'furo'
 html_title = f'{project} {release}'
 exclude_patterns = ['_build']

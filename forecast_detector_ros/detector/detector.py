@@ -47,8 +47,8 @@ log = logging.getLogger(__name__)
 class StepResult:
     """The result for one frame."""
 
-    detections: Detections
-    decision: Decision
+    detections: Detections  #: The boxes that are shown
+    decision: Decision  #: Whether the frame was read, and why
     preprocess_ms: float  #: Loading and resizing, milliseconds; 0 on a forecast frame
     inference_ms: float  #: Network and post-processing of all frames in the batch, milliseconds
     batch: int = 1  #: Frames in the same batch, with this one
@@ -56,20 +56,20 @@ class StepResult:
 
 class Detector:
     """
-    A network that is ready to run, shared by any number of streams.
+    A network that is ready to run, shared by any number of streams. `load` makes one.
 
     :param device_reason: why the back-end's device was taken, as part of a sentence
     """
 
     def __init__(self, backend: Backend, card: Card, device_reason: str = 'asked for') -> None:
         self._backend = backend
-        self.card = card
-        self.labels = card.classes
-        self.input_size = card.input_size
-        self.device = backend.device
-        self.device_reason = device_reason
-        self.precision = backend.precision
-        self.backend = backend.name
+        self.card = card  #: The card of the checkpoint; its keys are attributes
+        self.labels = card.classes  #: Names of the classes, in the order of the labels
+        self.input_size = card.input_size  #: (height, width) of the network's input, pixels
+        self.device = backend.device  #: ``cpu``, ``cuda`` or ``cuda:N``
+        self.device_reason = device_reason  #: Why this device was taken
+        self.precision = backend.precision  #: ``fp32``, ``tf32``, ``bf16``, ``fp16`` or ``int8``
+        self.backend = backend.name  #: Name of the back-end, such as ``openvino``
         self._postprocess = Postprocessor(backend.anchors, card.input_size, card.classes)
         self._keeps_scores = card.network.forecasts_motion
 
@@ -86,14 +86,18 @@ class Detector:
         :param device: ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` or nothing: CUDA if the back-end
             can use it, else the CPU. The log gives the reason.
         :param precision: ``fp32``, ``tf32``, ``bf16``, ``fp16`` or ``int8``; not every back-end
-            has all of them. ``auto`` or nothing: see `choose_precision`
-        :param threads: see `set_threads`. It holds for the whole process; None for both numbers
-            changes nothing, None for one of them sets it to 1. Back-ends with their own threads
-            take one then.
-        :param interop_threads: see `set_threads`
-        :param backend: one of `registry.BACKENDS`; ``auto`` or nothing: the fastest installed one
-        :raises CheckpointError, BackendError, DeviceError, ExportError, GraphError: all are
-            `RuntimeConfigError`, with a message of one line
+            has all of them. ``auto`` or nothing: bf16 or int8 with OpenVINO on a processor that
+            multiplies in it, else fp32.
+        :param threads: threads of one inference on the CPU, at least 1. The number also holds
+            for OpenCV and, if it is imported, PyTorch in the whole process. None for both numbers
+            changes no thread pool, and back-ends with their own threads take one. None for one of
+            them means 1.
+        :param interop_threads: operators that PyTorch may run at the same time, at least 1. The
+            first choice in a process stays.
+        :param backend: ``openvino``, ``onnxruntime``, ``tensorrt``, ``torch`` or
+            ``torch_compile``; ``auto`` or nothing: the fastest installed one
+        :raises RuntimeConfigError: if checkpoint, device, precision or back-end cannot be used. It
+            is an `InputError`.
         """
         source = checkpoint if isinstance(checkpoint, Checkpoint) else read_checkpoint(
             default_checkpoint() if checkpoint is None else checkpoint)
@@ -113,7 +117,7 @@ class Detector:
         return detector
 
     def stream(self, **settings: Any) -> 'Stream':
-        """Open a stream of pictures with its own state; `Stream` names the arguments."""
+        """Open a stream of pictures with its own state; the arguments are those of `Stream`."""
         from .open_stream import Stream
         return Stream(self, **settings)
 

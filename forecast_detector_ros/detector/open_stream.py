@@ -21,7 +21,8 @@ class Stream:
 
     :param detector: shared by any number of streams
     :param threshold: the scheduler's, in [0, 1]: a frame is forecast if the confidence is above it
-    :param policy: in place of the scheduler with its threshold; `parse_policy` reads a text
+    :param policy: in place of `threshold`: ``threshold(p)``, ``alternate(k)``, ``budget(fps)``,
+        ``always_read``, or a policy object
     :param classes: names of the wanted classes; empty for all
     :param max_gap_s: seconds, at least 0; a stamp before the last one, or further after it, resets
         the stream
@@ -42,10 +43,11 @@ class Stream:
             changes['policy'] = ThresholdPolicy(threshold)
         elif policy is not None:
             changes['policy'] = parse_policy(policy) if isinstance(policy, str) else policy
-        self.detector = detector
+        self.detector = detector  #: The detector that it shares
+        #: The `DetectorSettings` in use.
         self.settings = replace(detector.card.settings(), classes=tuple(classes), **changes)
         detector.check_settings(self.settings)
-        self.max_gap_s = max_gap_s
+        self.max_gap_s = max_gap_s  #: As the parameter
         self.reset()
 
     def reset(self) -> None:

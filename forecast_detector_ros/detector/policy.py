@@ -25,11 +25,11 @@ class PolicyError(InputError):
 class Decision:
     """The decision for a frame, and its reason."""
 
-    kind: str  #: `READ` or `FORECAST`
-    reason: str  #: One of `REASONS`
+    kind: str  #: ``read`` or ``forecast``
+    reason: str  #: One of `REASONS`; the ROS 2 reference explains them
 
-    #: The scheduler's score for *forecast*, in [0, 1]; NaN where it had none: on the first frame,
-    #: and on the second if it compares frames that were read.
+    #: The scheduler's score for *forecast*, in [0, 1]. NaN if it had none, as on the first frame
+    #: and, if it compares frames that were read, on the second.
     confidence: float
     threshold: float  #: What it was compared with, in [0, 1]; NaN for policies without a threshold
 

@@ -31,16 +31,16 @@ class Detections:
     labels: np.ndarray  #: ``(N,)`` int64, index into the detector's labels
     scores: np.ndarray  #: ``(N,)`` float32, in (0, 1]
 
-    #: ``(N,)`` int64: the number of the object in its camera's stream; None outside a stream. -1
+    #: ``(N,)`` int64, the number of the object in its camera's stream; None without stamps. -1
     #: for a new object in detections ahead of time.
     ids: np.ndarray | None = None
 
-    #: Names of `labels`; empty if unknown.
+    #: Names of all classes; a label is an index into them. Empty if unknown.
     classes: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Give the N names of the labels, made when asked for; empty without `classes`."""
+        """Give the name of each box's class; empty without `classes`."""
         return tuple(self.classes[label] for label in self.labels) if self.classes else ()
 
     def __len__(self) -> int:

@@ -22,6 +22,7 @@ class DetectorSettings:
         row than the limit allows
     """
 
+    #: What decides; the default reads if the confidence is at most 0.5.
     policy: Policy = field(default_factory=ThresholdPolicy)
     score_threshold: float = 0.3  #: Detections need a score above it, in [0, 1]
 
@@ -40,7 +41,7 @@ class DetectorSettings:
     #: Frames per second of every stream that must be possible, 0 to 1000; 0 for any.
     target_rate: float = 0.0
 
-    #: Streams that share the processor, at least 1: each may take its part of the time.
+    #: Streams that share the processor, at least 1. Each may take its part of the time.
     streams: int = 1
 
     def __post_init__(self) -> None:
