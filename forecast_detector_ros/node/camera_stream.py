@@ -119,8 +119,7 @@ class CameraStream:
     :param compressed: whether the messages are CompressedImage instead of Image
     :param now: seconds of the node's clock
     :param max_pixels: most pixels that an image may have
-    :param max_gap_s: seconds between two stamps from which on nothing of the camera is known any
-        more
+    :param max_gap_s: longest step between two stamps that keeps the camera's state, seconds
     """
 
     def __init__(self, name: str, topic: str, compressed: bool, now: float,
@@ -175,8 +174,8 @@ def step_waiting(streams: Sequence[CameraStream], detector: Detector, settings: 
     """
     Process the images that wait, one of each camera at most, those alike as one batch.
 
-    `max_gap_s` are the seconds between two stamps of a camera from which on its recurrent state
-    is worth nothing. A message that cannot be used comes with its FrameError, one on which the
+    `max_gap_s` is the longest step between two stamps of a camera that keeps its state, seconds. A
+    message that cannot be used comes with its FrameError, one on which the
     back-end fails with whatever it raised; its stream is then as it was.
     """
     taken = [(stream, stream.waiting) for stream in streams if stream.waiting is not None]

@@ -65,7 +65,7 @@ class FixedParameters:
     precision: str = _declared(
         'auto', 'Arithmetic of the network; auto: bf16 or int8 where OpenVINO runs on a processor '
         'that multiplies in it, else fp32',
-        constraints='auto, fp32, bf16, fp16 or int8; not every back-end has all of them')
+        constraints='auto, fp32, tf32, bf16, fp16 or int8; not every back-end has all of them')
     num_threads: int = _declared(
         1, 'Threads of one inference on the CPU; more than one seldom pays beside other busy '
         'processes', (1, 256))
@@ -75,8 +75,8 @@ class FixedParameters:
         MAX_IMAGE_PIXELS, 'Larger images are refused, compressed ones before they are decoded',
         (1, 2**30))
     max_gap_s: float = _declared(
-        1.0, 'Seconds between two images of a camera (by their stamps) from which on its state '
-        'is forgotten', (0.0, 3600.0))
+        1.0, 'Longest step between the stamps of two images of a camera that keeps its state, '
+        'seconds', (0.0, 3600.0))
     max_failures: int = _declared(
         10, 'Frames in a row on which the back-end may fail before the node deactivates itself, '
         'and with autostart ends; 0: any number', (0, 1000000))
