@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 import re
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticArray
 from forecast_detector_ros.detector.policy import AlternatePolicy, ThresholdPolicy
 from forecast_detector_ros.detector.settings import SettingsError
 from forecast_detector_ros.node.parameters import (
@@ -26,7 +27,8 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 import yaml
 
-from .graph import Graph, picture_message
+from .graph import Graph, picture_message, values_of
+from ..helpers.pages import code, keys, rows, section
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,6 +45,10 @@ LIVE: dict[str, Any] = {
     'max_consecutive_forecasts': 3, 'target_rate': 0.0}
 
 Active = Callable[..., Graph]
+
+#: Headings of the reference, by the executables that they describe.
+PROGRAMS = {'camera_node': 'The node `camera` (executable `camera_node`)',
+            'recorder_node': 'The node `recorder` (executable `recorder_node`)'}
 
 
 @pytest.mark.parametrize(('changes', 'word'), [
@@ -266,13 +272,45 @@ def declared(program: str) -> dict[str, str]:
 
 def described(program: str) -> dict[str, str]:
     """Return the parameters and defaults in the section of a program."""
-    page = (ROOT / 'docs/reference/ros.md').read_text()
-    section = page.split(f'(executable `{program}`)')[1].split('\n## ')[0]
-    return {name: default.strip().strip('`').replace("''", '')
-            for name, default in re.findall(r'^\| `(\w+)` \| ([^|]*) \|', section, re.MULTILINE)}
+    table = rows(section('reference/ros.md', PROGRAMS[program]))
+    return {code(first)[0]: default.strip('`').replace("''", '') for first, default, *_ in table}
 
 
-@pytest.mark.parametrize('program', ['camera_node', 'recorder_node'])
+@pytest.mark.parametrize('program', PROGRAMS)
 def test_page_lists_every_parameter_with_its_default(program: str) -> None:
     assert declared(program)
     assert described(program) == declared(program)
+
+
+def number(text: str) -> float:
+    """Return the value of a number as the page writes it: 64000000, 2^30, 10^6."""
+    base, _, exponent = text.partition('^')
+    return float(base) ** int(exponent or 1)
+
+
+def test_page_lists_the_parameters_of_the_detector_with_defaults_and_ranges(graph: Graph) -> None:
+    node = graph.add_detector([])
+    own = {item.name: item.metadata['declared'][0] for item in fields(FixedParameters)}
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    own |= {name: node.get_parameter(name).value for name in LIVE_PARAMETERS}
+    table = {code(first)[0]: (default.strip('`'), span) for first, default, span, _ in
+             rows(section('reference/ros.md', 'Parameters'))}
+    assert set(table) == set(own)
+    for name, (default, span) in table.items():
+        if default != 'card':
+            assert yaml.safe_load(default) == own[name], name
+        descriptor: ParameterDescriptor = node.describe_parameter(name)
+        for limits in (*descriptor.floating_point_range, *descriptor.integer_range):
+            told = list(map(number, re.findall(r'[\d.^]+', span)))
+            assert told == [limits.from_value, limits.to_value], name
+
+
+def test_page_lists_every_value_of_diagnostics_and_decision(active: Active) -> None:
+    graph = active()
+    heard = graph.listen(DiagnosticArray, '/diagnostics')
+    (decision,) = graph.send(graph.camera(), picture_message(0))
+    graph.spin_until(lambda: bool(heard))
+    for heading, values in (('Values on `/diagnostics`', values_of(heard[-1])),
+                            ('Values of a `decision`', decision)):
+        table = section('reference/ros.md', heading).partition('| key |')[2]
+        assert sorted(keys(table.partition('| reason |')[0])) == sorted(values)
