@@ -187,7 +187,7 @@ def make_parser() -> argparse.ArgumentParser:
                        help='of the camera (default %(default)s)')
     start = parser.add_argument_group("the node's start (needs ROS 2)")
     start.add_argument('--start-up', type=positive, nargs='?', const=5, metavar='N',
-                       help='start so often, and measure it (default 5)')
+                       help='start so often, and measure it (without N: 5)')
     results = parser.add_argument_group('results')
     results.add_argument('--output', type=Path, metavar='FILE', help='write JSON')
     results.add_argument('--report', type=Path, metavar='FILE',

@@ -254,7 +254,7 @@ def make_parser() -> argparse.ArgumentParser:
     truth = parser.add_argument_group('annotations')
     truth.add_argument('--annotations', type=location, metavar='FILE', help='COCO-video JSON')
     truth.add_argument('--match', choices=MATCHES, default=ORDER,
-                       help='frame_index (default) or stamp_ns')
+                       help='by frame_index (order, the default) or stamp_ns')
     add_min_score(truth, 0.4)
     truth.add_argument('--truth-topic', metavar='T',
                        help='Detection2DArray in the bags')
