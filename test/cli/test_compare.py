@@ -254,7 +254,7 @@ def test_bad_input_is_one_line(arguments, capsys, more, words):
 def test_no_class_in_common(arguments, capsys, write_checkpoint):
     path = write_checkpoint(('zebra',))
     assert compare.detectors.main(
-        [*arguments, '--checkpoints', f'one={path}',
+        [*arguments, '--checkpoints', f'striped={path}',
          arguments[arguments.index('--checkpoints') + 1]]) == 2
     assert 'the detectors have no class in common' in capsys.readouterr().err
 
