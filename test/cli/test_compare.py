@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import yaml
 
+from ..helpers.pages import undocumented
+
 RATE = {'lr': 0.001}
 RECIPE = {
     'name': 'tiny', 'classes': list(CLASSES), 'preset': 'features', 'workers': 0, 'threads': 1,
@@ -89,6 +91,7 @@ def test_designs_are_trained_once_measured_and_timed_together(
     assert text == (output / 'designs.md').read_text() + (
         f'\nwritten: {output}/designs.json, designs.md\n')
     report = json.loads((output / 'designs.json').read_text())
+    assert undocumented(report, 'Comparisons and benchmark') == set()
     rows = {row['name']: row for row in report['designs']}
     assert list(rows) == list(DESIGNS)
     assert [row['trained_as'] for row in rows.values()] == ['usual', 'usual', 'flat']
@@ -199,6 +202,7 @@ def test_from_files_to_table_numbers_and_picture(arguments, tmp_path, capsys):
     assert text == (output / 'prices.md').read_text() + (
         f'\nwritten: {output}/prices.json, prices.md, prices.png\n')
     report = json.loads((output / 'prices.json').read_text())
+    assert undocumented(report, 'Comparisons and benchmark', '`evaluate`') == set()
     assert report['classes'] == ['person', 'dog'] and report['frames'] == 8
     assert [(row['name'], row['policy']) for row in report['prices']] == [
         ('one', 'always_read'), ('one', 'threshold(0.5)'), ('two', 'always_read'),

@@ -35,6 +35,8 @@ from rosbags.highlevel import AnyReader
 import torch
 import yaml
 
+from ..helpers.pages import undocumented
+
 FORECAST = RecordedFrame(0, 'forecast', 'scheduler', 0.75, 0.5, 1, latency_ms=4.25,
                          labels=('person', 'person', 'bicycle'), scores=(0.9, 0.8, 0.7))
 DROPPED = RecordedFrame(1, 'dropped')
@@ -157,6 +159,7 @@ def test_demo_leaves_video_bag_summary_and_picture(start, tmp_path: Path) -> Non
     assert processes_of(out) == {}
 
     summary = json.loads((out / 'summary.json').read_text())
+    assert undocumented(summary, '`summary.json`') == set()
     assert summary['frames_in'] == summary['processed'] == FRAMES
     assert summary['dropped'] == 0
     assert (summary['read'], summary['forecast']) == (FRAMES // 2, FRAMES // 2)

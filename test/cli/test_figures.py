@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from ..helpers.pages import undocumented
+
 
 @pytest.fixture
 def run(capsys, tmp_path):
@@ -22,6 +24,9 @@ def run(capsys, tmp_path):
             assert not (tmp_path / 'new').exists()
             return code, None, None, err
         document = json.loads((tmp_path / f'new/{name}.json').read_text())
+        # The results of a reproduction are by seed, row and policy.
+        assert undocumented({**document, 'results': None}, 'Figures', '`evaluate`',
+                            'Comparisons and benchmark') == set()
         with open(tmp_path / f'new/{name}.csv', newline='') as file:
             rows = list(csv.DictReader(file))
         picture = cv2.imread(str(tmp_path / f'new/{name}.png'))

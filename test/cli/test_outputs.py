@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page of output files lists every key that the commands write."""
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields
 import json
 from pathlib import Path
@@ -15,16 +15,9 @@ from forecast_detector_ros.report import html_report
 import pytest
 
 from ..helpers.bags import jpeg_message, truth_message, write_bag
-from ..helpers.pages import code, section
+from ..helpers.pages import code, section, undocumented
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = 'reference/outputs.md'
-#: Their values are by names, such as those of classes, sequences or libraries.
-BY_NAME = {'boxes_per_class', 'cameras', 'classes', 'files', 'held', 'inputs', 'moving', 'outputs',
-           'reasons', 'results', 'rows', 'sequences', 'shapes', 'versions'}
-#: Keys of the network are on another page; parts of a network have names.
-ELSEWHERE = {'network', 'weights'}
-
 Run = Callable[..., Any]
 
 
@@ -41,24 +34,6 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     return go
 
 
-def written(document: Any) -> Iterator[str]:
-    """Yield the keys of a document that are no names."""
-    for key, value in document.items() if isinstance(document, dict) else ():
-        yield key
-        if key not in ELSEWHERE:
-            by_name = key in BY_NAME and isinstance(value, dict)
-            for item in value.values() if by_name else [value]:
-                yield from written(item)
-    for item in document if isinstance(document, list) else ():
-        yield from written(item)
-
-
-def missing(document: Any, *headings: str) -> set[str]:
-    """Return the keys that neither the sections nor the beginning of the page have."""
-    parts = [section(PAGE).partition('\n## ')[0], *(section(PAGE, name) for name in headings)]
-    return {*written(document)} - {*code('\n'.join(parts))}
-
-
 def test_keys_of_evaluations(run: Run, checkpoint: Path, videos: Path) -> None:
     document = json.loads(videos.read_text())
     for number, entry in enumerate(document['annotations']):
@@ -70,7 +45,7 @@ def test_keys_of_evaluations(run: Run, checkpoint: Path, videos: Path) -> None:
                  ('horizons', '--horizons', '2', '--within', '5'),
                  ('streaming', '--rates', '30', '--protocol', 'plain', 'coco'),
                  ('static', '--frames', '4')):
-        assert missing(run('evaluate', *what, *common), '`evaluate`') == set(), what[0]
+        assert undocumented(run('evaluate', *what, *common), '`evaluate`') == set(), what[0]
 
 
 def test_keys_of_a_replay(run: Run, write_checkpoint: Callable[..., Path], tmp_path: Path
@@ -82,37 +57,37 @@ def test_keys_of_a_replay(run: Run, write_checkpoint: Callable[..., Path], tmp_p
                   '--checkpoint', write_checkpoint(('cat', 'dog')))
     # Settings of the detector are described with its parameters.
     settings = {*code(section('reference/ros.md', 'Parameters'))}
-    assert missing(printed, '`summary.json`') - settings == set()
+    assert undocumented(printed, '`summary.json`') - settings == set()
     line = (tmp_path / 'replay_output/bags/bag/frames.jsonl').read_text().splitlines()[0]
-    assert missing(json.loads(line), 'Frames') == set()
+    assert undocumented(json.loads(line), 'Frames') == set()
     summary = json.loads((tmp_path / 'replay_output/summary.json').read_text())
     assert {*printed} - {*summary} == {'output'}
 
 
 def test_keys_of_short_results(run: Run, checkpoint: Path, videos: Path) -> None:
     printed = 'What other verbs print with `--json`'
-    assert missing(run('summary', '--checkpoint', checkpoint), printed) == set()
-    assert missing(run('check-data', '--annotations', videos, '--images', videos.parent),
+    assert undocumented(run('summary', '--checkpoint', checkpoint), printed) == set()
+    assert undocumented(run('check-data', '--annotations', videos, '--images', videos.parent),
                    printed) == set()
-    assert missing(run('prune', '--checkpoint', 'small', '--output', 'pruned.safetensors'),
+    assert undocumented(run('prune', '--checkpoint', 'small', '--output', 'pruned.safetensors'),
                    printed) == set()
 
 
 @pytest.mark.parametrize(('kind', 'heading'), [
-    (RecordedFrame, 'Frames'), (Price, 'Comparisons, figures, benchmark'),
-    (Timing, 'Comparisons, figures, benchmark'), (WorkPart, 'Comparisons, figures, benchmark')])
+    (RecordedFrame, 'Frames'), (Price, 'Comparisons and benchmark'),
+    (Timing, 'Comparisons and benchmark'), (WorkPart, 'Comparisons and benchmark')])
 def test_keys_of_records(kind: Any, heading: str) -> None:
-    assert missing({item.name: None for item in fields(kind)}, heading) == set()
+    assert undocumented({item.name: None for item in fields(kind)}, heading) == set()
 
 
 @pytest.mark.parametrize(('file', 'heading'), [
     ('checkpoints/default.int8.export.json', 'The record of an export'),
     ('checkpoints/default.weightless.export.json', 'The record of an export'),
-    ('docs/results/benchmark.json', 'Comparisons, figures, benchmark')])
+    ('docs/results/benchmark.json', 'Comparisons and benchmark')])
 def test_keys_of_shipped_files(file: str, heading: str) -> None:
-    assert missing(json.loads((ROOT / file).read_text()), heading) == set()
+    assert undocumented(json.loads((ROOT / file).read_text()), heading) == set()
 
 
 def test_a_key_that_the_page_lacks_is_found() -> None:
     document = {'classes': {'cat': {'boxes': 1, 'unheard': 2}}, 'versions': {'numpy': '2'}}
-    assert missing(document, '`evaluate`') == {'unheard'}
+    assert undocumented(document, '`evaluate`') == {'unheard'}
