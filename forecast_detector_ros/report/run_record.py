@@ -3,8 +3,8 @@
 The record of one run of the detector: of an evaluation, a bag or the demo.
 
 It is what the HTML report shows. As JSON it is the dataclasses below with their names as keys,
-null for what is not known, and `format` beside them; docs/guide/report.md describes it. `RunView`
-sees a run along one axis, its frames one after the other.
+null for what is not known, and `format` beside them; docs/reference/outputs.md lists them.
+`RunView` sees a run along one axis, its frames one after the other.
 """
 
 from __future__ import annotations

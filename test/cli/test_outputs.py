@@ -12,6 +12,15 @@ from forecast_detector_ros.experiments.prices import Price
 from forecast_detector_ros.experiments.reproduction import WorkPart
 from forecast_detector_ros.recording.recorded_frame import RecordedFrame
 from forecast_detector_ros.report import html_report
+from forecast_detector_ros.report.run_record import (
+    Accuracy,
+    ClassAccuracy,
+    Identities,
+    MarkedBox,
+    NotedFrame,
+    RunRecord,
+    SequenceRecord,
+)
 import pytest
 
 from ..helpers.bags import jpeg_message, truth_message, write_bag
@@ -19,6 +28,8 @@ from ..helpers.pages import code, section, undocumented
 
 ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., Any]
+#: Parts of the record of a run.
+RUN = (RunRecord, SequenceRecord, Accuracy, ClassAccuracy, Identities, NotedFrame, MarkedBox)
 
 
 @pytest.fixture
@@ -68,14 +79,14 @@ def test_keys_of_short_results(run: Run, checkpoint: Path, videos: Path) -> None
     printed = 'What other verbs print with `--json`'
     assert undocumented(run('summary', '--checkpoint', checkpoint), printed) == set()
     assert undocumented(run('check-data', '--annotations', videos, '--images', videos.parent),
-                   printed) == set()
+                        printed) == set()
     assert undocumented(run('prune', '--checkpoint', 'small', '--output', 'pruned.safetensors'),
-                   printed) == set()
+                        printed) == set()
 
 
 @pytest.mark.parametrize(('kind', 'heading'), [
-    (RecordedFrame, 'Frames'), (Price, 'Comparisons and benchmark'),
-    (Timing, 'Comparisons and benchmark'), (WorkPart, 'Comparisons and benchmark')])
+    (RecordedFrame, 'Frames'), *((part, '`run.json`') for part in RUN),
+    *((part, 'Comparisons and benchmark') for part in (Price, Timing, WorkPart))])
 def test_keys_of_records(kind: Any, heading: str) -> None:
     assert undocumented({item.name: None for item in fields(kind)}, heading) == set()
 
