@@ -177,9 +177,10 @@ def make_parser() -> argparse.ArgumentParser:
     trained.add_argument('--results', type=Path, required=True, metavar='FILE',
                          help='results.json of reproduce')
     trained.set_defaults(make=_reproduction, picture=True, name='reproduction')
-    for sub in (motion, trained):
+    for sub, files in ((motion, 'motion.json, motion.csv'),
+                       (trained, 'reproduction.json, reproduction.csv, reproduction.png')):
         sub.add_argument('--output', type=Path, required=True, metavar='FOLDER',
-                         help='for numbers as JSON and CSV, and the picture')
+                         help=f'for {files}')
     for sub in (second, motion):
         sub.add_argument('--motion-videos', type=Path, metavar='FILE',
                          help='of the .mat file (default: beside it)')
