@@ -39,7 +39,7 @@ help:
 	@echo 'make test-jazzy  run nodes, detector, images, clips and four verbs on Jazzy, OpenCV 4.6, NumPy 1.26'
 	@echo 'make trials      trouble a running node for a minute, then be a camera to one for a minute'
 	@echo 'make lint        run the linters'
-	@echo 'make format      mend what ruff finds and can mend; other files stay as they are'
+	@echo 'make format      fix what ruff can fix'
 	@echo 'make setup       only install what the others need, into $(VENV)'
 	@echo 'make clean       delete everything that was made'
 	@echo 'PYTHON=python3.12 chooses the interpreter, PIP_CACHE_DIR=folder a lasting download cache.'
