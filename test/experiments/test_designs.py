@@ -46,6 +46,11 @@ def recipe() -> Recipe:
     return load_recipe(CONFIG / 'training' / 'designs.yaml')
 
 
+def test_recipe_is_for_the_weights_and_the_input_of_the_designs(recipe: Recipe) -> None:
+    assert recipe.backbone_range == 'imagenet'
+    assert recipe.cache_side >= max(preset('features', 1).input_size)
+
+
 def plan_of(recipe: Recipe, *found: Design, imagenet: Any = IMAGENET) -> DesignPlan:
     return DesignPlan(recipe, found, Path(), Path(), [], imagenet)
 
