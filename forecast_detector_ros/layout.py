@@ -8,18 +8,22 @@ from typing import Any
 
 
 def plain(value: float) -> float | None:
-    """Turn a number into one that JSON has; None for NaN."""
+    """Return a number for JSON: None for NaN."""
     return None if math.isnan(value) else float(value)
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """Give the mean of those values that are known; None if none is."""
+    """Return the mean of the values that are neither None nor NaN; None if there are none."""
     known = [value for value in values if value is not None and not math.isnan(value)]
     return sum(known) / len(known) if known else None
 
 
 def mean_and_deviation(values: Sequence[float | None]) -> tuple[float | None, float | None]:
-    """Give mean and standard deviation of the sample; None where a value is unknown, or alone."""
+    """
+    Return the mean and the standard deviation of a sample, which is not empty.
+
+    Both are None if a value is None. The deviation of a single value is None.
+    """
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         return None, None
@@ -28,7 +32,7 @@ def mean_and_deviation(values: Sequence[float | None]) -> tuple[float | None, fl
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]], digits: int = 3,
           title: str = '', left: int = 1) -> str:
-    """Align columns, the first `left` of them to the left, the others right; None is a dash."""
+    """Write a table as text; the first `left` columns are left-aligned, and None is a dash."""
     def cell(value: Any) -> str:
         if value is None:
             return '-'
@@ -45,9 +49,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]], digits: int = 3,
 
 def markdown(rows: Sequence[Sequence[Any]], right: bool = False) -> str:
     """
-    Write rows of cells, of which the first is the head, as a table in Markdown; None is empty.
+    Write rows as a table in Markdown; the first row is the head, and None is an empty cell.
 
-    With `right`, all columns but the first are aligned to the right.
+    With `right`, all columns except the first are right-aligned.
     """
     lines = ['| ' + ' | '.join('' if cell is None else str(cell) for cell in row) + ' |'
              for row in rows]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Read plain values of YAML and JSON of somebody else, and turn them into dataclasses.
+Read plain values from untrusted YAML and JSON, and build dataclasses from them.
 
-Whatever is wrong with them is one line. Their size is bounded, also that of aliases in YAML.
+Every error has a message of one line. The size of YAML is limited, also with aliases expanded.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ import yaml
 
 from .errors import cut, InputError
 
-#: What an integer must stay below, either sign: others are no float and no index, and some cannot
-#: even be printed (CPython).
+#: Integers must have a smaller magnitude. Larger ones may not fit a float or an index, and CPython
+#: cannot print the longest.
 _LIMIT = 2**63
 
-_LONG_NUMBER = re.compile(r'\d{19}')  #: An integer from 2**63 on has at least so many digits
+_LONG_NUMBER = re.compile(r'\d{19}')  #: An integer of 2**63 or more has at least 19 digits
 
 
 class PlainJsonError(InputError):
-    """A text or a file that is no JSON; the message is one line."""
+    """A text or file is not valid JSON; the message is one line."""
 
 
 def parse_plain_json(text: str) -> Any:
     """
     Return the values in a text.
 
-    Raises PlainJsonError when it is no JSON, nested more deeply than Python allows, or has an
-    integer that is not below 2**63.
+    Raises PlainJsonError if the text is not JSON, is nested too deeply for Python, or has an
+    integer with a magnitude of 2**63 or more.
     """
-    # A hook takes time for every number; few files have one that is so long.
+    # The hook slows the reading of every number, and few files have such long ones.
     hooks: dict[str, Any] = {'parse_int': _integer} if _LONG_NUMBER.search(text) else {}
     try:
         return json.loads(text, **hooks)
@@ -50,7 +50,7 @@ def parse_plain_json(text: str) -> Any:
 
 
 def read_plain_json(path: Path) -> Any:
-    """Return the values in a file; raises PlainJsonError, which names it."""
+    """Return the values in a file; raises PlainJsonError, whose message names the file."""
     try:
         return parse_plain_json(path.read_text(encoding='utf-8'))
     except OSError as error:
@@ -62,7 +62,7 @@ def read_plain_json(path: Path) -> Any:
 
 
 def _integer(text: str) -> int:
-    # Python itself converts no more than some thousand digits.
+    # int() refuses texts of some thousand digits.
     if len(text) > 20 or not -_LIMIT < int(text) < _LIMIT:
         raise PlainJsonError(f'an integer of {len(text.lstrip("-"))} digits, {text:.20}...; it '
                              'must be below 2**63')
@@ -78,14 +78,14 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 class PlainValueError(InputError):
-    """A value that does not fit; one line that names its place."""
+    """A value does not fit its field; the message is one line that names the field."""
 
 
 def build(kind: type[T], value: Any, where: str = '') -> T:
     """
-    Build a dataclass from a mapping, as ``dataclasses.asdict`` gives it, or a file.
+    Build a dataclass from a mapping, as ``dataclasses.asdict`` or a file gives it.
 
-    A dataclass in it may be built already.
+    A nested dataclass may be an instance already.
 
     :param kind: a dataclass whose fields are of the types bool, int, float, str, Any,
         ``dict[str, X]``, ``tuple[X, ...]``, ``tuple[X, Y]``, dataclasses, and unions of one of
@@ -150,17 +150,17 @@ def _join(where: str, key: Any) -> str:
     return f'{where}.{key}' if where else key
 
 
-MOST_BYTES = 2**18  #: Of a file. PyYAML reads some 100 kB a second; the packaged card has 8 kB.
-MOST_VALUES = 100_000  #: Of a file with aliases, each counted as what it stands for
-MOST_LEVELS = 100  #: Of lists and mappings within one another; aliases nest them without recursion
+MOST_BYTES = 2**18  #: Size of a file; PyYAML reads some 100 kB per second, a card has 8 kB
+MOST_VALUES = 100_000  #: Values in a file, with aliases expanded
+MOST_LEVELS = 100  #: Nested lists and mappings; the parser nests aliases without recursion
 
 
 class PlainYamlError(InputError):
-    """A file that is no plain YAML; the message is one line without the file's name."""
+    """A file is not plain YAML; the message is one line without the file's name."""
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Refuses aliases: a few lines of them stand for billions of values."""
+    """Refuses aliases, because a few lines of them can expand to billions of values."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Compose a node that is not an alias."""
@@ -169,23 +169,23 @@ class _PlainLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def refuse(self, reason: str) -> NoReturn:
-        """Raise an error that names the place."""
+        """Raise a ComposerError with the current line and column."""
         raise yaml.composer.ComposerError(None, None, reason, self.peek_event().start_mark)
 
 
 class _AliasLoader(_PlainLoader):
-    """Permits aliases as long as all that they stand for is no more than `MOST_VALUES`."""
+    """Permits aliases if the file has at most `MOST_VALUES` values with aliases expanded."""
 
     def __init__(self, stream: bytes) -> None:
         super().__init__(stream)
-        self._values = 0  #: So far, with those that aliases repeat
+        self._values = 0  #: Values so far, with aliases expanded
         self._within: dict[int, int] = {}  #: Values of each finished node, by its identity
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Compose a node, and count the values in it."""
         alias = self.check_event(yaml.AliasEvent)
         before = self._values
-        # The composer of PyYAML; that of the class above refuses aliases.
+        # The method of SafeLoader, because that of _PlainLoader refuses aliases.
         node = yaml.SafeLoader.compose_node(self, parent, index)
         if not alias:
             self._values += 1
@@ -203,9 +203,9 @@ def read_plain_yaml(path: Path, aliases: bool = False) -> Any:
     """
     Return the values in a file: mappings, lists, texts, numbers, truth values, dates and None.
 
-    Raises FileNotFoundError, or PlainYamlError when the file cannot be read, is larger than
-    MOST_BYTES, is no YAML, is nested more deeply than MOST_LEVELS, has an integer that is not
-    below 2**63, or an alias. `aliases` permits these up to MOST_VALUES.
+    Raises FileNotFoundError. Raises PlainYamlError if the file cannot be read, is not YAML, has
+    more than MOST_BYTES or MOST_LEVELS, an integer with a magnitude of 2**63 or more, or an alias.
+    `aliases` permits aliases, up to MOST_VALUES values.
     """
     try:
         with path.open('rb') as stream:
@@ -215,8 +215,8 @@ def read_plain_yaml(path: Path, aliases: bool = False) -> Any:
         values = yaml.load(data, _AliasLoader if aliases else _PlainLoader)
     except FileNotFoundError:
         raise
-    # PyYAML raises errors of Python for malformed dates, numbers of thousands of digits, and what
-    # does not fit its tag. UnicodeDecodeError and PlainYamlError are ValueErrors.
+    # PyYAML raises errors of Python for malformed dates, numbers of thousands of digits, and
+    # values that do not fit their tag. UnicodeDecodeError and PlainYamlError are ValueErrors.
     except (OSError, RecursionError, OverflowError, yaml.YAMLError, ValueError, LookupError,
             AttributeError) as error:
         if isinstance(error, PlainYamlError):

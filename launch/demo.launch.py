@@ -21,7 +21,7 @@ from launch_ros.substitutions import FindPackageShare
 
 PACKAGE = 'forecast_detector_ros'
 
-# Handed on to detector.launch.py as they are.
+# These are passed to detector.launch.py unchanged.
 DETECTOR_ARGUMENTS = ('namespace', 'image_transport', 'threshold', 'device', 'backend',
                       'checkpoint', 'log_level')
 
@@ -33,15 +33,15 @@ def arguments() -> list[DeclareLaunchArgument]:
     except FileNotFoundError:
         clip = {}
     described = {
-        'rate': ('0.0', "Frames per second; 0.0: the video's own"),
-        'loop': ('false', 'Play the video over and over until the launch is interrupted'),
-        'output': ('demo_recording', 'Folder for annotated.mkv and the bag; it must not hold a '
+        'rate': ('0.0', "Frames per second; 0.0: the video's rate"),
+        'loop': ('false', 'Repeat the video until the launch is interrupted'),
+        'output': ('demo_recording', 'Folder for annotated.mkv and the bag; it must not have a '
                    'recording yet'),
         'namespace': ('', 'Namespace of all three nodes'),
-        'threshold': ('', 'The next image is not read when the scheduler trusts its forecast '
-                      'more than this, 0.0 to 1.0; empty: as the checkpoint recommends'),
+        'threshold': ('', 'An image is forecast if the confidence is above this, 0.0 to 1.0; '
+                      'empty: as the checkpoint recommends'),
         'device': ('', 'Where the network runs: auto, cpu, cuda or cuda:N; empty: auto'),
-        'backend': ('', 'What runs the network: auto (the fastest that is installed), openvino, '
+        'backend': ('', 'Back-end of the network: auto (the fastest installed one), openvino, '
                     'onnxruntime, torch, torch_compile or tensorrt; empty: auto'),
         'checkpoint': ('', 'Weights: small, default, large, or a .safetensors with its .yaml card '
                        'beside it; empty: default'),
@@ -52,14 +52,14 @@ def arguments() -> list[DeclareLaunchArgument]:
             'video', description='Video file, folder of images, or V4L2 device', **clip),
         DeclareLaunchArgument(
             'image_transport', default_value='raw', choices=['raw', 'compressed'],
-            description='How the images travel: raw or compressed'),
+            description='Transport of the images: raw or compressed'),
         *(DeclareLaunchArgument(name, default_value=default, description=description)
           for name, (default, description) in described.items()),
     ]
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Return camera, detector and recorder; the launch ends with the recording."""
+    """Return the actions that start camera, detector and recorder."""
     setting = LaunchConfiguration
     common = {
         'package': PACKAGE, 'namespace': setting('namespace'), 'output': 'screen',
@@ -69,7 +69,7 @@ def generate_launch_description() -> LaunchDescription:
         executable='camera_node', name='camera', additional_env=profile_environment(),
         parameters=[{
             **transport,
-            # Two: the detector and the recorder.
+            # The detector and the recorder.
             'wait_for_subscribers': 2,
             'source': ParameterValue(setting('video'), value_type=str),
             'rate': ParameterValue(setting('rate'), value_type=float),
@@ -96,7 +96,7 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _end_after_failure(event: ProcessExited, _context: LaunchContext) -> list[Action]:
-    """End everything when a node failed, or the others would wait for it; it has said why."""
+    """End the launch if a node failed, because the others would wait for it."""
     if event.returncode == 0:
         return []
     return [EmitEvent(event=Shutdown(reason=f'{event.process_name} failed'))]

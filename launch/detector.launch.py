@@ -14,13 +14,13 @@ PACKAGE = 'forecast_detector_ros'
 
 TRUTH = ['true', 'false', 'True', 'False']
 
-# Arguments that, when given, override the parameter of the same name.
+# Arguments that override the parameter of the same name if they are given.
 OVERRIDES = {'image_transport': str, 'threshold': float, 'device': str, 'backend': str,
              'checkpoint': str, 'publish_ahead': bool, 'use_sim_time': bool}
 
 
 def arguments() -> list[DeclareLaunchArgument]:
-    """Return the launch arguments with their descriptions; empty: as in params_file."""
+    """Return the launch arguments with their descriptions."""
     return [
         DeclareLaunchArgument(
             'params_file', default_value=PathJoinSubstitution(
@@ -37,16 +37,15 @@ def arguments() -> list[DeclareLaunchArgument]:
                         'params_file'),
         DeclareLaunchArgument(
             'threshold', default_value='',
-            description='The next image is not read when the scheduler trusts its forecast more '
-                        'than this, 0.0 to 1.0; empty: as in params_file, or else as the '
-                        'checkpoint recommends'),
+            description='An image is forecast if the confidence is above this, 0.0 to 1.0; '
+                        'empty: as in params_file, or else as the checkpoint recommends'),
         DeclareLaunchArgument(
             'device', default_value='',
             description='Where the network runs: auto, cpu, cuda or cuda:N; empty: as '
                         'in params_file'),
         DeclareLaunchArgument(
             'backend', default_value='',
-            description='What runs the network: auto (the fastest that is installed), openvino, '
+            description='Back-end of the network: auto (the fastest installed one), openvino, '
                         'onnxruntime, torch, torch_compile or tensorrt; empty: as in params_file'),
         DeclareLaunchArgument(
             'checkpoint', default_value='',
@@ -54,8 +53,8 @@ def arguments() -> list[DeclareLaunchArgument]:
                         'beside it; empty: as in params_file, or else default'),
         DeclareLaunchArgument(
             'publish_ahead', default_value='', choices=['', *TRUTH],
-            description='Publish on detections_ahead what is expected one period later: true or '
-                        'false; empty: as in params_file'),
+            description='Publish on detections_ahead the detections expected one period later: '
+                        'true or false; empty: as in params_file'),
         DeclareLaunchArgument(
             'use_sim_time', default_value='', choices=['', *TRUTH],
             description='Take the time from /clock: true or false; empty: as in params_file'),
@@ -65,7 +64,7 @@ def arguments() -> list[DeclareLaunchArgument]:
                         'manager'),
         DeclareLaunchArgument(
             'use_respawn', default_value='false', choices=TRUTH,
-            description='Start the node again two seconds after it ended'),
+            description='Start the node again two seconds after its end'),
         DeclareLaunchArgument(
             'log_level', default_value='info', description='debug, info, warn, error or fatal'),
     ]
@@ -77,7 +76,7 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def detector(context: LaunchContext) -> list[Action]:
-    """Return the node with those parameters overridden that were given."""
+    """Return the node, with the given arguments as parameters; raises RuntimeError."""
     given = {name: LaunchConfiguration(name).perform(context) for name in (
         'namespace', 'image_topic', 'autostart', 'use_respawn', 'log_level', *OVERRIDES)}
     if given['threshold'] and not _is_number(given['threshold']):
@@ -85,7 +84,7 @@ def detector(context: LaunchContext) -> list[Action]:
     parameters = LaunchConfiguration('params_file').perform(context)
     if not Path(parameters).is_file():
         raise RuntimeError(f'params_file: {parameters}: no such file')
-    # The node brings itself up: launch_ros of Jazzy cannot.
+    # The node activates itself, because launch_ros of Jazzy cannot do it.
     overrides = {'autostart': given['autostart'].lower() == 'true'}
     if given['image_topic']:
         overrides['image_topics'] = [given['image_topic']]
@@ -98,7 +97,7 @@ def detector(context: LaunchContext) -> list[Action]:
         parameters=[LaunchConfiguration('params_file'), overrides],
         ros_arguments=['--log-level', given['log_level']],
         respawn=given['use_respawn'].lower() == 'true', respawn_delay=2.0,
-        # A signal waits until the weights are loaded, which takes a while on a busy machine.
+        # The node handles a signal only after loading, which is slow on a busy machine.
         sigterm_timeout='20')]
 
 

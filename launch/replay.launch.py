@@ -27,38 +27,37 @@ from launch_ros.substitutions import FindPackageShare
 
 PACKAGE = 'forecast_detector_ros'
 
-# Handed on to detector.launch.py as they are.
+# These are passed to detector.launch.py unchanged.
 DETECTOR_ARGUMENTS = ('params_file', 'namespace', 'image_transport', 'threshold', 'device',
                       'backend', 'checkpoint', 'use_sim_time')
 
-# What recorder and detector log when they have subscribed; the bag is played after both.
+# Log messages of recorder and detector after they have subscribed; then the bag is played.
 READY = {'recorder_node': b'recording ', 'detector_node': b'active: '}
 
-# Between the player's advertising its topics and the first message, s; else the first images pass
-# before anybody is connected. Fast DDS repeats an announcement that was missed after 3 s
-# (leaseDuration_announcementperiod of its DiscoverySettings).
+# Time from the player's start to its first message, s, so that all subscriptions are matched
+# before. Fast DDS repeats a missed announcement after 3 s (leaseDuration_announcementperiod of its
+# DiscoverySettings).
 DELAY_S = 5.0
 
-# The recorder ends some seconds after the player, but waits on where no image ever came; s.
+# Time from the player's end to the end of a recorder that received no image, s.
 PATIENCE_S = 15.0
 
 
 def arguments() -> list[DeclareLaunchArgument]:
     """Return the launch arguments with their descriptions."""
     described = {
-        'image_topic': ('/image_raw', 'Base topic of the images in the bag; compressed ones are '
+        'image_topic': ('/image_raw', 'Base topic of the images in the bag; compressed images are '
                         'on <image_topic>/compressed'),
         'output': ('replay_recording', 'Folder for annotated.mkv and the bag of detections and '
-                   'decisions; it must not hold a recording yet'),
-        'play_rate': ('1.0', 'How fast the bag is played; below 1.0 more slowly than recorded'),
+                   'decisions; it must not have a recording yet'),
+        'play_rate': ('1.0', 'Speed of the playback; below 1.0: slower than recorded'),
         'play_arguments': ('', 'Further arguments for ros2 bag play, separated by spaces'),
         'namespace': ('', 'Namespace of detector and recorder; image_topic stays as it is'),
-        'threshold': ('', 'The next image is not read when the scheduler trusts its forecast '
-                      'more than this, 0.0 to 1.0; empty: as in params_file, or else as the '
-                      'checkpoint recommends'),
+        'threshold': ('', 'An image is forecast if the confidence is above this, 0.0 to 1.0; '
+                      'empty: as in params_file, or else as the checkpoint recommends'),
         'device': ('', 'Where the network runs: auto, cpu, cuda or cuda:N; empty: as in '
                    'params_file'),
-        'backend': ('', 'What runs the network: auto (the fastest that is installed), openvino, '
+        'backend': ('', 'Back-end of the network: auto (the fastest installed one), openvino, '
                     'onnxruntime, torch, torch_compile or tensorrt; empty: as in '
                     'params_file'),
         'checkpoint': ('', 'Weights: small, default, large, or a .safetensors with its .yaml card '
@@ -68,15 +67,15 @@ def arguments() -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument('bag', description='Folder or file of the bag'),
         DeclareLaunchArgument(
             'image_transport', default_value='raw', choices=['raw', 'compressed'],
-            description='What the bag holds: raw (Image) or compressed (CompressedImage)'),
+            description='Images of the bag: raw (Image) or compressed (CompressedImage)'),
         DeclareLaunchArgument(
             'reliability', default_value='best_effort', choices=['best_effort', 'reliable'],
-            description='How the recorder asks for the images: best_effort goes with every bag, '
-            'reliable loses none where the camera was reliable, too'),
+            description='Reliability of the recorder: best_effort works with every bag, '
+            'reliable loses no image of a reliable camera'),
         DeclareLaunchArgument(
             'use_sim_time', default_value='true', choices=['true', 'false'],
             description='Take the time from the bag (ros2 bag play --clock), so that ages and '
-            'the times in the result are those of the recording'),
+            'times in the result are those of the recording'),
         DeclareLaunchArgument(
             'params_file', default_value=PathJoinSubstitution(
                 [FindPackageShare(PACKAGE), 'config', 'detector.yaml']),
@@ -87,12 +86,12 @@ def arguments() -> list[DeclareLaunchArgument]:
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Return detector, recorder and, when both listen, the player; it ends with the recording."""
+    """Return the actions that start detector and recorder, and then the player."""
     return LaunchDescription([*arguments(), OpaqueFunction(function=replay)])
 
 
 def replay(context: LaunchContext) -> list[Action]:
-    """Return what is started, with the arguments as they were given."""
+    """Return the processes and event handlers; raises RuntimeError if there is no bag."""
     def given(name: str) -> str:
         return LaunchConfiguration(name).perform(context)
 
@@ -133,21 +132,21 @@ def replay(context: LaunchContext) -> list[Action]:
             period=PATIENCE_S, actions=[
                 LogInfo(msg=f'the bag has ended, the recording has not: either no image came on '
                             f'{images} (see image_topic, image_transport), or others publish it'),
-                # Not a shutdown, which would kill a recorder that is still writing.
+                # A shutdown would kill a recorder that is still writing.
                 EmitEvent(event=SignalProcess(
                     signal_number=signal.SIGINT, process_matcher=matches_action(recorder)))])])),
         detector, recorder]
 
 
 class _Start:
-    """Starts the player once recorder and detector have said that they listen."""
+    """Starts the player once recorder and detector have subscribed."""
 
     def __init__(self, player: ExecuteProcess) -> None:
         self._player = player
         self._waiting = dict(READY)
 
     def __call__(self, event: ProcessIO) -> list[Action]:
-        """Look at what a process has printed."""
+        """Return the player after the last expected message, else nothing."""
         if not self._waiting:
             return []
         for name, words in list(self._waiting.items()):
@@ -157,7 +156,6 @@ class _Start:
 
 
 def _end_after_failure(event: ProcessExited, _context: LaunchContext) -> list[Action]:
-    """End everything when a process failed; it has said why."""
     if event.returncode == 0:
         return []
     return [EmitEvent(event=Shutdown(reason=f'{event.process_name} failed'))]

@@ -2,9 +2,9 @@
 """
 Checkpoints: weights as safetensors, with a YAML card beside them.
 
-``NAME.safetensors`` holds the state of the network, ``NAME.yaml`` says what it is: classes,
-shape, preprocessing, licence, origin, metrics.  Neither needs unpickling.
-PyTorch is imported where a network is made of them, and nowhere else.
+``NAME.safetensors`` contains the weights. ``NAME.yaml`` describes them: classes, network,
+preprocessing, licence, origin, metrics. Neither is a pickle. PyTorch is imported only to build a
+network.
 """
 
 from collections.abc import Callable
@@ -32,20 +32,20 @@ if TYPE_CHECKING:
 
 FORMAT = 'forecast_detector_ros/1'  #: Value of the card's key `format`
 
-#: The one preprocessing there is; a card that names another one is refused.
+#: The only preprocessing; a card with another one is refused.
 PREPROCESSING = 'bgr8, bilinear resize to input_size, ImageNet mean and std inside the graph'
 
-SHIPPED = ('small', 'default', 'large')  #: Checkpoints that come with the package, by their cost
+SHIPPED = ('small', 'default', 'large')  #: Checkpoints of the package, cheapest first
 
-MOST_NAME = 256  #: Characters of the checkpoint's name, or a class's, which every message repeats
+MOST_NAME = 256  #: Characters of a checkpoint's or class's name, which messages repeat
 
 
 class RuntimeConfigError(InputError):
-    """Something about checkpoint, device or precision that prevents a start; one line."""
+    """Checkpoint, device or precision cannot be used; the message is one line."""
 
 
 class CheckpointError(RuntimeConfigError):
-    """A checkpoint that is missing, broken or not one of ours; the message names the file."""
+    """A checkpoint is missing, damaged or of another format; the message names the file."""
 
 
 @dataclass(frozen=True)
@@ -58,21 +58,21 @@ class Card:
     preset: str = 'custom'
     licence: str = 'unspecified'
     description: str = ''
-    #: Score from which on detections are meant to be shown, in [0, 1].
+    #: Recommended score threshold, in [0, 1].
     score_threshold: float = 0.3
     nms_threshold: float = 0.45
     vote_threshold: float = NO_VOTES  #: As in `DetectorSettings`
     score_memory: float = 0.0  #: As in `DetectorSettings`
     threshold: float = 0.5  #: Recommended threshold of the scheduler, in [0, 1]
 
-    #: Data with their licences, recipe, versions: as plain YAML values.
+    #: Training data with licences, recipe, versions; plain YAML values.
     provenance: dict[str, Any] = field(default_factory=dict)
 
-    #: Measured figures, with the commands that gave them.
+    #: Measured figures, with the commands that measured them.
     metrics: dict[str, Any] = field(default_factory=dict)
     known_failures: tuple[str, ...] = ()
     preprocessing: str = PREPROCESSING
-    weights_sha256: str = ''  #: Digest of the weights' file; empty: not checked
+    weights_sha256: str = ''  #: SHA-256 of the weights' file, hexadecimal; empty: not checked
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -87,7 +87,7 @@ class Card:
 
 
 def card_path(weights: Path) -> Path:
-    """Give the path of the card that belongs to a weights' file."""
+    """Return the path of the card that belongs to a weights' file."""
     return weights.with_suffix('.yaml')
 
 
@@ -109,9 +109,9 @@ def _read_card(path: Path) -> Card:
 
 
 def build_card(values: dict[str, Any]) -> Card:
-    """Build a card from plain values; raises InputError, one line that names the key."""
+    """Build a card from plain values; raises InputError, whose message names the key."""
     if isinstance(network := values.get('network'), dict):
-        # Its messages say which values are in range.
+        # Its messages name the valid range, which those of `build` do not.
         values = {**values, 'network': NetworkConfig.from_dict(network)}
     card = build(Card, values)
     for key in ('score_threshold', 'nms_threshold', 'vote_threshold', 'threshold'):
@@ -126,7 +126,7 @@ def build_card(values: dict[str, Any]) -> Card:
         raise CheckpointError(f'{len(card.classes)} names in classes, but the network has '
                               f'{card.network.classes} classes')
     if len(set(card.classes)) != len(card.classes):
-        raise CheckpointError('a name stands twice in classes')
+        raise CheckpointError('classes has a name twice')
     if card.preprocessing != PREPROCESSING:
         raise CheckpointError(f'preprocessing is {cut(card.preprocessing)!r}, this version knows '
                               f'{PREPROCESSING!r}')
@@ -135,15 +135,15 @@ def build_card(values: dict[str, Any]) -> Card:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose files were read once and belong together."""
+    """The two files of a checkpoint, read once and checked against each other."""
 
     path: Path
     card: Card
     digest: str  #: SHA-256 of the weights' file, hexadecimal
-    data: bytes = field(repr=False)  #: The weights' file
+    data: bytes = field(repr=False)  #: Content of the weights' file
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Give the weights as they were stored, floats as float32; raises CheckpointError."""
+        """Return the weights by name, floats as float32; raises CheckpointError."""
         arrays = {key: value.astype(np.float32) if value.dtype.kind == 'f' else value
                   for key, value in self._parse(safetensors_numpy.load).items()}
         for key, value in arrays.items():
@@ -190,9 +190,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """
     Read the two files of a checkpoint.
 
-    :param path: the ``.safetensors`` file, a folder in which there is one, or one of `SHIPPED`
-    :raises CheckpointError: if one of the two files is missing, unreadable or foreign, or they do
-        not belong together
+    :param path: the ``.safetensors`` file, a folder with one such file, or one of `SHIPPED`
+    :raises CheckpointError: if a file is missing, unreadable or of another format, or if the files
+        do not belong together
     """
     try:
         path = _in_folder(_with_package(Path(path)))
@@ -215,7 +215,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _with_package(path: Path) -> Path:
-    """Find what comes with the package; a file or folder of such a name comes first."""
+    """Resolve a name in `SHIPPED`, unless a file or folder has this name."""
     name = str(path)
     return shipped_checkpoint(name) if name in SHIPPED and not path.exists() else path
 
@@ -223,7 +223,7 @@ def _with_package(path: Path) -> Path:
 def _in_folder(path: Path) -> Path:
     if path.suffix == '.safetensors' or not path.is_dir():
         return path
-    # The folder of a training has a snapshot beside its checkpoints.
+    # The folder of a training also has a snapshot.
     inside = sorted(file for file in path.glob('*.safetensors')
                     if not file.name.endswith('.snapshot.safetensors'))
     if len(inside) == 1:
@@ -238,8 +238,8 @@ def load_checkpoint(path: str | Path) -> tuple['ForecastDetector', Card]:
 
     :param path: as for `read_checkpoint`
     :returns: the network, float32, on the CPU, in evaluation mode; and the card
-    :raises CheckpointError: for what `read_checkpoint` refuses, weights that do not fit, or one
-        that is infinite or NaN
+    :raises CheckpointError: as `read_checkpoint`, and if the weights do not fit the card or are
+        not finite
     """
     checkpoint = read_checkpoint(path)
     return checkpoint.network(), checkpoint.card
@@ -248,16 +248,15 @@ def load_checkpoint(path: str | Path) -> tuple['ForecastDetector', Card]:
 def save_checkpoint(path: str | Path, network: 'ForecastDetector', card: Card,
                     dtype: 'torch.dtype | None' = None) -> Card:
     """
-    Write a network and its card; each file appears whole or not at all.
+    Write a network and its card, each file atomically, the card last.
 
-    :param path: the ``.safetensors`` file; the card goes beside it
-    :param network: its configuration replaces the card's
-    :param card: its `weights_sha256` is filled in
+    :param path: the ``.safetensors`` file; the card is written beside it
+    :param network: its configuration replaces that of the card
+    :param card: `weights_sha256` is set in the written card
     :param dtype: type of the stored floating-point weights; None for float16
     :returns: the card as it was written
-    :raises CheckpointError: if `path` has another suffix, a weight is not finite in `dtype`, or
-        the card has a value that is not plain or out of range: then nothing is written; or if a
-        file cannot be written. The card comes last.
+    :raises CheckpointError: if a file cannot be written. Nothing is written if `path` has another
+        suffix, a weight is not finite in `dtype`, or the card has an invalid value.
     """
     from safetensors.torch import save
     import torch
@@ -297,12 +296,12 @@ def save_checkpoint(path: str | Path, network: 'ForecastDetector', card: Card,
 
 
 def default_checkpoint() -> Path:
-    """Find the weights that are used where none are named; raises CheckpointError."""
+    """Return the path of the default weights; raises CheckpointError."""
     return shipped_checkpoint('default')
 
 
 def shipped_checkpoint(name: str) -> Path:
-    """Find weights that come with the package, one of `SHIPPED`; raises CheckpointError."""
+    """Return the path of the weights `name`, one of `SHIPPED`; raises CheckpointError."""
     try:
         return find_share(f'checkpoints/{name}.safetensors')
     except FileNotFoundError as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The running detector: frames in, detections and decisions out, state passed by value."""
+"""The detector: it turns frames and states into detections, decisions and new states."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -51,14 +51,14 @@ class StepResult:
     decision: Decision  #: Whether the frame was read, and why
     preprocess_ms: float  #: Loading and resizing, milliseconds; 0 on a forecast frame
     inference_ms: float  #: Network and post-processing of all frames in the batch, milliseconds
-    batch: int = 1  #: Frames in the same batch, with this one
+    batch: int = 1  #: Frames in the batch, including this one
 
 
 class Detector:
     """
-    A network that is ready to run, shared by any number of streams. `load` makes one.
+    A network on a back-end, shared by any number of streams. `load` makes one.
 
-    :param device_reason: why the back-end's device was taken, as part of a sentence
+    :param device_reason: reason for the back-end's device, as part of a sentence
     """
 
     def __init__(self, backend: Backend, card: Card, device_reason: str = 'asked for') -> None:
@@ -81,9 +81,9 @@ class Detector:
         Load a checkpoint.
 
         :param checkpoint: ``small``, ``default`` or ``large`` of the package; a ``.safetensors``
-            file, or a folder with only one, such as that of `export`; or what `read_checkpoint`
-            read. None: ``default``.
-        :param device: ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` or nothing: CUDA if the back-end
+            file, or a folder with one such file; or a result of `read_checkpoint`. None:
+            ``default``.
+        :param device: ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` or empty: CUDA if the back-end
             can use it, else the CPU. The log gives the reason.
         :param precision: ``fp32``, ``tf32``, ``bf16``, ``fp16`` or ``int8``; not every back-end
             has all of them. ``auto`` or nothing: bf16 or int8 with OpenVINO on a processor that
@@ -101,7 +101,7 @@ class Detector:
         """
         source = checkpoint if isinstance(checkpoint, Checkpoint) else read_checkpoint(
             default_checkpoint() if checkpoint is None else checkpoint)
-        # Whatever has bf16 has fp32, too.
+        # Every back-end with bf16 also has fp32.
         least = choose_precision(precision)
         choice = choose_device(device, backend, least)
         name = choose_backend(backend, choice.device, least, source)
@@ -123,7 +123,7 @@ class Detector:
 
     def check_settings(self, settings: DetectorSettings) -> None:
         """
-        Refuse settings that do not fit this detector.
+        Check settings against the classes of this detector.
 
         :raises SettingsError: if a class is not among the labels
         """
@@ -134,10 +134,10 @@ class Detector:
 
     def warm_up(self, streams: int = 1) -> None:
         """
-        Run both steps once on black pictures, so that the first frame is not the slowest.
+        Run both steps once on black pictures, so that the first frame is not slow.
 
-        :param streams: also run batches of up to so many streams, as a back-end may prepare each
-            size
+        :param streams: run batches of 1 to `streams` streams, because a back-end may prepare each
+            size of batch
         """
         height, width = self.input_size
         black = Pixels(np.zeros((height, width, 3), np.uint8), 'bgr')
@@ -156,7 +156,7 @@ class Detector:
         """
         Process one frame.
 
-        :param frame: loaded only if it is read
+        :param frame: it is loaded only if it is read
         :param state: state of the stream before the frame; it is not changed
         :param elapsed: time since the stream's previous frame, above 0, always in the same unit
         :returns: the result, and the state for the next frame
@@ -171,15 +171,15 @@ class Detector:
                   settings: DetectorSettings, elapsed: Sequence[float] | None = None
                   ) -> list[tuple[StepResult, StreamState] | FrameError]:
         """
-        Process one frame of each of several streams, those with the same decision as one batch.
+        Process one frame of each of several streams; equal decisions form one batch.
 
-        The results equal single steps up to the rounding of float32 sums in another order.
+        The results equal those of `step` except for the rounding of float32 sums.
 
-        :param frames: one of each stream; loaded only if it is read
+        :param frames: one frame of each stream; it is loaded only if it is read
         :param states: state of each stream before its frame
-        :param elapsed: of each stream, as in `step`; None for 1
-        :returns: for each frame the result of `step`, or its error. An error changes neither the
-            other frames nor its own stream.
+        :param elapsed: time of each stream, as in `step`; None for 1
+        :returns: for each frame the result of `step`, or its error. An error does not affect the
+            other frames, and the state of its stream stays valid.
         """
         outcomes: dict[int, tuple[StepResult, StreamState] | FrameError] = {}
         jobs: dict[str, list[_Job]] = {READ: [], FORECAST: []}
@@ -196,8 +196,8 @@ class Detector:
                 job = self._prepare(index, frame, state, decision)
                 jobs[READ].append(replace(job, elapsed=times[index]))
             except FrameError as error:
-                # Its traceback holds this very function, and so the picture, until the next
-                # garbage collection.
+                # Its traceback would keep this function's frame, and so the picture, until the
+                # next garbage collection.
                 outcomes[index] = error.with_traceback(None)
         for kind, batch in jobs.items():
             if batch:
@@ -213,7 +213,7 @@ class Detector:
         network = state.network
         fresh = False
         if size != state.frame_size and network is not None:
-            # A compressed frame tells its size only now.
+            # The size of a compressed frame is known only now.
             decision = replace(decision, reason='size_changed')
             network = None
         if network is None:
@@ -224,7 +224,7 @@ class Detector:
 
     def _run(self, read: bool, batch: list['_Job'], settings: DetectorSettings
              ) -> Iterator[tuple[int, tuple[StepResult, StreamState]]]:
-        """Run one step on a batch of frames; give each one's index and outcome."""
+        """Run one step on a batch of frames; yield index and outcome of each."""
         start = perf_counter()
         count = len(batch)
         backend = self._backend
@@ -257,14 +257,14 @@ class Detector:
         wanted = (lowest_score(settings.score_threshold, settings.vote_threshold,
                                settings.score_memory), tuple(settings.classes))
         last = job.state.candidates
-        # Looking through all scores again would cost more than moving the boxes.
+        # The forecast keeps all scores, and choosing again would cost more than moving the boxes.
         if job.image is None and last is not None and (last.threshold, last.classes) == wanted:
             return last
         return self._postprocess.choose(logits, *wanted)
 
     def _find(self, job: '_Job', chosen: Candidates, offsets: np.ndarray,
               settings: DetectorSettings) -> tuple[Detections, Detections | None]:
-        """Give the detections that are shown, and those that are remembered."""
+        """Return the detections, and those to remember for smoothing scores."""
         place = self._postprocess.place
         if not settings.score_memory:
             return place(chosen, offsets, job.size, settings.score_threshold,
@@ -274,14 +274,14 @@ class Detector:
                       CANDIDATES, settings.vote_threshold)
         before = job.state.remembered
         if before is not None and not job.fresh:
-            # A forecast that keeps the scores of the last read knows nothing new of them.
+            # A forecast of motion has the scores of the last read, which were smoothed already.
             new = job.image is not None or not self._keeps_scores
             found = smoothed(found, before, settings.score_memory if new else 1.0)
         return found.best(settings.score_threshold, settings.max_detections), found
 
     def _confidence(self, job: '_Job', score: np.floating) -> float:
-        # A scheduler that compares with what was expected knows nothing yet of a stream's first
-        # frame, and was not trained on such ones.
+        # On the first frame of a stream, these schedulers have nothing to compare with, and they
+        # were not trained on such frames.
         config = self.card.network
         blind = job.fresh and (config.forecasts_motion or config.scheduler_reference == EXPECTED)
         return nan if blind else float(score)
@@ -289,8 +289,6 @@ class Detector:
 
 @dataclass(frozen=True)
 class _Job:
-    """A frame on its way through a step."""
-
     index: int
     decision: Decision
     state: StreamState
@@ -299,7 +297,7 @@ class _Job:
     image: np.ndarray | None = None  #: Of the network's input size; None on a forecast frame
     preprocess_ms: float = 0.0
     fresh: bool = False  #: Whether the stream had no state
-    elapsed: float = 1.0  #: Time since the stream's frame before
+    elapsed: float = 1.0  #: Time since the stream's previous frame
 
 
 def step_stamped(detector: Detector, frame: Frame, stamp_ns: int, before: StreamState,
@@ -307,17 +305,17 @@ def step_stamped(detector: Detector, frame: Frame, stamp_ns: int, before: Stream
                  cost_ms: Callable[[str], float] | None = None
                  ) -> tuple[StepResult, StreamState]:
     """
-    Process one frame of a camera, live or out of a bag.
+    Process one frame of a camera or bag.
 
     :param detector: shared by all cameras
-    :param frame: loaded only if it is read
-    :param stamp_ns: of the image's header, nanoseconds
-    :param before: state of the camera; after a frame that fails it is still the right one
-    :param max_gap_s: seconds; a stamp before the last one, or further behind it, loses the
-        recurrent state, and the decision's reason is ``gap``
-    :param cost_ms: gives the milliseconds that a `READ` or `FORECAST` counts for in a time budget;
-        None for what the step takes
-    :returns: what `Detector.step` returns; its detections have `ids`, the same for the same object
+    :param frame: it is loaded only if it is read
+    :param stamp_ns: stamp of the image's header, nanoseconds
+    :param before: state of the camera; it stays valid if the frame fails
+    :param max_gap_s: longest time between two stamps, seconds. A longer gap or a step back resets
+        the recurrent state, and the decision's reason is ``gap``.
+    :param cost_ms: returns the cost of a `READ` or `FORECAST` in a time budget, milliseconds; None
+        for the measured time
+    :returns: the result of `Detector.step`; its detections have `ids`, equal for the same object
     :raises FrameError: if the frame is read and cannot be loaded
     """
     kept, elapsed = before.kept(stamp_ns, max_gap_s), before.elapsed_s(stamp_ns)
@@ -334,10 +332,10 @@ def step_stamped_many(detector: Detector, frames: Sequence[Frame], stamps_ns: Se
                       max_gap_s: float = MAX_GAP_S
                       ) -> list[tuple[StepResult, StreamState] | FrameError]:
     """
-    Process one frame of each of several cameras, those with the same decision as one batch.
+    Process one frame of each of several cameras; equal decisions form one batch.
 
-    The arguments are those of `step_stamped`, one for each camera; the result has for each what
-    `step_stamped` returns, or the error for which its frame cannot be used.
+    The arguments are those of `step_stamped`, one for each camera. The list has for each camera
+    the result of `step_stamped`, or the error of its frame.
     """
     kept = [state.kept(stamp_ns, max_gap_s)
             for state, stamp_ns in zip(before, stamps_ns, strict=True)]
@@ -350,9 +348,9 @@ def step_stamped_many(detector: Detector, frames: Sequence[Frame], stamps_ns: Se
 
 def _numbered(outcome: tuple[StepResult, StreamState], before: StreamState, stamp_ns: int,
               elapsed: float) -> tuple[StepResult, StreamState]:
-    """Give the objects of a frame their numbers, and keep its stamp."""
+    """Add numbers of objects to the result, and tracks and stamp to the state."""
     result, after = outcome
-    # In a picture of another size nothing is where it was.
+    # In a picture of another size the old boxes are wrong.
     tracks = (before.tracks.anew() if result.decision.reason == 'size_changed'
               else before.tracks)
     ids, tracks = tracks.follow(result.detections, result.decision.kind == READ, elapsed)
@@ -360,11 +358,11 @@ def _numbered(outcome: tuple[StepResult, StreamState], before: StreamState, stam
             replace(after, stamp_ns=stamp_ns, tracks=tracks, period=before.period))
 
 
-_LONGEST = 1000  #: Forecasts in a row: more than any setting allows
+_LONGEST = 1000  #: Forecasts in a row; settings allow no more
 
 
 def check_ahead(detector: Detector) -> None:
-    """Raise SettingsError if the detector would only repeat its last boxes under a later stamp."""
+    """Raise SettingsError if the detector can only repeat its last boxes."""
     config = detector.card.network
     if not config.forecasts:
         raise SettingsError(
@@ -376,13 +374,12 @@ def check_ahead(detector: Detector) -> None:
 def look_ahead(detector: Detector, state: StreamState, settings: DetectorSettings,
                elapsed: float) -> StepResult:
     """
-    Forecast what a camera will show, whatever will be decided when its image is there.
+    Forecast the detections of a camera at a later time.
 
-    :param detector, settings: as for `Detector.step`; policy and limits play no part
-    :param state: of the stream after its last frame; it goes on from there as if nothing had been
-        asked
-    :param elapsed: time from that frame on, above 0, in the unit of the stream's times
-    :returns: its detections have the numbers of the stream's objects, and -1 where a box fits none
+    :param detector, settings: as for `Detector.step`; policy and limits are not used
+    :param state: state of the stream after its last frame; it is not changed
+    :param elapsed: time since that frame, above 0, in the unit of the stream's times
+    :returns: its detections have the numbers of the stream's objects, and -1 for new objects
     :raises ValueError: if the stream has no frame yet
     """
     if state.network is None:

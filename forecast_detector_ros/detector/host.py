@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The machine of a process: its devices, threads, memory and instructions.
+Devices, threads, memory and instructions of the machine.
 
-Also ONNX Runtime and OpenVINO, imported without their telemetry.
+ONNX Runtime and OpenVINO are imported here, without their telemetry.
 """
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .checkpoint import RuntimeConfigError
 from ..errors import cut
 
 _M_TRIM_THRESHOLD = -1
-_M_MMAP_THRESHOLD = -3  #: Numbers of the options in glibc's malloc.h
+_M_MMAP_THRESHOLD = -3  #: Number of the option in glibc's malloc.h
 
 _TRIM_BYTES = 512 * 2**20
 
@@ -34,11 +34,11 @@ _MMAP_BYTES = (256 * 2**20, 32 * 2**20)
 
 def keep_large_blocks() -> bool:
     """
-    Raise malloc's mmap and trim thresholds for this process; tell whether that worked.
+    Raise glibc malloc's mmap and trim thresholds; return whether that succeeded.
 
     A raw image of 1080p has 6 MB. With the default thresholds every message gets new pages from
     the kernel, and page faults are the largest cost of receiving. The process keeps the memory.
-    Other C libraries than glibc are not changed.
+    Has no effect with other C libraries.
     """
     library = ctypes.CDLL(None)
     if not hasattr(library, 'gnu_get_libc_version'):
@@ -49,11 +49,10 @@ def keep_large_blocks() -> bool:
 
 def give_back_free_blocks() -> bool:
     """
-    Give free memory back to the kernel (malloc_trim(3)); tell whether there was any.
+    Return free memory to the kernel (malloc_trim(3)); return whether there was any.
 
-    `keep_large_blocks` keeps what large messages and graphs have left. A node does without them
-    while it does not listen, and the next ones may not fit into the gaps. Other C libraries than
-    glibc are left alone.
+    After `keep_large_blocks` the process keeps the memory of large messages and graphs. A node
+    without subscriptions does not need it. Has no effect with C libraries other than glibc.
     """
     library = ctypes.CDLL(None)
     return hasattr(library, 'malloc_trim') and library.malloc_trim(0) == 1
@@ -61,17 +60,16 @@ def give_back_free_blocks() -> bool:
 
 def set_threads(operator: int = 1, interop: int = 1, with_torch: bool = False) -> None:
     """
-    Set the sizes of the libraries' thread pools, for the whole process.
+    Set the sizes of the thread pools of PyTorch and OpenCV for the whole process.
 
-    One of each is best beside an executor and other nodes. A second thread without its own core
-    makes the first one wait at the end of every operator.
+    One thread of each is best next to an executor and other nodes. A second thread without its own
+    core delays the first one at the end of every operator.
 
-    :param operator: threads that work on one operator (PyTorch's intra-op pool, OpenCV's), at
-        least 1
-    :param interop: operators that PyTorch may run at the same time, at least 1. It can be chosen
-        only once in a process, before the first operator runs in parallel; the first choice stays.
-    :param with_torch: whether to import PyTorch for that. Otherwise its pools are set only where
-        it is imported already.
+    :param operator: threads of one operator (PyTorch's intra-op pool, OpenCV's), at least 1
+    :param interop: operators that PyTorch may run in parallel, at least 1. PyTorch accepts it only
+        once in a process, before the first parallel operator; later values have no effect.
+    :param with_torch: whether to import PyTorch. Otherwise its pools are set only if it is
+        imported already.
     :raises RuntimeConfigError: if a number is below 1
     """
     for name, number in (('threads', operator), ('interop_threads', interop)):
@@ -90,8 +88,8 @@ def set_threads(operator: int = 1, interop: int = 1, with_torch: bool = False) -
 
 CPU_INFO = Path('/proc/cpuinfo')  #: Linux's description of the processor (proc(5))
 
-# Linux's names (arch/x86/include/asm/cpufeatures.h; Documentation/arch/arm64/elf_hwcaps.rst) and
-# ours, in the order in which processors got them.
+# Names of Linux (arch/x86/include/asm/cpufeatures.h; Documentation/arch/arm64/elf_hwcaps.rst) and
+# common names, oldest instructions first.
 _NAMES = {'avx2': 'AVX2', 'avx512f': 'AVX512', 'avx_vnni': 'AVX-VNNI',
           'avx512_vnni': 'AVX512-VNNI', 'avx512_bf16': 'AVX512-BF16',
           'amx_bf16': 'AMX-BF16', 'asimd': 'NEON', 'sve': 'SVE', 'bf16': 'Arm BF16'}
@@ -111,9 +109,9 @@ def _flags(path: Path) -> set[str]:
 
 def instruction_set(path: Path = CPU_INFO) -> str:
     """
-    Name the vector instructions of the processor, from old to new.
+    Return the names of the processor's vector instructions, oldest first.
 
-    Where `path` does not tell, this is the name of the architecture, such as ``x86_64``.
+    If `path` has none, return the name of the architecture, such as ``x86_64``.
     """
     flags = _flags(path)
     names = [name for flag, name in _NAMES.items() if flag in flags]
@@ -121,34 +119,34 @@ def instruction_set(path: Path = CPU_INFO) -> str:
 
 
 def multiplies_bf16(path: Path = CPU_INFO) -> bool:
-    """Tell whether the processor has AVX512-BF16 or AMX; without, bf16 is slower than float32."""
+    """Return whether the processor has AVX512-BF16 or AMX; else bf16 is slower than fp32."""
     return bool(_flags(path) & {'avx512_bf16', 'amx_bf16'})
 
 
 def multiplies_int8(path: Path = CPU_INFO) -> bool:
-    """Tell whether the processor has VNNI; without, int8 is hardly faster and may saturate."""
+    """Return whether the processor has VNNI; else int8 is hardly faster and may saturate."""
     return bool(_flags(path) & {'avx512_vnni', 'avx_vnni'})
 
 
-AUTO = 'auto'  #: Device: CUDA where it is usable, else the CPU; see `choose_precision`, too
+AUTO = 'auto'  #: Device: CUDA if it is usable, else the CPU; precision: see `choose_precision`
 
-#: NVIDIA's driver library on Linux; asking for it is quicker than importing PyTorch.
+#: NVIDIA's driver library on Linux; loading it is faster than importing PyTorch.
 DRIVER = 'libcuda.so.1'
 
 
 def choose_precision(name: str, backend: str = '', device: str = 'cpu', int8: bool = False
                      ) -> str:
     """
-    Settle which precision is taken.
+    Choose the precision.
 
-    :param name: a precision; ``auto`` or nothing takes bf16 with OpenVINO if the processor
-        multiplies in it, or else int8, or else fp32
+    :param name: a precision, which is returned. ``auto`` or empty: with OpenVINO on a CPU, bf16 or
+        else int8 if the processor has instructions for it; in all other cases fp32.
     :param int8: whether there are graphs in int8
     """
     if name not in ('', AUTO):
         return name
     if backend == 'openvino' and device == 'cpu':
-        # bf16 is nearer to fp32, and has no ranges that another camera could exceed.
+        # bf16 is preferred: it is closer to fp32, and int8 has ranges that images may exceed.
         if multiplies_bf16():
             return 'bf16'
         if int8 and multiplies_int8():
@@ -157,12 +155,12 @@ def choose_precision(name: str, backend: str = '', device: str = 'cpu', int8: bo
 
 
 class DeviceError(RuntimeConfigError):
-    """A device or precision that cannot be had here; one line."""
+    """A device or precision is not available; the message is one line."""
 
 
 @dataclass(frozen=True)
 class DeviceChoice:
-    """A device, and why it was taken."""
+    """A device, and the reason for it."""
 
     device: str  #: ``cpu``, ``cuda`` or ``cuda:N``
     reason: str  #: Part of a sentence, for a log
@@ -170,9 +168,9 @@ class DeviceChoice:
 
 def device_type(name: str) -> str:
     """
-    Tell whether a device is a ``cpu`` or ``cuda``.
+    Return the type of a device, ``cpu`` or ``cuda``.
 
-    PyTorch is asked for the second alone, and only where it is installed.
+    If PyTorch is installed, it checks a CUDA device.
 
     :raises DeviceError: if there is no such device
     """
@@ -187,7 +185,7 @@ def device_type(name: str) -> str:
 
 
 def driver_absence() -> str:
-    """Say that there is no driver for NVIDIA's GPUs; nothing, if there is."""
+    """Return a message if NVIDIA's driver is missing, else an empty text."""
     try:
         ctypes.CDLL(DRIVER)
     except OSError:
@@ -197,10 +195,9 @@ def driver_absence() -> str:
 
 def cuda_absence() -> str:
     """
-    Say why PyTorch cannot use CUDA here; nothing, if it can.
+    Return why PyTorch cannot use CUDA, or an empty text if it can.
 
-    A small computation is run: a driver, a device and a PyTorch that do not fit each other may
-    all be there.
+    A small computation is run, because driver, device and PyTorch may be incompatible.
     """
     if absent := driver_absence():
         return absent
@@ -223,7 +220,7 @@ def cuda_absence() -> str:
 
 
 def provider_absence(provider: str) -> str:
-    """Say why ONNX Runtime cannot use a provider such as ``CUDA`` here; nothing, if it can."""
+    """Return why ONNX Runtime cannot use a provider such as ``CUDA``, or an empty text."""
     if absent := driver_absence():
         return absent
     if find_spec('onnxruntime') is None:
@@ -238,8 +235,8 @@ def import_onnxruntime() -> ModuleType:
     """
     Import ONNX Runtime; raises ImportError when it is not installed.
 
-    It keeps telemetry in the home folder unless an environment variable says otherwise; a value
-    that the user has set stays.
+    An environment variable is set so that it writes no telemetry to the home folder. A value of
+    the user is kept.
     """
     os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
     import onnxruntime
@@ -253,9 +250,9 @@ def import_openvino() -> ModuleType:
     """
     Import OpenVINO; raises ImportError when it is not installed.
 
-    By default its Python package reports each import over the network and writes to the home
-    folder (https://github.com/openvinotoolkit/telemetry). Without the telemetry package it uses a
-    stub that does neither. So the package is hidden during the import.
+    Its Python package reports each import over the network and writes to the home folder
+    (https://github.com/openvinotoolkit/telemetry). Without the telemetry package it uses a stub
+    that does neither, so that package is hidden during the import.
     """
     hidden = _TELEMETRY not in sys.modules
     if hidden:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stream with its own state, called with one picture after the other."""
+"""A stream of pictures with its own state."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,17 +17,17 @@ from ..images.frame import Frame, FrameError, Pixels
 
 class Stream:
     """
-    One camera or video with its state: call it with one picture after the other.
+    One camera or video with its state; call it with each picture in turn.
 
     :param detector: shared by any number of streams
     :param threshold: the scheduler's, in [0, 1]: a frame is forecast if the confidence is above it
     :param policy: in place of `threshold`: ``threshold(p)``, ``alternate(k)``, ``budget(fps)``,
         ``always_read``, or a policy object
     :param classes: names of the wanted classes; empty for all
-    :param max_gap_s: seconds, at least 0; a stamp before the last one, or further after it, resets
-        the stream
-    :param changes: further fields of `DetectorSettings`. The card gives the defaults.
-    :raises PolicyError, SettingsError: if a value is out of range, or there is no such class
+    :param max_gap_s: longest time between two stamps, seconds, at least 0. A longer gap or a step
+        back resets the stream.
+    :param changes: further fields of `DetectorSettings`; the defaults are those of the card
+    :raises PolicyError, SettingsError: if a value is out of range or a class is unknown
     """
 
     def __init__(self, detector: Detector, *, threshold: float | None = None,
@@ -51,7 +51,7 @@ class Stream:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the frames so far; the next one is read."""
+        """Reset the state; the next frame is read."""
         self._state = StreamState.initial()
 
     def __call__(self, image: np.ndarray | Frame, stamp: float | None = None) -> StepResult:
@@ -59,9 +59,9 @@ class Stream:
         Process the next picture.
 
         :param image: ``(H, W, 3)`` uint8 BGR; or a `Frame`, which is loaded only if it is read
-        :param stamp: time of the picture, seconds of any clock. All frames of a stream have one,
-            or none. Frames without stamps count as equally far apart.
-        :raises FrameError: if picture or stamp cannot be used; the stream does not change
+        :param stamp: time of the picture, seconds of any clock. All frames of a stream have a
+            stamp, or none has. Without stamps, frames count as equally far apart in time.
+        :raises FrameError: if picture or stamp cannot be used; the state does not change
         """
         (outcome,) = step_together([self], [image], None if stamp is None else [stamp])
         if isinstance(outcome, FrameError):
@@ -81,13 +81,13 @@ class Stream:
 def step_together(streams: Sequence[Stream], images: Sequence[np.ndarray | Frame],
                   stamps: Sequence[float] | None = None) -> list[StepResult | FrameError]:
     """
-    Process the next picture of each of several streams, as batches: cheaper than one by one.
+    Process the next picture of each of several streams in batches, which is cheaper.
 
-    :param streams: of one detector, with equal settings; each at most once
-    :param images: of each stream, as for `Stream`
-    :param stamps: likewise; None: none has a stamp
-    :returns: for each stream its result, or the error of its picture; such a stream does not
-        change
+    :param streams: different streams of one detector, with equal settings
+    :param images: picture of each stream, as for `Stream`
+    :param stamps: stamp of each picture, as for `Stream`; None: without stamps
+    :returns: result of each stream, or the error of its picture. After an error the state of the
+        stream does not change.
     :raises SettingsError: if the streams cannot run together
     """
     if not streams:
@@ -99,7 +99,7 @@ def step_together(streams: Sequence[Stream], images: Sequence[np.ndarray | Frame
             raise SettingsError('streams that are processed together must have one detector and '
                                 'equal settings')
     if len({id(stream) for stream in streams}) < len(streams):
-        raise SettingsError('a stream stands twice among those that are processed together')
+        raise SettingsError('a stream is given twice')
     frames: list[Frame] = []
     stamps_ns: list[int] = []
     outcomes: dict[int, StepResult | FrameError] = {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scheduling policies: read the next image, or take the forecast."""
+"""Policies, which decide whether the next frame is read or forecast."""
 
 from dataclasses import dataclass
 from math import isfinite, nan
@@ -7,18 +7,18 @@ from typing import Protocol
 
 from ..errors import cut, InputError
 
-READ = 'read'  #: The image is loaded and the backbone runs on it
+READ = 'read'  #: The image is loaded and the whole network runs on it
 
-FORECAST = 'forecast'  #: The image is skipped and the forecast takes the place of its features
+FORECAST = 'forecast'  #: The image is not loaded, and the forecast is used
 
-#: Why a decision came out as it did. `scheduler`: its confidence against the threshold; `policy`:
-#: a fixed rule; `budget`: the time that a frame may cost; the others force a read.
+#: Reasons of a decision. `scheduler`: confidence against threshold; `policy`: a fixed rule;
+#: `budget`: the time that a frame may cost. All others force a read.
 REASONS = ('first_frame', 'second_frame', 'scheduler', 'policy', 'max_consecutive', 'reset',
            'size_changed', 'gap', 'budget')
 
 
 class PolicyError(InputError):
-    """A policy that cannot be parsed or has a parameter out of range; one line."""
+    """A policy cannot be parsed, or its parameter is out of range; one line."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Decision:
     kind: str  #: ``read`` or ``forecast``
     reason: str  #: One of `REASONS`; the ROS 2 reference explains them
 
-    #: The scheduler's score for *forecast*, in [0, 1]. NaN if it had none, as on the first frame
-    #: and, if it compares frames that were read, on the second.
+    #: The scheduler's score for *forecast*, in [0, 1]; NaN on the first frame, and on the second
+    #: frame if the scheduler compares read frames.
     confidence: float
-    threshold: float  #: What it was compared with, in [0, 1]; NaN for policies without a threshold
+    threshold: float  #: Threshold of the confidence, in [0, 1]; NaN for policies without one
 
     #: Forecasts in a row, up to and including this frame; 0 on a read frame.
     consecutive_forecasts: int
@@ -41,8 +41,8 @@ class Policy(Protocol):
     """
     A rule that decides frame by frame.
 
-    `threshold` is that of the confidence, NaN if there is none. `reason` is one of `REASONS`.
-    `rate` is the number of frames per second to reach, 0 for any.
+    `threshold` is the threshold of the confidence, NaN if there is none. `reason` is one of
+    `REASONS`. `rate` is the required number of frames per second, 0 for no limit.
     """
 
     @property
@@ -56,9 +56,9 @@ class Policy(Protocol):
 
     def forecast(self, confidence: float, consecutive_forecasts: int) -> bool:
         """
-        Tell whether the next frame is forecast.
+        Return whether the next frame is forecast.
 
-        :param confidence: the scheduler's score for *forecast*, in [0, 1]; NaN where it has none
+        :param confidence: the scheduler's score for *forecast*, in [0, 1]; NaN if there is none
         :param consecutive_forecasts: forecasts since the last read
         """
         ...
@@ -67,25 +67,24 @@ class Policy(Protocol):
 @dataclass(frozen=True)
 class ThresholdPolicy:
     """
-    Forecast if and only if the scheduler's confidence exceeds p (paper, section 3.2).
+    Forecast if the scheduler's confidence is above p (paper, section 3.2).
 
-    The comparison is strict, so p = 1 always reads (section 4.3 uses it so).
+    With p = 1 all frames are read (section 4.3).
 
     :raises PolicyError: if p is not in [0, 1]
     """
 
-    p: float = 0.5  #: Threshold in [0, 1]; 0.5 is the paper's in Fig. 4 and 6
+    p: float = 0.5  #: Threshold in [0, 1]; the paper has 0.5 in Fig. 4 and 6
     reason = 'scheduler'
     rate = 0.0
 
     def __post_init__(self) -> None:
-        """Check the range."""
         if not (isfinite(self.p) and 0.0 <= self.p <= 1.0):
             raise PolicyError(f'threshold is {self.p}, must be in [0, 1]')
 
     @property
     def threshold(self) -> float:
-        """Give p."""
+        """Return p."""
         return self.p
 
     def forecast(self, confidence: float, consecutive_forecasts: int) -> bool:
@@ -93,16 +92,15 @@ class ThresholdPolicy:
         return confidence > self.p
 
     def __str__(self) -> str:
-        """Write as `parse_policy` reads it."""
         return f'threshold({float(self.p)!r})'
 
 
 @dataclass(frozen=True)
 class AlternatePolicy:
     """
-    Forecast k frames after every read, whatever the scheduler says.
+    Forecast k frames after every read, without the scheduler.
 
-    k = 1 is the paper's "alternates": read every odd frame, forecast every even one.
+    k = 1 is "alternates" in the paper: odd frames are read, even frames are forecast.
 
     :raises PolicyError: if k is not at least 1
     """
@@ -114,7 +112,6 @@ class AlternatePolicy:
     rate = 0.0
 
     def __post_init__(self) -> None:
-        """Check the range."""
         if self.k < 1:
             raise PolicyError(f'alternate({self.k}): must be at least 1')
 
@@ -123,7 +120,6 @@ class AlternatePolicy:
         return consecutive_forecasts < self.k
 
     def __str__(self) -> str:
-        """Write as `parse_policy` reads it."""
         return f'alternate({self.k})'
 
 
@@ -140,16 +136,15 @@ class AlwaysReadPolicy:
         return False
 
     def __str__(self) -> str:
-        """Write as `parse_policy` reads it."""
         return 'always_read'
 
 
 @dataclass(frozen=True)
 class BudgetPolicy:
     """
-    Read whenever the time allows it, so that so many frames per second are possible.
+    Read a frame if the time allows it at `rate` frames per second.
 
-    What a read costs, and whether it is affordable, is told by the stream's `Pace`.
+    The stream's `Pace` measures the cost of a read and decides whether the time allows it.
 
     :raises PolicyError: if the rate is not above 0, or not finite
     """
@@ -159,25 +154,23 @@ class BudgetPolicy:
     threshold = nan
 
     def __post_init__(self) -> None:
-        """Check the range."""
         if not (isfinite(self.rate) and self.rate > 0.0):
             raise PolicyError(f'budget({self.rate}): must be above 0 frames per second')
 
     def forecast(self, confidence: float, consecutive_forecasts: int) -> bool:
-        """Never forecast by choice."""
+        """Return False: only the budget makes a forecast."""
         return False
 
     def __str__(self) -> str:
-        """Write as `parse_policy` reads it."""
         return f'budget({float(self.rate)!r})'
 
 
-MOST_CHARACTERS = 100  #: Of a policy's text; the longest number that means anything has some 30
+MOST_CHARACTERS = 100  #: Longest text of a policy; useful numbers have at most some 30 characters
 
 
 def parse_policy(text: str) -> Policy:
     """
-    Read a policy from text.
+    Parse a policy.
 
     ``threshold(0.5)``, ``alternate(1)``, ``always_read`` or ``budget(15)``.
 
@@ -203,7 +196,7 @@ def parse_policy(text: str) -> Policy:
 
 
 def _call(text: str) -> tuple[str, str]:
-    """Return name and argument of ``name(argument)``, the argument empty without brackets."""
+    """Return name and argument of ``name(argument)``; '' for no argument."""
     name, bracket, rest = text.partition('(')
     value, _, behind = rest.partition(')')
     if bracket and (not rest.rstrip().endswith(')') or behind.strip()):

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-From a picture to the network's input, and from the head's output to boxes in the picture; NumPy.
+Preprocessing and post-processing of the detector, in NumPy and OpenCV.
 
-Before the network there is one resize; everything else is inside its graph. After it comes the
-same rule as `model.ssdlite.postprocess`, which training and the tests compare it with: threshold,
-top-k, decode, NMS. Box voting and smoothing of scores may follow, which only this file has. Hardly
-any anchor has a score worth a softmax, so only those are looked at closely. Nothing of PyTorch
-runs: its NMS costs several times OpenCV's when the network has just gone through the processor's
-caches.
+Preprocessing is one resize; the network's graph does the rest. Post-processing is that of
+`model.ssdlite.postprocess`: threshold, top-k, decode, NMS. Box voting and smoothing of scores are
+only here. The softmax is computed only for the few anchors that can exceed the threshold. PyTorch
+is not used, because after a run of the network its NMS takes several times as long as OpenCV's.
 """
 
 from collections.abc import Sequence
@@ -31,8 +29,8 @@ class Detections:
     labels: np.ndarray  #: ``(N,)`` int64, index into the detector's labels
     scores: np.ndarray  #: ``(N,)`` float32, in (0, 1]
 
-    #: ``(N,)`` int64, the number of the object in its camera's stream; None without stamps. -1
-    #: for a new object in detections ahead of time.
+    #: ``(N,)`` int64: numbers of the objects in their stream; None without stamps. -1 for a new
+    #: object in detections ahead of time.
     ids: np.ndarray | None = None
 
     #: Names of all classes; a label is an index into them. Empty if unknown.
@@ -40,15 +38,14 @@ class Detections:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Give the name of each box's class; empty without `classes`."""
+        """Return the name of each box's class; empty without `classes`."""
         return tuple(self.classes[label] for label in self.labels) if self.classes else ()
 
     def __len__(self) -> int:
-        """Count the boxes."""
         return len(self.scores)
 
     def best(self, score_threshold: float, count: int) -> 'Detections':
-        """Take at most `count` boxes with a score above a threshold, best score first."""
+        """Return the best boxes, at most `count`, with a score above a threshold."""
         rows = np.argsort(-self.scores, kind='stable')[:count]
         rows = rows[self.scores[rows] > score_threshold]
         return replace(self, boxes=self.boxes[rows], labels=self.labels[rows],
@@ -58,37 +55,35 @@ class Detections:
 
 def resize(pixels: Pixels, input_size: tuple[int, int]) -> np.ndarray:
     """
-    Bring a picture to the network's input.
+    Resize a picture to the network's input size.
 
-    The picture is stretched, its aspect ratio is not kept.  Channels are swapped after the
-    resize, where there are few pixels left.
+    The aspect ratio is not kept. Channels are swapped after the resize, on fewer pixels.
 
     :param pixels: the picture, of any size; it is not changed
     :param input_size: (height, width) of the result
-    :returns: ``(height, width, 3)`` uint8 BGR, contiguous and writable; the picture's own memory
-        where that is all of it
+    :returns: ``(height, width, 3)`` uint8 BGR, contiguous and writable; it shares the picture's
+        memory if nothing has to be converted
     """
     array = pixels.array
     if pixels.size != input_size:
         array = cv2.resize(array, (input_size[1], input_size[0]),
                            interpolation=cv2.INTER_LINEAR)
-    # PyTorch warns of memory that is read-only, such as the bytes of a recorded message.
+    # Writable, because PyTorch warns of read-only memory, such as that of a recorded message.
     return np.require(as_bgr(array, pixels.order), requirements=('C', 'W'))
 
 
 CANDIDATES = 400  #: Boxes that enter NMS, as in `model.ssdlite.postprocess`
 
-NO_VOTES = 1.0  #: Overlap that only equal boxes have, whose mean changes nothing
+NO_VOTES = 1.0  #: IoU of equal boxes, whose mean changes nothing
 
-#: Boxes with a score above it vote and are remembered, whatever is shown: half of the shipped
-#: score threshold. On the held-out data lower scores gained no more, and there are many of them.
+#: Boxes with a score above it vote and are remembered: half of the shipped score threshold. A
+#: lower value gained nothing on the held-out data, and there are many such boxes.
 WEAK_SCORE = 0.2
 
-#: IoU from which on boxes of a class in successive frames show one object. 0.4 was no better on
-#: the held-out data.
+#: Least IoU of boxes of one object in successive frames. 0.4 was not better on the held-out data.
 SAME_IOU = 0.5
 
-_SLACK = 1e-3  #: Far above the rounding of two float32 logits: the first sieve must not lose a box
+_SLACK = 1e-3  #: Margin of the first test of logits, far above their rounding in float32
 
 #: Limit of the logarithm of a side's growth: `bbox_xform_clip` of torchvision's BoxCoder.
 _LARGEST_GROWTH = log(1000.0 / 16)
@@ -96,31 +91,31 @@ _LARGEST_GROWTH = log(1000.0 / 16)
 
 @dataclass(frozen=True)
 class Candidates:
-    """The best scores of one picture, before NMS: at most `CANDIDATES`, N here."""
+    """The N best scores of one picture before NMS; N is at most `CANDIDATES`."""
 
-    threshold: float  #: Which all of them exceed
-    classes: tuple[str, ...]  #: Names that were wanted; empty for all
-    anchors: np.ndarray  #: ``(N,)`` int64
+    threshold: float  #: All scores are above it
+    classes: tuple[str, ...]  #: Names of the wanted classes; empty for all
+    anchors: np.ndarray  #: ``(N,)`` int64, index of the anchor
     labels: np.ndarray  #: ``(N,)`` int64
     scores: np.ndarray  #: ``(N,)`` float32
 
 
 def lowest_score(score_threshold: float, vote_threshold: float, score_memory: float = 0.0
                  ) -> float:
-    """Give the score that a box must exceed to be shown, to vote or to be remembered."""
+    """Return the score above which a box may be shown, vote or be remembered."""
     alone = vote_threshold >= NO_VOTES and not score_memory
     return score_threshold if alone else min(score_threshold, WEAK_SCORE)
 
 
 def smoothed(found: Detections, before: Detections, memory: float) -> Detections:
     """
-    Give each box the mean of its score and of that of the same object in the frame before.
+    Average the score of each box with that of the same object in the previous frame.
 
-    Boxes of a class that overlap by `SAME_IOU` show one object, if both have a score above
-    `WEAK_SCORE`. A box without such a partner keeps its score.
+    Boxes of a class with an IoU of `SAME_IOU` or more show one object if both have a score above
+    `WEAK_SCORE`. A box without a partner keeps its score.
 
-    :param before: its scores are smoothed, too
-    :param memory: weight of the score before, in [0, 1]
+    :param before: detections of the previous frame, with smoothed scores
+    :param memory: weight of the previous score, in [0, 1]
     :returns: the same boxes in the same order
     """
     overlap = box_iou(found.boxes, before.boxes)
@@ -153,7 +148,7 @@ class Postprocessor:
     def __call__(self, logits: np.ndarray, offsets: np.ndarray, frame_size: tuple[int, int],
                  score_threshold: float, nms_threshold: float, max_detections: int,
                  classes: Sequence[str] = (), vote_threshold: float = NO_VOTES) -> Detections:
-        """Find what one picture shows: `place` what `choose` gives."""
+        """Return the detections of one picture: `choose`, then `place`."""
         lowest = lowest_score(score_threshold, vote_threshold)
         return self.place(self.choose(logits, lowest, classes), offsets, frame_size,
                           score_threshold, nms_threshold, max_detections, vote_threshold)
@@ -161,13 +156,13 @@ class Postprocessor:
     def choose(self, logits: np.ndarray, threshold: float, classes: Sequence[str] = ()
                ) -> Candidates:
         """
-        Choose what may be shown.
+        Return the best scores above a threshold.
 
         :param logits: ``(A, 1 + classes)`` float32, background first
         :param threshold: lower limit of scores, exclusive, in [0, 1]
-        :param classes: names that are wanted; empty for all
+        :param classes: names of the wanted classes; empty for all
         """
-        # A softmax score exceeds t only if its logit leads the background's by log(t / (1 - t)).
+        # A softmax score is above t only if its logit is log(t / (1 - t)) above the background's.
         lead = (-np.inf if threshold <= 0.0 else np.inf if threshold >= 1.0
                 else log(threshold / (1.0 - threshold)) - _SLACK)
         # NumPy's maximum over short rows takes ten times as long as OpenCV's.
@@ -190,17 +185,17 @@ class Postprocessor:
               score_threshold: float, nms_threshold: float, max_detections: int,
               vote_threshold: float = NO_VOTES) -> Detections:
         """
-        Give boxes to what was chosen, and join those that show the same object.
+        Decode the boxes of the candidates, and suppress several boxes of one object.
 
-        Boxes thinner than `LEAST_SIDE` are left out.
+        Boxes with a side below `LEAST_SIDE` are left out.
 
         :param offsets: ``(A, 4)`` float32, (dx, dy, dw, dh) in the box coder's units
-        :param frame_size: (height, width) of the picture that the boxes are for
+        :param frame_size: (height, width) of the picture in which the boxes are given
         :param score_threshold: boxes with a score above it are shown, the others only vote
-        :param nms_threshold: IoU from which on the weaker of two boxes of one class is dropped, in
-            (0, 1]
+        :param nms_threshold: IoU at or above which the weaker of two boxes of one class is
+            dropped, in (0, 1]
         :param max_detections: upper limit of the number of detections
-        :param vote_threshold: IoU from which on boxes of a class vote for a box that stays, in
+        :param vote_threshold: IoU at or above which boxes of a class vote for a kept box, in
             (0, 1]; 1 for no votes
         """
         boxes = self._decode(offsets[chosen.anchors], chosen.anchors)
@@ -212,7 +207,7 @@ class Postprocessor:
         found = (boxes[keep] if vote_threshold >= NO_VOTES
                  else _voted(boxes, labels, scores, keep, vote_threshold))
         limit = np.array((frame_size[1], frame_size[0]) * 2, np.float32)
-        # The product may round to the next number above the picture's side.
+        # The product may be rounded to a number above the picture's side.
         found = np.minimum(found * (limit / self._input), limit)
         return Detections(found, labels[keep], scores[keep], classes=self._labels)
 
@@ -224,18 +219,18 @@ class Postprocessor:
         grown = np.minimum(offsets[:, 2:], np.float32(_LARGEST_GROWTH))
         half = np.float32(0.5) * np.exp(grown) * sizes
         corners = np.concatenate((moved - half, moved + half), 1)
-        # What np.clip does, without the cost of its call.
+        # This is np.clip, without the cost of its call.
         return np.minimum(np.maximum(corners, np.float32(0.0)), self._input)
 
 
 def _voted(boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray, keep: np.ndarray,
            threshold: float) -> np.ndarray:
     """
-    Give each kept box the mean of the boxes that vote for it, weighted with their scores.
+    Return the kept boxes, each replaced by the mean of its voters, weighted by their scores.
 
     This is bounding box voting (Gidaris and Komodakis 2015, arXiv:1505.01749). The voters are the
-    box itself and all boxes of its class with a score above `WEAK_SCORE` that overlap with it by
-    `threshold` or more.
+    box itself and all boxes of its class with a score above `WEAK_SCORE` and an IoU of `threshold`
+    or more.
     """
     weights = box_iou(boxes[keep], boxes) >= threshold
     weights &= (labels[keep, None] == labels) & (scores > WEAK_SCORE)
@@ -246,13 +241,13 @@ def _voted(boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray, keep: np.n
 
 def _nms(boxes: np.ndarray, label: np.ndarray, score: np.ndarray, threshold: float
          ) -> np.ndarray:
-    """Give the indices of the boxes that stay, best score first."""
+    """Return the indices of the kept boxes, best score first."""
     if len(score) == 0:
         return np.zeros(0, np.int64)
-    # Classes are moved apart, so that one call serves them all; as in torchvision.
+    # Boxes of each class are shifted, so that one call handles all classes, as in torchvision.
     apart = boxes + (label * (boxes.max() + 1.0)).astype(np.float32)[:, None]
     corner, size = apart[:, :2].astype(np.float64), apart[:, 2:] - apart[:, :2]
-    # OpenCV takes arrays for its sequences, though its type hints do not say so.
+    # OpenCV accepts arrays as sequences, but its type hints do not.
     rectangles: Any = np.concatenate((corner, size), 1)
     scores: Any = score
     kept = cv2.dnn.NMSBoxes(rectangles, scores, 0.0, threshold)

@@ -10,13 +10,13 @@ from ..errors import InputError
 
 
 class SettingsError(InputError):
-    """A setting out of range; the message names the key and what would be right."""
+    """A setting is out of range; the message names the key and the valid values."""
 
 
 @dataclass(frozen=True)
 class DetectorSettings:
     """
-    Thresholds and limits, handed to every step.
+    Thresholds and limits, passed to every step.
 
     :raises SettingsError: if a value is out of range, or a fixed policy forecasts more frames in a
         row than the limit allows
@@ -24,28 +24,27 @@ class DetectorSettings:
 
     #: What decides; the default reads if the confidence is at most 0.5.
     policy: Policy = field(default_factory=ThresholdPolicy)
-    score_threshold: float = 0.3  #: Detections need a score above it, in [0, 1]
+    score_threshold: float = 0.3  #: Only boxes with a higher score are detections, in [0, 1]
 
-    #: IoU from which on the weaker of two boxes of a class is dropped; (0, 1]; 0.45 is SSD's.
+    #: IoU at or above which the weaker of two boxes of a class is dropped; (0, 1]; SSD has 0.45.
     nms_threshold: float = 0.45
 
-    #: IoU from which on weaker boxes of a class shift a box that stays; (0, 1]; 1 for none.
+    #: IoU at or above which weaker boxes of a class shift a kept box; (0, 1]; 1 for never.
     vote_threshold: float = NO_VOTES
 
-    #: Weight of an object's score in the frame before, in [0, 1); 0 for none.
+    #: Weight of an object's score in the previous frame, in [0, 1); 0 for none.
     score_memory: float = 0.0
     max_detections: int = 100  #: Per frame, 1 to 1000
-    classes: tuple[str, ...] = ()  #: Names of the classes that are wanted; empty for all
-    max_consecutive_forecasts: int = 3  #: A read is forced after so many forecasts, 1 to 1000
+    classes: tuple[str, ...] = ()  #: Names of the wanted classes; empty for all
+    max_consecutive_forecasts: int = 3  #: Most forecasts in a row, 1 to 1000
 
-    #: Frames per second of every stream that must be possible, 0 to 1000; 0 for any.
+    #: Frames per second that must be possible for each stream, 0 to 1000; 0: no limit.
     target_rate: float = 0.0
 
-    #: Streams that share the processor, at least 1. Each may take its part of the time.
+    #: Number of streams that share the processor and its time, at least 1.
     streams: int = 1
 
     def __post_init__(self) -> None:
-        """Check every range."""
         checks = (
             ('score_threshold', isfinite(self.score_threshold)
              and 0.0 <= self.score_threshold <= 1.0, 'in [0, 1]'),
@@ -72,6 +71,6 @@ class DetectorSettings:
 
     @property
     def budget_ms(self) -> float:
-        """Mean time that a frame of one stream may cost, milliseconds; infinite without limit."""
+        """Mean time that a frame of a stream may cost, milliseconds; infinite without a limit."""
         rate = max(self.target_rate, self.policy.rate)
         return 1e3 / (rate * self.streams) if rate > 0.0 else inf

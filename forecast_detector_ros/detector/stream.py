@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The state of a camera from frame to frame, and the decision that follows from it.
+The state of a stream, and the decision about its next frame.
 
-Tracks join the detections of one object in successive frames by overlap, class by class, with
-boxes that move uniformly, after SORT (Bewley et al. 2016, arXiv:1602.00763). Boxes of forecast
-frames keep their numbers, and no track ends there.
+Tracks join the detections of one object in successive frames by class and overlap, with boxes of
+constant velocity, as SORT does (Bewley et al. 2016, arXiv:1602.00763). Forecast frames continue
+tracks but never end one.
 """
 
 from dataclasses import dataclass, field, replace
@@ -19,16 +19,16 @@ from .processing import Candidates, Detections
 from .settings import DetectorSettings
 from ..boxes import best_pairs, box_iou
 
-MIN_IOU = 0.3  #: Overlap from which on two boxes may show one object; SORT's `iou_threshold`
+MIN_IOU = 0.3  #: Least IoU of two boxes of one object; ``iou_threshold`` of SORT
 
-#: Reads that an object may be missing; ByteTrack's buffer (Zhang et al. 2022, section 4.1).
+#: Most reads in a row without the object; as in ByteTrack (Zhang et al. 2022, section 4.1).
 PATIENCE = 30
 
-#: Part of the old velocity in the new one: the mean age of what is known is then two reads.
+#: Weight of the old velocity in the new one; measurements then have a mean age of two reads.
 STEADINESS = 0.5
 
 
-UNKNOWN = -1  #: In place of a number, of a detection that shows no object known so far
+UNKNOWN = -1  #: Number of a detection whose object is not known yet
 
 
 def _empty(*shape: int) -> np.ndarray:
@@ -37,48 +37,48 @@ def _empty(*shape: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Tracks:
-    """The objects of one camera; a value that is never changed."""
+    """The T objects of one stream; immutable."""
 
-    next_id: int = 1  #: Number of the next new object; numbers are never used again
+    next_id: int = 1  #: Number of the next new object; numbers are not reused
     ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  #: ``(T,)`` int64
 
-    #: ``(T,)`` int64: index of the class; it never changes.
+    #: ``(T,)`` int64: index of the class.
     labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
-    #: ``(T, 4)`` float64: where the object was shown last, or has come to since; xyxy, pixels.
+    #: ``(T, 4)`` float64: last box of the object, moved to the last frame; xyxy, pixels.
     boxes: np.ndarray = field(default_factory=lambda: _empty(4))
 
-    #: ``(T, 4)`` float64: where it was when it was last found on a frame that was read.
+    #: ``(T, 4)`` float64: box of its last detection on a read frame; xyxy, pixels.
     read_boxes: np.ndarray = field(default_factory=lambda: _empty(4))
 
-    #: ``(T,)`` float64: time since then, in the unit of `elapsed`.
+    #: ``(T,)`` float64: time since that frame, in the unit of `elapsed`.
     since: np.ndarray = field(default_factory=lambda: _empty())
 
-    #: ``(T, 2)`` float64: of the centre, pixels in that time.
+    #: ``(T, 2)`` float64: velocity of the centre, pixels per unit of `elapsed`.
     velocities: np.ndarray = field(default_factory=lambda: _empty(2))
 
-    #: ``(T,)`` int64: reads in a row that did not find it.
+    #: ``(T,)`` int64: reads in a row without the object.
     missed: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def anew(self) -> 'Tracks':
-        """Forget all objects; numbers go on."""
+        """Return tracks without objects; their numbers are not reused."""
         return Tracks(self.next_id)
 
     def follow(self, found: Detections, read: bool, elapsed: float = 1.0
                ) -> tuple[np.ndarray, 'Tracks']:
         """
-        Give each detection of the next frame a number.
+        Assign numbers of objects to the detections of the next frame.
 
         :param read: whether the frame was read
-        :param elapsed: time since the frame before, above 0, in any unit
-        :returns: ``(N,)`` int64, a number for each detection, all different; and the next value
+        :param elapsed: time since the previous frame, above 0, in any unit
+        :returns: ``(N,)`` int64, the different numbers of the detections; and the next tracks
         """
         if not len(found) and not len(self.ids):
             return np.zeros(0, np.int64), self
         boxes = found.boxes.astype(np.float64)
         since = self.since + elapsed
-        # Where boxes are carried forward they are there already; where they stayed, or the object
-        # was not found, they have to come from the last read.
+        # Forecasts of motion have moved the last boxes. Forecasts that repeat boxes, and missed
+        # objects, need the motion since the last read.
         ahead = _moved(self.boxes, self.velocities * elapsed)
         far = _moved(self.read_boxes, self.velocities * since[:, None])
         overlap = np.maximum(box_iou(boxes, ahead), box_iou(boxes, far))
@@ -115,7 +115,7 @@ class Tracks:
 
     def recognise(self, found: Detections, elapsed: float = 1.0) -> np.ndarray:
         """
-        Give the numbers of a frame that does not exist yet, ``(N,)`` int64; -1 for what is new.
+        Return the numbers of detections ahead of time, ``(N,)`` int64; -1 for a new object.
 
         The parameters are those of `follow`.
         """
@@ -123,7 +123,7 @@ class Tracks:
         return np.where(ids < self.next_id, ids, UNKNOWN)
 
     def _known(self) -> np.ndarray:
-        """Tell which velocities were ever measured."""
+        """Return ``(T,)`` bool: which velocities were measured."""
         return np.any(self.velocities != 0.0, axis=1)
 
 
@@ -135,38 +135,38 @@ def _centres(boxes: np.ndarray) -> np.ndarray:
     return (boxes[:, :2] + boxes[:, 2:]) / 2
 
 
-MAX_GAP_S = 1.0  #: Default of the longest step between two stamps that keeps the state, seconds
+MAX_GAP_S = 1.0  #: Default of the longest gap between two stamps that keeps the state, seconds
 
-WEIGHT = 0.2  #: Of the newest cost in the running mean: about the last ten reads count
+WEIGHT = 0.2  #: Weight of the newest cost in the running mean, over about ten reads
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Measured costs and saved time of one stream; a value that is never changed."""
+    """Measured costs and saved time of one stream; immutable."""
 
     #: Running mean of the cost of a read frame, milliseconds; NaN before the first.
     read_ms: float = nan
-    forecast_ms: float = nan  #: The same of a forecast frame
+    forecast_ms: float = nan  #: Running mean of the cost of a forecast frame
 
-    #: Time left over by the frames so far, at most the cost of one read, so that a quiet time is
-    #: not followed by a long row of reads. At least its negative, so that forced reads and
-    #: interruptions are soon forgotten.
+    #: Unused time of the frames so far, milliseconds. At most the cost of one read, so that a
+    #: quiet time is not followed by many reads in a row. At least its negative, so that forced
+    #: reads and interruptions are soon compensated.
     saved_ms: float = 0.0
 
     def affords_read(self, budget_ms: float) -> bool:
         """
-        Tell whether a read keeps the mean cost of the frames within the budget.
+        Return whether a read keeps the mean cost of the frames within the budget.
 
-        :param budget_ms: what a frame may cost on average, milliseconds; infinite for no limit
+        :param budget_ms: mean cost that a frame may have, milliseconds; infinite for no limit
         """
         return isnan(self.read_ms) or self.saved_ms + budget_ms >= self.read_ms
 
     def after(self, read: bool, cost_ms: float, budget_ms: float) -> 'Pace':
         """
-        Give the pace after a frame.
+        Return the pace after a frame.
 
         :param read: whether the frame was read
-        :param cost_ms: what it cost, milliseconds
+        :param cost_ms: its cost, milliseconds
         :param budget_ms: as for `affords_read`
         """
         if read:
@@ -180,28 +180,28 @@ class Pace:
         return replace(pace, saved_ms=min(max(saved, -limit), limit))
 
 
-FEWEST_GAPS = 3  #: Below it one dropped frame could pass for the period
+FEWEST_GAPS = 3  #: With fewer, one dropped frame could change the period
 
-#: Of which the median is taken: it stands up to four drops without a trace, and follows a camera
-#: that changes its rate within five frames.
+#: Gaps whose median is the period. It tolerates four undetected drops, and follows a change of the
+#: camera's rate within five frames.
 MOST_GAPS = 9
 
 
 @dataclass(frozen=True)
 class Period:
-    """The time between the images of one camera, from their stamps; a value, never changed."""
+    """The time between the images of one camera, from their stamps; immutable."""
 
-    stamp_ns: int | None = None  #: Of the last image
+    stamp_ns: int | None = None  #: Stamp of the last image, nanoseconds
     gaps_ns: tuple[float, ...] = ()  #: Between the last images, at most `MOST_GAPS`
 
     def after(self, stamp_ns: int, dropped: int = 0, max_gap_s: float = MAX_GAP_S) -> 'Period':
         """
-        Give the period after an image.
+        Return the period after an image.
 
-        :param stamp_ns: of the image, nanoseconds. One that repeats the last stamp tells nothing.
-        :param dropped: images that were sent in between and never came
-        :param max_gap_s: seconds; a stamp before the last one, or further behind it, makes the
-            period unknown again, as it loses a stream's state
+        :param stamp_ns: stamp of the image, nanoseconds. A repeated stamp changes nothing.
+        :param dropped: number of images that were lost since the last image
+        :param max_gap_s: longest time between two stamps, seconds. After a longer gap or a step
+            back the period is unknown.
         """
         step = -1 if self.stamp_ns is None else stamp_ns - self.stamp_ns
         if not 0 <= step <= round(max_gap_s * 1e9):
@@ -212,43 +212,42 @@ class Period:
 
     @property
     def known_ns(self) -> int | None:
-        """Give the median of the gaps, nanoseconds; None before there are `FEWEST_GAPS`."""
+        """Return the median of the gaps, nanoseconds; None before there are `FEWEST_GAPS`."""
         return round(median(self.gaps_ns)) if len(self.gaps_ns) >= FEWEST_GAPS else None
 
 
 @dataclass(frozen=True)
 class StreamState:
-    """The state of one camera; a value that is never changed."""
+    """The state of one stream; immutable."""
 
     network: Any = None  #: The back-end's recurrent state; None forces a read
 
-    #: The scheduler's score for forecasting the next frame; NaN where it has none.
+    #: The scheduler's score for forecasting the next frame, 0 to 1; NaN if there is none.
     confidence: float = nan
     consecutive_forecasts: int = 0
-    frame_size: tuple[int, int] | None = None  #: (height, width) of the last frame that was read
-    reason: str = 'first_frame'  #: Why the next frame must be read, when `network` is None
+    frame_size: tuple[int, int] | None = None  #: (height, width) of the last read frame
+    reason: str = 'first_frame'  #: Why the next frame must be read if `network` is None
 
-    #: What the stream's frames have cost, for the policies that look at time.
+    #: Costs of the frames, for policies with a time budget.
     pace: Pace = field(default_factory=Pace)
 
-    #: Of the last frame, nanoseconds; None before the first, and of frames without stamps.
+    #: Stamp of the last frame, nanoseconds; None before the first, and without stamps.
     stamp_ns: int | None = None
-    tracks: Tracks = field(default_factory=Tracks)  #: The objects that its detections show
-    period: Period = field(default_factory=Period)  #: Between its images, whether processed or not
+    tracks: Tracks = field(default_factory=Tracks)  #: Objects of the detections
+    period: Period = field(default_factory=Period)  #: Time between the images, processed or not
 
-    #: Of the last frame, where a forecast keeps the scores; None where it does not.
+    #: Candidates of the last frame if forecasts keep its scores, else None.
     candidates: Candidates | None = None
 
-    #: All boxes of the last frame above `WEAK_SCORE`, with smoothed scores; None where scores are
-    #: not smoothed.
+    #: All boxes of the last frame above `WEAK_SCORE`, with smoothed scores; else None.
     remembered: Detections | None = None
 
     @staticmethod
     def initial(reason: str = 'first_frame') -> 'StreamState':
         """
-        Give the state of a stream that starts, or starts anew.
+        Return the state of a new or restarted stream.
 
-        :param reason: one of `REASONS`, told in the next frame's decision
+        :param reason: one of `REASONS`, for the decision on the next frame
         :raises ValueError: if there is no such reason
         """
         if reason not in REASONS:
@@ -257,9 +256,10 @@ class StreamState:
 
     def kept(self, stamp_ns: int, max_gap_s: float) -> 'StreamState':
         """
-        Give what is left of the state when a frame of this stamp comes.
+        Return the state before a frame with this stamp (ns).
 
-        A stamp before the last one, or more than `max_gap_s` seconds behind it, loses it.
+        It is reset if the stamp steps back, or follows the last one by more than `max_gap_s`
+        seconds.
         """
         if self.stamp_ns is not None and not (
                 0 <= stamp_ns - self.stamp_ns <= round(max_gap_s * 1e9)):
@@ -267,16 +267,16 @@ class StreamState:
         return self
 
     def anew(self, reason: str) -> 'StreamState':
-        """Start anew as `initial` does, but give no number of an object a second time."""
+        """Return the state of `initial`, but do not reuse numbers of objects."""
         return replace(StreamState.initial(reason), tracks=self.tracks.anew(), period=self.period)
 
     def arrived(self, stamp_ns: int, dropped: int = 0, max_gap_s: float = MAX_GAP_S
                 ) -> 'StreamState':
-        """Give the state when an image has come, before it is processed; as `Period.after`."""
+        """Return the state after the arrival of an image; parameters as in `Period.after`."""
         return replace(self, period=self.period.after(stamp_ns, dropped, max_gap_s))
 
     def elapsed_s(self, stamp_ns: int) -> float:
-        """Give the seconds since the last frame; a stamp that repeats counts as 1 ms later."""
+        """Return the seconds since the last frame; a repeated stamp counts as 1 ms later."""
         if self.stamp_ns is None:
             return 1.0
         return max(stamp_ns - self.stamp_ns, 1_000_000) / 1e9
@@ -288,7 +288,7 @@ def decide(state: StreamState, frame_size: tuple[int, int] | None, settings: Det
     Decide whether a frame is read or forecast.
 
     :param state: state of the stream before the frame
-    :param frame_size: (height, width) of the frame, or None when it is not known
+    :param frame_size: (height, width) of the frame; None if it is not known
     """
     policy = settings.policy
     kind, reason = READ, policy.reason

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that gives pixels: frames, image messages, video files, bags."""
+"""Sources of pictures: frames, image messages, video files, bags."""

@@ -3,9 +3,8 @@
 Read the images of a bag in the order in which they were recorded, without ROS.
 
 rosbags reads MCAP and sqlite3 bags of ROS 2, as folders or single files, split or compressed,
-and ``.bag`` files of ROS 1. Where the recorder was killed, every file that is whole is read, a
-sqlite3 file with its log, and an MCAP file that breaks off up to there; what is lost is listed in
-`ImageBag.losses`.
+and ``.bag`` files of ROS 1. After a recorder was killed, complete files are read, sqlite3 files
+with their log, and truncated MCAP files up to their end. `ImageBag.losses` lists what is lost.
 """
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, ExitStack, suppress
@@ -23,7 +22,7 @@ from .image_messages import compressed_frame, image_frame, MAX_IMAGE_PIXELS
 from ..errors import cut, one_line
 
 MAGIC = b'\x89MCAP0\r\n'
-_HEAD = struct.Struct('<BQ')  #: Operation code and length of the content, before every record
+_HEAD = struct.Struct('<BQ')  #: Operation code and length of the content; starts each record
 _DATA_END, _FOOTER = 0x0F, 0x02
 
 _END = (_HEAD.pack(_DATA_END, 4) + bytes(4)  # No checksum,
@@ -33,7 +32,7 @@ _END = (_HEAD.pack(_DATA_END, 4) + bytes(4)  # No checksum,
 
 def whole_length(file: Path) -> int:
     """
-    Return how many bytes of an MCAP file are whole records of data; 0 if it is none.
+    Return the number of bytes of complete data records of an MCAP file; 0 for another file.
 
     Raises OSError.
     """
@@ -49,7 +48,7 @@ def whole_length(file: Path) -> int:
                 return position
             operation, length = _HEAD.unpack(head)
             end = position + _HEAD.size + length
-            # Zeros are what a file system leaves of a block that it had no time to write.
+            # A file system leaves zeros in a block that was not written.
             if operation in (0, _DATA_END, _FOOTER) or end > size:
                 return position
             position = end
@@ -57,9 +56,9 @@ def whole_length(file: Path) -> int:
 
 def mend(file: Path) -> int:
     """
-    End a file behind its whole records, in place.
+    Cut an MCAP file after its complete records, and write its end, in place.
 
-    Returns how many bytes were cut off; 0 for a file that is whole. Raises OSError.
+    Returns the number of removed bytes, 0 for a complete file. Raises OSError.
     """
     size, length = file.stat().st_size, whole_length(file)
     with file.open('r+b') as stream:
@@ -74,9 +73,9 @@ def mend(file: Path) -> int:
 
 def salvage(file: Path, target: Path) -> int:
     """
-    Copy the whole records of a file and end the copy properly.
+    Copy the complete records of an MCAP file, and write the end of the copy.
 
-    Returns how many bytes at the end were left behind. Raises OSError.
+    Returns the number of bytes that were not copied. Raises OSError.
     """
     length = whole_length(file)
     shutil.copyfile(file, target)
@@ -89,9 +88,9 @@ def salvage(file: Path, target: Path) -> int:
 
 def log_of(file: Path) -> Path | None:
     """
-    Return the log beside a sqlite3 file; None for other files, or if nothing is in it.
+    Return the log beside a sqlite3 file; None for another file or an empty log.
 
-    Whoever closes the file moves the log into it. A recorder that was killed did not.
+    sqlite3 moves the log into the file when it is closed. A killed recorder leaves the log.
     """
     log = file.with_name(f'{file.name}-wal')
     return log if file.suffix == '.db3' and log.is_file() and log.stat().st_size else None
@@ -99,9 +98,9 @@ def log_of(file: Path) -> Path | None:
 
 def merge_log(file: Path, log: Path, target: Path) -> None:
     """
-    Copy a sqlite3 file and put into the copy what is in its log.
+    Copy a sqlite3 file, and merge its log into the copy.
 
-    Raises SourceError if nothing in the log is whole; OSError or sqlite3.Error.
+    Raises SourceError if the log has no complete page; OSError or sqlite3.Error.
     """
     shutil.copyfile(file, target)
     shutil.copyfile(log, target.with_name(f'{target.name}-wal'))
@@ -111,23 +110,23 @@ def merge_log(file: Path, log: Path, target: Path) -> None:
         raise SourceError(f'{max(moved, 0)} pages are whole')
 
 
-#: The message types that hold pictures, and what makes a frame of them.
+#: Message types of pictures, and the function that makes a frame of each.
 FRAME_MAKERS: dict[str, Callable[..., Frame]] = {
     'sensor_msgs/msg/Image': image_frame,
     'sensor_msgs/msg/CompressedImage': compressed_frame}
 STORAGE_SUFFIXES = ('.mcap', '.db3')  #: Files of a ROS 2 bag
-#: What the recorder writes into the folder of a bag when it ends; without it, it was killed.
+#: File that the recorder writes at its end; it is missing if the recorder was killed.
 METADATA_NAME = 'metadata.yaml'
 NANOSECONDS = 10 ** 9
 
 
 @dataclass(frozen=True)
 class ImageTopic:
-    """A topic of a bag that carries pictures."""
+    """A topic of a bag with pictures."""
 
     name: str
     kind: str  #: ``Image``, ``CompressedImage``, or both with a slash between them
-    count: int  #: Messages, as the bag itself says
+    count: int  #: Number of messages by the index of the bag
 
 
 @dataclass(frozen=True)
@@ -135,32 +134,32 @@ class BagImage:
     """One image message."""
 
     topic: str
-    stamp_ns: int  #: When it was recorded, nanoseconds since 1970
-    header_stamp_ns: int  #: Its header's stamp, nanoseconds of the publisher's clock
-    frame_id: str  #: Of its header
+    stamp_ns: int  #: Time of recording, nanoseconds since 1970
+    header_stamp_ns: int  #: Stamp of its header, nanoseconds of the publisher's clock
+    frame_id: str  #: frame_id of its header
     message_type: str  #: A key of `FRAME_MAKERS`
-    message: Any  #: The message; its fields are those of sensor_msgs, `data` is an array of uint8
+    message: Any  #: Message with the fields of sensor_msgs; `data` is an array of uint8
 
     def frame(self, max_pixels: int = MAX_IMAGE_PIXELS) -> Frame:
         """
-        Make a frame whose pixels nobody has looked at; raises FrameError as its maker does.
+        Make a frame without decoding the image.
 
-        An image of more than `max_pixels` pixels is refused.
+        Raises FrameError for an invalid header or more than `max_pixels` pixels.
         """
         return FRAME_MAKERS[self.message_type](self.message, max_pixels=max_pixels)
 
 
 class ImageBag:
     """
-    A bag, opened for the pictures in it; use it with ``with``, or close it.
+    A bag that is open for its pictures; use it in a ``with`` statement, or close it.
+
+    `topics` has the `ImageTopic` of each topic with pictures, by name. `losses` has one line for
+    each file or message that could not be read, and grows while `images` runs.
 
     :param path: folder of a ROS 2 bag, one of its ``.mcap`` or ``.db3`` files, or a ``.bag`` of
         ROS 1
-    :param typestore: of rosbags, for messages whose definitions the bag does not hold; default:
-        the latest
-    :param topics: the `ImageTopic` of every topic with pictures, by name
-    :param losses: one line for each file or message that could not be read; grows while `images`
-        runs
+    :param typestore: typestore of rosbags for types without a definition in the bag; None: the
+        latest
     :raises SourceError: if rosbags is missing, there is no such bag, or no file of it can be read
     """
 
@@ -193,12 +192,11 @@ class ImageBag:
 
     def choose(self, topic: str | None = None) -> str:
         """
-        Return the name of the topic that is meant.
+        Return the full name of an image topic.
 
-        :param topic: as the user wrote it, with or without the slash in front; None for the only
-            topic that has images
-        :raises SourceError: if there is no such topic, or none or several are possible; lists the
-            topics
+        :param topic: name with or without the leading slash; None for the only image topic
+        :raises SourceError: if there is no such topic, or if `topic` is None and there is not
+            exactly one; the message lists the topics
         """
         listed = ', '.join(f'{item.name} ({item.count} {item.kind})'
                            for item in self.topics.values())
@@ -225,10 +223,10 @@ class ImageBag:
         """
         Yield the images of some topics in the order in which they were recorded.
 
-        What cannot be read is left out and said in `losses`: messages that are not what their
-        type says, and everything from where a file breaks off.
+        Malformed messages, and the part of a file after a damage, are left out and noted in
+        `losses`.
 
-        :param topics: names out of `topics`
+        :param topics: names in `topics`
         """
         wanted = [item for name in topics for item in self._connections[name]]
         if not wanted:
@@ -247,9 +245,9 @@ class ImageBag:
 
     def messages(self, topic: str, message_type: str) -> list[Any]:
         """
-        Return the messages of a topic of any type.
+        Return the messages of a topic with any type of message.
 
-        What cannot be read is left out, as by `images`, and not said a second time.
+        Unreadable messages are left out.
 
         :raises SourceError: if there is no such topic, or no usable definition of its type
         """
@@ -274,21 +272,19 @@ class ImageBag:
         return found
 
     def close(self) -> None:
-        """Close the files; what was read stays valid."""
+        """Close the files; images that were read stay valid."""
         self._reader.close()
         self._scratch.close()
 
     def __enter__(self) -> 'ImageBag':
-        """Return the bag itself, which is open already."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the bag."""
         self.close()
 
 
 def is_bag(path: Path) -> bool:
-    """Say by its name, or for a folder by the names in it, whether `path` is a bag."""
+    """Return whether `path` is a bag, by its name or the names in the folder."""
     if path.is_dir():
         return (path / METADATA_NAME).is_file() or bool(_storage_files(path))
     return path.suffix in (*STORAGE_SUFFIXES, '.bag')
@@ -296,9 +292,9 @@ def is_bag(path: Path) -> bool:
 
 def _open(path: Path, losses: list[str], scratch: ExitStack, typestore: Any) -> Any:
     """
-    Open a bag, or what is left of it; appends to `losses`; raises SourceError.
+    Return a reader of a bag or its readable files; appends to `losses`; raises SourceError.
 
-    `scratch` gets the temporary copies that the reader needs until it is closed.
+    `scratch` owns the temporary copies that the reader needs until it is closed.
     """
     try:
         from .bag_reader import BagReader
@@ -316,18 +312,18 @@ def _open(path: Path, losses: list[str], scratch: ExitStack, typestore: Any) -> 
         raise SourceError(f'{cut(path)}: cannot be read: {error.strerror}') from None
 
     def opened(paths: list[Path]) -> Any:
-        # Bags from before Iron carry no definitions; those of images never changed.
+        # Bags from before Iron have no definitions, but those of images never changed.
         reader = BagReader(paths, typestore or get_typestore(Stores.LATEST))
         reader.open()
         return reader
 
     problem = f'{METADATA_NAME} is missing'
     files = _storage_files(path) if path.is_dir() else [path]
-    # A folder's metadata do not count what is in the log of a file.
+    # The metadata of a folder do not count the messages in logs.
     if not any(map(log_of, files)) and (not path.is_dir() or (path / METADATA_NAME).is_file()):
         try:
             return opened([path])
-        except Exception as error:  # Of rosbags, its parsers, databases and decompressors.
+        except Exception as error:  # rosbags and its libraries raise various errors.
             problem = one_line(error)
     whole, broken = [], []
     for file in files:
@@ -344,7 +340,7 @@ def _open(path: Path, losses: list[str], scratch: ExitStack, typestore: Any) -> 
 
 def _readable(file: Path, opened: Callable[[list[Path]], Any],
               scratch: ExitStack) -> tuple[list[Path], list[str]]:
-    """Return the file, a copy of what is left of it, or none; and a line for each loss."""
+    """Return the file, a repaired copy, or nothing; and a line for each loss."""
     lost = []
     log = log_of(file)
     if log is not None:
@@ -365,7 +361,7 @@ def _readable(file: Path, opened: Callable[[list[Path]], Any],
 
 def _rest(file: Path, opened: Callable[[list[Path]], Any],
           scratch: ExitStack) -> tuple[list[Path], list[str]]:
-    """Return a copy of what a killed recorder left, in `scratch`; raises whatever goes wrong."""
+    """Return a repaired copy of a file of a killed recorder, in `scratch`; raises any error."""
     with ExitStack() as kept:
         copy = Path(kept.enter_context(TemporaryDirectory())) / file.name
         log = log_of(file)
@@ -383,7 +379,7 @@ def _rest(file: Path, opened: Callable[[list[Path]], Any],
 
 
 def _storage_files(folder: Path) -> list[Path]:
-    """Return the files of a bag, the tenth behind the ninth."""
+    """Return the files of a bag in natural order, 9 before 10."""
     files = [file for file in folder.iterdir()
              if file.suffix in STORAGE_SUFFIXES and file.is_file()]
     return sorted(files, key=lambda file: [int(part) if part.isdecimal() else 0

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A reader of bags that no odd definition of a message type stops, and no file that breaks off.
+A reader of bags that tolerates unusable definitions of message types and truncated files.
 
-Recorders write definitions that rosbags refuses: of the encoding ``unknown`` for types without a
-.msg file (events of services, feedback of actions), without a nested type, or with another hash
-than the topic's. AnyReader then opens nothing of the bag. Import this only where rosbags is
-installed.
+Some recorders write definitions that rosbags refuses. These have the encoding ``unknown``, as for
+events of services and feedback of actions, lack a nested type, or do not fit the topic's hash.
+AnyReader then cannot open the bag. This module needs rosbags.
 """
 from collections.abc import Collection, Generator, Iterable, Sequence
 from contextlib import suppress
@@ -20,24 +19,24 @@ from rosbags.typesys.store import Typestore
 
 from ..errors import one_line
 
-_HASH = 'RIHS01_'  #: What a hash of a ROS 2 type starts with; recorders write others for none
-_ANY_SUM = '*'  #: Of ROS 1: a topic of any type
+_HASH = 'RIHS01_'  #: Start of the hash of a ROS 2 type; recorders write other texts for no hash
+_ANY_SUM = '*'  #: Checksum of ROS 1 for a topic of any type
 _IDL_HEAD = '=' * 80 + '\nIDL: '  #: Before the name and the text of a type in a definition
 
 
 class BagReader(AnyReader):
     """
-    AnyReader that asks for the definition of a type only when its messages are read.
+    AnyReader that parses the definition of a type only when its messages are read.
 
-    :param default: for ROS 2 types that the bag does not define in a way that can be used
+    :param default: types for ROS 2 topics without a usable definition in the bag
     """
 
-    Error = AnyReaderError  #: What the methods raise; its message is one line
+    Error = AnyReaderError  #: Error of the methods; its message is one line
 
     def __init__(self, paths: Sequence[Path], default: Typestore) -> None:
         super().__init__(paths, default_typestore=default)
         if self.is2:
-            # They use names inside rosbags, which another version may lack.
+            # It uses private names of rosbags, which other versions may lack.
             with suppress(ImportError):
                 from .bag_storages import TolerantReader
                 self.readers = [TolerantReader(path) for path in paths]
@@ -46,7 +45,7 @@ class BagReader(AnyReader):
         self._broken: list[str] = []
 
     def _open(self) -> None:
-        """Open the files; AnyReader would parse the definitions of all topics, too."""
+        """Open the files, but unlike AnyReader parse no definitions."""
         assert self.stack is not None
         for reader in self.readers:
             self.stack.enter_context(reader)
@@ -67,7 +66,7 @@ class BagReader(AnyReader):
         yield from merge(*parts, key=lambda item: item[1])
 
     def take_broken(self) -> list[str]:
-        """Return a line for each file that broke off while `messages` read it, once."""
+        """Return and clear the lines about files in which `messages` found damage."""
         lines = self._broken.copy()
         self._broken.clear()
         for connection in self.connections:
@@ -77,21 +76,21 @@ class BagReader(AnyReader):
         return lines
 
     def describe(self, connection: Connection) -> Typestore:
-        """Return a store with the type of a topic; raises AnyReaderError if nothing defines it."""
+        """Return a typestore with the type of a topic; raises AnyReaderError if there is none."""
         key = (connection.msgtype, connection.msgdef, connection.digest)
         if key not in self._stores:
             self._stores[key] = self._described(connection)
         return self._stores[key]
 
     def message(self, connection: Connection, data: bytes) -> Any:
-        """Make a message of its bytes; raises AnyReaderError if they are not of its type."""
+        """Deserialise a message; raises AnyReaderError if the bytes do not fit the type."""
         self.typestore = self.describe(connection)
         return self.deserialize(data, connection.msgtype)
 
     def _described(self, connection: Connection) -> Typestore:
         problem = 'the bag has none'
         if connection.msgdef.data.strip():
-            # The parsers raise whatever a text makes them stumble over.
+            # The parsers raise various errors for a malformed text.
             try:
                 store = get_typestore(Stores.EMPTY)
                 store.register(_types(connection))
@@ -106,7 +105,7 @@ class BagReader(AnyReader):
         raise AnyReaderError(f'no usable definition of {connection.msgtype}: {problem}')
 
     def _check(self, store: Typestore, connection: Connection) -> None:
-        """Raise AnyReaderError if `store` lacks a part of a type, or has another of its hash."""
+        """Raise AnyReaderError if `store` lacks a part of a type, or the hash does not fit."""
         kind, digest = connection.msgtype, connection.digest
         try:
             found = store.hash_rihs01(kind) if self.is2 else store.generate_msgdef(kind)[1]
@@ -120,9 +119,9 @@ class BagReader(AnyReader):
 def until_broken(messages: Iterable[tuple[Connection, int, bytes]], file: Path,
                  broken: list[str]) -> Generator[tuple[Connection, int, bytes], None, None]:
     """
-    Yield messages until they cannot be read; then append a line to `broken`.
+    Yield messages up to the first error of the file, and append a line about it to `broken`.
 
-    Whatever a database or a decompressor raises, the rest of the file alone is lost.
+    Only the rest of the file is lost.
     """
     count = 0
     try:
@@ -134,11 +133,11 @@ def until_broken(messages: Iterable[tuple[Connection, int, bytes]], file: Path,
 
 
 def _types(connection: Connection) -> dict[str, Any]:
-    """Parse the definition of a topic's type; raises what the parsers raise."""
+    """Parse the definition of a topic's type; raises the errors of the parsers."""
     kind, definition = connection.msgtype, connection.msgdef
     if definition.format == MessageDefinitionFormat.MSG:
         return get_types_from_msg(definition.data, kind)
-    # Several types have a line with the name before each; a single one needs none.
+    # A line with the name precedes each type; for a single type it is optional.
     first, *others = definition.data.split(_IDL_HEAD)
     types: dict[str, Any] = {}
     for text in filter(str.strip, (first, *(part.partition('\n')[2] for part in others))):

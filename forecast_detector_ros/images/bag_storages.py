@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Storages of ROS 2 bags to which a definition of an unknown encoding is none.
+Storages of ROS 2 bags that ignore definitions of an unknown encoding.
 
-rosbags opens nothing of a bag with one, and reads nothing behind a file that breaks off. Import
-this only where rosbags is installed.
+rosbags cannot open a bag with such a definition, and does not read the files after a truncated
+one. This module needs rosbags.
 """
 from collections.abc import Collection, Generator
 from contextlib import suppress
@@ -32,7 +32,7 @@ _NO_DEFINITION = MessageDefinition(MessageDefinitionFormat.NONE, '')
 
 
 class _Schemas(dict[int, Schema]):
-    """Schemas of a file; one of an encoding that rosbags does not know counts as none."""
+    """Schemas of a file, without definitions of an encoding that rosbags does not know."""
 
     def __setitem__(self, key: int, schema: Schema) -> None:
         if schema.encoding not in _FORMATS:
@@ -41,7 +41,7 @@ class _Schemas(dict[int, Schema]):
 
 
 class _Mcap(McapReader):
-    """McapReader to which a definition of an unknown encoding is none."""
+    """McapReader that ignores definitions of an unknown encoding."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -50,18 +50,18 @@ class _Mcap(McapReader):
     def messages(self, connections: Collection[Connection], start: int | None = None,
                  stop: int | None = None
                  ) -> Generator[tuple[Connection, int, bytes], None, None]:
-        """Read messages in the order of their stamps, also of a file without an index."""
+        """Yield messages in the order of their stamps, also for a file without an index."""
         if self.chunks:
             yield from super().messages(connections, start, stop)
             return
         stamps = []
-        # Where the file breaks off, the second scan says so.
+        # The second scan reports the end of a truncated file.
         with suppress(Exception):
             for _, stamp, _ in self.messages_scan(connections, start, stop):
                 stamps.append(stamp)
         ranks = np.empty(len(stamps), np.int64)
         ranks[np.argsort(stamps, kind='stable')] = np.arange(len(stamps))
-        # Only messages that come too early are kept: cameras of a recorder are little apart.
+        # Only early messages are kept in memory; a recorder writes messages nearly in order.
         early: dict[int, tuple[Connection, int, bytes]] = {}
         due = 0
         for message, rank in zip(self.messages_scan(connections, start, stop), ranks.tolist()):
@@ -72,10 +72,10 @@ class _Mcap(McapReader):
 
 
 class _Sqlite3(Sqlite3Reader):
-    """Sqlite3Reader to which a definition of an unknown encoding is none."""
+    """Sqlite3Reader that ignores definitions of an unknown encoding."""
 
     def open(self) -> None:  # noqa: A003
-        """Open the file, whose name rosbags puts into a URI as it is."""
+        """Open the file with a quoted name, because rosbags puts the name into a URI."""
         path, self.path = self.path, Path(quote(str(self.path)))
         try:
             super().open()
@@ -83,10 +83,10 @@ class _Sqlite3(Sqlite3Reader):
             self.path = path
 
     def _open(self) -> None:
-        with suppress(KeyError):  # An encoding of a definition that rosbags does not know.
+        with suppress(KeyError):  # rosbags does not know the encoding of a definition.
             super()._open()
             return
-        # Only files with the tables of Iron and later have definitions.
+        # Only files of Iron and later have definitions.
         assert self.dbconn is not None
         rows: Any = self.dbconn.execute(
             'SELECT topic_type, encoding, encoded_message_definition FROM message_definitions '
@@ -110,18 +110,18 @@ class _Sqlite3(Sqlite3Reader):
 
 
 class _Directory(DirectoryReader):
-    """DirectoryReader that goes on behind a file that breaks off."""
+    """DirectoryReader that continues after a truncated file."""
 
     STORAGE_PLUGINS = {'mcap': _Mcap, 'sqlite3': _Sqlite3}
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.broken: list[str] = []  #: One line for each file that broke off
+        self.broken: list[str] = []  #: One line for each truncated file
 
     def messages(self, connections: Collection[Connection], start: int | None = None,
                  stop: int | None = None
                  ) -> Generator[tuple[Connection, int, bytes], None, None]:
-        """Read the files in turn."""
+        """Yield the messages of each file in turn."""
         for storage in self.storages:
             part = copy(self)
             part.storages = [storage]
@@ -131,6 +131,6 @@ class _Directory(DirectoryReader):
 
 
 class TolerantReader(Reader):
-    """A bag of MCAP or sqlite3, as a folder or a single file."""
+    """Reader of an MCAP or sqlite3 bag, a folder or a single file."""
 
     STORAGE_PLUGINS = {'dir': _Directory, '.mcap': _Mcap, '.db3': _Sqlite3}

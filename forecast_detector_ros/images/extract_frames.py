@@ -17,8 +17,8 @@ from .video_images import VideoImages
 from ..errors import cut
 from ..plain_values import read_plain_json
 
-MANIFEST = 'source.json'  #: Beside the frames: where they come from
-JPEG_QUALITY = 95  #: Of the frames that are written; OpenCV's own default
+MANIFEST = 'source.json'  #: File beside the frames that describes their source
+JPEG_QUALITY = 95  #: JPEG quality of the frames; the default of OpenCV
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Extraction:
 
     folder: Path
     frames: int
-    losses: tuple[str, ...] = ()  #: One line for each thing that could not be read
+    losses: tuple[str, ...] = ()  #: One line for each loss of the source
 
 
 def frames_folder(source: Path, frames: Path) -> Path:
-    """Say where `extract_frames` puts the frames of `source`: its name without ending."""
+    """Return the folder of the frames of `source`: below `frames`, its name without suffix."""
     path = source.resolve()
     return frames / (path.name if os.path.isdir(path) else path.stem)
 
@@ -43,19 +43,19 @@ def extract_frames(source: Path, frames: Path, every: int = 1, topic: str | None
     """
     Write every n-th frame of a source as JPEG.
 
-    The folder appears when it is whole.  Files are called after the frame's number in the
-    source; `MANIFEST` lists them, for a bag with the stamps (nanoseconds) and frame ids.
+    The folder gets its name when it is complete. The names of the files are frame numbers.
+    `MANIFEST` lists them; for a bag it has the stamps (nanoseconds) and frame ids.
 
     :param source: a video file, or a bag as `ImageBag` reads it
-    :param frames: folder in which a folder with the source's name is made
+    :param frames: folder in which the folder of the source is created
     :param every: n, at least 1
-    :param topic: the bag's image topic; None if it has but one
-    :param resume: take the folder as it is if it was made from the same source in the same way
-    :param progress: called after each frame with the number of frames written, and of those
-        expected (0 if unknown)
-    :param name: of the folder that is made; None: the source's
-    :raises SourceError: if the source cannot be read or has no frames, or the folder exists and is
-        not what `resume` expects
+    :param topic: image topic of the bag; None for its only one
+    :param resume: use an existing folder that was made from the same source with the same options
+    :param progress: called after each frame with the numbers of written and of expected frames
+        (0 if unknown)
+    :param name: name of the created folder; None: the source's name
+    :raises SourceError: if the source cannot be read or has no frames, or if the folder exists and
+        cannot be resumed
     """
     folder = frames_folder(source, frames) if name is None else frames / name
     made_from = {'source': source.resolve().name, 'bytes': _bytes(source), 'topic': topic,
@@ -102,7 +102,7 @@ def extract_frames(source: Path, frames: Path, every: int = 1, topic: str | None
 
 
 def _bytes(source: Path) -> int:
-    """Return the size of a file, or of all files of a bag: another clip may have its name."""
+    """Return the bytes of a file or bag, which distinguish sources of one name."""
     try:
         files = source.iterdir() if source.is_dir() else [source]
         return sum(file.stat().st_size for file in files if file.is_file())
@@ -111,7 +111,7 @@ def _bytes(source: Path) -> int:
 
 
 def _existing(folder: Path, made_from: dict[str, Any], resume: bool) -> Extraction:
-    """Return frames that were written before; raises SourceError unless they are the same."""
+    """Return frames that were written before; raises SourceError if they differ."""
     if not resume:
         raise SourceError(f'{folder}: exists already; --resume takes the frames in it, or name '
                           'another folder')
@@ -130,17 +130,16 @@ def _existing(folder: Path, made_from: dict[str, Any], resume: bool) -> Extracti
 
 
 def _open(source: Path, topic: str | None) -> ImageBag | VideoImages:
-    """Open a bag, or anything else as a video, whatever its name; raises SourceError."""
+    """Open a bag, or any other file as a video; raises SourceError."""
     if is_bag(source):
         return ImageBag(source)
     if topic is not None:
-        raise SourceError(f'{source}: has no topics, it is no bag')
+        raise SourceError(f'{source}: is not a bag and has no topics')
     if not source.is_file():
         raise SourceError(f'{source}: no such file')
     return VideoImages(source)
 
 
 def _jpeg(image: BagImage) -> bytes:
-    """Decode an image and write it as JPEG; raises FrameError."""
     pixels = image.frame().load()
     return encode_jpeg(as_bgr(pixels.array, pixels.order), JPEG_QUALITY).tobytes()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures on their way in: a frame that nobody has looked at yet, and its pixels."""
+"""Frames, which are decoded only when needed, and their pixels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import InputError
 
-#: Channel orders that are accepted, with their number of channels.
+#: Number of channels of each accepted channel order.
 CHANNELS = {'bgr': 3, 'rgb': 3, 'bgra': 4, 'rgba': 4, 'mono': 1}
 _TO_BGR = {'rgb': cv2.COLOR_RGB2BGR, 'bgra': cv2.COLOR_BGRA2BGR, 'rgba': cv2.COLOR_RGBA2BGR,
            'mono': cv2.COLOR_GRAY2BGR}
@@ -20,14 +20,14 @@ def as_bgr(array: np.ndarray, order: str) -> np.ndarray:
     """
     Convert uint8 pixels of one of the `CHANNELS` orders to ``(H, W, 3)`` BGR.
 
-    BGR is given back as it is, anything else as a new, contiguous array.
+    BGR is returned unchanged, any other order as a new, contiguous array.
     """
     return array if order == 'bgr' else cv2.cvtColor(array, _TO_BGR[order])
 
 
 def decode_file(path: Path) -> np.ndarray | None:
     """
-    Decode a file, ``(H, W, 3)`` uint8 BGR; None if it holds no picture that OpenCV knows.
+    Decode a file to ``(H, W, 3)`` uint8 BGR; None if OpenCV cannot decode it.
 
     :raises OSError: if it cannot be read
     """
@@ -56,11 +56,11 @@ def encode_jpeg(picture: np.ndarray, quality: int = 95) -> np.ndarray:
 
 
 class SourceError(InputError):
-    """A video, folder, device or bag that cannot be read; one line that says why."""
+    """A video, folder, device or bag cannot be read; the message is one line."""
 
 
 class FrameError(InputError):
-    """A picture that cannot be used; the message says in one line what is wrong."""
+    """A picture cannot be used; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Pixels:
     """
     The pixels of a picture.
 
-    :raises FrameError: if type or shape do not fit the channel order, or a side is zero
+    :raises FrameError: if type or shape do not fit the channel order, or a side is 0
     """
 
     #: uint8, ``(H, W, channels)``, or ``(H, W)`` for mono; rows may be padded (a view).
@@ -76,7 +76,6 @@ class Pixels:
     order: str  #: One of `CHANNELS`
 
     def __post_init__(self) -> None:
-        """Check type and shape."""
         if self.order not in CHANNELS:
             raise FrameError(f'channel order is {self.order!r}, must be one of '
                              f'{sorted(CHANNELS)}')
@@ -99,21 +98,20 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture that is loaded only when the detector decides to read it."""
+    """A picture that is loaded only if the detector reads it."""
 
-    size: tuple[int, int] | None  #: (height, width); None when it cannot be known without decoding
-    #: Gives the pixels or raises `FrameError`; called at most once, never on a forecast.
+    size: tuple[int, int] | None  #: (height, width); None if unknown before decoding
+    #: Returns the pixels or raises `FrameError`; called at most once, never for a forecast.
     load: Callable[[], Pixels]
-    #: Gives fewer pixels if they are cheaper; None if `load` is as cheap. Takes the least (height,
-    #: width), returns the pixels and the (height, width) of the whole picture.
+    #: Returns a reduced picture if this is faster; None if `load` is as fast. Takes the least
+    #: (height, width), returns the pixels and the (height, width) of the whole picture.
     load_reduced: Callable[[tuple[int, int]], tuple[Pixels, tuple[int, int]]] | None = None
 
     def load_for(self, least: tuple[int, int]) -> tuple[Pixels, tuple[int, int]]:
         """
-        Load as many pixels as a use needs.
+        Load the picture, possibly reduced.
 
-        :param least: (height, width) that is wanted. The pixels have at least as many on each
-            side, unless the whole picture has fewer.
+        :param least: least (height, width) of the result, unless the whole picture is smaller
         :returns: the pixels, and the (height, width) of the whole picture
         :raises FrameError: if the picture cannot be used
         """

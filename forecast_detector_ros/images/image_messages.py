@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Turn image messages into frames that are looked at only when somebody loads them.
+Turn image messages into frames that are decoded only when they are loaded.
 
-Knows the fields of sensor_msgs/Image and sensor_msgs/CompressedImage, not their classes, so that
-messages of a live graph and messages out of a bag are read by the same code.
+Only the fields of sensor_msgs/Image and sensor_msgs/CompressedImage are used, not their classes.
+So the same code reads messages of nodes and of bags.
 
 The header of a message (size, encoding, step, length of the data) is checked when the frame is
-made. Only `Frame.load` touches the bytes of the picture. It checks the size of a compressed
-picture before it allocates memory.
+made. Only `Frame.load` reads the data. It checks the size of a compressed picture before it
+allocates memory.
 """
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from .quiet_decoder import decode_quietly
 from ..errors import cut, one_line
 
 MAX_IMAGE_PIXELS = 64_000_000  #: Default of the most pixels that an image may have
-#: Encodings that are used where they lie: bytes per pixel and channel order.
+#: Encodings that need no conversion: bytes per pixel and channel order.
 _VIEWED = {
     'rgb8': (3, 'rgb'), 'bgr8': (3, 'bgr'), 'rgba8': (4, 'rgba'), 'bgra8': (4, 'bgra'),
     'mono8': (1, 'mono'), '8UC1': (1, 'mono'), '8UC3': (3, 'bgr'), '8UC4': (4, 'bgra'),
 }
-#: ROS names the four pixels in the corner, OpenCV two of the second row: the same four.
+#: ROS names all four pixels of the pattern, OpenCV two pixels of its second row.
 _BAYER = {'bayer_rggb8': cv2.COLOR_BayerBG2BGR, 'bayer_bggr8': cv2.COLOR_BayerRG2BGR,
           'bayer_gbrg8': cv2.COLOR_BayerGR2BGR, 'bayer_grbg8': cv2.COLOR_BayerGB2BGR}
 _YUV422 = {'yuv422': cv2.COLOR_YUV2BGR_UYVY, 'uyvy': cv2.COLOR_YUV2BGR_UYVY,
@@ -45,37 +45,37 @@ _MONO16_SCALE = 255.0 / 65535.0
 _JPEG_START, _JPEG_END = b'\xff\xd8\xff', b'\xff\xd9'
 _PNG_START, _PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
 
-#: Bytes at the end in which most pictures have their end mark: cameras pad their buffers.
+#: Last bytes that contain the end mark of most pictures; cameras pad their buffers.
 _TAIL = 1024
-#: Scales that libjpeg decodes at, smallest picture first.
+#: Scales at which libjpeg can decode, smallest picture first.
 _REDUCED = ((8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4),
             (2, cv2.IMREAD_REDUCED_COLOR_2))
-#: JPEG markers SOF0 to SOF15, which tell the size; the three are tables (T.81, table B.1).
+#: JPEG markers SOF0 to SOF15, which have the size, without three of tables (T.81, table B.1).
 _FRAME_HEADERS = frozenset(range(0xc0, 0xd0)) - {0xc4, 0xc8, 0xcc}
 _END_OF_HEADER = (0xd9, 0xda)  #: End of image and start of scan
-#: TEM and RST0 to RST7: no length follows (T.81, table B.1).
+#: TEM and RST0 to RST7, which have no length (T.81, table B.1).
 _LONE_MARKERS = frozenset((0x01, *range(0xd0, 0xd8)))
 _START_OF_SCAN = b'\xff\xda'
 
-#: Of a JPEG as large as the limit, and proportionally more of a smaller one. Every scan of a
-#: progressive JPEG is a pass over all its pixels, and takes a few bytes only if it says nothing;
-#: libjpeg's encoder makes 10.
+#: Most scans of a JPEG of the largest size, proportionally more of a smaller one. Each scan of a
+#: progressive JPEG is a pass over all pixels, even if the scan has only a few bytes. libjpeg's
+#: encoder writes 10.
 _MOST_SCANS = 16
-#: Of a PNG; encoders write 8 KiB or more into each, and each takes time to look at.
+#: Most chunks of a PNG; each takes time, and encoders write 8 KiB or more into each.
 _MOST_CHUNKS = 100_000
-#: Converts a sound sensor_msgs/Image, given the bytes of a row, to BGR; None where it cannot.
+#: Converts a valid sensor_msgs/Image, given the bytes per row, to BGR; None if it cannot.
 Converter = Callable[[Any, int], 'np.ndarray | None']
 
 
 @dataclass
 class LazyPixels:
-    """Load pixels once, however often they are asked for; a failure is not kept."""
+    """Loads pixels once and keeps them; an error is not kept."""
 
     read: Callable[[], Pixels]
     pixels: Pixels | None = None
 
     def __call__(self) -> Pixels:
-        """Return the pixels; raises what `read` raises."""
+        """Return the pixels; raises as `read`."""
         if self.pixels is None:
             self.pixels = self.read()
         return self.pixels
@@ -84,12 +84,12 @@ class LazyPixels:
 def image_frame(message: Any, convert: Converter | None = None,
                 max_pixels: int = MAX_IMAGE_PIXELS) -> Frame:
     """
-    Make a frame of a sensor_msgs/Image without looking at its data.
+    Make a frame of a sensor_msgs/Image without reading its data.
 
     `message` needs the fields of sensor_msgs/Image; `data` may be any buffer of bytes. `convert`
-    is asked first for what has to be converted.
+    is tried first for encodings that need a conversion.
 
-    Raises FrameError when size, encoding, step and length of the data contradict each other, the
+    Raises FrameError if size, encoding, step and length of the data contradict each other, the
     encoding is not one of ENCODINGS, or the image has more than `max_pixels` pixels.
     """
     _check_header(message)
@@ -99,11 +99,11 @@ def image_frame(message: Any, convert: Converter | None = None,
 
 def compressed_frame(message: Any, max_pixels: int = MAX_IMAGE_PIXELS) -> Frame:
     """
-    Make a frame of a sensor_msgs/CompressedImage without looking at its data.
+    Make a frame of a sensor_msgs/CompressedImage without reading its data.
 
-    Its size is unknown until it is loaded, which fails above `max_pixels` pixels. The detector
-    gets a JPEG decoded at a reduced scale where that is enough for it. Raises FrameError when
-    there is no data.
+    Its size is unknown until it is loaded, which fails above `max_pixels` pixels. A JPEG is
+    decoded at a reduced scale if this fills the network's input. Raises FrameError if there is no
+    data.
     """
     if len(message.data) == 0:
         raise FrameError('compressed image has no data')
@@ -113,11 +113,11 @@ def compressed_frame(message: Any, max_pixels: int = MAX_IMAGE_PIXELS) -> Frame:
 
 def to_pixels(message: Any, convert: Converter | None = None) -> Pixels:
     """
-    Return the pixels of a sensor_msgs/Image whose header is known to be sound.
+    Return the pixels of a sensor_msgs/Image with a valid header.
 
-    8-bit grey and colour images are views of the message's data. mono16 (16-bit range scaled to 8
-    bit), Bayer and YUV images are converted to grey or BGR, by `convert` if it can. Raises
-    FrameError when the conversion fails.
+    8-bit grey and colour images are views of the message's data. mono16 (the 16-bit range becomes
+    the 8-bit range), Bayer and YUV images are converted to grey or BGR, by `convert` if it can.
+    Raises FrameError if the conversion fails.
     """
     encoding, height, width = message.encoding, message.height, message.width
     if encoding in _VIEWED:
@@ -147,10 +147,10 @@ def decode(message: Any, max_pixels: int = MAX_IMAGE_PIXELS) -> Pixels:
     """
     Decode a sensor_msgs/CompressedImage that holds a JPEG or a PNG.
 
-    The first bytes decide which; the field `format` is only quoted in error messages, because
-    drivers disagree on it. The result is BGR, 8 bit, in the orientation in which it is stored,
-    so that boxes fit what image_transport makes of the same message. Raises FrameError for what
-    is damaged, or has more than `max_pixels` pixels by its header; it is not decoded then.
+    The first bytes give the format; drivers disagree on the field `format`, which is only quoted
+    in messages. The result is 8-bit BGR in the stored orientation, as in image_transport, so that
+    boxes fit its pictures. Raises FrameError if the data is damaged or, before decoding, if its
+    header has more than `max_pixels` pixels.
     """
     kind = _check_compressed(message)
     _told_size(message, kind, max_pixels)
@@ -160,12 +160,11 @@ def decode(message: Any, max_pixels: int = MAX_IMAGE_PIXELS) -> Pixels:
 def decode_reduced(message: Any, least: tuple[int, int], max_pixels: int = MAX_IMAGE_PIXELS
                    ) -> tuple[Pixels, tuple[int, int]]:
     """
-    Decode no more of a compressed image than a use needs.
+    Decode a compressed image, a JPEG possibly at a reduced scale.
 
-    A JPEG is decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size that still has `least`
-    (height, width) pixels: libjpeg then computes fewer pixels and averages. Other images come in
-    full. Returns the pixels, as `decode` does, and the (height, width) of the whole picture.
-    Raises FrameError as `decode` does.
+    A JPEG is decoded at the smallest of the scales 1, 1/2, 1/4 and 1/8 that has at least `least`
+    (height, width) pixels, which is faster. Returns the pixels, as `decode` does, and the (height,
+    width) of the whole picture. Raises FrameError as `decode` does.
     """
     kind = _check_compressed(message)
     size = _told_size(message, kind, max_pixels)
@@ -180,10 +179,10 @@ def decode_reduced(message: Any, least: tuple[int, int], max_pixels: int = MAX_I
 
 def jpeg_size(data: Any) -> tuple[int, int] | None:
     """
-    Return (height, width) that the header of a JPEG tells, or None if it tells none.
+    Return the (height, width) in the header of a JPEG, or None if there is none.
 
-    `data` is any buffer of bytes. The header is walked marker by marker to the first frame
-    header (ITU-T T.81, section B.1).
+    `data` is any buffer of bytes. The markers are read up to the first frame header (ITU-T T.81,
+    section B.1).
     """
     view = memoryview(data)
     position = 2
@@ -200,7 +199,7 @@ def jpeg_size(data: Any) -> tuple[int, int] | None:
             position += 2
         else:
             length = struct.unpack_from('>H', view, position + 2)[0]
-            # The decoder reads on behind what contradicts itself, where another size may stand.
+            # The decoder would continue after an invalid marker, where another size may follow.
             if marker == 0x00 or length < 2:
                 return None
             position += 2 + length
@@ -209,7 +208,7 @@ def jpeg_size(data: Any) -> tuple[int, int] | None:
 
 def png_size(data: Any) -> tuple[int, int] | None:
     """
-    Return (height, width) that the first chunk of a PNG tells, or None if it tells none.
+    Return the (height, width) in the first chunk of a PNG, or None if there is none.
 
     `data` is any buffer of bytes (W3C PNG, section 11.2.1).
     """
@@ -222,10 +221,10 @@ def png_size(data: Any) -> tuple[int, int] | None:
 
 def _check_chunks(data: Any) -> None:
     """
-    Refuse a PNG with a chunk that reaches beyond its end: the decoder takes memory for it first.
+    Raise FrameError for a PNG with a chunk beyond its end, for which the decoder takes memory.
 
-    `data` is any buffer of bytes. A chunk is its length, its name, its data and a checksum (W3C
-    PNG, section 5.3).
+    `data` is any buffer of bytes. A chunk has a length, a name, data and a checksum (W3C PNG,
+    section 5.3).
     """
     view = memoryview(data)
     position = len(_PNG_START)
@@ -243,18 +242,18 @@ def _check_chunks(data: Any) -> None:
 
 
 def _told_size(message: Any, kind: str, max_pixels: int) -> tuple[int, int]:
-    """Return the (height, width) in the header of a compressed picture, if it may be decoded."""
+    """Return (height, width) from the header; raises FrameError if it may not be decoded."""
     size = (jpeg_size if kind == 'JPEG' else png_size)(message.data)
     if size is None:
-        raise FrameError(f'{kind} image cannot be decoded: its header tells no size')
+        raise FrameError(f'{kind} image cannot be decoded: its header has no size')
     _check_size(size, max_pixels)
     if kind == 'PNG':
         _check_chunks(message.data)
     else:
         scans = bytes(message.data).count(_START_OF_SCAN)
         if scans * size[0] * size[1] > _MOST_SCANS * max_pixels:
-            raise FrameError(f'JPEG image of {size[1]}x{size[0]} pixels has {scans} scans; so '
-                             'many passes over it are refused')
+            raise FrameError(f'JPEG image of {size[1]}x{size[0]} pixels has {scans} scans, '
+                             'which are too many')
     return size
 
 
@@ -265,7 +264,7 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
 
 
 def _check_compressed(message: Any) -> str:
-    """Return JPEG or PNG; raise FrameError for anything else, and for what has no end."""
+    """Return JPEG or PNG; raises FrameError for other data and for data without an end mark."""
     data = np.frombuffer(message.data, np.uint8)
     start = bytes(data[:len(_PNG_START)])
     if start.startswith(_JPEG_START):
@@ -275,16 +274,16 @@ def _check_compressed(message: Any) -> str:
     else:
         raise FrameError(f'compressed image is neither JPEG nor PNG (it begins with '
                          f'{start[:4].hex(" ")}, format says {cut(message.format)!r})')
-    # Without this check the decoder fills what is missing with grey and says nothing.
+    # Without this check the decoder would fill a missing part with grey, without an error.
     if mark not in bytes(data[-_TAIL:]) and not _ends(bytes(data), mark):
         raise FrameError(f'{kind} image is truncated: no end mark after {len(data)} bytes')
     return kind
 
 
 def _ends(data: bytes, mark: bytes) -> bool:
-    """Look for the end mark from the end, over padding of any length."""
+    """Return whether the end mark is before padding of any length."""
     place = data.rfind(mark)
-    # A thumbnail in a JPEG's header has an end of its own; the picture's lies behind its scan.
+    # A thumbnail in a JPEG's header also has an end mark, so it must come after the scan.
     return place >= 0 and (mark != _JPEG_END or place > data.rfind(_START_OF_SCAN))
 
 
@@ -339,5 +338,5 @@ def _mono16(message: Any) -> np.ndarray:
     order = '>u2' if message.is_bigendian else '<u2'
     deep = np.ndarray((message.height, message.width), order, buffer=message.data,
                       strides=(message.step, 2))
-    # Contiguous, because OpenCV refuses rows that begin at odd addresses.
+    # Contiguous, because OpenCV refuses rows at odd addresses.
     return cv2.convertScaleAbs(np.ascontiguousarray(deep, np.uint16), alpha=_MONO16_SCALE)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Decode a JPEG or PNG without a word on the standard error stream, and refuse what is damaged.
+Decode a JPEG or PNG without output to the standard error stream, and detect damage.
 
-libjpeg fills what it cannot decode with grey and only prints a warning; OpenCV hands the picture
-over as if nothing had happened and has no other way to tell. So the warning is caught.
+libjpeg fills a damaged part with grey and only prints a warning, and OpenCV returns the picture
+without an error. So the warning is captured.
 """
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from threading import Lock
 import cv2
 import numpy as np
 
-#: Of what a decoder prints for one picture; libjpeg prints its first warning only.
+#: Most bytes of captured output for a picture; libjpeg prints only its first warning.
 _MOST_BYTES = 4096
-#: Bytes before the end mark that are no damage: many webcams pad their scans with a few.
+#: Tolerated bytes before the end mark, because many webcams pad their scans.
 _MOST_EXTRANEOUS = 16
-#: How warnings of libjpeg (its jerror.h), libpng (its pngerror.c) and OpenCV's readers begin.
+#: Start of warnings of libjpeg (jerror.h), libpng (pngerror.c) and OpenCV's readers.
 _DECODERS = re.compile(
     r'Corrupt JPEG data|Premature end of JPEG|Inconsistent progression|Invalid SOS parameters|'
     r'Application transferred|Unknown Adobe color|Warning: unknown JFIF|libpng (error|warning)|'
     r'\[ ?(WARN|ERROR):[^\]]*\] global grfmt_')
-#: Those after which every pixel may still be right.
+#: Warnings after which all pixels may be correct.
 _HARMLESS = re.compile(
     r'Invalid SOS parameters|Unknown Adobe color|Warning: unknown JFIF|libpng warning|\[ ?WARN|'
     r'Corrupt JPEG data: (bad ICC marker|(?P<bytes>\d{1,9}) extraneous bytes before marker 0xd9)')
@@ -34,13 +34,13 @@ _LOCK = Lock()
 
 def decode_quietly(data: np.ndarray, flags: int) -> tuple[np.ndarray | None, str]:
     """
-    Decode a picture with OpenCV and return it with what its decoder complained of.
+    Decode a picture with OpenCV, and return it with its decoder's warning.
 
-    :param data: ``(N,)`` uint8, a whole JPEG or PNG file
-    :param flags: ``cv2.IMREAD_...``
-    :returns: the picture, ``(H, W, 3)`` uint8, or None where it cannot be decoded; and the first
-        sign of damage in the decoder's words, or an empty text. Raises cv2.error as
-        ``cv2.imdecode``.
+    :param data: ``(N,)`` uint8, a complete JPEG or PNG file
+    :param flags: flags of ``cv2.imdecode``
+    :returns: the picture, ``(H, W, 3)`` uint8, or None if it cannot be decoded; and the first
+        warning about damage, or an empty text
+    :raises cv2.error: as ``cv2.imdecode``
     """
     with _LOCK:
         scratch = os.memfd_create('decoder')
@@ -52,7 +52,7 @@ def decode_quietly(data: np.ndarray, flags: int) -> tuple[np.ndarray | None, str
             os.close(scratch)
     lines = said.splitlines()
     for line in lines:
-        # Another thread may have had something to say at the same time.
+        # Lines of other threads were captured, too, and are written again.
         if not _DECODERS.match(line):
             _write(line)
     return picture, next((line for line in lines if _is_damage(line)), '')
@@ -67,8 +67,8 @@ def _is_damage(line: str) -> bool:
 
 @contextmanager
 def _standard_error_into(target: int) -> Iterator[None]:
-    """Let file descriptor 2 be another one for a while."""
-    if target == 2:  # The stream was closed, so the new file has got its place already.
+    """Redirect file descriptor 2 to `target` inside the context."""
+    if target == 2:  # The stream was closed, so the new file has its descriptor.
         yield
         return
     try:
@@ -76,7 +76,7 @@ def _standard_error_into(target: int) -> Iterator[None]:
     except OSError:
         copy = None
     try:
-        # Within, because Ctrl-C may come right behind it.
+        # Inside the try block, because Ctrl-C may follow at once.
         os.dup2(target, 2, inheritable=False)
         yield
     finally:
@@ -88,5 +88,5 @@ def _standard_error_into(target: int) -> Iterator[None]:
 
 
 def _write(line: str) -> None:
-    with suppress(OSError):  # Nobody can be told.
+    with suppress(OSError):  # There is no other stream to report it.
         os.write(2, f'{line}\n'.encode())

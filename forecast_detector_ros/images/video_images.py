@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read a video file as the images of one camera, as if a bag had recorded them."""
+"""Read a video file with the interface of a bag with one camera."""
 
 from collections.abc import Iterator, Sequence
 import os
@@ -13,14 +13,14 @@ from .video_source import VideoFile
 
 VIDEO_SUFFIXES = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.webm')
 VIDEO_TOPIC = '/image_raw'  #: The name of a video's only camera
-UNKNOWN_RATE = 30.0  #: Pictures per second of a file that does not say its own
+UNKNOWN_RATE = 30.0  #: Pictures per second of a file without a rate
 
 
 class VideoImages:
     """
-    A video file that gives its pictures as `ImageBag` does; close it at the end.
+    A video file with the interface of `ImageBag`; close it at the end.
 
-    Stamps start at 0 and have the distance that the file's rate says.
+    Stamps start at 0 and follow the rate of the file.
 
     :raises SourceError: if no picture can be decoded
     """
@@ -32,14 +32,14 @@ class VideoImages:
         self.topics = {VIDEO_TOPIC: ImageTopic(VIDEO_TOPIC, 'Image', self._video.announced or 0)}
 
     def choose(self, topic: str | None = None) -> str:
-        """Return the name of the only topic; raises SourceError if another one is meant."""
+        """Return the name of the only topic; raises SourceError for another name."""
         if topic not in (None, VIDEO_TOPIC, VIDEO_TOPIC[1:]):
             raise SourceError(f'{self.path}: is a video, its only topic is {VIDEO_TOPIC}; '
-                              f'{topic!r} is none of it')
+                              f'there is no {topic!r}')
         return VIDEO_TOPIC
 
     def images(self, topics: Sequence[str]) -> Iterator[BagImage]:
-        """Yield the pictures in their order; `topics` has the name that `choose` gives."""
+        """Yield the pictures in order; `topics` has the name that `choose` returns."""
         gap_ns = NANOSECONDS / (self._video.rate or UNKNOWN_RATE)
         number = 0
         while (picture := self._video.read()) is not None:
@@ -54,7 +54,7 @@ class VideoImages:
             self.losses.append(loss)
 
     def messages(self, topic: str, message_type: str) -> list[Any]:
-        """Refuse: a video has no messages."""
+        """Raise SourceError, because a video has no messages."""
         raise SourceError(f'{self.path}: is a video and has no topic {topic} with {message_type}')
 
     def close(self) -> None:
@@ -64,10 +64,10 @@ class VideoImages:
 
 def open_images(path: Path, typestore: Any = None) -> ImageBag | VideoImages:
     """
-    Open a bag, or a video file by its ending; close it at the end.
+    Open a bag, or by its suffix a video file; close it at the end.
 
     :param typestore: see `ImageBag`
-    :raises SourceError: if it cannot be read
+    :raises SourceError: if it is neither, or cannot be read
     """
     if path.suffix.lower() in VIDEO_SUFFIXES and os.path.isfile(path):
         return VideoImages(path)

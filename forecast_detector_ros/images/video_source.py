@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read pictures from a video file, a folder of images or a V4L2 device, one after the other."""
+"""Read the pictures of a video file, a folder of images or a V4L2 device in order."""
 from __future__ import annotations
 
 import math
@@ -17,7 +17,7 @@ from ..errors import cut
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 
-# Containers without an index announce duration x rate, which is off by a frame now and then.
+# Without an index, the announced count is duration * rate, sometimes wrong by one frame.
 ANNOUNCED_TOLERANCE = 1
 
 LOG_LEVEL_SILENT = 0  #: OpenCV's `cv::utils::logging::LOG_LEVEL_SILENT`
@@ -26,24 +26,24 @@ LOG_LEVEL_SILENT = 0  #: OpenCV's `cv::utils::logging::LOG_LEVEL_SILENT`
 class VideoSource(Protocol):
     """A sequence of pictures."""
 
-    name: str  #: What is read, as the user wrote it
-    #: Pictures per second of the source itself; None when it has no rate of its own.
+    name: str  #: Name of the source as the user wrote it
+    #: Pictures per second of the source; None if it has no rate.
     rate: float | None
-    live: bool  #: True for a device, which sets the pace itself and never ends
+    live: bool  #: Whether it is a device, which sets the rate of the pictures and does not end
 
     def read(self) -> np.ndarray | None:
         """
         Return the next picture, or None at the end.
 
-        The picture is BGR, uint8, (H, W, 3), contiguous; it stays valid until the next call.
-        Raises SourceError when a live source stops delivering.
+        The picture is BGR, uint8, (H, W, 3), contiguous, and valid until the next call. Raises
+        SourceError if a device stops delivering.
         """
 
     def rewind(self) -> None:
-        """Go back to the first picture; raises SourceError when that is impossible."""
+        """Go back to the first picture; raises SourceError if that is not possible."""
 
     def loss(self) -> str | None:
-        """Return, at the end, one line on what could not be read; None when all was read."""
+        """Return at the end one line on unread pictures; None if all were read."""
 
     def close(self) -> None:
         """Release the file or the device."""
@@ -55,10 +55,10 @@ class VideoFile:
     live = False
 
     def __init__(self, path: str | Path) -> None:
-        """Open `path` and decode its first picture; raises SourceError when either fails."""
+        """Open `path` and decode its first picture; raises SourceError if either fails."""
         self.name = str(path)
         try:
-            # FFmpeg takes what stands before a colon for a protocol, and OpenCV wants UTF-8.
+            # FFmpeg reads text before a colon as a protocol, and OpenCV needs UTF-8.
             self._place = os.path.abspath(path)
             self._place.encode()
         except UnicodeEncodeError:
@@ -69,7 +69,7 @@ class VideoFile:
         announced = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.announced = int(announced) if 0 < announced < 2**31 else None
         rate = self._capture.get(cv2.CAP_PROP_FPS)
-        # 1000 and more is a time base mistaken for a rate (90000 in some MPEG streams).
+        # 1000 and more is a time base and not a rate (90000 in some MPEG streams).
         self.rate = float(rate) if math.isfinite(rate) and 0 < rate < 1000 else None
         ok, first = self._capture.read()
         if not ok:
@@ -79,7 +79,7 @@ class VideoFile:
         self._first = first
 
     def read(self) -> np.ndarray | None:
-        """Return the next picture, or None at the end or where the file breaks off."""
+        """Return the next picture, or None at the end or at a damage."""
         if self._first is not None:
             picture, self._first = self._first, None
         else:
@@ -90,14 +90,14 @@ class VideoFile:
         return picture
 
     def rewind(self) -> None:
-        """Open the file again: seeking to the start is not exact in every container."""
+        """Open the file again, because seeking is not exact in every container."""
         self._capture.release()
         self._capture = _open_capture(self.name, _file_backend(), self._place)
         self._first = None
         self._delivered = 0
 
     def loss(self) -> str | None:
-        """Return one line when the file breaks off before the frame count it announces."""
+        """Return one line if the file has fewer pictures than it announces, else None."""
         if self.announced is None or self.announced - self._delivered <= ANNOUNCED_TOLERANCE:
             return None
         return (f'{self.name}: broke off after {self._delivered} of {self.announced} frames '
@@ -115,7 +115,7 @@ class ImageFolder:
     rate: float | None = None
 
     def __init__(self, folder: str | Path) -> None:
-        """List `folder`; raises SourceError when it holds no image at all."""
+        """List `folder`; raises SourceError if it has no image."""
         _silence_decoders()
         self.name = str(folder)
         try:
@@ -151,7 +151,7 @@ class ImageFolder:
         self._next = 0
 
     def loss(self) -> str | None:
-        """Return one line that names the first unreadable files."""
+        """Return one line that names the first unreadable files; None without any."""
         if not self._unreadable:
             return None
         names = list(self._unreadable)
@@ -163,7 +163,7 @@ class ImageFolder:
 
 
 class Device:
-    """A V4L2 camera; it sets the pace, `rate` only asks it for one."""
+    """A V4L2 camera, which sets the rate of the pictures."""
 
     live = True
 
@@ -171,8 +171,8 @@ class Device:
         """
         Open `device`, a path such as /dev/video0 or a bare number.
 
-        `rate` asks the driver for that many pictures per second, 0 leaves its default.
-        Raises SourceError when the device cannot be opened.
+        `rate` is requested from the driver, pictures per second; 0: the driver's default. Raises
+        SourceError if the device cannot be opened.
         """
         self.name = device
         self._asked_rate = rate
@@ -183,31 +183,31 @@ class Device:
     def _open(self) -> cv2.VideoCapture:
         capture = _open_capture(int(self.name) if self.name.isdecimal() else self.name,
                                 cv2.CAP_V4L2)
-        # One buffer: a picture that waited in the driver would carry a stamp that is too young.
+        # One buffer, because a picture that waits in the driver would get a late stamp.
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         if self._asked_rate > 0:
             capture.set(cv2.CAP_PROP_FPS, self._asked_rate)
         return capture
 
     def read(self) -> np.ndarray:
-        """Wait for the next picture; raises SourceError when the device stops delivering."""
+        """Wait for the next picture; raises SourceError if the device stops delivering."""
         ok, picture = self._capture.read()
         if not ok:
             raise SourceError(f'{self.name}: the device stopped delivering pictures')
         return picture
 
     def reopen(self) -> None:
-        """Close the device and open it again; raises SourceError when that is impossible."""
-        # As long as it is held, a device that was plugged in again gets another number.
+        """Close the device and open it again; raises SourceError if that fails."""
+        # Released first, because a device that is plugged in again would get another number.
         self._capture.release()
         self._capture = self._open()
 
     def rewind(self) -> None:
-        """Refuse: a device has no beginning."""
+        """Raise SourceError, because a device has no first picture."""
         raise SourceError(f'{self.name}: a device cannot be rewound')
 
     def loss(self) -> str | None:
-        """Return None: what a device did not deliver is not known."""
+        """Return None, because losses of a device are not known."""
         return None
 
     def close(self) -> None:
@@ -217,21 +217,21 @@ class Device:
 
 def open_source(source: str, rate: float = 0.0) -> VideoSource:
     """
-    Open whatever `source` names: a V4L2 device, a folder of images or a video file.
+    Open a V4L2 device, a folder of images or a video file.
 
-    `rate` in Hz is passed on to a device, 0 leaves its default. OpenCV's log is silent from then
-    on. Raises SourceError with one line when it is missing or unreadable.
+    `rate`, Hz, is requested from a device; 0: its default. OpenCV's log is silenced. Raises
+    SourceError if the source is missing or unreadable.
     """
     if not source:
         raise SourceError('source is not set; it is a video file, a folder of images or a '
                           'V4L2 device such as /dev/video0')
     if source.isdecimal() or source.startswith('/dev/'):
         return Device(source, rate)
-    # Unlike Path.expanduser, it leaves a name such as ~backup.mp4 as it is.
+    # Unlike Path.expanduser, it does not fail for a name such as ~backup.mp4.
     path = Path(os.path.expanduser(source))
     try:
         mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # The last of a null character.
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError for a null character.
         raise SourceError(f'{source}: no such file, folder or device') from None
     except OSError as error:
         raise SourceError(f'{cut(source)}: {error.strerror}') from None
@@ -246,7 +246,7 @@ def open_source(source: str, rate: float = 0.0) -> VideoSource:
 
 def _open_capture(source: str | int, backend: int, place: str | None = None
                   ) -> cv2.VideoCapture:
-    """Open a source, which a file is at `place`."""
+    """Open a device, or the file at `place`; raises SourceError."""
     if isinstance(source, str) and source.startswith('/dev/') and not Path(source).exists():
         raise SourceError(f'{source}: no such device')
     _silence_decoders()
@@ -259,16 +259,16 @@ def _open_capture(source: str | int, backend: int, place: str | None = None
 
 
 def _silence_decoders() -> None:
-    """Keep OpenCV's own complaints from burying the one line that explains a damaged file."""
-    # FFmpeg's level is read when the first video is opened.
+    """Silence OpenCV's messages, so that the line about a damaged file is visible."""
+    # OpenCV reads FFmpeg's level when the first video is opened.
     os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
-    # OpenCV 4.6 of Ubuntu 24.04 and Debian 12 has the function under another name.
+    # OpenCV 4.6 of Ubuntu 24.04 and Debian 12 has another name for the function.
     set_level = getattr(cv2, 'setLogLevel', None) or cv2.utils.logging.setLogLevel
     set_level(LOG_LEVEL_SILENT)
 
 
 def _file_backend() -> int:
-    """Return FFmpeg where OpenCV has it: other back-ends read numbered images as one video."""
+    """Return FFmpeg if OpenCV has it; other back-ends read numbered images as a video."""
     has_ffmpeg = cv2.CAP_FFMPEG in cv2.videoio_registry.getStreamBackends()
     return cv2.CAP_FFMPEG if has_ffmpeg else cv2.CAP_ANY
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many inputs: one job each, done by processes of this machine or by Ray; files at URLs."""
+"""Run a job for each input in processes of this machine or with Ray; read and write URLs."""

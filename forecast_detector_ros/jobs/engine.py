@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Many jobs: what they are, and how they are done: here, by several processes, or by Ray.
+Run many jobs in this process, in several processes, or with Ray.
 
-A failure stays with the job that failed; what the others gave is kept. Every process of this
-machine is a pool of one (`concurrent.futures`): when it dies, it is known which job it had.
+A failed job does not affect the others. Each process is a pool of one worker
+(`concurrent.futures`), so that the job of a process that dies is known.
 """
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from typing import Any, Protocol
 
 from ..errors import InputError, one_line
 
-ATTEMPTS = 3  #: How often a job is begun whose process or machine is lost
+ATTEMPTS = 3  #: Most starts of a job whose process or machine is lost
 
-POLL_S = 0.2  #: Seconds between two looks at whether somebody wants to stop
+POLL_S = 0.2  #: Period of checking for an interrupt, seconds
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-LOCAL = 'local'  #: Ray's own name of a cluster that is started for the call and ended with it
+LOCAL = 'local'  #: Ray's name of a cluster that is started for the call and ended with it
 
 
 @dataclass(frozen=True)
 class Job:
-    """One thing to do."""
+    """One unit of work."""
 
-    number: int  #: Its place in the whole list
+    number: int  #: Index in the list of all jobs
     name: str
-    argument: Any  #: What the work is called with; is pickled
+    argument: Any  #: Argument of the work; it is pickled
 
 
 @dataclass(frozen=True)
@@ -49,52 +49,50 @@ class Outcome:
 
     job: Job
     value: Any = None
-    error: str | None = None  #: One line; None if there was none
+    error: str | None = None  #: One line; None without an error
 
 
 class StoppedError(Exception):
-    """Work that was told to stop, and has no value to give."""
+    """Work was stopped and has no value."""
 
 
 class StopFlag(Protocol):
-    """Tells work that it shall come to an early end."""
+    """A flag that asks work to end early."""
 
     @property
     def is_set(self) -> bool:
-        """Tell whether it shall."""
+        """Return whether the work is asked to end early."""
 
 
-#: Called with what is done of a job and what there is to do, 0 if unknown.
+#: Called with the done and the total amount of a job; the total is 0 if unknown.
 Progress = Callable[[int, int], None]
 
-#: Called with a job's argument; gives its value. When the flag is set it returns early, or raises
-#: StoppedError. It may be called again for a job whose process was lost, and then begins anew.
+#: Called with a job's argument; returns its value. If the flag is set, it returns early or raises
+#: StoppedError. For a job whose process was lost, it is called again from the start.
 Work = Callable[[Any, Progress, StopFlag], Any]
 
-Prepare = Callable[[], Work]  #: Makes the work; called once in every process, and pickled
+Prepare = Callable[[], Work]  #: Returns the work; called once in each process, and pickled
 
-#: Called with a job, what is done of it and what there is to do.
+#: Called with a job, and its done and total amount.
 Tell = Callable[[Job, int, int], None]
 
-#: Errors whose message is all there is to say; of others the traceback is printed, too.
+#: Errors that are reported by their message alone; others are printed with their traceback.
 Expected = tuple[type[Exception], ...]
 
 
 class Interrupt:
-    """Ctrl-C and SIGTERM as a flag that work looks at; a second signal ends at once."""
+    """A flag that Ctrl-C and SIGTERM set; a second signal ends the process at once."""
 
     def __init__(self) -> None:
-        """Be not set."""
         self.is_set = False
         self._before: list[Any] = []
 
     def __enter__(self) -> Interrupt:
-        """Take both signals; only in the main thread."""
+        """Handle both signals; only possible in the main thread."""
         self._before = [signal.signal(number, self._note) for number in SIGNALS]
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give them back."""
         for number, handler in zip(SIGNALS, self._before):
             signal.signal(number, handler)
 
@@ -105,21 +103,21 @@ class Interrupt:
 
 
 def describe_job(error: Exception, expected: Expected) -> tuple[str, str]:
-    """Return an error as one line, and its traceback; an expected one has none."""
+    """Return an error as one line, and its traceback, empty for an expected error."""
     if isinstance(error, expected):
         return one_line(error), ''
     return (f'{type(error).__name__}: {" ".join(str(error).split())}',
             ''.join(traceback.format_exception(error)))
 
 
-#: The numbers that a process and its parent have in common. They have no lock, which a process
-#: that is killed would take with it.
+#: Indices of the numbers that a process shares with its parent. They have no lock, because a
+#: killed process would never release it.
 _STOP, _DONE, _TOTAL = range(3)
 
 
 def run_here(prepare: Prepare, jobs: Sequence[Job], expected: Expected, interrupt: Interrupt,
              tell: Tell) -> Iterator[Outcome]:
-    """Do all jobs in this process; see `run_many`."""
+    """Run all jobs in this process; see `run_many`."""
     work: Work | None = None
     for job in jobs:
         if interrupt.is_set:
@@ -136,7 +134,7 @@ def run_here(prepare: Prepare, jobs: Sequence[Job], expected: Expected, interrup
 
 def run_in_processes(prepare: Prepare, jobs: Sequence[Job], processes: int, expected: Expected,
                      interrupt: Interrupt, tell: Tell) -> Iterator[Outcome]:
-    """Do all jobs in fresh processes, as many as `processes`; see `run_many`."""
+    """Run all jobs in `processes` new processes; see `run_many`."""
     waiting = deque(jobs)
     lost: dict[int, int] = {}
     busy: dict[Future[Any], tuple[_Worker, Job]] = {}
@@ -180,14 +178,14 @@ def run_in_processes(prepare: Prepare, jobs: Sequence[Job], processes: int, expe
 
 def _outcome(worker: _Worker, job: Job, future: Future[Any], expected: Expected
              ) -> Outcome | None:
-    """Return what came of a job; None if it was stopped, or its process lost."""
+    """Return the outcome of a job; None if it was stopped or its process was lost."""
     try:
         kind, content = future.result()
     except BrokenProcessPool:
         worker.broken = True
         return None
     except Exception as error:
-        # What cannot be pickled, for example.
+        # For example, the value cannot be pickled.
         return Outcome(job, error=_printed(error, expected))
     if kind == 'stopped':
         return None
@@ -195,7 +193,7 @@ def _outcome(worker: _Worker, job: Job, future: Future[Any], expected: Expected
 
 
 class _Worker:
-    """One process that does one job after another."""
+    """One process that runs one job at a time."""
 
     def __init__(self, prepare: Prepare, expected: Expected) -> None:
         context = get_context('spawn')
@@ -205,10 +203,10 @@ class _Worker:
         self.broken = False
 
     def submit(self, argument: Any) -> Future[Any]:
-        """Begin a job."""
+        """Start a job."""
         self._common[_DONE] = self._common[_TOTAL] = 0
         before = set(active_children())
-        # Ctrl-C in a terminal reaches the process, too, which shall only be told by its parent.
+        # Ctrl-C in a terminal also reaches the process, but only its parent should stop it.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
             future = self._pool.submit(_do, argument)
@@ -223,35 +221,35 @@ class _Worker:
 
     @property
     def told(self) -> tuple[int, int] | None:
-        """Return what is done of the job in hand and what there is to do; None at first."""
+        """Return done and total amount of the current job; None before its first report."""
         done, total = self._common[_DONE], self._common[_TOTAL]
         return (done, total) if done or total else None
 
     @property
     def exit_code(self) -> int | None:
-        """Return that of a process that has ended."""
-        # A thread of the pool waits for it, too: one of both is told the code, and notes it.
+        """Return the exit code of an ended process."""
+        # A thread of the pool also waits for the process, and only one wait gets the code.
         deadline = monotonic() + 10.0
         while (code := self._process.exitcode) is None and monotonic() < deadline:
             sleep(0.01)
         return code
 
     def stop(self) -> None:
-        """Ask for an early end."""
+        """Ask the job to end early."""
         self._common[_STOP] = 1
 
     def close(self) -> None:
-        """End the process, which has no job."""
+        """End the process, which must have no job."""
         self._pool.shutdown()
 
     def kill(self) -> None:
-        """End the process with its job."""
+        """End the process and its job."""
         self._process.kill()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _Told:
-    """The flag in a process, which its parent sets."""
+    """The flag of a process, which its parent sets."""
 
     def __init__(self, common: Any) -> None:
         self._common = common
@@ -261,7 +259,7 @@ class _Told:
         return bool(self._common[_STOP])
 
 
-_here: dict[str, Any] = {}  #: What a process keeps from job to job
+_here: dict[str, Any] = {}  #: State of a process from job to job
 
 
 def _begin(common: Any, prepare: Prepare, expected: Expected) -> None:
@@ -301,22 +299,22 @@ def _printed(error: Exception, expected: Expected) -> str:
 
 @dataclass(frozen=True)
 class Engine:
-    """Runs the jobs."""
+    """How jobs are run."""
 
-    ray: str | None = None  #: Address of a Ray cluster; None: processes of this machine
-    #: At most so many jobs at a time; None: one, or with Ray as many as there is room for.
+    ray: str | None = None  #: Address of a Ray cluster; None: processes on this machine
+    #: Most jobs at a time; None: one, with Ray as many as the cluster has resources for.
     processes: int | None = None
-    threads: int = 1  #: CPU cores that a job takes
-    gpus: float = 0  #: GPUs that a job takes; Ray alone counts them
+    threads: int = 1  #: CPU cores of a job
+    gpus: float = 0  #: GPUs of a job; only used by Ray
 
     def is_here(self, jobs: int) -> bool:
-        """Tell whether so many jobs are done in this very process."""
+        """Return whether this number of jobs runs in this process."""
         return self.ray is None and (jobs < 2 or (self.processes or 1) < 2)
 
 
 def parse_engine(text: str) -> str | None:
     """
-    Read ``local``, ``ray`` or ``ray=ADDRESS``; return the address of the Ray cluster, if any.
+    Parse ``local``, ``ray`` or ``ray=ADDRESS``; return the address of the Ray cluster or None.
 
     Raises InputError.
     """
@@ -332,19 +330,18 @@ def parse_engine(text: str) -> str | None:
 def run_many(engine: Engine, prepare: Prepare, jobs: Sequence[Job], expected: Expected,
              interrupt: Interrupt, tell: Tell) -> Iterator[Outcome]:
     """
-    Do all jobs; yield each outcome when it is there.
+    Run all jobs; yield each outcome when it is ready.
 
-    A job whose process or machine is lost is begun anew, `ATTEMPTS` times in all.
+    A job whose process or machine is lost is started again, at most `ATTEMPTS` times in all.
 
-    :param prepare: makes the work; called once in every process, and pickled
-    :param jobs: in the order in which they are begun
-    :param expected: errors whose message is all there is to say; others are printed with their
+    :param prepare: returns the work; called once in each process, and pickled
+    :param jobs: in the order of their start
+    :param expected: errors that are reported by their message alone; others are printed with their
         traceback
-    :param interrupt: when it is set, no further job is begun; those in hand come to their early
-        end
-    :param tell: called with a job, what is done of it and what there is to do
-    :raises MissingLibraryError, InputError: if Ray is not installed, or there is no cluster at the
-        address
+    :param interrupt: if it is set, no further job starts, and running jobs end early
+    :param tell: called with a job, and its done and total amount
+    :raises MissingLibraryError: if Ray is not installed
+    :raises InputError: if there is no cluster at the address
     """
     if engine.is_here(len(jobs)):
         yield from run_here(prepare, jobs, expected, interrupt, tell)

@@ -2,8 +2,8 @@
 """
 Files and folders at URLs: ``s3://``, ``gs://``, ``file://`` and others of fsspec.
 
-OpenCV, rosbags and safetensors need files, so inputs and outputs are copied by way of a temporary
-place.
+OpenCV, rosbags and safetensors need files, so inputs and outputs are copied through a temporary
+folder.
 """
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ PICTURES = ('.bmp', '.jpeg', '.jpg', '.png', '.webp')
 
 
 class LocationError(InputError):
-    """A URL that cannot be read or written; one line."""
+    """A URL cannot be read or written; the message is one line."""
 
 
 class Url(str):
-    """The place of a file or folder, for fsspec."""
+    """The URL of a file or folder, for fsspec."""
 
     @property
     def name(self) -> str:
@@ -43,7 +43,7 @@ class Url(str):
 
     @property
     def stem(self) -> str:
-        """Return the last part without its ending."""
+        """Return the last part without its suffix."""
         return PurePosixPath(self.name).stem
 
 
@@ -51,20 +51,21 @@ Location: TypeAlias = Path | Url
 
 
 def name_of(where: Location) -> str:
-    """Return the name of a file or folder, also of ``.``."""
+    """Return the name of a file or folder, also for ``.``."""
     return where.name if isinstance(where, Url) else where.resolve().name
 
 
 def location(text: str) -> Location:
-    """Read an argument: a URL if it has ``://`` in it, else a path."""
+    """Return an argument as a URL if it has ``://``, else as a path."""
     return Url(text) if '://' in text else Path(text)
 
 
 def list_files(url: Url) -> dict[str, str]:
     """
-    Return what fsspec calls each file below a URL, by its path relative to it.
+    Return fsspec's name of each file below a URL, by the relative path.
 
-    A file has itself, under its own name.  Raises LocationError, MissingLibraryError.
+    For the URL of a file, this is the file by its name. Raises LocationError,
+    MissingLibraryError.
     """
     system, root = _system(url)
     with _in_one_line(url, 'read'):
@@ -81,13 +82,13 @@ def list_files(url: Url) -> dict[str, str]:
 
 def fetch(url: Url, folder: Path, empty_pictures: bool = False) -> Path:
     """
-    Copy a file, or a folder with all that is below it.
+    Copy a file, or a folder and all its contents.
 
-    :param folder: where to; exists
-    :param empty_pictures: make an empty file of each picture instead; a `PictureStore` gives them
-        later
-    :returns: the copy, under the name that it has at the URL
-    :raises LocationError, MissingLibraryError: if it cannot be read
+    :param folder: existing folder of the copy
+    :param empty_pictures: create an empty file for each picture, for a `PictureStore`
+    :returns: the copy, with the name at the URL
+    :raises LocationError: if the URL cannot be read
+    :raises MissingLibraryError: if fsspec is not installed
     """
     files = list_files(url)
     here = folder / url.name
@@ -104,18 +105,17 @@ def fetch(url: Url, folder: Path, empty_pictures: bool = False) -> Path:
 
 
 def _copy(url: Url, files: dict[str, str], folder: Path) -> None:
-    """Copy files, by their paths in `folder`, from what fsspec calls them."""
     system, _ = _system(url)
     for name in files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
     with _in_one_line(url, 'read'):
-        # All at once: an object store answers many requests in the time of one.
+        # All together, because an object store handles many requests in parallel.
         system.get(list(files.values()), [str(folder / name) for name in files])
 
 
 @dataclass(frozen=True)
 class PictureStore:
-    """A folder whose pictures are still at a URL; here they are empty files."""
+    """A folder whose pictures are empty files, and are fetched from a URL on demand."""
 
     folder: Path
     url: Url
@@ -123,9 +123,9 @@ class PictureStore:
     @contextmanager
     def fetched(self, paths: Sequence[Path]) -> Iterator[list[Path]]:
         """
-        Give copies of pictures that `paths` name in the folder, until the end.
+        Yield copies of the pictures at `paths` in the folder, until the context ends.
 
-        An InputError names the URL, and not the copy.  Raises LocationError.
+        An InputError in the context names the URL and not the copy. Raises LocationError.
         """
         root = _system(self.url)[1]
         names = [path.relative_to(self.folder).as_posix() for path in paths]
@@ -138,7 +138,7 @@ def put(path: Path, url: Url) -> None:
     """
     Copy a file, or all files below a folder, to a URL; raises LocationError.
 
-    The result of a run takes the place of an earlier one.
+    The result of a run replaces an earlier one.
     """
     system, root = _system(url)
     files = {str(path): root}
@@ -156,9 +156,9 @@ def put(path: Path, url: Url) -> None:
 @contextmanager
 def fetched(where: Location) -> Iterator[Path]:
     """
-    Give the path of what lies at a location; a copy of what is at a URL, until the end.
+    Yield a path, or for a URL the path of a copy that exists until the context ends.
 
-    An InputError names the URL, and not the copy.
+    An InputError in the context names the URL and not the copy.
     """
     if isinstance(where, Path):
         yield where
@@ -171,7 +171,7 @@ def fetched(where: Location) -> Iterator[Path]:
 
 @contextmanager
 def _naming(copy: str, url: Url) -> Iterator[None]:
-    """Let errors name the URL in place of the copy."""
+    """Replace the path of the copy by the URL in messages of an InputError."""
     try:
         yield
     except InputError as error:
@@ -182,16 +182,16 @@ def _naming(copy: str, url: Url) -> Iterator[None]:
 
 @cache
 def picture_store(url: Url) -> PictureStore:
-    """Fetch all that is in a folder but the pictures; it is kept until the process ends."""
+    """Fetch a folder without its pictures; it exists until the process ends."""
     return PictureStore(fetch(url, scratch(), empty_pictures=True), url)
 
 
 @cache
 def kept(where: Location) -> Path:
     """
-    Give the path of what lies at a location; a copy of what is at a URL, until the process ends.
+    Return a path, or for a URL the path of a copy that exists until the process ends.
 
-    The card beside a checkpoint comes with it.  Raises LocationError, MissingLibraryError.
+    A checkpoint is copied with its card. Raises LocationError, MissingLibraryError.
     """
     if isinstance(where, Path):
         return where
@@ -202,16 +202,16 @@ def kept(where: Location) -> Path:
 
 
 def scratch() -> Path:
-    """Make a folder that is deleted when the process ends."""
+    """Create a folder that is deleted when the process ends."""
     folder = TemporaryDirectory(prefix='forecast_detector_')
     atexit.register(folder.cleanup)
     return Path(folder.name)
 
 
 def pack(folder: Path) -> bytes:
-    """Put a folder with all that is below it into one value, which can be sent."""
+    """Return a folder and all its contents as a ZIP archive."""
     packed = BytesIO()
-    # A machine without a clock writes files of 1970, and a ZIP begins with 1980.
+    # A machine without a clock writes files of 1970, but times in a ZIP start in 1980.
     with ZipFile(packed, 'w', strict_timestamps=False) as archive:
         for path in sorted(folder.rglob('*')):
             archive.write(path, path.relative_to(folder))
@@ -219,7 +219,7 @@ def pack(folder: Path) -> bytes:
 
 
 def unpack(packed: bytes, folder: Path) -> None:
-    """Write what `pack` took into a folder, which is made."""
+    """Write the contents of a result of `pack` into a new folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with ZipFile(BytesIO(packed)) as archive:
         archive.extractall(folder)
@@ -240,10 +240,10 @@ def _system(url: Url) -> tuple[Any, str]:
 
 @contextmanager
 def _in_one_line(url: Url, what: str) -> Iterator[None]:
-    """Make a LocationError of whatever the library of a file system raises."""
+    """Turn errors of a file system's library into LocationError."""
     try:
         yield
     except InputError:
         raise
-    except Exception as error:  # Every library has errors of its own.
+    except Exception as error:  # Each library has its own errors.
         raise LocationError(f'{url}: cannot be {what}: {one_line(error)}') from None

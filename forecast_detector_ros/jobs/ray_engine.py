@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Do many jobs by Ray, on this machine or on a cluster (https://docs.ray.io).
+Run many jobs with Ray, on this machine or on a cluster (https://docs.ray.io).
 
-One job is one Ray task. Ray begins a task anew whose process or machine is lost, and also one
-whose result was lost with a machine before it was fetched.
+A job is a Ray task. Ray starts a task again if its process or machine is lost, or if its result is
+lost before it was fetched.
 """
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ from .engine import (
 )
 from ..errors import InputError, MissingLibraryError, one_line
 
-CONNECT_S = 10.0  #: Seconds that a cluster has to answer
+CONNECT_S = 10.0  #: Time limit for the answer of a cluster, seconds
 
-TELL_S = 1.0  #: Seconds between two messages of a task about how far it is
+TELL_S = 1.0  #: Period of a task's messages about its progress, seconds
 
-BEGIN_S = 60.0  #: Seconds that a task waits at most to hear whether it shall begin
+BEGIN_S = 60.0  #: Longest wait of a task before its start for an answer of the board, seconds
 
-PATIENCE_S = 10.0  #: Seconds that a task at work waits at most for an answer to a message
+PATIENCE_S = 10.0  #: Longest wait of a running task for an answer of the board, seconds
 
 
 def run_on_ray(prepare: Prepare, jobs: Sequence[Job], address: str, processes: int | None,
                threads: int, gpus: float, expected: Expected, interrupt: Interrupt, tell: Tell
                ) -> Iterator[Outcome]:
     """
-    Do all jobs by Ray; see `engine.run_many`.
+    Run all jobs with Ray.
 
-    :param prepare, jobs, expected, interrupt, tell: as there
-    :param address: of a cluster, as `ray.init` takes it; `LOCAL` starts one on this machine
-    :param processes: at most so many jobs at a time; None: as many as the cluster has room for
-    :param threads, gpus: CPU cores and GPUs that a job takes of a machine
+    :param prepare, jobs, expected, interrupt, tell: as in `engine.run_many`
+    :param address: address of a cluster for `ray.init`; `LOCAL` starts one on this machine
+    :param processes: most jobs at a time; None: as many as the cluster has resources for
+    :param threads, gpus: CPU cores and GPUs of a job
     :raises MissingLibraryError: if Ray is not installed
     :raises InputError: if there is no cluster at the address
     """
@@ -68,7 +68,7 @@ def run_on_ray(prepare: Prepare, jobs: Sequence[Job], address: str, processes: i
 
 
 def _library() -> Any:
-    # Ray would send anonymous figures of its use over the network.
+    # Otherwise Ray sends usage statistics over the network.
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
     try:
         import ray
@@ -88,16 +88,16 @@ def _connect(ray: Any, address: str, processes: int | None, threads: int) -> Non
             more['num_cpus'] = processes * threads
     try:
         ray.init(address=address, log_to_driver=False, logging_level='ERROR', **more)
-    except Exception as error:  # Ray raises a bare one when a node does not start in time.
+    except Exception as error:  # Ray raises a bare Exception if a node does not start in time.
         raise _no_cluster(address, error) from None
     finally:
-        # Ray takes SIGTERM for itself.
+        # ray.init replaces the handler of SIGTERM.
         for number, handler in zip(SIGNALS, handlers):
             signal.signal(number, handler)
 
 
 def _look_for(address: str) -> None:
-    """Raise InputError where nobody listens; Ray itself would wait for a quarter of an hour."""
+    """Raise InputError if the address does not accept connections; Ray would wait 15 minutes."""
     host, colon, port = address.rpartition(':')
     if not colon or not port.isdigit() or '/' in address:
         return
@@ -131,9 +131,9 @@ def _run(ray: Any, prepare: Prepare, jobs: Sequence[Job], processes: int | None,
             pending[task.remote(run, common, job.number, job.argument, board)] = job
         ready, _ = ray.wait(list(pending), timeout=POLL_S)
         if interrupt.is_set:
-            # Tasks that have not begun end as soon as they do.
+            # Tasks that have not started end at their start.
             waiting.clear()
-        # The machine with the board may be lost.
+        # The machine of the board may be lost.
         with suppress(ray.exceptions.RayError):
             if interrupt.is_set:
                 board.stop.remote()
@@ -165,19 +165,19 @@ def _outcome(ray: Any, job: Job, reference: Any) -> Outcome | None:
 
 
 class _Board:
-    """An actor that holds how far every task is, and whether they shall stop."""
+    """An actor with the progress of all tasks, and the request to stop."""
 
     def __init__(self) -> None:
         self._stop = False
         self._told: dict[int, tuple[int, int]] = {}
 
     def tell(self, number: int, done: int, total: int) -> bool:
-        """Note how far a task is; return whether it shall stop."""
+        """Store the progress of a task; return whether it must stop."""
         self._told[number] = done, total
         return self._stop
 
     def read(self) -> dict[int, tuple[int, int]]:
-        """Return what was told since the last call, by the number of the job."""
+        """Return the progress reported since the last call, by the number of the job."""
         told, self._told = self._told, {}
         return told
 
@@ -187,9 +187,9 @@ class _Board:
 
 class _Link:
     """
-    A task's line to the board: sends how far it is, brings back whether it shall stop.
+    A task's connection to the board: it sends the progress, and receives the request to stop.
 
-    All messages are of one thread. Ray begins a further task in the place of one whose main thread
+    One thread sends all messages, because Ray starts another task while a task's main thread
     waits.
     """
 
@@ -222,13 +222,13 @@ class _Link:
         self._exchange()
 
     def _exchange(self, patience_s: float = PATIENCE_S) -> None:
-        # Work goes on without the board, whose machine may be lost.
+        # Work continues if the machine of the board is lost.
         with suppress(self._ray.exceptions.RayError):
             self.is_set = self._ray.get(self._board.tell.remote(self._number, *self._told),
                                         timeout=patience_s) or self.is_set
 
 
-#: The work of the run that this process was last used for, by the name of the run.
+#: Work of the last run in this process, by the name of the run.
 _prepared: dict[str, Work] = {}
 
 

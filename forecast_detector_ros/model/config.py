@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Configuration of the network: every choice that decides its shape or its two steps; the presets.
+Configuration of the network, and the presets.
 
-Nothing here needs PyTorch: a graph is run with its card alone.
+PyTorch is not imported, because back-ends that run graphs need the configuration without it.
 """
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -24,34 +24,33 @@ LEVELS = ((32,), (16, 32), (8, 16, 32))  #: Sets of levels, by their strides
 #: Mean of ImageNet's RGB values in [0, 1], of torchvision's reference training.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
-IMAGENET_STD = (0.229, 0.224, 0.225)  #: Standard deviation of the same
+IMAGENET_STD = (0.229, 0.224, 0.225)  #: Standard deviation of these RGB values
 
-#: How an encoder's output is made: from the LSTM alone, or as a change of its input.
+#: Output of an encoder: the LSTM's output, or a change of the encoder's input.
 FEATURE_MODES = ('direct', 'residual')
 
 EXPECTED = 'expected'
 
-#: Maps that `forecast` can be correlated with. The paper's text names F-tilde (`fused`) and F-hat
-#: (`temporal`). All but `expected` are made from one frame. `expected` is the forecast that had
-#: been made of the frame that was read last: where that differs from the new forecast, something
-#: moved.
+#: Maps with which `forecast` can be correlated. The paper's text names F-tilde (`fused`) and F-hat
+#: (`temporal`). All except `expected` are of one frame. `expected` is the earlier forecast of the
+#: last read frame. It differs from the new forecast where something moved.
 REFERENCES = ('temporal', 'fused', 'feature', EXPECTED)
 
-#: How anchors grow from map to map: by a difference, as in SSD, or by a factor.
+#: Growth of the anchors from map to map: by a difference, as in SSD, or by a factor.
 LINEAR, GEOMETRIC = SPACINGS = ('linear', 'geometric')
 
 #: Weights of (dx, dy, dw, dh): the inverse of SSD's variances 0.1 and 0.2.
 BOX_CODER_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 
-#: Pixels of the input. Thinner boxes are not shown: they are what the picture's edge leaves of an
-#: object that was moved out of it.
+#: Least side of a detection, pixels of the input. Thinner boxes are at the picture's edge, of
+#: objects that moved out of the picture.
 LEAST_SIDE = 1.0
 
 
-#: Rows of the paper's Table 2, and `persistence`, with the last `feature` as `forecast`.
-#: `without_forecast` is trained without L_for. `without_combination` gives the head `temporal`
-#: alone. `baseline` has no encoders and no scheduler. `recurrent` is the baseline of section 3,
-#: with a bottleneck LSTM before the head on every level (Liu & Zhu, CVPR 2018). It has no
+#: Rows of the paper's Table 2, and `persistence`, whose `forecast` is the last `feature`.
+#: `without_forecast` is trained without L_for. The head of `without_combination` gets only
+#: `temporal`. `baseline` has no encoders and no scheduler. `recurrent` is the baseline of section
+#: 3, with a bottleneck LSTM before the head on every level (Liu & Zhu, CVPR 2018). It does not
 #: forecast.
 VARIANTS = ('complete', 'without_forecast', 'without_combination', 'baseline', 'recurrent',
             'persistence')
@@ -62,47 +61,46 @@ MOTION = 'motion'
 #: (`residual`), or the motion of the last read's boxes (`motion`).
 FORECAST_MODES = (*FEATURE_MODES, MOTION)
 
-#: A forecast step updates the LSTMs' states, or keeps them.
+#: Whether a forecast step updates the LSTMs' states or keeps them.
 STATE_UPDATES = ('advance', 'hold')
 
 
 MOST_CLASSES = 10_000
-MOST_SIDE = 4096  #: Pixels of the input's height or width
+MOST_SIDE = 4096  #: Largest height and width of the input, pixels
 
 MOST_CHANNELS = 4096
 MOST_RATIO = 100
-MOST_ITEMS = 16  #: Numbers in a list
+MOST_ITEMS = 16  #: Most numbers in a list
 
-#: Of the input's side: anchors keep their pixels where a network takes over the weights of one
-#: with a larger input.
+#: Largest anchor, as a fraction of the input. It may exceed 1, because anchors keep their size in
+#: pixels if a network starts from weights for a larger input.
 LARGEST_ANCHOR = 2.0
 
-MOST_NUMBERS = 2**28  #: In one tensor of weights or scores: 1 GiB of float32
+MOST_NUMBERS = 2**28  #: Most numbers in one tensor of weights or scores: 1 GiB of float32
 
 
 class ConfigError(InputError):
-    """A network configuration that cannot be built; the message names the key."""
+    """A network configuration is invalid; the message names the key."""
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
     """
-    Everything that decides the network's shape.
+    The configuration of a network.
 
-    :raises ConfigError: if a value is out of its range
+    :raises ConfigError: if a value is out of range
     """
 
     classes: int = 30  #: Number of classes without background, at least 1
 
     #: (height, width) of the input, pixels, each at least 64.
     input_size: tuple[int, int] = (320, 320)
-    width: float = 1.0  #: MobileNetV2's alpha
+    width: float = 1.0  #: Width multiplier of MobileNetV2 (alpha), one of `WIDTHS`
 
-    #: What a backbone of width 1.0 has in place of `EXPANSIONS` where some of them never change;
-    #: None for all.
+    #: Channels that replace `EXPANSIONS` in a pruned backbone of width 1.0; None: not pruned.
     expansion_channels: tuple[int, ...] | None = None
-    tail: bool = True  #: Whether the backbone ends with MobileNetV2's convolution to 1280 channels
-    levels: tuple[int, ...] = (32,)  #: Strides of the levels that the head sees, one of `LEVELS`
+    tail: bool = True  #: Whether the backbone has MobileNetV2's last convolution
+    levels: tuple[int, ...] = (32,)  #: Strides of the levels, one of `LEVELS`
 
     #: Channels of `feature`, one number per level.
     feature_channels: tuple[int, ...] = (LITERAL_CHANNELS,)
@@ -110,40 +108,39 @@ class NetworkConfig:
     #: Hidden channels of the LSTMs, one number per level.
     lstm_channels: tuple[int, ...] = (LITERAL_CHANNELS,)
 
-    #: Channels of a map upsampled from the deepest `fused` map; None for no such map.
+    #: Channels of a map upsampled from the deepest `fused` map; None: no such map.
     upsample_channels: int | None = None
 
-    #: Channels of a top-down path between the levels and the predictors; None for no such path.
+    #: Channels of a top-down path between the levels and the predictors; None: no such path.
     neck_channels: int | None = None
 
-    #: Output channels of the head's extra layers; the default is torchvision's ssdlite.
+    #: Output channels of the head's extra layers; the default is that of torchvision's ssdlite.
     extra_channels: tuple[int, ...] = (512, 256, 256, 128)
 
-    #: Smallest and largest anchor, as fractions of the input.
+    #: Smallest and largest anchor, as fractions of the input, up to `LARGEST_ANCHOR`.
     anchor_scales: tuple[float, float] = (0.2, 0.95)
 
-    #: How the anchors' scales grow from map to map, one of `SPACINGS`.
+    #: Growth of the anchors from map to map, one of `SPACINGS`.
     anchor_spacing: str = 'linear'
 
-    #: Ratios of the anchors beside 1; each stands for itself and its inverse.
+    #: Aspect ratios of the anchors in addition to 1; each also adds its inverse.
     aspect_ratios: tuple[int, ...] = (2, 3)
     forecast_mode: str = 'direct'  #: One of `FORECAST_MODES`
     motion_channels: int = 64  #: `motion`: channels of the encoder that compares frames; even
 
-    #: `motion`: whether the encoder compares the boxes of both frames, and not features alone.
+    #: `motion`: whether the encoder also compares the boxes of both frames.
     motion_from_boxes: bool = False
 
-    #: The map that `forecast` is compared with, one of `REFERENCES`.
+    #: Map with which `forecast` is compared, one of `REFERENCES`.
     scheduler_reference: str = 'temporal'
     scheduler_channels: int = 64  #: Channels, or hidden units, of the scheduler
 
-    #: Whether BN stands behind the scheduler's correlation of maps; the paper has none there.
+    #: Whether BN follows the scheduler's correlation of maps; not so in the paper.
     scheduler_norm: bool = True
     state_update: str = 'advance'  #: One of `STATE_UPDATES`
     variant: str = 'complete'  #: One of `VARIANTS`
 
     def __post_init__(self) -> None:
-        """Check type and range of every value."""
         _require(_is_count(self.classes, most=MOST_CLASSES), 'classes', self.classes,
                  f'an integer from 1 to {MOST_CLASSES}')
         _require(_are_counts(self.input_size, 2, least=64, most=MOST_SIDE), 'input_size',
@@ -198,7 +195,7 @@ class NetworkConfig:
         self._check_memory()
 
     def _check_memory(self) -> None:
-        """Refuse what is fine one by one and too large together."""
+        """Raise ConfigError if a tensor of weights or scores would be too large."""
         boxes = 2 + 2 * len(self.aspect_ratios)
         height, width = self.input_size
         finest = min(self.levels) // (1 if self.upsample_channels is None else 2)
@@ -212,25 +209,25 @@ class NetworkConfig:
 
     @property
     def has_encoders(self) -> bool:
-        """Whether the variant has encoders of its own kind, and with them a scheduler."""
+        """Whether the variant has encoders and a scheduler."""
         return self.variant not in ('baseline', 'recurrent')
 
     @property
     def forecasts(self) -> bool:
-        """Whether a frame that is not read gets more than the last read, repeated."""
+        """Whether a forecast is more than a repetition of the last read."""
         return self.has_encoders and self.variant != 'persistence'
 
     @property
     def forecasts_motion(self) -> bool:
-        """Whether a forecast keeps the last read's scores and moves its boxes."""
+        """Whether a forecast keeps the scores of the last read and moves its boxes."""
         return self.forecast_mode == MOTION and self.has_encoders
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> 'NetworkConfig':
         """
-        Build from plain values, as YAML gives them; lists become tuples.
+        Build from plain values of YAML; lists become tuples.
 
-        :raises ConfigError: if a key is unknown or a value has the wrong type or is out of range
+        :raises ConfigError: if a key is unknown, or a value has the wrong type or is out of range
         """
         known = {field.name for field in fields(cls)}
         for key in values:
@@ -242,7 +239,7 @@ class NetworkConfig:
         return cls(**arguments)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain values for YAML; tuples become lists."""
+        """Return plain values for YAML; tuples become lists."""
         return {key: list(value) if isinstance(value, tuple) else value
                 for key, value in asdict(self).items()}
 
@@ -266,15 +263,15 @@ def _are_counts(value: object, length: int | None = None, least: int = 1,
 
 PRESETS = {
     # Section 4.2: MobileNetV2, alpha 1.0, the map before average pooling; 30 classes of VID.
-    # Fig. 3 has nothing between the correlation and the convolutions.
+    # Fig. 3 has no normalisation between the correlation and the convolutions.
     'paper': NetworkConfig(scheduler_norm=False),
-    # Forecasts features, in the paper's manner, at the price of a small machine.
+    # Forecasts features, as the paper does, and is small enough for a small machine.
     'features': NetworkConfig(
         input_size=(288, 384), levels=(16, 32), feature_channels=(96, 256),
         lstm_channels=(32, 64), extra_channels=(256, 128, 128, 64), anchor_scales=(0.1, 0.95),
         forecast_mode='residual', scheduler_reference='expected'),
-    # 4:3 lies between the pictures of most cameras, 4:3 and 16:9, so that little is stretched; it
-    # has 8 % more pixels than 320x320.
+    # Most cameras have 4:3 or 16:9, so an input of 4:3 stretches pictures little. It has 8 % more
+    # pixels than 320x320.
     'default': NetworkConfig(
         input_size=(288, 384), tail=False, levels=(8, 16, 32), feature_channels=(48, 96, 256),
         lstm_channels=(16, 32, 64), neck_channels=96, extra_channels=(128, 128, 128),
@@ -285,7 +282,7 @@ PRESETS = {
 
 def preset(name: str, classes: int) -> NetworkConfig:
     """
-    Look a preset up.
+    Return a preset.
 
     :param name: one of `PRESETS`
     :param classes: number of classes without background

@@ -3,16 +3,16 @@
 Encoder: spatial attention followed by a bottleneck LSTM (paper, section 3.1).
 
 Two of them are stacked at every level: Encoder 1 makes `forecast` from `feature`, Encoder 2
-makes `temporal` from `forecast`. Bottleneck LSTM (Liu & Zhu, CVPR 2018, section 3.2:
-https://arxiv.org/abs/1711.06368), with x the input and h, c the state that is passed in::
+makes `temporal` from `forecast`. The bottleneck LSTM (Liu & Zhu, CVPR 2018, section 3.2:
+https://arxiv.org/abs/1711.06368) has the input x and the state h, c::
 
     b = relu6(sepconv([x, h]))
     i, f, o, j = sepconv(b)
     c' = clip(sigmoid(f) * c + sigmoid(i) * relu6(j), 0, 6)
     h' = sigmoid(o) * relu6(c')
 
-sepconv is a 3x3 depthwise convolution followed by a 1x1 convolution with bias.  The four gates
-share one depthwise convolution, as in the authors' published implementation.
+sepconv is a 3x3 depthwise convolution followed by a 1x1 convolution with bias. The four gates
+share one depthwise convolution, as in the authors' implementation.
 """
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from .config import FEATURE_MODES
 
-#: Upper limit of the cell, the one of ReLU6; keeps the cell in the range of the features.
+#: Upper limit of the cell, as of ReLU6; it keeps the cell in the range of the features.
 CELL_LIMIT = 6.0
 
 
@@ -34,7 +34,7 @@ class LSTMState(NamedTuple):
 
 
 def separable_conv(inputs: int, outputs: int) -> nn.Sequential:
-    """Build a 3x3 depthwise convolution and a 1x1 convolution with bias, nothing between."""
+    """Build a 3x3 depthwise convolution followed by a 1x1 convolution with bias."""
     return nn.Sequential(
         nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False),
         nn.Conv2d(inputs, outputs, 1))
@@ -55,8 +55,7 @@ class BottleneckLSTM(nn.Module):
         bias = self.gates[1].get_parameter('bias')
         with torch.no_grad():
             bias.zero_()
-            # Forget bias +1 (Jozefowicz et al. 2015): at the start of training the cell
-            # remembers.
+            # Forget bias +1 (Jozefowicz et al. 2015), so that an untrained cell keeps its value.
             bias[hidden:2 * hidden] = 1.0
 
     def forward(self, x: Tensor, state: LSTMState) -> LSTMState:
@@ -64,7 +63,7 @@ class BottleneckLSTM(nn.Module):
         Advance by one time step.
 
         :param x: ``(B, channels, h, w)`` float
-        :param state: state of the step before; it is not changed
+        :param state: previous state; it is not changed
         :returns: the new state; its `hidden`, in [0, 6], is the output
         """
         b = functional.relu6(self.bottleneck(torch.cat((x, state.hidden), 1)))
@@ -91,22 +90,22 @@ class SpatialAttention(nn.Module):
         self.norm = nn.BatchNorm2d(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Weight every position of ``(B, C, h, w)`` by a factor in (0, 1); same shape."""
+        """Multiply each position of ``(B, C, h, w)`` by a factor in (0, 1); same shape."""
         pooled = torch.cat((x.amax(1, keepdim=True), x.mean(1, keepdim=True)), 1)
         return x * torch.sigmoid(self.norm(self.conv(pooled)))
 
 
 class Encoder(nn.Module):
     """
-    Spatial attention, bottleneck LSTM, and the way back to the level's channels.
+    Spatial attention, bottleneck LSTM, and a projection to the level's channels.
 
     :param channels: channels of input and output
     :param hidden: channels of the LSTM
-    :param mode: ``direct``: the output is the LSTM's, through a 1x1 convolution and ReLU6 where
-        `hidden` differs from `channels` (the paper's form). ``residual``: the output is
-        relu6(input + delta), delta a 1x1 convolution of the LSTM's output that starts at zero, so
-        that an untrained encoder hands its input on unchanged.
-    :param attention: whether spatial attention stands before the LSTM
+    :param mode: ``direct``, as in the paper: the output is the LSTM's, after a 1x1 convolution and
+        ReLU6 if `hidden` differs from `channels`. ``residual``: the output is relu6(input +
+        delta), where delta is a 1x1 convolution of the LSTM's output, initially zero, so that an
+        untrained encoder returns its input.
+    :param attention: whether spatial attention precedes the LSTM
     :raises ValueError: if `mode` is not one of `FEATURE_MODES`
     """
 
@@ -133,7 +132,7 @@ class Encoder(nn.Module):
         Encode one time step.
 
         :param x: ``(B, channels, h, w)`` float, in [0, 6]
-        :param state: state of the LSTM at the step before
+        :param state: previous state of the LSTM
         :returns: the output, ``(B, channels, h, w)`` in [0, 6], and the LSTM's new state
         """
         state = self.lstm(self.attention(x), state)

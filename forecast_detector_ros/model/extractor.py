@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Feature extractor: torchvision's MobileNetV2, cut into the levels that are forecast.
+Feature extractor: the levels of torchvision's MobileNetV2.
 
-The paper takes "the feature map before its average pool layer" of MobileNetV2 as F_t
-(section 4.2): 1280 channels at stride 32.  The number of channels is configurable here, because
-it sets the price of everything that runs on a forecast frame.
+F_t of the paper is "the feature map before its average pool layer" of MobileNetV2 (section 4.2):
+1280 channels at stride 32. Here the number of channels is configurable, because it determines the
+cost of a forecast frame.
 """
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -25,7 +25,7 @@ from .pruning import drop_constant, Expansion, MULTIPLE, narrow, used_channels
 # stride 2, and its expansion is the last map at stride 16 (ssdlite's C4).
 _BLOCK_13 = 14
 
-# torchvision's block 7 has the step to stride 16; the seven before it end at stride 8.
+# torchvision's block 7 goes to stride 16; the seven blocks before it end at stride 8.
 _STRIDE_8 = 7
 
 
@@ -34,16 +34,15 @@ class Extractor(nn.Module):
     Map images to one feature map per level, shallow level first.
 
     :param width: MobileNetV2's alpha, one of `WIDTHS`
-    :param levels: strides to give out, one of `LEVELS`
-    :param feature_channels: channels of each level. A level whose backbone map already has that
-        many channels is given out as it is; the others go through a 1x1 convolution, BN and ReLU6.
-        ReLU6 and not a linear map, because an LSTM's output is never negative and the negative
-        half of a linear map would be out of the forecast's reach.
+    :param levels: strides of the levels, one of `LEVELS`
+    :param feature_channels: channels of each level. If the backbone's map has another number of
+        channels, a 1x1 convolution, BN and ReLU6 follow. A linear map would have negative values,
+        which the output of an LSTM cannot forecast.
     :param tail: whether the backbone ends with MobileNetV2's convolution to 1280 channels, or
-        before it, with 320
+        before it with 320
     :param expansion_channels: inner channels of the blocks, as in `NetworkConfig`; None for those
         of MobileNetV2
-    :raises ValueError: if an argument is outside what is said above
+    :raises ValueError: if an argument is not one of these values
     """
 
     def __init__(self, width: float = 1.0, levels: tuple[int, ...] = (32,),
@@ -64,8 +63,8 @@ class Extractor(nn.Module):
         block_13 = features[_BLOCK_13].conv
         self.levels = levels
         self.feature_channels = feature_channels
-        # The backbone is kept in two parts at the stride-16 tap: `stem` ends with block 13's
-        # expansion, `trunk` is the rest of block 13 and everything behind it.
+        # The backbone is divided at the output of stride 16: `stem` ends with block 13's
+        # expansion, `trunk` is the rest of block 13 and all later blocks.
         self.stem = nn.Sequential(OrderedDict(
             [(str(i), features[i]) for i in range(_BLOCK_13)] + [('expand', block_13[0])]))
         self.trunk = nn.Sequential(OrderedDict(
@@ -94,10 +93,10 @@ class Extractor(nn.Module):
             narrow(block, torch.arange(count))
 
     def expansions(self) -> list[Expansion]:
-        """Give the inner layers of MobileNetV2's blocks, the first convolution with block 1."""
+        """Return the inner layers of each block; the first convolution belongs to block 1."""
         readers = tuple(part for stride, part in zip(self.levels, self.projections)
                         if stride == 16 and not isinstance(part, nn.Identity))
-        # Block 1 has no expansion: it reads the first convolution.
+        # Block 1 has no expansion; its input is that of the first convolution.
         layers = [[self.stem[0], *_layers(self.stem[1])],
                   *(_layers(block) for block in self.stem[2:_BLOCK_13]),
                   [self.stem.get_submodule('expand'), *self.trunk[0].children()],
@@ -107,13 +106,13 @@ class Extractor(nn.Module):
 
     def drop_constant(self) -> None:
         """
-        Drop inner channels that are constant for every image; the features stay the same.
+        Drop inner channels that are constant for all images, without changing the features.
 
-        As few as possible are left, in multiples of `MULTIPLE`.
+        The numbers of kept channels are the smallest possible multiples of `MULTIPLE`.
         """
         for place, block in enumerate(self.expansions()):
             if place == _BLOCK_13 - 1 and 16 in self.levels and not block.readers:
-                continue  # They are the level's features.
+                continue  # These channels are the features of a level.
             used = max(used_channels(block), 1)
             drop_constant(block, min(block.channels, -(-used // MULTIPLE) * MULTIPLE))
 
@@ -122,14 +121,13 @@ class Extractor(nn.Module):
         Extract the features of a batch of images.
 
         :param image: ``(B, 3, H, W)`` float, RGB, ImageNet-normalised
-        :param skip: blocks of `stem` that have been run already: `image` is the output of the last
-            one. At most 7 where stride 8 is among the levels.
-        :returns: one ``(B, C, ceil(H / stride), ceil(W / stride))`` map per level, values in [0,
-            6]
+        :param skip: number of blocks of `stem` that were run already; `image` is the output of the
+            last one. At most 7 if stride 8 is among the levels.
+        :returns: a ``(B, C, ceil(H / stride), ceil(W / stride))`` map per level, values in [0, 6]
         """
         taps = {}
         if 8 in self.levels:
-            # Blocks behind the tap cannot be skipped: their input is a level's map.
+            # Later blocks cannot be skipped, because their input is a level's map.
             taps[8] = image = self.stem[skip:_STRIDE_8](image)
             skip = _STRIDE_8
         taps[16] = self.stem[skip:](image) if skip else self.stem(image)
@@ -139,10 +137,10 @@ class Extractor(nn.Module):
 
     def load_imagenet(self, state_dict: dict[str, Tensor]) -> None:
         """
-        Start the backbone from ImageNet weights in torchvision's naming.
+        Load ImageNet weights with torchvision's names into the backbone.
 
         :param state_dict: state of ``torchvision.models.mobilenet_v2`` of the same width; the
-            classifier's entries are not used
+            entries of the classifier are not used
         :raises ValueError: if an entry of the backbone is missing or has another shape
         """
         own = {}
@@ -168,14 +166,14 @@ class Extractor(nn.Module):
     @torch.no_grad()
     def expect_normalised(self) -> None:
         """
-        Let weights that were trained on RGB in [-1, 1] take ImageNet-normalised pictures.
+        Adapt weights that were trained on RGB in [-1, 1] to ImageNet-normalised pictures.
 
-        Scale and shift go into the first convolution and the mean of its BatchNorm: the same
-        function, but for the outermost pixels, where padding means another colour.
+        Scale and shift are folded into the first convolution and the mean of its BatchNorm. Only
+        the values at the edges change, because padding then stands for another colour.
         """
         convolution, norm = self.stem.get_submodule('0.0'), self.stem.get_submodule('0.1')
         weight = convolution.get_parameter('weight')
-        # [0, 1] is (x - 0.5) / 0.5 there, and (x - mean) / std here.
+        # A colour x in [0, 1] was (x - 0.5) / 0.5 in training, and is (x - mean) / std here.
         shift = torch.tensor([(mean - 0.5) / 0.5 for mean in IMAGENET_MEAN])
         norm.get_buffer('running_mean').sub_((weight.sum((2, 3)) * shift).sum(1))
         weight.mul_((torch.tensor(IMAGENET_STD) / 0.5).view(1, 3, 1, 1))
@@ -187,10 +185,10 @@ def _layers(block: nn.Module) -> list[nn.Module]:
 
 def expansion_channels(weights: Mapping[str, Tensor]) -> tuple[int, ...] | None:
     """
-    Give the `NetworkConfig.expansion_channels` of a network's weights.
+    Return the `NetworkConfig.expansion_channels` of a network's weights.
 
-    :param weights: state of a network, keys with ``extractor.``
-    :raises KeyError: if they lack one of MobileNetV2's blocks
+    :param weights: state of a network, with the keys of its ``extractor.``
+    :raises KeyError: if the weights of a block are missing
     """
     first = ['stem.0.0', *(f'stem.{block}.conv.0.0' for block in range(2, _BLOCK_13)),
              'stem.expand.0']
@@ -200,23 +198,23 @@ def expansion_channels(weights: Mapping[str, Tensor]) -> tuple[int, ...] | None:
 
 
 def first_blocks(levels: tuple[int, ...]) -> int:
-    """Count the blocks of `Extractor.stem` before its first level: those that can be skipped."""
+    """Return how many blocks of `Extractor.stem` come before its first level."""
     return _STRIDE_8 if 8 in levels else _BLOCK_13
 
 
 def feature_sizes(input_size: tuple[int, int], levels: tuple[int, ...]
                   ) -> tuple[tuple[int, int], ...]:
     """
-    Give the height and width of each level's map for an input of ``(height, width)`` pixels.
+    Return the (height, width) of each level's map for an input of (height, width) pixels.
 
-    MobileNetV2 halves with 3x3 convolutions of padding 1, which round up.
+    MobileNetV2 halves sizes with 3x3 convolutions of padding 1, which round up.
     """
     height, width = input_size
     return tuple((-(-height // stride), -(-width // stride)) for stride in levels)
 
 
 def freeze_batch_norm(module: nn.Module) -> None:
-    """Put every BatchNorm of a module into evaluation mode: its statistics stay as they are."""
+    """Put every BatchNorm of a module into evaluation mode, which keeps its statistics."""
     for part in module.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             part.eval()
@@ -224,7 +222,7 @@ def freeze_batch_norm(module: nn.Module) -> None:
 
 @contextmanager
 def kept_statistics(module: nn.Module) -> Iterator[None]:
-    """Normalise with the running statistics for a while, and do not update them."""
+    """Normalise with the running statistics inside the context, and do not update them."""
     norms = [part for part in module.modules()
              if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training]
     for norm in norms:
@@ -243,11 +241,11 @@ def parameter_count(module: nn.Module) -> int:
 
 def fold_batch_norm(module: nn.Module) -> nn.Module:
     """
-    Copy a module in evaluation mode, with every BatchNorm folded into its convolution.
+    Return a copy of a module in evaluation mode, with BatchNorm folded into convolutions.
 
-    A BatchNorm is folded if it directly follows a convolution in a `Sequential`, or is called
-    `norm` beside a `conv`. An identity takes its place, so children keep their names. The copy has
-    its own weights and does not follow later changes of the module.
+    A BatchNorm is folded if it directly follows a convolution in a `Sequential`, or is named
+    ``norm`` beside a ``conv``. An identity replaces it, so that children keep their names. The
+    copy has its own weights.
 
     :param module: any module; it is not changed
     """

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Forecast where, not what: the motion of boxes between frames that are read.
+Forecast the motion of boxes.
 
-An object stays what it is for some frames, but moves. So the encoder compares the features of the
-last two frames that were read, and gives every cell of the head's maps a motion. A forecast keeps
-the head's scores of the last read and moves its boxes.
+The encoder compares the features of the last two read frames, and computes a motion for each cell
+of the head's maps. A forecast keeps the head's scores of the last read and moves its boxes.
 """
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,20 +18,20 @@ from .config import BOX_CODER_WEIGHTS
 from .encoder import Encoder, LSTMState
 from .scheduler import Correlation, unit_vectors
 
-LEVELS = 3  #: Maps that are compared, of the strides 8, 16 and 32
-TERMS = 2  #: Motions of a cell: one that goes on for ever, and one that comes to rest
+LEVELS = 3  #: Number of compared maps, of the strides 8, 16 and 32
+TERMS = 2  #: Motions of a cell: a constant one, and one that decays
 
-_SHALLOW, _MIDDLE, _DEEP = 16, 32, 64  #: Channels that are compared at the strides 8, 16 and 32
+_SHALLOW, _MIDDLE, _DEEP = 16, 32, 64  #: Compared channels at the strides 8, 16 and 32
 
-_FURTHEST = 8.0  #: Limit of a box's centre and sides, so that background cannot overflow fp16
+_FURTHEST = 8.0  #: Limit of a box's centre and log sides, cells; background could overflow fp16
 
 
 class Keys(NamedTuple):
-    """What is compared with the next frame that is read."""
+    """The data of a read frame that are compared with the next read frame."""
 
     maps: tuple[Tensor, ...]  #: Unit vectors, ``(B, K, h, w)`` per level, strides 8, 16 and 32
 
-    #: ``(B, cells, VIEW)``: the box of each cell of the head's maps; empty where none is compared.
+    #: ``(B, cells, VIEW)``: the box of each cell of the head's maps; () if boxes are not compared.
     views: Tensor | tuple[()] = ()
 
 
@@ -45,13 +44,12 @@ def _separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 class MotionEncoder(nn.Module):
     """
-    Encoder 1 for motion: from the features of two frames to the motion of every cell.
+    Encoder 1 for motion, which computes the motion of each cell from two read frames.
 
     :param channels: channels of the levels' features, strides 8, 16 and 32
-    :param sizes: (height, width) of the maps that the head predicts from: the levels' and the
-        extra ones
-    :param hidden: channels of the LSTM at stride 16 and of all maps behind it; even
-    :param boxes: whether the boxes of both frames are compared, too
+    :param sizes: (height, width) of the head's maps, those of the levels and the extra ones
+    :param hidden: channels of the LSTM at stride 16 and of all later maps; even
+    :param boxes: whether the boxes of both frames are also compared
     """
 
     def __init__(self, channels: Sequence[int], sizes: Sequence[tuple[int, int]],
@@ -78,7 +76,7 @@ class MotionEncoder(nn.Module):
         self.coarser = nn.ModuleList(_separable(hidden, hidden, stride=2)
                                      for _ in sizes[2:])
         self.up = nn.Conv2d(hidden, hidden // 2, 1)
-        # Signs would not survive a ReLU alone.
+        # With twice as many channels, ReLU6 can keep both signs.
         self.clues = nn.ModuleList(
             Conv2dNormActivation(clues, 2 * clues, 1, activation_layer=nn.ReLU6)
             for _ in (sizes if boxes else ()))
@@ -88,24 +86,23 @@ class MotionEncoder(nn.Module):
             nn.Conv2d(width, width, 3, padding=1, groups=width), nn.ReLU6(),
             nn.Conv2d(width, outputs, 1)) for _ in sizes)
         for predictor in self.predictors:
-            # Untrained, nothing moves: a forecast starts as good as the last read.
+            # Initially no box moves, so an untrained forecast equals the last read.
             last = predictor.get_submodule('2')
             nn.init.zeros_(last.get_parameter('weight'))
             nn.init.zeros_(last.get_parameter('bias'))
 
     def look(self, feature: Sequence[Tensor], views: Tensor) -> Keys:
-        """Give what is compared of a frame, from its features and what its cells see."""
+        """Return the keys of a frame from its features and the result of `cell_views`."""
         return Keys(tuple(unit_vectors(key(x)) for key, x in zip(self.keys, feature)),
                     views if self.boxes else ())
 
     def forward(self, now: Keys, before: Keys, state: LSTMState) -> tuple[Tensor, LSTMState]:
         """
-        Compare two frames that were read.
+        Compare two read frames.
 
-        :param now, before: keys of the frame and of the one read before it; zeros where there is
-            none
-        :param state: of the LSTM, ``(B, hidden, h, w)`` at stride 16
-        :returns: the motion ``(B, cells, 4 * TERMS)`` of the cells of all maps, in order; the
+        :param now, before: keys of the frame and of the previously read frame; zeros for none
+        :param state: state of the LSTM, ``(B, hidden, h, w)`` at stride 16
+        :returns: the motion ``(B, cells, 4 * TERMS)`` of the cells of all maps, in order; and the
             LSTM's new state
         """
         a8, a16, a32 = now.maps
@@ -134,35 +131,34 @@ class MotionEncoder(nn.Module):
         return motion, state
 
     def _clues(self, now: Keys, before: Keys) -> list[Tensor]:
-        """Compare the boxes of both frames, map by map."""
         if isinstance(now.views, tuple) or isinstance(before.views, tuple):
             return []
         cells = [height * width for height, width in self.sizes]
-        # A batch that was traced has to stay open.
+        # -1 keeps the batch size dynamic in a traced graph.
         return [compare_boxes(*(x.transpose(1, 2).reshape(-1, VIEW, *size) for x in pair))
                 for *pair, size in zip(now.views.split(cells, 1), before.views.split(cells, 1),
                                        self.sizes)]
 
 
 def _with_changes(found: Tensor, clues: Tensor) -> Tensor:
-    """Add measured changes, in the parts that were found, to a motion."""
+    """Add the measured changes, weighted by the predicted factors, to a motion."""
     motion, wide, narrow = found.chunk(3, 1)
     return (motion + wide * clues[:, :CHANGE].repeat(1, TERMS, 1, 1)
             + narrow * clues[:, CHANGE:2 * CHANGE].repeat(1, TERMS, 1, 1))
 
 
 def changes(now: Keys, before: Keys) -> Tensor:
-    """Give how much the maps of two frames differ: ``(B, LEVELS)``, 1 - mean cosine, [0, 2]."""
+    """Return ``(B, LEVELS)``: 1 - mean cosine of the maps of two frames, in [0, 2]."""
     return torch.stack([1.0 - (a * b).sum(1).mean((1, 2)) for a, b in zip(now.maps, before.maps)],
                        1)
 
 
 def displacement(motion: Tensor, ahead: Tensor) -> Tensor:
     """
-    Give how far boxes have moved.
+    Return the displacements of boxes.
 
     :param motion: ``(B, N, 4 * TERMS)``
-    :param ahead: ``(B, 1)``: time since the last read over the time between the last two
+    :param ahead: ``(B, 1)``: time since the last read over the time between the last two reads
     :returns: ``(B, N, 4)``: (dx, dy) in cells of the box's map, (dw, dh) as logarithms
     """
     lasting, passing = motion.chunk(TERMS, 2)
@@ -173,15 +169,15 @@ def displacement(motion: Tensor, ahead: Tensor) -> Tensor:
 class MotionState(NamedTuple):
     """The state of a stream with a forecast of motion."""
 
-    keys: Keys  #: Of the frame that was read last
-    memory: LSTMState  #: Of the encoder, as the last read left it
+    keys: Keys  #: Keys of the last read frame
+    memory: LSTMState  #: State of the encoder after the last read
     logits: Tensor  #: ``(B, A, 1 + classes)``: the head's scores of the last read
     offsets: Tensor  #: ``(B, A, 4)``: the head's offsets of the last read
     motion: Tensor  #: ``(B, cells, 4 * TERMS)``; zero after a stream's first read
-    summary: Tensor  #: ``(B, S)``: what the scheduler keeps of the last read
+    summary: Tensor  #: ``(B, S)``: the scheduler's summary of the last read
 
-    #: ``(B, 3)``: 1 once a frame was read; time between the last two reads; time since the last
-    #: one. The unit is that of `elapsed`; times before the second read are 0.
+    #: ``(B, 3)``: 1 after the first read, else 0; time between the last two reads; time since the
+    #: last read. Unit of `elapsed`; the second is 0 before the second read.
     times: Tensor
 
 
@@ -190,17 +186,17 @@ class Comparison(NamedTuple):
 
     state: MotionState
     scores: Tensor  #: ``(B, cells)``: the best score of each cell, 0 to 1
-    changes: Tensor  #: ``(B, LEVELS)``: as `changes` gives them
+    changes: Tensor  #: ``(B, LEVELS)``: result of `changes`
 
 
 class MotionScheduler(nn.Module):
     """
-    Score *read* against *forecast* from how the scene moves and how long ago it was looked at.
+    Score *read* against *forecast* from the motion of the scene and the time since the last read.
 
-    It stands in the place of section 3.2's scheduler, and knows a few numbers of the last two
-    reads. With whole maps it overfitted (docs/design/decisions.md).
+    It replaces the scheduler of section 3.2, and uses a few numbers of the last two reads. With
+    whole maps it overfitted (docs/design/decisions.md).
 
-    :param hidden: units of its hidden layer
+    :param hidden: units of the hidden layer
     """
 
     def __init__(self, hidden: int = 64) -> None:
@@ -211,13 +207,13 @@ class MotionScheduler(nn.Module):
 
     def summarise(self, read: Comparison) -> Tensor:
         """
-        Keep of a read what all decisions until the next one need.
+        Summarise a read for the decisions until the next read.
 
-        :returns: ``(B, size)``: speeds of the fastest and of the mean object, the changes of the
-            maps, the best score and the logarithm of the sum of scores
+        :returns: ``(B, size)``: largest and mean speed of the objects, the changes of the maps,
+            the best score, and the logarithm of the sum of scores
         """
         scores = read.scores
-        # Cells are about as large as a fixed part of their anchors: these are motions in sizes of
+        # Cells are a fixed fraction of their anchors, so these motions are relative to the size of
         # the object.
         speed = (read.state.motion.abs().unflatten(2, (TERMS, 4)).amax(3)
                  * scores[:, :, None])
@@ -230,26 +226,26 @@ class MotionScheduler(nn.Module):
         Judge the forecast of a frame.
 
         :param summary: ``(B, size)``
-        :param ahead: ``(B, 1)``, as in `displacement`, of the frame that is to be decided about
+        :param ahead: ``(B, 1)``, as in `displacement`, for the frame of the decision
         :returns: ``(B, 2)`` logits, *read* first
         """
         terms = torch.cat((ahead, ahead / (1.0 + ahead)), 1)
         speed, changes, seen = summary.split((2 * TERMS, LEVELS, 2), 1)
-        # All numbers are of about one size then.
+        # This scales all inputs to a similar range.
         speed, changes = (4.0 * speed * terms.repeat(1, 2)).log1p(), 4.0 * changes
         return self.fc(torch.cat((speed, terms, changes, changes * ahead, seen), 1))
 
 
-LONGEST = 16.0  #: Largest time ahead that is computed with, in times between the last two reads
+LONGEST = 16.0  #: Largest time ahead in a forecast, in times between the last two reads
 
 
 class MotionForecast(nn.Module):
     """
-    Everything that turns reads into forecasts of where boxes go.
+    Encoder, scheduler and motion of boxes for networks that forecast motion.
 
-    :param units: ``(A, 4)``, what `motion_units` gives
-    :param per_cell: anchors of a cell
-    :param still: whether boxes are to stay where they are: the rival that costs nothing
+    :param units: ``(A, 4)``, result of `motion_units`
+    :param per_cell: number of anchors of a cell
+    :param still: whether boxes do not move, for the variant `persistence`
     """
 
     units: Tensor
@@ -261,7 +257,7 @@ class MotionForecast(nn.Module):
         self.encoder, self.scheduler = encoder, scheduler
         self.per_cell, self.still = per_cell, still
         self.register_buffer('units', units, persistent=False)
-        # An anchor's sides, as logarithms in cells: its unit is the inverse, times the weight.
+        # Logarithms of the anchors' sides in cells: a unit is the weight over the side.
         sides = (BOX_CODER_WEIGHTS[0] / units[:, :2]).log()
         self.register_buffer('sizes', torch.cat((torch.zeros_like(sides), sides), 1),
                              persistent=False)
@@ -269,11 +265,11 @@ class MotionForecast(nn.Module):
     def read(self, feature: Sequence[Tensor], logits: Tensor, offsets: Tensor, state: MotionState,
              elapsed: Tensor) -> tuple[Tensor, MotionState]:
         """
-        Take in a frame that was read.
+        Process a read frame.
 
         :param feature: the extractor's maps
         :param logits, offsets: the head's output for them
-        :param state: of the frame before
+        :param state: state after the previous frame
         :param elapsed: ``(B, 1)``: time since that frame, in any unit
         :returns: ``(B, 2)`` logits of the decision about the next frame, and the next state
         """
@@ -285,16 +281,16 @@ class MotionForecast(nn.Module):
 
     def cell_views(self, logits: Tensor, offsets: Tensor) -> Tensor:
         """
-        Give the best score of each cell and, where boxes are compared, the box that it sees.
+        Return the best score of each cell and, if boxes are compared, its mean box.
 
         :param logits, offsets: the head's output
-        :returns: ``(B, cells, VIEW)``, or ``(B, cells, 1)`` where boxes are not compared
+        :returns: ``(B, cells, VIEW)``, or ``(B, cells, 1)`` if boxes are not compared
         """
         scores = (1.0 - logits.softmax(2)[..., 0]).unflatten(1, (-1, self.per_cell))
         best = scores.amax(2)[..., None]
         if not self.encoder.boxes:
             return best
-        # The best anchor counts for most.
+        # The squares give the best anchor the largest weight.
         weights = scores.square()[..., None] + 1e-6
         boxes = (offsets / self.units + self.sizes).clamp(-_FURTHEST, _FURTHEST).unflatten(
             1, (-1, self.per_cell))
@@ -303,11 +299,11 @@ class MotionForecast(nn.Module):
     def compare_reads(self, feature: Sequence[Tensor], views: Tensor, state: MotionState,
                       elapsed: Tensor) -> Comparison:
         """
-        Do the part of `read` that comes before the scheduler.
+        Compute the part of `read` before the scheduler.
 
-        The new state still has the logits, offsets and summary of the old one.
+        The new state has the logits, offsets and summary of the old one.
 
-        :param views: what `cell_views` gives for the frame
+        :param views: result of `cell_views` for the frame
         """
         seen, since = state.times[:, :1], state.times[:, 2:]
         gap = seen * (since + elapsed)
@@ -320,31 +316,31 @@ class MotionForecast(nn.Module):
 
     def forecast(self, state: MotionState, elapsed: Tensor
                  ) -> tuple[Tensor, Tensor, MotionState]:
-        """Give the offsets of a frame that is not read, the next decision and the next state."""
+        """Return the offsets of a forecast frame, the next decision and the next state."""
         seen, gap, since = state.times.split(1, 1)
         state = state._replace(times=torch.cat((seen, gap, since + elapsed), 1))
         return (self.moved(state.offsets, state.motion, ahead(state.times)),
                 self.decide(state, elapsed), state)
 
     def moved(self, offsets: Tensor, motion: Tensor, time: Tensor) -> Tensor:
-        """Move boxes: ``(B, A, 4)`` offsets by what `displacement` gives for ``(B, 1)`` times."""
+        """Return ``(B, A, 4)`` offsets, moved by the displacements for ``(B, 1)`` times ahead."""
         cells = self.shift(motion, time)[:, :, None]
         shift = cells.expand(-1, -1, self.per_cell, -1).flatten(1, 2)
         return offsets + shift * self.units
 
     def shift(self, motion: Tensor, time: Tensor) -> Tensor:
-        """Give the displacements ``(B, N, 4)`` of motions ``(B, N, 4 * TERMS)``."""
+        """Return the displacements ``(B, N, 4)`` of motions ``(B, N, 4 * TERMS)``."""
         return displacement(motion, time)
 
     def decide(self, state: MotionState, elapsed: Tensor) -> Tensor:
-        """Judge the forecast of the next frame, as far away as this one was from the last."""
+        """Judge the forecast of the next frame, which is expected after the same `elapsed`."""
         seen, gap, since = state.times.split(1, 1)
         return self.scheduler(state.summary,
                               ahead(torch.cat((seen, gap, since + elapsed), 1)))
 
 
 def ahead(times: Tensor) -> Tensor:
-    """Give the time since the last read over that between the last two, 0 if there is only one."""
+    """Return the time since the last read over the time between the last two; 0 after one read."""
     gap, since = times[:, 1:2], times[:, 2:]
     ratio = since / torch.where(gap > 0, gap, torch.ones_like(gap))
     return torch.where(gap > 0, ratio, torch.zeros_like(gap)).clamp(0.0, LONGEST)

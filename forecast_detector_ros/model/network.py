@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The assembled detector: extractor, encoders, scheduler and head (paper, Fig. 2).
+The detector network: extractor, encoders, scheduler and head (paper, Fig. 2).
 
-State is a value: every step takes it and returns the next one.
+States are immutable: each step takes a state and returns the next one.
 """
 
 from dataclasses import replace
@@ -23,22 +23,22 @@ from .ssdlite import anchors_per_cell, HeadOutput, make_anchors, motion_units, S
 class NetworkState(NamedTuple):
     """The state of a stream; each field has one entry per level."""
 
-    forecast: tuple[Tensor, ...]  #: Encoder 1's guess of the next `feature`, ``(B, C, h, w)``
+    forecast: tuple[Tensor, ...]  #: Encoder 1's forecast of the next `feature`, ``(B, C, h, w)``
     encoder1: tuple[LSTMState, ...]
     encoder2: tuple[LSTMState, ...]
-    #: What the deepest level of the frame that was read last had been expected to be, one map like
-    #: its `feature`; empty if the scheduler has another reference.
+    #: Earlier forecast of the deepest `feature` of the last read frame, one map; empty if the
+    #: scheduler has another reference.
     expected: tuple[Tensor, ...] = ()
 
-    #: All there is where motion is forecast; the other fields are empty then.
+    #: State of a network that forecasts motion; the other fields are empty then.
     motion: MotionState | tuple[()] = ()
 
-    #: Of the variant `recurrent`, whose `forecast` is what its head saw last.
+    #: State of the variant `recurrent`; its `forecast` is the last input of the head.
     recurrent: tuple[LSTMState, ...] = ()
 
 
 class Maps(NamedTuple):
-    """The maps of one time step, one tensor per level; empty tuples where there are none."""
+    """The maps of one step, one tensor per level; () for absent maps."""
 
     feature: tuple[Tensor, ...]
     forecast: tuple[Tensor, ...]
@@ -48,7 +48,7 @@ class Maps(NamedTuple):
 
 
 class StepOutput(NamedTuple):
-    """Result of one time step."""
+    """Result of one step."""
 
     head: HeadOutput
     decision: Tensor  #: ``(B, 2)`` scheduler logits for the next frame
@@ -57,7 +57,7 @@ class StepOutput(NamedTuple):
 
 class ForecastDetector(nn.Module):
     """
-    Video object detector that forecasts its next feature maps.
+    Video object detector that forecasts feature maps or the motion of boxes.
 
     `read_step` and `forecast_step` are the two steps of inference; `extract`, `encode`,
     `schedule` and `head` are their parts, for training.
@@ -83,7 +83,7 @@ class ForecastDetector(nn.Module):
         self.encoder2 = nn.ModuleList(
             Encoder(channels, hidden, config.forecast_mode)
             for channels, hidden in (pairs if with_maps else ()))
-        # Section 3 takes Liu & Zhu's detector, where the LSTM's input is the feature itself.
+        # The baseline of section 3 is Liu & Zhu's detector, whose LSTM reads the feature.
         self.recurrent = nn.ModuleList(
             Encoder(channels, hidden, 'direct' if config.forecast_mode == 'direct' else 'residual',
                     attention=False)
@@ -122,7 +122,7 @@ class ForecastDetector(nn.Module):
 
     def normalise(self, image: Tensor) -> Tensor:
         """
-        Turn 8-bit RGB into the extractor's input.
+        Normalise 8-bit RGB for the extractor.
 
         :param image: ``(B, 3, H, W)`` uint8 or float in [0, 255], RGB
         :returns: same shape, the network's float type, ImageNet-normalised
@@ -130,7 +130,7 @@ class ForecastDetector(nn.Module):
         return (image.to(self.mean.dtype) - self.mean) / self.std
 
     def normalise_bgr(self, image: Tensor) -> Tensor:
-        """Do the same with ``(B, H, W, 3)`` uint8 BGR, the layout of OpenCV's images."""
+        """Normalise ``(B, H, W, 3)`` uint8 BGR, the layout of OpenCV, for the extractor."""
         return self.normalise(image.flip(3).permute(0, 3, 1, 2))
 
     def extract(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -139,9 +139,9 @@ class ForecastDetector(nn.Module):
 
     def initial_state(self, batch: int = 1) -> NetworkState:
         """
-        Give the state before the first frame, all zero, on the network's device.
+        Return the zero state before the first frame, on the network's device.
 
-        Its `forecast` is no forecast: a first frame has to be read.
+        The first frame must be read, because this state has no forecast.
         """
         if self.motion is not None:
             return NetworkState((), (), (), motion=self._initial_motion(batch))
@@ -180,12 +180,12 @@ class ForecastDetector(nn.Module):
         Run both encoders on the features of one frame.
 
         :param feature: one ``(B, C, h, w)`` map per level
-        :param state: state of the frame before
-        :param read: whether `feature` comes from an image; a ``(B,)`` bool tensor if not for all
-            alike. With `state_update: hold` the LSTMs' states stay as they were where it does not.
-        :returns: the maps of this frame, and the state for the next. The `baseline` variant hands
-            `feature` through as `forecast`, `temporal` and `fused`; `recurrent` gives the output
-            of its LSTMs as these three, and where nothing is read `feature`.
+        :param state: state after the previous frame
+        :param read: whether `feature` comes from an image; a ``(B,)`` bool tensor if this differs
+            in the batch. With `state_update: hold`, LSTMs keep their states where it does not.
+        :returns: the maps of this frame, and the state for the next. `forecast`, `temporal` and
+            `fused` are `feature` in the variant `baseline`; in `recurrent` they are the output of
+            the LSTMs, or `feature` for a frame that is not read.
         """
         if self.recurrent:
             return self._remember(feature, state, read)
@@ -210,7 +210,7 @@ class ForecastDetector(nn.Module):
 
     def _remember(self, feature: tuple[Tensor, ...], state: NetworkState, read: bool | Tensor
                   ) -> tuple[Maps, NetworkState]:
-        """Run the LSTMs of a detector that forecasts nothing: it repeats what it saw last."""
+        """Run the LSTMs of the variant `recurrent`, which repeats its last output."""
         if read is False:
             return Maps(feature, feature, feature, feature), state
         seen, after = _encode(self.recurrent, feature, state.recurrent)
@@ -226,7 +226,7 @@ class ForecastDetector(nn.Module):
             return state.expected
         if read is True:
             return state.forecast[-1:]
-        # A frame that is not read brings no news of what moved: what the last read told stays.
+        # Only a read frame brings a new reference.
         new, old = state.forecast[-1], state.expected[-1]
         return (torch.where(read.view(-1, 1, 1, 1), new, old.to(new.dtype)),)
 
@@ -234,7 +234,7 @@ class ForecastDetector(nn.Module):
         """
         Score *read* and *forecast* for the next frame from the deepest level's maps.
 
-        :returns: ``(B, 2)`` logits; zeros, that is 0.5 each, for variants without a scheduler
+        :returns: ``(B, 2)`` logits; zeros, which mean 0.5 each, without a scheduler
         """
         if self.scheduler is None:
             return maps.feature[-1].new_zeros((maps.feature[-1].shape[0], 2))
@@ -248,19 +248,19 @@ class ForecastDetector(nn.Module):
     def read_step(self, image: Tensor, state: NetworkState, elapsed: Tensor | None = None
                   ) -> StepOutput:
         """
-        Advance by one frame that is read.
+        Process one read frame.
 
         :param image: ``(B, H, W, 3)`` uint8 BGR of the configured input size
-        :param state: state of the frame before, or `initial_state`
-        :param elapsed: ``(B, 1)`` float: time since the frame before, in any unit; None for 1.
-            Only a forecast of motion asks for it.
+        :param state: state after the previous frame, or `initial_state`
+        :param elapsed: ``(B, 1)`` float: time since the previous frame, in any unit; None for 1.
+            Only used for a forecast of motion.
         :returns: raw head output, the scheduler's logits for the next frame, the next state
         """
         return self.read_features(self.extract(self.normalise_bgr(image)), state, elapsed)
 
     def read_features(self, feature: tuple[Tensor, ...], state: NetworkState,
                       elapsed: Tensor | None = None) -> StepOutput:
-        """Do the same from what `extract` gives for the image."""
+        """Process one read frame from the result of `extract`."""
         if self.motion is None or not isinstance(state.motion, MotionState):
             return self._step(feature, state, True)
         head = self.head(feature)
@@ -273,9 +273,9 @@ class ForecastDetector(nn.Module):
 
     def forecast_step(self, state: NetworkState, elapsed: Tensor | None = None) -> StepOutput:
         """
-        Advance by one frame without an image.
+        Process one forecast frame, with arguments as in `read_step`.
 
-        The forecast stands in for `feature`; or the boxes of the last read move.
+        The forecast replaces `feature`, or the boxes of the last read move.
         """
         if self.motion is not None and isinstance(state.motion, MotionState):
             before = state.motion
@@ -293,10 +293,9 @@ class ForecastDetector(nn.Module):
 
     def with_variant(self, variant: str) -> 'ForecastDetector':
         """
-        Give a network of another variant with a copy of this one's weights.
+        Return a network of another variant with a copy of the weights.
 
-        :raises ConfigError: if the variant is unknown or needs a module that this network does not
-            have
+        :raises ConfigError: if the variant is unknown or needs a module that this network lacks
         """
         other = ForecastDetector(replace(self.config, variant=variant))
         own = self.state_dict()
@@ -311,7 +310,6 @@ class ForecastDetector(nn.Module):
 
 def _keep_unless(read: bool | Tensor, new: tuple[LSTMState, ...], old: tuple[LSTMState, ...]
                  ) -> tuple[LSTMState, ...]:
-    """Take the new states where a frame was read, the old ones elsewhere."""
     if isinstance(read, bool):
         return new if read else old
     mask = read.view(-1, 1, 1, 1)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Channels inside MobileNetV2's blocks that have one value for every image, and blocks without them.
+Remove constant channels from MobileNetV2's blocks.
 
-Training with weight decay leaves such channels: all weights of a filter are zero. What they add to
-the next layer is a constant, which goes into the BatchNorm behind it. The function stays the same.
+After training with weight decay, all weights of some filters are zero. Such a channel adds a
+constant to the next layer, which is folded into that layer's BatchNorm. The function is the same.
 """
 
 from typing import NamedTuple
@@ -11,35 +11,35 @@ from typing import NamedTuple
 import torch
 from torch import nn, Tensor
 
-#: A channel is constant if no input changes it by more. Activations are from 0 to 6.
+#: Largest change of a constant channel by any input. Activations are in [0, 6].
 NEGLIGIBLE = 1e-3
 
-#: Counts of channels are multiples of it: AVX-512 computes with as many numbers at once.
+#: Counts of channels are multiples of it, which is the number of float32 in AVX-512.
 MULTIPLE = 16
 
-_MOST = 6.0  #: Of ReLU6
+_MOST = 6.0  #: Largest output of ReLU6
 
 
 class Expansion(NamedTuple):
-    """A block's inner layers: between `expand` and `project` are the channels that can go."""
+    """A block's inner layers; the channels between `expand` and `project` can be dropped."""
 
-    expand: nn.Module  #: Convolution, BatchNorm, ReLU6; 1x1, or the first convolution of all
-    depthwise: nn.Module  #: The same three
-    project: nn.Conv2d  #: 1x1
-    norm: nn.BatchNorm2d  #: The BatchNorm behind it
+    expand: nn.Module  #: 1x1 or first convolution, BatchNorm, ReLU6
+    depthwise: nn.Module  #: Depthwise convolution, BatchNorm, ReLU6
+    project: nn.Conv2d  #: 1x1 convolution
+    norm: nn.BatchNorm2d  #: BatchNorm after `project`
 
-    #: Other layers that read what `expand` gives: 1x1 convolution and BatchNorm.
+    #: Other layers that read the output of `expand`: 1x1 convolution and BatchNorm.
     readers: tuple[nn.Module, ...] = ()
 
     @property
     def channels(self) -> int:
-        """Count the inner channels."""
+        """Return the number of inner channels."""
         return self.project.weight.shape[1]
 
 
 @torch.no_grad()
 def narrow(block: Expansion, kept: Tensor) -> None:
-    """Keep the inner channels with the indices `kept` and drop the others."""
+    """Keep only the inner channels with the indices `kept`, in place."""
     for convolution, norm in map(_parts, (block.expand, block.depthwise)):
         _replace(convolution, 'weight', convolution.weight[kept])
         convolution.out_channels = norm.num_features = len(kept)
@@ -54,18 +54,18 @@ def narrow(block: Expansion, kept: Tensor) -> None:
 
 @torch.no_grad()
 def used_channels(block: Expansion) -> int:
-    """Count the inner channels that are not constant."""
+    """Return the number of inner channels that are not constant."""
     return int((_reach(block) >= NEGLIGIBLE).sum())
 
 
 @torch.no_grad()
 def drop_constant(block: Expansion, channels: int) -> None:
     """
-    Drop constant channels and give what they add to the BatchNorms behind them.
+    Drop constant channels in place, and fold their constants into the following BatchNorms.
 
-    :param channels: number of channels that stay, at least `used_channels`
+    :param channels: number of kept channels, at least `used_channels`
     """
-    # Those that change the most stay, so that related weights keep the same channels.
+    # Keep those that change most, so that related weights keep the same channels.
     kept = _reach(block).argsort(descending=True, stable=True)[:channels].sort().values
     gone = torch.ones(block.channels, dtype=torch.bool)
     gone[kept] = False
@@ -78,10 +78,10 @@ def drop_constant(block: Expansion, channels: int) -> None:
 
 
 def _reach(block: Expansion) -> Tensor:
-    """Bound how much images can change each inner channel; ``(channels,)`` from 0 to 6."""
+    """Return a bound of the change of each inner channel, ``(channels,)`` in [0, 6]."""
     weight, bias = _folded(block.expand)
     inner = weight.abs().sum(1)
-    # Padding is zero: a channel that is zero everywhere has no border.
+    # Padding is zero, so only a channel that is zero is also constant at the edges.
     silent = (inner < NEGLIGIBLE) & (bias <= 0.0)
     weight, bias = _folded(block.depthwise)
     low = bias + _MOST * weight.clamp(max=0.0).sum(1)
@@ -92,7 +92,7 @@ def _reach(block: Expansion) -> Tensor:
 
 
 def _folded(layer: nn.Module) -> tuple[Tensor, Tensor]:
-    """Give weights ``(channels, inputs)`` and biases of a convolution with its BatchNorm."""
+    """Return weights ``(channels, inputs)`` and biases of a convolution with folded BatchNorm."""
     convolution, norm = _parts(layer)
     factor = norm.weight.double() / (
         norm.get_buffer('running_var').double() + norm.eps).sqrt()
@@ -107,12 +107,11 @@ def _parts(layer: nn.Module) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
 
 
 def _readers(block: Expansion) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Give the convolutions that read inner channels, the block's own first, and their norms."""
+    """Return the convolutions that read inner channels, `project` first, and their norms."""
     return [(block.project, block.norm), *map(_parts, block.readers)]
 
 
 def _replace(module: nn.Module, name: str, value: Tensor) -> None:
-    """Put a tensor of another shape in the place of a parameter or buffer."""
     old = getattr(module, name)
     value = value.clone(memory_format=torch.contiguous_format)
     setattr(module, name, nn.Parameter(value, old.requires_grad)

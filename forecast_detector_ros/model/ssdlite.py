@@ -2,8 +2,8 @@
 """
 SSDLite head: extra layers, predictors, anchors and post-processing.
 
-The predictors are those of SSDLite (Sandler et al. 2018, section 6.2).  Anchor generator, box
-coder and NMS are torchvision's.
+The predictors are those of SSDLite (Sandler et al. 2018, section 6.2). Anchor generator, box
+coder and NMS are those of torchvision.
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ from torchvision.ops import batched_nms, clip_boxes_to_image, Conv2dNormActivati
 
 from .config import BOX_CODER_WEIGHTS, GEOMETRIC, LEAST_SIDE, LINEAR
 
-#: With 1 and the inverses: the ratios of SSD (Liu et al., ECCV 2016, section 2.2).
+#: With 1 and the inverses, the ratios of SSD (Liu et al., ECCV 2016, section 2.2).
 ASPECT_RATIOS = (2, 3)
 
 
 def anchors_per_cell(ratios: Sequence[int] = ASPECT_RATIOS) -> int:
-    """Count a cell's anchors: two squares, and two for each ratio (Liu et al., section 2.2)."""
+    """Return the anchors per cell: two squares, and two per ratio (Liu et al., section 2.2)."""
     return 2 + 2 * len(ratios)
 
 
@@ -46,8 +46,8 @@ def _extra_layer(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def _extend(layer: nn.Module, x: Tensor) -> Tensor:
-    # On a map of one row or column the strided depthwise convolution's weight gradient is wrong in
-    # bf16, up to infinity, in taps on padding alone (PyTorch 2.14, CPU).
+    # PyTorch 2.14 on the CPU computes wrong weight gradients, even infinite ones, of the strided
+    # depthwise convolution in bf16 if the map has one row or column.
     if x.device.type == 'cpu' and torch.is_autocast_enabled('cpu') and 1 in x.shape[2:]:
         with torch.autocast('cpu', enabled=False):
             return layer(x.float())
@@ -62,13 +62,13 @@ def _predictor(inputs: int, outputs: int) -> nn.Sequential:
 
 class TopDown(nn.Module):
     """
-    Enrich each map with what the deeper ones know (Lin et al., CVPR 2017, section 3).
+    Top-down path: add the deeper maps to each map (Lin et al., CVPR 2017, section 3).
 
-    A 1x1 convolution brings every map to the same number of channels; from the deepest on, each
-    is enlarged and added to the next. A separable 3x3 convolution smooths the sums.
+    1x1 convolutions give all maps the same number of channels. From the deepest map on, each map
+    is upsampled and added to the next. Separable 3x3 convolutions smooth the sums.
 
-    :param channels: channels of the incoming maps, shallow level first
-    :param outputs: channels of every outgoing map
+    :param channels: channels of the input maps, shallow level first
+    :param outputs: channels of each output map
     """
 
     def __init__(self, channels: Sequence[int], outputs: int) -> None:
@@ -81,7 +81,7 @@ class TopDown(nn.Module):
             for _ in channels)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Give one map per incoming one, of its size, values in [0, 6]."""
+        """Return a map of the same size for each input map, values in [0, 6]."""
         sums = [lateral(x) for lateral, x in zip(self.lateral, maps)]
         for level in range(len(sums) - 2, -1, -1):
             sums[level] = sums[level] + functional.interpolate(
@@ -93,15 +93,14 @@ class SSDLiteHead(nn.Module):
     """
     Predict scores and box offsets from the fused maps.
 
-    :param channels: of the incoming maps, shallow level first
-    :param classes: without background
-    :param extra_channels: output channels of the extra layers after the deepest map; each halves
-        its size
-    :param upsample_channels: if given, one more map with this number of channels and twice the
-        deepest map's size is made by a 1x1 convolution and bilinear upsampling. Its predictions
-        come first.
-    :param neck_channels: if given, the incoming maps go through `TopDown` first
-    :param aspect_ratios: of the anchors, beside 1
+    :param channels: channels of the input maps, shallow level first
+    :param classes: number of classes without background
+    :param extra_channels: output channels of the extra layers after the deepest map; each layer
+        halves the size of the map
+    :param upsample_channels: channels of a further map of twice the deepest map's size, made by a
+        1x1 convolution and bilinear upsampling, whose predictions come first; None: no such map
+    :param neck_channels: channels of a `TopDown` for the input maps; None: no top-down path
+    :param aspect_ratios: aspect ratios of the anchors in addition to 1
     """
 
     def __init__(self, channels: Sequence[int], classes: int, extra_channels: Sequence[int],
@@ -131,17 +130,17 @@ class SSDLiteHead(nn.Module):
         self.regression = nn.ModuleList(_predictor(c, anchors * 4) for c in maps)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                # Standard deviation of torchvision's ssdlite, after the TensorFlow original.
+                # Standard deviation of torchvision's ssdlite, which follows TensorFlow's.
                 nn.init.normal_(module.weight, std=0.03)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
     def set_prior(self, probability: float = 0.01) -> None:
         """
-        Let a fresh head say *background* but for a probability.
+        Set the background bias so that the scores of all classes sum to `probability`.
 
-        0.01 is that of focal loss (Lin et al., ICCV 2017, section 4.1): training starts calmly
-        although nearly all anchors are background.
+        0.01 is the value of focal loss (Lin et al., ICCV 2017, section 4.1). It keeps the start of
+        training stable although nearly all anchors are background.
         """
         lead = log(self.classes * (1.0 - probability) / probability)
         for predictor in self.classification:
@@ -150,7 +149,7 @@ class SSDLiteHead(nn.Module):
                 bias.view(-1, self.classes + 1)[:, 0] = lead
 
     def map_sizes(self, sizes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-        """Give the sizes of all predicted maps from those of the incoming ones."""
+        """Return the (height, width) of all maps of predictions from those of the input maps."""
         result = list(sizes)
         if self.upsample is not None:
             height, width = sizes[-1]
@@ -165,8 +164,8 @@ class SSDLiteHead(nn.Module):
         Predict from the fused maps.
 
         :param fused: one ``(B, C, h, w)`` map per level, shallow level first
-        :returns: anchors are ordered by map, then row, column, and anchor of the cell, as
-            torchvision orders its default boxes
+        :returns: the output, with anchors ordered by map, row, column and anchor of the cell, as
+            in torchvision
         """
         maps = list(fused) if self.neck is None else self.neck(fused)
         if self.upsample is not None:
@@ -187,34 +186,34 @@ def make_anchors(input_size: tuple[int, int], map_sizes: Sequence[tuple[int, int
                  scales: tuple[float, float] = (0.2, 0.95), spacing: str = LINEAR,
                  ratios: Sequence[int] = ASPECT_RATIOS) -> Tensor:
     """
-    Make the default boxes of all maps.
+    Return the anchors of all maps.
 
     :param input_size: (height, width) of the network's input, pixels
-    :param map_sizes: (height, width) of each predicted map
-    :param scales: smallest and largest scale, as a fraction of the input. 0.2 and 0.95 are
-        MobileNetV2 SSDLite's
-    :param spacing: how the maps' scales lie between them, one of `SPACINGS`
-    :param ratios: aspect ratios beside 1
+    :param map_sizes: (height, width) of each map of predictions
+    :param scales: smallest and largest scale, as fractions of the input; MobileNetV2 SSDLite has
+        0.2 and 0.95
+    :param spacing: growth of the scales from map to map, one of `SPACINGS`
+    :param ratios: aspect ratios in addition to 1
     :returns: ``(A, 4)`` float32, xyxy in pixels of the network's input; not clipped
     """
     count = len(map_sizes)
     steps: list[float] | None = None
     if spacing == GEOMETRIC:
         factor = (scales[1] / scales[0]) ** (1 / max(count - 1, 1))
-        # One more than there are maps, for the larger square of the last one.
+        # One more scale than maps, for the larger square of the last map.
         steps = [scales[0] * factor ** k for k in range(count + 1)]
     generator = DefaultBoxGenerator([list(ratios) for _ in map_sizes], min_ratio=scales[0],
                                     max_ratio=scales[1], scales=steps, clip=False)
-    # The generator reads nothing but shapes.
+    # The generator reads only shapes.
     images = ImageList(torch.empty(1, 0, *input_size), [input_size])
     return generator(images, [torch.empty(1, 0, *size) for size in map_sizes])[0]
 
 
 def motion_units(anchors: Tensor, strides: Tensor) -> Tensor:
     """
-    Give the factors ``(A, 4)`` from motions to changes of offsets.
+    Return the factors ``(A, 4)`` between motions and changes of offsets.
 
-    A motion is in cells of the anchor's map, and as a logarithm for the sides.
+    A motion is in cells of the anchor's map for the centre, and a logarithm for the sides.
     """
     sides = anchors[:, 2:] - anchors[:, :2]
     weights = anchors.new_tensor(BOX_CODER_WEIGHTS)
@@ -223,7 +222,7 @@ def motion_units(anchors: Tensor, strides: Tensor) -> Tensor:
 
 
 def box_coder() -> BoxCoder:
-    """Build the coder between boxes and offsets that training and inference share."""
+    """Return the coder between boxes and offsets for training and inference."""
     return BoxCoder(BOX_CODER_WEIGHTS)
 
 
@@ -241,19 +240,19 @@ def postprocess(logits: Tensor, offsets: Tensor, anchors: Tensor, input_size: tu
     """
     Turn the head's output for one image into detections: threshold, top-k, decode, NMS.
 
-    Boxes thinner than `LEAST_SIDE` are left out.
+    Boxes with a side below `LEAST_SIDE` are left out.
 
     :param logits: ``(A, 1 + classes)``, background first
     :param offsets: ``(A, 4)``
     :param anchors: ``(A, 4)``, xyxy in pixels of the network's input
-    :param input_size: (height, width) that boxes are clipped to
+    :param input_size: (height, width) to which boxes are clipped
     :param score_threshold: lower limit of scores, exclusive, in [0, 1]
-    :param nms_threshold: IoU from which on the weaker of two boxes of one class is dropped, in (0,
-        1]
+    :param nms_threshold: IoU at or above which the weaker of two boxes of one class is dropped, in
+        (0, 1]
     :param max_detections: upper limit of the number of detections
-    :param classes: bool ``(classes,)``: those that are wanted; None wants all
-    :param candidates: boxes that enter NMS; torchvision's ssdlite takes 300 per class
-    :returns: at most `max_detections`
+    :param classes: bool ``(classes,)``: wanted classes; None for all
+    :param candidates: boxes that enter NMS; torchvision's ssdlite uses 300 per class
+    :returns: at most `max_detections` boxes
     """
     scores = logits.softmax(1)[:, 1:]
     wanted = scores > score_threshold

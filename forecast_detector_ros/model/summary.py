@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parameters and multiply-accumulates (MACs) of every part of a network."""
+"""Parameters and multiply-accumulates (MACs) of each part of a network."""
 
 from dataclasses import dataclass
 
@@ -19,20 +19,20 @@ class Part:
     name: str
     parameters: int
     read_macs: int  #: MACs of the part in a read step, for one image
-    forecast_macs: int  #: The same in a forecast step
+    forecast_macs: int  #: MACs of the part in a forecast step, for one image
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A network's parts in the order of the data's way, and their totals."""
+    """A network's parts in the order of computation, and their totals."""
 
     parts: tuple[Part, ...]
-    #: Counted over the whole network, and so more than a sum of `parts`: it proves them.
+    #: Counted over the whole network, independently of `parts`, as a check of them.
     total: Part
 
     @property
     def forecast_share(self) -> float:
-        """Give the MACs of a forecast step as a fraction of a read step's."""
+        """Return the MACs of a forecast step as a fraction of a read step's."""
         return self.total.forecast_macs / self.total.read_macs
 
 
@@ -40,11 +40,11 @@ def summarise(config: NetworkConfig) -> Summary:
     """
     Count parameters and MACs of the network that a configuration describes.
 
-    MACs are those of convolutions, fully connected layers and matrix products, taken from
-    PyTorch's own counter (two operations make one MAC); normalisation, activations, averaging and
-    upsampling are not counted.
+    MACs are those of convolutions, fully connected layers and matrix products, by PyTorch's
+    counter (two operations are one MAC). Normalisation, activations, averaging and upsampling are
+    not counted.
     """
-    # Tensors on the meta device have shapes and no data: nothing is computed.
+    # On the meta device tensors have no data, so nothing is computed.
     network = ForecastDetector(config).eval().to('meta')
     parts = _parts(network)
     image = torch.empty(1, *config.input_size, 3, dtype=torch.uint8, device='meta')
@@ -54,11 +54,11 @@ def summarise(config: NetworkConfig) -> Summary:
         state = network.initial_state()
         for step in (lambda: network.read_step(image, state),
                      lambda: network.forecast_step(state)):
-            # Hooks and not the counter's own tree: the steps are no module's forward, and
-            # without a root the counter gives both encoders the same name.
+            # Hooks, because the counter's own tree needs a module's forward, which the steps are
+            # not, and gives both encoders the same name.
             count = dict.fromkeys(parts, 0)
             with FlopCounterMode(display=False) as counter:
-                # Leaves, because a part need not be called as a whole.
+                # Hooks on leaves, because a part may not be called as a whole.
                 handles = [handle for name, modules in parts.items() for module in modules
                            for leaf in module.modules() if not len(list(leaf.children()))
                            for handle in _watch(leaf, name, counter, count)]
@@ -93,7 +93,7 @@ def _parts(network: ForecastDetector) -> dict[str, tuple[nn.Module, ...]]:
 
 def _watch(module: nn.Module, name: str, counter: FlopCounterMode, count: dict[str, int]
            ) -> tuple[torch.utils.hooks.RemovableHandle, ...]:
-    """Add to `count` what the counter gains between a module's begin and end."""
+    """Add to `count` the operations between begin and end of a module's forward."""
     def begin(*_: object) -> None:
         count[name] -= counter.get_total_flops() // 2
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ROS 2 nodes; no other room imports rclpy, and this one imports none of the workshop."""
+"""The ROS 2 nodes; only this room imports rclpy, and it imports no room of the workshop."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The least that a Python node can do with an image: take it and look at it. For `benchmark`.
+A node that receives images and does not process them, for `benchmark`.
 
-It shows what receiving alone costs, with the subscription and the allocator of the detector.
+It shows the cost of receiving alone, with the detector's subscription and allocator settings.
 """
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ _POLL_S = 0.1
 
 
 class BareSubscriber(Node):
-    """Receives images and does nothing with them."""
+    """Counts the images that it receives."""
 
     def __init__(self) -> None:
-        """Subscribe."""
         super().__init__('bare_subscriber', start_parameter_services=False)
         self._parameter_services = SafeParameterService(self)
         transport = declare_fixed(self, 'image_transport', 'raw', 'raw or compressed')

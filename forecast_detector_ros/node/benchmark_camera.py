@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A camera that costs next to nothing, times the answers and watches a process: for `benchmark`.
+A camera that costs little and measures latency and CPU time of a detector, for `benchmark`.
 
-Its pictures are made ready before the first is sent. What it found is printed as JSON.
+It prepares all pictures before it sends the first, and prints the figures as JSON.
 """
 from __future__ import annotations
 
@@ -32,36 +32,36 @@ from .program import declare_fixed, run_program
 from .stop_signal import StopSignal
 from ..images.video_source import open_source, SourceError
 
-PICTURES = 4  #: That are sent in turn
+PICTURES = 4  #: Different pictures, which are sent in turn
 
-#: For the other side to appear; it imports PyTorch and compiles a network first.
+#: Longest wait for the detector, which imports PyTorch and compiles a network first, seconds.
 PATIENCE_S = 120.0
 
-LAST_S = 0.5  #: For the answer to the last picture
+LAST_S = 0.5  #: Wait for the answer to the last picture, seconds
 
 DETECTOR = 'forecast_detector'
 
 
 class BenchmarkError(RuntimeError):
-    """A measurement that cannot be made; one line."""
+    """A measurement is not possible; the message is one line."""
 
 
 class BenchmarkCamera(Node):
-    """Publishes pictures at a rate and notes when the answers come."""
+    """Publishes pictures and records the arrival times of the detections."""
 
     def __init__(self) -> None:
-        """Declare the parameters; raises SourceError and BenchmarkError for bad ones."""
+        """Declare the parameters; raises SourceError if `source` has no picture."""
         super().__init__('benchmark_camera')
-        source = declare_fixed(self, 'source', '', 'Video file that the pictures are from')
-        height = declare_fixed(self, 'height', 1080, 'Of the pictures', (8, 8192))
-        width = declare_fixed(self, 'width', 1920, 'Of the pictures', (8, 8192))
+        source = declare_fixed(self, 'source', '', 'Video file with the pictures')
+        height = declare_fixed(self, 'height', 1080, 'Height of the pictures', (8, 8192))
+        width = declare_fixed(self, 'width', 1920, 'Width of the pictures', (8, 8192))
         self.rate = declare_fixed(self, 'rate', 30.0, 'Pictures per second', (0.1, 1000.0))
-        self.frames = declare_fixed(self, 'frames', 240, 'Pictures that count', (2, 100000))
+        self.frames = declare_fixed(self, 'frames', 240, 'Pictures that are measured', (2, 100000))
         self.warm_up = declare_fixed(
-            self, 'warm_up', 60, 'Pictures before them, which do not count', (0, 100000))
+            self, 'warm_up', 60, 'Pictures before them, which are not measured', (0, 100000))
         transport = declare_fixed(self, 'image_transport', 'raw', 'raw or compressed')
         self.policy = declare_fixed(
-            self, 'policy', '', 'Set at the detector; empty: there is none, only a subscriber')
+            self, 'policy', '', 'Policy to set in the detector; empty: only a subscriber runs')
         self.pid = declare_fixed(self, 'pid', 0, 'Process whose CPU time is read', (0, 2**22))
         self.messages = [_message(picture, transport == 'compressed')
                          for picture in _pictures(source, (height, width))]
@@ -77,7 +77,7 @@ class BenchmarkCamera(Node):
                 depth=100, reliability=ReliabilityPolicy.BEST_EFFORT))
 
     def send(self, number: int) -> None:
-        """Publish a picture, stamped now."""
+        """Publish picture `number`, from 0 on, with the current time as stamp."""
         message = self.messages[number % len(self.messages)]
         now = self.get_clock().now()
         message.header.stamp = now.to_msg()
@@ -95,12 +95,12 @@ class BenchmarkCamera(Node):
 
 def cpu_seconds(pid: int) -> float:
     """
-    Return the CPU time that a process and its threads have used, user and system.
+    Return the CPU time of a process and its threads, user and system, in seconds.
 
-    Raises BenchmarkError when there is no such process.
+    Raises BenchmarkError if there is no such process.
     """
     try:
-        # The name, in brackets, may hold blanks (man 5 proc_pid_stat).
+        # The name, in brackets, may contain spaces (man 5 proc_pid_stat).
         fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
     except OSError as error:
         raise BenchmarkError(f'pid {pid}: {error.strerror}') from None
@@ -130,7 +130,7 @@ def _message(picture: np.ndarray, compressed: bool) -> Any:
 
 
 class _Session:
-    """One measurement, from waiting for the other side to the figures."""
+    """One measurement, from the wait for the detector to the figures."""
 
     def __init__(self, camera: BenchmarkCamera, stop: StopSignal) -> None:
         self._camera = camera
@@ -174,9 +174,8 @@ class _Session:
         return figures
 
     def _choose_policy(self) -> None:
-        """Set the policy of the detector, which is a live parameter."""
         camera = self._camera
-        # At once: the limit must allow what the policy forecasts.
+        # Set together: the limit must allow the forecasts of the policy.
         client: Any = camera.create_client(SetParametersAtomically,
                                            f'{DETECTOR}/set_parameters_atomically')
         self._wait(client.service_is_ready, 'there is no detector')
@@ -229,7 +228,7 @@ def _run(stop: StopSignal) -> int:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Measure once; exit code 0, or 2 with one line when that is not possible."""
+    """Measure once; return exit code 0, or 2 with one line in the log if that is not possible."""
     return run_program('benchmark_camera', _run, args, mistakes=(SourceError, BenchmarkError))
 
 

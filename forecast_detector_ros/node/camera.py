@@ -2,8 +2,7 @@
 """
 Publish a video file, a folder of images or a V4L2 device as a camera.
 
-No camera_info is published: the calibration of a found video is unknown, and a made-up one
-would be believed.
+No camera_info is published, because the calibration of the source is unknown.
 """
 from __future__ import annotations
 
@@ -34,10 +33,10 @@ from ..images.video_source import Device, open_source, SourceError, VideoSource
 
 class FrameSchedule:
     """
-    An absolute schedule: frame n is due at origin + n * period, so lateness never adds up.
+    An absolute schedule: frame n is due at origin + n * period, so delays do not add up.
 
-    A frame that is late by more than a period moves the origin. The next frames keep their
-    distance. In a burst the receivers would lose all but the last.
+    A frame that is late by more than a period moves the origin, so that the next frames keep
+    their distance. Of a burst the receivers would keep only the last frame.
     """
 
     def __init__(self, rate: float, origin: float) -> None:
@@ -45,18 +44,18 @@ class FrameSchedule:
         self._period = 1.0 / rate
         self._origin = origin
         self._count = 0
-        self.stalls = 0  #: How often the source was too slow and the schedule had to move
+        self.stalls = 0  #: How often the origin was moved
 
     @property
     def due(self) -> float:
-        """When the next frame is due, in seconds of the steady clock."""
+        """Due time of the next frame, seconds of the steady clock."""
         return self._origin + self._count * self._period
 
     def advance(self, now: float) -> float:
         """
-        Count one frame, sent at `now`, and return by how many seconds it was late (>= 0).
+        Count one frame, sent at `now`, and return its delay in seconds (>= 0).
 
-        After a stall the returned lateness is 0: the frame's place is where it was sent.
+        The delay is 0 if the frame moved the origin.
         """
         late = max(0.0, now - self.due)
         if late > self._period:
@@ -67,27 +66,27 @@ class FrameSchedule:
         return late
 
 
-# Reliable, because a reliable publisher serves both kinds of subscription, and over shared
-# memory it delivers images that best effort loses (60 of 60 against 5 to 12 at 480p).
+# A reliable publisher matches reliable and best-effort subscriptions. Over shared memory it
+# delivered 60 of 60 images at 480p, best effort 5 to 12.
 IMAGE_QOS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10,
                        reliability=ReliabilityPolicy.RELIABLE)
 
-# A subscriber is seen here a moment before it, too, knows this publisher; until then it
-# throws away what it receives.
+# Discovery is not simultaneous: a subscriber that is matched here may not have matched this
+# publisher yet, and then discards its messages.
 SETTLE_S = 0.5
 ACKNOWLEDGE_S = 5.0
 SIGNAL_LATENCY_S = 0.1
 
-# Between two tries to open a device that stopped; each pause is twice the one before.
+# Pauses between two attempts to open a device again; each is twice the one before.
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 1.0
 
 
 class CameraNode(Node):
-    """Turns pictures into stamped messages on `image_raw` or `image_raw/compressed`."""
+    """Publishes pictures with stamps on `image_raw` or `image_raw/compressed`."""
 
     def __init__(self) -> None:
-        """Declare the parameters and advertise the topic; raises SourceError for a bad one."""
+        """Declare the parameters and create the publisher; raises SourceError for a bad value."""
         super().__init__('camera', start_parameter_services=False)
         self._parameter_services = SafeParameterService(self)
         self.source: str = declare_fixed(
@@ -107,15 +106,15 @@ class CameraNode(Node):
             self, 'frame_id', 'camera', 'frame_id of every header')
         self.wait_for_subscribers: int = declare_fixed(
             self, 'wait_for_subscribers', 0,
-            'Number of subscriptions to wait for before the first frame, so that they get all',
+            'Number of subscriptions to wait for before the first frame',
             (0, 1000))
         self.reconnect_s: float = declare_fixed(
             self, 'reconnect_s', 10.0,
-            'Seconds to keep trying to open a device again that stopped delivering pictures; 0.0: '
-            'give up at once', (0.0, 3600.0))
+            'Seconds of attempts to open a device again after it stops delivering pictures; 0.0: '
+            'no attempt', (0.0, 3600.0))
         self.report: str = declare_fixed(
             self, 'report', '',
-            'File that gets the number of frames and the rate as JSON at the end; empty: none')
+            'File for the number of frames and the rate, written as JSON at the end; empty: none')
         warn_of_unknown_parameters(self)
         if self.transport not in ('raw', 'compressed'):
             raise SourceError(
@@ -134,10 +133,10 @@ class CameraNode(Node):
 
     def prepare(self, picture: np.ndarray) -> None:
         """
-        Put `picture` (BGR, uint8, (H, W, 3)) into the message that publish() sends next.
+        Put `picture` (BGR, uint8, (H, W, 3)) into the message that `publish` sends next.
 
-        The message and its buffer are the same every time: publishing serialises at once, and
-        an array.array is the only type that rclpy takes over without looking at every byte.
+        The message and its buffer are reused, because `publish` serialises at once. rclpy checks
+        each byte of any type but array.array. Raises SourceError if JPEG encoding fails.
         """
         if self.transport == 'compressed':
             try:
@@ -156,15 +155,15 @@ class CameraNode(Node):
         np.copyto(self._pixels, picture)
 
     def publish(self, late_s: float = 0.0) -> None:
-        """Send the prepared message, stamped with the instant `late_s` seconds ago."""
-        # Simulated time begins at 0, before which there is no stamp.
+        """Send the prepared message; its stamp is `late_s` seconds before now."""
+        # Simulated time starts at 0, and stamps are not negative.
         stamp_ns = max(0, self.get_clock().now().nanoseconds - int(late_s * 1e9))
         self._message.header.stamp = Time(nanoseconds=stamp_ns).to_msg()
         self.images.publish(self._message)
         self.published += 1
 
     def write_report(self, source: VideoSource, rate: float | None) -> None:
-        """Write the `report` file, when one is wanted; raises SourceError when that fails."""
+        """Write the file `report` if the parameter is set; raises SourceError if that fails."""
         if not self.report:
             return
         try:
@@ -176,7 +175,7 @@ class CameraNode(Node):
 
 
 class _Player:
-    """Moves pictures from the source to the node at the right moments."""
+    """Publishes the pictures of the source at the right times."""
 
     def __init__(self, node: CameraNode, source: VideoSource, stop: StopSignal) -> None:
         self._node = node
@@ -186,7 +185,7 @@ class _Player:
         self._executor.add_node(node)
 
     def wait_for_subscribers(self) -> None:
-        """Spin until enough subscriptions are matched (or a signal arrives)."""
+        """Spin until enough subscriptions are matched or a signal arrives."""
         wanted = self._node.wait_for_subscribers
         if not wanted:
             return
@@ -197,7 +196,7 @@ class _Player:
         self.spin_until(time.monotonic() + SETTLE_S)
 
     def spin_until(self, instant: float) -> None:
-        """Serve the node until `instant` on the steady clock, or until a signal."""
+        """Spin until `instant`, seconds of the steady clock, or until a signal arrives."""
         while not self._stop:
             remaining = instant - time.monotonic()
             if remaining <= 0:
@@ -205,7 +204,7 @@ class _Player:
             self._executor.spin_once(timeout_sec=min(remaining, SIGNAL_LATENCY_S))
 
     def play_live(self, device: Device) -> None:
-        """Publish what the device gives, as it comes."""
+        """Publish each picture of the device when it arrives."""
         while not self._stop:
             picture: np.ndarray | None
             try:
@@ -221,9 +220,9 @@ class _Player:
 
     def _picture_after(self, outage: SourceError, device: Device) -> np.ndarray | None:
         """
-        Open a device again that stopped and return its next picture; None after a signal.
+        Open a stopped device again and return its next picture; None after a signal.
 
-        Raises SourceError when there is none within `reconnect_s`, or when there never was one.
+        Raises SourceError if no picture comes within `reconnect_s`, or if none ever came.
         """
         limit_s, log = self._node.reconnect_s, self._node.get_logger()
         if not (limit_s and self._node.published):
@@ -243,12 +242,12 @@ class _Player:
                         f'{outage} and did not come back within {limit_s:g} s ({error})') from None
                 pause = min(2 * pause, LONGEST_PAUSE_S)
             else:
-                log.info(f'{device.name}: pictures again, '
-                         f'after {time.monotonic() - began:.1f} s without')
+                log.info(f'{device.name}: delivers pictures again, '
+                         f'after {time.monotonic() - began:.1f} s')
                 return picture
 
     def play(self, rate: float) -> None:
-        """Publish a recording at `rate`; each picture is made ready before it is due."""
+        """Publish a recording at `rate`, Hz; each picture is prepared before its due time."""
         schedule = FrameSchedule(rate, time.monotonic())
         while not self._stop:
             picture = self._source.read()
@@ -269,13 +268,13 @@ class _Player:
             self._node.get_logger().warning(
                 f'{self._source.name}: read too slowly for {rate:g} Hz; '
                 f'{schedule.stalls} frame(s) were sent late by more than a period')
-        # The last picture lasts a period like the others, and the receivers take it meanwhile.
+        # The last picture also lasts a period; the receivers process it in this time.
         self.spin_until(schedule.due)
         self._node.images.wait_for_all_acked(Duration(seconds=ACKNOWLEDGE_S))
 
 
 def run(stop: StopSignal) -> int:
-    """Play the source to its end or to a signal; raises SourceError when it is unreadable."""
+    """Play the source until its end or a signal; raises SourceError if it is unreadable."""
     node = CameraNode()
     try:
         source = open_source(node.source, node.rate)

@@ -8,7 +8,7 @@ from .stop_signal import end_at_once
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the camera; exit code 0 at the end or on SIGINT, 2 when the source is unreadable."""
+    """Run the camera; return 0 at the end or on SIGINT, 2 if the source is unreadable."""
     end_at_once()
     from .camera import run
     from .program import run_program

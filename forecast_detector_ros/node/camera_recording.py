@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One camera's part of a recording: its images with their answers, drawn into a video."""
+"""Join the images of one camera with the detector's answers, and draw them into a video."""
 from __future__ import annotations
 
 from collections import deque
@@ -29,7 +29,7 @@ from ..recording.result_messages import read_detections, read_ids, stamp_ns
 
 @dataclass(frozen=True)
 class JoinedFrame:
-    """An image with what the detector said about it; None where it said nothing."""
+    """An image with its detections and decision; None where the detector published nothing."""
 
     stamp: int  #: Nanoseconds, from the image's header
     image: Any
@@ -41,14 +41,14 @@ class FrameJoin:
     """
     Keeps images until the detector's answers to them are settled.
 
-    A frame is settled when both answers have come, or answers to a later image that is here: then
-    it was dropped. It is also settled when more than `frame_limit` frames or `byte_limit` bytes of
-    images wait. Stamps are nanoseconds. When the images' stamps step back (a loop, a restarted
-    clock), everything that waits is settled first.
+    A frame is settled when both answers have come. It is settled as dropped when the answers to a
+    later received image have come. It is also settled when more than `frame_limit` frames or
+    `byte_limit` bytes of images wait. Stamps are nanoseconds. When the images' stamps step back (a
+    loop, a restarted clock), all waiting frames are settled first.
     """
 
     def __init__(self, frame_limit: int = 250, byte_limit: int = 256 * 2**20) -> None:
-        """Hold at most `frame_limit` images of together at most `byte_limit` bytes."""
+        """Hold at most `frame_limit` images, and at most `byte_limit` bytes of them."""
         self._frame_limit = frame_limit
         self._byte_limit = byte_limit
         self._images: deque[tuple[int, Any, int]] = deque()
@@ -57,7 +57,7 @@ class FrameJoin:
         self._bytes = 0
         self._last_image = -1
         self._released: deque[JoinedFrame] = deque()
-        self.given_up = 0  #: Frames that were released unanswered because too many were waiting
+        self.given_up = 0  #: Frames released without an answer because too many were waiting
         self.without_image = 0  #: Answers whose image never came, or came too late
 
     def __len__(self) -> int:
@@ -67,7 +67,7 @@ class FrameJoin:
     def add_image(self, stamp: int, image: Any, size: int = 0) -> None:
         """Take an image of `size` bytes."""
         if stamp <= self._last_image:
-            # No answer is forgotten: the one to this image may be here already.
+            # Answers are kept, because the answer to this image may have come already.
             while self._images:
                 self._release()
         self._last_image = stamp
@@ -87,7 +87,7 @@ class FrameJoin:
         self._add(self._decisions, stamp, decision)
 
     def settled(self) -> Iterator[JoinedFrame]:
-        """Yield, in order, the frames nothing more is expected of."""
+        """Yield the settled frames in order."""
         while True:
             while self._released:
                 yield self._released.popleft()
@@ -96,7 +96,7 @@ class FrameJoin:
             self._forget_before(self._release())
 
     def flush(self) -> Iterator[JoinedFrame]:
-        """Yield, in order, every frame that waits, answered or not."""
+        """Yield all waiting frames in order, answered or not."""
         while self._images:
             self._forget_before(self._release())
         while self._released:
@@ -109,13 +109,12 @@ class FrameJoin:
             self.without_image += answers is self._decisions
 
     def _is_settled(self, stamp: int) -> bool:
-        # An answer beyond the last image may be one from before the stamps stepped back.
+        # An answer with a stamp after the last image may date from before a step back.
         return all(
             stamp in answers or any(stamp < other <= self._last_image for other in answers)
             for answers in (self._detections, self._decisions))
 
     def _release(self) -> int:
-        """Let the first image go with its answers; return its stamp."""
         stamp, image, size = self._images.popleft()
         self._bytes -= size
         self._released.append(JoinedFrame(stamp, image, self._detections.pop(stamp, None),
@@ -123,7 +122,7 @@ class FrameJoin:
         return stamp
 
     def _forget_before(self, stamp: int) -> None:
-        """Drop answers older than a released frame: their images will not come any more."""
+        """Drop answers older than a released frame, because their images cannot come any more."""
         for answers in (self._detections, self._decisions):
             for old in [key for key in answers if key < stamp]:
                 del answers[old]
@@ -135,8 +134,8 @@ class Counts:
     """Counts of the frames so far."""
 
     frames: int = 0  #: Images that arrived and were settled
-    dropped: int = 0  #: Of these, the ones the detector never answered
-    undecodable: int = 0  #: Images that could not be drawn into the video; in it they are missing
+    dropped: int = 0  #: Those of them that the detector never answered
+    undecodable: int = 0  #: Images that could not be decoded and are missing in the video
 
 
 class CameraRecording:
@@ -145,10 +144,10 @@ class CameraRecording:
     def __init__(self, path: Path, camera: str, rate: float,
                  on_frame: Callable[[RecordedFrame], None] | None) -> None:
         """
-        Plan the video at `path`, a ``.mkv`` of `rate` Hz; 0 measures it on the first stamps.
+        Plan the video at `path`, a ``.mkv`` of `rate` Hz; 0: measured from the first stamps.
 
-        `camera` stands in every frame's record, `on_frame` is called with each of them. What an
-        earlier recording has left under a partial name is kept: `remains`. Raises OSError.
+        Each frame's record names `camera`, and `on_frame` is called with it. An unfinished video
+        of an earlier recording is renamed to `remains`. Raises OSError.
         """
         self.counts = Counts()
         self._camera = camera
@@ -161,7 +160,7 @@ class CameraRecording:
         self._on_frame = on_frame
 
     def add_image(self, message: Image | CompressedImage) -> None:
-        """Take an image, which is held until the detector's answers are there."""
+        """Take an image, and hold it until the detector's answers have come."""
         stamp = stamp_ns(message)
         if self._video is None and len(self._first_stamps) < RATE_FRAMES:
             self._first_stamps.append(stamp)
@@ -170,7 +169,7 @@ class CameraRecording:
 
     def add_answer(self, stamp: int, detections: Detection2DArray | None,
                    decision: dict[str, Any] | None) -> None:
-        """Take detections, or what `read_decision` gave, or both, on the image of this stamp."""
+        """Take the detections, the values of `read_decision`, or both, for an image's stamp."""
         if detections is not None:
             self.join.add_detections(stamp, detections)
         if decision is not None:
@@ -178,7 +177,7 @@ class CameraRecording:
         self._write_settled()
 
     def close(self) -> None:
-        """Write what waits, finish the video and give it its name; raises VideoError."""
+        """Write the waiting frames, then finish and rename the video; raises VideoError."""
         video = self._video or self._open_video()
         try:
             self._write_all(self.join.flush(), video)
@@ -211,7 +210,7 @@ class CameraRecording:
                 self._on_frame(record)
 
     def _record(self, frame: JoinedFrame) -> tuple[RecordedFrame, np.ndarray]:
-        """Return what is kept of a frame and its boxes, (N, 4) xyxy in pixels."""
+        """Return the record of a frame, and its boxes, (N, 4) float32, xyxy in pixels."""
         record = RecordedFrame(stamp_ns=frame.stamp, kind=DROPPED, camera=self._camera)
         if frame.decision is not None:
             record = replace(record, **frame.decision)
@@ -225,9 +224,9 @@ class CameraRecording:
 
 def bgr_picture(message: Image | CompressedImage) -> np.ndarray:
     """
-    Return the picture of a message, BGR, (H, W, 3) uint8, to draw into.
+    Return the picture of a message, BGR, (H, W, 3) uint8, writable.
 
-    It may lie in the message's own data, which is spent then. Raises FrameError.
+    It may share the memory of the message. Raises FrameError.
     """
     frame = (compressed_frame(message) if isinstance(message, CompressedImage)
              else image_frame(message))

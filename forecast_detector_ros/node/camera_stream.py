@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One camera: its topic, its recurrent state, and what was counted about it."""
+"""One camera: its topic, its stream state and its statistics."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,35 +19,32 @@ from ..images.frame import Frame
 from ..images.image_messages import compressed_frame, image_frame, MAX_IMAGE_PIXELS
 from ..recording.result_messages import stamp_ns
 
-_UNKNOWN = 2**64 - 1  #: What rmw reports as the sequence number when the middleware has none
+_UNKNOWN = 2**64 - 1  #: Sequence number that rmw reports if the middleware has none
 
 
 class DropCounter:
     """
     Finds gaps in the sequence numbers of each publisher.
 
-    The subscription keeps only the newest image. The middleware replaces images that come while
-    one is processed, and does not report it: Fast DDS raises no `message_lost` for them. The
-    publisher's sequence number, which comes with every message, shows these and the images lost on
-    the way.
+    The subscription keeps only the newest image. The middleware replaces images that arrive
+    during processing and does not report them: Fast DDS raises no ``message_lost`` event. The
+    sequence numbers show both these images and those lost in transport.
     """
 
     def __init__(self) -> None:
-        """Know no publisher yet."""
         self._last: dict[Any, int] = {}
 
     def dropped_before(self, info: Mapping[str, Any]) -> int:
         """
         Return how many images were dropped between the previous one and this one.
 
-        `info` is the MessageInfo that rclpy hands to a subscription's callback. The first image
-        of a publisher has no predecessor: what was sent before the node listened is no drop. 0
-        where the middleware has no sequence numbers.
+        `info` is the MessageInfo that rclpy passes to a subscription's callback. The result is 0
+        for the first image of a publisher, and if the middleware has no sequence numbers.
         """
         number = info.get('publication_sequence_number')
         if number is None or number == _UNKNOWN:
             return 0
-        # Jazzy's rclpy does not tell the publisher; there, one publisher a topic is assumed.
+        # rclpy of Jazzy does not name the publisher: one publisher per topic is assumed.
         publisher = info.get('publisher_gid')
         key = bytes(publisher['data']) if publisher else None
         previous = self._last.get(key)
@@ -55,7 +52,7 @@ class DropCounter:
         return max(0, number - previous - 1) if previous is not None else 0
 
     def forget(self) -> None:
-        """Start anew: what is sent while nobody subscribes is no drop."""
+        """Forget all publishers: images sent without a subscription are not drops."""
         self._last.clear()
 
 
@@ -64,14 +61,13 @@ _LOG = logging.getLogger(__name__)
 
 class ImageBridge:
     """
-    Converts sensor_msgs/Image to BGR with cv_bridge, so that all nodes of a robot see alike.
+    Converts sensor_msgs/Image to BGR with cv_bridge, so that all nodes of a robot agree.
 
-    On a robot that is the system's cv_bridge. What it does not know, and images with padded rows,
-    which its Python part would read askew, are left to the caller.
+    Unknown encodings and images with padded rows are left to the caller. The Python part of
+    cv_bridge would read padded rows wrongly.
     """
 
     def __init__(self) -> None:
-        """Look for cv_bridge; a machine may do without."""
         self._unknown: set[str] = set()
         try:
             from cv_bridge import CvBridge
@@ -83,11 +79,11 @@ class ImageBridge:
 
     def __call__(self, message: Any, row_bytes: int) -> np.ndarray | None:
         """
-        Convert a message whose header is known to be sound.
+        Convert a message with a checked header.
 
         :param message: a sensor_msgs/Image
-        :param row_bytes: what a row takes without padding
-        :returns: ``(height, width, 3)`` uint8 BGR, or None where cv_bridge cannot tell
+        :param row_bytes: bytes of a row without padding
+        :returns: ``(height, width, 3)`` uint8 BGR, or None if cv_bridge cannot convert it
         """
         encoding = message.encoding
         if self._bridge is None or message.step != row_bytes or encoding in self._unknown:
@@ -95,7 +91,7 @@ class ImageBridge:
         try:
             return self._bridge.imgmsg_to_cv2(message, 'bgr8')
         except Exception:  # noqa: B902
-            # Ports raise CvBridgeError, KeyError, AttributeError and others for the same thing.
+            # Versions of cv_bridge raise CvBridgeError, KeyError, AttributeError and others.
             _LOG.info('cv_bridge does not convert %s: OpenCV does', encoding)
             self._unknown.add(encoding)
             return None
@@ -103,11 +99,11 @@ class ImageBridge:
 
 @dataclass(frozen=True)
 class Waiting:
-    """An image that was taken and not yet processed."""
+    """An image that was received and not yet processed."""
 
     message: Any
     frame: Frame
-    start: float  #: When it was taken, seconds of `time.perf_counter`
+    start: float  #: Time of receipt, seconds of `time.perf_counter`
 
 
 class CameraStream:
@@ -119,12 +115,12 @@ class CameraStream:
     :param compressed: whether the messages are CompressedImage instead of Image
     :param now: seconds of the node's clock
     :param max_pixels: most pixels that an image may have
-    :param max_gap_s: longest step between two stamps that keeps the camera's state, seconds
+    :param max_gap_s: longest time between two stamps that keeps the state, seconds
     """
 
     def __init__(self, name: str, topic: str, compressed: bool, now: float,
                  max_pixels: int = MAX_IMAGE_PIXELS, max_gap_s: float = MAX_GAP_S) -> None:
-        """Start without a state: the first frame is read."""
+        """Start with an empty state, so that the first frame is read."""
         self.name = name
         self.topic = topic
         self.drops = DropCounter()
@@ -138,11 +134,11 @@ class CameraStream:
 
     def put(self, message: Any, start: float, dropped: int = 0) -> bool:
         """
-        Let an image message wait to be processed; tell whether it took another one's place.
+        Keep an image message as the waiting one; return whether it replaced another.
 
-        `start` is when it was taken, seconds of `time.perf_counter`, `dropped` how many images
-        before it were lost. Raises FrameError for a message that contradicts itself; the one that
-        waited before it then goes on waiting.
+        `start` is its time of receipt, seconds of `time.perf_counter`. `dropped` is the number of
+        images lost before it. Raises FrameError for a message with contradictory fields, which
+        replaces nothing.
         """
         frame = self._make_frame(message)
         self._state = self._state.arrived(stamp_ns(message), dropped, self._max_gap_s)
@@ -153,10 +149,10 @@ class CameraStream:
     def look_ahead(self, detector: Detector, settings: DetectorSettings
                    ) -> tuple[int, Detections] | None:
         """
-        Say what the camera will show one period after the image that was processed last.
+        Forecast the detections one period after the last processed image.
 
-        Returns the stamp of that time, nanoseconds, and the detections; None as long as no image
-        was processed or the period is not known.
+        Returns the stamp of that time, nanoseconds, and the detections. Returns None if no image
+        was processed or the period is unknown.
         """
         period_ns, last_ns = self._state.period.known_ns, self._state.stamp_ns
         if period_ns is None or last_ns is None:
@@ -165,18 +161,18 @@ class CameraStream:
         return last_ns + period_ns, result.detections
 
     def restart(self, reason: str = 'first_frame') -> None:
-        """Forget state and period; `reason`, one of `REASONS`, explains the next read."""
+        """Forget state and period; `reason`, one of `REASONS`, is that of the next read."""
         self._state = replace(self._state.anew(reason), period=Period())
 
 
 def step_waiting(streams: Sequence[CameraStream], detector: Detector, settings: DetectorSettings,
                  max_gap_s: float) -> list[tuple[CameraStream, Waiting, StepResult | Exception]]:
     """
-    Process the images that wait, one of each camera at most, those alike as one batch.
+    Process the waiting images, at most one of each camera; equal decisions form one batch.
 
-    `max_gap_s` is the longest step between two stamps of a camera that keeps its state, seconds. A
-    message that cannot be used comes with its FrameError, one on which the
-    back-end fails with whatever it raised; its stream is then as it was.
+    `max_gap_s` is the longest time between two stamps that keeps the recurrent state, seconds. An
+    unusable image is returned with its FrameError, and an image on which the back-end fails with
+    the exception. The state of its stream does not change.
     """
     taken = [(stream, stream.waiting) for stream in streams if stream.waiting is not None]
     for stream, _ in taken:
@@ -200,10 +196,10 @@ def _outcomes(taken: Sequence[tuple[CameraStream, Waiting]], detector: Detector,
             detector, [waiting.frame for _, waiting in taken],
             [stamp_ns(waiting.message) for _, waiting in taken],
             [stream._state for stream, _ in taken], settings, max_gap_s)
-    # Whatever a library or a device raises; it costs a frame, not the process.
+    # A library or a device may raise anything. That must cost a frame and not the process.
     except Exception as error:  # noqa: B902
         if len(taken) == 1:
             return [error]
-    # The frame of one camera is not to cost the others theirs.
+    # Each frame is tried alone, so that one camera does not cost the others their frames.
     return [outcome for item in taken
             for outcome in _outcomes([item], detector, settings, max_gap_s)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The managed node around the detector: images in, detections and decisions out."""
+"""The managed node that detects objects in the images of cameras."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
@@ -36,20 +36,20 @@ from ..detector.settings import DetectorSettings, SettingsError
 from ..errors import cut
 from ..images.frame import FrameError
 
-#: The sensor data profile, of which only the newest image is kept: never a stale frame.
+#: The sensor data profile with depth 1, so that no stale image is processed.
 _NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-#: Between two looks of a lazy node at who listens, seconds; no longer does it take to wake.
+#: Period in which a lazy node counts its subscribers, seconds; it wakes within this time.
 _LISTENERS_S = 0.2
-_SAME_ERROR_S = 5.0  #: Seconds between two log lines about a camera's malformed images
+_SAME_ERROR_S = 5.0  #: Least seconds between two log lines about a camera's malformed images
 
 
 class DetectorNode(LifecycleNode):
     """
     Detects objects in the images of one or several cameras.
 
-    Images are processed in callbacks, those of several cameras that wait at the same time in one
-    go, so it wants a single-threaded executor. Everything that can fail at start-up fails in
-    `on_configure` with one line in the log.
+    Callbacks process the images, waiting images of several cameras together. The node therefore
+    needs a single-threaded executor. Errors of parameters and checkpoint appear in `on_configure`,
+    as one line in the log.
     """
 
     def __init__(self, name: str, **options: Any) -> None:
@@ -68,9 +68,9 @@ class DetectorNode(LifecycleNode):
         self._outputs: Outputs | None = None
         self._wake: Any = None
         self._made = ExitStack()
-        self.failures = FailureLog(name)  #: What was told of exceptions that nobody foresaw
+        self.failures = FailureLog(name)  #: Log of unexpected exceptions
         self._failures_in_a_row = 0
-        self.given_up = ''  #: Why the node has deactivated itself; empty while it has not
+        self.given_up = ''  #: Why the node has deactivated itself; else empty
         self._idle = Idle(self.fixed.lazy_timeout, 0.0)
         self._enabled = True
         self._active = False
@@ -79,12 +79,12 @@ class DetectorNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._validate_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
 
-    # Life cycle. A user's error is one line and FAILURE, any other a traceback and ERROR, behind
-    # which on_error gives everything back.
+    # Life cycle. A user's error gives one line and FAILURE. Any other error gives a traceback and
+    # ERROR, after which on_error releases everything.
 
     @guarded('cannot configure')
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the checkpoint and offer the outputs; FAILURE, with one line, if that fails."""
+        """Load the checkpoint and create the outputs; FAILURE and one line in the log on error."""
         try:
             self._configure()
         except (RuntimeConfigError, ParameterError, SettingsError) as error:
@@ -95,10 +95,10 @@ class DetectorNode(LifecycleNode):
 
     @guarded('cannot activate')
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Warm the network up, then begin to listen."""
+        """Warm up the network, then subscribe to the images."""
         try:
             self._activate(state)
-        # What PyTorch raises when a device fails, and rclpy for an unknown QoS override.
+        # A device that fails, or an invalid QoS override.
         except (RuntimeError, ParameterException) as error:
             self.get_logger().error(f'cannot activate: {cut(error)}')
             self._stop()
@@ -108,25 +108,25 @@ class DetectorNode(LifecycleNode):
 
     @guarded('cannot deactivate')
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop listening; the model stays loaded."""
+        """Unsubscribe from the images; the model stays loaded."""
         self._stop()
         return super().on_deactivate(state)
 
     @guarded('cannot clean up')
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Give everything back that `on_configure` made."""
+        """Release everything that `on_configure` created."""
         self.close()
         return super().on_cleanup(state)
 
     @guarded('cannot shut down')
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Give everything back, from whichever state."""
+        """Release everything, in any state."""
         self.close()
         return super().on_shutdown(state)
 
-    @guarded('cannot clean up behind an error')
+    @guarded('cannot clean up after an error')
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Give everything back; the node may be configured again."""
+        """Release everything; the node may be configured again."""
         self.close()
         return super().on_error(state)
 
@@ -149,7 +149,6 @@ class DetectorNode(LifecycleNode):
             + self._outputs.topic)
 
     def _stop(self) -> None:
-        """Listen no longer; the model stays loaded."""
         self._active = False
         self._unsubscribe()
 
@@ -185,7 +184,7 @@ class DetectorNode(LifecycleNode):
                 (Trigger, '~/reset', self._on_reset), (SetBool, '~/enable', self._on_enable)):
             self._made.callback(
                 self.destroy_service, self.create_service(service_type, name, callback))
-        # A steady clock: it must tick when simulated time does not.
+        # A steady clock, because diagnostics must continue if simulated time stops.
         self._made.callback(self.destroy_timer, self.create_timer(
             fixed.diagnostics_period, self._on_diagnostics,
             clock=Clock(clock_type=ClockType.STEADY_TIME)))
@@ -195,20 +194,20 @@ class DetectorNode(LifecycleNode):
         self.get_logger().info(describe(self._detector, settings))
 
     def close(self) -> None:
-        """Give everything back without a transition; may be called any number of times."""
+        """Release everything without a transition; may be called any number of times."""
         try:
-            # In the reverse order, all of it, whatever fails in between.
+            # ExitStack runs all callbacks in reverse order, even if one of them fails.
             with self._made.pop_all() as made:
                 made.callback(undeclare_live_parameters, self)
                 made.callback(self._stop)
         except Exception as error:  # noqa: B902
-            self.failures.tell('something could not be given back', error)
+            self.failures.tell('not everything could be released', error)
         self._outputs = None
         self._streams.clear()
         self._wake = None
         self._detector = None
         self._enabled = True
-        # A network is part of cycles; the next one is not to come on top of it.
+        # A network has reference cycles; free it before the next one is loaded.
         gc.collect()
         give_back_free_blocks()
 
@@ -219,7 +218,7 @@ class DetectorNode(LifecycleNode):
         kind = CompressedImage if compressed else Image
         for stream, base in zip(self._streams, self.fixed.image_topics, strict=True):
             stream.drops.forget()
-            # Not the resolved name: that would be remapped a second time.
+            # The resolved name would be remapped a second time.
             asked = f'{stream.name}/compressed' if compressed else base
             self._subscriptions_of[stream.topic] = self.create_subscription(
                 kind, asked, partial(self._on_image, stream), copy(_NEWEST),
@@ -237,7 +236,7 @@ class DetectorNode(LifecycleNode):
     def _on_image(self, stream: CameraStream, message: Any, info: Any) -> None:
         start = perf_counter()
         if not self._subscriptions_of:
-            return  # Taken by the executor just before the subscription went away.
+            return  # The executor took it just before the subscription was destroyed.
         dropped = stream.drops.dropped_before(info)
         stream.statistics.add_image(self._now(), dropped)
         try:
@@ -249,7 +248,7 @@ class DetectorNode(LifecycleNode):
         if self._wake is None:
             self._process()
         else:
-            # The executor first hands over what the other cameras have sent by now.
+            # The executor first delivers the images of other cameras that have arrived.
             self._wake.trigger()
 
     def _process(self) -> None:
@@ -265,7 +264,7 @@ class DetectorNode(LifecycleNode):
                     raise result
                 self._publish(self._outputs, stream, waiting, result)
                 self._failures_in_a_row = 0
-            # Of the back-end, or of what makes messages of its results.
+            # The back-end or the making of the messages may raise anything.
             except Exception as error:  # noqa: B902
                 self._fail(stream, error)
         most = self.fixed.max_failures
@@ -285,7 +284,7 @@ class DetectorNode(LifecycleNode):
             now, result.decision.kind == READ, latency_ms, result.decision.reason, age_ms)
         outputs.publish_ahead(header, stream, self._settings)
         if outputs.is_watched():
-            # Drawing needs the picture, on a forecast frame too: only while somebody watches.
+            # A forecast frame must be decoded for drawing, so draw only for a subscriber.
             try:
                 outputs.publish_picture(header, waiting.frame.load(), result)
             except FrameError as error:
@@ -303,7 +302,7 @@ class DetectorNode(LifecycleNode):
         self._failures_in_a_row += 1
 
     def _give_up(self) -> None:
-        """Deactivate, so that whoever manages the life cycle can react."""
+        """Deactivate, so that the manager of the life cycle can react."""
         reason = max(self._streams, key=lambda stream: stream.statistics.failed)
         self.given_up = (f'{self._failures_in_a_row} images in a row failed: '
                          f'{reason.statistics.last_failure}')
@@ -322,7 +321,7 @@ class DetectorNode(LifecycleNode):
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response
                    ) -> SetBool.Response:
-        # Without a subscription a paused node spends nothing, not even on receiving.
+        # A paused node unsubscribes, so that it does not spend CPU time on receiving.
         if self._active and request.data and not self._enabled:
             self._resume()
         elif not request.data:
@@ -333,7 +332,7 @@ class DetectorNode(LifecycleNode):
         return response
 
     def _validate_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
-        # Before all live parameters are declared there is nothing to hold a value against.
+        # Settings can be checked only when all live parameters are declared.
         if self._detector is not None and all(map(self.has_parameter, LIVE_PARAMETERS)):
             try:
                 self._detector.check_settings(self._read_settings(changes))
@@ -352,7 +351,7 @@ class DetectorNode(LifecycleNode):
         return replace(read_settings(self, changes), streams=len(self.fixed.image_topics))
 
     def _on_listeners(self) -> None:
-        """Rest or work, as there is somebody who listens."""
+        """Unsubscribe or subscribe, depending on the subscribers of the results."""
         if self._outputs is None or not self._active or not self._enabled:
             return
         rests = self._idle.rests(self._outputs.is_heard(), perf_counter())

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 NAME = 'forecast_detector'
 
-_POLL_S = 0.1  #: Longest time from a signal to the answer, while nothing happens
+_POLL_S = 0.1  #: Longest delay of a signal while no callback runs, seconds
 
 
 class InstallationError(RuntimeError):
-    """A library that is missing, or a ROS 2 that is too old; the message is one line."""
+    """A library is missing, or ROS 2 is too old; the message is one line."""
 
 
 def main(args: list[str] | None = None) -> int:
@@ -27,14 +27,14 @@ def main(args: list[str] | None = None) -> int:
     from .program import run_program
 
     code = run_program(NAME, _run, args, mistakes=(InstallationError,), prepare=_import)
-    # With PyTorch, Python takes a moment to end. The default handler is active then, and a second
-    # Ctrl-C would turn a clean end into a failure.
+    # Python takes a moment to exit after importing PyTorch. A second Ctrl-C must not turn a clean
+    # exit into a failure.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     return code
 
 
 def _import() -> None:
-    """Import what takes seconds; raises InstallationError."""
+    """Import the node, which takes seconds; raises InstallationError."""
     from rclpy.node import Node
 
     if not hasattr(Node, 'add_post_set_parameters_callback'):
@@ -56,7 +56,7 @@ def _run(stop: StopSignal) -> int:
     try:
         executor.add_node(node)
         if node.fixed.autostart:
-            # Loading and preparing the network takes seconds, too.
+            # Loading and preparing the network also takes seconds.
             with stop.ending_at_once():
                 if not _start(node):
                     return 1
@@ -66,7 +66,7 @@ def _run(stop: StopSignal) -> int:
         while not stop:
             executor.spin_once(timeout_sec=_POLL_S)
             if node.fixed.autostart and node.given_up:
-                # Nobody would activate it again; a launch file can start a new process.
+                # No manager would activate it again; a launch file can start a new process.
                 node.get_logger().fatal('the node gave up, and with autostart nobody activates '
                                         'it again: the process ends with exit code 1')
                 return 1
@@ -78,7 +78,7 @@ def _run(stop: StopSignal) -> int:
 
 
 def _start(node: DetectorNode) -> bool:
-    """Bring the node to active; tell whether nothing failed."""
+    """Configure and activate the node; return whether both succeeded."""
     from rclpy.lifecycle import TransitionCallbackReturn
 
     return all(transition() == TransitionCallbackReturn.SUCCESS

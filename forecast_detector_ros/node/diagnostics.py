@@ -13,15 +13,15 @@ import numpy as np
 from ..detector.detector import Detector
 from ..detector.settings import DetectorSettings
 
-WINDOW_S = 10.0  #: Seconds over which rates, read ratio and latencies are taken
+WINDOW_S = 10.0  #: Window of rates, read ratio and latencies, seconds
 
-_SETTLED_S = 2.0  #: Seconds of the window before a rate or an age is judged
+_SETTLED_S = 2.0  #: Least length of the window before rate and age are judged, seconds
 
-_EARLY_S = 0.01  #: How far ahead of the node's clock a stamp may be: clocks of one robot differ
+_EARLY_S = 0.01  #: Stamps may be so far ahead of the node's clock, seconds: clocks differ
 
-_MOST_FRAMES = 4096  #: Bound of the window at very high rates
+_MOST_FRAMES = 4096  #: Most frames in the window, for very high rates
 
-#: Reasons of a decision that reset the state unasked, and what the images are like then.
+#: Reasons of an unrequested reset of the state, and their cause in the images.
 _RESETS = {'gap': 'their stamps step back, or lie more than max_gap_s apart',
            'size_changed': 'their size changes'}
 
@@ -30,19 +30,19 @@ _RESETS = {'gap': 'their stamps step back, or lie more than max_gap_s apart',
 class WindowSummary:
     """Figures of the last `WINDOW_S` seconds; NaN where there was nothing to measure."""
 
-    #: Images sent by the camera as far as known, taken or dropped, per second
+    #: Images per second from the camera, received or known to be dropped
     input_rate: float = nan
     output_rate: float = nan  #: Processed frames per second
-    read_ratio: float = nan  #: Read frames of the processed ones, in [0, 1]
+    read_ratio: float = nan  #: Read frames over processed frames, in [0, 1]
     latency_p50_ms: float = nan
     latency_p95_ms: float = nan
     latency_max_ms: float = nan
-    image_age_p50_ms: float = nan  #: From an image's stamp to the publication of its boxes
+    image_age_p50_ms: float = nan  #: Time from an image's stamp to the publication of its boxes
 
 
 @dataclass
 class CameraStatistics:
-    """Everything counted about one camera; times are seconds of the node's clock."""
+    """Counts and times of one camera; times are seconds of the node's clock."""
 
     started: float  #: When counting began
     received: int = 0
@@ -53,23 +53,23 @@ class CameraStatistics:
     last_error: str = ''
     last_failure: str = ''
     last_image: float | None = None
-    resets: int = 0  #: Frames on which the state was reset unasked
+    resets: int = 0  #: Frames with an unrequested reset of the state
     last_reset: str = ''
     told_error: float = -inf  #: When an error was logged last, seconds of the steady clock
     _inputs: deque[tuple[float, int]] = field(
         default_factory=lambda: deque(maxlen=_MOST_FRAMES), repr=False)
     _outputs: deque[tuple[float, bool, float, bool, float]] = field(
         default_factory=lambda: deque(maxlen=_MOST_FRAMES), repr=False)
-    _error_time: float = -inf  #: Of the last refused image
+    _error_time: float = -inf  #: Time of the last refused image
     _failure_time: float = -inf
 
     def begin(self, now: float) -> None:
-        """Begin at `now` if counting began before simulated time did."""
+        """Restart the window at `now` if it was started before simulated time was."""
         if self.started == 0.0 < now:
             self.resume(now)
 
     def add_image(self, now: float, dropped: int) -> None:
-        """Count an image that was taken, and those dropped before it."""
+        """Count a received image, and `dropped` images before it."""
         self.begin(now)
         if self.last_image is not None and now < self.last_image:
             self._rewind(now)
@@ -80,7 +80,7 @@ class CameraStatistics:
 
     def add_result(self, now: float, read: bool, latency_ms: float, reason: str = '',
                    age_ms: float = 0.0) -> None:
-        """Count a processed frame; `reason` is that of its decision, `age_ms` since its stamp."""
+        """Count a processed frame with its decision's `reason` and its age since the stamp."""
         self.processed += 1
         if reason in _RESETS:
             self.resets += 1
@@ -88,18 +88,18 @@ class CameraStatistics:
         self._outputs.append((now, read, latency_ms, reason in _RESETS, age_ms))
 
     def mostly_reset(self, now: float) -> bool:
-        """Tell whether most frames of the window, and more than one, have reset the state."""
+        """Return whether more than one and more than half of the frames have reset the state."""
         recent = [reset for time, _, _, reset, _ in self._outputs if now - time <= WINDOW_S]
         return sum(recent) > max(1.0, len(recent) / 2)
 
     def add_error(self, now: float, reason: str) -> None:
-        """Count an image that could not be used."""
+        """Count a refused image."""
         self.refused += 1
         self.last_error = reason
         self._error_time = now
 
     def had_error(self, now: float) -> bool:
-        """Tell whether an image was refused within the window."""
+        """Return whether an image was refused within the window."""
         return now - self._error_time <= WINDOW_S
 
     def add_failure(self, now: float, reason: str) -> None:
@@ -109,11 +109,11 @@ class CameraStatistics:
         self._failure_time = now
 
     def had_failure(self, now: float) -> bool:
-        """Tell whether the back-end failed within the window."""
+        """Return whether the back-end failed within the window."""
         return now - self._failure_time <= WINDOW_S
 
     def resume(self, now: float) -> None:
-        """Begin the window anew after a pause; the counts go on."""
+        """Restart the window after a pause; the counts are kept."""
         self._rewind(now)
         self.last_image = None
 
@@ -143,7 +143,7 @@ class CameraStatistics:
         return WindowSummary(*rates, reads, p50, p95, largest, age)
 
     def _rewind(self, now: float) -> None:
-        """Empty the window, which cannot reach back over a pause or a clock that was set back."""
+        """Empty the window, which must not span a pause or a clock that was set back."""
         self.started = now
         self._inputs.clear()
         self._outputs.clear()
@@ -152,22 +152,22 @@ class CameraStatistics:
 
 @dataclass(frozen=True)
 class Situation:
-    """The state of a camera beside its statistics."""
+    """The state of a camera and its node, apart from the statistics."""
 
     topic: str
-    now: float  #: Seconds of the node's clock; 0 while simulated time has not begun
+    now: float  #: Seconds of the node's clock; 0 before simulated time starts
     active: bool
     enabled: bool
     publishers: int
     no_image_timeout: float  #: Seconds
-    resting: bool = False  #: Whether the node is lazy, and nobody listens
-    given_up: str = ''  #: Why the node has deactivated itself; empty while it has not
-    min_output_rate: float = 0.0  #: Frames per second; 0: any rate will do
-    max_age_s: float = 0.0  #: Seconds; 0: any age will do
+    resting: bool = False  #: Whether the node is lazy and has no subscribers
+    given_up: str = ''  #: Why the node has deactivated itself; else empty
+    min_output_rate: float = 0.0  #: Frames per second; 0: no limit
+    max_age_s: float = 0.0  #: Seconds; 0: no limit
 
 
 def describe(detector: Detector, settings: DetectorSettings) -> str:
-    """Return one line about a detector that was loaded, and how it decides."""
+    """Return one line that describes a loaded detector and its policy."""
     height, width = detector.input_size
     return (f'{detector.card.name}: {len(detector.labels)} classes, input {width}x{height}, '
             f'{detector.backend} on {detector.device} ({detector.device_reason}), '
@@ -228,9 +228,9 @@ def camera_values(statistics: CameraStatistics, now: float) -> list[tuple[str, s
 
 
 def _missed(situation: Situation, statistics: CameraStatistics) -> str:
-    """Say which limit of rate or age is not kept; empty if all are."""
+    """Return a message about a broken limit of rate or age; empty if there is none."""
     least, oldest = situation.min_output_rate, situation.max_age_s
-    # Before that a rate says little.
+    # A rate over a shorter time is not meaningful.
     if not (least or oldest) or situation.now - statistics.started < _SETTLED_S:
         return ''
     window = statistics.summary(situation.now)

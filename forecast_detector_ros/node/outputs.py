@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The detector node's publishers: one place for its topics and their QoS."""
+"""The detector node's publishers, with their topics and QoS."""
 from __future__ import annotations
 
 from array import array
@@ -33,32 +33,31 @@ from ..recording.result_messages import decision_values, LAST_SECOND, MessageBui
 
 class OccasionalGroup(MutuallyExclusiveCallbackGroup):
     """
-    A callback group that can be closed: then what is in it has to wait; nothing of it is lost.
+    A callback group that can be closed; its events then wait until it is open again.
 
-    rclpy's executor collects anew, in Python, what it waits for each time it waits. Two events
-    of every publisher are among it, whose only use is to warn of subscribers that do not fit.
+    Before every wait, rclpy's executor collects all entities in Python. Among them are two events
+    of each publisher, which only warn of subscribers with incompatible QoS.
     """
 
     def __init__(self) -> None:
-        """Begin open."""
         super().__init__()
         self.is_open = True
 
     def can_execute(self, entity: Any) -> bool:
-        """Tell whether something in the group may be waited for and run."""
+        """Return whether the executor may wait for `entity` and run it."""
         return self.is_open and super().can_execute(entity)
 
 
 class Idle:
-    """Rests once nobody has listened for some time, and works again as soon as somebody does."""
+    """Decides that a node rests after some time without subscribers."""
 
     def __init__(self, patience_s: float, now: float) -> None:
-        """Begin awake at `now`, seconds of the steady clock; rest after `patience_s`."""
+        """Begin awake at `now`, seconds of the steady clock; rest after `patience_s` seconds."""
         self._patience_s = patience_s
         self._last_heard = now
 
     def rests(self, heard: bool, now: float) -> bool:
-        """Tell whether to rest at `now`, when somebody listens or not."""
+        """Return whether to rest at `now`; `heard`: whether there are subscribers."""
         if heard:
             self._last_heard = now
         return now - self._last_heard >= self._patience_s
@@ -69,7 +68,7 @@ def draw_answer(pixels: Pixels, found: Detections, labels: Sequence[str], decisi
     """
     Return a BGR copy, ``(H, W, 3)`` uint8, contiguous, with boxes, names, scores and decision.
 
-    `found` is in pixels of this very picture; boxes that reach beyond it are clipped.
+    The boxes of `found` are in pixels of this picture and are clipped to it.
     """
     picture = (np.array(pixels.array, order='C') if pixels.order == 'bgr'
                else as_bgr(pixels.array, pixels.order))
@@ -86,29 +85,29 @@ _RELIABLE = QoSProfile(depth=10)
 
 _BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 
-# Reliable, because viewers ask for that unless told otherwise; both kinds of subscribers fit. A
-# slow one does not hold the node up: of a picture that it lacks the newer one takes the place.
+# Reliable, because viewers ask for it by default; best-effort subscribers match, too. With depth 1
+# a slow viewer does not delay the node: a newer picture replaces an unsent one.
 _NEWEST_PICTURE = QoSProfile(depth=1)
 
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class Outputs:
-    """Publishes what the detector finds; the lifecycle publishers are silent until activation."""
+    """Publishes the detector's results; lifecycle publishers are silent until activation."""
 
     def __init__(self, node: LifecycleNode, detector: Detector, ahead: bool = False) -> None:
         """
         Create the publishers of `node` for the results of `detector`.
 
-        With `ahead` there is one for what is expected, too. Raises RuntimeError when a parameter
-        ``qos_overrides.*`` has a value that ROS does not know.
+        `ahead` adds the publisher of detections_ahead. Raises RuntimeError if a parameter
+        ``qos_overrides.*`` has an invalid value.
         """
         self._node = node
         self._detector = detector
         self._messages = MessageBuilder()
         overridable = QoSOverridingOptions.with_default_policies()
-        # Subscribers that do not fit are looked for when diagnostics are due, and while there are
-        # no images; not before every image.
+        # QoS events are checked only with the diagnostics and while there are no images, because
+        # checking them before every image costs CPU time.
         self._events = OccasionalGroup()
         with ExitStack() as made:
             def create(kind: type, topic: str, qos: QoSProfile, **options: Any) -> Any:
@@ -117,7 +116,7 @@ class Outputs:
                 made.callback(node.destroy_lifecycle_publisher, publisher)
                 return publisher
 
-            # Overrides are written into the profile, hence the copies.
+            # rclpy writes overrides into the profile, so each publisher gets a copy.
             self._detections = create(
                 Detection2DArray, 'detections', copy(_RELIABLE),
                 qos_overriding_options=overridable)
@@ -135,11 +134,11 @@ class Outputs:
             self._jpeg = create(
                 CompressedImage, 'image_annotated/compressed', copy(_NEWEST_PICTURE),
                 qos_overriding_options=overridable)
-            # Not managed: an inactive node says so here.
+            # Not a lifecycle publisher, because an inactive node reports its state here.
             self._diagnostics = node.create_publisher(
                 DiagnosticArray, '/diagnostics', 10, callback_group=self._events)
             made.callback(node.destroy_publisher, self._diagnostics)
-            # Whatever failed above has destroyed what was made before it.
+            # After an error above, the stack has destroyed the publishers made so far.
             self._made = made.pop_all()
 
     @property
@@ -152,7 +151,7 @@ class Outputs:
         self._made.close()
 
     def publish_labels(self, score_threshold: float) -> None:
-        """Tell, to late joiners too, the names of the classes and where they came from."""
+        """Publish the names of the classes and their origin, latched for late subscribers."""
         header = Header(stamp=self._node.get_clock().now().to_msg())
         self._label_info.publish(LabelInfo(
             header=header, threshold=score_threshold,
@@ -163,7 +162,7 @@ class Outputs:
             database_location=self._label_info.topic_name, database_version=0))
 
     def publish_detections(self, header: Header, result: StepResult) -> None:
-        """Publish the detections of an image under its own header, if anybody listens."""
+        """Publish the detections of an image with its header, if there are subscribers."""
         self._events.is_open = False
         if self._detections.get_subscription_count():
             self._detections.publish(self._messages.detections(
@@ -171,7 +170,7 @@ class Outputs:
 
     def publish_decision(self, header: Header, stream: CameraStream, result: StepResult,
                          latency_ms: float, image_age_ms: float, dropped_frames: int) -> None:
-        """Publish how the detections of an image came about, if anybody listens."""
+        """Publish the decision on an image, if there are subscribers; times are in ms."""
         if self._decision.get_subscription_count():
             self._decision.publish(self._messages.decision(
                 header, self._name(stream), stream.topic, result.decision,
@@ -180,9 +179,9 @@ class Outputs:
     def publish_ahead(self, header: Header, stream: CameraStream, settings: DetectorSettings
                       ) -> None:
         """
-        Publish what is expected one period after the image with this header, if anybody listens.
+        Publish the detections expected one period after an image, if there are subscribers.
 
-        Nothing is published while the camera's period is not known.
+        Nothing is published while the camera's period is unknown.
         """
         if self._ahead is None or not self._ahead.get_subscription_count():
             return
@@ -196,18 +195,18 @@ class Outputs:
             self._ahead.publish(self._messages.detections(later, found, self._detector.labels))
 
     def is_heard(self) -> bool:
-        """Tell whether anybody subscribes to a result."""
+        """Return whether a result has subscribers."""
         results = (self._detections, self._decision, self._ahead)
         return self.is_watched() or any(
             publisher is not None and publisher.get_subscription_count() for publisher in results)
 
     def is_watched(self) -> bool:
-        """Tell whether anybody subscribes to the annotated picture."""
+        """Return whether the annotated picture has subscribers."""
         return (self._picture.get_subscription_count() > 0
                 or self._jpeg.get_subscription_count() > 0)
 
     def publish_picture(self, header: Header, pixels: Pixels, result: StepResult) -> None:
-        """Draw the detections and publish the picture to those who subscribe."""
+        """Draw the detections and publish the picture on the topics with subscribers."""
         picture = draw_answer(pixels, result.detections, self._detector.labels, result.decision)
         if self._picture.get_subscription_count():
             height, width = picture.shape[:2]
@@ -222,7 +221,7 @@ class Outputs:
     def publish_diagnostics(self, stream: CameraStream, level: bytes, text: str,
                             values: Sequence[tuple[str, str]], settings: DetectorSettings
                             ) -> None:
-        """Publish the state of a camera, and of the model that works for it."""
+        """Publish the state of a camera and a description of the model."""
         self._events.is_open = True
         model = [
             ('model', self._detector.card.name), ('device', self._detector.device),

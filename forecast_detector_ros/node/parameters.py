@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The detector node's parameters: what they mean, what they may be, what may change.
+The detector node's parameters: descriptions, defaults and ranges.
 
-Fixed parameters are declared with the node. Live ones are declared when the checkpoint is known,
-because its card recommends the defaults; they are gone again after a clean-up.
+Fixed parameters are declared with the node. Live parameters are declared when the checkpoint is
+loaded, because its card gives their defaults. A clean-up undeclares them.
 """
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ MOST_CLASSES = 10_000  #: Names in the parameter `classes`
 
 
 class ParameterError(InputError):
-    """A parameter that has the right type, but no meaning; the message is one line."""
+    """A parameter has the right type but an invalid value; the message is one line."""
 
 
 def _declared(default: Any, description: str, span: tuple[float, float] | None = None,
               constraints: str = '') -> Any:
-    """Describe a field of FixedParameters, with what `declare_fixed` takes behind the name."""
+    """Return a field of FixedParameters with the arguments of `declare_fixed`."""
     return field(metadata={'declared': (default, description, span, constraints)})
 
 
 @dataclass(frozen=True)
 class FixedParameters:
-    """Parameters that hold for the life of the node; durations are seconds."""
+    """Parameters that cannot change while the node runs; durations are in seconds."""
 
     image_topics: tuple[str, ...] = _declared(
         ['image_raw'], 'Base topics of the cameras, one each; `compressed` appends /compressed')
@@ -63,50 +63,50 @@ class FixedParameters:
         'auto', 'What runs the network; auto: the fastest that is installed',
         constraints='auto, openvino, onnxruntime, torch, torch_compile or tensorrt')
     precision: str = _declared(
-        'auto', 'Arithmetic of the network; auto: bf16 or int8 where OpenVINO runs on a processor '
-        'that multiplies in it, else fp32',
+        'auto', 'Arithmetic of the network; auto: bf16 or int8 with OpenVINO on a processor with '
+        'instructions for it, else fp32',
         constraints='auto, fp32, tf32, bf16, fp16 or int8; not every back-end has all of them')
     num_threads: int = _declared(
-        1, 'Threads of one inference on the CPU; more than one seldom pays beside other busy '
-        'processes', (1, 256))
+        1, 'Threads of one inference on the CPU; more than one seldom helps if other processes '
+        'are busy', (1, 256))
     num_interop_threads: int = _declared(
         1, 'Operators that PyTorch may run at the same time on the CPU', (1, 256))
     max_image_pixels: int = _declared(
         MAX_IMAGE_PIXELS, 'Larger images are refused, compressed ones before they are decoded',
         (1, 2**30))
     max_gap_s: float = _declared(
-        1.0, 'Longest step between the stamps of two images of a camera that keeps its state, '
-        'seconds', (0.0, 3600.0))
+        1.0, 'Longest gap between the stamps of two images of a camera, seconds; after a longer '
+        'gap its state is reset', (0.0, 3600.0))
     max_failures: int = _declared(
-        10, 'Frames in a row on which the back-end may fail before the node deactivates itself, '
-        'and with autostart ends; 0: any number', (0, 1000000))
+        10, 'After this number of failed frames in a row the node deactivates itself, and with '
+        'autostart the process ends; 0: never', (0, 1000000))
     no_image_timeout: float = _declared(
         5.0, 'Seconds without an image after which /diagnostics warns', (0.1, 3600.0))
     min_output_rate: float = _declared(
-        0.0, 'Frames per second of a camera below which /diagnostics warns; 0.0: any rate will do',
+        0.0, 'Frames per second of a camera below which /diagnostics warns; 0.0: off',
         (0.0, 1000.0))
     max_age_s: float = _declared(
-        0.0, 'Seconds from the stamp of an image to its boxes above which /diagnostics warns, and '
-        'for stamps in the future; 0.0: any age will do', (0.0, 3600.0))
+        0.0, 'Age of boxes, from the stamp of their image, above which /diagnostics warns, '
+        'seconds; it also warns of stamps in the future; 0.0: off', (0.0, 3600.0))
     diagnostics_period: float = _declared(
         1.0, 'Seconds between two messages on /diagnostics', (0.05, 3600.0))
     publish_ahead: bool = _declared(
-        False, 'Publish on detections_ahead, after the detections of each image, what is expected '
+        False, 'Publish on detections_ahead, after the detections of each image, those expected '
         'one period of the camera later')
     lazy: bool = _declared(
-        False, 'Rest while nobody subscribes to detections, detections_ahead, decision or '
-        'image_annotated: no image is received then')
+        False, 'Receive no images while detections, detections_ahead, decision and '
+        'image_annotated have no subscribers')
     lazy_timeout: float = _declared(
         5.0, 'Seconds without subscribers after which a lazy node rests', (0.1, 3600.0))
     autostart: bool = _declared(
-        False, 'Configure and activate the node at start-up; when that fails, or the node '
+        False, 'Configure and activate the node at start-up; if that fails, or the node '
         'deactivates itself, the process ends with exit code 1')
     tune_allocator: bool = _declared(
-        True, 'Let glibc keep the memory of large images: less than a third of the CPU time per '
-        'raw image received')
+        True, 'Let glibc keep the memory of large images, which reduces the CPU time per received '
+        'raw image to less than a third')
 
     def check(self) -> None:
-        """Raise ParameterError for what ranges cannot express."""
+        """Check the rules that ranges cannot express; raises ParameterError."""
         topics = self.image_topics
         if not topics or not all(topics):
             raise ParameterError('image_topics must name at least one topic, and none may be '
@@ -123,7 +123,7 @@ class FixedParameters:
 
 def declare_fixed_parameters(node: Node) -> FixedParameters:
     """
-    Declare what cannot change while the node lives, and return it.
+    Declare the fixed parameters and return their values.
 
     Raises rclpy's ParameterException for a value of the wrong type or outside its range.
     """
@@ -134,13 +134,13 @@ def declare_fixed_parameters(node: Node) -> FixedParameters:
 
 def resolved_topic(node: Node, parameter: str, name: str) -> str:
     """
-    Return the full name of a topic, remapped as the node's subscription to `name` will be.
+    Return the full name of a topic with the node's remappings.
 
-    Raises ParameterError, naming `parameter` and the reason, for what is no topic name.
+    Raises ParameterError, which names `parameter`, if `name` is not a topic name.
     """
     try:
         return str(node.resolve_topic_name(name))
-    except RuntimeError as error:  # rclpy's RCLError, which has no public name.
+    except RuntimeError as error:  # RCLError of rclpy, which is not public.
         reason = re.sub(r'^failed to resolve name: |, at \S+:\d+$', '', str(error))
         raise ParameterError(
             f'{parameter}: {cut(name)!r} is no topic name: {cut(reason)}') from None
@@ -150,8 +150,8 @@ def camera_topics(node: Node, names: Sequence[str], compressed: bool) -> list[tu
     """
     Return the base topic and the subscribed topic of each camera, both resolved.
 
-    A remapping of the base topic holds for its compressed sibling too. Raises ParameterError for
-    what is no topic name, and when two names mean the same topic.
+    A remapping of the base topic also applies to its compressed topic. Raises ParameterError if a
+    name is not a topic name, or if two names give the same topic.
     """
     bases = [resolved_topic(node, 'image_topics', name) for name in names]
     topics = ([resolved_topic(node, 'image_topics', f'{base}/compressed') for base in bases]
@@ -175,28 +175,28 @@ _LIVE = {
         'The next image is not read when the scheduler trusts its forecast more than this; '
         '1.0: every image is read; 0.0: only forced reads', (0.0, 1.0)),
     'policy': _Live(
-        'What decides instead of the threshold; empty: threshold(<threshold>)',
+        'Rule that replaces the threshold; empty: threshold(<threshold>)',
         constraints="'', threshold(p) with p in [0, 1], alternate(k) with k >= 1, budget(fps) "
         'with fps > 0, always_read'),
-    'score_threshold': _Live('Detections need a score above it', (0.0, 1.0)),
+    'score_threshold': _Live('Only boxes with a higher score are detections', (0.0, 1.0)),
     'nms_threshold': _Live(
-        'Overlap (IoU) from which on the weaker of two boxes of a class is dropped',
+        'Overlap (IoU) at or above which the weaker of two boxes of a class is dropped',
         (0.0, 1.0), 'greater than 0'),
     'vote_threshold': _Live(
-        'Overlap (IoU) from which on weaker boxes of a class shift a box that stays; 1.0: none do',
+        'Overlap (IoU) at or above which weaker boxes of a class shift a kept box; 1.0: never',
         (0.0, 1.0), 'greater than 0'),
     'score_memory': _Live(
-        "Weight of an object's score in the frame before in its score; 0.0: none", (0.0, 1.0),
+        "Weight of an object's score in the previous frame; 0.0: none", (0.0, 1.0),
         'less than 1'),
     'max_detections': _Live('Most detections of a frame', (1, 1000)),
     'classes': _Live(
         "Names of the classes to detect; ['']: all of them",
         constraints='names from the label_info topic'),
     'max_consecutive_forecasts': _Live(
-        'After so many forecasts in a row the next image is read', (1, 1000)),
+        'After this number of forecasts in a row the next image is read', (1, 1000)),
     'target_rate': _Live(
-        'Frames per second of every camera that must be possible: an image is not read when that '
-        'would cost more time than is left; 0.0: no limit', (0.0, 1000.0)),
+        'Frames per second that must be possible for every camera: an image is not read if '
+        'the read would exceed the time that is left; 0.0: no limit', (0.0, 1000.0)),
 }
 
 LIVE_PARAMETERS = tuple(_LIVE)  #: Names of the parameters that may change while the node runs
@@ -204,10 +204,10 @@ LIVE_PARAMETERS = tuple(_LIVE)  #: Names of the parameters that may change while
 
 def declare_live_parameters(node: Node, card: Card) -> None:
     """
-    Declare what may change, with the card's recommendations as defaults.
+    Declare the live parameters, with the card's recommendations as defaults.
 
-    Raises ParameterError, naming the parameter, when a value given at start-up is of the wrong
-    type or out of range; nothing is declared then.
+    Raises ParameterError, which names the parameter, if a value given at start-up has the wrong
+    type or is out of range. No parameter is declared then.
     """
     settings = card.settings()
     # An empty list has no type in ROS, so a list of one empty name stands for it.
@@ -223,7 +223,7 @@ def declare_live_parameters(node: Node, card: Card) -> None:
 
 
 def undeclare_live_parameters(node: Node) -> None:
-    """Forget the live parameters; they take their start-up values when declared again."""
+    """Undeclare the live parameters; declared again, they have their start-up values."""
     for name in LIVE_PARAMETERS:
         if node.has_parameter(name):
             node.undeclare_parameter(name)
@@ -231,9 +231,9 @@ def undeclare_live_parameters(node: Node) -> None:
 
 def read_settings(node: Node, changes: Iterable[Parameter] = ()) -> DetectorSettings:
     """
-    Return the detector's settings as the live parameters, with `changes`, make them.
+    Return the detector's settings from the live parameters, with `changes` applied.
 
-    Raises SettingsError for a value that is refused.
+    Raises SettingsError for an invalid value.
     """
     values = {name: node.get_parameter(name).value for name in LIVE_PARAMETERS}
     values.update((change.name, change.value) for change in changes if change.name in _LIVE)
@@ -242,12 +242,12 @@ def read_settings(node: Node, changes: Iterable[Parameter] = ()) -> DetectorSett
 
 def settings_of(values: Mapping[str, Any]) -> DetectorSettings:
     """
-    Return the settings that a complete set of live parameters stands for.
+    Return the settings for a complete set of live parameters.
 
-    Raises SettingsError for a value that is refused.
+    Raises SettingsError for an invalid value.
     """
     try:
-        # The threshold is checked even while another policy makes it rest.
+        # The threshold is also checked while another policy replaces it.
         policy = ThresholdPolicy(values['threshold'])
         chosen = parse_policy(values['policy']) if values['policy'].strip() else policy
     except PolicyError as error:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The common part of all nodes: run one that must end in order, and only then; its parameters.
+The common part of all nodes: start and orderly end, parameters, and logs of failures.
 
-Mistakes give one line. Callbacks and transitions that fail and malformed requests do not end a
-node.
+A user's error gives one line in the log. A node survives malformed requests, and failures of
+callbacks and transitions.
 """
 from __future__ import annotations
 
@@ -37,27 +37,27 @@ from rclpy.utilities import remove_ros_args
 from .stop_signal import StopSignal
 from ..errors import cut
 
-_MOST_KINDS = 20  #: Kinds of failure that are told apart, each logged with its traceback once
+_MOST_KINDS = 20  #: Kinds of failure that are distinguished; the traceback of each is logged once
 
-_SAME_S = 5.0  #: Seconds between two lines about failures or requests that were logged before
+_SAME_S = 5.0  #: Least seconds between two lines about a failure or request that was logged before
 
 
 class FailureLog:
-    """Remembers which failures were told already."""
+    """Logs failures, and limits how often the same one is logged."""
 
     def __init__(self, name: str) -> None:
         """Log under `name`."""
         self._name = name
-        #: When each kind was told last, seconds of the steady clock.
+        #: Time of the last line about each kind, seconds of the steady clock.
         self._told: dict[str, float] = {}
 
     def tell(self, what: str, error: BaseException, anew: bool = False) -> str:
         """
         Log that `what` happened because of `error`; return the reason as one line.
 
-        The traceback comes once for each kind of failure, or `anew`. Soon after, nothing is said.
-        The error loses its traceback, which would keep all that its functions held, an image
-        among it, until the next garbage collection.
+        The traceback is logged once for each kind of failure, or again with `anew`. A kind that
+        was logged within the last 5 s is not logged. The traceback is removed from `error`: it
+        would keep objects of its frames, such as images, until the next garbage collection.
         """
         frames = traceback.extract_tb(error.__traceback__)
         error.with_traceback(None)
@@ -67,7 +67,7 @@ class FailureLog:
         logger = get_logger(self._name)
         now = monotonic()
         if len(self._told) >= _MOST_KINDS and kind not in self._told:
-            kind = ''  # All the others are one kind.
+            kind = ''  # All further kinds count as one.
         if anew or kind not in self._told:
             logger.error(f'{what}: {reason}\n{"".join(traceback.format_list(frames))}'.rstrip())
         elif now - self._told[kind] > _SAME_S:
@@ -78,27 +78,27 @@ class FailureLog:
         return reason
 
 
-#: Failures without a turn between them that went well: then it is the executor that is broken.
+#: Most consecutive failures; after more, the executor itself is taken to be broken.
 MOST_IN_A_ROW = 100
 
 
 class GuardedExecutor(SingleThreadedExecutor):
     """
-    Logs what a callback raises and goes on, where rclpy would end the process.
+    Logs an exception of a callback and continues; rclpy would end the process.
 
-    Messages that cannot be deserialised, and requests that rclpy itself stumbles over, fail in
-    code that no node can put a `try` around.
+    A message that cannot be deserialised, or a request on which rclpy itself fails, raises in code
+    of rclpy, where no node can catch it.
     """
 
     def __init__(self, name: str, fatal: tuple[type[BaseException], ...] = ()) -> None:
-        """Log under `name`; exceptions of the types `fatal` are let through."""
+        """Log under `name`; exceptions of the types `fatal` are raised."""
         super().__init__()
         self._log = FailureLog(name)
         self._fatal = fatal
         self._in_a_row = 0
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
-        """Run one callback; raises what `fatal` lists, and anything after MOST_IN_A_ROW."""
+        """Run one callback; raises the `fatal` types, and any after MOST_IN_A_ROW failures."""
         try:
             super().spin_once(timeout_sec)
         except self._fatal:
@@ -118,11 +118,10 @@ Transition = Callable[[Any, LifecycleState], TransitionCallbackReturn]
 
 def guarded(what: str) -> Callable[[Transition], Transition]:
     """
-    Log what the decorated transition raises with its traceback, and return ERROR.
+    Log an exception of the decorated transition with its traceback, and return ERROR.
 
-    rclpy says nothing of an exception in a transition. `what` begins the line. After ERROR the
-    node runs its error transition. It is unconfigured if that one succeeds, and finalised
-    otherwise.
+    rclpy does not log it. The line starts with `what`. After ERROR the node runs its error
+    transition: the node is unconfigured if that succeeds, and finalised otherwise.
     """
     def decorate(transition: Transition) -> Transition:
         @wraps(transition)
@@ -143,14 +142,14 @@ def run_program(name: str, body: Callable[[StopSignal], int], args: list[str] | 
     """
     Run `body` between rclpy's init and shutdown and return its exit code.
 
-    A parameter that ROS refuses, an argument nobody knows and the exceptions in `mistakes` are
-    logged under `name` as one line and give exit code 2. `prepare` is run before `body`, while a
-    signal still does what it did before.
+    A parameter that ROS refuses, an unknown argument and the exceptions in `mistakes` are logged
+    under `name` as one line and give exit code 2. `prepare` runs before `body`, before the signal
+    handlers are installed.
     """
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except UnknownROSArgsError as error:
-        return _refuse(name, f'unknown arguments behind --ros-args: {error}')
+        return _refuse(name, f'unknown arguments after --ros-args: {error}')
     except UnicodeEncodeError as error:
         return _refuse(name, f'{cut(error.object)}: arguments must be UTF-8')
     except RCLError as error:
@@ -176,16 +175,16 @@ def _refuse(name: str, why: object) -> int:
     return 2
 
 
-MOST_CHARACTERS = 4096  #: Of a parameter that is a text: Linux's longest path (PATH_MAX)
+MOST_CHARACTERS = 4096  #: Characters of a text parameter: Linux's longest path (PATH_MAX)
 
 
 def declare_fixed(node: Node, name: str, default: bool | int | float | str | list[str],
                   description: str, span: tuple[float, float] | None = None,
                   constraints: str = '') -> Any:
     """
-    Declare a parameter that can be given at start-up only, as `declare` does; return its value.
+    Declare a read-only parameter as `declare` does, and return its value.
 
-    Raises rclpy's ParameterException for a text of more than MOST_CHARACTERS, too.
+    Also raises rclpy's ParameterException for a text of more than MOST_CHARACTERS.
     """
     value = declare(node, name, default, description, span, constraints, read_only=True)
     for text in [value] if isinstance(value, str) else value if isinstance(value, list) else []:
@@ -201,9 +200,9 @@ def declare(node: Node, name: str, default: bool | int | float | str | list[str]
     """
     Declare the parameter `name` and return its value.
 
-    `span` is the allowed (lowest, highest) of a number. Where a fraction is wanted, a whole number
-    may be given at start-up. Raises rclpy's ParameterException when the value given at start-up
-    has another type or lies outside.
+    `span` is the allowed (lowest, highest) value of a number. A float parameter accepts an integer
+    at start-up. Raises rclpy's ParameterException if the value given at start-up has another type
+    or is out of range.
     """
     descriptor = ParameterDescriptor(
         description=description, additional_constraints=constraints, read_only=read_only)
@@ -215,7 +214,7 @@ def declare(node: Node, name: str, default: bool | int | float | str | list[str]
             IntegerRange(from_value=int(span[0]), to_value=int(span[1]), step=1)]
     given = _given(node)
     if name in given:
-        # rclpy would declare the parameter without a value.
+        # For an empty list, rclpy would declare the parameter without a value.
         if given[name].type_ == Parameter.Type.NOT_SET:
             raise InvalidParameterValueException(
                 name, '[]', "an empty list has no type in ROS; write ['']")
@@ -233,8 +232,8 @@ def warn_of_unknown_parameters(node: Node) -> None:
 
 
 def _given(node: Node) -> dict[str, Parameter[Any]]:
-    """Give the values from the command line and from parameter files."""
-    # rclpy has no other way to them before they are declared.
+    """Return the values given on the command line and in parameter files."""
+    # rclpy has no public access to them before they are declared.
     return getattr(node, '_parameter_overrides', {})
 
 
@@ -252,17 +251,14 @@ def _as_fraction(parameter: Parameter[Any]) -> Parameter[Any]:
 
 class SafeParameterService(ParameterService):
     """
-    Refuses with a reason what rclpy's own service raises an exception for.
+    Parameter services that refuse a bad request with a reason.
 
-    Takes a whole number where a fraction is wanted.
-
-    rclpy makes an enumeration of the type's number before it looks at anything else, so a request
-    with a number that it does not know ends a node. The node is to be made with
+    rclpy's own services raise an exception for it, such as for an unknown parameter type, and this
+    ends the node. A float parameter accepts an integer. The node must be created with
     ``start_parameter_services=False``.
     """
 
     def __init__(self, node: Node) -> None:
-        """Offer the services of `node`."""
         self._log = node.get_logger()
         super().__init__(node)
 
@@ -279,11 +275,10 @@ class SafeParameterService(ParameterService):
         return response
 
     def _set(self, items: Any) -> SetParametersResult:
-        """Set some parameters, all or none."""
         node = self._get_node()
         try:
             return node.set_parameters_atomically([_wanted(node, item) for item in items])
-        # rclpy raises for what is not declared; whatever else it raises, nobody is to die of it.
+        # No exception of rclpy on a bad request may end the node.
         except Exception as error:  # noqa: B902
             reason = cut(error, 300)
             self._log.warning(f'parameters refused: {reason}', throttle_duration_sec=_SAME_S)
@@ -291,7 +286,7 @@ class SafeParameterService(ParameterService):
 
 
 def _wanted(node: Node, message: ParameterMessage) -> Parameter[Any]:
-    """Give the parameter of a message in the type that the node has declared."""
+    """Return the parameter of a message in its declared type; raises ValueError."""
     try:
         parameter = Parameter.from_parameter_msg(message)
     except ValueError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Record a camera with its detections and decisions: annotated video and MCAP bag."""
+"""Record cameras with their detections and decisions: annotated videos and an MCAP bag."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ from ..errors import cut
 from ..recording.output_files import VideoError
 from ..recording.recorded_frame import RecordedFrame
 
-# Reliable, so that no image is missing in the video, but best effort if a camera offers no more.
+# Reliable if all cameras offer it, so that no image is missing in the video.
 IMAGE_QOS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=30,
                        reliability=ReliabilityPolicy.BEST_AVAILABLE)
 DETECTIONS_QOS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=100,
@@ -45,13 +45,13 @@ DECISION_QOS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=100,
                           reliability=ReliabilityPolicy.BEST_EFFORT)
 DIAGNOSTICS_QOS = QoSProfile(depth=10)
 
-# When the camera has gone, its images may still be queued here. The end is after so long without a
-# message, or after longer if an image has no answer yet.
+# Images may still be queued when the camera has gone. The recording ends after this time without
+# a message, or after the longer one if an image has no answer yet.
 QUIET_S = 0.5
 FAREWELL_S = 3.0
 SIGNAL_LATENCY_S = 0.1
 
-#: Between two flushes of the bag: more than that is never lost, whatever ends the process.
+#: Period of flushing the bag, seconds; a killed process loses at most this time.
 FLUSH_S = 1.0
 
 #: Errors that end the recorder with one line
@@ -59,10 +59,10 @@ MISTAKES = (ParameterError, RecordingError, BagError, VideoError)
 
 
 class RecorderNode(Node):
-    """Subscribes to cameras and their detector and feeds a recording."""
+    """Subscribes to cameras and their detector, and records their messages."""
 
     def __init__(self) -> None:
-        """Declare the parameters, open the recording, listen to the detector."""
+        """Declare the parameters, open the recording and subscribe; raises MISTAKES."""
         super().__init__('recorder', start_parameter_services=False)
         self._parameter_services = SafeParameterService(self)
         output = declare_fixed(
@@ -74,27 +74,27 @@ class RecorderNode(Node):
             self, 'image_transport', 'raw', 'What the cameras publish: raw or compressed',
             constraints='raw | compressed')
         rate = declare_fixed(
-            self, 'rate', 0.0, 'Frames per second of the video; 0.0: measured on the stamps',
+            self, 'rate', 0.0, 'Frames per second of the video; 0.0: measured from the stamps',
             (0.0, 1000.0))
         self._wait_for_detector: bool = declare_fixed(
             self, 'wait_for_detector', True,
-            'Subscribe to the images only when a detector is there, so that a camera which '
-            'waits for its subscribers loses no frame')
+            'Subscribe to the images only when a detector is there, so that no frame of a '
+            'camera that waits for its subscribers is lost')
         self.stop_with_camera: bool = declare_fixed(
             self, 'stop_with_camera', False,
-            'Finish and exit when the cameras that were recorded have gone')
+            'Finish and exit when all recorded cameras have gone')
         frame_log = declare_fixed(
             self, 'frame_log', '',
-            "File for one line of JSON per frame; '-' is the standard output, empty: none")
+            "File for one line of JSON per frame; '-': the standard output; empty: none")
         with_diagnostics = declare_fixed(
-            self, 'record_diagnostics', True, 'Put /diagnostics into the bag, too')
+            self, 'record_diagnostics', True, 'Also put /diagnostics into the bag')
         warn_of_unknown_parameters(self)
         if transport not in ('raw', 'compressed'):
             raise RecordingError(
                 f"image_transport: '{cut(transport)}' is neither 'raw' nor 'compressed'")
         compressed = transport == 'compressed'
         self._image_class = CompressedImage if compressed else Image
-        # Remappings of the topic that is subscribed hold, and name the camera.
+        # The name of a camera is its subscribed topic after remapping.
         self._topics = {
             resolved_topic(self, 'image_topics', topic).removesuffix('/compressed'): topic
             for topic in (f'{topic}/compressed' if compressed else topic for topic in topics)}
@@ -102,21 +102,21 @@ class RecorderNode(Node):
             raise RecordingError(f'image_topics: {cut(topics)}: no topic, or one twice')
         self._frame_log = _open_log(frame_log)
         self.recording = Recording(output, list(self._topics), rate, self._log_frame)
-        # Only now: a recording that is refused leaves the log of an earlier one as it is.
+        # Truncated only now, so that a refused recording keeps the log of an earlier one.
         if self._frame_log is not sys.stdout and Path(frame_log).is_file():
             os.truncate(frame_log, 0)
         for path in self.recording.remains:
-            self.get_logger().warning(f'kept what an earlier recorder left unfinished: {path}')
+            self.get_logger().warning(f'kept the unfinished file of an earlier recorder: {path}')
         self.images: list[Subscription] = []
         self._mismatched: set[str] = set()  #: Cameras whose QoS the subscription does not match
         self.arrived = 0
-        self.unreadable = 0  #: Messages of the detector that are no message at all
+        self.unreadable = 0  #: Messages of the detector that cannot be deserialised
         self._seen: set[str] = set()
         self._detections = self._record(
             Detection2DArray, 'detections', DETECTIONS_QOS, self.recording.add_detections)
         self._decision = self._record(
             DiagnosticArray, 'decision', DECISION_QOS, self.recording.add_decision)
-        # Few detectors look ahead: the bag has the topic once something comes.
+        # Few detectors publish ahead, so the bag has this topic from the first message on.
         self._record(Detection2DArray, 'detections_ahead', DETECTIONS_QOS, late=True)
         if with_diagnostics:
             self._record(DiagnosticArray, '/diagnostics', DIAGNOSTICS_QOS)
@@ -125,7 +125,7 @@ class RecorderNode(Node):
                                    f'and {self._decision.topic_name}')
 
     def watch(self) -> None:
-        """Subscribe to the images once the detector is there, and anew when QoS is at odds."""
+        """Subscribe to the images once a detector is there, and again if QoS does not match."""
         if self.images:
             self._match()
             return
@@ -138,13 +138,13 @@ class RecorderNode(Node):
         self.get_logger().info(f'recording {names} into {self.recording.folder}')
 
     def cameras_gone(self) -> bool:
-        """Tell whether cameras were there and have all left."""
+        """Return whether there were cameras and all have gone."""
         there = {images.topic_name for images in self.images if images.get_publisher_count()}
         self._seen |= there
         return bool(self._seen) and not there
 
     def finish(self) -> None:
-        """Close the recording and say what it holds; raises what `Recording.close` raises."""
+        """Close the recording and log a summary; raises as `Recording.close`."""
         recording = self.recording
         recording.close()
         if self._frame_log not in (None, sys.stdout):
@@ -168,9 +168,9 @@ class RecorderNode(Node):
                 forward: Callable[[Any], None] | None = None, late: bool = False
                 ) -> Subscription:
         """
-        Put what arrives on `topic` into the bag byte for byte, and hand it on.
+        Record the serialised messages of `topic`, and pass each to `forward`.
 
-        The bag has the topic at once, or `late`, from the first message on.
+        The topic is added to the bag at once, or with `late` at the first message.
         """
         def received(data: bytes) -> None:
             if name not in self.recording.bag.counts:
@@ -181,7 +181,7 @@ class RecorderNode(Node):
             self.arrived += 1
             try:
                 message: Any = deserialize_message(data, message_class)
-            # rclpy raises what its C code happens to: RuntimeError, UnicodeDecodeError, ...
+            # rclpy raises various errors of its C code: RuntimeError, UnicodeDecodeError, ...
             except Exception:  # noqa: B902
                 self.unreadable += 1
             else:
@@ -189,7 +189,7 @@ class RecorderNode(Node):
 
         try:
             subscription = self.create_subscription(message_class, topic, received, qos, raw=True)
-        except RuntimeError as error:  # Such as two topics that a remapping makes one.
+        except RuntimeError as error:  # For example, a remapping gave two topics one name.
             raise RecordingError(f'{topic}: {cut(error, 500)}') from None
         name = subscription.topic_name
         if not late:
@@ -214,7 +214,7 @@ class RecorderNode(Node):
         return images
 
     def _match(self) -> None:
-        """Subscribe anew where a best-effort camera came, unless the user asks for reliable."""
+        """Subscribe again for a best-effort camera, unless the user asks for reliable."""
         for index, (camera, images) in enumerate(zip(self._topics, self.images, strict=True)):
             if camera not in self._mismatched:
                 continue
@@ -238,7 +238,7 @@ class RecorderNode(Node):
                 self._frame_log.write(record.to_line() + '\n')
                 self._frame_log.flush()
             except OSError as error:
-                # What else waits to be written is, when the recording is closed.
+                # Without the log, closing the recording can still write the rest.
                 self._frame_log = None
                 raise RecordingError(f'frame_log: cannot be written: '
                                      f'{error.strerror or error}') from None
@@ -257,7 +257,7 @@ def _open_log(path: str) -> TextIO | None:
 
 
 def run(stop: StopSignal) -> int:
-    """Record until a signal or the cameras' end; raises what is in MISTAKES."""
+    """Record until a signal or the end of the cameras; raises the errors in MISTAKES."""
     node = RecorderNode()
     executor = GuardedExecutor('recorder', MISTAKES)
     executor.add_node(node)
@@ -265,7 +265,7 @@ def run(stop: StopSignal) -> int:
         _spin(node, executor, stop)
         node.finish()
     except MISTAKES:
-        # What can still be finished is; the first reason is the one that is told.
+        # Finish what is still possible, and report the first error.
         with suppress(*MISTAKES):
             node.recording.close()
         raise

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the recorder: cameras with their detections and decisions, as videos and a bag."""
+"""Run the recorder of cameras, detections and decisions."""
 from __future__ import annotations
 
 import sys
@@ -8,7 +8,7 @@ from .stop_signal import end_at_once
 
 
 def main(args: list[str] | None = None) -> int:
-    """Record until SIGINT or the camera's end; exit code 2 when the output cannot be written."""
+    """Record until SIGINT or the end of the cameras; return 2 if the output cannot be written."""
     end_at_once()
     from .program import run_program
     from .recorder import MISTAKES, run

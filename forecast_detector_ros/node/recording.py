@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A recording in the making: annotated videos, a bag, and one line per frame.
+A recording: annotated videos, a bag, and a record of each frame.
 
-Knows messages, but no node: whatever calls it can be a live node or a test.
+This module needs ROS messages but no node.
 """
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from ..recording.output_files import bag_qos, BagError, BagFile, typestore_with
 from ..recording.recorded_frame import RecordedFrame
 from ..recording.result_messages import read_decision, sound_detections, stamp_ns
 
-_MOST = 256  #: Frame ids, cameras of each, and cameras in decisions that are remembered
+_MOST = 256  #: Most frame ids, cameras of a frame id, and cameras named in decisions
 
 Key = tuple[int, str]  #: Stamp (nanoseconds) and frame_id of an image
 
 
 @dataclass
 class _Open:
-    """Answers that carry the same header, each kind in the order in which it came."""
+    """Answers with the same header, each kind in the order of arrival."""
 
     detections: list[Any] = field(default_factory=list)
     decisions: list[tuple[str, Any]] = field(default_factory=list)
@@ -40,22 +40,21 @@ class _Open:
 
 class Answers:
     """
-    Pairs detections with decisions and hands both to the camera that the decision names.
+    Pairs detections with decisions and passes both on for the camera that the decision names.
 
-    Detections carry the image's header and no camera; a decision names the camera too. Both are
-    published in the same order, so where several cameras have the same stamp and frame_id the
-    first detections belong to the first decision, provided that none is missing.
+    Detections have the image's header, which does not name the camera. Both are published in the
+    same order. So for several cameras with the same stamp and frame_id, the n-th detections belong
+    to the n-th decision if no message is missing.
 
-    :param sink: called with camera, stamp, detections and decision; one of the last two may be
-        None
+    :param sink: called with camera, stamp (ns), detections and decision; either of the last two
+        may be None
     """
 
     def __init__(self, sink: Callable[[str, int, Any, Any], None]) -> None:
-        """Know no camera yet."""
         self._sink = sink
         self._open: OrderedDict[Key, _Open] = OrderedDict()
-        self._cameras: dict[str, set[str]] = {}  #: Of each frame_id
-        #: Detections that could belong to several cameras, because an answer was lost.
+        self._cameras: dict[str, set[str]] = {}  #: Cameras of each frame_id
+        #: Detections of an unknown camera, because an answer was lost.
         self.ambiguous = 0
 
     def add_detections(self, key: Key, detections: Any) -> None:
@@ -74,7 +73,7 @@ class Answers:
         self._settle(key)
 
     def flush(self) -> None:
-        """Hand on what still waits."""
+        """Pass on all waiting answers."""
         while self._open:
             self._close(next(iter(self._open)))
 
@@ -82,15 +81,15 @@ class Answers:
         waiting, cameras = self._open[key], self._cameras.get(key[1], set())
         complete = len(waiting.detections) == len(waiting.decisions) >= max(1, len(cameras))
         if complete:
-            # A camera's answers come in order: what was opened before this is complete, too, or
-            # has lost one. Of several cameras one may be late.
+            # Answers of a camera come in order, so older headers are complete or have lost one.
+            # With several cameras, an answer of another camera may be late.
             older = [old for old in self._open if old[1] == key[1]]
             for old in older[:older.index(key)]:
                 if len(cameras) == 1 or (
                         len(self._open[old].detections) == len(self._open[old].decisions)):
                     self._close(old)
             self._close(key)
-        # Cameras that share a frame_id need not be in step, nor their answers in order.
+        # Cameras that share a frame_id may differ in time, so their answers may be out of order.
         while len(self._open) > 2 * max(1, len(cameras)):
             self._close(next(iter(self._open)))
 
@@ -116,8 +115,8 @@ def message_folder(package: str) -> Path:
     """
     Return the folder of the .msg files of a ROS `package`.
 
-    It belongs to the very installation the package's Python module is imported from. Raises
-    BagError when there is none.
+    It is in the same installation as the package's Python module. Raises BagError if it does not
+    exist.
     """
     module = Path(importlib.import_module(package).__file__ or '')
     for prefix in module.parents:
@@ -128,17 +127,17 @@ def message_folder(package: str) -> Path:
 
 
 class BagWriter(BagFile):
-    """An MCAP bag in the making that knows rclpy's message classes and QoS profiles."""
+    """An MCAP bag that takes rclpy's message classes and QoS profiles."""
 
     def __init__(self, path: str | Path) -> None:
-        """Open the bag; raises BagError when `path` exists, or rosbags or a folder is missing."""
+        """Open the bag; raises BagError if `path` exists, or rosbags or the folder is missing."""
         super().__init__(path, keep_remains=True)
         self._store = typestore_with({
             f'vision_msgs/msg/{path.stem}': path.read_text(encoding='utf-8')
             for path in sorted(message_folder('vision_msgs').glob('*.msg'))})
 
     def add_topic(self, topic: str, message_class: type, qos: QoSProfile) -> None:
-        """Announce a topic with the QoS to play it back with; every topic comes once."""
+        """Add a topic, once, with the QoS for its playback; raises BagError."""
         package, _, _ = message_class.__module__.partition('.msg.')
         self.connect(topic, f'{package}/msg/{message_class.__name__}', self._store,
                      bag_qos(int(qos.history), qos.depth, int(qos.reliability),
@@ -150,21 +149,21 @@ BAG_NAME = 'bag'
 
 
 class RecordingError(InputError):
-    """A recording that cannot be made; the message is one line."""
+    """A recording is not possible; the message is one line."""
 
 
 class Recording:
-    """Hands what arrives to the cameras that it belongs to, and keeps the bag."""
+    """Passes messages to the recordings of their cameras, and owns the bag."""
 
     def __init__(self, folder: str | Path, cameras: Sequence[str], rate: float = 0.0,
                  on_frame: Callable[[RecordedFrame], None] | None = None) -> None:
         """
-        Begin a recording in `folder`, which is made if need be.
+        Begin a recording in `folder`, which is created if it does not exist.
 
-        `cameras` are their base topics, in full. `rate` is the video's, Hz; 0 measures it on the
-        stamps of the first frames. `on_frame` is called for each frame once it is settled. What a
-        recorder that was killed has left in the folder is kept under other names: `remains`.
-        Raises RecordingError or BagError when the folder cannot be used or holds a recording.
+        `cameras` are their resolved base topics. `rate` is that of the videos, Hz; 0: measured
+        from the first stamps. `on_frame` is called for each settled frame. Unfinished files of an
+        earlier recorder are renamed to `remains`. Raises RecordingError or BagError if the folder
+        cannot be used or has a recording.
         """
         self.folder = Path(folder)
         paths = {camera: self.folder / video_name(camera, len(cameras)) for camera in cameras}
@@ -184,12 +183,12 @@ class Recording:
             *(camera.remains for camera in self.cameras.values()), self.bag.remains) if path]
         self.answers = Answers(self._answer)
         self._named: set[str] = set()
-        self.foreign = 0  #: Messages on the detector's topics that are not the detector's
-        self.unsound = 0  #: Detections without a number, a place or a class
+        self.foreign = 0  #: Messages on the detector's topics that are not decisions
+        self.unsound = 0  #: Detections without a class or with unusable numbers
 
     @property
     def counts(self) -> Counts:
-        """Return what has become of all cameras' frames so far."""
+        """Return the sums of all cameras' counts so far."""
         each = [camera.counts for camera in self.cameras.values()]
         return Counts(sum(item.frames for item in each), sum(item.dropped for item in each),
                       sum(item.undecodable for item in each))
@@ -201,45 +200,45 @@ class Recording:
 
     @property
     def given_up(self) -> int:
-        """Return how many images were written unanswered because too many were waiting."""
+        """Return how many images were written without an answer because too many were waiting."""
         return sum(camera.join.given_up for camera in self.cameras.values())
 
     @property
     def without_image(self) -> int:
-        """Return how many decisions came whose image did not."""
+        """Return how many decisions came without their image."""
         return sum(camera.join.without_image for camera in self.cameras.values())
 
     def add_image(self, camera: str, message: Image | CompressedImage) -> None:
-        """Take an image of a camera, which is held until the detector's answers are there."""
+        """Take an image of a camera, and hold it until the detector's answers have come."""
         self.cameras[camera].add_image(message)
 
     def add_detections(self, message: Detection2DArray) -> None:
-        """Take the detections of one image; those that are none are left out and counted."""
+        """Take the detections of one image; unusable ones are left out and counted."""
         self.unsound += sound_detections(message)
         self.answers.add_detections((stamp_ns(message), message.header.frame_id), message)
 
     def add_decision(self, message: DiagnosticArray) -> None:
-        """Take the decision on one image; a message that is none is left out and counted."""
+        """Take the decision on one image; any other message is left out and counted."""
         try:
             decision = read_decision(message)
         except ValueError:
             self.foreign += 1
             return
-        # The topic that the detector subscribes to.
+        # The hardware id is the topic to which the detector subscribes.
         camera = message.status[0].hardware_id.removesuffix('/compressed')
         if len(self._named) < _MOST:
             self._named.add(camera)
         self.answers.add_decision((stamp_ns(message), message.header.frame_id), camera, decision)
 
     def flush(self) -> None:
-        """Bring the bag's messages to the disk; raises BagError."""
+        """Write the bag's messages to the disk; raises BagError."""
         self.bag.flush()
 
     def close(self) -> None:
         """
-        Write what is still waiting, finish all files and give them their names.
+        Write the waiting frames, then finish and rename all files.
 
-        Raises VideoError or BagError, when everything was tried, if a file is not whole.
+        Raises VideoError or BagError if a file is incomplete, after all files were closed.
         """
         with ExitStack() as closing:
             closing.callback(self.bag.close)
@@ -250,14 +249,14 @@ class Recording:
     def _answer(self, name: str, stamp: int, detections: Any, decision: Any) -> None:
         camera = self.cameras.get(name)
         if camera is None and len(self.cameras) == 1 and len(self._named) == 1:
-            # The only camera of both sides, under two names: one listens to a relay.
+            # Both sides have one camera, but one of them subscribes to a relay of its topic.
             (camera,) = self.cameras.values()
         if camera is not None:
             camera.add_answer(stamp, detections, decision)
 
 
 def video_name(camera: str, cameras: int) -> str:
-    """Return the name of the video of a camera's base topic, one of so many that are recorded."""
+    """Return the video's file name for a base topic; `cameras`: number of recorded cameras."""
     if cameras == 1:
         return VIDEO_NAME
     path = Path(VIDEO_NAME)

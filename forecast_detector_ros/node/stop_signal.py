@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SIGINT and SIGTERM: end a program at once, or when its work is finished."""
+"""SIGINT and SIGTERM: end a program at once, or after its current work."""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -13,10 +13,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 def end_at_once() -> None:
     """
-    Let the system itself end the process on a signal, until a StopSignal is made.
+    Let the system end the process on a signal, until a StopSignal is created.
 
-    To be called before libraries are imported, which takes seconds: Python's own handlers would
-    wait for each of them. Only possible in the main thread.
+    Call it before slow imports, because Python's own handlers would wait for each import. Only
+    possible in the main thread.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
@@ -24,10 +24,10 @@ def end_at_once() -> None:
 
 class StopSignal:
     """
-    True once SIGINT or SIGTERM has arrived: what a loop asks between two pieces of work.
+    True once SIGINT or SIGTERM has arrived; a loop checks it between two pieces of work.
 
-    For programs that must finish what they hold in their hands (a video, a bag): no exception
-    breaks into a callback. Initialise rclpy with SignalHandlerOptions.NO beside it.
+    For programs that must finish a video or a bag: no exception interrupts a callback. rclpy must
+    be initialised with SignalHandlerOptions.NO.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class StopSignal:
 
     @contextmanager
     def ending_at_once(self) -> Iterator[None]:
-        """End the process with exit code 0 on a signal: there is nothing to finish meanwhile."""
+        """End the process with exit code 0 on a signal, while there is nothing to finish."""
         self._at_once = True
         try:
             yield
@@ -52,5 +52,4 @@ class StopSignal:
         self._arrived = True
 
     def __bool__(self) -> bool:
-        """Tell whether a signal has arrived."""
         return self._arrived

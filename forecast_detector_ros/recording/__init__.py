@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run leaves behind: frames, drawn pictures, videos, bags and messages."""
+"""The outputs of a run: records of frames, drawn pictures, videos, bags and messages."""

@@ -22,7 +22,7 @@ TEXT_FRACTION = 1 / 700  #: Font scale as a fraction of the shorter side, within
 
 
 def class_colour(label: str) -> tuple[int, int, int]:
-    """Return a bright BGR colour that belongs to `label` in every run and is never pure red."""
+    """Return a bright BGR colour, the same for `label` in every run, and never pure red."""
     hue = zlib.crc32(label.encode()) % 150 + 15
     pixel = cv2.cvtColor(np.array([[[hue, 200, 255]]], np.uint8), cv2.COLOR_HSV2BGR)[0, 0]
     return int(pixel[0]), int(pixel[1]), int(pixel[2])
@@ -46,10 +46,10 @@ def status_text(record: RecordedFrame, number: int) -> str:
 def annotate(image: np.ndarray, boxes: np.ndarray, record: RecordedFrame,
              status: str) -> np.ndarray:
     """
-    Draw into `image` (BGR, uint8, (H, W, 3), written in place) and return it.
+    Draw into `image` (BGR, uint8, (H, W, 3), changed in place) and return it.
 
-    `boxes` is (N, 4), xyxy in pixels, in the order of the labels and scores of `record`. A
-    forecast frame gets a red border, a dropped one a grey one; `status` is written at the top.
+    `boxes` is (N, 4), xyxy in pixels, in the order of the labels and scores of `record`. The
+    border of a forecast frame is red, that of a dropped frame is grey. `status` is at the top.
     """
     shorter = min(image.shape[:2])
     scale = min(1.2, max(0.4, shorter * TEXT_FRACTION))
@@ -69,10 +69,10 @@ def annotate(image: np.ndarray, boxes: np.ndarray, record: RecordedFrame,
 def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: Sequence[str],
                scores: Sequence[float], scale: float, headroom: int = 0) -> None:
     """
-    Draw every box with its label and score.
+    Draw boxes (N, 4), xyxy in pixels, with labels and scores, in place.
 
-    :param scale: of the font
-    :param headroom: rows at the top of the image that labels leave free
+    :param scale: font scale of OpenCV
+    :param headroom: rows at the top of the image without labels
     """
     thickness = max(1, round(2 * scale))
     for box, label, score in zip(boxes, labels, scores):
@@ -81,7 +81,7 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: Sequence[str],
         cv2.rectangle(image, (left, top), (right, bottom), colour, thickness)
         text = f'{cut(label, 60)} {score:.2f}'
         (width, height), base = cv2.getTextSize(text, FONT, scale, 1)
-        # Readable even when the box touches the picture's upper edge.
+        # The label must be readable even if the box touches the upper edge.
         foot = max(top, headroom + height + base)
         cv2.rectangle(image, (left, foot - height - base), (left + width, foot), colour, -1)
         cv2.putText(image, text, (left, foot - base + 1), FONT, scale, BLACK, 1, cv2.LINE_AA)
@@ -91,7 +91,7 @@ def _draw_status(image: np.ndarray, status: str, scale: float, border: int) -> N
     (width, height), base = cv2.getTextSize(status, FONT, scale, 1)
     room = image.shape[1] - 2 * border
     if width > room:
-        scale *= 0.98 * room / width  # the text grows in steps, not in proportion
+        scale *= 0.98 * room / width  # The text grows in steps, not in proportion.
         (width, height), base = cv2.getTextSize(status, FONT, scale, 1)
     cv2.rectangle(image, (border, border), (border + width, border + height + 2 * base), BLACK,
                   -1)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Bags and videos in the making; each appears under its name only when it is whole.
+Writers of bags and videos; a file gets its final name only when it is complete.
 
-A bag holds serialised messages, whose types are known where no ROS is installed, too.
+Bags contain serialised messages; their types are also known where ROS is not installed.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from ..images.bag_images import mend
 
 def set_aside(partial: Path, final: Path) -> Path | None:
     """
-    Rename what is left of a recording that was to become `final`; None when nothing is.
+    Rename the unfinished file or folder of `final`; return its new name, or None if there is none.
 
     ``annotated.part.mkv`` of ``annotated.mkv`` becomes ``annotated.unfinished-1.mkv``, or -2 and
-    so on. MCAP files in a folder are ended properly, so that every reader takes them. Raises
+    so on. MCAP files in a folder get a proper end, so that all readers accept them. Raises
     OSError.
     """
     if not partial.exists():
         return None
     for file in partial.glob('*.mcap') if partial.is_dir() else ():
-        with suppress(OSError):  # Renamed as it is.
+        with suppress(OSError):  # A file that cannot be repaired is renamed as it is.
             mend(file)
     names = (f'{final.stem}.unfinished-{number}{final.suffix}' for number in count(1))
     target = next(path for path in map(final.with_name, names) if not path.exists())
@@ -57,25 +57,25 @@ else:
 
 
 class BagError(OSError):
-    """A bag that cannot be written; the message is one line."""
+    """A bag cannot be written; the message is one line."""
 
 
 class BagFile:
-    """An MCAP bag in the making, in a hidden folder beside `path`."""
+    """Writes an MCAP bag in a hidden folder beside `path`, and renames it at the end."""
 
     def __init__(self, path: str | Path, keep_remains: bool = False) -> None:
         """
-        Open the bag; raises BagError when `path` exists, or rosbags or a folder is missing.
+        Open the bag; raises BagError if `path` exists, or rosbags or the folder is missing.
 
-        What an earlier one that was not closed has left is removed, or, with `keep_remains`, made
-        readable and given a name, which is then in `remains`.
+        The unfinished bag of an earlier run is removed. With `keep_remains` it is made readable
+        and renamed to `remains`.
         """
         if MISSING:
             raise BagError(MISSING)
         self.path = Path(path)
         if self.path.exists():
             raise BagError(f'{self.path}: exists already and is not overwritten')
-        # The bag's file is named after its folder, so only the folder's parent is temporary.
+        # rosbags names the file after its folder, so the folder already has the final name.
         self._partial = self.path.parent / f'.{self.path.name}.part'
         self._failed = False
         self.remains: Path | None = None
@@ -94,29 +94,29 @@ class BagFile:
     def connect(self, topic: str, message_type: str, store: Typestore, qos: interfaces.Qos
                 ) -> None:
         """
-        Announce a topic; every topic comes once.
+        Add a topic, once.
 
-        :param topic: its full name
+        :param topic: full name
         :param message_type: such as ``vision_msgs/msg/Detection2DArray``
-        :param store: knows the definition of the type, which goes into the bag
-        :param qos: what to play the topic back with
+        :param store: has the definition of the type, which is written into the bag
+        :param qos: profile for the playback of the topic
         """
         self._connections[topic] = self._writer.add_connection(
             topic, message_type, typestore=store, offered_qos_profiles=[qos])
         self.counts[topic] = 0
 
     def write(self, topic: str, data: bytes | memoryview, time_ns: int) -> None:
-        """Append a message, CDR-serialised; `time_ns` is when it was received."""
+        """Append a CDR-serialised message, received at `time_ns` (ns); raises BagError."""
         with self._one_line():
             self._writer.write(self._connections[topic], time_ns, data)
         self.counts[topic] += 1
         self._unwritten = True
 
     def flush(self) -> None:
-        """Bring everything to the disk in a chunk of its own; raises BagError."""
+        """Write all messages to the disk as a chunk; raises BagError."""
         if not self._unwritten:
             return
-        # rosbags closes a chunk when it has a MiB, and has no call for it.
+        # rosbags closes a chunk only at one MiB, and has no public call to close it.
         storage: Any = self._writer.storage
         with self._one_line():
             storage.close_chunk()
@@ -124,7 +124,7 @@ class BagFile:
         self._unwritten = False
 
     def close(self) -> None:
-        """Finish the bag and give it its name, unless it failed before; raises BagError."""
+        """Finish and rename the bag, unless it failed before; raises BagError."""
         if self._failed:
             return
         with self._one_line():
@@ -144,7 +144,7 @@ class BagFile:
 
 
 def bag_qos(history: int, depth: int, reliability: int, durability: int) -> interfaces.Qos:
-    """Return a QoS profile for `BagFile.connect`; policies are numbered as in rmw."""
+    """Return a QoS profile for `BagFile.connect`; the numbers of policies are those of rmw."""
     unlimited = interfaces.QosTime(0, 0)
     return interfaces.Qos(
         interfaces.QosHistory(history), depth, interfaces.QosReliability(reliability),
@@ -171,7 +171,7 @@ VISION_FIELDS = {
 
 
 def typestore_with(definitions: Mapping[str, str]) -> Typestore:
-    """Return rosbags' latest types with further ones: the text of a .msg file for each name."""
+    """Return rosbags' latest types and `definitions`, the text of a .msg file by type name."""
     store = get_typestore(Stores.LATEST)
     types = {}
     for name, text in definitions.items():
@@ -183,46 +183,46 @@ def typestore_with(definitions: Mapping[str, str]) -> Typestore:
 
 @lru_cache(maxsize=1)
 def vision_typestore() -> Typestore:
-    """Return rosbags' latest types with those of vision_msgs that bags of detections need."""
+    """Return rosbags' latest types and the types of vision_msgs for detections."""
     return typestore_with({f'vision_msgs/msg/{name}': f'{fields}\n'
                            for name, fields in VISION_FIELDS.items()})
 
 
-# MPEG-4 part 2: the best that every build of OpenCV can encode (H.264 needs a licensed build)
-# and cheap enough to run beside the detector.
+# MPEG-4 part 2 is the best codec in every build of OpenCV; H.264 needs a licensed build. It is
+# cheap enough to run next to the detector.
 CODEC = 'mp4v'
 
-#: A video's rate is measured on so many frames, which are written once it is known.
+#: Frames from which a video's rate is measured; they are written when it is known.
 RATE_FRAMES = 11
-FALLBACK_RATE = 10.0  #: Of a video too short to measure, Hz
-FASTEST = 240.0  #: Hz; images that come in a burst have no rate that a player could keep
+FALLBACK_RATE = 10.0  #: Rate of a video that is too short to measure, Hz
+FASTEST = 240.0  #: Highest rate, Hz; a burst of images would give a rate that no player can keep
 
 
 class VideoError(OSError):
-    """A video that cannot be written; the message is one line."""
+    """A video cannot be written; the message is one line."""
 
 
 class VideoWriter:
     """
-    A video file in the making, at `path` with '.part' before its suffix.
+    Writes a video at `path` with '.part' before its suffix, and renames it at the end.
 
-    All pictures get the size of the first; a picture of another size is scaled to fit and
-    centred on black.
+    All pictures get the size of the first. A picture of another size is scaled to fit and centred
+    on black.
     """
 
     def __init__(self, path: str | Path, rate: float) -> None:
         """Plan a video of `rate` pictures per second; the file is opened by the first write."""
         self.path = Path(path)
-        # Absolute: FFmpeg takes what stands before a colon for a protocol.
+        # An absolute path, because FFmpeg reads text before a colon as a protocol.
         self._partial = self.path.absolute().with_suffix(f'.part{self.path.suffix}')
-        # MPEG-4 divides a second into 65535 parts at most; OpenCV takes three decimals of a rate.
+        # MPEG-4 divides a second into at most 65535 parts; OpenCV uses three decimals of a rate.
         self._rate = rate if rate < 65.0 else round(rate, 2 if rate < 655.0 else 1)
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
         self.written = 0
 
     def write(self, image: np.ndarray) -> None:
-        """Append `image` (BGR, uint8, (H, W, 3)); raises VideoError when it cannot."""
+        """Append `image` (BGR, uint8, (H, W, 3)); raises VideoError."""
         size = (image.shape[1], image.shape[0])
         if self._writer is None:
             self._writer = self._encoder(self._partial, size)
@@ -235,9 +235,9 @@ class VideoWriter:
 
     def close(self) -> None:
         """
-        Finish the file and give it its name; without a picture there is no file.
+        Finish and rename the file; without a picture there is no file.
 
-        Raises VideoError when not all has reached the disk; the file keeps its partial name.
+        Raises VideoError if the file is incomplete, which then keeps its partial name.
         """
         if self._writer is None:
             return
@@ -247,10 +247,10 @@ class VideoWriter:
         os.replace(self._partial, self.path)
 
     def _check(self) -> None:
-        """Raise VideoError if it is known already that something could not be written."""
+        """Raise VideoError if a write has failed already."""
 
     def _verify(self) -> None:
-        """Raise VideoError unless everything has reached the disk: OpenCV would not say so."""
+        """Raise VideoError unless all pictures are in the file, as OpenCV reports no error."""
         capture = cv2.VideoCapture(str(self._partial))
         found = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
         capture.release()
@@ -262,7 +262,7 @@ class VideoWriter:
         """Open OpenCV's encoder for (width, height); raises VideoError."""
         try:
             str(path).encode()
-        except UnicodeEncodeError:  # With which OpenCV would end the process.
+        except UnicodeEncodeError:  # OpenCV would end the process.
             raise VideoError(f'{cut(self.path)}: the name of a video must be UTF-8') from None
         writer = cv2.VideoWriter(
             str(path), cv2.VideoWriter.fourcc(*CODEC), self._rate, size)
@@ -273,7 +273,7 @@ class VideoWriter:
 
 
 def measured_rate(stamps: Sequence[int]) -> float:
-    """Return the rate, Hz to two decimals, at which these stamps (ns) follow one another."""
+    """Return the rate of stamps (ns), Hz to two decimals, at most `FASTEST`."""
     steps = [later - earlier for earlier, later in zip(stamps, stamps[1:]) if later > earlier]
     if not steps:
         return FALLBACK_RATE
@@ -291,20 +291,20 @@ def _fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return canvas
 
 
-_BLOCK = 65536  #: Bytes that are taken out of the pipe at once; it holds no more (man 7 pipe)
+_BLOCK = 65536  #: Bytes of one read from the pipe, which is its capacity (man 7 pipe)
 
 
 class StreamedVideoWriter(VideoWriter):
     """
-    A Matroska file that loses at most the last second.
+    Writes a Matroska file that loses at most the last second if the process is killed.
 
-    OpenCV's FFmpeg buffers 256 KiB of a regular file, more than a minute of a calm scene. Into a
-    pipe it writes at once, in clusters of a second. So it gets a pipe, and a thread copies from
-    the pipe to the file. Such a stream has no index; players have to read it to seek.
+    For a regular file, OpenCV's FFmpeg buffers 256 KiB, more than a minute of a calm scene. To a
+    pipe it writes at once, in clusters of a second. So it writes to a pipe, and a thread copies
+    the data to the file. The file has no index, so players must read it to seek.
     """
 
     def __init__(self, path: str | Path, rate: float) -> None:
-        """Plan a video, as VideoWriter does; `path` ends in ``.mkv``."""
+        """Plan a video as `VideoWriter` does; `path` ends in ``.mkv``."""
         super().__init__(path, rate)
         self._thread: Thread | None = None
         self._problem: OSError | None = None
@@ -317,7 +317,7 @@ class StreamedVideoWriter(VideoWriter):
                 with TemporaryDirectory() as folder:
                     pipe = Path(folder) / path.name
                     os.mkfifo(pipe)
-                    # Not waiting for the other side, which may never come.
+                    # Without O_NONBLOCK, open would wait for a writer, which may never come.
                     source = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
                     opened.callback(os.close, source)
                     writer = super()._encoder(pipe, size)
@@ -332,7 +332,7 @@ class StreamedVideoWriter(VideoWriter):
         return writer
 
     def _carry(self, source: int, target: int) -> None:
-        """Copy until the encoder is done; after a failure only keep the pipe from filling."""
+        """Copy until the encoder ends; after an error, only empty the pipe."""
         while block := os.read(source, _BLOCK):
             try:
                 while block and self._problem is None:

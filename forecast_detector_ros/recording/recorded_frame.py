@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The record of every frame of a recording, as a line of JSON, and their sum."""
+"""The record of a frame as a line of JSON, and the figures of many records."""
 from __future__ import annotations
 
 from collections import Counter
@@ -13,49 +13,48 @@ from ..detector.policy import FORECAST, READ
 from ..errors import InputError
 from ..plain_values import build, parse_plain_json
 
-DROPPED = 'dropped'  #: The mark of a frame that the detector never answered
+DROPPED = 'dropped'  #: Kind of a frame that the detector never answered
 KINDS = (READ, FORECAST, DROPPED)
 
 
 @dataclass(frozen=True)
 class RecordedFrame:
     """
-    One frame: what was decided, what was found and what it took.
+    One frame with its decision, detections and durations.
 
-    A quantity that does not exist (everything but the stamp on a dropped frame, the confidence
-    on the first one, the threshold of a policy without one) is None.
+    A quantity that does not exist is None: all but the stamp of a dropped frame, the confidence of
+    the first frame, the threshold of a policy without one.
     """
 
     stamp_ns: int  #: The image's stamp, nanoseconds
     kind: str  #: One of KINDS
     reason: str | None = None
-    confidence: float | None = None  #: The scheduler's, 0 to 1
+    confidence: float | None = None  #: The scheduler's score for forecasting, 0 to 1
     threshold: float | None = None
     consecutive_forecasts: int | None = None
-    latency_ms: float | None = None  #: From the detector's receipt of the image to its outputs
+    latency_ms: float | None = None  #: From receipt of the image to publication of the detections
     preprocess_ms: float | None = None
     inference_ms: float | None = None
     image_age_ms: float | None = None
-    labels: tuple[str, ...] = ()  #: The class of each box
-    scores: tuple[float, ...] = ()  #: The score of each box, 0 to 1
+    labels: tuple[str, ...] = ()  #: Class of each box
+    scores: tuple[float, ...] = ()  #: Score of each box, 0 to 1
     camera: str = ''  #: Base topic; empty where there is one camera only
-    #: The number of the object in each box, empty where it has none; none at all where no box has
-    #: one.
+    #: Number of the object in each box, '' for a box without one; () if no box has one.
     ids: tuple[str, ...] = ()
 
     @property
     def dropped(self) -> bool:
-        """Tell whether the detector never answered this frame."""
+        """Return whether the detector never answered this frame."""
         return self.kind == DROPPED
 
     def to_line(self) -> str:
-        """Return the record as one line of JSON."""
+        """Return the record as one line of JSON without a line break."""
         return json.dumps({key: value for key, value in asdict(self).items()
                            if value or key not in ('camera', 'ids')}, allow_nan=False)
 
     @classmethod
     def from_line(cls, line: str) -> RecordedFrame:
-        """Read a line that to_line() wrote; raises ValueError for any other."""
+        """Read a line of `to_line`; raises ValueError for any other text."""
         try:
             return build(cls, parse_plain_json(line))
         except InputError as error:
@@ -66,9 +65,9 @@ def summarise_frames(records: Sequence[RecordedFrame], frames_in: int) -> dict:
     """
     Return the figures of a recording, ready for JSON.
 
-    `frames_in` is how many frames the camera sent. `dropped` are those without an answer;
-    `dropped_before_first_answer` of them belong to the start-up. `read_ratio` is the share of
-    read frames among the processed, None when there are none. Latencies are in ms.
+    `frames_in` is the number of frames that the camera sent. `dropped` counts frames without an
+    answer, `dropped_before_first_answer` those of them during the start. `read_ratio` is read
+    frames over processed frames, None if there are none. Latencies are in ms.
     """
     processed = [record for record in records if not record.dropped]
     kinds = Counter(record.kind for record in processed)
@@ -95,7 +94,7 @@ def summarise_frames(records: Sequence[RecordedFrame], frames_in: int) -> dict:
 
 
 def spread(values: Iterable[float | None]) -> dict:
-    """Return count, p50, p95 and max of the values that exist; None where there are none."""
+    """Return count, p50, p95 and max of the values that are not None; None without values."""
     known = [value for value in values if value is not None]
     if not known:
         return {'count': 0, 'p50': None, 'p95': None, 'max': None}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one place that knows the fields of Detection2DArray and the keys of a decision."""
+"""Write and read Detection2DArray and decisions; no other module names their fields."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -17,9 +17,9 @@ if TYPE_CHECKING:  # The recorder needs no detector.
     from ..detector.detector import StepResult
     from ..detector.processing import Detections
 
-#: Largest `sec` of a builtin_interfaces/Time, in 2038: later nothing can be stamped.
+#: Largest `sec` of a builtin_interfaces/Time, in the year 2038.
 LAST_SECOND = 2**31 - 1
-#: Reasons for a read that lose the recurrent state without anybody having asked for it.
+#: Reasons of a read with an unrequested reset of the state.
 _SURPRISES = ('size_changed', 'gap')
 
 
@@ -37,13 +37,13 @@ def installed_message(name: str) -> type:
 
 def _maker(kind: Any) -> Callable[[], Any]:
     """
-    Return a function that makes messages of a class with no field filled.
+    Return a function that creates messages of a class without setting any field.
 
-    The constructors of rclpy's classes make a default message for every field, even if one is
-    given. For a Detection2D these are ten unused objects.
+    The constructors of rclpy's classes create a default message for each field, even for a given
+    one. A Detection2D would have ten unused objects.
     """
     new = partial(kind.__new__, kind)
-    # What setters of Jazzy and later ask; there is none before, nor in a bag library's classes.
+    # The setters of rclpy's classes read this slot; classes of a bag library lack it.
     if '_check_fields' not in getattr(kind, '__slots__', ()):
         return new
     checks = kind()._check_fields
@@ -60,9 +60,9 @@ def decision_values(result: StepResult, latency_ms: float = nan, image_age_ms: f
     """
     Return the (key, value) pairs that describe the decision on one frame.
 
-    :param latency_ms: from taking the message to handing its detections to the middleware
-    :param image_age_ms: node clock minus the image's stamp, at the same moment
-    :param dropped_frames: frames of this camera that were never processed, since activation
+    :param latency_ms: from receipt of the image to publication of its detections
+    :param image_age_ms: node clock minus the image's stamp at the publication
+    :param dropped_frames: frames of this camera that were not processed, since activation
     """
     decision = result.decision
     return [
@@ -82,16 +82,16 @@ def decision_values(result: StepResult, latency_ms: float = nan, image_age_ms: f
 
 class MessageBuilder:
     """
-    Fills messages of one family of classes.
+    Builds messages of results.
 
-    :param find: gives the class of a message by its full name: `installed_message`, or a lookup in
-        a bag library's type store
+    :param find: returns the class of a message by its full name: `installed_message`, or a lookup
+        in the type store of a bag library
     """
 
     def __init__(self, find: Callable[[str], type] = installed_message) -> None:
-        """Look the classes up; raises what `find` raises."""
+        """Look up the classes; raises as `find`."""
         self._array: Any = find('vision_msgs/msg/Detection2DArray')
-        # Of these there is one for every detection.
+        # Each detection has one of each of these, so their creation must be fast.
         self._new_detection = _maker(find('vision_msgs/msg/Detection2D'))
         self._new_result = _maker(find('vision_msgs/msg/ObjectHypothesisWithPose'))
         self._new_box = _maker(find('vision_msgs/msg/BoundingBox2D'))
@@ -104,18 +104,18 @@ class MessageBuilder:
         pose = find('geometry_msgs/msg/Pose')(
             position=find('geometry_msgs/msg/Point')(x=0.0, y=0.0, z=0.0),
             orientation=find('geometry_msgs/msg/Quaternion')(x=0.0, y=0.0, z=0.0, w=1.0))
-        # A picture tells no pose: one message serves every detection, being read only.
+        # Detections have no pose. All share one message, which is never changed.
         self._no_pose = find('geometry_msgs/msg/PoseWithCovariance')(
             pose=pose, covariance=np.zeros(36))
 
     def detections(self, header: Any, found: Detections, labels: Sequence[str]) -> Any:
         """
-        Return a Detection2DArray, in the order of `found`; empty when nothing was found.
+        Return a Detection2DArray in the order of `found`.
 
-        :param header: of the image; it becomes the header of the array and of every detection
-        :param found: boxes in pixels of the image that came in; its `ids`, where there are any,
-            become the `id` of each detection, which stays empty where one is negative
-        :param labels: names of the classes; a detection's `class_id` is one of them
+        :param header: header of the image, used for the array and each detection
+        :param found: boxes in pixels of the incoming image. Its `ids` become the `id` of each
+            detection; `id` is empty for a negative number or without `ids`
+        :param labels: names of the classes, used as `class_id`
         """
         ids = [''] * len(found) if found.ids is None else [
             str(number) if number >= 0 else '' for number in found.ids.tolist()]
@@ -144,30 +144,30 @@ class MessageBuilder:
     def decision(self, header: Any, name: str, source: str, decision: Decision,
                  values: Sequence[tuple[str, str]]) -> Any:
         """
-        Return the DiagnosticArray that tells the decision on one frame.
+        Return the decision on one frame as a DiagnosticArray with one status.
 
-        Its only status is named `name`; its hardware id is `source`, the camera's topic; its
-        message is the kind of the decision. The level is WARN when the stream's state was lost
-        on the way (a gap in the stamps, another image size), else OK.
+        The status has the name `name`, the hardware id `source` (the camera's topic) and the kind
+        of the decision as message. The level is WARN if a gap in the stamps or another image size
+        reset the state, else OK.
         """
         level = self._status.WARN if decision.reason in _SURPRISES else self._status.OK
         return self.diagnostics(header, [self.status(level, name, decision.kind, source, values)])
 
     def diagnostics(self, header: Any, statuses: Sequence[Any]) -> Any:
-        """Return a DiagnosticArray of some statuses."""
+        """Return a DiagnosticArray of `statuses`."""
         return self._diagnostics(header=header, status=list(statuses))
 
     def status(self, level: Any, name: str, message: str, source: str,
                values: Sequence[tuple[str, str]]) -> Any:
-        """Return a DiagnosticStatus; `level` is one of the class's own constants."""
+        """Return a DiagnosticStatus; `level` is a constant of its class."""
         return self._status(
             level=level, name=name, message=message, hardware_id=source,
             values=[self._key_value(key=key, value=value) for key, value in values])
 
 
-_MOST_FORECASTS = 2**31  #: In a row
-_MOST_DETECTIONS = 1000  #: In a message; the detector's own limit
-#: Largest coordinate of a box, either sign, and its sides: no picture is larger.
+_MOST_FORECASTS = 2**31  #: Forecasts in a row
+_MOST_DETECTIONS = 1000  #: Detections in a message, as the detector limits them
+#: Largest magnitude of a box's coordinates and sides, pixels: no picture is larger.
 _MOST_PIXELS = 1e6
 _NUMBERS = ('confidence', 'threshold', 'latency_ms', 'preprocess_ms', 'inference_ms',
             'image_age_ms')
@@ -177,8 +177,8 @@ def read_detections(message: Any) -> tuple[np.ndarray, list[str], list[float]]:
     """
     Return boxes, class names and scores of a Detection2DArray, in its order.
 
-    Boxes are (N, 4) float32, xyxy in pixels of the image. Of several hypotheses on one box the
-    best counts; a detection without any is left out.
+    Boxes are (N, 4) float32, xyxy in pixels of the image. A box has its best hypothesis. A
+    detection without a hypothesis is left out.
     """
     boxes, labels, scores = [], [], []
     for detection in message.detections:
@@ -196,9 +196,9 @@ def read_detections(message: Any) -> tuple[np.ndarray, list[str], list[float]]:
 
 def read_ids(message: Any) -> tuple[str, ...]:
     """
-    Return the number of the object in each box that `read_detections` returns.
+    Return the object's number for each box of `read_detections`, '' for a box without one.
 
-    Empty where a box has none, and no numbers at all where no box has one.
+    Returns an empty tuple if no box has a number.
     """
     ids = tuple(detection.id for detection in message.detections if detection.results)
     return ids if any(ids) else ()
@@ -206,10 +206,10 @@ def read_ids(message: Any) -> tuple[str, ...]:
 
 def sound_detections(message: Any) -> int:
     """
-    Leave in a Detection2DArray what can be drawn and written, and return how many went.
+    Remove unusable detections from a Detection2DArray, and return their number.
 
-    Those go that have no hypothesis, a number that is not finite, coordinates or sides beyond a
-    million pixels, or stand behind the first thousand. Long names of classes and objects are cut.
+    These have no hypothesis, a number that is not finite, a coordinate or side above a million
+    pixels, or come after the first thousand. Long names of classes and objects are shortened.
     """
     kept = [detection for detection in message.detections[:_MOST_DETECTIONS]
             if _is_sound(detection)]
@@ -224,7 +224,7 @@ def sound_detections(message: Any) -> int:
 
 def _is_sound(detection: Any) -> bool:
     centre, box = detection.bbox.center.position, detection.bbox
-    # NaN compares false.
+    # A comparison with NaN is false.
     return (bool(detection.results)
             and all(isfinite(result.hypothesis.score) for result in detection.results)
             and all(abs(number) <= _MOST_PIXELS
@@ -233,10 +233,10 @@ def _is_sound(detection: Any) -> bool:
 
 def read_decision(message: Any) -> dict[str, Any]:
     """
-    Return the decision that a DiagnosticArray tells, as the fields of a RecordedFrame.
+    Return the decision in a DiagnosticArray as fields of a RecordedFrame.
 
-    A number that is missing or not finite becomes None. Raises ValueError when the message is not
-    a decision.
+    A number that is missing or not finite becomes None. Raises ValueError if the message is not a
+    decision.
     """
     if not message.status:
         raise ValueError('a decision without a status')

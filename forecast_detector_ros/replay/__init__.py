@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags through the detector: schedule, truth, outputs, sums over many."""
+"""Run the detector over bags: schedule, annotations, results, and sums over many bags."""

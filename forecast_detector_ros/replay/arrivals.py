@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images of a bag the detector gets: all, or those it would have had time for."""
+"""Choose the images of a bag that are processed: all, or those that fit in real time."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
@@ -15,23 +15,23 @@ MODES = (EVERY_FRAME, REAL_TIME)
 
 
 class LatencyError(InputError):
-    """Latencies that cannot be used; one line."""
+    """Given latencies are invalid; the message is one line."""
 
 
 @dataclass(frozen=True)
 class GivenLatency:
-    """Milliseconds that a frame is taken to need, instead of a measurement."""
+    """Assumed processing times of a read and of a forecast, milliseconds."""
 
     read: float
     forecast: float
 
     def at(self, kind: str, quantile: float) -> float:
-        """Return the milliseconds of a `READ` or `FORECAST`; `quantile` of 0 to 1 is no matter."""
+        """Return the milliseconds of a `READ` or `FORECAST`; `quantile`, 0 to 1, is not used."""
         return self.read if kind == READ else self.forecast
 
 
 def parse_latency(text: str) -> GivenLatency:
-    """Read ``read=20,forecast=4`` (milliseconds); raises LatencyError."""
+    """Parse ``read=20,forecast=4`` (milliseconds, at least 0); raises LatencyError."""
     try:
         pairs = [part.partition('=') for part in text.split(',')]
         values = {name.strip(): float(value) for name, _, value in pairs}
@@ -46,26 +46,26 @@ def parse_latency(text: str) -> GivenLatency:
 
 @dataclass(frozen=True)
 class Arrival:
-    """An image of a bag with its place in its topic."""
+    """An image of a bag with its number in its topic."""
 
     image: BagImage
-    number: int  #: Of the image among those of its topic, from 0 on
+    number: int  #: Number of the image in its topic, from 0 on
 
 
 def play(arrivals: Iterable[Arrival], mode: str, step: Callable[[Arrival, int], float],
          drop: Callable[[Arrival], None]) -> None:
     """
-    Hand images to the detector as the live node would take them.
+    Pass images to the detector in the order of the node.
 
-    In the mode `EVERY_FRAME` each image is processed. In `REAL_TIME` images arrive when they were
-    recorded; while one is processed, the newest of every camera waits and replaces an older one,
-    which is dropped. When several cameras wait, the one that has waited longest comes first.
+    In the mode `EVERY_FRAME` each image is processed. In `REAL_TIME` images arrive at their time
+    of recording. While one is processed, the newest image of each camera waits; an older one is
+    dropped. Of several waiting cameras, the one that has waited longest comes first.
 
     :param arrivals: in the order of recording
     :param mode: one of `MODES`
-    :param step: processes an image, beginning at a time of the bag in nanoseconds; returns how
-        long that takes, in milliseconds
-    :param drop: takes an image that is never processed, before the one that replaced it is
+    :param step: processes an image from a time of the bag on (nanoseconds), and returns the
+        duration in milliseconds
+    :param drop: called with each dropped image before the image that replaced it is processed
     """
     if mode == EVERY_FRAME:
         for arrival in arrivals:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Run the detector over the images of a bag or video as the live node would, without middleware.
+Run the detector over the images of a bag or video as the node does, without middleware.
 
-The same `step_stamped` and `MessageBuilder` work here and in the node, so the same images give
-the same boxes and decisions.
+The node uses the same `step_stamped` and `MessageBuilder`, so the same images give the same boxes
+and decisions.
 """
 from __future__ import annotations
 
@@ -58,26 +58,26 @@ COMPRESSED = '/compressed'
 
 @dataclass(frozen=True)
 class ReplayOptions:
-    """How bags are replayed; the same for all of them."""
+    """Options of a replay, the same for all bags."""
 
-    checkpoint: Location | None = None  #: None: the one of the package
+    checkpoint: Location | None = None  #: None: the default checkpoint
     device: str = 'auto'
     precision: str = AUTO
     threads: int = 1
     backend: str = AUTO
-    #: `DetectorSettings` that differ from what the card recommends.
+    #: Fields of `DetectorSettings` that replace the recommendations of the card.
     changes: dict[str, Any] = field(default_factory=dict)
-    topics: tuple[str, ...] = ()  #: Image topics; empty: all that have images
+    topics: tuple[str, ...] = ()  #: Image topics; empty: all
     mode: str = EVERY_FRAME
     latency: GivenLatency | Latencies | None = None  #: None: measured
     max_gap_s: float = MAX_GAP_S
-    #: Whether to say what is expected one period later, as the node does on demand.
+    #: Whether to write detections ahead of time, as the node does with publish_ahead.
     ahead: bool = False
     video: bool = False
     annotations: Location | None = None  #: COCO-video JSON
     match: str = ORDER
     min_score: float = 0.4
-    truth_topic: str | None = None  #: Topic with Detection2DArray in each bag
+    truth_topic: str | None = None  #: Topic of annotations as Detection2DArray in each bag
     max_image_pixels: int = MAX_IMAGE_PIXELS  #: Larger images are refused
 
     def settings(self, card: Card) -> DetectorSettings:
@@ -85,7 +85,7 @@ class ReplayOptions:
         return replace(card.settings(), **self.changes)
 
     def load(self) -> Detector:
-        """Load the detector; raises RuntimeConfigError, or SettingsError."""
+        """Load the detector; raises RuntimeConfigError or SettingsError."""
         path = default_checkpoint() if self.checkpoint is None else kept(self.checkpoint)
         detector = Detector.load(path, self.device, self.precision, self.threads,
                                  backend=self.backend)
@@ -96,7 +96,7 @@ class ReplayOptions:
 
     @property
     def has_truth(self) -> bool:
-        """Tell whether there is anything to measure against."""
+        """Return whether there are annotations."""
         return self.annotations is not None or self.truth_topic is not None
 
 
@@ -105,15 +105,15 @@ class BagJob:
     """One bag or video file to replay."""
 
     path: Location
-    name: str  #: Of its result; no other bag has it
-    folder: Path  #: For its result; does not exist yet, unless a lost process left it
-    #: Whether the files of the result are returned instead: this may be another machine.
+    name: str  #: Unique name of its result
+    folder: Path  #: Folder of its result; exists only if a lost process left it
+    #: Whether the files of the result are returned, because this may be another machine.
     send: bool = False
 
 
 def prepare_replay(options: ReplayOptions, detector: Detector | None = None
                    ) -> Callable[[BagJob, Progress, StopFlag], ReplayedBag]:
-    """Load the detector, if it is not given, warm it up, and return what replays one bag."""
+    """Load the detector if it is not given, warm it up, and return a function for one bag."""
     detector = detector or options.load()
     detector.warm_up()
     return partial(_replay, detector, options)
@@ -123,8 +123,8 @@ def prepare_replay(options: ReplayOptions, detector: Detector | None = None
 class ReplayedBag:
     """The result of a bag."""
 
-    summary: dict[str, Any]  #: As in its `SUMMARY_NAME`
-    files: bytes | None = None  #: Its folder, packed, if it is sent
+    summary: dict[str, Any]  #: Content of its `SUMMARY_NAME`
+    files: bytes | None = None  #: Its packed folder if `BagJob.send` is set
 
 
 def _replay(detector: Detector, options: ReplayOptions, job: BagJob, progress: Progress,
@@ -141,14 +141,14 @@ def _replay(detector: Detector, options: ReplayOptions, job: BagJob, progress: P
 def replay_bag(detector: Detector, options: ReplayOptions, job: BagJob, progress: Progress,
                interrupt: StopFlag) -> dict[str, Any]:
     """
-    Replay one bag into a folder, which holds a whole result or does not exist.
+    Replay one bag into a folder, which is created only for a complete result.
 
-    When `interrupt` is set the result ends there and says so.
+    If `interrupt` is set, the result ends at that image, and the summary notes it.
 
-    :returns: the bag's summary, as in its `SUMMARY_NAME`
+    :returns: the bag's summary, the content of its `SUMMARY_NAME`
     :raises SourceError: if the bag or its annotations cannot be used
     :raises StoppedError: if `interrupt` is set before the first image
-    :raises EvaluationError: if a latency is needed that was not recorded
+    :raises EvaluationError: if a needed latency was not recorded
     :raises BagError, VideoError: if the results cannot be written
     """
     job.folder.mkdir(parents=True)
@@ -164,8 +164,6 @@ def replay_bag(detector: Detector, options: ReplayOptions, job: BagJob, progress
 
 @dataclass
 class _Camera:
-    """One topic on its way through the bag."""
-
     topic: str
     name: str
     video: str
@@ -178,7 +176,7 @@ class _Camera:
     collected: list[DetectionTable] = field(default_factory=list)
     annotated_video: CameraVideo | None = None
     annotated: Annotated | None = None
-    #: Where in the distribution of latencies each image lies, [0, 1).
+    #: Quantile of the latency of each image, [0, 1).
     draws: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
@@ -210,13 +208,13 @@ class _Replay:
             for camera in self._cameras.values():
                 suffix = '' if len(names) == 1 else camera.topic.replace('/', '_')
                 file = job.folder / f'annotated{suffix}.mp4'
-                while file in files:  # Of the topics /a/b and /a_b.
+                while file in files:  # The topics /a/b and /a_b give the same name.
                     file = file.with_stem(f'{file.stem}_')
                 files.add(file)
                 camera.annotated_video = CameraVideo(file)
 
     def run(self) -> dict[str, Any]:
-        # Also after an error: rosbags' writer keeps its file open until the garbage is collected.
+        # Closed also after an error, because rosbags' writer would keep its file open.
         with closing(self._results):
             play(self._arrivals(), self._options.mode, self._step, self._drop)
         if not any(camera.keys for camera in self._cameras.values()):
@@ -255,7 +253,7 @@ class _Replay:
         image, camera = arrival.image, self._cameras[arrival.image.topic]
         self._see(camera, arrival)
         before = camera.state
-        # What decisions count for in a time budget; None if they are measured.
+        # Costs of decisions in a time budget; None if they are measured.
         cost = (None if self._options.latency is None
                 else partial(self._taken_ms, camera, arrival.number))
         start = perf_counter()
@@ -270,7 +268,7 @@ class _Replay:
         latency_ms = (perf_counter() - start) * 1e3
         if self._options.latency is not None:
             latency_ms = self._taken_ms(camera, arrival.number, result.decision.kind)
-            # What was measured would differ from run to run.
+            # Measured times would differ from run to run.
             result = replace(result, preprocess_ms=nan, inference_ms=nan)
         done_ns, age_ms = image.stamp_ns, nan
         if self._options.mode == REAL_TIME:
@@ -295,7 +293,7 @@ class _Replay:
                                             max_gap_s=self._options.max_gap_s)
 
     def _look_ahead(self, camera: _Camera, arrival: Arrival, done_ns: int) -> float:
-        """Write what is expected one period after an image; give the milliseconds it takes."""
+        """Write the detections one period after an image; return the duration, milliseconds."""
         period_ns = camera.state.period.known_ns
         if not self._options.ahead or period_ns is None:
             return 0.0
@@ -311,13 +309,13 @@ class _Replay:
         return took
 
     def _taken_ms(self, camera: _Camera, number: int, kind: str) -> float:
-        """Give the milliseconds, given or drawn, that a decision is taken to need."""
+        """Return the given or drawn duration of a decision, milliseconds."""
         latency = self._options.latency
         assert latency is not None
         if not isinstance(latency, Latencies):
             return latency.at(kind, 0.0)
         if number >= len(camera.draws):
-            # What was drawn comes again: it depends on seed and name alone.
+            # A longer sequence starts with the same numbers, which depend on seed and name only.
             camera.draws = latency.draws(camera.video, max(2 * number, 256))
         return latency.at(kind, float(camera.draws[number]))
 
@@ -340,7 +338,7 @@ class _Replay:
             self._film(camera, lambda video: video.add(frame, record, boxes))
 
     def _film(self, camera: _Camera, work: Callable[[CameraVideo], None]) -> None:
-        """Do something with a camera's video, whose failure costs the video alone."""
+        """Call `work` with a camera's video; an error ends only this video."""
         if camera.annotated_video is not None:
             try:
                 work(camera.annotated_video)
@@ -375,7 +373,7 @@ class _Replay:
         if truth is not None:
             figures['annotated_frames'] = len(truth.frames)
             figures['annotations_without_image'] = truth.unmatched
-            # After an interrupt there are fewer images than annotations, which is not odd.
+            # After an interrupt, fewer images than annotations are expected.
             figures['annotations_doubt'] = '' if self._interrupt.is_set else truth.doubt
         return figures
 
@@ -384,5 +382,5 @@ def _topics(bag: ImageBag | VideoImages, wanted: Sequence[str]) -> list[str]:
     if wanted:
         return list(dict.fromkeys(bag.choose(topic) for topic in wanted))
     found = [name for name, topic in bag.topics.items() if topic.count]
-    # With none or one, the bag says what is wrong, or which it is.
+    # With one topic or none, `choose` returns it or raises the right error.
     return found if len(found) > 1 else [bag.choose()]

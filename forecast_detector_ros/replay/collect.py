@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Sum up the replays of many bags, and keep them as the record of a run.
+Sum up the replays of many bags, and write them as the record of a run.
 
-Everything is computed from the files of the bags, in the order of the list of bags. So the result
-does not depend on the processes and machines that wrote them.
+All figures are computed from the bags' files in the order of the list of bags. So the result does
+not depend on the processes and machines that wrote them.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from ..report.run_record import Accuracy, NotedFrame, RUN_NAME, RunRecord, save_
 
 BAGS_FOLDER = 'bags'
 
-#: Of bags and videos; at a URL nothing else tells a file from a folder.
+#: Suffixes of bags and videos; at a URL only the suffix distinguishes a file from a folder.
 FILE_SUFFIXES = (*STORAGE_SUFFIXES, '.bag', *VIDEO_SUFFIXES)
 
 DONE = 'done'
 FAILED = 'failed'
 INTERRUPTED = 'interrupted'
-#: What became of a bag; `LEFT_OUT`: the run was interrupted before its first image.
+#: States of a bag; `LEFT_OUT`: the run was interrupted before its first image.
 LEFT_OUT = 'left out'
 
 
@@ -59,11 +59,11 @@ class BagState:
 
 def find_bags(paths: Sequence[Location]) -> list[tuple[str, Location]]:
     """
-    Return (name, place) of every bag; a folder that is none itself is searched for bags.
+    Return (name, place) of each bag; a folder that is not a bag is searched for bags.
 
-    Names are those of the files or folders, with ``-2``, ``-3`` behind one that comes again.
-    Raises DataError when a path does not exist, or is neither bag nor folder of bags, and says
-    what is in it; LocationError when a URL cannot be listed.
+    Names are those of files or folders, with ``-2``, ``-3`` after a repeated name. Raises
+    DataError if a path does not exist, or is neither a bag nor a folder of bags; the message names
+    its content. Raises LocationError if a URL cannot be listed.
     """
     found: list[Location] = []
     for path in paths:
@@ -92,7 +92,7 @@ def find_bags(paths: Sequence[Location]) -> list[tuple[str, Location]]:
 
 
 def _instead_of_bags(folder: Location) -> str:
-    """Say what a folder without bags has, and what to do."""
+    """Return a message with the content of a folder without bags, and an advice."""
     names = (list(list_files(folder)) if isinstance(folder, Url)
              else [name for _, _, files in walk(folder) for name in files])
     for what, suffixes, advice in (
@@ -114,7 +114,7 @@ def _at_url(url: Url) -> list[Url]:
     files = [PurePosixPath(name) for name in list_files(url)]
     if files == [PurePosixPath(url.name)]:
         return [url]
-    # As for folders of this machine: one with files of a bag is a bag.
+    # As on this machine, a folder with files of a bag is a bag.
     folders = {file.parent for file in files
                if file.name == METADATA_NAME or file.suffix in STORAGE_SUFFIXES}
     bags = {*folders, *(file for file in files
@@ -129,8 +129,7 @@ def find_videos(folder: Path) -> list[Path]:
 
 
 def _inside(folder: Path, suffixes: Sequence[str] = ()) -> list[Path]:
-    """Return the bags below a folder, and the files with these endings."""
-    # By real paths: what links lead to is taken once. Path.resolve fails on a link to itself.
+    # Real paths, so that linked files count once. Path.resolve fails for a link to itself.
     found: dict[str, Path] = {}
     for place, folders, names in walk(folder):
         for name in (*folders, *names):
@@ -140,13 +139,13 @@ def _inside(folder: Path, suffixes: Sequence[str] = ()) -> list[Path]:
                 found[os.path.realpath(path)] = path
         folders[:] = [name for name in folders if not name.startswith('.')
                       and os.path.realpath(os.path.join(place, name)) not in found
-                      # Unlike Path's, it is False where a folder cannot be read.
+                      # Unlike Path.exists, it returns False if a folder cannot be read.
                       and not os.path.exists(os.path.join(place, name, RESULT_MARK))]
     return sorted(found.values())
 
 
 def _is_input(path: Path, suffixes: Sequence[str]) -> bool:
-    with suppress(PermissionError):  # `walk` warns of such folders.
+    with suppress(PermissionError):  # `walk` logs such folders.
         return is_bag(path) or path.suffix.lower() in suffixes and path.is_file()
     return False
 
@@ -154,12 +153,12 @@ def _is_input(path: Path, suffixes: Sequence[str]) -> bool:
 def write_result(folder: Path, head: dict[str, Any], states: Sequence[BagState]
                  ) -> dict[str, Any]:
     """
-    Write summary and detections of all bags whose results lie in `folder`; return the summary.
+    Write summary and detections of all bags with results in `folder`; return the summary.
 
-    :param folder: with `BAGS_FOLDER` in it
-    :param head: with the keys `checkpoint`, `labels`, `model` and `options`, and whatever else is
-        to stand in the summary
-    :param states: of the whole list of bags, in its order
+    :param folder: folder that contains `BAGS_FOLDER`
+    :param head: first entries of the summary, with at least the keys `checkpoint`, `labels`,
+        `model` and `options`
+    :param states: states of all bags, in the order of the list
     """
     summaries: list[dict[str, Any]] = []
     documents: list[dict[str, Any]] = []
@@ -176,7 +175,7 @@ def write_result(folder: Path, head: dict[str, Any], states: Sequence[BagState]
         records += [record for frames in cameras.values() for record in frames.values()]
         for topic, tables in load_tables(bag / TABLES_NAME).items():
             name = f'{state.name}{topic}'
-            # A camera whose images were all refused has tables, and no frames.
+            # A camera whose images were all refused has tables but no frames.
             frames = cameras.get(topic, {})
             replayed.append(ReplayedCamera(name, state.path, topic, tuple(frames.values()),
                                            tuple(frames), tables['shown']))
@@ -204,7 +203,7 @@ def write_result(folder: Path, head: dict[str, Any], states: Sequence[BagState]
 
 
 def _accuracy(record: RunRecord, scored: Sequence[ScoredCamera]) -> dict[str, Any] | None:
-    """Give what the record says of all annotated images of all bags together."""
+    """Return the accuracy over all annotated images of all bags; None without any."""
     if record.accuracy is None:
         return None
     recalls = {item.name: item.recall for item in record.sequences}
@@ -235,33 +234,33 @@ def _records(path: Path) -> dict[str, dict[int, RecordedFrame]]:
 
 @dataclass(frozen=True)
 class ReplayedCamera:
-    """The frames of one topic of one bag."""
+    """The frames of one topic of a bag."""
 
     name: str
     path: str  #: Of the bag
     topic: str
     frames: tuple[RecordedFrame, ...]
-    #: Of the images in their topic, from 0 on; images that were refused are missing.
+    #: Numbers of the images in their topic, from 0 on, without refused images.
     numbers: tuple[int, ...]
-    shown: DetectionTable  #: Detections under the settings; images are numbered in their topic
+    shown: DetectionTable  #: Detections with the settings, by the image's number in its topic
 
 
 @dataclass(frozen=True)
 class ScoredCamera:
-    """The annotated frames of one topic of one bag; images are numbered in their topic."""
+    """The F annotated frames of one topic of a bag; images are numbered in their topic."""
 
     name: str
     path: str  #: Of the bag
     topic: str
-    #: ``(F,)`` int64: the images that are annotated, with boxes or without, ascending.
+    #: ``(F,)`` int64: annotated images, with boxes or without, ascending.
     frames: np.ndarray
-    shown: DetectionTable  #: Detections under the settings, in those frames
-    collected: DetectionTable  #: Detections from a low score on, in those frames
+    shown: DetectionTable  #: Detections with the settings in these frames
+    collected: DetectionTable  #: Detections with a low score threshold in these frames
     truth: TruthTable
 
 
 def join_scored(cameras: Sequence[ScoredCamera]) -> tuple[TruthTable, DetectionTable]:
-    """Put boxes, and detections from a low score on, of all cameras (at least one) together."""
+    """Join annotated boxes and `collected` detections of all cameras, at least one."""
     truths, collected, start = [], [], 0
     for item in cameras:
         truths.append(item.truth.shift(start))
@@ -275,10 +274,10 @@ def record_replay(head: dict[str, Any], cameras: Sequence[ReplayedCamera],
     """
     Make the record of a replay.
 
-    :param head: with the keys `labels`, `model`, `options` and `machine`, and what else is known
-    :param cameras: all that were replayed, under names of their own
-    :param scored: those of them that are annotated
-    :param losses: what could not be read of the bags, a line each
+    :param head: entries of the summary, with at least `labels`, `model`, `options` and `machine`
+    :param cameras: all replayed cameras, with unique names
+    :param scored: the annotated cameras
+    :param losses: one line for each loss of the bags
     """
     labels = head['labels']
     truths = {item.name: item for item in scored}
@@ -323,7 +322,7 @@ def record_replay(head: dict[str, Any], cameras: Sequence[ReplayedCamera],
 
 
 def _numbers(camera: ReplayedCamera, shown: DetectionTable) -> np.ndarray:
-    """Give the numbers of detections ``(N,)`` int64, frame by frame as they were recorded."""
+    """Return the numbers of objects of detections, ``(N,)`` int64, frame by frame."""
     ids = dict(zip(camera.numbers, (frame.ids for frame in camera.frames)))
     return np.array([int(number) for frame in np.unique(shown.frames).tolist()
                      for number in ids[frame]], np.int64)
@@ -341,7 +340,7 @@ def _watched(item: ScoredCamera, kinds: dict[int, str]) -> Watched:
 
 def _changed(camera: ReplayedCamera, labels: Sequence[str]
              ) -> tuple[tuple[NotedFrame, ...], str]:
-    """Note frames by how the boxes change, with their boxes and their place in the topic."""
+    """Return frames with large changes of the number of boxes, and the rule of their choice."""
     changed, rule = changed_frames(camera.name, camera.frames, _place(camera.path))
     numbers = [camera.numbers[item.number] for item in changed]
     shown = camera.shown

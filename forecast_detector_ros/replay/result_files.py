@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files of the replay of one bag: a bag of detections and decisions, COCO JSON, video."""
+"""Result files of one bag: a bag of detections and decisions, COCO JSON, videos."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -41,30 +41,30 @@ BAG_NAME = 'bag'
 COCO_NAME = 'detections.json'
 FRAMES_NAME = 'frames.jsonl'
 
-NODE_NAME = 'forecast_detector'  #: The live node's name, with which its decisions begin
+NODE_NAME = 'forecast_detector'  #: Name of the node, with which the names of its decisions begin
 
-# As the live node offers them: history keep last, volatile; reliable, and best effort.
+# QoS of the node: history keep last, volatile; reliable and best effort.
 _QOS = {DETECTIONS: (1, 10, 1, 2), DECISION: (1, 10, 2, 2)}
 
 
 @dataclass(frozen=True)
 class FrameTimes:
-    """When a frame was processed, as far as that means anything."""
+    """Times of a processed frame; NaN where they have no meaning."""
 
-    done_ns: int  #: When its detections were there, time of the bag
+    done_ns: int  #: Time of its detections, nanoseconds of the bag's time
     latency_ms: float
     image_age_ms: float = nan
-    dropped_frames: int = 0  #: Images of this camera that were dropped before
+    dropped_frames: int = 0  #: Images of this camera dropped so far
 
 
 class ResultBag:
-    """The topics of the live node with results, as it would have published them."""
+    """Bag with the results, in the topics of the node."""
 
     def __init__(self, path: Path, labels: Sequence[str], ahead: bool = False) -> None:
         """
         Open the bag; raises BagError.
 
-        `labels` are the names of the classes; with `ahead` there is `/detections_ahead`, too.
+        `labels` are the names of the classes. `ahead` adds the topic ``/detections_ahead``.
         """
         self._bag = BagFile(path)
         self._labels = labels
@@ -77,10 +77,10 @@ class ResultBag:
     def add(self, arrival: Arrival, camera: str, result: StepResult, times: FrameTimes
             ) -> tuple[RecordedFrame, np.ndarray]:
         """
-        Write what was found in an image, under its own header.
+        Write detections and decision of an image with its header.
 
         Returns the record of the frame and its boxes, ``(N, 4)`` float32, xyxy in pixels, both
-        read back from the messages.
+        read from the messages.
         """
         image = arrival.image
         header = self._header(image.header_stamp_ns, image.frame_id)
@@ -96,14 +96,14 @@ class ResultBag:
         return replace(record, **read_decision(decision)), boxes
 
     def add_ahead(self, stamp_ns: int, frame_id: str, found: Detections, done_ns: int) -> None:
-        """Write what is expected at a time, and was known at another, time of the bag."""
+        """Write detections expected at `stamp_ns` and ready at `done_ns`, times of the bag."""
         if stamp_ns // 10**9 > LAST_SECOND:
             return
         self._write('/detections_ahead', DETECTIONS, self._messages.detections(
             self._header(stamp_ns, frame_id), found, self._labels), done_ns)
 
     def close(self) -> None:
-        """Finish the bag and give it its name."""
+        """Finish and rename the bag; raises BagError."""
         self._bag.close()
 
     def _header(self, stamp_ns: int, frame_id: str) -> Any:
@@ -118,10 +118,9 @@ class ResultBag:
 
 
 class FrameList:
-    """One line of JSON per image of the bag, processed or not."""
+    """A line of JSON for each image of the bag, processed or not."""
 
     def __init__(self, path: Path) -> None:
-        """Plan the file, which `close` writes."""
         self._path = path
         self._lines: list[str] = []
 
@@ -137,10 +136,10 @@ class FrameList:
 
 
 class CocoList:
-    """Detections in COCO's form: every processed image, and a box with a score for each."""
+    """Detections in COCO's format: the processed images, and boxes with scores."""
 
     def __init__(self, path: Path, labels: Sequence[str]) -> None:
-        """Plan the file; `labels` are the names of the classes."""
+        """Plan the file, which `close` writes; `labels` are the names of the classes."""
         self._path = path
         self._ids = {name: number for number, name in enumerate(labels, 1)}
         self._images: list[dict[str, Any]] = []
@@ -169,7 +168,7 @@ class CocoList:
 
 
 def merge_coco(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Put the documents of several bags, all with the same categories, into one."""
+    """Merge COCO documents with equal categories."""
     merged: dict[str, Any] = {'categories': documents[0]['categories'] if documents else [],
                               'images': [], 'annotations': []}
     for document in documents:
@@ -185,14 +184,13 @@ class CameraVideo:
     """An annotated video of one camera at the rate of its stamps."""
 
     def __init__(self, path: Path) -> None:
-        """Plan the file; it is opened when the rate is known."""
         self._path = path
         self._first: list[tuple[int, np.ndarray]] = []
         self._writer: VideoWriter | None = None
         self._number = 0
 
     def add(self, frame: Frame, record: RecordedFrame, boxes: np.ndarray) -> None:
-        """Draw a frame and append it; one that cannot be decoded is left out.  VideoError."""
+        """Draw and append a frame, unless it cannot be decoded; raises VideoError."""
         self._number += 1
         try:
             pixels = frame.load()
@@ -209,7 +207,7 @@ class CameraVideo:
             self._open()
 
     def close(self) -> None:
-        """Finish the file; without a picture there is none."""
+        """Finish the file; without a picture there is no file. Raises VideoError."""
         if self._writer is None:
             self._open()
         assert self._writer is not None

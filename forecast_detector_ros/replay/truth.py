@@ -26,10 +26,10 @@ MATCHES = (ORDER, STAMP)
 
 @dataclass(frozen=True)
 class FrameKey:
-    """The annotation of an image."""
+    """The key that joins an image and its annotation."""
 
-    number: int  #: Its place in its topic, from 0 on
-    stamp_ns: int  #: Its header's
+    number: int  #: Number of the image in its topic, from 0 on
+    stamp_ns: int  #: Stamp of its header, nanoseconds
     frame_id: str
 
     @staticmethod
@@ -42,16 +42,16 @@ class FrameKey:
 class CameraTruth:
     """Annotations of one camera of one bag."""
 
-    #: ``(F,)`` int64: numbers of the images that are annotated, with boxes or without.
+    #: ``(F,)`` int64: numbers of the annotated images, with boxes or without.
     frames: np.ndarray
-    table: TruthTable  #: Boxes by the number of their image
-    unmatched: int  #: Annotated frames that no image belongs to
-    #: One line on why they may be those of other images, or are not all; empty if nothing is odd.
+    table: TruthTable  #: Boxes, by the number of the image
+    unmatched: int  #: Annotated frames without an image
+    #: One line on possibly wrong or incomplete annotations; empty without doubt.
     doubt: str = ''
 
 
 class _WithoutFiles(Strict):
-    """Raises faults, but the pictures of a bag need not lie beside its annotations."""
+    """Raises faults, but accepts missing picture files, because pictures are in the bag."""
 
     def fault(self, error: DataError) -> None:
         if error.kind != Kind.MISSING_FILE:
@@ -60,21 +60,21 @@ class _WithoutFiles(Strict):
 
 @dataclass(frozen=True)
 class Annotated:
-    """The annotated frames of one camera, with what tells which images they are."""
+    """The annotated frames of one camera, and the keys of their images."""
 
     path: Path
     record: VideoRecord
-    wanted: str  #: Name of the camera, which the video has, too, if there are several
+    wanted: str  #: Name of the camera; with several cameras also that of the video
     match: str  #: One of `MATCHES`
-    #: Of each frame: the image's number in its topic, or the stamp of its header.
+    #: Number or header stamp of each frame's image, by `match`.
     values: tuple[int, ...]
 
     def truth(self, classes: int, keys: Sequence[FrameKey]) -> CameraTruth:
         """
-        Give the images of a bag their boxes.
+        Assign the annotations to the images of a bag.
 
-        :param keys: of all images of the camera that the bag gave
-        :raises DataError: if no annotated frame is among them
+        :param keys: keys of all images of the camera
+        :raises DataError: if no annotated frame has an image
         """
         numbers = {(item.number if self.match == ORDER else item.stamp_ns): item.number
                    for item in keys}
@@ -106,17 +106,17 @@ class Annotated:
 def load_annotated_camera(path: Path, video: str, only: bool, match: str, labels: Sequence[str],
                           min_score: float) -> Annotated:
     """
-    Take the boxes of one camera out of a COCO-video file.
+    Load the boxes of one camera from a COCO-video file.
 
     :param path: the file; the pictures that it names need not exist
     :param video: name of the video in the file
-    :param only: whether there is no other camera: the only video of the file is taken then,
-        whatever its name
+    :param only: whether there is only one camera; then the only video of the file is used under
+        any name
     :param match: `ORDER`: ``frame_index`` k is the image number k of the topic, counted from 0.
         `STAMP`: ``stamp_ns`` of an image entry is the stamp of the image's header.
     :param labels: the detector's classes
-    :param min_score: boxes with a lower score do not count, in [0, 1]
-    :raises DataError: one line: the file, the entry, and what is wrong with it
+    :param min_score: boxes with a lower score are not used, in [0, 1]
+    :raises DataError: the message names the file, the entry and the fault
     """
     videos = load_video_json(path, PictureFolder(path.parent, True), labels, min_score,
                              min_score, _WithoutFiles())
@@ -125,7 +125,7 @@ def load_annotated_camera(path: Path, video: str, only: bool, match: str, labels
     values: dict[Path, int] = {}
     taken: set[int] = set()
     for number, entry in enumerate(read_json(path)['images']):
-        # A still is a video that is called like its file.
+        # A still is a video with the name of its file.
         if record.name != (entry['file_name'] if entry.get('video') is None else entry['video']):
             continue
         value, file = entry.get(key), path.parent / entry['file_name']
@@ -144,18 +144,18 @@ def load_annotated_camera(path: Path, video: str, only: bool, match: str, labels
 def recorded_truth(bag: ImageBag | VideoImages, topic: str, labels: Sequence[str],
                    keys: Sequence[FrameKey], only: bool) -> CameraTruth:
     """
-    Take the boxes of one camera from a topic with vision_msgs/Detection2DArray in the bag.
+    Load the boxes of one camera from a topic with vision_msgs/Detection2DArray in the bag.
 
-    A message belongs to the image with the same header: stamp and frame_id. Boxes of classes that
-    the detector does not have are ignore regions. Boxes with the same `id` show the same object.
-    Boxes that cannot be used, such as those with numbers that are not finite, are left out.
+    A message belongs to the image with the same stamp and frame_id. Boxes of classes that the
+    detector does not have are ignore regions. Boxes with the same `id` show the same object.
+    Unusable boxes, such as those with numbers that are not finite, are left out.
 
-    :param bag: knows the types of vision_msgs
-    :param topic: its full name
+    :param bag: a bag with a typestore that has vision_msgs
+    :param topic: full name
     :param labels: the detector's classes
-    :param keys: of all images of the camera that the bag gave
-    :param only: whether there is no other camera; then it is a mistake if no message belongs to an
-        image
+    :param keys: keys of all images of the camera
+    :param only: whether there is only one camera; then a topic without a matching message is an
+        error
     :raises DataError: if the bag has no such topic, or no message belongs to an image
     """
     numbers = {(key.stamp_ns, key.frame_id): key.number for key in keys}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draw boxes with their texts into pictures for people: the report's, and the paper's Fig. 4."""
+"""Draw boxes with texts into pictures of the report and of the paper's Fig. 4."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
 
-#: Of detections that hit, annotated boxes that nobody found, detections that hit nothing, and
-#: detections where nothing is annotated. White text is readable on each.
+#: Colours of right detections, missed annotated boxes, wrong detections, and detections without
+#: annotations. White text is readable on each.
 RIGHT, MISSED, WRONG, FOUND = '#15803d', '#b45309', '#be123c', '#1d4ed8'
-#: Around a frame whose features are forecast; the paper's Fig. 4 has it red too.
+#: Border of a forecast frame, red as in the paper's Fig. 4.
 FORECAST_BORDER = '#dc2626'
 
 
@@ -26,7 +26,7 @@ FORECAST_BORDER = '#dc2626'
 class DrawnBox:
     """A box, its text and its colour."""
 
-    #: x0, y0, x1, y1 in pixels of the picture as it was taken.
+    #: x0, y0, x1, y1 in pixels of the picture before scaling.
     corners: tuple[float, float, float, float]
     text: str
     colour: str
@@ -39,11 +39,11 @@ def draw(picture: np.ndarray, boxes: Sequence[DrawnBox], width: int, border: str
     Scale a picture and draw boxes with their texts.
 
     :param picture: ``(H, W, 3)`` uint8, BGR; not changed
-    :param boxes: what to draw; the last ones lie on top
-    :param width: of the result, pixels
-    :param border: colour of a border, or None for no border
+    :param boxes: boxes; later ones are drawn over earlier ones
+    :param width: width of the result, pixels
+    :param border: colour of the border; None for no border
     """
-    # Who only notes frames, and draws none, needs no Pillow.
+    # Imported here, because choosing frames does not need Pillow.
     from PIL import Image, ImageDraw
 
     factor = width / picture.shape[1]
@@ -76,13 +76,13 @@ def jpeg(image: Image.Image, quality: int = 82) -> bytes:
 
 def _label(canvas: ImageDraw.ImageDraw, box: DrawnBox, factor: float,
            font: ImageFont.FreeTypeFont, size: tuple[int, int]) -> None:
-    # A class may have any name; a line break in it would be drawn over the picture.
+    # A class may have any name; a line break would draw over the picture.
     text = ''.join(letter if letter.isprintable() else ' ' for letter in box.text)
     if not text:
         return
     left, top, right, bottom = canvas.textbbox((0, 0), text, font=font)
     width, height = right - left + 6, bottom - top + 5
-    # Above the box where there is room, else inside; and never beyond the picture.
+    # Above the box if there is space, else inside, and always in the picture.
     x = min(max(box.corners[0] * factor, 0), max(size[0] - width, 0))
     y = box.corners[1] * factor - height
     y = min(max(y, 0), max(size[1] - height, 0))
@@ -104,7 +104,7 @@ def _dashed(canvas: ImageDraw.ImageDraw, corners: tuple[float, float, float, flo
 
 @lru_cache(maxsize=8)
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    # Slow to import. It brings its fonts along, so that every machine draws alike.
+    # Slow to import. Its fonts give the same result on every machine.
     from matplotlib import get_data_path
     from PIL import ImageFont
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The HTML report on one run, or on two side by side.
+The HTML report on one run, or on two runs side by side.
 
-One file that loads nothing from elsewhere: pictures are in it, it has no script, and its content
-security policy forbids both to whatever might have slipped in.
+It is one file with its pictures and without scripts. Its content security policy forbids scripts
+and loading other files, also for text from a run.
 """
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ from ..recording.recorded_frame import DROPPED
 REPORT_NAME = 'report.html'  #: The report in a folder of results
 TEMPLATE = 'templates/report.html.j2'
 
-#: Inches of a figure: alone on a screen, beside another one, and on a phone.
+#: Width of a figure in inches: alone on a screen, next to another one, and on a phone.
 WIDE, HALF, NARROW = 9.6, 5.0, 3.6
-MOST_CLASSES = 40  #: Rows of the table of classes
+MOST_CLASSES = 40  #: Most rows of the table of classes
 DASH = '–'
 
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A run, and the folder that relative file names in it belong to."""
+    """A run, and the folder of its relative file names."""
 
     record: RunRecord
     folder: Path
-    name: str  #: By which it is told from another one
+    name: str  #: Name in the report, which distinguishes two runs
 
 
 def load_for_report(path: Path) -> LoadedRun:
-    """Read RUN.json, or the one in a folder of results; raises RunRecordError."""
+    """Read a record of a run, a file or a folder of results; raises RunRecordError."""
     file = path / RUN_NAME if path.is_dir() else path
     if path.is_dir() and not file.is_file():
         raise RunRecordError(f'{path}: there is no {RUN_NAME} in it; replay and demo write '
@@ -63,10 +63,10 @@ def load_for_report(path: Path) -> LoadedRun:
 
 
 def write_report(path: Path, runs: Sequence[LoadedRun]) -> None:
-    """Write the report on one or two runs, whole or not at all; raises as `render_report`."""
+    """Write the report on one or two runs atomically; raises as `render_report`."""
     text = render_report(runs)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The name of a folder may be no UTF-8.
+    # The name of a folder may not be UTF-8.
     write_atomically(path, text.encode(errors='replace'))
 
 
@@ -74,6 +74,7 @@ def render_report(runs: Sequence[LoadedRun]) -> str:
     """
     Return the report as HTML.
 
+    :param runs: one or two runs
     :raises RunRecordError: if a run has no frames, or Jinja2 is missing
     """
     try:
@@ -114,7 +115,6 @@ def _names(runs: Sequence[LoadedRun]) -> list[str]:
 
 
 def _run(run: LoadedRun, half: bool) -> dict[str, Any]:
-    """Give the pictures of a run."""
     record, view = run.record, RunView.of(run.record)
     wanted = {
         'decisions': True, 'latency': bool(latency_rows(view)), 'classes': bool(view.classes()),
@@ -146,7 +146,7 @@ def _data(kind: str, content: bytes) -> str:
 
 
 def _overview(runs: Sequence[LoadedRun]) -> list[dict[str, Any]]:
-    """Give the figures that come first: name, text for each run, and the difference of two."""
+    """Return name, text for each run, and change of the figures at the top."""
     columns = [_figures(run.record) for run in runs]
     rows = []
     for name in columns[0]:
@@ -159,7 +159,7 @@ def _overview(runs: Sequence[LoadedRun]) -> list[dict[str, Any]]:
 
 
 def _figures(run: RunRecord) -> dict[str, tuple[float | None, str]]:
-    """Give value and form of every figure of the overview."""
+    """Return value and format of each figure of the overview."""
     frames = run.frames
     kinds = [frame.kind for frame in frames]
     read, forecast = kinds.count(READ), kinds.count(FORECAST)
@@ -201,7 +201,7 @@ def _change(values: Sequence[tuple[float | None, str]]) -> str:
 
 
 def _ran(runs: Sequence[LoadedRun]) -> list[dict[str, Any]]:
-    """Give what ran, in groups; of two runs, rows in which they differ are marked."""
+    """Return the facts of the runs in groups; rows in which two runs differ are marked."""
     groups = []
     for title, key in (('Video', 'source'), ('Model', 'model'), ('Settings', 'settings'),
                        ('Machine', 'machine')):
@@ -229,7 +229,7 @@ def _plain(value: Any) -> str:
 
 
 def _sequences(runs: Sequence[LoadedRun]) -> list[dict[str, Any]]:
-    """Give frames, read ratio, boxes and recall of every sequence, by its name."""
+    """Return frames, read ratio, boxes and recall of each sequence, by its name."""
     columns: list[dict[str, dict[str, Any]]] = []
     for run in runs:
         rows = {}
@@ -246,7 +246,7 @@ def _sequences(runs: Sequence[LoadedRun]) -> list[dict[str, Any]]:
 
 
 def _objects(runs: Sequence[LoadedRun]) -> list[dict[str, Any]]:
-    """Give what is known of the objects of every sequence, and of all of them if there are two."""
+    """Return the object figures of each sequence, and their totals if there are several."""
     rows = []
     for run, name in zip(runs, _names(runs)):
         sequences = run.record.sequences
@@ -260,7 +260,6 @@ def _objects(runs: Sequence[LoadedRun]) -> list[dict[str, Any]]:
 
 
 def _class_counts(runs: Sequence[LoadedRun]) -> list[dict[str, Any]]:
-    """Give how many boxes of every class were found, the most frequent first."""
     columns = [dict(RunView.of(run.record).classes()) for run in runs]
     names = dict.fromkeys(name for column in columns for name in column)
     rows = [{'name': name, 'values': [column.get(name, 0) for column in columns]}
@@ -270,7 +269,7 @@ def _class_counts(runs: Sequence[LoadedRun]) -> list[dict[str, Any]]:
 
 
 def _classes(runs: Sequence[LoadedRun]) -> list[dict[str, Any]]:
-    """Give boxes, detections and AP50 of every class, those with most boxes first."""
+    """Return boxes, detections and AP50 of each class, those with most boxes first."""
     columns = [{item.label: item for item in run.record.accuracy.classes}
                if run.record.accuracy else {} for run in runs]
     names = dict.fromkeys(name for column in columns for name in column)
@@ -284,7 +283,7 @@ def _classes(runs: Sequence[LoadedRun]) -> list[dict[str, Any]]:
 
 
 def _number(value: float | None, digits: int = 3) -> str:
-    """Write a number of a table; a dash where there is none."""
+    """Return the text of a number in a table; a dash for None."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return DASH
     return f'{value:.{digits}f}' if isinstance(value, float) else str(value)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames of a run that are worth looking at: chosen, their pictures found, and boxes drawn."""
+"""Choose the noted frames of a run, load their pictures, and draw boxes."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from ..recording.recorded_frame import RecordedFrame
 if TYPE_CHECKING:
     from PIL import Image
 
-MOST_FRAMES = 8  #: Frames that are noted
-#: Two noted frames of one sequence are at least so many frames apart: neighbours look alike.
+MOST_FRAMES = 8  #: Most noted frames
+#: Least distance of noted frames of one sequence, in frames: neighbours are similar.
 APART = 10
 WORST_RULE = (f'The {MOST_FRAMES} frames with most mistakes (annotated boxes missed, and '
               'detections that hit nothing), at IoU 0.5 and the score threshold of the settings; '
@@ -45,10 +45,10 @@ def choose(weights: Sequence[np.ndarray], most: int = MOST_FRAMES, apart: int = 
     """
     Choose the frames with the largest weights, none with weight 0.
 
-    :param weights: one ``(T,)`` array a sequence, not negative
-    :param most, apart: how many, and how many frames those of one sequence must lie apart, at
-        least 1
-    :returns: (sequence, frame) from the largest weight on; of equal ones the first
+    :param weights: a ``(T,)`` array for each sequence, not negative
+    :param most: largest number of frames
+    :param apart: least distance of frames of one sequence, in frames, at least 1
+    :returns: (sequence, frame), largest weight first; of equal weights the first
     """
     places = [(sequence, frame) for sequence, values in enumerate(weights)
               for frame in range(len(values)) if values[frame] > 0]
@@ -64,24 +64,23 @@ def choose(weights: Sequence[np.ndarray], most: int = MOST_FRAMES, apart: int = 
 
 @dataclass(frozen=True)
 class Watched:
-    """A sequence, what is in it, and what was found in it."""
+    """A sequence with its annotated boxes and detections."""
 
     name: str
-    frames: int  #: How many
+    frames: int  #: Number of frames
     truth: TruthTable
     shown: DetectionTable  #: Detections at the score threshold
-    #: Gives `file`, `position`, `topic` and `kind` of a `NotedFrame` by a frame's number.
+    #: Returns `file`, `position`, `topic` and `kind` of a `NotedFrame` for a frame's number.
     locate: Callable[[int], dict[str, Any]]
 
 
 def worst_frames(items: Sequence[Watched], labels: Sequence[str], complete: bool
                  ) -> tuple[tuple[NotedFrame, ...], str]:
     """
-    Choose the frames with most mistakes, and say by which rule.
+    Choose the frames with most mistakes, and return them with the rule of the choice.
 
     :param labels: the detector's classes
-    :param complete: whether every object is annotated, so that a detection that hits nothing is a
-        mistake
+    :param complete: whether every object is annotated, so that an unmatched detection is a mistake
     """
     judged = [_judge(item.truth, item.shown) for item in items]
     weights = []
@@ -110,10 +109,11 @@ def worst_frames(items: Sequence[Watched], labels: Sequence[str], complete: bool
 def changed_frames(sequence: str, frames: Sequence[RecordedFrame], file: str
                    ) -> tuple[tuple[NotedFrame, ...], str]:
     """
-    Choose frames of a recording by how the number of boxes changes, and say by which rule.
+    Choose the frames of a recording with the largest changes of the number of boxes.
 
-    :param frames: all of them, in their order
-    :param file: its video, one picture for each of the frames
+    :param frames: all frames in order
+    :param file: video of the recording, with a picture for each frame
+    :returns: the frames, and the rule of the choice
     """
     weights, notes = np.zeros(len(frames), np.int64), {}
     before: Counter[str] | None = None
@@ -134,7 +134,7 @@ def changed_frames(sequence: str, frames: Sequence[RecordedFrame], file: str
 
 def _judge(truth: TruthTable, shown: DetectionTable
            ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tell which boxes are missed (M,), and which detections are right and wrong (N,)."""
+    """Return bool arrays: missed boxes (M,), right and wrong detections (N,)."""
     matched, excused = judge(shown, truth, PLAIN)
     missed = np.ones(len(truth), bool)
     missed[matched[matched >= 0]] = False
@@ -147,30 +147,30 @@ def _names(accepted: np.ndarray, labels: Sequence[str]) -> str:
 
 
 def marked_box(label: str, box: np.ndarray, score: float | None = None) -> MarkedBox:
-    """Round a box, ``(4,)`` xyxy in pixels, and its score as the record of a run has them."""
+    """Return a box, ``(4,)`` xyxy in pixels, and its score, rounded for the record of a run."""
     x0, y0, x1, y1 = (round(float(edge), 2) for edge in box)
     return MarkedBox(label, (x0, y0, x1, y1), None if score is None else round(float(score), 3))
 
 
-WIDTH = 640  #: Of a picture, pixels
+WIDTH = 640  #: Width of a picture, pixels
 
 
 @dataclass(frozen=True)
 class NotedPicture:
-    """The picture of a noted frame, or why there is none."""
+    """The picture of a noted frame, or the reason for its absence."""
 
     frame: NotedFrame
     jpeg: bytes | None = None
-    missing: str | None = None  #: One line; None where there is a picture
+    missing: str | None = None  #: Reason in one line; None if there is a picture
 
 
 def noted_pictures(noted: Sequence[NotedFrame], folder: Path) -> list[NotedPicture]:
     """
-    Fetch and draw the picture of every noted frame, in their order.
+    Load and draw the picture of each noted frame, in order.
 
-    A file that is gone or broken costs its pictures, and nothing else.
+    A missing or damaged file affects only its own pictures.
 
-    :param folder: that of the record, to which relative file names belong
+    :param folder: folder of the record and of its relative file names
     """
     pictures: dict[int, NotedPicture] = {}
     sources: dict[tuple[str, str | None, bool], list[int]] = {}
@@ -202,7 +202,7 @@ def _drawn(picture: np.ndarray, frame: NotedFrame) -> Image.Image:
         *(_box(box, FOUND) for box in frame.found), *(_box(box, RIGHT) for box in frame.right),
         *(_box(box, WRONG) for box in frame.wrong),
         *(_box(box, MISSED, dashed=True) for box in frame.missed)]
-    # A small picture is not blown up to more than twice its size.
+    # A small picture is enlarged at most twice.
     return draw(picture, boxes, min(WIDTH, 2 * picture.shape[1]),
                 FORECAST_BORDER if frame.kind == FORECAST else None)
 
@@ -258,10 +258,10 @@ def record_recording(title: str, frames: Sequence[RecordedFrame], source: dict[s
     """
     Make the record of a recording.
 
-    :param title: of the report, and name of its one sequence
-    :param frames: all of them, answered or dropped, in their order
-    :param video: annotated video with one picture for each of the frames, relative to the folder
-        of the record; None where there is none
+    :param title: title of the report, and name of its only sequence
+    :param frames: all frames, answered or dropped, in order
+    :param video: annotated video with a picture for each frame, relative to the folder of the
+        record; None for no video
     """
     noted, rule = changed_frames(title, frames, video) if video else ((), '')
     return RunRecord(title, source, model or {}, settings, machine,

@@ -26,9 +26,9 @@ COLOURS = {READ: '#2563eb', FORECAST: '#dc2626', DROPPED: '#9ca3af'}
 INK, SOFT, LINE = '#1f2937', '#6b7280', '#e5e7eb'
 HEAT = LinearSegmentedColormap.from_list('boxes', ['#eff6ff', '#60a5fa', '#1e3a8a'])
 
-MOST_CLASSES = 12  #: Classes that have a row of their own
-MOST_CURVES = 8  #: Classes that have a curve of their own
-#: With more frames, points are drawn as pixels inside the SVG, which would be large otherwise.
+MOST_CLASSES = 12  #: Most classes with their own row
+MOST_CURVES = 8  #: Most classes with their own curve
+#: With more frames, points are drawn as pixels in the SVG, to limit its size.
 MOST_POINTS = 3000
 STYLE: dict[Any, Any] = {
     'font.family': 'DejaVu Sans', 'font.size': 9, 'axes.edgecolor': LINE, 'axes.labelcolor': INK,
@@ -37,14 +37,14 @@ STYLE: dict[Any, Any] = {
     'axes.titlesize': 10, 'axes.titleweight': 'bold', 'axes.titlelocation': 'left',
     'legend.frameon': False, 'svg.hashsalt': 'report', 'axes.linewidth': 0.8,
     'xtick.major.size': 3, 'ytick.major.size': 3,
-    # A dollar in a name begins no formula.
+    # A dollar in a name must not start a formula.
     'text.parse_math': False}
 
-Draw = Callable[[RunRecord, float], Figure]  #: Draws a run so many inches wide
+Draw = Callable[[RunRecord, float], Figure]  #: Draws a figure of a run; the width is in inches
 
 
 def as_svg(draw: Draw, run: RunRecord, width: float) -> str:
-    """Draw a figure of a run, `width` inches wide (96 pixels of CSS each), as SVG."""
+    """Draw a figure of a run as SVG, `width` inches wide (96 CSS pixels per inch)."""
     with rc_context(STYLE):
         figure = draw(run, width)
         FigureCanvasSVG(figure)
@@ -55,7 +55,7 @@ def as_svg(draw: Draw, run: RunRecord, width: float) -> str:
 
 
 def decisions(run: RunRecord, width: float) -> Figure:
-    """Draw confidence and threshold with every decision, and the moving read ratio."""
+    """Draw confidence, threshold and decisions over time, and the moving read ratio."""
     view = RunView.of(run)
     figure = Figure(figsize=(width, 4.3), layout='constrained')
     panels = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 1))
@@ -92,14 +92,14 @@ def decisions(run: RunRecord, width: float) -> Figure:
 
 
 def latency(run: RunRecord, width: float) -> Figure:
-    """Draw how latencies are spread by decision, and latency over time."""
+    """Draw the histogram of latencies by decision, and latency over time."""
     view = RunView.of(run)
     wide = width > 6
     figure = Figure(figsize=(width, 3.0 if wide else 4.8), layout='constrained')
     spread, course = figure.subplots(*((1, 2) if wide else (2, 1)))
     values = view.values('latency_ms')
     known = values[np.isfinite(values)]
-    # A single hiccup shall not press everything else into one bin.
+    # A single outlier must not move all other latencies into one bin.
     limit = float(np.percentile(known, 99.5)) * 1.1 if len(known) else 1.0
     edges = np.linspace(0, limit if limit > 0 else 1.0, 61)
     for kind in (READ, FORECAST):
@@ -123,7 +123,7 @@ def latency(run: RunRecord, width: float) -> Figure:
 
 
 def classes(run: RunRecord, width: float) -> Figure:
-    """Draw boxes per frame of each class over time, as a heat map."""
+    """Draw a heat map of the boxes per frame of each class over time."""
     view = RunView.of(run)
     labels = [label for label, _ in view.classes()[:MOST_CLASSES]]
     figure = Figure(figsize=(width, 1.3 + 0.27 * max(len(labels), 2)), layout='constrained')
@@ -146,7 +146,7 @@ def classes(run: RunRecord, width: float) -> Figure:
 
 
 def precision_recall(run: RunRecord, width: float) -> Figure:
-    """Draw precision over recall of the classes with most boxes, and the AP of all."""
+    """Draw precision over recall of the classes with most boxes, and the AP of all classes."""
     accuracy = run.accuracy or Accuracy(None, None)
     known = sorted((item for item in accuracy.classes if item.boxes and item.ap50 is not None),
                    key=lambda item: -item.boxes)
@@ -183,14 +183,14 @@ def precision_recall(run: RunRecord, width: float) -> Figure:
 
 
 def _mark_sequences(panel: Axes, view: RunView, width: float, names: bool = False) -> None:
-    """Draw a line where a sequence begins, and its name where there is room."""
+    """Draw a line at the start of each sequence, and its name if there is space."""
     if len(view.starts) < 2:
         return
     ends = [*(start for _, start in view.starts[1:]), float(len(view.frames))]
     for _, start in view.starts[1:]:
         panel.axvline(start - 0.5, color='#cbd5e1', linewidth=0.8, zorder=0)
     for (name, start), end in zip(view.starts, ends):
-        # About 0.065 inches a letter of this size.
+        # A letter of this size is about 0.065 inches wide.
         if names and (end - start) / max(len(view.frames), 1) * width > 0.065 * len(name):
             panel.text((start + end) / 2, 1.01, name, fontsize=7, color=SOFT, ha='center',
                        va='bottom', transform=panel.get_xaxis_transform())
@@ -209,10 +209,10 @@ def plot_decisions(records: Sequence[RecordedFrame], path: str | Path, title: st
     """
     Write a PNG with three panels over time: confidence, boxes, latency.
 
-    Blue marks are read frames, red ones forecast frames, grey lines dropped ones; the dashed
-    line is the threshold. The file appears under its name only when it is whole.
+    Blue marks are read frames, red marks forecast frames, and grey lines dropped frames. The
+    dashed line is the threshold. The file is written atomically.
     """
-    # A dollar in a title begins no formula.
+    # A dollar in a title must not start a formula.
     with rc_context({'text.parse_math': False}):
         picture = BytesIO()
         FigureCanvasAgg(_draw(records, title)).print_figure(picture, dpi=110)
@@ -232,11 +232,11 @@ def _draw(records: Sequence[RecordedFrame], title: str) -> Figure:
                        label='threshold')
     panels[0].set(ylabel='confidence in the forecast', ylim=(-0.03, 1.03), title=title)
     for kind, colour in KIND_COLOURS.items():
-        # On the first frame, and where a policy has no use for it, there is no confidence:
-        # the ticks along the bottom show every decision.
+        # Some frames have no confidence, such as the first one, so ticks at the bottom show all
+        # decisions.
         panels[0].plot(times[kind], np.full(len(times[kind]), -0.015), '|', color=colour,
                        markersize=7)
-    # Inside a panel it would hide frames.
+    # Inside a panel the legend would hide frames.
     figure.legend(*panels[0].get_legend_handles_labels(), loc='outside upper right', ncols=4)
     for kind, colour in KIND_COLOURS.items():
         boxes = [len(record.labels) for record in records if record.kind == kind]

@@ -2,9 +2,9 @@
 """
 The record of one run of the detector: of an evaluation, a bag or the demo.
 
-It is what the HTML report shows. As JSON it is the dataclasses below with their names as keys,
-null for what is not known, and `format` beside them; docs/reference/outputs.md lists them.
-`RunView` sees a run along one axis, its frames one after the other.
+The HTML report shows it. As JSON it has the fields of the dataclasses below as keys, null for
+unknown values, and the key `format`: docs/reference/outputs.md. `RunView` puts the frames of a run
+on one axis.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from ..plain_values import (
 from ..recording.recorded_frame import KINDS, RecordedFrame
 
 FORMAT = 'forecast_detector_ros/run/1'  #: Value of the key `format`
-RUN_NAME = 'run.json'  #: The record of a run in a folder of results
+RUN_NAME = 'run.json'  #: Name of the record in a folder of results
 
 
 class RunRecordError(InputError):
-    """A run that cannot be read or shown; one line."""
+    """A record of a run cannot be read or shown; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -49,40 +49,40 @@ class MarkedBox:
 
 @dataclass(frozen=True)
 class NotedFrame:
-    """A frame worth looking at, and where its picture is."""
+    """A noted frame, and the place of its picture."""
 
     sequence: str
-    number: int  #: In its sequence, from 0 on
-    note: str  #: Why it was chosen; one line
-    file: str  #: A picture, a video or a bag; relative to the folder of the record, or absolute
-    #: Of the frame in a video, or in a topic of a bag, from 0 on; None for a picture.
+    number: int  #: Number in its sequence, from 0 on
+    note: str  #: Reason of its choice; one line
+    file: str  #: Picture, video or bag; absolute, or relative to the folder of the record
+    #: Number of the frame in the video or topic, from 0 on; None for a picture.
     position: int | None = None
-    topic: str | None = None  #: Of a bag; None for a picture or video
-    right: tuple[MarkedBox, ...] = ()  #: Detections that hit an annotated box
-    missed: tuple[MarkedBox, ...] = ()  #: Annotated boxes that no detection hit
-    wrong: tuple[MarkedBox, ...] = ()  #: Detections that hit nothing
-    found: tuple[MarkedBox, ...] = ()  #: Detections, where nothing is annotated
-    #: What was decided on the frame, one of KINDS; None where it is not known.
+    topic: str | None = None  #: Topic of the bag; None for a picture or video
+    right: tuple[MarkedBox, ...] = ()  #: Detections that match an annotated box
+    missed: tuple[MarkedBox, ...] = ()  #: Annotated boxes without a detection
+    wrong: tuple[MarkedBox, ...] = ()  #: Detections without an annotated box
+    found: tuple[MarkedBox, ...] = ()  #: Detections in a run without annotations
+    #: Decision on the frame, one of KINDS; None if unknown.
     kind: str | None = None
 
 
 @dataclass(frozen=True)
 class ClassAccuracy:
     """
-    How well one class is detected.
+    Accuracy of one class.
 
     :raises RunRecordError: if there are annotated boxes, but not a precision at each recall
     """
 
     label: str
     boxes: int  #: Annotated boxes
-    detections: int  #: Detections that counted, from a low score on
+    detections: int  #: Detections with a low score threshold
     ap50: float | None
-    #: Interpolated, in [0, 1], at the recalls 0, 0.01, ..., 1; empty without annotated boxes.
+    #: Interpolated precision, in [0, 1], at the recalls 0, 0.01, ..., 1; () without boxes.
     precision: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the number of precisions, which the report draws over the recalls."""
+        """Check the number of precisions, because the report draws them over the recalls."""
         if self.boxes and len(self.precision) != 101:
             raise RunRecordError(f'precision of {self.label} has {len(self.precision)} values, '
                                  'must have 101')
@@ -90,42 +90,42 @@ class ClassAccuracy:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How well the boxes were detected; None for what was not measured."""
+    """Accuracy of the boxes; None for figures that were not measured."""
 
-    mean_recall: float | None  #: Mean over sequences, at the score threshold of the settings
-    #: Mean over the classes that have boxes, detections collected from a low score on.
+    mean_recall: float | None  #: Mean recall of the sequences at the score threshold
+    #: Mean AP50 of the classes with boxes, from detections with a low score threshold.
     ap50: float | None
     classes: tuple[ClassAccuracy, ...] = ()
 
 
 @dataclass(frozen=True)
 class Identities:
-    """How well the numbers of detections stay with objects (docs/reference/evaluation.md)."""
+    """Accuracy of the numbers of objects (docs/reference/evaluation.md)."""
 
-    boxes: int  #: Annotated boxes whose object is known
+    boxes: int  #: Annotated boxes with a known object
     objects: int
-    switches: int  #: How often an object's number changed
-    mota: float | None  #: At most 1; likewise the others, which are at least 0
+    switches: int  #: Changes of an object's number
+    mota: float | None  #: At most 1; the figures below are in [0, 1]
     idf1: float | None
     hota: float | None
-    det_a: float | None  #: Part of HOTA for detection
-    ass_a: float | None  #: Part of HOTA for association
+    det_a: float | None  #: Detection part of HOTA
+    ass_a: float | None  #: Association part of HOTA
 
 
 @dataclass(frozen=True)
 class SequenceRecord:
-    """The frames of one camera, video or sequence, in their order."""
+    """The frames of one camera, video or sequence, in order."""
 
     name: str
     frames: tuple[RecordedFrame, ...]
-    timed: bool  #: Whether `stamp_ns` is a time; else it is the number of the frame
-    boxes: int | None = None  #: Annotated boxes
+    timed: bool  #: Whether `stamp_ns` is a time and not the number of the frame
+    boxes: int | None = None  #: Number of annotated boxes
     recall: float | None = None
     identities: Identities | None = None
 
     @property
     def numbered(self) -> int | None:
-        """Count the objects that detections were numbered as; None where none is."""
+        """Return the number of objects in the detections; None without numbers."""
         numbers = {(frame.camera, number) for frame in self.frames for number in frame.ids
                    if number}
         return len(numbers) or None
@@ -133,21 +133,20 @@ class SequenceRecord:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run: what ran on what, and what came out."""
+    """One run: source, model, machine and results."""
 
     title: str
-    source: dict[str, Any]  #: The video: plain values, shown as they are
-    model: dict[str, Any]  #: Checkpoint and what its card says
+    source: dict[str, Any]  #: Plain values about the video, shown unchanged
+    model: dict[str, Any]  #: Plain values about the checkpoint and its card
     settings: dict[str, Any]
-    machine: dict[str, Any]  #: Processor, device, versions
+    machine: dict[str, Any]  #: Plain values about processor, device and versions
     sequences: tuple[SequenceRecord, ...]
-    accuracy: Accuracy | None = None  #: None where nothing is annotated
+    accuracy: Accuracy | None = None  #: None without annotations
     noted: tuple[NotedFrame, ...] = field(default=())
-    noted_rule: str = ''  #: How the noted frames were chosen; one sentence
-    identities: Identities | None = None  #: Of all sequences together
+    noted_rule: str = ''  #: Rule by which the noted frames were chosen; one sentence
+    identities: Identities | None = None  #: Over all sequences
 
     def __post_init__(self) -> None:
-        """Check the kinds of the frames."""
         for sequence in self.sequences:
             for number, frame in enumerate(sequence.frames):
                 if frame.kind not in KINDS:
@@ -156,7 +155,7 @@ class RunRecord:
 
     @property
     def frames(self) -> tuple[RecordedFrame, ...]:
-        """Give the frames of all sequences, one after the other."""
+        """Return the frames of all sequences, one after the other."""
         return tuple(frame for sequence in self.sequences for frame in sequence.frames)
 
     def to_json(self) -> str:
@@ -166,9 +165,9 @@ class RunRecord:
     @classmethod
     def from_json(cls, text: str) -> RunRecord:
         """
-        Read what to_json() wrote; raises RunRecordError for anything else.
+        Read the result of `to_json`; raises RunRecordError for any other text.
 
-        Characters that neither a page nor a picture can hold become U+FFFD.
+        Characters that XML does not allow become U+FFFD.
         """
         try:
             document = parse_plain_json(text)
@@ -182,7 +181,7 @@ class RunRecord:
             raise RunRecordError(str(error)) from None
 
 
-#: What XML 1.0 cannot hold: control characters and halves of surrogate pairs.
+#: Characters that XML 1.0 does not allow: control characters and lone surrogates.
 _UNREADABLE = re.compile('[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]')
 
 
@@ -199,7 +198,7 @@ def _readable(value: Any, level: int = 0) -> Any:
 
 
 def save_run(path: Path, run: RunRecord) -> None:
-    """Write a record, whole or not at all; raises OSError."""
+    """Write a record atomically; raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, (run.to_json() + '\n').encode())
 
@@ -208,7 +207,7 @@ def load_run(path: Path) -> RunRecord:
     """
     Read a record.
 
-    :raises RunRecordError: if the file is missing or not the record of a run
+    :raises RunRecordError: if the file is missing or not a record of a run
     """
     try:
         return RunRecord.from_json(path.read_text(encoding='utf-8'))
@@ -218,27 +217,27 @@ def load_run(path: Path) -> RunRecord:
         raise RunRecordError(f'{path}: {error}') from None
 
 
-RATIO_FRAMES = 25  #: Answered frames over which the moving read ratio is taken
+RATIO_FRAMES = 25  #: Answered frames in the window of the moving read ratio
 PERCENTILES = (50, 90, 95, 99)
 
 
 @dataclass(frozen=True)
 class RunView:
-    """The frames of a run on one axis: seconds where it is one timed sequence, else numbers."""
+    """The F frames of a run on one axis: seconds for one timed sequence, else numbers."""
 
     frames: tuple[RecordedFrame, ...]
-    x: np.ndarray  #: ``(F,)`` float64, where each frame lies on the axis; increasing
-    unit: str  #: What the axis shows
+    x: np.ndarray  #: ``(F,)`` float64, place of each frame on the axis; not decreasing
+    unit: str  #: Label of the axis
     starts: tuple[tuple[str, float], ...]  #: Name and first place of each sequence
 
     @staticmethod
     def of(run: RunRecord) -> RunView:
-        """Lay out a run."""
+        """Return the view of a run."""
         frames = run.frames
         if len(run.sequences) == 1 and run.sequences[0].timed:
             stamps = np.array([frame.stamp_ns for frame in frames], np.int64)
             x = (stamps - stamps.min(initial=stamps[0] if len(stamps) else 0)) * 1e-9
-            # A clock that was set back must not fold the axis.
+            # The axis must not go back if a clock was set back.
             return RunView(frames, np.maximum.accumulate(x), 'time, s',
                            ((run.sequences[0].name, 0.0),))
         places, start = [], 0
@@ -248,19 +247,19 @@ class RunView:
         return RunView(frames, np.arange(len(frames), dtype=np.float64), 'frame', tuple(places))
 
     def rows(self, kind: str) -> np.ndarray:
-        """Return the places of the frames of a kind, int64."""
+        """Return the indices of the frames of a kind, int64."""
         return np.flatnonzero([frame.kind == kind for frame in self.frames])
 
     def values(self, quantity: str) -> np.ndarray:
-        """Return a quantity of every frame, ``(F,)`` float64, NaN where it does not exist."""
+        """Return a quantity of each frame, ``(F,)`` float64, NaN if it does not exist."""
         # NumPy makes NaN of None.
         return np.array([getattr(frame, quantity) for frame in self.frames], np.float64)
 
     def read_ratio(self) -> tuple[np.ndarray, np.ndarray]:
         """
-        Return place and value of the moving read ratio, centred, over `RATIO_FRAMES` frames.
+        Return places and values of the centred moving read ratio over `RATIO_FRAMES` frames.
 
-        At the ends there are fewer frames to look at.
+        The window has fewer frames at the ends.
         """
         rows = np.flatnonzero([not frame.dropped for frame in self.frames])
         read = np.array([self.frames[i].kind == READ for i in rows], np.float64)
@@ -271,15 +270,15 @@ class RunView:
         return self.x[rows], (total[high] - total[low]) / np.maximum(high - low, 1)
 
     def classes(self) -> list[tuple[str, int]]:
-        """Return the classes that were found, with their boxes, the most frequent first."""
+        """Return the detected classes with their numbers of boxes, the most frequent first."""
         return Counter(label for frame in self.frames for label in frame.labels).most_common()
 
     def density(self, labels: list[str], bins: int) -> tuple[np.ndarray, np.ndarray]:
         """
-        Return the mean number of boxes per answered frame of some classes, over time.
+        Return the mean number of boxes per answered frame, by class and time.
 
         :returns: ``(B + 1,)`` edges on the axis, B at most `bins`, and ``(classes, B)`` float64,
-            NaN where no frame was answered
+            NaN for a bin without an answered frame
         """
         count = max(1, min(bins, len(self.frames)))
         first, last = (float(self.x[0]), float(self.x[-1])) if len(self.x) else (0.0, 1.0)
@@ -300,7 +299,7 @@ class RunView:
 
 
 def latency_rows(view: RunView) -> list[dict[str, float | int | str]]:
-    """Return frames, mean, the `PERCENTILES` and the largest latency in ms, by decision."""
+    """Return frames, mean, `PERCENTILES` and maximum of the latency in ms, by decision."""
     rows: list[dict[str, float | int | str]] = []
     answered = [(frame.kind, frame.latency_ms) for frame in view.frames
                 if not frame.dropped and frame.latency_ms is not None]

@@ -192,5 +192,5 @@ def test_layout_that_names_what_it_lacks_is_none(model):
     values = model.layout.values()
     assert StateLayout.from_values(json.loads(json.dumps(values))) == model.layout
     values['inputs'][READ_STEP] = ['absent']
-    with pytest.raises(ValueError, match='parts which it does not have'):
+    with pytest.raises(ValueError, match='names unknown parts'):
         StateLayout.from_values(values)

@@ -142,6 +142,6 @@ def test_only_equal_streams_go_together(detector, picture):
     first = detector.stream()
     with pytest.raises(SettingsError, match='equal settings'):
         step_together([first, detector.stream(classes=['dog'])], [picture(0), picture(1)])
-    with pytest.raises(SettingsError, match='stands twice'):
+    with pytest.raises(SettingsError, match='a stream is given twice'):
         step_together([first, first], [picture(0), picture(1)])
     assert step_together([], []) == []

@@ -144,7 +144,7 @@ def test_video_that_breaks_off_gives_what_it_has(tmp_path):
 
 @pytest.mark.parametrize(('name', 'topic', 'words'), [
     ('none.mp4', None, 'no such file'), ('text.mp4', None, 'cannot be opened as a video'),
-    ('walk.avi', '/camera', 'it is no bag'), ('text.mcap', None, 'cannot be read'),
+    ('walk.avi', '/camera', 'is not a bag'), ('text.mcap', None, 'cannot be read'),
     (300 * 'x', None, 'cannot be read: File name too long')])
 def test_source_that_cannot_be_read_is_one_line(tmp_path, name, topic, words):
     video(tmp_path / 'walk.avi')

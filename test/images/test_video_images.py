@@ -65,7 +65,7 @@ def test_too_many_pixels_are_refused(clip):
 def test_it_has_one_topic_and_no_messages(clip):
     with closing(open_images(clip)) as images:
         assert images.choose('image_raw') == VIDEO_TOPIC
-        with pytest.raises(SourceError, match="only topic is /image_raw; '/left'"):
+        with pytest.raises(SourceError, match="only topic is /image_raw; there is no '/left'"):
             images.choose('/left')
         with pytest.raises(SourceError, match='no topic /truth'):
             images.messages('/truth', 'vision_msgs/msg/Detection2DArray')

@@ -96,7 +96,7 @@ def test_device_that_comes_back_is_published_on(play: Callable[..., Any]) -> Non
     assert published == 9
     assert driver.openings == 7
     assert log.count(f'{STOPPED}; trying for 10 s to open it again') == 3, log
-    assert log.count('/dev/null: pictures again, after ') == 2, log
+    assert log.count('/dev/null: delivers pictures again, after ') == 2, log
     # Beside these: what is published where, and how much.
     assert len(log.splitlines()) == 7, log
 

@@ -184,6 +184,6 @@ def test_clean_up_goes_on_behind_what_fails(
         graph = active()
         assert graph.detector.trigger_deactivate() == SUCCESS
         graph.detector.trigger_cleanup()
-    assert 'something could not be given back: FlawError: stuck' in capfd.readouterr().err
+    assert 'not everything could be released: FlawError: stuck' in capfd.readouterr().err
     graph.spin_until(lambda: graph.client.count_publishers('detections') == 0)
     assert not graph.detector.has_parameter('threshold')

@@ -71,7 +71,7 @@ def test_fatal_errors_pass(node: Node) -> None:
 
 
 @pytest.mark.parametrize(('argument', 'complaint'), [
-    ('--unknown', "unknown arguments behind --ros-args: ['--unknown']"),
+    ('--unknown', "unknown arguments after --ros-args: ['--unknown']"),
     ('--log-level', 'failed to initialize rcl: '),
     ('caf\udce9', 'caf: arguments must be UTF-8')])
 def test_argument_of_ros_that_nobody_knows_is_one_line(

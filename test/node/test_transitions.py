@@ -85,7 +85,7 @@ def test_defect_behind_a_defect_finalises_the_node(
     assert not request(graph, 'configure')
     said = capfd.readouterr().err
     for told in ('cannot configure: FlawError: unforeseen in on_configure\n  File "',
-                 'cannot clean up behind an error: FlawError: unforeseen in on_error\n  File "'):
+                 'cannot clean up after an error: FlawError: unforeseen in on_error\n  File "'):
         assert said.count(told) == 1
     assert state(graph) == 'finalized'
     assert not request(graph, 'configure')

@@ -2,9 +2,9 @@
 """
 Back-end: PyTorch on CUDA with static buffers and captured graphs.
 
-Written after https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs.  The state of a
-stream is one row of numbers, so that a batch of states is copied, joined and parted by one
-operation.  docs/design/speed.md says more.
+See https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs and docs/design/speed.md. The
+state of a stream is one row of numbers, so that one operation copies, joins or splits the states
+of a batch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,31 +31,31 @@ from .torch_backend import (
 from ...model.network import ForecastDetector, NetworkState, StepOutput
 from ...model.scheduler import confidence
 
-#: Streams that are prepared for; a batch between two sizes runs as the larger one.
+#: Sizes of prepared batches; a batch between two sizes runs as the larger one.
 SIZES = (1, 2, 4, 8, 16, 32)
 
-_WARM_UP = 3  #: Runs before a capture, on a stream of their own, as the documentation has it
+_WARM_UP = 3  #: Runs before a capture, on a separate stream, as the documentation recommends
 
 
 @dataclass(frozen=True)
 class CudaOptions:
-    """How the steps run."""
+    """Options of the execution of the steps."""
 
-    #: Whether a step is captured once and replayed; otherwise every operation is launched.
+    #: Whether a step is captured once and replayed; else every operation is launched.
     capture: bool = True
     channels_last: bool = True  #: Whether weights and maps are ``(B, h, w, C)`` in memory
 
-    #: Whether cuDNN times its algorithms for every convolution while a size is prepared.
+    #: Whether cuDNN measures its algorithms for each convolution when a size is prepared.
     search: bool = False
-    compiled: bool = False  #: Whether `torch.compile` makes the kernels
+    compiled: bool = False  #: Whether `torch.compile` compiles the network
 
 
 class StateRows:
     """
-    Where each part of a network's state lies in a stream's row of numbers.
+    The layout of a network's state as one row of N numbers per stream.
 
-    :param like: state of any batch; all its parts are of one type
-    :param channels_last: whether a part ``(C, h, w)`` lies in the row as ``(h, w, C)``
+    :param like: state of any batch; all its parts have one type
+    :param channels_last: whether a part ``(C, h, w)`` is stored in the row as ``(h, w, C)``
     :raises ValueError: if the parts are of several types
     """
 
@@ -70,7 +70,7 @@ class StateRows:
         self._channels_last = channels_last
 
     def pack(self, state: NetworkState) -> Tensor:
-        """Give the rows of a state, ``(B, N)``; a new tensor."""
+        """Return the rows of a state, ``(B, N)``, as a new tensor."""
         return torch.cat([self._row(part) for part in state_parts(state)], 1)
 
     def _row(self, part: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class StateRows:
         return part.reshape(len(part), -1).to(self._dtype)
 
     def unpack(self, rows: Tensor) -> NetworkState:
-        """Give the state that rows hold, as views into them."""
+        """Return the state in rows ``(B, N)`` as views of them."""
         parts = []
         for chunk, shape in zip(rows.split(self._widths, 1), self._shapes):
             if self._channels_last and len(shape) == 3:
@@ -92,12 +92,12 @@ class StateRows:
 
 def captured(work: Callable[[], Any], pool: Any = None) -> Callable[[], Any]:
     """
-    Record the kernels of a function, after some runs that let the libraries set themselves up.
+    Capture the kernels of a function as a CUDA graph, after some runs for initialisation.
 
-    :param work: launches kernels on tensors that stay where they are; gradients are off
-    :param pool: memory that graphs that run in turns have in common; None: of its own
-    :returns: launches the same kernels on the same memory, as one graph; gives the tensors that
-        `work` gave while it was recorded
+    :param work: launches kernels on tensors at fixed addresses; gradients are off
+    :param pool: memory shared with graphs that run at other times; None: own memory
+    :returns: a function that launches the graph and returns the tensors that `work` returned
+        during the capture
     """
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
@@ -106,7 +106,7 @@ def captured(work: Callable[[], Any], pool: Any = None) -> Callable[[], Any]:
             work()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    # Other threads may use the device meanwhile.
+    # Other threads may use the device during the capture.
     with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode='thread_local'):
         found = work()
 
@@ -118,7 +118,7 @@ def captured(work: Callable[[], Any], pool: Any = None) -> Callable[[], Any]:
 
 
 class _Buffers:
-    """The input of a step for one size of batch, at fixed addresses."""
+    """The inputs of a step for one batch size, at fixed addresses."""
 
     def __init__(self, state: Tensor, image: Tensor | None, more: dict[str, Tensor]) -> None:
         self.state = state
@@ -132,14 +132,14 @@ class _Buffers:
 
 class CudaGraphBackend(TorchBackend):
     """
-    Run a network by replaying captured graphs, one for each step and size of batch.
+    Run a network by replaying captured graphs, one for each step and batch size.
 
-    A state is a ``(B, N)`` tensor, one row a stream.
+    A state is a ``(B, N)`` tensor with a row for each stream.
 
-    :param network: moved to the device and turned into the precision in place
-    :param device: ``cuda`` or ``cuda:N``; without capture ``cpu``, too
+    :param network: moved to the device and converted to the precision in place
+    :param device: ``cuda`` or ``cuda:N``; without capture also ``cpu``
     :param precision: one of `PRECISIONS`
-    :raises DeviceError: if device or precision cannot be had
+    :raises DeviceError: if device or precision is not available
     """
 
     def __init__(self, network: ForecastDetector, device: str = 'cuda',
@@ -155,7 +155,7 @@ class CudaGraphBackend(TorchBackend):
             self._steps = {name: compiled(step) for name, step in self._steps.items()}
         with self._on_device():
             self._rows = StateRows(self.network.initial_state(1), options.channels_last)
-            # What one graph computes in between, another may overwrite: they run in turns.
+            # The graphs never run at the same time, so they can share memory.
             self._pool = torch.cuda.graph_pool_handle() if options.capture else None
         self._prepared: dict[tuple[object, ...], tuple[_Buffers, Callable[[], Any]]] = {}
         self._lock = Lock()
@@ -169,7 +169,7 @@ class CudaGraphBackend(TorchBackend):
             yield
 
     def initial_state(self, batch: int) -> Any:
-        """Give the zero state."""
+        """Return the zero state of `batch` streams."""
         with self._on_device():
             return self._rows.pack(self.network.initial_state(batch))
 
@@ -179,22 +179,21 @@ class CudaGraphBackend(TorchBackend):
         return self._advance(READ_STEP, images, state, self._more(elapsed, len(state)))
 
     def forecast_step(self, state: Any, elapsed: np.ndarray | None = None) -> RawOutput:
-        """Advance without images."""
+        """Forecast the next frames."""
         return self._advance(FORECAST_STEP, None, state, self._more(elapsed, len(state)))
 
     def _more(self, elapsed: np.ndarray | None, count: int) -> dict[str, np.ndarray]:
-        """Give what a step takes besides image and state."""
         if self.network.motion is None:
             return {}
         times = np.ones(count, np.float32) if elapsed is None else elapsed.astype(np.float32)
         return {'elapsed': times.reshape(-1, 1)}
 
     def stack(self, states: Sequence[Any]) -> Any:
-        """Join the states of several streams into one of a batch."""
+        """Join the states of several streams into one state of a batch."""
         return torch.cat(list(states))
 
     def split(self, state: Any, count: int) -> list[Any]:
-        """Give the states of the streams of a batch: views into it."""
+        """Return the states of the streams of a batch, as views."""
         return list(state.split(1))
 
     def _advance(self, step: str, images: np.ndarray | None, state: Tensor,
@@ -227,10 +226,10 @@ class CudaGraphBackend(TorchBackend):
         buffers.state[:count].copy_(state)
         results, after = run()
         on_card = self._device.type == 'cuda'
-        # Page-locked memory comes from PyTorch's pool and goes back when nobody looks at it.
+        # PyTorch pools page-locked memory, and reuses it when the last reference is gone.
         host = torch.empty((count, results.shape[1]), pin_memory=on_card)
         host.copy_(results[:count], non_blocking=True)
-        # A state that is a value has memory of its own.
+        # States are immutable, so this one needs its own memory.
         after = after[:count].clone()
         if on_card:
             torch.cuda.current_stream().synchronize()
@@ -238,7 +237,7 @@ class CudaGraphBackend(TorchBackend):
 
     def _get(self, step: str, size: int, more: dict[str, tuple[int, ...]]
              ) -> tuple[_Buffers, Callable[[], Any]]:
-        """Give a step for a size of batch, prepared when it is first needed."""
+        """Return a step for a batch size, which is prepared at its first use."""
         key = (step, size, *sorted(more))
         if key not in self._prepared:
             image = None
@@ -255,14 +254,14 @@ class CudaGraphBackend(TorchBackend):
         return self._prepared[key]
 
     def _run(self, step: str, buffers: _Buffers) -> tuple[Tensor, Tensor]:
-        """Launch a step; give the results of each stream in one row, and the next state."""
+        """Launch a step; return the results, one row per stream, and the next state."""
         image = () if buffers.image is None else (buffers.image,)
         try:
             output = self._steps[step](*image, self._rows.unpack(buffers.state),
                                        **buffers.more)
         except torch._dynamo.exc.TorchDynamoException as error:
             raise CompileError(error) from None
-        # One tensor, so that one copy brings all to the machine's memory.
+        # One tensor, so that one copy transfers all results.
         results = torch.cat([output.head.logits.flatten(1).float(),
                              output.head.offsets.flatten(1).float(),
                              confidence(output.decision.float())[:, None]], 1)

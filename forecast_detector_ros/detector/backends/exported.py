@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Graphs that `export` wrote beside a checkpoint, and what ties them to its weights.
+Graphs that `export` wrote beside a checkpoint, and the record that names their weights.
 
-For ``NAME.safetensors``: ``NAME.read_step.onnx``, ``NAME.forecast_step.onnx``,
-``NAME.anchors.npy`` and ``NAME.export.json``; quantised ones are ``NAME.int8.read_step.onnx`` and
-so on. Graphs without weights are ``NAME.weightless.read_step.onnx``: they fit every checkpoint
-whose network has the same shape, and its weights come into them without PyTorch.
+The files of ``NAME.safetensors`` are ``NAME.read_step.onnx``, ``NAME.forecast_step.onnx``,
+``NAME.anchors.npy`` and ``NAME.export.json``. Quantised graphs are ``NAME.int8.read_step.onnx``
+and so on. Graphs without weights are ``NAME.weightless.read_step.onnx`` and so on. They fit every
+checkpoint with the same network, whose weights are inserted without PyTorch.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,32 +23,31 @@ from ...files import write_atomically, write_json
 from ...model.config import ConfigError, IMAGENET_STD, NetworkConfig
 from ...plain_values import parse_plain_json
 
-EPSILON = 1e-5  #: Of `torch.nn.BatchNorm2d`, its default; all of the network's have it
+EPSILON = 1e-5  #: Default of `torch.nn.BatchNorm2d`, which the whole network uses
 
-FIRST = 'extractor.stem.0.0.weight'  #: Of the first convolution, which takes pixels
+FIRST = 'extractor.stem.0.0.weight'  #: Weight of the first convolution, which reads the pixels
 
-PREFIX = 'network.'  #: Of a weight's name in a graph, before its name in a checkpoint
+PREFIX = 'network.'  #: Prefix of a weight's name in a graph to its name in a checkpoint
 
 Shapes = dict[str, tuple[int, ...]]
 
-# Numbers of fields in onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto), and of
-# float32 in its enumeration of types.
+# Numbers of fields in onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto), and the
+# number of float32 in its enumeration of types.
 _MODEL_GRAPH, _GRAPH_INITIALIZER = 7, 5
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_DATA = 1, 2, 8, 9
 _FLOAT = 1
 
 
 class WeightsError(ValueError):
-    """Weights that do not fit a graph; one line."""
+    """Weights do not fit a graph; one line."""
 
 
 def folded_weights(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """
     Fold weights as `step_graph.fold_for_graphs` folds a network.
 
-    :param weights: those of a network's state, float32, by their names in PyTorch
-    :returns: the same, with every BatchNorm that follows a convolution in that convolution's
-        weight and bias
+    :param weights: float32 weights of a network by their names in PyTorch
+    :returns: the weights with each BatchNorm after a convolution folded into the convolution
     """
     folded = dict(weights)
     for norm in [key.removesuffix('.running_var') for key in weights
@@ -64,14 +63,14 @@ def folded_weights(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         folded[f'{convolution}.bias'] = ((bias - weights[f'{norm}.running_mean']) * factor
                                          + weights[f'{norm}.bias'])
     if FIRST in folded:
-        # Pixels come as BGR in [0, 255], less the mean.
+        # The folded convolution takes BGR in [0, 255] minus the mean.
         spread = np.array(IMAGENET_STD, np.float32) * np.float32(255.0)
         folded[FIRST] = (folded[FIRST] / spread[:, None, None])[:, ::-1]
     return folded
 
 
 def _before(norm: str) -> str:
-    """Name the convolution that a BatchNorm follows, if it follows one."""
+    """Return the name of the convolution before a BatchNorm."""
     parent, _, name = norm.rpartition('.')
     before = str(int(name) - 1) if name.isdecimal() else 'conv'
     return f'{parent}.{before}'
@@ -79,7 +78,7 @@ def _before(norm: str) -> str:
 
 def without_weights(graph: bytes) -> tuple[bytes, Shapes]:
     """
-    Take the weights out of a graph; this needs the package onnx.
+    Remove the weights from a graph; needs the package onnx.
 
     :returns: the graph, and the shapes of its weights by their names in a checkpoint
     """
@@ -93,14 +92,13 @@ def without_weights(graph: bytes) -> tuple[bytes, Shapes]:
 
 def with_weights(graph: bytes, weights: Mapping[str, np.ndarray], shapes: Shapes) -> bytes:
     """
-    Put weights into a graph.
+    Insert weights into a graph; does not need the package onnx.
 
-    The weights are appended, because readers of protobuf merge a message with the next one of its
-    kind (https://protobuf.dev/programming-guides/encoding/#last-one-wins). The package onnx is not
-    needed.
+    The weights are appended, because readers of protobuf merge repeated messages
+    (https://protobuf.dev/programming-guides/encoding/#last-one-wins).
 
-    :param graph, shapes: what `without_weights` gave
-    :param weights: folded, float32; those that the graph does not have are left out
+    :param graph, shapes: results of `without_weights`
+    :param weights: folded weights, float32; those that the graph does not have are left out
     :raises WeightsError: if a weight is missing or has another shape
     """
     tensors: list[bytes] = []
@@ -122,12 +120,11 @@ def _tensor(name: str, array: np.ndarray) -> Iterator[bytes]:
 
 
 def _field(number: int, data: bytes) -> tuple[bytes, bytes]:
-    """Give head and content of a field with a length."""
     return _varint(number << 3 | 2) + _varint(len(data)), data
 
 
 def _varint(value: int) -> bytes:
-    """Encode a number, 7 bits a byte, lowest first (protobuf.dev, "Base 128 Varints")."""
+    """Encode a number with 7 bits per byte, lowest first (protobuf, "Base 128 Varints")."""
     digits = [value >> 7 * place & 0x7f
               for place in range(max(1, math.ceil(value.bit_length() / 7)))]
     return bytes([*(digit | 0x80 for digit in digits[:-1]), digits[-1]])
@@ -137,13 +134,13 @@ FORMAT = 'forecast_detector_ros/export/2'  #: Value of the key `format`
 
 FLOAT, INT8, WEIGHTLESS = 'fp32', 'int8', 'weightless'  #: Kinds of graphs
 
-MOST_BYTES = 2**20  #: Of a record
+MOST_BYTES = 2**20  #: Size of a record
 
 ANCHORS = 'anchors'
 
 
 class ExportError(RuntimeConfigError):
-    """Exported graphs that are missing, damaged or of other weights; one line."""
+    """Exported graphs are missing, damaged or of other weights; one line."""
 
 
 def _name(checkpoint: Path, kind: str) -> str:
@@ -151,17 +148,17 @@ def _name(checkpoint: Path, kind: str) -> str:
 
 
 def graph_path(checkpoint: Path, step: str, kind: str = FLOAT) -> Path:
-    """Give the path of a step's graph; `kind` is one of ``fp32``, ``int8``, ``weightless``."""
+    """Return the path of a step's graph; `kind` is ``fp32``, ``int8`` or ``weightless``."""
     return checkpoint.with_name(f'{_name(checkpoint, kind)}.{step}.onnx')
 
 
 def anchors_path(checkpoint: Path, kind: str = FLOAT) -> Path:
-    """Give the path of the anchors."""
+    """Return the path of the anchors."""
     return checkpoint.with_name(f'{_name(checkpoint, kind)}.{ANCHORS}.npy')
 
 
 def record_path(checkpoint: Path, kind: str = FLOAT) -> Path:
-    """Give the path of the record that says what the graphs are."""
+    """Return the path of the record that describes the graphs."""
     return checkpoint.with_name(f'{_name(checkpoint, kind)}.export.json')
 
 
@@ -170,11 +167,11 @@ def write_graphs(place: Path, checkpoint: Checkpoint, model: StepGraphs, kind: s
     """
     Write graphs, anchors and their record, the record last.
 
-    :param place: the ``.safetensors`` file that they shall lie beside; it need not exist
-    :param checkpoint: what the graphs were made from
+    :param place: the ``.safetensors`` file beside which they are written; it need not exist
+    :param checkpoint: the checkpoint of the graphs
     :param model: the graphs with their weights
-    :param kind: ``fp32``, ``int8``, or ``weightless`` to leave the weights out
-    :param about: what else the record says; plain values
+    :param kind: ``fp32``, ``int8``, or ``weightless`` to leave out the weights
+    :param about: further plain values of the record
     :raises OSError: if a file cannot be written
     """
     tied: dict[str, Any] = {'network': checkpoint.card.network.to_dict()}
@@ -191,7 +188,7 @@ def write_graphs(place: Path, checkpoint: Checkpoint, model: StepGraphs, kind: s
     np.save(anchors, model.anchors, allow_pickle=False)
     files = {ANCHORS: anchors.getvalue(), **graphs}
     record = record_path(place, kind)
-    # Without a record there is no export: graphs that are half replaced are not taken.
+    # Without a record the files are not used, so a partial replacement is safe.
     record.unlink(missing_ok=True)
     for name, data in files.items():
         write_atomically(_path(place, name, kind), data)
@@ -207,7 +204,7 @@ def _path(place: Path, name: str, kind: str) -> Path:
 
 
 def fits(place: Path, checkpoint: Checkpoint, kind: str) -> bool:
-    """Tell whether there is a record that says that its graphs are of this checkpoint."""
+    """Return whether there is a record of graphs of this checkpoint."""
     try:
         _check(_read_record(record_path(place, kind)), checkpoint, kind)
     except (ValueError, FileNotFoundError):
@@ -220,10 +217,10 @@ def read_graphs(place: Path, checkpoint: Checkpoint, kind: str) -> StepGraphs:
     Read the graphs beside a path.
 
     :param place: as for `write_graphs`
-    :param checkpoint: whose graphs they must be
-    :param kind: as for `write_graphs`; weights come into graphs without them
-    :raises ExportError: if there are none, they are damaged or belong to another checkpoint, or
-        its weights cannot be read into them
+    :param checkpoint: the checkpoint of the graphs
+    :param kind: as for `write_graphs`; the weights are inserted into weightless graphs
+    :raises ExportError: if the graphs are missing, damaged or of another checkpoint, or the
+        weights do not fit
     """
     record = record_path(place, kind)
     again = f'run export --checkpoint {checkpoint.path}' + {
@@ -247,7 +244,7 @@ def read_graphs(place: Path, checkpoint: Checkpoint, kind: str) -> StepGraphs:
         except OSError as error:
             raise ExportError(f'{path}: {error.strerror}; {again}') from None
         if hashlib.sha256(files[name]).hexdigest() != values['files'].get(name):
-            raise ExportError(f'{path}: differs from what {record.name} says; {again}')
+            raise ExportError(f'{path}: differs from its digest in {record.name}; {again}')
     try:
         graphs = {step: files[step] for step in STEPS}
         if kind == WEIGHTLESS:
@@ -267,7 +264,7 @@ def read_graphs(place: Path, checkpoint: Checkpoint, kind: str) -> StepGraphs:
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    """Read a record; raises FileNotFoundError, or ValueError if it is none."""
+    """Read a record; raises FileNotFoundError, or ValueError for any other file."""
     try:
         with path.open('rb') as stream:
             values = parse_plain_json(stream.read(MOST_BYTES).decode())
@@ -284,7 +281,7 @@ def _read_record(path: Path) -> dict[str, Any]:
 def _check(values: dict[str, Any], checkpoint: Checkpoint, kind: str) -> None:
     """Raise ValueError if a record is of another checkpoint."""
     network = values.get('network')
-    # Keys that came later have their defaults.
+    # Keys added in later versions get their defaults.
     try:
         same = (isinstance(network, dict)
                 and NetworkConfig.from_dict(network) == checkpoint.card.network)

@@ -2,9 +2,9 @@
 """
 The common part of back-ends that run graphs.
 
-A graph takes and gives the parts of the state that its step needs and changes, each under a name.
-Batch is the first axis of everything and stays open; all other sizes are fixed. The state is a
-tuple of arrays, on the CPU.
+The inputs and outputs of a graph include the named parts of the state that its step needs and
+changes. The first axis of each is the batch, of any size; all other sizes are fixed. The state is
+a tuple of arrays in CPU memory.
 """
 
 from abc import ABC, abstractmethod
@@ -18,45 +18,45 @@ from . import RawOutput
 
 IMAGE = 'image'  #: Input of the read step: ``(B, H, W, 3)`` uint8 BGR
 
-#: Outputs of both steps, as the fields of `RawOutput`.
+#: Outputs of both steps, fields of `RawOutput`.
 RESULTS = ('logits', 'offsets', 'confidence')
 
-#: Input of both steps where motion is forecast: ``(B, 1)`` float32, time since the last frame.
+#: Input of both steps for a forecast of motion: ``(B, 1)`` float32, time since the last frame.
 ELAPSED = 'elapsed'
 
-#: Parts of the state that a forecast of motion starts from, each a result of the last read.
+#: Parts of the state for a forecast of motion, and the results of the last read they repeat.
 HELD = {'read_logits': 'logits', 'read_offsets': 'offsets'}
 
-NEXT = 'next_'  #: Prefix of an output that is the next value of a part of the state
+NEXT = 'next_'  #: Prefix of the output with the next value of a part of the state
 
 READ_STEP, FORECAST_STEP = 'read_step', 'forecast_step'
 STEPS = (READ_STEP, FORECAST_STEP)
 
-OPSET = 17  #: Of ONNX, from 2022; onnxruntime 1.13, OpenVINO 2023.0 and TensorRT 8.6 read it
+OPSET = 17  #: ONNX opset of 2022; onnxruntime 1.13, OpenVINO 2023.0 and TensorRT 8.6 read it
 
 
 class StateLayout(NamedTuple):
-    """Which parts a network's state has, and which of them each step takes and gives."""
+    """The parts of a network's state, and the parts that each step reads and changes."""
 
-    #: Of every part, in the order of the state's arrays; (channels, height, width) of maps.
+    #: Shape of each part, in the order of the state; (channels, height, width) for maps.
     shapes: dict[str, tuple[int, ...]]
-    inputs: dict[str, tuple[str, ...]]  #: Parts that a step of `STEPS` needs
-    outputs: dict[str, tuple[str, ...]]  #: Parts that it changes; the others stay as they are
+    inputs: dict[str, tuple[str, ...]]  #: Parts that each step of `STEPS` reads
+    outputs: dict[str, tuple[str, ...]]  #: Parts that each step changes; the others are kept
 
-    #: What it gives of `RESULTS`; the rest is what the state holds.
+    #: Outputs of each step among `RESULTS`; the others come from the state.
     results: dict[str, tuple[str, ...]]
-    held: Mapping[str, str] = {}  #: Parts whose next value is a result of a read, and which
+    held: Mapping[str, str] = {}  #: Parts whose next value is a result of a read, and that result
     timed: bool = False  #: Whether the steps take `ELAPSED`
 
     def values(self) -> dict[str, Any]:
-        """Give plain values for a record."""
+        """Return plain values for a record."""
         lists = {key: {name: list(value) for name, value in getattr(self, key).items()}
                  for key in ('shapes', 'inputs', 'outputs', 'results')}
         return {**lists, 'held': dict(self.held), 'timed': self.timed}
 
     @classmethod
     def from_values(cls, values: Any) -> 'StateLayout':
-        """Build from what `values` gave; raises ValueError for anything else."""
+        """Build from the result of `values`; raises ValueError for anything else."""
         try:
             shapes = {str(name): tuple(int(side) for side in shape)
                       for name, shape in values['shapes'].items()}
@@ -67,49 +67,49 @@ class StateLayout(NamedTuple):
                          {str(part): str(name) for part, name in values['held'].items()},
                          values['timed'] is True)
         except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f'no layout of a state: {error!r}') from None
+            raise ValueError(f'not a layout of a state: {error!r}') from None
         parts = {*layout.held, *(name for step in STEPS for name in (*inputs[step],
                                                                      *outputs[step]))}
         if not parts <= {*shapes} or not {*layout.held.values(), *results[READ_STEP],
                                           *results[FORECAST_STEP]} <= {*RESULTS}:
-            raise ValueError('a layout that names parts which it does not have')
+            raise ValueError('the layout of a state names unknown parts')
         return layout
 
 
 @dataclass(frozen=True)
 class StepGraphs:
-    """The graphs of a network's two steps, and all that a back-end needs beside them."""
+    """The graphs of a network's two steps, with the data that a back-end needs."""
 
-    graphs: Mapping[str, bytes]  #: ONNX with weights inside, for each of `STEPS`
+    graphs: Mapping[str, bytes]  #: ONNX with weights, for each of `STEPS`
     layout: StateLayout
     anchors: np.ndarray  #: ``(A, 4)`` float32, xyxy in pixels of the network's input
-    classes: int  #: Without background
+    classes: int  #: Number of classes without background
 
 
 def step_names(layout: StateLayout, step: str) -> tuple[list[str], list[str]]:
-    """Give the names of a graph's inputs and outputs, in their order."""
+    """Return the names of a graph's inputs and outputs in their order."""
     inputs = [*([IMAGE] if step == READ_STEP else []), *([ELAPSED] if layout.timed else []),
               *layout.inputs[step]]
     return inputs, [*layout.results[step], *(NEXT + name for name in layout.outputs[step])]
 
 
-MAP = 3  #: Dimensions of a part of the state that is a map, without the batch
+MAP = 3  #: Dimensions of a map without the batch
 
-#: One float32 array for each part of the layout, ``(B, C, h, w)`` or `channels_last`.
+#: A float32 array for each part of the layout, ``(B, C, h, w)`` or ``(B, h, w, C)``.
 ArrayState = tuple[np.ndarray, ...]
 
 
 class GraphBackend(ABC):
     """
-    Runs the two graphs of a network; what a library does is in `_run`.
+    Runs the two graphs of a network; a subclass for a library defines `_run`.
 
-    :param model: the graphs, and what belongs to them
-    :param device, precision: what the graphs run on and in
+    :param model: the graphs
+    :param device, precision: names for logs and results
     """
 
     name = ''
 
-    #: Whether the parts of the state are ``(B, h, w, C)``, as a library may compute them.
+    #: Whether maps of the state are ``(B, h, w, C)``, as a library may need.
     channels_last = False
 
     def __init__(self, model: StepGraphs, device: str, precision: str) -> None:
@@ -128,7 +128,7 @@ class GraphBackend(ABC):
         self._names = {step: step_names(self._layout, step) for step in STEPS}
 
     def initial_state(self, batch: int) -> ArrayState:
-        """Give the zero state."""
+        """Return the zero state of `batch` streams."""
         return tuple(np.zeros((batch, *shape), np.float32) for shape in self._parts.values())
 
     def read_step(self, images: np.ndarray, state: ArrayState, elapsed: np.ndarray | None = None
@@ -137,15 +137,15 @@ class GraphBackend(ABC):
         return self._step(READ_STEP, {IMAGE: np.ascontiguousarray(images)}, state, elapsed)
 
     def forecast_step(self, state: ArrayState, elapsed: np.ndarray | None = None) -> RawOutput:
-        """Advance without images."""
+        """Forecast the next frames."""
         return self._step(FORECAST_STEP, {}, state, elapsed)
 
     def stack(self, states: Sequence[ArrayState]) -> ArrayState:
-        """Join the states of several streams into one of a batch."""
+        """Join the states of several streams into one state of a batch."""
         return tuple(np.concatenate(parts) for parts in zip(*states))
 
     def split(self, state: ArrayState, count: int) -> list[ArrayState]:
-        """Give the states of the streams of a batch: views into it."""
+        """Return the states of the streams of a batch, as views."""
         return [tuple(part[index:index + 1] for part in state) for index in range(count)]
 
     def _step(self, step: str, feeds: dict[str, np.ndarray], state: ArrayState,
@@ -155,7 +155,7 @@ class GraphBackend(ABC):
                               else elapsed.astype(np.float32).reshape(-1, 1))
         feeds.update((name, state[self._place[name]]) for name in self._layout.inputs[step])
         found = self._run(step, feeds, len(state[0]))
-        # What a forecast of motion does not change is what the last read gave.
+        # A forecast of motion keeps some results of the last read.
         logits, offsets, confidence = (
             found[name] if name in found else state[self._place[f'read_{name}']]
             for name in RESULTS)
@@ -170,4 +170,4 @@ class GraphBackend(ABC):
     @abstractmethod
     def _run(self, step: str, feeds: dict[str, np.ndarray], batch: int
              ) -> dict[str, np.ndarray]:
-        """Run one graph; the arrays it gives are nobody else's."""
+        """Run one graph; the caller owns the returned arrays."""

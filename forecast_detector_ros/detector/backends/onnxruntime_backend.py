@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Back-end: ONNX Runtime, on the CPU; on NVIDIA's GPUs by its CUDA or TensorRT provider.
+Back-end: ONNX Runtime on the CPU, or on NVIDIA's GPUs with its CUDA or TensorRT provider.
 
-The roads over CUDA and TensorRT are written after ONNX Runtime's documentation; they have not
-been measured: https://onnxruntime.ai/docs/execution-providers/
+CUDA and TensorRT follow the documentation and have not been measured:
+https://onnxruntime.ai/docs/execution-providers/
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from .graph_backend import GraphBackend, StepGraphs, STEPS
 from ..host import DeviceError, import_onnxruntime
 from ...files import user_cache
 
-# Errors of a graph come as exceptions; warnings about initialisers are of no use to anybody.
+# Errors of a graph raise exceptions, and the warnings about initialisers are not useful.
 _LOG_ERRORS = 3
 
 
@@ -22,10 +22,10 @@ class OnnxRuntimeBackend(GraphBackend):
     """
     Run the graphs with ONNX Runtime.
 
-    :param device, precision: ``cpu``, ``cuda`` or ``cuda:N``; ``fp32`` or ``int8`` (what the
-        graphs are), with TensorRT ``fp16``, too
+    :param device: ``cpu``, ``cuda`` or ``cuda:N``
+    :param precision: that of the graphs, ``fp32`` or ``int8``; with TensorRT also ``fp16``
     :param threads: threads of one operator, at least 1
-    :param tensorrt: whether TensorRT runs what it can on a CUDA device
+    :param tensorrt: whether TensorRT runs the operators that it supports on a CUDA device
     :raises DeviceError: if this build of ONNX Runtime has no provider for the device
     """
 
@@ -47,7 +47,7 @@ class OnnxRuntimeBackend(GraphBackend):
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _LOG_ERRORS
-        # Threads that wait by spinning take the core from the executor and the middleware.
+        # Spinning threads would take CPU time from the executor and the middleware.
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         self._sessions = {
             step: onnxruntime.InferenceSession(model.graphs[step], options, providers=providers)
@@ -71,7 +71,7 @@ def _providers(device: str, precision: str, tensorrt: bool) -> list[tuple[str, d
     cuda = ('CUDAExecutionProvider', index)
     if not tensorrt:
         return [cuda, cpu]
-    # Building an engine takes minutes, so that engines are kept between starts.
+    # Building an engine takes minutes, so engines are cached between starts.
     cache = user_cache('tensorrt')
     kept = {} if cache is None else {
         'trt_engine_cache_enable': True, 'trt_engine_cache_path': str(cache)}

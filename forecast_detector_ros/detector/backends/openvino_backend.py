@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Back-end: OpenVINO on the CPU, and what it compiled, kept between starts."""
+"""Back-end: OpenVINO on the CPU, with a cache of compiled graphs."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -28,7 +28,7 @@ from ...files import trim_folder, user_cache, write_atomically
 
 _log = logging.getLogger(__name__)
 
-#: Of all that is kept; what OpenVINO compiles of one network in one precision has 10 MB.
+#: Size of the cache; the compiled graphs of a network in one precision have 10 MB.
 MOST_BYTES = 2**28
 
 _SUFFIX = '.sha256'
@@ -36,12 +36,12 @@ _SUFFIX = '.sha256'
 
 class CompiledCache:
     """
-    A folder for one network's compiled graphs, which the library itself reads and writes.
+    A folder for the compiled graphs of one network, which OpenVINO reads and writes.
 
-    OpenVINO notices a file that is too short, but not one whose weights have changed.
+    OpenVINO detects a truncated file but not a changed one. So files are checked by digest.
 
-    :param root: of all networks; it exists
-    :raises OSError: if nothing can be written
+    :param root: existing folder of all networks
+    :raises OSError: if the folder cannot be written
     """
 
     def __init__(self, root: Path, model: StepGraphs) -> None:
@@ -58,7 +58,7 @@ class CompiledCache:
                     path.unlink()
 
     def keep(self) -> None:
-        """Note the digests of files that are new, and remove the oldest beyond `MOST_BYTES`."""
+        """Store the digests of new files, and remove the oldest files beyond `MOST_BYTES`."""
         with suppress(OSError):
             for path in self._files():
                 if not _seal(path).is_file():
@@ -78,7 +78,7 @@ def _digest(path: Path) -> str:
 
 
 def compiled_cache(graphs: StepGraphs) -> CompiledCache | None:
-    """Give the cache of these graphs in the user's folder; None where nothing can be written."""
+    """Return the cache of these graphs; None if the user's cache cannot be written."""
     root = user_cache('openvino')
     try:
         return None if root is None else CompiledCache(root, graphs)
@@ -87,41 +87,41 @@ def compiled_cache(graphs: StepGraphs) -> CompiledCache | None:
         return None
 
 
-# Always set: by default OpenVINO computes in bf16 or fp16 if the processor can.
+# Always set, because by default OpenVINO computes in bf16 or fp16 if the processor can.
 # https://docs.openvino.ai/2025/openvino-workflow/running-inference/inference-devices-and-modes/cpu-device.html
-#: OpenVINO's inference precision for each of ours.
+#: OpenVINO's inference precision for each precision.
 HINTS = {'fp32': 'f32', 'bf16': 'bf16', 'fp16': 'f16', 'int8': 'f32'}
 
 _CAPABILITIES = {'bf16': 'BF16', 'fp16': 'FP16'}
 
-#: OpenVINO's settings, but for threads and precision.
+#: OpenVINO's settings, except threads and precision.
 OPTIONS = {'PERFORMANCE_HINT': 'LATENCY', 'NUM_STREAMS': '1',
-           # Every process would pin its threads to the same first cores.
+           # With pinning, the threads of all processes would use the same first cores.
            'ENABLE_CPU_PINNING': 'NO'}
 
-#: Pictures that one graph reads, by precision. A backbone's first maps leave the processor's
-#: caches when there are several of them, and 16 bits a number make that half as bad:
+#: Most pictures that one graph reads, by precision. The backbone's first maps of several pictures
+#: do not fit into the processor's caches; maps of 16 bits have half the size:
 #: docs/design/speed.md, "Several streams".
 READ_TOGETHER = {'fp32': 1, 'bf16': 4, 'fp16': 4, 'int8': 4}
 
-FORECAST_TOGETHER = 8  #: Streams that one graph forecasts: its maps are small
+FORECAST_TOGETHER = 8  #: Most streams that one graph forecasts; their maps are small
 
 
 class CompiledStep:
     """
-    A step for one size of batch, ready to run.
+    A compiled step for one batch size.
 
-    Parts of the state go in and out as ``(B, h, w, C)``, which is how OpenVINO's convolutions
-    have them in memory: as ``(B, C, h, w)`` each would be reordered on its way.
+    Maps of the state are ``(B, h, w, C)``, the memory layout of OpenVINO's convolutions, so that
+    OpenVINO does not reorder them.
     """
 
     def __init__(self, openvino: Any, core: Any, graph: bytes,
                  names: tuple[list[str], list[str]], batch: int, options: dict[str, str]) -> None:
-        """Compile; `names` are those of the inputs and outputs, in the graph's order."""
+        """Compile; `names` are the names of inputs and outputs in the graph's order."""
         self._inputs, self._outputs = names
         self._tensor = openvino.Tensor
         model = core.read_model(graph)
-        # A graph of fixed shape is faster than one with an open batch.
+        # A graph with a fixed batch size is faster.
         model.reshape({port: [batch, *list(port.partial_shape)[1:]] for port in model.inputs})
         steps = openvino.preprocess.PrePostProcessor(model)
         ours, theirs = openvino.Layout('NHWC'), openvino.Layout('NCHW')
@@ -138,9 +138,9 @@ class CompiledStep:
         self.request = core.compile_model(model, 'CPU', options).create_infer_request()
 
     def __call__(self, feeds: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> None:
-        """Run on arrays that are in one piece, and write the results into such arrays."""
+        """Run on contiguous arrays `feeds`, and write the results into contiguous `found`."""
         request, tensor = self.request, self._tensor
-        # By number a tensor is set in half the time that it takes by name.
+        # Setting a tensor by index takes half the time of setting it by name.
         for index, name in enumerate(self._inputs):
             request.set_input_tensor(index, tensor(feeds[name], shared_memory=True))
         for index, name in enumerate(self._outputs):
@@ -150,11 +150,11 @@ class CompiledStep:
 
 def _with_exact_start(openvino: Any, core: Any, model: Any) -> Any:
     """
-    Let the first convolution and block 1 compute in float32 where the others do in bf16.
+    Let the first convolution and block 1 compute in float32 while the others use bf16.
 
-    Filters of block 1 subtract large numbers: its depthwise convolution makes most of the error of
-    the whole network (docs/results/performance.md). Python can set this attribute, that of
-    OpenVINO's own `disable_fp16_compression`, only in a model's text.
+    The depthwise convolution of block 1 subtracts large numbers and causes most of the network's
+    error (docs/results/performance.md). Python can set this attribute, which OpenVINO's
+    ``disable_fp16_compression`` also sets, only in the text of a model.
     """
     try:
         with TemporaryDirectory() as folder:
@@ -162,8 +162,8 @@ def _with_exact_start(openvino: Any, core: Any, model: Any) -> Any:
             openvino.serialize(model, text, weights)
             marked = _EXACT_LAYER.sub(rf'\g<0>{_EXACT}', text.read_text())
             return core.read_model(marked.encode(), weights.read_bytes())
-    except (OSError, RuntimeError) as error:  # OpenVINO raises the second where a disk is full.
-        _log.warning('no temporary file: %s; the first blocks compute in bf16, too', error)
+    except (OSError, RuntimeError) as error:  # OpenVINO raises RuntimeError for a full disk.
+        _log.warning('no temporary file: %s; the first blocks also compute in bf16', error)
         return model
 
 
@@ -179,13 +179,13 @@ class OpenVinoBackend(GraphBackend):
     """
     Run the graphs with OpenVINO.
 
-    Every size of batch has a graph of its own, made when it first comes; more pictures than
-    `READ_TOGETHER` and more streams than `FORECAST_TOGETHER` go in pieces.
+    Each batch size has its own graph, compiled at its first use. Batches of more pictures than
+    `READ_TOGETHER`, or more streams than `FORECAST_TOGETHER`, are split.
 
-    :param model: the graphs; quantised ones for int8
+    :param model: the graphs; quantised graphs for int8
     :param device, precision: ``cpu``; one of `HINTS`
     :param threads: threads of one inference, at least 1
-    :param cache: where OpenVINO keeps what it compiled; None: it keeps nothing
+    :param cache: cache of the compiled graphs; None for no cache
     :raises DeviceError: if the processor has no instructions for bf16 or fp16
     """
 
@@ -209,13 +209,13 @@ class OpenVinoBackend(GraphBackend):
         self._largest = {READ_STEP: READ_TOGETHER[precision], FORECAST_STEP: FORECAST_TOGETHER}
         self._graphs = model.graphs
         self._compiled: dict[tuple[str, int], CompiledStep] = {}
-        # A request holds the arrays of one inference.
+        # A request has the arrays of one inference, so inferences must not overlap.
         self._lock = Lock()
         for step in STEPS:
             self._get(step, 1)
 
     def _get(self, step: str, batch: int) -> CompiledStep:
-        """Give a step for a size of batch, compiled when it is first needed."""
+        """Return a step for a batch size, which is compiled at its first use."""
         key = (step, batch)
         if key not in self._compiled:
             self._compiled[key] = CompiledStep(
@@ -227,7 +227,7 @@ class OpenVinoBackend(GraphBackend):
 
     def _run(self, step: str, feeds: dict[str, np.ndarray], batch: int
              ) -> dict[str, np.ndarray]:
-        # The results are written into arrays that are the caller's: nothing is copied.
+        # OpenVINO writes into the returned arrays, so that nothing is copied.
         found = {name: np.empty((batch, *self._shapes[name]), np.float32)
                  for name in self._names[step][1]}
         with self._lock:
@@ -242,5 +242,4 @@ def _pieces(batch: int, largest: int) -> Iterator[slice]:
 
 
 def _cut(arrays: dict[str, np.ndarray], piece: slice) -> dict[str, np.ndarray]:
-    """Give the streams of a piece: views, which are in one piece as the first axis is cut."""
     return {name: array[piece] for name, array in arrays.items()}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hold one back-end against another over a clip: raw output, and boxes after NMS."""
+"""Compare two back-ends over clips: raw output, and boxes after NMS."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -11,64 +11,64 @@ from ..checkpoint import Card
 from ..processing import Detections, Postprocessor
 from ...boxes import box_iou
 
-#: Of logits, offsets and confidence in float32: sums in another order change the sixth digit.
+#: Tolerance of logits, offsets and confidence; another order of sums changes the sixth digit.
 MAX_DIFFERENCE = 1e-3
 
-BOX_TOLERANCE = 0.1  #: Pixels of the network's input
+BOX_TOLERANCE = 0.1  #: Tolerance of boxes, pixels of the network's input
 
 SCORE_TOLERANCE = 1e-3
-#: Low, so that a clip without anything to detect still gives boxes to compare.
+#: Low, so that a clip without objects also has boxes to compare.
 SCORE_THRESHOLD = 0.02
 
-#: Overlap from which on a box counts as found again, where only likeness is asked for.
+#: Least IoU of boxes that count as alike.
 LIKE_IOU = 0.5
 
-#: Where only likeness is asked for, boxes count from this far above the lowest score on.
+#: For likeness, boxes count if their score is this far above the lowest score.
 LIKE_MARGIN = 0.1
 
 MAX_DETECTIONS = 100
 
-#: Whether a frame is read, over and over: one and two forecasts in a row.
+#: Whether each frame is read, repeated: one and two forecasts in a row.
 PATTERN = (True, False, True, False, False)
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far two back-ends are apart."""
+    """Differences of two back-ends."""
 
     steps: int
-    logits: float  #: Largest absolute difference; likewise the next two
+    logits: float  #: Largest absolute difference, also in the next two fields
     offsets: float
     confidence: float
-    boxes: int  #: Of the reference, all steps together
+    boxes: int  #: Boxes of the reference in all steps
     boxes_off: int  #: Boxes of either side without a partner within the tolerances
     boxes_unlike: int  #: Boxes of either side without a partner of their class at `LIKE_IOU`
     boxes_firm: int  #: Boxes of the reference that count for likeness
 
     def values(self) -> dict[str, int | float]:
-        """Give plain values for a record."""
+        """Return plain values for a record."""
         return {key: value if isinstance(value, int) else float(f'{value:.3g}')
                 for key, value in asdict(self).items()}
 
     @property
     def same(self) -> bool:
-        """Whether raw output and boxes are the same within the tolerances."""
+        """Whether raw output and boxes agree within the tolerances."""
         return not self.boxes_off and max(
             self.logits, self.offsets, self.confidence) <= MAX_DIFFERENCE
 
     @property
     def likeness(self) -> float:
-        """Part of the reference's boxes found again, minus new ones; at most 1."""
+        """Fraction of the reference's boxes that were found, minus new boxes; at most 1."""
         return 1.0 - self.boxes_unlike / max(self.boxes_firm, 1)
 
 
 def run_clips(backend: Backend, clips: Sequence[Sequence[np.ndarray]]) -> Iterator[RawOutput]:
     """
-    Step a back-end through clips, after `PATTERN`.
+    Run a back-end over clips, with reads and forecasts by `PATTERN`.
 
-    :param backend: steps one stream
-    :param clips: consecutive ``(H, W, 3)`` uint8 BGR pictures of the network's input size; every
-        clip starts anew
+    :param backend: runs one stream
+    :param clips: consecutive ``(H, W, 3)`` uint8 BGR pictures of the network's input size; each
+        clip starts with a new state
     """
     for clip in clips:
         state = backend.initial_state(1)
@@ -82,9 +82,9 @@ def run_clips(backend: Backend, clips: Sequence[Sequence[np.ndarray]]) -> Iterat
 def compare_backends(reference: Backend, candidate: Backend,
                      clips: Sequence[Sequence[np.ndarray]], card: Card) -> Parity:
     """
-    Run both over the same clips, each with its own state.
+    Run two back-ends over the same clips and compare the results.
 
-    :param reference, candidate: of the same network
+    :param reference, candidate: back-ends of the same network
     :param clips: as for `run_clips`; at least one picture
     """
     find = Postprocessor(reference.anchors, card.input_size, card.classes)
@@ -93,7 +93,7 @@ def compare_backends(reference: Backend, candidate: Backend,
     for a, b in zip(run_clips(reference, clips), run_clips(candidate, clips), strict=True):
         steps += 1
         for key, value in apart.items():
-            # A NaN must not vanish in a maximum.
+            # max() could lose a NaN.
             gap = float(np.abs(getattr(a, key) - getattr(b, key)).max())
             apart[key] = gap if np.isnan(gap) else max(value, gap)
         one, other = (find(raw.logits[0], raw.offsets[0], card.input_size, SCORE_THRESHOLD,
@@ -107,10 +107,10 @@ def compare_backends(reference: Backend, candidate: Backend,
 
 
 def _alone(those: Detections, others: Detections, like: bool) -> int:
-    """Count the boxes of one side without a partner, best score first, one partner each."""
+    """Count the boxes of `those` without a partner in `others`; a partner is used once."""
     free = np.ones(len(others), bool)
     alone = 0
-    # Close to the lowest score that is shown, a box may be on one side only.
+    # A box near the lowest score may be missing on one side.
     floor = SCORE_THRESHOLD if len(others) < MAX_DETECTIONS else float(others.scores.min())
     for box, label, score in zip(those.boxes, those.labels, those.scores):
         fits = free & (others.labels == label)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Which back-ends there are, which of them can be had here, and which is taken by default.
+All back-ends, the installed ones, and the default.
 
-The graphs that some of them run are, in this order: files of `export` beside the checkpoint; the
-package's graphs, if the shape fits; the user's cache; new graphs, which need PyTorch.
+Some back-ends run graphs. These are searched in this order: files of `export` beside the
+checkpoint, the package's graphs if the network fits, the user's cache. Else new graphs are made,
+which needs PyTorch.
 """
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -41,17 +42,17 @@ from ...files import trim_folder, user_cache
 if TYPE_CHECKING:
     from ...model.network import ForecastDetector
 
-MAKERS = ('torch', 'torchvision', 'onnx')  #: What making graphs takes
+MAKERS = ('torch', 'torchvision', 'onnx')  #: Modules that are needed to make graphs
 
 CACHE = 'graphs'  #: Subfolder of the user's cache
 
-MOST_CACHED = 2**28  #: Bytes of all graphs in it; those of one network have some 10 MB
+MOST_CACHED = 2**28  #: Bytes of all cached graphs; those of one network have about 10 MB
 
 _log = logging.getLogger(__name__)
 
 
 def can_have_graphs(checkpoint: Checkpoint | None) -> bool:
-    """Tell whether there are graphs in float of a checkpoint, or they can be made here."""
+    """Return whether float graphs of a checkpoint exist or can be made here."""
     return all(map(find_spec, MAKERS)) or (checkpoint is not None and (
         record_path(checkpoint.path).exists()
         or any(fits(place, checkpoint, kind) for place, kind in _ready(checkpoint))))
@@ -59,13 +60,13 @@ def can_have_graphs(checkpoint: Checkpoint | None) -> bool:
 
 def graphs_for(source: 'Checkpoint | ForecastDetector', kind: str = FLOAT) -> StepGraphs:
     """
-    Give the graphs of a checkpoint or a network.
+    Return the graphs of a checkpoint or a network.
 
-    :param source: a checkpoint; or a network that is in no file, float32, on the CPU
-    :param kind: ``fp32`` or ``int8``; only the first can be made here
-    :raises ExportError: if there is no int8 export that fits, or graphs have to be made without
-        PyTorch
-    :raises GraphError: if graphs have to be made without onnx
+    :param source: a checkpoint; or a float32 network on the CPU
+    :param kind: ``fp32`` or ``int8``; only ``fp32`` graphs can be made here
+    :raises ExportError: if there is no int8 export of the checkpoint, or graphs must be made and
+        PyTorch is missing
+    :raises GraphError: if graphs must be made and onnx is missing
     :raises CheckpointError: if the weights cannot be used
     """
     if not isinstance(source, Checkpoint):
@@ -90,7 +91,7 @@ def graphs_for(source: 'Checkpoint | ForecastDetector', kind: str = FLOAT) -> St
 
 
 def _ready(checkpoint: Checkpoint) -> Iterator[tuple[Path, str]]:
-    """Yield where graphs may lie besides those of `export`, and their kinds."""
+    """Yield the further places of graphs, and their kinds."""
     yield checkpoint.path, WEIGHTLESS
     for name in SHIPPED:
         with suppress(CheckpointError):
@@ -101,9 +102,9 @@ def _ready(checkpoint: Checkpoint) -> Iterator[tuple[Path, str]]:
 
 def _cached(checkpoint: Checkpoint) -> Path | None:
     """
-    Give the place in the user's cache that graphs of a checkpoint have.
+    Return the place of a checkpoint's graphs in the user's cache; None without a cache.
 
-    Its name depends on the weights, the network, and the code that makes graphs of them.
+    Its name depends on the weights, the network, and the code that makes the graphs.
     """
     if (folder := user_cache(CACHE)) is None:
         return None
@@ -116,7 +117,6 @@ def _cached(checkpoint: Checkpoint) -> Path | None:
 
 
 def _make(checkpoint: Checkpoint) -> StepGraphs:
-    """Make graphs, and keep them for the next time."""
     missing = [name for name in MAKERS[:2] if find_spec(name) is None]
     if missing:
         raise ExportError(
@@ -135,28 +135,28 @@ def _make(checkpoint: Checkpoint) -> StepGraphs:
     return model
 
 
-#: Fastest first, as docs/results/performance.md measures them. The back-end ``auto`` takes the
-#: first of them, or `CUDA_DEFAULT`, that is installed and has the precision.
+#: Fastest first, by docs/results/performance.md. ``auto`` is the first of them, or on CUDA
+#: `CUDA_DEFAULT`, that is installed and has the precision.
 CPU_ORDER = ('openvino', 'onnxruntime', 'torch')
 
 CUDA_DEFAULT = 'torch'
 
-#: What a back-end needs of ONNX Runtime to run on a GPU.
+#: Provider of ONNX Runtime that a back-end needs on a GPU.
 _PROVIDERS = {'onnxruntime': 'CUDA', 'tensorrt': 'Tensorrt'}
 
 
 class BackendError(RuntimeConfigError):
-    """A back-end that is unknown or not installed, or does not do what is asked; one line."""
+    """A back-end is unknown, not installed, or cannot run as requested; one line."""
 
 
 @dataclass(frozen=True)
 class BackendKind:
-    """The needs and abilities of a back-end."""
+    """Requirements and precisions of a back-end."""
 
     about: str
-    modules: tuple[str, ...]  #: What it imports beyond what every detector needs
-    install: str  #: What pip installs for it; empty: nothing
-    precisions: Mapping[str, tuple[str, ...]]  #: For each type of device
+    modules: tuple[str, ...]  #: Modules that it imports beyond those of every detector
+    install: str  #: Package that pip installs for it; empty: none
+    precisions: Mapping[str, tuple[str, ...]]  #: Precisions for each type of device
 
 
 _TORCH = {'cpu': ('fp32', 'bf16', 'fp16'), 'cuda': ('fp32', 'tf32', 'bf16', 'fp16')}
@@ -180,23 +180,23 @@ BACKENDS = {
 }
 
 
-TORCH_BACKENDS = ('torch', 'torch_compile')  #: Those that run in PyTorch itself
+TORCH_BACKENDS = ('torch', 'torch_compile')  #: Back-ends that run in PyTorch
 
 
 def missing_modules(name: str) -> tuple[str, ...]:
-    """Name the modules that a back-end imports and that are not installed here."""
+    """Return the modules of a back-end that are not installed."""
     return tuple(module for module in BACKENDS[name].modules if find_spec(module) is None)
 
 
 def choose_device(name: str, backend: str = AUTO, precision: str = 'fp32') -> DeviceChoice:
     """
-    Settle which device is taken.
+    Choose the device.
 
-    :param name: ``cpu``, ``cuda`` or ``cuda:N``, which are taken as they are; ``auto`` or nothing
-        takes CUDA where the back-end can use it, else the CPU
+    :param name: ``cpu``, ``cuda`` or ``cuda:N``, which is returned; ``auto`` or empty: CUDA if the
+        back-end can use it, else the CPU
     :param backend: one of `BACKENDS`, or ``auto``
-    :param precision: one that the back-end has
-    :raises BackendError: if the back-end runs on CUDA alone, and there is none
+    :param precision: a precision of the back-end
+    :raises BackendError: if the back-end runs only on CUDA, and CUDA is not usable
     """
     if name not in ('', AUTO):
         return DeviceChoice(name, 'asked for')
@@ -217,16 +217,15 @@ def choose_device(name: str, backend: str = AUTO, precision: str = 'fp32') -> De
 def choose_backend(name: str, device: str, precision: str, checkpoint: Checkpoint | None = None
                    ) -> str:
     """
-    Settle which back-end is taken.
+    Choose the back-end.
 
-    :param name: one of `BACKENDS`; ``auto`` or nothing leaves the choice to this function
+    :param name: one of `BACKENDS`, which is returned; ``auto`` or empty: the fastest installed one
     :param device: ``cpu``, ``cuda`` or ``cuda:N``
-    :param precision: one that the back-end has on this device
-    :param checkpoint: of which there may be graphs already
+    :param precision: a precision of the back-end on this device
+    :param checkpoint: checkpoint whose graphs may exist already
     :returns: one of `BACKENDS`
-    :raises BackendError: if there is none of this name, it is not installed, or not for this
-        device
-    :raises DeviceError: if there is no such device, or the precision cannot be had on it
+    :raises BackendError: if the back-end is unknown, not installed, or does not run on the device
+    :raises DeviceError: if there is no such device, or it does not have the precision
     """
     kind = device_type(device)
     automatic = name in ('', AUTO)
@@ -272,21 +271,20 @@ def _having(precision: str, kind: str) -> str:
 
 
 def has_int8(checkpoint: Checkpoint) -> bool:
-    """Tell whether graphs in int8 lie beside a checkpoint."""
+    """Return whether there are int8 graphs beside a checkpoint."""
     return fits(checkpoint.path, checkpoint, INT8)
 
 
 def make_backend(source: 'Checkpoint | ForecastDetector', name: str = AUTO, device: str = 'cpu',
                  precision: str = 'fp32', threads: int = 1) -> Backend:
     """
-    Make a back-end run a network.
+    Create a back-end for a network.
 
-    :param source: a checkpoint; or a network that is in no file, float32, on the CPU. It is not
-        changed.
+    :param source: a checkpoint; or a float32 network on the CPU, which is not changed
     :param name, precision: see `choose_backend`
     :param device: see `choose_device`
-    :param threads: threads of one inference on the CPU, at least 1. PyTorch has its own setting.
-    :raises RuntimeConfigError: with a message of one line: see `choose_backend`, `graphs_for`
+    :param threads: threads of one inference on the CPU, at least 1; not used by PyTorch
+    :raises RuntimeConfigError: see `choose_backend` and `graphs_for`
     """
     device = choose_device(device, name, precision).device
     checkpoint = source if isinstance(source, Checkpoint) else None
@@ -298,7 +296,7 @@ def make_backend(source: 'Checkpoint | ForecastDetector', name: str = AUTO, devi
     try:
         if name == 'openvino':
             from .openvino_backend import compiled_cache, OpenVinoBackend
-            # Networks that are in no file are tried once and come never again.
+            # A network without a file is used once, so caching does not help.
             cache = None if checkpoint is None else compiled_cache(graphs)
             return OpenVinoBackend(graphs, device, precision, threads, cache)
         from .onnxruntime_backend import OnnxRuntimeBackend

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Make graphs of the two steps, as ONNX, out of a network; and int8 graphs out of these.
+Make ONNX graphs of a network's two steps, and int8 graphs from these.
 
-`graph_backend` says what they take.
+`graph_backend` describes their inputs and outputs.
 """
 
 from collections.abc import Sequence
@@ -42,18 +42,18 @@ from ...model.motion_forecast import Keys, MotionState
 from ...model.network import ForecastDetector, NetworkState
 from ...model.scheduler import confidence
 
-VIEWS = 'views'  #: Part of the state: the boxes of the frame that was read last, cell by cell
+VIEWS = 'views'  #: Part of the state: the boxes of the last read frame, one per cell
 
-#: Parts of a network with LSTMs, and of its state, that stand at every level.
+#: Parts of a network, and of its state, that have an LSTM at every level.
 _ENCODERS = ('encoder1', 'encoder2', 'recurrent')
 
 
 class GraphError(RuntimeConfigError):
-    """A step that cannot be turned into a graph here; one line."""
+    """A step cannot be exported as a graph here; one line."""
 
 
 def state_layout(network: ForecastDetector) -> StateLayout:
-    """Say of which arrays the state of a network consists."""
+    """Return the layout of a network's state."""
     if network.motion is not None:
         return _motion_layout(network)
     config = network.config
@@ -66,13 +66,13 @@ def state_layout(network: ForecastDetector) -> StateLayout:
         for stride, size, _, hidden in levels for part in LSTMState._fields}
     changed = () if config.state_update == 'hold' or network.recurrent else tuple(encoders)
     if len(network.encoder1):
-        # Otherwise a step that forecasts keeps the last feature.
+        # In the other variants, a forecast step keeps the last feature.
         changed = (*forecast, *changed)
     expected: dict[str, tuple[int, int, int]] = {}
     needed = tuple(encoders)
     if network.remembers_expected:
-        # A read step compares with the forecast of its frame, a forecast step with what the last
-        # read step compared with.
+        # The reference of a read step is the forecast of its frame. A forecast step keeps the
+        # reference of the last read step.
         deepest = f'forecast_{config.levels[-1]}'
         expected[EXPECTED] = forecast[deepest]
         needed = (deepest, *needed)
@@ -104,10 +104,10 @@ def _motion_layout(network: ForecastDetector) -> StateLayout:
 
 def fold_for_graphs(network: ForecastDetector) -> ForecastDetector:
     """
-    Copy a network once, with as much as can be folded into its convolutions.
+    Return a copy of a network with folded convolutions.
 
-    That is BatchNorm, the spread of ImageNet's colours and the order of the channels: the copy
-    takes BGR in [0, 255] less the mean.
+    BatchNorm, ImageNet's standard deviation and the order of the channels are folded. The copy
+    takes BGR in [0, 255] minus the mean.
     """
     folded = fold_batch_norm(network)
     assert isinstance(folded, ForecastDetector)
@@ -119,9 +119,9 @@ def fold_for_graphs(network: ForecastDetector) -> ForecastDetector:
 
 class StepModule(nn.Module):
     """
-    One step of a network, with tensors in and out in the order of the layout.
+    One step of a network, with inputs and outputs in the order of the layout.
 
-    :param network: as `fold_for_graphs` gives it
+    :param network: result of `fold_for_graphs`
     :param step: one of `STEPS`
     """
 
@@ -132,14 +132,14 @@ class StepModule(nn.Module):
         self.network = network
         self.step = step
         self.layout = state_layout(network)
-        # BGR, for pixels that nobody swaps.  The mean stays an operation: the first convolution
-        # pads with zeros, which mean ImageNet's mean only after it is gone.
+        # In BGR order, as the channels are not swapped. The mean cannot be folded, because the
+        # first convolution pads with zeros, which must stand for ImageNet's mean.
         mean = self.network.mean.flip(1).flatten().repeat(network.config.input_size[1])
         self.register_buffer('mean', mean, persistent=False)
         self.eval()
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Run the step on (image, time and) parts of the state, those of `inputs`."""
+        """Run the step on the tensors of `inputs`: image, time and parts of the state."""
         names = self.layout.inputs[self.step]
         parts = dict(zip(names, tensors[-len(names):] if names else ()))
         if self.network.motion is not None:
@@ -168,7 +168,6 @@ class StepModule(nn.Module):
 
     def _move(self, tensors: tuple[Tensor, ...], parts: dict[str, Tensor]
               ) -> tuple[Tensor, ...]:
-        """Run a step of a network that forecasts motion."""
         motion = self.network.motion
         assert motion is not None
         nothing = parts['times']
@@ -188,7 +187,7 @@ class StepModule(nn.Module):
                 read.motion, read.summary, read.times)
 
     def _features(self, image: Tensor) -> tuple[Tensor, ...]:
-        # One operation over whole rows costs less than one on three channels at a time.
+        # An operation over whole rows is faster than one over three channels.
         rows = image.flatten(2).to(self.mean.dtype) - self.mean
         pixels = rows.reshape(-1, *self.network.config.input_size, 3)
         return self.network.extract(pixels.permute(0, 3, 1, 2))
@@ -199,7 +198,7 @@ def make_graphs(network: ForecastDetector) -> StepGraphs:
     Make the graphs of a network.
 
     :param network: float32, on the CPU; it is not changed
-    :raises GraphError: if the package onnx, with which PyTorch writes graphs, is not installed
+    :raises GraphError: if the package onnx is not installed, which PyTorch needs to write graphs
     """
     if find_spec('onnx') is None:
         raise GraphError('turning a checkpoint into a graph needs the package onnx: '
@@ -213,13 +212,13 @@ def step_onnx(folded: ForecastDetector, step: str) -> bytes:
     """
     Export one step as ONNX.
 
-    :param folded: as `fold_for_graphs` gives it
+    :param folded: result of `fold_for_graphs`
     :param step: one of `STEPS`
-    :returns: a model with weights inside
+    :returns: a model with weights
     """
     module = StepModule(folded, step)
     inputs, outputs = step_names(module.layout, step)
-    # Two frames: with one, tracing may take the batch for a constant of 1.
+    # Two frames, because with one frame tracing may fix the batch size at 1.
     tensors = [torch.zeros(2, *folded.config.input_size, 3, dtype=torch.uint8)] \
         if step == READ_STEP else []
     tensors += [torch.ones(2, 1)] if module.layout.timed else []
@@ -230,15 +229,15 @@ def step_onnx(folded: ForecastDetector, step: str) -> bytes:
 
 def trace_onnx(module: nn.Module, example: tuple[torch.Tensor, ...], **names: Any) -> bytes:
     """
-    Write a network as ONNX, by tracing it once.
+    Export a module as ONNX by tracing it once.
 
-    The exporter by tracing is called legacy, but takes a fraction of the newer one's time, and
-    needs one package less.
+    PyTorch calls this exporter legacy, but it is much faster than the newer one and needs one
+    package less.
 
-    :param module: in evaluation mode
-    :param names: names and open sides, as `torch.onnx.export` takes them
+    :param module: module in evaluation mode
+    :param names: arguments of `torch.onnx.export` for names and dynamic axes
     """
-    data: Any = io.BytesIO()  # PyTorch takes it, and does not say so.
+    data: Any = io.BytesIO()  # PyTorch accepts it, but its type hints do not.
     quiet = logging.getLogger('torch.onnx')
     level = quiet.level
     quiet.setLevel(logging.ERROR)
@@ -251,20 +250,19 @@ def trace_onnx(module: nn.Module, example: tuple[torch.Tensor, ...], **names: An
     return data.getvalue()
 
 
-#: Parts of the graph that stay in float, by their nodes' names. The gates decide what the cell
-#: keeps over many frames, where rounding adds up; the scheduler's score is compared with a
-#: threshold. Together they are a small part of either step. The first convolution and the first
-#: two blocks of MobileNetV2 cost most of the accuracy where they are quantised
-#: (docs/results/performance.md), and are not small.
+#: Parts of the graph that stay in float, by their nodes' names. Rounding in the gates would add up
+#: over many frames, and the scheduler's score is compared with a threshold; both are a small part
+#: of a step. Quantising the first convolution and the first two blocks of MobileNetV2 would cost
+#: the most accuracy (docs/results/performance.md), although they are not small.
 FLOAT_PARTS = ('/lstm/gates/', '/scheduler/', '/stem.0/', '/stem.1/', '/stem.2/')
 
-#: Operators that are quantised. Behind a convolution, ReLU6 (Clip) is a part of it: what it cuts
-#: off would widen the range, and so the steps, of the numbers that are left.
+#: Quantised operators. ReLU6 (Clip) is quantised with its convolution, because the range, and so
+#: the quantisation step, would be wider without the clipping.
 QUANTISED = ['Conv', 'Clip']
 
 
 class _Recorder(OnnxRuntimeBackend):
-    """Keeps what goes into the graphs."""
+    """Records the inputs of the graphs."""
 
     def __init__(self, model: StepGraphs) -> None:
         super().__init__(model)
@@ -278,19 +276,18 @@ class _Recorder(OnnxRuntimeBackend):
 
 def quantise(model: StepGraphs, clips: Sequence[Sequence[np.ndarray]]) -> StepGraphs:
     """
-    Quantise convolutions, but for `FLOAT_PARTS`, to int8 by static quantisation with calibration.
+    Quantise the convolutions, except `FLOAT_PARTS`, to int8 with static calibration.
 
     ONNX Runtime's quantiser writes graphs with QuantizeLinear and DequantizeLinear (QDQ), which
-    ONNX Runtime, OpenVINO and TensorRT all read:
+    ONNX Runtime, OpenVINO and TensorRT can read:
     https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
 
-    Weights are signed with a scale for each channel, activations unsigned with a range for each
-    tensor, the range met while both steps run over the clips in float.  Everything else, the
-    state included, stays float32.
+    Weights are signed, with a scale for each channel. Activations are unsigned, with a range for
+    each tensor, measured while both steps run over the clips in float. All else stays float32.
 
     :param model: the graphs in float
-    :param clips: as for `run_clips`; together they must hold a frame of either kind
-    :returns: the same with quantised graphs
+    :param clips: as for `run_clips`; they must have both read and forecast frames
+    :returns: the model with quantised graphs
     """
     import onnx
     import_onnxruntime()
@@ -302,13 +299,13 @@ def quantise(model: StepGraphs, clips: Sequence[Sequence[np.ndarray]]) -> StepGr
         pass
 
     class Feeds(quantization.CalibrationDataReader):  # type: ignore[misc]
-        """Gives calibration data to the quantiser."""
+        """Calibration data of one step."""
 
         def __init__(self, step: str) -> None:
             self._left = iter(recorder.feeds[step])
 
         def get_next(self) -> Any:
-            """Give the next feed, or None at the end."""
+            """Return the next inputs, or None at the end."""
             return next(self._left, None)
 
     result = {}

@@ -15,19 +15,18 @@ from ...errors import one_line
 from ...model.network import ForecastDetector, NetworkState, StepOutput
 from ...model.scheduler import confidence
 
-TF32 = 'tf32'  #: Convolutions of float32 with 10 bits of mantissa, on CUDA devices from Ampere on
+TF32 = 'tf32'  #: Convolutions with a mantissa of 10 bits, on CUDA devices from Ampere on
 
-#: Types that weights and activations can have.
+#: Type of weights and activations for each precision.
 PRECISIONS = {'fp32': torch.float32, TF32: torch.float32, 'bf16': torch.bfloat16,
               'fp16': torch.float16}
 
 
 def resolve_device(name: str) -> torch.device:
     """
-    Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` into a device that exists.
+    Return the existing device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
-    :raises DeviceError: if the name is another one, or this machine or this PyTorch has no such
-        device
+    :raises DeviceError: if the name is invalid or there is no such device
     """
     if name == AUTO:
         return torch.device('cpu' if cuda_absence() else 'cuda')
@@ -50,15 +49,14 @@ def resolve_device(name: str) -> torch.device:
 def arithmetic(device: torch.device, precision: str, search: bool = False
                ) -> AbstractContextManager[None]:
     """
-    Give a context in which a CUDA device computes in a precision and not in less.
+    Return a context in which a CUDA device computes in exactly this precision.
 
-    Left alone, PyTorch runs convolutions of float32 in TF32 where the device can:
+    By default, PyTorch runs convolutions of float32 in TF32 if the device can:
     https://docs.pytorch.org/docs/stable/notes/cuda.html#tf32-on-ampere
 
-    :param device: where the operations run; on the CPU the context does nothing
+    :param device: device of the operations; on the CPU the context has no effect
     :param precision: one of `PRECISIONS`
-    :param search: whether cuDNN times its algorithms when it meets a convolution for the first
-        time
+    :param search: whether cuDNN measures its algorithms at the first run of a convolution
     """
     if device.type != 'cuda':
         return nullcontext()
@@ -68,12 +66,12 @@ def arithmetic(device: torch.device, precision: str, search: bool = False
 
 class TorchBackend:
     """
-    Run a network eagerly.
+    Run a network in eager mode.
 
-    :param network: moved to the device and turned into the precision in place
+    :param network: moved to the device and converted to the precision in place
     :param device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``
     :param precision: one of `PRECISIONS`, or ``auto`` for fp32
-    :raises DeviceError: if device or precision cannot be had
+    :raises DeviceError: if device or precision is not available
     """
 
     name = 'torch'
@@ -90,17 +88,17 @@ class TorchBackend:
                               'fp32')
         self.device = str(self._device)
         self.precision = precision
-        # Boxes are decoded in fp32 whatever the network computes in: fp16 has no more than
-        # 11 bits for a coordinate.
+        # Boxes are decoded in fp32 in every precision, because fp16 has only 11 bits for a
+        # coordinate.
         self.anchors = _array(network.anchors)
         self.network = network.eval().to(self._device, PRECISIONS[precision])
 
     def initial_state(self, batch: int) -> NetworkState:
-        """Give the zero state."""
+        """Return the zero state of `batch` streams."""
         return self.network.initial_state(batch)
 
     def to_device(self, images: np.ndarray) -> Tensor:
-        """Give images as a tensor on the device; on the CPU it shares their memory."""
+        """Return images as a tensor on the device; on the CPU it shares their memory."""
         tensor = torch.from_numpy(images)
         if self._device.type == 'cuda':
             tensor = tensor.pin_memory().to(self._device, non_blocking=True)
@@ -116,29 +114,29 @@ class TorchBackend:
 
     @torch.inference_mode()
     def forecast_step(self, state: NetworkState, elapsed: np.ndarray | None = None) -> RawOutput:
-        """Advance without images."""
+        """Forecast the next frames."""
         with arithmetic(self._device, self.precision):
             return raw_output(self.network.forecast_step(state, self.time(elapsed)))
 
     def time(self, elapsed: np.ndarray | None) -> Tensor | None:
-        """Give times ``(B,)`` as the network takes them."""
+        """Return times ``(B,)`` as a tensor ``(B, 1)`` for the network."""
         if elapsed is None:
             return None
         return torch.from_numpy(elapsed).to(self.network.mean).view(-1, 1)
 
     def stack(self, states: Sequence[NetworkState]) -> NetworkState:
-        """Join the states of several streams into one of a batch."""
+        """Join the states of several streams into one state of a batch."""
         columns = zip(*map(state_parts, states))
         return with_parts(states[0], [torch.cat(parts) for parts in columns])
 
     def split(self, state: NetworkState, count: int) -> list[NetworkState]:
-        """Give the states of the streams of a batch: views into it."""
+        """Return the states of the streams of a batch, as views."""
         chunks = [part.split(1) for part in state_parts(state)]
         return [with_parts(state, [chunk[index] for chunk in chunks]) for index in range(count)]
 
 
 def state_parts(state: Any) -> list[Tensor]:
-    """List all tensors of a state, in the order of its fields."""
+    """Return all tensors of a state in the order of its fields."""
     if state is None:
         return []
     if isinstance(state, Tensor):
@@ -147,7 +145,7 @@ def state_parts(state: Any) -> list[Tensor]:
 
 
 def with_parts(like: Any, parts: Sequence[Tensor]) -> Any:
-    """Build a state of the same form from the tensors that `state_parts` would list."""
+    """Build a state of the form of `like` from tensors in the order of `state_parts`."""
     left = iter(parts)
 
     def build(field: Any) -> Any:
@@ -166,28 +164,28 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def raw_output(output: StepOutput) -> RawOutput:
-    """Bring what a step of the network gives into the machine's own memory."""
+    """Copy the output of a step to CPU memory."""
     return RawOutput(_array(output.head.logits), _array(output.head.offsets),
                      _array(confidence(output.decision.float())), output.state)
 
 
 class CompileError(RuntimeConfigError):
-    """A step that torch.compile cannot compile here; one line, made of what the compiler said."""
+    """torch.compile cannot compile a step here; the message is one line."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(f'backend torch_compile cannot compile here: {one_line(error)}')
 
 
 def compiled(step: Callable[..., StepOutput]) -> Callable[..., StepOutput]:
-    """Give a step that is compiled when it first runs, anew for every size of batch."""
+    """Return a step that is compiled at the first run with each batch size."""
     return torch.compile(step, dynamic=False)
 
 
 class TorchCompileBackend(TorchBackend):
     """
-    Run a network compiled by torch.compile, anew for every size of batch.
+    Run a network compiled by torch.compile, once for each batch size.
 
-    The first step of either kind takes from half a minute to minutes.
+    The first step of each kind takes half a minute to some minutes.
 
     :param network, device, precision: as for `TorchBackend`
     """
@@ -212,7 +210,7 @@ class TorchCompileBackend(TorchBackend):
 
     @torch.no_grad()
     def forecast_step(self, state: NetworkState, elapsed: np.ndarray | None = None) -> RawOutput:
-        """Advance without images; raises CompileError."""
+        """Forecast the next frames; raises CompileError."""
         return _run(self._compiled_forecast, state, self.time(elapsed))
 
 
