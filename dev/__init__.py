@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hold what only a checkout needs: the set-up of a machine."""
+"""Programs of a checkout, which are not installed."""

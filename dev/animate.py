@@ -16,7 +16,7 @@ WIDTH, EVERY, MILLISECONDS, QUALITY = 480, 2, 80, 45
 
 
 def main() -> int:
-    """Run the command; give the exit code."""
+    """Run the command; return the exit code."""
     parser = argparse.ArgumentParser(prog='dev.animate', description=__doc__)
     parser.add_argument('video')
     parser.add_argument('picture', help='file to write, .webp')

@@ -15,7 +15,7 @@ from rosbags.typesys import get_typestore, Stores
 
 
 def jpegs(source: Path) -> Iterator[np.ndarray]:
-    """Yield each frame as JPEG; what is JPEG already stays as it is."""
+    """Yield each frame as JPEG; JPEG files are not changed."""
     if source.is_dir():
         for file in sorted(source.glob('*.jpg')):
             yield np.fromfile(file, np.uint8)
@@ -29,7 +29,7 @@ def jpegs(source: Path) -> Iterator[np.ndarray]:
 
 
 def main() -> int:
-    """Write the bag; 1 and one line on stderr when that cannot be done."""
+    """Write the bag; on failure print one line on stderr and return 1."""
     parser = argparse.ArgumentParser(prog='dev.clip_bag', description=__doc__)
     parser.add_argument('video', type=Path, help='video file, or folder with *.jpg')
     parser.add_argument('bag', type=Path, help='folder; must not exist')

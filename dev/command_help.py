@@ -21,7 +21,7 @@ program](program.md) describes their common parts, such as exit codes.
 
 
 def parsers() -> Iterator[argparse.ArgumentParser]:
-    """Yield the parser of every verb, and those of its parts behind it."""
+    """Yield the parser of every verb, followed by those of its parts."""
     for verb in program.VERBS:
         parser = program.load(verb).make_parser()
         yield parser
@@ -33,7 +33,7 @@ def parsers() -> Iterator[argparse.ArgumentParser]:
 
 
 def helps(columns: int = COLUMNS) -> Iterator[tuple[str, str]]:
-    """Yield each command and what it says with ``--help`` in a terminal of so many columns."""
+    """Yield each command and its ``--help`` text for a terminal of this width."""
     before = os.environ.get('COLUMNS')
     os.environ.update(COLUMNS=str(columns), NO_COLOR='1')
     try:
@@ -50,13 +50,13 @@ def helps(columns: int = COLUMNS) -> Iterator[tuple[str, str]]:
 
 
 def page(texts: Mapping[str, str]) -> str:
-    """Give the text of the page; `texts` as `helps` gives them."""
+    """Return the text of the page; `texts` are those of `helps`."""
     return HEAD + ''.join(f'\n## {command}\n\n```\n{text}```\n'
                           for command, text in texts.items())
 
 
 def main() -> int:
-    """Write the page; give the exit code."""
+    """Write the page; return the exit code."""
     texts = dict(helps())
     PAGE.write_text(page(texts))
     for command, text in texts.items():

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / 'docs' / 'images'
 PACKAGE = ROOT / 'forecast_detector_ros'
 
-# Seen on white and on black alike: boxes are light with dark text, lines and free text are grey.
+# Visible on white and on black: boxes are light with dark text, lines and other text are grey.
 FILLS = {'plain': '#dbe7f7', 'read': '#d5efd9', 'forecast': '#f8d9d5', 'end': '#eee3c8'}
 HEAD = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" \
 font-family="sans-serif" font-size="15" text-anchor="middle">
@@ -41,7 +41,7 @@ class Picture:
                               f'{escape(line)}</text>')
 
     def arrow(self, *points: tuple[int, int], text: str = '') -> None:
-        """Draw an arrow along the points; the text stands beside the middle of the first part."""
+        """Draw an arrow along the points; the text is beside the middle of its first part."""
         path = 'M' + 'L'.join(f'{x} {y}' for x, y in points)
         self.parts.append(f'<path d="{path}" fill="none" stroke="#7a8699" stroke-width="1.5" '
                           'marker-end="url(#tip)"/>')
@@ -57,13 +57,13 @@ class Picture:
                           f'{escape(text)}</text>')
 
     def text(self) -> str:
-        """Give the picture as SVG."""
+        """Return the picture as SVG."""
         return (HEAD.format(width=self.width, height=self.height) + '\n'.join(self.parts)
                 + '\n</svg>\n')
 
 
 def imports(room: Path, rooms: Iterable[str]) -> set[str]:
-    """Give the rooms that the modules of a room import."""
+    """Return the rooms that the modules of a room import."""
     found = set()
     for path in room.rglob('*.py'):
         depth = len(path.relative_to(PACKAGE).parts)
@@ -103,7 +103,7 @@ def rooms() -> str:
 
 
 def frame() -> str:
-    """Draw one frame's way through the node."""
+    """Draw the processing of a frame in the node."""
     picture = Picture()
     picture.box(360, 35, ['image', 'the newest of its camera'], 'end', (190, 50))
     picture.box(360, 120, ['header', 'size, encoding, stamp'], size=(190, 50))
@@ -168,7 +168,7 @@ PICTURES = {'rooms.svg': rooms, 'frame.svg': frame, 'network.svg': network}
 
 
 def main() -> int:
-    """Write the pictures; give the exit code."""
+    """Write the pictures; return the exit code."""
     for name, draw in PICTURES.items():
         (IMAGES / name).write_text(draw())
     return 0

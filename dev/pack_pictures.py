@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Bring the pictures of a training to another machine in few bytes.
+Pack the pictures of a training into few bytes, to copy them to another machine.
 
 ``python -m dev.pack_pictures pack ROOT OUT LIST.json ... [--side 384]`` writes the pictures of the
 COCO-video files into two HEVC videos, one for sequences and one for stills. It also writes the
 files with boxes of the pictures' new size. ``python -m dev.pack_pictures unpack OUT ROOT`` makes
-the same tree of pictures again. Packing needs ffmpeg with libx265; unpacking only OpenCV.
+the same tree of pictures again. Packing needs ffmpeg with libx265; unpacking needs only OpenCV.
 """
 
 import argparse
@@ -28,14 +28,14 @@ FILMS = ('video', 'still')
 
 
 def main() -> int:
-    """Run the command; give the exit code."""
+    """Run the command; return the exit code."""
     parser = argparse.ArgumentParser(prog='pack_pictures', description=__doc__)
     verbs = parser.add_subparsers(dest='verb', required=True)
     pack_options = verbs.add_parser('pack')
     pack_options.add_argument('root', type=Path)
     pack_options.add_argument('output', type=Path)
     pack_options.add_argument('lists', nargs='+', help='COCO-video files, relative to ROOT')
-    pack_options.add_argument('--side', type=int, default=384, help='of the films, pixels')
+    pack_options.add_argument('--side', type=int, default=384, help='side of the films, pixels')
     pack_options.add_argument('--crf', type=float, nargs=2, default=(27.0, 29.0),
                               help="libx265's quality of sequences and stills")
     unpack_options = verbs.add_parser('unpack')
@@ -82,7 +82,7 @@ def _resize(document: dict[str, Any], films: dict[str, dict[str, tuple[int, int]
 
 def _write_film(root: Path, path: Path, sizes: dict[str, tuple[int, int]], side: int,
                 crf: float, stills: bool) -> None:
-    # A still has nothing to do with the one before: each is coded by itself.
+    # Successive stills are unrelated, so each is coded as a key frame.
     extra = ['-x265-params', 'log-level=error' + (':keyint=1' if stills else ':keyint=250')]
     command = ['ffmpeg', '-loglevel', 'error', '-y', '-f', 'rawvideo', '-pix_fmt', 'bgr24',
                '-s', f'{side}x{side}', '-r', '25', '-i', '-', '-c:v', 'libx265', '-preset',
@@ -132,7 +132,7 @@ def _frames(path: Path, count: int) -> Iterator[np.ndarray]:
 
 
 def _write_picture(path: Path, image: np.ndarray) -> None:
-    # The lists name files of any kind; readers look at the bytes and not at the name.
+    # The names in the lists may have any suffix; readers use the bytes and not the name.
     done, data = cv2.imencode('.jpg', image, (cv2.IMWRITE_JPEG_QUALITY, 97))
     assert done
     path.write_bytes(data.tobytes())

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Say what the layers of both steps cost in OpenVINO, for one stream and for a batch in one graph.
+Measure the layers of both steps in OpenVINO, for one stream and for a batch in one graph.
 
-One thread, fp32. OpenVINO's counters are means, so the machine must have nothing else to do.
+One thread, fp32. OpenVINO's counters are means, so the machine must have no other work.
 """
 from __future__ import annotations
 
@@ -38,14 +38,15 @@ def layer_times(run: CompiledStep, names: tuple[list[str], list[str]]
                       for layer in run.request.get_profiling_info()
                       if layer.status.name == 'EXECUTED'})
     first, mean = means
-    # The first run, which is slower, is in the mean.  It lacks layers that took no time.
+    # The mean includes the first run, which is slower, so it is subtracted. The first run lacks
+    # layers that took no time.
     return {name: (kind, ((ROUNDS + 1) * value - first.get(name, ('', 0.0))[1]) / ROUNDS)
             for name, (kind, value) in mean.items()}
 
 
 def compare(one: dict[str, tuple[str, float]], many: dict[str, tuple[str, float]], batch: int
             ) -> list[tuple[str, str, str, str, str]]:
-    """Return type, name and microseconds a stream of the layers of both, the dearest first."""
+    """Return type, name and microseconds per stream of the layers, the slowest first."""
     both = sorted((name for name in one if name in many), key=lambda name: -one[name][1])
     rows = [(one[name][0], name, one[name][1], many[name][1] / batch) for name in both]
     totals = [sum(value for _, value in layers.values()) for layers in (one, many)]

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Train the three checkpoints from their first iteration to their last, and export them:
 #   dev/remake_weights.sh PYTHON DATA BACKBONE OUTPUT
-# Relative paths start from the checkout.  The same command goes on after a stop.  At the end the
+# Relative paths start from the checkout. The same command continues after a stop. At the end the
 # checkpoints are in OUTPUT/checkpoints.
 set -euo pipefail
 

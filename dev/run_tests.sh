@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Run all tests: dev/run_tests.sh PYTHON PROCESSES [OPTION OF PYTEST ...]
-# With PARTS='FILE_OR_FOLDER ...,FILE_OR_FOLDER ...' in the environment, run these parts alone.
+# With PARTS='FILE_OR_FOLDER ...,FILE_OR_FOLDER ...' in the environment, run only these parts.
 #
-# Each part of the tests has a process of its own, so that what native libraries leave behind in
-# one does not reach the next; PROCESSES of them run at a time.  The linters are left to make lint.
-# Tests that fail run once more, as does a part whose process has ended by a signal; both outputs
-# are printed, and the last lines name such parts.  RETRY=0 runs nothing twice.
+# Each part of the tests has its own process, so that the state of native libraries does not affect
+# the next part. PROCESSES of them run at a time. `make lint` runs the linters. A test that fails
+# runs once more, and so does a part whose process has ended by a signal. Both outputs are printed,
+# and the last lines name such parts. RETRY=0 runs nothing twice.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=$1 processes=$2
 shift 2
 
-# A crash in a native library says where it was, also in a program that a test starts.
+# A crash in a native library prints its place, also in a program that a test starts.
 export PYTHONFAULTHANDLER=1
 
 run_part() {
@@ -27,10 +27,10 @@ run_part() {
     if [ "${RETRY:-1}" = 0 ]; then
         :
     elif [ "$code" = 1 ]; then
-        echo "--- $part: once more what failed"
+        echo "--- $part: failed tests once more"
         "$python" -m pytest --last-failed --last-failed-no-failures none "$@"
         code=$?
-        # Nothing selected: which tests failed is not known.
+        # Nothing selected: the failed tests are unknown.
         [ "$code" != 5 ] || code=1
     elif [ "$code" -gt 5 ]; then
         echo "--- $part: ended with exit code $code; once more"

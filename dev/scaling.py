@@ -18,7 +18,7 @@ WAYS = {'1 process': ('--jobs', '1'), '2 processes': ('--jobs', '2'),
 
 
 def seconds(bags: Path, output: Path, options: tuple[str, ...]) -> float:
-    """Replay the bags; return how long the whole command took, its start and report included."""
+    """Replay the bags; return the seconds of the whole command with its start and report."""
     start = perf_counter()
     subprocess.run([sys.executable, '-m', 'forecast_detector_ros.cli', 'replay', bags, '--quiet',
                     '--latency', 'read=20,forecast=4', '--output', output, *options],

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Send a running detector pictures at the rate of a camera, and judge it by time and memory.
+Send pictures to a running detector at the rate of a camera, and judge its time and memory.
 
 The node has its own process and ROS graph, and the QoS of a robot: it takes the newest picture and
 drops others. The exit code is 0, or 1 if a picture that was not dropped has no answer, two answers
@@ -39,23 +39,23 @@ NAMESPACE = '/soak'
 _OWN_PUBLISHERS = ('detections', 'decision')
 
 
-LENGTH = 60  #: Pictures that differ; they are shown forwards and backwards
+LENGTH = 60  #: Different pictures, which are shown forwards and backwards
 
-_REPORT_S = 60.0  #: Between two lines about how far it is
+_REPORT_S = 60.0  #: Seconds between two lines of progress
 
-_DRAIN_S, _LAST = 10.0, 10  #: For the last answers; further pictures in that time
+_DRAIN_S, _LAST = 10.0, 10  #: Seconds for the last answers, and further pictures in that time
 
 
 class SteadyTrial:
-    """Sends pictures at a rate and counts what is answered, dropped, or neither."""
+    """Sends pictures at a rate, and counts answered, dropped and missing ones."""
 
     def __init__(self, subject: Subject, size: tuple[int, int], rate: float) -> None:
         """Show drawn pictures of `size` (height, width), `rate` a second."""
         self.subject = subject
         self.sent = 0
-        self.dropped = 0  #: What the node says to have dropped
+        self.dropped = 0  #: Pictures that the node reports as dropped
         self.latencies_ms = array('f')
-        self.processor_s = 0.0  #: What the process had used when the first picture was sent
+        self.processor_s = 0.0  #: Processor time of the node before the first picture
         self._rate = rate
         self._reads = 0
         self._dropped_before = 0
@@ -69,12 +69,12 @@ class SteadyTrial:
 
     @property
     def read_ratio(self) -> float:
-        """Return which part of the answered pictures was read."""
+        """Return the read ratio of the answered pictures."""
         return self._reads / max(1, len(self.latencies_ms))
 
     @property
     def unaccounted(self) -> int:
-        """Return how many pictures were neither answered nor dropped by the node's count."""
+        """Return the number of pictures that were neither answered nor reported as dropped."""
         return self.sent - len(self.latencies_ms) - self.dropped
 
     def begin(self) -> None:
@@ -85,7 +85,7 @@ class SteadyTrial:
         self.processor_s = self.subject.process.processor_s
 
     def run(self, seconds: float) -> None:
-        """Send pictures for so long, then wait for the last answers."""
+        """Send pictures for `seconds`, then wait for the last answers."""
         subject = self.subject
         begin = reported = monotonic()
         schedule = FrameSchedule(self._rate, begin)
@@ -94,18 +94,18 @@ class SteadyTrial:
                 reported = monotonic()
                 print(f'{self.sent} pictures in {reported - begin:.0f} s, memory '
                       f'{subject.process.memory() / 1e6:.1f} MB', file=sys.stderr)
-            # Answers are heard even when the next picture is late.
+            # Spin at least for a moment, so that answers are received even if a picture is late.
             subject.client.spin_for(max(1e-3, schedule.due - monotonic()))
             self._send()
             schedule.advance(monotonic())
             subject.sample()
             subject.check()
-        # What was dropped shows at the next picture that was not.
+        # Dropped pictures are known only after the next answered one.
         for _ in range(_LAST):
             if subject.client.spin_until(lambda: self.unaccounted == 0, _DRAIN_S / _LAST):
                 break
             self._send()
-        subject.client.spin_for(1.0)  # Answers that come twice.
+        subject.client.spin_for(1.0)  # Receives double answers.
         subject.answers.give_up()
 
     def _send(self) -> None:
@@ -131,13 +131,13 @@ class SteadyTrial:
         self.dropped = dropped - self._dropped_before
         self._reads += told['kind'] == 'read'
         self.latencies_ms.append(told['latency_ms'] or 0.0)
-        # Decisions come in the order of the pictures: what is passed over was dropped.
+        # Decisions come in the order of the pictures, so skipped pictures were dropped.
         while self._undecided and (other := self._undecided.popleft()) != name:
             self.subject.answers.forgive(other)
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the trial and print what came of it."""
+    """Run the trial and print its result."""
     options = make_parser().parse_args(args)
     with TemporaryDirectory(prefix='soak-') as folder:
         domain = set_environment(options.domain, Path(folder))
@@ -181,7 +181,7 @@ def run(options: argparse.Namespace, folder: Path, domain: int) -> int:
     if subject.memory:
         sizes = [sample.size / 1e6 for sample in subject.memory]
         print(f'memory: {sizes[0]:.1f} MB at first, {max(sizes):.1f} at most, '
-              f'{sizes[-1]:.1f} at last; behind the warm-up of {bounds.warm_up_s:g} s '
+              f'{sizes[-1]:.1f} at last; after the warm-up of {bounds.warm_up_s:g} s '
               f'{growth(subject.memory, bounds.warm_up_s):+.2%}, '
               f'{slope(subject.memory, bounds.warm_up_s) / 1e6:+.2f} MB an hour')
     found = judge(Seen(subject.answers, 0, subject.silent, max(

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Train a recipe for a given time, on a machine that is at hand for minutes only.
+Train a recipe for a given time, on a machine that is available only for minutes.
 
 ``python -m dev.timed_training RECIPE --data DATA --output DIR --seconds STAGE=N ...
-[--backbone FILE] [--start CHECKPOINT]`` takes each stage in turn, measures how many clips a second
-the machine makes, sets the stage's epochs so that it ends in time, and trains. DIR/recipe.yaml is
-the recipe that results; with `train` it gives the same weights again.
+[--backbone FILE] [--start CHECKPOINT]`` trains the stages one after the other. For each stage it
+measures the clips per second, and sets the epochs so that the stage ends in time. DIR/recipe.yaml
+is the resulting recipe; `train` makes the same weights of it.
 """
 
 import argparse
@@ -26,7 +26,7 @@ log = logging.getLogger('timed_training')
 
 
 def main() -> int:
-    """Run the command; give the exit code."""
+    """Run the command; return the exit code."""
     parser = argparse.ArgumentParser(prog='timed_training', description=__doc__)
     parser.add_argument('recipe', type=Path)
     parser.add_argument('--data', type=Path, required=True)
@@ -74,7 +74,7 @@ def stage_seconds(text: str) -> tuple[str, float]:
 def _rate(recipe: Recipe, sources: Sources, output: Path,
           backbone: dict[str, torch.Tensor] | None, start: dict[str, torch.Tensor] | None
           ) -> float:
-    """Measure clips a second, once the device is warm."""
+    """Return the clips per second after a warm-up."""
     stage = recipe.stages[0]
     seconds = []
     for iterations in (10, 10, 40):

@@ -130,7 +130,7 @@ def test_pip_that_fails_is_told_from_one_that_is_killed(
     python.parent.mkdir()
     python.write_text(f'#!{sys.executable}\n{code}\n')
     python.chmod(0o755)
-    with pytest.raises(SetupError, match=f'installing some.txt {words}; the next run goes on'):
+    with pytest.raises(SetupError, match=f'installing some.txt {words}; the next run continues'):
         Environment(tmp_path).install(tmp_path / 'some.txt', ())
 
 

@@ -22,10 +22,10 @@ def planned_stages(environment: Environment, distro: str, with_tests: bool) -> l
     """
     Return the steps in their order; those for running precede those for testing.
 
-    :param distro: name of the sourced ROS 2 distribution, empty where there is none.
+    :param distro: name of the sourced ROS 2 distribution, empty if there is none.
     """
-    # The versions are ours only where NumPy and OpenCV are: a robot keeps those of its system,
-    # which its other packages were compiled with.
+    # Without a ROS 2 distribution the constraints set all versions. A robot keeps NumPy and OpenCV
+    # of its system, because its other packages were compiled with them.
     constraints = () if distro else (DEV / 'constraints.txt',)
 
     def install(name: str, title: str, requirements: str, *options: str) -> Stage:
@@ -72,7 +72,7 @@ def jazzy_stages(environment: Environment, base: Environment) -> list[Stage]:
     """
     Return the steps to an environment with Jazzy's packages before those of another.
 
-    :param base: has all that Jazzy does not bring, PyTorch and the test tools among it.
+    :param base: has all other packages, such as PyTorch and the test tools.
     """
     requirements = DEV / 'requirements-jazzy.txt'
 
@@ -81,7 +81,7 @@ def jazzy_stages(environment: Environment, base: Environment) -> list[Stage]:
             environment.create(with_system_packages=False)
         paths = [environment.evaluate('sysconfig.get_path("purelib")', 'sysconfig'),
                  base.evaluate('sysconfig.get_path("purelib")', 'sysconfig')]
-        # What stands in a .pth file comes behind the environment's own packages.
+        # Folders in a .pth file come after the environment's own packages.
         (Path(paths[0]) / 'zz_base.pth').write_text(f'{paths[1]}\n{ROOT}\n')
 
     return [
@@ -97,9 +97,10 @@ def jazzy_stages(environment: Environment, base: Environment) -> list[Stage]:
 
 def set_up_jazzy(folder: Path, base: Path) -> None:
     """
-    Bring the environment of Jazzy up to date; that of Kilted, `base`, is.
+    Bring the environment of Jazzy up to date.
 
-    :raises SetupError: when a step fails, or a ROS 2 distribution is sourced.
+    :param base: the environment of Kilted, which must be up to date.
+    :raises SetupError: if a step fails, or a ROS 2 distribution is sourced.
     """
     if os.environ.get('ROS_DISTRO'):
         raise SetupError('the wheels of Jazzy are for a shell in which no ROS 2 is sourced')
@@ -112,7 +113,7 @@ def set_up(folder: Path, with_tests: bool) -> None:
     """
     Bring the environment up to date with the checkout.
 
-    :raises SetupError: when the machine lacks something or a step fails.
+    :raises SetupError: if the machine lacks something or a step fails.
     """
     distro = os.environ.get('ROS_DISTRO', '')
     machine.require_python()
@@ -128,14 +129,14 @@ def set_up(folder: Path, with_tests: bool) -> None:
 
 
 def main() -> int:
-    """Run the set-up; print one line when it cannot be done."""
+    """Run the set-up; print one line if it fails."""
     parser = argparse.ArgumentParser(prog='python3 -m dev.bootstrap', description=__doc__)
     parser.add_argument('environment', type=Path, help='folder of the virtual environment')
     parser.add_argument('--tests', action='store_true', help='install the test tools, too')
     parser.add_argument('--jazzy-on', type=Path, metavar='ENVIRONMENT',
                         help='Jazzy with the oldest OpenCV and NumPy, on top of this environment')
     arguments = parser.parse_args()
-    # Two runs at the same time would install over each other; the second waits.
+    # Two runs at the same time would conflict, so the second waits.
     checkout = os.open(ROOT, os.O_RDONLY)
     try:
         fcntl.flock(checkout, fcntl.LOCK_EX)
@@ -147,7 +148,7 @@ def main() -> int:
         print(f'Error: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print('\nInterrupted; the next run goes on from here.', file=sys.stderr)
+        print('\nInterrupted; the next run continues from here.', file=sys.stderr)
         return 130
     finally:
         os.close(checkout)

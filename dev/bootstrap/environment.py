@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A virtual environment and what is installed in it."""
+"""A virtual environment and its packages."""
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from dev.bootstrap.machine import SetupError
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment in a folder, existing or still to be made."""
+    """A virtual environment in a folder, which need not exist yet."""
 
     #: Absolute path.
     folder: Path
@@ -28,16 +28,16 @@ class Environment:
 
     @property
     def work(self) -> Path:
-        """Return the folder in it for what the set-up itself keeps."""
+        """Return its folder for files of the set-up."""
         return self.folder / 'bootstrap'
 
     @property
     def downloads(self) -> Path:
-        """Return where pip keeps wheels, so that an interrupted download is not repeated."""
+        """Return the folder of pip's wheels, so that a download is not repeated."""
         return self.work / 'downloads'
 
     def is_usable(self) -> bool:
-        """Tell whether the environment is whole, of the running Python and was not moved."""
+        """Return whether it is complete, has the running Python, and was not moved."""
         try:
             shebang = (self.folder / 'bin' / 'pip').read_text().splitlines()[0]
             result = subprocess.run(
@@ -49,9 +49,9 @@ class Environment:
 
     def create(self, with_system_packages: bool) -> None:
         """
-        Make the environment anew, in place of what is in its folder.
+        Make the environment, and delete the previous content of its folder.
 
-        :raises SetupError: when Python's venv fails.
+        :raises SetupError: if Python's venv fails.
         """
         command = [sys.executable, '-m', 'venv', '--clear']
         if with_system_packages:
@@ -64,21 +64,21 @@ class Environment:
 
     def install(self, requirements: Path, constraints: Iterable[Path], *options: str) -> None:
         """
-        Install what a requirements file lists.
+        Install the packages of a requirements file.
 
-        :raises SetupError: when pip fails.
+        :raises SetupError: if pip fails.
         """
         limits = [argument for path in constraints for argument in ('-c', str(path))]
         self._pip(f'installing {requirements.name}', '-r', str(requirements), *limits, *options)
 
     def install_editable(self, project: Path) -> None:
         """
-        Install a project so that its checkout is what is imported.
+        Install a project in editable mode, so that Python imports its checkout.
 
-        :raises SetupError: when pip fails.
+        :raises SetupError: if pip fails.
         """
-        # By its path: what setuptools would ask last finds a folder of the same name first, such
-        # as the checkout beside a script.
+        # By its path: the import hook of setuptools comes last, after a folder of the same name,
+        # such as the checkout in a script's folder.
         self._pip(f'installing {project}', '--no-deps', '--no-build-isolation',
                   '--config-settings', 'editable_mode=compat', '-e', str(project))
 
@@ -87,31 +87,31 @@ class Environment:
         Return the text of an expression's value in the environment's Python.
 
         :param imports: the modules that it needs, separated by commas.
-        :raises SetupError: when it has none.
+        :raises SetupError: if the expression fails.
         """
         result = subprocess.run(
             [self.python, '-c', f'import {imports}; print({expression})'],
             capture_output=True, text=True, check=False)
         if result.returncode:
             reason = result.stderr.strip().splitlines()[-1:]
-            raise SetupError(f'{self.python} cannot tell {expression}: {reason}')
+            raise SetupError(f'{self.python} cannot evaluate {expression}: {reason}')
         return result.stdout.strip()
 
     def drop_downloads(self) -> None:
-        """Delete what pip kept and what it left when it was interrupted."""
+        """Delete pip's wheels and the files of its interrupted runs."""
         shutil.rmtree(self.downloads, ignore_errors=True)
         shutil.rmtree(self.work / 'tmp', ignore_errors=True)
 
     def drop_half_installed(self) -> None:
-        """Make pip forget what an interruption left half-copied: it writes RECORD last."""
+        """Delete the metadata of half-copied packages: pip writes RECORD last."""
         for description in self.folder.glob('lib/python3*/site-packages/*.dist-info'):
             if not (description / 'RECORD').is_file():
                 shutil.rmtree(description)
 
     def _pip(self, task: str, *arguments: str) -> None:
         self.drop_half_installed()
-        # pip unpacks gigabytes in its temporary folder, which /tmp may not hold, and leaves them
-        # there when it is killed.
+        # pip unpacks gigabytes into its temporary folder, for which /tmp may be too small, and
+        # does not delete them if it is killed.
         temporary = self.work / 'tmp'
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -122,7 +122,7 @@ class Environment:
              *arguments],
             env=environment, check=False)
         if result.returncode:
-            # A killed pip (by the kernel, when memory is short) has said nothing.
+            # A pip that the kernel killed for lack of memory prints no message.
             how = 'failed, see above' if result.returncode > 0 else (
                 f'was ended by {signal.Signals(-result.returncode).name}')
-            raise SetupError(f'{task} {how}; the next run goes on from here')
+            raise SetupError(f'{task} {how}; the next run continues from here')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find out what the machine has, and say in one line what it lacks."""
+"""Check the machine, and report in one line what it lacks."""
 from __future__ import annotations
 
 import importlib.util
@@ -13,13 +13,13 @@ import sysconfig
 OLDEST_PYTHON = (3, 10)
 NEWEST_PYTHON = (3, 13)
 
-#: torch with its CUDA libraries takes 5.5 GB, the wheels being downloaded up to 3 GB more.
+#: torch with its CUDA libraries takes 5.5 GB, and its wheels up to 3 GB more.
 NEEDED_DISK_BYTES = 9 * 10**9
 
-#: Programs that generating vision_msgs runs, all from Debian's and Ubuntu's build-essential.
+#: Programs that generate vision_msgs, all from Debian's and Ubuntu's build-essential.
 COMPILERS = ('cc', 'c++', 'make')
 
-#: What the package takes from a ROS 2 installation: module, and name of its package without
+#: Modules of a ROS 2 installation that the package uses, and the names of their packages without
 #: the leading ros-<distro>-.
 ROS_MODULES = {
     'rclpy': 'rclpy',
@@ -33,7 +33,7 @@ ROS_MODULES = {
 
 
 class SetupError(Exception):
-    """Say in one line what stops the set-up and what to do about it."""
+    """The set-up cannot continue; the message is one line with the reason and the remedy."""
 
 
 def require_python() -> None:
@@ -67,7 +67,7 @@ def require_compilers() -> None:
 
 
 def require_disk(folder: Path) -> None:
-    """Refuse file systems on which the installation would end half-way."""
+    """Refuse file systems with too little space for the installation."""
     free = shutil.disk_usage(folder).free
     if free < NEEDED_DISK_BYTES:
         raise SetupError(
@@ -76,7 +76,7 @@ def require_disk(folder: Path) -> None:
 
 
 def require_ros_modules(distro: str) -> None:
-    """Refuse a sourced ROS 2 installation that lacks packages, or that another Python reads."""
+    """Refuse a sourced ROS 2 installation that lacks packages, or is for another Python."""
     missing = [
         package for module, package in ROS_MODULES.items()
         if importlib.util.find_spec(module) is None
@@ -94,10 +94,10 @@ def python_headers(scratch: Path) -> Path:
     """
     Return the folder that holds Python.h.
 
-    Where the interpreter has none and the system is Debian or Ubuntu, they are unpacked below
-    `scratch`, as that needs no administrator.
+    If the interpreter has no headers and the system is Debian or Ubuntu, their package is unpacked
+    below `scratch`, which needs no administrator.
 
-    :raises SetupError: when they are nowhere and cannot be had.
+    :raises SetupError: if there are no headers.
     """
     installed = Path(sysconfig.get_paths()['include'])
     if (installed / 'Python.h').is_file():
@@ -114,7 +114,7 @@ def python_headers(scratch: Path) -> Path:
 
 
 def unpack_debian_package(name: str, target: Path) -> None:
-    """Download a package with apt and unpack it below a folder; do nothing where that fails."""
+    """Download a package with apt and unpack it below a folder; ignore a failure."""
     if shutil.which('apt-get') is None or shutil.which('dpkg-deb') is None:
         return
     target.mkdir(parents=True, exist_ok=True)
@@ -125,6 +125,6 @@ def unpack_debian_package(name: str, target: Path) -> None:
 
 
 def run_quietly(command: list[str], folder: Path) -> None:
-    """Run a command whose success shows in what it leaves in the folder."""
+    """Run a command; its caller checks the files that it makes in the folder."""
     subprocess.run(
         command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)

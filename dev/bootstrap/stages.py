@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run steps once, and again only when what they depend on has changed."""
+"""Run steps once, and again only if their inputs have changed."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +17,7 @@ class Stage:
     name: str
     #: Shown while the step runs.
     title: str
-    #: Files and folders whose contents, and texts whose wording, the result depends on.
+    #: Files, folders and texts on which the result depends.
     inputs: tuple[Path | str, ...]
     run: Callable[[], None]
 
@@ -49,8 +49,8 @@ def run_stages(stages: Iterable[Stage], stamps: Path) -> list[str]:
     """
     Run the stages whose inputs differ from those of their last completed run.
 
-    A stage leaves a stamp in the folder `stamps` when it has ended, so one that was interrupted
-    runs again. The stamps vanish with the environment that holds them.
+    A finished stage writes a stamp into the folder `stamps`, so an interrupted one runs again. The
+    folder is in the environment, and is deleted with it.
 
     :returns: the names of the stages that ran.
     """
@@ -61,7 +61,7 @@ def run_stages(stages: Iterable[Stage], stamps: Path) -> list[str]:
         if stamp.is_file() and stamp.read_text() == key:
             continue
         stamp.unlink(missing_ok=True)
-        # At once, before what the steps' own programs print.
+        # Flushed, so that it comes before the output of the step's own programs.
         print(f'{stage.title} ...', flush=True)
         start = time.monotonic()
         stage.run()

@@ -16,7 +16,7 @@ from dev.bootstrap.machine import python_headers, SetupError
 SOURCES = Path(__file__).resolve().parent.parent / 'vision_msgs'
 
 #: Type hash (REP 2016) of vision_msgs/msg/Detection2DArray in vision_msgs 4.1.1. It covers every
-#: message that the type holds; with the same hash, messages are exchanged with the real package.
+#: message in the type. Messages can be exchanged with the real package if the hash is the same.
 TYPE_NAME = 'vision_msgs/msg/Detection2DArray'
 TYPE_HASH = 'RIHS01_214274120007f4a683866481336b70310268cfa107aebe9d594a6acf75bda968'
 
@@ -38,7 +38,7 @@ def mend_cmake_files(share: Path, python_include: Path, numpy_include: Path) -> 
         mended = BUILDER_INCLUDE.sub(str(python_include), text)
         mended = BUILDER_NUMPY_INCLUDE.sub(str(numpy_include), mended)
         if mended != text:
-            # A new file, because pip may have linked the old one from a shared place.
+            # A new file, because the old one may be a hard link to pip's cache.
             unfinished = path.with_suffix('.part')
             unfinished.write_text(mended)
             os.replace(unfinished, path)
@@ -58,7 +58,7 @@ def type_hash(share: Path) -> str:
 
 
 def run_logged(command: list[str], log: Path, environment: dict[str, str]) -> None:
-    """Run a command with its output in a file; on failure show the output's end and raise."""
+    """Run a command with its output in a file; if it fails, print the output's end and raise."""
     with log.open('a') as output:
         result = subprocess.run(
             command, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False)
@@ -71,7 +71,7 @@ def generate(environment: Environment) -> None:
     """
     Build vision_msgs and install it into an environment.
 
-    :raises SetupError: when it does not build or its type hash is another.
+    :raises SetupError: if the build fails or gives another type hash.
     """
     prefix = environment.folder
     build = environment.work / 'vision_msgs'

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Test and measure the CUDA road where there is a GPU and no ROS: `dev/cuda_check.sh`."""
+"""Test and measure the CUDA back-end on a machine without ROS: `dev/cuda_check.sh`."""

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Run all parts within a time limit, and write what they found as JSON and Markdown.
+Run all parts within a time limit, and write their results as JSON and Markdown.
 
 Every part is a process with its own time limit. A part that fails or hangs does not affect the
 others, nor its earlier results.
@@ -25,15 +25,15 @@ ROOT = Path(__file__).resolve().parents[2]
 
 FORMAT = 'forecast_detector_ros/cuda_check/1'
 
-DEFAULT_LIMIT = 150.0  #: Seconds, of everything together
+DEFAULT_LIMIT = 150.0  #: Seconds for all parts together
 
 LARGEST_LIMIT = 240.0
 
-DRY_LIMIT = 3600.0  #: A busy processor is no failure
+DRY_LIMIT = 3600.0  #: Seconds; long, because a busy processor is no failure
 
-LEAST = 8.0  #: Seconds below which a part is not started
+LEAST = 8.0  #: Fewest remaining seconds at which a part is started
 
-#: Parts, one turn after the other; those of a turn run at the same time.
+#: Parts by turns, which run one after the other; the parts of a turn run at the same time.
 TURNS = (('machine',), ('precisions', 'tests'), ('speed',), ('preprocess',),
          ('compile', 'onnx'))
 
@@ -57,14 +57,14 @@ class _Running:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run; exit code 0 if every part is done, 1 if one is not, 2 for a mistake."""
+    """Run; return 0 if every part is done, 1 if one is not, 2 for a wrong argument."""
     options = _parser().parse_args(args)
     most = DRY_LIMIT if options.dry_run else LARGEST_LIMIT
     if not LEAST <= options.limit <= most:
         print(f'cuda_check: error: limit is {options.limit:g}, must be from {LEAST:g} to '
               f'{most:g} seconds', file=sys.stderr)
         return 2
-    # Whoever ends this program ends the parts, too.
+    # SIGTERM must end the parts, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     begin = monotonic()
     folder: Path = options.output
@@ -116,7 +116,7 @@ def _start(name: str, folder: Path, limit: float, dry_run: bool) -> _Running:
 
 
 def _ended(running: list[_Running]) -> Iterator[_Running]:
-    """Yield parts as they end, by themselves or because their time is over."""
+    """Yield each part when it ends, by itself or at its time limit."""
     left = list(running)
     while left:
         for part in list(left):
@@ -131,7 +131,7 @@ def _ended(running: list[_Running]) -> Iterator[_Running]:
 
 
 def _found(part: _Running) -> dict[str, Any]:
-    """Give what a part found, and how it ended."""
+    """Return the results of a part, and its status."""
     found: dict[str, Any] = {'status': 'done', 'seconds': part.seconds}
     try:
         found.update(json.loads(part.output.read_text()))
@@ -145,7 +145,7 @@ def _found(part: _Running) -> dict[str, Any]:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End a part with all that it has started, if it has not ended."""
+    """End a part and its child processes, if it has not ended."""
     if process.poll() is not None:
         return
     for number, wait in ((signal.SIGTERM, 1.0), (signal.SIGKILL, 0.0)):
@@ -165,14 +165,14 @@ def _last_line(log: Path, code: int) -> str:
 
 TITLES = {'machine': 'Machine', 'tests': 'Tests',
           'precisions': 'Precisions against fp32 on the processor',
-          'speed': 'Steps, frames and rivals', 'preprocess': 'Before the network',
+          'speed': 'Steps, frames and other detectors', 'preprocess': 'Before the network',
           'compile': 'torch.compile', 'onnx': "ONNX Runtime's providers"}
 
 TIMING = ('name', 'batch', 'median_ms', 'p95_ms', 'noise', 'runs')
 
 
 def as_markdown(report: Mapping[str, Any]) -> str:
-    """Give the report of a run, also of one that is not over."""
+    """Return the report of a run, which may be unfinished."""
     what = 'A dry run on the processor' if report['dry_run'] else 'A check on a CUDA device'
     lines = [f'# {what}', '', f'{report["seconds"]} s of at most {report["limit_s"]:g} s.', '']
     lines += _table(('part', 'status', 'seconds', 'why'),
@@ -208,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--output', type=Path, default=Path('cuda_check_output'),
                         metavar='FOLDER', help='default: %(default)s')
     parser.add_argument('--limit', type=float, default=DEFAULT_LIMIT, metavar='SECONDS',
-                        help=f'of everything together, up to {LARGEST_LIMIT:g} '
+                        help=f'for all parts together, up to {LARGEST_LIMIT:g} '
                         '(default: %(default)g)')
     parser.add_argument('--dry-run', action='store_true',
                         help='the same on the processor, with small counts')

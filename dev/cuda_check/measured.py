@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts that hold the CUDA back-end against others: outputs, times."""
+"""The parts that compare outputs and times of the CUDA back-end with others."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 PICTURE = 'grace_hopper.jpg'  #: Photograph of a person that comes with Matplotlib
 
-BUILDING = 0.6  #: Part of the time that contenders are made in; the rest is for measuring
+BUILDING = 0.6  #: Part of the time for making contenders; the rest is for measuring
 
 MOST_ROUNDS = 200
 
@@ -47,7 +47,7 @@ OptionsOf = dict[str, Any]
 
 
 def photograph() -> np.ndarray:
-    """Give a picture with something to detect, BGR; of noise where Matplotlib has none."""
+    """Return a picture of a person, BGR; noise if Matplotlib has no photograph."""
     try:
         from matplotlib.cbook import get_sample_data
         picture = cv2.imread(str(get_sample_data(PICTURE, asfileobj=False)))
@@ -59,7 +59,7 @@ def photograph() -> np.ndarray:
 
 
 def clip(size: tuple[int, int], frames: int, step: int) -> list[np.ndarray]:
-    """Pan over the photograph: pictures of (height, width), `step` pixels from one to the next."""
+    """Return pictures of (height, width) of a pan over the photograph, `step` pixels apart."""
     height, width = size
     whole = photograph()
     factor = 1.25 * max(height / whole.shape[0], width / whole.shape[1])
@@ -70,7 +70,7 @@ def clip(size: tuple[int, int], frames: int, step: int) -> list[np.ndarray]:
 
 
 def _loaded() -> tuple[ForecastDetector, ForecastDetector, Any]:
-    """Give the default network as it was trained, folded, and its card."""
+    """Return the default network as trained, the same with BatchNorm folded, and its card."""
     network, card = load_checkpoint(default_checkpoint())
     folded = fold_batch_norm(network)
     assert isinstance(folded, ForecastDetector)
@@ -78,7 +78,7 @@ def _loaded() -> tuple[ForecastDetector, ForecastDetector, Any]:
 
 
 def _backend(part: Part, folded: ForecastDetector, precision: str, **options: bool) -> Backend:
-    """Give the CUDA back-end, on the processor in a dry run."""
+    """Return the CUDA back-end, on the processor in a dry run."""
     if part.dry_run:
         options['capture'] = False
     return CudaGraphBackend(deepcopy(folded), part.device, precision, CudaOptions(**options))
@@ -86,7 +86,7 @@ def _backend(part: Part, folded: ForecastDetector, precision: str, **options: bo
 
 def _compare(part: Part, name: str, reference: Backend, make: Callable[[], Backend],
              clips: Sequence[Sequence[np.ndarray]], card: Any) -> Backend | None:
-    """Add a row that says how far a back-end is from the reference; None if it does not run."""
+    """Add a row with a back-end's difference to the reference; return None if it fails."""
     def work() -> Backend:
         start = perf_counter()
         candidate = make()
@@ -100,7 +100,7 @@ def _compare(part: Part, name: str, reference: Backend, make: Callable[[], Backe
 
 
 def precisions(part: Part) -> None:
-    """Hold every precision and way to run against eager PyTorch in fp32 on the processor."""
+    """Compare every precision and way to run with eager PyTorch in fp32 on the processor."""
     network, folded, card = _loaded()
     reference = TorchBackend(network)
     frames = 5 if part.dry_run else 20
@@ -123,14 +123,14 @@ def _words(options: OptionsOf) -> list[str]:
 
 
 def _measure(part: Part, contenders: Sequence[Contender]) -> None:
-    """Time contenders in turns for as long as there is time, and add their rows."""
+    """Time contenders in turns until the time is over, and add their rows."""
     fit = [contender for contender in contenders
            if part.attempt(contender.name, partial(_warm, contender))]
     start = perf_counter()
     for contender in fit:
         contender.run()
     once = max(perf_counter() - start, 1e-4)
-    # `time_in_turns` calls each three times before it counts.
+    # `time_in_turns` calls each contender three times to warm it up.
     rounds = int((part.left - 4.0) / once) - 3
     most = 2 if part.dry_run else MOST_ROUNDS
     for timing in time_in_turns(fit, max(1, min(most, rounds))):
@@ -146,7 +146,7 @@ def _warm(contender: Contender) -> bool:
 
 
 def speed(part: Part) -> None:
-    """Time the steps for all sizes of batch, whole frames, and rivals, in turns."""
+    """Time the steps for all sizes of batch, whole frames, and other detectors, in turns."""
     _, folded, card = _loaded()
     pictures = clip(card.input_size, 4, 4)
     until = monotonic() + BUILDING * part.left
@@ -163,7 +163,7 @@ def speed(part: Part) -> None:
             contender.run()
         contenders.extend(made)
 
-    def rivals(precision: str, batches: Sequence[int], capture: bool, *names: str) -> None:
+    def peers(precision: str, batches: Sequence[int], capture: bool, *names: str) -> None:
         made = cuda_peers(part.device, precision, batches, capture and not part.dry_run, names)
         for contender in made:
             contender.run()
@@ -191,19 +191,19 @@ def speed(part: Part) -> None:
     works: list[tuple[str, Callable[[], object]]] = [
         ('fp16', partial(steps, 'fp16', every)), ('fp32', partial(steps, 'fp32', every)),
         ('fp16 launched', partial(steps, 'fp16', some, capture=False)),
-        ('rival fp16', partial(rivals, 'fp16', some, True, small)),
-        ('rival fp32', partial(rivals, 'fp32', some, True, small)),
+        ('peer fp16', partial(peers, 'fp16', some, True, small)),
+        ('peer fp32', partial(peers, 'fp32', some, True, small)),
         ('fp16 planes', partial(steps, 'fp16', some, channels_last=False)),
         ('fp32 planes', partial(steps, 'fp32', some, channels_last=False)),
         ('tf32', partial(steps, 'tf32', some)), ('bf16', partial(steps, 'bf16', some)),
         ('frames', partial(frames, 'fp16')), ('plain SSDLite', partial(plain, 'fp16')),
-        ('rival fp16 launched', partial(rivals, 'fp16', some, False, small)),
+        ('peer fp16 launched', partial(peers, 'fp16', some, False, small)),
         ('fp32 launched', partial(steps, 'fp32', some, capture=False)),
         ('fp16 search', partial(steps, 'fp16', some, search=True)),
-        ('rival ssd300_vgg16', partial(rivals, 'fp16', (1,), True, 'ssd300_vgg16'))]
+        ('peer ssd300_vgg16', partial(peers, 'fp16', (1,), True, 'ssd300_vgg16'))]
     for name, work in works:
         # The processor has no TF32, no cuDNN, and nothing to capture; it is slow in fp16.
-        if part.dry_run and not {'fp16', 'rival fp32', 'bf16', 'frames', 'plain SSDLite',
+        if part.dry_run and not {'fp16', 'peer fp32', 'bf16', 'frames', 'plain SSDLite',
                                  'fp32 planes'} & {name}:
             continue
         if monotonic() > until:
@@ -275,13 +275,13 @@ def preprocess(part: Part) -> None:
 
 
 def _largest_difference(works: Sequence[tuple[str, Callable[[], torch.Tensor]]]) -> float:
-    """Compare what the first two ways of resizing make."""
+    """Return the largest difference between the results of the first two ways of resizing."""
     (_, first), (_, second) = works[:2]
     return (first().cpu().permute(2, 0, 1).float() - second()[0].cpu().float()).abs().max().item()
 
 
 def compile_steps(part: Part) -> None:
-    """Hold steps that torch.compile made against those of PyTorch's own kernels."""
+    """Compare steps of torch.compile with those of PyTorch's own kernels."""
     network, folded, card = _loaded()
     frames = clip(card.input_size, 5, 4)
     contenders: list[Contender] = []
@@ -303,7 +303,7 @@ def compile_steps(part: Part) -> None:
 
 
 def onnx(part: Part) -> None:
-    """Run the exported steps in ONNX Runtime, by whatever provider is there."""
+    """Run the exported steps in ONNX Runtime, by each available provider."""
     try:
         import onnx  # noqa: F401 (writes the graphs)
         import onnxruntime

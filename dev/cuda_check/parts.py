@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One part of the check, in a process of its own; `__main__.py` shows what each writes."""
+"""One part of the check, in its own process; `__main__.py` formats the results."""
 from __future__ import annotations
 
 import argparse
@@ -23,7 +23,7 @@ LIBRARIES = ('torch', 'torchvision', 'triton', 'numpy', 'cv2', 'onnx', 'onnxrunt
 
 @dataclass
 class Part:
-    """What a part is given, and what it has found so far."""
+    """The arguments of a part, and its results so far."""
 
     output: Path
     deadline: float  #: By the clock `monotonic`, seconds
@@ -34,7 +34,7 @@ class Part:
 
     @property
     def device(self) -> str:
-        """Give the device that is checked."""
+        """Return the device that is checked."""
         return 'cpu' if self.dry_run else 'cuda'
 
     @property
@@ -43,7 +43,7 @@ class Part:
         return self.deadline - monotonic()
 
     def save(self) -> None:
-        """Write what is known: a process that is ended later has not run for nothing."""
+        """Write the results so far, so that they are not lost if the process is ended."""
         text = json.dumps({'facts': self.facts, 'tables': self.tables, 'notes': self.notes})
         temporary = self.output.with_suffix('.tmp')
         temporary.write_text(text)
@@ -55,10 +55,10 @@ class Part:
         self.save()
 
     def attempt(self, what: str, work: Callable[[], Any]) -> Any:
-        """Run something that may fail without an end of all; None if it did, with a note."""
+        """Run `work` and return its result; if it fails, add a note and return None."""
         try:
             return work()
-        except Exception as error:  # Whatever it is, the other rows are still wanted.
+        except Exception as error:  # Any error must leave the other rows.
             reason = ' '.join(str(error).split())[:300]
             self.notes.append(f'{what}: {type(error).__name__}: {reason}')
             self.save()
@@ -66,7 +66,7 @@ class Part:
 
 
 def machine(part: Part) -> None:
-    """Say what the numbers are of."""
+    """Add the versions of the libraries, and the device."""
     from importlib import import_module
 
     import torch
@@ -75,7 +75,7 @@ def machine(part: Part) -> None:
     for name in LIBRARIES:
         try:
             part.facts[name] = getattr(import_module(name), '__version__', 'unknown')
-        except Exception as error:  # A library that breaks on import is a finding.
+        except Exception as error:  # An error of the import is a result, too.
             part.facts[name] = f'none ({type(error).__name__})'
     part.facts['CUDA of PyTorch'] = torch.version.cuda
     part.save()
@@ -98,7 +98,7 @@ def machine(part: Part) -> None:
 
 
 def tests(part: Part) -> None:
-    """Run the tests that stand by themselves: those marked for CUDA."""
+    """Run the tests that are marked for CUDA."""
     files = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob('test/*/test_cuda*.py'))
     report = part.output.with_suffix('.xml')
     chosen = (['-k', 'rows or arithmetic or captured'] if part.dry_run else ['-m', 'cuda'])

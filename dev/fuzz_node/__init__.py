@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Send running detectors what no friend would send, and see whether they go on as before."""
+"""Send hostile messages to running detectors, and check that their answers do not change."""

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Trouble two running detectors, one with raw and one with compressed images, and judge them.
+Send hostile messages to two detectors, one with raw and one with compressed images; judge both.
 
 Each node has its own process; both are on a separate ROS graph. The exit code is 0, or 1 if an
 answer is lost, double, late or different from a clean run. It is also 1 after a traceback or if
@@ -30,11 +30,11 @@ from forecast_detector_ros.cli.graph import end_all
 
 TRANSPORTS = ('raw', 'compressed')
 
-_REPORT_S = 60.0  #: Between two lines about how far it is
+_REPORT_S = 60.0  #: Seconds between two lines of progress
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the trial and print what came of it."""
+    """Run the trial and print its result."""
     options = make_parser().parse_args(args)
     with TemporaryDirectory(prefix='fuzz_node-') as folder:
         domain = set_environment(options.domain, Path(folder))
@@ -42,7 +42,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace, folder: Path, domain: int) -> int:
-    """Start nodes and client, trouble them, judge."""
+    """Start nodes and client, run the trials, and judge them."""
     parameters = {
         'max_image_pixels': MOST_PIXELS, 'diagnostics_period': 0.5, 'score_threshold': 0.2,
         'backend': options.backend}
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace, folder: Path, domain: int) -> int:
             f'{transport} {process.processor_s:.0f}'
             for transport, process in zip(TRANSPORTS, processes))
             + f', client {process_time():.0f}')
-        client.spin_for(1.0)  # Answers that come twice.
+        client.spin_for(1.0)  # Receives double answers.
     finally:
         if client is not None:
             client.close()
@@ -87,7 +87,7 @@ def _drive(trials: Sequence[FuzzTrial], options: argparse.Namespace, begin: floa
     started = reported = monotonic()
     while sum(trial.messages for trial in trials) < options.messages and (
             monotonic() - started < options.seconds):
-        # One node works while the other one's messages are made.
+        # Trials take turns, so that one node works while messages for the other are made.
         for trial in trials:
             trial.burst()
         for trial in trials:
@@ -103,7 +103,7 @@ def _drive(trials: Sequence[FuzzTrial], options: argparse.Namespace, begin: floa
 
 def _report(trials: Sequence[FuzzTrial], ends: Sequence[str], options: argparse.Namespace,
             took: float, domain: int) -> bool:
-    """Print the summary; tell whether anything speaks against a node."""
+    """Print the summary; return whether a node has failed."""
     bounds = bounds_of(options)
     total = sum(trial.messages for trial in trials)
     print(f'seed {options.seed}, domain {domain}: {total} messages in {took:.0f} s')
@@ -120,7 +120,7 @@ def _report(trials: Sequence[FuzzTrial], ends: Sequence[str], options: argparse.
         if subject.memory:
             sizes = [sample.size / 1e6 for sample in subject.memory]
             print(f'  memory {sizes[0]:.1f} MB at first, {max(sizes):.1f} at most, '
-                  f'{sizes[-1]:.1f} at last; behind the warm-up '
+                  f'{sizes[-1]:.1f} at last; after the warm-up '
                   f'{growth(subject.memory, bounds.warm_up_s):+.2%}')
         for reason in judge(Seen(
                 answers, len(trial.wrong), subject.silent, subject.slowest_request_s,
@@ -131,7 +131,7 @@ def _report(trials: Sequence[FuzzTrial], ends: Sequence[str], options: argparse.
             print(f'    {place}')
         if not trial.found:
             failed = True
-            print('  FAILED: nothing was detected in the clean run, so that nothing is compared')
+            print('  FAILED: nothing was detected in the clean run, so nothing is compared')
     print('failed' if failed else 'held')
     return failed
 
@@ -143,9 +143,9 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--seed', type=int, default=1, metavar='N', help='default: %(default)s')
     parser.add_argument('--messages', type=int, default=10**9, metavar='N',
-                        help='end after so many')
+                        help='end after this number')
     parser.add_argument('--seconds', type=float, default=10**9, metavar='S',
-                        help='end after so long')
+                        help='end after this time')
     add_judgement(parser, 5.0, 'to an answer')
     return parser
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures for running detectors: sound ones in sequences, and messages that are none."""
+"""Images for running detectors: sequences of valid pictures, and hostile messages."""
 from __future__ import annotations
 
 from array import array
@@ -15,13 +15,13 @@ import numpy as np
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
-SIZE = (240, 320)  #: Height and width of sound pictures
+SIZE = (240, 320)  #: Height and width of valid pictures
 
-MOST_PIXELS = 4_000_000  #: What the nodes under trial take as `max_image_pixels`
+MOST_PIXELS = 4_000_000  #: Parameter `max_image_pixels` of the nodes under trial
 
-_P_PICTURE = 0.015  #: How likely a message is one that may be a picture after all
+_P_PICTURE = 0.015  #: Probability of a message that may be a valid picture
 
-_LONG, _P_LONG = 'x' * 100_000, 0.01  #: A very long text, and how likely a text is one
+_LONG, _P_LONG = 'x' * 100_000, 0.01  #: A very long text, and its probability
 
 _FIRST_NS = 1_000_000_000_000
 _STEP_NS = 100_000_000
@@ -54,7 +54,7 @@ def drawn_sequence(seed: int, length: int) -> list[np.ndarray]:
 
 
 def message_of(picture: np.ndarray, transport: str, name: str, index: int = 0) -> Any:
-    """Make a sound message of a picture, called `name`, the `index`-th of its sequence."""
+    """Return a valid message of a picture called `name`, the `index`-th of its sequence."""
     if transport == 'compressed':
         # JPEG and PNG in turns.
         suffix = ('.jpg', '.png')[index % 2]
@@ -72,18 +72,18 @@ def message_of(picture: np.ndarray, transport: str, name: str, index: int = 0) -
 
 @dataclass
 class Hostile:
-    """A message that the node may refuse, and must survive."""
+    """A message that the node may refuse, and that must not harm it."""
 
     kind: str
     message: Any  #: A message, or bytes in its place
-    surely_refused: bool  #: Whether no detector may take it for a picture
+    surely_refused: bool  #: Whether every detector must refuse it
 
 
 class HostileMessages:
-    """Makes messages that contradict themselves, from a seed."""
+    """Makes inconsistent messages, from a seed."""
 
     def __init__(self, transport: str, rng: Random) -> None:
-        """Make those of a transport."""
+        """Make messages for a transport."""
         self._transport = transport
         self._rng = rng
         small = drawn_sequence(7, 1)[0][::4, ::4].copy()
@@ -91,7 +91,7 @@ class HostileMessages:
                          for suffix in ('.jpg', '.png')}
         self._small = small
         self._pngs = {side: _white_png(side) for side in (500, 1990, 2001, 30_000)}
-        # What is a picture after all takes the network's time: seldom.
+        # Valid pictures are rare, because the network takes time for them.
         often: list[Callable[[], Hostile]] = [self._garbage]
         seldom: list[Callable[[], Hostile]]
         if transport == 'compressed':
@@ -104,12 +104,12 @@ class HostileMessages:
         self._often, self._seldom = often, seldom
 
     def anything(self) -> Hostile:
-        """Return the next one."""
+        """Return the next message."""
         makers = self._seldom if self._rng.random() < _P_PICTURE else self._often
         return self._finish(self._rng.choice(makers)())
 
     def refused(self) -> Hostile:
-        """Return the next one of those that are no picture for certain."""
+        """Return the next message that is surely refused."""
         while True:
             made = self.anything()
             if made.surely_refused:
@@ -134,7 +134,7 @@ class HostileMessages:
                                  self._rng.randrange(2**32)))
 
     def _garbage(self) -> Hostile:
-        """Send bytes that are no message, or end in the midst of one."""
+        """Return bytes that are no message, or a message that is cut off."""
         rng = self._rng
         if rng.random() < 0.5:
             return Hostile('garbage', rng.randbytes(rng.randrange(4, 200)), True)
@@ -171,7 +171,7 @@ class HostileMessages:
         return Hostile('wrong size', message, message.height != right)
 
     def _other_encoding(self) -> Hostile:
-        """Use any encoding with data of its length: a picture, though not of anything."""
+        """Return any encoding with data of its length: a valid picture of noise."""
         rng = self._rng
         encoding, size = rng.choice(list(_VALID_ENCODINGS.items()))
         height, width = rng.randrange(1, 90), 2 * rng.randrange(1, 60)
@@ -182,7 +182,7 @@ class HostileMessages:
         return Hostile('other encoding', message, False)
 
     def _odd(self) -> Hostile:
-        """End a row with half a pair of pixels."""
+        """Return an image whose rows end with half a pair of pixels."""
         width = 2 * self._rng.randrange(1, 60) + 1
         message = Image(height=3, width=width, encoding=self._rng.choice(('nv12', 'yuv422')),
                         step=2 * width)
@@ -216,7 +216,7 @@ class HostileMessages:
         return Hostile('flipped bits', self._compressed(bytes(data)), False)
 
     def _told_size(self) -> Hostile:
-        """Tell of more pixels in the header than are allowed."""
+        """Return a picture whose header has more pixels than allowed."""
         side = self._rng.randrange(2001, 65_536)
         data = bytearray(self._encoded['.jpg'])
         place = data.find(b'\xff\xc0')
@@ -228,7 +228,7 @@ class HostileMessages:
         return Hostile('padded', self._compressed(self._sound() + padding), False)
 
     def _scans(self) -> Hostile:
-        """Put one scan behind another, each a pass over all pixels."""
+        """Return a picture of many scans, each a pass over all pixels."""
         data = self._encoded['.jpg']
         place = data.find(b'\xff\xda')
         scan = data[place:-2]
@@ -236,13 +236,13 @@ class HostileMessages:
             data[:place] + scan * self._rng.randrange(2, 40) + data[-2:]), False)
 
     def _large_png(self) -> Hostile:
-        """Let a few bytes stand for many pixels, on either side of the limit."""
+        """Return a few bytes with many pixels, more or fewer than the limit."""
         side, data = self._rng.choice(list(self._pngs.items()))
         return Hostile('large PNG', self._compressed(data), side * side > MOST_PIXELS)
 
 
 def _white_png(side: int) -> bytes:
-    """Return a sound PNG of `side` x `side` pixels of 1 bit, the rows of a large one missing."""
+    """Return a PNG of `side` x `side` pixels of 1 bit; a large one lacks its rows."""
     rows = zlib.compress(bytes((1 + -(-side // 8)) * min(side, 2001)), 9)
     return b'\x89PNG\r\n\x1a\n' + b''.join(
         struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests to a running detector that may make no sense: parameters, life cycle, services."""
+"""Requests to a running detector, also invalid ones: parameters, life cycle, services."""
 from __future__ import annotations
 
 from random import Random
@@ -31,11 +31,11 @@ class HostileRequests:
     """Makes requests from a seed, as (service type, name below the node, request)."""
 
     def __init__(self, rng: Random) -> None:
-        """Take random numbers from `rng`."""
+        """Use random numbers of `rng`."""
         self._rng = rng
 
     def parameters(self) -> tuple[type, str, Any]:
-        """Return a request that sets some parameters, known or not, to anything."""
+        """Return a request that sets some parameters, known or unknown, to any values."""
         items = [Parameter(name=self._rng.choice(_NAMES), value=self._value())
                  for _ in range(self._rng.randrange(4))]
         if self._rng.random() < 0.5:
@@ -44,7 +44,7 @@ class HostileRequests:
                 SetParametersAtomically.Request(parameters=items))
 
     def service(self) -> tuple[type, str, Any]:
-        """Return a request that changes nothing for long, or asks for something."""
+        """Return a request that has no lasting effect."""
         names = [self._rng.choice(_NAMES) for _ in range(self._rng.randrange(5))]
         return self._rng.choice((
             (Trigger, 'reset', Trigger.Request()),
@@ -58,7 +58,7 @@ class HostileRequests:
         ))
 
     def transition(self) -> ChangeState.Request:
-        """Return a request for a transition, one that exists or not."""
+        """Return a request for a transition, which may not exist."""
         request = ChangeState.Request()
         request.transition.id = self._rng.choice(
             (*(1, 2, 3, 4) * 16, *UNHARMFUL_TRANSITIONS))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One node under hostile messages, beside a clean run of its own that it is compared with."""
+"""One node under hostile messages, and the comparison with its own clean run."""
 from __future__ import annotations
 
 from collections import Counter
@@ -16,17 +16,17 @@ from rcl_interfaces.msg import Parameter
 from rcl_interfaces.srv import GetParameters, SetParametersAtomically
 from std_srvs.srv import SetBool, Trigger
 
-#: Sequences of sound pictures whose answers must never change, and the length of each.
+#: Sequences of valid pictures whose answers must never change, and the length of each.
 SEQUENCES, LENGTH = 4, 5
 
-BURST = 400  #: Most hostile messages in a row; fewer than wait in a queue (DEPTH)
+BURST = 400  #: Most successive hostile messages; fewer than the depth of a queue (DEPTH)
 
-#: How likely each kind of trouble is in an episode, and the comparison with the clean run.
+#: Probabilities of each disturbance in an episode, and of the comparison with the clean run.
 _P_PARAMETERS, _P_SERVICES, _P_LIFE_CYCLE, _P_PLAY = 0.2, 0.2, 0.01, 0.3
 
 _PAUSE_EVERY = 10  #: Episodes from one pause to the next
 
-#: What two answers to the same picture may differ by: nothing but how numbers are rounded.
+#: Largest differences of two answers to the same picture, which are due to rounding.
 _BOX_PX, _SCORE = 0.01, 1e-4
 
 #: Decision, reason and classes; confidence (-1: none) and scores; boxes, (N, 4) xyxy.
@@ -34,10 +34,10 @@ Answer = tuple[tuple[str, ...], np.ndarray, np.ndarray]
 
 
 class FuzzTrial:
-    """Drives a node through episodes; many end with pictures whose answers are known."""
+    """Runs a node through episodes; many end with pictures whose answers are known."""
 
     def __init__(self, subject: Subject, seed: int) -> None:
-        """Make everything from `seed`."""
+        """Prepare a trial with random numbers from `seed`."""
         self.subject = subject
         self.counts: Counter[str] = Counter()  #: Messages sent, requests among them, by kind
         self.values = 0  #: Values of parameters that were tried
@@ -63,17 +63,17 @@ class FuzzTrial:
 
     @property
     def messages(self) -> int:
-        """Return how many messages were sent so far."""
+        """Return the number of messages so far."""
         return self.counts.total()
 
     def summary(self) -> list[str]:
-        """Return lines about what was sent."""
+        """Return lines with the numbers of messages and requests."""
         kinds = ', '.join(f'{count} {kind}' for kind, count in sorted(self.counts.items()))
         return [f'{self.subject.transport}: {self.messages} messages: {kinds}',
                 f'  parameter values tried: {self.values}; life-cycle walks: {self.walks}']
 
     def begin(self) -> None:
-        """Wait for the node, ask for its parameters and note its answers in a clean run."""
+        """Wait for the node, get its parameters and record its answers in a clean run."""
         self.subject.knock(self._knocking)
         names = [*LIVE_PARAMETERS, 'use_sim_time']
         values = self.subject.request(
@@ -85,14 +85,14 @@ class FuzzTrial:
         self.found = sum(len(boxes) for _, _, boxes in self._known.values())
 
     def burst(self) -> None:
-        """Send hostile messages, and a sound picture behind them."""
+        """Send hostile messages, and then a valid picture."""
         for _ in range(self._rng.randrange(BURST)):
             self._send_hostile(refused=False)
         self._last = self.subject.expect(self._knocking())
         self.counts['sound picture'] += 1
 
     def episode(self) -> None:
-        """See whether the node answers behind a burst and further trouble, and as it should."""
+        """Check the node's answers after a burst and further disturbances."""
         rng = self._rng
         self.subject.wait_for(self._last)
         if rng.random() < _P_PARAMETERS:
@@ -114,7 +114,7 @@ class FuzzTrial:
         self.counts[made.kind] += 1
 
     def _mark(self) -> None:
-        """Send a sound picture and wait for its answers: all before it has been dealt with."""
+        """Send a valid picture and wait for its answers, which come after all earlier messages."""
         self.subject.wait_for(self.subject.expect(self._knocking()))
         self.counts['sound picture'] += 1
 
@@ -148,9 +148,9 @@ class FuzzTrial:
 
     def _pause(self) -> None:
         """
-        Let the node rest for a moment, and look at its memory.
+        Let the node rest for a moment, and sample its memory.
 
-        What waits in queues, and the gaps that it leaves, change all the time; they are gone now.
+        The memory of queues changes all the time; after a moment the queues are empty.
         """
         self._ask(SetBool, 'enable', SetBool.Request(data=False))
         for _ in range(self._rng.randrange(5)):
@@ -169,7 +169,7 @@ class FuzzTrial:
         self._restore()
 
     def _play(self, number: int, hostile: float) -> None:
-        """Play a sequence from its start; a part `hostile` of what is sent is no picture."""
+        """Play a sequence from its start; a part `hostile` of the messages is hostile."""
         self._ask(Trigger, 'reset', Trigger.Request())
         last = ''
         for index, message in enumerate(self._sequences[number]):
@@ -197,7 +197,7 @@ class FuzzTrial:
 
 
 def answer_of(detections: Any, decision: Any) -> Answer:
-    """Return what two messages say about a picture."""
+    """Return the answer of two messages about a picture."""
     told = read_decision(decision)
     confidence = -1.0 if told['confidence'] is None else told['confidence']
     boxes, labels, scores = read_detections(detections)
@@ -205,6 +205,6 @@ def answer_of(detections: Any, decision: Any) -> Answer:
 
 
 def same_answer(one: Answer, other: Answer) -> bool:
-    """Tell whether two answers are the same but for how numbers are rounded."""
+    """Return whether two answers are equal except for rounding."""
     return (one[0] == other[0] and np.allclose(one[1], other[1], rtol=0, atol=_SCORE)
             and np.allclose(one[2], other[2], rtol=0, atol=_BOX_PX))

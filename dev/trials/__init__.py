@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the trials of the running detector have in common: its process, a client, the judgement."""
+"""The common parts of the trials of a running detector: process, client and judgement."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Detector nodes in processes of their own, and a client: it sends pictures and hears answers."""
+"""Detector nodes in their own processes, and a client that sends pictures and gets answers."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -22,9 +22,9 @@ from vision_msgs.msg import Detection2DArray
 
 from .judgement import Answers, Sample
 
-PATIENCE_S = 300.0  #: For what comes at all, be the machine as busy as it may
+PATIENCE_S = 300.0  #: Longest time to wait for an answer, even on a busy machine
 
-#: Pictures and answers that wait on either side, so that none is lost on its way.
+#: Depths of the queues of pictures and of answers, so that none is lost.
 DEPTH, ANSWERS = 500, 50
 
 NAME = 'forecast_detector'
@@ -33,18 +33,18 @@ CONFIGURE, ACTIVATE = 1, 3
 UNCONFIGURED, INACTIVE, ACTIVE = 1, 2, 3  #: Transitions and states of lifecycle_msgs
 
 _POLL_S = 0.05
-_SAMPLE_S = 1.0  #: Between two looks at the node's memory
+_SAMPLE_S = 1.0  #: Seconds between two samples of the node's memory
 
 _SETTLE_S = 5.0
 
-_KNOCK_S = 0.2  #: Between two pictures to a node that may not listen yet
+_KNOCK_S = 0.2  #: Seconds between two pictures to a node that may not receive yet
 
 
 _OWN_MEMORY = re.compile(r'^(?:RssAnon|RssShmem|VmSwap):\s+(\d+) kB', re.MULTILINE)
 
 
 class TrialError(Exception):
-    """A trial that cannot go on; the message is one line."""
+    """A trial cannot continue; the message is one line."""
 
 
 def reliable(transport: str, namespace: str) -> dict[str, object]:
@@ -57,7 +57,7 @@ def reliable(transport: str, namespace: str) -> dict[str, object]:
 
 
 def set_environment(domain: int | None, folder: Path) -> int:
-    """Put this process and its children on a graph of their own; return its domain."""
+    """Give this process and its children their own ROS graph; return its domain."""
     os.environ.update(environment(folder, domain))
     return int(os.environ['ROS_DOMAIN_ID'])
 
@@ -73,9 +73,9 @@ class NodeProcess(Child):
 
     def memory(self) -> float:
         """
-        Return the memory in bytes that is not that of mapped files; 0 when the process has ended.
+        Return the memory in bytes, without mapped files; 0 if the process has ended.
 
-        Pages of libraries come and go with what else the machine does (proc(5), status).
+        The number of pages of libraries depends on other programs (proc(5), status).
         """
         try:
             text = Path(f'/proc/{self.pid}/status').read_text()
@@ -84,7 +84,7 @@ class NodeProcess(Child):
         return 1024.0 * sum(map(int, _OWN_MEMORY.findall(text)))
 
     def text(self) -> str:
-        """Return what it has printed so far."""
+        """Return its output so far."""
         return self.log.read_text(errors='replace')
 
 
@@ -99,7 +99,7 @@ class Client:
         self._executor.add_node(self.node)
 
     def spin_until(self, done: Callable[[], bool], patience_s: float = PATIENCE_S) -> bool:
-        """Spin until `done`; tell whether that came in time."""
+        """Spin until `done`; return whether that was in time."""
         deadline = monotonic() + patience_s
         while not done():
             left_s = deadline - monotonic()
@@ -109,7 +109,7 @@ class Client:
         return True
 
     def spin_for(self, seconds: float) -> None:
-        """Take what comes for a while."""
+        """Receive messages for a while."""
         self.spin_until(lambda: False, seconds)
 
     def close(self) -> None:
@@ -124,7 +124,7 @@ class Subject:
 
     def __init__(self, client: Client, process: NodeProcess, namespace: str, transport: str,
                  depth: int = DEPTH) -> None:
-        """Listen to the node in `namespace`; its camera keeps `depth` pictures."""
+        """Subscribe to the node in `namespace`; its camera keeps `depth` pictures."""
         self.client, self.process, self.transport = client, process, transport
         self.namespace = namespace
         self.answers = Answers()
@@ -154,14 +154,14 @@ class Subject:
         return heard
 
     def expect(self, message: Any) -> str:
-        """Send a picture that must be answered, named by its frame_id; return the name."""
+        """Send a picture that must be answered; return its name, which is its frame_id."""
         picture = message.header.frame_id
         self.answers.expect(picture, monotonic())
         self.camera.publish(message)
         return picture
 
     def wait_for(self, picture: str) -> None:
-        """Wait for the answers to a picture; raises TrialError when they never come."""
+        """Wait for the answers to a picture; raises TrialError if they do not come."""
         if not self.client.spin_until(lambda: not self.answers.waits_for(picture)
                                       or self.process.exit_code is not None):
             self.answers.give_up()
@@ -169,7 +169,7 @@ class Subject:
         self.check()
 
     def knock(self, make: Callable[[], Any]) -> None:
-        """Send what `make` gives until one is answered: from there on nothing is lost."""
+        """Send pictures of `make` until one is answered; later pictures are not lost."""
         self.client.spin_until(lambda: self.camera.get_subscription_count() > 0
                                or self.process.exit_code is not None)
         deadline, sent, before = monotonic() + PATIENCE_S, [], self.answers.complete
@@ -179,13 +179,13 @@ class Subject:
                 raise TrialError('the node answers no picture')
             sent.append(self.expect(make()))
             self.client.spin_until(lambda: self.answers.complete > before, _KNOCK_S)
-        # All that were taken have been answered before the newest one is.
+        # Answers come in order, so the newest picture is answered last.
         self.client.spin_until(lambda: not self.answers.waits_for(sent[-1]), _SETTLE_S)
         for picture in sent:
             self.answers.forgive(picture)
 
     def request(self, kind: type, name: str, request: Any, timed: bool = True) -> Any:
-        """Call a service of the node; return its response, None when there is none."""
+        """Call a service of the node; return its response, or None without one."""
         response, took = self._call(kind, f'{NAME}/{name}', request)
         if timed:
             self.slowest_request_s = max(self.slowest_request_s, took)
@@ -209,7 +209,7 @@ class Subject:
         return future.result() if future.done() else None, monotonic() - begin
 
     def transition(self, request: ChangeState.Request) -> Any:
-        """Ask for a transition; these may take as long as loading a network takes."""
+        """Request a transition, which may take as long as loading a network."""
         response, took = self._call(ChangeState, f'{NAME}/change_state', request)
         self.slowest_transition_s = max(self.slowest_transition_s, took)
         return response
@@ -220,7 +220,7 @@ class Subject:
         return 0 if response is None else response.current_state.id
 
     def bring_to_active(self) -> None:
-        """Configure and activate as needed; raises TrialError when that fails."""
+        """Configure and activate as needed; raises TrialError if that fails."""
         for before, number in ((UNCONFIGURED, CONFIGURE), (INACTIVE, ACTIVATE)):
             if self.state() == before:
                 request = ChangeState.Request()
@@ -231,7 +231,7 @@ class Subject:
             raise TrialError(f'the node is in state {state} and cannot be brought to active')
 
     def sample(self) -> None:
-        """Look at the node's memory, once a second at most."""
+        """Sample the node's memory, at most once per second."""
         now = monotonic()
         if not self.memory or now - self.memory[-1].time_s >= _SAMPLE_S:
             size = self.process.memory()
@@ -239,7 +239,7 @@ class Subject:
                 self.memory.append(Sample(now, size))
 
     def check(self) -> None:
-        """Raise TrialError when the process has ended."""
+        """Raise TrialError if the process has ended."""
         code = self.process.exit_code
         if code is not None:
             raise TrialError(f'the process has ended with exit code {code}')

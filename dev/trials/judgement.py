@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Judge a trial by what was seen of it: answers, memory, and what the node has printed."""
+"""Judge a trial by the node's answers, memory and log."""
 from __future__ import annotations
 
 import argparse
@@ -9,33 +9,33 @@ from dataclasses import dataclass, field
 import re
 from statistics import median
 
-TOPICS = ('detections', 'decision')  #: Every picture that can be used is answered once on each
+TOPICS = ('detections', 'decision')  #: Every valid picture has one answer on each
 
 _TRACEBACK = re.compile(r'^(Traceback \(most recent call last\)|  File ".*", line \d+)',
                         re.MULTILINE)
 
-_END = 0.1  #: Part of the time, at both ends of what is compared, whose median stands for that end
+_END = 0.1  #: Part of the time at the start and at the end whose medians are compared
 
 
 @dataclass
 class Answers:
-    """Which pictures were answered, how often, and how long it took."""
+    """The answers to pictures: their number and time."""
 
-    slowest_s: float = 0.0  #: From sending a picture to its answers
+    slowest_s: float = 0.0  #: Longest time from sending a picture to its answers
     complete: int = 0  #: Pictures with all their answers
     doubled: int = 0  #: Answers to a picture that had one on the same topic
-    strange: int = 0  #: Answers to what was not expected to have one
+    strange: int = 0  #: Answers to pictures that were not expected to have one
     lost: list[str] = field(default_factory=list)
     _sent: dict[str, float] = field(default_factory=dict)
     _heard: Counter[Hashable] = field(default_factory=Counter)
     _done: dict[str, None] = field(default_factory=dict)
 
     def expect(self, picture: str, now: float) -> None:
-        """Note that a picture was sent at `now`, seconds of the steady clock."""
+        """Record that a picture was sent at `now`, seconds of the steady clock."""
         self._sent[picture] = now
 
     def hear(self, picture: str, topic: str, now: float) -> None:
-        """Note an answer to a picture on one of `TOPICS`."""
+        """Record an answer to a picture on one of `TOPICS`."""
         if picture in self._done:
             self.doubled += 1
             return
@@ -50,20 +50,20 @@ class Answers:
             for each in TOPICS:
                 del self._heard[picture, each]
             self._done[picture] = None
-            # A doubled answer comes soon; a run of days is not to fill the memory.
+            # A double answer comes soon; old entries are deleted to limit the memory.
             if len(self._done) > 1000:
                 del self._done[next(iter(self._done))]
 
     def waits_for(self, picture: str) -> bool:
-        """Tell whether an answer to a picture is missing."""
+        """Return whether an answer to a picture is missing."""
         return picture in self._sent
 
     def forgive(self, picture: str) -> None:
-        """Expect no answer any more: the node has not taken the picture."""
+        """Expect no answer: the node has not accepted the picture."""
         self._sent.pop(picture, None)
 
     def give_up(self) -> None:
-        """Count what has no answer by now as lost."""
+        """Count pictures without an answer as lost."""
         self.lost += self._sent
         self._sent.clear()
 
@@ -78,10 +78,10 @@ class Sample:
 
 def growth(samples: Sequence[Sample], warm_up_s: float) -> float:
     """
-    Return by which part of itself the memory has grown behind the warm-up; 0.01 is one percent.
+    Return the growth of the memory after the warm-up as a fraction.
 
-    Compared are the medians of the first and of the last tenth of the time that is left. 0 when
-    less than two samples are left.
+    It compares the medians of the first and of the last tenth of the remaining time. It is 0 if
+    there are fewer than two samples.
     """
     begin = samples[0].time_s + warm_up_s if samples else 0.0
     kept = [sample for sample in samples if sample.time_s >= begin]
@@ -94,7 +94,7 @@ def growth(samples: Sequence[Sample], warm_up_s: float) -> float:
 
 
 def slope(samples: Sequence[Sample], warm_up_s: float) -> float:
-    """Return by how many bytes an hour the memory grows behind the warm-up (least squares)."""
+    """Return the memory's growth after the warm-up in bytes per hour (least squares)."""
     begin = samples[0].time_s + warm_up_s if samples else 0.0
     kept = [sample for sample in samples if sample.time_s >= begin]
     if len(kept) < 2:
@@ -107,13 +107,13 @@ def slope(samples: Sequence[Sample], warm_up_s: float) -> float:
 
 
 def tracebacks(log: str) -> int:
-    """Return how many lines of a log begin a Python traceback or belong to one."""
+    """Return the number of lines of Python tracebacks in a log."""
     return len(_TRACEBACK.findall(log))
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What was seen of one node."""
+    """The observations of one node."""
 
     answers: Answers
     wrong: int  #: Answers that differ from those of a clean run
@@ -121,15 +121,15 @@ class Seen:
     slowest_request_s: float
     memory: Sequence[Sample]
     log: str
-    end: str = ''  #: Why the process has ended before its time; empty if it has not
+    end: str = ''  #: Reason of an early end of the process; empty if there was none
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """From where on a trial has failed."""
+    """The limits of a trial."""
 
     callback_s: float  #: Seconds from a picture or a request to its answer
-    growth: float  #: Of the memory behind the warm-up; 0.01 is one percent
+    growth: float  #: Growth of the memory after the warm-up, as a fraction
     warm_up_s: float
 
 
@@ -138,21 +138,22 @@ def add_judgement(parser: argparse.ArgumentParser, callback_s: float, callback: 
     parser.add_argument('--callback', type=float, default=callback_s, metavar='S',
                         help=f'longest time {callback} (default: %(default)s)')
     parser.add_argument('--growth', type=float, default=1.0, metavar='PERCENT',
-                        help='of the memory, behind the warm-up (default: %(default)s)')
+                        help='largest growth of the memory after the warm-up '
+                        '(default: %(default)s)')
     parser.add_argument('--warm-up', type=float, default=60.0, metavar='S',
-                        help='time in which the memory may grow (default: %(default)s)')
+                        help='seconds in which the memory may grow (default: %(default)s)')
     parser.add_argument('--backend', default='auto', help='of a node (default: %(default)s)')
     parser.add_argument('--domain', type=int, metavar='N', help='ROS_DOMAIN_ID of the trial')
     parser.add_argument('--logs', action='store_true', help="print a node's log after a failure")
 
 
 def bounds_of(options: argparse.Namespace) -> Bounds:
-    """Return what the options say."""
+    """Return the limits of the options."""
     return Bounds(options.callback, options.growth / 100, options.warm_up)
 
 
 def judge(seen: Seen, bounds: Bounds) -> list[str]:
-    """Return what speaks against a node, a line each; nothing when it has held."""
+    """Return one line for each failure of a node; none if it has passed."""
     answers, found = seen.answers, []
     if seen.end:
         found.append(seen.end)
@@ -172,6 +173,6 @@ def judge(seen: Seen, bounds: Bounds) -> list[str]:
         found.append(f'{lines} lines of tracebacks in its log')
     grown = growth(seen.memory, bounds.warm_up_s)
     if grown > bounds.growth:
-        found.append(f'its memory grew by {grown:.2%} behind the warm-up, more than '
+        found.append(f'its memory grew by {grown:.2%} after the warm-up, more than '
                      f'{bounds.growth:.2%}')
     return found

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of pictures: annotation files are read, checked and written."""
+"""Annotation files of pictures and videos: reading, checking and writing."""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Check training data: read it as training does, but collect what is wrong instead of stopping.
+Check training data: read it as training does, but collect errors instead of stopping.
 
-The readers of the formats find most; here stand the checks that need whole frames, whole videos or
-all sources: pictures, sizes, small boxes, empty videos, classes without boxes, imbalance. What was
-found becomes lines: findings, then tables of classes and sources.
+The readers of the formats find most errors. This file has the checks that need whole frames, whole
+videos or all sources: pictures, sizes, small boxes, empty videos, classes without boxes,
+imbalance. It also prints the findings, and tables of classes and sources.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from .sources import load_source, SourceConfig
 from ..boxes import box_area
 from ..layout import plain, table
 
-#: A class with this many times fewer boxes than the most frequent one is remarked on.
+#: A class with this many times fewer boxes than the most frequent one is a finding.
 IMBALANCE = 100
 MATCH_IOU = 0.5  #: IoU from which on a box and an anchor match (Liu et al. 2016, section 2.2).
 
 # EXIF orientations that turn the picture by 90 degrees; OpenCV obeys them when it decodes.
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
 
-#: Called with things, their number and what is done with them; gives the things again.
+#: Called with items, their number and a description of the work; yields the items again.
 Progress = Callable[[Iterable, int, str], Iterable]
 
 
@@ -43,29 +43,23 @@ def silent(things: Iterable, total: int, text: str) -> Iterable:
 
 @dataclass(frozen=True)
 class CheckConfig:
-    """
-    How thorough a check is.
+    """The settings of a check."""
 
-    sample: number of pictures of a source whose header is read; None: all. most_annotations:
-    number of frames whose annotation is read, if each has its own file; None: all. Both are evenly
-    spread. decode: decode every picture with an annotation instead. anchor_scale: the network's
-    smallest anchor, a fraction of its input. tracks: whether a video must have a track.
-    """
-
-    sample: int | None = 2000
+    sample: int | None = 2000  #: Pictures of a source whose header is read, evenly spread, or all
+    #: Frames whose annotation is read, if each has its own file, evenly spread; None: all.
     most_annotations: int | None = 60_000
-    decode: bool = False
-    anchor_scale: float = 0.1
-    tracks: bool = False
+    decode: bool = False  #: Whether to decode every picture with an annotation
+    anchor_scale: float = 0.1  #: The network's smallest anchor, a fraction of its input
+    tracks: bool = False  #: Whether a video must have a track
 
 
 @dataclass
 class ClassTally:
-    """One class: the videos and frames it is in, and areas of its boxes, of their pictures'."""
+    """The numbers of one class."""
 
     videos: int = 0
     frames: int = 0
-    areas: list[np.ndarray] = field(default_factory=list)
+    areas: list[np.ndarray] = field(default_factory=list)  #: Box area over picture area
     cutouts: int = 0
 
     @property
@@ -75,28 +69,23 @@ class ClassTally:
 
     @property
     def median_side(self) -> float:
-        """Return the median root of area over area of the picture, 0 to 1; NaN without boxes."""
+        """Return the median of sqrt(box area / picture area), 0 to 1; NaN without boxes."""
         return float(np.median(np.sqrt(np.concatenate(self.areas)))) if self.boxes else np.nan
 
 
 @dataclass
 class SourceTally:
-    """
-    What one source holds.
-
-    videos, frames: in all; read: frames whose annotation was read; boxes, ignored, empty: targets,
-    ignore regions and frames without targets among those; pictures: of them, found to be sound.
-    """
+    """The content of one source."""
 
     name: str
     data_format: str
     videos: int = 0
     frames: int = 0
-    read: int = 0
-    boxes: int = 0
-    ignored: int = 0
-    empty: int = 0
-    pictures: int = 0
+    read: int = 0  #: Frames whose annotation was read
+    boxes: int = 0  #: Targets in them
+    ignored: int = 0  #: Ignore regions in them
+    empty: int = 0  #: Frames among them without targets
+    pictures: int = 0  #: Pictures among theirs that were read without an error
     seconds: float = 0.0
     has_tracks: bool = False
 
@@ -111,7 +100,7 @@ class CheckResult:
 
     @property
     def exit_code(self) -> int:
-        """0 clean, 1 problems that would hurt, 2 a source cannot be read at all."""
+        """0: no problems; 1: problems that harm training; 2: a source cannot be read at all."""
         if self.findings.count(UNREADABLE):
             return 2
         return 1 if self.findings.count(PROBLEM) else 0
@@ -126,10 +115,9 @@ def check_sources(sources: Sequence[SourceConfig], root: Path, classes: Sequence
 
     :param root: folder that their paths start from
     :param most: lines of each kind that are kept; None for all
-    :param cutouts: gives the label of every cut-out, or raises DataError, and says what is wrong
-        with single ones; None if there are none
-    :returns: it holds what an ordinary run would raise as `DataError`; nothing is raised for bad
-        data
+    :param cutouts: returns the label of every cut-out, or raises DataError, and reports unusable
+        ones to its argument; None if there are none
+    :returns: also the errors that would be a `DataError` in training; none is raised here
     """
     result = CheckResult(Collected(most), {name: ClassTally() for name in classes}, [])
     for source in sources:
@@ -184,7 +172,7 @@ def _check_records(records: Sequence[VideoRecord], source: SourceConfig, classes
                 _check_picture(frame, config.decode)
                 tally.pictures += 1
         except DataError as error:
-            # A file that is not there is told of already.
+            # The reader has already reported a missing file.
             if error.kind is not Kind.MISSING_FILE:
                 findings.fault(error)
     _end_video(records, video, seen, boxes, tally, result)
@@ -269,7 +257,7 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 def _check_classes(result: CheckResult) -> None:
     if result.findings.count(UNREADABLE):
-        # What is missing may well be in what could not be read.
+        # A missing class may be in a source that could not be read.
         return
     findings, counts = result.findings, {name: of_class.boxes
                                          for name, of_class in result.classes.items()}
@@ -291,7 +279,7 @@ def _check_classes(result: CheckResult) -> None:
 
 
 def finding_lines(result: CheckResult) -> list[str]:
-    """Return a line for each finding that was kept, gravest first, and how many more there are."""
+    """Return a line for each kept finding, gravest first, and lines with the numbers left out."""
     findings = result.findings
     lines = []
     for severity in (UNREADABLE, PROBLEM, REMARK):
@@ -311,7 +299,7 @@ def class_table(result: CheckResult) -> list[str]:
     """
     Return the table of classes.
 
-    Its last column is the median side of the boxes: root of area over area of the picture.
+    Its last column is the boxes' median side: sqrt(box area / picture area).
     """
     rows = [('class', 'videos', 'frames', 'boxes', 'cut-outs', 'median side')]
     for name, tally in result.classes.items():
@@ -322,7 +310,7 @@ def class_table(result: CheckResult) -> list[str]:
 
 
 def source_table(result: CheckResult) -> list[str]:
-    """Return the table of sources; `read` are the frames whose annotation was looked at."""
+    """Return the table of sources; `read` is the number of frames whose annotation was read."""
     rows = [('source', 'format', 'videos', 'frames', 'read', 'pictures', 'boxes', 'ignored',
              'empty', 'seconds')]
     rows += [(tally.name, tally.data_format, f'{tally.videos:,}', f'{tally.frames:,}',
@@ -341,9 +329,9 @@ def summary_line(result: CheckResult) -> str:
 
 
 def report_lines(result: CheckResult) -> list[str]:
-    """Return everything, as the command prints it."""
+    """Return all lines that the command prints."""
     findings = finding_lines(result)
-    # Of sources that cannot be read there is nothing to count.
+    # If no source could be read, there is nothing to count.
     tables = ([*class_table(result), '', *source_table(result), '']
               if any(tally.frames for tally in result.sources) or not findings else [])
     return [*findings, *([''] if findings else []), *tables, summary_line(result)]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Errors in annotations; a reader stops at the first one, or notes it and continues.
+Errors in annotations: a reader stops at the first one, or records it and continues.
 
-The readers are written once. Where an entry is unusable they hand a DataError to `fault`, and
-leave the entry out if that returns; what is no reason to stop they hand to `note`.
+A reader passes the DataError of an unusable entry to `fault`, and skips the entry if that returns.
+It passes remarks to `note`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Protocol
 
 from ..errors import InputError
 
-#: How grave a finding is: nothing of the source can be read; training would suffer; good to know.
+#: Severity of a finding: nothing of the source can be read; training would suffer; information.
 UNREADABLE, PROBLEM, REMARK = 'unreadable', 'problem', 'remark'
 
 
 class Kind(Enum):
-    """A kind of error: its title and gravity."""
+    """A kind of error: its title and severity."""
 
     SOURCE = ('source', UNREADABLE)
     BROKEN = ('broken entry', PROBLEM)
@@ -47,11 +47,11 @@ class Kind(Enum):
     IMBALANCE = ('imbalance', REMARK)
 
     def __init__(self, title: str, severity: str) -> None:
-        """Name the kind, and say how grave it is: UNREADABLE, PROBLEM or REMARK."""
+        """Set title and severity: UNREADABLE, PROBLEM or REMARK."""
         self.title, self.severity = title, severity
 
 
-#: Why a training of motion is not begun.
+#: Error message of a training of motion without tracks.
 NO_TRACKS = ('a forecast of motion needs videos with a track_id in their boxes, and none has one; '
              '`label` writes it')
 
@@ -60,7 +60,7 @@ class DataError(InputError):
     """Training data cannot be used; the message is one line naming the file and the key."""
 
     def __init__(self, message: str, kind: Kind = Kind.BROKEN) -> None:
-        """Say what is wrong, and of what kind it is."""
+        """Set the message and the kind of the error."""
         super().__init__(message)
         self.kind = kind
 
@@ -69,14 +69,14 @@ class Findings(Protocol):
     """Receives the errors."""
 
     def fault(self, error: DataError) -> None:
-        """Take an unusable entry."""
+        """Receive the error of an unusable entry."""
 
     def note(self, kind: Kind, text: str) -> None:
-        """Take something that does not keep anybody from reading on; one line."""
+        """Receive a remark of one line, after which reading continues."""
 
 
 class Strict:
-    """Raises the first fault and passes over notes: for training."""
+    """Raises the first fault and ignores notes: for training."""
 
     def fault(self, error: DataError) -> None:
         """Raise the error."""
@@ -113,7 +113,7 @@ class Collected:
 
 def check_classes(classes: Collection[str], known: Collection[str], where: str,
                   findings: Findings) -> None:
-    """Raise DataError if none of the classes is among those that are labelled; note who is not."""
+    """Raise DataError if none of the classes is labelled; note each one that is not."""
     if not set(classes) & set(known):
         raise DataError(f'{where}: none of the classes ({", ".join(classes)}) is here; it has '
                         f'{", ".join(known)}', Kind.SOURCE)

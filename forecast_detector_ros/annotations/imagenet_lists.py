@@ -7,7 +7,7 @@ Lines of the lists read here, all of them separated by spaces:
 - `SNIPPET 1 FRAME COUNT`, such as VID_train_15frames.txt: a frame, from 0 on, of a snippet of
   COUNT frames.
 - `SNIPPET START 0 COUNT`, such as VID_val_videos.txt: a whole snippet. Such a list has one line
-  a snippet, and all of them name frame 0.
+  per snippet, always with frame 0.
 - `SNIPPET/FRAME NUMBER`, such as the development kit's VID/val.txt: a frame.
 - `SNIPPET NUMBER`, such as the kit's VID/train_1.txt: a whole snippet.
 - `PICTURE NUMBER`, such as DET_train_30classes.txt: a picture of DET.
@@ -28,25 +28,19 @@ _FRAME = re.compile(rf'\d{{{FRAME_DIGITS}}}')
 
 @dataclass
 class Listed:
-    """
-    What a list says of one snippet.
+    """The entry of one snippet in a list."""
 
-    where: file and first line; frames: those named, in the order of the list, None for all;
-    count: frames of the snippet, None where the list does not say.
-    """
-
-    where: str
-    count: int | None = None
+    where: str  #: File and first line
+    count: int | None = None  #: Frames of the snippet; None if the list has no number
+    #: Numbers of the listed frames in the order of the list; None for all.
     frames: list[int] | None = field(default_factory=list)
 
 
 def read_lines(path: Path, kind: Kind = Kind.SOURCE) -> list[tuple[str, str]]:
     """
-    Read a text file, .gz or not; return (file and line number, line) of all that are not blank.
+    Read a text file, .gz or not; return (file and line number, line) of all lines with text.
 
-    `kind` is that of the error.
-
-    :raises DataError: one line that names the file
+    :raises DataError: of this `kind`; the message is one line that names the file
     """
     try:
         data = path.read_bytes()
@@ -67,8 +61,8 @@ def read_snippets(path: Path, findings: Findings) -> dict[str, Listed]:
     """
     Read a list of snippets or of their frames.
 
-    :param findings: who is told of unusable lines
-    :returns: path of the snippet, as the list says it, in the order of the list
+    :param findings: receives the errors of unusable lines
+    :returns: entries by the snippet's path in the list, in the order of the list
     :raises DataError: the file cannot be read
     """
     snippets: dict[str, Listed] = {}
@@ -98,7 +92,7 @@ def read_snippets(path: Path, findings: Findings) -> dict[str, Listed]:
 
 
 def _parse(line: str, where: str) -> tuple[str, int | None, int | None]:
-    """Return snippet, frame or None for all, and number of frames or None if it is not said."""
+    """Return snippet, frame or None for all, and number of frames or None if not given."""
     name, *rest = line.split()
     if len(rest) not in (1, 3) or not all(re.fullmatch(r'-?\d+', text) for text in rest):
         raise DataError(f'{where}: is {line!r:.80}; it must be a path and 1 or 3 whole numbers')
@@ -118,7 +112,7 @@ def _parse(line: str, where: str) -> tuple[str, int | None, int | None]:
 
 def read_pictures(path: Path, findings: Findings) -> dict[str, str]:
     """
-    Read a list of pictures; return path -> file and line, each once, in the order of the list.
+    Read a list of pictures; return path -> file and line, in the order of the list.
 
     :raises DataError: the file cannot be read
     """

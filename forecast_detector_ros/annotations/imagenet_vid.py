@@ -7,14 +7,14 @@ ImageNet VID and DET as they are distributed (ILSVRC 2015).
     Annotations/DET/train/ILSVRC2014_train_0000/ILSVRC2014_train_00000663.xml
     Data/DET/train/ILSVRC2014_train_0000/ILSVRC2014_train_00000663.JPEG
 
-Loading lists folders and reads one XML file of each snippet. All others are read when their frame
-is asked for: VID's training set alone has 1.1 million.
+Loading lists folders and reads one XML file of each snippet. Each other file is read when its
+frame is accessed, because VID's training set alone has 1.1 million.
 
-An XML file is that of the ILSVRC 2015 development kit (readme.txt, sections 2.2 and 4.2). It has
-`size` with `width` and `height`. Each `object` has a `name` (a WordNet id), a `bndbox` of `xmin`,
-`ymin`, `xmax`, `ymax`, and in VID a `trackid`. Corners count pixels from 0 and are inclusive: the
-kit's evaluation takes xmax - xmin + 1 for the width. A box from 3 to 5 therefore covers [3, 6)
-here.
+The development kit of ILSVRC 2015 describes the XML files (readme.txt, sections 2.2 and 4.2). They
+have `size` with `width` and `height`. Each `object` has a `name` (a WordNet id), a `bndbox` of
+`xmin`, `ymin`, `xmax`, `ymax`, and in VID a `trackid`. Corners count pixels from 0 and are
+inclusive: the kit's evaluation uses xmax - xmin + 1 as the width. A box from 3 to 5 therefore
+covers [3, 6) here.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from .records import (
 )
 from ..files import walk
 
-#: What becomes of a snippet of which a list names some frames. `snippet`: a video of all its
-#: frames, for clips of consecutive frames; `listed`: a video of the frames that are named, for
-#: training on single frames.
+#: Use of a snippet of which a list names some frames. `snippet`: a video of all its frames, for
+#: clips of consecutive frames; `listed`: a video of the listed frames, for training on single
+#: frames.
 FRAMES = ('snippet', 'listed')
-PICTURE = '.JPEG'  #: How the names of ImageNet's pictures end
+PICTURE = '.JPEG'  #: Suffix of ImageNet's pictures
 
 
 class XmlFrames(Sequence[FrameRecord]):
@@ -56,9 +56,9 @@ class XmlFrames(Sequence[FrameRecord]):
                  names: Sequence[str], labels: Mapping[str, int | None], other_wnids: bool,
                  findings: Findings) -> None:
         """
-        Take the names.
+        Store the names; nothing is read yet.
 
-        :param pictures, annotations: what `folder` with `<name>.JPEG` and `<name>.xml` is in
+        :param pictures, annotations: contain `folder` with `<name>.JPEG` and with `<name>.xml`
         :param names: in the order of time
         :param labels, other_wnids, findings: see `read_xml`
         """
@@ -79,10 +79,10 @@ class XmlFrames(Sequence[FrameRecord]):
 
     def __getitem__(self, index: int | slice) -> FrameRecord | Sequence[FrameRecord]:
         """
-        Read the annotation of a frame; of each of them, for a slice.
+        Read the annotation of a frame, or of each frame of a slice.
 
-        :raises DataError: it is unusable, leads out of its folder, or is of another size than the
-            frame that was read first
+        :raises DataError: the annotation is unusable, is outside its folder, or has another size
+            than the frame that was read first
         """
         if isinstance(index, slice):
             return tuple(self[number] for number in range(*index.indices(len(self))))
@@ -113,13 +113,12 @@ def load_vid(annotations: str | Path, images: str | Path, classes: Sequence[str]
 
     :param annotations, images: `Annotations/VID` and `Data/VID`
     :param classes: names; a label is an index into them
-    :param list_file: names snippets, or frames of them (see `imagenet_lists`); without it: all of
-        `split`
-    :param split: folder below `annotations`, for when there is no list
+    :param list_file: names snippets or frames of them (see `imagenet_lists`); None: all of `split`
+    :param split: folder below `annotations`, if there is no list
     :param frames: one of `FRAMES`
-    :param findings: who is told of mistakes; default: the first one is raised
+    :param findings: receives the errors; default: the first one is raised
     :param outside: whether names and symbolic links may lead out of the two folders
-    :returns: in the order of the list, or of their names; a name is the path below `annotations`
+    :returns: in the order of the list, or of the names; a name is the path below `annotations`
     :raises DataError: one line: the file, the entry, and what is wrong with it
     """
     annotations, images = Path(annotations), Path(images)
@@ -140,7 +139,7 @@ def load_vid(annotations: str | Path, images: str | Path, classes: Sequence[str]
         names = _frame_names(name, listed, *places, frames == 'listed', findings)
         video = XmlFrames(pictures, descriptions, name, names, labels, False, findings)
         if isinstance(findings, Strict):
-            # A tree that is no VID at all is found out now rather than in the middle of a run.
+            # Read one frame now, so that a tree that is not VID is an error before the run.
             video[0]
         return VideoRecord(name, video)
 
@@ -154,9 +153,9 @@ def load_det(annotations: str | Path, images: str | Path, classes: Sequence[str]
     """
     Find the pictures of ImageNet DET, each a video of one frame.
 
-    Parameters are those of `load_vid`, for `Annotations/DET` and `Data/DET`. Objects of the
-    classes that VID does not have are ignore regions, but for `person`. Without a list, all
-    pictures of `split` that have an annotation are taken.
+    Parameters are those of `load_vid`, for `Annotations/DET` and `Data/DET`. Objects of classes
+    that VID does not have are ignore regions, except `person`. Without a list, all pictures of
+    `split` that have an annotation are used.
 
     :raises DataError: one line: the file, the entry, and what is wrong with it
     """
@@ -214,7 +213,7 @@ def _walk(annotations: PictureFolder, split: str) -> Iterator[tuple[str, list[st
 def _frame_names(name: str, listed: Listed, images: Path, annotations: Path, only_listed: bool,
                  findings: Findings) -> list[str]:
     """
-    Return the frames of a snippet that are to be used and that have picture and annotation.
+    Return the names of the frames of a snippet that are used and have picture and annotation.
 
     :param images, annotations: the snippet's own folders
     """
@@ -230,7 +229,7 @@ def _frame_names(name: str, listed: Listed, images: Path, annotations: Path, onl
         wanted = list(range(last + 1))
     names = []
     for frame in wanted:
-        # The same few thousand names stand in every snippet.
+        # All snippets have the same few thousand names, so interning saves memory.
         stem = sys.intern(f'{frame:06d}')
         for there, path in ((pictures, images / f'{stem}{PICTURE}'),
                             (descriptions, annotations / f'{stem}.xml')):
@@ -259,7 +258,7 @@ VID_CLASSES = {
     'n02355227': 'squirrel', 'n02129604': 'tiger', 'n04468005': 'train',
     'n01662784': 'turtle', 'n04530566': 'watercraft', 'n02062744': 'whale',
     'n02391049': 'zebra'}
-#: A class of DET that VID lacks; the other 169 are ignore regions whatever is trained.
+#: A class of DET that VID lacks; the other 169 are always ignore regions.
 DET_PERSON = {'n00007846': 'person'}
 OTHER_NAMES = {'cat': 'domestic_cat'}  #: Names that a recipe may use for a class of VID
 _WNID = re.compile(r'n\d{8}')
@@ -270,7 +269,7 @@ def labels_of(classes: Sequence[str], known: Mapping[str, str], annotations: Pat
     """
     Return WordNet id -> label, an index into `classes`, or None for a class not trained.
 
-    :raises DataError: none of the classes is known; `findings` is told of those that are not
+    :raises DataError: none of the classes is known; `findings` receives each unknown one
     """
     index = {OTHER_NAMES.get(name, name): label for label, name in enumerate(classes)}
     check_classes(index, known.values(), f'{annotations}', findings)
@@ -282,12 +281,13 @@ def read_xml(path: Path, picture: Path, labels: Mapping[str, int | None], other_
     """
     Read the annotation of one picture.
 
-    :param picture: the file that it describes; it is not opened
+    :param picture: the annotated file, which is not opened
     :param labels: from `labels_of`: objects with a label are targets, those with None ignore
         regions
-    :param other_wnids: WordNet ids that are not in `labels` are ignore regions, and no mistake
-    :param findings: who is told of unusable objects and dropped boxes
-    :raises DataError: the file is missing, no XML, or does not say the size of its picture
+    :param other_wnids: whether WordNet ids that are not in `labels` are ignore regions; else they
+        are errors
+    :param findings: receives unusable objects and dropped boxes
+    :raises DataError: the file is missing, is not XML, or has no size of the picture
     """
     try:
         root = ElementTree.fromstring(path.read_bytes())
@@ -297,7 +297,7 @@ def read_xml(path: Path, picture: Path, labels: Mapping[str, int | None], other_
     except OSError as error:
         raise DataError(f'{path}: cannot be read: {error.strerror}') from None
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        # The last two: an encoding that is unknown, or not the one that is declared.
+        # LookupError and ValueError: the declared encoding is unknown or wrong.
         raise DataError(f'{path}: not valid XML: {error}') from None
     width = _number(root, 'size/width', f'{path}')
     height = _number(root, 'size/height', f'{path}')

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The entries of COCO-style JSON files, checked one by one, and true boxes laid over a teacher's.
+Checks of the entries of COCO-style JSON files, and rules for true boxes over a teacher's boxes.
 
-The file of true boxes may say how much it boxes: `complete` of a video, `labels` of an image (see
-docs/reference/data.md).
+The file of true boxes may say which objects it contains: `complete` of a video, `labels` of an
+image (see docs/reference/data.md).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def entries(document: dict[str, Any], key: str, path: Path) -> list[dict[str, An
     """
     Return the list of objects `key` of a document.
 
-    :raises DataError: it is missing or something else
+    :raises DataError: it is missing or is not a list of objects
     """
     value = document.get(key)
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
@@ -66,7 +66,7 @@ def get(entry: dict[str, Any], key: str, where: str, kind: type) -> Any:
 
 
 def categories(document: dict[str, Any], path: Path, findings: Findings) -> dict[int, str]:
-    """Return the names of the categories by id; `findings` is told of unusable ones."""
+    """Return the names of the categories by id; `findings` receives unusable ones."""
     names: dict[int, str] = {}
     for number, entry in enumerate(entries(document, 'categories', path)):
         where = f'{path}: categories[{number}]'
@@ -96,9 +96,9 @@ def category_names(path: str | Path) -> tuple[str, ...]:
 
 def score_of(entry: dict[str, Any], where: str) -> float:
     """
-    Return `score`, 0 to 1; 1 where it is absent.
+    Return `score`, 0 to 1; 1 if it is absent.
 
-    :raises DataError: it is something else
+    :raises DataError: the value is no such number
     """
     score = entry.get('score', 1.0)
     if isinstance(score, bool) or not isinstance(score, (int, float)) or not 0 <= score <= 1:
@@ -108,9 +108,9 @@ def score_of(entry: dict[str, Any], where: str) -> float:
 
 def track_of(entry: dict[str, Any], where: str) -> int:
     """
-    Return `track_id`, a whole number from 0 on; `UNKNOWN_TRACK` where it is absent.
+    Return `track_id`, a whole number from 0 on; `UNKNOWN_TRACK` if it is absent.
 
-    :raises DataError: it is something else
+    :raises DataError: the value is no such number
     """
     track = entry.get('track_id')
     if track is None:
@@ -121,20 +121,20 @@ def track_of(entry: dict[str, Any], where: str) -> int:
     return track
 
 
-#: A teacher's box that overlaps a true box of its class by this IoU is the same object.
+#: A teacher's box that overlaps a true box of its class by this IoU shows the same object.
 REPLACED_IOU = 0.5
-UNSURE_IOU = 0.25  #: From this IoU on it may be the same object, boxed badly, or a neighbour
+UNSURE_IOU = 0.25  #: From this IoU on it shows the same object, inexactly, or a neighbour
 #: The 20 classes of PASCAL VOC 2012 under the names of this project
 #: (http://host.robots.ox.ac.uk/pascal/VOC/voc2012/, "Introduction").
 VOC = frozenset(('person', 'bicycle', 'car', 'motorcycle', 'airplane', 'bus', 'train',
                  'watercraft', 'bird', 'cat', 'dog', 'horse', 'sheep', 'cattle', 'bottle', 'chair',
                  'dining_table', 'potted_plant', 'sofa', 'tv'))
-#: Names of sets of classes that `labels` knows; None: all categories of the file.
+#: Names of sets of classes that `labels` accepts; None: all categories of the file.
 SETS = {'20 VOC classes': VOC, '80 COCO classes': None}
 
 
 class Fate(Enum):
-    """The use of a teacher's box in a picture with true boxes."""
+    """The treatment of a teacher's box in a picture with true boxes."""
 
     KEPT = auto()
     IGNORED = auto()
@@ -143,16 +143,12 @@ class Fate(Enum):
 
 @dataclass
 class TruePicture:
-    """
-    What is known for certain about one picture.
+    """The true boxes of one picture."""
 
-    boxed: names of the classes of which every object is boxed. present: classes with true boxes in
-    the video if it is complete, else None. boxes: class and corners x0, y0, x1, y1 of each true
-    box and marked region, pixels.
-    """
-
-    boxed: Collection[str] = ()
+    boxed: Collection[str] = ()  #: Classes of which every object has a true box
+    #: Classes with true boxes in the video, if that is complete; else None.
     present: set[str] | None = None
+    #: Class and corners x0, y0, x1, y1 of each true box and marked region, pixels.
     boxes: list[tuple[str, Sequence[float]]] = field(default_factory=list)
 
     def add(self, name: str, box: Sequence[float]) -> None:
@@ -163,12 +159,12 @@ class TruePicture:
 
     def fate(self, name: str, box: Sequence[float]) -> Fate:
         """
-        Tell what becomes of a teacher's box, once all true boxes are known.
+        Return the treatment of a teacher's box, after all true boxes were added.
 
         :param box: x0, y0, x1, y1, pixels
-        :returns: DROPPED if all objects of the class are boxed, or if it repeats a true box.
-            IGNORED if it may repeat one, or if a complete video has no true box of the class,
-            which may not have been boxed.
+        :returns: DROPPED if all objects of the class have true boxes, or if the box repeats a true
+            box. IGNORED if it may repeat one, or if a complete video has no true box of the class:
+            perhaps that class was not annotated.
         """
         if name in self.boxed or (self.present is not None and name in self.present):
             return Fate.DROPPED
@@ -182,12 +178,12 @@ class TruePicture:
 
 def boxed_classes(labels: Any, names: Collection[str], where: str) -> frozenset[str]:
     """
-    Return the classes that an image's `labels` names.
+    Return the classes in an image's `labels`.
 
-    :param labels: a key of `SETS`, a name, or a list of names; None for nothing
+    :param labels: a key of `SETS`, a name, or a list of names; None for no class
     :param names: the categories of the file
-    :param where: names file and entry for the error
-    :raises DataError: it is something else
+    :param where: file and entry, for the error
+    :raises DataError: `labels` has another form, or names no category of the file
     """
     if labels is None:
         return frozenset()
@@ -203,9 +199,9 @@ def boxed_classes(labels: Any, names: Collection[str], where: str) -> frozenset[
 
 def completeness(document: dict[str, Any], path: Path) -> dict[str, bool]:
     """
-    Return for each of `videos` whether every object in it is boxed.
+    Return whether every object is annotated, for each of `videos`.
 
-    :raises DataError: `complete` is not a truth value
+    :raises DataError: `complete` is not a boolean
     """
     found = {}
     for name, video in video_entries(document).items():
@@ -218,7 +214,7 @@ def completeness(document: dict[str, Any], path: Path) -> dict[str, bool]:
 
 
 def video_entries(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the entries of `videos` that have a name, by it; none where there is no such list."""
+    """Return the entries of `videos` by name, if they have one; none without such a list."""
     videos = document.get('videos')
     return {video['name']: video for video in (videos if isinstance(videos, list) else ())
             if isinstance(video, dict) and isinstance(video.get('name'), str)}
@@ -226,9 +222,9 @@ def video_entries(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def same_picture(image: dict[str, Any], other: dict[str, Any], where: str) -> None:
     """
-    Check that two files mean the same picture by an image entry.
+    Check that the image entries of two files describe the same picture.
 
-    :raises DataError: sizes or places in the video differ
+    :raises DataError: sizes or indices in the video differ
     """
     for key in ('width', 'height', 'video', 'frame_index'):
         if image.get(key) != other.get(key):

@@ -40,7 +40,7 @@ PEDESTRIAN = 1
 
 #: Class ids that can be targets, under the names of this package's recipes.
 TARGETS = {PEDESTRIAN: 'person', 3: 'car', 4: 'bicycle', 5: 'motorcycle'}
-#: Boxes that are seen less become ignore regions, as with `AugmentConfig.min_visible`.
+#: Boxes with a smaller visible part become ignore regions, as with `AugmentConfig.min_visible`.
 MIN_VISIBILITY = 0.3
 
 
@@ -48,7 +48,7 @@ MIN_VISIBILITY = 0.3
 class _Sequence:
     """The content of seqinfo.ini."""
 
-    folder: str  #: Of the pictures, within that of the sequence
+    folder: str  #: Folder of the pictures, relative to that of the sequence
     length: int
     width: int
     height: int
@@ -64,20 +64,20 @@ def load_mot(annotations: str | Path, images: str | Path, classes: Sequence[str]
     """
     Read sequences of MOTChallenge.
 
-    A pedestrian is a target if `person` is a class and the line's flag says so. Cars, bicycles and
-    motorbikes are targets if `car`, `bicycle` and `motorcycle` are classes; the benchmark's flag
-    does not apply to vehicles. Everything else, and boxes below `min_visibility`, are ignore
-    regions: persons that sit or ride, distractors, occluders, reflections, crowds.
+    A pedestrian is a target if `person` is a class and the line's flag is set. Cars, bicycles and
+    motorbikes are targets if `car`, `bicycle` and `motorcycle` are classes; the flag does not
+    apply to vehicles. All others, and boxes below `min_visibility`, are ignore regions: sitting or
+    riding persons, distractors, occluders, reflections, crowds.
 
     :param annotations: folder of the sequences, such as `MOT17/train`
     :param images: folder of the sequences with their pictures; as distributed, the same
     :param classes: names; a label is an index into them
-    :param list_file: names of sequences, one a line; a first line `name`, as in MOTChallenge's own
-        lists, is passed over. Without it: all folders with a seqinfo.ini.
+    :param list_file: names of sequences, one per line; a first line `name`, as in MOTChallenge's
+        lists, is skipped. None: all folders with a seqinfo.ini.
     :param min_visibility: from 0 to 1
-    :param findings: who is told of mistakes; default: the first one is raised
+    :param findings: receives the errors; default: the first one is raised
     :param outside: whether names and symbolic links may lead out of the two folders
-    :returns: in the order of the list, or of their names
+    :returns: in the order of the list, or of the names
     :raises DataError: one line: the file, the entry, and what is wrong with it
     """
     annotations, images = Path(annotations), Path(images)

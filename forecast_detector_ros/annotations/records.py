@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Annotated frames and videos: what every format is read into; and reading their pictures."""
+"""Annotated frames and videos, into which all formats are read, and the reader of pictures."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
@@ -22,18 +22,18 @@ _MOST_NAME, _MOST_PATH = 255, 4096
 
 
 class PictureFolder:
-    """A folder that files are looked for in; with `outside` also where their names lead to."""
+    """A folder of files; if `outside` is true, names may lead out of the folder."""
 
     def __init__(self, root: str | Path, outside: bool = False) -> None:
-        """Take a folder, which need not exist."""
+        """Store the folder, which need not exist."""
         self.root = Path(root)
         self._outside = outside
         self._real_root = os.path.realpath(self.root)
-        # Thousands of pictures lie in one folder.
+        # Thousands of pictures are in one folder.
         self._real_folder = lru_cache(maxsize=1024)(os.path.realpath)
 
     def __reduce__(self) -> tuple[type[PictureFolder], tuple[Path, bool]]:
-        """Leave the cache behind where the folder goes to another process."""
+        """Do not send the cache to another process."""
         return PictureFolder, (self.root, self._outside)
 
     def place(self, name: str, where: str, key: str = 'file_name') -> Path:
@@ -42,9 +42,9 @@ class PictureFolder:
 
         :param name: relative to the folder
         :param where: the file and the entry, for the message
-        :param key: what the name is called there
-        :raises DataError: the name can be that of no file, or it leads out of the folder: by
-            ``..``, from the root of the file system, or by a symbolic link
+        :param key: the name's key in that file
+        :raises DataError: the name cannot be that of a file, or it leads out of the folder: by
+            ``..``, by a symbolic link, or as an absolute path
         """
         path = self.root / name
         try:
@@ -76,13 +76,13 @@ def names_in(folder: Path, where: str) -> set[str]:
 
 
 T = TypeVar('T')
-#: Stands for the track of a box that is not known to be the same object as any other.
+#: Track number of a box whose object is not known in other frames.
 UNKNOWN_TRACK = -1
 
-#: Tracks of two files are told apart by adding their numbers, which must remain 64 bits long.
+#: Limit of track numbers: tracks of two files are made different by addition, within 64 bits.
 MOST_TRACKS = 2**62
 
-# Boxes that reach beyond their picture by no more pixels are not worth a word: rounding, and
+# A box may reach beyond its picture by so many pixels without a note, because of rounding, and of
 # corners counted from 0 or from 1.
 _ROUNDING = 1.0
 
@@ -90,17 +90,17 @@ _ROUNDING = 1.0
 @dataclass(frozen=True)
 class Targets:
     """
-    What a frame shows: boxes to find, and regions that are neither object nor background.
+    The targets of a frame: boxes to find, and regions that are neither object nor background.
 
-    :raises ValueError: if there are not as many tracks as boxes
+    :raises ValueError: if the numbers of tracks and boxes differ
     """
 
     boxes: np.ndarray  #: float32 (N, 4) xyxy, pixels
     labels: np.ndarray  #: int64 (N,), 0-based into the classes
     scores: np.ndarray  #: float32 (N,), 0 to 1; 1 for boxes without a score
     ignore: np.ndarray  #: float32 (K, 4) xyxy, pixels
-    #: int64 (N,), the same number for the same object in all frames of a video, `UNKNOWN_TRACK`
-    #: where it is not known (everywhere, if nothing is given).
+    #: int64 (N,), the same number for the same object in all frames of a video, `UNKNOWN_TRACK` if
+    #: unknown (the default for all boxes).
     tracks: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __post_init__(self) -> None:
@@ -134,8 +134,8 @@ class VideoRecord:
     """
     Consecutive frames of one size, in order; a still is a video of one frame.
 
-    `frames` may read each frame's annotation only when it is asked for, and then raises DataError
-    where that is unusable. Videos of one `group` are parts of one recording; empty: of none.
+    `frames` may read each frame's annotation at its access, and then raises DataError if that is
+    unusable. Videos of the same `group` are parts of one recording; empty: no group.
     """
 
     name: str
@@ -145,7 +145,7 @@ class VideoRecord:
 
 def read_videos(entries: Iterable[T], read: Callable[[T], VideoRecord], findings: Findings,
                 nothing: str) -> list[VideoRecord]:
-    """Read every entry; tell `findings` of unusable ones. Raises DataError if none is left."""
+    """Read every entry; `findings` receives unusable ones. Raises DataError if none is left."""
     records = []
     for entry in entries:
         try:
@@ -158,7 +158,7 @@ def read_videos(entries: Iterable[T], read: Callable[[T], VideoRecord], findings
 
 
 class FrameBoxes:
-    """One picture, while its annotation is being read."""
+    """The targets of one picture while its annotation is read."""
 
     def __init__(self) -> None:
         """Begin with nothing."""
@@ -170,12 +170,12 @@ class FrameBoxes:
         self._seen: set[tuple[float, ...]] = set()
 
     def has_track(self, track: int) -> bool:
-        """Tell whether a target of this track is there; never for `UNKNOWN_TRACK`."""
+        """Return whether there is a target of this track; False for `UNKNOWN_TRACK`."""
         return track != UNKNOWN_TRACK and track in self._tracks
 
     def add(self, box: tuple[float, ...], label: int, where: str, findings: Findings,
             score: float = 1.0, track: int = UNKNOWN_TRACK) -> None:
-        """Add a target, xyxy within the picture; `where` names it if it is there already."""
+        """Add a target, xyxy within the picture; `where` names it in the note on a duplicate."""
         if (label, *box) in self._seen:
             findings.note(Kind.DUPLICATE, f'{where}: class and box are those of another object '
                                           'in the picture')
@@ -207,10 +207,9 @@ def box_in_picture(corners: Sequence[float], width: int, height: int, where: str
     :param corners: x0, y0, x1, y1 in pixels; the left edge of the picture is 0, its right edge
         `width`
     :param width, height: of the picture, pixels
-    :param where: names file and entry for `findings`
-    :param findings: is told of boxes that are cut by more than a pixel, or dropped
-    :returns: x0, y0, x1, y1 within the picture; None where a number is not finite or no area is
-        left
+    :param where: file and entry, for `findings`
+    :param findings: receives boxes that are cut by more than a pixel, or dropped
+    :returns: x0, y0, x1, y1 within the picture; None if a number is not finite or no area is left
     """
     x0, y0, x1, y1 = corners
     if not all(math.isfinite(value) for value in corners):
@@ -237,18 +236,18 @@ def _shown(corners: Sequence[float]) -> str:
 
 class FrameReader:
     """
-    Decodes the pictures of frames; keeps those that were preloaded.
+    Decodes the pictures of frames, and keeps preloaded ones in memory.
 
     Preload in the parent process: forked workers then share the memory.
     """
 
     def __init__(self) -> None:
-        """Make a reader that keeps nothing yet."""
+        """Make a reader without preloaded pictures."""
         self._kept: dict[Path, np.ndarray] = {}
 
     def read(self, frame: FrameRecord) -> np.ndarray:
         """
-        Return the picture, uint8 (H, W, 3) RGB, of the size that the record states.
+        Return the picture, uint8 (H, W, 3) RGB, of the record's size.
 
         :raises DataError: the file is missing, no picture, or of another size
         """
@@ -278,5 +277,5 @@ def decode_picture(frame: FrameRecord) -> np.ndarray:
     if image.shape[:2] != (frame.height, frame.width):
         raise DataError(f'{frame.path}: is {image.shape[1]}x{image.shape[0]} pixels, but its '
                         f'annotation says {frame.width}x{frame.height}', Kind.WRONG_SIZE)
-    # In place; OpenCV decodes to RGB itself from 4.11 on only (IMREAD_COLOR_RGB).
+    # In place, because OpenCV decodes to RGB only from 4.11 on (IMREAD_COLOR_RGB).
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)

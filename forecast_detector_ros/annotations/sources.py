@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One annotated set of videos or stills, in whatever format: its settings, and reading it."""
+"""The settings of an annotated set of videos or stills in any format, and reading it."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from .mot import load_mot, MIN_VISIBILITY, TARGETS
 from .records import PictureFolder, VideoRecord
 from .video_json import load_video_json
 
-#: What a source's `format` can be.
+#: Values of a source's `format`.
 COCO_VIDEO, IMAGENET_VID, IMAGENET_DET, MOT = FORMATS = (
     'coco_video', 'imagenet_vid', 'imagenet_det', 'mot')
 _IMAGENET = (IMAGENET_VID, IMAGENET_DET)
 
-#: Settings that only some formats have, with the value that says nothing.
+#: Settings that only some formats have: the default, and these formats.
 _SPECIAL = {
     'truth': ('', (COCO_VIDEO,)),
     'min_score': (0.0, (COCO_VIDEO,)), 'ignore_score': (0.0, (COCO_VIDEO,)),
@@ -32,39 +32,39 @@ class SourceConfig:
     """
     One annotated set of videos or stills.
 
-    :raises DataError: if a value is impossible, or set for a format that does not know it
+    :raises DataError: if a value is impossible, or is set for a format without this setting
     """
 
     #: Relative to the data root: a COCO-video JSON; `Annotations/VID` or `Annotations/DET` of
     #: ImageNet; the folder of the sequences of MOTChallenge.
     annotations: str
-    #: Folder that the pictures' names start from, relative to the data root: of the JSON's
+    #: Folder that the pictures' names start from, relative to the data root: that of the JSON's
     #: `file_name`; `Data/VID` or `Data/DET`; for MOTChallenge the same as `annotations`.
     images: str
     #: One of `FORMATS`.
     format: str = COCO_VIDEO  # noqa: A003
     kind: str = 'video'  #: `video`, or `still` for pictures that become clips by synthetic motion
-    min_score: float = 0.0  #: coco_video: boxes below are no targets
-    #: coco_video: boxes between this and `min_score` are regions without negatives.
+    min_score: float = 0.0  #: coco_video: smallest score of a target
+    #: coco_video: boxes with a score from this to `min_score` are ignore regions.
     ignore_score: float = 0.0
-    #: coco_video: a JSON of true boxes that are laid over those of `annotations`, relative to the
-    #: data root. It says by `complete` and `labels` which of them they replace.
+    #: coco_video: a JSON of true boxes, relative to the data root. They replace boxes of
+    #: `annotations` as its `complete` and `labels` say.
     truth: str = ''
-    #: Files may lie outside `images` and `annotations`: a name may start at the root of the file
-    #: system, have ``..`` in it, or be a symbolic link to anywhere.
+    #: Whether files may be outside `images` and `annotations`: a name may be an absolute path,
+    #: contain ``..``, or be a symbolic link to anywhere.
     outside: bool = False
-    #: Patterns of what is taken; empty for everything. A pattern is that of a shell (`*` matches
-    #: `/` too) and meets a video's name, or a still's `file_name` or any folder of it.
+    #: Patterns of the used videos; empty for all. A pattern is that of a shell (`*` matches `/`
+    #: too) and matches a video's name, or a still's `file_name` or any folder of it.
     sequences: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()  #: Patterns of what is left out of that
+    exclude: tuple[str, ...] = ()  #: Patterns of videos that are not used
     #: ImageNet: names frames, snippets or pictures; mot: names sequences. Relative to the data
-    #: root; .gz is read too. Empty for all that are there.
+    #: root; may be .gz. Empty for all in the folders.
     list_file: str = ''
     split: str = 'train'  #: ImageNet without `list_file`: the folder below `annotations`
     #: imagenet_vid: `snippet` makes a video of all frames of each snippet that `list_file` names,
     #: for clips; `listed` one of the listed frames alone, for training on single frames.
     frames: str = 'snippet'
-    #: mot: boxes that are seen by less are regions without negatives.
+    #: mot: boxes with a smaller visible part are ignore regions.
     min_visibility: float = MIN_VISIBILITY
 
     def __post_init__(self) -> None:
@@ -94,9 +94,9 @@ def load_source(source: SourceConfig, root: str | Path, classes: Sequence[str],
 
     :param root: folder that its paths start from
     :param classes: names; a label is an index into them
-    :param findings: who is told of mistakes; default: the first one is raised
-    :returns: without those that are excluded. The frames of ImageNet read their annotations when
-        they are asked for.
+    :param findings: receives the errors; default: the first one is raised
+    :returns: the videos that the patterns select. Frames of ImageNet read their annotations when
+        they are accessed.
     :raises DataError: one line: the file, the entry, and what is wrong with it
     """
     root = Path(root)
@@ -121,7 +121,7 @@ def load_source(source: SourceConfig, root: str | Path, classes: Sequence[str],
 
 def _chosen(records: list[VideoRecord], source: SourceConfig, annotations: Path,
             findings: Findings) -> list[VideoRecord]:
-    """Return the records that the patterns of a source leave."""
+    """Return the records that the patterns of a source select."""
     everything = records
     if source.sequences:
         taken, unmet = meet([record.name for record in records], source.sequences)
@@ -141,7 +141,7 @@ def _chosen(records: list[VideoRecord], source: SourceConfig, annotations: Path,
 
 def _note_split_groups(records: Sequence[VideoRecord], kept: Sequence[VideoRecord],
                        annotations: Path, findings: Findings) -> None:
-    """Name the groups of which only a part is kept: the rest is no set to measure on."""
+    """Note groups of which only a part is kept, because the rest must not be a test set."""
     names = {record.name for record in kept}
     for group in dict.fromkeys(record.group for record in kept if record.group):
         left_out = [record.name for record in records
@@ -153,9 +153,9 @@ def _note_split_groups(records: Sequence[VideoRecord], kept: Sequence[VideoRecor
 
 def meet(names: Sequence[str], patterns: Sequence[str]) -> tuple[set[str], list[str]]:
     """
-    Return the names that any pattern meets, and the patterns that meet none.
+    Return the names that match any pattern, and the patterns that match no name.
 
-    :param patterns: of names or of the folders in them, with ``*``, ``?`` and ``[...]``
+    :param patterns: for names or folders in names, with ``*``, ``?`` and ``[...]``
     """
     met: set[str] = set()
     unmet = []

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A small video set made on the spot: textured shapes that move over noise.
+A small generated video set: textured shapes that move over noise.
 
 For tests and tutorials: it needs no download, its boxes are exact, and a small network learns
 it in minutes.
@@ -25,7 +25,7 @@ _STRIPES = 6
 
 
 class _Shape:
-    """One object: what it looks like, and its course (bouncing off the picture's borders)."""
+    """One object: its appearance, and its path, which bounces off the picture's borders."""
 
     def __init__(self, size: tuple[int, int], rng: np.random.Generator) -> None:
         height, width = size
@@ -53,7 +53,7 @@ class _Shape:
         return mask
 
     def move(self) -> None:
-        """Go on by one frame."""
+        """Move by one frame."""
         self.place = self.place + self.velocity
         low, high = self.place < self.radius, self.place > self.limit
         self.velocity = np.where(low | high, -self.velocity, self.velocity)

@@ -55,15 +55,15 @@ def load_video_json(path: str | Path, image_root: str | Path | PictureFolder,
     Boxes are cut to their picture. Those without area or with numbers that are not finite are
     dropped and logged.
 
-    :param image_root: folder that `file_name` is relative to; it must not lead out of a folder
-        that is given by its path
+    :param image_root: folder that `file_name` is relative to; if it is a path, no `file_name` may
+        lead out of it
     :param classes: names; a label is an index into them
     :param min_score, ignore_score: from 0 to 1; see above
-    :param findings: who is told of mistakes; default: the first one is raised
+    :param findings: receives the errors; default: the first one is raised
     :param truth: a second file, of true boxes, with the same `file_name` for the same picture.
-        They replace boxes of the first file as `TruePicture.fate` says; pictures that only it has
-        are added.
-    :returns: videos in the order of the file, stills (images without `video`) among them
+        They replace boxes of the first file as `TruePicture.fate` says. Pictures that only the
+        second file has are added.
+    :returns: videos, and stills (images without `video`), in the order of the file
     :raises DataError: one line: the file, the entry, and what is wrong with it
     """
     path = Path(path)
@@ -91,7 +91,7 @@ def load_video_json(path: str | Path, image_root: str | Path | PictureFolder,
 
 def _lay_over(path: Path, document: dict[str, Any], root: PictureFolder, under: _Annotations,
               first_image: int, first_track: int) -> dict[int, TruePicture]:
-    """Read true boxes into the pictures of `under`, add missing pictures; return what is known."""
+    """Add true boxes and further pictures to `under`; return the true boxes by picture key."""
     findings, classes = under.findings, set(under.index)
     names, images = categories(document, path, findings), _images(document, path, root, findings)
     places = {image['file_name']: (key, image) for key, image in under.images.items()
@@ -136,13 +136,13 @@ def _lay_over(path: Path, document: dict[str, Any], root: PictureFolder, under: 
 
 
 class _Annotations:
-    """Sorts the boxes of a file into the pictures they belong to."""
+    """Assigns the boxes of a file to their pictures."""
 
     def __init__(self, path: Path, names: dict[int, str], index: dict[str, int],
                  images: dict[int, dict[str, Any] | None], found: dict[int, FrameBoxes],
                  min_score: float, ignore_score: float, findings: Findings,
                  first_track: int | None = None) -> None:
-        """Remember everything; `first_track` is given for true boxes, and added to tracks."""
+        """Store the arguments; for true boxes, `first_track` is added to the track numbers."""
         self.index, self.images, self.found = index, images, found
         self.min_score, self.ignore_score, self.findings = min_score, ignore_score, findings
         self._path, self._names, self._first_track = path, names, first_track
@@ -150,7 +150,7 @@ class _Annotations:
         self._not_trained: Counter[str] = Counter()
 
     def read(self, document: dict[str, Any], known: Mapping[int, TruePicture]) -> None:
-        """Take all entries; `known` is of pictures with true boxes, by their keys."""
+        """Read all entries; `known` has the pictures with true boxes, by their keys."""
         for key in ('annotations', 'ignore_annotations'):
             if key == 'annotations' or key in document:
                 for number, entry in enumerate(entries(document, key, self._path)):
@@ -163,7 +163,7 @@ class _Annotations:
 
     def _take(self, entry: dict[str, Any], where: str, ignored: bool,
               known: Mapping[int, TruePicture]) -> None:
-        """Take an entry; `ignored` for those that are regions to ignore, whatever they say."""
+        """Read an entry; if `ignored`, it is always an ignore region."""
         key = get(entry, 'image_id', where, int)
         if key not in self.images:
             raise DataError(f'{where}: image_id {key} is not in images')
@@ -217,7 +217,7 @@ class _Annotations:
                               where, self.findings)
 
     def _finish(self) -> None:
-        """Say what was dropped and what became ignore regions because of its category."""
+        """Report dropped boxes, and those that are ignore regions because of their category."""
         if self._dropped:
             files = sorted(set(self._dropped))
             _log.warning('%s: dropped %d boxes without area, in %d images: %s%s', self._path,
@@ -260,7 +260,7 @@ def _check_image(entry: dict[str, Any], where: str) -> None:
 
 
 def _groups(document: dict[str, Any]) -> dict[str, str]:
-    """Return the group of each video that has one: stretches of one recording."""
+    """Return the group of each video that has one: the recording of which it is a part."""
     return {name: video['group'] for name, video in video_entries(document).items()
             if isinstance(video.get('group'), str)}
 

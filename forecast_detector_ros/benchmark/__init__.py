@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What everything costs, side by side with its rivals."""
+"""The time of the detector and its parts, compared with other detectors."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A benchmark as tables, beside what is to be reached, and what has changed since another one."""
+"""A benchmark as tables, its targets, and its comparison with an earlier one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..layout import markdown, table
 
 #: Headings, in the order of the report.
 GROUPS = {
-    'step': 'Steps of the network', 'peer': 'Rivals, which read every frame',
+    'step': 'Steps of the network', 'peer': 'Other detectors, which read every frame',
     'batch': 'Several streams as one batch', 'frame': 'From a message to detections',
     'part': 'Parts of a frame', 'probe': 'The processor itself'}
 _HEAD = ('', 'median ms', 'p95 ms', 'noise %', 'MMAC', 'of peak %')
@@ -23,7 +23,7 @@ _GRAPH_HEAD = ('node, size, transport, policy', 'CPU ms/frame', 'cores', 'latenc
 
 
 def peak(run: Run) -> float | None:
-    """Give the multiply-accumulates per second of the probe, the most that was seen."""
+    """Return the multiply-accumulates per second of the fastest probe; None without one."""
     speeds = [row['macs'] / (row['median_ms'] * 1e-3) for row in run['timings']
               if row['group'] == 'probe' and row['macs']]
     return max(speeds, default=None)
@@ -31,7 +31,7 @@ def peak(run: Run) -> float | None:
 
 def timing_rows(run: Run, group: str) -> list[list[Any]]:
     """
-    Give the rows of one table.
+    Return the rows of one table.
 
     The peak is that of one thread in fp32, so more threads or a lower precision may exceed it.
     """
@@ -53,13 +53,13 @@ _START_HEAD = ('caches', 'seconds to active', 'CPU seconds', 'resident MB', 'sta
 
 
 def start_rows(run: Run) -> list[list[Any]]:
-    """Give the rows of the table of the node's start."""
+    """Return the rows of the table of the node's start."""
     return [[row['cache'], f"{row['seconds']:.2f}", f"{row['cpu_seconds']:.2f}",
              f"{row['memory_mb']:.0f}", str(row['starts'])] for row in run.get('start') or ()]
 
 
 def graph_rows(run: Run) -> list[list[Any]]:
-    """Give the rows of the end-to-end table."""
+    """Return the rows of the end-to-end table."""
     def number(row: Any, key: str, form: str) -> str | None:
         return None if row.get(key) is None else format(row[key], form)
 
@@ -70,7 +70,7 @@ def graph_rows(run: Run) -> list[list[Any]]:
 
 
 def sections(run: Run) -> list[tuple[str, Sequence[str], list[list[Any]]]]:
-    """Give title, head and rows of every table that has rows."""
+    """Return title, head and rows of every table that has rows."""
     found: list[tuple[str, Sequence[str], list[list[Any]]]] = [
         (title, _HEAD, timing_rows(run, group)) for group, title in GROUPS.items()]
     found.append(('End to end', _GRAPH_HEAD, graph_rows(run)))
@@ -81,7 +81,7 @@ def sections(run: Run) -> list[tuple[str, Sequence[str], list[list[Any]]]]:
 
 
 def about(run: Run) -> str:
-    """Say in one line on what, with what and how the run was made."""
+    """Return one line with machine, versions and command of the run."""
     versions = ', '.join(f'{name} {value}' for name, value in run['versions'].items() if value)
     machine = run['machine']
     # Documents of earlier versions do not name the instructions.
@@ -93,7 +93,7 @@ def about(run: Run) -> str:
 
 
 def benchmark_text(run: Run) -> str:
-    """Write everything for a terminal."""
+    """Return all tables for a terminal."""
     parts = [about(run)]
     parts += [f'skipped: {line}' for line in run['skipped']]
     parts += [table(head, rows, title=f'\n{title}') for title, head, rows in sections(run)]
@@ -101,7 +101,7 @@ def benchmark_text(run: Run) -> str:
 
 
 def benchmark_markdown(run: Run, plots: Sequence[str] = ()) -> str:
-    """Write everything as Markdown; `plots` are paths of pictures to show."""
+    """Return all tables as Markdown; `plots` are paths of pictures to show."""
     lines = ['<!-- SPDX-License-Identifier: Apache-2.0 -->',
              '<!-- Written by benchmark; do not edit. -->', '# Benchmark', '',
              fill(about(run), 99, break_long_words=False, break_on_hyphens=False), '']
@@ -115,7 +115,7 @@ def benchmark_markdown(run: Run, plots: Sequence[str] = ()) -> str:
 
 
 def changes_text(changes: Sequence[Change]) -> str:
-    """Write a comparison of two runs as a table."""
+    """Return a comparison of two runs as a table."""
     return table(
         ('', 'before', 'now', '', 'change %', 'noise %', ''),
         [[change.name, f'{change.before:.3g}', f'{change.now:.3g}', change.unit,
@@ -123,11 +123,11 @@ def changes_text(changes: Sequence[Change]) -> str:
           change.word if change.regressed else ''] for change in changes])
 
 
-TOLERANCE = 0.05  #: Slower by less than this is never called a regression
-SIGMAS = 2.0  #: How often the noise of both runs together a difference must be
+TOLERANCE = 0.05  #: Smallest growth that can be a regression
+SIGMAS = 2.0  #: Smallest growth of a regression, as a multiple of the noise of both runs
 
-#: Figures of the node's start: name, growth that is put down to noise, unit, and word for more.
-#: Few starts are measured, so their own spread would say little.
+#: Figures of the node's start: name, growth that counts as noise, unit, and word for a larger one.
+#: Few starts are measured, so their own noise is not known well.
 START_FIGURES = {'seconds': ('seconds to active', 0.25, 's', 'SLOWER'),
                  'cpu_seconds': ('CPU seconds to active', 0.25, 's', 'SLOWER'),
                  'memory_mb': ('resident memory', 0.05, 'MB', 'LARGER')}
@@ -140,29 +140,28 @@ class Change:
     name: str
     before: float
     now: float
-    allowed: float  #: Growth that is put down to noise, as a fraction
+    allowed: float  #: Growth that counts as noise, as a fraction
     unit: str = 'ms'
-    word: str = 'SLOWER'  #: For more than is allowed
+    word: str = 'SLOWER'  #: Verdict on a larger growth
 
     @property
     def growth(self) -> float:
-        """Give how much more it is now, as a fraction; negative: less."""
+        """Return the growth as a fraction; negative if the figure is smaller now."""
         return self.now / self.before - 1.0
 
     @property
     def regressed(self) -> bool:
-        """Tell whether it is more beyond noise."""
+        """Return whether the growth is more than noise."""
         return self.growth > self.allowed
 
 
 def compare_runs(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]
                  ) -> list[Change]:
     """
-    Compare the timings that two runs have in common, by name.
+    Compare the timings that two runs share, by name.
 
     :param before, now: rows with the fields of `Timing`
-    :returns: in the order of `now`. The noise of a run is what it showed within itself; what is
-        allowed is at least `TOLERANCE`.
+    :returns: in the order of `now`; the allowed growth is at least `TOLERANCE`
     """
     old = {row['name']: row for row in before}
     return [Change(row['name'], old[row['name']]['median_ms'], row['median_ms'],
@@ -172,7 +171,7 @@ def compare_runs(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str,
 
 def compare_starts(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]
                    ) -> list[Change]:
-    """Compare the node's start in two runs, as `measure_start` gives it, by its caches."""
+    """Compare the results of `measure_start` of two runs, by their caches."""
     old = {row['cache']: row for row in before}
     return [Change(f"{name}, {row['cache']} caches", old[row['cache']][key], row[key], allowed,
                    unit, word)
@@ -180,30 +179,30 @@ def compare_starts(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[st
             for key, (name, allowed, unit, word) in START_FIGURES.items()]
 
 
-Run = Mapping[str, Any]  #: A benchmark as its JSON file has it
+Run = Mapping[str, Any]  #: The content of a benchmark's JSON file
 
 
 @dataclass(frozen=True)
 class Target:
-    """One figure that is to be reached."""
+    """One figure and its limit."""
 
     name: str
     unit: str
     limit: float
     at_least: bool  #: Whether the figure must be at least the limit, or at most
-    measure: Callable[[Run], float | None]  #: None where the run has not what is needed
+    measure: Callable[[Run], float | None]  #: Returns None if the run lacks a measurement
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A target and what a run says about it."""
+    """A target and its figure in a run."""
 
     target: Target
     measured: float | None
 
     @property
     def met(self) -> bool | None:
-        """Tell whether it is reached; None where it was not measured."""
+        """Return whether the target is met; None if it was not measured."""
         if self.measured is None:
             return None
         if self.target.at_least:
@@ -212,7 +211,7 @@ class Verdict:
 
     @property
     def row(self) -> list[Any]:
-        """Give name, target, measured value and verdict."""
+        """Return name, target, measured value and verdict."""
         sign = '>=' if self.target.at_least else '<='
         unit = f' {self.target.unit}' if self.target.unit else ''
         said = {True: 'met', False: 'MISSED', None: 'not measured'}[self.met]
@@ -225,7 +224,7 @@ def _ms(run: Run, name: str) -> float | None:
 
 
 def own_build(run: Run) -> str:
-    """Give the label of the first build."""
+    """Return the label of the first build."""
     return run.get('default_build') or f"{run['default_backend']} fp32"
 
 
@@ -238,7 +237,7 @@ def _default(run: Run, name: str, end: str = '') -> float | None:
 
 
 def _frame_ms(run: Run) -> float | None:
-    """Give the mean cost of a frame at the demo clip's read ratio."""
+    """Return the mean time of a frame at the demo clip's read ratio."""
     read, forecast = _default(run, 'read step'), _default(run, 'forecast step')
     share = run.get('read_ratio')
     if read is None or forecast is None or share is None:
@@ -285,7 +284,7 @@ def _batch(step: str) -> Callable[[Run], float | None]:
 
 def _node(run: Run, policy: str, key: str = 'cpu_ms_per_frame', transport: str = 'raw',
           node: str = 'detector') -> float | None:
-    """Give a figure of a node at 1080p."""
+    """Return a figure of a node at 1080p."""
     wanted = (node, '1080p', transport, policy)
     return next((row[key] for row in run.get('graph') or () if wanted == (
         row['node'], row['size'], row['transport'], row['policy'])), None)
@@ -304,7 +303,7 @@ def _forecast_over_bare(run: Run) -> float | None:
 
 
 def _start(cache: str, key: str) -> Callable[[Run], float | None]:
-    """Give a figure of the node's start, with empty (`cold`) or full (`warm`) caches."""
+    """Return a figure of the node's start, with empty (`cold`) or full (`warm`) caches."""
     return lambda run: next(
         (row[key] for row in run.get('start') or () if row['cache'] == cache), None)
 
@@ -343,5 +342,5 @@ TARGETS = (
 
 
 def verdicts(run: Run) -> list[Verdict]:
-    """Hold a run against all targets."""
+    """Compare a run with all targets."""
     return [Verdict(target, target.measure(run)) for target in TARGETS]

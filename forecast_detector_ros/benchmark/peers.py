@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Detectors that read every frame, to compare with: from torchvision, or an ONNX file.
+Other detectors, which read every frame, for comparison: from torchvision, or an ONNX file.
 
-Only the network is run, from a normalised picture to raw scores and offsets. What torchvision
-does before and after it in Python is left out, to the rivals' advantage.
+Only the network is run, from a normalised picture to raw scores and offsets. The pre- and
+post-processing of torchvision in Python is not timed, which favours its detectors.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..detector.host import import_onnxruntime, import_openvino
 from ..errors import InputError
 from ..model.extractor import fold_batch_norm
 
-#: Model and side of its input; random weights compute as long as trained ones.
+#: Model and side of its input; random weights take the same time as trained ones.
 TORCHVISION: dict[str, tuple[Callable[..., nn.Module], int]] = {
     'ssdlite320_mobilenet_v3_large': (detection.ssdlite320_mobilenet_v3_large, 320),
     'ssd300_vgg16': (detection.ssd300_vgg16, 300),
@@ -51,7 +51,7 @@ class _Raw(nn.Module):
 
 @dataclass(frozen=True)
 class OnnxPeer:
-    """A network in a file of the user's."""
+    """A network in a user's file."""
 
     path: Path
     side: int  #: Pixels of both sides of its input
@@ -61,7 +61,7 @@ class OnnxPeer:
         """
         Read ``FILE:SIDE``, for example ``yolo11n.onnx:320``.
 
-        :raises PeerError: if the text is another one or there is no such file
+        :raises PeerError: if the text has another form, or there is no such file
         """
         file, _, side = text.rpartition(':')
         if not file or not side.isdecimal() or not 32 <= int(side) <= 4096:
@@ -72,16 +72,16 @@ class OnnxPeer:
 
     @property
     def name(self) -> str:
-        """Give a name that tells file and size."""
+        """Return a name with file and size."""
         return f'{self.path.stem} {self.side}'
 
 
 def torchvision_peers(backends: Sequence[str], threads: int = 1,
                       names: Sequence[str] = tuple(TORCHVISION)) -> list[Contender]:
     """
-    Give torchvision's detectors in several runtimes.
+    Return torchvision's detectors in several runtimes.
 
-    :param backends: ``torch`` and any of `RUNTIMES`; others are left out
+    :param backends: ``torch`` and any of `RUNTIMES`; others are ignored
     :param threads: threads of one operator in the runtimes; PyTorch has its own setting
     :param names: some of `TORCHVISION`
     """
@@ -104,7 +104,7 @@ def torchvision_peers(backends: Sequence[str], threads: int = 1,
 
 
 def _torchvision(name: str) -> tuple[nn.Module, int]:
-    """Make one of `TORCHVISION`, always the same; give it, and the side of its input."""
+    """Make one of `TORCHVISION`, always with the same weights; return it and its input side."""
     make, side = TORCHVISION[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -115,9 +115,10 @@ def cuda_peers(device: str, precision: str = 'fp32', batches: Sequence[int] = (1
                capture: bool = True, names: Sequence[str] = tuple(TORCHVISION)
                ) -> list[Contender]:
     """
-    Give torchvision's detectors in PyTorch on a CUDA device, channels last, BN folded.
+    Return torchvision's detectors in PyTorch on a CUDA device, channels last, BN folded.
 
-    A run ends when the device is done; its results stay there, to the rivals' advantage.
+    A run ends when the device is done. Its results are not copied to the host, which favours these
+    detectors.
 
     :param device: ``cuda`` or ``cuda:N``; without capture ``cpu``, too
     :param precision: one of `PRECISIONS`
@@ -155,7 +156,7 @@ def _finished(work: Callable[[], object], device: torch.device, precision: str) 
 
 def onnx_peers(peers: Sequence[OnnxPeer], backends: Sequence[str], threads: int = 1
                ) -> list[Contender]:
-    """Give the users' networks in the runtimes among `backends`; raises PeerError."""
+    """Return the users' networks in the runtimes among `backends`; raises PeerError."""
     contenders = []
     for peer in peers:
         try:
@@ -185,25 +186,25 @@ _KINDS = {'tensor(float)': np.float32, 'tensor(float16)': np.float16, 'tensor(ui
 
 
 class PeerError(InputError):
-    """A rival's network that cannot be run here; one line."""
+    """Another detector's network cannot be run here; the message is one line."""
 
 
 def graph_runner(runtime: str, model: bytes, size: tuple[int, int], threads: int = 1
                  ) -> Callable[[], object]:
     """
-    Give a function that runs a network once on a grey picture.
+    Return a function that runs a network once on a grey picture.
 
     :param runtime: one of `RUNTIMES`, installed
     :param model: ONNX bytes with weights inside and one image input ``(1, 3, H, W)``
     :param size: (height, width) for a network whose input is not fixed
     :param threads: threads of one operator
-    :raises PeerError: if the runtime does not take it
+    :raises PeerError: if the runtime cannot run the network
     """
     try:
         return (_onnxruntime if runtime == 'onnxruntime' else _openvino)(model, size, threads)
     except PeerError:
         raise
-    except Exception as error:  # Each runtime raises classes of its own.
+    except Exception as error:  # Each runtime has its own exceptions.
         raise PeerError(f'{runtime} does not run it: {" ".join(str(error).split())}') from None
 
 
@@ -236,7 +237,7 @@ def _openvino(model: bytes, size: tuple[int, int], threads: int) -> Callable[[],
     image = np.full(shape, 0.5, port.element_type.to_dtype())
     request.set_tensor(port, openvino.Tensor(image, shared_memory=True))
     request.infer()
-    kept: Any = (image, request)  # The request looks into the array.
+    kept: Any = (image, request)  # The request uses the array's memory.
     return lambda: kept[1].infer()
 
 
@@ -247,7 +248,7 @@ def _only(inputs: list[Any]) -> Any:
 
 
 def _shape(sides: list[int | None], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Fill the open sides of an input with batch 1, three channels and the size asked for."""
+    """Replace the dimensions of an input that are not fixed by batch 1, 3 channels and `size`."""
     wanted = (1, 3, *size)
     if len(sides) != 4 or any(side not in (None, want) for side, want in zip(sides, wanted)):
         raise PeerError(f'its input has the shape {sides}, must take {list(wanted)}')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A benchmark as plots: what a frame costs beside the rivals, and where the time goes."""
+"""Plots of a benchmark: the time of a frame and of its parts, and of other detectors."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -10,15 +10,15 @@ from typing import Any
 from .document import own_build, Run
 from ..files import write_atomically
 
-OWN, RIVAL, BATCH = 'tab:blue', 'tab:gray', 'tab:orange'
+OWN, OTHER, BATCH = 'tab:blue', 'tab:gray', 'tab:orange'
 
 
 def write_plots(run: Run, folder: Path) -> list[str]:
     """
-    Write the plots that the run has figures for as PNG files.
+    Write the plots for which the run has figures as PNG files, atomically.
 
-    Returns the names of the files. matplotlib is imported here and raises ImportError where it
-    is missing; a file appears under its name only when it is whole.
+    :returns: the names of the files
+    :raises ImportError: if matplotlib, which is imported here, is missing
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -30,7 +30,7 @@ def write_plots(run: Run, folder: Path) -> list[str]:
     written = []
     for name, (draw, height) in drawings.items():
         bars = len(run['timings']) if height else 0
-        # A dollar in a name begins no formula.
+        # A dollar in a name must not begin a formula.
         with rc_context({'text.parse_math': False}):
             figure = Figure(figsize=(9, max(4.0, min(9.0, height * bars))), layout='constrained')
             FigureCanvasAgg(figure)
@@ -60,9 +60,9 @@ def _steps(run: Run, axes: Any) -> bool:
         return False
     medians = [row['median_ms'] for row in rows]
     _bars(axes, [row['name'] for row in rows], medians,
-          [OWN if row['group'] == 'step' else RIVAL for row in rows],
+          [OWN if row['group'] == 'step' else OTHER for row in rows],
           [[0.0] * len(rows), [max(0.0, row['p95_ms'] - row['median_ms']) for row in rows]])
-    axes.set(xlabel='ms, median and p95', title='Blue: this detector; grey: rivals')
+    axes.set(xlabel='ms, median and p95', title='Blue: this detector; grey: others')
     _logarithmic(axes)
     return True
 
@@ -79,7 +79,7 @@ def _parts(run: Run, axes: Any) -> bool:
 
 def _logarithmic(axes: Any) -> None:
     axes.set_xscale('log')
-    # By default these are formulas.
+    # The default labels are formulas.
     axes.xaxis.set_major_formatter('{x:g}')
     axes.xaxis.set_minor_formatter('')
 
@@ -110,6 +110,6 @@ def _graph(run: Run, axes: Any) -> bool:
         return False
     _bars(axes, [f"{row['node']}, {row['size']}, {row['transport']}, {row['policy']}"
                  for row in rows], [row['cpu_ms_per_frame'] for row in rows],
-          [OWN if row['node'] == 'detector' else RIVAL for row in rows])
+          [OWN if row['node'] == 'detector' else OTHER for row in rows])
     axes.set(xlabel='CPU ms per frame of the process', title='End to end')
     return True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One benchmark: gather the contenders that can be had here, and time them in turns."""
+"""One benchmark: make the contenders that can run here, and time them in turns."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,9 +29,9 @@ from ..images.video_source import open_source, SourceError
 
 DEFAULT_BATCHES = (1, 2, 4, 8)
 
-#: Builds of PyTorch on a CUDA device, unless others are asked for; the first is the leader.
+#: Default precisions of PyTorch on a CUDA device; the first is that of batches and targets.
 CUDA_PRECISIONS = ('fp16', 'fp32', 'tf32', 'bf16')
-STATE_PICTURES = 4  #: Consecutive frames that a state as in use is made of
+STATE_PICTURES = 4  #: Consecutive frames after which a state is typical
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class BenchmarkOptions:
 
     checkpoint: Path
     clip: Path
-    #: The first is the one that batches, whole frames and targets are about.
+    #: The first one is used for batches, whole frames and targets.
     builds: Sequence[Build]
     batches: Sequence[int]
     rounds: int
@@ -51,10 +51,10 @@ class BenchmarkOptions:
 
 def default_builds(device: str = 'cpu') -> list[Build]:
     """
-    Give the builds that are measured unless others are asked for.
+    Return the default builds.
 
-    On the CPU they are the fastest that is installed, on one thread and two, and the others
-    beside it; on a CUDA device those of `CUDA_PRECISIONS`.
+    On the CPU they are the fastest installed one, on one thread and on two, and then the others.
+    On a CUDA device they are those of `CUDA_PRECISIONS`.
     """
     if device != 'cpu':
         return [Build('torch', precision, device=device) for precision in CUDA_PRECISIONS]
@@ -73,14 +73,15 @@ def default_builds(device: str = 'cpu') -> list[Build]:
 def measure_run(options: BenchmarkOptions, progress: Callable[[int, int], object] = lambda *_: None
                 ) -> dict[str, Any]:
     """
-    Measure.
+    Time all contenders of the options.
 
-    :param progress: called with the rounds that are over and all there are
+    :param progress: called with the number of finished rounds, and of all rounds
     :returns: plain values: `timings`, `read_ratio` of the clip at the card's threshold,
-        `default_backend` and `default_build`, the first, `rounds`, and `skipped`, one line for
-        each build that cannot be had
-    :raises RuntimeConfigError: if the first build cannot be had, or the checkpoint not be read
-    :raises PeerError, SourceError: if a rival or the clip cannot be read
+        `default_backend` and `default_build` of the first build, and `rounds`. `skipped` has a
+        line for each build that is not available.
+    :raises RuntimeConfigError: if the first build is not available, or the checkpoint cannot be
+        read
+    :raises PeerError, SourceError: if another detector or the clip cannot be read
     """
     pictures = [picture.copy() for picture in islice(_pictures(options.clip), STATE_PICTURES)]
     if len(pictures) < STATE_PICTURES:
@@ -102,7 +103,7 @@ def measure_run(options: BenchmarkOptions, progress: Callable[[int, int], object
             contenders += cuda_peers(build.device, build.precision, sorted({1, *batches}),
                                      names=options.peers)
     if options.onnx and not any(name in RUNTIMES for name in single):
-        raise PeerError(f'an ONNX rival needs a build of one of {", ".join(RUNTIMES)}')
+        raise PeerError(f'--peer-onnx needs a build of one of {", ".join(RUNTIMES)}')
     contenders += onnx_peers(options.onnx, tuple(single), 1)
     if options.parts:
         contenders += frame_contenders(detector, first, pictures[0])
@@ -133,7 +134,7 @@ def _steps(options: BenchmarkOptions, pictures: Sequence[np.ndarray]
 
 
 def _pictures(clip: Path) -> Iterator[np.ndarray]:
-    """Yield the pictures of a clip, BGR; all of them need not fit into memory."""
+    """Yield the pictures of a clip, BGR, which need not all fit into memory."""
     source = open_source(str(clip), 30.0)
     try:
         while (picture := source.read()) is not None:

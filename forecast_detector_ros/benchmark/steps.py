@@ -2,9 +2,8 @@
 """
 The detector's own steps, batches, whole frames and the parts of a frame as contenders.
 
-The network's modules run in PyTorch, one by one and with BatchNorm folded; the other runtimes
-have no parts that could be told from each other. Receiving and publishing need a graph and are
-measured end to end.
+The network's parts are timed in PyTorch, with BatchNorm folded, because the other runtimes do not
+run parts separately. Receiving and publishing need a ROS graph and are measured end to end.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ class Build:
 
     @property
     def label(self) -> str:
-        """Give the end of the names of its contenders."""
+        """Return the suffix of the names of its contenders."""
         more = '' if self.threads == 1 else f' {self.threads} threads'
         where = '' if self.device == 'cpu' else f' {self.device}'
         return f'{self.backend} {self.precision}{where}{more}'
@@ -78,20 +77,20 @@ class Build:
 
 
 def image_message(picture: np.ndarray) -> SimpleNamespace:
-    """Give what has the fields of a sensor_msgs/Image, for a BGR picture."""
+    """Return an object with the fields of a sensor_msgs/Image, for a BGR picture."""
     height, width = picture.shape[:2]
     return SimpleNamespace(encoding='bgr8', height=height, width=width, step=3 * width,
                            is_bigendian=0, data=picture.tobytes())
 
 
 def jpeg_message(picture: np.ndarray, quality: int = 90) -> SimpleNamespace:
-    """Give what has the fields of a sensor_msgs/CompressedImage, for a BGR picture."""
+    """Return an object with the fields of a sensor_msgs/CompressedImage, for a BGR picture."""
     _, data = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return SimpleNamespace(format='jpeg', data=data.tobytes())
 
 
 def scaled(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bring a picture to (height, width)."""
+    """Resize a picture to (height, width)."""
     return cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA)
 
 
@@ -104,13 +103,13 @@ def backend_contenders(backend: Backend, config: NetworkConfig, build: Build,
                        pictures: Sequence[np.ndarray], batches: Sequence[int] = (1,),
                        label: str = '') -> list[Contender]:
     """
-    Give the two steps of the network, without anything around them, for each size of batch.
+    Return only the two steps of the network, for each size of batch.
 
-    :param config: of the network that the back-end runs
-    :param build: says what the rows are called
-    :param pictures: BGR, of any size; consecutive frames make a state as in use
+    :param config: of the back-end's network
+    :param build: for the names of the rows
+    :param pictures: BGR, of any size; consecutive frames, which make a typical state
     :param batches: numbers of streams
-    :param label: end of the contenders' names; empty for the build's
+    :param label: suffix of the contenders' names; empty for that of the build
     """
     label = label or build.label
     size = config.input_size
@@ -138,14 +137,14 @@ def backend_contenders(backend: Backend, config: NetworkConfig, build: Build,
 
 
 def _batched(backend: Backend, step: Callable[[Any], RawOutput], states: list[Any]) -> object:
-    """Run a step as the detector does: states that are joined for it and parted behind it."""
+    """Run a step as the detector does: join the states before it and split them after it."""
     if len(states) == 1:
         return step(states[0])
     return backend.split(step(backend.stack(states)).state, len(states))
 
 
 def baseline_contender(checkpoint: Path, build: Build) -> Contender:
-    """Give the same backbone with a plain SSDLite head; raises RuntimeConfigError."""
+    """Return the same backbone with a plain SSDLite head; raises RuntimeConfigError."""
     network, card = load_checkpoint(checkpoint)
     plain = network.with_variant('baseline')
     backend = backend_of(plain, build)
@@ -159,9 +158,9 @@ def baseline_contender(checkpoint: Path, build: Build) -> Contender:
 
 def frame_contenders(detector: Detector, build: Build, picture: np.ndarray) -> list[Contender]:
     """
-    Give whole frames: from a message to detections, at the cameras' sizes, raw and compressed.
+    Return whole frames, from a message to detections, for all `SIZES`, raw and compressed.
 
-    Receiving and publishing are not in them.
+    The time does not include receiving and publishing.
     """
     contenders = []
     for size_name, size in SIZES.items():
@@ -179,7 +178,7 @@ def frame_contenders(detector: Detector, build: Build, picture: np.ndarray) -> l
 
 def read_ratio(detector: Detector, pictures: Iterable[np.ndarray], settings: DetectorSettings
                ) -> float:
-    """Tell which share of a clip's frames is read, in (0, 1]; at least one picture."""
+    """Return the read ratio of a clip of at least one picture, in (0, 1]."""
     state, reads, frames = StreamState.initial(), 0, 0
     for picture in pictures:
         result, state = detector.step(image_frame(image_message(picture)), state, settings)
@@ -199,18 +198,18 @@ def _threads(build: Build) -> Any:
 
 
 def network_input(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Give a picture as the network takes it: ``(1, H, W, 3)`` uint8 BGR."""
+    """Return a picture as input of the network: ``(1, H, W, 3)`` uint8 BGR."""
     frame = image_frame(image_message(picture))
     return resize(frame.load(), size)[None]
 
 
-GEMM_SIDE = 1024  #: Of the square matrices whose product tells what the processor can do at most
+GEMM_SIDE = 1024  #: Side of square matrices, whose product measures the processor's peak
 TYPICAL_BOXES, MANY_BOXES = 10, 100
 
 
 def part_contenders(checkpoint: Path, picture: np.ndarray) -> list[Contender]:
     """
-    Give the parts, on one thread.
+    Return the parts of a frame, on one thread.
 
     :param picture: BGR, of any size
     """
@@ -272,7 +271,7 @@ def _network_parts(network: ForecastDetector, picture: np.ndarray) -> list[Conte
 
 def _map_parts(network: ForecastDetector, feature: tuple[torch.Tensor, ...]
                ) -> dict[str, Callable[[], object]]:
-    """Give the parts behind the extractor where feature maps are forecast."""
+    """Return the parts after the extractor of a network that forecasts features."""
     state = network.initial_state()
     for _ in range(2):
         maps, state = network.encode(feature, state)
@@ -283,7 +282,7 @@ def _map_parts(network: ForecastDetector, feature: tuple[torch.Tensor, ...]
 
 def _motion_parts(network: ForecastDetector, feature: tuple[torch.Tensor, ...]
                   ) -> dict[str, Callable[[], object]]:
-    """Give the same where boxes are moved."""
+    """Return the parts after the extractor of a network that forecasts motion."""
     motion, elapsed = network.motion, torch.ones(1, 1)
     assert motion is not None
     state = network.initial_state()
@@ -315,7 +314,7 @@ def _postprocess(network: ForecastDetector, card: Card, picture: np.ndarray) -> 
 
 
 def _messages() -> list[Contender]:
-    """Give the building of Detection2DArray; nothing where vision_msgs is not installed."""
+    """Return the construction of Detection2DArray; no contender without vision_msgs."""
     try:
         builder = MessageBuilder()
         header = installed_message('std_msgs/msg/Header')()

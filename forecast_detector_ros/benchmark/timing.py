@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time contenders side by side, so that whatever disturbs the machine disturbs all alike."""
+"""Time contenders in turns, so that disturbances of the machine affect all of them equally."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -10,8 +10,8 @@ import numpy as np
 
 from ..errors import InputError
 
-BLOCKS = 5  #: Parts of a run whose medians are compared to tell its noise
-#: A contender that takes longer sits out rounds, so that the run does not belong to it alone.
+BLOCKS = 5  #: Parts of a run whose medians give its noise
+#: A contender that takes longer skips rounds, so that it does not take most of the run's time.
 LONG_MS = 100.0
 WARM_UP = 3  #: Calls of every contender before the first round
 
@@ -29,7 +29,7 @@ class Contender:
     precision: str = ''
     threads: int = 1
     batch: int = 1
-    macs: int | None = None  #: Multiply-accumulates of one run; None where they are not known
+    macs: int | None = None  #: Multiply-accumulates of one run; None if unknown
     before: Callable[[], object] | None = None  #: Called before each run, not timed
 
 
@@ -47,17 +47,17 @@ class Timing:
     runs: int
     median_ms: float
     p95_ms: float
-    #: How far the medians of the parts of the run lie apart, as a fraction of their median.
+    #: Noise of the run, see `noise_of`.
     noise: float
 
 
 def noise_of(times: Sequence[float]) -> float:
     """
-    Tell the noise of a run from within it.
+    Return the noise of a run as a fraction.
 
     The run is divided into `BLOCKS` successive parts. The result is the range of their medians
-    over the median of all, so it also shows a machine that slows down half-way. It is 1 with too
-    few values.
+    over the median of all, so it also shows a machine that slows down during the run. It is 1 if
+    there are too few values.
     """
     if len(times) < 2 * BLOCKS:
         return 1.0
@@ -71,10 +71,10 @@ def time_in_turns(contenders: Sequence[Contender], rounds: int, seed: int = 0,
     """
     Time all contenders in turns.
 
-    :param rounds: in each round every contender runs once, in an order drawn anew, so that none
-        always follows the same other one. Those above `LONG_MS` run in every n-th round only.
-    :param seed: of the orders
-    :param progress: called with the number of each round that is over
+    :param rounds: in each round every contender runs once, in a new random order, so that none
+        always follows the same other one. Those above `LONG_MS` run only in every n-th round.
+    :param seed: seed of the orders
+    :param progress: called with the number of finished rounds
     :returns: in the order of `contenders`
     :raises InputError: if two contenders have the same name
     """
@@ -95,7 +95,7 @@ def time_in_turns(contenders: Sequence[Contender], rounds: int, seed: int = 0,
 
 
 def _pause(contender: Contender, clock: Callable[[], float]) -> int:
-    """Warm a contender up; give n so that it runs in every n-th round."""
+    """Warm a contender up; return n, so that it runs in every n-th round."""
     for _ in range(WARM_UP):
         last = _time(contender, clock)
     return min(10, 1 + int(last / LONG_MS))

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands: arguments in, printed results out."""
+"""The verbs of the program: they parse arguments and print results."""

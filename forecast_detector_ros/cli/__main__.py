@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m forecast_detector_ros.cli VERB ...`` is the program where it is not installed."""
+"""``python -m forecast_detector_ros.cli VERB ...`` runs the program without an installation."""
 import sys
 
 from .program import main

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure the time of the detector and its parts, beside other detectors."""
+"""Measure the time of the detector and its parts, compared with other detectors."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _measure(options: argparse.Namespace, given: Sequence[str]) -> dict[str, Any
         not options.no_parts)
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
-    # The nodes come first: where they cannot run, no measurement is lost.
+    # The nodes come first: if they cannot run, no other measurement is lost.
     nodes: dict[str, Any] = {}
     if options.start_up:
         nodes['start'] = measure_start(
@@ -157,45 +157,46 @@ def make_parser() -> argparse.ArgumentParser:
         'describes each row.')
     add_checkpoint(parser)
     parser.add_argument('--video', type=Path, metavar='FILE',
-                        help='clip of the pictures (default bikes.mp4)')
+                        help='video whose frames are used (default bikes.mp4)')
     parser.add_argument('--build', type=_build, action='append', metavar='B[:PRECISION[:THREADS]]',
-                        help='such as openvino:bf16:2; repeatable (default: all that are '
-                        'here, the fastest first)')
+                        help='build to measure, such as openvino:bf16:2; repeatable (default: '
+                        'all that run here, the fastest first)')
     add_device(parser)
     parser.add_argument('--batches', type=positive, nargs='*', metavar='N',
                         default=DEFAULT_BATCHES, help='streams in a batch '
                         f'(default {" ".join(map(str, DEFAULT_BATCHES))})')
     parser.add_argument('--peers', nargs='*', choices=tuple(TORCHVISION), metavar='NAME',
                         default=tuple(TORCHVISION),
-                        help=f'rivals of torchvision (default {" ".join(TORCHVISION)})')
+                        help=f'detectors of torchvision (default {" ".join(TORCHVISION)})')
     parser.add_argument('--peer-onnx', action='append', default=[], metavar='FILE:SIDE',
-                        help='a rival, such as yolo11n.onnx:320; repeatable')
+                        help='other detector, such as yolo11n.onnx:320; repeatable')
     parser.add_argument('--rounds', type=positive, default=60, metavar='N',
-                        help='runs of each contender (default %(default)s)')
+                        help='timed runs of each detector (default %(default)s)')
     parser.add_argument('--no-parts', action='store_true',
-                        help='leave out the parts and whole frames')
+                        help='do not measure the parts and whole frames')
     graph = parser.add_argument_group('end to end (needs ROS 2)')
     graph.add_argument('--graph', action='store_true',
-                       help='measure from the camera and back, too')
+                       help='measure the node with a camera and a subscriber, too')
     graph.add_argument('--sizes', nargs='+', choices=tuple(SIZES), default=tuple(SIZES),
-                       metavar='SIZE', help=f'of images (default {" ".join(SIZES)})')
+                       metavar='SIZE', help=f'sizes of the images (default {" ".join(SIZES)})')
     graph.add_argument('--transports', nargs='+', choices=('raw', 'compressed'), metavar='NAME',
-                       default=('raw', 'compressed'), help='of images (default raw compressed)')
+                       default=('raw', 'compressed'),
+                       help='transports of the images (default raw compressed)')
     graph.add_argument('--frames', type=positive, default=240, metavar='N',
-                       help='that count, of each measurement (default %(default)s)')
+                       help='frames of each measurement (default %(default)s)')
     graph.add_argument('--rate', type=frame_rate, default=30.0, metavar='HZ',
-                       help='of the camera (default %(default)s)')
+                       help='frame rate of the camera (default %(default)s)')
     start = parser.add_argument_group("the node's start (needs ROS 2)")
     start.add_argument('--start-up', type=positive, nargs='?', const=5, metavar='N',
-                       help='start so often, and measure it (without N: 5)')
+                       help='measure N starts of the node (without N: 5)')
     results = parser.add_argument_group('results')
     results.add_argument('--output', type=Path, metavar='FILE', help='write JSON')
     results.add_argument('--report', type=Path, metavar='FILE',
                          help='write Markdown, and plots into images/')
     results.add_argument('--load', type=Path, metavar='FILE',
-                         help='measure nothing; take such a JSON file')
+                         help='measure nothing; take the JSON of an earlier run')
     results.add_argument('--compare', type=Path, metavar='FILE',
-                         help='exit with 1 if it is slower than there')
+                         help='exit with 1 if a figure is worse than in this JSON')
     results.add_argument('--targets', action='store_true',
                          help='exit with 1 when a target is missed')
     return parser
@@ -217,26 +218,26 @@ LONGEST_S = 400.0  #: For one measurement, the start of the detector included
 class GraphOptions:
     """The settings of the measurement end to end."""
 
-    source: Path  #: Video that the pictures are from
+    source: Path  #: Video of the pictures
 
     #: Parameters of the detector, name -> value as in `-p name:=value`.
     detector: Mapping[str, str]
     sizes: Sequence[str] = tuple(SIZES)
     transports: Sequence[str] = ('raw', 'compressed')
-    frames: int = 240  #: Pictures that count, of each measurement
-    warm_up: int = 60  #: Pictures before them
+    frames: int = 240  #: Measured pictures of each measurement
+    warm_up: int = 60  #: Pictures before them, which are not measured
     rate: float = 30.0
 
 
 def measure_graph(options: GraphOptions, folder: Path,
                   progress: Callable[[str], object] = lambda _: None) -> list[dict[str, Any]]:
     """
-    Measure the detector, and a subscriber that does nothing, for every transport and size.
+    Measure the detector, and a subscriber that does nothing, for each transport and size.
 
-    :param folder: for the logs of the processes; exists
-    :param progress: called with what is measured next
-    :returns: one row a measurement: what it was (`node`, `transport`, `size`, `policy`) and what
-        `benchmark_camera` found
+    :param folder: existing folder for the logs of the processes
+    :param progress: called with the name of the next measurement
+    :returns: one row per measurement: `node`, `transport`, `size`, `policy`, and the figures of
+        `benchmark_camera`
     :raises ChildError: if a process fails
     """
     rows = []
@@ -283,7 +284,7 @@ def _camera(options: GraphOptions, child: Child, transport: str, size: str, poli
 
 LONGEST_START_S = 300.0  #: For one start, seconds
 
-ACTIVE = b'active: '  #: What the node's log says once it listens
+ACTIVE = b'active: '  #: Text in the node's log when it receives images
 
 COLD, WARM = 'cold', 'warm'
 
@@ -291,16 +292,15 @@ COLD, WARM = 'cold', 'warm'
 def measure_start(detector: Mapping[str, str], starts: int,
                   progress: Callable[[str], object] = lambda _: None) -> list[dict[str, Any]]:
     """
-    Start the node over and over: once with empty caches, then with what that start left there.
+    Start the node once with empty caches, then several times with the caches of that start.
 
-    The caches are the detector's own and OpenVINO's. Files are in the system's memory each time
-    if they were before.
+    The caches are the detector's own and OpenVINO's. The system's file cache is not emptied.
 
     :param detector: parameters of the node, name -> value as in `-p name:=value`
-    :param starts: starts with full caches, at least 1; their medians count
-    :param progress: called with what is measured next
-    :returns: one row for `cache` ``cold`` and one for ``warm``: `seconds` until active,
-        `cpu_seconds` of all threads by then, `memory_mb` (resident, 10^6 bytes), `starts`
+    :param starts: starts with full caches, at least 1; the row has their medians
+    :param progress: called with the name of the next start
+    :returns: one row for `cache` ``cold`` and one for ``warm``: `seconds` until the node is
+        active, `cpu_seconds` of all its threads, `memory_mb` (resident, 10^6 bytes), `starts`
     :raises ChildError: if the node does not become active
     """
     with tempfile.TemporaryDirectory(prefix='benchmark_start_') as folder:
@@ -338,7 +338,7 @@ def _start(detector: Mapping[str, str], variables: Mapping[str, str], log: Path
 
 
 def _read_until(child: Child, words: bytes, until: float) -> bytes:
-    """Return the output up to the words, or what there was at its end or when time was over."""
+    """Return the output up to `words`; if it ends before, or at the time `until`, all of it."""
     read = b''
     with selectors.DefaultSelector() as selector:
         selector.register(child.output, selectors.EVENT_READ)
@@ -352,5 +352,5 @@ def _read_until(child: Child, words: bytes, until: float) -> bytes:
 
 
 def _resident_bytes(pid: int) -> int:
-    """Give the resident set of a process (proc(5), field 2 of statm)."""
+    """Return the resident set of a process (proc(5), field 2 of statm)."""
     return int(Path(f'/proc/{pid}/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure the time of the metrics on random boxes, by default as many as in ImageNet VID."""
+"""Measure the time of the metrics on random boxes, by default as many as ImageNet VID has."""
 
 import argparse
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ VERB = 'benchmark-metrics'
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the verb; give its exit code."""
+    """Run the verb; return its exit code."""
     return run_verb(VERB, make_parser().parse_args(args), _measure)
 
 
@@ -27,12 +27,12 @@ def make_parser() -> argparse.ArgumentParser:
     default = Workload()
     parser = verb_parser(VERB, '', __doc__)
     parser.add_argument('--frames', type=positive, default=default.frames, metavar='N',
-                        help='of video (default %(default)s)')
+                        help='frames of video (default %(default)s)')
     parser.add_argument('--boxes', type=positive, default=default.boxes, metavar='N',
                         help='annotated boxes in all frames (default %(default)s)')
     parser.add_argument('--detections-per-frame', type=positive, metavar='N',
                         default=default.detections_per_frame,
-                        help='of the detector (default %(default)s)')
+                        help='detections in each frame (default %(default)s)')
     add_seed(parser, 'the boxes')
     return parser
 
@@ -51,12 +51,12 @@ def _measure(options: argparse.Namespace) -> None:
 
 #: Size of ImageNet VID's validation set (the 2015 release).
 VID_FRAMES, VID_BOXES, VID_CLASSES, VID_VIDEOS = 176_126, 273_505, 30, 555
-SIZE = (1280, 720)  #: Width and height of the pictures that there are not; VID's most frequent
+SIZE = (1280, 720)  #: Width and height of the assumed pictures: the most frequent size of VID
 
 
 @dataclass(frozen=True)
 class Workload:
-    """How much is made up."""
+    """The amount of random data."""
 
     frames: int = VID_FRAMES
     boxes: int = VID_BOXES
@@ -68,9 +68,9 @@ class Workload:
 
 def make_tables(load: Workload) -> tuple[DetectionTable, TruthTable]:
     """
-    Make up objects that move evenly, and detections, half of them near an object.
+    Make random objects that move evenly, and detections; half of these are near an object.
 
-    Tracks are numbered through all videos, so that the table can be taken as one video's.
+    Track numbers are unique over all videos, so the table also serves as that of one video.
     """
     rng = np.random.default_rng(load.seed)
     frames = np.sort(rng.integers(0, load.frames, load.boxes))
@@ -102,7 +102,7 @@ def make_tables(load: Workload) -> tuple[DetectionTable, TruthTable]:
 
 def measure_metrics(load: Workload) -> dict[str, float]:
     """
-    Time the metrics on made-up tables.
+    Time the metrics on random tables.
 
     :returns: seconds of processor and wall clock for each part, and `max_rss_gb`, the most memory
         that the process has held so far, in 10^9 bytes

@@ -27,7 +27,7 @@ from ..training.config import load_recipe
 
 VERB = 'check-data'
 
-MOST_LINES = 10  #: Lines of each kind of finding, unless --max-lines says otherwise
+MOST_LINES = 10  #: Default of --max-lines: lines of each kind of finding
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -44,8 +44,8 @@ def main(args: Sequence[str] | None = None) -> int:
                      'format', 'split'):
             if getattr(options, name) != parser.get_default(name):
                 option = f'--{name.removesuffix("_file").replace("_", "-")}'
-                parser.error(f'{option} is for one source; a recipe says it itself')
-    # What the readers warn of is among the findings.
+                parser.error(f'{option} is for one source; a recipe has its own value')
+    # The findings contain the readers' warnings.
     return run_verb(VERB, options, _check, level=logging.ERROR)
 
 
@@ -83,7 +83,7 @@ def _labels(folder: Path, classes: Sequence[str], findings: Findings) -> list[in
 
 
 def _progress(terminal: bool) -> Progress:
-    """Return a bar with an estimate of the time left where there is a terminal and rich."""
+    """Return a progress bar if there is a terminal and rich is installed; else no progress."""
     if not terminal:
         return silent
     try:
@@ -103,7 +103,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('recipe', type=Path, nargs='?', metavar='RECIPE',
                         help='YAML file, such as config/training/*.yaml: check its sources')
     parser.add_argument('--data', type=Path, metavar='FOLDER',
-                        help='that the paths in the recipe start from')
+                        help='folder that the paths in the recipe start from')
     single = parser.add_argument_group('one source without a recipe')
     single.add_argument('--annotations', type=Path, metavar='PATH',
                         help='the JSON, or the folder of annotations')
@@ -118,16 +118,16 @@ def make_parser() -> argparse.ArgumentParser:
     single.add_argument('--list', type=Path, dest='list_file', metavar='FILE',
                         help='list of frames, snippets, pictures or sequences')
     single.add_argument('--split', default='train', metavar='NAME',
-                        help='of ImageNet without --list (default train)')
+                        help="ImageNet's split, if there is no --list (default train)")
     single.add_argument('--classes', nargs='+', metavar='NAME',
-                        help='to train (default: all of the source)')
+                        help='classes to train (default: all of the source)')
     parser.add_argument('--max-lines', type=whole, default=MOST_LINES, metavar='N',
                         help=f'lines of each kind of finding (default {MOST_LINES})')
     parser.add_argument('--sample', type=whole, default=CheckConfig().sample, metavar='N',
                         help='pictures of each source whose header is read '
                         f'(default {CheckConfig().sample})')
     parser.add_argument('--full', action='store_true',
-                        help='read every header, and of ImageNet more than '
-                        f'{CheckConfig().most_annotations} annotations a source')
+                        help='read every header, and every annotation of ImageNet (default: at '
+                        f'most {CheckConfig().most_annotations} per source)')
     parser.add_argument('--decode', action='store_true', help='decode every picture')
     return parser

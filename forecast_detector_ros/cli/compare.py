@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Accuracy against time: shapes of the network, trained alike, and detectors side by side."""
+"""Compare accuracy and time: of network shapes that are trained alike, and of detectors."""
 
 import argparse
 from collections.abc import Sequence
@@ -81,13 +81,13 @@ def _designs_parser() -> argparse.ArgumentParser:
     add_training(result, 'YAML file; its first stage, of the variant baseline, trains every '
                  'design', 'checkpoints, designs.json and designs.md')
     result.add_argument('designs', type=Path, metavar='DESIGNS',
-                        help='YAML file: names, and keys in which each differs from the recipe')
+                        help='YAML file: designs by name, each with its changes of the recipe')
     add_backbone(result)
     add_held_out(result)
     result.add_argument('--rounds', type=positive, default=100, metavar='N',
-                        help='runs of each step when they are timed (default %(default)s)')
+                        help='timed runs of each step (default %(default)s)')
     result.add_argument('--timings-only', action='store_true',
-                        help='only time the steps anew, in a folder where all else is finished')
+                        help='only time the steps again, in the folder of a finished comparison')
     return result
 
 
@@ -97,7 +97,7 @@ def _main_designs(args: Sequence[str] | None) -> int:
     return run_verb(DESIGNS, _designs_parser().parse_args(given),
                     partial(_run_designs, command=command_line(DESIGNS, given)),
                     failures=(TrainingDivergedError,),
-                    interrupted='interrupted; run the same command again to go on')
+                    interrupted='interrupted; the same command continues the run')
 
 
 def _run_designs(options: argparse.Namespace, command: str) -> None:
@@ -129,7 +129,7 @@ def _main_detectors(args: Sequence[str] | None) -> int:
 
 
 def _run_detectors(options: argparse.Namespace, command: str) -> None:
-    # A missing library is told before the work, not after it.
+    # Report a missing matplotlib before the work, not after it.
     new_figure(1, 1)
     torch.set_num_threads(options.threads)
     refuse_same_names('--checkpoints and --peers', [*options.checkpoints, *options.peers])
@@ -160,7 +160,7 @@ def _run_detectors(options: argparse.Namespace, command: str) -> None:
 
 def _contestants(options: argparse.Namespace
                  ) -> tuple[list[Contestant], dict[str, str], str, str]:
-    """Open everything; return detectors, digests of our weights, back-end and precisions."""
+    """Open all detectors; return them, the checkpoints' digests, back-end and precisions."""
     found, weights, backend, precisions = [], {}, '', []
     for name, path in options.checkpoints:
         detector = Detector.load(path, 'cpu', options.precision, options.threads,
@@ -203,26 +203,26 @@ def _detectors_parser() -> argparse.ArgumentParser:
     parser = verb_parser(
         DETECTORS,
         '--davis|--annotations|--mot PATH... --checkpoints NAME=FILE... --output FOLDER',
-        'Measure recall and milliseconds a frame, beside other detectors, in one run over '
+        'Measure recall and milliseconds per frame of several detectors in one run over '
         'annotated video.')
     parser.add_argument('--output', type=Path, required=True, metavar='FOLDER',
-                        help='for prices.json, prices.md and prices.png')
+                        help='folder of prices.json, prices.md and prices.png')
     add_videos(parser)
     parser.add_argument('--frames', type=positive, metavar='N',
-                        help='only the first N of every sequence')
+                        help='only the first N frames of every sequence')
     parser.add_argument('--checkpoints', type=named_file, nargs='+', required=True,
-                        metavar='NAME=FILE', help='of this package, each with the score threshold '
-                        'of its card')
+                        metavar='NAME=FILE', help='checkpoints of this package, each with the '
+                        'score threshold of its card')
     add_policies(parser, "always_read and the card's")
     parser.add_argument('--more-policies', type=policy, nargs='+', default=[], metavar='P',
-                        help='compare these, too')
+                        help='further policies')
     parser.add_argument('--peers', type=named_file, nargs='+', default=[], metavar='NAME=FILE',
                         help='other detectors, as --teacher of label')
     parser.add_argument('--peer-score', type=fraction, default=0.3, metavar='S',
-                        help='their boxes of a lower score do not count (default 0.3)')
+                        help='boxes of --peers with a lower score do not count (default 0.3)')
     parser.add_argument('--torchvision', nargs='*', choices=list(TORCHVISION), metavar='NAME',
                         default=['ssdlite320_mobilenet_v3_large'],
-                        help='of random weights, timed only '
+                        help='networks with random weights, only timed '
                         f'({", ".join(TORCHVISION)}; default: the first)')
     add_backend(parser)
     add_precision(parser)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Play a video through camera, detector and recorder, three processes that talk over ROS 2."""
+"""Play a video through camera, detector and recorder, three processes connected by ROS 2."""
 from __future__ import annotations
 
 import argparse
@@ -93,7 +93,7 @@ class LiveTable:
 
 @contextmanager
 def open_display(plain: bool = False) -> Iterator[Show]:
-    """Show frames in a table in a terminal; as lines when `plain`, or without one or rich."""
+    """Show frames in a table; as lines if `plain`, or without a terminal or rich."""
     if plain or not RICH or not sys.stdout.isatty():
         with show_lines(sys.stdout) as show:
             yield show
@@ -110,28 +110,27 @@ _log = logging.getLogger(__name__)
 
 def main(args: Sequence[str] | None = None) -> int:
     """
-    Run the verb; give its exit code.
+    Run the verb.
 
-    It is 1 when detections or forecast decisions were missing, 2 when a process could not go on,
-    too: that is the input's fault.
+    :returns: the exit code: 1 without any detection or forecast; 2 also if a process failed
     """
     given = list(sys.argv[1:] if args is None else args)
     chosen = make_parser().parse_args(given)
-    # Whoever ends the demo ends the three processes with it.
+    # These signals, like Ctrl-C, must end the three processes too.
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
             signal.signal(number, signal.default_int_handler)
     return run_verb(
         VERB, chosen, lambda options: _run(options, given), (ChildError,),
-        interrupted=f'interrupted; what was recorded so far is in {chosen.output}.part')
+        interrupted=f'interrupted; the recording so far is in {chosen.output}.part')
 
 
-#: What the processes import of ROS 2.
+#: Packages of ROS 2 that the processes import.
 ROS_MODULES = ('rclpy', 'rcl_interfaces', 'sensor_msgs', 'vision_msgs')
 
 
 def _check(chosen: argparse.Namespace) -> None:
-    """Refuse what the three processes would only find out after their start."""
+    """Raise errors that the three processes would report only after their start."""
     missing = [name for name in ROS_MODULES if find_spec(name) is None]
     if missing:
         raise MissingLibraryError(
@@ -153,7 +152,7 @@ def _run(chosen: argparse.Namespace, given: list[str]) -> int:
     before = machine()
     _log.info('playing %s; logs of the processes: %s', options.video, result.partial / 'logs')
     records: list[RecordedFrame] = []
-    # Frames are for people: with --json nothing else goes to stdout.
+    # With --json, stdout has the JSON alone.
     shown = open_display(chosen.plain) if not (chosen.json or chosen.quiet) else nullcontext()
     with DemoGraph(options, result.partial) as graph, shown as show:
         for record in graph.frames():
@@ -229,7 +228,7 @@ def _detector_parameters(chosen: argparse.Namespace) -> dict[str, str]:
 
 
 def _existing(path: str | Path) -> Path:
-    """Return `path` absolute; raises FileNotFoundError in one line when there is nothing."""
+    """Return `path` as an absolute path; raises FileNotFoundError, in one line."""
     found = Path(path).expanduser().absolute()
     if not found.exists():
         raise FileNotFoundError(f'{path}: no such file')
@@ -249,11 +248,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--video', metavar='PATH', help='video file, folder of images or '
                         'V4L2 device (default: bikes.mp4)')
     parser.add_argument('--output', type=Path, default=Path('demo_output'), metavar='FOLDER',
-                        help='replaced as a whole (default %(default)s)')
+                        help='folder of the results; it is replaced (default %(default)s)')
     add_checkpoint(parser)
     add_policy(parser)
     parser.add_argument('--threshold', type=fraction, metavar='P',
-                        help='of the policy; higher reads more frames')
+                        help='threshold of the policy; a higher one reads more frames')
     add_hardware(parser)
     parser.add_argument('--rate', type=number_in(float, 0, 1000), default=0.0, metavar='HZ',
                         help="frames per second (default: the video's own)")
@@ -264,5 +263,5 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--domain-id', type=number_in(int, 0, 232), metavar='N',
                         help='ROS_DOMAIN_ID of the demo (default: one of its own)')
     parser.add_argument('--plain', action='store_true',
-                        help='print one line a frame even in a terminal')
+                        help='print one line per frame even in a terminal')
     return parser

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The common part of the four evaluations: options, data and results; two of them, whole.
+The common part of the four evaluations, and two of them: streaming and static.
 
-`evaluate accuracy` and `evaluate horizons` have files of their own, for they need further
+`evaluate accuracy` and `evaluate horizons` have their own files because they need further
 libraries.
 """
 
@@ -38,7 +38,7 @@ from ..jobs.locations import kept, Location, location
 
 _log = logging.getLogger(__name__)
 
-#: Options that name files to write, where an evaluation has them.
+#: Options that name files to write; an evaluation has some of them.
 OUTPUT_FILES = ('output', 'run', 'report', 'markdown')
 
 
@@ -46,22 +46,22 @@ OUTPUT_FILES = ('output', 'run', 'report', 'markdown')
 class Evaluation:
     """A detector and the sequences that it is measured on."""
 
-    path: Location  #: Of the checkpoint
-    checkpoint: Checkpoint  #: What was read there
+    path: Location  #: Path of the checkpoint
+    checkpoint: Checkpoint
     detector: Detector
     settings: DetectorSettings
     videos: list[Video]
-    about: dict[str, Any]  #: How every result begins
-    #: What is wrong with inputs and sequences that are left out, by their names.
+    about: dict[str, Any]  #: First entries of every result
+    #: Errors of the inputs and sequences that are left out, by their names.
     failures: dict[str, str] = field(default_factory=dict)
 
     def drop_broken(self) -> None:
-        """Leave out sequences with a picture that cannot be read; raises DataError if all have."""
+        """Remove sequences with an unreadable picture; raises DataError if none remains."""
         self.videos, broken = whole_sequences(self.videos)
         self.failures.update(broken)
 
     def thin(self, stride: int) -> list[Video]:
-        """Return every `stride`-th frame of the sequences, from each of as many starts."""
+        """Return every `stride`-th frame of the sequences, once for each of `stride` starts."""
         return [part for item in self.videos for part in thin(item, stride)]
 
 
@@ -84,14 +84,14 @@ def add_protocols(group: Group) -> None:
                        help='plain (default), devkit or coco')
 
 
-#: Gives what was evaluated, the result as plain values, and as text; no text: there is nothing to
-#: tell.
+#: Returns the evaluation, the result as plain values, and the result as text. If the text is
+#: empty, nothing is printed.
 Measure = Callable[[argparse.Namespace], tuple[Evaluation, dict[str, Any], str]]
 
 
 def run(verb: str, options: argparse.Namespace, measure: Measure) -> int:
     """
-    Measure, write and print what came out; give the verb's exit code.
+    Measure, write and print the result; return the verb's exit code.
 
     :param verb, options: as for `run_verb`
     """
@@ -114,7 +114,7 @@ def run(verb: str, options: argparse.Namespace, measure: Measure) -> int:
 
 
 def _written(options: argparse.Namespace) -> list[Location]:
-    """Return the files that the options name, each as the user named it."""
+    """Return the output files, each as the user named it."""
     return [getattr(options, f'{key}_url', path) for key in OUTPUT_FILES
             if (path := getattr(options, key, None)) is not None]
 
@@ -151,7 +151,7 @@ def first_input(options: argparse.Namespace) -> Location:
 
 def _command(verb: str, make_parser: Callable[[], argparse.ArgumentParser], measure: Measure
              ) -> Command:
-    """Make a verb; its exit code is 1 if something was left out, the rest being evaluated."""
+    """Make a verb; its exit code is 1 if some inputs or sequences were left out."""
     def main(args: Sequence[str] | None) -> int:
         return run(verb, make_parser().parse_args(args), measure)
 
@@ -166,11 +166,11 @@ def _streaming_parser() -> argparse.ArgumentParser:
         STREAMING, 'Measure accuracy at each instant while video plays at a frame rate.')
     group = parser.add_argument_group('streaming')
     group.add_argument('--rates', type=frame_rate, nargs='+', default=RATES, metavar='HZ',
-                       help=f'of the video (default {" ".join(map(str, RATES))})')
+                       help=f'frame rates (default {" ".join(map(str, RATES))})')
     add_policies(group, 'that of --policy')
     group.add_argument('--outputs', choices=tuple(OUTPUTS), nargs='+', metavar='OUTPUT',
                        default=[PRESENT],
-                       help=f'of {", ".join(OUTPUTS)} (default {PRESENT})')
+                       help=f'some of {", ".join(OUTPUTS)} (default {PRESENT})')
     add_latencies(group)
     add_seed(group, 'latencies and intervals')
     add_protocols(group)
@@ -197,9 +197,9 @@ STATIC = 'evaluate static'
 
 def _static_parser() -> argparse.ArgumentParser:
     parser = evaluation_parser(
-        STATIC, 'Measure how often a detector reads a still scene, beside the video itself.')
+        STATIC, 'Measure how often a detector reads a still scene, compared with the video.')
     parser.add_argument('--frames', type=positive, default=60, metavar='N',
-                        help='of each first picture, with noise (default 60)')
+                        help='noisy copies of each first frame (default 60)')
     return parser
 
 

@@ -39,7 +39,7 @@ VERB = 'evaluate accuracy'
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the verb; its exit code is 1 if something was left out, the rest being evaluated."""
+    """Run the verb; its exit code is 1 if some inputs or sequences were left out."""
     return run(VERB, make_parser().parse_args(args), _measure)
 
 
@@ -55,7 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
     accuracy.add_argument('--motion-iou', metavar='auto|FILE',
                           help="split by motion; FILE: ImageNet VID's .mat")
     accuracy.add_argument('--motion-videos', type=Path, metavar='FILE',
-                          help='of the .mat file (default: beside it)')
+                          help='list of its videos (default: in its folder)')
     accuracy.add_argument('--identities', action='store_true',
                           help='also MOTA, IDF1 and HOTA, by track_ids')
     add_engine(parser.add_argument_group('many sequences'))
@@ -68,13 +68,13 @@ def _measure(options: argparse.Namespace) -> tuple[Evaluation, dict[str, Any], s
             raise EvaluationError(f'--{key.replace("_", "-")} goes with '
                                   f'--{other.replace("_", "-")} only')
     if options.report:
-        # A missing library is told before the work, not after it.
+        # Report a missing jinja2 before the work, not after it.
         import_module('jinja2')
         from ..report.html_report import load_for_report, write_report
     check_protocols(options.protocol)
     if options.motion_iou and options.protocol == ['coco']:
         raise EvaluationError('--motion-iou divides plain or devkit; name one with --protocol')
-    # A record of the run wants the pictures here.
+    # A record of the run contains the pictures, so they must be on this machine.
     evaluation = prepare(options, lazily=not options.run)
     if options.identities:
         tracking_library()
@@ -122,11 +122,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Done:
-    """The results of the sequences, without those that failed or were not reached."""
+    """The results of the sequences that were completed."""
 
-    places: tuple[int, ...]  #: Of those that are there, in the list of all
+    places: tuple[int, ...]  #: Their indices in the list of all sequences
     runs: tuple[VideoRun, ...]
-    failures: dict[str, str]  #: What is wrong, by the name of a sequence
+    failures: dict[str, str]  #: Errors by the name of the sequence
     interrupted: bool = False
 
 
@@ -135,11 +135,12 @@ def run_sequences(options: argparse.Namespace, work: VideoWork, detector: Detect
     """
     Run the detector over all sequences.
 
-    :param options: with those of `add_engine`
-    :param work: for every process
-    :param detector: that of `work`, for this process; not warm yet
+    :param options: contain those of `add_engine`
+    :param work: the work of every process
+    :param detector: the detector of `work` for this process, not warmed up
     :raises DataError: if no sequence could be run
-    :raises KeyboardInterrupt: if the first of them was interrupted, or the others twice
+    :raises KeyboardInterrupt: if the run was interrupted before the first sequence was done, or
+        twice
     """
     jobs = [Job(number, item.name, item) for number, item in enumerate(videos)]
     for job in jobs:
@@ -176,10 +177,10 @@ def run_sequences(options: argparse.Namespace, work: VideoWork, detector: Detect
 
 
 def keep_partial(options: argparse.Namespace, result: dict[str, Any]) -> None:
-    """Write the result of the sequences that were done before an interrupt beside `--output`."""
+    """Write the result of the sequences done before an interrupt to `--output` with .part."""
     if options.output is not None:
         path = options.output.with_name(f'{options.output.name}.part')
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, result)
         url = asked_output(options)
-        _log.warning('interrupted; what was done so far is in %s', f'{url}.part' if url else path)
+        _log.warning('interrupted; the results so far are in %s', f'{url}.part' if url else path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure forecasts 1, 2, ... frames after a read, beside simpler rules."""
+"""Measure forecasts 1, 2, ... frames after a read, compared with simpler rules."""
 
 import argparse
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ VERB = 'evaluate horizons'
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the verb; its exit code is 1 if something was left out, the rest being evaluated."""
+    """Run the verb; its exit code is 1 if some inputs or sequences were left out."""
     return run(VERB, make_parser().parse_args(args), _measure)
 
 
@@ -41,13 +41,13 @@ def make_parser() -> argparse.ArgumentParser:
     group.add_argument('--stride', type=positive, nargs='+', default=[1], metavar='N',
                        help='every N-th frame, from N starts (default 1)')
     group.add_argument('--rows', choices=tuple(ROWS), nargs='+', metavar='ROW',
-                       help=f'only these, such as {READ} {FORECAST}')
+                       help=f'only these rows, such as {READ} {FORECAST}')
     group.add_argument('--beside', type=_named, nargs='+', default=[], metavar='NAME=FILE',
                        help='further checkpoints, on the same frames')
     group.add_argument('--optical-flow', action='store_true',
                        help='also features moved by optical flow')
     group.add_argument('--within', type=number_in(float, 0, 100), metavar='POINTS',
-                       help='find the longest horizon that loses no more')
+                       help='find the longest horizon that loses at most this')
     group.add_argument('--within-iou', choices=tuple(AT_IOU), default='0.5', metavar='IOU',
                        help='for --within: 0.5 (default), 0.7 or 0.5:0.95')
     add_seed(group, 'the intervals')
@@ -74,7 +74,7 @@ def _measure(options: argparse.Namespace) -> tuple[Evaluation, dict[str, Any], s
     if options.markdown:
         options.markdown.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(options.markdown, forecasts_as_markdown(forecasts).encode())
-    # The network runs in PyTorch, whatever is fastest here: its features are looked at.
+    # The network runs in PyTorch and not in the fastest back-end: its features are measured too.
     about = {**evaluation.about, 'machine': {**evaluation.about['machine'], 'backend': 'torch'}}
     return evaluation, {**about, 'forecasts': forecasts}, text
 

@@ -2,8 +2,8 @@
 """
 Write both steps of a checkpoint as ONNX, and check that they give the same boxes.
 
-The files run without PyTorch: the graphs, the anchors, and a record of the parts of the state and
-of the weights.
+The files run without PyTorch: the graphs, the anchors, and a record that describes the state and
+the weights.
 """
 import argparse
 from collections.abc import Sequence
@@ -46,10 +46,10 @@ from ..images.video_source import open_source, SourceError
 
 Clips = list[list[np.ndarray]]
 
-_ENOUGH = 3  #: Frames of a video that hold a read and two forecasts
+_ENOUGH = 3  #: Fewest frames of a clip: a read and two forecasts
 
-#: Frames taken of a video where there are too many videos for all of them: one pattern of reads
-#: and forecasts of `compare_backends`.
+#: Frames per video if there are too many videos to use them all: the length of the pattern of
+#: reads and forecasts in `compare_backends`.
 _CLIP = 5
 
 
@@ -58,11 +58,11 @@ def load_clips(path: Path, images: Path | None, count: int, card: Card,
     """
     Read consecutive frames of a video, a folder of images, or the videos of a COCO-video file.
 
-    :param path: a ``.json`` file, or what `open_source` takes
+    :param path: a ``.json`` file, or a source of `open_source`
     :param images: folder that file names in a ``.json`` file are relative to; None: the file's own
-    :param count: most frames; those of a ``.json`` file are spread over its videos, each from its
-        start, or over some of them where each would give fewer than three
-    :param card: of the checkpoint: classes and input size
+    :param count: most frames. Of a ``.json`` file, each video gives its first frames. If that
+        would be fewer than three frames each, only some videos are used.
+    :param card: gives classes and input size
     :param outside: whether file names may lead out of `images`
     :returns: clips of ``(H, W, 3)`` uint8 BGR pictures
     :raises DataError, SourceError: one line
@@ -73,7 +73,7 @@ def load_clips(path: Path, images: Path | None, count: int, card: Card,
     source = open_source(str(path))
     if source.live:
         source.close()
-        raise SourceError(f'{path}: is a device; export wants frames that can be read again')
+        raise SourceError(f'{path}: is a device; export needs frames that can be read again')
     try:
         clip: list[np.ndarray] = []
         while len(clip) < count and (picture := source.read()) is not None:
@@ -84,9 +84,9 @@ def load_clips(path: Path, images: Path | None, count: int, card: Card,
 
 
 def synthetic_clips(card: Card, count: int) -> Clips:
-    """Make clips of moving shapes, always the same, for want of real ones."""
+    """Make clips of moving shapes, the same at every call, if there are no real ones."""
     with TemporaryDirectory() as folder:
-        # A few frames are all taken from the first video.
+        # If `count` is small, all frames are from the first video.
         path = write_synthetic_videos(folder, videos=2, frames=max(-(-count // 2), _CLIP),
                                       size=(240, 320), objects=4, extension='png')
         return _annotated(path, path.parent, CLASSES, count, card)
@@ -98,14 +98,14 @@ def _annotated(path: Path, root: Path | PictureFolder, classes: tuple[str, ...],
     share = count // len(videos)
     if share < _ENOUGH:
         share = min(count, _CLIP)
-    # With more videos than can be had in clips, some of them, from the first to the last.
+    # If there are too many videos, take some, evenly spread from the first to the last.
     apart = -(-len(videos) // max(1, count // share))
     return [[_prepare(decode_picture(frame), 'rgb', card) for frame in video.frames[:share]]
             for video in videos[::apart]]
 
 
 def _prepare(picture: np.ndarray, order: str, card: Card) -> np.ndarray:
-    # A source may use its memory again.
+    # A source may reuse its memory.
     return resize(Pixels(picture, order), card.input_size).copy()
 
 
@@ -116,7 +116,7 @@ _log = logging.getLogger(__name__)
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the verb; its exit code is 1 if the graphs are not good enough to be written."""
-    # The quantiser recommends what is done anyway.
+    # The quantiser logs a recommendation that is followed already.
     logging.getLogger().addFilter(lambda record: record.name != 'root')
     return run_verb(VERB, make_parser().parse_args(args), _export)
 
@@ -126,24 +126,25 @@ def make_parser() -> argparse.ArgumentParser:
     parser = verb_parser(VERB, '', __doc__)
     add_checkpoint(parser)
     parser.add_argument('--output', type=Path, metavar='FOLDER',
-                        help='also for the checkpoint and its card (default: where these lie)')
+                        help='folder of the graphs, the checkpoint and its card (default: the '
+                        "checkpoint's folder)")
     parser.add_argument('--package', action='store_true',
                         help='write the graphs without weights, for all weights of this shape')
     parser.add_argument('--clip', type=Path, metavar='PATH',
-                        help='to check with: a video, folder of images or COCO-video JSON')
+                        help='check with this video, folder of images or COCO-video JSON')
     parser.add_argument('--frames', type=number_in(int, 2, 100000), default=20, metavar='N',
-                        help='to check with (default 20)')
+                        help='frames to check with (default 20)')
     parser.add_argument('--int8', action='store_true',
                         help='quantise to int8; needs --calibrate')
     parser.add_argument('--calibrate', type=Path, metavar='PATH',
-                        help='to calibrate with, as --clip: the camera at work')
+                        help='calibrate with this, as --clip: images of the camera at work')
     parser.add_argument('--calibration-frames', type=number_in(int, 2, 100000), default=100,
-                        metavar='N', help='to calibrate with (default 100)')
+                        metavar='N', help='frames to calibrate with (default 100)')
     parser.add_argument('--images', type=Path, metavar='FOLDER',
-                        help="of the pictures (default: the JSON's)")
+                        help="folder of the pictures (default: the JSON's)")
     add_outside(parser)
     parser.add_argument('--min-likeness', type=number_in(float, -100, 100), default=0.8,
-                        metavar='L', help='with --int8: least part of the boxes that stay '
+                        metavar='L', help='with --int8: least part of boxes that stay the same '
                         '(default 0.8)')
     return parser
 
@@ -187,8 +188,8 @@ def _export(options: argparse.Namespace) -> None:
                                   card)
         _log.info('int8 against PyTorch: %s, likeness %.3f', parity.values(), parity.likeness)
         if not parity.boxes_firm:
-            raise ExportError(f'{source}: nothing is detected in it, so that int8 cannot be '
-                              'checked; name a --clip with objects')
+            raise ExportError(f'{source}: nothing is detected in it, so int8 cannot be checked; '
+                              'name a --clip with objects')
         # Written so that NaN fails.
         if not parity.likeness >= options.min_likeness:
             raise VerbFailedError(
@@ -220,7 +221,7 @@ def _shortcomings(parity: Parity) -> str:
 
 
 def _refilled(model: StepGraphs, checkpoint: Checkpoint) -> StepGraphs:
-    """Give the graphs with weights that were put in as a robot without PyTorch does it."""
+    """Return the graphs with the weights put in, by the code that runs without PyTorch."""
     weights = folded_weights(checkpoint.arrays())
     graphs = {}
     for step, graph in model.graphs.items():
@@ -230,7 +231,7 @@ def _refilled(model: StepGraphs, checkpoint: Checkpoint) -> StepGraphs:
 
 
 def _place(checkpoint: Checkpoint, output: Path | None) -> Path:
-    """Give the checkpoint that the graphs lie beside; a copy of it in another folder."""
+    """Return the checkpoint in the graphs' folder; it is copied there if necessary."""
     path = checkpoint.path
     if output is None or output.resolve() == path.parent.resolve():
         return path

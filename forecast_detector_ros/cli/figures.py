@@ -2,7 +2,7 @@
 """
 Make the paper's tables and figures from your own video.
 
-Each writes its numbers as CSV and JSON, and a figure its picture as PNG, into a folder.
+Each writes its numbers as CSV and JSON into a folder; a figure also writes a PNG.
 """
 
 import argparse
@@ -98,7 +98,7 @@ VERB = 'figures'
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the verb; give its exit code."""
+    """Run the verb; return its exit code."""
     return run_verb(VERB, make_parser().parse_args(args), _make)
 
 
@@ -108,13 +108,13 @@ class Made(NamedTuple):
     document: dict[str, Any]
     rows: Sequence[dict[str, Any]]  #: For the CSV
     text: str
-    #: By the names of their files, if they have their own.
+    #: Pictures by the names of their files, without ``.png``.
     pictures: Mapping[str, 'Figure'] = {}
 
 
 def _make(options: argparse.Namespace) -> None:
     if options.picture:
-        # A missing library is told before the work, not after it.
+        # Report a missing matplotlib before the work, not after it.
         new_figure(1, 1)
     if 'threads' in options:
         check_protocols([options.protocol])
@@ -137,7 +137,7 @@ def make_parser() -> argparse.ArgumentParser:
     def start(name: str, arguments: str, text: str) -> argparse.ArgumentParser:
         sub = made.add_parser(name, help=text, description=text, formatter_class=help_format,
                               usage=usage_line(f'{VERB} {name}', arguments))
-        # What stands before the name holds, too.
+        # A value given before the figure's name must not be replaced by a default.
         add_output(sub, default=argparse.SUPPRESS)
         return sub
 
@@ -146,7 +146,7 @@ def make_parser() -> argparse.ArgumentParser:
         sub = start(name, '--output FOLDER --davis|--annotations|--mot PATH...', text)
         sub.set_defaults(make=make, picture=picture, name=name)
         sub.add_argument('--output', type=Path, required=True, metavar='FOLDER',
-                         help=f'for {name}.json, {name}.csv' + (f', {name}.png' * picture))
+                         help=f'folder of {name}.json, {name}.csv' + f', {name}.png' * picture)
         add_videos(sub)
         run = sub.add_argument_group('detector (default: what the card recommends)')
         add_limits(run)
@@ -165,12 +165,12 @@ def make_parser() -> argparse.ArgumentParser:
     add_policies(first, "always_read and the card's")
     add_policies(second, 'always_read')
     second.add_argument('--motion-iou', default=AUTO, metavar='auto|FILE',
-                        help="of track_ids (default), or ImageNet VID's .mat")
+                        help="from track_ids (default), or ImageNet VID's .mat")
 
     motion = start('motion', '--motion-iou FILE --output FOLDER',
                    "Slow, medium and fast objects in ImageNet VID's file")
     motion.add_argument('--motion-iou', type=Path, required=True, metavar='FILE',
-                        help='the .mat file')
+                        help="ImageNet VID's .mat file")
     motion.set_defaults(make=_motion, picture=False, name='motion')
     trained = start('reproduction', '--results FILE --output FOLDER',
                     'Table 2 and Fig. 5 of a run of reproduce')
@@ -180,10 +180,10 @@ def make_parser() -> argparse.ArgumentParser:
     for sub, files in ((motion, 'motion.json, motion.csv'),
                        (trained, 'reproduction.json, reproduction.csv, reproduction.png')):
         sub.add_argument('--output', type=Path, required=True, metavar='FOLDER',
-                         help=f'for {files}')
+                         help=f'folder for {files}')
     for sub in (second, motion):
         sub.add_argument('--motion-videos', type=Path, metavar='FILE',
-                         help='of the .mat file (default: beside it)')
+                         help='list of its videos (default: in its folder)')
 
     fourth = add('fig4', _fig4, True, 'Fig. 4: frames with boxes, red border when forecast')
     fifth = add('fig5', _fig5, True, 'Fig. 5: accuracy against frames per second')
@@ -202,13 +202,13 @@ def make_parser() -> argparse.ArgumentParser:
     add_policy(fourth)
     add_policies(sixth, "the card's, and alternate(1)")
     sixth.add_argument('--level', type=whole, default=0, metavar='N',
-                       help='of the feature pyramid, 0 is the finest (default 0)')
+                       help='level of the feature pyramid, 0 is the finest (default 0)')
     fifth.add_argument('--thresholds', type=fraction, nargs='+', default=THRESHOLDS, metavar='P',
-                       help="besides the card's (default 0.1 to 0.9)")
+                       help="thresholds besides the card's (default 0.1 to 0.9)")
     fifth.add_argument('--stride', type=positive, default=1, metavar='N',
                        help='every N-th frame, from N starts (default 1)')
     stream.add_argument('--rates', type=frame_rate, nargs='+', default=RATES, metavar='HZ',
-                        help=f'of the video (default {" ".join(map(str, RATES))})')
+                        help=f'frame rates (default {" ".join(map(str, RATES))})')
     add_policies(stream, "always_read, alternate(1), and the card's")
     for sub in (fifth, stream):
         add_latencies(sub)
@@ -237,7 +237,7 @@ def _device(options: argparse.Namespace) -> str:
 
 def _about(options: argparse.Namespace, videos: Sequence[Video], precision: str
            ) -> dict[str, Any]:
-    """Say what was measured, on what, and in which precision."""
+    """Return the sequences, the machine and the precision of a measurement."""
     return {'video': {**named_videos(options), 'frames': sum(
                 len(item.frames) for item in videos)},
             'machine': {**machine(), 'device': options.device, 'precision': precision,

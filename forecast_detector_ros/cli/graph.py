@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes of a ROS graph, which never outlive their parent; and the three of the demo."""
+"""Processes of a ROS graph, which never outlive their parent, and the graph of the demo."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,20 +20,20 @@ from ..recording.recorded_frame import RecordedFrame
 
 LOG_LINES = 15
 
-#: A process that is full of native threads may crash where Python code runs behind a fork. So a
-#: small program asks for the signal (PR_SET_PDEATHSIG is 1), and then becomes the child. A shell's
-#: background job ignores SIGINT, and Python more signals; the child is to have the defaults.
+#: In a process with native threads, Python code may crash after a fork. So a small program asks
+#: for the signal (PR_SET_PDEATHSIG is 1), and then becomes the child. A shell's background job
+#: ignores SIGINT, and Python ignores more signals; the child gets the defaults.
 _BECOME = (
     'import ctypes, os, signal, sys\n'
     'for name in ("SIGINT", "SIGPIPE", "SIGXFSZ"):\n'
     '    signal.signal(getattr(signal, name), signal.SIG_DFL)\n'
     'ctypes.CDLL(None).prctl(1, signal.SIGTERM)\n'
     'os.execvp(sys.argv[1], sys.argv[1:])\n')
-_START = (sys.executable, '-I', '-S', '-c', _BECOME)  #: Without site packages: soon there
+_START = (sys.executable, '-I', '-S', '-c', _BECOME)  #: Starts faster without site packages
 
 
 class ChildError(RuntimeError):
-    """A child that ended when it should not have; the message says which, and its last words."""
+    """A child ended or failed unexpectedly; the message names it and quotes the end of its log."""
 
 
 class Child:
@@ -45,8 +45,8 @@ class Child:
         Start `command`; its standard error, and its output unless `piped`, go to `log`.
 
         It gets its own process group, so that Ctrl-C in the terminal reaches only the parent,
-        which then ends the children in order. Should the parent be killed, the kernel sends
-        the child a SIGTERM. Must be called from the main thread.
+        which then ends the children in order. If the parent is killed, the kernel sends the
+        child a SIGTERM. Must be called from the main thread.
         """
         self.name = name
         self.log = log
@@ -63,9 +63,9 @@ class Child:
 
     @property
     def processor_s(self) -> float:
-        """Return the seconds of processor time that it has used; 0 when it has ended."""
+        """Return the processor time used so far, in seconds; 0 after the end."""
         try:
-            # Behind the name, which may have blanks; proc(5), fields 14 and 15.
+            # Fields 14 and 15 of proc(5); the name before them may contain blanks.
             fields = Path(f'/proc/{self.pid}/stat').read_text().rpartition(')')[2].split()
         except OSError:
             return 0.0
@@ -83,7 +83,7 @@ class Child:
         return self._process.poll()
 
     def check(self, may_end: bool = False) -> None:
-        """Raise ChildError when it has failed, or has ended though it may not (`may_end`)."""
+        """Raise ChildError if it has failed, or has ended although `may_end` is false."""
         code = self.exit_code
         if code is None or (code == 0 and may_end):
             return
@@ -99,7 +99,7 @@ class Child:
         return 'the end of its log:\n' + '\n'.join(f'  | {line}' for line in lines)
 
     def wait(self, timeout: float) -> bool:
-        """Wait at most `timeout` seconds for its end; tell whether it came."""
+        """Wait at most `timeout` seconds for its end; return whether it has ended."""
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -107,7 +107,7 @@ class Child:
         return True
 
     def end(self, patience: float = 10.0) -> None:
-        """End it: SIGINT, after `patience` seconds SIGTERM, after 3 more SIGKILL."""
+        """End it by SIGINT; after `patience` seconds by SIGTERM; after 3 more by SIGKILL."""
         for number, timeout in ((signal.SIGINT, patience), (signal.SIGTERM, 3.0),
                                 (signal.SIGKILL, 3.0)):
             if self.exit_code is not None:
@@ -118,7 +118,7 @@ class Child:
 
 
 def end_all(children: Sequence[Child], patience: float = 10.0) -> None:
-    """End the children one after the other; one that does not obey is killed."""
+    """End the children one after the other, each as `Child.end` does."""
     for child in children:
         child.end(patience)
 
@@ -128,18 +128,18 @@ PROFILE = 'config/fastdds_large_images.xml'
 
 def profile_environment() -> dict[str, str]:
     """
-    Return the variable that points Fast DDS at the profile, for the images' publisher.
+    Return the environment variable with the path of Fast DDS's profile, for the images' publisher.
 
-    Raises FileNotFoundError when the profile is not installed.
+    Raises FileNotFoundError if the profile is not installed.
     """
     return {profile_variable(): str(find_share(PROFILE))}
 
 
 def profile_variable() -> str:
     """
-    Return the name of the variable: it was renamed after Jazzy.
+    Return the name of the variable, which was changed after Jazzy.
 
-    Kilted knows both names but loads the file twice, with errors, when both are set.
+    Kilted accepts both names; if both are set, it loads the file twice, with errors.
     """
     distribution = os.environ.get('ROS_DISTRO')
     if distribution is None:
@@ -152,15 +152,15 @@ def profile_variable() -> str:
     return f'{prefix}_DEFAULT_PROFILES_FILE'
 
 
-# From starting the processes to the first frame: importing torch and warming up take a while
-# on a slow disk.
+# From the start of the processes to the first frame. Importing torch from a slow disk, and warming
+# up, take long.
 START_S = 180.0
 # Between two frames of a running camera, and from the camera's end to the recorder's.
 SILENCE_S = 60.0
 FINISH_S = 60.0
 POLL_S = 0.1
 
-# The lower domains are those people use; above 101 the ports collide with ephemeral ones.
+# People mostly use lower domains; above 101 the ports collide with ephemeral ones.
 FIRST_DOMAIN, DOMAINS = 52, 50
 
 
@@ -177,7 +177,7 @@ class DemoOptions:
 
 
 def environment(folder: Path, domain: int | None = None) -> dict[str, str]:
-    """Return the variables of the processes: an own graph, local, with large shared memory."""
+    """Return the environment of the processes: own ROS domain, local, large shared memory."""
     if domain is None:
         domain = FIRST_DOMAIN + os.getpid() % DOMAINS
     return {
@@ -191,7 +191,7 @@ def environment(folder: Path, domain: int | None = None) -> dict[str, str]:
 
 
 def node_command(module: str, parameters: Mapping[str, object]) -> list[str]:
-    """Give the command that starts a node of the package, in its module, with parameters."""
+    """Return the command that starts the node of a module of the package, with parameters."""
     command = [sys.executable, '-m', f'forecast_detector_ros.node.{module}', '--ros-args']
     for key, value in parameters.items():
         command += ['-p', f'{key}:={value}']
@@ -207,7 +207,7 @@ class DemoGraph:
     """The running processes; a context manager that leaves none of them behind."""
 
     def __init__(self, options: DemoOptions, folder: Path) -> None:
-        """Prepare a run whose recording and logs go to `folder`, which exists."""
+        """Prepare a run whose recording and logs go to the existing `folder`."""
         self._options = options
         self._folder = folder
         self.report = folder / 'logs' / 'camera.json'
@@ -244,8 +244,8 @@ class DemoGraph:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """End what still runs: the camera first, the detector last."""
-        # A second Ctrl-C must not cut this short; each of them is killed in the end.
+        """End the processes that still run: the camera first, the detector last."""
+        # A second Ctrl-C must not leave processes behind; each child is killed if necessary.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             end_all([self._camera, self._recorder, self._detector])
@@ -256,7 +256,7 @@ class DemoGraph:
         """
         Yield the frames as they are recorded, until the recorder has finished.
 
-        Raises ChildError when a process dies, or nothing comes for too long.
+        Raises ChildError if a process fails, or if no frame comes for too long.
         """
         deadline = time.monotonic() + START_S
         what = f'no frame was recorded within {START_S:.0f} s of the start'
@@ -286,14 +286,14 @@ class DemoGraph:
         self._check()
 
     def warnings(self) -> list[str]:
-        """Give the warnings in the logs, each with the name of its process."""
+        """Return the warnings in the logs, each with the name of its process."""
         return [f'{child.name}: {line.partition("]: ")[2] or line}'
                 for child in self._children
                 for line in child.log.read_text(errors='replace').splitlines()
                 if line.startswith('[WARN]')]
 
     def _check(self) -> None:
-        # The camera first: when it cannot read the video, the others have done nothing wrong.
+        # The camera first: if it cannot read the video, the error is not that of another process.
         self._camera.check(may_end=True)
         self._detector.check()
         self._recorder.check(may_end=self._camera.exit_code is not None)

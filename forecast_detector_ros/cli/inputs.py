@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options that name annotated video, to measure on or to train from."""
+"""Options that name annotated video for measuring or for training."""
 
 import argparse
 from collections import Counter
@@ -45,7 +45,7 @@ def add_videos(parser: argparse.ArgumentParser) -> None:
     source.add_argument('--mot', type=location, nargs='+', metavar='FOLDER',
                         help="folders in MOTChallenge's format")
     data.add_argument('--images', type=location, metavar='FOLDER',
-                      help="of the pictures (default: the JSON's)")
+                      help="folder of the pictures (default: the JSON's)")
     add_outside(data)
     data.add_argument('--pseudo-labels', type=location, metavar='FILE',
                       help='with --davis: JSON of all objects')
@@ -57,20 +57,19 @@ def add_videos(parser: argparse.ArgumentParser) -> None:
                       metavar='SEQUENCE=CLASS',
                       help='with --davis: further class (repeatable)')
     data.add_argument('--sequences', nargs='+', default=[], metavar='NAME',
-                      help='only these; patterns with * and ? too')
+                      help='only these sequences; * and ? are wildcards')
 
 
 def load_videos(options: argparse.Namespace, labels: Sequence[str],
                 failures: dict[str, str] | None = None, lazily: bool = False) -> list[Video]:
     """
-    Load what the options name.
+    Load the video that the options name.
 
-    :param options: with those of `add_videos`
+    :param options: contain those of `add_videos`
     :param labels: the detector's classes
-    :param failures: takes what is wrong with an input, by its path, where others can be used;
-        None: the first input that cannot be used is an error
-    :param lazily: whether pictures at a URL are fetched when their sequence is run; they are not
-        here then
+    :param failures: receives the error of each unusable input, by its path, if another input is
+        usable; None: the first unusable input is an error
+    :param lazily: whether pictures at a URL are fetched only when their sequence is run
     :raises DataError, EvaluationError: with a message of one line
     """
     ignore = options.min_score if options.ignore_score is None else options.ignore_score
@@ -130,28 +129,28 @@ def _load_davis(options: argparse.Namespace, folder: Path, images: PictureFolder
                 labels: Sequence[str], ignore: float) -> list[Video]:
     accept: dict[str, list[str]] = {}
     for sequence, name in options.accept:
-        # With several folders a sequence is in one of them.
+        # If there are several folders, the sequence may be in another one.
         if len(options.davis) == 1 or (folder / sequence).is_dir():
             accept.setdefault(sequence, []).append(name)
     videos = load_davis(folder, labels, accept)
     if options.pseudo_labels:
-        # Those that are not wanted need no labels.
+        # Only the chosen sequences need labels.
         videos = attach_labels(pick(videos, options.sequences), kept(options.pseudo_labels),
                                images, labels, options.min_score, ignore)
     return videos
 
 
 def add_outside(group: Group) -> None:
-    """Add the option that lets names of files lead out of the folder that they start from."""
+    """Add `--outside`."""
     group.add_argument('--outside', action='store_true',
-                       help='names of files may lead out of their folder')
+                       help='accept file names that lead out of the folder')
 
 
 def _named_apart(found: Sequence[tuple[Location, Video]]) -> list[Video]:
     """
-    Put the name of the input before that of a sequence that comes in several inputs.
+    Put the input's name before the name of a sequence that several inputs contain.
 
-    Where inputs of different folders have one name, that of the folder comes first.
+    If inputs of different folders have the same name, the folder's name comes first.
     """
     counts = Counter(item.name for _, item in found)
     stems = Counter(path.stem for path in {path for path, _ in found})
@@ -168,7 +167,7 @@ def _named_apart(found: Sequence[tuple[Location, Video]]) -> list[Video]:
 
 
 def named_videos(options: argparse.Namespace) -> dict[str, object]:
-    """Give the options of `add_videos` that say what is measured against, as plain values."""
+    """Return the options of `add_videos`, which name the ground truth, as plain values."""
     def plain(value: object) -> object:
         if isinstance(value, list) and value and isinstance(value[0], (Path, Url)):
             return str(value[0]) if len(value) == 1 else [str(path) for path in value]
@@ -180,12 +179,12 @@ def named_videos(options: argparse.Namespace) -> dict[str, object]:
 
 
 def add_training(parser: argparse.ArgumentParser, recipe: str, leaves: str) -> None:
-    """Add the options of a training and its folder; `recipe` and `leaves` say what they hold."""
+    """Add the options of a training; `recipe` is a help text, `leaves` names the output files."""
     parser.add_argument('recipe', type=Path, metavar='RECIPE', help=recipe)
     parser.add_argument('--data', type=Path, required=True, metavar='FOLDER',
-                        help='that the paths in the recipe start from')
+                        help='folder that the paths in the recipe start from')
     parser.add_argument('--output', type=Path, required=True, metavar='FOLDER',
-                        help=f'for {leaves}; finished parts in it are kept')
+                        help=f'folder of {leaves}; finished parts in it are kept')
 
 
 def add_backbone(parser: argparse._ActionsContainer) -> None:
@@ -201,10 +200,10 @@ def add_held_out(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--annotations', type=Path, required=True, metavar='FILE',
                        help='COCO-video JSON with the sequences')
     group.add_argument('--images', type=Path, required=True, metavar='FOLDER',
-                       help='of their pictures')
+                       help='folder of their pictures')
     add_outside(group)
     group.add_argument('--sequences', nargs='+', required=True, metavar='NAME',
-                       help='to measure on; the recipe must exclude them')
+                       help='sequences to measure on; the recipe must exclude them')
     add_min_score(group, 0.4)
     add_ignore_score(group, 0.2)
     group.add_argument('--truth', type=Path, metavar='FILE', help='JSON of true boxes')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Label pictures, a video or a bag by a teacher and write COCO-video JSON with scores."""
+"""Label pictures, videos or bags by a teacher, and write COCO-video JSON with scores."""
 from __future__ import annotations
 
 import argparse
@@ -72,7 +72,7 @@ def video_jobs(options: argparse.Namespace, settings: LabelSettings) -> list[Lab
                      send=send) for name, source in find_bags(options.sources)]
     if known:
         raise TeacherError(f'{options.output}: has labels of {next(iter(known))}, which is not '
-                           'among the sources; name it, too, or another --output')
+                           'among the sources; name this source, too, or another --output')
     return jobs
 
 
@@ -104,9 +104,9 @@ def _known(options: argparse.Namespace, settings: LabelSettings
 def label_many(options: argparse.Namespace, settings: LabelSettings,
                label_jobs: Sequence[LabelJob]) -> int:
     """
-    Label all sources, write what came out, and name those that failed; give the exit code.
+    Label all sources, write the labels, and name the sources that failed; return the exit code.
 
-    Raises InputError if there is nothing to write, KeyboardInterrupt after an interrupt.
+    Raises InputError if nothing could be labelled, KeyboardInterrupt after an interrupt.
     """
     jobs = [Job(number, job.name, job) for number, job in enumerate(label_jobs)]
     folders: dict[int, LabelledFolder] = {}
@@ -150,7 +150,7 @@ def _tell(options: argparse.Namespace, labelling: Labelling) -> None:
 
 def _save(options: argparse.Namespace, settings: LabelSettings, jobs: Sequence[Job],
           folders: dict[int, LabelledFolder]) -> Labelling:
-    # What an earlier run has labelled stays, whatever becomes of its source in this one.
+    # Labels of an earlier run stay, even if their source fails in this run.
     present = [(job.name, folders.get(job.number) or job.argument.before(settings.root))
                for job in jobs if job.number in folders or job.argument.known]
     labelling = merge(settings, present, len(folders) < len(jobs), options.output)
@@ -161,7 +161,7 @@ def _save(options: argparse.Namespace, settings: LabelSettings, jobs: Sequence[J
 
 VERB = 'label'
 
-#: Person, what ImageNet VID and COCO have in common, and what stands in rooms.
+#: Person, the classes that ImageNet VID and COCO share, and furniture.
 CLASSES = ('person', 'airplane', 'bear', 'bicycle', 'bird', 'bus', 'car', 'cattle', 'dog', 'cat',
            'elephant', 'horse', 'motorcycle', 'sheep', 'train', 'watercraft', 'zebra', 'chair',
            'dining_table', 'bottle', 'sofa', 'tv')
@@ -180,12 +180,12 @@ def main(args: Sequence[str] | None = None) -> int:
             return _label(chosen, extracts)
 
     return run_verb(VERB, options, work,
-                    interrupted='interrupted; the same command with --resume goes on',
+                    interrupted='interrupted; the same command with --resume continues',
                     files=('output',))
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> bool:
-    """Find the sources; tell whether they are videos and bags, and not folders of pictures."""
+    """Find the sources; return True for videos and bags, False for folders of pictures."""
     if options.frames is not None:
         options.sources = [path for source in options.sources for path in _opened(source)]
     extracts = [not isinstance(source, Url) and (source.is_file() or is_bag(source))
@@ -193,14 +193,14 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> bool
                 for source in options.sources]
     first = options.sources[0]
     if options.resume and isinstance(options.output, Url):
-        parser.error('--resume goes on with an --output of this machine')
+        parser.error('--resume needs an --output on this machine')
     if len(set(extracts)) > 1:
-        parser.error('videos and bags, and folders of pictures, want calls of their own')
+        parser.error('videos and bags need another call than folders of pictures')
     if not extracts[0] and len(extracts) > 1:
         parser.error(f'{options.sources[1]} is a second folder of pictures: name the folder '
                      'that both are in, and them with --folders')
     if extracts[0] and options.frames is None:
-        parser.error(f'{first} is a video or a bag: --frames DIR says where its frames are to go')
+        parser.error(f'{first} is a video or a bag: name a folder for its frames with --frames')
     for name, given in (('--frames', options.frames), ('--topic', options.topic),
                         ('--every', options.every != 1)):
         if given and not extracts[0] and (isinstance(first, Url) or first.is_dir()):
@@ -212,7 +212,7 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> bool
 
 
 def _opened(source: Location) -> Sequence[Location]:
-    """Return the videos and bags of a folder that has some; else the source itself."""
+    """Return the videos and bags of a folder; if there are none, the source itself."""
     if isinstance(source, Url) or is_bag(source) or not source.is_dir():
         return [source]
     return find_videos(source) or [source]
@@ -221,7 +221,7 @@ def _opened(source: Location) -> Sequence[Location]:
 def _label(options: argparse.Namespace, extracts: bool) -> int:
     output = options.output
     if not options.resume and is_partial(output):
-        raise TeacherError(f'{output}: is half done; --resume goes on, delete it to label anew')
+        raise TeacherError(f'{output}: is incomplete; continue it with --resume, or delete it')
     check_teacher_classes((*options.classes, *options.ignore))
     torch.set_num_threads(options.threads)
     store = None
@@ -243,7 +243,7 @@ def _label(options: argparse.Namespace, extracts: bool) -> int:
         f'ignore_annotations: {", ".join(options.ignore) or "none"}'))
     jobs = (video_jobs(options, settings) if extracts
             else picture_jobs(options, settings, store))
-    # One process saves what is done picture by picture.
+    # If one process does all the work, it can save each picture's labels.
     if engine_of(options).is_here(len(jobs)) and store is None and (
             not extracts or len(jobs) == 1 and not isinstance(options.sources[0], Url)):
         _label_here(options, settings, teacher, extracts)
@@ -279,26 +279,28 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('sources', type=location, nargs='+', metavar='SOURCE',
                         help='folder of pictures; with --frames: videos, bags, folders of them')
     parser.add_argument('--folders', nargs='+', default=[], metavar='NAME',
-                        help='only these folders in it')
+                        help='label only these folders in SOURCE')
     parser.add_argument('--frames', type=location, metavar='FOLDER',
-                        help='for frames of a video or bag, as JPEG')
+                        help='write frames of a video or bag here, as JPEG')
     parser.add_argument('--every', type=positive, default=1, metavar='N',
-                        help='every N-th frame of a video or bag (default 1)')
-    parser.add_argument('--topic', metavar='T', help='of images; needed if a bag has several')
+                        help='take every N-th frame of a video or bag (default 1)')
+    parser.add_argument('--topic', metavar='T',
+                        help='topic of images; needed if a bag has several')
     parser.add_argument('--teacher', type=location, required=True, metavar='FILE',
                         help='.onnx or .xml of a detector, or .yaml of several')
     parser.add_argument('--teacher-kind', choices=[AUTO, *KINDS], default=AUTO, metavar='NAME',
-                        help=f'{", ".join(KINDS)} (default {AUTO}: by its outputs)')
+                        help=f'{", ".join(KINDS)} (default {AUTO}: found by the outputs)')
     parser.add_argument('--output', type=location, required=True, metavar='FILE',
                         help='COCO-video JSON')
     parser.add_argument('--resume', action='store_true',
                         help='continue an earlier run')
     parser.add_argument('--stills', action='store_true',
-                        help='pictures are stills, folders no videos')
+                        help='the pictures of a folder are no video')
     parser.add_argument('--classes', nargs='+', default=list(CLASSES), metavar='NAME',
-                        help=f'of COCO, with _ for blanks (default {" ".join(CLASSES)})')
+                        help='classes of COCO, with _ for blanks '
+                        f'(default {" ".join(CLASSES)})')
     parser.add_argument('--ignore', nargs='*', default=['truck'], metavar='NAME',
-                        help='neither objects nor background (default truck)')
+                        help='classes that are neither objects nor background (default truck)')
     parser.add_argument('--min-score', type=fraction, default=0.2, metavar='S',
                         help='boxes of a lower score are not written (default 0.2)')
     add_nms_threshold(parser, 0.45)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options that several verbs have, in the same words; types of arguments; outputs at URLs."""
+"""Options that several verbs share; types of arguments; outputs at URLs."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Group: TypeAlias = argparse._ActionsContainer  #: A parser, or a group of its op
 
 
 def add_checkpoint(group: Group, kind: Callable[[str], Any] = Path, default: bool = True) -> None:
-    """Add `--checkpoint`, a path, or what `kind` reads; `default`: whether it has one."""
+    """Add `--checkpoint`, converted by `kind`; `default`: whether the help names a default."""
     group.add_argument('--checkpoint', type=kind, metavar='FILE', help='small, large, default'
                        + ' (the default)' * default + ' or a file')
 
 
 def add_backend(group: Group) -> None:
     """Add `--backend`."""
-    # The registry knows which there are, but needs PyTorch; `demo` leaves that to the node.
+    # The registry has the names but needs PyTorch; in `demo` only the node imports it.
     group.add_argument('--backend', default='auto', metavar='NAME', help='auto (default), '
                        'openvino, onnxruntime, tensorrt, torch[_compile]')
 
@@ -49,7 +49,7 @@ def add_precision(group: Group) -> None:
 def add_threads(group: Group) -> None:
     """Add `--threads`."""
     group.add_argument('--threads', type=threads, default=1, metavar='N',
-                       help='of one inference on the CPU (default 1)')
+                       help='CPU threads of one inference (default 1)')
 
 
 def add_detector(parser: argparse.ArgumentParser, kind: Callable[[str], Any] = Path) -> Group:
@@ -72,21 +72,21 @@ def add_hardware(group: Group) -> None:
 def add_settings(group: Group) -> None:
     """Add the options that `given_settings` reads."""
     add_policy(group)
-    # Often guessed, for it is the one number of the default policy.
+    # Users often try this name: the threshold is the one number of the default policy.
     group.add_argument('--threshold', type=_no_threshold, default=argparse.SUPPRESS,
                        help=argparse.SUPPRESS)
     add_limits(group)
 
 
 def add_limits(group: Group) -> None:
-    """Add what `add_settings` has beside the policy."""
+    """Add the options of `add_settings` except the policy."""
     group.add_argument('--score-threshold', type=fraction, metavar='S',
                        help='boxes of a lower score are not shown')
     add_nms_threshold(group)
     group.add_argument('--vote-threshold', type=fraction, metavar='IOU',
-                       help='of boxes that shift another one; 1: none')
+                       help='boxes with this overlap are averaged; 1: off')
     group.add_argument('--score-memory', type=fraction, metavar='W',
-                       help="weight of an object's score before; 0: none")
+                       help="weight of an object's earlier score; 0: none")
     group.add_argument('--max-consecutive-forecasts', type=limit, metavar='N',
                        help='most forecasts in a row (default '
                        f'{DetectorSettings().max_consecutive_forecasts})')
@@ -95,20 +95,20 @@ def add_limits(group: Group) -> None:
 def add_nms_threshold(group: Group, default: float | None = None) -> None:
     """Add `--nms-threshold`."""
     group.add_argument('--nms-threshold', type=fraction, default=default, metavar='IOU',
-                       help='of boxes that overlap as much, one is kept'
+                       help='of two boxes with this overlap, one is kept'
                        + ('' if default is None else f' (default {default:g})'))
 
 
 def add_min_score(group: Group, default: float) -> None:
     """Add `--min-score` of annotations."""
     group.add_argument('--min-score', type=fraction, default=default, metavar='S',
-                       help=f'drop annotated boxes below it (default {default:g})')
+                       help=f'drop boxes of a lower score (default {default:g})')
 
 
 def add_ignore_score(group: Group, default: float | None) -> None:
     """Add `--ignore-score` of annotations."""
     group.add_argument('--ignore-score', type=fraction, default=default, metavar='S',
-                       help='of these, ignore ones from it on'
+                       help='of those, ignore boxes from this score on'
                        + ('' if default is None else f' (default {default:g})'))
 
 
@@ -123,24 +123,25 @@ def _no_threshold(text: str) -> None:
 
 
 def add_policies(group: Group, default: str, **more: Any) -> None:
-    """Add `--policies`; `default` says which they are."""
+    """Add `--policies`; `default` is the help's text for the default."""
     group.add_argument('--policies', type=policy, nargs='+', metavar='P',
                        help=f'compare these (default: {default})', **more)
 
 
 def add_seed(group: Group, what: str) -> None:
-    """Add `--seed`, of `what` is drawn."""
-    group.add_argument('--seed', type=whole, default=0, metavar='N', help=f'of {what} (default 0)')
+    """Add `--seed`; `what` names what is drawn at random."""
+    group.add_argument('--seed', type=whole, default=0, metavar='N',
+                       help=f'seed of {what} (default 0)')
 
 
 def add_latencies(group: Group, kind: Callable[[str], Any] = Path) -> None:
-    """Add `--latencies`, a path, or what `kind` reads."""
+    """Add `--latencies`, converted by `kind`."""
     group.add_argument('--latencies', type=kind, metavar='FILE',
-                       help='draw them from the result of another run')
+                       help='draw latencies from the result of another run')
 
 
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Give the fields of `DetectorSettings` that the options of `add_settings` name."""
+    """Return the fields of `DetectorSettings` that the options of `add_settings` name."""
     return {key: value for key in ('policy', 'score_threshold', 'nms_threshold', 'vote_threshold',
                                    'score_memory', 'max_consecutive_forecasts', 'max_detections')
             if (value := getattr(options, key, None)) is not None}
@@ -157,7 +158,7 @@ def checked(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def number_in(kind: type, low: float, high: float = inf) -> Callable[[str], Any]:
-    """Return what reads a finite number of `kind` from `low` to `high`."""
+    """Return a function that reads a finite number of `kind` from `low` to `high`."""
     wanted = 'an integer' if kind is int else 'a number'
     wanted += f' from {low:g} to {high:g}' if high < inf else f' of at least {low:g}'
 
@@ -178,13 +179,13 @@ whole = number_in(int, 0)
 seconds = number_in(float, 0)
 frame_rate = number_in(float, 0.001, 1000)  #: Frames per second
 threads = number_in(int, 1, 256)  #: As the node's parameter `num_threads`
-limit = number_in(int, 1, 1000)  #: Of what `DetectorSettings` counts
+limit = number_in(int, 1, 1000)  #: For the counts of `DetectorSettings`
 engine = checked(parse_engine)
 policy = checked(parse_policy)
 
 
 def named_file(text: str, kind: Callable[[str], Any] = Path) -> tuple[str, Any]:
-    """Read ``NAME=FILE``, the file as a path, or by what `kind` reads."""
+    """Read ``NAME=FILE``; `kind` converts the file."""
     name, _, path = text.partition('=')
     if not name or not path:
         raise argparse.ArgumentTypeError(f'is {text!r}, must be NAME=FILE')
@@ -192,7 +193,7 @@ def named_file(text: str, kind: Callable[[str], Any] = Path) -> tuple[str, Any]:
 
 
 def refuse_same_names(option: str, files: Sequence[tuple[str, Any]]) -> None:
-    """Raise InputError if two of the ``NAME=FILE`` of an option have one name."""
+    """Raise InputError if two ``NAME=FILE`` of an option have the same name."""
     names = [name for name, _ in files]
     for name in names:
         if names.count(name) > 1:
@@ -209,7 +210,7 @@ _log = logging.getLogger(__name__)
 def add_engine(group: Group) -> None:
     """Add `--jobs` and `--engine`."""
     group.add_argument('--jobs', type=_jobs, default=1, metavar='N|auto',
-                       help='processes; auto: one a core (default 1)')
+                       help='processes; auto: one per core (default 1)')
     group.add_argument('--engine', type=engine, metavar='ENGINE',
                        help='local (default), ray or ray=ADDRESS')
 
@@ -225,7 +226,7 @@ def engine_of(options: argparse.Namespace) -> Engine:
 
 @contextmanager
 def outputs_at(options: argparse.Namespace, *names: str) -> Iterator[None]:
-    """Let options name files of this machine, which are put to their URLs in the end."""
+    """Replace URLs in the options by local files; copy the files to their URLs at the end."""
     with ExitStack() as stack:
         for name in names:
             where = getattr(options, name)
@@ -236,7 +237,7 @@ def outputs_at(options: argparse.Namespace, *names: str) -> Iterator[None]:
 
 
 def asked_output(options: argparse.Namespace) -> Url | None:
-    """Return the URL that `outputs_at` puts `--output` to; None where it is of this machine."""
+    """Return the URL to which `outputs_at` copies `--output`; None for a local file."""
     return getattr(options, 'output_url', None)
 
 
@@ -246,7 +247,7 @@ def _put_later(url: Url) -> Iterator[Path]:
     try:
         yield path
     finally:
-        # What is left of a run that was interrupted, too.
+        # An interrupted run leaves a partial file, which is copied as well.
         for written, place in ((path, url),
                                (path.with_name(f'{path.name}.part'), Url(f'{url}.part'))):
             if written.exists():

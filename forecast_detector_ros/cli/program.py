@@ -2,7 +2,7 @@
 """
 The one program: ``forecast-detector VERB ...``, or ``ros2 run ... forecast_detector VERB ...``.
 
-A verb's module, with what it imports, is loaded when the verb is used.
+A verb's module and its imports are loaded only when the verb is used.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,11 +18,13 @@ from .shell import BAD_INPUT, DONE, INTERRUPTED, PROGRAM, say
 
 
 class Verb(NamedTuple):
-    """A verb of the program; its module is in this room, and named as it is, or `module`."""
+    """A verb of the program; its module is in this folder."""
 
     about: str
     group: str
-    module: str = ''  #: Of several verbs; each is a `Command` there, named as its last word
+    #: Module of several verbs, in which each is a `Command` named as the verb's last word. If
+    #: empty, the verb has a module with its own name.
+    module: str = ''
 
 
 USE, TRAIN, MEASURE, WORKSHOP = 'use', 'train', 'measure', 'workshop'
@@ -43,7 +45,7 @@ VERBS = {
     'evaluate horizons': Verb('measure forecasts by frames after a read', MEASURE),
     'evaluate streaming': Verb('measure accuracy at a frame rate', MEASURE, 'evaluate'),
     'evaluate static': Verb('measure how often a still scene is read', MEASURE, 'evaluate'),
-    'benchmark': Verb('measure the time of the detector, beside others', MEASURE),
+    'benchmark': Verb('measure the time of the detector and of others', MEASURE),
     'benchmark-metrics': Verb('measure the time of the metrics', WORKSHOP),
     'compare designs': Verb('compare shapes of the network: accuracy against time', WORKSHOP,
                             'compare'),
@@ -53,17 +55,17 @@ VERBS = {
     'reproduce': Verb("train and measure the paper's variants", WORKSHOP),
 }
 
-#: What some verbs need and others do not, and what pip installs for it.
+#: Optional libraries, each with the name for ``pip install``.
 LIBRARIES = {**dict.fromkeys(('torch', 'torchvision'), 'forecast_detector_ros[torch]'),
              'matplotlib': 'matplotlib', 'PIL': 'pillow', 'jinja2': 'jinja2'}
 
-#: What verbs of two words have in common.
+#: Descriptions of the first words of verbs of two words.
 FIRST_WORDS = {
     'evaluate': 'measure on video',
     'compare': 'compare accuracy against time',
 }
 
-#: What a first word means that options follow instead of a second one.
+#: The verbs that first words mean if no second word follows.
 SHORT = {'evaluate': 'evaluate accuracy'}
 
 EXIT_CODES = """exit codes:
@@ -74,7 +76,7 @@ EXIT_CODES = """exit codes:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run a verb with the arguments behind it; gives its exit code, 2 if there is none such."""
+    """Run a verb with the arguments that follow; return its exit code, 2 for an unknown verb."""
     given = list(sys.argv[1:] if args is None else args)
     if '_ARGCOMPLETE' in os.environ:
         complete()
@@ -106,7 +108,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def load(verb: str) -> Any:
-    """Import the module of a verb; give what has its `main` and `make_parser`."""
+    """Import a verb's module; return the object with its `main` and `make_parser`."""
     with _interruptible():
         module = import_module(f'.{module_of(verb)}', __package__)
     return getattr(module, verb.split()[-1]) if VERBS[verb].module else module
@@ -114,7 +116,7 @@ def load(verb: str) -> Any:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let the system answer Ctrl-C: Python's own handler waits for libraries that load."""
+    """Let Ctrl-C end the program at once: Python's handler would wait for library imports."""
     if (signal.getsignal(signal.SIGINT) is not signal.default_int_handler
             or current_thread() is not main_thread()):
         yield
@@ -127,12 +129,12 @@ def _interruptible() -> Iterator[None]:
 
 
 def module_of(verb: str) -> str:
-    """Return the name of a verb's module in this room."""
+    """Return the name of a verb's module in this folder."""
     return VERBS[verb].module or verb.replace(' ', '_').replace('-', '_')
 
 
 def usage() -> str:
-    """Give the text of ``--help``: the verbs by groups."""
+    """Return the text of ``--help``: the verbs by groups."""
     lines = [f'usage: {PROGRAM} VERB ...', '', 'Detect objects in video, reading only the frames '
              'that need it.']
     for group in (USE, TRAIN, MEASURE, WORKSHOP):
@@ -149,7 +151,7 @@ def usage() -> str:
 
 
 def usage_of(word: str) -> str:
-    """Give the text of ``WORD --help``, where several verbs begin with a word."""
+    """Return the text of ``WORD --help`` for the first word of several verbs."""
     about = FIRST_WORDS[word]
     lines = [f'usage: {PROGRAM} {word} WHAT ...', '', f'{about[0].upper()}{about[1:]}.', '']
     lines += [f'  {name:18} {verb.about}' for name, verb in VERBS.items()
@@ -160,7 +162,7 @@ def usage_of(word: str) -> str:
 
 
 def complete() -> None:
-    """Answer a shell that asks how the line could go on; needs argcomplete, and ends there."""
+    """Print the shell's completions and end the process; needs argcomplete."""
     import argparse
 
     import argcomplete
@@ -172,7 +174,7 @@ def complete() -> None:
         first, _, second = name.rpartition(' ')
         if first not in verbs:
             verbs[first] = verbs[''].add_parser(first).add_subparsers()
-        # Only the verb on the line is worth its imports.
+        # Imports are slow, so only the verb on the line is loaded.
         parents = [load(name).make_parser()] if set(name.split()) <= set(line) else []
         verbs[first].add_parser(second, help=verb.about, parents=parents, add_help=not parents)
     argcomplete.autocomplete(top)

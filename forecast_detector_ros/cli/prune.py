@@ -15,7 +15,7 @@ from ..model.extractor import parameter_count
 
 VERB = 'prune'
 
-MOST_DIFFERENCE = 0.05  #: Of the features, which are from 0 to 6
+MOST_DIFFERENCE = 0.05  #: Largest accepted difference of the features, which are from 0 to 6
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -68,7 +68,7 @@ _EXPECTED = (InputError, BagError, VideoError)
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the verb; its exit code is 1 when a bag failed (the others are done)."""
+    """Run the verb; its exit code is 1 if a bag failed; the other bags are replayed."""
     given = list(sys.argv[1:] if args is None else args)
     options = make_parser().parse_args(given)
 
@@ -77,7 +77,7 @@ def main(args: Sequence[str] | None = None) -> int:
             return _replay(chosen, given)
 
     return run_verb(VERB, options, work, _EXPECTED,
-                    interrupted='interrupted twice; what is unfinished is lost')
+                    interrupted='interrupted twice; unfinished results are lost')
 
 
 def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
@@ -85,9 +85,9 @@ def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
         raise BagError(MISSING)
     bags = find_bags(options.bags)
     replay = _replay_options(options)
-    # Whatever is wrong with the checkpoint is said before anything is done.
+    # Load here first, so that an error of the checkpoint is reported before the work.
     detector = replay.load()
-    # Machines of one cluster may differ.
+    # Machines of a cluster may differ, so `auto` could mean different precisions.
     replay = replace(replay, precision=detector.precision)
     card = detector.card
     settings = replay.settings(card)
@@ -139,7 +139,7 @@ def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
     if interrupt.is_set:
         url = asked_output(options)
         place = f'{url}.part' if url else result.partial
-        say(VERB, f'interrupted; what was done so far is whole and lies in {place}')
+        say(VERB, f'interrupted; the finished part is complete and is in {place}')
         return shell.INTERRUPTED
     result.accept()
     _tell(options, summary, result.path)
@@ -148,7 +148,7 @@ def _replay(options: argparse.Namespace, given: Sequence[str]) -> int:
 
 def _run(replay: ReplayOptions, detector: Detector | None, jobs: Sequence[Job], engine: Engine,
          interrupt: Interrupt, states: list[BagState]) -> None:
-    """Replay all bags, with a detector that is loaded already if it is done in this process."""
+    """Replay all bags; `detector` is used for the jobs of this process."""
     with show_progress('images') as show:
         for outcome in run_many(engine, partial(prepare_replay, replay, detector), jobs,
                                 (*_EXPECTED, OSError), interrupt, show_many(show, len(jobs))):
@@ -159,7 +159,7 @@ def _run(replay: ReplayOptions, detector: Detector | None, jobs: Sequence[Job], 
                 unpack(bag.files, job.argument.folder)
             states[job.number] = BagState(job.name, str(job.argument.path), state, outcome.error)
     for job, result in zip(jobs, states):
-        # A process that was killed leaves a half-written folder.
+        # A killed process leaves an incomplete folder.
         if result.state not in (DONE, INTERRUPTED):
             shutil.rmtree(job.argument.folder, ignore_errors=True)
 
@@ -230,13 +230,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('bags', nargs='+', type=location, metavar='BAG',
                         help='bag (MCAP, sqlite3, ROS 1), video file, or folder of bags')
     parser.add_argument('--output', type=location, default=Path('replay_output'),
-                        metavar='FOLDER', help='replaced as a whole (default %(default)s)')
+                        metavar='FOLDER',
+                        help='folder of the results; it is replaced (default %(default)s)')
     parser.add_argument('--topic', nargs='+', default=[], metavar='T',
-                        help='of images (default: all)')
+                        help='topics of images (default: all)')
     parser.add_argument('--mode', choices=MODES, default=EVERY_FRAME, metavar='MODE',
                         help='every-frame (default) or real-time')
     parser.add_argument('--latency', type=checked(parse_latency), metavar='read=MS,forecast=MS',
-                        help='in place of measured milliseconds')
+                        help='latencies in place of measured ones')
     add_latencies(parser, location)
     add_seed(parser, 'the drawn latencies')
     parser.add_argument('--publish-ahead', action='store_true',
@@ -244,19 +245,20 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--video', action='store_true', help='also write an annotated video')
     detector = add_detector(parser, location)
     detector.add_argument('--max-detections', type=limit, metavar='N',
-                          help=f'in a frame (default {DetectorSettings().max_detections})')
-    detector.add_argument('--classes', nargs='+', metavar='NAME', help='others are not shown')
+                          help='most boxes of a frame '
+                          f'(default {DetectorSettings().max_detections})')
+    detector.add_argument('--classes', nargs='+', metavar='NAME', help='show only these classes')
     detector.add_argument('--max-gap', type=number_in(float, 0, 3600), default=MAX_GAP_S,
-                          metavar='S', help='longest gap between stamps (default %(default)g)')
+                          metavar='S', help='longest gap of stamps, seconds (default %(default)g)')
     detector.add_argument('--max-image-pixels', type=number_in(int, 1, 2**30),
                           default=MAX_IMAGE_PIXELS, metavar='N',
                           help='larger images are refused (default %(default)s)')
     truth = parser.add_argument_group('annotations')
     truth.add_argument('--annotations', type=location, metavar='FILE', help='COCO-video JSON')
     truth.add_argument('--match', choices=MATCHES, default=ORDER,
-                       help='by frame_index (order, the default) or stamp_ns')
+                       help='by frame_index (default) or by stamp_ns')
     add_min_score(truth, 0.4)
     truth.add_argument('--truth-topic', metavar='T',
-                       help='Detection2DArray in the bags')
+                       help='topic of true boxes, a Detection2DArray')
     add_engine(parser.add_argument_group('many bags'))
     return parser

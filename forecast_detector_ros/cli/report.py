@@ -14,7 +14,7 @@ VERB = 'report'
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the verb; give its exit code."""
+    """Run the verb; return its exit code."""
     return run_verb(VERB, make_parser().parse_args(args), _report, files=('output',))
 
 
@@ -28,7 +28,7 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def add_report(verb: str, folder: Path) -> None:
-    """Put a report into a folder of results; the results are as good without it."""
+    """Write a report into a folder of results; a failure is only a message on stderr."""
     try:
         write_report(folder / REPORT_NAME, [load_for_report(folder)])
     except RunRecordError as error:
@@ -40,7 +40,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser = verb_parser(VERB, 'RUN', __doc__)
     parser.add_argument('run', type=Path, metavar='RUN',
                         help='folder of replay or demo, or file of evaluate accuracy --run')
-    parser.add_argument('--compare', type=Path, metavar='OTHER', help='a second run beside it')
+    parser.add_argument('--compare', type=Path, metavar='OTHER',
+                        help='second run, shown beside the first')
     parser.add_argument('--output', type=Path, metavar='FILE',
-                        help=f'default: {REPORT_NAME}, or comparison.html, beside the run')
+                        help='HTML file '
+                        f'(default: {REPORT_NAME} or comparison.html, in the folder of the run)')
     return parser

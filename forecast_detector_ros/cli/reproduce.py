@@ -37,14 +37,14 @@ def make_parser() -> argparse.ArgumentParser:
     add_backbone(result)
     add_held_out(result)
     result.add_argument('--seeds', type=whole, nargs='+', default=[0, 1, 2], metavar='N',
-                        help='of the trainings (default 0 1 2)')
+                        help='seeds of the trainings (default 0 1 2)')
     result.add_argument('--rows', nargs='+', default=list(DEFAULT_ROWS), metavar='ROW',
                         choices=[row.name for row in ROWS],
-                        help='networks to compare, of: ' + '; '.join(row.name for row in ROWS)
+                        help='networks to compare: ' + '; '.join(row.name for row in ROWS)
                         + ' (default: all but the last)')
     result.add_argument('--estimate', action='store_true',
-                        help='only time a few iterations of each stage, and estimate the time of '
-                        'all on this machine')
+                        help='only time a few iterations of each stage, and estimate the whole '
+                        'time on this machine')
     return result
 
 
@@ -52,7 +52,7 @@ def main(args: list[str] | None = None) -> int:
     """Run the verb; its exit code is 1 if a training diverged."""
     return run_verb(VERB, make_parser().parse_args(args), _reproduce,
                     failures=(TrainingDivergedError,),
-                    interrupted='interrupted; run the same command again to go on')
+                    interrupted='interrupted; the same command continues the run')
 
 
 def _reproduce(options: argparse.Namespace) -> None:
@@ -69,7 +69,7 @@ def _reproduce(options: argparse.Namespace) -> None:
         print_result(options, [asdict(part) for part in parts], table(head, rows))
         return
     report, text = {}, ''
-    # After every seed, so that an interrupted run leaves the tables of the others.
+    # Write after every seed, so that an interrupted run leaves tables of the finished seeds.
     for report in reproduce(plan):
         write_json(options.output / 'results.json', report, indent=2, nan=True)
         text = reproduction_markdown(report)

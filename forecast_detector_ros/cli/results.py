@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The origin of a result, in numbers and in text, and its folder."""
+"""Versions and machine of a result, lines of its summary, and its folder."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -23,9 +23,9 @@ DISTRIBUTIONS = ('forecast_detector_ros', 'torch', 'torchvision', 'numpy', 'rclp
 
 def versions(*more: str) -> dict[str, str | None]:
     """
-    Return the versions of Python and of what matters here; None for what is missing.
+    Return the versions of Python and of the libraries; None for a library that is missing.
 
-    `more` are distributions that matter to the result at hand.
+    `more` are further distributions that affect the result.
     """
     found: dict[str, str | None] = {'python': platform.python_version(),
                                     'opencv': cv2.__version__}
@@ -38,7 +38,7 @@ def versions(*more: str) -> dict[str, str | None]:
 
 
 def machine() -> dict[str, str | int | float | None]:
-    """Return what latencies depend on: processor, instructions, number of cores, load, system."""
+    """Return what latencies depend on: processor, its instructions, cores, load and system."""
     return {'processor': _processor(), 'instructions': instruction_set(), 'cores': os.cpu_count(),
             'load_1min': round(os.getloadavg()[0], 2), 'system': platform.platform()}
 
@@ -54,7 +54,7 @@ def _processor() -> str:
 
 
 def figure_lines(figures: Mapping[str, Any]) -> list[str]:
-    """Give the lines on latencies and boxes in the summary of frames."""
+    """Return the lines on latencies and boxes of a summary of frames."""
     lines = [f'latency of a {kind} frame: p50 {latency["p50"]:.1f} ms, p95 {latency["p95"]:.1f} '
              f'ms, max {latency["max"]:.1f} ms'
              for kind, latency in figures['latency_ms'].items() if latency['count']]
@@ -64,23 +64,23 @@ def figure_lines(figures: Mapping[str, Any]) -> list[str]:
 
 class ResultFolder:
     """
-    Results in the making at `<path>.part`, moved to `<path>` when they are whole.
+    A folder of results that is written at `<path>.part` and moved to `<path>` when complete.
 
-    What an interrupted or failed run leaves stays at `<path>.part`, where its logs can be read,
-    until the next run. A folder is only ever deleted if it carries the mark of this class.
+    An interrupted or failed run leaves `<path>.part` with its logs until the next run. A folder
+    is deleted only if it contains the mark of this class.
     """
 
     MARK = RESULT_MARK
 
     def __init__(self, path: str | Path) -> None:
-        """Make the folder of the results to come; raises FileExistsError, InputError."""
-        # A link stays a link: what it leads to is replaced.
+        """Make the folder `<path>.part`; raises FileExistsError, InputError."""
+        # A symbolic link stays; its target is replaced.
         self.path = Path(path).resolve()
         if not self.path.name:
             raise FileExistsError(f'{self.path}: cannot be replaced by results; name another '
                                   '--output')
         self.partial = self.path.with_name(f'{self.path.name}.part')
-        # Hidden, as a backup that the user has made may be called `<path>.old`.
+        # Hidden, because a user's own backup may be called `<path>.old`.
         self._old = self.path.with_name(f'.{self.path.name}.old')
         for folder in (self.path, self.partial, self._old):
             if folder.exists() and not self._is_ours(folder):
@@ -95,7 +95,7 @@ class ResultFolder:
         self._locked = self._lock()
 
     def accept(self) -> None:
-        """Put the results in the place of those of an earlier run."""
+        """Replace the results of an earlier run by these."""
         self._drop_old()
         if self.path.exists():
             os.rename(self.path, self._old)
@@ -108,7 +108,7 @@ class ResultFolder:
             shutil.rmtree(self._old)
 
     def discard(self) -> None:
-        """Leave no results in the making; those of an earlier run stay."""
+        """Delete `<path>.part`; the results of an earlier run stay."""
         shutil.rmtree(self.partial)
         self._locked.close()
 

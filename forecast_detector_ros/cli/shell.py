@@ -2,7 +2,7 @@
 """
 The common part of all verbs: exit codes, errors as one line, the log, and progress.
 
-Progress is a bar in a terminal, a line now and then elsewhere.
+Progress is a bar in a terminal; otherwise it is a line of the log from time to time.
 """
 
 import argparse
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PROGRAM = 'forecast-detector'
 
 DONE = 0
-FAILURE = 1  #: The work came to its end, and its result is a failure
+FAILURE = 1  #: The work was completed, and its result is a failure
 BAD_INPUT = 2
 INTERRUPTED = 130
 
@@ -44,10 +44,10 @@ class VerbFailedError(Exception):
 
 
 class Command(NamedTuple):
-    """A verb that shares its module with others; alone, a verb is a module with these two."""
+    """A verb in a module with several; a verb with its own module has these as functions."""
 
-    main: Callable[[Sequence[str] | None], int]  #: Takes the arguments, gives the exit code
-    make_parser: Callable[[], argparse.ArgumentParser]  #: Of the options
+    main: Callable[[Sequence[str] | None], int]  #: Takes the arguments, returns the exit code
+    make_parser: Callable[[], argparse.ArgumentParser]
 
 
 #: Form of ``--help``: most options in one line of 80 columns.
@@ -57,12 +57,12 @@ help_format = partial(argparse.HelpFormatter, max_help_position=33)
 def verb_parser(verb: str, arguments: str, about: str | None, epilog: str | None = None
                 ) -> argparse.ArgumentParser:
     """
-    Make the parser of a verb, with the options that all have.
+    Make the parser of a verb, with the options that all verbs have.
 
     :param verb: as the user types it
-    :param arguments: what must follow, for the line of usage
-    :param about: what the verb does; a module's docstring, of which the first paragraph counts
-    :param epilog: behind the options
+    :param arguments: required arguments, as shown in the line of usage
+    :param about: description of the verb; only the first paragraph is used
+    :param epilog: text after the options
     """
     parser = argparse.ArgumentParser(
         prog=f'{PROGRAM} {verb}', usage=usage_line(verb, arguments),
@@ -81,18 +81,18 @@ def add_output(parser: argparse.ArgumentParser, **more: Any) -> None:
 
 
 def usage_line(verb: str, arguments: str) -> str:
-    """Give the text behind `usage:` of a verb, in several lines if it is long."""
+    """Return the text after `usage:` of a verb, in several lines if it is long."""
     words = ' '.join(filter(None, (PROGRAM, verb, arguments, '[options]')))
     return fill(words, 80 - len('usage: '), subsequent_indent=' ' * 7, break_on_hyphens=False)
 
 
 def print_result(options: argparse.Namespace, result: Any, text: str) -> None:
-    """Print the result of a verb: as text, or with `--json` its plain values in one line."""
+    """Print the result of a verb as text, or with `--json` as plain values in one line."""
     print(dumps(result, allow_nan=False) if options.json else text, flush=True)
 
 
 def tell_written(text: str, *places: object) -> str:
-    """Put a last line under the text of a result, which names what was written, if anything."""
+    """Append a line with the written files to the text of a result, if there are any."""
     return f'{text}\n\nwritten: {", ".join(map(str, places))}' if places else text
 
 
@@ -105,17 +105,17 @@ def run_verb(verb: str, options: argparse.Namespace,
     Do the work of a verb, if its results can be written.
 
     :param verb: as the user typed it
-    :param work: gives the exit code, or None for `DONE`
+    :param work: returns the exit code, or None for `DONE`
     :param expected: further errors that mean bad input
     :param failures: errors that mean `FAILURE`
-    :param interrupted: what to say after Ctrl-C
-    :param level: of the log without `--quiet`
-    :param files: options that name files to write; another `output` names a folder
-    :returns: one of the exit codes above; of every error one line on stderr says what it was
+    :param interrupted: message after Ctrl-C
+    :param level: level of the log without `--quiet`
+    :param files: options that name files to write; if `output` is not one, it names a folder
+    :returns: one of the exit codes above; each error is one line on stderr
     """
     caught: tuple[type[BaseException], ...] = (InputError, *expected)
     failed: tuple[type[BaseException], ...] = (VerbFailedError, *failures)
-    # A file's name may hold what the terminal's encoding lacks.
+    # A file name may contain characters that the terminal's encoding lacks.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors='backslashreplace')
     start_log(max(level, logging.WARNING) if options.quiet else level)
@@ -131,7 +131,7 @@ def run_verb(verb: str, options: argparse.Namespace,
         say(verb, error)
         return BAD_INPUT
     except BrokenPipeError:
-        # Who read the output has gone, such as `head`. Python would complain once more at its end.
+        # The reader of the pipe, such as head, has ended. Python would report it again at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
     except OSError as error:
@@ -144,10 +144,10 @@ def run_verb(verb: str, options: argparse.Namespace,
 
 def check_output(option: str, path: Path, folder: bool) -> None:
     """
-    Raise InputError where results cannot be written: before the work and not after it.
+    Raise InputError before the work if the results could not be written after it.
 
-    :param option: that names the path, as the user types it
-    :param folder: whether the path is to be a folder, which may be there, and not a file
+    :param option: the option that names the path, as the user types it
+    :param folder: whether the path must be a folder, which may exist; else it must be a file
     """
     try:
         wrong = _obstacle(path, folder)
@@ -162,27 +162,27 @@ def _obstacle(path: Path, folder: bool) -> str | None:
         return f'{path} is a folder'
     place = path if folder else path.parent
     while not place.exists():
-        # A link may lead to what is not there yet.
+        # The target of a link need not exist.
         place = (Path(os.path.realpath(place)) if place.is_symlink() else place).parent
     if not place.is_dir():
         return f'{place} is a file'
-    # Permissions do not tell of file systems that are read-only, or have no files of this kind.
+    # Only writing a file shows that a file system is read-only or does not store ordinary files.
     with TemporaryFile(dir=place):
         return None
 
 
 def command_line(verb: str, args: Sequence[str]) -> str:
-    """Give the line that a user would type to have the same result again."""
+    """Return the command line that gives the same result again."""
     return shlex.join([PROGRAM, *verb.split(), *args])
 
 
 def say(verb: str, text: object) -> None:
-    """Tell the user something on stderr, whatever the log's level."""
+    """Print a message on stderr, independent of the log's level."""
     print(f'{verb}: {text}', file=sys.stderr)
 
 
 def start_log(level: int = logging.INFO) -> None:
-    """Log to stderr, in the one format; it may be replaced meanwhile, as a progress bar does."""
+    """Log to stderr in the common format, also when a progress bar replaces `sys.stderr`."""
     logging.basicConfig(format=LOG_FORMAT, handlers=[_Stderr()], level=level)
 
 
@@ -193,21 +193,21 @@ class _Stderr(logging.StreamHandler[TextIO]):
 
     @property
     def stream(self) -> TextIO:  # type: ignore[override]
-        """Give what `sys.stderr` is at the time."""
+        """Return the present `sys.stderr`."""
         return sys.stderr
 
 
-LINE_EVERY_S = 10.0  #: Seconds between lines where there is no terminal
+LINE_EVERY_S = 10.0  #: Seconds between lines of progress without a terminal
 
 _log = logging.getLogger(__name__)
 
-#: Called with what is done and what there is to do, 0 if unknown.
+#: Called with the number of finished steps and of all steps, 0 if unknown.
 Show = Callable[[int, int], None]
 
 
 @contextmanager
 def show_progress(title: str) -> Iterator[Show]:
-    """Give a function to call after each step, with (done, total); it is silent as the log is."""
+    """Yield a function to call after each step with (done, total); it follows the log's level."""
     if sys.stderr.isatty() and _log.isEnabledFor(logging.INFO):
         try:
             from rich.console import Console
@@ -231,12 +231,12 @@ def show_progress(title: str) -> Iterator[Show]:
 
 
 def show_many(show: Show, jobs: int) -> Callable[['Job', int, int], None]:
-    """Give a function to call after each step of so many jobs, with the job, done and total."""
+    """Return a function to call after each step of a job, with the job, done and total."""
     steps: dict[int, tuple[int, int]] = {}
 
     def tell(job: 'Job', done: int, total: int) -> None:
         steps[job.number] = done, total
-        # Jobs that have not begun are taken to be as long as the others on average.
+        # Jobs that have not begun are assumed to have the mean length of the others.
         known = sum(total for _, total in steps.values())
         show(sum(done for done, _ in steps.values()), known * jobs // len(steps))
 
@@ -244,7 +244,7 @@ def show_many(show: Show, jobs: int) -> Callable[['Job', int, int], None]:
 
 
 class _Lines:
-    """Logs a line when the last one is old; the first step counts from where it begins."""
+    """Logs a line if the last line is old; the rate is measured from the first step on."""
 
     def __init__(self, title: str) -> None:
         self._title = title
@@ -253,7 +253,7 @@ class _Lines:
 
     def __call__(self, done: int, total: int) -> None:
         now = monotonic()
-        # A job whose process is lost begins anew, and less is done than before.
+        # A job whose process was lost begins again, so `done` may become smaller.
         if self._first is None or done <= self._first:
             self._first = done - 1
         if now - self._last < LINE_EVERY_S:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Print what a network weighs: parameters and multiply-accumulates of every part."""
+"""Print the parameters and multiply-accumulates of every part of a network."""
 
 import argparse
 from collections.abc import Sequence
@@ -23,16 +23,16 @@ def make_parser() -> argparse.ArgumentParser:
         'network, for a step that reads an image and for one that forecasts.')
     source = parser.add_mutually_exclusive_group()
     source.add_argument('--preset', metavar='NAME',
-                        help=f'in place of a checkpoint: {", ".join(sorted(PRESETS))}')
+                        help=f'preset in place of a checkpoint: {", ".join(sorted(PRESETS))}')
     add_checkpoint(source)
     parser.add_argument('--classes', type=positive, metavar='N',
-                        help='of a preset, without background '
+                        help='classes of a preset, without background '
                              f'(default {PAPER_CLASSES})')
     return parser
 
 
 def _configure(arguments: argparse.Namespace) -> tuple[str, NetworkConfig]:
-    """Give name and configuration of the network that was asked for."""
+    """Return name and configuration of the network that the options name."""
     if arguments.preset is not None:
         classes = PAPER_CLASSES if arguments.classes is None else arguments.classes
         return arguments.preset, preset(arguments.preset, classes)
@@ -64,7 +64,7 @@ def _row(part: Part) -> str:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the verb; give its exit code."""
+    """Run the verb; return its exit code."""
     return run_verb(VERB, make_parser().parse_args(args), _summarise)
 
 

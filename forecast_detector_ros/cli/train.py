@@ -2,7 +2,7 @@
 """
 Train a detector from a recipe.
 
-Several processes train together under torchrun, see `make_parser`.
+Several processes can train together under torchrun; the help shows the command.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from ..training.trainer import load_backbone, load_start, Trainer, TrainingDiver
 
 VERB = 'train'
 
-TENSORBOARD = 'tensorboard'  #: Folder of the scalars and examples in a run's folder
+TENSORBOARD = 'tensorboard'  #: Folder of scalars and examples, in the run's folder
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -42,27 +42,27 @@ def make_parser() -> argparse.ArgumentParser:
     result.add_argument('recipe', type=Path, metavar='RECIPE',
                         help='YAML file, such as config/training/*.yaml')
     result.add_argument('--data', type=Path, required=True, metavar='FOLDER',
-                        help='that the paths in the recipe start from')
+                        help='folder that the paths in the recipe start from')
     result.add_argument('--output', type=Path, required=True, metavar='FOLDER',
-                        help='of the run; a snapshot in it is resumed')
+                        help='folder of the run; a snapshot in it is resumed')
     start = result.add_mutually_exclusive_group()
     add_backbone(start)
     start.add_argument('--start', type=Path, metavar='FILE',
                        help='checkpoint to start from, with its card')
     result.add_argument('--fresh', action='store_true', help='do not resume')
     result.add_argument('--stop-after', type=seconds, metavar='SECONDS',
-                        help='stop with a snapshot after so long')
+                        help='stop with a snapshot after this time')
     result.add_argument('--snapshot-every', type=seconds, default=300.0, metavar='SECONDS',
-                        help='between snapshots (default %(default)g)')
+                        help='time between snapshots (default %(default)g)')
     result.add_argument('--log-every', type=positive, default=20, metavar='ITERATIONS',
-                        help='between lines of the log (default %(default)d)')
+                        help='iterations between lines of the log (default %(default)d)')
     result.add_argument('--tensorboard', action='store_true',
                         help=f'write scalars and example frames to OUTPUT/{TENSORBOARD}')
     return result
 
 
 class StageBar:
-    """A bar for each stage in a terminal; elsewhere the log's lines tell how far it is."""
+    """A progress bar for each stage in a terminal; without one the log shows the progress."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -80,11 +80,11 @@ class StageBar:
             self._show(done, total)
 
     def scalars(self, stage: str, iteration: int, values: dict[str, float]) -> None:
-        """Leave them to the log."""
+        """Do nothing: the log has them."""
 
     def examples(self, stage: str, iteration: int, batch: ClipBatch,
                  network: ForecastDetector) -> None:
-        """Show none."""
+        """Do nothing: a bar shows no pictures."""
 
     def close(self) -> None:
         """Leave the last bar as it is."""
@@ -96,7 +96,7 @@ def main(args: list[str] | None = None) -> int:
     """Run the verb; its exit code is 1 if the training diverged."""
     return run_verb(
         VERB, make_parser().parse_args(args), _run, failures=(TrainingDivergedError,),
-        interrupted='interrupted; run the same command again to go on from the last snapshot')
+        interrupted='interrupted; the same command continues from the last snapshot')
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -129,7 +129,7 @@ def _train(options: argparse.Namespace, stack: ExitStack) -> None:
         print_result(options, {'finished': finished, 'checkpoints': {
             name: str(path) for name, path in stages.items() if path.exists()}},
             f'written: {stages[recipe.stages[-1].name]}' if finished else
-            f'stopped; the same command goes on from the snapshot in {options.output}')
+            f'stopped; the same command continues from the snapshot in {options.output}')
 
 
 def _observers(options: argparse.Namespace, processes: Processes, classes: tuple[str, ...],

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From annotated video to training clips: scenes, motion, augmentation, cut-outs."""
+"""Training clips from annotated video: scenes, motion, augmentation, cut-outs."""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Affine maps of pictures, boxes, and what a frame shows.
+Affine maps of pictures, boxes and targets.
 
 A map is a float64 (3, 3) matrix on column vectors (x, y, 1). Coordinates are continuous: pixel
 `i` covers [i, i + 1), so a box that covers a whole picture is (0, 0, width, height). OpenCV counts
-from pixel centres instead; `warp` is the only place that knows.
+from pixel centres instead; only `warp` has to convert.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from ..annotations.records import Targets
 from ..boxes import box_area, clip_boxes
 
-# Below this scale bilinear sampling skips source pixels, and the picture is shrunk by area first.
+# Below this scale bilinear sampling would skip source pixels, so the picture is shrunk first.
 _ALIASING_SCALE = 0.6
 
 
@@ -38,10 +38,10 @@ def rotation_about(x: float, y: float, degrees: float, scale: float = 1.0) -> np
 
 def view_to_output(view: np.ndarray, size: tuple[int, int], flip: bool = False) -> np.ndarray:
     """
-    Return the map that stretches a rectangle over a picture.
+    Return the map from a rectangle to a whole picture, shape (3, 3).
 
-    :param view: the rectangle, xyxy (4,), in the coordinates that are mapped from
-    :param size: (height, width) of the picture that is mapped to
+    :param view: the rectangle, xyxy (4,), in source coordinates
+    :param size: (height, width) of the picture
     :param flip: mirror left and right
     """
     x0, y0, x1, y1 = (float(value) for value in view)
@@ -54,7 +54,7 @@ def view_to_output(view: np.ndarray, size: tuple[int, int], flip: bool = False) 
 
 def map_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """
-    Carry boxes, xyxy (N, 4), through a map; return float32 (N, 4).
+    Map boxes, xyxy (N, 4); return float32 (N, 4).
 
     A map without rotation is exact. Under rotation the result is the box of the ellipse inscribed
     in the old box, because objects rarely fill the corners. The box of the four turned corners
@@ -70,7 +70,7 @@ def map_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def map_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Carry points, (N, 2), through a map; return float64 (N, 2)."""
+    """Map points, (N, 2); return float64 (N, 2)."""
     return points @ matrix[:2, :2].T + matrix[:2, 2]
 
 
@@ -104,7 +104,7 @@ def _shrunk(image: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def map_targets(targets: Targets, matrix: np.ndarray) -> Targets:
-    """Carry every box and region through an affine map (see `map_boxes`)."""
+    """Map every box and region (see `map_boxes`)."""
     return Targets(map_boxes(targets.boxes, matrix), targets.labels, targets.scores,
                    map_boxes(targets.ignore, matrix), targets.tracks)
 
@@ -112,10 +112,10 @@ def map_targets(targets: Targets, matrix: np.ndarray) -> Targets:
 def clip_targets(targets: Targets, size: tuple[int, int], min_visible: float,
                  min_side: float) -> Targets:
     """
-    Cut everything to a picture of `size` (height, width).
+    Clip boxes and regions to a picture of `size` (height, width).
 
-    Boxes of which nothing is left vanish. Boxes of which less than `min_visible` (0 to 1) of the
-    area is left, or that are less than `min_side` pixels wide or high, become ignore regions.
+    Boxes outside the picture are dropped. If less than `min_visible` (0 to 1) of a box's area is
+    left, or it is less than `min_side` pixels wide or high, it becomes an ignore region.
     """
     clipped = clip_boxes(targets.boxes, size)
     area = box_area(clipped)

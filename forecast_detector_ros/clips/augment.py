@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Random choices once per clip: its settings, the part of the canvas to show, and colours.
+Random choices, once per clip: its view of the canvas, and its colours; also noise per frame.
 
-Colours are distorted as by SSD, the same on every frame of a clip; noise is new on every frame.
+Colours are distorted as in SSD, equally in all frames of a clip; noise is new in every frame.
 torchvision's `v2.RandomPhotometricDistort` is not used. Its contrast step uses the mean of each
 frame, which makes a clip flicker, and it converts through float HSV. Here, as in SSD's own code,
 every step is a function of one pixel.
@@ -20,13 +20,13 @@ from torch import Tensor
 from ..annotations.findings import DataError
 from ..boxes import box_iou
 
-#: ImageNet's mean colour, RGB: nothing, after the network's normalisation. (SSD's filler too.)
+#: ImageNet's mean colour, RGB, which the network's normalisation turns into zero; as in SSD.
 FILL = (124, 116, 104)
 MOSAIC_CENTRE = (0.35, 0.65)  #: Where the four tiles of a mosaic meet, of the picture's sides
-FRAMES = 32  #: Frames of a clip that are drawn together: a whole video in floats fills the memory
+FRAMES = 32  #: Frames drawn together; a whole long video in floats would fill the memory
 # SSD (Liu et al. 2016, section 2.2): the least overlap that a crop must have with an object.
 CROP_OVERLAPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
-# As in SSD's code: how many crops are tried before another overlap is drawn, and that how often.
+# As in SSD's code: crops that are tried for each drawn overlap, and overlaps that are drawn.
 _CROP_TRIALS = 40
 _CROP_ROUNDS = 6
 
@@ -66,22 +66,22 @@ class AugmentConfig:
     motion_pan: float = 0.03
     motion_zoom: float = 0.02
     motion_rotation: float = 0.6
-    #: pasted cut-outs: on stills, on videos, and on whatever has no boxes
+    #: pasted cut-outs: on stills, on videos, and on clips without boxes
     paste_still_probability: float = 0.3
     paste_video_probability: float = 0.15
     paste_empty_probability: float = 0.9
     paste_max_objects: int = 2
-    #: long side of a cut-out, of the canvas's short side, drawn uniformly on a log scale
+    #: long side of a cut-out over the canvas's short side, drawn uniformly on a log scale
     paste_min_size: float = 0.12
     paste_max_size: float = 0.8
-    #: of a cut-out, per frame
+    #: greatest speed of a cut-out, per frame
     paste_speed: float = 0.03
     #: boxes with less of their area in the picture, or narrower in network pixels, are ignored
     min_visible: float = 0.3
     min_side: float = 4.0
 
     def __post_init__(self) -> None:
-        """Check every value; raise DataError naming the first that is out of its range."""
+        """Check every value; raise DataError with the name of the first that is out of range."""
         limits = {'zoom_out_max': (1.0, 16.0), 'crop_min_side': (0.05, 1.0),
                   'crop_max_aspect': (1.0, 10.0), 'brightness': (0.0, 255.0), 'hue': (0.0, 180.0),
                   'noise_max': (0.0, 255.0), 'mosaic_min_side': (0.05, 1.0),
@@ -128,7 +128,7 @@ def draw_view(boxes: np.ndarray, size: tuple[int, int], config: AugmentConfig,
 
 def _draw_crop(boxes: np.ndarray, view: np.ndarray, overlap: float, config: AugmentConfig,
                rng: np.random.Generator) -> np.ndarray | None:
-    """Try crops of `view`: a box with its centre inside must overlap by IoU >= `overlap`."""
+    """Try crops of `view` until a box with its centre inside has IoU >= `overlap`, else None."""
     sides = rng.uniform(config.crop_min_side, 1.0, size=(_CROP_TRIALS, 2))
     corners = rng.random((_CROP_TRIALS, 2)) * (1 - sides)
     extent = view[2:] - view[:2]
@@ -149,8 +149,8 @@ def draw_tile_view(size: tuple[int, int], tile: tuple[int, int], output: tuple[i
     """
     Draw the rectangle of a canvas that is shown in one tile of a mosaic.
 
-    Its aspect is such that things are stretched in the tile as they are when the whole canvas
-    fills the network's input.
+    Its aspect is chosen so that the tile stretches objects as much as the whole input would
+    stretch them.
 
     :param size: (height, width) of the canvas
     :param tile: (height, width) of the tile
@@ -167,7 +167,7 @@ _LEVELS = np.arange(256, dtype=np.float32)
 
 
 class Photometric:
-    """One drawn distortion: a table over RGB, one over HSV, and another over RGB."""
+    """One drawn distortion: a table for RGB, one for HSV, and another for RGB."""
 
     def __init__(self, rng: np.random.Generator, config: AugmentConfig) -> None:
         """Draw each of brightness, contrast, saturation and hue with its probability."""
@@ -208,15 +208,15 @@ def add_noise_to(images: Tensor, rng: np.random.Generator, config: AugmentConfig
     """
     Add the noise of `add_noise` to clips, in place, on their device.
 
-    :param images: ``(B, T, 3, H, W)`` uint8; each clip has a deviation of its own
-    :param rng: source of the draws; untouched where `noise_probability` is 0
+    :param images: ``(B, T, 3, H, W)`` uint8; each clip has its own deviation
+    :param rng: source of the draws; not used if `noise_probability` is 0
     """
     if not config.noise_probability:
         return
     amount = rng.uniform(0.0, config.noise_max, len(images)) * (
         rng.random(len(images)) < config.noise_probability)
     generator = torch.Generator(images.device).manual_seed(int(rng.integers(2 ** 62)))
-    # A part at a time: the noise of a whole batch in floats would take four times its memory.
+    # One clip at a time: a whole batch's noise in floats would take four times the batch's memory.
     for clip in np.flatnonzero(amount):
         for some in images[clip].split(FRAMES):
             noise = torch.randn(some.shape, generator=generator, device=images.device)
@@ -225,12 +225,12 @@ def add_noise_to(images: Tensor, rng: np.random.Generator, config: AugmentConfig
 
 def add_noise(images: np.ndarray, rng: np.random.Generator, config: AugmentConfig) -> np.ndarray:
     """
-    Add what a sensor adds: Gaussian noise that is new on every frame.
+    Add Gaussian sensor noise that is new in every frame.
 
-    A clip that stands still otherwise repeats one picture bit by bit, which no camera does.
+    Without noise, a clip of a still scene repeats one picture exactly, which no camera does.
 
-    :param images: uint8 (T, H, W, 3); returned unchanged if the draw is against noise
-    :param rng: source of the draws; untouched where `noise_probability` is 0
+    :param images: uint8 (T, H, W, 3); returned unchanged if no noise is drawn
+    :param rng: source of the draws; not used if `noise_probability` is 0
     """
     if not config.noise_probability or rng.random() >= config.noise_probability:
         return images

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clips: which frames they take, what the dataset gives, and how several make a batch."""
+"""Clips: the choice of their frames, the dataset that makes them, and batches of them."""
 
 from __future__ import annotations
 
@@ -32,18 +32,13 @@ THINNING = 25  #: r of the paper, section 4.2, "Data augmentation"
 
 @dataclass
 class Clip:
-    """
-    T frames of one video.
+    """T frames of one video; the lists have one entry per frame."""
 
-    images: uint8 (T, 3, H, W) RGB. Per frame, in pixels of `images`: boxes float32 (N, 4) xyxy,
-    labels int64 (N,) 0-based, scores float32 (N,) 0 to 1, ignore float32 (K, 4) xyxy.
-    """
-
-    images: Tensor
-    boxes: list[Tensor]
-    labels: list[Tensor]
-    scores: list[Tensor]
-    ignore: list[Tensor]
+    images: Tensor  #: uint8 (T, 3, H, W) RGB
+    boxes: list[Tensor]  #: float32 (N, 4) xyxy, in pixels of `images`
+    labels: list[Tensor]  #: int64 (N,), 0-based
+    scores: list[Tensor]  #: float32 (N,), 0 to 1
+    ignore: list[Tensor]  #: float32 (K, 4) xyxy
 
 
 @dataclass
@@ -51,26 +46,25 @@ class ClipBatch:
     """
     B clips of T frames; `batch.boxes[b][t]` are the boxes of one frame, as in `Clip`.
 
-    images: uint8 (B, T, 3, H, W). The boxes of all frames travel between processes as one tensor
-    (`counts` says how many belong to which frame), because a tensor a frame costs a file
-    descriptor each.
+    The boxes of all frames are one tensor, because each tensor that is sent between processes
+    needs a file descriptor.
     """
 
-    images: Tensor
-    counts: Tensor
-    ignore_counts: Tensor
+    images: Tensor  #: uint8 (B, T, 3, H, W) RGB
+    counts: Tensor  #: int64 (B, T): boxes of each frame
+    ignore_counts: Tensor  #: int64 (B, T): ignore regions of each frame
     all_boxes: Tensor
     all_labels: Tensor
     all_scores: Tensor
     all_ignore: Tensor
-    #: As `all_labels`: the same number for the same object of a clip; None if nobody knows.
+    #: As `all_labels`: the same number for the same object of a clip; None if unknown.
     all_tracks: Tensor | None = None
     #: float32 (B, T): when each frame was taken, in frames of its video; None for one a step.
     times: Tensor | None = None
 
     @cached_property
     def boxes(self) -> list[list[Tensor]]:
-        """Boxes of each frame of each clip, views of one tensor; taken apart once."""
+        """Boxes of each frame of each clip, as views of one tensor; split at the first access."""
         return _split(self.all_boxes, self.counts)
 
     @cached_property
@@ -120,8 +114,8 @@ def worker_init(worker: int) -> None:
 
 
 def _use_one_thread() -> None:
-    # Forked from a process in which OpenCV has threads, a worker waits for ever for threads that
-    # it does not have: in `setNumThreads` as in any larger operation.
+    # A worker forked from a process in which OpenCV has threads hangs: it waits for threads that
+    # it does not have, in `setNumThreads` as in any larger operation.
     if cv2.getNumThreads() != 1:
         cv2.setNumThreads(1)
 
@@ -135,9 +129,9 @@ class ClipDataset(Dataset):
     """
     Clips drawn from videos and stills.
 
-    Sample i of epoch e depends on (seed, e, i) and nothing else, whatever process makes it. An
-    epoch goes through the frames evenly: its samples start in `length` equal shares of all
-    weights, in a shuffled order, one in each.
+    Sample i of epoch e depends only on (seed, e, i), in any process. An epoch covers the frames
+    evenly: all weights are divided into `length` equal parts, and one sample starts in each part,
+    in a shuffled order.
     """
 
     def __init__(self, videos: Sequence[VideoRecord], stills: Sequence[VideoRecord] = (),
@@ -149,7 +143,7 @@ class ClipDataset(Dataset):
                  still_weights: Sequence[float] | None = None,
                  reader: FrameReader | None = None) -> None:
         """
-        Describe what to draw; nothing is read yet.
+        Store the settings; no picture is read yet.
 
         OpenCV is set to one thread, in the whole process: otherwise the workers of a DataLoader
         that are forked from it hang.
@@ -159,14 +153,14 @@ class ClipDataset(Dataset):
         :param clip_length: the paper's n: frames to train on; T is one more with `extra_frame`
         :param input_size: (height, width) of the pictures given
         :param thinning: the r of `draw_indices`, 0 for consecutive frames
-        :param augment: None for none at all: whole frames, stills without motion, no cut-outs
-        :param seed: of all draws
+        :param augment: None for no augmentation: whole frames, stills without motion, no cut-outs
+        :param seed: seed of all draws
         :param length: samples in an epoch (default: stills, and frames of videos over clip_length)
         :param still_fraction: fraction of stills among the samples (default: among the frames)
-        :param extra_frame: give one frame more than `clip_length`, for the forecast loss
+        :param extra_frame: add one frame to `clip_length`, for the forecast loss
         :param video_weights, still_weights: how often each is drawn (default: its number of
             frames); only ratios count
-        :param reader: where frames come from; one that has preloaded them keeps them in memory
+        :param reader: reads the frames; it may have preloaded them
         :raises DataError: nothing to draw from, or a number out of its range
         """
         _use_one_thread()
@@ -190,7 +184,7 @@ class ClipDataset(Dataset):
         self._bounds = np.cumsum(_probabilities(videos, stills, video_weights, still_weights,
                                                 still_fraction))
         self._reader = FrameReader() if reader is None else reader
-        # Shared memory, so that workers that outlive an epoch see the next one too.
+        # Shared memory, so that persistent workers see the next epoch's number.
         self._shared = torch.tensor([0, thinning]).share_memory_()
         self._order = (-1, np.zeros(0, dtype=np.int64))
 

@@ -2,9 +2,9 @@
 """
 Clips drawn from a `PictureBank` on its device: views, mosaics, colours and camera motion.
 
-The bank holds all pictures of a training, decoded once into one tensor. What is drawn is a
-function of the numbers given to `ClipDrawer.draw`. A GPU makes some thousands of pictures a second
-so, where processes that decode and warp would make some hundreds.
+The bank has all pictures of a training, decoded once into one tensor. A clip depends only on the
+arguments of `ClipDrawer.draw`. A GPU draws some thousands of pictures per second; processes that
+decode and warp make some hundreds.
 """
 
 from collections.abc import Sequence
@@ -24,26 +24,26 @@ from .dataset import ClipBatch
 from ..annotations.records import FrameReader, UNKNOWN_TRACK, VideoRecord
 
 _LUMA = np.array((0.299, 0.587, 0.114), np.float32)
-# RGB to YIQ (ITU-R BT.601, FCC 1953): a turn of I and Q changes the hue.
+# RGB to YIQ (ITU-R BT.601, FCC 1953): a rotation of I and Q changes the hue.
 _TO_YIQ = np.array(((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213),
                     (0.2115, -0.5227, 0.3112)))
 _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 
-_LONGEST_MOTION = 24  #: Frames for which a drawn motion of the camera goes on
-_STRETCH = 0.2  #: A view's sides are stretched against each other by up to e to this power
+_LONGEST_MOTION = 24  #: Frames after which a drawn camera motion turns back
+_STRETCH = 0.2  #: A view's aspect ratio changes by a factor of up to e to this power
 
 
 @dataclass(frozen=True)
 class PictureBank:
-    """N pictures on squares of S pixels, and what they show; boxes are padded to K a picture."""
+    """N pictures on squares of S x S pixels, with their targets; boxes are padded to K each."""
 
-    #: ``(N, 3, S, S)`` uint8 RGB, each picture in the upper left corner, `FILL` beside it.
+    #: ``(N, 3, S, S)`` uint8 RGB, each picture in the upper left corner, `FILL` around it.
     pixels: Tensor
     sizes: Tensor  #: ``(N, 2)`` float32: height and width
     boxes: Tensor  #: ``(N, K, 4)`` float32, xyxy in pixels of the square
     labels: Tensor  #: ``(N, K)`` int64; -1 where there is no box
     scores: Tensor  #: ``(N, K)`` float32, 0 to 1
-    tracks: Tensor  #: ``(N, K)`` int64; `UNKNOWN_TRACK` where the object is not followed
+    tracks: Tensor  #: ``(N, K)`` int64; `UNKNOWN_TRACK` for objects without a track
     ignore: Tensor  #: ``(N, R, 4)`` float32, xyxy
     #: ``(V,)``: index of each video's first picture; a still is a video of one frame.
     first: np.ndarray
@@ -61,8 +61,8 @@ def load_bank(records: Sequence[VideoRecord], reader: FrameReader, side: int = 3
     """
     Decode every frame of videos and stills.
 
-    :param reader: decodes, or has decoded already
-    :param side: S: pictures whose long side is larger are shrunk to it, pixels
+    :param reader: decodes the frames, or has preloaded them
+    :param side: S in pixels: pictures whose long side is larger are shrunk to it
     :raises DataError: if a picture cannot be read
     """
     frames = [frame for record in records for frame in record.frames]
@@ -92,7 +92,7 @@ def load_bank(records: Sequence[VideoRecord], reader: FrameReader, side: int = 3
         return pad_sequence([torch.from_numpy(getattr(frame, name)) for frame in frames],
                             batch_first=True, padding_value=fill)
     labels, tracks = padded('labels', -1), padded('tracks', UNKNOWN_TRACK)
-    # Every box of a still is an object of its own, which the camera's motion moves.
+    # Every box of a still is its own object, which the synthetic camera motion moves.
     still = [len(record.frames) == 1 for record in records for _ in record.frames]
     tracks[still] = torch.where(labels[still] >= 0, torch.arange(labels.shape[1]), UNKNOWN_TRACK)
     scale = torch.from_numpy(np.tile(scales, 2))[:, None]
@@ -115,7 +115,7 @@ class DrawnClips(NamedTuple):
     times: Tensor  #: ``(B, T)`` float32: frames of the video since the first one
 
     def packed(self) -> ClipBatch:
-        """Give the batch in the form of those that are decoded in processes."""
+        """Return the clips in the form that `dataset` gives."""
         seen = self.labels >= 0
         hidden = (self.ignore[..., 2:] > self.ignore[..., :2]).all(-1)
         return ClipBatch(self.images, seen.sum(-1).cpu(), hidden.sum(-1).cpu(), self.boxes[seen],
@@ -125,13 +125,13 @@ class DrawnClips(NamedTuple):
 
 @dataclass
 class _Views:
-    """Which part of which picture is shown where, for P picks of T frames; NumPy."""
+    """The view of each of P picks of T frames: its part of a picture and its place; NumPy."""
 
     frames: np.ndarray  #: ``(P, T)`` index of the picture
     tiles: np.ndarray  #: ``(P, 4)`` xyxy, pixels of the output
     #: ``(P, 2)``: how much larger (x, y) than when the whole picture fills the output.
     zoom: np.ndarray
-    place: np.ndarray  #: ``(P, 2)``: where the view lies in the room that it has, 0 to 1
+    place: np.ndarray  #: ``(P, 2)``: the view's place between the borders, 0 to 1
     flip: np.ndarray  #: ``(P,)`` bool
     #: ``(P, T, 3)``: the view's shift, in its own sides, and the log of its growth.
     motion: np.ndarray
@@ -144,10 +144,10 @@ class ClipDrawer:
     :param bank: the pictures; its videos first, then its stills
     :param videos: how many of the bank's entries are videos
     :param weights: ``(V,)``: how often each entry is drawn; only ratios count
-    :param size: (height, width) of the pictures given
-    :param config: settings; cut-outs and rotation are not offered here, and `crop_max_aspect` and
+    :param size: (height, width) of the drawn pictures
+    :param config: settings; those of cut-outs and rotation, `crop_max_aspect` and
         `mosaic_min_side` have no effect. None for whole frames.
-    :param strides: distances of the frames of a video that a clip takes, one drawn for each clip
+    :param strides: distances between a clip's frames in the video, one drawn for each clip
     """
 
     def __init__(self, bank: PictureBank, videos: int, weights: np.ndarray,
@@ -160,7 +160,7 @@ class ClipDrawer:
             flip_probability=0.0, zoom_out_probability=0.0, crop_probability=0.0,
             photometric_probability=0.0, still_motion_probability=0.0)
         self._device = bank.pixels.device
-        # Bilinear sampling in half precision is for GPUs alone.
+        # Only GPUs have bilinear sampling in half precision.
         self._type = torch.float16 if self._device.type == 'cuda' else torch.float32
         self._grey = torch.tensor(FILL, dtype=self._type, device=self._device).view(1, 3, 1, 1)
 
@@ -169,7 +169,7 @@ class ClipDrawer:
         return self._draw_one(seed, video, np.arange(self._bank.lengths[video])[None])
 
     def draw_pause(self, seed: tuple[int, ...], video: int, frames: int) -> DrawnClips:
-        """Draw one frame of a video again and again, from one view, each time with new noise."""
+        """Draw one frame of a video `frames` times, from one view, each time with new noise."""
         return self._draw_one(seed, video, np.zeros((1, frames), np.int64))
 
     def _draw_one(self, seed: tuple[int, ...], video: int, times: np.ndarray) -> DrawnClips:
@@ -182,10 +182,10 @@ class ClipDrawer:
         """
         Draw a batch.
 
-        :param seed: of everything that is drawn
+        :param seed: seed of all draws
         :param clips: B
-        :param steps: ``(B, T)`` or ``(1, T)``: which frames of its video a clip shows, counted
-            from its first one, before the stride; a still shows the same picture in all
+        :param steps: ``(B, T)`` or ``(1, T)``: frame numbers of each clip, from 0, before the
+            stride. A still repeats its picture.
         """
         rng = np.random.default_rng(seed)
         steps = np.broadcast_to(steps, (clips, steps.shape[1]))
@@ -248,14 +248,14 @@ class ClipDrawer:
             still, config.still_motion_probability, config.video_motion_probability)
         speed = rng.normal(size=(count, 3)) * moves[:, None] * np.array(
             (config.motion_pan, config.motion_pan, config.motion_zoom)) * 0.7
-        # It turns back now and then, so that a long video stays in view.
+        # The motion turns back regularly, so that a long video stays in view.
         folded = _LONGEST_MOTION - np.abs(times % (2 * _LONGEST_MOTION) - _LONGEST_MOTION)
         return _Views(frames, tiles, zoom, rng.random((count, 2)),
                       rng.random(count) < config.flip_probability,
                       speed[:, None] * folded[..., None])
 
     def _affine(self, views: _Views) -> tuple[np.ndarray, np.ndarray]:
-        """Give (scale, shift), ``(P, T, 2)`` each: picture = scale * output + shift, pixels."""
+        """Return (scale, shift), ``(P, T, 2)`` each: picture = scale * output + shift, pixels."""
         sizes = self._bank.sizes.cpu().numpy()[views.frames][..., ::-1]  # (P, T, 2): width, height
         output = np.array(self._size[::-1], np.float64)
         tile = views.tiles[:, 2:] - views.tiles[:, :2]

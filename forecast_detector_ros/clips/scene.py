@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A scene: what happens in a clip, before it is decided which part of it is looked at.
+A scene: the frames and motion of a clip, before a view of it is drawn.
 
-A camera may move over it, and cut-outs may move through it: pictures of single objects with an
-alpha channel. Source pixels are those of a file. Canvas pixels have the same size; synthetic
-camera motion lies between the two. Output pixels are those of the network's input. Each frame is
-sampled once, from source to output.
+A camera may move over it. Cut-outs may move through it: pictures of single objects with an alpha
+channel. Source pixels are those of a file. Canvas pixels have the same size; synthetic camera
+motion maps source to canvas. Output pixels are those of the network's input. Each frame is sampled
+once, from source to output.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ..boxes import box_area, intersection
 
 _log = logging.getLogger(__name__)
 
-# A box that a cut-out covers by more than this becomes an ignore region.
+# A box becomes an ignore region if a cut-out covers more than this part of it.
 _COVERED = 0.6
 # Brightness of a cut-out, a factor of 1 +- this.
 _GAIN = 0.3
@@ -44,18 +44,12 @@ _OPAQUE = 128
 
 @dataclass(frozen=True)
 class Cutout:
-    """
-    One object.
+    """The picture of one object."""
 
-    label: 0-based. image: uint8 (h, w, 4) RGBA, colours multiplied by alpha. outline: float64 (P,
-    2), convex hull of the opaque pixels, in pixels of `image`. fill: opaque part of its box, 0 to
-    1.
-    """
-
-    label: int
-    image: np.ndarray
-    outline: np.ndarray
-    fill: float
+    label: int  #: 0-based
+    image: np.ndarray  #: uint8 (h, w, 4) RGBA, colours multiplied by alpha
+    outline: np.ndarray  #: float64 (P, 2), convex hull of the opaque pixels, in pixels of `image`
+    fill: float  #: Opaque part of its box, 0 to 1
 
     def box(self, matrix: np.ndarray) -> np.ndarray:
         """Return the box, float32 (4,) xyxy, around the object when drawn through a map."""
@@ -83,10 +77,10 @@ def load_cutouts(root: str | Path, classes: Sequence[str],
     """
     Read `root`/<class>/*.png, in the order of their names.
 
-    Folders that are no class are left out, and log and findings name them.
+    Folders that are no class are left out and named in log and findings.
 
-    :raises DataError: no such folder; as `findings` wants it, also for a file that is no picture,
-        has no alpha or is empty
+    :raises DataError: there is no such folder. A file that is no picture, has no alpha or is
+        empty goes to `findings`, which may raise.
     """
     root, findings = Path(root), findings or Strict()
     if not root.is_dir():
@@ -134,7 +128,7 @@ def paste(picture: np.ndarray, cutout: Cutout, matrix: np.ndarray, gain: float =
 
     :param picture: uint8 (H, W, 3) RGB
     :param matrix: from the cut-out's pixels to those of `picture`
-    :param gain: brightness of the cut-out, a factor
+    :param gain: factor of the cut-out's brightness
     """
     height, width = cutout.image.shape[:2]
     corners = map_points(np.array([[0, 0], [width, 0], [0, height], [width, height]]), matrix)
@@ -156,27 +150,21 @@ def paste(picture: np.ndarray, cutout: Cutout, matrix: np.ndarray, gain: float =
 
 @dataclass(frozen=True)
 class Pasted:
-    """A cut-out in motion; maps: float64 (T, 3, 3), its pixels to canvas pixels."""
+    """A moving cut-out."""
 
     cutout: Cutout
-    maps: np.ndarray
-    gain: float
+    maps: np.ndarray  #: float64 (T, 3, 3), from its pixels to canvas pixels
+    gain: float  #: Factor of its brightness
 
 
 @dataclass(frozen=True)
 class Scene:
-    """
-    T frames.
+    """T frames."""
 
-    images: uint8 (h, w, 3) RGB, the same array for a repeated frame. maps: float64 (T, 3, 3),
-    source to canvas. targets: in canvas pixels, with pasted objects. size: (height, width) of the
-    canvas.
-    """
-
-    images: tuple[np.ndarray, ...]
-    maps: np.ndarray
-    targets: tuple[Targets, ...]
-    size: tuple[int, int]
+    images: tuple[np.ndarray, ...]  #: uint8 (h, w, 3) RGB, the same array for a repeated frame
+    maps: np.ndarray  #: float64 (T, 3, 3), source to canvas
+    targets: tuple[Targets, ...]  #: In canvas pixels, with pasted objects
+    size: tuple[int, int]  #: (height, width) of the canvas
     pasted: tuple[Pasted, ...] = ()
 
 
@@ -187,7 +175,7 @@ def make_scene(images: Sequence[np.ndarray], targets: Sequence[Targets]) -> Scen
 
 
 def add_camera(scene: Scene, config: AugmentConfig, rng: np.random.Generator) -> Scene:
-    """Return the scene as a moving camera sees it (`draw_camera`)."""
+    """Return the scene with synthetic camera motion (`draw_camera`)."""
     maps = draw_camera(scene.size, len(scene.images), config, rng)
     targets = tuple(map_targets(target, matrix) for target, matrix in zip(scene.targets, maps))
     return replace(scene, maps=maps @ scene.maps, targets=targets)
@@ -218,8 +206,8 @@ def render(scene: Scene, matrix: np.ndarray, size: tuple[int, int],
 
     :param matrix: (3, 3), canvas to output, without rotation
     :param size: (height, width) of the output
-    :param min_visible, min_side: which boxes stay targets, see `clip_targets`
-    :returns: uint8 (T, height, width, 3) RGB and the targets in its pixels (`clip_targets`)
+    :param min_visible, min_side: limits of `clip_targets`
+    :returns: uint8 (T, height, width, 3) RGB, and the targets in its pixels
     """
     images = np.empty((len(scene.images), *size, 3), dtype=np.uint8)
     plain: np.ndarray | None = None
@@ -236,7 +224,7 @@ def render(scene: Scene, matrix: np.ndarray, size: tuple[int, int],
     return images, targets
 
 
-# How much faster or slower than its mean speed a motion may begin.
+# A motion may begin faster or slower than its mean speed, by up to this part of that speed.
 _EASE = 0.7
 # Speed of motion is drawn as its maximum times u^2, u uniform: most motion in video is slow.
 _SPEED_POWER = 2
@@ -245,23 +233,23 @@ _ZOOM_MAX = 1.6
 
 
 def progress(frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw how far a motion has come, float64 (frames,): from 0 to frames - 1, speed changing."""
+    """Draw the progress of a motion of changing speed, float64 (frames,): 0 to frames - 1."""
     time = np.linspace(0.0, 1.0, frames)
     ease = rng.uniform(-_EASE, _EASE)
     return (time + ease * time * (1 - time)) * (frames - 1)
 
 
 def speed(maximum: float, rng: np.random.Generator) -> float:
-    """Draw a signed speed, at most `maximum`, slow ones more often."""
+    """Draw a speed from -`maximum` to `maximum`, slow ones more often."""
     return float(maximum * rng.choice((-1, 1)) * rng.random() ** _SPEED_POWER)
 
 
 def draw_camera(size: tuple[int, int], frames: int, config: AugmentConfig,
                 rng: np.random.Generator) -> np.ndarray:
     """
-    Draw a camera that pans, zooms and turns slightly, its window always within the picture.
+    Draw a camera that pans, zooms and turns slightly, with its window in the picture.
 
-    (A turned window's corners may stick out a little.)
+    The corners of a turned window may be slightly outside.
 
     :param size: (height, width) of the picture, and of the canvas that the camera fills
     :param frames: T, at least 1
@@ -273,7 +261,7 @@ def draw_camera(size: tuple[int, int], frames: int, config: AugmentConfig,
                   + speed(config.motion_zoom, rng) * travelled)
     side = 1 / np.clip(zoom, 1.0, None)
     room = (1 - side)[:, None]
-    # Where in the room that it has the window stands: from 0, left or top, to 1, right or bottom.
+    # The window's place between the borders: from 0, left or top, to 1, right or bottom.
     begin = rng.random(2)
     angle = np.pi * rng.uniform(-1, 1)
     way = speed(config.motion_pan, rng) * travelled[-1] * np.array([np.cos(angle), np.sin(angle)])
@@ -289,7 +277,7 @@ def draw_camera(size: tuple[int, int], frames: int, config: AugmentConfig,
 def draw_track(extent: tuple[int, int], size: tuple[int, int], frames: int,
                config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
     """
-    Draw the way of a cut-out over a canvas: straight, with a sway, growing and turning slightly.
+    Draw the path of a cut-out over a canvas: straight, with a sway, growing and turning slightly.
 
     :param extent: (height, width) of the cut-out's picture
     :param size: (height, width) of the canvas

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A detector over annotated video: accuracy, read ratio, horizons, streaming."""
+"""Evaluation of a detector on annotated video: accuracy, read ratio, horizons, streaming."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How accurate a detector is on many sequences: its boxes by protocols, reads, and identities."""
+"""Accuracy of a detector on many sequences: boxes by protocols, reads, and identities."""
 from collections.abc import Mapping, Sequence
 import logging
 from typing import Any
@@ -29,7 +29,7 @@ from ..report.run_record import Identities
 #: Name of each protocol's figures in a result.
 KEYS = {'plain': 'ap50', 'devkit': 'ap50_devkit', 'coco': 'coco'}
 
-RULES = {'plain': PLAIN, 'devkit': DEVKIT}  #: Protocols that are our own; the other is a library's
+RULES = {'plain': PLAIN, 'devkit': DEVKIT}  #: Protocols of this package; a library has the other
 
 HEADS = {'plain': 'AP50', 'devkit': 'AP50 devkit', 'coco': 'COCO AP'}
 
@@ -49,10 +49,10 @@ def measure_accuracy(videos: Sequence[Video], collected: Sequence[DetectionTable
     :param videos: sequences with boxes for average precision
     :param collected: the detections of each, from a low score on
     :param labels: the detector's classes
-    :param protocols: of `KEYS`
-    :param motion: motion IoU of the boxes of each sequence, ``(M,)`` float64; None if it is not
-        wanted
-    :returns: plain values by the `KEYS` of the protocols; what cannot be measured is None
+    :param protocols: keys of `KEYS`
+    :param motion: motion IoU of the boxes of each sequence, ``(M,)`` float64; None for no result
+        by motion
+    :returns: plain values by the `KEYS` of the protocols; None for values that cannot be measured
     :raises MissingLibraryError: if a protocol needs a library that is missing
     """
     found, truth = _join(videos, collected)
@@ -87,10 +87,10 @@ def _join(videos: Sequence[Video], collected: Sequence[DetectionTable]
 def measure_thresholds(videos: Sequence[Video], collected: Sequence[DetectionTable],
                        score_threshold: float) -> list[dict[str, Any]]:
     """
-    Give recall, precision, F1 and boxes a frame over all sequences, for a row of score thresholds.
+    Return recall, precision, F1 and boxes per frame over all sequences, by score threshold.
 
     :param videos, collected: as for `measure_accuracy`
-    :param score_threshold: one threshold to be among them, in [0, 1]
+    :param score_threshold: an additional threshold, in [0, 1]
     :returns: plain values, the lowest threshold first
     """
     frames = sum(len(item.frames) for item in videos)
@@ -109,7 +109,7 @@ def _figures(ap: AveragePrecision, labels: Sequence[str]) -> dict[str, Any]:
 
 
 def accuracy_as_text(result: dict[str, Any]) -> str:
-    """Lay out what `measure_accuracy` found, in tables; nothing for no protocol."""
+    """Format the result of `measure_accuracy` as tables; an empty text without protocols."""
     parts = []
     own = [name for name in RULES if result.get(KEYS[name])]
     used = [name for name in KEYS if result.get(KEYS[name])]
@@ -156,11 +156,11 @@ def summarise_runs(videos: Sequence[Video], runs: Sequence[VideoRun], labels: Se
     """
     Compute recall, precision, average precision, read ratio and latency.
 
-    :param videos, runs: what was looked at, and what came out, in the same order; at least one
+    :param videos, runs: sequences and their runs, in the same order; at least one
     :param labels: the detector's classes
     :param protocols, motion: for average precision; see `measure_accuracy`
-    :param score_threshold: that of the boxes that were shown
-    :returns: plain values; what could not be measured is None
+    :param score_threshold: threshold of the shown boxes
+    :returns: plain values; None for values that could not be measured
     :raises MissingLibraryError: if a protocol needs a library that is missing
     """
     sequences = {}
@@ -189,7 +189,7 @@ def summarise_runs(videos: Sequence[Video], runs: Sequence[VideoRun], labels: Se
 
 
 def as_text(result: dict[str, Any]) -> str:
-    """Lay out the result of `summarise_runs` as tables."""
+    """Format the result of `summarise_runs` as tables."""
     rows = [[name, item['frames'], item['boxes'], item['recall'], item['read_ratio']]
             for name, item in result['sequences'].items()]
     rows.append(['mean over sequences', '', '', result['mean_recall'],
@@ -222,11 +222,11 @@ FIGURES = {'boxes': 'boxes', 'objects': 'objects', 'switches': 'switches', 'mota
 
 def number_detections(shown: DetectionTable, read: np.ndarray) -> np.ndarray:
     """
-    Give numbers to the detections of one sequence as a camera's stream does.
+    Assign object numbers to one sequence's detections, as the stream of a camera does.
 
     :param shown: its detections, frame by frame
-    :param read: ``(F,)`` bool: which frames were read
-    :returns: ``(N,)`` int64
+    :param read: ``(F,)`` bool: whether the frame was read
+    :returns: ``(N,)`` int64, the object number of each detection
     """
     result, tracks = np.zeros(len(shown), np.int64), Tracks()
     for number, is_read in enumerate(read):
@@ -240,7 +240,7 @@ def every_object(videos: Sequence[Video]) -> list[TruthTable]:
     """
     Return all objects of the sequences, with their tracks.
 
-    Where only some are annotated, boxes of the others would count as wrong.
+    If only some objects are annotated, detections of the others would count as wrong.
 
     :raises EvaluationError: if not every object is annotated, or none has a track
     """
@@ -249,18 +249,18 @@ def every_object(videos: Sequence[Video]) -> list[TruthTable]:
         raise EvaluationError('identities: only some objects of these sequences are annotated; '
                               'name all of them by --annotations, --mot or --pseudo-labels')
     if not any((table.tracks != UNKNOWN_TRACK).any() for table in tables):
-        raise EvaluationError('identities: no annotated box has a track_id, which tells the same '
-                              'object in different frames')
+        raise EvaluationError('identities: no annotated box has a track_id, which is the same for '
+                              'an object in all frames')
     return tables
 
 
 def summarise_identities(videos: Sequence[Video], runs: Sequence[VideoRun]
                          ) -> dict[str, Any]:
     """
-    Measure what the runs show under the settings' score threshold.
+    Measure the identities of the shown detections.
 
-    :param videos, runs: what was looked at, and what came out, in the same order
-    :returns: plain values: `tracking_figures` by sequence, and of all of them as `all`
+    :param videos, runs: sequences and their runs, in the same order
+    :returns: plain values: `tracking_figures` by sequence, and of all together as `all`
     :raises EvaluationError: as `every_object` does
     :raises MissingLibraryError: if TrackEval is missing
     """
@@ -275,11 +275,11 @@ def summarise_identities(videos: Sequence[Video], runs: Sequence[VideoRun]
 def identity_records(sequences: Mapping[str, tuple[DetectionTable, np.ndarray, TruthTable]]
                      ) -> dict[str | None, Identities]:
     """
-    Measure those sequences whose objects are known, for the record of a run.
+    Measure the identities of sequences with tracks, for the record of a run.
 
     :param sequences: by name, as for `tracking_figures`
-    :returns: by name, and under None all of them together; empty where nothing is known, or
-        TrackEval is missing, which the log then says
+    :returns: by name, and under None all of them together. Empty without tracks, or with a
+        warning in the log if TrackEval is missing.
     """
     known = {name: item for name, item in sequences.items()
              if (item[2].tracks != UNKNOWN_TRACK).any()}
@@ -297,7 +297,7 @@ def identity_records(sequences: Mapping[str, tuple[DetectionTable, np.ndarray, T
 
 
 def identities_as_text(result: dict[str, Any]) -> str:
-    """Lay out the result of `summarise_identities` as a table."""
+    """Format the result of `summarise_identities` as a table."""
     rows = [[name, *(row[key] for key in FIGURES)]
             for name, row in [*result['sequences'].items(), ('all', result['all'])]]
     return table(('sequence', *FIGURES.values()), rows, title='identities')

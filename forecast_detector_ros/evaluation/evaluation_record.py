@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keep an evaluation as the record of a run."""
+"""Store an evaluation as the record of a run."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ def record_evaluation(title: str, videos: Sequence[Video], runs: Sequence[VideoR
     """
     Make the record of an evaluation.
 
-    :param videos, runs: what was looked at, and what came out, in the same order; at least one
-    :param source, machine: plain values on the videos, and on what the run was made with
+    :param videos, runs: sequences and their runs, in the same order; at least one
+    :param source, machine: plain values that describe the videos, and the machine of the run
     """
     numbers = [number_detections(run.shown, run.read) for run in runs]
     identities = identity_records({
@@ -39,7 +39,7 @@ def record_evaluation(title: str, videos: Sequence[Video], runs: Sequence[VideoR
                        len(item.truth), plain(recall(run.shown, item.truth)),
                        identities.get(item.name))
         for item, run, ids in zip(videos, runs, numbers))
-    # Where not every object is annotated, what hits nothing may be right all the same.
+    # If not every object is annotated, a detection that hits no box may be right.
     complete = all(item.labelled is not None for item in videos)
     noted, rule = worst_frames(
         [_watched(item, run, complete) for item, run in zip(videos, runs)], card.classes,
@@ -51,7 +51,7 @@ def record_evaluation(title: str, videos: Sequence[Video], runs: Sequence[VideoR
 
 
 def model_values(card: Card) -> dict[str, Any]:
-    """Give what a report says of a checkpoint, as plain values."""
+    """Return a report's description of a checkpoint, as plain values."""
     height, width = card.input_size
     return {'name': card.name, 'description': card.description, 'licence': card.licence,
             'variant': card.network.variant, 'input': f'{height}x{width}',
@@ -61,7 +61,7 @@ def model_values(card: Card) -> dict[str, Any]:
 
 
 def settings_values(settings: DetectorSettings) -> dict[str, Any]:
-    """Give the settings of a detector as plain values."""
+    """Return the settings of a detector as plain values."""
     return {'policy': str(settings.policy), 'score_threshold': settings.score_threshold,
             'nms_threshold': settings.nms_threshold,
             'vote_threshold': settings.vote_threshold, 'score_memory': settings.score_memory,
@@ -131,9 +131,9 @@ def class_accuracies(found: DetectionTable, truth: TruthTable, labels: Sequence[
 
 
 def _precision_at(scores: np.ndarray, right: np.ndarray, boxes: int) -> tuple[float, ...]:
-    """Give the best precision at each of the `RECALLS` or a higher one; 0 beyond the last."""
+    """Return the best precision at each of the `RECALLS` or higher; 0 beyond the last."""
     hits, precision = precision_steps(scores, right)
-    # The first step that reaches the recall; 1e-9 for the rounding of their quotient.
+    # The first step that reaches the recall; 1e-9 allows for rounding of the quotient.
     place = np.searchsorted(hits / boxes, RECALLS - 1e-9)
     padded = np.append(precision, 0.0)
     return tuple(round(float(value), 4) for value in padded[place])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Back-ends for measuring: features that many streams share, held ones, and moved ones."""
+"""Back-ends for measurements: features that streams share, held features, and moved ones."""
 
 from collections.abc import Sequence
 import copy
@@ -18,7 +18,7 @@ from ..model.network import ForecastDetector, NetworkState
 
 
 class _RememberingExtractor(nn.Module):
-    """Extract features; those of the same single picture as before are there already."""
+    """Extract features; the result of the last single picture is cached."""
 
     def __init__(self, extractor: nn.Module) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class _RememberingExtractor(nn.Module):
 
 
 class _RememberingHead(nn.Module):
-    """Predict from features; for the same maps as before the answer is there already."""
+    """Predict from features; the result for the last maps is cached."""
 
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
@@ -51,9 +51,9 @@ class _RememberingHead(nn.Module):
 
 class FeatureSource:
     """
-    Compute the feature of each picture, and the head's answer, once for all streams that read it.
+    Compute the feature and the head's output of each picture once for all streams.
 
-    :param network: its extractor is used, on the device where it is then
+    :param network: its extractor and head are used, on the device that they are on at each call
     """
 
     def __init__(self, network: ForecastDetector) -> None:
@@ -63,31 +63,31 @@ class FeatureSource:
 
     def sharing(self, network: ForecastDetector) -> ForecastDetector:
         """
-        Give a network with the same weights that takes features and the head from here.
+        Return a copy of a network that uses the extractor and head of this object.
 
-        :param network: with the same extractor and head; it stays as it is
+        :param network: has the same extractor and head; it is not changed
         """
         twin = copy.copy(network)
-        # A copy of a module has its parts in the same dictionary.
+        # A shallow copy of a module shares the dictionary of its parts.
         twin.__dict__['_modules'] = {**network._modules, 'extractor': self._extractor,
                                      'head': self._head}
         return twin
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> tuple[Tensor, ...]:
-        """Give the feature of ``(1, H, W, 3)`` uint8 BGR pixels, one map per level."""
+        """Return the feature of ``(1, H, W, 3)`` uint8 BGR pixels, one map per level."""
         tensor = torch.from_numpy(images).to(self._network.mean.device)
         return self._network.extract(self._network.normalise_bgr(tensor))
 
 
 class SharedFeatureBackend(TorchBackend):
     """
-    Do what `TorchBackend` does, with features from a common source.
+    A `TorchBackend` with features from a common source.
 
     :param network, device, precision: as for `TorchBackend`
-    :param source: of a network with the same extractor
-    :param hold: whether frames that are not read take the last read feature in the forecast's
-        place; for networks that forecast features
+    :param source: made for a network with the same extractor
+    :param hold: whether frames that are not read use the last read feature in place of the
+        forecast; for networks that forecast features
     """
 
     def __init__(self, network: ForecastDetector, device: str, precision: str,
@@ -102,8 +102,8 @@ class SharedFeatureBackend(TorchBackend):
         """Read ``(B, H, W, 3)`` uint8 BGR pictures; one at a time if features are held."""
         raw = super().read_step(images, state, elapsed)
         if self._hold:
-            # The forecast in the state feeds the next step without an image, and tells the
-            # scheduler of the next read what was expected: here, that nothing changes.
+            # The next forecast step uses the forecast in the state, and so does the scheduler at
+            # the next read. Here the forecast is that nothing changes.
             raw = raw._replace(state=raw.state._replace(forecast=self._source(images)))
         return raw
 
@@ -140,15 +140,15 @@ class Displacement:
         self._reads: tuple[int, ...] = (0,)
 
     def see(self, image: np.ndarray) -> None:
-        """Take the next picture, ``(H, W, 3)`` uint8 BGR of the network's input size."""
+        """Add the next picture, ``(H, W, 3)`` uint8 BGR of the network's input size."""
         self._now += 1
         self._pictures[self._now] = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
 
     def since(self, reads: Sequence[int]) -> None:
         """
-        Say which frame each of the streams that are run next has read last.
+        Set the frame that each stream of the next step has read last.
 
-        What no later stream can need is forgotten, so `reads` never go back.
+        Data of earlier frames is deleted, so the frames must not decrease from call to call.
         """
         self._reads = tuple(reads)
         oldest = min(self._reads, default=self._now) - 1
@@ -159,10 +159,10 @@ class Displacement:
 
     def __call__(self, size: tuple[int, int]) -> Tensor:
         """
-        Say where to find each cell of the present frame on the map of the frame read last.
+        Return the displacement of each cell to its place in the frame that was read last.
 
         :param size: height and width of the map
-        :returns: ``(B, 2, h, w)`` float32, one for each stream: cells to the right and down
+        :returns: ``(B, 2, h, w)`` float32, for each stream: cells to the right and down
         """
         return torch.stack([self._cells(read, size) for read in self._reads])
 
@@ -179,7 +179,7 @@ class Displacement:
         return torch.from_numpy(np.ascontiguousarray(cells.transpose(2, 0, 1)))
 
     def _pair(self, read: int) -> tuple[int, int]:
-        """Give the frame that flow starts from, and the one that it leads to."""
+        """Return the frame at which the flow starts, and the frame at which it ends."""
         return (read, read - 1) if self._extrapolate else (self._now, read)
 
     def _flow(self, read: int) -> np.ndarray:
@@ -193,10 +193,10 @@ class Displacement:
 
 def displace(feature: Tensor, flow: Tensor) -> Tensor:
     """
-    Sample a map at displaced places, bicubically; beyond its border the border goes on.
+    Sample a map at displaced places, bicubically; border cells are repeated outside.
 
     :param feature: ``(B, C, h, w)``, values in [0, 6]
-    :param flow: ``(B, 2, h, w)`` float32, in cells: what stands at (x, y) is taken from (x, y) +
+    :param flow: ``(B, 2, h, w)`` float32, in cells: the result at (x, y) is sampled at (x, y) +
         flow
     """
     height, width = feature.shape[2:]
@@ -206,17 +206,16 @@ def displace(feature: Tensor, flow: Tensor) -> Tensor:
                         (y + flow[:, 1] + 0.5) * 2 / height - 1), -1)
     moved = functional.grid_sample(feature.float(), grid.to(feature.device), mode='bicubic',
                                    padding_mode='border', align_corners=False)
-    # A cubic overshoots, features do not.
+    # Bicubic values may be outside the range of features.
     return moved.clamp(0, 6).to(feature.dtype)
 
 
 class DisplacedFeatureBackend(SharedFeatureBackend):
     """
-    Hold the last read feature, and show it displaced on frames that are not read.
+    Hold the last read feature, and displace it for frames that are not read.
 
     :param network, device, precision, source: as for `SharedFeatureBackend`
-    :param displacement: told before each step which picture is there, and what the streams have
-        read
+    :param displacement: the caller sets its picture and the streams' last reads before each step
     """
 
     def __init__(self, network: ForecastDetector, device: str, precision: str,
@@ -226,7 +225,7 @@ class DisplacedFeatureBackend(SharedFeatureBackend):
 
     @torch.inference_mode()
     def forecast_step(self, state: NetworkState, elapsed: np.ndarray | None = None) -> RawOutput:
-        """Advance without the image, but with its motion."""
+        """Forecast with the optical flow of the image."""
         moved = tuple(displace(level, self._displacement((level.shape[2], level.shape[3])))
                       for level in state.forecast)
         raw = super().forecast_step(state._replace(forecast=moved))

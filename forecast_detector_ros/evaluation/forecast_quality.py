@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Accuracy of forecasts 1, 2, ... frames after a read, beside simpler rules.
+Accuracy of forecasts 1, 2, ... frames after a read, compared with simpler rules.
 
-Recall by horizon, IoU and frame rate, sequence by sequence.
+The result is recall by horizon, IoU and frame rate, for each sequence.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,29 +41,30 @@ READ, FORECAST, HELD, PERSISTENCE = 'read', 'forecast', 'held', 'persistence'
 REPEATED, VELOCITY = 'repeated_boxes', 'constant_velocity'
 PAST, CEILING = 'true_velocity', 'moved_by_truth'
 
-#: What is compared; the last two, which look at pictures, are measured if asked for.
+#: The compared rules; the last two, which use pictures, are measured on request.
 ROWS = {
-    READ: 'the frame is read after all',
+    READ: 'the frame is read',
     FORECAST: 'the detector as it is',
-    HELD: 'the same, but nothing moves: the last read feature replaces the forecast as the '
+    HELD: 'the detector without motion: the last read feature replaces the forecast as the '
           'feature of frames that are not read; where motion is forecast, boxes stay',
     PERSISTENCE: 'the variant `persistence` with the same weights: without Encoder 1; left out '
                  'where motion is forecast, as it is the same as `held` there',
-    REPEATED: 'boxes of the last read frame, again',
-    VELOCITY: 'the same, moved as between the last two reads',
-    PAST: 'the same, moved as their objects really moved between the last two reads',
-    CEILING: 'the same, moved as their objects really moved: the best that moving boxes can reach',
+    REPEATED: 'boxes of the last read frame',
+    VELOCITY: 'these boxes, moved as between the last two reads',
+    PAST: 'these boxes, moved as their objects really moved between the last two reads',
+    CEILING: 'these boxes, moved as their objects really moved: the best that moving boxes can '
+             'reach',
     'extrapolated': 'as `held`, moved along the optical flow between the last read frame '
-                    'and the frame before it, as if the motion went on',
+                    'and the frame before it, as if the motion continued',
     'true_motion': 'as `held`, moved along the optical flow from the last read frame to '
                    'the present one',
 }
 
-#: Rows that look at pictures, and whether they extrapolate.
+#: Rows that use pictures, and whether they extrapolate.
 BY_FLOW = {'extrapolated': True, 'true_motion': False}
 
 _FEATURES = 'a network that forecasts features'
-#: What rows need that not every network, video or call has.
+#: Requirements of rows that some networks, videos or calls do not meet.
 _NEEDS = {PERSISTENCE: _FEATURES, **dict.fromkeys((PAST, CEILING), 'boxes with track_ids'),
           **dict.fromkeys(BY_FLOW, f'optical flow (--optical-flow) and {_FEATURES}')}
 
@@ -72,15 +73,15 @@ IOUS = np.arange(10, 20) / 20  #: COCO's thresholds, 0.5 to 0.95; 0.7 is among t
 
 @dataclass(frozen=True)
 class Hits:
-    """Boxes found and boxes there, one entry a sequence."""
+    """Numbers of found and of annotated boxes, one entry per sequence."""
 
     found: np.ndarray  #: ``(10, S)`` int64: at each of the `IOUS`
     boxes: np.ndarray  #: ``(S,)`` int64
-    shown: np.ndarray  #: ``(S,)`` float64: detections a frame
+    shown: np.ndarray  #: ``(S,)`` float64: detections per frame
 
     @property
     def recall(self) -> np.ndarray:
-        """Recall, ``(10, S)`` float64; NaN where there are no boxes."""
+        """Recall, ``(10, S)`` float64; NaN without boxes."""
         return np.divide(self.found, self.boxes, out=np.full(self.found.shape, np.nan),
                          where=self.boxes > 0)
 
@@ -89,15 +90,15 @@ class Hits:
 class StrideQuality:
     """Result for some sequences at one frame rate."""
 
-    stride: int  #: Every so-manieth frame was looked at
+    stride: int  #: Every `stride`-th frame was used
     names: tuple[str, ...]
-    #: By the names of `ROWS`, and of other networks: one entry a horizon, from 0 on.
+    #: By the names of `ROWS`, and of other networks: one entry per horizon, from 0 on.
     rows: dict[str, tuple[Hits, ...]]
 
-    #: ``(levels, horizons, sequences)`` float64: mean squared error of the forecast. None where
-    #: forecasts are no features.
+    #: ``(levels, horizons, sequences)`` float64: mean squared error of the forecast. None if
+    #: forecasts are not features.
     feature_mse: np.ndarray | None
-    persistence_mse: np.ndarray | None  #: The same of the last read feature
+    persistence_mse: np.ndarray | None  #: The same for the last read feature
 
 
 @dataclass(frozen=True)
@@ -117,19 +118,18 @@ def measure_forecasts(network: ForecastDetector, card: Card, videos: Sequence[Vi
     """
     Measure recall and feature error by horizon.
 
-    :param network, card: as `load_checkpoint` gives them. The network is moved to `device` in
-        place.
+    :param network, card: from `load_checkpoint`. The network is moved to `device` in place.
     :param videos: at least one sequence
-    :param settings: thresholds and `max_consecutive_forecasts`: streams read every frame that
-        follows so many others, or `horizons` if that is less; the policy plays no part
+    :param settings: thresholds and `max_consecutive_forecasts`. The policy is not used: streams
+        forecast this many frames after each read, or `horizons` if that is less.
     :param horizons: frames forecast after each read, at least 1
     :param device, precision: as for `Detector.load`
     :param optical_flow: whether the rows of `BY_FLOW` are measured too
-    :param strides: frame rates: every so-manieth frame, from each of as many starts
-    :param rows: of `ROWS`, those that are wanted; None for all
+    :param strides: frame rates: every n-th frame, from each of n starts
+    :param rows: names of `ROWS`; None for all
     :param beside: other networks with their cards, whose forecasts become rows of these names
     :raises DataError: if a picture cannot be decoded
-    :raises DeviceError: if device or precision cannot be had
+    :raises DeviceError: if device or precision is not available
     :raises EvaluationError: if another network has other classes, or one of `rows` cannot be
         measured with this network or these videos
     """
@@ -144,7 +144,7 @@ def measure_forecasts(network: ForecastDetector, card: Card, videos: Sequence[Vi
 
     detectors = {FORECAST: build(network)}
     if wanted(HELD):
-        # Without encoders a frame that is not read repeats the last read anyway.
+        # Without encoders a frame that is not read always repeats the last read.
         detectors[HELD] = (build(network, hold=network.config.has_encoders) if moves_features
                            else build(network.with_variant('persistence')))
     if network.config.has_encoders and moves_features and wanted(PERSISTENCE):
@@ -193,7 +193,7 @@ def _tracked(videos: Sequence[Video]) -> bool:
 
 def _shown(name: str, item: Video, run: HorizonRun, horizon: int, reads_every: int
            ) -> DetectionTable:
-    """Give what a row shows of the frames of a sequence that are so far behind a read."""
+    """Return a row's detections in the frames of a sequence `horizon` frames after a read."""
     reads = run.tables[FORECAST, 0]
     if name == READ:
         return run.read
@@ -216,7 +216,7 @@ def _hits(name: str, runs: _Runs, horizon: int, reads_every: int) -> Hits:
     shown = np.zeros(len(runs))
     for place, parts in enumerate(runs):
         for item, run in parts:
-            # The first frames of a sequence cannot be so far behind a read.
+            # The first frames of a sequence have no read so far before them.
             truth = item.truth.select(item.truth.frames >= horizon)
             table = _shown(name, item, run, horizon, reads_every)
             table = table.select(table.frames >= horizon)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forecasts by horizon, as plain values for JSON and as tables for people."""
+"""Forecasts by horizon, as plain values for JSON and as tables."""
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -23,15 +23,15 @@ from ..metrics.bootstrap import Bootstrap, DRAWS, Interval
 
 def forecast_limit(result: dict[str, Any], points: float, iou: str = '0.5') -> dict[str, Any]:
     """
-    Find the longest horizon up to which forecasts lose no more recall than is allowed.
+    Find the longest horizon up to which forecasts lose at most `points` of recall.
 
-    :param result: what `summarise_forecasts` gave, with the rows `read` and `forecast`
-    :param points: of mean recall, in hundredths, that the frames of a horizon may lose; at least 0
-    :param iou: of `AT_IOU`
+    :param result: from `summarise_forecasts`, with the rows `read` and `forecast`
+    :param points: largest loss of mean recall in the frames of a horizon, in hundredths, at least
+        0
+    :param iou: a key of `AT_IOU`
     :returns: plain values. `max_consecutive_forecasts` is the lowest limit of all frame rates.
-        `reached` is false if it is only the longest horizon that was measured. `strides` have a
-        `limit` and the `loss` by horizon from 1 on, as far as there are boxes, with its interval
-        from the draws of `result`.
+        `reached` is false if the limit is the longest measured horizon. `strides` have a `limit`,
+        and for each horizon with boxes, from 1 on, the `loss` with its interval.
     :raises EvaluationError: if a row is missing, or nothing is annotated
     """
     strides = [_limit_of(item, points, iou, result) for item in result['strides']]
@@ -46,7 +46,7 @@ def _limit_of(item: dict[str, Any], points: float, iou: str, result: dict[str, A
     rows = item['rows']
     for name in (READ, FORECAST):
         if name not in rows:
-            raise EvaluationError(f'the row {name} is needed to say how far forecasts hold')
+            raise EvaluationError(f'the row {name} is needed to find the longest horizon')
     bootstrap = Bootstrap(item['sequences'], result['seed'], result['draws'])
     losses, limit, holds = [], 0, True
     for read, forecast in list(zip(rows[READ], rows[FORECAST]))[1:]:
@@ -54,20 +54,20 @@ def _limit_of(item: dict[str, Any], points: float, iou: str, result: dict[str, A
             list(row['recall'][iou]['sequences'].values()), np.float64)
             for row in (read, forecast)))
         if np.isnan(loss.mean):
-            # No sequence is so long.
+            # All sequences are shorter.
             break
-        # What is within by rounding alone is within.
+        # The constant allows for rounding.
         holds = holds and 100 * loss.mean <= points + 1e-9
         limit += holds
         losses.append({'horizon': read['horizon'], **_interval(loss)})
     if not losses:
-        raise EvaluationError('no box is annotated one frame after a read, so nobody knows how '
-                              'far forecasts hold')
+        raise EvaluationError('no box is annotated one frame after a read, so the longest horizon '
+                              'is unknown')
     return {'stride': item['stride'], 'limit': limit, 'loss': losses}
 
 
 def limit_as_text(limit: dict[str, Any]) -> str:
-    """Lay out the result of `forecast_limit`: the losses in points, and what follows."""
+    """Format the result of `forecast_limit`: the losses in points, and the limit."""
     strides = limit['strides']
     rows = [[str(number + 1), *(_loss(item['loss'], number) for item in strides)]
             for number in range(max(len(item['loss']) for item in strides))]
@@ -93,7 +93,7 @@ def _loss(losses: Sequence[dict[str, Any]], number: int) -> str:
     return f'{middle:.1f} [{low:.1f}, {high:.1f}]'
 
 
-#: Recalls that are reported, by the name of their IoU; the last is the mean over COCO's.
+#: Reported recalls, by the name of their IoU; the last is the mean over COCO's thresholds.
 AT_IOU: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     '0.5': lambda recall: recall[_at(0.5)],
     '0.7': lambda recall: recall[_at(0.7)],
@@ -105,12 +105,12 @@ def summarise_forecasts(quality: ForecastQuality, seed: int = 0, draws: int = DR
     """
     Turn forecast quality into plain values.
 
-    Recall is the mean over sequences.  `difference` is that to `reference`, sequence by sequence;
-    intervals are `bootstrap.LEVEL`.  `feature_mse` is forecast MSE / persistence MSE, per level
-    and horizon, by sequence and as their mean.
+    Recall is the mean over sequences. `difference` is the recall minus that of the row
+    `reference`, sequence by sequence. The level of intervals is `bootstrap.LEVEL`. `feature_mse`
+    is forecast MSE / persistence MSE, per level and horizon, by sequence and as their mean.
 
-    :param quality: of at least one frame rate
-    :param seed, draws: of the bootstrap; all intervals of a frame rate come from the same draws
+    :param quality: has at least one frame rate
+    :param seed, draws: for the bootstrap; all intervals of a frame rate have the same draws
     """
     return {'reads_every': quality.reads_every, 'seed': seed, 'draws': draws,
             'strides': [_stride(item, seed, draws) for item in quality.strides]}
@@ -152,21 +152,21 @@ def _interval(value: Interval) -> dict[str, float | None]:
 
 
 def _feature_mse(quality: StrideQuality) -> list[dict[str, Any]] | None:
-    mse, rival = quality.feature_mse, quality.persistence_mse
-    if mse is None or rival is None:
+    mse, persistence = quality.feature_mse, quality.persistence_mse
+    if mse is None or persistence is None:
         return None
-    ratio = np.divide(mse, rival, out=np.full(mse.shape, np.nan), where=rival > 0)
+    ratio = np.divide(mse, persistence, out=np.full(mse.shape, np.nan), where=persistence > 0)
     return [{'level': level, 'horizon': horizon + 1,
              'mean_ratio': mean(ratio[level, horizon].tolist()),
              'sequences': {name: {'forecast': plain(mse[level, horizon, i]),
-                                  'persistence': plain(rival[level, horizon, i]),
+                                  'persistence': plain(persistence[level, horizon, i]),
                                   'ratio': plain(ratio[level, horizon, i])}
                            for i, name in enumerate(quality.names)}}
             for level in range(mse.shape[0]) for horizon in range(mse.shape[1])]
 
 
 def forecasts_as_text(result: dict[str, Any], levels: Sequence[int]) -> str:
-    """Lay out the result of `summarise_forecasts`; `levels` are the strides of the levels."""
+    """Format the result of `summarise_forecasts`; `levels` are the strides of the levels."""
     parts = [table(rows[0], rows[1:], title=title) for title, rows in _tables(result)]
     for item in result['strides']:
         if not item['feature_mse']:
@@ -182,7 +182,7 @@ def forecasts_as_text(result: dict[str, Any], levels: Sequence[int]) -> str:
 
 
 def forecasts_as_markdown(result: dict[str, Any]) -> str:
-    """Lay out recalls of `summarise_forecasts`, and differences, as tables in Markdown."""
+    """Format recalls and differences of `summarise_forecasts` as tables in Markdown."""
     return '\n\n'.join(f'**{title}**\n\n{markdown(rows)}' for title, rows in _tables(result)
                        ) + '\n'
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Forecasts from every frame of a sequence on, up to a horizon, and rivals that know boxes alone.
+Forecasts from every frame of a sequence, up to a horizon, and rules that use only boxes.
 
-A stream reads every n-th frame, from each of n start phases, so that each frame is read once. From
-each read, forecasts run to the horizon, also beyond the next read. So all horizons start from the
-same states.
+Of n streams, each reads every n-th frame, and each starts at another frame, so that each frame is
+read once. From each read, forecasts run to the horizon, also beyond the next read. So all horizons
+start from the same states.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,23 +30,23 @@ from ..metrics.tables import DetectionTable, match, one_hot, TruthTable
 class HorizonRun:
     """The result of one sequence."""
 
-    read: DetectionTable  #: Every frame read, one after the other
+    read: DetectionTable  #: Detections if every frame is read
 
     #: By detector and frames after a read; 0: the reads that the forecasts start from.
     tables: dict[tuple[str, int], DetectionTable]
 
-    #: ``(2, levels, horizons)`` float64: squared errors of forecast and last read feature. Each
-    #: frame's is a mean over its map; they are summed over frames.
+    #: ``(2, levels, horizons)`` float64: squared errors of forecast and last read feature, means
+    #: over each frame's map, summed over frames.
     squares: np.ndarray
-    counts: np.ndarray  #: ``(horizons,)`` int64: how many frames were summed
+    counts: np.ndarray  #: ``(horizons,)`` int64: number of summed frames
 
 
 class Rollouts:
     """
-    Forecasts of one detector from all frames that it has read lately.
+    Forecasts of one detector from all of its latest reads.
 
-    :param detector: steps all of them together
-    :param settings: thresholds; the policy plays no part
+    :param detector: computes all of them as one batch
+    :param settings: thresholds; the policy is not used
     :param horizons: frames that are forecast after each read, at least 1
     :param reads_every: frames from one read of a stream to the next, from 1 to ``horizons + 1``
     """
@@ -63,7 +63,7 @@ class Rollouts:
         self.states: dict[int, StreamState] = {}
 
     def starts(self, number: int) -> list[int]:
-        """List the reads whose forecasts reach frame `number`, the oldest first."""
+        """Return the reads whose forecasts reach frame `number`, the oldest first."""
         return [start for start in self.states if number - start <= self._horizons]
 
     def step(self, number: int, frame: Frame) -> dict[int, Detections]:
@@ -73,7 +73,7 @@ class Rollouts:
         :returns: detections by frames after the read; 0 is the frame read
         """
         every = self._reads_every
-        # Until the phase of a stream has come it reads everything.
+        # Before its first start a stream reads every frame.
         before = self._opening if number < every else self.states[number - every]
         starts = self.starts(number)
         outcomes = self._detector.step_many([frame] * len(starts),
@@ -90,7 +90,7 @@ class Rollouts:
 
 
 def reads_before(frames: int, reads_every: int) -> list[int]:
-    """For each frame, give the one that its stream had read before it; -1 for the first."""
+    """Return, for each frame, its stream's last read before it; -1 for none."""
     return [number - (1 if number < reads_every else reads_every) for number in range(frames)]
 
 
@@ -102,9 +102,9 @@ def run_horizons(detectors: Mapping[str, Detector], video: Video, settings: Dete
 
     :param detectors: by name; the first one also reads every frame
     :param video, settings, horizons, reads_every: as for `Rollouts`
-    :param source: features of the first detector's network, whose forecasts are maps like them;
-        None: errors of features are not measured
-    :param displacements: of those detectors that want to know of motion
+    :param source: features of the first detector's network, if that forecasts features; None:
+        errors of features are not measured
+    :param displacements: optical flow of the detectors that use it, by their names
     :raises DataError: if a picture cannot be decoded
     """
     rollouts = {name: Rollouts(detector, settings, horizons, reads_every)
@@ -138,7 +138,7 @@ def run_horizons(detectors: Mapping[str, Detector], video: Video, settings: Dete
 
 
 class _FeatureErrors:
-    """Sums up how far forecasts, and the features that were read, are from those of a frame."""
+    """Sums of the squared errors of forecasts, and of last read features."""
 
     def __init__(self, horizons: int) -> None:
         self._features: dict[int, Sequence[torch.Tensor]] = {}
@@ -162,17 +162,17 @@ def _errors(guess: Sequence[torch.Tensor], feature: Sequence[torch.Tensor]) -> l
     return [float(torch.mean((a.float() - b.float()) ** 2)) for a, b in zip(guess, feature)]
 
 
-#: IoU from which on two detections may show one object; the limit of SORT (Bewley 2016).
+#: Smallest IoU of two detections of one object; the limit of SORT (Bewley 2016).
 SAME_OBJECT = 0.3
 
 
 def repeated(reads: DetectionTable, horizon: int, frames: int) -> DetectionTable:
     """
-    Leave the boxes where they are.
+    Repeat the boxes of each read.
 
     :param reads: detections of the frames that were read
-    :param horizon: frames from a read to the frame that is meant
-    :param frames: length of the sequence; nothing is said of frames beyond it
+    :param horizon: frames from a read to the frame of the result
+    :param frames: length of the sequence; later frames have no result
     """
     later = reads.shift(horizon)
     return later.select(later.frames < frames)
@@ -183,8 +183,8 @@ def constant_velocity(reads: DetectionTable, before: Sequence[int], horizon: int
     """
     Move boxes as they moved between the last two reads.
 
-    Detections of both reads are matched class by class; centre and sides go on linearly.  What
-    finds no partner stays where it is.
+    Detections of both reads are matched class by class; centre and sides are extrapolated
+    linearly. A detection without a match does not move.
 
     :param reads, horizon: as for `repeated`
     :param before: for each frame, the frame that was read before it; -1 for none
@@ -193,7 +193,7 @@ def constant_velocity(reads: DetectionTable, before: Sequence[int], horizon: int
         return reads
     previous = np.asarray(before, np.int64)
     frames = len(video.frames)
-    # Every detection of an earlier read becomes what the later ones may match with.
+    # Detections of the earlier read are the truth of the matching.
     later = np.flatnonzero(previous >= 0)
     rows = [np.flatnonzero(reads.frames == previous[frame]) for frame in later]
     numbers = np.repeat(later, [len(found) for found in rows])
@@ -217,8 +217,8 @@ def moved_by_truth(reads: DetectionTable, truth: TruthTable, horizon: int, video
     Move boxes as their objects really moved: the best that moving boxes could reach.
 
     A detection that hits an annotated box (IoU 0.5, class accepted) is moved and scaled as that
-    object's box is up to the later frame.  Others, and those whose object is not annotated there,
-    stay where they are.
+    object's box is up to the later frame. Others, and those whose object is not annotated there,
+    do not move.
 
     :param reads, horizon, video: as for `constant_velocity`
     :param truth: annotated boxes with their tracks
@@ -233,7 +233,7 @@ def true_velocity(reads: DetectionTable, truth: TruthTable, before: Sequence[int
     """
     Move boxes as their objects really moved between the last two reads.
 
-    This is what exact knowledge of the past motion would give, if the motion went on.
+    This is the result of exact knowledge of the past motion, if the motion continued.
 
     :param reads, before, horizon, video: as for `constant_velocity`
     :param truth: annotated boxes with their tracks
@@ -254,8 +254,8 @@ def _moved_with_objects(reads: DetectionTable, truth: TruthTable, horizon: int, 
     """
     Move and scale detections as the annotated objects that they hit.
 
-    :param then: gives centre and sides of an object at the later frame, from the frame of the
-        read, its own there and its track; None where they are not known
+    :param then: returns centre and sides of an object at the later frame, from the frame of the
+        read, its centre and sides there, and its track; None if unknown
     """
     known = truth.select(truth.tracks != UNKNOWN_TRACK)
     forms = _form(known.boxes)
@@ -276,19 +276,19 @@ def _moved_with_objects(reads: DetectionTable, truth: TruthTable, horizon: int, 
 
 
 def _form(boxes: np.ndarray) -> np.ndarray:
-    """Turn corners into centre and sides, ``(..., 4)`` float64."""
+    """Convert corners to centre and sides, ``(..., 4)`` float64."""
     first, last = np.float64(boxes[..., :2]), np.float64(boxes[..., 2:])
     return np.concatenate(((first + last) / 2, last - first), -1)
 
 
 def _box(form: np.ndarray) -> np.ndarray:
-    """Turn centre and sides into corners; sides that would be negative are 0."""
+    """Convert centre and sides to corners; negative sides become 0."""
     half = form[..., 2:].clip(0) / 2
     return np.concatenate((form[..., :2] - half, form[..., :2] + half), -1)
 
 
 def _replaced(reads: DetectionTable, boxes: np.ndarray, video: Video) -> DetectionTable:
-    """Put other boxes in, cut to the picture as a detector's are."""
+    """Return the table with other boxes, cut to the picture like those of a detector."""
     first = video.frames[0]
     limit = np.array((first.width, first.height) * 2, np.float64)
     return DetectionTable(reads.frames, np.clip(boxes, 0, limit).astype(np.float32),

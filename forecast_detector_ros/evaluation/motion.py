@@ -16,14 +16,14 @@ from ..metrics.tables import TruthTable
 
 AUTO = 'auto'  #: In place of a file: motion IoU is computed from tracks
 
-#: List of the videos that the published file follows, as it is called where both are found.
+#: Usual name of the list of the published file's videos.
 VIDEO_LIST = 'VID_val_videos.txt'
 
 
 def motion_of(videos: Sequence[Video], source: str, video_list: Path | None = None
               ) -> list[np.ndarray]:
     """
-    Give the motion IoU of the boxes for average precision, ``(M,)`` float64 for each sequence.
+    Return the motion IoU of the boxes for average precision, ``(M,)`` float64 for each sequence.
 
     :param videos: sequences with boxes for average precision
     :param source: `AUTO` to compute it from tracks, or the published file
@@ -38,14 +38,14 @@ def motion_of(videos: Sequence[Video], source: str, video_list: Path | None = No
 
 def from_tracks(videos: Sequence[Video]) -> list[np.ndarray]:
     """
-    Compute the motion IoU of the boxes for average precision, one array a sequence.
+    Compute the motion IoU of the boxes for average precision, one array per sequence.
 
     :raises EvaluationError: if no box has a track
     """
     tables = [_labelled(item) for item in videos]
     if not any((table.tracks >= 0).any() for table in tables):
-        raise EvaluationError('motion IoU: no annotated box has a track_id, which tells the same '
-                              'object in different frames')
+        raise EvaluationError('motion IoU: no annotated box has a track_id, which is the same for '
+                              'an object in all frames')
     return [motion_iou(table) for table in tables]
 
 
@@ -53,7 +53,7 @@ def from_tracks(videos: Sequence[Video]) -> list[np.ndarray]:
 class PublishedMotion:
     """The published motion IoU of a set of videos."""
 
-    path: Path  #: Where it is from
+    path: Path  #: File of the values
 
     #: First frame (from 0 on) and number of frames of each video, by the end of its path.
     videos: dict[str, tuple[int, int]]
@@ -62,13 +62,13 @@ class PublishedMotion:
 
     def of(self, item: Video) -> np.ndarray:
         """
-        Look up the boxes of one sequence, in the order in which they were annotated.
+        Return the motion IoU of the boxes of one sequence, in the order of the annotation.
 
-        A picture's number in its video is its file's name, from 0 on, as in ImageNet VID.  Where
-        the file has nothing about a frame, its boxes have 0, as in FGFA's evaluation.
+        A picture's number in its video is its file's name, from 0 on, as in ImageNet VID. If the
+        file has no values for a frame, its boxes have 0, as in FGFA's evaluation.
 
-        :raises EvaluationError: if a video or frame is not in the file, or it has another number
-            of boxes there
+        :raises EvaluationError: if a video or frame is not in the file, or has another number of
+            boxes
         """
         name = PurePath(item.source_name).name
         if name not in self.videos:
@@ -96,12 +96,11 @@ def load_published(path: Path, videos: Path | None = None) -> PublishedMotion:
     """
     Read the motion IoU that was published with FGFA.
 
-    :param path: MATLAB's file; its variable ``motion_iou`` is a column of cells, one a frame, with
+    :param path: MATLAB file; its variable ``motion_iou`` is a column of cells, one per frame, with
         the values of the frame's boxes, empty if there are none
-    :param videos: list of the videos in their order: name, first frame from 1 on, 0, number of
-        frames; it may be compressed with gzip. None for ``VID_val_videos.txt`` or its ``.gz``
-        beside `path`.
-    :raises EvaluationError: if SciPy is missing, or a file is missing or not what it should be
+    :param videos: list of the videos in order, text or gzip: name, first frame from 1 on, 0,
+        number of frames. None for ``VID_val_videos.txt`` or its ``.gz`` in the folder of `path`.
+    :raises EvaluationError: if SciPy is missing, or a file is missing or has another form
     """
     try:
         from scipy.io import loadmat
@@ -109,12 +108,12 @@ def load_published(path: Path, videos: Path | None = None) -> PublishedMotion:
         raise EvaluationError('motion IoU from a .mat file needs SciPy: pip install scipy'
                               ) from None
     try:
-        # SciPy's own error of a missing file does not say so.
+        # SciPy's own error does not say that the file is missing.
         with open(path, 'rb') as file:
             cells = loadmat(file, variable_names=['motion_iou']).get('motion_iou')
     except OSError as error:
         raise EvaluationError(f'{path}: cannot be read: {error.strerror or error}') from None
-    except Exception as error:  # A damaged file leads SciPy into errors of many classes.
+    except Exception as error:  # SciPy raises errors of many classes for a damaged file.
         raise EvaluationError(f'{path}: not a MATLAB 5 file: {one_line(error)}') from None
     if cells is None or cells.dtype != object or cells.ndim != 2 or cells.shape[1] != 1:
         raise EvaluationError(f'{path}: must have a column of cells, motion_iou')
@@ -134,8 +133,8 @@ def _list_beside(path: Path) -> Path:
     for name in (VIDEO_LIST, f'{VIDEO_LIST}.gz'):
         if (path.parent / name).is_file():
             return path.parent / name
-    raise EvaluationError(f'{path}: needs {VIDEO_LIST} (or {VIDEO_LIST}.gz) beside it, the list '
-                          'of the videos that it follows')
+    raise EvaluationError(f'{path}: needs {VIDEO_LIST} (or {VIDEO_LIST}.gz) in its folder, the '
+                          'list of its videos')
 
 
 def _read_list(path: Path, frames: int) -> dict[str, tuple[int, int]]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several policies over the same sequences; and what a training run measures between epochs."""
+"""Runs of several policies over the same sequences; and the validation of a training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -47,16 +47,15 @@ def run_policies(network: ForecastDetector, card: Card, videos: Sequence[Video],
     """
     Run every policy over every sequence, from a fresh state each.
 
-    :param network, card: as `load_checkpoint` gives them. The network is moved to `device` in
-        place.
-    :param settings: what the policies have in common
-    :param policies: each in place of that of the settings
+    :param network, card: from `load_checkpoint`. The network is moved to `device` in place.
+    :param settings: common settings of all policies
+    :param policies: each replaces the policy of the settings
     :param device, precision: as for `Detector.load`
-    :param hold: whether frames that are not read take the last read feature in the forecast's
-        place
-    :returns: by the policy's text: one run a sequence
+    :param hold: whether frames that are not read use the last read feature in place of the
+        forecast
+    :returns: by the policy's text: one run per sequence
     :raises DataError: if a picture cannot be decoded
-    :raises DeviceError: if device or precision cannot be had
+    :raises DeviceError: if device or precision is not available
     :raises EvaluationError: if a policy depends on time
     """
     check_untimed(policies)
@@ -82,34 +81,34 @@ def run_policies(network: ForecastDetector, card: Card, videos: Sequence[Video],
 
 
 def check_untimed(policies: Sequence[Policy]) -> None:
-    """Refuse policies with a rate: features are computed once for all, so times mean nothing."""
+    """Refuse policies with a rate: features are shared, so a frame has no time of its own."""
     for policy in policies:
         if policy.rate > 0:
-            raise EvaluationError(f'{policy} depends on time, which is not measured here; '
-                                  '`evaluate accuracy` and `evaluate streaming` run it')
+            raise EvaluationError(f'{policy} depends on time, which is not measured here; use '
+                                  '`evaluate accuracy` or `evaluate streaming`')
 
 
 def join_runs(videos: Sequence[Video], runs: Sequence[PolicyRun]
               ) -> tuple[DetectionTable, TruthTable]:
-    """Put what one policy made of all sequences into one table, and what is there into another."""
+    """Join one policy's detections in all sequences, and the annotated boxes."""
     return join_sequences(videos, [run.collected for run in runs],
                           [item.truth for item in videos])
 
 
 def make_validation(recipe: Recipe, root: Path, sources: Sources) -> Validate | None:
     """
-    Read the validation's sequences.
+    Read the validation's sequences, and return the function that validates a network.
 
-    :param recipe: its `validation` says what to measure
+    :param recipe: its `validation` names the sequences
     :param root: folder that its paths start from
-    :param sources: what is trained on
-    :returns: gives mean AP50 (IoU 0.5, all points) with every frame read, as `ap50_read`. Of a
-        network with encoders also with every second frame forecast, as `ap50_alternate`, and under
-        the scheduler at threshold 0.5, as `ap50_scheduler`, with its `read_ratio`. In front stands
-        the `score`: the mean of the first two, the first alone where there are no encoders. None
-        if the recipe has no validation.
+    :param sources: the training data
+    :returns: a function, or None if the recipe has no validation. It returns `ap50_read`, the mean
+        AP50 (IoU 0.5, all points) if every frame is read. For a network with encoders it also
+        returns `ap50_alternate`, with every second frame forecast, and `ap50_scheduler` and
+        `read_ratio` at the threshold 0.5. The first value is the `score`: the mean of `ap50_read`
+        and `ap50_alternate`, or `ap50_read` without encoders.
     :raises DataError: if a file is missing or broken
-    :raises EvaluationError: if a sequence is trained on as well
+    :raises EvaluationError: if a sequence is also training data
     """
     if recipe.validation is None:
         return None
@@ -125,7 +124,7 @@ def make_validation(recipe: Recipe, root: Path, sources: Sources) -> Validate | 
 
 
 def check_held_out(sources: Sources, videos: Sequence[Video]) -> None:
-    """Raise EvaluationError if a frame of the videos is trained on."""
+    """Raise EvaluationError if a frame of the videos is training data."""
     trained = {frame.path.resolve() for record in (*sources.videos, *sources.stills)
                for frame in record.frames}
     for item in videos:
@@ -136,7 +135,7 @@ def check_held_out(sources: Sources, videos: Sequence[Video]) -> None:
 
 def shortened(videos: Sequence[VideoRecord], classes: int, config: ValidationConfig
               ) -> list[Video]:
-    """Take as many consecutive frames from the middle of each video, at least one."""
+    """Return an equal number of frames, at least one, from the middle of each video."""
     each = max(1, config.frames // max(1, len(videos)))
     result = []
     for video in videos:
@@ -148,7 +147,7 @@ def shortened(videos: Sequence[VideoRecord], classes: int, config: ValidationCon
 
 def measure(network: ForecastDetector, classes: tuple[str, ...], videos: Sequence[Video]
             ) -> dict[str, float]:
-    """Give the numbers that `make_validation` names."""
+    """Return the values of `make_validation`."""
     policies: dict[str, Policy] = {'ap50_read': AlwaysReadPolicy()}
     if network.config.has_encoders:
         policies |= {'ap50_alternate': AlternatePolicy(1), 'ap50_scheduler': ThresholdPolicy(0.5)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs of a detector over sequences: what it found and decided, and how long that took."""
+"""Runs of a detector over sequences: detections, decisions and latencies."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ from ..layout import mean, table
 from ..metrics.tables import DetectionTable
 from ..plain_values import PlainJsonError, read_plain_json
 
-COLLECT_SCORE = 0.01  #: Score from which on detections are collected for average precision
+COLLECT_SCORE = 0.01  #: Smallest score of detections that are collected for average precision
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class VideoRun:
     name: str
     shown: DetectionTable  #: Detections under the given settings
 
-    #: Detections from `COLLECT_SCORE` on; None if they were not asked for.
+    #: Detections from `COLLECT_SCORE` on; None if they were not collected.
     collected: DetectionTable | None
     read: np.ndarray  #: bool: whether the frame was read
-    confidence: np.ndarray  #: float64: what the scheduler said of the frame, NaN for the first
-    preprocess_ms: np.ndarray  #: float64: resizing; decoding the file is not part of it
-    inference_ms: np.ndarray  #: float64: network and post-processing under the given settings
+    confidence: np.ndarray  #: float64: the scheduler's confidence, NaN for the first frame
+    preprocess_ms: np.ndarray  #: float64: time of resizing, without decoding the file
+    inference_ms: np.ndarray  #: float64: time of network and post-processing
 
-    #: Why each decision came out as it did; empty where nobody asked.
+    #: Reason of each decision; empty if not recorded.
     reasons: tuple[str, ...] = ()
 
 
@@ -50,15 +50,15 @@ def run_video(detector: Detector, video: Video, settings: DetectorSettings,
     """
     Run a detector over one sequence from a fresh state.
 
-    :param detector: warmed up, if the latencies are to mean anything
-    :param settings: under which the detector decides, and is timed
+    :param detector: must be warmed up for valid latencies
+    :param settings: of the decisions and the timed steps
     :param collect: whether to collect detections of low score as well. Every step is then done a
-        second time from the same state, since more candidates would make the timed step slower.
-    :param progress: called after each frame with the number of those done, and of all
+        second time from the same state, because more candidates would slow down the timed step.
+    :param progress: called after each frame with the number of finished frames, and of all
     :param interrupt: ends the run when it is set
     :raises DataError: if a picture cannot be decoded
-    :raises LocationError: if one cannot be fetched
-    :raises StoppedError: if the run was ended
+    :raises LocationError: if a picture cannot be fetched
+    :raises StoppedError: if `interrupt` was set
     """
     low = replace(settings, score_threshold=min(COLLECT_SCORE, settings.score_threshold))
     state = StreamState.initial()
@@ -107,12 +107,12 @@ class VideoWork:
 
     def with_detector(self, detector: Detector
                       ) -> Callable[[Video, Progress, StopFlag], VideoRun]:
-        """Return that function for a detector that is loaded and warm."""
+        """Return that function for a detector that is loaded and warmed up."""
         return lambda video, progress, interrupt: run_video(
             detector, video, self.settings, self.collect, progress, interrupt)
 
 
-#: Standard deviation of the noise, in steps of 8-bit pixels: that of a small camera indoors.
+#: Standard deviation of the noise of a small camera indoors, in steps of 8-bit pixels.
 SENSOR_NOISE = 3.0
 
 
@@ -120,16 +120,15 @@ def static_read_ratios(detector: Detector, videos: Sequence[Video],
                        settings: DetectorSettings, frames: int = 60,
                        noise: float = SENSOR_NOISE, seed: int = 0) -> dict[str, float]:
     """
-    Show the first picture of every sequence again and again, with fresh noise each time.
+    Measure read ratios on still scenes: the first picture of a sequence, repeated with new noise.
 
     :param videos: sequences of at least one frame
-    :param settings: policy and limits; a read that `max_consecutive_forecasts` forces counts as
-        well
-    :param frames: how often each picture is shown
+    :param settings: policy and limits; reads due to `max_consecutive_forecasts` count as well
+    :param frames: repetitions of each picture
     :param noise: standard deviation of Gaussian noise, independent in every pixel, channel and
         frame
-    :param seed: of the noise
-    :returns: fraction of the frames that were read, in (0, 1], by the sequence's name
+    :param seed: seed of the noise
+    :returns: read ratio, in (0, 1], by the sequence's name
     :raises DataError: if a picture cannot be decoded
     """
     result = {}
@@ -148,25 +147,25 @@ def static_read_ratios(detector: Detector, videos: Sequence[Video],
 
 def summarise_static(detector: Detector, videos: Sequence[Video], settings: DetectorSettings,
                      frames: int) -> dict[str, Any]:
-    """Measure `static_read_ratios`; give plain values: how, `mean`, and by sequence."""
+    """Measure `static_read_ratios`; return plain values: settings, `mean`, and by sequence."""
     ratios = static_read_ratios(detector, videos, settings, frames)
     return {'frames': frames, 'noise': SENSOR_NOISE, 'mean': mean(list(ratios.values())),
             'sequences': ratios}
 
 
 def static_as_text(static: Mapping[str, Any], moving: Mapping[str, float]) -> str:
-    """Lay out the result of `summarise_static` beside the read ratios of the sequences."""
+    """Format the result of `summarise_static`, and the read ratios of the sequences."""
     rows = [[name, ratio, moving[name]] for name, ratio in static['sequences'].items()]
     rows.append(['mean', static['mean'], mean([row[2] for row in rows])])
     return table(('read ratio', 'nothing moves', 'as filmed'), rows)
 
 
-#: Where a JSON file has latencies: by kind of decision, a list of milliseconds.
+#: Key of the latencies in a JSON file: lists of milliseconds by kind of decision.
 LATENCIES = 'latencies_ms'
 
 
 def milliseconds(values: Iterable[float]) -> list[float]:
-    """Give latencies the form in which files hold them, to the microsecond."""
+    """Round latencies to microseconds for a file."""
     return [round(float(value), 3) for value in values]
 
 
@@ -174,17 +173,17 @@ def milliseconds(values: Iterable[float]) -> list[float]:
 class Latencies:
     """Recorded latencies of the two kinds of decision."""
 
-    path: Path  #: Where they are from
+    path: Path  #: File of the latencies
 
-    #: Milliseconds, float64, sorted, by `READ` and `FORECAST`; empty where there are none.
+    #: Milliseconds, float64, sorted, by `READ` and `FORECAST`; empty if there are none.
     values: dict[str, np.ndarray]
     seed: int = 0
 
     def draws(self, name: str, frames: int) -> np.ndarray:
         """
-        Draw where in the distribution each frame of a sequence lies, ``(frames,)`` in [0, 1).
+        Draw each frame's place in the distribution of latencies, ``(frames,)`` in [0, 1).
 
-        It depends on the seed and the sequence's name alone, so every policy and frame rate gets
+        It depends only on the seed and the sequence's name, so every policy and frame rate gets
         the same draws.
         """
         # A folder's name need not be UTF-8.
@@ -193,7 +192,7 @@ class Latencies:
 
     def at(self, kind: str, fraction: float) -> float:
         """
-        Give the latency below which a fraction of the recorded ones lies, milliseconds.
+        Return the latency, in milliseconds, below which a fraction of the recorded ones are.
 
         :raises EvaluationError: if no decision of this kind was recorded
         """
@@ -209,10 +208,10 @@ def load_latencies(path: Path, seed: int = 0) -> Latencies:
     """
     Read recorded latencies.
 
-    :param path: a JSON object with ``{"latencies_ms": {"read": [...], "forecast": [...]}}``, as
-        the results of `evaluate` and `demo` have; anything else in it is passed over
-    :param seed: for what is drawn from them
-    :raises EvaluationError: if the file is not such a file
+    :param path: a JSON object with ``{"latencies_ms": {"read": [...], "forecast": [...]}}``, such
+        as a result of `evaluate` or `demo`; other keys are ignored
+    :param seed: seed of the draws
+    :raises EvaluationError: if the file has another form
     """
     try:
         document = read_plain_json(path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Annotated video to evaluate on."""
+"""Annotated video for evaluation."""
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,24 +22,24 @@ from ..plain_values import PlainJsonError, read_plain_json
 
 
 class EvaluationError(InputError):
-    """Something that cannot be evaluated; one line."""
+    """An evaluation is not possible; the message is one line."""
 
 
 @dataclass(frozen=True)
 class Video:
-    """Consecutive frames, and what is to be found in them."""
+    """Consecutive frames and their annotated boxes."""
 
     name: str
     frames: tuple[FrameRecord, ...]
     truth: TruthTable  #: Boxes for recall; frames are numbered from 0 on
 
-    #: Boxes for average precision, every object of every class; None where there are none.
+    #: Boxes for average precision, every object of every class; None if there are none.
     labelled: TruthTable | None = None
 
-    #: Where the pictures are, if they are not in the place that the frames name.
+    #: Contains the pictures, if they are not at the paths of the frames.
     pictures: PictureStore | None = None
 
-    origin: str = ''  #: Name of the sequence that this is a part of; empty for a whole one
+    origin: str = ''  #: Name of the whole sequence, if this is a part; else empty
 
     @property
     def source_name(self) -> str:
@@ -65,18 +65,18 @@ def load_annotated(path: Path, image_root: Path | PictureFolder, labels: Sequenc
                    min_score: float, ignore_score: float, truth: Path | None = None
                    ) -> list[Video]:
     """
-    Load a COCO-video file whose boxes serve recall and average precision alike.
+    Load a COCO-video file whose boxes are used for recall and for average precision.
 
-    Where there are true boxes, recall is measured against them alone, and average precision
-    against what `load_video_json` makes of both files.
+    If there are true boxes, only they are used for recall. Average precision uses the boxes that
+    `load_video_json` makes of both files.
 
-    :param path, image_root: the file, and the folder its pictures are relative to
+    :param path, image_root: the file, and the folder that its pictures are relative to
     :param labels: the detector's classes
-    :param min_score: boxes with a score below it do not count as objects, in [0, 1]
-    :param ignore_score: those of them with at least this score are ignore regions, in [0, 1]
+    :param min_score: smallest score of a box that counts as an object, in [0, 1]
+    :param ignore_score: smallest score of an ignore region, in [0, 1]
     :param truth: a second file, of true boxes, for some of the sequences; None for none
-    :raises DataError: one line: the file, the entry, and what is wrong with it; also a sequence of
-        which only some frames are in the file of true boxes
+    :raises DataError: one line: the file, the entry, and what is wrong with it; also if only some
+        frames of a sequence are in the file of true boxes
     """
     true = {} if truth is None else {video.name: video for video in load_video_json(
         truth, image_root, labels)}
@@ -112,12 +112,11 @@ def attach_labels(videos: Sequence[Video], path: Path, image_root: Path | Pictur
                   labels: Sequence[str], min_score: float, ignore_score: float
                   ) -> list[Video]:
     """
-    Give videos the boxes of a COCO-video file for average precision.
+    Add boxes for average precision from a COCO-video file to videos.
 
-    Frames belong together when they are the same file.  Parameters are those of
-    `load_annotated`.
+    Frames are matched by their files. Parameters are those of `load_annotated`.
 
-    :raises DataError: if the file is faulty, or a frame of the videos is not in it
+    :raises DataError: if the file is invalid, or lacks a frame of the videos
     """
     records = {record.path.resolve(): record
                for video in load_video_json(path, image_root, labels, min_score, ignore_score)
@@ -138,10 +137,10 @@ def attach_labels(videos: Sequence[Video], path: Path, image_root: Path | Pictur
 
 def pick(videos: Sequence[Video], names: Sequence[str]) -> list[Video]:
     """
-    Keep the named sequences, in the order of the videos; no names keep all.
+    Return the named sequences, in the order of the videos; all of them without names.
 
-    :param names: of sequences or of folders in their names; patterns as in `meet`
-    :raises EvaluationError: if there is no sequence of a name
+    :param names: names of sequences or of folders in them; patterns as in `meet`
+    :raises EvaluationError: if no sequence matches a name
     """
     known = [item.name for item in videos]
     met, unmet = meet(known, names)
@@ -154,9 +153,9 @@ def pick(videos: Sequence[Video], names: Sequence[str]) -> list[Video]:
 def join_sequences(videos: Sequence[Video], found: Sequence[DetectionTable],
                    truths: Sequence[TruthTable]) -> tuple[DetectionTable, TruthTable]:
     """
-    Put the detections in several sequences into one table, and their boxes into another.
+    Join the detections of several sequences, and their boxes.
 
-    :param found, truths: one of each sequence; their frames are numbered through
+    :param found, truths: one table per sequence; frames are numbered through all sequences
     """
     starts = np.cumsum([0, *(len(item.frames) for item in videos)]).tolist()
     return (DetectionTable.join([table.shift(start) for table, start in zip(found, starts)]),
@@ -165,11 +164,11 @@ def join_sequences(videos: Sequence[Video], found: Sequence[DetectionTable],
 
 def thin(item: Video, stride: int) -> list[Video]:
     """
-    Take every so-manieth frame of a sequence, from each of as many starts.
+    Take every `stride`-th frame of a sequence, from each of `stride` starts.
 
-    :param stride: 1 or more; 1 gives the sequence itself
-    :returns: at most `stride` sequences, each frame of the video in one of them; all but the
-        first have ``+START`` behind their names
+    :param stride: 1 or more; 1 returns the sequence itself
+    :returns: at most `stride` sequences, with each frame of the video in one of them; the names of
+        all but the first end in ``+START``
     """
     return [Video(f'{item.name}+{start}' if start else item.name, item.frames[start::stride],
                   _thin_truth(item.truth, start, stride),
@@ -188,9 +187,9 @@ def _thin_truth(truth: TruthTable, start: int, stride: int) -> TruthTable:
 
 def whole_sequences(videos: Sequence[Video]) -> tuple[list[Video], dict[str, str]]:
     """
-    Decode every picture once; return the sequences without a broken one.
+    Decode every picture once; return the sequences without a broken picture.
 
-    :returns: these sequences, and what is wrong with the others, by their names
+    :returns: these sequences, and the errors of the others by their names
     :raises DataError: if no sequence is left
     """
     whole, broken = [], {}
@@ -209,7 +208,7 @@ def whole_sequences(videos: Sequence[Video]) -> tuple[list[Video], dict[str, str
 
 @contextmanager
 def frames_here(video: Video) -> Iterator[Sequence[FrameRecord]]:
-    """Give the frames of a sequence with their pictures on this machine; raises LocationError."""
+    """Yield the frames of a sequence with their pictures on this machine; raises LocationError."""
     if video.pictures is None:
         yield video.frames
         return
@@ -227,7 +226,7 @@ def picture(record: FrameRecord) -> Pixels:
 
 
 def as_frame(pixels: Pixels) -> Frame:
-    """Wrap pixels that are decoded already, so that decoding is not timed."""
+    """Wrap decoded pixels, so that decoding is not timed."""
     return Frame(pixels.size, lambda: pixels)
 
 
@@ -239,8 +238,8 @@ def load_davis(root: Path, labels: Sequence[str],
     """
     Load all sequences of a folder, in the order of their names.
 
-    :param labels: the detector's classes. A category that is not among them can never be detected.
-    :param also: for some sequences, classes that count besides the annotated category
+    :param labels: the detector's classes; objects of other categories cannot be detected
+    :param also: for some sequences, further classes that are accepted
     :raises DataError: one line: the file, the key, and what is wrong with it
     """
     files = sorted(root.glob(f'*/{BOXES}'))
@@ -253,7 +252,7 @@ def load_davis(root: Path, labels: Sequence[str],
         for name in extra:
             if name not in labels:
                 raise DataError(f'{name!r} is accepted in {path.parent.name}, but the detector '
-                                f'knows only {", ".join(labels)}')
+                                f'has only {", ".join(labels)}')
         videos.append(_load_sequence(path, labels, extra))
     if also:
         raise DataError(f'{root}: no sequence {sorted(also)[0]!r}; there are '

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Streaming accuracy: what is known of the world at every instant, late as it may be.
+Streaming accuracy: the accuracy of the newest output at every instant, with the latency.
 
-After Li, Wang and Ramanan, "Towards Streaming Perception" (ECCV 2020), section 3.1: the objects
-of each frame are compared with the newest output that was ready when the frame arrived.  Frames
-arrive at a fixed rate; the detector takes the newest one whenever it is idle, as the node does,
-so those that arrive while it is busy are dropped.  Which frames are processed, and with that every
-decision, depends on how long the ones before took; so the detector runs inside the simulation.
+The method is that of Li, Wang and Ramanan, "Towards Streaming Perception" (ECCV 2020), section
+3.1. The objects of each frame are compared with the newest output that was ready when the frame
+arrived. Frames arrive at a fixed rate. An idle detector takes the newest frame, as the node does,
+and drops frames that arrive while it is busy. The latencies decide which frames are processed, and
+so all decisions; therefore the detector runs inside the simulation.
 
-A forecast is known before its frame exists: `AHEAD` makes, after each frame, that of the frame one
-period later, and it is what is known when that frame arrives.
+A forecast can be ready before its frame arrives: `AHEAD` makes, after each frame, the forecast for
+one period later.
 """
 
 from collections.abc import Sequence
@@ -32,11 +32,11 @@ from ..layout import mean, plain, table
 from ..metrics.bootstrap import Bootstrap
 from ..metrics.tables import DetectionTable, recall
 
-RATES = (5, 10, 15, 30, 60)  #: Frame rates that are measured unless others are named
+RATES = (5, 10, 15, 30, 60)  #: Default frame rates
 
 PRESENT, AHEAD, REPEATED = 'present', 'ahead', 'repeated'
 
-#: What a detector makes known.
+#: The outputs of a detector.
 OUTPUTS = {
     PRESENT: 'detections of every processed frame',
     AHEAD: 'also the forecast of one period later',
@@ -46,26 +46,26 @@ OUTPUTS = {
 
 @dataclass(frozen=True)
 class StreamedRun:
-    """The detections known of one sequence at each instant."""
+    """The newest detections of one sequence at each instant."""
 
-    #: Under the given settings: for each frame, the detections that were ready.
+    #: For each frame, the detections that were ready at its arrival.
     shown: DetectionTable
 
-    #: The same from `COLLECT_SCORE` on; None if they were not asked for.
+    #: The same from `COLLECT_SCORE` on; None if they were not collected.
     collected: DetectionTable | None
 
-    #: ``(F,)`` int64: the frame that those detections are for; -1 before there were any.
+    #: ``(F,)`` int64: the frame of those detections; -1 before the first ones.
     answer: np.ndarray
-    processed: np.ndarray  #: ``(P,)`` int64: the frames that the detector took
-    read: np.ndarray  #: ``(P,)`` bool: which of them it read
+    processed: np.ndarray  #: ``(P,)`` int64: the processed frames
+    read: np.ndarray  #: ``(P,)`` bool: whether they were read
 
 
 @dataclass(frozen=True)
 class _Output:
-    """Detections that became known at some instant."""
+    """Detections, and the instant at which they are ready."""
 
     ready: int  #: Nanoseconds since the first frame arrived
-    frame: int  #: The frame that they are for
+    frame: int  #: The frame of the detections
     seen: bool  #: Whether that frame had arrived
     found: Detections
 
@@ -73,22 +73,21 @@ class _Output:
 def stream(detector: Detector, video: Video, settings: DetectorSettings, rate: float,
            latencies: Latencies | None, collect: bool, output: str = PRESENT) -> StreamedRun:
     """
-    Let a sequence pass at a frame rate, from a fresh state.
+    Simulate a sequence at a frame rate, from a fresh state.
 
-    :param detector: warmed up, if latencies are measured
-    :param settings: under which the detector decides
+    :param detector: must be warmed up if latencies are measured
+    :param settings: of the decisions
     :param rate: frames per second, above 0
-    :param latencies: what decisions take; None to take what each one takes now, without decoding
-        the file
+    :param latencies: latencies of the decisions; None to measure them, without decoding the file
     :param collect: whether to collect detections of low score as well
     :param output: one of `OUTPUTS`. With `AHEAD` the detector is busy for one forecast more after
-        each frame; with `REPEATED` frames that are not read still take the time of a forecast.
+        each frame. With `REPEATED` frames that are not read take the time of a forecast, too.
     :raises DataError: if a picture cannot be decoded
     :raises EvaluationError: if a latency is needed that was not recorded
     """
     simulation = _Simulation(detector, settings, latencies, collect)
     count, period = len(video.frames), 1e9 / rate
-    # Whole nanoseconds: "ready at that instant" is then a matter of fact.
+    # Whole nanoseconds, so that comparisons of instants are exact.
     arrival = np.array([round(i * period) for i in range(count)], np.int64)
     drawn = np.zeros(count) if latencies is None else latencies.draws(video.name, count)
     state, idle, newest = StreamState(), 0, -1
@@ -117,25 +116,25 @@ def stream(detector: Detector, video: Video, settings: DetectorSettings, rate: f
 
 
 def _newest(known: Sequence[_Output], frame: int, instant: int) -> _Output | None:
-    """Give what is ready for the latest frame up to one; what was seen goes before forecasts."""
+    """Return the ready output of the latest frame up to `frame`; forecasts come last."""
     return max((item for item in known if item.ready <= instant and item.frame <= frame),
                key=lambda item: (item.frame, item.seen), default=None)
 
 
 class _Simulation:
-    """Steps a detector and says how long that takes."""
+    """Runs steps of a detector, and returns or draws their latencies."""
 
     def __init__(self, detector: Detector, settings: DetectorSettings,
                  latencies: Latencies | None, collect: bool) -> None:
         self._detector, self._latencies = detector, latencies
         low = replace(settings, score_threshold=min(COLLECT_SCORE, settings.score_threshold))
-        # More candidates would make a timed step slower, so they get a step of their own.
+        # More candidates would slow down a timed step, so they need another step.
         self._settings = low if latencies is not None and collect else settings
         self._again = low if latencies is None and collect else None
 
     def step(self, frame: Frame, stamp: int, state: StreamState, drawn: float
              ) -> tuple[str, Detections, int, StreamState]:
-        """Give decision, detections, time taken in nanoseconds, and the state."""
+        """Return decision, detections, latency in nanoseconds, and the state."""
         given = self._latencies
         result, after = step_stamped(
             self._detector, frame, stamp, state, self._settings,
@@ -147,7 +146,7 @@ class _Simulation:
         return kind, found, self._took(result, kind, drawn), after
 
     def ahead(self, elapsed: int, state: StreamState, drawn: float) -> tuple[Detections, int]:
-        """Give what is expected so many nanoseconds later, and the time that this takes."""
+        """Return the forecast for `elapsed` nanoseconds later, and its latency in nanoseconds."""
         result = look_ahead(self._detector, state, self._settings, elapsed / 1e9)
         found = result.detections
         if self._again is not None:
@@ -168,14 +167,14 @@ def sweep(detector: Detector, videos: Sequence[Video], settings: DetectorSetting
     Measure streaming accuracy under each policy at each frame rate.
 
     :param detector, videos, settings, latencies: as for `stream`; at least one sequence
-    :param policies, rates: each policy is run at each rate, in place of that of the settings
-    :param protocols: for average precision, of `accuracy.KEYS`; measured where all sequences have
-        boxes for it
+    :param policies, rates: each policy replaces that of the settings, and is run at each rate
+    :param protocols: keys of `accuracy.KEYS`, for average precision, if all sequences have boxes
+        for it
     :param outputs: of `OUTPUTS`: each policy is run with each of them
-    :param seed: of the bootstrap over sequences
-    :returns: plain values: the source of latencies, and `runs`; None if not measurable. `age_ms`
-        is the mean time since the arrival of the frame of the shown detections. `difference` is
-        the recall minus that of the first policy and output at the same rate, with its interval.
+    :param seed: seed of the bootstrap over sequences
+    :returns: plain values, None if not measurable: the source of latencies, and `runs`. `age_ms`
+        is the mean time since the arrival of the frame whose detections are shown. `difference`
+        is the recall minus that of the first policy and output at the same rate.
     :raises SettingsError: if the settings do not allow one of the policies
     :raises DataError, EvaluationError: as for `stream` and `measure_accuracy`
     """
@@ -185,7 +184,7 @@ def sweep(detector: Detector, videos: Sequence[Video], settings: DetectorSetting
     bootstrap = Bootstrap(len(wholes), seed)
     result: list[dict[str, Any]] = []
     first: dict[float, np.ndarray] = {}
-    # Made at once: a policy that the limit refuses is refused before anything is measured.
+    # All are made first, so that an impossible policy is an error before the measurements.
     changed = [replace(settings, policy=policy) for policy in policies]
     for own, output in itertools.product(changed, outputs):
         for rate in rates:
@@ -193,7 +192,7 @@ def sweep(detector: Detector, videos: Sequence[Video], settings: DetectorSetting
                     for item in videos]
             recalls = np.array([recall(run.shown, item.truth)
                                 for item, run in zip(videos, runs)])
-            # Parts of a video are no sequences of their own: they show the same.
+            # Parts of a video are not independent sequences, so their mean is used.
             drawn = np.array([mean([value for value, name in zip(recalls.tolist(), names)
                                     if name == whole]) for whole in wholes], float)
             difference = bootstrap.difference(drawn, first.setdefault(rate, drawn))
@@ -222,7 +221,7 @@ def _figures(videos: Sequence[Video], runs: Sequence[StreamedRun], rate: float
 
 
 def streaming_as_text(result: dict[str, Any]) -> str:
-    """Lay out the result of `sweep` as a table."""
+    """Format the result of `sweep` as a table."""
     runs = result['runs']
     protocols = [name for name in KEYS if KEYS[name] in runs[0]]
     several = len({run['output'] for run in runs}) > 1

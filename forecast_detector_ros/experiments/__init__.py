@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The paper's tables and figures, its reproduction, and designs compared."""
+"""The paper's tables and figures, its reproduction, and comparisons of designs."""

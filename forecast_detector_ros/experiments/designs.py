@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Compare shapes of the network: accuracy against the time of its two steps.
+Compare the accuracy of network shapes, and the time of their two steps.
 
-Every design is trained alike as a single-frame detector and measured with every frame read; then
-the steps of all designs, with encoders, are timed in turns.
+Every design is trained in the same way as a single-frame detector, and measured with every frame
+read. Then the steps of all designs, with encoders, are timed in turns.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,33 +38,33 @@ from ..training.stage_run import build_network
 
 log = logging.getLogger(__name__)
 
-BASELINE, COMPLETE = 'baseline', 'complete'  #: The variants that are trained, and timed
-#: Detections need a score above it to count for recall; the score from which on they are shown.
+BASELINE, COMPLETE = 'baseline', 'complete'  #: The trained and the timed variant
+#: Score threshold of recall: that of the shown detections.
 SCORE = 0.3
-#: Of the backbone that there are ImageNet weights for (`training/trainer.py`).
+#: Width of the backbone for which there are ImageNet weights (`training/trainer.py`).
 IMAGENET_WIDTH = 1.0
 ACCURACY = 'accuracy.json'  #: Recall and AP50 of a training, in its folder
-STATE_PICTURES = 4  #: Consecutive frames that a state as in use is made of
-#: Start of a width that there are no ImageNet weights of, beside designs that have them.
+STATE_PICTURES = 4  #: Consecutive frames after which a state is typical
+#: Start of a width without ImageNet weights, if other designs have them.
 NO_WEIGHTS = 'none'
 _OWN = ('classes', 'variant')
-#: Keys that a baseline does not use; `plan.json` has them, as that of earlier versions has.
+#: Keys that a baseline does not use; `plan.json` has them for compatibility with older versions.
 _CLAIMED = ('motion_channels', 'motion_from_boxes', 'scheduler_norm')
 _NAME = re.compile(r'\w[\w.-]*')
 
 
 @dataclass(frozen=True)
 class Design:
-    """A shape that the network could have."""
+    """A possible shape of the network."""
 
-    name: str  #: A folder is called so
+    name: str  #: Also the name of its folder
     #: Keys of the network that differ from the recipe's.
     overrides: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class DesignPlan:
-    """The training, and the data to measure on."""
+    """The training, and the test data."""
 
     recipe: Recipe  #: Its first stage, of the variant baseline, trains every design
     designs: Sequence[Design]
@@ -77,11 +77,11 @@ class DesignPlan:
 
 @dataclass(frozen=True)
 class DesignTraining:
-    """A training, of one design or of several that differ in encoders and scheduler alone."""
+    """A training of one design, or of several that differ only in encoders and scheduler."""
 
-    name: str  #: Of the first of its designs, and of its folder
+    name: str  #: Name of the first of its designs, and of its folder
     recipe: Recipe
-    #: `imagenet`; `random`, if no weights were given; or `NO_WEIGHTS`: it is not trained.
+    #: `imagenet`; `random`, if no weights were given; or `NO_WEIGHTS`, if it is not trained.
     start: str
 
 
@@ -89,8 +89,9 @@ def load_designs(path: Path, recipe: Recipe) -> list[Design]:
     """
     Read a mapping from names to keys of the network.
 
-    :raises RecipeError: if the file cannot be read, a name cannot be a folder's, a key is unknown
-        or not permitted, or a network is impossible. The message names file, design and key.
+    :raises RecipeError: if the file cannot be read, a name is no valid folder name, a key is
+        unknown or not permitted, or a network is impossible. The message names file, design and
+        key.
     """
     values = read_yaml(path)
     if not isinstance(values, dict) or not values:
@@ -116,13 +117,13 @@ def load_designs(path: Path, recipe: Recipe) -> list[Design]:
 
 
 def design_recipe(recipe: Recipe, design: Design) -> Recipe:
-    """Give the recipe with a design's network, and its first stage alone."""
+    """Return the recipe with a design's network and only its first stage."""
     return replace(recipe, network={**recipe.network, **design.overrides},
                    stages=recipe.stages[:1])
 
 
 def trained_shape(config: NetworkConfig) -> NetworkConfig:
-    """Give what a baseline sees of a shape: the same for all that have nothing else to train."""
+    """Return the part of a shape that a baseline trains; equal parts need only one training."""
     usual = NetworkConfig()
     unused = {key: getattr(usual, key) for key in (
         'forecast_mode', 'scheduler_reference', 'scheduler_channels', 'state_update', *_CLAIMED)}
@@ -131,11 +132,11 @@ def trained_shape(config: NetworkConfig) -> NetworkConfig:
 
 def design_trainings(plan: DesignPlan) -> dict[str, DesignTraining]:
     """
-    List the training of each design, by its name.
+    Return the training of each design, by its name.
 
-    There are no ImageNet weights but for one width: a backbone of another one would start at
-    random, could not be compared, and is timed alone.  If no weights are given all start at
-    random, and no block and no BatchNorm is frozen, which would keep random features for ever.
+    Only one width has ImageNet weights. A backbone of another width would start at random and not
+    be comparable, so it is only timed. If no weights are given, all start at random, and no block
+    or BatchNorm is frozen, because frozen ones would keep random features.
     """
     found: dict[NetworkConfig, DesignTraining] = {}
     result = {}
@@ -157,13 +158,13 @@ def compare_designs(plan: DesignPlan, timings_only: bool = False,
     """
     Train and measure all designs, then time their steps.
 
-    What is trained and measured in the output folder is taken from there; the times are new.
+    Finished trainings and their accuracy in the output folder are used again; the times are new.
 
-    :param timings_only: whether everything else must be done already
-    :param progress: called with the rounds of timing that are over and all there are
+    :param timings_only: whether everything else must be finished already
+    :param progress: called with the number of finished rounds of timing, and of all rounds
     :returns: plain values: data and settings, and ``designs``, a list with `name`, `overrides`,
         `trained_as`, `start`, `recall` and `ap50` (fractions, None without boxes). `read` and
-        `forecast` are those of `Timing`.
+        `forecast` have fields of `Timing`.
     :raises EvaluationError, RecipeError, DataError, RuntimeConfigError: with a message of one line
     """
     stage = plan.recipe.stages[0]
@@ -203,7 +204,7 @@ def _claim(plan: DesignPlan, trained: Sequence[DesignTraining]) -> None:
     videos = video_values(plan.videos)
     claim(plan.output, {'recipe': asdict(plan.recipe), 'video': videos})
     for item in trained:
-        # What was trained, whatever its preset is in another version or its LSTMs in the list.
+        # The trained shape, independent of a later change of its preset or of its LSTMs.
         config = item.recipe.network_config()
         shape = trained_shape(config).to_dict() | {key: getattr(config, key) for key in _CLAIMED}
         claim(plan.output / item.name,
@@ -216,8 +217,8 @@ def measure_design(checkpoint: Path, videos: Sequence[Video], threads: int
     """
     Measure a network with every frame read.
 
-    :returns: `recall`, at `SCORE` and an IoU of 0.5, the mean over the sequences; `ap50`, plain,
-        the mean over the classes; fractions, None where there are no boxes
+    :returns: fractions, None without boxes: `recall`, at `SCORE` and an IoU of 0.5, the mean over
+        the sequences; `ap50`, plain, the mean over the classes
     """
     torch.set_num_threads(threads)
     network, card = load_checkpoint(checkpoint)
@@ -231,7 +232,7 @@ def measure_design(checkpoint: Path, videos: Sequence[Video], threads: int
 
 def _rows(plan: DesignPlan, todo: dict[str, DesignTraining],
           progress: Callable[[int, int], object]) -> list[dict[str, Any]]:
-    """Time all designs together, and put what is known of each into a row."""
+    """Time all designs together, and return the results of each as a row."""
     build = Build(choose_backend(AUTO, 'cpu', 'fp32'))
     pictures = [cv2.cvtColor(picture(frame).array, cv2.COLOR_RGB2BGR)
                 for frame in plan.videos[0].frames[:STATE_PICTURES]]
@@ -267,7 +268,7 @@ HEAD = ('design', 'start', 'read ms', 'forecast ms', 'read MMAC', 'forecast MMAC
 
 
 def design_rows(report: dict[str, Any]) -> list[list[str]]:
-    """Give the table of a report of `compare_designs`; recall and AP50 in points."""
+    """Return the table of a report of `compare_designs`; recall and AP50 in points."""
     def points(value: float | None) -> str:
         return '-' if value is None else f'{100 * value:.1f}'
 
@@ -282,7 +283,7 @@ def design_rows(report: dict[str, Any]) -> list[list[str]]:
 
 
 def describe_designs(report: dict[str, Any]) -> str:
-    """Say in a paragraph what the table of a report shows."""
+    """Return a paragraph that describes the table of a report."""
     return (
         f'Recall (IoU 0.5, score {SCORE:g}, mean over sequences) and AP50 in points: of single '
         f'frames, without encoders, after {report["iterations"]} iterations of '

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of a figure: the picture, and its numbers beside it. The figure of streaming accuracy."""
+"""Files of a figure: its picture and its numbers. The figure of streaming accuracy."""
 
 from collections.abc import Mapping, Sequence
 import csv
@@ -22,7 +22,7 @@ STYLE: dict[Any, Any] = {
     'xtick.color': INK, 'ytick.color': INK, 'text.color': INK, 'axes.spines.top': False,
     'axes.spines.right': False, 'axes.grid': True, 'grid.color': LINE, 'axes.axisbelow': True,
     'axes.titlesize': 10, 'legend.frameon': False, 'legend.fontsize': 8,
-    # A dollar in a name begins no formula.
+    # A dollar in a name must not begin a formula.
     'text.parse_math': False}
 
 
@@ -46,7 +46,7 @@ def new_figure(width: float, height: float) -> 'Figure':
 
 
 def save_figure(figure: 'Figure', path: Path, ground: str = 'white') -> None:
-    """Write a figure as PNG, 150 dots an inch; whole or not at all. `none` is transparent."""
+    """Write a figure as PNG, 150 dots per inch, atomically; the ground `none` is transparent."""
     buffer = BytesIO()
     figure.savefig(buffer, format='png', dpi=150, facecolor=ground)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def save_numbers(folder: Path, name: str, document: Mapping[str, Any],
     """
     Write ``NAME.json`` and ``NAME.csv``.
 
-    :param folder, name: where; the folder is made
+    :param folder, name: place of the files; the folder is made
     :param rows: for the CSV, all with the same keys; None becomes an empty cell
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,12 +71,12 @@ def save_numbers(folder: Path, name: str, document: Mapping[str, Any],
     write_atomically(folder / f'{name}.csv', buffer.getvalue().encode(errors='surrogateescape'))
 
 
-#: Of policies, in turn.
+#: Colours of successive policies.
 COLOURS = (INK, BLUE, AMBER, GREEN, RED, '#7c3aed', '#0891b2', '#db2777')
 
 
 def streaming_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Turn the result of `streaming.sweep` into rows, one a policy and rate."""
+    """Convert the result of `streaming.sweep` to rows, one per policy and rate."""
     rows = []
     for run in result['runs']:
         row = {key: run[key] for key in ('policy', 'rate', 'processed', 'read_ratio',
@@ -87,7 +87,7 @@ def streaming_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def draw_streaming(result: Mapping[str, Any], title: str) -> 'Figure':
-    """Draw accuracy and age of what is known over the frame rate, a line a policy."""
+    """Draw accuracy and age of the shown detections over the frame rate, a line per policy."""
     rows = streaming_rows(result)
     measure = next((key for key in KEYS.values() if key in rows[0]), 'mean_recall')
     heads = {KEYS[name]: f'streaming {head}' for name, head in HEADS.items()}
@@ -106,7 +106,7 @@ def draw_streaming(result: Mapping[str, Any], title: str) -> 'Figure':
         axes.minorticks_off()
         axes.set_xlabel('frames per second of the camera')
     panels[0].set_ylabel(heads.get(measure, 'streaming recall'))
-    panels[1].set_ylabel('mean age of what is known, ms')
+    panels[1].set_ylabel('mean age of the shown detections, ms')
     panels[1].set_ylim(bottom=0)
     figure.legend(*panels[0].get_legend_handles_labels(), loc='outside lower center', ncols=4)
     figure.suptitle(title, fontsize=10)

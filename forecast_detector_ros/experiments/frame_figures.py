@@ -2,8 +2,8 @@
 """
 Figures that show frames: the paper's Fig. 4 and Fig. 6.
 
-Fig. 4 has frames with their detections, red around those that were not read. Fig. 6 shows where
-the forecast of the next frame's feature is wrong, and how much.
+Fig. 4 has frames with their detections, and a red border around frames that were not read. Fig. 6
+shows the error of the forecast of the next frame's feature in each cell.
 """
 
 from collections.abc import Sequence
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Of classes, in turn; no red, which marks forecasts.
+#: Colours of successive classes, without red, which marks forecasts.
 COLOURS = ('#2563eb', '#16a34a', '#d97706', '#7c3aed', '#0891b2', '#db2777', '#65a30d', '#475569')
-WIDTH = 360  #: Of a drawn frame, pixels
+WIDTH = 360  #: Width of a drawn frame, pixels
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class ShownFrame:
 
 def chosen_frames(item: Video, start: int, every: int, count: int) -> list[int]:
     """
-    List the frames of a sequence that are shown: `count` from `start` on, each `every`-th.
+    Return the numbers of the shown frames: `count` from `start` on, each `every`-th.
 
-    :raises EvaluationError: if the sequence has none of them
+    :raises EvaluationError: if the sequence has none of these frames
     """
     frames = list(range(start, len(item.frames), every))[:count]
     if not frames:
@@ -77,7 +77,7 @@ def shown_frames(detector: Detector, item: Video, settings: DetectorSettings,
 
 def strip_rows(name: str, frames: Sequence[ShownFrame], labels: Sequence[str]
                ) -> list[dict[str, Any]]:
-    """Give the detections of a strip as plain values, one row a box; no box, no row."""
+    """Return the detections of a strip as plain values, one row per box."""
     return [{'sequence': name, 'frame': frame.number, 'decision': frame.decision.kind,
              'label': labels[label], 'score': round(float(score), 4),
              **dict(zip(('x0', 'y0', 'x1', 'y1'), (round(float(edge), 1) for edge in box)))}
@@ -87,7 +87,7 @@ def strip_rows(name: str, frames: Sequence[ShownFrame], labels: Sequence[str]
 
 
 def strip_values(name: str, frames: Sequence[ShownFrame]) -> list[dict[str, Any]]:
-    """Give the decisions of a strip as plain values, one a frame."""
+    """Return the decisions of a strip as plain values, one row per frame."""
     return [{'sequence': name, 'frame': frame.number, 'decision': frame.decision.kind,
              'reason': frame.decision.reason, 'boxes': len(frame.detections),
              'confidence': None if np.isnan(frame.decision.confidence)
@@ -111,7 +111,7 @@ def draw_strips(strips: Sequence[tuple[str, Sequence[ShownFrame]]], labels: Sequ
         for axes in row:
             axes.set_axis_off()
         for axes, frame in zip(row, frames):
-            # matplotlib draws no name that is not UTF-8.
+            # matplotlib cannot draw a name that is not UTF-8.
             _draw(axes, frame, labels, f'{cut(name)}   ' if axes is row[0] else '')
     figure.suptitle(title, fontsize=10, color=INK)
     return figure
@@ -134,16 +134,16 @@ def _draw(axes: 'Axes', frame: ShownFrame, labels: Sequence[str], prefix: str) -
     axes.set_title(text, loc='left', fontsize=8, color=RED if forecast else INK)
 
 
-LAST_READ = 'last read feature'  #: In place of the forecast, under the first policy: persistence
+LAST_READ = 'last read feature'  #: Persistence in place of the forecast, under the first policy
 
 
 @dataclass(frozen=True)
 class ErrorMap:
-    """How far a guess at a frame's feature, made one frame before, is from the feature itself."""
+    """The error of a forecast of a frame's feature, made one frame before."""
 
     rule: str  #: A policy's text, or `LAST_READ`
-    frame: int  #: Number of the frame whose feature was guessed
-    kind: str  #: Whether that frame was then read or forecast
+    frame: int  #: Number of the frame whose feature was forecast
+    kind: str  #: The decision on that frame, `READ` or `FORECAST`
     error: np.ndarray  #: ``(h, w)`` float64: mean over channels of the absolute difference
 
 
@@ -154,13 +154,13 @@ def error_maps(network: ForecastDetector, card: Card, item: Video, settings: Det
     Run policies over a sequence from its first frame on, and compare forecasts with features.
 
     :param network, card, device, precision: as for `run_policies`
-    :param item, settings, policies: what to run on, and how; `LAST_READ` goes with the first
-        policy
+    :param item, settings, policies: sequence, settings and policies of the runs; `LAST_READ` uses
+        the first policy
     :param frames: numbers of the frames that are compared, ascending, from 1 on
     :param level: index of the pyramid level
     :raises DataError: if a picture cannot be decoded
-    :raises EvaluationError: if no features are forecast, there is no such level, or a frame has
-        none before it
+    :raises EvaluationError: if the network forecasts no features, there is no such level, or a
+        frame is the first one
     """
     if network.config.forecasts_motion:
         raise EvaluationError(f'checkpoint {card.name} forecasts the motion of boxes; errors of '
@@ -170,7 +170,7 @@ def error_maps(network: ForecastDetector, card: Card, item: Video, settings: Det
         raise EvaluationError(f'level is {level}; the network has {len(network.config.levels)}, '
                               'numbered from 0')
     if frames[0] < 1:
-        raise EvaluationError('frame 0 has none before it that could forecast it')
+        raise EvaluationError('frame 0 has no frame before it from which to forecast it')
     check_untimed(policies)
     policies = list({str(policy): policy for policy in policies}.values())
     source = FeatureSource(network)
@@ -204,7 +204,7 @@ def _difference(guess: torch.Tensor, feature: torch.Tensor) -> np.ndarray:
 
 
 def error_rows(name: str, maps: Sequence[ErrorMap]) -> list[dict[str, Any]]:
-    """Give the mean and largest error of every map as plain values."""
+    """Return the mean and largest error of every map as plain values."""
     return [{'sequence': name, 'rule': item.rule, 'frame': item.frame, 'decision': item.kind,
              'mean_error': float(item.error.mean()), 'max_error': float(item.error.max())}
             for item in maps]

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The paper's Tables 1 and 2 and its Fig. 5 for one's own checkpoints and videos.
+The paper's Tables 1 and 2 and its Fig. 5 for any checkpoints and videos.
 
-The tables have accuracy and speed. Fig. 5 shows accuracy against frames per second over the
-scheduler's threshold, beside fixed rules and persistence. Its second panel compares the policies
-at an equal read ratio, independent of a machine's speed.
+The tables have accuracy and speed. Fig. 5 shows accuracy over frames per second for thresholds of
+the scheduler, for fixed rules and for persistence. Its second panel compares the policies at an
+equal read ratio, independent of a machine's speed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,11 +46,11 @@ def table1_row(detector: Detector, videos: Sequence[Video], settings: DetectorSe
     Measure accuracy and speed of one detector under one policy.
 
     :param detector: is warmed up first
-    :param videos, settings, protocol: what to run on, how, and by which average precision (of
-        `accuracy.KEYS`)
+    :param videos, settings: sequences and settings of the runs
+    :param protocol: a key of `accuracy.KEYS`
     :returns: `backbone`, `input` (height x width), `policy`, the figures of `score`, `read_ratio`,
-        and `fps`: frames by the time that resizing, network and post-processing took for them,
-        without decoding
+        and `fps`: frames over the time of their resizing, network and post-processing, without
+        decoding
     :raises DataError: if a picture cannot be decoded
     """
     detector.warm_up()
@@ -74,12 +74,12 @@ def table2_rows(network: ForecastDetector, card: Card, videos: Sequence[Video],
 
     :param network, card, device, precision: as for `run_policies`
     :param protocol: `plain` or `devkit`
-    :param motion: motion IoU of the boxes for average precision, one array a sequence
-    :returns: one a policy: `variant`, `forecast_mode`, `policy`, `read_ratio`, and the figures of
-        `score`
+    :param motion: motion IoU of the boxes for average precision, one array per sequence
+    :returns: one row per policy: `variant`, `forecast_mode`, `policy`, `read_ratio`, and the
+        figures of `score`
     :raises DataError, EvaluationError: with a message of one line
     """
-    # The variant is asked for first: what is run may be moved and changed.
+    # The variant is stored first, because the run may change the network.
     known = {'variant': network.config.variant, 'forecast_mode': network.config.forecast_mode}
     runs = run_policies(network, card, videos, settings, policies, device, precision)
     return [{**known, 'policy': policy,
@@ -109,7 +109,7 @@ def over_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return result
 
 
-#: The measure where objects without a box are in view, so that precision means nothing.
+#: The measure if some visible objects are not annotated, so that precision is meaningless.
 RECALL = 'recall'
 
 
@@ -119,10 +119,10 @@ class Speed:
 
     read_ms: float
     forecast_ms: float
-    source: str  #: Where it is from
+    source: str  #: Origin of the times
 
     def fps(self, read_ratio: float) -> float:
-        """Give frames per second where such a share of them is read, in [0, 1]."""
+        """Return the frames per second at a read ratio in [0, 1]."""
         return 1000 / (read_ratio * self.read_ms + (1 - read_ratio) * self.forecast_ms)
 
 
@@ -132,7 +132,7 @@ def measure_speed(detector: Detector, videos: Sequence[Video], settings: Detecto
     Time every frame of the videos once, read and forecast in turn.
 
     :param detector: is warmed up first
-    :param videos, settings: what to run on, and under which thresholds
+    :param videos, settings: sequences, and the settings with the thresholds
     :raises DataError: if a picture cannot be decoded
     :raises EvaluationError: if there is no second frame to forecast
     """
@@ -149,7 +149,7 @@ def measure_speed(detector: Detector, videos: Sequence[Video], settings: Detecto
 
 def recorded_speed(latencies: Latencies) -> Speed:
     """
-    Take the means of recorded latencies.
+    Return the means of recorded latencies.
 
     :raises EvaluationError: if one kind of decision was not recorded
     """
@@ -163,7 +163,7 @@ def recorded_speed(latencies: Latencies) -> Speed:
 
 
 def measure_name(videos: Sequence[Video], protocol: str) -> str:
-    """Name what `score` gives as `accuracy`: of `accuracy.HEADS`, or `RECALL`."""
+    """Return the name of the `accuracy` of `score`: one of `accuracy.HEADS`, or `RECALL`."""
     return HEADS[protocol] if all(item.labelled is not None for item in videos) else RECALL
 
 
@@ -175,13 +175,14 @@ def score(videos: Sequence[Video], collected: Sequence[DetectionTable],
 
     :param videos, collected: the sequences, and the detections in each from a low score on
     :param labels: the detector's classes
-    :param protocol: for average precision, of `accuracy.KEYS`
+    :param protocol: for average precision, a key of `accuracy.KEYS`
     :param score_threshold: for recall
-    :param motion: motion IoU of the boxes for average precision, one array a sequence; None if
-        unwanted
-    :returns: fractions, None where there is nothing to measure: `accuracy` (of `measure_name`),
-        `recall` (mean over sequences), and with `motion` the `GROUPS` as well
-    :raises EvaluationError: if the protocol needs a library that is missing, or knows no motion
+    :param motion: motion IoU of the boxes for average precision, one array per sequence; None for
+        no result by motion
+    :returns: fractions, None without boxes: `accuracy` (see `measure_name`), `recall` (mean over
+        sequences), and with `motion` the `GROUPS` as well
+    :raises EvaluationError: if the protocol needs a library that is missing, or cannot be split by
+        motion
     """
     found = mean([plain(recall(table.select(table.scores > score_threshold), item.truth))
                   for item, table in zip(videos, collected)])
@@ -199,13 +200,13 @@ def score(videos: Sequence[Video], collected: Sequence[DetectionTable],
     return result
 
 
-#: p of the scheduler; that of the card is added.
+#: Thresholds of the scheduler; that of the card is added.
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-#: What else than FORECAST stands in on frames that are not read; see `forecast_quality.ROWS`.
+#: Alternatives to FORECAST for frames that are not read; see `forecast_quality.ROWS`.
 HELD, PERSISTENCE = 'held feature', 'persistence'
 #: Marker and colour of fixed rules.
 MARKS = {FORECAST: ('s', INK), HELD: ('v', AMBER), PERSISTENCE: ('D', GREEN)}
-#: Behind text that may stand on lines.
+#: Background of text that may be drawn over lines.
 PAPER = {'facecolor': 'white', 'edgecolor': 'none', 'alpha': 0.7, 'pad': 0.4}
 
 
@@ -217,13 +218,13 @@ def measure_trade_off(network: ForecastDetector, card: Card, videos: Sequence[Vi
     Measure a network under thresholds and fixed rules.
 
     :param network, card, device, precision: as for `run_policies`
-    :param settings: the fixed rules forecast 1 to `max_consecutive_forecasts` frames behind each
+    :param settings: the fixed rules forecast 1 to `max_consecutive_forecasts` frames after each
         read
-    :param speed: what decisions take; frames that persistence answers are taken to be as fast as
+    :param speed: times of the decisions; frames of persistence are assumed to take the time of
         forecasts
-    :param protocol: for average precision, of `accuracy.KEYS`
+    :param protocol: for average precision, a key of `accuracy.KEYS`
     :param thresholds: in [0, 1]
-    :returns: plain values: `measure` (what `accuracy` is), `speed`, `points`, and
+    :returns: plain values: `measure` (the name of `accuracy`), `speed`, `points`, and
         `equal_read_ratio` of `compare_with_fixed_rules`; `shipped` is the card's policy
     :raises DataError, EvaluationError: with a message of one line
     """
@@ -237,7 +238,7 @@ def measure_trade_off(network: ForecastDetector, card: Card, videos: Sequence[Vi
     todo: list[tuple[str, ForecastDetector, Sequence[Policy]]] = [(FORECAST, network, policies)]
     if network.config.has_encoders:
         todo.append((PERSISTENCE, network.with_variant('persistence'), fixed))
-        # Where boxes are moved, a feature that is held is a box that stays: persistence.
+        # For a forecast of motion, a held feature means boxes that do not move: persistence.
         if network.config.forecast_mode != MOTION:
             todo.insert(1, (HELD, network, fixed))
     points = []
@@ -264,7 +265,7 @@ def _point(videos: Sequence[Video], runs: Sequence[PolicyRun], card: Card,
 
 
 def trade_off_as_text(result: Mapping[str, Any]) -> str:
-    """Lay out what `measure_trade_off` gives, with the comparison at an equal read ratio."""
+    """Format the result of `measure_trade_off`, with the comparison at an equal read ratio."""
     measure = result['measure']
     points = table(('policy', 'not read', 'read ratio', measure, 'fps'),
                    [[point['policy'], point['features'], point['read_ratio'], point['accuracy'],
@@ -279,7 +280,7 @@ def trade_off_as_text(result: Mapping[str, Any]) -> str:
 
 
 def draw_trade_off(result: Mapping[str, Any], title: str = '') -> 'Figure':
-    """Draw what `measure_trade_off` gives: over frames per second, and over the read ratio."""
+    """Draw the result of `measure_trade_off`: over frames per second, and over the read ratio."""
     figure = new_figure(10, 4.6)
     left, right = figure.subplots(1, 2, sharey=True)
     _panel(left, result, 'fps', True)
@@ -301,8 +302,8 @@ def _panel(axes: 'Axes', result: Mapping[str, Any], x: str, annotate: bool) -> N
     swept = [point for point in points if point['policy'].startswith('threshold')]
     fixed = sorted((point for point in points if point['features'] == FORECAST
                     and point not in swept), key=lambda point: point['read_ratio'])
-    # Between fixed rules lies who takes one part of the time: straight over the read ratio, and
-    # hence over the time a frame takes, not over frames per second.
+    # A mixture of two fixed rules is on a straight line over the read ratio, and so over the time
+    # of a frame, but not over frames per second.
     ratios = np.linspace(fixed[0]['read_ratio'], fixed[-1]['read_ratio'], 60)
     between = np.interp(ratios, [point['read_ratio'] for point in fixed],
                         [point['accuracy'] for point in fixed])
@@ -337,7 +338,7 @@ def _panel(axes: 'Axes', result: Mapping[str, Any], x: str, annotate: bool) -> N
 
 
 def _thresholds(axes: 'Axes', swept: Sequence[Mapping[str, Any]], x: str) -> None:
-    """Write p at the first point of each place; several thresholds often do the same."""
+    """Write p at each point; several thresholds often have the same point."""
     seen: dict[tuple[float, float], list[str]] = {}
     for point in swept:
         place = round(point[x], 6), round(point['accuracy'], 6)
@@ -349,17 +350,17 @@ def _thresholds(axes: 'Axes', swept: Sequence[Mapping[str, Any]], x: str) -> Non
                       fontsize=7, ha='center', bbox=PAPER)
 
 
-FIXED = ('always_read', 'alternate')  #: How the texts of fixed rules begin
+FIXED = ('always_read', 'alternate')  #: First words of the texts of fixed rules
 
 
 def fixed_rules_at(ratio: float, points: Mapping[str, tuple[float, float | None]]
                    ) -> float | None:
     """
-    Give what fixed rules reach at a read ratio.
+    Return the interpolated accuracy of fixed rules at a read ratio.
 
-    :param ratio: share of frames read, in (0, 1]
+    :param ratio: the read ratio, in (0, 1]
     :param points: by a policy's text: its read ratio and accuracy; policies other than fixed
-        rules, and those without an accuracy, are passed over
+        rules, and those without an accuracy, are ignored
     :returns: None outside the read ratios of the fixed rules
     """
     known = sorted((x, y) for name, (x, y) in points.items()
@@ -373,10 +374,10 @@ def fixed_rules_at(ratio: float, points: Mapping[str, tuple[float, float | None]
 def compare_with_fixed_rules(points: Mapping[str, tuple[float, float | None]]
                              ) -> list[dict[str, Any]]:
     """
-    Set every policy that is no fixed rule against fixed rules at its read ratio.
+    Compare every other policy with fixed rules at its read ratio.
 
-    :returns: `policy`, `read_ratio`, `accuracy`, `fixed_rules` (None where there is none to
-        compare with) and `gain`, their difference
+    :returns: `policy`, `read_ratio`, `accuracy`, `fixed_rules` (None if there is none at this
+        read ratio) and `gain`, the difference of the accuracies
     """
     result = []
     for name, (ratio, accuracy) in points.items():

@@ -2,8 +2,8 @@
 """
 Recall and milliseconds per frame of several detectors, and their picture.
 
-All detectors see each frame in turns, in an order drawn anew, so that noise of the machine hits
-all alike.
+All detectors process each frame in turns, in a new random order, so that noise of the machine
+affects all of them equally.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from ..metrics.tables import DetectionTable, recall
 
 #: This package's detectors; others that read every frame; others without trained weights.
 OWN, PEER, TIME_ONLY = GROUPS = ('own', 'peer', 'time only')
-WARM_UP = 3  #: Frames that every detector sees before the first that counts
+WARM_UP = 3  #: Frames that every detector processes before the first timed one
 
 
 FoundBoxes = Detections | TeacherBoxes
 
-#: Sees the next frame, BGR: gives what it found, and whether it read the frame.
+#: Processes the next frame, BGR; returns the boxes, and whether the frame was read.
 Look = Callable[[Pixels], tuple[FoundBoxes | None, bool]]
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A detector that is compared."""
+    """A compared detector."""
 
     name: str
     group: str  #: One of `GROUPS`
-    policy: str  #: When it reads
+    policy: str  #: Text of the policy
     names: tuple[str, ...]  #: The class of each of its labels
     begin: Callable[[], Look]  #: Starts a sequence
 
@@ -59,20 +59,20 @@ class Price:
     group: str
     policy: str
     frames: int
-    #: Mean over the sequences, of the classes that are compared; an IoU of 0.5.
+    #: Mean over the sequences, for the compared classes, at an IoU of 0.5.
     recall: float | None
-    sequences: dict[str, float | None]  #: Recall of each
-    boxes_per_frame: float | None  #: Boxes of the classes that are compared
-    #: Per frame: medians of read and forecast frames, in the proportion in which they came.
+    sequences: dict[str, float | None]  #: Recall of each sequence
+    boxes_per_frame: float | None  #: Boxes of the compared classes
+    #: Per frame: medians of read and forecast frames, weighted by the read ratio.
     ms: float
     read_ms: float | None
     forecast_ms: float | None
     read_ratio: float
-    noise: float  #: Of the read frames' times, see `benchmark.timing.noise_of`
+    noise: float  #: Noise of the read frames' times, see `benchmark.timing.noise_of`
 
 
 def own_contestant(name: str, detector: Detector, settings: DetectorSettings) -> Contestant:
-    """Give a detector of this package under a policy."""
+    """Return a contestant for a detector of this package under a policy."""
     def begin() -> Look:
         state = StreamState.initial()
 
@@ -85,14 +85,14 @@ def own_contestant(name: str, detector: Detector, settings: DetectorSettings) ->
 
 
 def peer_contestant(name: str, teacher: Teacher) -> Contestant:
-    """Give a detector that reads every frame; its resizing and decoding are part of the time."""
+    """Return a contestant that reads every frame; its time includes resizing and decoding."""
     def look(pixels: Pixels) -> tuple[FoundBoxes, bool]:
         return teacher.detect(pixels.array), True
     return Contestant(name, PEER, 'always_read', TEACHER_CLASSES, lambda: look)
 
 
 def timed_contestant(contender: Contender) -> Contestant:
-    """Give a network that runs on a picture of its own: there is a time, but no recall."""
+    """Return a contestant for a network with its own input picture: a time without a recall."""
     def look(_: Pixels) -> tuple[None, bool]:
         contender.run()
         return None, True
@@ -100,7 +100,7 @@ def timed_contestant(contender: Contender) -> Contestant:
 
 
 def compared_classes(contestants: Sequence[Contestant]) -> tuple[str, ...]:
-    """Return the classes that all have, but for those of which only the time is taken."""
+    """Return the classes that all contestants have, except those that are only timed."""
     lists = [contestant.names for contestant in contestants if contestant.group != TIME_ONLY]
     return tuple(name for name in (lists[0] if lists else ())
                  if all(name in names for names in lists))
@@ -114,9 +114,9 @@ def measure_prices(contestants: Sequence[Contestant], videos: Sequence[Video],
     Run all detectors over annotated video.
 
     :param videos: at least one sequence, loaded with `classes`
-    :param classes: names; what is found of others does not count
-    :param seed: of the orders in which they take turns
-    :param progress: called with the frames that are done and all there are
+    :param classes: names; detections of other classes do not count
+    :param seed: seed of the orders in which they take turns
+    :param progress: called with the number of finished frames, and of all frames
     :returns: in the order of `contestants`
     :raises DataError: if a picture cannot be decoded
     """
@@ -163,7 +163,7 @@ class _Tally:
         self._boxes = 0
 
     def take(self, number: int, found: FoundBoxes | None, read: bool, ms: float) -> None:
-        """Take what was seen in a frame."""
+        """Add the result of a frame."""
         self._times.append(ms)
         self._read.append(read)
         if found is not None:
@@ -179,7 +179,7 @@ class _Tally:
         self._found = []
 
     def price(self) -> Price:
-        """Sum up."""
+        """Return the result of all sequences."""
         read, times = np.array(self._read), np.array(self._times)
         steps = [times[read], times[~read]]
         medians = [float(np.median(part)) if len(part) else None for part in steps]
@@ -196,7 +196,7 @@ HEAD = ('detector', 'policy', 'recall', 'ms per frame', 'read ms', 'forecast ms'
 
 
 def price_rows(prices: Sequence[Price]) -> list[list[str]]:
-    """Give the table, its head first; recall in points."""
+    """Return the table, its head first; recall in points."""
     def shown(value: float | None, digits: int, factor: float = 1.0) -> str:
         return '-' if value is None else f'{factor * value:.{digits}f}'
 
@@ -209,7 +209,7 @@ def price_rows(prices: Sequence[Price]) -> list[list[str]]:
 #: A grey whose contrast is about 4.5 on white and 4.2 on a page in dark mode.
 TINT = '#767676'
 OWN_COLOUR, PEER_COLOUR = '#3b82f6', '#e0701a'
-#: Markers of this package's detectors, and when these read.
+#: Markers of this package's detectors, by the kind of their policy.
 EVERY, RULE, SCHEDULER = 's', '^', 'o'
 OWN_MARKERS = ((EVERY, 'every frame read'), (RULE, 'a fixed rule'),
                (SCHEDULER, 'its scheduler decides'))
@@ -220,10 +220,10 @@ def draw_prices(prices: Sequence[Price], path: Path, threads: int = 1) -> None:
     """
     Draw recall over milliseconds as PNG, on a transparent ground.
 
-    The points of a detector under several policies are joined. Detectors of which only the time
-    is known are lines.
+    The points of a detector under several policies are joined. A detector with only a time is a
+    vertical line.
 
-    :param threads: of the measurement
+    :param threads: number of threads of the measurement
     :raises EvaluationError: if matplotlib is missing
     """
     figure = new_figure(*SIZE_INCHES)
@@ -237,7 +237,7 @@ def draw_prices(prices: Sequence[Price], path: Path, threads: int = 1) -> None:
             axes.plot(price.ms, _points(price), color=OWN_COLOUR, markersize=8,
                       marker=_marker(price.policy))
         if points:
-            # Above the cheapest point, where neither its line nor a dotted one is.
+            # Above the fastest point, where no line is.
             _name(axes, points[0], OWN_COLOUR, (-2, 8), 'center')
     for price in prices:
         if price.group == PEER and price.recall is not None:
@@ -288,7 +288,7 @@ def _legend(axes: Any, prices: Sequence[Price]) -> None:
 
 
 def _tint(axes: Any) -> None:
-    """Draw axes and texts in a grey that shows on white and on black."""
+    """Draw axes and texts in a grey that is visible on white and on black."""
     axes.tick_params(colors=TINT)
     axes.xaxis.label.set_color(TINT)
     axes.yaxis.label.set_color(TINT)

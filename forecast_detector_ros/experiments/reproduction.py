@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The paper's comparisons on other data: Table 2, its rivals, and the sweep of Fig. 5.
+The paper's comparisons on other data: Table 2, fixed rules, and the sweep of Fig. 5.
 
-For every seed one baseline is trained, and from it every row, on the same clips and for as long.
-Finished parts in the output folder are kept. A few iterations of each stage give an estimate of
-the time.
+For every seed one baseline is trained. Every row starts from it, and is trained on the same clips
+for the same number of iterations. Finished parts in the output folder are kept. A few iterations
+of each stage give an estimate of the time.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,8 +39,8 @@ log = logging.getLogger(__name__)
 
 BASELINE, COMPLETE, OTHER_MODE = 'baseline', 'complete', 'complete, other forecast mode'
 ALWAYS = 'always_read'
-RESULTS = 'rows.json'  #: Figures of the rows of a seed that are measured, in the seed's folder
-SNAPSHOT_SECONDS = 60.0  #: Between snapshots; the stages are short
+RESULTS = 'rows.json'  #: Figures of the measured rows of a seed, in the seed's folder
+SNAPSHOT_SECONDS = 60.0  #: Seconds between snapshots; the stages are short
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,18 @@ class Row:
 
     name: str
     variant: str
-    other_mode: bool = False  #: Whether it has the `forecast_mode` that the recipe does not have
-    weights_of: str | None = None  #: Row whose weights it takes instead of being trained itself
-    #: Whether the last read feature takes the forecast's place on frames that are not read.
+    other_mode: bool = False  #: Whether it has the other `forecast_mode` than the recipe
+    weights_of: str | None = None  #: Row whose weights it uses, if it is not trained itself
+    #: Whether the last read feature replaces the forecast on frames that are not read.
     hold: bool = False
     scheduler: bool = False  #: Whether its scheduler is trained, and thresholds are swept
 
 
 #: The rows of Table 2, the complete network with the other `forecast_mode`, and persistence.
-#: `recurrent` is what section 3 calls the baseline, trained on clips like the rows below it. On
-#: frames that are not read, it and `baseline` repeat their boxes; `held_feature` and `persistence`
-#: are `complete` as `forecast_quality.ROWS` says; `persistence, trained` is trained as such.
+#: `recurrent` is the baseline of the paper's section 3, trained on clips like the rows below it.
+#: On frames that are not read, it and `baseline` repeat their boxes. `held_feature` and
+#: `persistence` have the weights of `complete`, see `forecast_quality.ROWS`. `persistence,
+#: trained` has its own training.
 ROWS = (
     Row(BASELINE, 'baseline'),
     Row('recurrent', 'recurrent'),
@@ -71,31 +72,30 @@ ROWS = (
     Row('persistence', 'persistence', weights_of=COMPLETE),
     Row('persistence, trained', 'persistence'),
 )
-#: Those that are measured unless others are asked for.
 DEFAULT_ROWS = tuple(row.name for row in ROWS[:-1])
 _OTHER_MODES = {'residual': 'direct', 'direct': 'residual'}
-ALTERNATIONS = (1, 2, 3)  #: Forecasts behind each read that are measured on every row
-#: Of the sweep, besides fixed rules: dense where most labels are 1, so that scores are high.
+ALTERNATIONS = (1, 2, 3)  #: Forecasts after each read of the fixed rules, for every row
+#: Thresholds of the sweep; most are high, because most labels of the scheduler are 1.
 THRESHOLDS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The training, and the data to measure on."""
+    """The training, and the test data."""
 
-    #: Its stages: first the baseline's, then those of the encoders; those that train the scheduler
-    #: alone serve the sweep.
+    #: Its stages: first the baseline's, then those of the encoders. Stages that train only the
+    #: scheduler are for the sweep.
     recipe: Recipe
     data: Path  #: Folder that the recipe's paths start from
     output: Path
     videos: Sequence[Video]  #: Held out from training
     seeds: Sequence[int] = (0, 1, 2)
     imagenet: dict[str, torch.Tensor] | None = None
-    #: Of the names of `ROWS`; `BASELINE` is among them in any case.
+    #: Names of `ROWS`; `BASELINE` is always added.
     rows: Sequence[str] = DEFAULT_ROWS
 
     def chosen(self) -> list[Row]:
-        """List the rows, those first whose weights others take."""
+        """Return the rows; a row comes after the row whose weights it uses."""
         return [row for row in ROWS if row.name in (BASELINE, *self.rows)]
 
 
@@ -104,16 +104,16 @@ class Training:
     """The training of one row, with one seed."""
 
     row: str
-    recipe: Recipe  #: With the stages of this row alone
-    folder: str  #: Below the seed's
+    recipe: Recipe  #: Has only the stages of this row
+    folder: str  #: Relative to the seed's folder
 
 
 def check_plan(plan: Plan) -> None:
     """
-    Refuse a plan that cannot be carried out.
+    Refuse an impossible plan.
 
-    :raises EvaluationError: if stages are others than `Plan` says, the network forecasts no
-        features, or a row is unknown, or lacks a stage or the row whose weights it takes
+    :raises EvaluationError: if the stages differ from the description in `Plan`, the network
+        forecasts no features, a row is unknown, or a row lacks its stage or its source of weights
     """
     mode = plan.recipe.network_config().forecast_mode
     if mode not in _OTHER_MODES:
@@ -131,7 +131,7 @@ def check_plan(plan: Plan) -> None:
             raise EvaluationError(f'row {name!r} is unknown, must be of {", ".join(names)}')
     for row in plan.chosen():
         if row.weights_of and row.weights_of not in plan.rows:
-            raise EvaluationError(f'row {row.name} takes the weights of {row.weights_of}, which '
+            raise EvaluationError(f'row {row.name} uses the weights of {row.weights_of}, which '
                                   'must be among the rows')
     for training in trainings(plan, 0):
         if not training.recipe.stages:
@@ -142,9 +142,9 @@ def check_plan(plan: Plan) -> None:
 
 def number_tracks(item: Video) -> Video:
     """
-    Give the objects of a sequence numbers by their overlap, if its boxes have no tracks.
+    Assign tracks to the boxes of a sequence by their overlap, if they have none.
 
-    What follows is measured on the boxes for average precision alone, where there are some.
+    If there are boxes for average precision, only these are used.
     """
     table = item.truth if item.labelled is None else item.labelled
     if len(table) and (table.tracks < 0).all():
@@ -158,7 +158,7 @@ def number_tracks(item: Video) -> Video:
 
 
 def trainings(plan: Plan, seed: int) -> list[Training]:
-    """List what is trained with one seed, the baseline first."""
+    """Return the trainings of one seed, the baseline first."""
     recipe = replace(plan.recipe, seed=seed)
     result = []
     for row in plan.chosen():
@@ -184,7 +184,7 @@ def _recipe_of(recipe: Recipe, row: Row) -> Recipe:
 
 
 def policies_of(row: Row) -> list[Policy]:
-    """List the policies that a row is measured under."""
+    """Return the policies of a row."""
     policies: list[Policy] = [AlwaysReadPolicy(), *map(AlternatePolicy, ALTERNATIONS)]
     return policies + [ThresholdPolicy(value) for value in THRESHOLDS if row.scheduler]
 
@@ -193,15 +193,15 @@ def reproduce(plan: Plan) -> Iterator[dict[str, Any]]:
     """
     Train and measure every row with every seed.
 
-    :yields: after every seed, what is known so far: ``results[seed][row][policy]`` with `ap50`,
-        `slow`, `medium`, `fast` (fractions, None where there is no such box) and `read_ratio`; and
-        what was measured on
+    :yields: after every seed, the results so far: ``results[seed][row][policy]`` with `ap50`,
+        `slow`, `medium`, `fast` (fractions, None without such boxes) and `read_ratio`; and a
+        description of the test data
     :raises EvaluationError, RecipeError, DataError: with a message of one line
     """
     check_plan(plan)
     sources = load_sources(plan.recipe, plan.data)
     check_held_out(sources, plan.videos)
-    # A recipe that these refuse may be mended, and owns no folder yet.
+    # Checks come before `claim`, so that the folder is free for a corrected recipe.
     claim(plan.output, {'recipe': asdict(replace(plan.recipe, seed=0)),
                         'video': video_values(plan.videos)})
     motion = np.concatenate([motion_iou(item.truth) for item in plan.videos])
@@ -238,10 +238,10 @@ def _seed(plan: Plan, seed: int, sources: Sources, motion: np.ndarray) -> dict[s
 
 def read_figures(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
     """
-    Read figures that an earlier run has left.
+    Read the figures of an earlier run.
 
-    :param keys: that there must be
-    :raises EvaluationError: if the file is none of ours, or was damaged
+    :param keys: required keys
+    :raises EvaluationError: if the file has another form, or is damaged
     """
     try:
         values = read_plain_json(path)
@@ -254,24 +254,24 @@ def read_figures(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def video_values(videos: Sequence[Video]) -> list[list[Any]]:
-    """Give what tells videos from other videos, as plain values."""
+    """Return plain values that identify videos."""
     return [[item.name, len(item.frames), len(item.truth)] for item in videos]
 
 
 def claim(folder: Path, values: dict[str, Any],
           other: str = 'another recipe or other sequences') -> None:
     """
-    Make a folder, or go on in one, that holds the results of one plan alone.
+    Reserve a folder for the results of one plan.
 
-    :param folder: made where missing; `plan.json` in it says whose it is
-    :param values: plain values that decide the results
-    :param other: what else may lie in the folder, for the message
-    :raises EvaluationError: if it holds results of another plan
+    :param folder: is made if missing; `plan.json` in it identifies the plan
+    :param values: plain values on which the results depend
+    :param other: description of the difference to the other plan, for the message
+    :raises EvaluationError: if the folder has results of another plan
     """
     data = json.dumps(values, indent=1, sort_keys=True).encode()
     path = folder / 'plan.json'
     if path.exists() and path.read_bytes() != data:
-        raise EvaluationError(f'{folder}: holds results of {other}; take another folder')
+        raise EvaluationError(f'{folder}: holds results of {other}; name another folder')
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, data)
 
@@ -279,13 +279,14 @@ def claim(folder: Path, values: dict[str, Any],
 def train(recipe: Recipe, sources: Sources, output: Path,
           imagenet: dict[str, torch.Tensor] | None, start: Path | None = None) -> Path:
     """
-    Train in a folder, or go on there, unless it is done.
+    Train in a folder, or continue there, unless the training is finished.
 
-    :param recipe, sources: all of its stages are trained
+    :param recipe, sources: the recipe, of which all stages are trained, and its data
     :param imagenet, start: weights of the backbone to start from, or a checkpoint; both None for a
         random start
+    :returns: the checkpoint of the last stage
     :raises RecipeError, SnapshotError: with a message of one line
-    :raises TrainingDivergedError: if the loss is no number any more
+    :raises TrainingDivergedError: if the loss becomes infinite or NaN
     """
     checkpoint = output / f'{recipe.stages[-1].name}.safetensors'
     if checkpoint.exists():
@@ -308,7 +309,7 @@ def _measure(checkpoint: Path, videos: Sequence[Video], row: Row, motion: np.nda
     network, card = load_checkpoint(checkpoint)
     if row.weights_of is not None and row.variant != network.config.variant:
         network = network.with_variant(row.variant)
-    # As many forecasts in a row as the longest fixed rule has, so that the rules are alike.
+    # The same limit as that of the longest fixed rule, so that the policies are comparable.
     settings = DetectorSettings(max_consecutive_forecasts=max(ALTERNATIONS))
     runs = run_policies(network, card, videos, settings, policies_of(row), hold=row.hold)
     return {policy: _score(videos, found, motion) for policy, found in runs.items()}
@@ -323,9 +324,9 @@ def _score(videos: Sequence[Video], runs: Sequence[PolicyRun], motion: np.ndarra
             for key, value in values.items()}
 
 
-#: Of the short and the long run of each stage; what differs is the iterations alone.
+#: Iterations of the short and the long run of each stage; the difference gives their time.
 ITERATIONS = (2, 8)
-FRAMES = 6  #: Of the first sequence, for the cost of a measurement
+FRAMES = 6  #: Frames of the first sequence, for the time of a measurement
 
 
 @dataclass(frozen=True)
@@ -335,15 +336,15 @@ class WorkPart:
     row: str
     what: str
     units: int  #: Iterations, or frames
-    seconds: float  #: Of all units
+    seconds: float  #: Time of all units
 
 
 def estimate(plan: Plan) -> list[WorkPart]:
     """
     Time a few iterations of every stage, and a few frames of every measurement.
 
-    Nothing is kept.  The network has random weights, with which a measurement takes rather longer
-    than with trained ones.
+    No files are kept. The network has random weights, with which a measurement takes somewhat
+    longer than with trained ones.
 
     :raises EvaluationError, RecipeError, DataError: with a message of one line
     """
@@ -377,7 +378,7 @@ def _iteration(recipe: Recipe, stage: StageConfig, sources: Sources,
     still = {name: replace(group, lr=1e-9) for name, group in stage.groups.items()}
     seconds = []
     for count in ITERATIONS:
-        # No stage before has left weights that a mean could be of.
+        # There are no weights of earlier stages for a mean.
         short = replace(stage, epochs=1, clips_per_epoch=count * stage.batch, groups=still,
                         mean_of={})
         with TemporaryDirectory() as folder:
@@ -388,7 +389,7 @@ def _iteration(recipe: Recipe, stage: StageConfig, sources: Sources,
 
 
 def estimate_table(parts: Sequence[WorkPart], seeds: int) -> list[list[str]]:
-    """Write what each part takes with one seed, and the sum with all."""
+    """Return the time of each part with one seed, and the sum for all seeds, as a table."""
     rows = [['row', 'part', 'units', 's a unit', 'minutes']]
     rows += [[part.row, part.what, str(part.units),
               f'{part.seconds / part.units:.3f}' if part.units else '-',

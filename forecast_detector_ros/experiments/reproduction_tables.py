@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Means and spreads of a reproduction, as tables and as a picture."""
+"""Means and standard deviations of a reproduction, as tables and as a picture."""
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -24,9 +24,9 @@ Results = dict[str, dict[str, dict[str, dict[str, float | None]]]]
 
 def mean_and_spread(values: Sequence[float | None], sign: bool = False) -> str:
     """
-    Write AP50 in points: the mean over seeds, and the standard deviation of the sample.
+    Format AP50 in points: the mean over seeds, and the standard deviation of the sample.
 
-    One seed has no spread; a figure that a seed lacks is ``-``.  `sign` writes a plus, too.
+    One seed has no deviation; ``-`` if a seed has no value. `sign` writes a plus sign, too.
     """
     average, deviation = mean_and_deviation([value and 100 * value for value in values])
     if average is None:
@@ -40,7 +40,7 @@ def _figures(results: Results, row: str, policy: str, figure: str) -> list[float
 
 
 def _first(results: Results) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Give the figures of one seed; all have the same rows and policies."""
+    """Return the figures of one seed; all seeds have the same rows and policies."""
     return next(iter(results.values()))
 
 
@@ -56,7 +56,7 @@ def components_table(results: Results) -> list[list[str]]:
     The last column is the difference to the baseline of the same seed.
     """
     table = [['network', 'AP50', *GROUPS, 'over baseline']]
-    # Who holds features differs on frames that are not read alone.
+    # Rows that hold features differ only on frames that are not read.
     same = {row.name for row in ROWS if row.hold}
     for row in _first(results):
         if row not in same:
@@ -84,7 +84,7 @@ def skipping_table(results: Results) -> list[list[str]]:
 
 def sweep_table(results: Results) -> list[list[str]]:
     """
-    Make Fig. 5's numbers: AP50 and read ratio over thresholds, of the rows that were swept.
+    Make the table of Fig. 5: AP50 and read ratio by threshold, of rows with a trained scheduler.
 
     The last column is the difference to fixed rules of the same seed at the same read ratio.
     """
@@ -126,15 +126,15 @@ def reproduction_markdown(report: dict[str, Any]) -> str:
 
 FIGURES = ('ap50', *GROUPS)
 
-#: Of the rows, in the order of `ROWS`.
+#: Colours of the rows, in the order of `ROWS`.
 COLOURS = (SOFT, INK, BLUE, AMBER, GREEN, '#7c3aed', '#0891b2', '#db2777', RED)
 
 
 def load_reproduction(path: Path) -> dict[str, Any]:
     """
-    Read what `reproduce` wrote as ``results.json``.
+    Read the ``results.json`` of `reproduce`.
 
-    :raises EvaluationError: if it is no such file
+    :raises EvaluationError: if the file has another form
     """
     try:
         report = read_plain_json(path)
@@ -151,7 +151,7 @@ def load_reproduction(path: Path) -> dict[str, Any]:
 
 def reproduction_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
-    Give means and standard deviations (of the sample) over seeds as plain values.
+    Return means and standard deviations (of the sample) over seeds as plain values.
 
     :returns: one per row and policy: `row`, `policy`, `seeds`, and the means of `read_ratio`,
         `ap50` and the `GROUPS`. Keys that end in ``_sd`` have the deviation. None if a seed has no

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Teachers that label pictures, and tracks of what they find."""
+"""Teachers that label pictures, and tracks of the objects that they find."""

@@ -2,9 +2,9 @@
 """
 Label folders of pictures by a teacher, as a COCO-video document with scores and tracks.
 
-The tracker follows the IoU tracker (Bochinski et al. 2017): it looks at overlap alone, so it fits
-video in which an object overlaps with itself from frame to frame. Two objects of a class that
-cross may change their numbers.
+The tracker is a variant of the IoU tracker (Bochinski et al. 2017). It compares only overlap, so
+an object's boxes in successive frames must overlap. Two objects of a class whose paths cross may
+exchange their numbers.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,12 +23,12 @@ from ..files import walk, write_json
 from ..images.frame import decode_file
 from ..plain_values import PlainJsonError, read_plain_json
 
-SAVE_EVERY_S = 60.0  #: Seconds of work that a crash may cost
+SAVE_EVERY_S = 60.0  #: Seconds between savings; a crash loses at most this work
 
 
 @dataclass(frozen=True)
 class LabelledPicture:
-    """The teacher's detections in one picture, as in the document."""
+    """The teacher's detections in one picture, as entries of the document."""
 
     image: dict[str, Any]  #: Entry of ``images``, without id
     annotations: list[dict[str, Any]]  #: Entries of ``annotations``, without ids
@@ -36,7 +36,7 @@ class LabelledPicture:
 
 
 def check_teacher_classes(names: Iterable[str]) -> None:
-    """Raise TeacherError, with the names that are nearest, for one that no teacher has."""
+    """Raise TeacherError, with similar names, for a name that no teacher has."""
     known = dict(zip(COCO_CLASSES, TEACHER_CLASSES)) | {name: name for name in TEACHER_CLASSES}
     for name in names:
         if name not in TEACHER_CLASSES:
@@ -48,16 +48,16 @@ def check_teacher_classes(names: Iterable[str]) -> None:
 
 class Labelling:
     """
-    A labelling in the making: which pictures there are, and what is known of them.
+    An unfinished labelling: its pictures, and the labels so far.
 
     :param root, folders: as for `picture_folders`, and its result
     :param classes: names that become annotations, of `TEACHER_CLASSES`; ids are 1, 2, ... in this
-        order.
-    :param ignore: names that become `ignore_annotations`: objects, but of no class that is wanted
+        order
+    :param ignore: names of other classes, whose objects become `ignore_annotations`
     :param videos: whether the pictures of a folder are the frames of one video; then annotations
         have a ``track_id``, see `track_boxes`
-    :param description: says how the labels are made; goes into the document's info
-    :param more: whether there are folders that are not known yet; then it is never complete
+    :param description: text on the origin of the labels for the document's info
+    :param more: whether there are further, unknown folders; then the document is never complete
     :raises TeacherError: if a class is not one of the teacher's
     """
 
@@ -80,27 +80,27 @@ class Labelling:
 
     @property
     def total(self) -> int:
-        """Count the pictures."""
+        """Return the number of pictures."""
         return len(self._paths)
 
     @property
     def labelled(self) -> int:
-        """Count the pictures that are labelled."""
+        """Return the number of labelled pictures."""
         return len(self._done)
 
     @property
     def boxes(self) -> int:
-        """Count the annotations."""
+        """Return the number of annotations."""
         return sum(len(picture.annotations) for picture in self._done.values())
 
     @property
     def pictures(self) -> list[LabelledPicture]:
-        """Return what is labelled, in order."""
+        """Return the labelled pictures, in order."""
         return [self._done[name] for name in self._paths if name in self._done]
 
     def resume(self, path: Path) -> None:
         """
-        Take over what an earlier labelling wrote.
+        Add the labels that an earlier labelling wrote.
 
         :raises TeacherError: if the file cannot be read, or was made with other settings or from
             other pictures
@@ -108,7 +108,7 @@ class Labelling:
         self.take(self.written(path), path)
 
     def take(self, pictures: Iterable[LabelledPicture], path: Path) -> None:
-        """Take over pictures that were labelled, as `path` says; raises TeacherError."""
+        """Add pictures that the file `path` has labelled; raises TeacherError."""
         for picture in pictures:
             mine = self._images.get(picture.image['file_name'])
             if mine is None or not mine.items() <= picture.image.items():
@@ -118,7 +118,7 @@ class Labelling:
             self._done[picture.image['file_name']] = picture
 
     def written(self, path: Path) -> list[LabelledPicture]:
-        """Return the pictures of an earlier labelling, made in the same way; TeacherError."""
+        """Return an earlier labelling's pictures; raises TeacherError if the settings differ."""
         try:
             document = read_plain_json(path)
             empty = self.document()
@@ -142,7 +142,7 @@ class Labelling:
 
     def run(self, detect: Callable[[np.ndarray], TeacherBoxes]) -> Iterator[str]:
         """
-        Label the pictures that are not labelled yet, in order; yields each one's file name.
+        Label the remaining pictures in order, and yield each one's file name.
 
         :param detect: the teacher: ``(H, W, 3)`` uint8 BGR to boxes
         :raises TeacherError: if a picture cannot be decoded, or the pictures of a video differ in
@@ -160,16 +160,16 @@ class Labelling:
                                                                                       width):
                 raise TeacherError(f'{path}: is {width}x{height} pixels, the frames of a video '
                                    'must be of one size; for stills use --stills')
-            # One assignment, so that an interruption leaves the picture wholly in or out.
+            # One assignment, so that an interruption cannot leave half of a picture's labels.
             self._done[file_name] = self._describe(entry, detect(pixels))
             yield file_name
 
     def document(self) -> dict[str, Any]:
         """
-        Give the COCO-style document of the pictures that are labelled; boxes xywh in pixels.
+        Return the COCO-style document of the labelled pictures; boxes xywh in pixels.
 
-        ``info.labelled`` of ``info.pictures`` are, and ``info.complete`` says whether that is
-        all; the pictures themselves stand in ``images``.
+        ``info.labelled`` and ``info.pictures`` are the numbers of labelled and of all pictures.
+        ``info.complete`` is true if all are labelled. ``images`` lists the labelled ones.
         """
         document: dict[str, Any] = {
             'info': {'description': self._description, 'pictures': self.total,
@@ -194,7 +194,7 @@ class Labelling:
         return document
 
     def _tracks(self, done: list[LabelledPicture]) -> dict[str, np.ndarray]:
-        """Give the objects of every video numbers, none twice in the document."""
+        """Return the track numbers of every video's boxes, unique in the document."""
         videos: dict[str, list[LabelledPicture]] = {}
         for picture in done:
             videos.setdefault(picture.image['video'], []).append(picture)
@@ -214,7 +214,7 @@ class Labelling:
             width, height = box[2] - box[0], box[3] - box[1]
             rounded = [round(value, 2) for value in (*box[:2], width, height)]
             if min(rounded[2:]) <= 0:
-                continue  # Wholly in the padding.
+                continue  # The box is in the padding.
             common = {'bbox': rounded, 'score': round(float(score), 4)}
             if name in self._classes:
                 picture.annotations.append({
@@ -228,10 +228,10 @@ class Labelling:
 def label_into(output: Path, labelling: Labelling, detect: Callable[[np.ndarray], TeacherBoxes],
                progress: Callable[[], None] = lambda: None) -> None:
     """
-    Label what is not labelled and write the document, also when something comes in between.
+    Label the remaining pictures and write the document, also after an error or interrupt.
 
-    `progress` is called after each picture.  Raises TeacherError as `Labelling.run` does, and
-    OSError when the file cannot be written.
+    `progress` is called after each picture. Raises TeacherError as `Labelling.run` does, and
+    OSError if the file cannot be written.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     saved = monotonic()
@@ -247,7 +247,7 @@ def label_into(output: Path, labelling: Labelling, detect: Callable[[np.ndarray]
 
 
 def is_partial(path: Path) -> bool:
-    """Say whether a file is a document whose labelling did not come to its end."""
+    """Return whether a file is the document of an incomplete labelling."""
     try:
         return not read_plain_json(path)['info']['complete']
     except (OSError, ValueError, KeyError, TypeError):
@@ -259,14 +259,14 @@ def _save(output: Path, labelling: Labelling) -> None:
 
 
 def _geometry(picture: LabelledPicture) -> tuple[np.ndarray, np.ndarray]:
-    """Give boxes ``(N, 4)`` xyxy, and category ids ``(N,)``."""
+    """Return boxes ``(N, 4)`` xyxy, and category ids ``(N,)``."""
     boxes = np.array([item['bbox'] for item in picture.annotations], float).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return boxes, np.array([item['category_id'] for item in picture.annotations], np.int64)
 
 
 def _pictures(document: dict[str, Any]) -> list[LabelledPicture]:
-    """Take a document apart; raises KeyError and the like when it is none."""
+    """Return the pictures of a document; raises KeyError and others if it has another form."""
     def without(entry: dict[str, Any], *keys: str) -> dict[str, Any]:
         return {key: value for key, value in entry.items() if key not in keys}
 
@@ -307,8 +307,8 @@ def picture_folders(root: Path, names: Sequence[str] = ()) -> dict[str, list[Pat
 
     :param root: searched with all folders below it
     :param names: only these folders, relative to `root`, with those below them; empty for all
-    :returns: pictures in the order of their names, numbers in them by value; by folder relative to
-        `root`. A last part ``frames`` is left out of a folder's name.
+    :returns: pictures by folder relative to `root`, sorted by name, with numbers in names by
+        value. A last part ``frames`` is left out of a folder's name.
     :raises TeacherError: if a folder does not exist or there are no pictures
     """
     found: dict[Path, set[Path]] = {}
@@ -338,14 +338,14 @@ def picture_folders(root: Path, names: Sequence[str] = ()) -> dict[str, list[Pat
 
 
 def _natural(path: Path) -> tuple[list[Any], str]:
-    """Order frame10 behind frame9, and frame9 behind frame09."""
+    """Return a sort key: frame10 comes after frame9, and frame9 after frame09."""
     parts = re.split(r'(\d+)', path.name)
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
 
 
-#: Overlap from which on two boxes may show one object; SORT's (Bewley et al. 2016) limit.
+#: Smallest IoU of two boxes of one object; SORT's limit (Bewley et al. 2016).
 MIN_IOU = 0.3
-#: Frames that an object may be missed, because a teacher does not find it in every one.
+#: Successive frames in which the teacher may miss an object.
 PATIENCE = 5
 
 
@@ -360,17 +360,17 @@ class _Track:
 def track_boxes(frames: Sequence[tuple[np.ndarray, np.ndarray]], first: int = 1,
                 min_iou: float = MIN_IOU, patience: int = PATIENCE) -> list[np.ndarray]:
     """
-    Give each object of a video a number of its own.
+    Assign track numbers to the boxes of a video.
 
-    In every frame, boxes join the last boxes of the tracks of their class, the pair with the
-    largest IoU first, from `min_iou` on. Other boxes start new tracks. A track without a box for
-    more than `patience` frames ends.
+    In every frame, boxes are matched with the last boxes of the tracks of their class, the pair
+    with the largest IoU first, down to `min_iou`. Other boxes start new tracks. A track without a
+    box for more than `patience` frames ends.
 
-    :param frames: of each frame in their order: boxes ``(N, 4)`` xyxy, and labels ``(N,)``
+    :param frames: boxes ``(N, 4)`` xyxy and labels ``(N,)`` of each frame, in order
     :param first: number of the first track, at least 1
     :param min_iou: in (0, 1]
-    :param patience: frames without a box that a track survives
-    :returns: of each frame: ``(N,)`` int64, the number of the track of each box
+    :param patience: most successive frames without a box
+    :returns: track numbers of the boxes of each frame, ``(N,)`` int64
     """
     alive: list[_Track] = []
     result = []

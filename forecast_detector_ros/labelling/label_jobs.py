@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Label many videos, bags and folders of pictures, each in whatever process does the job."""
+"""Label many videos, bags and folders of pictures, one job each, in one or more processes."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ from ..jobs.locations import fetched, kept, Location, pack, PictureStore
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """How a teacher labels; the same for all jobs."""
+    """The settings of a teacher, the same for all jobs."""
 
     teacher: Location
     kind: str
@@ -30,10 +30,10 @@ class LabelSettings:
     classes: tuple[str, ...]
     ignore: tuple[str, ...]
     videos: bool  #: See `Labelling`
-    root: Path  #: Which file names are relative to; frames are extracted to it
+    root: Path  #: Folder of relative file names, and of extracted frames
     description: str = ''
     every: int = 1
-    topic: str | None = None  #: Of a bag; None if it has but one
+    topic: str | None = None  #: Topic of a bag; None if it has only one
 
     def load_teacher(self) -> Teacher:
         """Open the teacher; raises TeacherError."""
@@ -41,12 +41,12 @@ class LabelSettings:
                             self.threads)
 
     def labelling(self, folders: Mapping[str, list[Path]], more: bool = False) -> Labelling:
-        """Begin to label folders; see `Labelling`."""
+        """Return the empty `Labelling` of folders."""
         return Labelling(self.root, dict(folders), self.classes, self.ignore, self.videos,
                          self.description, more)
 
     def prepare(self) -> Callable[[LabelJob, Progress, StopFlag], LabelledFolder]:
-        """Open the teacher, and return the function that does one job with it."""
+        """Open the teacher, and return the function that does a job."""
         torch.set_num_threads(self.threads)
         return partial(_label, self, self.load_teacher())
 
@@ -55,16 +55,16 @@ class LabelSettings:
 class LabelJob:
     """One video or bag, or one folder of pictures."""
 
-    name: str  #: Of its folder, below the root
-    source: Location | None = None  #: The video or bag; None: the pictures are there
+    name: str  #: Name of its folder, below the root
+    source: Location | None = None  #: The video or bag; None for a folder of pictures
     pictures: tuple[Path, ...] = ()
-    store: PictureStore | None = None  #: Where the pictures are, if they are not at their paths
-    known: tuple[LabelledPicture, ...] = ()  #: What is labelled already, from the first one on
-    resume: bool = False  #: Whether frames may be there already
-    send: bool = False  #: Whether the frames are returned: this may be another machine
+    store: PictureStore | None = None  #: Contains the pictures, if they are not at their paths
+    known: tuple[LabelledPicture, ...] = ()  #: Earlier labels of the first pictures
+    resume: bool = False  #: Whether extracted frames may exist already
+    send: bool = False  #: Whether to return the frames, for a job on another machine
 
     def before(self, root: Path) -> LabelledFolder:
-        """Give what is known before the job is done, with file names relative to `root`."""
+        """Return the earlier labels, with file names relative to `root`."""
         return LabelledFolder(
             self.pictures or tuple(root / item.image['file_name'] for item in self.known),
             self.known)
@@ -76,17 +76,18 @@ class LabelledFolder:
 
     paths: tuple[Path, ...]  #: All pictures of the folder, labelled or not
     labelled: tuple[LabelledPicture, ...]
-    losses: tuple[str, ...] = ()  #: One line for each thing that could not be read
-    frames: bytes | None = None  #: The folder of extracted frames, packed, if it is sent
-    error: str = ''  #: Why the pictures that follow are not labelled; empty if nothing failed
+    losses: tuple[str, ...] = ()  #: One line for each part that could not be read
+    frames: bytes | None = None  #: The packed folder of extracted frames, if it is sent
+    error: str = ''  #: Why the other pictures are not labelled; empty without an error
 
 
 def merge(settings: LabelSettings, folders: Sequence[tuple[str, LabelledFolder]], more: bool,
           output: Path) -> Labelling:
     """
-    Put folders together, in their order, as if they had been labelled one after the other.
+    Join the labels of folders, in their order, as if one process had labelled them.
 
-    `more` says whether there are others.  Raises TeacherError, with `output` as the file.
+    :param more: whether there are further folders
+    :param output: the file that a TeacherError names
     """
     labelling = settings.labelling({name: list(item.paths) for name, item in folders}, more)
     labelling.take((picture for _, item in folders for picture in item.labelled), output)
@@ -111,7 +112,7 @@ def _label_pictures(settings: LabelSettings, teacher: Teacher, job: LabelJob, pr
     if job.store is None:
         return _run(settings, teacher, job, job.pictures, progress, interrupt)
     with job.store.fetched(job.pictures) as paths:
-        # Below the folder that names are relative to, as they are in the store.
+        # Paths below the root, as in the store.
         depth = len(job.pictures[0].relative_to(settings.root).parts)
         here = replace(settings, root=paths[0].parents[depth - 1])
         done = _run(here, teacher, job, paths, progress, interrupt)
@@ -130,7 +131,7 @@ def _label_videos(settings: LabelSettings, teacher: Teacher, job: LabelJob, prog
     with fetched(job.source) as source:
         extraction = extract_frames(source, settings.root, settings.every, settings.topic,
                                     job.resume, extracted, job.name)
-    # The folder itself comes before those that somebody may have put into it.
+    # The first entry is the folder itself; a user may have added subfolders.
     paths, *_ = picture_folders(settings.root, [job.name]).values()
     return replace(_run(settings, teacher, job, paths, progress, interrupt),
                    losses=extraction.losses)
@@ -147,5 +148,5 @@ def _run(settings: LabelSettings, teacher: Teacher, job: LabelJob, paths: Sequen
             if interrupt.is_set:
                 break
     except TeacherError as wrong:
-        error = str(wrong)  # The labels made so far are worth keeping.
+        error = str(wrong)  # The labels so far are kept.
     return LabelledFolder(tuple(paths), tuple(labelling.pictures), error=error)

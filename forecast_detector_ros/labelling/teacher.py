@@ -20,7 +20,7 @@ from torchvision.ops import batched_nms
 from ..detector.host import import_onnxruntime, import_openvino
 from ..errors import InputError, one_line
 
-PADDING = 114  #: Grey value that YOLOX and its kin pad pictures with
+PADDING = 114  #: Grey value with which YOLOX and similar detectors pad pictures
 #: The 80 categories of COCO's detection task, in the order of a COCO detector's output.
 COCO_CLASSES = (
     'person', 'bicycle', 'car', 'motorcycle', 'airplane', 'bus', 'train', 'truck', 'boat',
@@ -33,15 +33,15 @@ COCO_CLASSES = (
     'potted plant', 'bed', 'dining table', 'toilet', 'tv', 'laptop', 'mouse', 'remote',
     'keyboard', 'cell phone', 'microwave', 'oven', 'toaster', 'sink', 'refrigerator', 'book',
     'clock', 'vase', 'scissors', 'teddy bear', 'hair drier', 'toothbrush')
-#: COCO categories that ImageNet VID or PASCAL VOC has under another name.
+#: COCO categories that have another name in ImageNet VID or PASCAL VOC.
 RENAMED = {'cow': 'cattle', 'boat': 'watercraft', 'couch': 'sofa'}
-#: What the teacher's outputs are called here; a blank becomes an underscore.
+#: Names of the teacher's outputs in this package; a blank becomes an underscore.
 TEACHER_CLASSES = tuple(RENAMED.get(name, name).replace(' ', '_') for name in COCO_CLASSES)
 Port = tuple[str, list[Any], str]  #: Name, shape and type of an input or output
 
 
 class TeacherError(InputError):
-    """A teacher that cannot be loaded or is not of the expected kind; one line."""
+    """A teacher cannot be loaded or used; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class TeacherBoxes:
 class Teacher(Protocol):
     """A detector that labels pictures."""
 
-    kind: str  #: What it is, in a word or in a line
+    kind: str  #: Description, a word or a line
 
     def detect(self, image: np.ndarray) -> TeacherBoxes:
         """Label one picture, ``(H, W, 3)`` uint8, BGR."""
@@ -64,11 +64,13 @@ class Teacher(Protocol):
 
 class TeacherModel:
     """
-    A network in a file, with one input and what it says of itself.
+    A network in a file, with one input.
 
-    :param inputs, outputs: name, shape and type of each, types as onnxruntime writes them. Sides
+    Attributes `input_shape` and `input_type` are those of the input; ``[]`` and ``''`` if there
+    are several inputs.
+
+    :param inputs, outputs: name, shape and type of each, types as onnxruntime writes them. Sizes
         that are not fixed are names or None.
-    :param input_shape, input_type: of its only input; ``[]`` and ``''`` if there are several
     """
 
     def __init__(self, path: Path, inputs: list[Port], outputs: list[Port]) -> None:
@@ -87,10 +89,10 @@ class TeacherModel:
         return shape[2], shape[3]
 
     def run(self, tensor: np.ndarray) -> list[np.ndarray]:
-        """Give all outputs for one input; raises TeacherError when the network refuses it."""
+        """Return all outputs for one input; raises TeacherError if the network fails."""
         try:
             return self._infer(tensor)
-        except Exception as error:  # The runtimes' exceptions have no common base of their own.
+        except Exception as error:  # The runtimes' exceptions have no common base class.
             raise TeacherError(f'{self.path}: fails on an input of shape {tensor.shape}: '
                                f'{one_line(error)}') from None
 
@@ -99,7 +101,7 @@ class TeacherModel:
 
 
 def _runtime(path: Path, name: str, load: Callable[[], Any]) -> Any:
-    """Import what runs a file; raises TeacherError where that or the file is missing."""
+    """Load a file with a runtime; raises TeacherError if one of the two is missing."""
     try:
         runtime = load()
     except ImportError:
@@ -126,7 +128,7 @@ class OnnxModel(TeacherModel):
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=['CPUExecutionProvider'])
-        except Exception as error:  # onnxruntime's exceptions have no common base of their own.
+        except Exception as error:  # onnxruntime's exceptions have no common base class.
             raise TeacherError(f'{path}: onnxruntime cannot load it: '
                                f'{one_line(error)}') from None
         inputs, outputs = ([(item.name, list(item.shape or ()), item.type) for item in items]
@@ -141,14 +143,14 @@ class OnnxModel(TeacherModel):
 def choose_boxes(boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray, min_score: float,
                  nms_threshold: float, picture: tuple[int, int]) -> TeacherBoxes:
     """
-    Drop weak boxes, cut the others to the picture, and keep the best of those that overlap.
+    Drop boxes of a low score, cut the others to the picture, and apply NMS for each class.
 
     :param boxes: ``(N, 4)`` float32, xyxy, pixels of the picture
     :param labels: ``(N,)`` int64, index into `TEACHER_CLASSES`
     :param scores: ``(N,)`` float32
-    :param min_score: boxes below it are dropped, in [0, 1]
-    :param nms_threshold: IoU from which on the weaker of two boxes of a class is dropped, in (0,
-        1]; YOLOX has 0.45
+    :param min_score: smallest score, in [0, 1]
+    :param nms_threshold: IoU from which on the box with the lower score is dropped, in (0, 1];
+        YOLOX has 0.45
     :param picture: (height, width)
     """
     strong = scores >= min_score
@@ -162,12 +164,11 @@ def choose_boxes(boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray, min_
 
 def letterbox(image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, float]:
     """
-    Scale a picture into the upper left corner of a grey one, keeping its aspect ratio.
+    Scale a picture into the upper left corner of a grey one, with its aspect ratio.
 
     :param image: ``(H, W, 3)`` uint8
     :param size: (height, width) of the result
-    :returns: ``(height, width, 3)`` uint8, and the factor from the picture's pixels to the
-        result's
+    :returns: ``(height, width, 3)`` uint8, and the scale factor
     """
     scale = min(size[0] / image.shape[0], size[1] / image.shape[1])
     height, width = (max(1, int(side * scale)) for side in image.shape[:2])
@@ -177,9 +178,9 @@ def letterbox(image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, flo
 def centred_letterbox(image: np.ndarray, size: tuple[int, int]
                       ) -> tuple[np.ndarray, float, tuple[int, int]]:
     """
-    Scale a picture into the middle of a grey one, keeping its aspect ratio.
+    Scale a picture into the middle of a grey one, with its aspect ratio.
 
-    Parameters are those of `letterbox`; the result has its upper left corner (x, y) besides.
+    Parameters and results are those of `letterbox`; also returns the upper left corner (x, y).
     """
     scale = min(size[0] / image.shape[0], size[1] / image.shape[1])
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
@@ -207,13 +208,13 @@ class OpenVinoModel(TeacherModel):
     """
     A network that OpenVINO runs, on the CPU and in fp32.
 
-    :param path: the ``.xml`` with its ``.bin`` beside it, or an ``.onnx``
+    :param path: the ``.xml`` with its ``.bin`` in the same folder, or an ``.onnx``
     :param threads: threads that OpenVINO may use
-    :param input_size: (height, width) of the picture, where it is to differ from the file's
-    :param float_activations: leave out the quantisers of an int8 network. Without instructions for
-        int8 (VNNI) they cost accuracy, because OpenVINO emulates them.
+    :param input_size: (height, width) of the picture; None for the file's size
+    :param float_activations: whether to remove the quantisers of an int8 network. Without
+        instructions for int8 (VNNI) they reduce accuracy, because OpenVINO emulates them.
     :raises TeacherError: if OpenVINO is not installed, or the file is missing, cannot be loaded or
-        cannot have the size
+        does not accept the size
     """
 
     def __init__(self, path: Path, threads: int = 1, input_size: tuple[int, int] | None = None,
@@ -248,7 +249,7 @@ def _port(port: Any) -> tuple[str, list[int | None], str]:
 
 
 def _drop_quantisers(model: Any) -> None:
-    """Connect what stands behind each FakeQuantize with what stands before it."""
+    """Remove each FakeQuantize: connect its input to the nodes after it."""
     for node in model.get_ordered_ops():
         if node.get_type_name() == 'FakeQuantize':
             _replace(node, node.input_value(0))
@@ -267,7 +268,7 @@ def _resize(model: Any, size: tuple[int, int]) -> None:
 
 def _generalise_shuffles(model: Any) -> None:
     """
-    Put ShuffleChannels in the place of reshapes to a fixed size.
+    Replace reshapes to a fixed size by ShuffleChannels.
 
     ShuffleNet's channel shuffle (Zhang et al. 2018, section 3.1) is often stored as a split of the
     channels in groups, a transposition and a reshape.
@@ -295,6 +296,6 @@ def _rank(node: Any) -> int:
 
 
 def _replace(node: Any, value: Any) -> None:
-    """Give `value` to all that take the output of `node`."""
+    """Connect `value` to all inputs that use the output of `node`."""
     for target in list(node.output(0).get_target_inputs()):
         target.replace_source_output(value)

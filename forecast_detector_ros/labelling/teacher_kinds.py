@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Open a teacher of any kind, told or found out, or several of them, whose boxes are fused.
+Open a teacher of a given or detected kind, or an ensemble of teachers with fused boxes.
 
-Boxes are fused after Solovyev, Wang, Gabruseva, "Weighted boxes fusion", Image and Vision
-Computing 107 (2021), with two changes. A detector gives at most one box to an object, and an
-object's score is the mean over the detectors that know its class. The authors' package,
-ensemble-boxes, does neither, needs numba and pandas, and has had no release since 2022.
+The fusion follows Solovyev, Wang, Gabruseva, "Weighted boxes fusion", Image and Vision Computing
+107 (2021), with two changes. A detector has at most one box for an object, and an object's score
+is the mean over the detectors that have its class. The authors' package, ensemble-boxes, does
+neither, needs numba and pandas, and has had no release since 2022.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from ..plain_values import build, PlainValueError, PlainYamlError, read_plain_ya
 
 AUTO = 'auto'
 
-FUSED_IOU = 0.55  #: Overlap above which boxes of two detectors show one object (section 4, THR)
+FUSED_IOU = 0.55  #: Boxes of two detectors above this IoU show one object (section 4, THR)
 
-#: The kinds of teachers in one ONNX or OpenVINO file by their names.
+#: The kinds of teachers that are one ONNX or OpenVINO file, by their names.
 KINDS = {kind.kind: kind for kind in (YoloxTeacher, DecodedYoloxTeacher, Yolo11Teacher,
                                       NanodetTeacher, TorchvisionTeacher)}
 
@@ -48,17 +48,17 @@ class MemberConfig:
     :raises TeacherError: if a value is impossible
     """
 
-    kind: str  #: One of `teacher_kinds.KINDS`, or `ssd-mobilenet-v2`
+    kind: str  #: One of `KINDS`, or `ssd-mobilenet-v2`
     #: File of the network, relative to the YAML: .onnx, OpenVINO's .xml, or .safetensors.
     model: str
-    heads: str = ''  #: ssd-mobilenet-v2: file of what stands behind the backbone
-    weight: float = 1.0  #: How much its boxes and scores count
-    #: Height and width; .xml: where they are to differ from the file's.
+    heads: str = ''  #: ssd-mobilenet-v2: file of the layers after the backbone
+    weight: float = 1.0  #: Weight of its boxes and scores, above 0
+    #: .xml: height and width of the input; null for those of the file.
     input_size: tuple[int, int] | None = None
-    colour: str = 'bgr'  #: nanodet: order of the channels that it wants, bgr or rgb
-    float_activations: bool = False  #: .xml: leave out the quantisers of an int8 network
-    #: ssd-mobilenet-v2: the class of each output, null for one that is passed over. Others: the
-    #: classes that count, empty for all of COCO's.
+    colour: str = 'bgr'  #: nanodet: order of the input's channels, bgr or rgb
+    float_activations: bool = False  #: .xml: remove the quantisers of an int8 network
+    #: ssd-mobilenet-v2: the class of each output, null for an unused one. Others: the classes that
+    #: are used, empty for all of COCO's.
     classes: tuple[str | None, ...] = ()
 
     def __post_init__(self) -> None:
@@ -83,16 +83,16 @@ class MemberConfig:
 @dataclass(frozen=True)
 class EnsembleConfig:
     """
-    Several detectors, and how their boxes become one set.
+    Several detectors, and the settings of their fusion.
 
     :raises TeacherError: if a value is impossible
     """
 
     members: tuple[MemberConfig, ...]
 
-    iou: float = FUSED_IOU  #: Overlap above which boxes of two members show one object
-    #: Boxes of a member with a lower score do not take part; a fused score is lower than the best
-    #: of its parts.
+    iou: float = FUSED_IOU  #: Boxes of two members above this IoU show one object
+    #: Smallest score of a member's box; lower than that of the ensemble, because a fused score is
+    #: lower than the best score of its boxes.
     member_score: float = 0.12
 
     def __post_init__(self) -> None:
@@ -123,9 +123,9 @@ class EnsembleTeacher:
     """
     Detectors whose boxes are fused, see `fuse_boxes`.
 
-    :param members: the detectors, opened with the score and NMS that each is to have
-    :param config: of the same members, in the same order
-    :param min_score: lower limit of the fused score, in [0, 1]
+    :param members: the detectors, opened with their thresholds of score and NMS
+    :param config: has the same members, in the same order
+    :param min_score: smallest fused score, in [0, 1]
     """
 
     def __init__(self, members: Sequence[Teacher], config: EnsembleConfig,
@@ -158,15 +158,15 @@ def fuse_boxes(found: Sequence[TeacherBoxes], knows: np.ndarray, weights: Sequen
     """
     Fuse the boxes that several detectors found in a picture.
 
-    Boxes come in the order of weight times score. Each joins the object of its class with the
-    largest overlap above `iou`, or is a new object. A second box of one detector for one object is
-    dropped. An object's box is the mean of its boxes, by weight times score.
+    Boxes are sorted by weight times score. Each is added to the object of its class with the
+    largest overlap above `iou`, or starts a new object. A second box of one detector for one
+    object is dropped. An object's box is the mean of its boxes, weighted by weight times score.
 
-    :param found: what each of M detectors found
-    :param knows: ``(M, C)`` bool: whether it knows the class
-    :param weights: how much each counts, above 0
-    :param min_score: objects whose mean score, by weight over the detectors that know the class,
-        is below it are dropped
+    :param found: boxes of each of M detectors
+    :param knows: ``(M, C)`` bool: whether the detector has the class
+    :param weights: weight of each detector, above 0
+    :param min_score: smallest score of an object: the weighted mean over the detectors that have
+        its class
     :param iou: in (0, 1)
     """
     weight = np.asarray(weights, np.float64)
@@ -213,13 +213,12 @@ def open_teacher(path: Path, kind: str = AUTO, min_score: float = 0.2,
     Open a teacher.
 
     :param path: the network's ``.onnx`` or OpenVINO's ``.xml``, or the ``.yaml`` of an ensemble
-    :param kind: a key of `KINDS`, or `AUTO` to take the kind that fits the network's input and
-        output
-    :param min_score, nms_threshold: which boxes are kept, see the kinds
+    :param kind: a key of `KINDS`, or `AUTO` for the kind that fits the network's input and output
+    :param min_score, nms_threshold: see `choose_boxes`
     :param threads: threads that the network's runtime may use
-    :param prefer_openvino: run an ``.onnx`` with OpenVINO, too, instead of onnxruntime
+    :param prefer_openvino: whether to run also an ``.onnx`` with OpenVINO, not onnxruntime
     :raises TeacherError: if the runtime is missing, a file cannot be loaded, or it is not of the
-        kind, or of none
+        given or of any kind
     """
     if path.suffix in ('.yaml', '.yml'):
         if kind != AUTO:
@@ -243,7 +242,7 @@ def open_teacher(path: Path, kind: str = AUTO, min_score: float = 0.2,
 
 
 def digest(path: Path) -> str:
-    """Give 12 digits that tell a teacher from others of its name, of all its files."""
+    """Return 12 hexadecimal digits that identify the content of all files of a teacher."""
     files = [path]
     if path.suffix in ('.yaml', '.yml'):
         files += [path.parent / name for member in load_ensemble(path).members

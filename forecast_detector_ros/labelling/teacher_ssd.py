@@ -2,7 +2,7 @@
 """
 Teachers of two families: SSD-MobileNetV2 of TensorFlow, and the detectors of torchvision.
 
-The first has its weights in PyTorch. Network and constants are those of
+The first runs in PyTorch. Network and constants are those of
 samples/configs/ssd_mobilenet_v2_coco.config and
 anchor_generators/multiple_grid_anchor_generator.py in
 https://github.com/tensorflow/models/tree/master/research/object_detection.
@@ -52,11 +52,11 @@ class SsdTeacher:
 
     :param backbone: safetensors with the keys of torchvision's ``mobilenet_v2``; its classifier
         may be missing
-    :param heads: safetensors with weight and bias of ``extra.N.0`` (1x1) and ``extra.N.1`` (3x3,
-        stride 2), N from 0 to 3, and of ``box.N`` and ``cls.N`` (1x1), N from 0 to 5. Channels are
-        ordered by anchor: centre y, x, height, width, or the logit of each class
-    :param classes: the class of each logit, of `TEACHER_CLASSES`; None for those that are passed
-        over, such as the background
+    :param heads: safetensors with weights and biases. ``extra.N.0`` (1x1) and ``extra.N.1`` (3x3,
+        stride 2) have N from 0 to 3; ``box.N`` and ``cls.N`` (1x1) have N from 0 to 5. Channels
+        are ordered by anchor: centre y, x, height, width, or the logit of each class.
+    :param classes: the class of each logit, of `TEACHER_CLASSES`; None for unused logits, such as
+        the background
     :param min_score, nms_threshold: see `choose_boxes`
     :raises TeacherError: if a file cannot be read or does not fit
     """
@@ -101,7 +101,7 @@ class SsdTeacher:
         codes, logits, _ = self._raw(cv2.resize(image, (SIDE, SIDE)))
         scores = 1 / (1 + np.exp(-logits))
         if not self._known[0]:
-            # Background has a sigmoid of its own, and is no rival of the classes.
+            # Background has its own sigmoid, so its score does not reduce those of the classes.
             scores[:, 0] = 0
         best, label = scores.max(1), scores.argmax(1)
         kept = (best >= self.min_score) & self._known[label]
@@ -193,9 +193,9 @@ class TorchvisionTeacher:
     A detector of torchvision with its own pre- and post-processing in the graph.
 
     :param model: one float32 input ``(1, 3, H, W)`` or ``(3, H, W)``, RGB, 0 to 1. Where the file
-        fixes H and W, pictures are stretched to them, as torchvision's SSD does itself; else they
-        go in as they are. Three outputs in any order: boxes ``(N, 4)`` xyxy in pixels of the
-        input, labels ``(N,)`` integers (COCO's ids), scores ``(N,)``.
+        fixes H and W, pictures are stretched to them, as in torchvision's SSD; else they keep
+        their size. Three outputs in any order: boxes ``(N, 4)`` xyxy in pixels of the input,
+        labels ``(N,)`` integers (COCO's ids), scores ``(N,)``.
     :param min_score, nms_threshold: see `choose_boxes`
     :raises TeacherError: if the network is not of this kind
     """
@@ -216,7 +216,7 @@ class TorchvisionTeacher:
         self._model = model
         self.min_score = min_score
         self.nms_threshold = nms_threshold
-        # Index of each of COCO's ids, -1 for those that are no class.
+        # Index of each of COCO's ids, -1 for unused ids.
         self._index = np.full(COCO_IDS[-1] + 1, -1)
         self._index[list(COCO_IDS)] = np.arange(len(COCO_CLASSES))
 

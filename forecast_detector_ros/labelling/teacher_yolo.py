@@ -24,13 +24,14 @@ from .teacher import (
 )
 
 STRIDES = (8, 16, 32)  #: Strides of YOLOX's three grids, in the order of its output
-#: Median centre from which on an output counts as decoded. Centres that are not decoded are
-#: offsets of about one cell; decoded ones are pixels, half as large as the input in the middle.
+#: Smallest median centre of a decoded output. Centres that are not decoded are offsets of about
+#: one cell; decoded ones are pixels, with a median of about half the input.
 DECODED_FROM = 4.0
 
-NANODET_STRIDES = (8, 16, 32, 64)  #: Of the four grids (config/nanodet-plus-m-1.5x_416.yml)
-BINS = 8  #: A side is a distribution over 0 to 7 strides: reg_max 7, as there
-#: Of BGR, as there; for networks that do not normalise their input themselves.
+#: Strides of the four grids (config/nanodet-plus-m-1.5x_416.yml).
+NANODET_STRIDES = (8, 16, 32, 64)
+BINS = 8  #: A side is a distribution over 0 to 7 strides: reg_max 7 in that file
+#: Of BGR, from that file; for networks that do not normalise their input themselves.
 MEAN, STD = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)
 COLOURS = ('bgr', 'rgb')
 
@@ -68,16 +69,16 @@ class _GridTeacher:
                             self.nms_threshold, (image.shape[0], image.shape[1]))
 
     def _shape(self, count: int) -> list[int]:
-        """Give the output's shape for a number of cells."""
+        """Return the output's shape for a number of cells."""
         return [1, count, 5 + len(COCO_CLASSES)]
 
     def _raw(self, padded: np.ndarray) -> np.ndarray:
-        """Give the output for a picture of the input's size, a row per cell."""
+        """Return the output for a picture of the input's size, a row per cell."""
         tensor = np.ascontiguousarray(padded.transpose(2, 0, 1), np.float32)[None]
         return self._model.run(tensor)[0][0]
 
     def _decode(self, output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Give boxes, xyxy in the input's pixels, and the scores of all classes."""
+        """Return boxes, xyxy in the input's pixels, and the scores of all classes."""
         raise NotImplementedError
 
 
@@ -85,7 +86,7 @@ class YoloxTeacher(_GridTeacher):
     """
     A YOLOX without decoding in the graph, as its own export makes it.
 
-    Its input is ``(1, 3, H, W)`` float32, BGR, 0 to 255; its output ``(1, A, 85)``: centre and
+    Its input is ``(1, 3, H, W)`` float32, BGR, 0 to 255. Its output is ``(1, A, 85)``: centre and
     logarithmic size relative to the cell, objectness, and class scores (both after the sigmoid).
     A box's score is objectness times class score.
     """
@@ -93,7 +94,7 @@ class YoloxTeacher(_GridTeacher):
     kind, name = 'yolox', 'YOLOX'
 
     def looks_decoded(self) -> bool:
-        """Say whether the output for a grey picture is in pixels rather than in cells."""
+        """Return whether the output for a grey picture is in pixels and not in cells."""
         grey = np.full((*self.input_size, 3), PADDING, np.uint8)
         return bool(np.median(np.abs(self._raw(grey)[:, :2])) > DECODED_FROM)
 
@@ -102,7 +103,7 @@ class YoloxTeacher(_GridTeacher):
 
 
 class DecodedYoloxTeacher(YoloxTeacher):
-    """A YOLOX that was exported with its decoding: centre and size are pixels of the input."""
+    """A YOLOX that was exported with decoding: centre and size are pixels of the input."""
 
     kind = 'yolox-decoded'
 
@@ -133,7 +134,7 @@ class Yolo11Teacher(_GridTeacher):
 
 def grid_cells(size: tuple[int, int], strides: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """
-    Return where the cells of all grids are, and the stride of each.
+    Return the places of the cells of all grids, and the stride of each cell.
 
     :param size: (height, width) of the network's input
     :returns: ``(A, 2)`` int64 column and row in its grid, and ``(A, 1)`` float32
@@ -174,7 +175,7 @@ class NanodetTeacher:
         112)``, a row per grid cell of `NANODET_STRIDES`: 80 class scores after the sigmoid, then
         for left, top, right and bottom the logits of `BINS` distances.
     :param min_score, nms_threshold: see `choose_boxes`
-    :param colour: order of the channels that the network wants, one of `COLOURS`
+    :param colour: order of the input's channels, one of `COLOURS`
     :raises TeacherError: if the network is not of this kind
     """
 
@@ -189,7 +190,7 @@ class NanodetTeacher:
             raise TeacherError(f'{model.path}: has {model.summary}, a NanoDet has one input '
                                '(1, 3, H, W) float or (1, H, W, 3) uint8, sides multiples of 32')
         cells, self._strides = grid_cells((size[0], size[1]), NANODET_STRIDES)
-        # Cells look from their upper left corner (nanodet/model/head/nanodet_plus_head.py,
+        # Distances start at a cell's upper left corner (nanodet/model/head/nanodet_plus_head.py,
         # get_single_level_center_priors).
         self._centres = (cells * self._strides).astype(np.float32)
         wanted = [1, len(self._centres), len(COCO_CLASSES) + 4 * BINS]

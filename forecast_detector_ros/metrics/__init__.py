@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arrays in, numbers out: matching, average precision, recall, motion."""
+"""Metrics of arrays: matching, average precision, recall, motion."""

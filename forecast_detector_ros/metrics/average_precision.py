@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Average precision with all points of the curve, as PASCAL VOC from 2010 on and ImageNet VID.
+Average precision with all points of the curve, as in PASCAL VOC from 2010 on and ImageNet VID.
 
-On VID it is also split by motion: the mean IoU of an object's box with its own boxes nearby in
-time (FGFA, Zhu et al. 2017, section 5.1). The rules are those of FGFA's published evaluation
+On VID it is also split by motion IoU: the mean IoU of an object's box with its boxes in nearby
+frames (FGFA, Zhu et al. 2017, section 5.1). The rules are those of FGFA's published evaluation
 (`imagenet_vid_eval_motion.py`): boxes outside a group are ignored, not absent.
 """
 
@@ -15,21 +15,21 @@ import numpy as np
 from .tables import DetectionTable, frame_pairs, IOU_THRESHOLD, match, TruthTable
 from ..boxes import pair_inside, pair_iou
 
-#: Part of a detection that must lie in an ignore region; COCO's rule for crowds at AP50.
+#: Part of a detection that must be in an ignore region; COCO's rule for crowds at AP50.
 IGNORE_OVERLAP = 0.5
 
 
 @dataclass(frozen=True)
 class ApRules:
-    """When a detection hits a box."""
+    """The rules by which a detection hits a box."""
 
     iou_threshold: float = IOU_THRESHOLD  #: Smallest IoU that counts, in (0, 1]
-    #: Pixels by which a hit may be larger than its box. A box of width w and height h needs an IoU
-    #: of at most w h / ((w + tolerance) (h + tolerance)).
+    #: Pixels by which a hit may be larger than its box. The threshold of a box of width w and
+    #: height h is at most w h / ((w + tolerance) (h + tolerance)).
     tolerance: float = 0.0
 
     def thresholds(self, boxes: np.ndarray) -> np.ndarray:
-        """Give the smallest IoU that counts for each of ``(M, 4)`` boxes, ``(M,)`` float64."""
+        """Return the smallest IoU that counts for each of ``(M, 4)`` boxes, ``(M,)`` float64."""
         result = np.full(len(boxes), self.iou_threshold)
         if self.tolerance:
             sides = boxes[:, 2:].astype(np.float64) - boxes[:, :2]
@@ -39,11 +39,11 @@ class ApRules:
 
 #: Recalls at which a curve keeps its precision; those of COCO's evaluation.
 RECALLS = np.linspace(0, 1, 101)
-PLAIN = ApRules()  #: IoU 0.5 for every box: what is mostly reported
-#: The rules of ImageNet VID's development kit (ILSVRC 2015), which are kind to small boxes. The
-#: kit adds 1 to every side, because its corners are the first and the last pixel of a box.
-#: Coordinates here are edges, which have that pixel between them (`annotations/imagenet_vid.py`),
-#: so nothing is left to add.
+PLAIN = ApRules()  #: IoU 0.5 for every box: the most common rule
+#: The rules of ImageNet VID's development kit (ILSVRC 2015), which are easier for small boxes. The
+#: kit adds 1 to every side, because its corners are the first and the last pixel of a box. Here
+#: coordinates are edges, which include that pixel (`annotations/imagenet_vid.py`), so nothing is
+#: added.
 DEVKIT = ApRules(tolerance=10.0)
 
 
@@ -53,12 +53,12 @@ class AveragePrecision:
 
     per_class: np.ndarray  #: ``(C,)`` float64, in [0, 1]; NaN for a class without annotated boxes
     boxes: np.ndarray  #: ``(C,)`` int64: annotated boxes
-    detections: np.ndarray  #: ``(C,)`` int64: detections that counted
-    ignored: int  #: Detections that did not count
+    detections: np.ndarray  #: ``(C,)`` int64: detections that count
+    ignored: int  #: Detections that do not count
 
     @property
     def mean(self) -> float:
-        """Mean over the classes that have boxes; NaN if none has."""
+        """Mean over the classes with boxes; NaN if none has boxes."""
         present = self.boxes > 0
         return float(self.per_class[present].mean()) if present.any() else float('nan')
 
@@ -66,14 +66,14 @@ class AveragePrecision:
 def curve_area(scores: np.ndarray, right: np.ndarray, positives: int,
                wrong: np.ndarray | None = None) -> float:
     """
-    Give the area under the interpolated precision-recall curve.
+    Return the area under the interpolated precision-recall curve.
 
-    :param scores: ``(N,)`` of the detections of one class, in any order. Those of equal score
-        enter the curve together, so their order does not matter.
-    :param right: ``(N,)`` bool: whether each one hit a box
+    :param scores: ``(N,)`` scores of the detections of one class, in any order. Detections of
+        equal score are one point of the curve, so their order does not matter.
+    :param right: ``(N,)`` bool: whether the detection hits a box
     :param positives: number of annotated boxes
-    :param wrong: ``(N,)`` float: what each one weighs as a mistake, from 0 to 1, and 0 where it is
-        right; None for 1 wherever it is not
+    :param wrong: ``(N,)`` float, 0 to 1: weight of the detection as an error, 0 if it is right;
+        None for 1 if it is not right
     :returns: in [0, 1]; NaN if there are no annotated boxes
     """
     if not positives:
@@ -87,12 +87,12 @@ def curve_area(scores: np.ndarray, right: np.ndarray, positives: int,
 def precision_steps(scores: np.ndarray, right: np.ndarray, wrong: np.ndarray | None = None
                     ) -> tuple[np.ndarray, np.ndarray]:
     """
-    Give the interpolated precision-recall curve at each score, best first.
+    Return the interpolated precision-recall curve at each score, best first.
 
     Parameters are those of `curve_area`.
 
-    :returns: ``(K,)`` boxes hit down to that score, and ``(K,)`` float64, the best precision there
-        or further down; K is the number of different scores
+    :returns: ``(K,)`` number of hits down to that score, and ``(K,)`` float64, the best precision
+        at this or a lower score; K is the number of different scores
     """
     order = np.argsort(-scores, kind='stable')
     last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True)[:len(order)])
@@ -109,13 +109,13 @@ def average_precision(detections: DetectionTable, truth: TruthTable, rules: ApRu
     """
     Score detections against annotated boxes, class by class.
 
-    A second detection of the same box is wrong.  A detection that hits no box and lies in an
-    ignore region does not count.
+    A second detection of the same box is wrong. A detection that hits no box and is in an ignore
+    region does not count.
 
-    :param detections: collected with a low score threshold; what was cut off is missing from the
-        curve
+    :param detections: must have a low score threshold, because detections below it are missing
+        from the curve
     :param truth: each box of exactly one class
-    :param rules: when a detection hits a box
+    :param rules: rules of a hit
     :raises ValueError: if a box has several classes, or none
     """
     labels = truth.labels
@@ -128,10 +128,10 @@ def average_precision(detections: DetectionTable, truth: TruthTable, rules: ApRu
 def judge(detections: DetectionTable, truth: TruthTable, rules: ApRules
           ) -> tuple[np.ndarray, np.ndarray]:
     """
-    Match detections with boxes, and excuse what lies in ignore regions.
+    Match detections with boxes and ignore regions.
 
     :returns: ``(N,)`` int64, the row in `truth` or -1, and ``(N,)`` bool, whether a detection
-        without a box is excused
+        without a box is in an ignore region
     """
     matched = match(detections, truth, rules.thresholds(truth.boxes))
     excused = np.zeros(len(detections), bool)
@@ -144,9 +144,9 @@ def judge(detections: DetectionTable, truth: TruthTable, rules: ApRules
 def by_class(detections: DetectionTable, right: np.ndarray, wrong: np.ndarray,
              boxes: np.ndarray) -> AveragePrecision:
     """
-    Give the average precision of every class.
+    Return the average precision of every class.
 
-    :param detections: n rows
+    :param detections: N rows
     :param right, wrong: as for `curve_area`; a detection that is neither does not count
     :param boxes: ``(C,)`` int64: annotated boxes of each class
     """
@@ -163,18 +163,18 @@ def by_class(detections: DetectionTable, right: np.ndarray, wrong: np.ndarray,
     return AveragePrecision(per_class, boxes, np.diff(bounds), int((~counts).sum()))
 
 
-#: Score thresholds at which `operating_points` is asked by default.
+#: Default score thresholds of `operating_points`.
 SCORE_THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What a score threshold shows of all classes together."""
+    """Recall and precision of all classes together at a score threshold."""
 
-    score: float  #: Detections need a score above it
+    score: float  #: The threshold; detections need a score above it
     recall: float  #: Part of the boxes that are found, in [0, 1]; NaN without boxes
     precision: float  #: Part of the detections that are right, in [0, 1]; NaN without detections
-    detections: int  #: Detections that counted
+    detections: int  #: Detections that count
 
     @property
     def f1(self) -> float:
@@ -187,10 +187,10 @@ def operating_points(detections: DetectionTable, truth: TruthTable,
                      scores: Sequence[float] = SCORE_THRESHOLDS,
                      rules: ApRules = PLAIN) -> list[OperatingPoint]:
     """
-    Give recall and precision over all boxes at each of the score thresholds.
+    Return recall and precision over all boxes at each of the score thresholds.
 
-    :param detections: from the lowest of the scores on; ignore regions as for `average_precision`
-    :param truth: boxes that may accept several classes
+    :param detections: with scores from the lowest threshold on
+    :param truth: boxes may accept several classes; ignore regions as for `average_precision`
     """
     matched, excused = judge(detections, truth, rules)
     right, counts = detections.scores[matched >= 0], detections.scores[~excused]
@@ -202,7 +202,7 @@ def operating_points(detections: DetectionTable, truth: TruthTable,
     return points
 
 
-#: Smallest and largest motion IoU of each group; both belong to it, as in FGFA's evaluation.
+#: Smallest and largest motion IoU of each group; both are included, as in FGFA's evaluation.
 GROUPS = {'slow': (0.9, 1.0), 'medium': (0.7, 0.9), 'fast': (0.0, 0.7)}
 
 
@@ -217,7 +217,7 @@ class VidAp:
 
 
 def in_group(motion_iou: np.ndarray, group: str) -> np.ndarray:
-    """Tell which of ``(M,)`` motion IoUs belong to a group, bool ``(M,)``; NaN to none."""
+    """Return whether each of ``(M,)`` motion IoUs is in a group, bool ``(M,)``; False for NaN."""
     low, high = GROUPS[group]
     return (motion_iou >= low) & (motion_iou <= high)
 
@@ -226,8 +226,8 @@ def group_fractions(motion_iou: np.ndarray) -> dict[str, dict[str, float]]:
     """
     Count the boxes of each of the `GROUPS` among ``(M,)`` motion IoUs.
 
-    :returns: by group: `boxes`, and their `fraction` in [0, 1], NaN of no boxes. A box on a bound
-        is in both groups, and one of unknown motion in none, so fractions need not add up to 1.
+    :returns: by group: `boxes`, and their `fraction` in [0, 1], NaN without boxes. A box on a
+        limit is in both groups, and one of unknown motion in none, so the sum need not be 1.
     """
     counts = {name: int(in_group(motion_iou, name).sum()) for name in GROUPS}
     return {name: {'boxes': count, 'fraction': count / len(motion_iou) if len(motion_iou)
@@ -240,18 +240,18 @@ def vid_average_precision(detections: DetectionTable, truth: TruthTable,
     """
     Score detections against annotated boxes, all of them and by motion.
 
-    Within a group, a detection of a box outside the group does not count. One that hits nothing is
+    In a group, a detection of a box outside the group does not count. A detection without a hit is
     judged by the box of any class that it overlaps most. It is wrong if that box is in the group,
-    and does not count otherwise. If it overlaps both alike, or none, its weight is the part of its
-    frame's boxes that are outside (sic). In a frame without boxes the weight is the part of all
-    boxes in the group.
+    and does not count otherwise. If it overlaps boxes inside and outside equally, or none, its
+    weight is the part of its frame's boxes that are outside (sic). In a frame without boxes the
+    weight is the part of all boxes in the group.
 
-    :param detections: all there are: nothing is cut off, whatever their number in a frame
+    :param detections: without a limit of their number per frame
     :param truth: each box of exactly one class
-    :param rules: when a detection hits a box
-    :param motion_iou: ``(M,)`` float64, in [0, 1], NaN where it is not known; see `motion_iou.py`
-    :raises ValueError: if a box has several classes, or none; or if `motion_iou` has not one value
-        a box
+    :param rules: rules of a hit
+    :param motion_iou: ``(M,)`` float64, in [0, 1], NaN if unknown; see the function `motion_iou`
+    :raises ValueError: if a box does not have exactly one class, or `motion_iou` has not one value
+        per box
     """
     labels, classes = truth.labels, truth.accepted.shape[1]
     matched, excused = judge(detections, truth, rules)
@@ -281,7 +281,7 @@ def vid_average_precision(detections: DetectionTable, truth: TruthTable,
 
 def _mistakes(count: int, detection: np.ndarray, iou: np.ndarray, member: np.ndarray,
               fraction: float) -> np.ndarray:
-    """Give the weight of `count` detections without a box, from their pairs with boxes."""
+    """Return the weights of `count` detections without a box, from their pairs with boxes."""
     inside, outside = np.full(count, -1.0), np.full(count, -1.0)
     np.maximum.at(inside, detection[member], iou[member])
     np.maximum.at(outside, detection[~member], iou[~member])
@@ -299,10 +299,10 @@ def motion_iou(truth: TruthTable, neighbours: int = NEIGHBOURS) -> np.ndarray:
     Compute the motion IoU of every box of one video.
 
     :param truth: boxes with their tracks, of one video, frames numbered as they follow each other
-    :param neighbours: the box is compared with those of its object in so many frames before and
-        after, as far as there are any
+    :param neighbours: number of frames before and after with which a box is compared, if its
+        object is there
     :returns: ``(M,)`` float64, in [0, 1]; 0 for an object that is in none of the other frames, NaN
-        where the track is not known
+        if the track is unknown
     :raises ValueError: if a track has two boxes in one frame
     """
     known = np.flatnonzero(truth.tracks >= 0)
@@ -311,7 +311,7 @@ def motion_iou(truth: TruthTable, neighbours: int = NEIGHBOURS) -> np.ndarray:
         return result
     frames, boxes = truth.frames[known], truth.boxes[known]
     _, track = np.unique(truth.tracks[known], return_inverse=True)
-    # The keys of neighbouring tracks are so far apart that no offset leads from one to another.
+    # Keys of different tracks differ by more than any offset, so they are never mixed up.
     key = track * (int(frames.max() - frames.min()) + neighbours + 1) + frames
     order = np.argsort(key)
     if np.any(np.diff(key[order]) == 0):

@@ -12,14 +12,14 @@ import math
 
 import numpy as np
 
-#: Times that the sequences are drawn anew: the ends of the interval then hardly depend on them.
+#: Number of draws; with so many, the interval hardly depends on chance.
 DRAWS = 10_000
-LEVEL = 0.95  #: Of the confidence interval
+LEVEL = 0.95  #: Level of the confidence interval
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its confidence interval; NaN where nothing is known."""
+    """A mean and its confidence interval; NaN if unknown."""
 
     mean: float
     low: float
@@ -28,10 +28,10 @@ class Interval:
 
 class Bootstrap:
     """
-    Draws of sequences with replacement, the same for everything that is compared.
+    Draws of sequences with replacement, the same for all compared values.
 
-    :param sequences: their number, at least 1
-    :param draws: their number, at least 1
+    :param sequences: number of sequences, at least 1
+    :param draws: number of draws, at least 1
     """
 
     def __init__(self, sequences: int, seed: int = 0, draws: int = DRAWS) -> None:
@@ -42,9 +42,9 @@ class Bootstrap:
 
     def interval(self, values: Sequence[float] | np.ndarray) -> Interval:
         """
-        Give the mean of some values and its interval.
+        Return the mean of some values and its interval.
 
-        :param values: ``(S,)``, one a sequence. Those that are NaN are left out of every mean.
+        :param values: ``(S,)``, one per sequence; NaN is left out of every mean
         """
         array = np.asarray(values, np.float64)
         known = ~np.isnan(array)
@@ -57,5 +57,5 @@ class Bootstrap:
         return Interval(float(array[known].mean()), float(low), float(high))
 
     def difference(self, values: np.ndarray, reference: np.ndarray) -> Interval:
-        """Give the mean of ``values - reference``, sequence by sequence, and its interval."""
+        """Return the mean of ``values - reference``, sequence by sequence, and its interval."""
         return self.interval(np.asarray(values) - np.asarray(reference))

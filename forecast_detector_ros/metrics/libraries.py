@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Figures that libraries compute; this file hands our tables over.
+Figures that libraries compute from the tables of this package.
 
 hotcoco computes COCO's average precision. TrackEval computes HOTA (Luiten et al., IJCV 2021,
 arXiv:2009.07736), MOTA and identity switches (Bernardin and Stiefelhagen 2008), and IDF1 (Ristani
@@ -22,11 +22,11 @@ from ..annotations.records import UNKNOWN_TRACK
 from ..boxes import box_area, box_iou, intersection
 from ..errors import MissingLibraryError
 
-#: COCO's figures of precision: the IoU threshold (None for the mean over 0.5, 0.55, ... 0.95) and
-#: the place of the range of areas: all, below 32 x 32 pixels, up to 96 x 96, above.
+#: COCO's figures of precision: the IoU threshold (None for the mean over 0.5, 0.55, ... 0.95), and
+#: the index of the range of areas: all, below 32 x 32 pixels, up to 96 x 96, above.
 METRICS = {'ap': (None, 0), 'ap50': (0.5, 0), 'ap75': (0.75, 0), 'small': (None, 1),
            'medium': (None, 2), 'large': (None, 3)}
-ALL_DETECTIONS = -1  #: Place of the largest number of detections a frame that count; COCO's is 100
+ALL_DETECTIONS = -1  #: Index of the largest limit of detections per frame, which is 100
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,9 @@ def coco_average_precision(detections: DetectionTable, truth: TruthTable) -> Coc
     """
     Score detections as COCO does.
 
-    An ignore region is handed over as a crowd of every class that has detections.
+    An ignore region becomes a crowd of every class that has detections.
 
-    :param detections: collected with a low score threshold; the best 100 of a class in a frame
-        count
+    :param detections: with a low score threshold; the best 100 of a class in a frame count
     :param truth: each box of exactly one class
     :raises MissingLibraryError: if hotcoco is missing
     :raises ValueError: if a box has several classes, or none
@@ -57,7 +56,7 @@ def coco_average_precision(detections: DetectionTable, truth: TruthTable) -> Coc
     frames = np.unique(np.concatenate(
         [truth.frames, truth.ignore_frames, detections.frames]))
     boxes = hotcoco.COCO.from_arrays(
-        # The library wants a size, which boxes do not need.
+        # The library requires a size, but does not use it for boxes.
         [{'id': int(frame), 'width': 1, 'height': 1} for frame in frames],
         [{'id': label, 'name': str(label)} for label in range(classes)],
         np.concatenate([truth.frames, truth.ignore_frames[crowd]]),
@@ -69,7 +68,7 @@ def coco_average_precision(detections: DetectionTable, truth: TruthTable) -> Coc
         'bbox')
     evaluator.evaluate()
     evaluator.accumulate()
-    # By IoU threshold, recall, class, area and number of detections; -1 where there is no box.
+    # Axes: IoU threshold, recall, class, area, number of detections; -1 where there is no box.
     precision = np.asarray(evaluator.eval['precision'])[..., ALL_DETECTIONS]
     thresholds = np.asarray(evaluator.params.iou_thrs)
 
@@ -83,7 +82,7 @@ def coco_average_precision(detections: DetectionTable, truth: TruthTable) -> Coc
 
 
 def import_hotcoco() -> Any:
-    """Import hotcoco; raises MissingLibraryError where it is missing."""
+    """Import hotcoco; raises MissingLibraryError."""
     try:
         import hotcoco
     except ImportError:
@@ -103,9 +102,9 @@ def _mean(precision: np.ndarray) -> float:
 
 
 def import_trackeval() -> Any:
-    """Import TrackEval's metrics; raises MissingLibraryError where it is missing."""
+    """Import TrackEval's metrics; raises MissingLibraryError."""
     try:
-        # It prints what it could not import of data sets that nobody asked for.
+        # It prints failed imports for data sets that are not used here.
         with redirect_stdout(io.StringIO()):
             from trackeval import metrics
     except ImportError:
@@ -119,12 +118,12 @@ def tracking_figures(sequences: Sequence[tuple[DetectionTable, np.ndarray, Truth
     """
     Measure every sequence, and all of them together.
 
-    :param sequences: of each: the detections, their numbers ``(N,)`` int64, and the annotated
-        boxes. Boxes without a track play no part; a detection may only match a box that accepts
+    :param sequences: detections, their object numbers ``(N,)`` int64, and annotated boxes of each
+        sequence. Boxes without a track are not used. A detection may only match a box that accepts
         its class.
-    :returns: one entry per sequence, and a last one for all. `hota`, `det_a`, `ass_a` (means over
-        IoU 0.05 to 0.95), `mota`, `idf1` are in [0, 1] (MOTA also below). `switches`, `objects`,
-        `boxes` are numbers
+    :returns: one entry per sequence, and a last one for all. `hota`, `det_a` and `ass_a` are means
+        over IoU 0.05 to 0.95. They and `mota` and `idf1` are in [0, 1]; `mota` can be negative.
+        `switches`, `objects` and `boxes` are counts.
     :raises MissingLibraryError: if TrackEval is missing
     """
     metrics = import_trackeval()
@@ -146,7 +145,7 @@ def tracking_figures(sequences: Sequence[tuple[DetectionTable, np.ndarray, Truth
 
 
 def _prepare(found: DetectionTable, numbers: np.ndarray, truth: TruthTable) -> dict[str, Any]:
-    """Lay a sequence out as TrackEval wants it: frame by frame, identities from 0 on."""
+    """Convert a sequence to TrackEval's form: frame by frame, identities from 0 on."""
     known = truth.select(truth.tracks != UNKNOWN_TRACK)
     untracked = truth.select(truth.tracks == UNKNOWN_TRACK)
     frames = 1 + max((int(table.max()) for table in (found.frames, known.frames) if len(table)),
@@ -176,7 +175,7 @@ def _prepare(found: DetectionTable, numbers: np.ndarray, truth: TruthTable) -> d
 
 
 def _excused(boxes: np.ndarray, overlap: np.ndarray, regions: np.ndarray) -> np.ndarray:
-    """Tell which detections hit nothing and lie in an ignore region."""
+    """Return which detections hit no box and are in an ignore region, bool ``(N,)``."""
     boxes = boxes.astype(np.float64)
     shared = intersection(boxes, regions.astype(np.float64))
     inside = shared >= IGNORE_OVERLAP * box_area(boxes)[:, None]

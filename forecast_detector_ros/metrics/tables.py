@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Boxes of many frames in flat arrays: what was detected, what is there, and which match."""
+"""Boxes of many frames in flat arrays: detections, annotated boxes, and their matching."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..files import write_atomically
 
 @dataclass(frozen=True)
 class DetectionTable:
-    """Detections of many frames, one row a box."""
+    """Detections of many frames, one row per box."""
 
     frames: np.ndarray  #: ``(N,)`` int64: number of the frame
     boxes: np.ndarray  #: ``(N, 4)`` float32, xyxy, pixels
@@ -34,7 +34,7 @@ class DetectionTable:
         return len(self.frames)
 
     def select(self, rows: np.ndarray) -> DetectionTable:
-        """Take some rows, by a bool ``(N,)`` mask or by indices."""
+        """Return some rows, by a bool ``(N,)`` mask or by indices."""
         return DetectionTable(self.frames[rows], self.boxes[rows], self.labels[rows],
                               self.scores[rows])
 
@@ -44,7 +44,7 @@ class DetectionTable:
 
     @staticmethod
     def join(tables: Sequence[DetectionTable]) -> DetectionTable:
-        """Put tables one below the other; none make an empty table."""
+        """Concatenate tables; without any, return an empty table."""
         return DetectionTable(
             *(np.concatenate([empty, *(getattr(table, name) for table in tables)])
               for name, empty in (('frames', np.zeros(0, np.int64)),
@@ -61,16 +61,16 @@ class DetectionTable:
 
 @dataclass(frozen=True)
 class TruthTable:
-    """Annotated boxes of many frames, one row a box, and regions that do not count."""
+    """Annotated boxes of many frames, one row per box, and ignore regions."""
 
     frames: np.ndarray  #: ``(M,)`` int64: number of the frame
     boxes: np.ndarray  #: ``(M, 4)`` float32, xyxy, pixels
-    #: ``(M, C)`` bool: the classes a detection of this box may have; mostly one.
+    #: ``(M, C)`` bool: the classes that a detection of this box may have; mostly one.
     accepted: np.ndarray
     ignore_frames: np.ndarray  #: ``(K,)`` int64: number of the frame of each region
     #: ``(K, 4)`` float32, xyxy: a detection inside is neither right nor wrong.
     ignore_boxes: np.ndarray
-    #: ``(M,)`` int64: which object of its video a box is, `UNKNOWN_TRACK` where nobody knows.
+    #: ``(M,)`` int64: number of the box's object in its video, `UNKNOWN_TRACK` if unknown.
     tracks: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __post_init__(self) -> None:
@@ -85,16 +85,16 @@ class TruthTable:
     @property
     def labels(self) -> np.ndarray:
         """
-        Give the one class of every box, ``(M,)`` int64.
+        Return the class of every box, ``(M,)`` int64.
 
-        :raises ValueError: if a box accepts several classes, or none
+        :raises ValueError: if a box does not accept exactly one class
         """
         if not np.all(self.accepted.sum(1) == 1):
             raise ValueError('a box does not have exactly one class')
         return self.accepted.argmax(1) if len(self) else np.zeros(0, np.int64)
 
     def select(self, rows: np.ndarray) -> TruthTable:
-        """Take some boxes, by a bool ``(M,)`` mask or by indices; all regions stay."""
+        """Return some boxes, by a bool ``(M,)`` mask or by indices, and all regions."""
         return TruthTable(self.frames[rows], self.boxes[rows], self.accepted[rows],
                           self.ignore_frames, self.ignore_boxes, self.tracks[rows])
 
@@ -106,9 +106,9 @@ class TruthTable:
     @staticmethod
     def join(tables: Sequence[TruthTable]) -> TruthTable:
         """
-        Put one or more tables, of the same classes, one below the other.
+        Concatenate one or more tables of the same classes.
 
-        The same track in two of them need not be the same object.
+        The same track number in two tables may mean different objects.
         """
         return TruthTable(*(np.concatenate([getattr(table, name) for table in tables])
                             for name in ('frames', 'boxes', 'accepted', 'ignore_frames',
@@ -126,10 +126,10 @@ _SEPARATOR = '|'
 
 def save_tables(path: Path, groups: Mapping[str, Mapping[str, Any]]) -> None:
     """
-    Write a compressed NumPy archive, whole or not at all.
+    Write a compressed NumPy archive atomically.
 
-    `groups` holds, by name and name, a DetectionTable, a TruthTable or an array; no name has a
-    ``|`` in it.
+    :param groups: by two names, a DetectionTable, a TruthTable or an array; a name must not
+        contain ``|``
     """
     arrays: dict[str, Any] = {}
     for group, members in groups.items():
@@ -148,7 +148,7 @@ def save_tables(path: Path, groups: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def load_tables(path: Path) -> dict[str, dict[str, Any]]:
-    """Read what `save_tables` wrote; raises DataError when it is not that."""
+    """Read a file of `save_tables`; raises DataError."""
     parts: dict[tuple[str, str, str], dict[str, np.ndarray]] = {}
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -166,7 +166,7 @@ def load_tables(path: Path) -> dict[str, dict[str, Any]]:
     return groups
 
 
-#: Overlap from which on a detection hits a box: PASCAL VOC's, and the 50 of AP50.
+#: Smallest IoU of a detection that hits a box: that of PASCAL VOC, and the 50 of AP50.
 IOU_THRESHOLD = 0.5
 
 
@@ -175,9 +175,9 @@ def match(detections: DetectionTable, truth: TruthTable,
     """
     Match greedily, best score first.
 
-    A detection takes the box with the largest IoU among those of its frame that accept its
-    class, reach the threshold and are not taken yet.  Ties are broken by coordinates, so that
-    the order of the rows does not matter.
+    A detection takes the box with the largest IoU among those of its frame that accept its class,
+    reach the threshold and are free. Ties are broken by coordinates, so that the order of the rows
+    does not matter.
 
     :param detections, truth: of any frames, in any order
     :param iou_threshold: smallest IoU that counts, in (0, 1]; or ``(M,)``, one for every box in
@@ -192,14 +192,14 @@ def match(detections: DetectionTable, truth: TruthTable,
     keep = iou >= np.broadcast_to(iou_threshold, len(truth))[box]
     detection, box, iou = detection[keep], box[keep], iou[keep]
 
-    # Only detections that reach a box need a rank; they are a small part of many.
+    # Only detections that overlap a box enough need a rank; they are a small part.
     near = np.unique(detection)
     rank = np.full(len(detections), len(detections), np.int64)
     rank[near[np.lexsort((detections.labels[near], *detections.boxes[near].T,
                           -detections.scores[near]))]] = np.arange(len(near))
     box_rank = _positions(np.lexsort((*truth.accepted.T, *truth.boxes.T)))
-    # Each round settles every detection that is the best one left at all its boxes; the outcome
-    # is that of going through the detections one by one.
+    # Each round matches every detection that is the best remaining one at all its boxes. The
+    # result is the same as if the detections were matched one by one.
     while detection.size:
         first = np.full(len(truth), len(detections), np.int64)
         np.minimum.at(first, box, rank[detection])
@@ -241,10 +241,10 @@ def _positions(order: np.ndarray) -> np.ndarray:
 def found_boxes(detections: DetectionTable, truth: TruthTable,
                 iou_threshold: float = IOU_THRESHOLD) -> np.ndarray:
     """
-    Tell which boxes are detected, one-to-one and in a class that they accept.
+    Return which boxes are detected, one-to-one and in a class that they accept.
 
-    :param detections: all that are shown: scores are not compared with any threshold here
-    :param truth: annotated boxes; ignore regions play no part
+    :param detections: all count: scores are not compared with a threshold
+    :param truth: annotated boxes; ignore regions are not used
     :param iou_threshold: smallest IoU that counts, in (0, 1]
     :returns: ``(M,)`` bool
     """
@@ -256,6 +256,6 @@ def found_boxes(detections: DetectionTable, truth: TruthTable,
 
 def recall(detections: DetectionTable, truth: TruthTable,
            iou_threshold: float = IOU_THRESHOLD) -> float:
-    """Give the fraction of boxes that `found_boxes` finds, in [0, 1]; NaN if there are none."""
+    """Return the fraction of boxes that `found_boxes` finds, in [0, 1]; NaN without boxes."""
     found = found_boxes(detections, truth, iou_threshold)
     return float(found.mean()) if found.size else float('nan')

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses, clip steps, stages, schedules, snapshots: training the network."""
+"""Training of the network: losses, clip steps, stages, schedules, snapshots."""

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Anchors and boxes matched by what the network predicts (Feng et al., ICCV 2021: TOOD).
+Match anchors and boxes by the predictions of the network (Feng et al., ICCV 2021: TOOD).
 
-A box takes the anchors that classify it well and enclose it well at once, and each learns how
-well: https://arxiv.org/abs/2108.07755, section 3.2. All images of a batch are matched together.
+A box takes the anchors that predict both its class and its corners well, and each anchor learns
+how well: https://arxiv.org/abs/2108.07755, section 3.2. All images of a batch are matched
+together.
 """
 
 from typing import NamedTuple
@@ -16,7 +17,8 @@ from ..model.ssdlite import box_coder, HeadOutput
 
 ALPHA, BETA = 1.0, 6.0  #: Exponents of score and IoU in the alignment (TOOD, section 4.1)
 TOP = 13  #: Anchors that a box takes (TOOD, section 4.1)
-#: A box reaches at least so many strides from its centre, or a small one would have no anchor.
+#: A box is extended to at least this many strides from its centre, so that a small one has an
+#: anchor.
 NEAR = 0.75
 #: A region that is not judged hides boxes inside it that have at least a fourth of its area.
 SAME_SIZE = 4.0
@@ -38,19 +40,19 @@ class QualityTargets(NamedTuple):
     #: ``(N, A)`` int64: 0 background, 1 + class for positives, -1 for anchors that are ignored.
     classes: Tensor
     boxes: Tensor  #: ``(N, A, 4)`` float32, xyxy; meaningful for positives
-    #: ``(N, A)`` float32, 0 to 1: the score that a positive should have; 0 elsewhere.
+    #: ``(N, A)`` float32, 0 to 1: the target score of a positive; 0 elsewhere.
     quality: Tensor
     weights: Tensor  #: ``(N, A)`` float32: the score of the matched box for positives, 1 elsewhere
-    owner: Tensor  #: ``(N, A)`` int64: which of the image's boxes a positive is matched with
+    owner: Tensor  #: ``(N, A)`` int64: index of the image's box that a positive is matched with
 
 
 def pad(packed: Tensor, counts: Tensor, fill: float = 0.0) -> Tensor:
     """
-    Spread rows over images: ``(sum(counts), ...)`` and ``(N,)`` give ``(N, max(counts), ...)``.
+    Distribute ``(sum(counts), ...)`` rows over N images: ``(N, max(counts), ...)``.
 
     :param packed: rows of all images, one image after another
-    :param counts: rows of each image, int64, on the CPU
-    :param fill: what stands where an image has no row
+    :param counts: ``(N,)`` int64 on the CPU: rows of each image
+    :param fill: value of the missing rows
     """
     most = int(counts.max()) if len(counts) else 0
     result = packed.new_full((len(counts), most, *packed.shape[1:]), fill)
@@ -61,7 +63,7 @@ def pad(packed: Tensor, counts: Tensor, fill: float = 0.0) -> Tensor:
 
 
 def padded_boxes(batch: ClipBatch) -> PaddedBoxes:
-    """Give the boxes of all B * T frames of a batch of clips, one clip after another."""
+    """Return the boxes of all B * T frames of a batch of clips, one clip after another."""
     counts = batch.counts.flatten()
     return PaddedBoxes(pad(batch.all_boxes, counts), pad(batch.all_labels, counts, -1),
                        pad(batch.all_scores, counts),
@@ -69,7 +71,7 @@ def padded_boxes(batch: ClipBatch) -> PaddedBoxes:
 
 
 def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Give the IoU of ``(N, K, 4)`` and ``(N or 1, A, 4)`` boxes, xyxy: ``(N, K, A)``."""
+    """Return the IoU of ``(N, K, 4)`` and ``(N or 1, A, 4)`` boxes, xyxy: ``(N, K, A)``."""
     inner = _intersection(a, b)
     union = _area(a)[:, :, None] + _area(b)[:, None, :] - inner
     return inner / union.clamp(min=1e-6)
@@ -80,7 +82,7 @@ def _area(boxes: Tensor) -> Tensor:
 
 
 def _intersection(a: Tensor, b: Tensor) -> Tensor:
-    # Side by side: the broadcast of pairs of corners would take twice the memory.
+    # One side at a time: a broadcast of pairs of corners would take twice the memory.
     width = (torch.minimum(a[:, :, None, 2], b[:, None, :, 2])
              - torch.maximum(a[:, :, None, 0], b[:, None, :, 0])).clamp_(min=0)
     height = (torch.minimum(a[:, :, None, 3], b[:, None, :, 3])
@@ -127,19 +129,19 @@ def _assign(logits: Tensor, offsets: Tensor, anchors: Tensor, strides: Tensor,
         overlap = pairwise_iou(wanted.boxes, found)
         column = (wanted.labels.clamp(min=0) + 1)[:, :, None].expand(-1, -1, total)
         aligned = scores.transpose(1, 2).gather(1, column).pow_(ALPHA) * overlap.pow(BETA)
-        # A small constant ranks the anchors of a box that nothing resembles yet by their own IoU.
+        # The small term ranks anchors by their own IoU while no prediction overlaps the box.
         aligned += 1e-9 * pairwise_iou(wanted.boxes, anchors[None])
         aligned *= _near(wanted.boxes, anchors, strides) & valid[:, :, None]
         best, index = aligned.topk(min(top, total), dim=2)
         chosen = torch.zeros_like(aligned, dtype=torch.bool).scatter_(2, index, best > 0)
         # An anchor that several boxes want goes to the one that it overlaps most.
-        rival = torch.where(chosen, overlap + 1e-6, 0.0)
-        value, owner = rival.max(1)
+        preference = torch.where(chosen, overlap + 1e-6, 0.0)
+        value, owner = preference.max(1)
         positive = value > 0
         chosen &= owner[:, None, :] == torch.arange(chosen.shape[1], device=chosen.device
                                                     )[None, :, None]
         aligned *= chosen
-        # Normalised so that a box's best anchor is to reach the box's best IoU (section 3.2).
+        # Normalised so that the target of a box's best anchor is the box's best IoU (section 3.2).
         scale = torch.where(chosen, overlap, 0.0).amax(2) / aligned.amax(2).clamp(min=1e-12)
         quality = (aligned * scale[:, :, None]).amax(1)
         pick = owner[:, :, None].expand(-1, -1, 4)
@@ -152,7 +154,7 @@ def _assign(logits: Tensor, offsets: Tensor, anchors: Tensor, strides: Tensor,
 
 
 def _near(boxes: Tensor, anchors: Tensor, strides: Tensor) -> Tensor:
-    """Tell which anchors have their centre in which box, or close to it: ``(N, K, A)``."""
+    """Return whether an anchor's centre is in or near a box: bool ``(N, K, A)``."""
     centre = (boxes[..., :2] + boxes[..., 2:]) / 2
     half = (boxes[..., 2:] - boxes[..., :2]) / 2
     place = (anchors[:, :2] + anchors[:, 2:]) / 2
@@ -164,7 +166,7 @@ def _near(boxes: Tensor, anchors: Tensor, strides: Tensor) -> Tensor:
 
 
 def _hidden(found: Tensor, regions: Tensor) -> Tensor:
-    """Tell which boxes lie in a region of their own size that is not judged: ``(N, A)``."""
+    """Return whether a box lies in an ignore region of similar size: bool ``(N, A)``."""
     inner = _intersection(regions, found)
     area = _area(found)[:, None, :]
     return ((inner > 0.5 * area) & (_area(regions)[:, :, None] <= SAME_SIZE * area)).any(1)

@@ -32,13 +32,13 @@ from ..clips.dataset import ClipBatch
 from ..model.network import ForecastDetector, Maps
 from ..model.ssdlite import Boxes, HeadOutput, postprocess
 
-#: The part of `feature` in what the head sees in training; the rest is `temporal`. One of three is
+#: Weight of `feature` in the head's input in training; the rest is `temporal`. One of the three is
 #: drawn per clip (section 3.4): `feature`, `temporal`, or their mean.
 FEATURE_PART = (1.0, 0.0, 0.5)
 
 
 def _combine(choice: Tensor, maps: Maps, variant: str) -> tuple[Tensor, ...]:
-    """Choose per clip what the head sees; some variants always see the same."""
+    """Choose the head's input for each clip; some variants have only one."""
     if variant in ('without_combination', 'baseline', 'recurrent'):
         return maps.fused
     part = maps.feature[0].new_tensor(FEATURE_PART)[choice].view(-1, 1, 1, 1)
@@ -54,19 +54,18 @@ def clip_losses(network: ForecastDetector, batch: ClipBatch, config: LossConfig,
     """
     Run a batch of clips through the network and add the losses up.
 
-    :param network: in whatever mode the stage wants it; runs under the caller's autocast
+    :param network: in the mode of the stage; runs under the caller's autocast
     :param generator: source of the random combination and the rollout; the same state gives the
         same step
-    :param extra_frame: whether the last frame serves the forecast loss and y_t alone
+    :param extra_frame: whether the last frame is used only for the forecast loss and y_t
     :param with_scheduler: whether L_dec is part of the loss
-    :param frozen: gives the features in place of the network's extractor, if some of it is not
-        trained
-    :param frozen_detection: only L_dec is wanted: everything but the scheduler runs without
-        gradient
-    :param processes: those that share the batch, of which `batch` is this one's part; the losses
-        then are the part that they contribute to those of the whole batch
-    :param features: one ``(B, T, C, h, w)`` map per level, what the extractor would make of the
-        pictures, which are then not looked at; None to extract them
+    :param frozen: extracts the features in place of the network's extractor, if a part of that is
+        frozen
+    :param frozen_detection: whether only the scheduler is trained: all else runs without gradient
+    :param processes: the processes that share a batch. `batch` is the part of this process, and
+        the losses are its part of the whole batch's losses.
+    :param features: one ``(B, T, C, h, w)`` map per level, the extractor's output for the
+        pictures, which are then not used; None to extract them
     """
     device = batch.all_boxes.device
     clips, frames = batch.counts.shape
@@ -83,16 +82,16 @@ def clip_losses(network: ForecastDetector, batch: ClipBatch, config: LossConfig,
         seen = motion_batch(network, batch, features, config.reliable_score)
         return motion_losses(network, seen, config, with_scheduler, frozen_detection)
 
-    # Not every variant has one.
+    # Some variants have no scheduler.
     with_scheduler = with_scheduler and network.scheduler is not None
-    # Drawn for the whole batch, so that it does not matter how many processes share it.
+    # Drawn for the whole batch, so that the number of processes does not change the result.
     whole, own = clips * processes.count, processes.share(clips * processes.count)
     choice = torch.multinomial(torch.tensor(config.combination), whole, replacement=True,
                                generator=generator)[own].to(device)
     rolled = torch.rand((frames, whole), generator=generator)[:, own].to(device) < config.rollout
     first = first_decision(network.config)
     if with_scheduler:
-        # Nothing was seen to come true before the first decision.
+        # Before the first decision no forecast was compared with a read.
         rolled[1:first + 1] = False
     state = network.initial_state(clips)
     heads: list[HeadOutput] = []
@@ -101,8 +100,8 @@ def clip_losses(network: ForecastDetector, batch: ClipBatch, config: LossConfig,
     with torch.set_grad_enabled(not frozen_detection):
         for t in range(steps):
             feature = tuple(level[:, t] for level in features)
-            # The first frame of a clip is read, whatever was drawn for it; and so is every frame
-            # where nothing is forecast.
+            # The first frame of a clip is always read, and so is every frame of a variant without
+            # a forecast.
             read: bool | Tensor = True
             if t and network.config.has_encoders:
                 read = ~rolled[t]
@@ -115,7 +114,7 @@ def clip_losses(network: ForecastDetector, batch: ClipBatch, config: LossConfig,
             maps_of.append(maps)
     if with_scheduler:
         for maps in maps_of[first:]:
-            # Correlations differ from one in digits that bf16 does not have.
+            # Correlations differ from 1 by less than bf16 can represent.
             with torch.autocast(device.type, enabled=False):
                 decisions.append(network.schedule(
                     Maps(*(tuple(x.float() for x in level) for level in maps))))
@@ -164,14 +163,14 @@ def _add_forecast(result: StepLosses, maps_of: list[Maps], features: tuple[Tenso
                 for level in range(len(features))]
     wanted = [level[:, 1:len(maps_of) + 1] for level in features]
     with torch.no_grad():
-        # The rival that costs nothing: the map of t, unchanged, for t + 1.  Means over equal
-        # shares of the batch: divided by their number they add up to the mean over all of it.
-        rival = level_errors([level[:, :len(maps_of)] for level in features], wanted)
+        # Persistence as reference: the map of t, unchanged, for t + 1. The processes have equal
+        # shares of the batch, so their means, divided by their number, add up to the whole mean.
+        persistence = level_errors([level[:, :len(maps_of)] for level in features], wanted)
         scale = None
         if config.forecast_scale == PERSISTENCE:
-            scale = processes.total(rival / processes.count)
+            scale = processes.total(persistence / processes.count)
     l_for = forecast_loss(forecast, wanted, config.detach_target, scale) / processes.count
-    still = scale_errors(rival, scale).mean() / processes.count
+    still = scale_errors(persistence, scale).mean() / processes.count
     if config.gamma and variant != 'without_forecast':
         result.total = result.total + config.gamma * l_for
     result.parts |= {'for': float(l_for.detach()), 'persistence': float(still)}
@@ -192,7 +191,7 @@ def _add_decision(result: StepLosses, network: ForecastDetector, batch: ClipBatc
     result.parts['dec'] = float(l_dec.detach())
     result.reliable = y
     result.decisions, result.ones = y.numel(), int(y.sum())
-    # The rule of inference at the threshold 0.5: forecast only if its score is larger.
+    # The rule of inference at the threshold 0.5: a frame is forecast only if that score is larger.
     result.reads = int((logits[:, 1] <= logits[:, 0]).sum())
 
 
@@ -205,12 +204,12 @@ def reliable_targets(network: ForecastDetector, forecast: tuple[Tensor, ...],
 
     No state is propagated (section 3.4).
 
-    :param network: its head detects, in evaluation mode whatever mode it is in: as it will in
-        inference, and without a trace in BatchNorm's statistics
+    :param network: its head detects in evaluation mode, as in inference, and leaves BatchNorm's
+        statistics unchanged
     :param forecast: ``(B, C, h, w)`` per level, the forecast of `frame`
     :param following: of the same shapes, the extractor's maps of `frame`
     :param batch: its boxes of `frame` are the ground truth
-    :param config: what to compare with; IoU and score that count
+    :param config: says what the detections are compared with, and has the limits of IoU and score
     :returns: ``(B,)`` bool
     """
     on_forecast = _detect(network, forecast, config.reliable_score)
@@ -229,7 +228,7 @@ def reliable_targets(network: ForecastDetector, forecast: tuple[Tensor, ...],
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode for a while; each of its parts gets its own mode back."""
+    """Put a module into evaluation mode for a while, then restore the mode of each part."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training recipe: a YAML file, perhaps one that extends another, as checked dataclasses."""
+"""The training recipe: a YAML file, which may extend another, as checked dataclasses."""
 
 from dataclasses import dataclass, field, replace
 from math import prod, sqrt
@@ -23,7 +23,7 @@ GROUPS = ('backbone', 'projection', 'encoder', 'scheduler', 'head')
 START = 'start'  #: Name of the checkpoint that a run starts from, in a stage's `mean_of`
 PAUSE = 6  #: Frames of a pause that are kept: more than a clip has
 MEMORY, DEVICE, NONE = CACHES = ('memory', 'device', 'none')  #: Where decoded frames are kept
-#: What a recipe may say for the card; the rest comes from the run.
+#: Keys of the card that a recipe may set; the run sets the others.
 CARD_KEYS = ('licence', 'description', 'provenance', 'known_failures', 'score_threshold',
              'nms_threshold', 'vote_threshold', 'score_memory', 'threshold')
 
@@ -47,8 +47,8 @@ class StageConfig:
     batch: int
     groups: dict[str, GroupConfig]
     variant: str = 'complete'
-    #: Earlier stages and their weights in a mean, from which extractor and head start; `start` is
-    #: the checkpoint given as start. Empty for those of the stage before.
+    #: Weights of earlier stages in the mean from which extractor and head start; `start` is the
+    #: checkpoint given as start. Empty: the stage continues from the stage before.
     mean_of: dict[str, float] = field(default_factory=dict)
     #: Height and width of the pictures; anchors keep their size in pixels. Empty for those of the
     #: network.
@@ -56,20 +56,19 @@ class StageConfig:
     clip_length: int = 10  #: Frames per clip, without the extra one (section 4.2: 10)
     extra_frame: bool = True  #: Append the frame that the forecast loss and y_t need
     thinning: int = 25  #: r of section 4.2; 0 takes consecutive frames
-    #: `cache: device`: distances between a clip's frames, one drawn for each clip; this stands in
-    #: place of `thinning`.
+    #: `cache: device`: distances between a clip's frames, one drawn for each clip. They replace
+    #: `thinning`.
     strides: tuple[int, ...] = (1,)
     #: A forecast of motion: distances between frames that are read, one drawn for each pair;
     #: `clip_length` counts the reads.
     gaps: tuple[int, ...] = ()
-    #: A forecast of motion: how far the clip's last frame lies behind the last read, one drawn for
+    #: A forecast of motion: distances of the clip's last frame from the last read, one drawn for
     #: each clip.
     horizons: tuple[int, ...] = ()
-    #: A forecast of motion: number of views of each video that are made once; the frozen network's
-    #: results stay in memory. 0 makes new ones for every batch.
+    #: A forecast of motion: number of views of each video that are made once, with the frozen
+    #: network's results in memory. 0 makes new views for every batch.
     keep: int = 0
-    #: With `keep`: part of the clips that show one frame again and again, with the noise of
-    #: `augment`; [0, 1].
+    #: With `keep`: part of the clips that repeat one frame, with the noise of `augment`; [0, 1].
     pauses: float = 0.0
     plain_epochs: int = 2  #: Last epochs without thinning (section 4.2: two)
     still_fraction: float = 0.5  #: Fraction of clips made from stills, if there are both
@@ -80,8 +79,8 @@ class StageConfig:
     scheduler_from: int | None = None
     #: First blocks of MobileNetV2 that are not trained even where `backbone` has a rate.
     frozen_blocks: int = 0
-    #: BatchNorm statistics that stay as they are, besides those of frozen parts: `all`, `backbone`
-    #: or `none`.
+    #: BatchNorm statistics that do not change, besides those of frozen parts: `all`, `backbone` or
+    #: `none`.
     freeze_bn: str = 'all'
     optimizer: str = 'sgd'  #: `sgd` (momentum 0.9) or `adamw`
     weight_decay: float = 5e-4
@@ -91,12 +90,12 @@ class StageConfig:
     clip_norm: float = 0.0  #: Largest gradient norm; 0 for no limit
     ema: float = 0.0  #: Decay of the weights' exponential moving average; 0 for none
     loss: LossConfig = field(default_factory=LossConfig)
-    #: Null for none: whole frames, stills without motion.
+    #: Null for no augmentation: whole frames, stills without motion.
     augment: AugmentConfig | None = field(default_factory=AugmentConfig)
 
     @property
     def extractor_is_frozen(self) -> bool:
-        """Whether nothing of the extractor is trained."""
+        """Whether no part of the extractor is trained."""
         return not {'backbone', 'projection'} & set(self.groups)
 
 
@@ -104,17 +103,17 @@ class StageConfig:
 class ValidationConfig:
     """The validation that chooses the best weights."""
 
-    #: Annotated sequences of `kind: video` that are not trained on.
+    #: Annotated sequences of `kind: video` that are not training data.
     sources: tuple[SourceConfig, ...]
     #: Epochs between two measurements; the last epoch of a stage is always measured.
     every: int = 1
-    #: About so many frames: as many consecutive ones from the middle of each sequence.
+    #: Approximate number of frames: an equal number from the middle of each sequence.
     frames: int = 500
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything a training run needs but the place of the data."""
+    """Everything that a training run needs except the folder of the data."""
 
     name: str
     classes: tuple[str, ...]
@@ -126,23 +125,23 @@ class Recipe:
     cutouts: str = ''  #: Folder of cut-outs with alpha, one sub-folder a class; empty for none
     #: Draw a picture in proportion to (1 / pictures with its rarest class) ** balance; [0, 1].
     balance: float = 0.0
-    #: `memory` decodes every frame once, at the start, and keeps it; `none` decodes what each clip
-    #: needs, for data that is larger than the memory. `device` keeps the frames in the memory of
-    #: the device and draws clips there (`clips.drawn_clips`), for a GPU.
+    #: `memory` decodes every frame once, at the start, and keeps it. `none` decodes the frames of
+    #: each clip, for data that is larger than the memory. `device` keeps the frames in the memory
+    #: of the device, such as a GPU, and draws clips there (`clips.drawn_clips`).
     cache: str = 'memory'
-    cache_side: int = 384  #: `device`: frames whose long side is larger are shrunk to it, pixels
+    cache_side: int = 384  #: `device`: largest long side in pixels; larger frames are shrunk
     #: Null for none: the weights of a stage's last iteration are its result.
     validation: ValidationConfig | None = None
     seed: int = 0
     workers: int = 1
     threads: int = 2
     device: str = 'auto'  #: One of `DEVICES`; `auto` is CUDA where there is one
-    #: Pictures that the backbone's first weights were trained on: `imagenet`, normalised with its
+    #: Input that the backbone's first weights were trained on: `imagenet`, normalised with its
     #: mean and deviation; `symmetric`, RGB from -1 to 1.
     backbone_range: str = 'imagenet'
     prune: bool = False  #: Drop channels of the backbone's first weights that are constant
-    #: `none`, `bf16` (autocast), `fp16` (autocast with scaled gradients; CUDA alone), or `auto`:
-    #: what the machine is fast in.
+    #: `none`, `bf16` (autocast), `fp16` (autocast with scaled gradients, only on CUDA), or `auto`:
+    #: the fastest that the machine supports.
     amp: str = 'none'
     #: Refuse operations whose result depends on chance; slower on CUDA.
     deterministic: bool = False
@@ -151,7 +150,7 @@ class Recipe:
 
     def network_config(self, stage: StageConfig | None = None) -> NetworkConfig:
         """
-        Give the network's shape, or that of a stage.
+        Return the network's configuration, or that of a stage.
 
         :raises ConfigError: if preset or overrides are wrong
         """
@@ -168,7 +167,7 @@ class Recipe:
             'anchor_scales': [round(shrinkage * scale, 5) for scale in config.anchor_scales]})
 
     def forecasts_motion(self, stage: StageConfig) -> bool:
-        """Tell whether a stage trains a forecast of motion."""
+        """Return whether a stage trains a forecast of motion."""
         return (self.network_config().forecast_mode == MOTION
                 and stage.variant not in ('baseline', 'recurrent'))
 
@@ -224,7 +223,7 @@ def _check(recipe: Recipe, network: NetworkConfig) -> None:
     for key in recipe.card:
         _require(key in CARD_KEYS, f'unknown key card.{key}, must be one of {CARD_KEYS}')
     try:
-        # A card that cannot be written would be found out after the first stage.
+        # An invalid card would otherwise be an error only after the first stage.
         build_card({'name': recipe.name, 'classes': list(recipe.classes),
                     'network': network.to_dict(), **recipe.card})
     except InputError as error:
@@ -241,8 +240,8 @@ def _check(recipe: Recipe, network: NetworkConfig) -> None:
 
 
 def _check_start(recipe: Recipe, stage: StageConfig, before: tuple[str, ...]) -> None:
-    """Refuse a mean of what is not there, and pictures of a size that no network has."""
-    _require(stage.name != START, 'the name is that of the weights given as start')
+    """Refuse a mean with an unknown stage, and an input size that no network has."""
+    _require(stage.name != START, f'a stage must not be named {START}: mean_of uses this name')
     for name, weight in stage.mean_of.items():
         _require(name in before, f'mean_of has {name!r}, must be one of {", ".join(before)}')
         _require(0.0 < weight <= 1000.0, f'mean_of.{name} is {weight}, must be in (0, 1000]')
@@ -292,7 +291,7 @@ def _check_stage(recipe: Recipe, stage: StageConfig, network: NetworkConfig) -> 
 
 
 def _check_motion(stage: StageConfig, cache: str) -> None:
-    """Refuse what a stage for a forecast of motion cannot do."""
+    """Refuse settings that a stage for a forecast of motion cannot have."""
     _require(bool(stage.gaps and stage.horizons and stage.clip_length > 1 and stage.extra_frame
                   and cache == DEVICE),
              'a forecast of motion is trained with gaps, horizons, extra_frame, a clip_length of '
@@ -307,7 +306,7 @@ def _check_motion(stage: StageConfig, cache: str) -> None:
 
 
 def _check_numbers(stage: StageConfig, blocks: int) -> None:
-    """Refuse what is out of its range; written so that NaN is."""
+    """Refuse numbers out of their ranges, and NaN."""
     for key, high in (('epochs', 1_000_000), ('thinning', 1_000_000), ('plain_epochs', 1_000_000),
                       ('still_fraction', 1.0), ('pauses', 1.0), ('keep', 100),
                       ('frozen_blocks', blocks), ('weight_decay', 1.0),

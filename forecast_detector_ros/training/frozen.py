@@ -3,11 +3,11 @@
 Features without gradients: computed fast, and once for several epochs.
 
 Frozen parts have no gradients and keep their BatchNorm statistics. So BatchNorm can be folded into
-the convolutions, and the weights can have the type of the computation. A few images at a time stay
-in the processor's cache.
+the convolutions, and the weights can have the type of the computation. Images are computed a few
+at a time, so that they stay in the processor's cache.
 
-If all of the extractor is frozen, a clip's features never change. Stored with its targets they
-save the following epochs decoding, augmentation and the extractor. The order of clips is a
+If all of the extractor is frozen, a clip's features never change. They are stored with the clip's
+targets, so that later epochs need no decoding, augmentation or extractor. The order of clips is a
 function of seed, stage and iteration, so a resumed run computes the same.
 """
 
@@ -33,12 +33,10 @@ class FrozenFeatures:
     """
     Extract features with a copy of the frozen part of a network's backbone.
 
-    :param network: its normalisation, and the blocks that are trained, are used as they are at
-        each call
-    :param blocks: number of blocks of `extractor.stem` that are frozen; None if all of the
-        extractor is
-    :param dtype: type that the frozen part computes in; it stays on the device that the network is
-        on
+    :param network: each call uses its present normalisation and trained blocks
+    :param blocks: number of frozen blocks of `extractor.stem`; None if all of the extractor is
+        frozen
+    :param dtype: type of the frozen part's computation, on the network's device
     """
 
     def __init__(self, network: ForecastDetector, blocks: int | None,
@@ -74,7 +72,7 @@ Features = tuple[Tensor, ...]  #: One ``(B, T, C, h, w)`` map per level
 
 
 def drawn_in(stage: StageConfig, epoch: int) -> int:
-    """Give the epoch whose clips serve `epoch`; a change of thinning brings new ones."""
+    """Return the epoch whose clips `epoch` uses; a change of thinning needs new clips."""
     plain = max(0, stage.epochs - stage.plain_epochs)
     first = plain if epoch >= plain else 0
     return epoch - (epoch - first) % stage.reuse
@@ -82,7 +80,7 @@ def drawn_in(stage: StageConfig, epoch: int) -> int:
 
 def describe_memory(recipe: Recipe, stage: StageConfig, bytes_per_value: int,
                     processes: Processes) -> str:
-    """Say how much a stage keeps, for the log."""
+    """Return a line for the log: how much memory a stage keeps."""
     config = recipe.network_config(stage)
     each = bytes_per_value * sum(
         channels * height * width for channels, (height, width) in zip(
@@ -109,14 +107,14 @@ class _Kept:
     def add(self, batch: ClipBatch, features: Features) -> None:
         self._features.append([level.permute(0, 1, 3, 4, 2).cpu().contiguous()
                                for level in features])
-        # Clones: what a worker sent would keep a file descriptor open each.
+        # Clones: each tensor from a worker process would keep a file descriptor open.
         targets = zip(*([[frame.clone() for frame in clip] for clip in getattr(batch, name)]
                         for name in ('boxes', 'labels', 'scores', 'ignore')))
         self._clips.append([Clip(images.new_empty((len(images), 3, 0, 0)), *parts)
                             for images, parts in zip(batch.images, targets)])
 
     def pick(self, iterations: list[int]) -> tuple[ClipBatch, Features]:
-        """Put a batch together: row r of iteration `iterations[r]`."""
+        """Return a batch of row r of iteration `iterations[r]`, for each r."""
         rows = list(enumerate(iterations))
         features = tuple(
             torch.stack([self._features[i][level][row] for row, i in rows]).permute(0, 1, 4, 2, 3)
@@ -133,12 +131,13 @@ def feature_batches(loader: ClipLoader | DrawnLoader, extract: Callable[[ClipBat
     In an epoch that uses clips again, each row of the batch has its own clips in a new order. So
     batches change, and the number of processes does not matter.
 
-    :param extract: gives the features of a batch of clips; they must not depend on what is trained
-    :param start: iteration of the stage to begin with; what is yielded from there on is the same
-        as in a run from 0
-    :param processes: those that share each batch; what is yielded is this one's part
-    :yields: a batch and its features. The pictures of clips that are used again are gone: their
-        `images` are ``(B, T, 3, 0, 0)``.
+    :param extract: returns the features of a batch of clips; they must not depend on trained
+        weights
+    :param start: iteration of the stage to begin with; the batches from there on are the same as
+        in a run from 0
+    :param processes: the processes that share each batch; this process gets its own part
+    :yields: a batch and its features. Clips that are used again have no pictures: their `images`
+        are ``(B, T, 3, 0, 0)``.
     """
     per_epoch = stage.clips_per_epoch // stage.batch
     kept: _Kept | None = None

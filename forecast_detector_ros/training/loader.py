@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a recipe and a folder to batches of clips."""
+"""Load the data of a recipe, and make batches of clips."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ class Sources:
     cutouts: list[Cutout]
     #: Keeps the decoded frames for all stages.
     reader: FrameReader = field(default_factory=FrameReader)
-    #: What a frozen network made of the frames, by network and views; of the last such stage.
+    #: Results of a frozen network for all frames, by network and views; only of the last stage.
     kept: dict[tuple[object, ...], KeptFrames] = field(default_factory=dict)
     #: With `cache: device` all frames, not yet on the device; videos first, then stills.
     bank: PictureBank | None = None
@@ -70,24 +70,24 @@ def load_sources(recipe: Recipe, root: Path) -> Sources:
 
 
 def _check_tracks(videos: Sequence[VideoRecord]) -> None:
-    """Refuse videos without a track, and warn of some: motion is learnt from tracks."""
+    """Refuse data without any track, and warn of videos without one: motion needs tracks."""
     tracked = sum(any((frame.tracks >= 0).any() for frame in video.frames) for video in videos)
     if not tracked:
         raise DataError(NO_TRACKS)
     if tracked < len(videos):
-        log.warning('%d of %d videos have no track_id in their boxes: no motion is learnt there',
+        log.warning('%d of %d videos have no track_id in their boxes: they teach no motion',
                     len(videos) - tracked, len(videos))
 
 
 def picture_weights(records: Sequence[VideoRecord], classes: int, balance: float) -> list[float]:
     """
-    Weight videos (or stills) so that rare classes are drawn more often.
+    Return weights of videos (or stills) with which rare classes are drawn more often.
 
-    A frame weighs (1 / frames with its rarest class) ** balance, a video the sum of its frames;
-    frames without boxes weigh as the most frequent class.
+    A frame weighs (1 / frames with its rarest class) ** balance, a video the sum of its frames.
+    Frames without boxes weigh as much as those of the most frequent class.
     """
     if not balance:
-        # The same as below, but it asks for no annotation: ImageNet's are read only when needed.
+        # Same result as below, without the annotations, because ImageNet's are slow to read.
         return [float(len(record.frames)) for record in records]
     labels = [[np.unique(frame.labels) for frame in record.frames] for record in records]
     seen = np.ones(classes)
@@ -101,7 +101,7 @@ def picture_weights(records: Sequence[VideoRecord], classes: int, balance: float
 
 
 class _Range(Sampler[list[int]]):
-    """A process's share of batches of consecutive indices; the dataset shuffles."""
+    """One process's part of batches of consecutive indices; the dataset shuffles."""
 
     def __init__(self, length: int, batch: int, own: slice) -> None:
         self.length, self.batch, self.own, self.start = length, batch, own, 0
@@ -118,7 +118,7 @@ class ClipLoader:
     """
     The clips of a stage, epoch by epoch.
 
-    :param processes: those that share each batch; what is given is this one's part
+    :param processes: the processes that share each batch; this one gets its own part
     """
 
     def __init__(self, sources: Sources, recipe: Recipe, stage: StageConfig,
@@ -144,7 +144,7 @@ class ClipLoader:
         Yield the batches of an epoch, the same at every call.
 
         :param epoch: its index, from 0
-        :param start: batch to begin with; what follows is the same as in an epoch from 0
+        :param start: batch to begin with; the following ones are the same as in an epoch from 0
         :raises DataError: if a frame cannot be read
         """
         stage = self._stage
@@ -155,7 +155,7 @@ class ClipLoader:
         try:
             yield from self._loader
         except DataError as error:
-            # That of a worker is in the last line of its traceback, which PyTorch gives.
+            # PyTorch gives a worker's traceback, whose last line has the message.
             raise DataError(str(error).rstrip().rpartition('DataError: ')[2]) from None
 
 
@@ -164,7 +164,7 @@ class DrawnLoader:
     The clips of a stage, drawn on the device from pictures that it holds.
 
     :param sources: the data, with a bank
-    :param device: where to draw
+    :param device: device that draws
     """
 
     def __init__(self, sources: Sources, recipe: Recipe, stage: StageConfig,
@@ -186,7 +186,7 @@ class DrawnLoader:
 
 
 def frame_steps(stage: StageConfig, seed: tuple[int, ...]) -> np.ndarray:
-    """Draw which frames the clips of a batch show: ``(B, T)``, or ``(1, T)`` if all the same."""
+    """Draw the frame numbers of a batch's clips: ``(B, T)``, or ``(1, T)`` for equal ones."""
     if not stage.gaps or not stage.horizons:
         return np.arange(stage.clip_length + int(stage.extra_frame))[None]
     rng = np.random.default_rng((*seed, 1))
@@ -196,7 +196,7 @@ def frame_steps(stage: StageConfig, seed: tuple[int, ...]) -> np.ndarray:
 
 
 def drawing_weights(sources: Sources, recipe: Recipe, stage: StageConfig) -> np.ndarray:
-    """Give how often each video, then each still, is drawn; they add up to 1."""
+    """Return the probability of each video, then of each still; they add up to 1."""
     classes = len(recipe.classes)
     parts = [np.array(picture_weights(records, classes, recipe.balance))
              for records in (sources.videos, sources.stills)]
@@ -208,7 +208,7 @@ def drawing_weights(sources: Sources, recipe: Recipe, stage: StageConfig) -> np.
 
 def make_loader(sources: Sources, recipe: Recipe, stage: StageConfig,
                 processes: Processes) -> ClipLoader | DrawnLoader:
-    """Give the loader that the recipe's `cache` asks for."""
+    """Return the loader for the recipe's `cache`."""
     if recipe.cache == DEVICE:
         return DrawnLoader(sources, recipe, stage, processes.device)
     return ClipLoader(sources, recipe, stage, processes)
@@ -219,8 +219,8 @@ def batches(loader: ClipLoader | DrawnLoader, stage: StageConfig, start: int = 0
     """
     Yield the batches of a stage.
 
-    :param start: iteration of the stage to begin with; what is yielded from there on is the same
-        as in a run from 0
+    :param start: iteration of the stage to begin with; the batches from there on are the same as
+        in a run from 0
     """
     per_epoch = stage.clips_per_epoch // stage.batch
     for epoch in range(start // per_epoch, stage.epochs):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Losses of the paper's equations 1 to 3, of anchors that learn how good their box is, and y_t.
+Losses of the paper's equations 1 to 3, losses for anchors that learn their box's quality, and y_t.
 
 `quality_loss` is varifocal loss (Zhang et al., CVPR 2021: https://arxiv.org/abs/2008.13367,
 equation 2) for a softmax with background. It trains the score of a positive towards its quality,
@@ -23,8 +23,8 @@ from ..model.ssdlite import box_coder, Boxes, HeadOutput
 MATCH_IOU = 0.5
 #: Adds a scalar tensor up over all processes that share a batch.
 Total = Callable[[Tensor], Tensor]
-#: Least divisor of the forecast's error: on stills without motion persistence has no error at all;
-#: features reach from 0 to 6.
+#: Least divisor of the forecast's error, because persistence has no error on stills without
+#: motion. Features are from 0 to 6.
 SMALLEST_SCALE = 1e-3
 #: Negatives per positive (Liu et al., ECCV 2016, section 2.2, hard negative mining).
 NEGATIVE_RATIO = 3.0
@@ -44,7 +44,7 @@ def assign(anchors: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor],
            scores: Sequence[Tensor] | None = None, ignore: Sequence[Tensor] | None = None
            ) -> AnchorTargets:
     """
-    Match anchors with boxes: IoU >= 0.5, and for every box the best anchor in any case.
+    Match anchors with boxes if IoU >= 0.5; each box also takes its best anchor.
 
     :param anchors: ``(A, 4)`` float32, xyxy
     :param boxes, labels, scores, ignore: one tensor per image: ``(K, 4)`` float32 xyxy, ``(K,)``
@@ -73,7 +73,7 @@ def assign(anchors: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor],
 
 def inner_fractions(boxes: Tensor, regions: Tensor) -> Tensor:
     """
-    Give how much of each box lies in each region.
+    Return the part of each box that lies in each region.
 
     :param boxes, regions: ``(K, 4)`` and ``(R, 4)`` float32, xyxy
     :returns: ``(K, R)`` in [0, 1], as a fraction of the box's area
@@ -87,15 +87,15 @@ def detection_loss(head: HeadOutput, targets: AnchorTargets, anchors: Tensor,
                    negative_ratio: float = NEGATIVE_RATIO, min_negatives: int = 0,
                    total: Total = Tensor.detach) -> tuple[Tensor, Tensor]:
     """
-    Give L_loc / M and L_cls / M of equation 1, as Liu et al. (ECCV 2016) define them.
+    Return L_loc / M and L_cls / M of equation 1, as Liu et al. (ECCV 2016) define them.
 
     :param head: output for N images
-    :param targets: what `assign` gave for them
-    :param anchors: ``(A, 4)``
+    :param targets: result of `assign` for them
+    :param anchors: ``(A, 4)`` float32, xyxy
     :param negative_ratio: hard negatives per positive, image by image
-    :param min_negatives: at least so many negatives in every image; with 0, as in SSD, an image
-        without boxes teaches nothing
-    :param total: adds M up over processes that share a batch; the losses are then this one's part
+    :param min_negatives: fewest negatives of an image; with 0, as in SSD, an image without boxes
+        does not contribute
+    :param total: adds M up over processes that share a batch; the losses are this one's part
     :returns: smooth-L1 of the positives' offsets and softmax cross entropy of positives and hard
         negatives. Both are sums weighted with the boxes' scores, over M, the number of positives
         in the whole batch (at least 1)
@@ -126,10 +126,10 @@ def detection_loss(head: HeadOutput, targets: AnchorTargets, anchors: Tensor,
 def level_errors(found: Sequence[Tensor], target: Sequence[Tensor], detach: bool = True
                  ) -> Tensor:
     """
-    Give the mean squared error of each level, ``(levels,)`` float32.
+    Return the mean squared error of each level, ``(levels,)`` float32.
 
     :param found, target: one map per level, of equal shapes
-    :param detach: let no gradient into the target
+    :param detach: stop the gradient of the target
     """
     return torch.stack([
         functional.mse_loss(f.float(), (t.detach() if detach else t).float())
@@ -139,10 +139,10 @@ def level_errors(found: Sequence[Tensor], target: Sequence[Tensor], detach: bool
 def forecast_loss(forecast: Sequence[Tensor], target: Sequence[Tensor], detach: bool = True,
                   scale: Tensor | None = None) -> Tensor:
     """
-    Give L_for of equation 2: the mean squared error of `forecast` against the next `feature`.
+    Return L_for of equation 2: the mean squared error of `forecast` to the next `feature`.
 
-    The equation prints F_t as the target; the text above it and section 3.1 say F_{t+1}, and so
-    it is here.  The mean over levels is taken.
+    The equation prints F_t as the target, but the text above it and section 3.1 say F_{t+1}, which
+    is used here. The result is the mean over levels.
 
     :param forecast, target: one ``(..., C, h, w)`` map per level: `forecast` at t and the
         extractor's map at t + 1
@@ -162,14 +162,14 @@ def decision_loss(logits: Tensor, reliable: Tensor,
                   class_weights: tuple[float, float] = (1., 1.), total: Total = Tensor.detach
                   ) -> Tensor:
     """
-    Give L_dec of equation 3: the cross entropy of the scheduler, mean over the batch.
+    Return L_dec of equation 3: the cross entropy of the scheduler, mean over the batch.
 
     :param logits: ``(B, 2)``, *read* first
-    :param reliable: y_t, ``(B,)`` bool or 0/1: whether the forecast may stand in for the next
+    :param reliable: y_t, ``(B,)`` bool or 0/1: whether the forecast may replace a read of the next
         frame
     :param class_weights: weights of the two classes, *read* first
-    :param total: adds the weights up over processes that share a batch; the loss is then this
-        one's part
+    :param total: adds the weights up over processes that share a batch; the loss is this one's
+        part
     """
     weight = torch.tensor(class_weights, dtype=torch.float32, device=logits.device)
     wanted = reliable.long()
@@ -188,10 +188,10 @@ _OVERLAP: dict[str, Callable[..., Tensor]] = {
 def quality_loss(head: HeadOutput, targets: QualityTargets, anchors: Tensor, box: str = GIOU,
                  total: Total = Tensor.detach) -> tuple[Tensor, Tensor]:
     """
-    Give L_loc and L_cls, each divided by the sum of all positives' quality.
+    Return L_loc and L_cls, each divided by the sum of all positives' quality.
 
     :param head: output for N images
-    :param targets: what `assign_aligned` gave for it
+    :param targets: result of `assign_aligned` for it
     :param anchors: ``(A, 4)`` float32, xyxy
     :param box: ``giou`` or ``ciou``
     :param total: adds a scalar up over processes that share a batch
@@ -221,14 +221,14 @@ RELIABLE_IOU = 0.7  #: "IOU over 0.7, for example" (section 3.4)
 def is_reliable(detections: Boxes, boxes: Tensor, labels: Tensor, iou: float = RELIABLE_IOU,
                 ignore: Tensor | None = None) -> bool:
     """
-    Tell whether the detections on a forecast find every box of the next frame.
+    Return whether the detections on a forecast find every box of the next frame.
 
-    :param detections: detections from the forecast, with the scores that count as confident
+    :param detections: detections on the forecast whose scores count as confident
     :param boxes, labels: ground truth of the next frame: ``(K, 4)`` xyxy, ``(K,)``
     :param iou: smallest overlap that matches
-    :param ignore: ``(R, 4)`` xyxy, regions of which nothing is known; None for none
-    :returns: True if every box is matched one-to-one by a detection of its class. Without any box,
-        True if more than half of each detection lies in a region
+    :param ignore: ``(R, 4)`` xyxy, ignore regions; None for none
+    :returns: True if every box is matched one-to-one by a detection of its class. If there is no
+        box, True if more than half of each detection lies in a region.
     """
     if not len(boxes):
         if ignore is None or not len(ignore) or not len(detections.boxes):
@@ -244,11 +244,12 @@ def is_reliable(detections: Boxes, boxes: Tensor, labels: Tensor, iou: float = R
 def is_consistent(forecast: Boxes, read: Boxes, confident: float, iou: float = RELIABLE_IOU
                   ) -> bool:
     """
-    Tell whether detections on a forecast say what detections on the read frame say.
+    Return whether detections on a forecast agree with those on the read frame.
 
     :param forecast, read: detections on the forecast of a frame and on the frame's own features.
-        Their scores go below `confident`: a score just above it may match one just below it
-    :param confident: score from which on a box has to be found by the other side
+        They include scores below `confident`, so that a score just above it can match one just
+        below it.
+    :param confident: smallest score of a box that the other side must find
     :param iou: smallest overlap that matches
     :returns: True if every confident box of either side is matched one-to-one, in its class, by a
         box of the other
@@ -263,7 +264,7 @@ def _found(wanted: Boxes, among: Boxes, confident: float, iou: float) -> bool:
 
 
 def _perfect_matching(allowed: Tensor) -> bool:
-    """Tell whether every row can get a column of its own (augmenting paths)."""
+    """Return whether every row can get its own column (augmenting paths)."""
     owner = [-1] * allowed.shape[1]
     columns = [row.nonzero().flatten().tolist() for row in allowed]
 
@@ -281,13 +282,13 @@ def _perfect_matching(allowed: Tensor) -> bool:
 
 
 TRUTH, READ_FRAME = 'truth', 'read'  #: What y_t is measured against
-#: How anchors are matched with boxes, and what they are trained on.
+#: Rules by which anchors are matched with boxes, and the losses that go with them.
 SSD, QUALITY = DETECTION_LOSSES = ('ssd', 'quality')
 PLAIN, PERSISTENCE = 'none', 'persistence'
 SCALES = (PLAIN, PERSISTENCE)  #: What the error of the forecast is divided by
 
 
-# Far above any useful value: what is larger is a slip of the pen, infinite or NaN.
+# Far above any useful value: a larger one is a typing error or infinite.
 _LARGEST_WEIGHT = 1e4
 
 # The least and the largest value of each number of LossConfig.
@@ -309,32 +310,32 @@ class LossConfig:
 
     alpha: float = 1.0  #: Weight of L_loc (section 3.3)
     beta: float = 1.0  #: Weight of L_cls (section 3.3)
-    #: Weight of L_for (section 3.3); the variant `without_forecast` takes 0 in any case.
+    #: Weight of L_for (section 3.3); for the variant `without_forecast` it is always 0.
     gamma: float = 1.0
-    #: `none`, as in the paper; or `persistence`: each level's error is divided by that of the last
-    #: map reused over the same batch. So 1 is as good as the last map.
+    #: `none`, as in the paper; or `persistence`: each level's error is divided by that of
+    #: persistence on the same batch, so that 1 is as good as persistence.
     forecast_scale: str = PLAIN
     lambda_: float = 0.7  #: Weight of L_dec (section 3.3)
     #: `ssd`: anchors are matched by overlap, with smooth L1 and hard negatives (section 3.3);
-    #: `quality`: by score and overlap, and each learns how good its box is (`assignment`).
+    #: `quality`: by score and overlap, and each learns its box's quality (`assignment`).
     detection: str = SSD
     box: str = GIOU  #: `quality`: the loss of boxes, `giou` or `ciou`
-    min_negatives: int = 0  #: Negatives that every image contributes at least; SSD has none
+    min_negatives: int = 0  #: Fewest negatives of each image; 0 in SSD
     #: Probabilities that the head sees `feature`, `temporal` or their mean; the paper names the
     #: three and no probabilities.
     combination: tuple[float, float, float] = (1 / 3, 1 / 3, 1 / 3)
-    detach_target: bool = True  #: Let no gradient of L_for into the extractor
-    #: What y_t compares detections on the forecast with: the `truth` of the next frame (section
-    #: 3.4), or what the detector would say if the frame were `read`. With `truth` a frame on which
-    #: reading would fail as well counts against the forecast.
+    detach_target: bool = True  #: Stop the gradient of L_for into the extractor
+    #: Reference of y_t for the detections on the forecast: the `truth` of the next frame (section
+    #: 3.4), or the detections if the frame were `read`. With `truth`, a frame on which reading
+    #: fails too counts against the forecast.
     reliable_against: str = TRUTH
     reliable_iou: float = RELIABLE_IOU  #: IoU for y_t
-    reliable_score: float = 0.3  #: Score from which on a detection counts for y_t
-    #: Against `read`: boxes of `reliable_score` and this much more must be found on both.
+    reliable_score: float = 0.3  #: Smallest score of a detection that counts for y_t
+    #: Against `read`: boxes with a score of `reliable_score` plus this must be found on both.
     reliable_margin: float = 0.1
     decision_weights: tuple[float, float] = (1.0, 1.0)  #: Class weights of L_dec, *read* first
-    #: Probability that a frame after the first takes the forecast in place of its image, as
-    #: inference does; 0 in the paper.
+    #: Probability that a frame after the first uses the forecast in place of its image, as in
+    #: inference; 0 in the paper.
     rollout: float = 0.0
     score_weighted: bool = True  #: Weight boxes with their scores (soft labels)
 
@@ -360,22 +361,21 @@ class LossConfig:
 
 @dataclass
 class StepLosses:
-    """The losses of one step, and what the log wants to know."""
+    """The losses of one step, and counts for the log."""
 
     total: Tensor
     parts: dict[str, float] = field(default_factory=dict)
     reliable: Tensor | None = None  #: y_t of all clips and steps, flat bool
-    decisions: int = 0  #: How many decisions there were
-    ones: int = 0  #: In how many of them y_t was one
-    reads: int = 0  #: In how many of them the scheduler would have read
+    decisions: int = 0  #: Number of decisions
+    ones: int = 0  #: Number of them in which y_t was one
+    reads: int = 0  #: Number of them in which the scheduler would have read
 
 
 def first_decision(config: NetworkConfig) -> int:
     """
-    Give the first frame of a clip that the scheduler is trained on.
+    Return the index of the first frame of a clip that the scheduler is trained on.
 
-    Of a stream's first frame nothing was expected: the second one is read in any case, here as in
-    inference.  In training such frames would also widen the scale on which BN puts the
-    correlations of all others.
+    A stream's first frame has no forecast to compare with, so the second frame is always read,
+    here as in inference. Such frames would also distort BatchNorm's statistics of correlations.
     """
     return int(config.scheduler_reference == EXPECTED)

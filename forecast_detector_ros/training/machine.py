@@ -32,18 +32,18 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes files and the log."""
+        """Whether this is the process that writes files and the log."""
         return self.rank == 0
 
     def total(self, value: Tensor) -> Tensor:
-        """Add a tensor of equal shape up over all processes; without gradient."""
+        """Return the sum of a tensor of one shape over all processes, without gradient."""
         if self.count > 1:
             value = value.detach().clone()
             distributed.all_reduce(value)
         return value
 
     def share(self, batch: int) -> slice:
-        """Give the part of a batch that this process takes; the batch must divide evenly."""
+        """Return this process's part of a batch, which must divide evenly."""
         own = batch // self.count
         return slice(self.rank * own, (self.rank + 1) * own)
 
@@ -69,7 +69,7 @@ class Processes:
         """
         Replace the running statistics of BatchNorms in training mode by their mean.
 
-        Every process normalises with its own share of the batch; this keeps the networks equal.
+        Every process normalises with its own part of the batch; the mean keeps networks equal.
         """
         if self.count == 1:
             return
@@ -81,7 +81,7 @@ class Processes:
                         value /= self.count
 
     def agree(self, wish: bool) -> bool:
-        """Tell whether any process wishes so; the same answer everywhere."""
+        """Return whether `wish` is true in any process; the same answer in all of them."""
         return bool(self.total(torch.tensor(float(wish), device=self.device)) > 0)
 
 
@@ -90,9 +90,9 @@ ALONE = Processes()  #: One process, on a CPU
 
 def join_processes(device: str = 'auto') -> Processes:
     """
-    Join the processes that torchrun started, or stay alone.
+    Join the processes that torchrun started; without torchrun, return a single process.
 
-    Gloo connects processes on CPUs, NCCL those on CUDA (not measured here).
+    Gloo connects processes on CPUs; NCCL, which is not measured here, connects those on CUDA.
 
     :param device: one of `DEVICES`
     :raises DeviceError: if there is no such device, or none for every process on this machine
@@ -117,7 +117,7 @@ def join_processes(device: str = 'auto') -> Processes:
 
 
 def leave_processes() -> None:
-    """Say goodbye to the other processes, if there are any."""
+    """Leave the group of processes, if there is one."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
 
@@ -128,10 +128,10 @@ AUTO, NONE, BF16, FP16 = AMP = ('auto', 'none', 'bf16', 'fp16')
 
 def choose_amp(amp: str, device: torch.device) -> str:
     """
-    Give what `amp` means on a device: one of `AMP`, but not `auto`.
+    Return the meaning of `amp` on a device: one of `AMP`, but not `auto`.
 
-    `auto` is bf16 on a GPU that has it, else fp16; on a processor bf16 if it has instructions for
-    it, else none.  A processor without them takes many times as long in bf16 as in float32.
+    `auto` is bf16 on a GPU that has it, else fp16. On a CPU it is bf16 if the CPU has instructions
+    for it, else none; without them bf16 takes many times as long as float32.
     """
     if amp != AUTO:
         return amp
@@ -141,7 +141,7 @@ def choose_amp(amp: str, device: torch.device) -> str:
 
 
 def describe_machine(amp: str, device: torch.device, threads: int) -> str:
-    """Say on what a training runs, for the log."""
+    """Return a line for the log: the device and the type of its computation."""
     if device.type == 'cuda':
         name = torch.cuda.get_device_name(device)
     else:

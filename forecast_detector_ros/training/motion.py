@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Training of a forecast of motion: what is known of frames, clips of them, and a step on clips.
+Training of a forecast of motion: data of frames, clips of them, and a step on clips.
 
 Extractor and head are frozen, so all data of a frame can be computed once. Some views of every
 video fit into memory. Two cores then train on some hundred clips per second.
 
-A clip is a row of frames that are read and one more. From the second read on, the boxes that the
-head finds are moved to every later frame of the clip, and compared with where the same objects are
-there. Reads and frames to come lie as far apart as the stage's `gaps` and `horizons` say.
+A clip is a series of frames that are read, and one more frame. From the second read on, the boxes
+that the head finds are moved to every later frame of the clip, and compared with the boxes of the
+same objects there. The stage's `gaps` and `horizons` are the distances between the frames.
 """
 
 from collections.abc import Callable
@@ -42,12 +42,12 @@ from ..model.ssdlite import box_coder, HeadOutput
 
 log = logging.getLogger(__name__)
 
-LEAST_QUALITY = 0.1  #: Anchors that see their object worse than this are not trained on
-MOST_ANCHORS = 96  #: Anchors of a frame that are trained on; the best ones
+LEAST_QUALITY = 0.1  #: Smallest quality of an anchor that is trained on
+MOST_ANCHORS = 96  #: Most anchors of a frame that are trained on; the best ones
 #: IoUs at which a forecast is compared with a read, to train the scheduler.
 SCORED_IOUS = (0.5, 0.6, 0.7)
-CHUNK = 8  #: Frames that are looked at together
-#: A forecast of motion that loses a third of what a read finds is not reliable at all.
+CHUNK = 8  #: Frames that are computed together
+#: Factor of the lost recall: a forecast that loses a third of a read's recall is unreliable.
 LOSS_THAT_COUNTS = 3.0
 
 
@@ -57,20 +57,20 @@ class MotionFrames:
 
     features: tuple[Tensor, ...]  #: ``(..., C, h, w)`` per level
     views: Tensor  #: ``(..., cells, V)``: as `MotionForecast.cell_views` gives them
-    anchor: Tensor  #: ``(..., P)`` int64: anchors that see a box well
-    owner: Tensor  #: ``(..., P)`` int64: which box
+    anchor: Tensor  #: ``(..., P)`` int64: anchors that predict a box well
+    owner: Tensor  #: ``(..., P)`` int64: index of that box
     weight: Tensor  #: ``(..., P)``: quality times the box's score; 0 where there is no such anchor
-    #: ``(..., K)`` int64: the anchor that says a box's class the loudest and overlaps it.
+    #: ``(..., K)`` int64: the anchor with the largest score of the box's class that overlaps it.
     found_anchor: Tensor
-    #: ``(..., K)``: that anchor's IoU with the box; 0 where its score does not count.
+    #: ``(..., K)``: that anchor's IoU with the box; 0 where its score is too small.
     found_overlap: Tensor
-    found_offsets: Tensor  #: ``(..., K, 4)``: what the head says at that anchor
+    found_offsets: Tensor  #: ``(..., K, 4)``: the head's offsets at that anchor
     boxes: Tensor  #: ``(..., K, 4)`` float32, xyxy
     scores: Tensor  #: ``(..., K)`` float32, of the boxes; 0 where there is none
     tracks: Tensor  #: ``(..., K)`` int64; -1 where the object is not followed or there is none
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> 'MotionFrames':
-        """Change every tensor."""
+        """Return a copy with `change` applied to every tensor."""
         values: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -88,7 +88,7 @@ class MotionBatch:
 
     @property
     def counts(self) -> Tensor:
-        """Stand for the frames, for those who count them."""
+        """Return a tensor with one entry per frame, as `ClipBatch.counts` has."""
         return self.times
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> 'MotionBatch':
@@ -102,11 +102,12 @@ class MotionBatch:
 def look_at(network: ForecastDetector, features: tuple[Tensor, ...], boxes: PaddedBoxes,
             tracks: Tensor, score: float) -> MotionFrames:
     """
-    See N frames with a network's head.
+    Apply a network's head to N frames, and compare its output with the boxes.
 
     :param network: its head and anchors are used
     :param features: ``(N, C, h, w)`` per level
-    :param score: from which a detection counts as found
+    :param boxes, tracks: annotated boxes, and ``(N, K)`` int64 numbers of their objects
+    :param score: smallest score of a detection that counts as found
     """
     head = network.head(tuple(level.float() for level in features))
     head = HeadOutput(head.logits.float(), head.offsets.float())
@@ -131,9 +132,9 @@ def look_at(network: ForecastDetector, features: tuple[Tensor, ...], boxes: Padd
 def motion_batch(network: ForecastDetector, batch: ClipBatch, features: tuple[Tensor, ...],
                  score: float) -> MotionBatch:
     """
-    Turn clips and their features, ``(B, T, C, h, w)`` per level, into what is trained on.
+    Turn clips and their features, ``(B, T, C, h, w)`` per level, into a training batch.
 
-    :raises ValueError: if the clips know neither tracks nor times
+    :raises ValueError: if the clips have no tracks or no times
     """
     if batch.all_tracks is None or batch.times is None:
         raise ValueError('a forecast of motion is trained on clips with tracks: set cache: device')
@@ -145,12 +146,12 @@ def motion_batch(network: ForecastDetector, batch: ClipBatch, features: tuple[Te
 
 class KeptFrames:
     """
-    All frames of some views of every video, seen once; clips are put together from them.
+    All frames of some views of every video, computed once; clips are made of these frames.
 
-    :param extract: gives the features of ``(N, 3, H, W)`` uint8 pictures
+    :param extract: returns the features of ``(N, 3, H, W)`` uint8 pictures
     :param drawer: draws the views; its first entries are the videos
-    :param score: from which a detection counts as found
-    :param pauses: whether to see pauses, too, for clips that show one frame again and again
+    :param score: smallest score of a detection that counts as found
+    :param pauses: whether to compute pauses, too, for clips that repeat one frame
     """
 
     def __init__(self, network: ForecastDetector, extract: Callable[[Tensor], tuple[Tensor, ...]],
@@ -168,7 +169,7 @@ class KeptFrames:
                 for images, *rest in zip(pictures, *(part.split(CHUNK) for part in truth)):
                     seen = look_at(network, extract(images), PaddedBoxes(*rest[:4]), rest[4],
                                    score)
-                    # Written where they stay: pieces to join would take as much memory again.
+                    # Written to their final place: joining pieces would take twice the memory.
                     features = features or tuple(
                         level.new_empty((total, *level.shape[1:]), dtype=torch.bfloat16)
                         for level in seen.features)
@@ -178,7 +179,7 @@ class KeptFrames:
                     parts.append(replace(seen, features=()))
         columns = {field.name: [getattr(part, field.name) for part in parts]
                    for field in fields(MotionFrames) if field.name != 'features'}
-        # Videos have different numbers of boxes.
+        # Videos have different numbers of boxes, so they are padded.
         self._frames = MotionFrames(features, **{
             name: join(values, -1 if values[0].dtype == torch.int64 else 0, 1)
             for name, values in columns.items()})
@@ -190,15 +191,14 @@ class KeptFrames:
     def clips(self, rng: np.random.Generator, steps: np.ndarray, strides: tuple[int, ...],
               pauses: float = 0.0) -> MotionBatch:
         """
-        Put clips together.
+        Make a batch of clips.
 
         :param rng: draws videos, strides and places; videos in proportion to their frames
-        :param steps: ``(B, T)``: which frames each clip shows, from its first one on, before the
-            stride
+        :param steps: ``(B, T)``: frame numbers of each clip, from 0, before the stride
         :param strides: one is drawn for each clip; a clip that would be longer than its video gets
             the largest that fits
-        :param pauses: part of the clips, 0 to 1, that show one frame again and again; 0 if no
-            pauses were seen
+        :param pauses: part of the clips, 0 to 1, that repeat one frame; 0 if no pauses were
+            computed
         """
         weights = self._lengths / self._lengths.sum()
         video = rng.choice(len(weights), len(steps), p=weights)
@@ -207,7 +207,7 @@ class KeptFrames:
         times = steps * np.minimum(rng.choice(strides, len(steps)), fits)[:, None]
         span = times[:, -1]
         start = np.floor(rng.random(len(steps)) * np.maximum(length - span, 1)).astype(np.int64)
-        # A clip that is longer than its video even so shows the last frame again and again.
+        # A clip that is longer than its video with every stride repeats the last frame.
         place = np.minimum(start[:, None] + times, (length - 1)[:, None])
         first = self._first[video]
         if pauses:
@@ -224,9 +224,9 @@ class KeptFrames:
 
 def _used_columns(clips: DrawnClips) -> tuple[Tensor, ...]:
     """
-    Give the first clip's boxes, labels, scores, ignore regions and tracks, with little padding.
+    Return the first clip's boxes, labels, scores, ignore regions and tracks, with little padding.
 
-    The bank pads for its fullest picture. To assign anchors to such boxes takes half of the time.
+    The bank pads to its picture with the most boxes; assigning anchors would take twice the time.
     """
     seen = (clips.labels[0] >= 0).any(0)
     seen[:1] = True
@@ -237,7 +237,7 @@ def _used_columns(clips: DrawnClips) -> tuple[Tensor, ...]:
 
 def time_ahead(times: Tensor, read: int, frame: int) -> Tensor:
     """
-    Give how far ahead of a read a frame lies, ``(B, 1)``, in times between the last two reads.
+    Return the time from a read to a later frame, ``(B, 1)``, over that between the last two reads.
 
     :param times: ``(B, T)``: when each frame was taken
     :param read, frame: indices of the read, at least 1, and of the later frame
@@ -247,7 +247,7 @@ def time_ahead(times: Tensor, read: int, frame: int) -> Tensor:
 
 
 def read_clip(network: ForecastDetector, batch: MotionBatch) -> list[Comparison]:
-    """Read all frames of the clips but the last, one after another; give what each brings."""
+    """Read all frames of the clips except the last; return the comparison at each."""
     motion, frames = network.motion, batch.frames
     assert motion is not None
     state = network.initial_state(len(batch.times)).motion
@@ -256,7 +256,7 @@ def read_clip(network: ForecastDetector, batch: MotionBatch) -> list[Comparison]
     for t in range(batch.times.shape[1] - 1):
         elapsed = batch.times[:, t] - batch.times[:, t - 1] if t else torch.ones_like(
             batch.times[:, 0])
-        # The first read has nothing to compare with; its zeros are not what the others see.
+        # The first read has no earlier one; its zeros must not enter BatchNorm's statistics.
         with nullcontext() if t else kept_statistics(motion):
             view = motion.compare_reads(tuple(level[:, t].float() for level in frames.features),
                                         frames.views[:, t], state, elapsed[:, None])
@@ -268,17 +268,17 @@ def read_clip(network: ForecastDetector, batch: MotionBatch) -> list[Comparison]
 def motion_loss(network: ForecastDetector, reads: list[Comparison], batch: MotionBatch
                 ) -> tuple[Tensor, Tensor]:
     """
-    Give the loss of moved boxes, and that of boxes that stay where they were.
+    Return the loss of moved boxes, and that of boxes that do not move.
 
     Both are 1 - GIoU, weighted with the anchors' quality and the objects' scores, mean over all
-    anchors and later frames. What is moved is the true box of the frame that was read: the
-    detection's own error is nothing that motion could mend.
+    anchors and later frames. The moved box is the true box of the frame that was read, because
+    motion cannot correct the error of a detection.
     """
     motion, frames = network.motion, batch.frames
     assert motion is not None
     total, still, weight_sum = (batch.times.new_zeros(()) for _ in range(3))
     for t, read in enumerate(reads):
-        # A batch in which nothing is followed has a gradient, too: of zero.
+        # A batch without tracks needs a gradient, too: zero.
         total = total + 0.0 * read.state.motion.sum()
         clip, place = (frames.weight[:, t] > 0).nonzero(as_tuple=True)
         if not t or not len(clip):
@@ -307,16 +307,16 @@ def motion_loss(network: ForecastDetector, reads: list[Comparison], batch: Motio
 def kept_recall(network: ForecastDetector, read: Comparison, batch: MotionBatch, t: int,
                 later: int) -> Tensor:
     """
-    Give how much of what a read of a frame finds its forecast finds, ``(B,)`` in [0, 1].
+    Return the recall of a forecast over that of a read of the same frame, ``(B,)`` in [0, 1].
 
-    Means over objects and `SCORED_IOUS`; 1 where reading finds no more than the forecast does.
-    What only the forecast finds makes up for what only the read finds: unsure detections come and
-    go where nothing moves, and to read again would win nothing. Objects that are not followed do
+    Both are means over objects and `SCORED_IOUS`; 1 where reading finds no more than the forecast.
+    An object that only the forecast finds makes up for one that only the read finds: uncertain
+    detections come and go without motion, and a read would not help. Objects without a track do
     not count.
 
-    :param network: whose forecast is judged
-    :param read: what the last read brought
-    :param t, later: indices of the frame that was read and of the one that is judged
+    :param network: makes the forecast
+    :param read: the comparison at the last read
+    :param t, later: indices of the frame that was read and of the one that is forecast
     """
     motion, frames = network.motion, batch.frames
     assert motion is not None
@@ -351,11 +351,11 @@ def motion_losses(network: ForecastDetector, batch: MotionBatch, config: LossCon
     :param network: with a forecast of motion
     :param batch: all frames of its clips but the last are read
     :param with_scheduler: whether L_dec is part of the loss
-    :param frozen_detection: only L_dec is wanted
+    :param frozen_detection: whether L_dec is the only loss
     """
     device = batch.times.device
     result = StepLosses(total=torch.zeros((), device=device))
-    # Displacements of a fraction of a cell have digits that bf16 does not have.
+    # bf16 cannot represent displacements of a small fraction of a cell.
     with torch.autocast(device.type, enabled=False):
         with torch.set_grad_enabled(not frozen_detection):
             reads = read_clip(network, batch)
@@ -374,7 +374,7 @@ def _add_decision(result: StepLosses, network: ForecastDetector, reads: list[Com
     assert motion is not None
     wanted, logits = [], []
     for t, read in enumerate(reads[1:], 1):
-        # The encoder learns from where boxes go alone.
+        # The encoder learns only from the boxes' motion.
         summary = motion.scheduler.summarise(read).detach()
         for later in range(t + 1, batch.times.shape[1]):
             kept = kept_recall(network, read, batch, t, later)

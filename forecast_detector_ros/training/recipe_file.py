@@ -7,9 +7,9 @@ from typing import Any
 from ..errors import InputError
 from ..plain_values import PlainYamlError, read_plain_yaml
 
-#: Key that names the file, relative to this one, whose values hold where this one says nothing.
+#: Key that names the extended file, relative to this one; its values are the defaults of this one.
 EXTENDS = 'extends'
-DROP = 'drop'  #: Key of a stage that is true where the other file's stage of this name is left out
+DROP = 'drop'  #: Key of a stage; true removes the extended file's stage of this name
 
 
 class RecipeError(InputError):
@@ -17,7 +17,7 @@ class RecipeError(InputError):
 
 
 def read_yaml(path: str | Path) -> Any:
-    """Read plain values, perhaps with aliases; raises RecipeError, which names the file."""
+    """Read plain values, which may have aliases; raises RecipeError, which names the file."""
     try:
         return read_plain_yaml(Path(path), aliases=True)
     except FileNotFoundError:
@@ -30,10 +30,10 @@ def read_recipe(path: str | Path, above: tuple[Path, ...] = ()) -> Any:
     """
     Read the values of a recipe with those of the file that it extends.
 
-    Mappings are merged key by key, where null takes a key away; stages are merged by their names,
-    new ones come last as they are; anything else replaces what the other file says.
+    Mappings are merged key by key, and null removes a key. Stages are merged by their names; new
+    ones come last. Any other value replaces that of the extended file.
 
-    :param above: the files that extend it, outermost first
+    :param above: the files that extend this one, outermost first
     :raises RecipeError: if a file cannot be read, or extends itself
     """
     path = Path(path)
@@ -83,6 +83,6 @@ def _merge_stages(path: Path, base: Any, changes: Any) -> list[Any]:
             if merged.pop(name, None) is None:
                 raise RecipeError(f'{path}: stage {name!r} is dropped, but there is none')
         else:
-            # Nothing can be taken away from a new one: its null is a value, as of `augment`.
+            # In a new stage null removes nothing: it is a value, such as that of `augment`.
             merged[name] = _merge(merged[name], stage) if name in merged else stage
     return list(merged.values())

@@ -22,11 +22,11 @@ from ..model.ssdlite import Boxes, postprocess
 
 log = logging.getLogger(__name__)
 
-#: Decisions in a row with one and the same y_t from which on a warning is due.
+#: Number of successive decisions with the same y_t that leads to a warning.
 DEAD_DECISIONS = 200
 
-#: Iterations whose time says nothing yet, as memory is taken and workers start; and those that are
-#: timed after them to plan the length of a stage.
+#: Iterations that are not timed, because memory is allocated and workers start; and those after
+#: them that are timed to estimate the length of a stage.
 WARM_UP, MEASURED = 3, 10
 
 
@@ -34,8 +34,8 @@ class Meter:
     """
     Means between two log lines, and the balance of y_t.
 
-    :param device: whose memory is told; that of the process on a CPU
-    :param done: iterations that were done before this run
+    :param device: its memory is logged; for a CPU, the memory of the process
+    :param done: iterations before this run
     :param later: pictures of the stages after this one
     """
 
@@ -56,7 +56,7 @@ class Meter:
         self._start = monotonic()
 
     def add(self, losses: StepLosses, images: int) -> None:
-        """Take the losses of one iteration in, of `images` pictures."""
+        """Add the losses of one iteration of `images` pictures."""
         for key, value in losses.parts.items():
             self._sums[key] += value
         self._steps += 1
@@ -69,10 +69,10 @@ class Meter:
 
     def plan(self, images: int) -> str | None:
         """
-        Time the first iterations; once they are known, say how long stage and training will take.
+        Time the first iterations; then return a line on the time of the stage and of the training.
 
-        To be called after each iteration, of `images` pictures.  A later stage that trains less of
-        the network, or that keeps features, is faster than it is planned here.
+        Call it after each iteration of `images` pictures. The estimate is too long for a later
+        stage that trains less of the network or keeps features.
         """
         if len(self._ends) > MEASURED:
             return None
@@ -96,17 +96,17 @@ class Meter:
             return
         self._warned = True
         if self._run[1] >= DEAD_DECISIONS:
-            advice = ('every forecast does, so the scheduler learns never to read: raise '
+            advice = ('every forecast is reliable, so the scheduler learns never to read: raise '
                       'thinning, loss.reliable_iou or the share of real video')
         else:
-            advice = ('no forecast does, so the scheduler learns to read always: train the '
+            advice = ('no forecast is reliable, so the scheduler learns to read always: train the '
                       'encoders longer, lower loss.reliable_iou, or compare with '
                       'loss.reliable_against: read')
         log.warning('stage %s: y_t has had one value in %d decisions: %s', self._stage,
                     max(self._run), advice)
 
     def scalars(self, rates: dict[str, float]) -> dict[str, float]:
-        """Give the means since the last line by name, for a log that machines read."""
+        """Return the means since the last line by name, for TensorBoard."""
         elapsed = monotonic() - self._start
         result = {f'loss/{key}': value / self._steps for key, value in self._sums.items()}
         if self._decisions:
@@ -118,7 +118,7 @@ class Meter:
         return result
 
     def line(self, iteration: int, rates: dict[str, float]) -> str:
-        """Give the line for the log, and begin a new interval."""
+        """Return the line for the log, and begin a new interval."""
         scalars = self.scalars(rates)
         left = (self._total - iteration) * (monotonic() - self._start) / self._steps
         parts = [f'{self._stage} {iteration}/{self._total}']
@@ -136,15 +136,15 @@ class Meter:
 
 
 def memory_gb(device: torch.device) -> float:
-    """Give the most memory that was in use, 1e9 bytes: of the card, or of this process."""
+    """Return the most memory so far, in 1e9 bytes: of the GPU, or of this process."""
     if device.type == 'cuda':
         return torch.cuda.max_memory_allocated(device) / 1e9
     # Linux counts in KiB (getrusage(2)).
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-#: Measures a network in evaluation mode: numbers by name, the first of them is the score, larger
-#: is better.
+#: Measures a network in evaluation mode; returns numbers by name. The first one is the score, of
+#: which larger is better.
 Validate = Callable[[ForecastDetector], dict[str, float]]
 
 
@@ -152,14 +152,14 @@ class Observer(Protocol):
     """Receives the progress of a run, besides the log."""
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Hear that `done` of the stage's `total` iterations are done."""
+        """Receive that `done` of the stage's `total` iterations are done."""
 
     def scalars(self, stage: str, iteration: int, values: dict[str, float]) -> None:
-        """Take numbers by name: means of an interval, or a validation's."""
+        """Receive numbers by name: means of an interval, or results of a validation."""
 
     def examples(self, stage: str, iteration: int, batch: ClipBatch,
                  network: ForecastDetector) -> None:
-        """See a batch and the network, in evaluation mode, at the end of an epoch."""
+        """Receive a batch and the network in evaluation mode, at the end of an epoch."""
 
 
 @dataclass(frozen=True)
@@ -170,27 +170,27 @@ class RunOptions:
     snapshot_every: float = 300.0  #: Seconds between snapshots
     log_every: int = 20  #: Iterations between log lines
     deadline: float = float('inf')  #: Value of `time.monotonic` at which to stop with a snapshot
-    observers: tuple[Observer, ...] = ()  #: Told by the first process alone
-    #: Given the weights that did better in validation than all before them in the stage.
+    observers: tuple[Observer, ...] = ()  #: Called only in the first process
+    #: Called with weights whose validation score is the best of the stage so far.
     on_best: Callable[[dict[str, Tensor]], None] | None = None
 
 
-CLIPS, FRAMES = 4, 6  #: Most clips, and frames of each, that an example shows
-SCORE, NMS = 0.3, 0.45  #: Detections of examples: as `Card` has them if nobody says otherwise
+CLIPS, FRAMES = 4, 6  #: Most clips of an example, and most frames of each
+SCORE, NMS = 0.3, 0.45  #: Thresholds of the detections in examples: the defaults of `Card`
 #: Colours of boxes that are annotated and detected: green and vermilion of Okabe and Ito
 #: (jfly.uni-koeln.de/color), which most colour-blind people can tell apart.
 TRUTH, FOUND = '#009e73', '#d55e00'
 
 
 class TensorBoardError(InputError):
-    """TensorBoard is not installed; one line."""
+    """TensorBoard is not installed; the message is one line."""
 
 
 class TensorBoardLog:
     """
-    Writes to a folder what `tensorboard --logdir FOLDER` shows.
+    Writes a log for ``tensorboard --logdir FOLDER``.
 
-    :param folder: gets a folder for each stage
+    :param folder: gets a subfolder for each stage
     :raises TensorBoardError: if TensorBoard is not installed
     """
 
@@ -205,7 +205,7 @@ class TensorBoardLog:
         self._stage = ''
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Begin a stage; what a run that died had written after its last snapshot is dropped."""
+        """Begin a stage; entries that a killed run wrote after its last snapshot are dropped."""
         if stage == self._stage:
             return
         self.close()
@@ -219,13 +219,13 @@ class TensorBoardLog:
 
     def examples(self, stage: str, iteration: int, batch: ClipBatch,
                  network: ForecastDetector) -> None:
-        """Write a picture with a row for each of the first clips: boxes there are and found."""
+        """Write a picture with a row of frames per clip, with annotated and detected boxes."""
         self._writer.add_image('examples', draw_examples(batch, network, self._classes),
                                iteration)
         self._writer.flush()
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the buffered entries."""
         if self._stage:
             self._writer.close()
 
@@ -234,10 +234,10 @@ class TensorBoardLog:
 def draw_examples(batch: ClipBatch, network: ForecastDetector, classes: tuple[str, ...]
                   ) -> Tensor:
     """
-    Draw annotated and detected boxes into the first frames of the first clips, all of them read.
+    Draw annotated and detected boxes into the first frames of the first clips; each frame is read.
 
     :param network: in evaluation mode
-    :returns: ``(3, H', W')`` uint8 RGB, a row a clip
+    :returns: ``(3, H', W')`` uint8 RGB, one row per clip
     """
     images = batch.images[:CLIPS, :FRAMES]
     clips, frames = images.shape[:2]

@@ -17,9 +17,9 @@ MOMENTUM = 0.9  #: Of SGD, as in SSD (Liu et al., ECCV 2016, section 3.1)
 def group_parameters(network: ForecastDetector, stage: StageConfig
                      ) -> dict[str, list[nn.Parameter]]:
     """
-    Sort the parameters into the recipe's groups; those that are not trained are left out.
+    Sort the trained parameters into the recipe's groups.
 
-    Every parameter's `requires_grad` is set to whether it is trained.
+    Set every parameter's `requires_grad` to whether it is trained.
     """
     result: dict[str, list[nn.Parameter]] = {name: [] for name in stage.groups}
     for name, parameter in network.named_parameters():
@@ -59,7 +59,7 @@ def make_optimizer(groups: dict[str, list[nn.Parameter]], stage: StageConfig
 
 
 def set_modes(network: ForecastDetector, stage: StageConfig) -> None:
-    """Train the parts that have a learning rate, with the BatchNorms that the stage frees."""
+    """Put parts with a learning rate into training mode, except BatchNorms that are frozen."""
     motion = network.motion
     parts = {'backbone': (network.extractor.stem, network.extractor.trunk),
              'projection': (network.extractor.projections,), 'head': (network.head,),
@@ -69,7 +69,7 @@ def set_modes(network: ForecastDetector, stage: StageConfig) -> None:
     network.eval()
     for group in stage.groups:
         for part in parts[group]:
-            # Not every variant has all parts.
+            # Some variants lack parts.
             if part is None:
                 continue
             part.train()
@@ -78,7 +78,7 @@ def set_modes(network: ForecastDetector, stage: StageConfig) -> None:
 
 
 def pictures_after(stages: Sequence[StageConfig], name: str) -> int:
-    """Count the pictures that the stages behind the one of this name train on."""
+    """Return the number of pictures that the stages after stage `name` train on."""
     names = [stage.name for stage in stages]
     behind = stages[names.index(name) + 1:] if name in names else ()
     return sum(stage.epochs * stage.clips_per_epoch * (stage.clip_length + int(stage.extra_frame))
@@ -87,10 +87,10 @@ def pictures_after(stages: Sequence[StageConfig], name: str) -> int:
 
 def learning_rate(group: GroupConfig, stage: StageConfig, iteration: int) -> float:
     """
-    Give the learning rate of a group.
+    Return the learning rate of a group.
 
-    :param group: its base rate and milestones
-    :param stage: warm-up, length, and whether a cosine replaces the milestones
+    :param group: has the base rate and the milestones
+    :param stage: has warm-up and length, and says whether a cosine replaces the milestones
     :param iteration: index of the iteration in the stage, from 0
     """
     per_epoch = stage.clips_per_epoch // stage.batch
@@ -119,7 +119,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Take the network's present weights in."""
+        """Add the network's present weights to the average."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         own, new = [], []
@@ -129,5 +129,5 @@ class MovingAverage:
                 new.append(value.detach())
             else:
                 self.state[key].copy_(value)
-        # All at once: hundreds of small tensors would cost a launch each.
+        # One call for all: on a GPU each of hundreds of small tensors would need a kernel launch.
         torch._foreach_lerp_(own, new, 1.0 - decay)

@@ -3,7 +3,7 @@
 Snapshots of a training run: everything that a resume needs, in one safetensors file.
 
 Random numbers need no state: every draw comes from a generator seeded with the recipe's seed,
-the stage and the iteration. The recipe is kept too: a run goes on with the same one alone.
+the stage and the iteration. The recipe is kept too: a run continues only with the same one.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -25,7 +25,7 @@ from ..plain_values import parse_plain_json
 
 
 class SnapshotError(InputError):
-    """A snapshot that cannot be read or belongs to another run; the message names the file."""
+    """A snapshot cannot be read or belongs to another run; the message names the file."""
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Snapshot:
     """The progress of a run."""
 
     stage: str
-    iteration: int  #: Iterations of the stage that are done
+    iteration: int  #: Finished iterations of the stage
     network: dict[str, Tensor]
     average: dict[str, Tensor]  #: State of the moving average; empty where there is none
     average_updates: int
@@ -41,9 +41,9 @@ class Snapshot:
     seconds: float  #: Time spent in training so far, all stages
     #: State of the gradient scaler; empty where there is none.
     scaler: dict[str, float] = field(default_factory=dict)
-    #: Weights of the stage that did best in validation; empty before the first one.
+    #: Weights of the stage with the best validation score; empty before the first validation.
     best: dict[str, Tensor] = field(default_factory=dict)
-    best_score: float | None = None  #: What they reached
+    best_score: float | None = None  #: Their score
     #: The `recipe_values` of the run; empty in snapshots of earlier versions, which are refused.
     recipe: dict[str, Any] = field(default_factory=dict)
     #: Weights of parts that this stage's variant lacks, for a later stage.
@@ -55,7 +55,7 @@ _PARTS = ('network', 'average', 'best', 'carried')
 
 
 def save_snapshot(path: Path, snapshot: Snapshot) -> None:
-    """Write a snapshot; it appears whole or not at all."""
+    """Write a snapshot atomically."""
     tensors = {f'{part}/{key}': value for part in _PARTS
                for key, value in getattr(snapshot, part).items()}
     plain: dict[str, dict[str, Any]] = {}
@@ -111,13 +111,13 @@ def _restored(about: dict[str, Any], tensors: dict[str, Tensor]) -> Snapshot:
                     best_score=about.get('best_score'), recipe=about.get('recipe', {}), **parts)
 
 
-#: Keys that say how a machine does the work: a run may go on with other ones.
+#: Keys that depend on the machine: a run may continue with other values.
 MACHINE_KEYS = ('workers', 'threads', 'device', 'amp', 'deterministic')
 
 
 def recipe_values(recipe: Recipe) -> dict[str, Any]:
-    """Give a recipe as plain JSON values, without `MACHINE_KEYS` and the card."""
-    # A card may hold dates, which JSON has not.
+    """Return a recipe as plain JSON values, without `MACHINE_KEYS` and the card."""
+    # A card may contain dates, which JSON lacks.
     values = {key: value for key, value in asdict(recipe).items()
               if key not in (*MACHINE_KEYS, 'card')}
     plain: dict[str, Any] = json.loads(json.dumps(values))
@@ -125,17 +125,17 @@ def recipe_values(recipe: Recipe) -> dict[str, Any]:
 
 
 def recipe_digest(recipe: Recipe) -> str:
-    """Give the SHA-256 of `recipe_values`, hexadecimal."""
+    """Return the SHA-256 of `recipe_values`, hexadecimal."""
     text = json.dumps(recipe_values(recipe), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def check_recipe(path: Path, stored: dict[str, Any], recipe: Recipe) -> None:
     """
-    Refuse to go on from a snapshot of another recipe, or of one that nobody knows.
+    Refuse to continue from a snapshot of another or an unknown recipe.
 
-    :param stored: the `recipe_values` in it, of this version of the package or of an older one,
-        which did not have all keys: what is missing has its default
+    :param stored: `recipe_values` of the snapshot; keys that an older version of the package
+        lacked have their defaults
     :raises RecipeError: with the first key that differs
     """
     if not stored:
@@ -153,7 +153,7 @@ def check_recipe(path: Path, stored: dict[str, Any], recipe: Recipe) -> None:
 
 
 def _first_difference(one: Any, other: Any, where: str = '') -> str:
-    """Name the first key in which plain values differ, and both values; empty for none."""
+    """Return the first key in which plain values differ, and both values; empty if none."""
     if isinstance(one, dict) and isinstance(other, dict):
         for key in sorted({*one, *other}):
             found = _first_difference(one.get(key), other.get(key),

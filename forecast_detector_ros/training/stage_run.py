@@ -40,12 +40,12 @@ from ..model.network import ForecastDetector
 
 log = logging.getLogger(__name__)
 
-#: Steps in a row with broken gradients that end a training; a single one costs its step alone.
+#: Successive steps with gradients that are no numbers, which end a training; one alone is skipped.
 MOST_SKIPPED = 10
 
 
 class TrainingDivergedError(RuntimeError):
-    """The loss is no number any more; the message gives advice."""
+    """The loss is infinite or NaN; the message gives advice."""
 
 
 def fresh_network(config: NetworkConfig, seed: int, weights: Mapping[str, Tensor] | None = None
@@ -53,9 +53,9 @@ def fresh_network(config: NetworkConfig, seed: int, weights: Mapping[str, Tensor
     """
     Build a network with random weights, the same at each call.
 
-    Where `weights` have dropped channels of the backbone, the network has, too.
+    If channels of the backbone were dropped in `weights`, they are missing in the network, too.
     """
-    # Those of another backbone do not fit: `build_network` and `load_start` tell.
+    # For weights of another backbone, `build_network` and `load_start` raise the error.
     with suppress(ConfigError, KeyError):
         config = replace(config, expansion_channels=expansion_channels(weights or {}))
     with torch.random.fork_rng(devices=[]):
@@ -68,7 +68,7 @@ def build_network(config: NetworkConfig, seed: int, weights: Mapping[str, Tensor
     """
     Build the network of a stage, with the weights that an earlier stage left.
 
-    Parameters of modules that the earlier variant did not have keep their random start.
+    Modules that the earlier variant lacked have random weights.
 
     :raises RecipeError: if a weight has another shape
     """
@@ -86,12 +86,12 @@ def build_network(config: NetworkConfig, seed: int, weights: Mapping[str, Tensor
 
 class StageRun:
     """
-    A stage in the middle of its training.
+    A stage and the progress of its training.
 
-    :param weights: what an earlier stage left, or None
+    :param weights: result of an earlier stage, or None
     :param imagenet: weights of the backbone for a network without `weights`, or None
-    :param snapshot: where to go on, or None for the stage's beginning
-    :param seconds: time that was spent on the run so far
+    :param snapshot: state to continue from, or None for the stage's beginning
+    :param seconds: time spent on the run so far
     :raises RecipeError: if weights do not fit, or the processes cannot share the batches
     """
 
@@ -127,7 +127,7 @@ class StageRun:
         self.trained = [parameter for group in groups.values() for parameter in group]
         self.optimizer = make_optimizer(groups, stage)
         self.average = MovingAverage(self.network, stage.ema) if stage.ema else None
-        # Does nothing but with fp16, whose small gradients would otherwise vanish.
+        # Only used with fp16, in which small gradients would vanish.
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp == FP16)
         self.iteration, self.seconds, self.skipped = 0, seconds, 0
         self.best: dict[str, Tensor] = {}
@@ -136,7 +136,7 @@ class StageRun:
             self._restore(snapshot)
         self.frozen_detection = set(stage.groups) == {'scheduler'}
         self.frozen: FrozenFeatures | None = None
-        # The projections stand behind the whole backbone: to train them alone saves no block.
+        # Not for a stage that trains only the projections: they come after the whole backbone.
         if stage.frozen_blocks or stage.extractor_is_frozen:
             self.frozen = FrozenFeatures(
                 self.network, None if stage.extractor_is_frozen else stage.frozen_blocks,
@@ -158,23 +158,23 @@ class StageRun:
 
     @property
     def total(self) -> int:
-        """Count the iterations of the stage."""
+        """Return the number of iterations of the stage."""
         return self.stage.epochs * self.per_epoch
 
     @property
     def per_epoch(self) -> int:
-        """Count the iterations of an epoch."""
+        """Return the number of iterations of an epoch."""
         return self.stage.clips_per_epoch // self.stage.batch
 
     def result(self) -> dict[str, Tensor]:
-        """Give what the stage hands on: the best validated weights, else the present ones."""
+        """Return the stage's result: the best validated weights, else the present ones."""
         return self.best or self._present()
 
     def _present(self) -> dict[str, Tensor]:
         return self.average.state if self.average else self.network.state_dict()
 
     def train(self, options: RunOptions, validate: Validate | None = None) -> bool:
-        """Train to the stage's end; give False if the deadline came first."""
+        """Train to the stage's end; return False if the deadline came first."""
         stage, first = self.stage, self.processes.first
         if not self.total:
             return True
@@ -209,7 +209,7 @@ class StageRun:
                 log.info('%s', meter.line(self.iteration, rates))
             if self.iteration % self.per_epoch == 0:
                 self._end_of_epoch(validate, options, batch)
-                # A validation is no training.
+                # The time of a validation does not count as training.
                 last = monotonic()
             late = self._late(options.deadline)
             if first and (done or late or monotonic() - saved > options.snapshot_every):
@@ -224,7 +224,7 @@ class StageRun:
         if stage.keep:
             frames = self._kept_frames()
             for iteration in range(self.iteration, self.total):
-                # Each depends on its number alone.
+                # Each batch depends only on its number, so a run can be resumed.
                 seed = (self.recipe.seed, zlib.crc32(stage.name.encode()), iteration)
                 yield frames.clips(np.random.default_rng(seed), frame_steps(stage, seed),
                                    stage.strides, stage.pauses), None
@@ -238,7 +238,7 @@ class StageRun:
                                        self.processes)
 
     def _kept_frames(self) -> KeptFrames:
-        """Look at all frames, or give those that an earlier stage looked at likewise."""
+        """Compute all frames, or return those of an earlier stage with the same settings."""
         recipe, stage, sources = self.recipe, self.stage, self.sources
         frozen = self.frozen
         assert frozen is not None and sources.bank is not None
@@ -271,7 +271,7 @@ class StageRun:
                               enabled=self._compute_type() is not None)
 
     def _late(self, deadline: float) -> bool:
-        # All processes have the same deadline or none, so that all of them ask or none does.
+        # All processes have the same deadline or none, so either all of them call `agree` or none.
         return deadline < float('inf') and self.processes.agree(monotonic() > deadline)
 
     def _set_rates(self) -> dict[str, float]:
@@ -306,7 +306,7 @@ class StageRun:
         self.scaler.scale(losses.total).backward()
         processes.add_gradients(self.trained)
         self.scaler.unscale_(self.optimizer)
-        # The gradients of all processes are the same now, and so is what each does with them.
+        # The gradients of all processes are equal now, so their networks stay equal.
         norm = nn.utils.get_total_norm(
             [parameter.grad for parameter in self.trained if parameter.grad is not None])
         if self.scaler.is_enabled() or self._usable(float(norm)):
@@ -320,7 +320,7 @@ class StageRun:
         return losses
 
     def _usable(self, norm: float) -> bool:
-        """Tell whether the gradients are numbers; warn, and stop after too many that are not."""
+        """Return whether the norm is a number; else warn, or raise after `MOST_SKIPPED` steps."""
         if math.isfinite(norm):
             self.skipped = 0
             return True
@@ -337,7 +337,7 @@ class StageRun:
         return False
 
     def _share_parts(self, losses: StepLosses) -> None:
-        """Let every process know the losses of the whole batch; stop when they are no numbers."""
+        """Sum the losses over the processes; raise TrainingDivergedError if infinite or NaN."""
         whole = float(losses.total.detach())
         if self.processes.count > 1:
             names = list(losses.parts)
@@ -361,11 +361,11 @@ class StageRun:
         if validate is not None and settings is not None and (
                 epoch % settings.every == 0 or epoch == self.stage.epochs):
             network = self._averaged()
-            # The first process measures, and all believe it: they must agree on the best weights.
+            # Only the first process measures, so that all agree on the best weights.
             values = validate(network) if self.processes.first else {'': 0.0}
             score = float(self.processes.total(torch.tensor(
                 next(iter(values.values())), dtype=torch.float64, device=self.processes.device)))
-            # NaN, where nothing could be measured, is never better; of equals the later is kept.
+            # NaN, if nothing could be measured, is never better; of equal scores the later wins.
             better = score >= (self.best_score if self.best_score is not None else float('-inf'))
             log.info('%s epoch %d: %s%s', self.stage.name, epoch, '  '.join(
                 f'{name} {value:.4f}' for name, value in values.items()),
@@ -378,14 +378,14 @@ class StageRun:
             for observer in observers:
                 observer.scalars(self.stage.name, self.iteration, {
                     f'validation/{name}': value for name, value in values.items()})
-        # Clips that are used again have no pictures any more.
+        # Clips that are used again have no pictures.
         if observers and isinstance(batch, ClipBatch) and batch.images.numel():
             network = network or self._averaged()
             for observer in observers:
                 observer.examples(self.stage.name, self.iteration, batch, network)
 
     def _averaged(self) -> ForecastDetector:
-        """Give the network that the stage would hand on if it ended here, ready to detect."""
+        """Return the network with the averaged weights, if there are any, in evaluation mode."""
         network = build_network(self.recipe.network_config(self.stage), self.recipe.seed,
                                 self._present())
         return network.to(self.processes.device).eval()

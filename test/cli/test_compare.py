@@ -78,7 +78,7 @@ def test_designs_are_trained_once_measured_and_timed_together(
         patch.setattr(designs, 'measure_design', interrupted)
         assert compare.designs.main(training) == 130
     assert measured == ['usual']
-    assert 'run the same command again' in capsys.readouterr().err
+    assert 'the same command continues' in capsys.readouterr().err
     assert not (output / 'designs.json').exists()
     assert 'flat is not finished' in refused([*training, '--timings-only'], capsys)
 

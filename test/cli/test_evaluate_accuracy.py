@@ -294,7 +294,7 @@ def test_interrupt_names_the_url_that_has_what_was_done(
     interrupt_jobs(evaluate_accuracy)
     url = f'file://{tmp_path}/result.json'
     assert evaluate('--checkpoint', checkpoint, '--annotations', videos, '--output', url)[0] == 130
-    assert f'what was done so far is in {url}.part' in caplog.messages[-1]
+    assert f'the results so far are in {url}.part' in caplog.messages[-1]
     partial = json.loads((tmp_path / 'result.json.part').read_text())
     assert list(partial['sequences']) == ['synthetic-000']
 

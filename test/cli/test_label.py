@@ -198,7 +198,7 @@ def test_half_done_file_is_not_overwritten(capsys, tmp_path, teacher, clip):
             'ignore_annotations': whole['ignore_annotations'][:4]}
     output.write_text(json.dumps(half))
     assert label.main(arguments) == 2
-    assert 'half done; --resume goes on' in capsys.readouterr().err
+    assert 'is incomplete; continue it with --resume' in capsys.readouterr().err
     assert json.loads(output.read_text()) == half
     assert label.main([*arguments, '--resume']) == 0
     assert json.loads(output.read_text()) == whole
@@ -227,7 +227,7 @@ def test_ctrl_c_leaves_a_file_that_can_be_gone_on_with(tmp_path, teacher):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=240)
     assert process.returncode == 130
-    assert err.splitlines()[-1] == 'label: interrupted; the same command with --resume goes on'
+    assert err.splitlines()[-1] == 'label: interrupted; the same command with --resume continues'
     assert 'Traceback' not in err
     document = json.loads(output.read_text())
     assert 0 < document['info']['labelled'] == len(document['images']) < 400
@@ -259,14 +259,14 @@ def test_bad_input_is_one_line(capsys, request, tmp_path, folder, words):
     (['x', '--teacher', 'y', '--output', 'z', '--min-score', '2'], 'must be a number from 0 to 1'),
     (['x', '--teacher', 'y', '--output', 'z', '--every', '0'], 'must be an integer of at least 1'),
     (['x', '--teacher', 'y', '--output', 'z', '--teacher-kind', 'w'], "'yolox', 'yolox-decoded'"),
-    (['{clip}', '--teacher', 'y', '--output', 'z'], '--frames DIR says where'),
+    (['{clip}', '--teacher', 'y', '--output', 'z'], 'name a folder for its frames'),
     (['{clip}', '--frames', 'd', '--teacher', 'y', '--output', 'z', '--stills'],
      '--stills is for folders of pictures'),
     (['{empty}', '--frames', 'd', '--teacher', 'y', '--output', 'z'],
      '--frames is for videos and bags, and there is none in '),
-    (['{folder}', '{clip}', '--teacher', 'y', '--output', 'z'], 'calls of their own'),
+    (['{folder}', '{clip}', '--teacher', 'y', '--output', 'z'], 'another call than folders'),
     (['{folder}', '{folder}', '--teacher', 'y', '--output', 'z'], 'is a second folder'),
-    (['{folder}', '--teacher', 'y', '--output', 's3://z', '--resume'], 'of this machine'),
+    (['{folder}', '--teacher', 'y', '--output', 's3://z', '--resume'], 'on this machine'),
 ])
 def test_bad_arguments_are_refused(capsys, clip, arguments, words):
     names = {'clip': clip, 'folder': clip.parent, 'empty': clip.parent / 'empty'}

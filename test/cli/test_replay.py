@@ -158,7 +158,7 @@ def test_interrupt_names_the_url_that_has_what_was_done(run, bags, tmp_path, int
     interrupt_jobs(replay)
     code, _, err = run(bags, *COMMON, '--output', f'file://{tmp_path}/store/res')
     assert code == 130
-    assert err.endswith(f'whole and lies in file://{tmp_path}/store/res.part\n')
+    assert err.endswith(f'complete and is in file://{tmp_path}/store/res.part\n')
     assert summary(tmp_path / 'store/res.part')['images'] == 4
 
 
@@ -304,7 +304,7 @@ def test_ctrl_c_leaves_a_readable_result(checkpoint, tmp_path):
     program.send_signal(signal.SIGINT)
     out, err = program.communicate(timeout=360)
     assert program.returncode == 130, err
-    assert 'interrupted; what was done so far is whole and lies in' in err
+    assert 'interrupted; the finished part is complete and is in' in err
     assert not (tmp_path / 'out').exists()
     document = summary(tmp_path / 'out.part')
     assert document['bags'][0]['state'] == 'interrupted' and 0 < document['images'] < 3000

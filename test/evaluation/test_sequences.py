@@ -231,7 +231,7 @@ def test_folder_without_sequences(tmp_path):
 
 @pytest.mark.parametrize('also, words', [
     ({'run': ['dog']}, "no sequence 'run'; there are walk"),
-    ({'walk': ['whale']}, "'whale' is accepted in walk, but the detector knows only cat"),
+    ({'walk': ['whale']}, "'whale' is accepted in walk, but the detector has only cat"),
 ])
 def test_further_classes_must_make_sense(davis, also, words):
     with pytest.raises(DataError, match=words):

@@ -117,7 +117,7 @@ def test_names_that_are_not_utf_8_are_drawn(detector, make_network, card, videos
 
 @pytest.mark.parametrize(('level', 'frames', 'message'), [
     (2, [1], 'level is 2; the network has 2'), (-1, [1], 'level is -1'),
-    (0, [0, 1], 'frame 0 has none before it')])
+    (0, [0, 1], 'frame 0 has no frame before it')])
 def test_what_is_not_there_is_refused(make_network, card, videos, level, frames, message):
     with pytest.raises(EvaluationError, match=message):
         error_maps(make_network(), card, videos(a=('cat', 2))[0], DetectorSettings(),

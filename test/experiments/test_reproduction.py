@@ -141,8 +141,8 @@ def test_damaged_results_are_one_line(options, tmp_path, capsys, text):
 
 
 @pytest.mark.parametrize(('rows', 'message'), [
-    (['held_feature'], 'takes the weights of complete'),
-    (['baseline', 'persistence', 'without_forecast'], 'takes the weights of complete')])
+    (['held_feature'], 'uses the weights of complete'),
+    (['baseline', 'persistence', 'without_forecast'], 'uses the weights of complete')])
 def test_rows_without_their_weights_are_refused(options, capsys, rows, message):
     assert command.main([*options, '--rows', *rows]) == 2
     assert message in capsys.readouterr().err

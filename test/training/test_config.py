@@ -95,7 +95,7 @@ def test_minimal_recipe_has_the_papers_numbers(tmp_path):
     (changed(mean_of={'s': 1.0}), ["stage s: mean_of has 's'", 'must be one of start']),
     (changed(mean_of={'start': 0.0}), ['stage s: mean_of.start is 0.0, must be in (0, 1000]']),
     (changed(mean_of={'start': float('nan')}), ['mean_of.start is nan']),
-    (changed(name='start'), ['stage start: the name is that']),
+    (changed(name='start'), ['stage start: a stage must not be named start']),
     (changed(input_size=[64]), ['stage s: input_size is [64]', 'a height and a width']),
     (changed(input_size=[64, 8]), ['stage s: input_size is', 'from 64 to']),
     (changed(groups={'head': {}}), ['stages[0].groups.head', 'lr']),

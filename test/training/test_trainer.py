@@ -134,7 +134,7 @@ def test_resume_keeps_the_parts_that_a_stage_lacks(recipe_values, sources, tmp_p
     caplog.set_level(logging.INFO)
     while not Trainer(recipe, sources, parts).run(stop_after=0.0):
         pass
-    assert f'{parts / SNAPSHOT}: goes on in stage encoders behind iteration 1' in caplog.text
+    assert f'{parts / SNAPSHOT}: continues in stage encoders after iteration 1' in caplog.text
     expected, found = (load_file(folder / 'three.safetensors') for folder in (whole, parts))
     assert all(torch.equal(value, found[key]) for key, value in expected.items())
     first = load_file(whole / 'encoders.safetensors')
