@@ -229,7 +229,7 @@ def _check(recipe: Recipe, network: NetworkConfig) -> None:
     except InputError as error:
         raise RecipeError(f'card: {error}') from None
     names = [stage.name for stage in recipe.stages]
-    _require(len(set(names)) == len(names), 'stages: a name stands twice')
+    _require(len(set(names)) == len(names), 'stages has a name twice')
     _require('' not in names, 'stages: a name is empty')
     for number, stage in enumerate(recipe.stages):
         try:

@@ -142,7 +142,7 @@ def test_minimal_recipe_has_the_papers_numbers(tmp_path):
     ({**MINIMAL, 'card': {'score_threshold': 40}}, ['card: score_threshold is 40', '[0, 1]']),
     ({**MINIMAL, 'card': {'score_threshold': '0.4'}}, ['card: score_threshold']),
     ({**MINIMAL, 'card': {'licence': None}}, ['card: licence']),
-    ({**MINIMAL, 'classes': ['cat', 'cat']}, ['a name stands twice in classes']),
+    ({**MINIMAL, 'classes': ['cat', 'cat']}, ['classes has a name twice']),
     ([1, 2], ['mapping']),
 ])
 def test_a_wrong_recipe_is_one_line(tmp_path, values, words):
