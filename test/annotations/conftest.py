@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Annotation files of every format."""
+"""Fixtures that write annotation files of every format."""
 
 from collections.abc import Callable, Sequence
 import json
@@ -16,14 +16,14 @@ import pytest
 
 @pytest.fixture(scope='session')
 def synthetic(tmp_path_factory) -> list[VideoRecord]:
-    """Give four synthetic videos of 12 frames, 120x160, as lossless pictures."""
+    """Return four synthetic videos of 12 frames with lossless pictures, 120x160."""
     path = write_synthetic_videos(tmp_path_factory.mktemp('synthetic'), seed=3, extension='png')
     return load_video_json(path, path.parent, CLASSES)
 
 
 @pytest.fixture
 def document(tmp_path) -> dict[str, Any]:
-    """Give a valid annotation document with two frames of a video and a still, 40x30 pixels."""
+    """Return a valid annotation document with two frames of a video and a still, 40x30 pixels."""
     names = ['v/1.png', 'v/2.png', 'still.png']
     (tmp_path / 'v').mkdir()
     for name in names:
@@ -31,7 +31,7 @@ def document(tmp_path) -> dict[str, Any]:
     images: list[dict[str, Any]] = [
         {'id': 10 + number, 'file_name': name, 'width': 40, 'height': 30}
         for number, name in enumerate(names)]
-    # Out of order on purpose: frame_index decides.
+    # The entries are not in the order of the frames, which `frame_index` gives.
     images[0] |= {'video': 'v', 'frame_index': 7}
     images[1] |= {'video': 'v', 'frame_index': 2}
     return {
@@ -44,7 +44,7 @@ def document(tmp_path) -> dict[str, Any]:
 
 @pytest.fixture
 def write(tmp_path) -> Callable[[Any], Path]:
-    """Give a function that writes a document beside its pictures."""
+    """Return a function that writes a document beside its pictures."""
     def function(document: Any) -> Path:
         path = tmp_path / 'annotations.json'
         path.write_text(json.dumps(document))
@@ -66,7 +66,7 @@ def _object(wnid: str, box: Sequence[object], track: object = None) -> str:
 
 
 class ImagenetTree:
-    """Writes ImageNet's folders below `root`: `add` a frame or picture with its objects."""
+    """A writer of ImageNet's folders below `root`; `add` writes a picture with its objects."""
 
     SIZE = (40, 30)
 
@@ -90,20 +90,20 @@ class ImagenetTree:
         return self.xml(name)
 
     def snippet(self, name: str, frames: int) -> None:
-        """Write a snippet; a dog (track 0) moves by a pixel a frame."""
+        """Write a snippet in which a dog (track 0) moves by a pixel per frame."""
         for number in range(frames):
             self.add(f'{name}/{number:06d}', ('n02084071', (number, 5, number + 9, 14), 0))
 
 
 @pytest.fixture
 def imagenet(tmp_path) -> ImagenetTree:
-    """Give a writer of ImageNet's folders."""
+    """Return a writer of ImageNet's folders."""
     return ImagenetTree(tmp_path)
 
 
 @pytest.fixture
 def mot(tmp_path) -> Callable[..., Path]:
-    """Give a function that writes a sequence of MOTChallenge, 40x30 pixels."""
+    """Return a function that writes a sequence of MOTChallenge, 40x30 pixels."""
     def function(name: str, lines: Sequence[str], frames: int = 3) -> Path:
         folder = tmp_path / 'MOT' / name
         (folder / 'img1').mkdir(parents=True)

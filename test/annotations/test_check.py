@@ -75,7 +75,7 @@ def test_everything_is_collected_and_named(document, write):
         f'remark: category not trained: {path}: categories: dog is no class to train; its 1 boxes '
         'are ignored']
     assert result.exit_code == 1
-    # Training stops at the first of them, with the same words.
+    # Training stops at the first mistake, with the same message.
     with pytest.raises(DataError, match=r'images\[3\]: no file .*gone\.png'):
         load_video_json(path, root, ('cat',))
 
@@ -103,7 +103,7 @@ def test_missing_frames_of_a_sequence(document, write):
     assert result.findings.counts[Kind.DUPLICATE] == 3
 
 
-def test_pictures_are_looked_into(document, write):
+def test_pictures_are_opened(document, write):
     root = write(document).parent
     (root / 'v/1.png').write_bytes(b'no picture')
     (root / 'v/2.png').write_bytes((root / 'v/2.png').read_bytes()[:60])
@@ -119,7 +119,7 @@ def test_pictures_are_looked_into(document, write):
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))
-def test_the_size_is_the_one_that_opencv_decodes_to(tmp_path, orientation):
+def test_the_size_is_that_of_the_decoded_picture(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.new('RGB', (40, 30)).save(tmp_path / 'a.jpg', exif=exif)
@@ -130,7 +130,7 @@ def test_the_size_is_the_one_that_opencv_decodes_to(tmp_path, orientation):
 def test_small_boxes(document, write):
     document['annotations'][0]['bbox'] = [4, 5, 2, 3]
     root = write(document).parent
-    # 6 of 1200 pixels; half of an anchor of 0.1 of the sides is 6 pixels.
+    # The box has 6 of 1200 pixels, which is half of an anchor of scale 0.1.
     assert check(root, config=CheckConfig(anchor_scale=0.1)).findings.counts == {}
     result = check(root, config=CheckConfig(anchor_scale=0.11))
     assert finding_lines(result) == [
@@ -199,7 +199,7 @@ def test_imagenet_trees(imagenet):
     assert source_table(result)[2].split()[2:9] == ['2', '7', '6', '6', '5', '0', '1']
 
 
-def test_of_many_annotations_some_are_read_evenly_spread(imagenet):
+def test_some_annotations_at_equal_distances_are_read(imagenet):
     imagenet.snippet('train/a', 9)
     shutil.copytree(imagenet.annotations / 'train/a', imagenet.annotations / 'train/b')
     shutil.copytree(imagenet.images / 'train/a', imagenet.images / 'train/b')

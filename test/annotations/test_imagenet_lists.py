@@ -80,7 +80,7 @@ def test_pictures_are_taken_once(tmp_path):
     ('cut.txt.gz', gzip.compress(b'a 1 0 300' * 100, mtime=0)[:-20], 'cannot be read'),
     ('list.txt', b'\xff\xfe', 'not a text file'),
     ('list.txt', b'\n\n', 'empty')])
-def test_a_list_that_is_none_is_one_line(tmp_path, name, content, words):
+def test_an_unreadable_list_is_one_line(tmp_path, name, content, words):
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)

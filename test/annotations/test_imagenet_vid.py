@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ImageNet VID and DET: which frames become videos, what becomes of objects, and mistakes."""
+"""ImageNet VID and DET: videos, boxes and ignore regions, and mistakes."""
 
 from forecast_detector_ros.annotations.findings import Collected, DataError, Kind
 from forecast_detector_ros.annotations.imagenet_vid import load_det, load_vid, VID_CLASSES
@@ -89,7 +89,7 @@ def test_clips_are_drawn_from_snippets(imagenet):
     imagenet.snippet(ONE, 4)
     clip = ClipDataset(vid(imagenet), clip_length=2, input_size=(32, 32), length=1)[0]
     assert clip.images.shape == (3, 3, 32, 32)
-    # A pixel a frame, thinned by 0 or more, in 32 of 40 pixels.
+    # The dog moves by a pixel per frame or more, scaled from 40 to 32 pixels.
     left = [float(boxes[0, 0]) for boxes in clip.boxes]
     assert left[1] - left[0] == pytest.approx(left[2] - left[1])
     assert left[1] - left[0] >= 0.8
@@ -156,7 +156,7 @@ def test_each_mistake_is_one_line_and_is_collected(imagenet, change, words, kind
 @pytest.mark.parametrize('box, kind', [
     ((9, 1, 8, 5), Kind.NO_AREA), ((50, 1, 60, 5), Kind.NO_AREA),
     ((30, 1, 60, 5), Kind.BEYOND), (('nan', 1, 5, 5), Kind.NOT_FINITE)])
-def test_degenerate_boxes_are_no_reason_to_stop_but_are_noted(imagenet, box, kind):
+def test_degenerate_boxes_are_noted(imagenet, box, kind):
     imagenet.add(f'{ONE}/000000', (DOG, box, 0))
     assert len(vid(imagenet)[0].frames[0].boxes) == (kind is Kind.BEYOND)
     findings = Collected()
@@ -170,7 +170,7 @@ def test_a_box_of_one_pixel_has_an_area(imagenet):
     np.testing.assert_array_equal(vid(imagenet)[0].frames[0].boxes, [[5, 6, 6, 7]])
 
 
-def test_a_snippet_that_is_not_there_is_named_with_its_line(imagenet):
+def test_a_missing_snippet_is_named_with_its_line(imagenet):
     imagenet.snippet(ONE, 2)
     path = write_list(imagenet, f'{ONE} 1 0 2', f'{ONE} 1 1 2', f'{TWO} 1 0 2')
     with pytest.raises(DataError) as caught:
@@ -181,7 +181,7 @@ def test_a_snippet_that_is_not_there_is_named_with_its_line(imagenet):
     assert findings.lines == {Kind.MISSING_FILE: [str(caught.value)]}
 
 
-def test_a_snippet_shorter_than_the_list_says(imagenet):
+def test_a_snippet_shorter_than_in_the_list(imagenet):
     imagenet.snippet(ONE, 2)
     path = write_list(imagenet, f'{ONE} 1 0 3', f'{ONE} 1 1 3')
     findings = Collected()
@@ -192,7 +192,7 @@ def test_a_snippet_shorter_than_the_list_says(imagenet):
         f'{path}: line 1: no file {imagenet.xml(f"{ONE}/000002")}']}
 
 
-def test_a_stamp_in_the_place_of_a_frames_number_is_one_line(imagenet):
+def test_a_time_stamp_as_frame_number_is_one_line(imagenet):
     imagenet.add(f'{ONE}/1700000000000000000')
     with pytest.raises(DataError, match=f'{ONE} has no frames'):
         vid(imagenet)
@@ -224,7 +224,7 @@ def test_a_class_that_vid_does_not_have_beside_others_is_noted(imagenet):
 
 
 @pytest.mark.parametrize('load', [load_vid, load_det])
-def test_folders_that_are_not_there(imagenet, load):
+def test_missing_folders(imagenet, load):
     with pytest.raises(DataError, match='Annotations: no such folder of annotations'):
         load(imagenet.annotations, imagenet.images, CLASSES)
     imagenet.add('train/x')
@@ -259,7 +259,7 @@ def test_det_list_names_pictures(imagenet):
         det(imagenet, list_file=path)
 
 
-def test_names_that_lead_out_of_the_folders_are_refused_unless_allowed(imagenet, tmp_path):
+def test_names_outside_the_folders_are_refused_unless_allowed(imagenet, tmp_path):
     inner = type(imagenet)(imagenet.root / 'inner')
     inner.root.mkdir()
     inner.snippet(ONE, 2)
@@ -285,7 +285,7 @@ def test_names_that_lead_out_of_the_folders_are_refused_unless_allowed(imagenet,
             assert len(still.frames[0].boxes) == 1
 
 
-def test_split_and_single_files_that_lead_out_are_refused_unless_allowed(imagenet):
+def test_split_and_links_outside_the_folders_are_refused_unless_allowed(imagenet):
     imagenet.snippet(ONE, 2)
     for split in ('..', '/etc'):
         with pytest.raises(DataError, match=f'split .{split}. leads out of '):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""True boxes over a teacher's: which of them count, with which tracks, and what is refused."""
+"""True boxes replace those of a teacher: boxes, tracks, ignore regions and mistakes."""
 
 import json
 
@@ -15,7 +15,7 @@ CATEGORIES = [{'id': 1, 'name': 'cat'}, {'id': 2, 'name': 'dog'}, {'id': 3, 'nam
 
 @pytest.fixture
 def load(tmp_path, document, write):
-    """Give a function that reads the document of a teacher under a file of true boxes."""
+    """Return a function that reads a teacher's document together with a file of true boxes."""
     def function(truth, findings=None):
         (tmp_path / 'truth.json').write_text(json.dumps({'categories': CATEGORIES} | truth))
         return load_video_json(write(document), tmp_path, CLASSES, 0.5, 0.2, findings,
@@ -37,12 +37,12 @@ def true(box, category=1, image=1, **more):
 
 
 def taught(box, score, category=9, image=10, **more):
-    """Return a box of the teacher; 9 is its cat, 5 its dog."""
+    """Return a box of the teacher, whose category 9 is cat and 5 is dog."""
     return {'image_id': image, 'category_id': category, 'bbox': list(box), 'score': score, **more}
 
 
-def test_true_box_replaces_the_teachers_of_the_same_object_alone(document, load):
-    # The teacher has a cat at (4, 5, 20, 10) already.
+def test_true_box_replaces_only_the_teachers_box_of_its_object(document, load):
+    # The teacher's document already has a cat at (4, 5, 20, 10).
     document['annotations'] += [
         taught((5, 5, 20, 10), 0.3), taught((4, 5, 20, 10), 0.9, 5),
         taught((30, 20, 8, 8), 0.7), taught((30, 2, 8, 8), 0.3), taught((30, 12, 5, 5), 0.1)]
@@ -55,15 +55,15 @@ def test_true_box_replaces_the_teachers_of_the_same_object_alone(document, load)
     assert len(video.frames) == 2 and other.name == 'still.png'
 
 
-def test_what_overlaps_a_true_box_a_little_is_ignored(document, load):
-    # IoU of (0, 0, 10, 10) with (5, 0, 10, 10): 1 / 3; with (8, 0, 10, 10): 1 / 9.
+def test_boxes_that_overlap_a_true_box_a_little_are_ignored(document, load):
+    # The IoU of (0, 0, 10, 10) with (5, 0, 10, 10) is 1 / 3, with (8, 0, 10, 10) 1 / 9.
     document['annotations'] = [taught((5, 0, 10, 10), 0.9), taught((8, 0, 10, 10), 0.8)]
     seen = load({'images': [frame()], 'annotations': [true((0, 0, 10, 10))]})[0].frames[1]
     np.testing.assert_array_equal(seen.boxes, [[0, 0, 10, 10], [8, 0, 18, 10]])
     np.testing.assert_array_equal(seen.ignore, [[5, 0, 15, 10]])
 
 
-def test_complete_video_has_its_true_boxes_alone(document, load):
+def test_complete_video_has_only_its_true_boxes(document, load):
     document['annotations'] += [taught((30, 20, 8, 8), 0.9), taught((30, 2, 8, 8), 0.9, 5),
                                 taught((30, 20, 8, 8), 0.9, image=11)]
     truth = {'videos': [{'name': 'v', 'complete': True}],
@@ -71,18 +71,18 @@ def test_complete_video_has_its_true_boxes_alone(document, load):
              'annotations': [true((4, 6, 20, 10))]}
     first, second = load(truth)[0].frames
     np.testing.assert_array_equal(second.boxes, [[4, 6, 24, 16]])
-    # The video has no true dog; whether dogs were boxed is not known.
+    # The video has no true dog, so dogs may be without true boxes.
     np.testing.assert_array_equal(second.ignore, [[30, 2, 38, 10]])
     assert not len(first.boxes) and not len(first.ignore)
     truth['images'].pop()
-    # A frame that the file of true boxes does not have is the teacher's.
+    # A frame that is not in the file of true boxes has the teacher's boxes.
     assert len(load(truth)[0].frames[0].boxes) == 1
 
 
 @pytest.mark.parametrize(('labels', 'kept'), [
     ('cat', [1]), (['cat', 'dog'], []), ('20 VOC classes', []), ('80 COCO classes', []),
     (None, [0, 1])])
-def test_labels_of_a_still_say_which_classes_are_boxed(document, load, labels, kept):
+def test_labels_of_a_still_name_the_boxed_classes(document, load, labels, kept):
     document['annotations'] = [taught((1, 1, 8, 8), 0.9, image=12),
                                taught((20, 1, 8, 8), 0.9, 5, 12)]
     picture = load({'images': [still(labels=labels)], 'annotations': []})[1].frames[0]
@@ -98,7 +98,7 @@ def test_marked_true_boxes_are_ignored(document, load, mark):
     np.testing.assert_array_equal(picture.ignore, [[1, 1, 9, 10], [20, 1, 28, 9]])
 
 
-def test_tracks_stay_apart(document, load):
+def test_tracks_of_true_and_teachers_boxes_are_distinct(document, load):
     document['annotations'] = [taught((30, 20, 8, 8), 0.9, track_id=1),
                                taught((30, 20, 8, 8), 0.9, image=11, track_id=4)]
     frames = load({'images': [frame(), frame(2, id=3, file_name='v/2.png')], 'annotations': [
@@ -108,10 +108,10 @@ def test_tracks_stay_apart(document, load):
     assert frames[0].tracks.tolist() == [6, -1, 4]
 
 
-def test_pictures_that_only_the_truth_has_are_added(document, tmp_path, load):
+def test_pictures_only_in_the_file_of_true_boxes_are_added(document, tmp_path, load):
     cv2.imwrite(str(tmp_path / 'new.png'), np.zeros((30, 40, 3), np.uint8))
     findings = Collected()
-    # The id is one of the teacher's; the names of the files decide.
+    # The teacher uses this id too, but file names identify the pictures.
     records = load({'images': [still('new.png', id=12, labels='cat')],
                     'annotations': [true((1, 1, 8, 8), image=12)]}, findings)
     assert [record.name for record in records] == ['v', 'still.png', 'new.png']
@@ -139,11 +139,11 @@ def test_groups_of_videos_are_read(document, load):
     ({'images': [still('no.png')]}, 'no file'),
     ({'images': [], 'annotations': [true((1, 1, 2, 2))]}, r'annotations[0]: image_id 1 is not in'),
 ])
-def test_mistakes_are_one_line_that_names_the_file_of_true_boxes(tmp_path, load, truth, words):
+def test_mistakes_are_one_line_with_the_file_of_true_boxes(tmp_path, load, truth, words):
     with pytest.raises(DataError) as caught:
         load({'annotations': []} | truth)
     assert str(caught.value).startswith(str(tmp_path / 'truth.json'))
     assert words in str(caught.value)
-    # Who collects mistakes reads the rest.
+    # A reader that collects mistakes reads the other entries.
     if 'complete' not in words:
         assert len(load({'annotations': []} | truth, Collected())) >= 2

@@ -25,7 +25,7 @@ def test_pixels_and_frames_count_from_1(mot):
     assert (video.name, len(video.frames)) == ('MOT17-02', 3)
     np.testing.assert_array_equal(video.frames[2].boxes, [[0, 10, 5, 16]])
     np.testing.assert_array_equal(video.frames[2].tracks, [9])
-    # Persons at the border are boxed as a whole; what is outside is cut.
+    # MOTChallenge's boxes of persons at the border extend outside, and are cut.
     np.testing.assert_array_equal(video.frames[0].boxes, [[0, 29.5, 4, 30]])
     assert len(video.frames[1].boxes) == 0
     assert video.frames[2].path == folder / 'img1/000003.jpg'
@@ -152,7 +152,7 @@ def test_nothing_to_train(mot, tmp_path):
 
 
 @pytest.mark.parametrize('name', ['../other', '{root}/other', 'link'])
-def test_sequences_that_lead_out_of_the_folder_are_refused_unless_allowed(mot, tmp_path, name):
+def test_sequences_outside_the_folder_are_refused_unless_allowed(mot, tmp_path, name):
     folder = mot('a', [line()])
     folder.rename(tmp_path / 'other')
     (folder.parent / 'link').symlink_to(tmp_path / 'other')
@@ -166,7 +166,7 @@ def test_sequences_that_lead_out_of_the_folder_are_refused_unless_allowed(mot, t
 
 
 @pytest.mark.parametrize('value', ['../../elsewhere', '{root}/elsewhere'])
-def test_pictures_that_lead_out_of_the_folder_are_refused_unless_allowed(mot, tmp_path, value):
+def test_pictures_outside_the_folder_are_refused_unless_allowed(mot, tmp_path, value):
     folder = mot('a', [line()])
     (folder / 'img1').rename(tmp_path / 'elsewhere')
     about = folder / 'seqinfo.ini'
@@ -177,7 +177,7 @@ def test_pictures_that_lead_out_of_the_folder_are_refused_unless_allowed(mot, tm
     assert FrameReader().read(video.frames[0]).shape == (30, 40, 3)
 
 
-def test_a_picture_that_is_a_link_elsewhere_is_left_out_unless_allowed(mot, tmp_path):
+def test_a_picture_linked_from_outside_is_left_out_unless_allowed(mot, tmp_path):
     folder = mot('a', [line()])
     (folder / 'img1/000002.jpg').rename(tmp_path / 'picture.jpg')
     (folder / 'img1/000002.jpg').symlink_to(tmp_path / 'picture.jpg')

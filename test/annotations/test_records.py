@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cutting boxes to their picture."""
+"""Paths of pictures, boxes that are cut to their picture, and the reader of frames."""
 from dataclasses import replace
 import math
 from pathlib import Path
@@ -22,7 +22,7 @@ import pytest
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Make a folder of pictures beside one that nobody is to look into."""
+    """Make a folder of pictures, and beside it a folder that must not be read."""
     (tmp_path / 'images/walk').mkdir(parents=True)
     (tmp_path / 'images/walk/1.png').touch()
     (tmp_path / 'secret').mkdir()
@@ -35,14 +35,14 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize('name', ['walk/1.png', 'walk/../walk/1.png', 'inner/1.png', 'none.png',
                                   'images..png', 'walk'])
-def test_what_lies_within_is_found(root: Path, name: str) -> None:
+def test_paths_inside_the_folder_are_found(root: Path, name: str) -> None:
     assert PictureFolder(root).place(name, 'a.json') == root / name
 
 
 @pytest.mark.parametrize('name', ['../secret/1.png', 'walk/../../secret/1.png', '..',
                                   '/etc/passwd', 'file.png', 'folder/1.png', 'folder/none.png',
                                   '../images2/a'])
-def test_what_leads_out_is_refused_unless_it_is_asked_for(root: Path, name: str) -> None:
+def test_paths_outside_are_refused_unless_allowed(root: Path, name: str) -> None:
     with pytest.raises(DataError, match=r'^a\.json: file_name .* leads out of .*outside') as told:
         PictureFolder(root).place(name, 'a.json')
     assert told.value.kind is Kind.OUTSIDE
@@ -59,7 +59,7 @@ def test_the_folder_itself_may_be_a_link(root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('name', ['a' * 256, 'a' * 5000, 'a/' * 2500 + 'a', 'a\0b', 'ö' * 200])
 @pytest.mark.parametrize('outside', [False, True])
-def test_name_of_no_file_is_one_short_line(root: Path, name: str, outside: bool) -> None:
+def test_invalid_file_name_is_one_short_line(root: Path, name: str, outside: bool) -> None:
     with pytest.raises(DataError, match=r'^a\.json: file_name .* cannot be the name') as caught:
         PictureFolder(root, outside).place(name, 'a.json')
     assert len(str(caught.value)) < 400 and str(caught.value).isprintable()
@@ -70,11 +70,11 @@ corner = st.floats(-100, 100, width=32)
 
 
 @given(st.tuples(corner, corner, corner, corner))
-def test_a_box_is_what_it_shares_with_the_picture(corners):
+def test_a_box_is_cut_to_the_picture(corners):
     findings = Collected()
     box = box_in_picture(corners, WIDTH, HEIGHT, 'f', findings)
     x0, y0, x1, y1 = corners
-    # A point is in the cut box exactly if it is in the box and in the picture.
+    # A point is in the cut box if and only if it is in the box and in the picture.
     for x in (-0.5, 0.5, 20.0, 39.5, 40.5):
         for y in (-0.5, 0.5, 15.0, 29.5, 30.5):
             expected = x0 <= x <= x1 and y0 <= y <= y1 and 0 <= x <= WIDTH and 0 <= y <= HEIGHT
@@ -107,7 +107,7 @@ def test_numbers_that_are_not_finite(place, value):
                                    'picture'),
     ((35, 4, 50, 8), Kind.BEYOND, 'f: box from (35, 4) to (50, 8) reaches beyond the 40x30 '
                                   'picture and is cut')])
-def test_what_is_said_of_a_box(corners, kind, line):
+def test_messages_about_boxes(corners, kind, line):
     findings = Collected()
     box_in_picture(corners, WIDTH, HEIGHT, 'f', findings)
     assert findings.lines == {kind: [line]}
@@ -141,7 +141,7 @@ NONE = np.zeros((0, 4), np.float32)
 
 @pytest.fixture
 def record(tmp_path):
-    """Give a frame of 8x6 pixels, all of one colour."""
+    """Return a frame of 8x6 pixels, all of one colour."""
     path = tmp_path / 'picture.png'
     cv2.imwrite(str(path), np.full((6, 8, 3), (10, 20, 30), np.uint8))
     return FrameRecord(NONE, np.zeros(0, np.int64), np.zeros(0, np.float32), NONE, path=path,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sources of a recipe: the settings of each format, and what is read."""
+"""Sources of a recipe: the settings of each format, and the records that are read."""
 
 import json
 
@@ -66,7 +66,7 @@ def test_mot(mot):
     assert set(all_classes(source, folder)) == {'person', 'car', 'bicycle', 'motorcycle'}
 
 
-def test_exclude_of_what_is_not_there_is_noted(document, write):
+def test_exclude_of_a_missing_video_is_noted(document, write):
     path, findings = write(document), Collected()
     source = SourceConfig(path.name, '.', exclude=('v', 'w'))
     assert [video.name for video in load_source(source, path.parent, ('cat',), findings)] == [
@@ -88,7 +88,7 @@ def test_patterns_choose_videos_and_stills(document, write, tmp_path, settings, 
     assert [record.name for record in records] == names
 
 
-def test_sequences_that_are_not_there_are_a_mistake(document, write):
+def test_missing_sequences_are_a_mistake(document, write):
     path = write(document)
     source = SourceConfig(path.name, '.', sequences=('v', 'w*'))
     with pytest.raises(DataError, match=r'sequences names w\*, which is not there'):
@@ -110,7 +110,7 @@ def test_a_group_that_is_split_is_noted(document, write):
             assert 'group walk: w is left out' in findings.lines[Kind.SPLIT_GROUP][0]
 
 
-def test_true_boxes_are_laid_over(document, write, tmp_path):
+def test_true_boxes_replace_those_of_a_teacher(document, write, tmp_path):
     path = write(document)
     document['annotations'][0] |= {'bbox': [5, 5, 20, 10], 'score': 1}
     (tmp_path / 'truth.json').write_text(json.dumps(document))

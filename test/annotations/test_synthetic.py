@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The synthetic set: remade by its seed, and its boxes are those of its shapes."""
+"""The synthetic set is repeatable by its seed, and its boxes enclose the shapes."""
 
 import cv2
 from forecast_detector_ros.annotations.findings import DataError
@@ -29,13 +29,13 @@ def test_every_class_occurs_and_things_move(synthetic):
     labels = {int(label) for video in synthetic for label in video.frames[0].labels}
     assert labels == set(range(len(CLASSES)))
     for video in synthetic:
-        # In the order of the shapes; the first stays visible or not, but moves when it is.
+        # Boxes are in the order of the shapes. The first shape moves in the frames that show it.
         boxes = [frame.boxes[0] for frame in video.frames if len(frame.boxes)]
         assert len(boxes) >= 6
         assert len(np.unique(boxes, axis=0)) > 3
 
 
-def test_boxes_hold_what_differs_from_the_background(tmp_path):
+def test_shapes_are_inside_their_boxes(tmp_path):
     path = write_synthetic_videos(tmp_path, seed=5, videos=6, frames=10, objects=1,
                                   extension='png')
     for video in load_video_json(path, tmp_path, CLASSES):
@@ -43,7 +43,7 @@ def test_boxes_hold_what_differs_from_the_background(tmp_path):
         background = np.median(images, axis=0)
         boxes = np.stack([frame.boxes[0] for frame in video.frames])
         if np.abs(boxes[-1] - boxes[0]).max() < boxes[0, 2] - boxes[0, 0]:
-            continue    # too slow for the median to be the background
+            continue    # The shape is too slow for the median to be the background.
         for image, (x0, y0, x1, y1) in zip(images, boxes.astype(int)):
             differs = (np.abs(image - background) > 30).any(axis=2).astype(np.uint8)
             differs[y0:y1, x0:x1] = 0

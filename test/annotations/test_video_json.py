@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading annotation files: what becomes of each box, and one clear line for each mistake."""
+"""Reading annotation files: targets, ignore regions, tracks, and a line for each mistake."""
 
 import copy
 import json
@@ -37,7 +37,7 @@ def test_frames_are_in_order_and_a_still_is_a_video_of_one_frame(document, write
     assert still.frames[0].boxes.shape == (0, 4) and still.frames[0].ignore.shape == (0, 4)
 
 
-def test_score_is_one_where_absent(document, write):
+def test_missing_score_is_one(document, write):
     del document['annotations'][0]['score']
     assert load(write(document), min_score=0.9)[0].frames[1].scores.tolist() == [1.0]
 
@@ -60,7 +60,7 @@ def test_region_to_ignore_may_have_the_track_of_a_target(document, write):
         assert frame.tracks.tolist() == [4] and len(frame.ignore) == 1
 
 
-def test_box_of_no_picture_is_refused_beside_true_boxes_too(document, write, tmp_path):
+def test_box_without_picture_is_refused_with_true_boxes_too(document, write, tmp_path):
     document['annotations'].append(annotation(0.9) | {'image_id': 13})
     extra = {**document['images'][2], 'id': 1, 'file_name': 'more.png'}
     (tmp_path / 'more.png').write_bytes((tmp_path / 'still.png').read_bytes())
@@ -83,7 +83,7 @@ def test_odd_entries_are_one_line(document, write, change, words):
         load(write(document))
 
 
-def test_tracks_are_unknown_where_nothing_is_said(document, write):
+def test_missing_tracks_are_unknown(document, write):
     frame = load(write(document))[0].frames[1]
     assert frame.tracks.tolist() == [UNKNOWN_TRACK]
     made = Targets(frame.boxes, frame.labels, frame.scores, frame.ignore)
@@ -223,7 +223,7 @@ def test_each_mistake_is_one_line_that_names_it(document, write, change, words):
     (b'[1, 2]', 'must hold a JSON object'), (b'', 'not valid JSON'),
     (b'{"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}',
      'images: empty')])
-def test_what_is_no_annotation_file_is_one_line(tmp_path, content, words):
+def test_invalid_annotation_file_is_one_line(tmp_path, content, words):
     path = tmp_path / 'broken.json'
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
@@ -244,7 +244,7 @@ def test_missing_files_are_named(tmp_path, document, write):
 @pytest.mark.parametrize(('name', 'reason'), [
     ('../still.png', 'leads out of'), ('/etc/hostname', 'leads out of'),
     ('a' * 5000, 'cannot be the name'), ('a\0b', 'cannot be the name')])
-def test_names_that_are_no_picture_of_the_folder_are_one_line(document, write, name, reason):
+def test_names_outside_the_folder_are_one_line(document, write, name, reason):
     document['images'][2]['file_name'] = name
     path = write(document)
     with pytest.raises(DataError, match=rf'images\[2\]: file_name .* {reason}') as caught:
@@ -252,7 +252,7 @@ def test_names_that_are_no_picture_of_the_folder_are_one_line(document, write, n
     assert len(str(caught.value)) < 600 and '\n' not in str(caught.value)
 
 
-def test_pictures_elsewhere_are_read_when_that_is_asked_for(tmp_path, document, write):
+def test_pictures_outside_are_read_if_allowed(tmp_path, document, write):
     path = write(document)
     (tmp_path / 'still.png').rename(tmp_path.parent / 'elsewhere.png')
     document['images'][2]['file_name'] = '../elsewhere.png'
@@ -264,7 +264,7 @@ def test_pictures_elsewhere_are_read_when_that_is_asked_for(tmp_path, document, 
 
 
 @pytest.mark.parametrize('number', [1e400, -1e400, float('nan'), 2**62])
-def test_numbers_beyond_all_pictures_are_one_line_or_no_box(document, write, number):
+def test_huge_numbers_are_one_line_or_no_box(document, write, number):
     for key in ('bbox', 'score', 'track_id'):
         broken = copy.deepcopy(document)
         broken['annotations'][0][key] = [number, 1, 5, 5] if key == 'bbox' else number
@@ -292,14 +292,14 @@ def test_plain_coco_gives_stills_and_crowds_are_ignored(document, write):
     np.testing.assert_array_equal(frame.ignore, [[1, 2, 4, 6]])
 
 
-def test_collecting_goes_on_where_training_stops(document, write):
+def test_collecting_continues_where_training_stops(document, write):
     document['images'][0]['width'] = 0
     del document['categories'][0]['name']
     document['annotations'] += [annotation(2), annotation(0.5, category=9)]
     findings = Collected()
     path = write(document)
     records = load_video_json(path, path.parent, ('cat',), findings=findings)
-    # The box of the picture that is unusable is no mistake of its own.
+    # The box of the unusable picture is no further mistake.
     assert findings.lines == {Kind.BROKEN: [
         f'{path}: categories[0]: name is missing; it must be of type str',
         f'{path}: images[0]: width is 0; it must be at least 1',

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables and plots of a run."""
+"""Tables, plots, comparisons and targets of a run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def graph(node: str, transport: str, policy: str, cpu: float, **more: Any) -> di
 
 @pytest.fixture
 def run() -> dict[str, Any]:
-    """Give a run in which every target was measured."""
+    """Return a run in which every target was measured."""
     answers = {'lost': 0, 'latency_p50_ms': 20.0, 'latency_p95_ms': 25.0, 'read_ratio': 0.5}
     return {
         'default_backend': 'openvino', 'read_ratio': 0.5, 'rounds': 60, 'skipped': ['a: why'],
@@ -77,12 +77,12 @@ def run() -> dict[str, Any]:
 def test_share_of_the_peak_is_that_of_the_probe(run: dict[str, Any]) -> None:
     assert peak(run) == pytest.approx(1024**3 / 0.02)
     rows = {row[0]: row for row in timing_rows(run, 'step')}
-    # 700e6 in 14 ms are 50e9 a second, of 53.7e9.
+    # 700e6 in 14 ms are 50e9 per second; the peak is 53.7e9.
     assert rows['read step openvino fp32'][4:] == ['700', '93']
     assert rows['read step torch fp32'][4:] == [None, None]
 
 
-def test_no_probe_no_share(run: dict[str, Any]) -> None:
+def test_without_a_probe_there_is_no_share(run: dict[str, Any]) -> None:
     run['timings'] = [row for row in run['timings'] if row['group'] != 'probe']
     assert peak(run) is None
     assert all(row[5] is None for row in timing_rows(run, 'step'))
@@ -102,7 +102,7 @@ def test_text_and_markdown_have_everything(run: dict[str, Any]) -> None:
     assert widths == {5, 6, 7}
 
 
-def test_the_instructions_stand_behind_the_processor(run: dict[str, Any]) -> None:
+def test_the_instructions_follow_the_processor(run: dict[str, Any]) -> None:
     assert 'a processor, 2 cores' in about(run)
     run['machine']['instructions'] = 'AVX2, AVX512'
     assert 'a processor (AVX2, AVX512), 2 cores' in about(run)
@@ -159,13 +159,13 @@ def test_slower_or_larger_start_is_a_regression(run: dict[str, Any]) -> None:
     assert compare_starts((), starts) == [] and len(compare_starts(starts, starts[1:])) == 3
 
 
-def test_only_what_both_have_is_compared() -> None:
+def test_only_common_timings_are_compared() -> None:
     changes = compare_runs([row('a', 1.0), row('b', 1.0)], [row('c', 9.0), row('b', 1.0)])
     assert [change.name for change in changes] == ['b']
 
 
 @given(st.floats(0.01, 1000), st.floats(0, 1), st.floats(0, 1))
-def test_the_same_again_is_never_a_regression(median: float, one: float, other: float) -> None:
+def test_equal_times_are_never_a_regression(median: float, one: float, other: float) -> None:
     (change,) = compare_runs([row('a', median, one)], [row('a', median, other)])
     assert not change.regressed
     assert change.allowed >= max(TOLERANCE, SIGMAS * max(one, other))
@@ -176,7 +176,7 @@ EXPECTED = [
     0.36, 0, 19 / 18, 0.5, 3 / 24, 2.5, 3.0, 300.0]
 
 
-def test_every_target_is_measured_from_the_right_figures(run: dict[str, Any]) -> None:
+def test_every_target_by_hand(run: dict[str, Any]) -> None:
     found = [verdict.measured for verdict in verdicts(run)]
     assert found == pytest.approx(EXPECTED)
     missed = [verdict.target.name for verdict in verdicts(run) if not verdict.met]
@@ -185,13 +185,13 @@ def test_every_target_is_measured_from_the_right_figures(run: dict[str, Any]) ->
                       'node from start to active, full caches']
 
 
-def test_what_was_not_measured_is_said(run: dict[str, Any]) -> None:
+def test_targets_without_measurement_are_marked(run: dict[str, Any]) -> None:
     bare = {**run, 'timings': [], 'graph': None, 'start': None}
     assert [verdict.met for verdict in verdicts(bare)] == [None] * len(TARGETS)
     assert all(verdict.row[-1] == 'not measured' for verdict in verdicts(bare))
 
 
-def test_rows_are_for_people(run: dict[str, Any]) -> None:
+def test_rows_have_units_and_verdict(run: dict[str, Any]) -> None:
     assert verdicts(run)[0].row == ['read step / forecast step', '>= 6 x', '7.00 x', 'met']
     assert verdicts(run)[-3].row == [
         'node from start to active, full caches', '<= 2 s', '2.50 s', 'MISSED']

@@ -20,20 +20,20 @@ from torch import nn
 
 
 class Net(nn.Module):
-    """A convolution and something to count: 3 * 8 * 9 multiply-accumulates a pixel."""
+    """A convolution with 3 * 8 * 9 multiply-accumulates per pixel."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 8, 3, padding=1, bias=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Give eight maps."""
+        """Return eight maps."""
         return self.conv(images)
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """Give a small network as an ONNX file."""
+    """Return a small network as an ONNX file."""
     pytest.importorskip('onnx')
     path = tmp_path / 'net.onnx'
     example = torch.zeros(1, 3, 32, 32)
@@ -66,7 +66,7 @@ def test_file_that_does_not_fit_is_one_line(model: Path, runtime: str) -> None:
         assert text.startswith(str(peer.path)) and words in text and '\n' not in text
 
 
-def test_runner_tells_a_network_with_two_inputs() -> None:
+def test_runner_refuses_a_network_with_two_inputs() -> None:
     pytest.importorskip('onnxruntime')
     onnx = pytest.importorskip('onnx')
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
@@ -82,7 +82,7 @@ def test_runner_tells_a_network_with_two_inputs() -> None:
 @pytest.mark.slow
 def test_ssdlite_of_torchvision() -> None:
     (contender,) = torchvision_peers(['torch', 'tensorrt'], 1, ['ssdlite320_mobilenet_v3_large'])
-    # torchvision's documentation says 0.58 GFLOPS, counting as we do.
+    # torchvision documents 0.58 GFLOPS, which counts a multiply-accumulate once.
     assert contender.macs == pytest.approx(0.58e9, rel=0.02)
     logits, offsets = contender.run()
     assert logits.shape[:2] == offsets.shape[:2] == (1, 3234)

@@ -29,14 +29,14 @@ def test_builds_of_a_device() -> None:
 
 
 class Clip:
-    """A clip that knows how many of its pictures were kept at a time."""
+    """A clip that counts how many of its pictures are kept at the same time."""
 
     def __init__(self, length: int) -> None:
         self.length, self.most, self.closed = length, 0, False
         self._seen: list[weakref.ref[np.ndarray]] = []
 
     def read(self) -> np.ndarray | None:
-        """Give a picture, as long as there are more."""
+        """Return the next picture, or None at the end."""
         if len(self._seen) == self.length:
             return None
         picture = np.full((48, 80, 3), len(self._seen), np.uint8)
@@ -45,7 +45,7 @@ class Clip:
         return picture
 
     def close(self) -> None:
-        """Remember it."""
+        """Set `closed`."""
         self.closed = True
 
 

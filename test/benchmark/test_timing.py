@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Timing in turns: on a clock that the tests turn themselves."""
+"""Timing in turns, on a simulated clock."""
 from __future__ import annotations
 
 from collections import Counter
@@ -17,7 +17,7 @@ import pytest
 
 
 class Clock:
-    """Moves only when a contender runs."""
+    """A clock that moves only when a contender runs."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -27,7 +27,7 @@ class Clock:
         return self.now
 
     def contender(self, name: str, costs_ms: list[float]) -> Contender:
-        """Give a contender that takes these times in turn."""
+        """Return a contender whose runs take these times, in turn."""
         calls = iter(range(10**6))
 
         def run() -> None:
@@ -52,7 +52,7 @@ def test_contenders_take_turns_in_changing_order() -> None:
     assert len({tuple(each) for each in rounds}) == 6
 
 
-def test_long_contenders_sit_out_rounds() -> None:
+def test_long_contenders_skip_rounds() -> None:
     clock = Clock()
     short, long_ = time_in_turns([clock.contender('short', [1.0]),
                                   clock.contender('long', [4.5 * LONG_MS])], 20, clock=clock)
@@ -60,7 +60,7 @@ def test_long_contenders_sit_out_rounds() -> None:
     assert Counter(clock.order)['long'] == 4 + WARM_UP
 
 
-def test_what_is_done_before_a_run_is_not_timed() -> None:
+def test_preparation_of_a_run_is_not_timed() -> None:
     clock = Clock()
     plain = clock.contender('a', [1.0])
 
@@ -77,7 +77,7 @@ def test_names_must_differ() -> None:
         time_in_turns([clock.contender('a', [1.0])] * 2, 1, clock=clock)
 
 
-def test_noise_sees_a_machine_that_slows_down_and_one_that_flickers() -> None:
+def test_noise_measures_slow_and_fast_changes() -> None:
     rng = np.random.default_rng(0)
     calm = (10.0 + rng.normal(0, 0.05, 100)).tolist()
     assert noise_of(calm) < 0.02

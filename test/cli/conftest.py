@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of several commands need."""
+"""Fixtures for the tests of several commands."""
 import json
 
 from forecast_detector_ros.annotations.synthetic import CLASSES, write_synthetic_videos
@@ -13,7 +13,7 @@ import torch
 
 @pytest.fixture(scope='session')
 def write_checkpoint(tmp_path_factory):
-    """Give a function that writes a small network with random weights for some classes."""
+    """Return a function that writes a small network with random weights for some classes."""
     def write(classes):
         torch.set_num_threads(1)
         torch.manual_seed(0)
@@ -36,13 +36,13 @@ def checkpoint(write_checkpoint):
 
 @pytest.fixture(scope='module')
 def videos(tmp_path_factory):
-    """Write two synthetic videos of five frames; give the annotation file."""
+    """Write two synthetic videos of five frames; return the annotation file."""
     return write_synthetic_videos(tmp_path_factory.mktemp('videos'), videos=2, frames=5)
 
 
 @pytest.fixture
 def davis(videos, tmp_path):
-    """Give one of the videos the form of a sequence with one object."""
+    """Write one of the videos as a sequence with one annotated object."""
     folder = tmp_path / 'davis/walk'
     folder.mkdir(parents=True)
     document = json.loads(videos.read_text())
@@ -65,7 +65,7 @@ def davis(videos, tmp_path):
 
 @pytest.fixture
 def evaluate(capsys):
-    """Give a function that runs an evaluation; gives exit code, stdout and stderr."""
+    """Return a function that runs an evaluation and returns exit code, stdout and stderr."""
     def run(*arguments):
         code = program.main(['evaluate', *map(str, arguments)])
         captured = capsys.readouterr()
@@ -75,7 +75,7 @@ def evaluate(capsys):
 
 @pytest.fixture
 def interrupt_jobs(monkeypatch):
-    """Give a function that lets the jobs of a verb be interrupted when the first is done."""
+    """Return a function that interrupts a verb after its first job."""
     def arrange(verb):
         run_many = verb.run_many
 

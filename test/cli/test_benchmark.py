@@ -28,7 +28,7 @@ CONFIG = NetworkConfig(
 
 @pytest.fixture(scope='session')
 def given(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Give the arguments that name a small network and a short clip."""
+    """Return the arguments that name a small network and a short clip."""
     folder = tmp_path_factory.mktemp('benchmark')
     torch.manual_seed(0)
     save_checkpoint(folder / 'small.safetensors', ForecastDetector(CONFIG).eval(),
@@ -44,8 +44,8 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a CUDA device')
-def test_device_that_is_absent_is_one_line(given: list[str],
-                                           capsys: pytest.CaptureFixture[str]) -> None:
+def test_absent_device_is_refused_in_one_line(given: list[str],
+                                              capsys: pytest.CaptureFixture[str]) -> None:
     assert benchmark.main([*given, '--device', 'cuda']) == 2
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and "device is 'cuda'" in said[0] and 'no CUDA device' in said[0]
@@ -73,7 +73,7 @@ def test_run_is_written_and_read_back(given: list[str], tmp_path: Path,
     assert work['read step torch fp32 x2'] == 2 * work['read step torch fp32']
     assert work['forecast step torch fp32'] < work['read step torch fp32']
     first = capsys.readouterr().out
-    # The same again, from the file: the same tables, nothing measured.
+    # The results loaded from the file give the same tables; nothing is measured.
     report = tmp_path / 'report.md'
     assert benchmark.main(['--load', str(output), '--report', str(report),
                            '--compare', str(output)]) == 0
@@ -112,7 +112,7 @@ def test_regression_is_exit_code_1(given: list[str], tmp_path: Path) -> None:
     new.write_text(json.dumps(changed(old, median_ms=1.2, noise=0.01)))
     assert benchmark.main(['--load', str(new), '--compare', str(old)]) == 1
     assert benchmark.main(['--load', str(old), '--compare', str(new)]) == 0
-    # All alike: a forecast step is not six times cheaper.
+    # All medians are equal, so a forecast step is not six times cheaper.
     assert benchmark.main(['--load', str(old), '--targets']) == 1
 
 
@@ -152,7 +152,7 @@ def test_make_benchmark_measures_everything() -> None:
     (['--checkpoint', 'absent.safetensors'], ['absent']),
     (['--build', 'torch', '--peer-onnx', 'yolo.onnx'], ['yolo.onnx', 'FILE:SIDE']),
     (['--build', 'torch', '--peer-onnx', 'absent.onnx:320'], ['absent.onnx', 'no such file'])])
-def test_mistake_is_one_line_and_exit_code_2(
+def test_bad_input_is_one_line_and_exit_code_2(
         given: list[str], arguments: list[str], words: list[str],
         capsys: pytest.CaptureFixture[str]) -> None:
     assert benchmark.main([*given, '--rounds', '1', '--peers', '--no-parts', *arguments]) == 2
@@ -169,8 +169,8 @@ def test_foreign_json_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert str(path) in capsys.readouterr().err
 
 
-def test_what_is_named_twice_is_measured_once(given: list[str], tmp_path: Path,
-                                              capsys: pytest.CaptureFixture[str]) -> None:
+def test_build_named_twice_is_measured_once(given: list[str], tmp_path: Path,
+                                            capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / 'new/folder/b.json'
     assert benchmark.main([*given, *QUICK, '--build', 'torch', '--no-parts', '--output',
                            str(output)]) == 0
@@ -201,7 +201,7 @@ def test_start_of_the_node() -> None:
     assert [row['cache'] for row in rows] == ['cold', 'warm']
     for row in rows:
         assert row['seconds'] > 0 and row['cpu_seconds'] > 0
-        # PyTorch alone would be more.
+        # With PyTorch loaded, the node would use more memory.
         assert 50 < row['memory_mb'] < 480
     # OpenVINO's graphs are not compiled again.
     assert rows[1]['cpu_seconds'] < rows[0]['cpu_seconds']

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The evaluator's benchmark, at a size that takes a moment."""
+"""The benchmark of the metrics, with small tables."""
 
 from forecast_detector_ros.cli import benchmark_metrics
 from forecast_detector_ros.cli.benchmark_metrics import make_tables, Workload
@@ -42,7 +42,7 @@ def test_size_and_content():
     assert np.all(np.bincount(detections.frames, minlength=3000) == 4)
     for table in (truth.boxes, detections.boxes):
         assert table.dtype == np.float32 and np.all(table[:, 2:] > table[:, :2])
-    # A track is one object: one class, and one box in a frame.
+    # A track is one object, so it has one class, and at most one box in a frame.
     keys = truth.tracks * 3000 + truth.frames
     assert len(np.unique(keys)) == len(keys)
     for track in np.unique(truth.tracks)[:20]:
@@ -56,7 +56,7 @@ def test_all_kinds_of_motion_and_both_hits_and_misses():
     assert 0.02 < vid_average_precision(detections, truth, motion_iou=motion).whole.mean < 0.9
 
 
-def test_the_seed_says_it_all():
+def test_tables_depend_on_the_seed_alone():
     one, other, third = (make_tables(Workload(50, 60, seed=seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one[0].boxes, other[0].boxes)
     np.testing.assert_array_equal(one[1].boxes, other[1].boxes)

@@ -14,7 +14,7 @@ RECIPE = Path(__file__).parents[2] / 'config/training/synthetic.yaml'
 
 @pytest.fixture
 def data(tmp_path):
-    """Write three synthetic videos; give the annotation file."""
+    """Write three synthetic videos; return the annotation file."""
     return write_synthetic_videos(tmp_path, seed=2, videos=3, frames=6, objects=4)
 
 
@@ -92,7 +92,7 @@ def test_decoding_finds_what_the_header_hides(data, capsys):
     picture = data.parent / 'synthetic-000/000001.jpg'
     content = picture.read_bytes()
     arguments = ['--annotations', str(data), '--images', str(data.parent)]
-    # All of the header, none of the picture.
+    # The file keeps its header and loses its image data.
     picture.write_bytes(content[:content.index(b'\xff\xda')])
     assert check_data.main(arguments) == 0
     capsys.readouterr()
@@ -112,7 +112,7 @@ def test_lines_are_capped(data, capsys):
     assert len(lines) == 4 and lines[-1] == 'problem: box without area: 2 more'
 
 
-def test_a_source_that_is_not_there_is_exit_code_2(tmp_path, capsys):
+def test_a_missing_source_is_exit_code_2(tmp_path, capsys):
     assert check_data.main([str(RECIPE), '--data', str(tmp_path)]) == 2
     output = capsys.readouterr().out.splitlines()
     assert output[0] == (f'unreadable: source: {tmp_path}/annotations.json: cannot be read: No '
@@ -123,7 +123,7 @@ def test_a_source_that_is_not_there_is_exit_code_2(tmp_path, capsys):
 @pytest.mark.parametrize('recipe, words', [
     (None, 'recipe.yaml: no such file'), ('name: [', 'cannot be read as YAML'),
     ('name: a', 'classes is missing')])
-def test_a_recipe_that_is_none_is_one_line(tmp_path, capsys, recipe, words):
+def test_an_invalid_recipe_is_one_line(tmp_path, capsys, recipe, words):
     path = tmp_path / 'recipe.yaml'
     if recipe is not None:
         path.write_text(recipe)
@@ -133,7 +133,7 @@ def test_a_recipe_that_is_none_is_one_line(tmp_path, capsys, recipe, words):
     assert error.count('\n') == 1
 
 
-def test_a_file_that_is_none_is_one_line(tmp_path, capsys):
+def test_an_invalid_annotation_file_is_one_line(tmp_path, capsys):
     assert check_data.main(['--annotations', str(tmp_path / 'a.json'), '--images', '.']) == 2
     assert capsys.readouterr().err == (f'check-data: {tmp_path}/a.json: cannot be read: No such '
                                        'file or directory\n')
@@ -143,7 +143,7 @@ def test_a_file_that_is_none_is_one_line(tmp_path, capsys):
     [], ['recipe.yaml'], ['--annotations', 'a.json'], ['--images', 'b'],
     ['recipe.yaml', '--data', 'a', '--images', 'b'],
     ['--data', 'a', '--annotations', 'a.json', '--images', 'b']])
-def test_arguments_that_do_not_go_together(arguments, capsys):
+def test_arguments_that_exclude_each_other(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         check_data.main(arguments)
     assert caught.value.code == 2
@@ -155,7 +155,7 @@ def test_without_a_terminal_there_is_no_bar(data, capsys):
     assert capsys.readouterr().err == ''
 
 
-def test_the_bar_gives_what_it_is_given(capsys):
+def test_the_bar_passes_its_items_on(capsys):
     pytest.importorskip('rich')
     assert list(check_data._progress(True)(iter('abc'), 3, 'letters')) == ['a', 'b', 'c']
     assert 'letters' in capsys.readouterr().err

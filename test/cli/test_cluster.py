@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Ray cluster of two nodes, one of which is killed in the middle: the same numbers."""
+"""Results on a Ray cluster of two nodes stay the same if one node is killed during the work."""
 
 from contextlib import suppress
 import json
@@ -29,7 +29,7 @@ COMMON = ('--latency', 'read=20,forecast=4', '--policy', 'alternate(1)', '--trut
 
 @pytest.fixture(scope='module')
 def bags(tmp_path_factory):
-    """Write a folder with annotated bags, of which each takes a while."""
+    """Write a folder with annotated bags that are long enough to be interrupted."""
     root = tmp_path_factory.mktemp('bags')
     for seed in range(BAGS):
         write_bag(root / f'bag{seed}', {
@@ -48,7 +48,7 @@ def cluster():
 
 
 def run_on(cluster, verb, *arguments):
-    """Run a verb on a cluster, in a process of its own; return what it said."""
+    """Run a verb on a cluster, in a process of its own; return its stderr."""
     done = subprocess.run(
         [sys.executable, '-m', 'forecast_detector_ros.cli', *verb.split(), *map(str, arguments),
          '--engine', f'ray={cluster.address}'], capture_output=True, text=True, timeout=800)
@@ -57,16 +57,16 @@ def run_on(cluster, verb, *arguments):
 
 
 def figures(folder):
-    """Return what must not depend on who did the work."""
+    """Return the figures that must not depend on the engine."""
     document = json.loads((folder / 'summary.json').read_text())
     return {key: document[key] for key in ('bags', 'images', 'read_ratio', 'reasons', 'boxes',
                                            'latencies_ms', 'accuracy', 'results')}
 
 
 def stopped_in_the_middle(node, bags):
-    """Stop a worker of a node that has a bag open; return its pid and the name of the bag."""
+    """Stop a worker that has a bag open; return its pid and the names of its open bags."""
     (raylet,) = node.all_processes['raylet']
-    # Threads and processes may end meanwhile.
+    # Threads and processes may end during the search.
     with suppress(OSError):
         for path in Path('/proc').glob(f'{raylet.process.pid}/task/*/children'):
             for worker in map(int, path.read_text().split()):
@@ -75,7 +75,7 @@ def stopped_in_the_middle(node, bags):
                 os.kill(worker, signal.SIGSTOP)
                 while 'State:\tT' not in Path(f'/proc/{worker}/status').read_text():
                     sleep(0.001)
-                # It may have been done before it stopped.
+                # The worker may have closed the bag before it stopped.
                 names = open_bags(worker, bags)
                 if names:
                     return [(worker, *names)]
@@ -92,7 +92,7 @@ def open_bags(process, bags):
     return names
 
 
-def test_node_that_is_killed_in_the_middle_changes_no_number(
+def test_killed_node_changes_no_number(
         bags, checkpoint, cluster, tmp_path):
     cluster, doomed = cluster
     one, two = tmp_path / 'one', tmp_path / 'two'
@@ -118,7 +118,7 @@ def test_node_that_is_killed_in_the_middle_changes_no_number(
         run_on(cluster, 'replay', *common, two)
     finally:
         killer.join()
-    # The killed node had not given this bag, which is done in the end: it was begun anew.
+    # The killed node had not finished this bag, so another node processed the bag again.
     (_, bag), = lost
     assert done_at_kill and bag not in done_at_kill
     assert figures(two) == figures(one)
@@ -127,7 +127,7 @@ def test_node_that_is_killed_in_the_middle_changes_no_number(
         assert (two / name).read_bytes() == (one / name).read_bytes()
 
 
-def test_other_verbs_give_what_one_process_gives(
+def test_results_of_other_verbs_equal_those_of_one_process(
         videos, checkpoint, cluster, tmp_path, write_onnx):
     cluster, _ = cluster
     common = ['--checkpoint', str(checkpoint), '--annotations', str(videos), '--policy',

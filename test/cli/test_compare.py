@@ -33,13 +33,13 @@ DESIGNS = {'usual': {}, 'narrow': {'lstm_channels': [4, 6]},
 
 @pytest.fixture
 def all_rounds(monkeypatch):
-    """Let steps that a busy machine makes slow run in every round, too."""
+    """Time every step in every round, even if a busy machine makes it slow."""
     monkeypatch.setattr(timing, 'LONG_MS', float('inf'))
 
 
 @pytest.fixture
 def training(tmp_path, all_rounds):
-    """Write a training and a held-out set, a recipe and designs; give the arguments."""
+    """Write a training and a held-out set, a recipe and designs; return the arguments."""
     write_synthetic_videos(tmp_path / 'train', seed=0, videos=2, frames=4)
     truth = write_synthetic_videos(tmp_path / 'held_out', seed=1, videos=2, frames=4)
     for name, values in (('recipe', RECIPE), ('designs', DESIGNS)):
@@ -52,7 +52,7 @@ def training(tmp_path, all_rounds):
 
 
 def refused(training, capsys):
-    """Run the program, which must refuse its input in one line; give the line."""
+    """Run the program, which must refuse its input in one line; return the line."""
     assert compare.designs.main(training) == 2
     out, err = capsys.readouterr()
     lines = [line for line in err.splitlines() if line.startswith('compare designs: ')]
@@ -65,7 +65,7 @@ def test_designs_are_trained_once_measured_and_timed_together(
         training, tmp_path, capsys, monkeypatch):
     output = tmp_path / 'out'
     measured = []
-    # Graphs take seconds to make, of every design anew; another test times them.
+    # Making the graphs takes seconds for every design; another test times graphs.
     monkeypatch.setattr(designs, 'choose_backend', lambda *_: 'torch')
 
     def interrupted(checkpoint, *rest):
@@ -82,7 +82,7 @@ def test_designs_are_trained_once_measured_and_timed_together(
     assert not (output / 'designs.json').exists()
     assert 'flat is not finished' in refused([*training, '--timings-only'], capsys)
 
-    # Goes on where it was: what is trained and measured is not touched.
+    # The second run continues; it does not repeat finished trainings and measurements.
     trained = {path: path.stat().st_mtime_ns for path in output.glob('*/single.safetensors')}
     assert {path.parent.name for path in trained} == {'usual', 'flat'}
     assert compare.designs.main(training) == 0
@@ -115,7 +115,7 @@ def test_designs_are_trained_once_measured_and_timed_together(
     assert [row['read']['runs'] for row in again['designs']] == [3, 3, 3]
     assert [row['ap50'] for row in again['designs']] == [row['ap50'] for row in rows.values()]
 
-    # A design of the same name, but of another shape.
+    # A design of the same name has another shape.
     capsys.readouterr()
     (tmp_path / 'designs.yaml').write_text(yaml.safe_dump(
         {'flat': {**DESIGNS['flat'], 'input_size': [64, 64]}}))
@@ -123,7 +123,7 @@ def test_designs_are_trained_once_measured_and_timed_together(
     assert str(output / 'flat') in line and 'another shape' in line
 
 
-def test_wrong_designs_are_refused_before_anything_is_done(training, tmp_path, capsys):
+def test_wrong_designs_are_refused_before_the_training(training, tmp_path, capsys):
     path = tmp_path / 'designs.yaml'
     path.write_text('flat: {level: [32]}')
     line = refused(training, capsys)
@@ -156,7 +156,7 @@ def test_a_folder_of_another_recipe_is_refused(training, tmp_path, capsys):
     assert 'another recipe' in refused(training, capsys)
 
 
-def test_widths_without_imagenet_weights_are_timed_alone(
+def test_widths_without_imagenet_weights_are_only_timed(
         training, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(compare, 'load_backbone', lambda path: {})
     (tmp_path / 'designs.yaml').write_text(yaml.safe_dump({'flat': DESIGNS['flat']}))
@@ -173,13 +173,13 @@ def test_widths_without_imagenet_weights_are_timed_alone(
     assert not list((tmp_path / 'out').glob('*/*.safetensors'))
 
 
-# Names that the synthetic objects are given, so that a rival with COCO's classes knows them.
+# The synthetic objects get names of COCO's classes, so that a rival has the same classes.
 NAMES = {'disc': 'person', 'square': 'car', 'triangle': 'dog'}
 
 
 @pytest.fixture
 def arguments(tmp_path, write_checkpoint, write_onnx):
-    """Write annotated video, two checkpoints and a rival; give the arguments."""
+    """Write annotated video, two checkpoints and a rival; return the arguments."""
     pytest.importorskip('matplotlib')
     truth = write_synthetic_videos(tmp_path / 'videos', videos=2, frames=4)
     document = json.loads(truth.read_text())
@@ -223,7 +223,7 @@ def test_policies_and_frames_can_be_chosen(arguments, tmp_path, capsys):
     assert report['frames'] == 4 and report['prices'][0]['read_ratio'] == 0.5
 
 
-def test_further_policies_come_beside_those_of_the_cards(arguments, tmp_path):
+def test_more_policies_are_added_to_those_of_the_cards(arguments, tmp_path):
     assert compare.detectors.main(
         [*arguments, '--more-policies', 'alternate(2)', '--frames', '2']) == 0
     report = json.loads((tmp_path / 'out/prices.json').read_text())
@@ -232,7 +232,7 @@ def test_further_policies_come_beside_those_of_the_cards(arguments, tmp_path):
 
 
 @pytest.mark.slow
-def test_torchvisions_detectors_are_timed_alone(arguments, tmp_path):
+def test_torchvisions_detectors_are_only_timed(arguments, tmp_path):
     place = arguments.index('--torchvision')
     assert compare.detectors.main(
         [*arguments[:place + 1], 'ssdlite320_mobilenet_v3_large', *arguments[place + 1:],
@@ -263,7 +263,7 @@ def test_no_class_in_common(arguments, capsys, write_checkpoint):
     assert 'the detectors have no class in common' in capsys.readouterr().err
 
 
-def test_arguments_that_are_none(arguments, capsys):
+def test_checkpoint_without_a_name(arguments, capsys):
     with pytest.raises(SystemExit):
         compare.detectors.main([*arguments, '--checkpoints', 'file.safetensors'])
     assert "is 'file.safetensors', must be NAME=FILE" in capsys.readouterr().err

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo, its table in a terminal, and what it refuses."""
+"""The demo, its table in a terminal, and the input that it refuses."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -55,7 +55,7 @@ def test_lines_show_every_frame() -> None:
     assert second.split() == ['2', 'dropped']
 
 
-def test_output_that_is_no_terminal_gets_lines(capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_without_a_terminal_has_lines(capsys: pytest.CaptureFixture[str]) -> None:
     with open_display() as show:
         show(DROPPED)
     assert 'dropped' in capsys.readouterr().out
@@ -86,7 +86,7 @@ NETWORK = NetworkConfig(
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """Return a small network that knows nothing, but finds something at a score of 0.02."""
+    """Return a small untrained network, which has detections above a score of 0.02."""
     torch.manual_seed(0)
     path = tmp_path / 'small.safetensors'
     save_checkpoint(path, ForecastDetector(NETWORK), Card('small', ('cat', 'dog'), NETWORK))
@@ -112,7 +112,7 @@ def start(tmp_path: Path, clip: Path, checkpoint: Path, ros_domain: int
         return subprocess.Popen(
             [sys.executable, '-m', 'forecast_detector_ros.cli', 'demo', '--video', str(video),
              '--output', str(tmp_path / 'out'), '--checkpoint', str(checkpoint),
-             # The first demo makes graphs of the network; the others take them from the cache.
+             # The first demo makes the graphs of the network; later ones load them from the cache.
              '--domain-id', str(ros_domain), '-p', 'score_threshold:=0.02', *arguments],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     return start_demo
@@ -125,7 +125,7 @@ def finish(demo: subprocess.Popen) -> tuple[int, str, str]:
 
 
 def processes_of(folder: Path) -> dict[str, int]:
-    """Return the demo's processes that run with this result folder, by their module."""
+    """Return the pids of the demo's processes with this result folder, by their module."""
     mark = f'ROS_LOG_DIR={folder}.part/'.encode()
     found = {}
     for process in Path('/proc').glob('[0-9]*'):
@@ -139,7 +139,7 @@ def processes_of(folder: Path) -> dict[str, int]:
 
 
 def wait_for_frames(demo: subprocess.Popen, number: int) -> None:
-    """Read the demo's table until so many frames are in it."""
+    """Read the demo's table until it has the given number of frames."""
     assert demo.stdout is not None
     for line in demo.stdout:
         if line.split()[:1] == [str(number)]:
@@ -194,7 +194,7 @@ def test_demo_leaves_video_bag_summary_and_picture(start, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_compressed_images_serve_as_well_and_no_forecast_is_a_failure(
+def test_compressed_images_are_read_and_a_run_without_forecast_fails(
         start, tmp_path: Path) -> None:
     code, output, errors = finish(start(
         '--policy', 'always_read', '--transport', 'compressed', '--rate', '20',
@@ -220,7 +220,7 @@ def test_interrupted_demo_leaves_no_process_and_no_result(start, tmp_path: Path)
     assert (code, 'Traceback' in errors) == (130, False), errors
     assert processes_of(tmp_path / 'out') == {}
     assert not (tmp_path / 'out').exists()
-    # What was recorded so far is whole all the same.
+    # The frames recorded until then can be read.
     assert cv2.VideoCapture(str(tmp_path / 'out.part' / 'annotated.mkv')).read()[0]
     with AnyReader([tmp_path / 'out.part' / 'bag']) as reader:
         assert reader.message_count >= 10
@@ -228,7 +228,7 @@ def test_interrupted_demo_leaves_no_process_and_no_result(start, tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.parametrize('victim', ['camera', 'detector', 'recorder'])
-def test_process_that_dies_is_named_and_the_others_are_ended(
+def test_dead_process_is_named_and_the_others_are_ended(
         start, tmp_path: Path, victim: str) -> None:
     demo = start('--rate', '5')
     wait_for_frames(demo, 3)
@@ -254,7 +254,7 @@ def test_processes_die_with_a_killed_demo(start, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_unreadable_video_is_the_cameras_line(start, tmp_path: Path) -> None:
+def test_unreadable_video_is_one_line_of_the_camera(start, tmp_path: Path) -> None:
     broken = tmp_path / 'broken.mp4'
     broken.write_bytes(b'no video')
     code, _, errors = finish(start(video=broken))
@@ -265,7 +265,7 @@ def test_unreadable_video_is_the_cameras_line(start, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_foreign_checkpoint_is_the_detectors_line(start, tmp_path: Path) -> None:
+def test_foreign_checkpoint_is_one_line_of_the_detector(start, tmp_path: Path) -> None:
     foreign = tmp_path / 'foreign.safetensors'
     foreign.write_bytes(b'no weights')
     code, _, errors = finish(start('--checkpoint', str(foreign)))
@@ -318,7 +318,7 @@ def test_bad_argument_is_refused(arguments: list[str], capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize('name', SHIPPED)
-def test_a_checkpoint_of_the_package_goes_to_the_node_by_its_name(name: str) -> None:
+def test_a_packaged_checkpoint_is_passed_to_the_node_by_name(name: str) -> None:
     chosen = make_parser().parse_args(['--checkpoint', name])
     assert _detector_parameters(chosen)['checkpoint'] == f"'{name}'"
 
@@ -330,7 +330,7 @@ def test_a_checkpoint_with_an_apostrophe_in_its_path_is_quoted(tmp_path: Path) -
     assert yaml.safe_load(_detector_parameters(chosen)['checkpoint']) == str(path)
 
 
-def test_interrupt_names_the_folder_that_is_there(
+def test_interrupt_names_the_folder_of_partial_results(
         tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
         ) -> None:
     def interrupted(*_: object) -> None:
@@ -349,7 +349,7 @@ def test_bundled_clip_is_found_without_importing_its_package() -> None:
 @pytest.mark.parametrize(('distribution', 'variable'), [
     ('jazzy', 'FASTRTPS_DEFAULT_PROFILES_FILE'), ('kilted', 'FASTDDS_DEFAULT_PROFILES_FILE'),
     ('lyrical', 'FASTDDS_DEFAULT_PROFILES_FILE')])
-def test_profile_is_named_as_the_distribution_knows_it(
+def test_profile_variable_is_that_of_the_distribution(
         monkeypatch: pytest.MonkeyPatch, distribution: str, variable: str) -> None:
     monkeypatch.setenv('ROS_DISTRO', distribution)
     assert profile_variable() == variable

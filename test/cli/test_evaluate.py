@@ -25,7 +25,7 @@ def test_latencies_of_an_earlier_run(evaluate, checkpoint, videos, tmp_path):
     assert json.loads(second.read_text())['streaming'] == streaming
 
 
-def test_policy_and_rates_without_being_told(evaluate, checkpoint, videos):
+def test_defaults_of_policy_and_rates(evaluate, checkpoint, videos):
     code, out, err = evaluate('streaming', '--checkpoint', checkpoint, '--annotations', videos,
                               '--sequences', 'synthetic-001', '--json')
     assert (code, err) == (0, '')
@@ -49,7 +49,7 @@ def test_parts_of_one_video_are_one_sequence(evaluate, checkpoint, videos):
     assert code == 0
     for run in json.loads(out)['streaming']['runs']:
         difference = run['difference']
-        # Of a single sequence nothing can be drawn but itself.
+        # The bootstrap can draw only the one sequence, so the interval has no width.
         assert difference['low'] == difference['high'] == difference['mean']
 
 
@@ -60,7 +60,7 @@ def test_read_ratio_of_a_still_scene_beside_that_of_the_video(
                               '--policy', 'alternate(2)', '--frames', '4', '--output', output)
     assert (code, err) == (0, '')
     static = json.loads(output.read_text())['static']
-    # Two in four; of five frames of video the first and the fourth.
+    # Two of four still frames are read; of five video frames, the first and the fourth.
     assert (static['frames'], static['mean']) == (4, 0.5)
     assert static['moving'] == {'synthetic-000': 0.4, 'synthetic-001': 0.4}
     *_, mean, _, last = out.splitlines()

@@ -63,7 +63,7 @@ def test_every_second_frame_from_both_starts(evaluate, checkpoint, videos):
         ('synthetic-001+1', 2)]
 
 
-def test_true_boxes_over_those_of_a_teacher(evaluate, checkpoint, videos, tmp_path):
+def test_true_boxes_replace_those_of_a_teacher(evaluate, checkpoint, videos, tmp_path):
     document = json.loads(videos.read_text())
     first = [image for image in document['images'] if image['video'] == 'synthetic-000']
     truth = videos.with_name('truth.json')
@@ -89,7 +89,7 @@ def test_protocols_and_motion(evaluate, checkpoint, videos, tmp_path):
                               '--output', output)
     assert (code, err) == (0, '')
     result = json.loads(output.read_text())
-    # Every box is an object of its own, seen once.
+    # Every box has a track of its own, so every object counts as fast.
     assert result['ap50']['motion']['fast']['fraction'] == 1.0
     assert result['ap50_devkit']['motion']['fast']['mean'] == pytest.approx(
         result['ap50_devkit']['mean'])
@@ -102,7 +102,7 @@ def test_identities_of_objects(evaluate, checkpoint, videos, tmp_path):
     document = json.loads(videos.read_text())
     seen = {}
     for entry in document['annotations']:
-        # The objects of a frame are always in the same order.
+        # The order of the objects is the same in all frames, so it gives the tracks.
         seen[entry['image_id']] = seen.get(entry['image_id'], 0) + 1
         entry['track_id'] = seen[entry['image_id']]
     tracked = videos.with_name('tracked_by_class.json')
@@ -125,7 +125,7 @@ def test_identities_of_objects(evaluate, checkpoint, videos, tmp_path):
     (('--report', 'x.html'), '--report goes with --run only'),
     (('--identities',), 'identities: no annotated box has a track_id'),
 ])
-def test_options_that_do_not_fit_are_one_line(evaluate, checkpoint, videos, arguments, message):
+def test_unusable_options_are_one_line(evaluate, checkpoint, videos, arguments, message):
     code, out, err = evaluate('--checkpoint', checkpoint, '--annotations', videos, *arguments)
     assert (code, out, len(err.splitlines())) == (2, '', 1)
     assert message in err
@@ -135,7 +135,7 @@ def test_accepted_class_adds_to_recall(evaluate, checkpoint, davis, tmp_path):
     root, _ = davis
     path = root / 'walk/boxes.json'
     document = json.loads(path.read_text())
-    # A box that covers most of the picture is met by some large anchor of every class.
+    # For a box that covers the picture, each class has a large anchor that overlaps enough.
     for frame in document['frames']:
         frame['box_xywh'] = [0, 0, 160, 120]
     path.write_text(json.dumps({**document, 'category': 'whale'}))
@@ -200,7 +200,7 @@ def test_bad_arguments_are_refused(capsys, arguments, words):
 
 
 def accuracy(path):
-    """Return what must not depend on how the work was shared."""
+    """Return the figures that must not depend on the number of processes."""
     result = json.loads(path.read_text())
     return {key: result[key] for key in ('frames', 'sequences', 'mean_recall', 'read_ratio',
                                          'mean_read_ratio', 'ap50')}
@@ -208,7 +208,7 @@ def accuracy(path):
 
 @pytest.fixture
 def many(videos, tmp_path):
-    """Write each of the two videos into a file of its own, and a third under a used name."""
+    """Write three annotation files with one video each; two videos have the same name."""
     document = json.loads(videos.read_text())
     paths = []
     for name, source in (('one', 'synthetic-000'), ('two', 'synthetic-001'),
@@ -257,7 +257,7 @@ def test_a_thousand_files_are_one_evaluation(evaluate, checkpoint, tmp_path, mon
         return VideoRun(video.name, table, table, np.ones(1, bool), np.full(1, np.nan),
                         np.ones(1), np.ones(1))
 
-    # A detector that finds everything, at no cost.
+    # A fake detector finds all objects without computation.
     monkeypatch.setattr(VideoWork, 'with_detector', lambda work, detector: found)
     code, _, err = evaluate('--checkpoint', checkpoint, '--backend', 'torch', '--annotations',
                             *files, '--output', tmp_path / 'result')
@@ -289,7 +289,7 @@ def test_inputs_and_results_at_urls(evaluate, checkpoint, videos, davis, tmp_pat
     assert json.loads(result.read_text())['annotations'][kind] == there
 
 
-def test_interrupt_names_the_url_that_has_what_was_done(
+def test_interrupt_names_the_url_of_partial_results(
         evaluate, checkpoint, videos, tmp_path, interrupt_jobs, caplog):
     interrupt_jobs(evaluate_accuracy)
     url = f'file://{tmp_path}/result.json'
@@ -304,14 +304,14 @@ def test_ctrl_c_leaves_a_readable_result(checkpoint, videos, tmp_path):
     document = json.loads(videos.read_text())
     for image in list(document['images']):
         if image['video'] == 'synthetic-001':
-            # The same pictures again and again: the second sequence does not come to its end.
+            # The second sequence repeats its pictures, so that it lasts until the interrupt.
             document['images'] += [{**image, 'id': 10000 * n + image['id'], 'video': 'long',
                                     'frame_index': 1000 * n + image['frame_index']}
                                    for n in range(1, 1000)]
     long = videos.with_name('long.json')
     long.write_text(json.dumps(document))
     output = tmp_path / 'result.json'
-    # Tells of every step, and of every sequence that is done.
+    # The program prints a line for every step and every finished sequence.
     code = (
         'import sys; from forecast_detector_ros.cli import evaluate_accuracy as verb, shell; '
         'shell.LINE_EVERY_S = 0.0; run_many = verb.run_many; '
@@ -339,7 +339,7 @@ def test_ctrl_c_leaves_a_readable_result(checkpoint, videos, tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_give_what_one_process_gives(evaluate, checkpoint, videos, tmp_path):
+def test_results_of_processes_equal_those_of_one(evaluate, checkpoint, videos, tmp_path):
     common = ('--checkpoint', checkpoint, '--annotations', videos, '--policy', 'alternate(1)')
     outputs = [tmp_path / 'one.out', tmp_path / 'two.out']
     for jobs, output in zip((1, 2), outputs):
@@ -348,7 +348,7 @@ def test_processes_give_what_one_process_gives(evaluate, checkpoint, videos, tmp
     assert accuracy(outputs[0]) == accuracy(outputs[1])
 
 
-def test_sequence_that_fails_is_named_and_the_rest_is_done(evaluate, checkpoint, davis, tmp_path):
+def test_failed_sequence_is_named_and_left_out(evaluate, checkpoint, davis, tmp_path):
     root, _ = davis
     (root / 'run').mkdir()
     for path in (root / 'walk').iterdir():
@@ -373,8 +373,8 @@ def test_report_of_an_evaluation(evaluate, checkpoint, videos, tmp_path):
 
 @pytest.mark.parametrize(('library', 'install'), [
     ('matplotlib', 'matplotlib'), ('PIL', 'pillow'), ('jinja2', 'jinja2')])
-def test_libraries_of_the_report_are_needed_for_it_alone(checkpoint, videos, tmp_path, library,
-                                                         install):
+def test_only_the_report_needs_its_libraries(checkpoint, videos, tmp_path, library,
+                                             install):
     code = (f'import sys; sys.modules.update({library}=None); '
             'from forecast_detector_ros.cli.program import main; sys.exit(main())')
     common = [sys.executable, '-c', code, 'evaluate', '--checkpoint', checkpoint, '--annotations',

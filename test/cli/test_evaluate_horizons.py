@@ -20,7 +20,7 @@ def test_one_object_sequences(evaluate, checkpoint, davis, tmp_path):
                                    'repeated_boxes', 'constant_velocity', 'true_velocity',
                                    'moved_by_truth'}
     assert [item['horizon'] for item in stride['rows']['forecast']] == [0, 1, 2]
-    # A residual forecast starts as the last feature itself.
+    # An untrained residual forecast equals the last feature.
     assert [item['mean_ratio'] for item in stride['feature_mse']] == [
         pytest.approx(1.0), pytest.approx(1.0)]
     assert 'stride 32, 2 after a read' in out
@@ -51,7 +51,7 @@ def test_several_frame_rates_beside_another_checkpoint(evaluate, checkpoint, vid
     assert out.endswith(f'\n\nwritten: {output}, {tables}\n')
 
 
-def test_checkpoints_at_urls_are_read_once(evaluate, checkpoint, davis, monkeypatch):
+def test_checkpoints_at_urls_are_read_once_per_name(evaluate, checkpoint, davis, monkeypatch):
     for source in (checkpoint, checkpoint.with_suffix('.yaml')):
         put(source, Url(f'memory://horizons/net{source.suffix}'))
     read = []
@@ -62,7 +62,7 @@ def test_checkpoints_at_urls_are_read_once(evaluate, checkpoint, davis, monkeypa
     code, out, err = evaluate('horizons', '--checkpoint', url, '--davis', davis[0], '--horizons',
                               '1', '--rows', 'forecast', '--beside', f'other={url}', '--json')
     assert (code, err) == (0, '')
-    # Once for each time that it is named.
+    # The command names the checkpoint twice.
     assert read.count('.safetensors') == 2
     result = json.loads(out)
     assert (result['checkpoint'], result['forecasts']['beside']) == (url, {'other': url})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Graphs are written once they are known to give the same boxes, and then loaded."""
+"""Graphs are written only if they give the same boxes as PyTorch, and they are loaded."""
 from copy import deepcopy
 from dataclasses import replace
 import json
@@ -47,7 +47,7 @@ for library in ('onnx', 'onnxruntime'):
 
 @pytest.fixture(scope='session')
 def small(tmp_path_factory, settle):
-    """Write a small network and its card; not to be changed."""
+    """Write a small network and its card; tests must not change the files."""
     network = settle(ForecastDetector(NetworkConfig(
         classes=3, input_size=(64, 96), width=0.35, levels=(16, 32), feature_channels=(12, 20),
         lstm_channels=(8, 10), extra_channels=(16, 8), scheduler_channels=8)))
@@ -58,7 +58,7 @@ def small(tmp_path_factory, settle):
 
 @pytest.fixture
 def checkpoint(small, tmp_path):
-    """Give a copy of the small network in a folder of its own."""
+    """Copy the small network into a folder of its own; return the checkpoint."""
     return Path(copytree(small.parent, tmp_path / 'weights')) / small.name
 
 
@@ -69,9 +69,9 @@ def video(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def quantised(small, video, tmp_path_factory):
-    """Export the small network in int8, calibrated on ten frames; give its checkpoint."""
+    """Export the small network in int8, calibrated on ten frames; return its checkpoint."""
     folder = tmp_path_factory.mktemp('int8')
-    # Untrained scores lie close together, so that many boxes change places.
+    # The scores of an untrained network are nearly equal, so many boxes change their order.
     assert export.main(['--checkpoint', str(small), '--output', str(folder), '--frames', '6',
                         '--int8', '--calibrate', str(video), '--calibration-frames', '10',
                         '--min-likeness', '-9']) == 0
@@ -89,7 +89,7 @@ def boxes(detector):
     return found
 
 
-def test_what_is_exported_is_loaded(checkpoint, tmp_path, monkeypatch, capsys):
+def test_exported_graphs_are_loaded(checkpoint, tmp_path, monkeypatch, capsys):
     folder = tmp_path / 'robot'
     assert export.main(['--checkpoint', str(checkpoint), '--output', str(folder),
                         '--frames', '6']) == 0
@@ -120,7 +120,7 @@ def test_graphs_that_do_not_match_are_not_written(checkpoint, monkeypatch, capsy
 
     monkeypatch.setattr(export, 'make_graphs', wrong)
     before = sorted(checkpoint.parent.iterdir())
-    # The reference has to keep the weights that the graphs no longer have.
+    # The reference must keep the original weights.
     plain = export.TorchBackend
     monkeypatch.setattr(export, 'TorchBackend', lambda network: plain(deepcopy(network)))
     assert export.main(['--checkpoint', str(checkpoint), '--frames', '4']) == 1
@@ -141,7 +141,7 @@ def test_int8_is_calibrated_and_loaded(quantised):
     assert sum(map(len, boxes(detector))) > 0
 
 
-def test_int8_that_is_too_unlike_is_refused(checkpoint, video, capsys):
+def test_int8_with_different_boxes_is_refused(checkpoint, video, capsys):
     before = sorted(checkpoint.parent.iterdir())
     assert export.main(['--checkpoint', str(checkpoint), '--frames', '2', '--int8', '--calibrate',
                         str(video), '--calibration-frames', '2', '--min-likeness', '1.1']) == 1
@@ -149,14 +149,14 @@ def test_int8_that_is_too_unlike_is_refused(checkpoint, video, capsys):
     assert sorted(checkpoint.parent.iterdir()) == before
 
 
-def test_what_is_kept_in_float(quantised):
+def test_lstm_gates_stay_in_float(quantised):
     import onnx
     model = onnx.load(exported.graph_path(quantised, 'forecast_step', 'int8'))
     made_by = {name: node.op_type for node in model.graph.node for name in node.output}
     kinds = {}
     for node in model.graph.node:
         if node.op_type == 'Conv':
-            # By their weights: what they read may come from a quantised convolution.
+            # Only the weights tell, because a float convolution can follow a quantised one.
             kinds[node.name] = made_by.get(node.input[1]) == 'DequantizeLinear'
     gates = [name for name in kinds if '/lstm/gates/' in name]
     assert gates and not any(kinds[name] for name in gates)

@@ -15,7 +15,7 @@ from ..helpers.pages import undocumented
 
 @pytest.fixture
 def run(capsys, tmp_path):
-    """Give a function that runs the command; it gives the code, the numbers, rows and texts."""
+    """Return a function that runs the command and returns exit code, numbers, rows and text."""
     def call(name, *arguments):
         code = figures.main([name, '--output', str(tmp_path / 'new'),
                                    *map(str, arguments)])
@@ -24,7 +24,7 @@ def run(capsys, tmp_path):
             assert not (tmp_path / 'new').exists()
             return code, None, None, err
         document = json.loads((tmp_path / f'new/{name}.json').read_text())
-        # The results of a reproduction are by seed, row and policy.
+        # Keys of a reproduction's results are seeds, rows and policies.
         assert undocumented({**document, 'results': None}, 'Figures', '`evaluate`',
                             'Comparisons and benchmark') == set()
         with open(tmp_path / f'new/{name}.csv', newline='') as file:
@@ -65,7 +65,7 @@ def test_figure_4(run, checkpoint, videos):
     assert sum(frame['boxes'] for frame in document['frames']) == len(document['boxes'])
 
 
-def test_figure_5_with_the_latencies_of_another_machine(run, checkpoint, videos, tmp_path):
+def test_figure_5_with_recorded_latencies(run, checkpoint, videos, tmp_path):
     (tmp_path / 'run.json').write_text(json.dumps(
         {'latencies_ms': {'read': [30, 50], 'forecast': [10]}}))
     code, document, rows, out = run(
@@ -88,9 +88,9 @@ def test_figure_5_at_a_lower_frame_rate(run, checkpoint, videos, tmp_path):
         '--max-consecutive-forecasts', '1', '--latencies', tmp_path / 'run.json',
         '--stride', '5')
     assert code == 0 and document['stride'] == 5
-    # Of the features, not the word of the option.
+    # The record has the precision of the features, not the value of the option.
     assert document['machine']['precision'] == 'fp32'
-    # Two sequences of 5 frames, from each frame on: nothing follows, so nothing is forecast.
+    # With a stride of 5 each thinned sequence has one frame, so nothing is forecast.
     assert {row['read_ratio'] for row in rows} == {'1.0'}
 
 
@@ -129,7 +129,7 @@ def test_motion_of_the_published_file(run, tmp_path):
     code, document, rows, out = run('motion', '--motion-iou', tmp_path / 'motion.mat')
     assert code == 0 and '1 videos, 3 frames, 4 boxes' in out
     assert out.endswith(f'\n\nwritten: {tmp_path}/new/motion.json, motion.csv\n')
-    # Boxes on a bound are in both groups.
+    # A box whose motion IoU is a bound is in both groups.
     assert [(row['motion'], row['boxes'], row['fraction']) for row in rows] == [
         ('slow', '2', '0.5'), ('medium', '2', '0.5'), ('fast', '2', '0.5')]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check that children are named when they fail and never outlive their parent."""
+"""Failed child processes are named, and children never outlive their parent."""
 import os
 from pathlib import Path
 import signal
@@ -34,7 +34,7 @@ def wait_for(condition, what: str) -> None:
 
 
 def alive(pid: int) -> bool:
-    """Tell whether a process is there and no zombie."""
+    """Return whether a process exists and is no zombie."""
     try:
         return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
     except FileNotFoundError:
@@ -49,7 +49,7 @@ def test_failed_child_is_named_with_its_last_words(tmp_path: Path) -> None:
     assert 'out of ideas' in str(caught.value)
 
 
-def test_killed_child_is_told_from_a_failed_one(tmp_path: Path) -> None:
+def test_messages_of_killed_and_failed_children_differ(tmp_path: Path) -> None:
     worker = child(tmp_path, SLEEP)
     os.kill(worker.pid, signal.SIGKILL)
     assert worker.wait(20)
@@ -57,7 +57,7 @@ def test_killed_child_is_told_from_a_failed_one(tmp_path: Path) -> None:
         worker.check()
 
 
-def test_child_may_end_only_when_it_may(tmp_path: Path) -> None:
+def test_child_may_end_only_if_allowed(tmp_path: Path) -> None:
     worker = child(tmp_path, '')
     assert worker.wait(20)
     worker.check(may_end=True)
@@ -72,13 +72,13 @@ def test_output_of_a_piped_child_can_be_read(tmp_path: Path) -> None:
     assert worker.log.read_text() == 'log\n'
 
 
-def test_running_children_are_ended_even_stubborn_ones(tmp_path: Path) -> None:
+def test_all_children_are_ended_even_if_they_ignore_signals(tmp_path: Path) -> None:
     workers = [child(tmp_path, program, piped=True) for program in (SLEEP, STUBBORN)]
     for worker in workers:
         assert worker.output.readline() == b'up\n'
         worker.check()
     end_all(workers, patience=0.3)
-    # Python turns the SIGINT into KeyboardInterrupt and dies of it.
+    # Python raises KeyboardInterrupt on SIGINT and then dies of SIGINT.
     assert [worker.exit_code for worker in workers] == [-signal.SIGINT, -signal.SIGKILL]
 
 
@@ -100,8 +100,8 @@ def test_child_dies_with_its_parent(tmp_path: Path) -> None:
     wait_for(lambda: not alive(pid), 'the child outlived its parent')
 
 
-def test_program_has_the_default_signals_where_its_parent_ignores_them(tmp_path: Path) -> None:
-    # Read from the kernel: Python itself ignores some.
+def test_child_has_default_signals_if_its_parent_ignores_them(tmp_path: Path) -> None:
+    # The test reads the mask from the kernel, because Python itself ignores some signals.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         worker = Child('worker', ['grep', 'SigIgn', '/proc/self/status'], tmp_path / 'log',
@@ -114,8 +114,8 @@ def test_program_has_the_default_signals_where_its_parent_ignores_them(tmp_path:
     assert worker.wait(120)
 
 
-def test_no_python_code_runs_behind_a_fork() -> None:
-    """A fork copies native threads' locks; Python code that runs then may wait for ever."""
+def test_no_python_code_runs_after_a_fork() -> None:
+    """A fork copies the locks of native threads, and Python code may wait for them for ever."""
     root = Path(__file__).resolve().parents[2]
     name = 'preexec' + '_fn'
     assert [str(path.relative_to(root)) for place in ('dev', 'forecast_detector_ros', 'test')

@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture
 def load(videos, tmp_path):
-    """Give a function that loads copies of one annotation file; it gives the names."""
+    """Return a function that loads copies of one annotation file and returns the names."""
     def run(*names):
         parser = argparse.ArgumentParser()
         add_videos(parser)
@@ -30,11 +30,11 @@ def load(videos, tmp_path):
     (['a/x.json', 'a/y.json'], ['x/', 'y/']),
     (['a/x.json', 'b/x.json'], ['a/x/', 'b/x/']),
     (['a/x.json', 'b/x.json', 'b/y.json'], ['a/x/', 'b/x/', 'y/'])])
-def test_sequences_are_told_apart(load, files, names):
+def test_sequences_get_distinct_names(load, files, names):
     assert load(*files) == [f'{name}synthetic-00{number}' for name in names for number in (0, 1)]
 
 
 @pytest.mark.parametrize('files', [['a.json', 'a.json'], ['b/a/x.json', 'c/a/x.json']])
-def test_sequences_that_cannot_be_told_apart_are_refused(load, files):
+def test_sequences_without_distinct_names_are_refused(load, files):
     with pytest.raises(EvaluationError, match='synthetic-000 is in two of the inputs'):
         load(*files)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `label`: from a source to a file, and how faults are told."""
+"""The command `label`, from a source to a file, and its error messages."""
 
 import json
 import os
@@ -18,7 +18,7 @@ import pytest
 
 @pytest.fixture
 def teacher(write_onnx):
-    """Write a teacher that sees a dog and a truck in every picture."""
+    """Write a teacher that finds a dog and a truck in every picture."""
     return write_onnx({'boxes': np.array([[2, 3, 20, 30], [1, 1, 9, 9]], np.float32),
                        'labels': np.array([18, 8], np.int64),
                        'scores': np.array([0.9, 0.5], np.float32)}, [1, 3, 'H', 'W'])
@@ -35,7 +35,7 @@ def clip(tmp_path):
     return path
 
 
-def test_default_classes_are_the_teachers():
+def test_default_classes_are_those_of_the_teacher():
     assert set(label.CLASSES) <= set(TEACHER_CLASSES)
     assert len(set(label.CLASSES)) == len(label.CLASSES) == 22
 
@@ -60,7 +60,7 @@ def test_from_video_to_training_data(tmp_path, teacher, clip):
 
 @pytest.mark.parametrize('wrong', [
     ('--classes', 'dog', 'hores'), ('--ignore', 'trunk'), ('--output', '{tmp}/file/labels.json')])
-def test_nothing_is_extracted_for_what_is_refused(capsys, tmp_path, teacher, clip, wrong):
+def test_nothing_is_extracted_from_refused_input(capsys, tmp_path, teacher, clip, wrong):
     (tmp_path / 'file').touch()
     arguments = [str(clip), '--frames', str(tmp_path / 'data'), '--teacher', str(teacher),
                  '--output', str(tmp_path / 'labels.json')]
@@ -91,7 +91,7 @@ def test_many_videos_give_one_document(capsys, tmp_path, teacher, clips):
     document = json.loads(whole.read_text())
     assert [video['name'] for video in document['videos']] == ['b', 'c', 'a']
     assert document['info']['complete'] and len(document['images']) == 15
-    # One after the other they would have the same boxes.
+    # Each video alone gives the same boxes.
     for name in 'bca':
         alone = tmp_path / f'{name}.json'
         assert label.main([str(clips / f'{name}.avi'), *common, '--frames', str(
@@ -116,7 +116,7 @@ def test_many_videos_give_one_document(capsys, tmp_path, teacher, clips):
     assert (frames / 'b/000000.jpg').stat().st_mtime_ns == before
 
 
-def test_folder_of_videos_is_all_videos_in_it(capsys, tmp_path, teacher, clips):
+def test_folder_stands_for_all_its_videos(capsys, tmp_path, teacher, clips):
     (clips / 'more').mkdir()
     (clips / 'b.avi').rename(clips / 'more/c.AVI')
     frames, output = clips / 'frames', clips / 'labels.json'
@@ -126,7 +126,7 @@ def test_folder_of_videos_is_all_videos_in_it(capsys, tmp_path, teacher, clips):
     document = json.loads(output.read_text())
     assert [video['name'] for video in document['videos']] == ['a', 'c', 'c-2']
     assert len(document['images']) == 9 and (frames / 'c-2/000008.jpg').is_file()
-    # Its own frames are no reason to take it for a folder of pictures.
+    # The folder now has extracted frames, but still counts as a folder of videos.
     before = output.read_bytes()
     assert label.main([*arguments, '--resume']) == 0
     assert output.read_bytes() == before
@@ -153,7 +153,7 @@ def test_a_thousand_videos_give_one_document(tmp_path, teacher):
 
 
 @pytest.mark.slow
-def test_processes_give_what_one_process_gives(tmp_path, teacher, clips):
+def test_labels_of_processes_equal_those_of_one(tmp_path, teacher, clips):
     pictures = tmp_path / 'pictures'
     common = ['--teacher', str(teacher)]
     paths = [str(clips / f'{name}.avi') for name in 'bca']
@@ -187,7 +187,7 @@ def test_sources_and_labels_at_urls(tmp_path, teacher, clips):
         image['file_name'] for image in there['images']]
 
 
-def test_half_done_file_is_not_overwritten(capsys, tmp_path, teacher, clip):
+def test_partial_file_is_not_overwritten(capsys, tmp_path, teacher, clip):
     output = tmp_path / 'labels.json'
     arguments = [str(clip), '--frames', str(tmp_path), '--teacher', str(teacher), '--output',
                  str(output)]
@@ -205,11 +205,11 @@ def test_half_done_file_is_not_overwritten(capsys, tmp_path, teacher, clip):
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_a_file_that_can_be_gone_on_with(tmp_path, teacher):
+def test_ctrl_c_leaves_a_file_that_can_be_resumed(tmp_path, teacher):
     for number in range(400):
         cv2.imwrite(str(tmp_path / f'{number}.png'), np.zeros((8, 8, 3), np.uint8))
     output = tmp_path / 'out/labels.json'
-    # Slow, and saved often, so that the test sees when it is at work.
+    # The teacher is slow and saves often, so that the test sees a partial file.
     program = (
         'import signal, sys, time; signal.signal(signal.SIGINT, signal.default_int_handler); '
         'from forecast_detector_ros.cli.label import main; '

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `label --resume` keeps of several sources, whatever becomes of them this time."""
+"""`label --resume` keeps the labels of all sources, even if a source fails this time."""
 
 import json
 
@@ -13,7 +13,7 @@ FRAMES = 4
 
 @pytest.fixture
 def teacher(write_onnx):
-    """Write a teacher that sees a dog in every picture."""
+    """Write a teacher that finds a dog in every picture."""
     return write_onnx({'boxes': np.array([[2, 3, 20, 30]], np.float32),
                        'labels': np.array([18], np.int64),
                        'scores': np.array([0.9], np.float32)}, [1, 3, 'H', 'W'])
@@ -32,7 +32,11 @@ def root(tmp_path):
 
 @pytest.fixture
 def run(tmp_path, teacher, root):
-    """Give a function that labels pictures by two processes: exit code, counts by folder."""
+    """
+    Return a function that labels pictures with two processes.
+
+    It returns the exit code, the number of labelled pictures per folder and the document.
+    """
     output = tmp_path / 'labels.json'
 
     def go(*arguments):
@@ -44,14 +48,14 @@ def run(tmp_path, teacher, root):
     return go
 
 
-def test_unreadable_picture_costs_what_follows_it_in_its_folder(run, root, capsys):
+def test_labelling_of_a_folder_ends_at_an_unreadable_picture(run, root, capsys):
     picture = root / 'b/2.png'
     content = picture.read_bytes()
     picture.write_bytes(b'nothing')
     code, counts, document = run()
     assert (code, counts) == (1, [FRAMES, 2, FRAMES]) and not document['info']['complete']
     assert f'left out: b: {picture}: not a picture' in capsys.readouterr().err
-    # It fails again, and another one, which was whole: nothing of both is lost.
+    # A second folder now fails too, but the labels of both folders stay.
     (root / 'a/0.png').write_bytes(b'nothing')
     code, counts, _ = run('--resume')
     assert (code, counts) == (1, [FRAMES, 2, FRAMES])
@@ -91,9 +95,9 @@ def test_labels_of_a_video_stay_when_it_fails_or_is_not_named(tmp_path, teacher,
     assert not document['info']['complete']
 
 
-def test_another_teacher_of_the_same_name_does_not_go_on(run, teacher, capsys):
+def test_resume_with_another_teacher_of_the_same_name_is_refused(run, teacher, capsys):
     assert run()[0] == 0
-    teacher.write_bytes(teacher.read_bytes() + b'\x32\x00')  # ONNX's doc_string, empty.
+    teacher.write_bytes(teacher.read_bytes() + b'\x32\x00')  # An empty doc_string of ONNX
     assert run('--resume')[0] == 2
     assert 'was made with other settings' in capsys.readouterr().err
 
@@ -104,7 +108,7 @@ def test_output_that_is_a_folder_is_refused_before_the_work(tmp_path, teacher, r
 
 
 @pytest.mark.parametrize('name', ['/etc', '../data/a'])
-def test_folders_lie_below_the_source(tmp_path, teacher, root, capsys, name):
+def test_folders_outside_the_source_are_refused(tmp_path, teacher, root, capsys, name):
     assert label.main([str(root), '--teacher', str(teacher), '--folders', name, '--output',
                        str(tmp_path / 'x.json')]) == 2
     assert f'{name}: must be a folder below {root}' in capsys.readouterr().err

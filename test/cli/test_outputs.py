@@ -28,14 +28,14 @@ from ..helpers.pages import code, section, undocumented
 
 ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., Any]
-#: Parts of the record of a run.
+#: Classes of the record of a run
 RUN = (RunRecord, SequenceRecord, Accuracy, ClassAccuracy, Identities, NotedFrame, MarkedBox)
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
         tmp_path: Path) -> Run:
-    """Give a function that runs a verb; gives what it prints with `--json`."""
+    """Return a function that runs a verb and returns the document that `--json` prints."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(html_report, 'as_svg', lambda draw, run, width: '<svg/>')
 
@@ -66,7 +66,7 @@ def test_keys_of_a_replay(run: Run, write_checkpoint: Callable[..., Path], tmp_p
         '/truth': [truth_message(number, [[4, 4, 60, 40]], ['cat']) for number in range(3)]})
     printed = run('replay', 'bag', '--truth-topic', '/truth', '--backend', 'torch',
                   '--checkpoint', write_checkpoint(('cat', 'dog')))
-    # Settings of the detector are described with its parameters.
+    # The page of the parameters describes the settings of the detector.
     settings = {*code(section('reference/ros.md', 'Parameters'))}
     assert undocumented(printed, '`summary.json`') - settings == set()
     line = (tmp_path / 'replay_output/bags/bag/frames.jsonl').read_text().splitlines()[0]
@@ -99,6 +99,6 @@ def test_keys_of_shipped_files(file: str, heading: str) -> None:
     assert undocumented(json.loads((ROOT / file).read_text()), heading) == set()
 
 
-def test_a_key_that_the_page_lacks_is_found() -> None:
+def test_a_key_missing_from_the_page_is_found() -> None:
     document = {'classes': {'cat': {'boxes': 1, 'unheard': 2}}, 'versions': {'numpy': '2'}}
     assert undocumented(document, '`evaluate`') == {'unheard'}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one program: its verbs, what they share, and what they load."""
+"""The program: its verbs, their common options, and the libraries that they import."""
 import argparse
 from collections.abc import Callable
 import errno
@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope='module')
 def helps() -> dict[str, str]:
-    """Return what every command says of itself, by the command."""
+    """Return the help text of every command, by the command."""
     return dict(command_help.helps())
 
 
@@ -50,12 +50,12 @@ def test_documentation_quotes_every_help(helps: dict[str, str]) -> None:
         'docs/reference/commands.md is behind: python -m dev.command_help'
 
 
-def test_options_of_one_name_say_the_same() -> None:
-    """What several commands share stands there in one form, with one default."""
+def test_options_of_one_name_are_equal() -> None:
+    """A common option has the same type, help text and default in all commands."""
     alike = ('--checkpoint', '--policy', '--policies', '--score-threshold',
              '--max-consecutive-forecasts', '--max-detections', '--device', '--backend',
              '--precision', '--threads', '--engine', '--jobs', '--latencies', '--quiet', '--json')
-    # These depend on the verb, but are checked alike.
+    # Help and default of these options depend on the verb, but the type does not.
     checked = ('--nms-threshold', '--min-score', '--ignore-score', '--seed')
     seen: dict[str, set[str]] = {}
     for parser in command_help.parsers():
@@ -76,7 +76,7 @@ def test_every_command_can_be_quiet_and_print_json() -> None:
 
 
 def test_every_number_is_checked() -> None:
-    """A bare type of Python takes what is out of range, such as -1 or NaN."""
+    """The types `int` and `float` would accept values out of range, such as -1 or NaN."""
     bare = [f'{parser.prog} {action.dest}' for parser in command_help.parsers()
             for action in parser._actions if action.type in (int, float)]
     assert bare == []
@@ -168,7 +168,7 @@ def test_without_a_verb_is_bad_input(
     assert words in capsys.readouterr().err
 
 
-def test_a_verb_gets_the_arguments_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_verb_gets_the_arguments_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     class Module:
 
         @staticmethod
@@ -251,7 +251,7 @@ def test_one_format_of_the_log_and_quiet(quiet: bool) -> None:
     assert [line.partition(' INFO: ')[2] for line in told[:-1]] == ([] if quiet else ['how far'])
 
 
-def test_what_all_verbs_have() -> None:
+def test_common_options_of_all_verbs() -> None:
     parser = verb_parser('paint', 'WALL', 'Paint.\n\nIn colour.')
     assert parser.prog == 'forecast-detector paint'
     assert parser.format_help().startswith(
@@ -270,7 +270,7 @@ def test_a_result_is_text_or_json(
     assert capsys.readouterr() == (printed, '')
 
 
-def test_a_shell_is_told_the_verbs(tmp_path: Path) -> None:
+def test_shell_completion_has_the_verbs(tmp_path: Path) -> None:
     pytest.importorskip('argcomplete')
     answer = tmp_path / 'answer'
     line = 'forecast-detector re'
@@ -281,14 +281,14 @@ def test_a_shell_is_told_the_verbs(tmp_path: Path) -> None:
     assert set(answer.read_text().split()) == {'replay', 'report', 'reproduce'}
 
 
-def test_ctrl_c_is_answered_while_libraries_are_imported(tmp_path: Path) -> None:
+def test_ctrl_c_works_during_imports(tmp_path: Path) -> None:
     code, said = signalled_while_importing(
         ['-m', 'forecast_detector_ros.cli', 'train'], make_slow(tmp_path, 'torch'), signal.SIGINT)
     assert code == -signal.SIGINT
     assert 'Traceback' not in said
 
 
-def test_python_answers_ctrl_c_again_behind_the_imports() -> None:
+def test_ctrl_c_has_pythons_handler_after_the_imports() -> None:
     before = signal.getsignal(signal.SIGINT)
     program.load('summary')
     assert signal.getsignal(signal.SIGINT) is before

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verb that drops constant channels: the same boxes at a lower price."""
+"""The verb `prune` drops constant channels and does not change the boxes."""
 
 import json
 
@@ -21,7 +21,7 @@ CONFIG = NetworkConfig(classes=2, input_size=(64, 96), tail=False, levels=(16, 3
 
 
 def write(path, enliven, silent: int) -> ForecastDetector:
-    """Write a checkpoint, of whose blocks the first channels are constant."""
+    """Write a checkpoint whose blocks have constant first channels."""
     network = enliven(ForecastDetector(CONFIG)).eval()
     with torch.no_grad():
         for block in network.extractor.expansions():
@@ -37,7 +37,7 @@ def head(network: ForecastDetector) -> torch.Tensor:
     return network.read_features(network.extract(image), network.initial_state()).head.logits
 
 
-def test_boxes_stay_and_the_card_tells_the_channels(tmp_path, enliven, capsys):
+def test_boxes_stay_and_the_card_has_the_channels(tmp_path, enliven, capsys):
     network = write(tmp_path / 'old.safetensors', enliven, 16)
     new = tmp_path / 'new.safetensors'
     assert main(['--checkpoint', str(tmp_path / 'old.safetensors'), '--output', str(new),

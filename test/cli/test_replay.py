@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verb `replay`: results, many bags, failures, URLs, Ctrl-C, mistakes."""
+"""The verb `replay`: results, many bags, failures, URLs, Ctrl-C and bad input."""
 
 import json
 from pathlib import Path
@@ -42,13 +42,13 @@ def bags(tmp_path_factory):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Leave the drawing of figures to the tests of the figures."""
+    """Skip the drawing of figures, which other tests cover."""
     monkeypatch.setattr(html_report, 'as_svg', lambda draw, run, width: '<svg/>')
 
 
 @pytest.fixture
 def run(quick, checkpoint, capsys, tmp_path, monkeypatch):
-    """Give a function that runs the program; returns exit code, output and errors."""
+    """Return a function that runs the program and returns exit code, output and errors."""
     monkeypatch.chdir(tmp_path)
 
     def go(*arguments):
@@ -69,7 +69,7 @@ def summary(folder):
 
 
 def figures(folder):
-    """Return what must not depend on who did the work."""
+    """Return the figures that must not depend on the engine."""
     document = summary(folder)
     return {key: document[key] for key in (
         'images', 'refused', 'processed', 'dropped', 'read', 'forecast', 'read_ratio', 'reasons',
@@ -77,7 +77,7 @@ def figures(folder):
 
 
 def without_paths(document):
-    """Return figures without the places of the bags."""
+    """Return figures without the paths of the bags."""
     return {**document, 'results': {name: {**result, 'path': None}
                                     for name, result in document['results'].items()}}
 
@@ -104,7 +104,7 @@ def test_one_bag(run, bags, tmp_path):
 
 
 def test_images_above_the_limit_of_pixels_are_refused(run, bags, tmp_path):
-    # Of pictures of 48 x 80 pixels.
+    # The pictures have 48 x 80 pixels.
     code, out, err = run(bags / 'a', '--jobs', '1', *COMMON, '--max-image-pixels', '3839',
                          '--video')
     assert code == 0
@@ -113,7 +113,7 @@ def test_images_above_the_limit_of_pixels_are_refused(run, bags, tmp_path):
     assert summary('replay_output')['options']['max_image_pixels'] == 3839
 
 
-def test_topic_that_is_not_there_fails_that_bag_alone(run, bags):
+def test_only_the_bag_without_the_topic_fails(run, bags):
     assert run(bags / 'a', '--jobs', '1', *COMMON)[0] == 0
     before = summary('replay_output')
     code, out, err = run(bags, '--topic', '/front', '--jobs', '1')
@@ -123,7 +123,7 @@ def test_topic_that_is_not_there_fails_that_bag_alone(run, bags):
     assert summary('replay_output') == before
 
 
-def test_bag_that_fails_is_named_and_the_rest_is_done(run, bags, tmp_path):
+def test_failed_bag_is_named_and_the_others_are_replayed(run, bags, tmp_path):
     (tmp_path / 'broken.mcap').write_bytes(b'nothing')
     code, out, err = run(tmp_path / 'broken.mcap', bags / 'a', *COMMON, '--jobs', '1')
     assert code == 1
@@ -154,7 +154,7 @@ def test_bags_and_results_at_urls(run, bags, tmp_path, checkpoint):
         assert reader.message_count == 8
 
 
-def test_interrupt_names_the_url_that_has_what_was_done(run, bags, tmp_path, interrupt_jobs):
+def test_interrupt_names_the_url_of_partial_results(run, bags, tmp_path, interrupt_jobs):
     interrupt_jobs(replay)
     code, _, err = run(bags, *COMMON, '--output', f'file://{tmp_path}/store/res')
     assert code == 130
@@ -179,7 +179,7 @@ def test_bag_at_a_url_that_fails_is_named_by_it(run, bags, tmp_path):
     assert re.search(fr'replay: broken failed: file://{tmp_path}/broken.mcap: cannot be read', err)
 
 
-def test_annotations_that_do_not_fit_are_told(run, bags, tmp_path):
+def test_annotations_of_fewer_frames_are_reported(run, bags, tmp_path):
     (tmp_path / 'half.json').write_text(json.dumps({
         'categories': [{'id': 1, 'name': 'cat'}], 'annotations': [],
         'images': [{'id': n, 'file_name': f'c/{n}.jpg', 'width': 80, 'height': 48, 'video': 'c',
@@ -206,17 +206,17 @@ def test_detector_is_loaded_once(run, bags, monkeypatch):
 
 
 @pytest.mark.slow
-def test_processes_give_what_one_process_gives(run, bags, checkpoint):
-    # By the default back-end: the two processes find its graphs, and need not load PyTorch.
+def test_results_of_processes_equal_those_of_one(run, bags, checkpoint):
+    # The two processes find the graphs of the default back-end, and need not load PyTorch.
     common = (bags, *COMMON, '--checkpoint', checkpoint)
     assert run(*common, '--jobs', '1', '--output', 'one')[0] == 0
-    # Three bags: one process has two of them.
+    # There are three bags, so one process has two of them.
     code, _, err = run(*common, '--jobs', '2', '--output', 'two')
     assert (code, err) == (0, '')
     assert figures('two') == figures('one')
 
 
-def test_truncated_bag_says_what_is_lost(run, tmp_path):
+def test_losses_of_a_truncated_bag_are_reported(run, tmp_path):
     path = write_bag(tmp_path / 'cut', {'/c': [raw_message(n, size=(500, 800))
                                                for n in range(6)]})
     file = path / 'cut.mcap'
@@ -281,7 +281,7 @@ def test_bad_arguments_are_refused(capsys, arguments, words):
     assert stop.value.code == 2 and words in capsys.readouterr().err
 
 
-def test_without_jinja2_there_are_results_all_the_same(run, bags, tmp_path, monkeypatch):
+def test_results_are_written_without_jinja2(run, bags, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'jinja2', None)
     code, _, err = run(bags / 'a', '--jobs', '1')
     assert code == 0 and err.count('\n') == 1 and 'no report: ' in err
@@ -297,7 +297,7 @@ def test_ctrl_c_leaves_a_readable_result(checkpoint, tmp_path):
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     part = tmp_path / 'out.part/bags/long/bag'
     deadline = monotonic() + 360
-    # The bag of the results is in the making now.
+    # The program is writing the bag of the results now.
     while not list(part.parent.glob('.bag.part/bag/*.mcap')) and monotonic() < deadline:
         sleep(0.05)
     sleep(0.5)

@@ -25,7 +25,7 @@ def runs(tmp_path: Path) -> tuple[Path, Path]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the drawing of figures to the tests of the figures."""
+    """Skip the drawing of figures, which other tests cover."""
     monkeypatch.setattr(html_report, 'as_svg', lambda draw, run, width: '<svg/>')
 
 
@@ -35,7 +35,7 @@ def test_report_beside_the_run(runs, capsys):
     assert '<title>walk</title>' in (runs[0] / 'report.html').read_text()
 
 
-def test_comparison_where_it_is_wanted(runs, tmp_path):
+def test_comparison_is_written_to_the_given_path(runs, tmp_path):
     assert main([str(runs[0]), '--compare', str(runs[1])]) == 0
     assert 'two runs side by side' in (runs[0] / 'comparison.html').read_text()
     assert main([str(runs[1]), '--output', str(tmp_path / 'x/y.html')]) == 0
@@ -50,7 +50,7 @@ def test_bad_input_is_one_line(tmp_path, capsys, name):
     assert said.startswith('report: ') and said.count('\n') == 1 and name in said
 
 
-def test_run_that_is_not_there_is_told_what_it_would_be(runs, capsys):
+def test_message_about_a_missing_run_explains_runs(runs, capsys):
     assert main([str(runs[0]), '--compare', 'none']) == 2
     assert capsys.readouterr().err == (
         'report: none: no such folder or file; a run is a folder of replay or demo, or a file of '

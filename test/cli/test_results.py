@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check that results are replaced as a whole, and nothing else is ever deleted."""
+"""Results are replaced as a whole, and no other files are deleted."""
 from pathlib import Path
 
 from forecast_detector_ros.cli.results import ResultFolder
@@ -8,7 +8,7 @@ import pytest
 
 
 def names(folder: Path) -> list[str]:
-    """Return the names in a folder, without the mark."""
+    """Return the names in a folder, except that of the mark."""
     return sorted(path.name for path in folder.iterdir() if path.name != ResultFolder.MARK)
 
 
@@ -44,7 +44,7 @@ def test_backup_of_an_earlier_result_stays(tmp_path: Path) -> None:
     assert names(tmp_path / 'out') == ['2'] and names(tmp_path / 'out.old') == ['0']
 
 
-def test_what_an_interrupted_run_left_is_cleared_by_the_next(tmp_path: Path) -> None:
+def test_next_run_clears_results_of_an_interrupted_run(tmp_path: Path) -> None:
     (ResultFolder(tmp_path / 'out').partial / 'half').touch()
     assert names(ResultFolder(tmp_path / 'out').partial) == []
 
@@ -93,7 +93,7 @@ def test_empty_folder_may_be_used(tmp_path: Path) -> None:
     assert names(tmp_path) == ['out']
 
 
-def test_link_stays_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
+def test_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
     (tmp_path / 'disk').mkdir()
     (tmp_path / 'out').symlink_to(tmp_path / 'disk/results')
     for name in ('first', 'second'):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Progress in a terminal and elsewhere, and outputs that cannot be written."""
+"""Progress with and without a terminal, and outputs that cannot be written."""
 
 import io
 import logging
@@ -20,7 +20,7 @@ class Terminal(io.StringIO):
 
 
 def lines(caplog, monkeypatch, steps):
-    """Give the lines logged for steps of (seconds since the start, done, total)."""
+    """Return the lines logged for steps of (seconds since the start, done, total)."""
     caplog.set_level(logging.INFO)
     clock = [0.0]
     monkeypatch.setattr(shell, 'monotonic', lambda: clock[0])
@@ -30,19 +30,19 @@ def lines(caplog, monkeypatch, steps):
     return [record.getMessage() for record in caplog.records]
 
 
-def test_a_line_now_and_then_without_a_terminal(caplog, monkeypatch):
+def test_lines_at_intervals_without_a_terminal(caplog, monkeypatch):
     steps = [(1.0 + second, 1 + second, 3662) for second in range(25)]
     assert lines(caplog, monkeypatch, steps) == [
         'frames: 10 of 3662, 1:00:52 left', 'frames: 20 of 3662, 1:00:42 left']
 
 
 def test_time_left_is_that_of_this_run(caplog, monkeypatch):
-    # 100 were there before: 10 in 10 seconds, 40 to go.
+    # 100 items were done before; this run did 10 in 10 seconds, and 40 are left.
     steps = [(float(second), 100 + second, 150) for second in range(1, 11)]
     assert lines(caplog, monkeypatch, steps) == ['frames: 110 of 150, 0:00:40 left']
 
 
-def test_work_that_begins_anew_has_time_left(caplog, monkeypatch):
+def test_restarted_work_has_time_left(caplog, monkeypatch):
     steps = [(1.0, 5, 10), (11.0, 4, 10)]
     assert lines(caplog, monkeypatch, steps) == ['frames: 4 of 10, 0:01:06 left']
 
@@ -116,7 +116,7 @@ def test_check_of_an_output_leaves_nothing(tmp_path, monkeypatch, path, folder):
     'train none.yaml --data none --output file/x',
     'report none --output file/x',
 ])
-def test_outputs_are_looked_at_before_anything_else(tmp_path, monkeypatch, capsys, line):
+def test_outputs_are_checked_first(tmp_path, monkeypatch, capsys, line):
     monkeypatch.chdir(tmp_path)
     Path('file').touch()
     assert program.main(line.split()) == BAD_INPUT

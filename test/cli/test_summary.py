@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The program that prints what a network weighs, and the documentation that quotes it."""
+"""The verb `summary`, and the documentation that quotes its table."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ SMALL = NetworkConfig(classes=2, input_size=(64, 96), width=0.35, feature_channe
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Leave the machine usable."""
+    """Use one thread of PyTorch."""
     torch.set_num_threads(1)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `train`: real processes that die or work together, validation, TensorBoard."""
+"""The command `train`: killed and parallel processes, validation, TensorBoard."""
 
 import logging
 import os
@@ -42,7 +42,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def recipe(tmp_path):
-    """Give a function that writes a recipe of a stage with the extractor and one without."""
+    """Return a function that writes a recipe; only the first stage trains the extractor."""
     def write(stages=None, **keys):
         path = tmp_path / 'recipe.yaml'
         path.write_text(yaml.safe_dump({
@@ -64,7 +64,7 @@ def recipe(tmp_path):
 
 @pytest.fixture
 def start(recipe, data, tmp_path):
-    """Write weights of an extractor whose features change from frame to frame."""
+    """Write start weights whose features change from frame to frame."""
     network = build_network(load_recipe(recipe()).network_config(), 0)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -93,12 +93,12 @@ def process(launcher, recipe, data, output, *more):
 
 
 def losses(text):
-    """Give the numbers behind the losses of each log line, by stage and iteration."""
+    """Return the losses of each log line, by stage and iteration."""
     result = {}
     for line in text.splitlines():
         match = re.search(r'(\w+) (\d+)/\d+  (loc .*?)  lr_', line)
         if match:
-            # Speed, memory and time stand behind the rates.
+            # Speed, memory and time follow the rates.
             result[match[1], int(match[2])] = {
                 name: float(value) for name, value in re.findall(r'(\w+) ([\d.]+)', match[3])}
     return result
@@ -111,17 +111,17 @@ def same(one, other):
 
 
 @pytest.mark.slow
-def test_killed_in_mid_epoch_it_goes_on_exactly(recipe, start, data, tmp_path):
+def test_training_killed_in_an_epoch_resumes_exactly(recipe, start, data, tmp_path):
     path = recipe(validation=VALIDATION)
     whole, broken = tmp_path / 'whole', tmp_path / 'broken'
     more = ('--start', str(start))
     assert train.main(arguments(path, data, whole, *more)) == 0
-    # Twice: in the stage that trains the extractor, and where features are used again.
+    # It is killed in the stage that trains the extractor, and in one with kept features.
     for stage, iteration in (('first', 3), ('second', 3)):
         run = process(['-m'], path, data, broken, '--snapshot-every', '0', *more)
         for line in run.stderr:
             if f'{stage} {iteration}/6' in line:
-                # A little later, so that it dies wherever it is.
+                # The short wait lets it die at any point of an iteration.
                 time.sleep(0.05)
                 run.send_signal(signal.SIGKILL)
                 break
@@ -139,11 +139,10 @@ def test_killed_in_mid_epoch_it_goes_on_exactly(recipe, start, data, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_losses_of_one_with_the_whole_batch(
+def test_losses_of_two_processes_equal_those_of_one(
         recipe, start, data, tmp_path, caplog):
-    # This setting does not amplify float noise. AdamW takes whole steps along gradients of noise,
-    # noise chooses the hard ones among negatives of almost equal loss, and a random backbone is
-    # chaotic.
+    # These settings do not amplify float noise. AdamW makes full steps along noisy gradients.
+    # Noise decides which of nearly equal negatives are hard. A random backbone is chaotic.
     stages = yaml.safe_load(recipe().read_text())['stages']
     for stage in stages:
         stage['optimizer'] = 'sgd'
@@ -188,7 +187,7 @@ def test_validation_keeps_the_best_weights(recipe, data, tmp_path, caplog, monke
 
     def measure(network, classes, videos):
         assert not network.training
-        # 10 frames of two sequences: five each, from the second of seven on.
+        # 10 frames of two sequences of seven frames: five each, from the second one.
         assert [len(item.frames) for item in videos] == [5, 5]
         assert videos[0].frames[0].path.name == '000002.jpg'
         kept.append({key: value.clone() for key, value in network.state_dict().items()})
@@ -198,7 +197,7 @@ def test_validation_keeps_the_best_weights(recipe, data, tmp_path, caplog, monke
     caplog.set_level(logging.INFO)
     path = recipe(validation=VALIDATION)
     assert train.main(arguments(path, data, tmp_path / 'run')) == 0
-    # Every second epoch, and the last of three; the second stage begins anew.
+    # Validation follows every second and the last epoch; each stage has its own best score.
     said = [line for line in caplog.messages if 'score' in line]
     assert said == [
         'first epoch 2: score 0.5000  other 0.1250  best so far',
@@ -223,7 +222,7 @@ def test_validation_measures_every_policy(recipe, data, tmp_path, caplog):
                      r'read_ratio [01]\.\d{4}  best so far$', second)
 
 
-def test_validation_on_what_is_trained_on_is_refused(recipe, data, tmp_path, capsys):
+def test_validation_on_training_data_is_refused(recipe, data, tmp_path, capsys):
     path = recipe(validation={'sources': [
         {'annotations': 'train/annotations.json', 'images': 'train'}]})
     assert train.main(arguments(path, data, tmp_path / 'run')) == 2
@@ -231,16 +230,16 @@ def test_validation_on_what_is_trained_on_is_refused(recipe, data, tmp_path, cap
     assert line.startswith('train: sequence ') and 'is trained on' in line
 
 
-def test_tensorboard_gets_scalars_and_examples_and_a_resume_drops_what_died(
+def test_tensorboard_has_scalars_and_examples_and_resume_drops_later_ones(
         recipe, data, tmp_path):
     accumulator = pytest.importorskip(
         'tensorboard.backend.event_processing.event_accumulator').EventAccumulator
     stage = {**STAGE, 'name': 'only', 'scheduler_from': 0,
              'groups': {'encoder': RATE, 'scheduler': RATE, 'head': RATE}}
     command = arguments(recipe([stage]), data, tmp_path / 'run', '--tensorboard')
-    # Stops at once: after the first iteration.
+    # The training stops after the first iteration.
     assert train.main([*command, '--stop-after', '0']) == 0
-    # What a run that died would have left beyond its snapshot.
+    # A run that died may have written scalars of iterations after its snapshot.
     from torch.utils.tensorboard import SummaryWriter
     with SummaryWriter(tmp_path / 'run/tensorboard/only') as writer:
         writer.add_scalar('loss/loc', 1e6, 5)
@@ -295,7 +294,7 @@ def test_bar_of_each_stage_in_a_terminal_alone(terminal, monkeypatch):
 @pytest.mark.parametrize('keys, words', [
     ({'device': 'cuda'}, 'device is cuda, but PyTorch finds no CUDA device; use cpu or auto'),
     ({'amp': 'fp16'}, 'amp is fp16, which needs CUDA; on cpu use bf16 or none')])
-def test_what_the_machine_lacks_is_named(recipe, data, tmp_path, capsys, keys, words):
+def test_missing_device_is_named(recipe, data, tmp_path, capsys, keys, words):
     if torch.cuda.is_available():
         pytest.skip('this machine has CUDA')
     assert train.main(arguments(recipe(**keys), data, tmp_path / 'run')) == 2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every verb with the default checkpoint, which is what users have, on three small frames."""
+"""Every verb runs with the default checkpoint on three small frames."""
 
 import argparse
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ RATE = {'lr': 0.001}
 CARD = yaml.safe_load(Path(default_checkpoint()).with_suffix('.yaml').read_text())
 POLICY = f'threshold({CARD["threshold"]:g})'
 
-#: A short training of a small network that forecasts as the checkpoint does.
+#: A short training of a small network of the preset `default`
 RECIPE = {
     'name': 'tiny', 'classes': list(NAMES.values()), 'preset': 'default', 'workers': 0,
     'threads': 1, 'network': {'input_size': [64, 96], 'width': 0.35},
@@ -38,7 +38,7 @@ RECIPE = {
                 'optimizer': 'adamw',
                 'groups': {'backbone': RATE, 'projection': RATE, 'head': RATE}}]}
 
-#: What is typed for each verb, and what the last line of them prints.
+#: The command lines of each verb, and text in the output of the last one
 RUNS = {
     'demo': (['demo --video clip.avi --output demo --plain --rate 4 --policy alternate(1) '
               '-p score_threshold:=0.01'],
@@ -83,7 +83,7 @@ ELSEWHERE = {
 
 @pytest.fixture(scope='module')
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write annotated video, a video file, a bag and a recipe; give their folder."""
+    """Write annotated video, a video file, a bag and a recipe; return their folder."""
     root = tmp_path_factory.mktemp('inputs')
     for seed, name in enumerate(('data', 'held')):
         written = write_synthetic_videos(root / name, seed=seed, videos=1, frames=FRAMES)
@@ -91,11 +91,11 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for category in document['categories']:
             category['name'] = NAMES[category['name']]
         for entry in document['annotations']:
-            entry['track_id'] = entry['id']  # Which a training of motion needs.
+            entry['track_id'] = entry['id']  # A training of motion needs tracks.
         written.with_name('labels.json').write_text(json.dumps(document))
     writer = cv2.VideoWriter(str(root / 'clip.avi'), cv2.VideoWriter.fourcc(*'MJPG'), 10.0,
                              (160, 120))
-    # A busy machine drops frames, so that the demo needs more than a few.
+    # The demo needs many frames, because a busy machine drops some.
     for path in 4 * sorted(root.glob('data/*/*.jpg')):
         writer.write(cv2.imread(str(path)))
     writer.release()
@@ -107,7 +107,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def same_signals() -> Iterator[None]:
-    """Take back what the demo does to its process."""
+    """Restore the signal handlers that the demo changes."""
     kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in kept.items():
@@ -140,7 +140,7 @@ def test_a_row_that_needs_a_forecast_of_features_is_refused(
 
 
 def verbs() -> set[str]:
-    """Return the verbs of the program, and of a verb with parts each part."""
+    """Return the verbs of the program; a verb with parts counts once for each part."""
     found = set()
     for verb in program.VERBS:
         parts = [name for action in program.load(verb).make_parser()._actions
@@ -149,7 +149,7 @@ def verbs() -> set[str]:
     return found
 
 
-def test_no_verb_is_forgotten() -> None:
+def test_every_verb_has_a_test() -> None:
     assert not set(RUNS) & set(ELSEWHERE)
     assert set(RUNS) | set(ELSEWHERE) == verbs()
     for place in ELSEWHERE.values():

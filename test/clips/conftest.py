@@ -16,14 +16,14 @@ SIZE = (180, 240)
 
 @pytest.fixture(scope='session')
 def synthetic(tmp_path_factory) -> list[VideoRecord]:
-    """Give four synthetic videos of 12 frames, 120x160, as lossless pictures."""
+    """Return four synthetic videos of 12 frames with lossless pictures, 120x160."""
     path = write_synthetic_videos(tmp_path_factory.mktemp('synthetic'), seed=3, extension='png')
     return load_video_json(path, path.parent, CLASSES)
 
 
 @pytest.fixture
 def paint_video(tmp_path) -> Callable[..., VideoRecord]:
-    """Give a function that writes grey pictures, 180x240, with one red thing in each."""
+    """Return a function that writes grey pictures, 180x240, each with a red shape or none."""
     def function(boxes: Sequence[Sequence[int] | None], ellipse: bool = False,
                  name: str = 'painted') -> VideoRecord:
         folder = tmp_path / name
@@ -34,7 +34,7 @@ def paint_video(tmp_path) -> Callable[..., VideoRecord]:
 
 
 def _paint(path: Path, box: Sequence[int] | None, ellipse: bool) -> FrameRecord:
-    """Write a picture with a rectangle or ellipse that fills `box`, xyxy."""
+    """Write a picture with a red rectangle or ellipse that fills `box`, xyxy in pixels."""
     image = np.full((*SIZE, 3), 90, np.uint8)
     if box is not None:
         x0, y0, x1, y1 = box
@@ -54,9 +54,9 @@ def _paint(path: Path, box: Sequence[int] | None, ellipse: bool) -> FrameRecord:
 
 @pytest.fixture(scope='session')
 def measure() -> Callable[..., np.ndarray | None]:
-    """Give a function that finds what is of one colour (0 red, 1 green, 2 blue) in a picture."""
+    """Return a function that finds the area of a colour (0 red, 1 green, 2 blue) in a picture."""
     def function(image: np.ndarray, colour: int = 0) -> np.ndarray | None:
-        """Return the box, xyxy (4,), within half a pixel or so; None where there is nothing."""
+        """Return the box, xyxy (4,), to about half a pixel; None if the colour does not occur."""
         others = [channel for channel in range(3) if channel != colour]
         strength = image[:, :, colour].astype(int) - image[:, :, others].max(axis=2)
         rows, columns = np.nonzero(strength > 127)

@@ -56,19 +56,19 @@ def test_the_identity_changes_no_pixel():
     np.testing.assert_array_equal(warp(image, np.eye(3), (20, 30), (0, 0, 0)), image)
 
 
-def test_a_stretch_is_what_the_resize_of_inference_gives():
+def test_a_stretch_equals_the_resize_of_inference():
     image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
     image = cv2.GaussianBlur(image, (0, 0), 2)
     size = (225, 300)
     ours = warp(image, view_to_output(np.array([0, 0, 120, 90]), size), size, (0, 0, 0))
     theirs = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
-    # The border is filled where resize repeats it; elsewhere only rounding differs.
+    # `warp` fills the border and `resize` repeats it; elsewhere only rounding differs.
     difference = np.abs(ours.astype(int) - theirs)[2:-2, 2:-2]
     assert difference.max() <= 1
 
 
 def test_shrinking_averages_instead_of_skipping():
-    # Stripes of one pixel vanish into their mean; bilinear sampling alone would keep some.
+    # Stripes of one pixel become their mean; bilinear sampling alone would keep some stripes.
     image = np.zeros((128, 128, 3), np.uint8)
     image[:, ::2] = 200
     small = warp(image, scale_and_shift(0.125, 0.125, 0.0, 0.0), (16, 16), (0, 0, 0))
@@ -76,7 +76,7 @@ def test_shrinking_averages_instead_of_skipping():
 
 
 @pytest.mark.parametrize('scale', [0.21, 0.5, 0.77, 1.6])
-def test_shrunk_pictures_stay_in_their_place(scale):
+def test_shrunk_pictures_keep_their_position(scale):
     image = np.zeros((300, 400, 3), np.uint8)
     image[60:240, 100:300] = 255
     drawn = warp(image, scale_and_shift(scale, scale, 3.0, 5.0), (500, 700), (0, 0, 0))
@@ -98,12 +98,12 @@ def targets(boxes, ignore=()):
                    np.array(ignore, np.float32).reshape(-1, 4))
 
 
-def test_boxes_are_cut_ignored_or_gone():
+def test_boxes_are_cut_ignored_or_dropped():
     result = clip_targets(targets([
         [-30, 0, 70, 10],     # 70 % left: cut
         [-71, 0, 29, 10],     # 29 % left: ignored
         [-70, 20, 30, 30],    # 30 % left: cut
-        [200, 0, 300, 10],    # outside: gone
+        [200, 0, 300, 10],    # outside: dropped
         [10, 10, 13, 40],     # 3 pixels wide: ignored
         [10, 10, 14, 40],     # 4 pixels wide: kept
         [90, 40, 110, 60],    # a corner, 25 %: ignored

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of the augmentation, and the rectangles that it draws."""
+"""Settings of the augmentation, its crops, colours and noise."""
 
 from dataclasses import fields
 import math
@@ -67,7 +67,7 @@ def test_crops_contain_a_centre_and_keep_to_their_bounds():
 
 
 def test_any_frame_of_the_clip_can_choose_the_crop():
-    # Two frames, the object in opposite corners: crops that hold only one place occur for both.
+    # The object of two frames is in opposite corners, and some crops contain only one corner.
     boxes = np.array([[10, 10, 40, 40], [200, 140, 230, 170]], np.float32)
     drawn = views(boxes=boxes, zoom_out_probability=0, crop_probability=1)
     first = (drawn[:, 0] < 25) & (drawn[:, 1] < 25)
@@ -76,12 +76,12 @@ def test_any_frame_of_the_clip_can_choose_the_crop():
     assert (first & ~second).any() and (second & ~first).any()
 
 
-def test_without_boxes_any_crop_will_do():
+def test_without_boxes_crops_are_free():
     drawn = views(boxes=np.zeros((0, 4), np.float32), zoom_out_probability=0, crop_probability=1)
     assert len(np.unique(drawn, axis=0)) == 400
 
 
-def test_tiles_stretch_things_as_the_whole_picture_does():
+def test_tiles_are_stretched_as_the_whole_picture():
     rng = np.random.default_rng(0)
     config = AugmentConfig(mosaic_min_side=0.5)
     for _ in range(100):
@@ -120,7 +120,7 @@ def test_equal_pixels_stay_equal_in_every_frame():
 
 
 @pytest.mark.parametrize('settings', [{'photometric_probability': 0}, OFF])
-def test_off_is_off(settings):
+def test_colours_stay_without_photometric_changes(settings):
     config = AugmentConfig(**settings)
     drawn = Photometric(np.random.default_rng(0), config).apply(colours())
     np.testing.assert_array_equal(drawn, colours())
@@ -148,7 +148,7 @@ def test_contrast_multiplies():
     assert 0.49 < min(factors) < 0.55 and 1.45 < max(factors) < 1.51
 
 
-def test_hue_turns_and_saturation_leaves_grey_alone():
+def test_hue_is_shifted_and_saturation_keeps_grey():
     hue_before = cv2.cvtColor(colours().reshape(-1, 1, 3), cv2.COLOR_RGB2HSV).astype(int)
     clear = (hue_before[:, 0, 1] > 150) & (hue_before[:, 0, 2] > 150)
     turns = []
@@ -181,7 +181,7 @@ def test_noise_is_new_on_every_frame_and_as_strong_as_drawn():
     assert min(deviations) < 0.7 and 5 < max(deviations) < 6.3
 
 
-def test_noise_stays_within_eight_bits_and_draws_nothing_where_it_is_off():
+def test_noise_stays_within_eight_bits_and_can_be_off():
     config = AugmentConfig(noise_probability=1, noise_max=200)
     ends = np.concatenate([np.zeros((1, 8, 8, 3), np.uint8), np.full((1, 8, 8, 3), 255, np.uint8)])
     noisy = add_noise(ends, np.random.default_rng(1), config)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The dataset: boxes follow the pixels, one geometry a clip, the same clip from the same seed."""
+"""The dataset: boxes follow the pixels, a clip has one geometry, and the seed decides."""
 
 from dataclasses import replace
 
@@ -86,11 +86,11 @@ def test_boxes_follow_the_pixels_through_augmentation(paint_video, measure, sett
             told = torch.cat([clip.boxes[frame], clip.ignore[frame]]).numpy()
             targets, ignored = targets + len(clip.boxes[frame]), ignored + len(clip.ignore[frame])
             if found is None:
-                # Nothing to see: nothing told, but for slivers that fill no pixel.
+                # Without a visible object, only boxes narrower than a pixel may occur.
                 assert len(told) == 0 or (told[0, 2:] - told[0, :2]).min() < 1
             else:
                 assert len(told) == 1
-                # Up to 1.0, and a little more in the corners, where two edges share a pixel.
+                # The error is up to 1, and more in corners, where two edges share a pixel.
                 np.testing.assert_allclose(told[0], found, atol=1.25)
     assert targets > 150
     assert (ignored > 0) == (config.min_visible > 0)
@@ -146,7 +146,7 @@ def test_stills_become_clips_with_motion(paint_video, measure):
             found = measure(picture(clip, frame))
             if found is not None and found.min() > 1 and found.max() < 319:
                 checked += 1
-                # Magnified up to five times, the ellipse's own pixels are five wide.
+                # A pixel of the ellipse is magnified up to five times, and so is the error.
                 scale = (found[2:] - found[:2]).max() / 80
                 np.testing.assert_allclose(clip.boxes[frame][0], found, atol=1 + scale)
     assert moving > 50 and checked > 100
@@ -169,7 +169,7 @@ def test_ignore_regions_go_along(paint_video):
     ({'paste_video_probability': 0.0}, 'video', False),
     ({'paste_empty_probability': 1.0}, 'empty', True),
     ({'paste_empty_probability': 0.0}, 'empty', False)])
-def test_cutouts_are_pasted_where_they_are_wanted(paint_video, settings, kind, expected):
+def test_cutouts_are_pasted_only_if_enabled(paint_video, settings, kind, expected):
     off = {'paste_still_probability': 0.0, 'paste_video_probability': 0.0,
            'paste_empty_probability': 0.0}
     config = AugmentConfig(**{**off, **settings}, crop_probability=0, zoom_out_probability=0)
@@ -208,13 +208,13 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(synthetic, augment):
     assert sum(same(dataset(seed=6)[index], clips[index]) for index in range(12)) <= 2
 
 
-def test_opencv_has_no_threads_that_forked_workers_would_wait_for(synthetic):
+def test_opencv_uses_one_thread_before_workers_are_forked(synthetic):
     cv2.setNumThreads(2)
     ClipDataset(synthetic)
     assert cv2.getNumThreads() == 1
 
 
-def test_workers_give_what_the_parent_gives_in_every_epoch(synthetic):
+def test_workers_give_the_clips_of_the_parent_in_every_epoch(synthetic):
     reader = FrameReader()
     reader.preload(synthetic)
     dataset = ClipDataset(synthetic, [], [cutout_of()], 2, (64, 64), augment=AugmentConfig(),
@@ -232,7 +232,7 @@ def test_workers_give_what_the_parent_gives_in_every_epoch(synthetic):
 
 
 def test_thinning_can_be_switched_off_for_the_last_epochs(paint_video):
-    # The place of the rectangle tells which frame it is.
+    # The position of the rectangle identifies the frame.
     video = paint_video([(4 * index, 20, 4 * index + 60, 80) for index in range(40)])
     dataset = ClipDataset([video], clip_length=4, length=40)
 
@@ -258,11 +258,11 @@ def test_collate_keeps_every_frames_boxes(synthetic):
                 assert torch.equal(getattr(batch, name)[b][t], getattr(clip, name)[t])
     assert sum(map(len, batch.boxes[0])) + sum(map(len, batch.ignore[0])) > 0
     assert batch.to('cpu').boxes[3][1].tolist() == batch.boxes[3][1].tolist()
-    # A loss asks for them once a frame, so they are taken apart once.
+    # A loss reads these lists for every frame, so they are split only once.
     assert batch.boxes is batch.boxes and batch.ignore is batch.ignore
 
 
-def test_an_epoch_goes_through_the_videos_in_their_proportions(paint_video):
+def test_an_epoch_takes_videos_in_proportion(paint_video):
     videos = [paint_video([(10 * (number + 1), 20, 200, 80)] * length, name=str(number))
               for number, length in enumerate((10, 30))]
     stills = [paint_video([(100, 20, 200, 80)], name='still')]
@@ -271,7 +271,7 @@ def test_an_epoch_goes_through_the_videos_in_their_proportions(paint_video):
         dataset = ClipDataset(videos, stills, clip_length=1, length=length, **options)
         lefts = [round(float(dataset[index].boxes[0][0, 0]) * 0.75) for index in range(length)]
         return [lefts.count(left) for left in (10, 20, 100)]
-    # Evenly: each count is off by at most one from its share.
+    # Each count differs by at most one from its share.
     np.testing.assert_allclose(counts(still_fraction=0.5), [10, 30, 40], atol=1)
     np.testing.assert_allclose(counts(82), [20, 60, 2], atol=1)
     np.testing.assert_allclose(counts(still_fraction=0, video_weights=[3, 1]), [60, 20, 0], atol=1)
@@ -302,21 +302,21 @@ def test_arguments_out_of_range_are_named(synthetic, options, words):
         ClipDataset(**{'videos': synthetic, **options})
 
 
-def test_indices_end(synthetic):
+def test_an_index_below_zero_is_refused(synthetic):
     dataset = ClipDataset(synthetic, clip_length=2, length=3, input_size=(32, 32))
     assert len(list(iter(dataset))) == 3
     with pytest.raises(IndexError):
         dataset[-1]
 
 
-def test_the_bound_is_the_papers():
+def test_the_bound_is_that_of_the_paper():
     assert THINNING == 25
-    # floor((l - 1) / n) - 1
+    # The bound is floor((l - 1) / n) - 1.
     assert largest_thinning(101, 10, 25) == 9
     assert largest_thinning(100, 10, 25) == 8
-    # r
+    # The bound is at most r.
     assert largest_thinning(1000, 10, 25) == 25
-    # never below 0
+    # The bound is at least 0.
     assert largest_thinning(5, 10, 25) == 0
     assert largest_thinning(1000, 10, 0) == 0
 
@@ -333,7 +333,7 @@ def test_frames_are_evenly_spaced_and_within_the_video(length, clip_length, extr
         assert (steps == steps[:1]).all()
         assert all(1 <= step <= bound + 1 for step in steps)
     else:
-        # Too short: every frame of the video is there, in order, and only the ends repeat.
+        # A short video gives all its frames in order, and only the first and last repeat.
         assert set(indices.tolist()) == set(range(length))
         assert set(steps.tolist()) <= {0, 1}
         repeated = {int(index) for index, step in zip(indices, steps) if step == 0}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clips drawn from pictures on their device: boxes follow the pixels, draws follow the seed."""
+"""Clips drawn on the device: boxes follow the pixels, and draws depend on the seed alone."""
 from dataclasses import replace
 
 import cv2
@@ -38,27 +38,27 @@ def write(folder, name, boxes, size=(96, 128), ignore=()):
 
 @pytest.fixture
 def records(tmp_path):
-    """Give a video of one block that moves right by 4 a frame, and a still of two blocks."""
+    """Return a video of one block that moves right by 4 a frame, and a still of two blocks."""
     frames = [write(tmp_path, f'v{t}', [(8 + 4 * t, 30, 40 + 4 * t, 70)]) for t in range(12)]
     still = write(tmp_path, 's', [(4, 4, 40, 40), (60, 40, 120, 90)])
     return [VideoRecord('video', frames), VideoRecord('still', [still])]
 
 
 def drawer(records, config, weights=(1.0, 1.0), strides=(1,)):
-    """Give a drawer over the two records."""
+    """Return a drawer over the two records."""
     bank = load_bank(records, FrameReader(), SIDE)
     return ClipDrawer(bank, 1, np.array(weights), SIZE, config, strides)
 
 
 def block(image):
-    """Give the box of the white pixels of ``(3, H, W)``."""
+    """Return the box of the white pixels of ``(3, H, W)``."""
     rows, columns = (image.float().mean(0) > 150).nonzero(as_tuple=True)
     return [float(columns.min()), float(rows.min()), float(columns.max()) + 1,
             float(rows.max()) + 1]
 
 
 def test_bank_holds_pictures_boxes_and_tracks(records):
-    """Pictures lie in the corner, with grey beside them; a still's boxes are tracks."""
+    """Pictures are in the upper left corner of a grey square; a still's boxes get tracks."""
     bank = load_bank(records, FrameReader(), 160)
     assert bank.pixels.shape == (13, 3, 160, 160)
     assert bank.lengths.tolist() == [12, 1] and bank.first.tolist() == [0, 12]
@@ -69,13 +69,13 @@ def test_bank_holds_pictures_boxes_and_tracks(records):
 
 
 def test_large_pictures_are_shrunk_with_their_boxes(records):
-    """Boxes are in pixels of the square."""
+    """Boxes are in pixels of the shrunk picture."""
     bank = load_bank(records, FrameReader(), 64)
     assert bank.sizes[0].tolist() == [48, 64]
     torch.testing.assert_close(bank.boxes[0, 0], torch.tensor([4., 15., 20., 35.]))
 
 
-def test_without_augmentation_a_frame_is_given_as_it_is(records):
+def test_without_augmentation_a_frame_is_unchanged(records):
     """The whole picture fills the output."""
     clips = drawer(records, None, (1.0, 0.0)).draw((1,), 3, np.zeros((1, 1), np.int64))
     for image, boxes in zip(clips.images[:, 0], clips.boxes[:, 0]):
@@ -87,7 +87,7 @@ def test_without_augmentation_a_frame_is_given_as_it_is(records):
     {'crop_probability': 1.0, 'crop_min_side': 0.7},
     {'still_motion_probability': 1.0, 'video_motion_probability': 1.0}])
 def test_boxes_follow_the_pixels(records, change):
-    """Whatever is drawn, a box encloses its block."""
+    """With any augmentation, a box encloses its block."""
     config = replace(NOTHING, min_visible=0.0, min_side=0.0, **change)
     clips = drawer(records, config, (1.0, 0.0)).draw((7,), 16, np.array([[0, 2, 5]]))
     for image, labels, boxes in zip(clips.images.flatten(0, 1), clips.labels.flatten(0, 1),
@@ -97,7 +97,7 @@ def test_boxes_follow_the_pixels(records, change):
 
 
 def test_mosaic_has_the_boxes_of_four(records):
-    """Each tile brings its boxes, inside the tile, as tracks of their own."""
+    """Boxes of all tiles are inside their tiles and have distinct tracks."""
     config = replace(NOTHING, mosaic_probability=1.0, min_side=1.0, min_visible=0.1)
     clips = drawer(records, config, (0.0, 1.0)).draw((3,), 8, np.array([[0, 1]]))
     assert (clips.labels >= 0).sum(2).max() > 4
@@ -108,7 +108,7 @@ def test_mosaic_has_the_boxes_of_four(records):
 
 
 def test_hidden_boxes_are_ignored_not_background(records):
-    """A box of which too little is seen becomes a region without negatives."""
+    """A box that is mostly hidden becomes an ignore region."""
     config = replace(NOTHING, crop_probability=1.0, crop_min_side=0.4, min_visible=0.9)
     packed = drawer(records, config).draw((5,), 32, np.zeros((1, 1), np.int64)).packed()
     assert int(packed.ignore_counts.sum()) > 0
@@ -116,7 +116,7 @@ def test_hidden_boxes_are_ignored_not_background(records):
 
 
 def test_draws_depend_on_the_seed_alone(records):
-    """The same numbers give the same batch, others another."""
+    """Equal seeds give equal batches, different seeds different ones."""
     config = AugmentConfig(mosaic_probability=0.5)
     first, second, other = (drawer(records, config).draw(seed, 4, np.array([[0, 1]]))
                             for seed in ((1, 2), (1, 2), (1, 3)))
@@ -125,7 +125,7 @@ def test_draws_depend_on_the_seed_alone(records):
 
 
 def test_steps_and_strides_choose_frames(records):
-    """A clip shows the frames that its steps name, strided, and says when they were."""
+    """A clip has the frames of its steps times the stride, and their times."""
     clips = drawer(records, None, (1.0, 0.0), (3,)).draw((2,), 2, np.array([[0, 1, 3], [0, 2, 3]]))
     assert clips.times.tolist() == [[0.0, 3.0, 9.0], [0.0, 6.0, 9.0]]
     left = clips.boxes[:, :, 0, 0]
@@ -134,14 +134,14 @@ def test_steps_and_strides_choose_frames(records):
 
 
 def test_a_whole_video_is_one_clip(records):
-    """All frames from one view, in order."""
+    """The clip has all frames in order, from one view."""
     clips = drawer(records, None).draw_video((4,), 0)
     assert clips.images.shape[:2] == (1, 12)
     assert clips.boxes[0, :, 0, 0].diff().tolist() == [4.0] * 11
 
 
 def test_a_long_video_is_drawn_in_parts(tmp_path, monkeypatch):
-    """All of its pictures in floats would take more memory than there is."""
+    """A long video in floats could exceed the memory, so it is drawn in parts."""
     frames = [write(tmp_path, f'p{t}', [(8 + t, 30, 40 + t, 70)]) for t in range(5)] * 14
     config = AugmentConfig(noise_probability=1.0, video_motion_probability=1.0)
     counts = {'grid_sample': [], 'randn': []}
@@ -165,7 +165,7 @@ def test_a_long_video_is_drawn_in_parts(tmp_path, monkeypatch):
 
 
 def test_a_pause_is_one_frame_with_new_noise(records):
-    """Pictures differ by the noise alone, whose deviation is bounded."""
+    """The pictures differ only in noise of bounded deviation."""
     config = replace(NOTHING, noise_probability=1.0, noise_max=6.0)
     clips = drawer(records, config).draw_pause((4,), 0, 5)
     assert clips.images.shape[:2] == (1, 5)
@@ -179,7 +179,7 @@ def test_a_pause_is_one_frame_with_new_noise(records):
 
 
 def test_noise_is_part_of_the_draw(records):
-    """The same numbers give the same noise."""
+    """Equal seeds give equal noise."""
     config = replace(NOTHING, noise_probability=1.0)
     one, two = (drawer(records, config).draw((9,), 3, np.array([[0, 1]])) for _ in range(2))
     plain = drawer(records, NOTHING).draw((9,), 3, np.array([[0, 1]]))
@@ -189,7 +189,7 @@ def test_noise_is_part_of_the_draw(records):
 
 
 def test_narrow_boxes_are_ignored_and_regions_stay(tmp_path):
-    """Neither is background: a box below `min_side`, and an annotated region of any width."""
+    """A box below `min_side` and an annotated region of any width are ignore regions."""
     record = write(tmp_path, 'n', [(20, 20, 23, 60), (60, 20, 90, 60)],
                    ignore=[(100, 10, 102, 40)])
     clips = drawer([VideoRecord('video', [record])], None, (1.0,)).draw((1,), 1, np.array([[0]]))
@@ -200,7 +200,7 @@ def test_narrow_boxes_are_ignored_and_regions_stay(tmp_path):
 
 
 def test_a_drawn_motion_turns_back(tmp_path):
-    """In a long video of one picture the camera stays near it, at the speed of a short one."""
+    """In a long video the camera turns back, and is as fast as in a short one."""
     frame = write(tmp_path, 'l', [(40, 30, 80, 60)])
     config = replace(NOTHING, video_motion_probability=1.0, motion_pan=0.004, motion_zoom=0.0,
                      min_visible=0.0)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Scenes: boxes go where the pixels go, and what is hidden is not asked for.
+Scenes: boxes follow the pixels, and hidden objects are ignored.
 
-Cut-outs: their boxes are those of what is seen, and broken files are named.
+Cut-outs: boxes enclose the visible pixels, and broken files are named.
 """
 
 import logging
@@ -29,7 +29,7 @@ OUTPUT = (160, 160)
 
 
 def scene_of(*boxes, ellipse=True):
-    """Make a scene in which a red ellipse (or rectangle) fills each of the boxes in turn."""
+    """Make a scene with a frame for each box, which a red ellipse or rectangle fills."""
     images, targets = [], []
     for x0, y0, x1, y1 in boxes:
         image = np.full((*SIZE, 3), 90, np.uint8)
@@ -82,7 +82,7 @@ def test_the_camera_moves_things():
 
 
 @pytest.mark.parametrize('seed', range(25))
-def test_pasted_things_are_where_their_boxes_say(seed, measure):
+def test_boxes_follow_pasted_cutouts(seed, measure):
     config = AugmentConfig(paste_speed=0.1, paste_min_size=0.15, paste_max_size=0.5)
     scene = scene_of(*[(70, 60, 150, 110)] * 5)
     pasted = add_cutout(scene, blue_square(), config, np.random.default_rng(seed))
@@ -97,8 +97,8 @@ def test_pasted_things_are_where_their_boxes_say(seed, measure):
             assert target.scores[target.labels == 2].tolist() == [1.0]
 
 
-def test_what_a_cutout_covers_is_ignored_only_where_it_is_covered():
-    # A big square over a small rectangle, in some frames or not at all.
+def test_covered_objects_are_ignored_in_the_covered_frames():
+    # A large square covers a small rectangle in some frames.
     config = AugmentConfig(paste_min_size=0.6, paste_max_size=0.6, paste_speed=0.2)
     scene = scene_of(*[(110, 80, 130, 100)] * 8, ellipse=False)
     covered_frames = clear_frames = 0
@@ -117,7 +117,7 @@ def test_what_a_cutout_covers_is_ignored_only_where_it_is_covered():
     assert covered_frames > 10 and clear_frames > 10
 
 
-def test_repeated_frames_get_their_own_pasted_things():
+def test_repeated_frames_get_their_own_cutouts():
     scene = scene_of((70, 60, 150, 110))
     scene = make_scene([scene.images[0]] * 4, [scene.targets[0]] * 4)
     config = AugmentConfig(paste_speed=0.2)
@@ -142,7 +142,7 @@ def test_outside_of_the_canvas_is_the_mean_colour():
 
 
 def disc():
-    """Return RGBA (60, 80): a blue disc, opaque from (20, 10) to (60, 50), red where unseen."""
+    """Return RGBA (60, 80): an opaque blue disc from (20, 10) to (60, 50) on transparent red."""
     image = np.zeros((60, 80, 4), np.uint8)
     image[:, :, 0] = 255
     rows, columns = np.mgrid[:60, :80] + 0.5
@@ -152,7 +152,7 @@ def disc():
 
 @pytest.fixture
 def cutout():
-    """Give the disc as a cut-out of class 1."""
+    """Return the disc as a cut-out of class 1."""
     result = make_cutout(disc(), 1)
     assert result is not None
     return result
@@ -173,7 +173,7 @@ def test_the_box_is_that_of_the_opaque_pixels(cutout):
     (scale_and_shift(1, 1, -200, 0), False),
     (scale_and_shift(1, 1, 0, 500), False),
 ])
-def test_what_is_drawn_is_where_its_box_says(cutout, matrix, visible, measure):
+def test_boxes_match_drawn_cutouts(cutout, matrix, visible, measure):
     picture = np.full((140, 180, 3), 90, np.uint8)
     paste(picture, cutout, matrix)
     found = measure(picture, colour=2)
@@ -229,7 +229,7 @@ def test_broken_files_are_named(tmp_path, content, words):
     assert '\n' not in str(caught.value)
 
 
-def test_a_check_learns_of_everything_that_is_wrong(tmp_path):
+def test_a_check_collects_all_mistakes(tmp_path):
     for folder, name in (('cat', 'a.png'), ('cat', 'b.png'), ('Cat', 'a.png')):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / name).write_bytes(b'no picture')

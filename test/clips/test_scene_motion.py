@@ -33,7 +33,7 @@ def test_camera_motion_is_slow_and_smooth():
         centre = np.stack([map_points(np.array([[120.0, 90.0]]), matrix)[0] for matrix in maps])
         velocity = np.diff(centre, axis=0) / (240, 180)
         largest = max(largest, float(np.abs(velocity).max()))
-        # No jerk: the velocity changes by a fraction of what a whole motion may be.
+        # The motion has no jerks, so the velocity changes by a fraction of the largest motion.
         assert np.abs(np.diff(velocity, axis=0)).max() < 0.025
     assert 0.02 < largest < 0.12
 
@@ -47,13 +47,13 @@ def test_rotation_is_bounded():
     assert 1.0 < np.abs(angles).max() < 5.0
 
 
-def test_without_speed_the_camera_stands_still():
+def test_without_speed_the_camera_does_not_move():
     config = AugmentConfig(motion_pan=0, motion_zoom=0, motion_rotation=0)
     maps = draw_camera(SIZE, 5, config, np.random.default_rng(0))
     np.testing.assert_allclose(maps, np.tile(maps[0], (5, 1, 1)), atol=1e-9)
 
 
-def test_tracks_keep_their_size_and_are_both_ways_round():
+def test_tracks_keep_their_size_and_some_are_mirrored():
     rng = np.random.default_rng(0)
     config = AugmentConfig(paste_min_size=0.2, paste_max_size=0.4)
     mirrored, scales, moved = [], [], []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order in which the checkpoints are trained; a script in Python's place notes its calls."""
+"""The order in which checkpoints are trained; a script instead of Python records its calls."""
 
 from pathlib import Path
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / 'dev' / 'remake_weights.sh'
 
-#: Notes the verb and its arguments; `train` leaves a checkpoint of every last stage.
+#: Records the verb and its arguments, and writes a checkpoint of every last stage
 NOTE = """#!/usr/bin/env bash
 echo "${@:3}" >> "$(dirname "$0")/calls"
 while [[ $# -gt 0 && $1 != --output ]]; do shift; done
@@ -51,7 +51,7 @@ def test_each_checkpoint_is_trained_and_exported(tmp_path):
 
 @pytest.mark.parametrize('arguments', [['python', '', 'backbone.pt', 'runs'],
                                        ['python', 'data', '', 'runs'], []])
-def test_what_is_missing_is_named(arguments):
+def test_missing_argument_is_named(arguments):
     result = subprocess.run([SCRIPT, *arguments], capture_output=True, text=True)
     assert result.returncode == 2
     assert result.stderr.count('\n') == 1 and 'make weights DATA=folder' in result.stderr

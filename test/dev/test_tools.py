@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mistakes at the programs of developers are one line."""
+"""The programs for developers refuse bad input in one line."""
 
 from pathlib import Path
 import subprocess

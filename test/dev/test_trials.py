@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the trials count and how their client waits; `make trials` runs the trials themselves."""
+"""The counts of the trials, and the waiting of their client; `make trials` runs the trials."""
 import argparse
 from collections import Counter
 import re
@@ -14,7 +14,7 @@ import pytest
 
 
 class Node:
-    """Stands for a node under trial; takes everything, answers nothing, and counts."""
+    """A fake node under trial that counts messages and requests and never answers."""
 
     transport = 'raw'
     slowest_request_s = slowest_transition_s = 0.0
@@ -49,7 +49,7 @@ class Node:
         pass
 
 
-def test_summary_tells_kinds_values_and_walks(capsys: pytest.CaptureFixture[str]) -> None:
+def test_summary_counts_kinds_values_and_walks(capsys: pytest.CaptureFixture[str]) -> None:
     node = Node()
     trial = FuzzTrial(node, seed=1)
     for _ in range(3):
@@ -69,7 +69,7 @@ def test_summary_tells_kinds_values_and_walks(capsys: pytest.CaptureFixture[str]
     assert by_kind.pop('transition') == node.seen['transition'] > 1
     assert sum(by_kind.values()) == node.seen['message']
     assert {'sound picture', 'garbage', 'wrong step'} <= set(by_kind)
-    # What puts things right again (nothing, of a node that tells no defaults) is not tried.
+    # Requests that restore defaults do not count. This node reports no defaults, so none follow.
     values = sum(len(request.parameters) for request in node.requests)
     assert others == f'  parameter values tried: {values}; life-cycle walks: 2'
     assert values > 3
@@ -80,5 +80,5 @@ def test_client_waits_no_longer_than_asked() -> None:
     client = Client.__new__(Client)
     client._executor = SimpleNamespace(spin_once=lambda timeout_sec: waits.append(timeout_sec))
     client.spin_for(0.01)
-    # Otherwise the camera of a trial is slower than its rate.
+    # A longer wait would make the camera of a trial slower than its rate.
     assert waits and max(waits) <= 0.01

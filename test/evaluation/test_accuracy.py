@@ -27,7 +27,7 @@ from ..helpers.boxes import A, B, C, detections, NOWHERE, truth
 
 LABELS = ('cat', 'dog', 'train')
 NONE = np.zeros((0, 4), np.float32)
-SHIFTED = (25, 0, 35, 10)  #: B, half of it: enough for the devkit, too little for others
+SHIFTED = (25, 0, 35, 10)  #: Overlaps B by a half, which is enough only for the devkit
 
 
 def videos(name: str, there) -> Video:
@@ -38,7 +38,7 @@ def videos(name: str, there) -> Video:
 
 @pytest.fixture
 def two():
-    """Give two sequences, and what was found in them."""
+    """Return two sequences, and the detections in them."""
     return ([videos('one', truth((0, 0, A), (1, 0, B))), videos('two', truth((0, 1, C)))],
             [detections((0, 0, 0.9, A), (1, 0, 0.8, SHIFTED)),
              detections((0, 1, 0.9, NOWHERE), (0, 1, 0.8, C))])
@@ -83,7 +83,7 @@ def test_text_has_a_column_for_each_protocol(two):
     assert len(coco.splitlines()) == 3
 
 
-def test_text_of_coco_alone_and_of_nothing(two):
+def test_text_with_only_coco_and_without_protocols(two):
     text = accuracy_as_text(measure_accuracy(*two, LABELS, ('coco',)))
     assert text.splitlines()[2].split() == ['cat', '0.505']
     assert accuracy_as_text({'ap50': None}) == ''
@@ -95,7 +95,7 @@ FRAMES = 12
 
 @pytest.fixture
 def walkers(tmp_path):
-    """Write two persons that pass each other, in MOTChallenge's format; load them."""
+    """Write two persons that pass each other in MOTChallenge's format; return their video."""
     folder = tmp_path / 'train/WALK'
     (folder / 'gt').mkdir(parents=True)
     (folder / 'img1').mkdir()
@@ -113,7 +113,7 @@ def walkers(tmp_path):
 
 
 def run_of(item, rows, read=True):
-    """Give a run that detects some of the annotated boxes."""
+    """Return a run that detects some of the annotated boxes."""
     truth = item.truth.select(rows)
     shown = DetectionTable(truth.frames, truth.boxes, truth.labels,
                            np.full(len(truth), 0.9, np.float32))
@@ -133,7 +133,7 @@ def test_persons_that_pass_each_other_keep_their_numbers(walkers):
     assert 'WALK' in identities_as_text(result) and 'HOTA' in identities_as_text(result)
 
 
-def test_half_of_the_boxes_missed_is_half_of_mota(walkers):
+def test_missing_half_of_the_boxes_halves_mota(walkers):
     pytest.importorskip('trackeval')
     figures = summarise_identities([walkers], [run_of(walkers, np.arange(0, 24, 2))])['all']
     assert figures['mota'] == pytest.approx(0.5) and figures['switches'] == 0
@@ -165,7 +165,7 @@ def test_identities_need_every_object(walkers):
 
 @pytest.fixture
 def example():
-    """Give two sequences of two frames: one half found and half read, one found and read."""
+    """Return two sequences of two frames; one is half found and half read, the other fully."""
     frame = object()
     one = truth((0, 0, A), (1, 0, A))
     two = truth((0, 1, B), (1, 1, B))
@@ -190,24 +190,24 @@ def test_summary_by_hand(example):
     latency = result['latency_ms']
     assert latency['read'] == {'frames': 3, 'p50': 22.0, 'p95': pytest.approx(31.0)}
     assert latency['forecast'] == {'frames': 1, 'p50': 4.0, 'p95': 4.0}
-    # Weak detections count here.
+    # Average precision counts weak detections too.
     classes = result['ap50']['classes']
     assert classes['cat'] == {'ap50': 1.0, 'boxes': 2, 'detections': 2}
     assert classes['dog'] == {'ap50': pytest.approx(0.5 * 1 + 0.5 * 2 / 3), 'boxes': 2,
                               'detections': 3}
 
 
-def test_frames_of_different_sequences_are_not_mixed_up(example):
+def test_frames_of_different_sequences_are_distinct(example):
     videos, runs = example
     there = truth((0, 0, A))
     videos = [replace(item, truth=there, labelled=there) for item in videos]
-    # Two detections in the first sequence, none in the second.
+    # The first sequence has two detections, the second none.
     runs = [replace(runs[0], collected=detections((0, 0, 0.9, A), (0, 0, 0.8, A))),
             replace(runs[1], collected=detections())]
     assert summarise_runs(videos, runs, LABELS)['ap50']['classes']['cat']['ap50'] == 0.5
 
 
-def test_sequence_without_boxes_does_not_enter_the_mean(example):
+def test_sequence_without_boxes_is_not_in_the_mean(example):
     videos, runs = example
     videos[1] = Video('two', videos[1].frames, truth(), truth())
     result = summarise_runs(videos, runs, LABELS)
@@ -225,7 +225,8 @@ def test_without_labels_there_is_no_ap(example):
 def test_precision_by_score_threshold(example):
     rows = {row.pop('score_threshold'): row
             for row in summarise_runs(*example, LABELS, score_threshold=0.87)['thresholds']}
-    # Of four boxes two have detections of 0.9; 0.85 is wrong, 0.8 right, and 0.2 is cut off.
+    # Two of four boxes have detections of 0.9. That of 0.85 is wrong, and that of 0.8 is right.
+    # That of 0.2 is below the lowest threshold.
     assert rows[0.87] == {'recall': 0.5, 'precision': 1.0, 'f1': pytest.approx(2 / 3),
                           'boxes_a_frame': 0.5}
     assert rows[0.2] == {'recall': 0.75, 'precision': 0.75, 'f1': 0.75, 'boxes_a_frame': 1.0}
@@ -241,7 +242,7 @@ def test_summary_is_json_and_text(example):
     assert ['0.200', '0.750', '0.750', '0.750', '1.000'] in map(str.split, text.splitlines())
 
 
-def test_a_decision_that_never_came_has_no_latency(example):
+def test_latency_is_empty_without_forecasts(example):
     videos, runs = example
     result = summarise_runs(videos[1:], runs[1:], LABELS)
     assert result['latency_ms']['forecast'] == {'frames': 0, 'p50': None, 'p95': None}

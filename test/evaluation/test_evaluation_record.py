@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An evaluation becomes the record of a run."""
+"""The record of a run that an evaluation writes."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ def test_curves_by_hand():
     found = detections((0, 0, .9, A), (0, 0, .8, NOWHERE), (0, 0, .7, B), (1, 2, .6, A))
     mean, classes = class_accuracies(found, boxes, LABELS)
     cat, dog, train = classes
-    # One of four boxes at precision 1, the second at 2/3, the others never.
+    # The first of four boxes is found at precision 1, the second at 2/3, the others are not.
     assert cat.precision[0] == cat.precision[25] == 1.0
     assert cat.precision[26] == cat.precision[50] == pytest.approx(2 / 3, abs=1e-4)
     assert cat.precision[51] == cat.precision[100] == 0.0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features that are moved along optical flow."""
+"""Features that optical flow moves."""
 
 import tracemalloc
 
@@ -20,7 +20,7 @@ def texture():
 
 
 def shifted(x, y):
-    """Give the texture, moved to the right and down."""
+    """Return the texture, moved by x pixels to the right and y down."""
     matrix = np.float32([[1, 0, x], [0, 1, y]])
     return cv2.warpAffine(texture(), matrix, SIZE[::-1], borderMode=cv2.BORDER_REFLECT)
 
@@ -29,12 +29,12 @@ def inner(flow):
     return flow[:, 1:-1, 1:-1].flatten(1)
 
 
-def test_true_motion_leads_back_to_the_frame_that_was_read():
+def test_flow_points_back_to_the_read_frame():
     flow = Displacement(extrapolate=False)
     for step in range(3):
         flow.see(shifted(4 * step, -2 * step))
     flow.since([0])
-    # 8 pixels to the right and 4 up since frame 0, in cells of 16 pixels.
+    # The motion since frame 0 is 8 pixels right and 4 up; a cell has 16 pixels.
     found = inner(flow((6, 8))[0])
     torch.testing.assert_close(found.mean(1), torch.tensor([-8 / 16, 4 / 16]), atol=0.02, rtol=0)
     flow.since([1])
@@ -42,7 +42,7 @@ def test_true_motion_leads_back_to_the_frame_that_was_read():
                                atol=0.02, rtol=0)
 
 
-def test_extrapolation_goes_on_as_before_whatever_comes():
+def test_extrapolation_ignores_later_frames():
     flow = Displacement(extrapolate=True)
     flow.see(texture())
     flow.since([0])
@@ -74,7 +74,7 @@ def test_a_long_sequence_takes_no_more_memory_than_a_short_one(extrapolate):
     assert taken[-1] - taken[8] < one_flow
 
 
-def test_displaced_by_whole_cells_is_shifted_and_by_none_is_the_same():
+def test_displacement_by_whole_cells_is_a_shift():
     feature = torch.rand(2, 3, 5, 6, generator=torch.Generator().manual_seed(0)) * 6
     torch.testing.assert_close(displace(feature, torch.zeros(2, 2, 5, 6)), feature)
     flow = torch.tensor([1.0, -2.0]).view(1, 2, 1, 1).expand(2, 2, 5, 6)
@@ -84,7 +84,7 @@ def test_displaced_by_whole_cells_is_shifted_and_by_none_is_the_same():
 
 
 @pytest.mark.parametrize('variant', ['complete', 'persistence'])
-def test_where_nothing_moves_both_are_held_features(make_network, card, videos, variant):
+def test_without_motion_both_equal_held_features(make_network, card, videos, variant):
     network = make_network(variant=variant)
     (item,) = videos(walk=('dog', 1))
     item = type(item)(item.name, item.frames * 4, item.truth)

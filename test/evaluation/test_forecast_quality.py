@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forecasts by horizon, against values computed with the network's parts."""
+"""Forecasts by horizon, compared with values computed from the network's parts."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ SETTINGS = DetectorSettings(score_threshold=0.3, max_detections=10)
 
 
 def seen(run, classes=3):
-    """Declare everything that a run shows, and that has an area, to be what is there."""
+    """Return the detections of a run that have an area, as true boxes."""
     sides = run.shown.boxes[:, 2:] - run.shown.boxes[:, :2]
     shown = run.shown.select(sides.min(1) > 0)
     return TruthTable(shown.frames, shown.boxes, one_hot(shown.labels, classes),
@@ -29,13 +29,13 @@ def seen(run, classes=3):
 
 
 def measure(network, card, items, settings, horizons, **options):
-    """Measure at one frame rate."""
+    """Measure forecasts at one frame rate."""
     (quality,) = measure_forecasts(network, card, items, settings, horizons, **options).strides
     return quality
 
 
 def at_half(hits):
-    """Give recall at IoU 0.5 of the first sequence."""
+    """Return recall at IoU 0.5 of the first sequence."""
     return float(hits.recall[0, 0])
 
 
@@ -53,7 +53,7 @@ def test_feature_errors_by_hand(make_network, card, videos, mode):
     quality = measure(network, card, [item], SETTINGS, horizons=1)
     with torch.inference_mode():
         first, second, third = features(network, item)
-        # Start phase 0 reads frame 0 and forecasts frame 1; phase 1 reads 0 and 1.
+        # Start phase 0 reads frame 0 and forecasts frame 1; phase 1 reads frames 0 and 1.
         one, state = network.encode(first, network.initial_state())
         two, _ = network.encode(second, state)
     for level in range(2):
@@ -92,7 +92,7 @@ def test_every_frame_is_measured_once_at_each_horizon(make_network, card, videos
     assert not np.isnan(quality.feature_mse[:, :, 0]).any()
 
 
-def test_reads_are_all_right_where_they_are_the_truth(make_network, card, videos):
+def test_reads_have_full_recall_if_they_are_the_truth(make_network, card, videos):
     network = make_network()
     (item,) = videos(walk=('dog', 6))
     detector = Detector(TorchBackend(network), card)
@@ -100,13 +100,13 @@ def test_reads_are_all_right_where_they_are_the_truth(make_network, card, videos
     assert len(run.shown) > 6
     quality = measure(network, card, [replace(item, truth=seen(run))], SETTINGS, 2)
     assert [at_half(hits) for hits in quality.rows['read']] == [1.0, 1.0, 1.0]
-    # Noise that changes altogether from frame to frame cannot be forecast.
+    # The frames are independent noise, which cannot be forecast.
     for rival in ('forecast', 'held', 'persistence', 'repeated_boxes'):
         assert at_half(quality.rows[rival][1]) < 1.0
 
 
 def test_frames_read_before_a_start_phase_do_not_count_again(make_network, card, videos):
-    # Without a state all reads of a frame agree, so a second count would find each box twice.
+    # Without a state all reads of a frame agree, so counting twice would find each box twice.
     network = make_network(variant='baseline')
     (item,) = videos(walk=('dog', 4))
     detector = Detector(TorchBackend(network), card)
@@ -123,7 +123,7 @@ def test_alternating_run_is_one_of_the_start_phases(make_network, card, videos):
     run = run_video(detector, item, replace(SETTINGS, policy=AlternatePolicy(1)), False)
     assert np.any(run.shown.frames == 1)
     quality = measure(network, card, [replace(item, truth=seen(run))], SETTINGS, 1)
-    # Frame 1 is forecast in start phase 0 only, which is the alternating run.
+    # Only start phase 0, which is the alternating run, forecasts frame 1.
     assert at_half(quality.rows['forecast'][1]) == 1.0
 
 
@@ -155,7 +155,7 @@ def test_untrained_residual_forecast_is_persistence(make_network, card, videos):
 
 
 @pytest.mark.parametrize('update', ['advance', 'hold'])
-def test_shared_backend_steps_like_the_plain_one(make_network, update):
+def test_shared_backend_agrees_with_the_plain_one(make_network, update):
     network = make_network(state_update=update)
     plain = TorchBackend(network)
     shared = SharedFeatureBackend(network, 'cpu', 'fp32', FeatureSource(network))
@@ -171,7 +171,7 @@ def test_shared_backend_steps_like_the_plain_one(make_network, update):
         states = [one.state, two.state]
 
 
-def test_held_feature_takes_the_place_of_every_forecast(make_network):
+def test_held_feature_replaces_every_forecast(make_network):
     network = make_network()
     backend = SharedFeatureBackend(network, 'cpu', 'fp32', FeatureSource(network), hold=True)
     images = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), np.uint8)
@@ -186,7 +186,7 @@ def test_held_feature_takes_the_place_of_every_forecast(make_network):
             state = raw.state
 
 
-def test_held_feature_keeps_a_still_scene_exact(make_network, card, videos):
+def test_held_feature_is_exact_in_a_still_scene(make_network, card, videos):
     (item,) = videos(still=True, walk=('dog', 4))
     quality = measure(make_network(), card, [item], SETTINGS, 2)
     assert np.all(quality.persistence_mse == 0)
@@ -199,7 +199,7 @@ def test_held_state_update_is_respected(make_network, card, videos):
     detector = Detector(TorchBackend(network), card)
     run = run_video(detector, item, replace(SETTINGS, policy=AlwaysReadPolicy()), False)
     quality = measure(network, card, [replace(item, truth=seen(run))], SETTINGS, 2)
-    # A read advances the state under either setting, so read frames agree.
+    # A read advances the state with both settings, so read frames agree.
     assert at_half(quality.rows['held'][0]) \
         == at_half(quality.rows['forecast'][0])
 
@@ -220,18 +220,18 @@ def test_frame_rates_pool_all_starts_of_a_sequence(make_network, card, videos):
     one, three = quality.strides
     assert (one.stride, three.stride, three.names) == (1, 3, ('long', 'short'))
     assert [hits.boxes.tolist() for hits in one.rows['forecast']] == [[7, 2], [6, 1], [5, 0]]
-    # Frames 0, 3, 6 and 1, 4 and 2, 5; of the short one 0 and 1, each on its own.
+    # The long sequence is thinned to frames 0, 3, 6; 1, 4; and 2, 5, the short one to 0; and 1.
     for hits in three.rows.values():
         assert [item.boxes.tolist() for item in hits] == [[7, 2], [4, 0], [1, 0]]
 
 
-def test_only_the_rows_that_are_wanted(make_network, card, videos):
+def test_only_the_named_rows(make_network, card, videos):
     items = videos(walk=('dog', 3))
     quality = measure(make_network(), card, items, SETTINGS, 1, rows=['forecast', 'read'])
     assert set(quality.rows) == {'read', 'forecast'}
 
 
-def test_another_network_beside_is_measured_as_if_alone(make_network, enliven, card, videos):
+def test_a_second_network_is_measured_as_if_alone(make_network, enliven, card, videos):
     network, other = make_network(), enliven(make_network(), seed=1)
     (item,) = videos(walk=('dog', 5))
     detector = Detector(TorchBackend(other), card)
@@ -248,7 +248,7 @@ def test_another_network_beside_is_measured_as_if_alone(make_network, enliven, c
                 beside={'other': (other, replace(card, classes=('cow',)))})
 
 
-def test_where_motion_is_forecast_holding_is_leaving_boxes_alone(make_network, card, videos):
+def test_held_row_of_a_motion_forecast_equals_repeated_boxes(make_network, card, videos):
     changes = {'levels': (8, 16, 32), 'feature_channels': (12, 16, 20),
                'lstm_channels': (8, 8, 8), 'forecast_mode': 'motion', 'motion_channels': 16}
     network = make_network(**changes)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forecasts in tables, and how many frames in a row may be forecast."""
+"""Tables of forecasts, and the limit of consecutive forecasts."""
 
 import json
 
@@ -21,7 +21,7 @@ BOXES = np.array([10, 20, 0])
 
 
 def hits(*found):
-    """Give hits at all ten thresholds, the same number less at each."""
+    """Return hits at all ten IoU thresholds; each threshold has one hit fewer."""
     steps = np.arange(10)[:, None]
     return Hits(np.maximum(np.array(found) - steps, 0), BOXES, np.array([2.0, 4.0, np.nan]))
 
@@ -43,7 +43,7 @@ def test_recall_at_each_iou_by_hand():
     assert (line['horizon'], line['boxes'], line['detections_per_frame']) == (1, 30, 3.0)
     assert line['recall']['0.5']['sequences'] == {'one': 0.9, 'two': 0.5, 'three': None}
     assert line['recall']['0.5']['mean'] == pytest.approx(0.7)
-    # 0.7 is the fifth threshold: four boxes less.
+    # 0.7 is the fifth threshold, which has four hits fewer.
     assert line['recall']['0.7']['mean'] == pytest.approx((0.5 + 0.3) / 2)
     assert line['recall']['0.5:0.95']['sequences'] == {
         'one': pytest.approx(sum(range(10)) / 100), 'two': pytest.approx(55 / 200),
@@ -62,7 +62,7 @@ def test_differences_are_to_the_held_feature_and_paired():
     assert rows['read'][0]['recall']['0.5']['difference'] == {'mean': 0, 'low': 0, 'high': 0}
 
 
-def test_repeated_boxes_are_the_reference_where_no_held_row_is_wanted():
+def test_repeated_boxes_are_the_reference_without_a_held_row():
     stride = result('repeated_boxes')['strides'][0]
     assert stride['reference'] == 'repeated_boxes'
     assert stride['rows']['forecast'][1]['recall']['0.5']['difference'] is not None
@@ -101,14 +101,14 @@ TWO_BOXES = np.array([100, 50])
 
 
 def hits_at_half(*found):
-    """Give hits at IoU 0.5 alone."""
+    """Return hits only at IoU 0.5."""
     table = np.zeros((10, 2), np.int64)
     table[0] = found
     return Hits(table, TWO_BOXES, np.ones(2))
 
 
 def quality(*strides):
-    """Give a quality whose forecasts lose so many boxes of each sequence, from horizon 0 on."""
+    """Return a quality whose forecasts lose given numbers of boxes, by horizon and sequence."""
     return ForecastQuality(tuple(StrideQuality(stride, ('one', 'two'), {
         'read': tuple(hits_at_half(80, 40) for _ in losses),
         'forecast': tuple(hits_at_half(80 - one, 40 - two) for one, two in losses)}, None, None)
@@ -124,8 +124,8 @@ FAST = (4, ((0, 0), (4, 2), (8, 4), (20, 10)))
 SLOW = (1, ((0, 0), (1, 0), (2, 1), (4, 2)))
 
 
-def test_limit_is_the_last_horizon_before_too_much_is_lost():
-    # 4, 8 and 20 points; 0.5, 2 and 4 points.
+def test_limit_is_the_longest_horizon_within_the_loss():
+    # Forecasts of FAST lose 4, 8 and 20 points, those of SLOW 0.5, 2 and 4.
     for points, longest in ((3.9, 0), (4, 1), (7, 1), (8, 2), (19, 2)):
         found = limit(points, FAST)
         assert (found['max_consecutive_forecasts'], found['reached']) == (longest, True)
@@ -139,7 +139,7 @@ def test_limit_is_the_last_horizon_before_too_much_is_lost():
     json.dumps(found, allow_nan=False)
 
 
-def test_a_horizon_behind_one_that_lost_too_much_does_not_count():
+def test_a_horizon_after_one_beyond_the_loss_does_not_count():
     assert limit(2, (1, ((0, 0), (0, 0), (10, 5), (0, 0))))['max_consecutive_forecasts'] == 1
 
 
@@ -150,7 +150,7 @@ def test_lowest_limit_of_all_frame_rates_counts():
 
 
 def test_other_iou():
-    # Above 0.5 nothing is found in either row.
+    # At higher IoUs neither row has a hit.
     assert limit(0, FAST, iou='0.7')['max_consecutive_forecasts'] == 3
 
 
@@ -168,7 +168,7 @@ def test_horizons_beyond_the_sequences_are_unknown():
     assert any(line.split()[:2] == ['2', '-'] for line in lines)
 
 
-def test_text_says_what_follows():
+def test_text_has_the_limit():
     text = limit_as_text(limit(4, SLOW, FAST))
     assert 'every frame' in text and 'every 4 frames' in text and '4.0 [4.0, 4.0]' in text
     assert text.splitlines()[-1] == ('max_consecutive_forecasts: 1 keeps within 4 points of '

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forecasts up to a horizon, and rivals that move the boxes of a read frame."""
+"""Forecasts up to a horizon, and simple rules that move the boxes of a read frame."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ FORECAST = replace(SETTINGS, policy=AlternatePolicy(9), max_consecutive_forecast
 
 
 def one_by_one(detector, item, horizons, every):
-    """Step every stream and every forecast on its own."""
+    """Run every stream and every forecast on its own; return detections by (frame, horizon)."""
     frames = [as_frame(picture(record)) for record in item.frames]
     found = {}
     for phase in range(every):
@@ -56,7 +56,7 @@ def test_every_forecast_is_that_of_its_own_stream(detector, videos, every):
     for (number, horizon), detections in expected.items():
         table = run.tables['forecast', horizon]
         boxes = table.boxes[table.frames == number]
-        # Sums of a batch are rounded otherwise.
+        # Rounding differs in batches.
         np.testing.assert_allclose(boxes, detections.boxes, atol=1e-2)
     assert run.squares.size == 0
     near, far = expected[8, 1].boxes, expected[8, 4].boxes
@@ -73,12 +73,12 @@ def test_frames_of_the_read_row_are_all_read(detector, videos):
                                       result.detections.boxes)
 
 
-def test_reads_before_are_those_of_the_streams():
+def test_frames_read_before_by_the_streams():
     assert reads_before(7, 3) == [-1, 0, 1, 0, 1, 2, 3]
     assert reads_before(3, 1) == [-1, 0, 1]
 
 
-def test_starts_are_those_that_reach_the_frame(detector, videos):
+def test_starts_are_those_whose_forecasts_reach_the_frame(detector, videos):
     (item,) = videos(walk=('dog', 5))
     rollouts = Rollouts(detector, SETTINGS, 2, 3)
     for number, record in enumerate(item.frames):
@@ -92,7 +92,7 @@ NOTHING = np.zeros((0, 4), np.float32)
 
 
 def boxed(rows, tracks=True):
-    """Give a video with some (frame, track, label, box)."""
+    """Return a video with the given objects (frame, track, label, box)."""
     frames, track, labels, boxes = zip(*rows)
     record = FrameRecord(NOTHING, np.zeros(0, np.int64), np.zeros(0, np.float32), NOTHING,
                          path=Path('x.png'), width=WIDTH, height=HEIGHT)
@@ -103,14 +103,14 @@ def boxed(rows, tracks=True):
 
 
 def detected(rows):
-    """Give a table of some (frame, label, box)."""
+    """Return a table of the given detections (frame, label, box)."""
     frames, labels, boxes = zip(*rows)
     return DetectionTable(np.array(frames), np.array(boxes, np.float32), np.array(labels),
                           np.linspace(0.9, 0.5, len(rows), dtype=np.float32))
 
 
 def crossing():
-    """Give two objects, one of each class, that pass each other; the second grows."""
+    """Return two objects, one of each class, that pass each other; the second grows."""
     rows = []
     for frame in range(FRAMES):
         rows.append((frame, 1, 0, (10 + 4 * frame, 20, 50 + 4 * frame, 60)))
@@ -134,7 +134,7 @@ def test_repeated_boxes_are_those_of_the_frame_that_was_read():
 
 
 @pytest.mark.parametrize('gap', [1, 4])
-def test_uniform_motion_is_followed_exactly(gap):
+def test_uniform_motion_is_forecast_exactly(gap):
     item = crossing()
     reads = seen(item)
     before = [max(frame - gap, -1) for frame in range(FRAMES)]
@@ -148,7 +148,7 @@ def test_uniform_motion_is_followed_exactly(gap):
                 np.testing.assert_allclose(mine, true, atol=1e-4)
 
 
-def test_velocity_by_a_loop_with_noise_and_strangers():
+def test_velocity_agrees_with_a_loop():
     rng = np.random.default_rng(0)
     rows = []
     for frame in range(FRAMES):
@@ -186,9 +186,9 @@ def test_velocity_by_a_loop_with_noise_and_strangers():
     assert len(before) > 2 and len(expected) > 8
 
 
-def test_the_truth_moves_even_a_bad_box_rightly():
+def test_true_motion_keeps_the_error_of_a_detection():
     item = crossing()
-    # Detections that are off by a tenth stay off by as much, in terms of the object.
+    # Detections with an offset of a tenth of the object keep this offset.
     reads = seen(item)
     off = reads.boxes + np.array([4, 0, 4, 0], np.float32)
     reads = DetectionTable(reads.frames, off, reads.labels, reads.scores)
@@ -206,7 +206,7 @@ def test_the_truth_moves_even_a_bad_box_rightly():
 
 
 @pytest.mark.parametrize('gap', [1, 3])
-def test_true_velocity_goes_on_as_the_objects_moved(gap):
+def test_true_velocity_continues_the_motion_of_objects(gap):
     item = crossing()
     reads = seen(item)
     off = DetectionTable(reads.frames, reads.boxes + np.array([4, 0, 4, 0], np.float32),
@@ -214,11 +214,11 @@ def test_true_velocity_goes_on_as_the_objects_moved(gap):
     before = [max(frame - gap, -1) for frame in range(FRAMES)]
     for horizon in (1, 4):
         found = true_velocity(off, item.truth, before, horizon, item)
-        # Objects move uniformly here, so the past tells as much as the future.
+        # The motion is uniform, so past velocity equals future velocity.
         best = moved_by_truth(off, item.truth, horizon, item)
         late = found.frames >= gap + horizon
         np.testing.assert_allclose(found.boxes[late], best.boxes[late], atol=1e-3)
-        # Nothing is known of frames before the first one.
+        # Without an earlier frame the velocity is unknown.
         np.testing.assert_array_equal(found.boxes[~late], repeated(off, horizon, FRAMES).boxes[
             ~late])
 
@@ -227,11 +227,12 @@ def test_true_velocity_keeps_the_error_of_a_detection():
     item = boxed([(0, 1, 0, (10, 10, 20, 20)), (1, 1, 0, (10, 10, 30, 30))])
     reads = detected([(1, 0, (10, 10, 32, 30))])
     (box,) = true_velocity(reads, item.truth, [-1, 0], 2, item).boxes
-    # The object's centre goes on by 5 a frame, its sides from 20 to 40; the box is a tenth wider.
+    # The object's centre moves on by 5 per frame, and its sides grow from 20 to 40. The box is a
+    # tenth wider.
     np.testing.assert_allclose(box, (31 - 22, 30 - 20, 31 + 22, 30 + 20), atol=1e-3)
 
 
-def test_what_shows_no_object_or_one_that_leaves_stays():
+def test_boxes_without_a_later_object_do_not_move():
     item = boxed([(0, 1, 0, (10, 10, 50, 50)), (1, 1, 0, (30, 10, 70, 50))])
     reads = detected([(0, 0, (10, 10, 50, 50)), (0, 0, (100, 10, 140, 50)),
                       (0, 1, (10, 10, 50, 50)), (1, 0, (30, 10, 70, 50))])
@@ -247,7 +248,7 @@ def test_truth_without_tracks_moves_nothing():
     assert moved_by_truth(reads, item.truth, 1, item).boxes.tolist() == [[10, 10, 50, 50]]
 
 
-def test_nothing_detected_is_nothing_moved():
+def test_no_detections_give_no_boxes():
     item, nothing = crossing(), DetectionTable.join([])
     assert not len(constant_velocity(nothing, [-1] * FRAMES, 2, item))
     assert not len(moved_by_truth(nothing, item.truth, 2, item))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Motion IoU of sequences: from tracks, and read from a file of the published layout."""
+"""Motion IoU of sequences, from tracks and from a file in the published format."""
 
 import gzip
 from pathlib import Path
@@ -27,7 +27,7 @@ def videos(name: str, there: TruthTable, frames: int) -> Video:
 
 @pytest.fixture
 def two_videos() -> list[Video]:
-    """Give a video of three frames with two objects, and one of two with one object."""
+    """Return a video of three frames with two objects, and one of two frames with one object."""
     first = truth((0, 0, (0, 0, 10, 10)), (0, 1, (20, 0, 40, 20)), (1, 0, (5, 0, 15, 10)),
                   (1, 1, (20, 0, 40, 20)), (2, 1, (24, 0, 44, 20)), tracks=(0, 1, 0, 1, 1))
     second = truth((1, 2, (0, 0, 10, 10)), tracks=(0,))
@@ -36,7 +36,7 @@ def two_videos() -> list[Video]:
 
 @pytest.fixture
 def publish(tmp_path):
-    """Give a function that writes cells of values, one list a frame, and the list of videos."""
+    """Return a function that writes motion IoUs, a list for each frame, and the list of videos."""
     def write(frames: list[list[float]], lines: str, packed: bool = False) -> Path:
         cells = np.empty((len(frames), 1), object)
         for number, values in enumerate(frames):
@@ -51,7 +51,7 @@ def publish(tmp_path):
     return write
 
 
-#: Overlap of halves, and of squares of 20 pixels that are 4 apart.
+#: IoU of boxes shifted by half their side, and of squares of 20 pixels shifted by 4
 THIRD, TWO_THIRDS = 1 / 3, 2 / 3
 
 PUBLISHED = [[THIRD, (1 + TWO_THIRDS) / 2], [THIRD, (1 + TWO_THIRDS) / 2], [TWO_THIRDS], [], [0.0]]
@@ -59,7 +59,7 @@ LINES = 'val/one 1 0 3\nval/two 4 0 2\n'
 
 
 @pytest.mark.parametrize('packed', [False, True])
-def test_both_roads_agree(two_videos, publish, packed):
+def test_published_and_computed_values_agree(two_videos, publish, packed):
     published = load_published(publish(PUBLISHED, LINES, packed))
     computed = from_tracks(two_videos)
     for item, values in zip(two_videos, computed):
@@ -74,12 +74,12 @@ def test_part_of_a_video_is_found_by_the_names_of_its_pictures(two_videos, publi
     assert published.of(part) == pytest.approx([TWO_THIRDS])
 
 
-def test_frame_of_which_nothing_is_known_counts_as_fast(two_videos, publish):
+def test_frame_without_values_counts_as_fast(two_videos, publish):
     frames = [*PUBLISHED[:4], []]
     assert load_published(publish(frames, LINES)).of(two_videos[1]).tolist() == [0.0]
 
 
-def test_list_may_lie_elsewhere(two_videos, publish, tmp_path):
+def test_list_may_have_another_path(two_videos, publish, tmp_path):
     path = publish(PUBLISHED, LINES)
     other = (tmp_path / VIDEO_LIST).rename(tmp_path / 'videos.txt')
     assert len(load_published(path, other).of(two_videos[1])) == 1
@@ -152,7 +152,7 @@ def test_packed_list_must_be_packed(publish, tmp_path):
     with pytest.raises(EvaluationError, match='not a list of videos'):
         load_published(path)
     data = bytearray(gzip.compress(LINES.encode()))
-    # The deflated bytes begin behind a header of ten.
+    # The compressed bytes follow a header of ten bytes.
     data[10] ^= 255
     (tmp_path / f'{VIDEO_LIST}.gz').write_bytes(data)
     with pytest.raises(EvaluationError, match='not a list of videos'):

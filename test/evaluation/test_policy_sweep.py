@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many policies at once give what each gives alone."""
+"""A sweep of many policies gives the same results as separate runs."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ POLICIES = (AlwaysReadPolicy(), AlternatePolicy(2), ThresholdPolicy(0.0))
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Count the head's runs."""
+    """Return a list with an entry for each run of the head."""
     runs = []
     forward = SSDLiteHead.forward
     monkeypatch.setattr(SSDLiteHead, 'forward', lambda self, *rest: (
@@ -40,7 +40,7 @@ def equal(first, second):
 
 
 @pytest.mark.parametrize('variant', ['complete', 'persistence', 'baseline'])
-def test_every_policy_is_as_if_alone(make_network, card, videos, variant):
+def test_every_policy_agrees_with_its_separate_run(make_network, card, videos, variant):
     items = videos(a=('cat', 5), b=('dog', 3))
     network = make_network(variant=variant)
     settings = DetectorSettings(max_consecutive_forecasts=2)
@@ -55,7 +55,7 @@ def test_every_policy_is_as_if_alone(make_network, card, videos, variant):
             assert np.array_equal(run.read, alone.read)
 
 
-def test_moved_boxes_are_as_if_alone_and_the_head_runs_once_a_frame(
+def test_moved_boxes_agree_and_the_head_runs_once_a_frame(
         make_network, card, videos, counted):
     items = videos(a=('cat', 5), b=('dog', 3))
     network = make_network(**MOTION)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs of a detector over sequences, moving and static."""
+"""Runs of a detector over sequences and still scenes, and recorded latencies."""
 from dataclasses import replace
 import json
 
@@ -44,7 +44,7 @@ def test_detections_are_those_of_the_detector(detector, videos):
         np.testing.assert_array_equal(rows.scores, result.detections.scores)
 
 
-def test_collecting_changes_nothing_but_adds_weak_detections(detector, videos):
+def test_collecting_only_adds_weak_detections(detector, videos):
     (item,) = videos(walk=('dog', 4))
     alone = run_video(detector, item, SETTINGS, False)
     run = run_video(detector, item, SETTINGS, True)
@@ -55,7 +55,7 @@ def test_collecting_changes_nothing_but_adds_weak_detections(detector, videos):
     np.testing.assert_array_equal(strong.frames, run.shown.frames)
 
 
-def test_each_sequence_starts_anew(detector, videos):
+def test_each_sequence_starts_without_state(detector, videos):
     one, two = videos(one=('dog', 2), two=('dog', 2))
     run_video(detector, one, SETTINGS, False)
     after = run_video(detector, two, SETTINGS, False)
@@ -70,7 +70,7 @@ def test_policy_is_that_of_the_settings(detector, videos):
     assert run.read.all()
 
 
-def test_fixed_rules_read_what_they_say(detector, videos):
+def test_fixed_rules_have_their_read_ratio(detector, videos):
     items = videos(one=('dog', 3), two=('dog', 2))
     assert static_read_ratios(detector, items, DetectorSettings(policy=AlwaysReadPolicy()), 6) \
         == {'one': 1.0, 'two': 1.0}
@@ -78,7 +78,7 @@ def test_fixed_rules_read_what_they_say(detector, videos):
         == {'one': 1 / 3, 'two': 1 / 3}
 
 
-def test_only_the_first_picture_is_shown_with_noise_of_its_own(detector, videos, monkeypatch):
+def test_a_still_scene_is_the_first_picture_with_fresh_noise(detector, videos, monkeypatch):
     (item,) = videos(one=('dog', 3))
     opened, shown = [], []
     real = runs.picture
@@ -99,14 +99,14 @@ def test_only_the_first_picture_is_shown_with_noise_of_its_own(detector, videos,
     assert opened == [item.frames[0]]
     assert len(shown) == 4
     difference = shown[1] - shown[0]
-    # Two draws of standard deviation 2, less what rounding and the range cut off.
+    # Images differ by two draws of standard deviation 2, less the effect of rounding and clipping.
     assert 1.0 < difference.std() < 4.0
     assert abs(difference.mean()) < 0.5
 
 
 @pytest.fixture
 def write(tmp_path):
-    """Give a function that writes a document."""
+    """Return a function that writes a document."""
     def write(document: object):
         path = tmp_path / 'result.json'
         path.write_text(json.dumps(document))
@@ -114,7 +114,7 @@ def write(tmp_path):
     return write
 
 
-def test_lists_are_read_and_the_rest_is_passed_over(write):
+def test_only_the_lists_of_latencies_are_read(write):
     found = load_latencies(write({'latencies_ms': {'read': [40.5, 20, 30], 'forecast': []},
                                   'frames': 3}))
     assert found.values['read'].tolist() == [20, 30, 40.5]

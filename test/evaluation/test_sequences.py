@@ -36,7 +36,7 @@ def labelled(davis, tmp_path):
     return root, path, document
 
 
-def test_score_decides_what_is_an_object(labelled):
+def test_score_decides_between_objects_and_others(labelled):
     root, path, _ = labelled
     (item,) = load_annotated(path, root, CLASSES, 0.4, 0.4)
     assert item.labelled is item.truth
@@ -61,7 +61,7 @@ def test_labels_join_videos_by_file(labelled):
     assert item.labelled.labels.tolist() == [2, 0]
 
 
-def test_frame_without_labels_is_a_fault(labelled):
+def test_frame_without_labels_is_refused(labelled):
     root, path, document = labelled
     del document['images'][1]
     path.write_text(json.dumps(document))
@@ -99,7 +99,7 @@ def test_thinned_sequences_hold_every_frame_and_box_once(davis):
     parts = thin(item, 2)
     assert [part.name for part in parts] == ['walk', 'walk+1']
     assert [part.frames for part in parts] == [item.frames[::2], item.frames[1::2]]
-    # The object moves by a pixel a frame.
+    # The object moves by a pixel per frame.
     assert [part.truth.boxes[:, 0].tolist() for part in parts] == [[5, 7, 9], [6, 8]]
     assert [part.truth.frames.tolist() for part in parts] == [[0, 1, 2], [0, 1]]
     assert len(thin(item, 9)) == 5
@@ -116,7 +116,7 @@ def test_thinned_regions_stay_in_their_frames(labelled):
 
 
 @pytest.mark.parametrize('complete', [True, False])
-def test_recall_is_against_true_boxes_alone(labelled, complete):
+def test_recall_uses_true_boxes_alone(labelled, complete):
     root, path, document = labelled
     over = path.with_name('truth.json')
     over.write_text(json.dumps({
@@ -125,7 +125,7 @@ def test_recall_is_against_true_boxes_alone(labelled, complete):
     (item,) = load_annotated(path, root, CLASSES, 0.4, 0.4, over)
     assert item.truth.boxes.tolist() == [[1, 0, 11, 10]]
     assert item.truth.tracks.tolist() == [4]
-    # The teacher's train is the true one; its cat is kept, unless none can have been overlooked.
+    # The true train replaces the teacher's. The teacher's cat stays unless the video is complete.
     assert sorted(item.labelled.boxes[:, 0].tolist()) == ([1] if complete else [1, 20])
 
 
@@ -141,7 +141,7 @@ def test_sequences_without_true_boxes_keep_the_others(labelled):
     assert (len(first.truth), len(second.truth)) == (2, 0)
 
 
-def test_true_boxes_of_some_frames_only_are_a_fault(labelled):
+def test_true_boxes_of_only_some_frames_are_refused(labelled):
     root, path, document = labelled
     over = path.with_name('truth.json')
     over.write_text(json.dumps({**document, 'images': document['images'][:1],
@@ -192,7 +192,7 @@ def test_category_may_be_a_list_and_further_classes_may_count(davis):
     assert walk.truth.accepted.tolist() == [[False, True, True]]
 
 
-def test_category_that_the_detector_does_not_know_accepts_nothing(davis):
+def test_unknown_category_accepts_no_class(davis):
     (item,) = load_davis(davis(swim=('whale', 1)), CLASSES)
     assert item.truth.accepted.tolist() == [[False, False, False]]
 
@@ -217,7 +217,7 @@ def test_faults_of_a_sequence_are_named_in_one_line(davis, changes, words):
 
 
 @pytest.mark.parametrize('text', ['{', '[]', ''])
-def test_file_that_is_no_annotation(davis, text):
+def test_invalid_annotation_file(davis, text):
     root = davis(walk=('dog', 1))
     (root / 'walk/boxes.json').write_text(text)
     with pytest.raises(DataError, match=r'boxes\.json: .*JSON'):
@@ -233,6 +233,6 @@ def test_folder_without_sequences(tmp_path):
     ({'run': ['dog']}, "no sequence 'run'; there are walk"),
     ({'walk': ['whale']}, "'whale' is accepted in walk, but the detector has only cat"),
 ])
-def test_further_classes_must_make_sense(davis, also, words):
+def test_unknown_further_classes_are_refused(davis, also, words):
     with pytest.raises(DataError, match=words):
         load_davis(davis(walk=('dog', 1)), CLASSES, also)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Streaming: the clock by hand and against a slow one, and the detector inside the simulation."""
+"""Streaming: the simulated clock by hand and compared with a slow one, and the detector."""
 
 from dataclasses import replace
 import json
@@ -42,7 +42,7 @@ ALTERNATE = DetectorSettings(AlternatePolicy(1), score_threshold=0.45)
 
 
 def fixed(read: float, forecast: float | None = None) -> Latencies:
-    """Give latencies that are always the same, milliseconds."""
+    """Return constant latencies, milliseconds."""
     return Latencies(Path('fixed.json'), {
         'read': np.array([read]), 'forecast': np.array([] if forecast is None else [forecast])})
 
@@ -53,7 +53,7 @@ def assert_same(first: DetectionTable, second: DetectionTable) -> None:
 
 
 class FakeDetector:
-    """Decides as a detector does, and finds one box, whose left edge is the number of the step."""
+    """A detector with real decisions that finds one box; its left edge is the step's number."""
 
     labels = ('cat', 'dog', 'train')
 
@@ -71,11 +71,11 @@ class FakeDetector:
 
 @pytest.fixture
 def one(videos):
-    """Give a function that makes a sequence of so many frames."""
+    """Return a function that makes a sequence of a given number of frames."""
     return lambda count: videos(walk=('cat', count))[0]
 
 
-def test_without_latency_it_is_the_evaluation_frame_by_frame(detector, one):
+def test_without_latency_streaming_equals_the_evaluation(detector, one):
     item = one(6)
     run = stream(detector, item, ALTERNATE, 30, fixed(0, 0), collect=True)
     offline = run_video(detector, item, ALTERNATE, collect=True)
@@ -87,10 +87,10 @@ def test_without_latency_it_is_the_evaluation_frame_by_frame(detector, one):
 
 
 def test_busy_detector_drops_frames(one):
-    # 10 Hz, 150 ms a frame: busy from 0 to 150, 150 to 300, 300 to 450, 450 to 600, 600 to 750.
+    # Frames arrive every 100 ms, and five steps of 150 ms follow one another from 0 to 750 ms.
     run = stream(FakeDetector(), one(6), ALWAYS, 10, fixed(150), collect=False)
     assert run.processed.tolist() == [0, 1, 3, 4, 5]
-    # What is ready at 300 counts at 300.
+    # A result that is ready at 300 ms is the answer at 300 ms.
     assert run.answer.tolist() == [-1, -1, 0, 1, 1, 3]
     assert run.shown.frames.tolist() == [2, 3, 4, 5]
     assert run.shown.boxes[:, 0].tolist() == [0, 1, 1, 2]
@@ -104,7 +104,7 @@ def test_idle_detector_waits_for_the_next_frame(one):
 
 
 def test_forecasts_are_cheaper(one):
-    # 0 to 150 read, 150 to 170 forecast, 200 to 350 read, 350 to 370, 400 to 550, 550 to 570.
+    # Reads last from 0 to 150, 200 to 350 and 400 to 550 ms; each forecast follows at once.
     run = stream(FakeDetector(), one(6), ALTERNATE, 10, fixed(150, 20), collect=False)
     assert run.processed.tolist() == [0, 1, 2, 3, 4, 5]
     assert run.read.tolist() == [True, False] * 3
@@ -112,7 +112,7 @@ def test_forecasts_are_cheaper(one):
 
 
 def test_a_time_budget_counts_the_given_latencies(one):
-    # 100 ms a frame: a read of 150 ms and a forecast of 2 ms fit as 66 reads and 34 forecasts.
+    # At 10 frames/s, 66 reads of 150 ms and 34 forecasts of 2 ms fit into the budget.
     settings = DetectorSettings(BudgetPolicy(10.0), max_consecutive_forecasts=9)
     run = stream(FakeDetector(), one(100), settings, 5, fixed(150, 2), False)
     assert len(run.processed) == 100 and 0.6 < run.read.mean() < 0.72
@@ -125,7 +125,7 @@ def test_measured_latency_is_resizing_and_network(one):
 
 
 @pytest.mark.parametrize('latencies', [fixed(150, 90), None])
-def test_detector_sees_the_frames_that_were_not_dropped(detector, one, latencies):
+def test_detector_gets_the_frames_that_were_not_dropped(detector, one, latencies):
     item = one(7)
     settings = DetectorSettings(ThresholdPolicy(0.3), score_threshold=0.2)
     run = stream(detector, item, settings, 10, latencies, collect=True)
@@ -160,12 +160,12 @@ def test_latency_that_was_not_recorded_is_an_error(one):
 
 @given(st.integers(1, 8), st.sampled_from([10, 20, 50]), st.integers(0, 300),
        st.integers(0, 120), st.booleans())
-def test_agrees_with_a_clock_that_ticks(eight_frames, count, rate, read_ms, forecast_ms,
-                                        alternate):
+def test_agrees_with_a_slow_clock(eight_frames, count, rate, read_ms, forecast_ms,
+                                  alternate):
     item = replace(eight_frames, frames=eight_frames.frames[:count])
     run = stream(FakeDetector(), item, ALTERNATE if alternate else ALWAYS, rate,
                  fixed(read_ms, forecast_ms), collect=False)
-    # Millisecond by millisecond: what comes, then what is finished, then what is begun.
+    # Each millisecond, frames arrive first; then steps end, and then steps begin.
     waiting, working, left, known = -1, -1, 0, -1
     processed, answer = [], []
     for now in range(count * 1000 // rate + (count + 1) * 400):
@@ -190,7 +190,7 @@ def test_agrees_with_a_clock_that_ticks(eight_frames, count, rate, read_ms, fore
 
 @pytest.fixture(scope='module')
 def eight_frames(tmp_path_factory):
-    """Make a sequence of eight frames once for all examples."""
+    """Return a sequence of eight frames, written once for all examples."""
     root = tmp_path_factory.mktemp('frames')
     (root / 'walk').mkdir()
     frames = []
@@ -203,7 +203,7 @@ def eight_frames(tmp_path_factory):
 
 
 def labelled(item, boxes):
-    """Give a sequence one annotated cat in each frame."""
+    """Return a sequence with an annotated cat in each frame."""
     none = np.zeros(0, np.int64), np.zeros((0, 4), np.float32)
     table = TruthTable(np.arange(len(boxes)), np.array(boxes, np.float32),
                        one_hot(np.zeros(len(boxes), np.int64), 3), *none)
@@ -211,7 +211,7 @@ def labelled(item, boxes):
 
 
 def test_sweep_by_hand(one):
-    # The detector finds box 0 in the first frame it takes, box 1 in the second, and so on.
+    # The detector finds box 0 in its first frame, box 1 in its second, and so on.
     item = labelled(one(6), [(n, 0, n + 10, 10) for n in (90, 90, 0, 1, 90, 2)])
     result = sweep(FakeDetector(), [item], ALTERNATE, [AlwaysReadPolicy(), AlternatePolicy(1)],
                    [10, 5], fixed(150, 20), ['plain', 'devkit'])
@@ -219,10 +219,10 @@ def test_sweep_by_hand(one):
     first = result['runs'][0]
     assert (first['policy'], first['rate']) == ('always_read', 10)
     assert first['processed'] == pytest.approx(5 / 6) and first['read_ratio'] == 1.0
-    # Shown: frame 0 at 2, frame 1 at 3 and 4, frame 3 at 5: 2, 2, 3 and 2 frames old.
+    # Frames 2 to 5 show the results of frames 0, 1, 1 and 3, which are 2, 2, 3 and 2 frames old.
     assert first['unanswered'] == 2 and first['age_ms'] == pytest.approx(225)
     assert first['mean_recall'] == pytest.approx(3 / 6)
-    # Three of four detections are right, all of one score.
+    # Three of four detections of equal score are right.
     assert first['ap50']['mean'] == pytest.approx(3 / 6 * 3 / 4)
     assert first['ap50_devkit']['classes']['cat']['boxes'] == 6
     assert [(run['policy'], run['rate'], run['processed']) for run in result['runs'][1:]] == [
@@ -253,31 +253,31 @@ def test_output_that_is_never_ready(one):
         3, None, 0.0, 0.0)
 
 
-def test_what_is_expected_is_known_when_the_frame_comes(one):
-    # 50 ms a read, 20 ms more for the frame to come: both are ready before it arrives.
+def test_forecast_of_the_next_frame_is_ready_when_it_arrives(one):
+    # A read of 50 ms and a forecast of 20 ms are ready before the next frame arrives.
     run = stream(FakeDetector(), one(4), ALWAYS, 10, fixed(50, 20), False, AHEAD)
     assert run.processed.tolist() == [0, 1, 2, 3] and run.read.all()
     assert run.answer.tolist() == [-1, 1, 2, 3]
-    # The box of step 1, made from the state after frame 0, is shown when frame 1 comes.
+    # When frame 1 arrives, the box of step 1 is shown, a forecast from the state after frame 0.
     assert run.shown.frames.tolist() == [1, 2, 3]
     assert run.shown.boxes[:, 0].tolist() == [1, 2, 3]
 
 
-def test_expecting_takes_time_and_what_was_seen_goes_before(one):
-    # Frame 0 is ready at 150, the next one's forecast at 170; frame 1 at 320, 340; frame 3 at
-    # 490, 510; frame 5 after that.
+def test_forecast_takes_time_and_a_read_replaces_it(one):
+    # The reads of frames 0, 1 and 3 are ready at 150, 320 and 490 ms, and the forecasts of their
+    # next frames 20 ms later. Frame 5 follows.
     item = one(6)
     run = stream(FakeDetector(), item, ALWAYS, 10, fixed(150, 20), False, AHEAD)
     assert run.processed.tolist() == [0, 1, 3, 5]
     assert run.answer.tolist() == [-1, -1, 1, 1, 2, 3]
-    # Without latency frame 1 itself is ready, and goes before what was expected of it.
+    # Without latency the read of frame 1 is ready, and replaces its forecast.
     run = stream(FakeDetector(), item, ALWAYS, 10, fixed(0, 0), False, AHEAD)
     assert run.answer.tolist() == list(range(6))
     plain_run = stream(FakeDetector(), item, ALWAYS, 10, fixed(0, 0), False)
     assert_same(run.shown, plain_run.shown)
 
 
-def test_expectation_is_a_forecast_from_the_state_and_leaves_it(detector, one):
+def test_forecast_of_the_next_frame_does_not_change_the_state(detector, one):
     item = one(5)
     settings = DetectorSettings(AlwaysReadPolicy(), score_threshold=0.45)
     run = stream(detector, item, settings, 10, fixed(50, 20), True, AHEAD)
@@ -303,8 +303,8 @@ def test_repeated_boxes_are_those_of_the_last_read(one):
 
 
 def test_outputs_are_compared_on_the_same_sequences(one):
-    # An object of 4 pixels moves 2 pixels right per frame, and the fake follows it step by step. A
-    # box that is one frame old overlaps by a third, and misses.
+    # An object of 4 pixels moves 2 pixels right per frame, and the fake detector follows. A box
+    # that is one frame old has an IoU of a third, which is no hit.
     class Mover(FakeDetector):
 
         def step(self, frame, state, settings, elapsed=1.0):
@@ -319,7 +319,7 @@ def test_outputs_are_compared_on_the_same_sequences(one):
     late, ahead = result['runs']
     assert (late['output'], ahead['output']) == ('present', 'ahead')
     assert (late['age_ms'], ahead['age_ms']) == (100.0, 0.0)
-    # Of the first frame nothing is known in time.
+    # The first frame has no result in time.
     assert (late['mean_recall'], ahead['mean_recall']) == (0.0, pytest.approx(5 / 6))
     assert ahead['ap50']['mean'] == pytest.approx(5 / 6) and late['ap50']['mean'] == 0.0
     assert late['difference'] == {'mean': 0.0, 'low': 0.0, 'high': 0.0}

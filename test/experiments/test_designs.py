@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shapes of the network: what is read, what is trained once for several, what is measured."""
+"""Designs of the network: their file, shared trainings and measurements."""
 from __future__ import annotations
 
 from dataclasses import replace
@@ -33,12 +33,12 @@ import torch
 
 CONFIG = Path(__file__).resolve().parents[2] / 'config'
 
-#: No frame is looked at where nothing is measured.
+#: Without a measurement no frame is read.
 VIDEOS = [Video('empty', (), TruthTable(
     np.zeros(0, int), np.zeros((0, 4)), one_hot(np.zeros(0, int), 6), np.zeros(0, int),
     np.zeros((0, 4))))]
 
-IMAGENET: dict[str, torch.Tensor] = {}  #: No weight is looked at where nothing is trained
+IMAGENET: dict[str, torch.Tensor] = {}  #: Without a training no weight is used
 
 
 @pytest.fixture(scope='module')
@@ -55,7 +55,7 @@ def plan_of(recipe: Recipe, *found: Design, imagenet: Any = IMAGENET) -> DesignP
     return DesignPlan(recipe, found, Path(), Path(), [], imagenet)
 
 
-def test_shipped_designs_are_those_of_the_preset_and_near_it(recipe: Recipe) -> None:
+def test_shipped_designs_include_the_preset(recipe: Recipe) -> None:
     found = {item.name: item for item in load_designs(CONFIG / 'designs.yaml', recipe)}
     shapes = {name: designs.design_recipe(recipe, item).network_config()
               for name, item in found.items()}
@@ -68,7 +68,7 @@ def test_shipped_designs_are_those_of_the_preset_and_near_it(recipe: Recipe) -> 
         name for name, shape in shapes.items() if shape.width != 1.0}
 
 
-def test_a_start_at_random_freezes_nothing(recipe: Recipe) -> None:
+def test_a_random_start_freezes_nothing(recipe: Recipe) -> None:
     wide, narrow = Design('wide'), Design('narrow', {'width': 0.75})
     todo = design_trainings(plan_of(recipe, wide, narrow))
     assert {name: item.start for name, item in todo.items()} == {
@@ -85,7 +85,7 @@ def test_a_start_at_random_freezes_nothing(recipe: Recipe) -> None:
     {'lstm_channels': [4, 6]}, {'forecast_mode': 'direct'}, {'state_update': 'hold'},
     {'scheduler_reference': 'fused'}, {'scheduler_channels': 8}, {'scheduler_norm': False},
     {'motion_channels': 8}, {'motion_from_boxes': True}], ids=str)
-def test_what_a_single_frame_does_not_use_is_not_trained_again(
+def test_parts_unused_on_single_frames_are_not_trained_again(
         recipe: Recipe, override: dict[str, Any]) -> None:
     other = Design('other', override)
     assert design_trainings(plan_of(recipe, Design('one'), other))['other'].name == 'one'
@@ -103,7 +103,7 @@ def test_what_a_single_frame_does_not_use_is_not_trained_again(
     {'feature_channels': [64, 128]}, {'input_size': [192, 256]}, {'width': 0.75},
     {'upsample_channels': 96}, {'extra_channels': [64]}, {'anchor_scales': [0.2, 0.95]},
     {'levels': [32], 'feature_channels': [256], 'lstm_channels': [128]}], ids=str)
-def test_what_a_single_frame_uses_is_trained(recipe: Recipe, override: dict[str, Any]) -> None:
+def test_parts_used_on_single_frames_are_trained(recipe: Recipe, override: dict[str, Any]) -> None:
     found = (Design('one'), Design('other', override))
     assert design_trainings(plan_of(recipe, *found))['other'].name == 'other'
 
@@ -133,12 +133,12 @@ def test_wrong_designs_are_named_in_one_line(
     assert all(word in message for word in words)
 
 
-def test_a_folder_is_not_gone_on_with_when_the_preset_has_changed(
+def test_a_folder_is_refused_after_a_change_of_the_preset(
         recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = replace(plan_of(recipe, Design('one')), output=tmp_path, videos=VIDEOS)
     (tmp_path / 'one').mkdir()
     (tmp_path / 'one' / designs.ACCURACY).write_text('{"recall": 0.5, "ap50": null}')
-    # Nothing is trained, so that there is nothing to time.
+    # Nothing was trained, so the timing finds no checkpoint.
     for overrides in ({}, {'lstm_channels': [4, 6]}):
         with pytest.raises(CheckpointError):
             compare_designs(replace(plan, designs=[Design('one', overrides)]), timings_only=True)
@@ -160,14 +160,14 @@ def test_damaged_figures_are_one_line(
     assert designs.ACCURACY in str(caught.value) and '\n' not in str(caught.value)
 
 
-def test_recall_counts_what_is_shown_and_ap50_all_there_is(
+def test_recall_counts_shown_detections_and_ap50_all(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     truth = write_synthetic_videos(tmp_path, seed=1, videos=3, frames=4)
     videos = load_annotated(truth, tmp_path, CLASSES, 0.0, 0.0)
     boxes = [len(item.truth) for item in videos]
     assert len(set(boxes)) > 1
-    # All of the first sequence is found, half of the second, one box of the third: the rest is
-    # right, but at a score that is not shown.
+    # All boxes of the first sequence are shown, half of the second and one of the third. The other
+    # detections are right, but their score is too low to be shown.
     shown = [boxes[0], boxes[1] // 2, 1]
 
     def run(network: Any, card: Any, items: Any, settings: Any, policies: Any) -> Any:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of a figure."""
+"""Files of a figure: numbers and picture."""
 
 import csv
 import json
@@ -27,12 +27,12 @@ def test_numbers_are_read_back(tmp_path):
                                               {'name': 'c', 'value': ''}]
 
 
-def test_names_that_are_not_utf_8_stay_as_they_are(tmp_path):
+def test_names_that_are_not_utf_8_are_kept(tmp_path):
     save_numbers(tmp_path, 'one', {}, [{'name': os.fsdecode(b'caf\xe9')}])
     assert (tmp_path / 'one.csv').read_bytes() == b'name\ncaf\xe9\n'
 
 
-def test_numbers_that_are_none_are_refused(tmp_path):
+def test_nan_is_refused(tmp_path):
     with pytest.raises(ValueError, match='not JSON compliant'):
         save_numbers(tmp_path, 'one', {'value': float('nan')}, [])
     assert list(tmp_path.iterdir()) == []
@@ -67,7 +67,7 @@ def run(policy, rate, **more):
             'sequences': {'a': 0.5}, **more}
 
 
-def test_average_precision_is_a_column_where_there_is_one():
+def test_average_precision_is_a_column_if_measured():
     rows = streaming_rows({'runs': [run('always_read', 10, ap50={'mean': 0.25, 'classes': {}})]})
     assert rows == [{'policy': 'always_read', 'rate': 10, 'processed': 0.5, 'read_ratio': 1.0,
                      'unanswered': 0, 'age_ms': 100.0, 'mean_recall': 0.5, 'ap50': 0.25}]
@@ -75,7 +75,7 @@ def test_average_precision_is_a_column_where_there_is_one():
 
 @pytest.mark.parametrize(('more', 'label'), [
     ({}, 'streaming recall'), ({'coco': {'mean': 0.5}}, 'streaming COCO AP')])
-def test_a_line_a_policy(more, label):
+def test_streaming_figure_has_a_line_for_each_policy(more, label):
     result = {'runs': [run(policy, rate, **more) for policy in ('always_read', 'alternate(1)')
                        for rate in (30, 10)]}
     figure = draw_streaming(result, 'title')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fig. 4: which frames are shown, and how."""
+"""Figs. 4 and 6: the frames, their boxes and the maps of errors."""
 
 from dataclasses import replace
 
@@ -54,7 +54,7 @@ def test_strip_shows_decisions_and_boxes(detector, videos):
     pictures = [axes.images[0].get_array() for axes in figure.axes if axes.images]
     assert len(pictures) == 4
     corners = [tuple(map(int, picture[1, 1, :3])) for picture in pictures]
-    # The border of the forecast frame, and of no other one.
+    # Only the forecast frame has the red border.
     assert corners[1] == (220, 38, 38)
     assert (220, 38, 38) not in (corners[0], *corners[2:])
 
@@ -75,11 +75,11 @@ def test_persistence_and_forecast_by_hand(make_network, card, videos, level):
                           for rule in ('alternate(1)', 'always_read', LAST_READ)]
     assert [maps['alternate(1)', frame].kind for frame in (2, 3)] == ['read', 'forecast']
     features = [feature_of(network, record, level) for record in item.frames]
-    # Before frame 2 the last one that was read is frame 0, before frame 3 it is frame 2.
+    # The last read frame before frame 2 is frame 0, and before frame 3 it is frame 2.
     for frame, last in ((2, 0), (3, 2)):
         wanted = (features[last] - features[frame]).abs().mean(1)[0].numpy()
         np.testing.assert_allclose(maps[LAST_READ, frame].error, wanted, rtol=1e-4, atol=1e-6)
-    # With everything read, the forecast of frame 1 for frame 2.
+    # If every frame is read, the forecast for frame 2 is made at frame 1.
     state = network.initial_state(1)
     with torch.inference_mode():
         for record in item.frames[:2]:
@@ -100,7 +100,7 @@ def test_pictures_and_rows(make_network, card, videos):
     red = [axes for axes in figure.axes if axes.get_title().startswith('forecast')]
     assert len(red) == 4
     assert all(axes.spines['left'].get_visible() for axes in red)
-    # One scale for all.
+    # All maps have the same scale.
     limits = {axes.images[0].get_clim() for axes in figure.axes
               if axes.images and ', mean' in axes.get_title()}
     assert len(limits) == 1
@@ -118,7 +118,7 @@ def test_names_that_are_not_utf_8_are_drawn(detector, make_network, card, videos
 @pytest.mark.parametrize(('level', 'frames', 'message'), [
     (2, [1], 'level is 2; the network has 2'), (-1, [1], 'level is -1'),
     (0, [0, 1], 'frame 0 has no frame before it')])
-def test_what_is_not_there_is_refused(make_network, card, videos, level, frames, message):
+def test_missing_levels_and_frames_are_refused(make_network, card, videos, level, frames, message):
     with pytest.raises(EvaluationError, match=message):
         error_maps(make_network(), card, videos(a=('cat', 2))[0], DetectorSettings(),
                    [AlwaysReadPolicy()], frames, level)

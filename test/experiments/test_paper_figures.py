@@ -49,7 +49,7 @@ def test_trainings_of_one_name_are_joined():
     assert (second['accuracy'], second['accuracy_sd']) == (0.25, None)
 
 
-def test_table_1_says_what_ran(detector, videos):
+def test_table_1_has_the_network_and_policy(detector, videos):
     items = videos(a=('cat', 4))
     found = table1_row(detector, items, DetectorSettings(policy=AlternatePolicy(1)), 'plain')
     assert (found['backbone'], found['input'], found['policy']) == (
@@ -58,7 +58,7 @@ def test_table_1_says_what_ran(detector, videos):
     assert found['accuracy'] == found['recall']
 
 
-def test_table_2_has_a_row_a_policy(make_network, card, videos):
+def test_table_2_has_a_row_for_each_policy(make_network, card, videos):
     items = [replace(item, truth=replace(item.truth, tracks=np.zeros(len(item.truth), np.int64)))
              for item in videos(a=('cat', 4))]
     items = [replace(item, labelled=item.truth) for item in items]
@@ -69,7 +69,7 @@ def test_table_2_has_a_row_a_policy(make_network, card, videos):
         ('always_read', 1.0), ('alternate(3)', 0.25)]
     for found in rows:
         assert (found['variant'], found['forecast_mode']) == ('without_combination', 'residual')
-        # Its boxes move by a pixel a frame: slow or medium, never fast.
+        # Boxes move by a pixel per frame, so no box is fast.
         assert found['fast'] is None and found['medium'] is not None
 
 
@@ -127,7 +127,7 @@ def test_average_precision_and_motion(videos):
     motion = [np.full(2, 0.95), np.full(2, 0.1)]
     assert measure_name(items, 'devkit') == 'AP50 devkit'
     result = score(items, tables, LABELS, 'plain', 0.3, motion)
-    # Cats: two of two found, and two mistakes of the same score; dogs: none.
+    # Both cats are found, with two mistakes of equal score; no dog is found.
     assert result['accuracy'] == pytest.approx(0.25)
     assert result['recall'] == pytest.approx(0.5)
     assert (result['slow'], result['medium'], result['fast']) == (
@@ -141,7 +141,7 @@ SPEED = Speed(40.0, 10.0, 'hand')
 
 @pytest.fixture
 def measured(make_network, card, videos):
-    """Measure a small network with two fixed rules and three thresholds."""
+    """Measure a small network with three fixed rules and three thresholds."""
     items = [replace(item, labelled=item.truth) for item in videos(a=('cat', 5), b=('dog', 4))]
     return measure_trade_off(make_network(), replace(card, threshold=0.6), items,
                              DetectorSettings(max_consecutive_forecasts=2), SPEED, 'plain',
@@ -156,7 +156,7 @@ def test_points_of_all_rules_and_rivals(measured, tmp_path):
         ('forecast', 'threshold(1.0)'), ('held feature', 'alternate(1)'),
         ('held feature', 'alternate(2)'), ('persistence', 'alternate(1)'),
         ('persistence', 'alternate(2)')]
-    # p = 0 forecasts as often as it may, and p = 1 never.
+    # A threshold of 0 gives the most forecasts allowed, and a threshold of 1 gives none.
     first, last = points['forecast', 'always_read'], points['forecast', 'alternate(2)']
     for key in ('read_ratio', 'fps', 'accuracy'):
         assert points['forecast', 'threshold(1.0)'][key] == first[key]
@@ -179,7 +179,7 @@ def test_points_of_all_rules_and_rivals(measured, tmp_path):
     save_figure(figure, tmp_path / 'fig5.png')
 
 
-def test_without_a_box_there_is_nothing_to_measure(make_network, card, videos):
+def test_sequences_without_boxes_are_refused(make_network, card, videos):
     (item,) = videos(a=('cat', 4))
     none = item.truth.select(np.zeros(0, np.int64))
     for empty in (replace(item, truth=none), replace(item, labelled=none)):
@@ -195,7 +195,7 @@ def test_detector_without_encoders_has_no_rivals(make_network, card, videos):
 
 
 def test_a_forecast_of_motion_has_one_rival(make_network, card, videos):
-    """A feature that is held and a box that stays are the same there."""
+    """With a forecast of motion, held features and repeated boxes are equal."""
     result = measure_trade_off(make_network(**MOTION), card, videos(a=('cat', 4)),
                                DetectorSettings(max_consecutive_forecasts=1), SPEED, 'plain', ())
     assert {point['features'] for point in result['points']} == {'forecast', 'persistence'}
@@ -212,12 +212,12 @@ def test_fixed_rules_are_interpolated(ratio, expected):
 
 
 @pytest.mark.parametrize('ratio', [0.1, 0.249])
-def test_nothing_is_known_beyond_the_fixed_rules(ratio):
+def test_fixed_rules_are_not_extrapolated(ratio):
     assert fixed_rules_at(ratio, POINTS) is None
     assert fixed_rules_at(ratio, {}) is None
 
 
-def test_rules_without_an_accuracy_are_passed_over():
+def test_rules_without_an_accuracy_are_left_out():
     points = {**POINTS, 'alternate(1)': (0.5, None)}
     assert fixed_rules_at(0.5, points) == pytest.approx(0.2 + 0.4 / 3)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recall and price of several detectors, from one run in turns."""
+"""Recall and time per frame of several detectors, which run in turns."""
 
 from dataclasses import dataclass
 
@@ -38,7 +38,7 @@ class Found:
 
 
 class Clock:
-    """Goes on only when it is told to, milliseconds."""
+    """A clock that tests move, in milliseconds."""
 
     def __init__(self):
         self.now = 0.0
@@ -49,7 +49,7 @@ class Clock:
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Give two sequences of four blue frames, 32 x 24; a dog at (4, 4, 12, 12) in each frame."""
+    """Return two sequences of four blue frames, 32 x 24, each with a dog at (4, 4, 12, 12)."""
     path = tmp_path / 'picture.png'
     cv2.imwrite(str(path), np.full((24, 32, 3), (200, 0, 0), np.uint8))
     record = FrameRecord(np.zeros((0, 4), np.float32), np.zeros(0, np.int64),
@@ -63,7 +63,7 @@ def pictures(tmp_path):
 
 def contestant(clock, name, seen, read=lambda number: True, names=('dog', 'cat', 'whale'),
                read_ms=10.0, forecast_ms=2.0, group=OWN):
-    """Make a detector that sees a dog (its label 0) and a whale in the frames of `seen`."""
+    """Make a detector that finds a dog (its label 0) and a whale in the frames of `seen`."""
     def begin():
         frames = iter(range(100))
 
@@ -87,7 +87,7 @@ def test_recall_and_price_by_hand(pictures):
         pictures, CLASSES, clock=clock)
     assert (first.recall, second.recall) == (0.75, 0.25)
     assert first.sequences == {'a': 0.75, 'b': 0.75}
-    # The whale is not compared.
+    # The classes do not include the whale.
     assert (first.boxes_per_frame, second.boxes_per_frame) == (0.75, 0.25)
     assert first.ms == first.read_ms == pytest.approx(10) and first.forecast_ms is None
     assert (second.read_ms, second.forecast_ms) == pytest.approx((10, 2))
@@ -95,7 +95,7 @@ def test_recall_and_price_by_hand(pictures):
     assert first.frames == second.frames == 8
 
 
-def test_a_hiccup_of_the_machine_does_not_count(pictures):
+def test_a_single_slow_step_does_not_count(pictures):
     clock = Clock()
     slow = iter([10.0] * 3 + [10.0, 500.0] + [10.0] * 20)
 
@@ -125,7 +125,7 @@ def test_all_take_turns_on_every_frame(pictures):
     assert [price.group for price in prices] == [TIME_ONLY] * 3
 
 
-def test_only_classes_that_all_have_are_compared():
+def test_only_common_classes_are_compared():
     def named(group, *names):
         return Contestant('n', group, 'p', names, lambda: lambda _: (None, True))
     assert compared_classes([named(OWN, 'a', 'b', 'c'), named(PEER, 'c', 'd', 'a'),
@@ -141,7 +141,7 @@ def test_own_detector_under_a_policy(detector, videos):
     assert price.boxes_per_frame > 0 and price.ms > 0 and price.forecast_ms > 0
 
 
-def test_a_peer_is_seen_with_its_classes(pictures):
+def test_a_peer_has_the_classes_of_its_teacher(pictures):
     class Teacher:
         kind = 'made up'
 
@@ -154,7 +154,7 @@ def test_a_peer_is_seen_with_its_classes(pictures):
 
 
 @pytest.mark.parametrize('others', [True, False])
-def test_legend_names_others_only_where_there_are_some(pictures, tmp_path, monkeypatch, others):
+def test_legend_has_others_only_if_there_are_some(pictures, tmp_path, monkeypatch, others):
     clock, figures = Clock(), []
     monkeypatch.setattr('forecast_detector_ros.experiments.prices.save_figure',
                         lambda figure, *_: figures.append(figure))
@@ -179,7 +179,8 @@ def test_table_and_picture(pictures, tmp_path):
     draw_prices(prices, tmp_path / 'new/prices.png')
     picture = cv2.imread(str(tmp_path / 'new/prices.png'), cv2.IMREAD_UNCHANGED)
     assert picture.shape[2] == 4
-    # It is read on a light and on a dark page: the ground is clear, and no ink is near either.
+    # The picture is for light and dark pages, so the background is transparent and no ink is near
+    # black or white.
     assert picture[2, 2, 3] == 0
     ink = picture[picture[:, :, 3] == 255][:, :3].astype(float).mean(1)
     assert np.percentile(ink, 5) > 60 and np.percentile(ink, 95) < 200

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The comparison of variants: what is trained, and what is measured."""
+"""The comparison of variants: trainings, measurements and refused input."""
 
 from dataclasses import replace
 import json
@@ -40,7 +40,7 @@ RECIPE = {
 
 @pytest.fixture
 def options(tmp_path):
-    """Write a training and a held-out set and a recipe; give the command's arguments."""
+    """Write a training and a held-out set and a recipe; return the command's arguments."""
     write_synthetic_videos(tmp_path / 'train', seed=0, videos=2, frames=4)
     truth = write_synthetic_videos(tmp_path / 'held_out', seed=1, videos=2, frames=6)
     (tmp_path / 'recipe.yaml').write_text(yaml.safe_dump(RECIPE))
@@ -51,10 +51,10 @@ def options(tmp_path):
 
 
 @pytest.mark.slow
-def test_command_trains_and_measures_every_row_and_goes_on_where_it_was(
+def test_command_trains_and_measures_every_row_and_resumes(
         options, tmp_path, capsys, monkeypatch):
     calls = []
-    # A sweep needs two to be one.
+    # Two thresholds are the shortest sweep.
     monkeypatch.setattr(reproduction, 'THRESHOLDS', THRESHOLDS[:2])
 
     def interrupted(*args, **kwargs):
@@ -84,7 +84,7 @@ def test_command_trains_and_measures_every_row_and_goes_on_where_it_was(
             assert len(policies) == 4 + swept
         assert rows['complete']['always_read']['read_ratio'] == 1.0
         assert rows['complete']['alternate(1)']['read_ratio'] == 0.5
-        # Who holds features differs on frames that are not read alone.
+        # Held features change only the forecast frames.
         assert rows['held_feature']['always_read'] == rows['complete']['always_read']
     assert out == (tmp_path / 'out' / 'results.md').read_text() + (
         f'\nwritten: {tmp_path}/out/results.json, results.md\n')
@@ -102,7 +102,7 @@ def test_command_trains_and_measures_every_row_and_goes_on_where_it_was(
         'without_combination': ('without_combination', 'residual'),
         'complete_other_forecast_mode': ('complete', 'direct'),
         'recurrent': ('recurrent', 'residual')}
-    # Rows share the extractor of their baseline.
+    # All rows have the extractor of the baseline.
     states = [load_checkpoint(folder / name)[0].extractor.state_dict()
               for name in ('baseline/one.safetensors', 'without_forecast/two.safetensors')]
     assert all(np.array_equal(states[0][key], states[1][key]) for key in states[0])
@@ -149,7 +149,7 @@ def test_rows_without_their_weights_are_refused(options, capsys, rows, message):
 
 
 @pytest.mark.slow
-def test_estimate_times_every_part_and_leaves_nothing(options, tmp_path, capsys):
+def test_estimate_times_every_part_and_writes_nothing(options, tmp_path, capsys):
     rows = ['complete', 'persistence', 'persistence, trained']
     assert command.main([*options, '--rows', *rows, '--estimate']) == 0
     lines = [line.split('  ') for line in capsys.readouterr().out.splitlines()]
@@ -175,7 +175,7 @@ def test_sequences_that_are_trained_on_are_refused(options, tmp_path, capsys):
     options[options.index('--data') + 1] = str(tmp_path / 'held_out')
     assert command.main(options) == 2
     assert 'is trained on' in capsys.readouterr().err
-    # The recipe may be mended: no folder belongs to it yet.
+    # The recipe may still be changed, because no folder has its plan.
     assert not (tmp_path / 'out/plan.json').exists()
 
 
@@ -209,7 +209,7 @@ def test_network_that_forecasts_no_features_is_refused(options, tmp_path, capsys
     assert not (tmp_path / 'out').exists()
 
 
-def test_tracks_are_numbered_only_where_there_are_none(tmp_path):
+def test_only_missing_tracks_are_numbered(tmp_path):
     path = write_synthetic_videos(tmp_path, seed=1, videos=1, frames=6)
     item = load_annotated(path, tmp_path, CLASSES, 0.0, 0.0)[0]
     unknown = replace(item, truth=replace(item.truth, tracks=np.full(len(item.truth), -1)))
@@ -220,7 +220,7 @@ def test_tracks_are_numbered_only_where_there_are_none(tmp_path):
 
 
 def test_true_boxes_replace_those_of_a_teacher(options, tmp_path):
-    """Each sequence is measured on the boxes for average precision, all with their tracks."""
+    """All measures of a sequence use its boxes for average precision, which have tracks."""
     annotations = json.loads((tmp_path / 'held_out/annotations.json').read_text())
     first = annotations['images'][0]['video']
     images = [image for image in annotations['images'] if image['video'] == first]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables and picture of a reproduction, and the means in them."""
+"""Tables and picture of a reproduction, with means over seeds."""
 
 import json
 from statistics import mean, stdev
@@ -53,7 +53,8 @@ def test_tables_are_means_and_spreads_over_seeds():
                      first[1], '']
     assert second[-1] == '+10.0 ± 0.0'
     assert skipping_table(results)[1:] == [['complete', '65.0 ± 7.1', '40.0 ± 0.0']]
-    # Fixed rules at 0.4 of the frames: none; at 0.6: 0.4 + (0.7 - 0.4) / 5 of the second seed.
+    # Fixed rules have no value at a read ratio of 0.4. At 0.6 they have 0.4 + (0.7 - 0.4) / 5 of
+    # the second seed.
     assert sweep_table(results)[-1] == ['complete', 'threshold(0.5)', '0.50', '50.0 ± 0.0', '-']
     del results['0']
     assert sweep_table(results)[-1] == ['complete', 'threshold(0.5)', '0.60', '50.0', '+4.0']
@@ -65,10 +66,10 @@ def test_one_seed_has_no_spread():
     assert mean_and_spread([None]) == '-'
 
 
-def test_bars_are_rows_that_differ_and_lines_all_rows():
+def test_bars_are_distinct_rows_and_lines_are_all_rows():
     left, right = draw_reproduction(REPORT).axes
     heights = [bar.get_height() for bar in left.patches]
-    # Two rows of four figures; who holds features is the same with every frame read.
+    # The two rows have four figures each. With every frame read, held features make no difference.
     assert heights == pytest.approx([37.5, 50, 0, 37.5, 50, 50, 0, 50])
     labels = right.get_legend_handles_labels()[1]
     assert labels == ['baseline', 'complete', 'complete: threshold(p)', 'held_feature']

@@ -28,7 +28,7 @@ def write(path, size=(20, 30), value=0):
 
 
 def see(image):
-    """Find a dog, a truck and a chair in every picture but black ones."""
+    """Find a dog, a truck and a chair in every picture that is not black."""
     if not image.any():
         return TeacherBoxes(np.zeros((0, 4), np.float32), np.zeros(0, np.int64),
                             np.zeros(0, np.float32))
@@ -69,7 +69,7 @@ def test_document_by_hand(tmp_path):
         {'image_id': 1, 'bbox': [0.0, 0.0, 5.0, 5.0], 'score': 0.8, 'coco_class': 'truck'}]
 
 
-def test_the_loader_reads_what_is_written(tmp_path):
+def test_the_loader_reads_the_document(tmp_path):
     write(tmp_path / 'walk/1.png', value=200)
     write(tmp_path / 'walk/2.png', value=0)
     path = tmp_path / 'labels.json'
@@ -121,12 +121,12 @@ def test_tracks_are_numbered_through_all_videos(tmp_path):
     tracks = {(names[item['image_id']], item['category_id']): item['track_id']
               for item in document['annotations']}
     assert len(document['annotations']) == 16
-    # Dog and truck of each video: four objects, and each keeps its number.
+    # The dog and truck of each video are four objects, and each keeps its number.
     assert sorted(tracks.values()) == [1, 2, 3, 4]
 
 
 def stop_after(number, error):
-    """Give a teacher that fails at the picture after `number`."""
+    """Return a teacher that fails at the picture after `number`."""
     calls = []
 
     def detect(image):
@@ -138,7 +138,7 @@ def stop_after(number, error):
 
 
 @pytest.mark.parametrize('error', [KeyboardInterrupt(), TeacherError('broken')])
-def test_interrupted_labelling_is_kept_and_gone_on_with(tmp_path, error):
+def test_interrupted_labelling_is_kept_and_resumed(tmp_path, error):
     videos(tmp_path / 'root')
     output = tmp_path / 'out/labels.json'
     with pytest.raises(type(error)):
@@ -167,7 +167,7 @@ def test_nothing_is_written_before_the_first_picture(tmp_path):
     assert not (tmp_path / 'labels.json').exists()
 
 
-def test_crash_costs_no_more_than_the_time_between_savings(tmp_path, monkeypatch):
+def test_labels_are_saved_at_intervals(tmp_path, monkeypatch):
     videos(tmp_path / 'root')
     monkeypatch.setattr('forecast_detector_ros.labelling.label_folders.SAVE_EVERY_S', 0.0)
     counts = []
@@ -204,7 +204,7 @@ def test_resume_with_other_pictures_is_refused(tmp_path, change):
 
 
 @pytest.mark.parametrize('text', ['', '[]', '{}', '{"info": {"description": ""}}'])
-def test_resume_from_something_else_is_refused(tmp_path, text):
+def test_resume_from_another_file_is_refused(tmp_path, text):
     videos(tmp_path / 'root')
     (tmp_path / 'labels.json').write_text(text)
     with pytest.raises(TeacherError, match=r'labels\.json: .*is no file that') as caught:
@@ -221,7 +221,7 @@ def test_resume_from_something_else_is_refused(tmp_path, text):
     lambda document: document['annotations'][7].pop('bbox'),
     lambda document: document['annotations'][7].update(bbox=3),
     lambda document: document['annotations'][7].update(bbox=[1] * 8)])
-def test_resume_from_what_somebody_has_damaged_is_refused(tmp_path, change):
+def test_resume_from_a_damaged_file_is_refused(tmp_path, change):
     videos(tmp_path / 'root')
     document = label(tmp_path / 'root')
     change(document)
@@ -231,7 +231,7 @@ def test_resume_from_what_somebody_has_damaged_is_refused(tmp_path, change):
     assert '\n' not in str(caught.value)
 
 
-def test_pictures_beside_the_frames_of_a_video_are_none_of_its(tmp_path, monkeypatch):
+def test_other_pictures_in_the_folder_of_frames_are_left_out(tmp_path, monkeypatch):
     write(tmp_path / 'walk/1.png', value=200)
     write(tmp_path / 'walk/masks/1.png', value=200)
     (tmp_path / 'walk.mp4').touch()
@@ -256,7 +256,7 @@ def numbers(frames, **options):
     return [ids.tolist() for ids in track_boxes(frames, **options)]
 
 
-def test_objects_keep_their_numbers_whatever_their_order():
+def test_objects_keep_their_numbers_in_any_order():
     assert numbers([frame((0, 0, DOG), (50, 0, DOG)), frame((52, 0, DOG), (2, 0, DOG)),
                     frame((4, 0, DOG), (54, 0, DOG))]) == [[1, 2], [2, 1], [1, 2]]
 
@@ -266,13 +266,13 @@ def test_classes_are_not_mixed():
         [1], [2], [1]]
 
 
-def test_best_overlap_is_served_first():
-    # The first box overlaps with the track as well, but the second one more.
+def test_best_overlap_is_matched_first():
+    # Both boxes overlap with the track, the second one more.
     assert numbers([frame((0, 0, DOG)), frame((4, 0, DOG), (1, 0, DOG))]) == [[1], [2, 1]]
 
 
 def test_too_little_overlap_begins_a_new_track():
-    # IoU 3/17 and, with the lower limit, enough.
+    # The IoU is 3/17, which is above the lower limit.
     scene = [frame((0, 0, DOG)), frame((7, 0, DOG))]
     assert numbers(scene) == [[1], [2]]
     assert numbers(scene, min_iou=0.17) == [[1], [1]]
@@ -286,7 +286,7 @@ def test_an_object_may_be_missed_for_some_frames():
     assert numbers(gap(3), patience=2) == [[1], [], [], [], [2]]
 
 
-def test_numbers_begin_where_they_are_told():
+def test_numbers_begin_at_the_first_given():
     assert numbers([frame(), frame((0, 0, DOG))], first=7) == [[], [7]]
     assert numbers([]) == []
 
@@ -295,7 +295,7 @@ def test_numbers_begin_where_they_are_told():
 @given(strategies.lists(strategies.lists(
     strategies.tuples(strategies.integers(0, 30), strategies.integers(0, 30),
                       strategies.sampled_from([DOG, CAT])), max_size=5), max_size=8))
-def test_no_number_twice_in_a_frame_and_none_for_two_classes(objects):
+def test_numbers_are_unique_in_a_frame_and_have_one_class(objects):
     frames = [frame(*items) for items in objects]
     result = track_boxes(frames)
     classes = {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which folders hold pictures, what they are called, and in which order the pictures come."""
+"""Folders with pictures: their names, and the order of the pictures."""
 
 import cv2
 from forecast_detector_ros.labelling.label_folders import picture_folders
@@ -54,7 +54,7 @@ def test_two_folders_of_one_name_are_refused(tmp_path):
         picture_folders(tmp_path / 'walk')
 
 
-def test_linked_folders_are_searched_and_no_circle_is_followed(tmp_path):
+def test_linked_folders_are_searched_without_cycles(tmp_path):
     write(tmp_path / 'elsewhere/1.png')
     write(tmp_path / 'root/a/2.png')
     (tmp_path / 'root/b').symlink_to(tmp_path / 'elsewhere')

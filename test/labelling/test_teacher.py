@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all teachers share: names, the padded picture, and files that are no networks."""
+"""Common parts of teachers: names, the padded picture, and files that are no networks."""
 
 import sys
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kind of a teacher is found out from its outputs, or told."""
+"""The kind of a teacher follows from its outputs or is given; ensembles fuse their boxes."""
 
 from forecast_detector_ros.files import find_share
 from forecast_detector_ros.labelling.teacher import TEACHER_CLASSES, TeacherBoxes, TeacherError
@@ -18,7 +18,7 @@ CELLS = 8 * 12 + 4 * 6 + 2 * 3
 
 
 def networks():
-    """Give the outputs of a network of each kind."""
+    """Return the outputs of a network of each kind."""
     raw = np.zeros((1, CELLS, 85), np.float32)
     raw[..., :2] = 0.5
     decoded = np.zeros((1, CELLS, 85), np.float32)
@@ -32,14 +32,14 @@ def networks():
 
 @pytest.mark.parametrize('kind', list(KINDS))
 @pytest.mark.parametrize('told', [True, False])
-def test_each_kind_is_opened_as_what_it_is(write_onnx, kind, told):
+def test_each_kind_is_recognised(write_onnx, kind, told):
     path = write_onnx(networks()[kind], SHAPE)
     teacher = open_teacher(path, kind if told else 'auto', min_score=0.3)
     assert teacher.kind == kind
     assert len(teacher.detect(np.zeros((30, 40, 3), np.uint8)).scores) == 0
 
 
-def test_file_that_is_of_no_kind_is_one_clear_line(write_onnx):
+def test_file_of_unknown_kind_is_one_clear_line(write_onnx):
     path = write_onnx({'logits': np.zeros((1, 1000), np.float32)}, [1, 3, 224, 224])
     with pytest.raises(TeacherError) as caught:
         open_teacher(path)
@@ -49,7 +49,7 @@ def test_file_that_is_of_no_kind_is_one_clear_line(write_onnx):
         assert words in text
 
 
-def test_file_that_is_not_of_the_kind_it_is_said_to_be(write_onnx):
+def test_file_of_another_kind_than_given_is_refused(write_onnx):
     path = write_onnx(networks()['yolo11'], SHAPE)
     with pytest.raises(TeacherError, match=r'a YOLOX of this input size .* \[1, 126, 85\]'):
         open_teacher(path, 'yolox')
@@ -57,7 +57,7 @@ def test_file_that_is_not_of_the_kind_it_is_said_to_be(write_onnx):
 
 @pytest.fixture
 def member(write_onnx):
-    """Give a function that writes a detector that sees the same boxes in every picture."""
+    """Return a function that writes a detector that finds the same boxes in every picture."""
     def function(name, *rows):
         values = np.array(rows, np.float32).reshape(-1, 6)
         write_onnx({'boxes': values[:, :4], 'labels': values[:, 4].astype(np.int64),
@@ -68,7 +68,7 @@ def member(write_onnx):
 
 @pytest.fixture
 def write(tmp_path):
-    """Give a function that writes the YAML file beside the networks."""
+    """Return a function that writes the YAML file beside the networks."""
     def function(**values):
         path = tmp_path / 'teacher.yaml'
         path.write_text(yaml.safe_dump(values))
@@ -100,7 +100,7 @@ def test_members_count_for_their_classes_and_by_their_weights(member, write):
     path = write(members=[{**first, 'weight': 3}, {**second, 'classes': ['dog', 'car']}])
     found = look(path)
     assert found.scores == pytest.approx([0.7, 0.5])
-    # A cat of the second, which is not asked for cats, is nowhere.
+    # The second member has no cats among its classes, so its cat is left out.
     assert found.boxes[:, 1].tolist() == [0, 0]
     assert open_teacher(path).kind == 'ensemble: torchvision a.onnx x 3, torchvision b.onnx'
 
@@ -141,7 +141,7 @@ NANODET = {'kind': 'nanodet', 'model': 'n.xml'}
     ({'members': [{'kind': 'oracle', 'model': 'a.onnx'}]}, "members[0]: kind is 'oracle', must"),
     ({'members': [{'kind': 'yolox', 'model': 'a.onnx'}]}, 'a.onnx: no such file'),
 ])
-def test_mistakes_are_one_line_that_names_the_file(write, values, words):
+def test_mistakes_are_one_line_with_the_name_of_the_file(write, values, words):
     path = write(**values)
     with pytest.raises(TeacherError) as caught:
         open_teacher(path)
@@ -179,7 +179,7 @@ def fuse(*members, knows=None, weights=None, min_score=0.0, **settings):
 
 
 def plain_loop(members, knows, weights, iou):
-    """Fuse as the definition says, object by object; boxes as rows, best score first."""
+    """Fuse boxes as defined, object by object; return rows, best score first."""
     entries = sorted(((*box, label, score, m) for m, member in enumerate(members)
                       for box, label, score in zip(member.boxes.tolist(), member.labels.tolist(),
                                                    member.scores.tolist())),
@@ -211,7 +211,7 @@ def plain_loop(members, knows, weights, iou):
 
 
 @pytest.mark.parametrize('seed', range(8))
-def test_as_the_definition_says(seed):
+def test_fused_boxes_are_as_defined(seed):
     rng = np.random.default_rng(seed)
     objects = rng.uniform(0, 80, (9, 2))
     members = []
@@ -244,7 +244,7 @@ def test_an_object_that_one_detector_does_not_see_loses_score():
     assert result.boxes[:, 0].tolist() == [20, 0, 0]
 
 
-def test_a_detector_that_does_not_know_the_class_has_no_say():
+def test_a_detector_without_the_class_is_not_counted():
     knows = [[True] * 3, [True, False, True]]
     result = fuse(found((0, 0, 10, 10, 1, 0.6), (0, 0, 10, 10, 2, 0.6)), found(), knows=knows)
     assert result.labels.tolist() == [1, 2] and result.scores == pytest.approx([0.6, 0.3])

@@ -35,7 +35,7 @@ def raw(*rows):
 
 
 class Recorder(TeacherModel):
-    """Keeps what it is given, and sees nothing."""
+    """A network that keeps its input and finds nothing."""
 
     def __init__(self, shape, kind):
         super().__init__('recorder', [('images', shape, kind)],
@@ -49,15 +49,15 @@ class Recorder(TeacherModel):
 @pytest.mark.parametrize('cell, x, y, stride', [
     (0, 0, 0, 8), (12 + 3, 24, 8, 8), (96 + 6 + 2, 32, 16, 16), (96 + 24 + 4, 32, 32, 32),
     (CELLS - 1, 64, 0, 64)])
-def test_cells_look_from_their_corner(cell, x, y, stride):
+def test_positions_are_corners_of_cells(cell, x, y, stride):
     cells, strides = grid_cells(SIZE, NANODET_STRIDES)
     assert len(cells) == len(strides) == CELLS
     assert (cells[cell] * strides[cell]).tolist() == [x, y] and strides[cell] == stride
 
 
-def test_sides_that_stand_beyond_the_last_full_cell():
+def test_last_cell_may_extend_beyond_the_input():
     cells, _ = grid_cells((32, 32), NANODET_STRIDES)
-    # 4 x 4, 2 x 2, 1, and one of stride 64 that reaches beyond the input.
+    # There are 4 x 4, 2 x 2 and 1 cells, and a cell of stride 64 that is larger than the input.
     assert len(cells) == 16 + 4 + 1 + 1
 
 
@@ -73,18 +73,19 @@ def test_picture_to_boxes(write_onnx):
     path = write_onnx({'output': raw(
         (15, dog, 0.9, 1, 1, 2, 2), (16, dog, 0.8, 2, 1, 1, 2), (100, cow, 0.5, 0, 1, 1, 1),
         (40, dog, 0.19, 1, 1, 1, 1))[None]}, [1, 3, *SIZE])
-    # Half as wide as the input, and square: scaled by 4 / 3 * 2, 16 pixels on both sides.
+    # The square picture is scaled by 2 to 64 x 64, with 16 pixels of padding on both sides.
     found = NanodetTeacher(OnnxModel(path)).detect(np.zeros((32, 32, 3), np.uint8))
     assert [TEACHER_CLASSES[label] for label in found.labels] == ['dog', 'cattle']
     assert found.scores == pytest.approx([0.9, 0.5])
-    # Cell 15 is at (24, 8): from (16, 0) to (40, 24), so from (0, 0) to (24, 24) of 64 x 64.
+    # Cell 15 is at (24, 8). Its box is from (16, 0) to (40, 24), or from (0, 0) to (24, 24)
+    # without the padding.
     assert found.boxes[0] == pytest.approx([0, 0, 12, 12])
     assert NanodetTeacher(OnnxModel(path), min_score=0.6).detect(
         np.zeros((32, 32, 3), np.uint8)).scores == pytest.approx([0.9])
 
 
 @pytest.mark.parametrize('colour, first', [('bgr', 0), ('rgb', 2)])
-def test_bytes_go_in_as_they_are(colour, first):
+def test_bytes_are_not_normalised(colour, first):
     model = Recorder([1, *SIZE, 3], 'tensor(uint8)')
     NanodetTeacher(model, colour=colour).detect(np.full((*SIZE, 3), (10, 20, 30), np.uint8))
     assert model.tensor.dtype == np.uint8 and model.tensor.shape == (1, *SIZE, 3)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks in OpenVINO's format: what they say of themselves, other sizes, no quantisers."""
+"""Networks in OpenVINO's format: inputs and outputs, other sizes, removed quantisers."""
 
 import sys
 
@@ -13,7 +13,7 @@ opset = pytest.importorskip('openvino.opset13')
 
 @pytest.fixture
 def save(tmp_path):
-    """Give a function that writes a network of a parameter and what is made of it."""
+    """Return a function that writes a network from its input and a function that builds it."""
     def function(shape, build, kind=np.float32):
         parameter = opset.parameter(shape, kind, name='images')
         result = build(parameter)
@@ -24,13 +24,13 @@ def save(tmp_path):
 
 
 def shuffle(node):
-    """Shuffle 4 channels of 8 x 8 in 2 groups, in the way that exporters write it."""
+    """Shuffle 4 channels of 8 x 8 in 2 groups with the operations that exporters write."""
     split = opset.reshape(node, np.array([1, 2, 2, 8, 8]), False)
     turned = opset.transpose(split, np.array([0, 2, 1, 3, 4]))
     return opset.reshape(turned, np.array([1, 4, 8, 8]), False)
 
 
-def test_it_says_what_goes_in_and_out(save):
+def test_inputs_and_outputs_are_described(save):
     model = OpenVinoModel(save([1, 8, 8, 3], lambda node: opset.convert(node, 'f32'), np.uint8))
     assert (model.input_shape, model.input_type) == ([1, 8, 8, 3], 'tensor(uint8)')
     assert [(shape, kind) for _, shape, kind in model.outputs] == [([1, 8, 8, 3],
@@ -56,7 +56,7 @@ def test_size_of_pictures_with_their_channels_last(save):
     assert OpenVinoModel(path, input_size=(16, 32)).input_shape == [1, 16, 32, 3]
 
 
-def test_quantisers_are_left_out(save):
+def test_quantisers_are_removed(save):
     def build(node):
         low, high = np.float32(0), np.float32(3)
         return opset.relu(opset.fake_quantize(node, low, high, low, high, 4))

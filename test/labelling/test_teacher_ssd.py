@@ -30,7 +30,7 @@ def backbone(tmp_path_factory):
 
 @pytest.fixture
 def heads():
-    """Give heads that see nothing: every class has a logit of -9."""
+    """Return heads that find nothing: every class has a logit of -9."""
     tensors = {}
     for level, (first, narrow, last) in enumerate(EXTRAS):
         for part, shape in ((0, (narrow, first, 1, 1)), (1, (last, narrow, 3, 3))):
@@ -46,7 +46,7 @@ def heads():
 
 @pytest.fixture
 def open_teacher(backbone, heads, tmp_path):
-    """Give a function that opens a teacher with `heads` as they then are."""
+    """Return a function that opens a teacher with the current `heads`."""
     def function(classes=CLASSES, **settings):
         save_file(heads, tmp_path / 'heads.safetensors')
         return SsdTeacher(backbone, tmp_path / 'heads.safetensors', classes, **settings)
@@ -71,15 +71,15 @@ def test_boxes_by_hand():
     np.testing.assert_allclose(tensorflow_boxes(np.zeros((1, 4)), anchor),
                                [[0.4, 0.35, 0.6, 0.45]])
     code = np.array([[10.0, -5.0, 5 * np.log(2), 5 * np.log(3)]])
-    # Centre (0.5 - 0.1, 0.4 + 0.1), 0.6 wide, 0.2 high.
+    # The centre is (0.5 - 0.1, 0.4 + 0.1), the width 0.6, the height 0.2.
     np.testing.assert_allclose(tensorflow_boxes(code, anchor), [[0.1, 0.4, 0.7, 0.6]])
 
 
 def test_picture_to_boxes(open_teacher, heads):
-    # The single cell of the last map: its first anchor is a dog, its last a cat.
+    # The first anchor of the last map's only cell is a dog, the last one a cat.
     heads['cls.5.bias'][1] = 2.0
     heads['cls.5.bias'][5 * 4 + 3] = 1.0
-    # Background has a sigmoid of its own and does not count.
+    # The background has a sigmoid of its own, which does not change the other scores.
     heads['cls.5.bias'][0] = 8.0
     found = open_teacher().detect(np.zeros((100, 200, 3), np.uint8))
     assert [TEACHER_CLASSES[label] for label in found.labels] == ['dog', 'cat']
@@ -94,12 +94,12 @@ def test_first_output_may_be_a_class(open_teacher, heads):
     assert [TEACHER_CLASSES[label] for label in found.labels] == ['bird']
 
 
-def test_class_without_a_name_is_passed_over(open_teacher, heads):
+def test_class_without_a_name_is_left_out(open_teacher, heads):
     heads['cls.5.bias'][2] = 2.0
     assert not len(open_teacher().detect(np.zeros((60, 60, 3), np.uint8)).scores)
 
 
-def test_features_are_those_of_tensorflows_padding(open_teacher, backbone):
+def test_features_have_the_padding_of_tensorflow(open_teacher, backbone):
     from safetensors.torch import load_file
     from torch.nn import functional
     weights = load_file(backbone)
@@ -110,7 +110,7 @@ def test_features_are_those_of_tensorflows_padding(open_teacher, backbone):
         lambda _, inputs, output: first.setdefault('map', output))
     teacher.detect(picture)
     rgb = torch.from_numpy(picture[:, :, ::-1].copy()).permute(2, 0, 1).float()[None]
-    # An even side and a stride of 2: one pixel more at the end, none at the beginning.
+    # With an even side and a stride of 2, TensorFlow pads one pixel, at the end.
     map_ = functional.conv2d(functional.pad(rgb / 127.5 - 1, (0, 1, 0, 1)),
                              weights['features.0.0.weight'], stride=2)
     map_ = functional.batch_norm(map_, weights['features.0.1.running_mean'],

@@ -43,7 +43,7 @@ def test_network_sees_colours_from_0_to_1(write_onnx):
     assert found.scores == pytest.approx([0.9, 0.5])
 
 
-def test_weak_boxes_and_labels_that_mean_nothing_are_dropped(write_onnx):
+def test_weak_boxes_and_unused_labels_are_dropped(write_onnx):
     path = write_onnx(outputs(((1, 1, 9, 9),) * 3, (0, 12, 3), (0.9, 0.9, 0.1)),
                       [1, 3, 'H', 'W'])
     picture = np.zeros((40, 100, 3), np.uint8)

@@ -31,7 +31,7 @@ def raw(*rows):
 
 @pytest.fixture
 def write_teacher(write_onnx):
-    """Give a function that writes a network in the format of YOLOX."""
+    """Return a function that writes a network in the format of YOLOX."""
     return lambda output, size=SIZE: write_onnx({'output': output[None]}, [1, 3, *size])
 
 
@@ -47,7 +47,7 @@ def test_boxes_are_relative_to_their_cell(cell, column, row, stride):
 
 
 def test_picture_to_boxes(write_teacher):
-    # Two boxes of one dog, a cow in the same place, and one that is too weak.
+    # The output has two boxes of one dog, a cow in the same place, and a weak dog.
     dog, cow = COCO_CLASSES.index('dog'), COCO_CLASSES.index('cow')
     path = write_teacher(raw(
         (15, 0.5, 0.5, np.log(2), np.log(2), 0.9, dog, 1.0),
@@ -61,7 +61,7 @@ def test_picture_to_boxes(write_teacher):
     assert found.boxes[0] == pytest.approx([10, 2, 18, 10])
 
 
-def test_boxes_end_with_the_picture(write_teacher):
+def test_boxes_are_cut_to_the_picture(write_teacher):
     path = write_teacher(raw((0, 0.5, 0.5, np.log(4), np.log(4), 0.9, 0, 1.0)))
     found = YoloxTeacher(OnnxModel(path)).detect(np.zeros((64, 96, 3), np.uint8))
     assert found.boxes.tolist() == [[0, 0, 20, 20]]

@@ -29,7 +29,7 @@ def test_picture_to_boxes(write_onnx):
 
 
 def test_network_sees_colours_from_0_to_1(write_onnx):
-    # The scores are multiplied by the largest input: full white is 1.
+    # This network multiplies its scores by its largest input, which is 1 for white.
     path = write_onnx({'output0': raw((3, 30, 20, 16, 8, 7, 0.5))}, [1, 3, *SIZE], bright=True)
     teacher = Yolo11Teacher(OnnxModel(path), min_score=0.0)
     white = teacher.detect(np.full((64, 96, 3), 255, np.uint8))

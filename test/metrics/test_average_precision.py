@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Average precision: cases done by hand, and properties that must always hold."""
+"""Average precision: cases computed by hand, and properties that always hold."""
 
 from dataclasses import replace
 
@@ -23,11 +23,11 @@ from ..helpers.boxes import A, B, C, detections, found_rows, NOWHERE, truth, tru
     ([1], 1, 1.0),
     ([1], 2, 0.5),
     ([0, 1], 1, 0.5),
-    # Recall 1/2 at precision 1, then 1 at precision 2/3.
+    # Recall 1/2 has precision 1, and recall 1 has precision 2/3.
     ([1, 0, 1], 2, 0.5 * 1 + 0.5 * 2 / 3),
-    # Interpolated: the dip to 1/2 is lifted to the 2/3 that follows.
+    # The precision of 1/2 is interpolated to 2/3, which follows.
     ([0, 1, 1], 2, 2 / 3),
-    # 1/4 each at 1, then 3/4 (lifted from 2/3), 3/4; the fourth box is never found.
+    # Three of four boxes are found, at precisions 1, 3/4 (interpolated from 2/3) and 3/4.
     ([1, 0, 1, 1, 0], 4, 0.25 * 1 + 0.25 * 0.75 + 0.25 * 0.75),
     ([0, 0], 3, 0.0),
     ([], 3, 0.0),
@@ -47,27 +47,28 @@ def test_equal_scores_enter_the_curve_together(right):
 
 
 def test_mistakes_can_weigh_less():
-    # 1 / (1 + 1/4), lifted over what follows: 2 / (2 + 3/4).
+    # The precisions are 1 / (1 + 1/4) and 2 / (2 + 3/4).
     area = curve_area(np.array([0.9, 0.8, 0.7, 0.6]), np.array([False, True, False, True]), 2,
                       np.array([0.25, 0, 0.5, 0]))
     assert area == pytest.approx((1 / 1.25 + 2 / 2.75) / 2)
 
 
-def test_devkit_is_kind_to_small_boxes():
+def test_devkit_has_lower_thresholds_for_small_boxes():
     edges = np.array([(0, 0, 10, 10), (0, 0, 100, 100), (3, 3, 4, 4)], np.float32)
-    # 10 x 10 pixels: 100 / (20 * 20); 100 x 100: 0.83, so 0.5; one pixel: 1 / (11 * 11).
+    # A box of 10 x 10 pixels needs 100 / (20 * 20), one of a pixel 1 / (11 * 11). The rule gives
+    # 0.83 for 100 x 100 pixels, so 0.5 applies.
     assert DEVKIT.thresholds(edges) == pytest.approx([0.25, 0.5, 1 / 121])
     assert PLAIN.thresholds(edges).tolist() == [0.5, 0.5, 0.5]
 
 
 @pytest.mark.parametrize('found, plain, devkit', [
-    # 5 of 10 columns are shared: 50 / 150; a box of 10 x 10 asks the devkit for 0.25.
+    # 5 of 10 columns overlap, so the IoU is 50 / 150; the devkit needs 0.25 here.
     ((5, 0, 15, 10), 0.0, 1.0),
-    # 4 of 10: 40 / 160.
+    # 4 of 10 columns: 40 / 160
     ((6, 0, 16, 10), 0.0, 1.0),
-    # 3 of 10: 30 / 170.
+    # 3 of 10 columns: 30 / 170
     ((7, 0, 17, 10), 0.0, 0.0),
-    # 7 of 10: 70 / 130.
+    # 7 of 10 columns: 70 / 130
     ((3, 0, 13, 10), 1.0, 1.0)])
 def test_plain_and_devkit_by_hand(found, plain, devkit):
     there, seen = truth((0, 0, A)), detections((0, 0, 0.9, found))
@@ -75,7 +76,7 @@ def test_plain_and_devkit_by_hand(found, plain, devkit):
     assert average_precision(seen, there, DEVKIT).mean == devkit
 
 
-def test_other_thresholds_can_be_asked_for():
+def test_other_thresholds_can_be_set():
     there, seen = truth((0, 0, A)), detections((0, 0, 0.9, (2, 0, 12, 10)))
     assert average_precision(seen, there, ApRules(2 / 3)).mean == 1.0
     assert average_precision(seen, there, ApRules(0.7)).mean == 0.0
@@ -97,7 +98,7 @@ def test_two_frames_and_two_classes_by_hand():
     assert np.isnan(result.per_class[2])
     assert result.boxes.tolist() == [3, 1, 0]
     assert result.detections.tolist() == [5, 2, 0]
-    # The class without boxes does not enter the mean.
+    # The class without boxes is not in the mean.
     assert result.mean == pytest.approx((result.per_class[0] + 0.5) / 2)
 
 
@@ -119,7 +120,7 @@ def test_detection_inside_an_ignore_region_does_not_count():
     assert average_precision(found, truth((0, 0, A))).per_class[0] == pytest.approx(0.5)
     result = average_precision(found, truth((0, 0, A), ignore=((0, C),)))
     assert result.per_class[0] == 1.0 and result.ignored == 1
-    # A region of another frame excuses nothing.
+    # An ignore region of another frame has no effect.
     result = average_precision(found, truth((0, 0, A), ignore=((1, C),)))
     assert result.per_class[0] == pytest.approx(0.5) and result.ignored == 0
 
@@ -160,7 +161,7 @@ def test_perfect_detections_score_one(truth_list, scores):
 @given(truth_rows)
 def test_duplicates_are_wrong(truth_list):
     there = truth(*truth_list)
-    # Every box is found twice with full confidence: half of the detections are wrong.
+    # Every box is found twice with a score of 1, so half of the detections are wrong.
     once = [(frame, label, 1.0, box) for frame, label, box in truth_list]
     result = average_precision(detections(*once, *once), there)
     assert result.per_class[there.labels] == pytest.approx(np.full(len(there), 0.5))
@@ -175,14 +176,14 @@ def test_only_the_order_of_scores_matters(found_list, truth_list):
 
 
 @given(found_rows, truth_rows)
-def test_values_lie_between_zero_and_recall(found_list, truth_list):
+def test_values_are_between_zero_and_the_largest_recall(found_list, truth_list):
     result = average_precision(detections(*found_list), truth(*truth_list))
     for value, boxes_there, count in zip(result.per_class, result.boxes, result.detections):
         assert np.isnan(value) if not boxes_there else (
             0 <= value <= min(1.0, count / boxes_there) + 1e-9)
 
 
-def test_operating_points_count_what_lies_above_a_score():
+def test_operating_points_count_detections_above_a_score():
     regions = np.array([0]), np.array([C], np.float32)
     there = replace(truth((0, 0, A), (0, 0, B)), ignore_frames=regions[0],
                     ignore_boxes=regions[1])

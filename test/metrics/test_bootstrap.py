@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bootstrap against a slow one that draws in a loop, and against what must hold."""
+"""The bootstrap agrees with a slow loop, and has the expected properties."""
 
 from forecast_detector_ros.metrics.bootstrap import Bootstrap
 from hypothesis import given
@@ -9,7 +9,7 @@ import pytest
 
 
 def slowly(values, seed, draws):
-    """Draw sequence by sequence."""
+    """Return mean, low and high of a bootstrap that draws sequence by sequence."""
     rng = np.random.default_rng(seed)
     means = []
     for _ in range(draws):
@@ -21,13 +21,13 @@ def slowly(values, seed, draws):
         means, [2.5, 97.5])
 
 
-def test_interval_is_that_of_a_loop():
+def test_interval_agrees_with_a_loop():
     values = np.random.default_rng(5).random(9)
     values[3] = np.nan
     mean, low, high = slowly(values, 1, 4000)
     found = Bootstrap(9, seed=2).interval(values)
     assert found.mean == pytest.approx(mean)
-    # Two independent sets of draws: their ends differ by some hundredths of the width.
+    # The two sets of draws are independent, so their ends differ by some hundredths of the width.
     width = high - low
     assert found.low == pytest.approx(low, abs=0.06 * width)
     assert found.high == pytest.approx(high, abs=0.06 * width)
@@ -46,11 +46,11 @@ def test_differences_are_paired(values, step):
     bootstrap = Bootstrap(len(values), draws=50)
     values = np.array(values)
     found = bootstrap.difference(values + step, values)
-    # However much sequences differ, a step that is the same in all of them is certain.
+    # An equal difference in all sequences has an interval without width.
     assert (found.mean, found.low, found.high) == (pytest.approx(step, abs=1e-9),) * 3
 
 
-def test_same_seed_same_interval_and_nothing_known_is_nan():
+def test_interval_depends_on_the_seed_and_is_nan_without_values():
     values = np.random.default_rng(0).random(7)
     assert Bootstrap(7, 3).interval(values) == Bootstrap(7, 3).interval(values)
     assert Bootstrap(7, 3).interval(values) != Bootstrap(7, 4).interval(values)

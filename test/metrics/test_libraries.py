@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""COCO's average precision: what the library makes of our tables."""
+"""COCO's average precision, computed by the library from the tables of the package."""
 
 import sys
 
@@ -16,7 +16,7 @@ LARGE = (40, 0, 150, 110)
 
 
 def slow_coco(found, there) -> list[float]:
-    """Give the AP of each class at 101 recalls and 10 thresholds, with plain loops."""
+    """Return the AP of each class at 101 recalls and 10 thresholds, with plain loops."""
     result = []
     for label in range(CLASSES):
         values = []
@@ -30,7 +30,7 @@ def slow_coco(found, there) -> list[float]:
                         for j in free if there.frames[j] == found.frames[i]}
                 best = max(over.values(), default=0)
                 if best >= min(threshold, 1 - 1e-10):
-                    # COCO takes the last one of several that overlap alike.
+                    # Of several boxes with equal overlap, COCO takes the last one.
                     free.remove(max(j for j in over if over[j] == best))
                     hits += 1
                 curve.append((hits / max(len(targets), 1), hits / place))
@@ -43,7 +43,7 @@ def slow_coco(found, there) -> list[float]:
 def test_one_of_two_by_hand():
     result = coco_average_precision(detections((0, 0, 0.9, A)),
                                     truth((0, 0, A), (0, 0, B), (1, 1, LARGE)))
-    # Recalls 0, 0.01, ... 0.5 are reached with precision 1.
+    # Recalls 0, 0.01, ... 0.5 have precision 1.
     assert result.per_class == pytest.approx([51 / 101, 0, np.nan], nan_ok=True)
     half = 51 / 202
     assert result.figures == pytest.approx({
@@ -58,7 +58,7 @@ def test_duplicate_is_wrong():
 
 
 def test_thresholds_by_hand():
-    # IoU 0.8: right at 0.5, 0.55, ... 0.8, wrong at 0.85, 0.9, 0.95.
+    # The IoU is 0.8, so the detection is right at 0.5, 0.55, ... 0.8, and wrong above.
     result = coco_average_precision(detections((0, 0, 0.9, (0, 0, 10, 8))), truth((0, 0, A)))
     assert result.figures['ap'] == pytest.approx(0.7)
     assert (result.figures['ap50'], result.figures['ap75']) == pytest.approx((1, 1))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Motion IoU by hand, and against a slow version."""
+"""Motion IoU, by hand and compared with a slow version."""
 
 from forecast_detector_ros.metrics.average_precision import motion_iou
 from hypothesis import given
@@ -11,12 +11,12 @@ from ..helpers.boxes import boxes, truth
 
 
 def test_two_frames_by_hand():
-    # 5 of 10 columns are shared: 50 / 150.
+    # 5 of 10 columns overlap, so the IoU is 50 / 150.
     there = truth((0, 0, (0, 0, 10, 10)), (1, 0, (5, 0, 15, 10)), tracks=(0, 0))
     assert motion_iou(there) == pytest.approx([1 / 3, 1 / 3])
 
 
-def test_mean_over_the_neighbours_that_there_are():
+def test_mean_over_existing_neighbours():
     there = truth((0, 0, (0, 0, 10, 10)), (1, 0, (0, 0, 10, 10)), (2, 0, (5, 0, 15, 10)),
                   tracks=(7, 7, 7))
     assert motion_iou(there) == pytest.approx([(1 + 1 / 3) / 2, (1 + 1 / 3) / 2, 1 / 3])
@@ -41,7 +41,7 @@ def test_object_in_a_single_frame_counts_as_fast():
     assert motion_iou(truth((4, 0, (0, 0, 10, 10)), tracks=(0,))).tolist() == [0.0]
 
 
-def test_without_tracks_nothing_is_known():
+def test_without_tracks_motion_is_unknown():
     assert np.isnan(motion_iou(truth((0, 0, (0, 0, 1, 1)), (1, 0, (0, 0, 1, 1))))).all()
     assert motion_iou(truth()).shape == (0,)
 

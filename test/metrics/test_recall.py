@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recall on cases that can be done by hand."""
+"""Recall, computed by hand."""
 
 import math
 
@@ -39,7 +39,7 @@ def test_right_place_of_the_wrong_class_is_not_found():
 
 
 @pytest.mark.parametrize('label, wanted', [(0, 1.0), (1, 1.0), (2, 0.0)])
-def test_any_accepted_class_will_do(label, wanted):
+def test_any_accepted_class_counts(label, wanted):
     assert recall(detections((0, label, A)), truth((0, {0, 1}, A))) == wanted
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables come out of their file as they went in."""
+"""Tables in files, and the matching of detections with boxes."""
 from dataclasses import fields
 
 from forecast_detector_ros.annotations.findings import DataError
@@ -20,7 +20,7 @@ import pytest
 from ..helpers.boxes import CLASSES, detections, truth
 
 
-def test_tables_survive_bit_for_bit(tmp_path):
+def test_loaded_tables_equal_those_saved(tmp_path):
     rng = np.random.default_rng(0)
     detections = DetectionTable(rng.integers(0, 9, 5), rng.random((5, 4), np.float32),
                                 rng.integers(0, 3, 5), rng.random(5, np.float32))
@@ -53,7 +53,7 @@ def test_other_files_are_one_line(tmp_path):
     (tmp_path / 'empty').touch()
     save_tables(tmp_path / 'damaged', {'group': {'array': np.arange(9)}})
     data = bytearray((tmp_path / 'damaged').read_bytes())
-    # Behind the header of the archive, in what is compressed.
+    # These bytes are in the compressed data behind the header of the archive.
     data[70:90] = b'\xff' * 20
     (tmp_path / 'damaged').write_bytes(data)
     for name in ('text', 'other.npz', 'none', 'empty', 'damaged'):
@@ -66,7 +66,7 @@ SQUARE = (0, 0, 10, 10)
 
 
 def slow_match(found: DetectionTable, there: TruthTable, threshold: float) -> list[int]:
-    """Go through the detections one by one, with plain Python numbers."""
+    """Match the detections one by one with plain Python numbers."""
     def overlap(a: list[float], b: list[float]) -> float:
         width = min(a[2], b[2]) - max(a[0], b[0])
         height = min(a[3], b[3]) - max(a[1], b[1])
@@ -113,14 +113,14 @@ def test_the_better_score_wins_the_box():
 
 
 def test_a_loser_takes_the_next_best_box():
-    # Both prefer box 0; the weaker one still overlaps box 1 enough.
+    # Both detections prefer box 0; the weaker one also overlaps box 1 enough.
     there = truth((0, 0, (0, 0, 10, 10)), (0, 0, (0, 2, 10, 12)))
     found = detections((0, 0, 0.9, (0, 0, 10, 10)), (0, 0, 0.8, (0, 0.5, 10, 10.5)))
     assert match(found, there).tolist() == [0, 1]
 
 
-def test_chain_is_settled_like_one_by_one():
-    # Each box is wanted by two detections in a row: one round does not settle them.
+def test_chain_is_matched_as_one_by_one():
+    # Each box overlaps two successive detections, so one round does not match all of them.
     there = truth(*((0, 0, (0, 3 * i, 10, 3 * i + 10)) for i in range(5)))
     found = detections(*((0, 0, 0.9 - 0.1 * i, (0, 3 * i + 1, 10, 3 * i + 11))
                          for i in range(5)))
@@ -139,7 +139,7 @@ def test_empty_tables_match_nothing():
     assert match(detections((0, 0, 0.9, SQUARE)), truth()).tolist() == [-1]
 
 
-# Few different numbers, so that overlaps and ties are frequent.
+# The numbers have few values, so that overlaps and ties are frequent.
 boxes = st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(1, 4), st.integers(1, 4)).map(
     lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3]))
 labels = st.integers(0, CLASSES - 1)
@@ -154,7 +154,7 @@ def test_agrees_with_the_slow_version(found_list, truth_list, threshold):
     found, there = detections(*found_list), truth(*truth_list)
     mine, slow = match(found, there, threshold), slow_match(found, there, threshold)
 
-    # Equal rows are interchangeable, so compare what is matched rather than row numbers.
+    # Equal rows are interchangeable, so the test compares values and not row numbers.
     def values(rows):
         return sorted((int(found.frames[i]), found.boxes[i].tolist(), int(found.labels[i]),
                        float(found.scores[i]), there.boxes[j].tolist())

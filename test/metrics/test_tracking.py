@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures of identity, on sequences whose figures can be reckoned by hand."""
+"""Measures of identity, computed by hand."""
 
 from forecast_detector_ros.metrics.libraries import tracking_figures
 from forecast_detector_ros.metrics.tables import DetectionTable, one_hot, TruthTable
@@ -13,7 +13,7 @@ NO_REGIONS = np.zeros(0, np.int64), np.zeros((0, 4), np.float32)
 
 
 def boxes_of(frame):
-    """Give the boxes of two objects that keep apart."""
+    """Return the boxes of two objects that do not overlap."""
     return [(10 + frame, 0, 20 + frame, 10), (60 + frame, 0, 70 + frame, 10)]
 
 
@@ -25,7 +25,7 @@ def truth(regions=NO_REGIONS, tracks=(4, 9)):
 
 
 def detected(there, labels=None):
-    """Give the detections of all boxes of the truth but for some."""
+    """Return detections of the true boxes for which `there` is true."""
     whole = truth()
     rows = np.flatnonzero(there)
     label = whole.labels if labels is None else labels
@@ -37,7 +37,7 @@ ALL = np.ones(2 * FRAMES, bool)
 RIGHT = np.tile([31, 7], FRAMES)
 
 
-def test_right_numbers_are_all_right():
+def test_right_numbers_give_the_best_figures():
     (one, whole) = tracking_figures([(detected(ALL), RIGHT, truth())])
     assert one == whole
     assert one == {'hota': pytest.approx(1), 'det_a': pytest.approx(1), 'ass_a': pytest.approx(1),
@@ -49,10 +49,10 @@ def test_one_switch_half_way():
     numbers[FRAMES::2] = 50
     figures, _ = tracking_figures([(detected(ALL), numbers, truth())])
     assert figures['switches'] == 1 and figures['mota'] == pytest.approx(1 - 1 / 12)
-    # Six frames of one object belong to two numbers of three frames: 3 / 6 for each of its boxes.
+    # Each of the two numbers has three of the object's six frames, so its boxes count 3 / 6.
     assert figures['ass_a'] == pytest.approx((6 * 0.5 + 6 * 1.0) / 12)
     assert figures['hota'] == pytest.approx(np.sqrt(0.75))
-    # The better of its numbers holds three boxes; the other three are found under a wrong one.
+    # Only three of the object's six boxes have the number that fits best.
     assert figures['idf1'] == pytest.approx(2 * 9 / (12 + 12))
 
 
@@ -65,7 +65,7 @@ def test_missed_and_false_boxes_cost_detection():
     figures, _ = tracking_figures([
         (DetectionTable.join([found, stray]), np.append(RIGHT[there], 99), truth())])
     assert figures['mota'] == pytest.approx(1 - 3 / 12) and figures['switches'] == 0
-    # The stray box alone lies in an ignore region: it does not count there.
+    # The stray box is in an ignore region, so it does not count.
     regions = np.array([2]), np.array([(190, 0, 220, 20)], np.float32)
     figures, _ = tracking_figures([
         (DetectionTable.join([found, stray]), np.append(RIGHT[there], 99), truth(regions))])
@@ -75,18 +75,18 @@ def test_missed_and_false_boxes_cost_detection():
 def test_wrong_class_is_no_match():
     figures, _ = tracking_figures([
         (detected(ALL, np.zeros(2 * FRAMES, np.int64)), RIGHT, truth())])
-    # Half the boxes are missed, and as many are false.
+    # Half of the boxes are missed, and as many detections are false.
     assert figures['mota'] == pytest.approx(0.0) and figures['idf1'] == pytest.approx(0.5)
 
 
-def test_boxes_without_a_track_play_no_part():
+def test_boxes_without_a_track_do_not_count():
     figures, _ = tracking_figures([(detected(ALL), RIGHT, truth(tracks=(4, -1)))])
     assert (figures['objects'], figures['boxes']) == (1, 6)
-    # The detections of such boxes are no mistakes.
+    # Detections of boxes without a track are no mistakes.
     assert (figures['mota'], figures['idf1'], figures['hota']) == (1.0, 1.0, 1.0)
 
 
-def test_sequences_are_put_together_by_their_boxes():
+def test_sequences_are_weighted_by_their_boxes():
     numbers = RIGHT.copy()
     numbers[FRAMES::2] = 50
     nothing = DetectionTable.join([])

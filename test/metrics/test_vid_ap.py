@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AP by motion: each rule by hand, properties, and a slow version that goes box by box."""
+"""AP by motion: rules by hand, properties, and a comparison with a slow version."""
 
 from forecast_detector_ros.metrics.average_precision import (
     ApRules,
@@ -34,7 +34,7 @@ SLOW, MEDIUM, FAST = 0.95, 0.8, 0.3
 
 
 def slow_overlap(a: list[float], b: list[float]) -> float:
-    """Give the IoU as the devkit does, with corners that are the first and the last pixel."""
+    """Return the IoU of the devkit, whose corners are the first and the last pixel."""
     a, b = ([*box[:2], box[2] - 1, box[3] - 1] for box in (a, b))
     width = min(a[2], b[2]) - max(a[0], b[0]) + 1
     height = min(a[3], b[3]) - max(a[1], b[1]) + 1
@@ -45,7 +45,7 @@ def slow_overlap(a: list[float], b: list[float]) -> float:
 
 def slow_ap(found: DetectionTable, there: TruthTable, rules: ApRules, motion: list[float],
             low: float, high: float) -> list[float]:
-    """Give the AP of every class for one range of motion, frame by frame and box by box."""
+    """Return the AP of every class for one range of motion, frame by frame and box by box."""
     targets, classes = there.boxes.tolist(), there.accepted.argmax(1).tolist()
     outside = [not low <= value <= high for value in motion]
     hits, mistakes = [0.0] * len(found), [0.0] * len(found)
@@ -105,21 +105,21 @@ def test_boxes_outside_a_group_are_ignored():
     there = truth((0, 0, A), (0, 0, B), (0, 0, C))
     found = detections(
         (0, 0, 0.9, A),                # hits the slow box
-        (0, 0, 0.8, (0, 0, 10, 4)),    # nothing is free; most on the slow box
-        (0, 0, 0.7, (20, 0, 30, 4)),   # too small; most on the medium box
+        (0, 0, 0.8, (0, 0, 10, 4)),    # no free box; overlaps most with the slow box
+        (0, 0, 0.7, (20, 0, 30, 4)),   # too small; overlaps most with the medium box
         (0, 0, 0.6, C))                # hits the fast box
     result = vid_average_precision(found, there, PLAIN, np.array([SLOW, MEDIUM, FAST]))
     assert result.whole.mean == pytest.approx((1 + 2 / 4) / 3)
     assert result.groups['slow'].mean == 1.0
     assert result.groups['medium'].mean == 0.0
-    # What lies on other boxes than the fast one is no mistake of this group.
+    # Detections that overlap boxes of other groups are no mistakes of this group.
     assert result.groups['fast'].mean == 1.0
     assert [result.groups[name].boxes.tolist() for name in GROUPS] == [[1, 0, 0]] * 3
     assert [result.groups[name].detections[0] for name in GROUPS] == [2, 1, 1]
     assert result.fractions == pytest.approx({name: 1 / 3 for name in GROUPS})
 
 
-def test_mistake_on_nothing_weighs_as_the_others_share_of_the_frame():
+def test_mistake_without_overlap_weighs_as_the_share_of_other_boxes():
     there = truth((0, 0, A), (0, 0, B), (0, 0, C))
     found = detections((0, 0, 0.9, NOWHERE), (0, 0, 0.8, A), (0, 0, 0.7, B), (0, 0, 0.6, C))
     result = vid_average_precision(found, there, PLAIN, np.array([SLOW, FAST, FAST]))
@@ -143,7 +143,7 @@ def test_the_other_box_may_be_of_another_class():
     assert result.whole.per_class[0] == 0.5 and result.groups['slow'].per_class[0] == 1.0
 
 
-def test_ignore_region_excuses_in_every_group():
+def test_ignore_region_has_effect_in_every_group():
     there = truth((0, 0, A), ignore=((0, NOWHERE),))
     found = detections((0, 0, 0.9, NOWHERE), (0, 0, 0.8, A))
     result = vid_average_precision(found, there, PLAIN, np.array([SLOW]))
@@ -158,8 +158,8 @@ def test_unknown_motion_belongs_to_no_group():
     assert result.groups['slow'].boxes.sum() == 0
 
 
-def test_however_many_detections_count():
-    # The best 100 are wrong, the next one is right.
+def test_number_of_detections_has_no_limit():
+    # The 100 detections of the highest score are wrong, the last one is right.
     found = detections(*((0, 0, 0.9, NOWHERE) for _ in range(100)), (0, 0, 0.5, A))
     assert vid_average_precision(found, truth((0, 0, A))).whole.mean == pytest.approx(1 / 101)
 
@@ -181,7 +181,7 @@ moving = st.lists(st.tuples(st.tuples(frames, labels, boxes), speeds), min_size=
 
 @st.composite
 def ranked(draw) -> DetectionTable:
-    """Draw detections of different scores, some of them in frames without boxes."""
+    """Draw detections with distinct scores, some of them in frames without boxes."""
     rows = draw(st.lists(st.tuples(st.integers(0, 4), labels, boxes), max_size=15))
     scores = draw(st.permutations(range(1, len(rows) + 1)))
     return detections(*((frame, label, score / 16, box)
@@ -208,7 +208,7 @@ def test_order_of_rows_does_not_matter(found, there_and_motion, chosen, random):
         result = vid_average_precision(found.select(rows), there, chosen, motion)
         return [item.per_class for item in (result.whole, *result.groups.values())]
 
-    # The same box twice, in one place but of different speed, is known by its row alone.
+    # Of equal boxes one is kept, because only the order tells their speeds apart.
     there_and_motion = list({row: (row, speed) for row, speed in there_and_motion}.values())
     rows = list(range(len(found)))
     before = score(np.array(rows, np.int64))
@@ -220,7 +220,7 @@ def test_order_of_rows_does_not_matter(found, there_and_motion, chosen, random):
 @given(truth_rows, st.data())
 def test_perfect_detections_score_one_in_every_group(truth_list, data):
     motion = np.array([data.draw(speeds) for _ in truth_list])
-    # A box that stands twice in one place could be hit in the place of the other.
+    # Equal boxes are removed, because a detection could hit either of them.
     places = dict(zip(truth_list, motion))
     there = truth(*places)
     found = detections(*((frame, label, data.draw(st.floats(0.05, 1.0)), box)

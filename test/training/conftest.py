@@ -41,7 +41,7 @@ def data_root(tmp_path_factory):
 
 @pytest.fixture
 def recipe_values():
-    """Give a recipe of three short stages as plain values."""
+    """Return a recipe of three short stages as plain values."""
     stage = {'epochs': 2, 'clips_per_epoch': 8, 'batch': 4, 'optimizer': 'adamw', 'ema': 0.9,
              'clip_length': 3, 'thinning': 1, 'plain_epochs': 1}
     rate = {'lr': 0.001}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way of docs/guide/adapt.md, from a video to an adapted checkpoint."""
+"""The steps of docs/guide/adapt.md, from a video to an adapted checkpoint."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_from_a_video_to_an_adapted_checkpoint(tmp_path, write_onnx):
     writer.release()
     assert label.main([str(clip), '--frames', str(data), '--teacher', str(teacher), '--output',
                        str(data / 'labels.json')]) == 0
-    # The recipe itself, but for its length.
+    # The shipped recipe, shortened
     values = yaml.safe_load(RECIPE.read_text())
     values.update(workers=0, threads=1)
     for stage in values['stages']:

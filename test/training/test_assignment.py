@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Anchors matched by what the network predicts, against a slow and plain reference."""
+"""Anchors are matched by the network's predictions, as in a slow reference."""
 from forecast_detector_ros.model.ssdlite import HeadOutput, make_anchors
 from forecast_detector_ros.training.assignment import (
     ALPHA,
@@ -21,7 +21,7 @@ STRIDES = torch.cat([torch.full((24 * 4,), 16.0), torch.full((6 * 4,), 32.0)])
 
 
 def wanted(boxes, labels, scores=None, ignore=()):
-    """Give the boxes of one image in the form of a batch."""
+    """Return the boxes of one image in the form of a batch."""
     count = len(boxes)
     return PaddedBoxes(
         torch.tensor(boxes, dtype=torch.float32).view(1, count, 4), torch.tensor([labels]),
@@ -30,7 +30,7 @@ def wanted(boxes, labels, scores=None, ignore=()):
 
 
 def some_head(count=1, seed=0):
-    """Give random output for three classes."""
+    """Return random output for three classes."""
     generator = torch.Generator().manual_seed(seed)
     return HeadOutput(torch.randn(count, len(ANCHORS), 4, generator=generator),
                       0.5 * torch.randn(count, len(ANCHORS), 4, generator=generator))
@@ -65,14 +65,14 @@ def reference(head, boxes, labels, top):
 
 @pytest.mark.parametrize('seed', range(4))
 def test_agrees_with_a_loop_over_boxes_and_anchors(seed):
-    """Owners, classes and quality are those of the definition."""
+    """Owners, classes and quality are as defined."""
     boxes = torch.tensor([[10., 8., 40., 50.], [30., 20., 80., 60.], [60., 5., 66., 12.]])
     labels = [2, 0, 1]
     head = some_head(seed=seed)
     found = assign_aligned(head, ANCHORS, STRIDES, wanted(boxes.tolist(), labels), top=5)
     owner, quality = reference(head, boxes, labels, 5)
     positive = found.classes[0] > 0
-    # Anchors that no prediction resembles at all have an alignment of nearly zero.
+    # Anchors whose prediction overlaps little have an alignment of nearly zero.
     clear = quality > 1e-4
     assert positive[clear].all()
     assert found.quality[0][clear] == pytest.approx(quality[clear], abs=1e-3)
@@ -83,13 +83,13 @@ def test_agrees_with_a_loop_over_boxes_and_anchors(seed):
 
 
 def test_every_box_has_an_anchor():
-    """The smallest box, between all cells' centres, has one near it."""
+    """Even a small box that contains no centre of a cell has an anchor."""
     found = assign_aligned(some_head(), ANCHORS, STRIDES, wanted([[63., 31., 65., 33.]], [1]))
     assert (found.classes[0] == 2).any()
 
 
 def test_images_do_not_disturb_each_other():
-    """A batch is matched as its images are alone, whatever number of boxes they have."""
+    """Images are matched alike in a batch and alone, even if their numbers of boxes differ."""
     head = some_head(3)
     counts = torch.tensor([2, 0, 1])
     boxes = torch.tensor([[10., 8., 40., 50.], [30., 20., 80., 60.], [5., 5., 60., 50.]])
@@ -109,7 +109,7 @@ def test_images_do_not_disturb_each_other():
 
 
 def test_scores_weigh_their_anchors():
-    """A positive has the weight of its box, a negative one."""
+    """The weight of a positive is that of its box; the weight of a negative is 1."""
     found = assign_aligned(some_head(), ANCHORS, STRIDES,
                            wanted([[10., 8., 40., 50.]], [0], [0.25]))
     positive = found.classes[0] > 0
@@ -117,8 +117,8 @@ def test_scores_weigh_their_anchors():
     assert (found.weights[0][~positive] == 1.0).all()
 
 
-def test_region_hides_boxes_of_its_size_alone():
-    """A box inside an ignored region is no background, unless the region is far larger."""
+def test_region_hides_anchors_of_its_size():
+    """An anchor in an ignored region is ignored, unless the region is far larger."""
     head = HeadOutput(torch.zeros(1, len(ANCHORS), 4), torch.zeros(1, len(ANCHORS), 4))
     size = ANCHORS[:, 2:] - ANCHORS[:, :2]
     chosen = 40
@@ -139,7 +139,7 @@ def test_padding_spreads_rows():
 
 
 def test_pairwise_iou_is_torchvisions():
-    """The batched form gives the same numbers."""
+    """The batched function agrees with torchvision's `box_iou`."""
     generator = torch.Generator().manual_seed(1)
     corners = torch.rand(2, 9, 2, 2, generator=generator).sort(2).values
     boxes = corners.flatten(2)

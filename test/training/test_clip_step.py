@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One step on clips: which losses there are, what gets a gradient, how y_t is made."""
+"""One training step on clips: losses, gradients and the target y_t."""
 
 from dataclasses import replace
 
@@ -67,7 +67,7 @@ def test_forecast_loss_against_an_own_loop():
 
 
 def set_forecast(net, value):
-    """Let the encoders forecast a map of one value, whatever they see."""
+    """Let the encoders always forecast maps of one value."""
     def encode(feature, state, read=True):
         forecast = tuple(torch.full_like(level, value) for level in feature)
         return Maps(feature, forecast, feature, feature), state._replace(forecast=forecast)
@@ -75,7 +75,7 @@ def set_forecast(net, value):
 
 
 def ramp(clips=2, frames=4):
-    """Give features whose value is the frame's number, doubled on the second level."""
+    """Return features that are the frame's number, or twice that on the second level."""
     net = network()
     return tuple(torch.arange(frames, dtype=torch.float32).view(1, -1, 1, 1, 1)
                  .expand(clips, -1, channels, *size) * (level + 1)
@@ -111,7 +111,7 @@ def test_rollout_compares_forecasts_of_forecasts_with_the_true_features():
     net.encode = encode
     losses = clip_losses(net, batch(), LossConfig(rollout=1.0), torch.Generator().manual_seed(0),
                          True, False, features=ramp())
-    # The first frame is true; the second and third take what was forecast.
+    # The first input is a true feature; the others are forecasts.
     assert seen == [0, 10, 20]
     # Forecasts 10, 20, 30 against 1, 2, 3 and, on the second level, against 2, 4, 6.
     first, second = 81 + 18 ** 2 + 27 ** 2, 64 + 16 ** 2 + 24 ** 2
@@ -126,7 +126,7 @@ def test_baseline_has_detection_losses_only():
     assert set(run(network('baseline'), scheduler=False).parts) == {'loc', 'cls'}
 
 
-def test_gamma_zero_takes_the_forecast_loss_out():
+def test_gamma_zero_removes_the_forecast_loss():
     losses = run(network(), LossConfig(gamma=0.0), scheduler=False)
     assert float(losses.total) == pytest.approx(losses.parts['loc'] + losses.parts['cls'],
                                                 rel=1e-5)
@@ -148,7 +148,7 @@ def test_frozen_extractor_gets_no_gradient():
     assert all(p.grad is not None for p in net.encoder1.parameters())
 
 
-def test_the_same_generator_gives_the_same_step_and_another_one_another():
+def test_a_step_depends_on_the_generator():
     net = network(forecast_mode='direct')
     config = LossConfig(rollout=0.5)
     totals = [float(run(net, config, seed=seed).total) for seed in (5, 5, 6)]
@@ -156,7 +156,7 @@ def test_the_same_generator_gives_the_same_step_and_another_one_another():
 
 
 @pytest.mark.parametrize('index', range(3))
-def test_combination_chooses_what_the_head_sees(index):
+def test_combination_chooses_the_maps_of_the_head(index):
     net = network(forecast_mode='direct')
     probabilities = [0.0, 0.0, 0.0]
     probabilities[index] = 1.0
@@ -179,7 +179,7 @@ def test_combination_chooses_what_the_head_sees(index):
 
 
 @pytest.mark.parametrize('rollout', [0.0, 1.0])
-def test_the_scheduler_hears_of_frames_that_were_read_alone(rollout):
+def test_expected_map_comes_from_read_frames(rollout):
     net = network(scheduler_reference='expected')
     seen = []
     schedule = net.schedule
@@ -190,7 +190,8 @@ def test_the_scheduler_hears_of_frames_that_were_read_alone(rollout):
 
     net.schedule = spy
     losses = run(net, LossConfig(rollout=rollout))
-    # Three steps of two clips: of the first frame nothing was expected, the second is read.
+    # Each of two clips has three steps. No forecast of the first frame exists, so the scheduler
+    # decides in two of the steps.
     assert len(seen) == 2 and losses.decisions == 4
     with torch.no_grad():
         _, state = net.encode(net.extract(net.normalise(batch().images[:, 0])),
@@ -225,7 +226,7 @@ def test_y_t_is_one_where_the_head_finds_the_box_and_zero_elsewhere():
     def head(module, args, output):
         logits = torch.zeros_like(output.logits)
         logits[:, :, 0] = 20.0
-        # Only the first clip's head sees the object, of class 1.
+        # The head finds the object, of class 1, only in the first clip.
         logits[0, anchor, 2] = 40.0
         return output._replace(logits=logits, offsets=torch.zeros_like(output.offsets))
 
@@ -233,7 +234,7 @@ def test_y_t_is_one_where_the_head_finds_the_box_and_zero_elsewhere():
     clips.all_boxes[:] = box
     found = reliable_targets(net, forecast, forecast, clips, 1, LossConfig())
     assert found.tolist() == [True, False]
-    # The head is given the same twice, whatever the maps: against `read` both clips are reliable.
+    # The head's output does not depend on the maps, so both clips are reliable against `read`.
     found = reliable_targets(net, forecast, forecast, clips, 1, LossConfig(
         reliable_against='read'))
     assert found.tolist() == [True, True]
@@ -248,7 +249,7 @@ def test_reliable_against_read_follows_the_extractors_next_map():
     def head(module, args, output):
         logits = torch.zeros_like(output.logits)
         logits[:, :, 0] = 20.0
-        # An object is seen where the map is not zero.
+        # The head finds an object if the map is not zero.
         logits[:, anchor, 2] = 40.0 * args[0][0].amax((1, 2, 3)).sign()
         return output._replace(logits=logits, offsets=torch.zeros_like(output.offsets))
 
@@ -261,10 +262,10 @@ def test_reliable_against_read_follows_the_extractors_next_map():
 
 
 @pytest.mark.parametrize('against', ['truth', 'read'])
-def test_y_t_leaves_no_trace_in_the_batch_norms_and_the_modes(against):
+def test_y_t_changes_neither_batch_norms_nor_modes(against):
     def tracked(with_scheduler):
         net = network().train()
-        # A mixture, as `freeze_bn: backbone` leaves it.
+        # With `freeze_bn: backbone` too, only some modules are in training mode.
         net.head.extra.eval()
         modes = {name: module.training for name, module in net.named_modules()}
         run(net, LossConfig(reliable_against=against), scheduler=with_scheduler)
@@ -278,7 +279,7 @@ def test_y_t_leaves_no_trace_in_the_batch_norms_and_the_modes(against):
         assert torch.equal(with_it[name], value), name
 
 
-def test_y_t_is_what_the_detector_says_in_inference(enliven):
+def test_y_t_uses_the_output_of_inference(enliven):
     net = enliven(network())
     clips = batch()
     generator = torch.Generator().manual_seed(2)
@@ -295,7 +296,7 @@ def test_y_t_is_what_the_detector_says_in_inference(enliven):
     assert torch.equal(*seen)
 
 
-def test_a_frame_without_boxes_may_show_what_lies_in_an_ignored_region():
+def test_detections_in_ignored_regions_are_reliable():
     net = network()
     clips = batch()
     forecast = tuple(torch.zeros(2, c, *size) for c, size in zip((16, 24), net.feature_sizes))
@@ -372,7 +373,7 @@ def test_recurrent_detector_learns_through_the_frames_of_a_clip(extra_frame):
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in net.recurrent.parameters())
 
 
-def test_recurrent_detector_sees_in_training_what_it_sees_in_inference():
+def test_recurrent_maps_of_training_equal_those_of_inference():
     net = network('recurrent', forecast_mode='direct')
     clips = batch()
     heads = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recipes: the shipped ones load, one may extend another, a wrong one is named in one line."""
+"""Recipes: shipped recipes load, recipes extend others, mistakes are named in one line."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_there_are_recipes():
 
 
 def motion(**keys):
-    """Give a recipe of one stage for a forecast of motion."""
+    """Return a recipe of one stage for a forecast of motion."""
     return {**changed(**{'groups': {'encoder': {'lr': 1.0}}, 'clip_length': 3, 'gaps': [1],
                          'horizons': [1], **keys}), 'preset': 'default', 'cache': 'device'}
 
@@ -185,7 +185,7 @@ BASE = {'name': 'base', 'classes': ['cat', 'dog'], 'network': {'width': 0.5, 'le
 
 @pytest.fixture
 def read(tmp_path):
-    """Give a function that writes recipes by their names and reads the last one."""
+    """Return a function that writes recipes by their names and reads the last one."""
     def write(**recipes):
         for name, values in recipes.items():
             (tmp_path / f'{name}.yaml').write_text(yaml.safe_dump(values))
@@ -193,7 +193,7 @@ def read(tmp_path):
     return write
 
 
-def test_without_extends_it_is_the_file(read):
+def test_a_recipe_without_extends_is_the_file(read):
     assert read(base=BASE) == BASE
 
 
@@ -204,7 +204,7 @@ def test_mappings_are_merged_and_lists_replaced(read):
                      'network': {'width': 1.0, 'levels': [16, 32]}}
 
 
-def test_null_takes_a_key_away(read):
+def test_null_removes_a_key(read):
     found = read(base=BASE, more={'extends': 'base.yaml', 'network': None, 'seed': None})
     assert found == {key: value for key, value in BASE.items() if key != 'network'}
 
@@ -221,7 +221,7 @@ def test_stages_are_merged_by_name(read):
 
 
 def test_null_in_a_new_stage_is_a_value(read):
-    """Otherwise such a stage could not be without augmentation."""
+    """Without this rule, a new stage could not turn augmentation off."""
     new = {'name': 'third', 'epochs': 1, 'augment': None}
     assert read(base=BASE, more={'extends': 'base.yaml', 'stages': [new]})['stages'][2] == new
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frozen blocks give the network's own features; features that are kept give the same training."""
+"""Frozen blocks give the network's features, and kept features give the same training."""
 
 from dataclasses import replace
 import logging
@@ -35,7 +35,7 @@ def network() -> ForecastDetector:
 
 @pytest.fixture
 def images() -> torch.Tensor:
-    # More than one chunk, and a last one that is not full.
+    # The images fill more than one chunk, the last one in part.
     return torch.randint(0, 256, (6, 3, 64, 96), dtype=torch.uint8)
 
 
@@ -55,7 +55,7 @@ def test_blocks_that_are_not_frozen_get_gradients_and_the_others_none(network, i
         assert (parameter.grad is None) == frozen, name
 
 
-def test_bfloat16_stays_near(network, images):
+def test_features_in_bfloat16_are_close(network, images):
     expected = network.extract(network.normalise(images))
     found = FrozenFeatures(network, None, torch.bfloat16)(images)
     for wanted, level in zip(expected, found):
@@ -66,7 +66,7 @@ def test_bfloat16_stays_near(network, images):
 
 @pytest.fixture
 def recipe(recipe_file):
-    """Take the stage of the encoders alone; its clips are used in two epochs."""
+    """Return a recipe with only the stage of the encoders; each clip is used in two epochs."""
     recipe = load_recipe(recipe_file)
     stage = replace(recipe.stages[1], epochs=4, reuse=2, plain_epochs=0, warmup=0)
     return replace(recipe, stages=(stage,))
@@ -78,7 +78,7 @@ def sources(recipe, data_root):
 
 
 def rows(batch, features):
-    """Give what tells the rows of a batch apart."""
+    """Return the features and boxes of each row of a batch, which identify the row."""
     return [(tuple(level[row] for level in features), [frame.tolist() for frame in
                                                        batch.boxes[row]])
             for row in range(len(batch.counts))]
@@ -97,9 +97,9 @@ def draw(recipe, sources, start=0, processes=ALONE):
                                          recipe, stage, start, processes))
 
 
-def test_each_clip_is_used_as_often_as_asked_and_new_ones_follow(recipe, sources):
+def test_each_clip_is_used_in_two_epochs_before_new_ones(recipe, sources):
     _, found = draw(recipe, sources)
-    # Two batches an epoch.
+    # An epoch has two batches.
     epochs = [[row for pair in found[2 * i:2 * i + 2] for row in rows(*pair)] for i in range(4)]
 
     def bag(epoch):
@@ -111,7 +111,7 @@ def test_each_clip_is_used_as_often_as_asked_and_new_ones_follow(recipe, sources
 
 def test_losses_are_those_of_the_same_pictures(recipe, sources):
     network, found = draw(recipe, sources)
-    # By hand: the pictures of the first epoch in the order in which the second takes the clips.
+    # The losses are computed from the first epoch's pictures, in the second epoch's order.
     drawn = list(ClipLoader(sources, recipe, recipe.stages[0]).epoch(0))
     clips = [Clip(batch.images[row], batch.boxes[row], batch.labels[row], batch.scores[row],
                   batch.ignore[row]) for batch in drawn for row in range(4)]
@@ -130,7 +130,7 @@ def test_losses_are_those_of_the_same_pictures(recipe, sources):
 
 
 @pytest.mark.parametrize('start', range(1, 8))
-def test_batches_do_not_depend_on_where_they_start(recipe, sources, start):
+def test_batches_do_not_depend_on_the_start(recipe, sources, start):
     whole, late = (draw(recipe, sources, at)[1] for at in (0, start))
     assert len(late) == len(whole) - start
     for expected, found in zip(whole[start:], late):
@@ -167,7 +167,7 @@ def test_resume_in_the_middle_is_exact(recipe, sources, tmp_path, monkeypatch):
     monkeypatch.setattr(StageRun, '_step', stopping)
     while stops:
         with pytest.raises(Stopped):
-            # A snapshot after every iteration.
+            # The trainer writes a snapshot after every iteration.
             Trainer(recipe, sources, broken).run(snapshot_every=0.0)
     Trainer(recipe, sources, broken).run()
     expected, found = (load_snapshot(folder / SNAPSHOT) for folder in (whole, broken))
@@ -184,7 +184,7 @@ def test_clips_change_with_the_thinning():
     assert [drawn_in(always, epoch) for epoch in range(10)] == list(range(10))
 
 
-def test_the_log_says_what_is_kept(recipe, sources, tmp_path, caplog):
+def test_the_log_has_the_size_of_kept_features(recipe, sources, tmp_path, caplog):
     stage = replace(recipe.stages[0], clips_per_epoch=1000, clip_length=5, reuse=4)
     full = replace(recipe, network={})
     assert describe_memory(full, stage, 2, Processes()) == (

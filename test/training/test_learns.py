@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole way: synthetic videos, training by command, checkpoint, runtime, AP50."""
+"""A small network is trained on synthetic videos and reaches a minimum AP50."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ RECIPE = Path(__file__).parents[2] / 'config' / 'training' / 'synthetic.yaml'
 def write_backbone(path):
     """Write the backbone of shipped weights under torchvision's names."""
     network, _ = load_checkpoint(shipped_checkpoint('small'))
-    # Channels that the shipped weights dropped have no weights.
+    # The weights of pruned channels stay zero.
     weights = {key: torch.ones_like(value) if key.endswith('running_var')
                else torch.zeros_like(value)
                for key, value in mobilenet_v2(weights=None).state_dict().items()}
@@ -28,7 +28,7 @@ def write_backbone(path):
         part, block, rest = key.split('.', 2)
         if part == 'projections':
             continue
-        # The extractor is cut inside of torchvision's block 14; see there.
+        # The extractor is divided inside torchvision's block 14; see `Extractor`.
         block = {'expand': '14.conv.0', 'project': '14.conv'}.get(block, block)
         weights[f'features.{block}.{rest}'][tuple(map(slice, value.shape))] = value
     save_file(weights, path)
@@ -40,7 +40,7 @@ def test_small_network_learns_moving_shapes(tmp_path):
     size = (96, 96)
     write_synthetic_videos(tmp_path / 'train', seed=0, videos=400, frames=1, size=size)
     truth = write_synthetic_videos(tmp_path / 'held_out', seed=1, videos=40, frames=2, size=size)
-    # The recipe itself, but shorter: for smaller pictures, and with a backbone that sees already.
+    # The recipe is shortened, with smaller pictures and a trained backbone.
     recipe = yaml.safe_load(RECIPE.read_text())
     recipe['network'].update(input_size=list(size), width=1.0, tail=False)
     recipe['prune'] = True
@@ -58,10 +58,10 @@ def test_small_network_learns_moving_shapes(tmp_path):
                          '--annotations', str(truth), '--policy', policy,
                          '--output', str(result)]) == 0
         found = json.loads(result.read_text())
-        # About 0.5; what has not learned finds 0.03.
+        # A trained network reaches about 0.5, an untrained one 0.03.
         assert found['ap50']['mean'] > 0.3, (stage, policy, found['ap50'])
     _, card = load_checkpoint(tmp_path / 'run' / 'encoders.safetensors')
     _, shipped = load_checkpoint(shipped_checkpoint('small'))
     assert card.network.expansion_channels == shipped.network.expansion_channels
-    # Every second frame of the last run was not read.
+    # The last run forecasts every second frame.
     assert found['read_ratio'] == 0.5

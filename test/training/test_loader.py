@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a recipe trains on: formats of sources, and where decoded frames are kept."""
+"""Training data of a recipe: formats of sources, and the cache of decoded frames."""
 
 from dataclasses import replace
 import re
@@ -15,7 +15,7 @@ import yaml
 
 @pytest.fixture
 def vid_root(tmp_path):
-    """Write two snippets of 6 frames, 64x64; a dog is in one, a horse in the other."""
+    """Write two snippets of 6 frames, 64x64 pixels: one with a dog, the other with a horse."""
     for name, wnid in (('dogs', 'n02084071'), ('horses', 'n02374451')):
         for folder in ('Data', 'Annotations'):
             (tmp_path / folder / 'train' / name).mkdir(parents=True)
@@ -34,7 +34,7 @@ def vid_root(tmp_path):
 
 @pytest.fixture
 def load(tmp_path, recipe_values):
-    """Give a function that makes a recipe with one source of VID."""
+    """Return a function that makes a recipe with one source of VID."""
     def function(cache='none', **source):
         path = tmp_path / 'recipe.yaml'
         path.write_text(yaml.safe_dump({
@@ -69,7 +69,7 @@ def test_frames_are_kept_or_not(vid_root, load, cache, kept, caplog):
     assert (first is second) == kept
 
 
-def test_cutouts_that_are_not_pasted_are_told_of(recipe_file, data_root, tmp_path, caplog):
+def test_unused_cutouts_are_logged(recipe_file, data_root, tmp_path, caplog):
     (tmp_path / 'yellow').mkdir()
     cv2.imwrite(str(tmp_path / 'yellow/one.png'), np.full((8, 8, 4), 255, np.uint8))
     recipe = replace(load_recipe(recipe_file), cutouts=str(tmp_path))
@@ -99,6 +99,6 @@ def test_without_balance_no_annotation_is_read_for_the_weights(vid_root, load):
 
 def test_weights_are_those_of_a_plain_count(vid_root, load):
     dogs, horses = load_sources(load(), vid_root).videos
-    # 12 frames with dogs and 6 with horses, one of each added.
+    # There are 12 frames with dogs and 6 with horses; the count adds one to each class.
     assert picture_weights([dogs, horses, dogs], 2, 0.5) == pytest.approx(
         [6 * 13 ** -0.5, 6 * 7 ** -0.5, 6 * 13 ** -0.5])

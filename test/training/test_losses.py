@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses against cases computed by hand, and y_t."""
+"""Losses, by hand and as defined, and the target y_t."""
 
 from itertools import permutations
 from math import exp, log
@@ -35,7 +35,7 @@ ANCHORS = torch.tensor([[0., 0., 10., 10.], [20., 0., 30., 10.], [0., 20., 10., 
 NO_BOXES = (torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
 
 
-def test_assign_takes_overlapping_anchors_and_the_best_one_in_any_case():
+def test_assign_takes_overlapping_anchors_and_always_the_best_one():
     boxes = [torch.tensor([[0., 0., 10., 8.], [24., 6., 34., 16.]])]
     labels = [torch.tensor([4, 2])]
     targets = assign(ANCHORS, boxes, labels, [torch.tensor([0.9, 0.4])])
@@ -60,8 +60,8 @@ def test_assign_without_boxes_is_all_background():
 def test_detection_loss_of_one_positive_by_hand():
     box = torch.tensor([[0., 0., 10., 10.]])
     targets = assign(ANCHORS, [box], [torch.tensor([0])])
-    # Two classes and background.  The positive has even odds, so ln 3.  Of three negatives with
-    # different losses the three worst, that is all, count: ratio 3.
+    # There are two classes and background. All scores of the positive are equal, so its loss is
+    # ln 3. With a ratio of 3, all three negatives count.
     logits = torch.zeros(1, 4, 3)
     logits[0, 1] = torch.tensor([2., 0., 0.])
     offsets = torch.zeros(1, 4, 4)
@@ -73,7 +73,7 @@ def test_detection_loss_of_one_positive_by_hand():
     assert float(l_loc) == pytest.approx(0.125 + 1.5)
 
 
-def test_hard_negatives_are_the_worst_ones():
+def test_hard_negatives_have_the_largest_losses():
     box = torch.tensor([[0., 0., 10., 10.]])
     targets = assign(ANCHORS, [box], [torch.tensor([0])])
     logits = torch.zeros(1, 4, 2)
@@ -113,7 +113,7 @@ def test_an_image_without_boxes_teaches_only_with_min_negatives():
     assert float(two) == pytest.approx(2 * log(2))
 
 
-def test_offsets_that_the_coder_gives_have_no_loss():
+def test_offsets_of_the_coder_have_no_loss():
     box = torch.tensor([[1., 2., 12., 9.]])
     targets = assign(ANCHORS, [box], [torch.tensor([0])])
     offsets = torch.zeros(1, 4, 4)
@@ -141,7 +141,7 @@ def test_forecast_loss_stops_the_gradient_of_its_target(detach):
 def test_scaled_forecast_loss_by_hand():
     forecast = [torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[0.0]], [[3.0]]]])]
     target = [torch.zeros(1, 1, 1, 2), torch.zeros(1, 2, 1, 1)]
-    # Mean squares of 2.5 and 4.5; the second level's rival has no error to speak of.
+    # The mean squares are 2.5 and 4.5; on the second level the error of persistence is 0.
     loss = forecast_loss(forecast, target, scale=torch.tensor([5.0, 0.0]))
     assert float(loss) == pytest.approx((0.5 + 4.5 / 1e-3) / 2)
 
@@ -166,7 +166,7 @@ COUNT = len(GRID)
 
 
 def targets(classes, quality, boxes=None, weights=None):
-    """Give the targets of one image."""
+    """Return the targets of one image."""
     return QualityTargets(
         torch.tensor([classes]), GRID[None].clone() if boxes is None else boxes,
         torch.tensor([quality]), torch.ones(1, COUNT) if weights is None else weights,
@@ -174,14 +174,14 @@ def targets(classes, quality, boxes=None, weights=None):
 
 
 def some_head(seed=0):
-    """Give random output for two classes."""
+    """Return random output for two classes."""
     generator = torch.Generator().manual_seed(seed)
     return HeadOutput(torch.randn(1, COUNT, 3, generator=generator),
                       0.3 * torch.randn(1, COUNT, 4, generator=generator))
 
 
-def test_is_what_the_definition_says():
-    """Soft targets for positives, weighted background for negatives, nothing for ignored ones."""
+def test_quality_loss_is_as_defined():
+    """Positives have soft targets, negatives weighted background, ignored anchors no loss."""
     classes = [1, 2, -1] + [0] * (COUNT - 3)
     quality = [0.8, 0.3, 0.0] + [0.0] * (COUNT - 3)
     weights = torch.ones(1, COUNT)
@@ -205,7 +205,7 @@ def test_is_what_the_definition_says():
 
 @pytest.mark.parametrize('box', BOX_LOSSES)
 def test_perfect_boxes_cost_nothing(box):
-    """Boxes that are where they should be have no loss, and others have."""
+    """Only boxes that equal their targets have no loss."""
     classes, quality = [1] * COUNT, [1.0] * COUNT
     still = HeadOutput(some_head().logits, torch.zeros(1, COUNT, 4))
     assert float(quality_loss(still, targets(classes, quality), GRID, box)[0]) == \
@@ -214,7 +214,7 @@ def test_perfect_boxes_cost_nothing(box):
 
 
 def test_the_best_score_is_the_quality():
-    """The loss of a positive is least where its score is its quality."""
+    """The loss of a positive is least if its score equals its quality."""
     classes, quality = [1] + [-1] * (COUNT - 1), [0.7] + [0.0] * (COUNT - 1)
 
     def loss(score):
@@ -227,7 +227,7 @@ def test_the_best_score_is_the_quality():
 
 
 def test_without_objects_the_background_is_trained():
-    """A picture without boxes teaches something, and nothing is divided by zero."""
+    """A picture without boxes gives gradients to the background, and no division by zero."""
     head = some_head()
     logits = head.logits.requires_grad_()
     l_loc, l_cls = quality_loss(HeadOutput(logits, head.offsets),
@@ -238,7 +238,7 @@ def test_without_objects_the_background_is_trained():
 
 
 def test_prior_lets_a_fresh_head_say_background():
-    """All classes together start at one per cent."""
+    """The scores of all classes together start at 1 %."""
     torch.manual_seed(0)
     head = SSDLiteHead((8,), 5, ())
     for predictor in head.classification:
@@ -266,7 +266,7 @@ def test_every_box_found():
     assert is_reliable(detections((*A, 1), (*B, 2)), *truth((*B, 2), (*A, 1)))
 
 
-def test_further_detections_do_no_harm():
+def test_additional_detections_are_allowed():
     assert is_reliable(detections((*A, 1), (*B, 2)), *truth((*A, 1)))
 
 
@@ -289,15 +289,15 @@ def test_iou_is_compared_with_the_limit():
     assert not is_reliable(found, *truth((*A, 0)), iou=0.71)
 
 
-def test_a_frame_without_boxes_is_reliable_unless_something_is_seen():
+def test_a_frame_without_boxes_is_reliable_without_detections():
     nothing = (torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
     assert is_reliable(detections(), *nothing)
     assert not is_reliable(detections((*A, 0)), *nothing)
 
 
-def test_in_a_frame_without_boxes_detections_in_ignored_regions_do_no_harm():
+def test_detections_in_ignored_regions_are_allowed_without_boxes():
     nothing = (torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
-    # Regions that hold 60 and 40 of the 100 pixels of A.
+    # The regions contain 60 and 40 of the 100 pixels of A.
     most, least = torch.tensor([[0., 0., 6., 10.]]), torch.tensor([[0., 0., 4., 10.]])
     assert is_reliable(detections((*A, 0)), *nothing, ignore=most)
     assert not is_reliable(detections((*A, 0)), *nothing, ignore=least)
@@ -315,10 +315,10 @@ def scored(*rows):
     return found._replace(scores=torch.tensor([row[5] for row in rows]))
 
 
-def test_detections_are_consistent_when_what_is_confident_is_found_on_both_sides():
+def test_detections_are_consistent_if_both_sides_have_all_confident_ones():
     both = scored((*A, 1, 0.9), (*B, 2, 0.5))
     assert is_consistent(both, both, 0.4)
-    # One lost, one made up, one renamed.
+    # A detection is missing, added or of another class.
     assert not is_consistent(scored((*A, 1, 0.9)), both, 0.4)
     assert not is_consistent(both, scored((*A, 1, 0.9)), 0.4)
     assert not is_consistent(scored((*A, 1, 0.9), (*B, 1, 0.5)), both, 0.4)
@@ -328,7 +328,7 @@ def test_scores_just_above_and_just_below_the_limit_are_consistent():
     above, below = scored((*A, 1, 0.41)), scored((*A, 1, 0.39))
     assert is_consistent(above, below, 0.4)
     assert is_consistent(below, above, 0.4)
-    # What neither side is confident of does not count at all.
+    # A detection counts only if its score is above the limit on at least one side.
     assert is_consistent(below, scored(), 0.4)
     assert not is_consistent(above, scored(), 0.4)
 

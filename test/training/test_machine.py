@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `amp: auto` takes, and what the log says of the machine."""
+"""The number format of `amp: auto`, and the description of the machine in the log."""
 
 from forecast_detector_ros.detector import host
 from forecast_detector_ros.training import machine
@@ -22,14 +22,14 @@ def test_auto_looks_at_the_processor(monkeypatch, able, wanted):
 
 @pytest.mark.parametrize('able, wanted', [(True, 'bf16'), (False, 'fp16')])
 def test_auto_looks_at_the_card(monkeypatch, able, wanted):
-    # Emulated bf16 would be slower than fp16.
+    # Emulated bf16 is slower than fp16.
     monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda including_emulation: able
                         or including_emulation)
     assert choose_amp('auto', CUDA) == wanted
 
 
 @pytest.mark.parametrize('amp', [amp for amp in AMP if amp != 'auto'])
-def test_what_is_said_is_taken(monkeypatch, amp):
+def test_a_named_format_is_used(monkeypatch, amp):
     for able in (True, False):
         pretend(monkeypatch, able)
         assert choose_amp(amp, CPU) == choose_amp(amp, CUDA) == amp

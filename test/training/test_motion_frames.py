@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames that are looked at once, and the clips that are put together from them."""
+"""Kept features of frames, and the clips that are drawn from them."""
 
 from dataclasses import fields, replace
 import json
@@ -39,13 +39,13 @@ def stage_run(data_root, recipe_values):
 
 
 def kept(run):
-    """Give the frames that a stage keeps."""
+    """Return the frames that a stage keeps."""
     next(iter(run._batches()))
     return next(iter(run.sources.kept.values()))
 
 
-def test_clips_depend_on_the_draw_alone_and_know_their_times(stage_run):
-    """The same generator gives the same clips; the truth is as far along as the times say."""
+def test_clips_depend_on_the_generator_and_have_their_times(stage_run):
+    """The same generator gives the same clips, and boxes move in proportion to the times."""
     frames = kept(stage_run())
     steps = np.array([[0, 1, 3], [0, 2, 3]])
     first, second = (frames.clips(np.random.default_rng(5), steps, (1,)) for _ in range(2))
@@ -57,8 +57,8 @@ def test_clips_depend_on_the_draw_alone_and_know_their_times(stage_run):
                                atol=0.5, rtol=0.1)
 
 
-def test_a_clip_takes_the_largest_stride_that_its_video_has_room_for(stage_run):
-    """A stride that is too long is shortened; times tell which one it became."""
+def test_a_stride_is_limited_by_the_length_of_the_video(stage_run):
+    """A stride that is too long for the video is shortened, and the times have the new stride."""
     frames = kept(stage_run())
     last = FRAMES - 1
     for span, expected in ((1, last), (2, last // 2), (last, 1), (last + 3, 1)):
@@ -68,7 +68,7 @@ def test_a_clip_takes_the_largest_stride_that_its_video_has_room_for(stage_run):
 
 
 def test_padding_of_the_bank_changes_nothing(stage_run):
-    """A picture full of boxes elsewhere adds empty columns to all; what is trained on stays."""
+    """Padding for pictures with more boxes does not change the clips."""
     run, padded = stage_run(), stage_run()
     bank = padded.sources.bank
     assert bank is not None
@@ -90,7 +90,7 @@ def test_padding_of_the_bank_changes_nothing(stage_run):
 
 @pytest.mark.parametrize('left, words', [(0, 'none has one'), (1, '1 of 2 videos have no')])
 def test_videos_without_tracks(data_root, recipe_values, caplog, left, words):
-    """Without any track there is nothing to learn; where some videos have none, that is said."""
+    """Data without any track is refused; a warning counts videos without tracks."""
     document = json.loads((data_root / 'train.json').read_text())
     for item in document['annotations']:
         if item['category_id'] > left:
@@ -108,7 +108,7 @@ def test_videos_without_tracks(data_root, recipe_values, caplog, left, words):
 
 
 def test_examples_of_a_forecast_of_motion_are_drawn(stage_run):
-    """Without `keep` there are pictures; the boxes that are there have their colour in them."""
+    """Without `keep`, the pictures are available, and true boxes are drawn in their colour."""
     run = stage_run(keep=0)
     batch, _ = next(iter(run._batches()))
     picture = draw_examples(batch, run.network.eval(), ('yellow', 'blue'))
@@ -129,11 +129,11 @@ def test_a_pause_shows_one_frame_with_fresh_noise(stage_run):
     assert (deep[:, 1:] != deep[:, :-1]).flatten(2).any(2).all()
 
 
-def test_pauses_are_as_frequent_as_asked(stage_run):
-    """None, and about a half."""
+def test_pauses_have_the_set_frequency(stage_run):
+    """The fraction of paused clips is as set: 0 and about 0.5."""
     for part in (0.0, 0.5):
         frames = kept(stage_run(pauses=part))
-        # Both videos move in every frame.
+        # Objects of both videos move in every frame.
         clips = frames.clips(np.random.default_rng(2), np.tile([[0, 1]], (200, 1)), (1,), part)
         boxes = clips.frames.boxes
         still = (boxes == boxes[:, :1]).flatten(1).all(1)
@@ -142,8 +142,8 @@ def test_pauses_are_as_frequent_as_asked(stage_run):
     assert PAUSE < FRAMES
 
 
-def test_stages_share_frames_but_not_how_many_clips_pause(stage_run):
-    """A later stage with the same frames has the pauses that it asks for itself."""
+def test_stages_share_frames_but_not_pauses(stage_run):
+    """A later stage with the same frames has its own fraction of pauses."""
     def paused(run):
         boxes = next(iter(run._batches()))[0].frames.boxes
         return int((boxes == boxes[:, :1]).flatten(1).all(1).sum())
@@ -156,7 +156,7 @@ def test_stages_share_frames_but_not_how_many_clips_pause(stage_run):
 
 
 def test_frames_of_one_stage_are_kept_at_a_time(stage_run):
-    """Those of a stage with other pictures make room."""
+    """A stage with other pictures replaces the kept frames."""
     first = stage_run(keep=1)
     before = kept(first)
     assert kept(stage_run(sources=first.sources, keep=1)) is before
@@ -165,13 +165,13 @@ def test_frames_of_one_stage_are_kept_at_a_time(stage_run):
 
 
 def test_processes_cannot_share_kept_frames(stage_run):
-    """Each of them would train on the whole batch."""
+    """Each process would train on the whole batch."""
     with pytest.raises(RecipeError, match='cache is device, which is for one process'):
         stage_run(processes=2)
 
 
-def test_a_training_that_keeps_frames_goes_on_exactly(stage_run):
-    """A batch depends on its number alone, whatever was drawn before."""
+def test_a_training_that_keeps_frames_resumes_exactly(stage_run):
+    """A batch depends on its number alone, not on earlier draws."""
     run = stage_run(pauses=0.5)
     whole = list(run._batches())
     run.iteration = len(whole) - 1

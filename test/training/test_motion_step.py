@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a forecast of motion is trained on: how boxes are moved, and when a read wins something."""
+"""Training of a forecast of motion: the loss of moved boxes, and the target of the scheduler."""
 from dataclasses import replace
 
 from forecast_detector_ros.model.comparison import VIEW
@@ -25,7 +25,7 @@ SIZE = (64, 96)
 
 @pytest.fixture(scope='module')
 def network():
-    """Give a small network with a forecast of motion whose boxes stay where they are."""
+    """Return a small network with a forecast of motion whose boxes stay where they are."""
     torch.manual_seed(0)
     config = replace(preset('default', 2), input_size=SIZE, width=0.35,
                      feature_channels=(8, 16, 24), neck_channels=16, extra_channels=(16, 16, 16))
@@ -34,9 +34,9 @@ def network():
 
 def batch_of(network, boxes, found=None, tracks=(0, 1), clips=1):
     """
-    Give a clip of T frames with the objects' true boxes, so many times.
+    Return a batch of equal clips of T frames with the objects' true boxes.
 
-    ``found[t][k]`` is what the head says of object k in frame t; None where it finds nothing.
+    ``found[t][k]`` is the head's box of object k in frame t, or None if it finds none.
     """
     torch.manual_seed(1)
     boxes = torch.tensor(boxes, dtype=torch.float32)  # (T, K, 4)
@@ -65,13 +65,13 @@ def batch_of(network, boxes, found=None, tracks=(0, 1), clips=1):
 
 
 def iou(a, b):
-    """Give the IoU of two boxes."""
+    """Return the IoU of two boxes."""
     inner = (torch.minimum(a[2:], b[2:]) - torch.maximum(a[:2], b[:2])).clamp(min=0).prod()
     return inner / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - inner)
 
 
 def still_read(network, batch):
-    """Give the read of frame 1 with a motion of zero."""
+    """Return the read of frame 1 with a motion of zero."""
     read = read_clip(network, batch)[1]
     return read._replace(state=read.state._replace(motion=torch.zeros_like(read.state.motion)))
 
@@ -81,39 +81,39 @@ FAR = [60., 40., 90., 60.]
 
 
 def test_time_ahead_counts_in_gaps_between_the_last_two_reads():
-    """The unit of the stamps drops out, and the ratio is bounded."""
+    """The result does not depend on the unit of the times, and is bounded."""
     times = torch.tensor([[0., 2., 5., 500.]])
     assert time_ahead(times, 1, 2).tolist() == [[1.5]]
     assert time_ahead(times, 1, 3).tolist() == [[16.0]]
 
 
 @pytest.mark.parametrize('found, kept', [
-    # Nothing moves and all is found: a read wins nothing.
+    # Nothing moves and all objects are found, so a read gains nothing.
     ([[A, B]] * T, 1.0),
-    # One of two has gone elsewhere, where the read finds it.
+    # One of two objects has moved, and the read finds it.
     ([[A, B], [A, B], [A, FAR], [A, FAR]], 0.5),
-    # The read of frame 2 misses one that the forecast still has: nothing is lost.
+    # The read of frame 2 misses an object that the forecast has, so the forecast loses nothing.
     ([[A, B], [A, B], [A, None], [A, B]], 1.0),
-    # The forecast never had one that the read of frame 2 finds.
+    # The forecast lacks an object that the read of frame 2 finds.
     ([[A, B], [A, None], [A, B], [A, B]], 0.5),
-    # Each has what the other lacks: a detection came and another went.
+    # The forecast and the read each find an object that the other one misses.
     ([[A, B], [A, None], [None, B], [A, B]], 1.0)])
-def test_kept_recall_is_what_a_read_would_win(network, found, kept):
-    """Losses count, and gains make up for them."""
+def test_kept_recall_by_hand(network, found, kept):
+    """Boxes that the forecast loses count, less those that it gains."""
     moved = FAR if FAR in found[2] else B
     batch = batch_of(network, [[A, B], [A, B], [A, moved], [A, moved]], found)
     assert kept_recall(network, still_read(network, batch), batch, 1, 2).tolist() == [
         pytest.approx(kept)]
 
 
-def test_kept_recall_leaves_out_what_is_not_followed(network):
-    """An object without a track cannot be carried forward, nor be missed."""
+def test_kept_recall_leaves_out_objects_without_tracks(network):
+    """An object without a track is not counted."""
     batch = batch_of(network, [[A, B], [A, B], [A, FAR], [A, FAR]], tracks=(0, -1))
     assert kept_recall(network, still_read(network, batch), batch, 1, 2).tolist() == [1.0]
 
 
 def test_the_first_read_leaves_the_statistics_alone(network):
-    """Running means come from reads with another one before them; all norms stay in training."""
+    """Only later reads change the running means, and all norms stay in training mode."""
     batch = batch_of(network, [[A, B]] * T, clips=2)
     first = MotionBatch(batch.frames.changed(lambda part: part[:, :2]), batch.times[:, :2])
 
@@ -122,7 +122,7 @@ def test_the_first_read_leaves_the_statistics_alone(network):
                 if 'running_mean' in name]
     network.motion.train()
     before = statistics()
-    read_clip(network, first)  # One read, and the frame to come.
+    read_clip(network, first)  # This clip has one read and the frame after it.
     assert all(torch.equal(*pair) for pair in zip(before, statistics(), strict=True))
     read_clip(network, batch)
     after = statistics()
@@ -131,25 +131,26 @@ def test_the_first_read_leaves_the_statistics_alone(network):
     network.eval()
 
 
-def test_motion_loss_of_no_motion_is_that_of_boxes_that_stay(network):
-    """Both are the mean of 1 - GIoU over anchors and later frames."""
+def test_loss_of_no_motion_equals_that_of_boxes_that_stay(network):
+    """Both losses are the mean of 1 - GIoU over anchors and later frames."""
     step = [[A, B], [A, B], [A, FAR], [A, B]]
     batch = batch_of(network, step)
     reads = [read._replace(state=read.state._replace(
         motion=torch.zeros_like(read.state.motion))) for read in read_clip(network, batch)]
     moved, still = motion_loss(network, reads, batch)
     torch.testing.assert_close(moved, still)
-    # B to FAR and back, in 2 of 6 comparisons; (1, 2), (1, 3) and (2, 3) of two objects.
+    # Pairs (1, 2), (1, 3) and (2, 3) of two objects are 6 comparisons. B moves to FAR and back,
+    # so the boxes differ in 2 of the 6.
     inner, union, hull = 20. * 10, 900. + 600 - 200, 40. * 40
     giou = inner / union - (hull - union) / hull
     torch.testing.assert_close(float(still), 2 * (1 - giou) / 6)
 
 
 def test_training_learns_a_motion(network):
-    """Some steps on boxes that move evenly beat boxes that stay; scheduler losses are finite."""
+    """A short training on uniform motion beats boxes that stay; scheduler losses are finite."""
     boxes = [[[10. + 6 * t, 10., 40. + 6 * t, 40.], [40., 10. + 4 * t, 70., 40. + 4 * t]]
              for t in range(T)]
-    # Two, since BatchNorm cannot normalise a single value.
+    # Two clips, because BatchNorm cannot normalise a single value.
     batch = batch_of(network, boxes, clips=2)
     config = LossConfig(detection='quality')
     trained = list(network.motion.parameters())

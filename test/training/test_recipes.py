@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The recipes after the paper: its numbers, what sets them apart, and that each of them trains."""
+"""The recipes of the paper have its numbers, differ only as documented, and train."""
 
 from collections import Counter
 from dataclasses import replace
@@ -30,7 +30,7 @@ SMALL = {**SMALL_INPUT, 'width': 0.35, 'feature_channels': [16], 'lstm_channels'
 
 
 def rates(stage, group, *epochs):
-    """Give a group's learning rates after the warm-up, at the start of epochs counted from 0."""
+    """Return a group's learning rates after the warm-up, at the start of epochs counted from 0."""
     per_epoch = stage.clips_per_epoch // stage.batch
     return pytest.approx([learning_rate(stage.groups[group], replace(stage, warmup=0),
                                         epoch * per_epoch) for epoch in epochs])
@@ -54,7 +54,7 @@ def test_paper_has_the_numbers_of_section_4_2():
     loss = second.loss
     assert (loss.alpha, loss.beta, loss.gamma, loss.lambda_) == (1.0, 1.0, 1.0, 0.7)
     assert (loss.reliable_iou, loss.reliable_against, loss.rollout) == (0.7, 'truth', 0.0)
-    # What is taken out of the defaults is not SSD's; the rest of them is.
+    # The defaults that are switched off do not belong to SSD's augmentation.
     assert second.augment == first.augment == AugmentConfig(
         still_motion_probability=0.0, paste_still_probability=0.0, paste_video_probability=0.0,
         paste_empty_probability=0.0)
@@ -70,7 +70,7 @@ def test_paper_trains_single_frames_of_vid_and_det_and_then_clips_of_vid_alone()
     assert recipe.cache == 'none'
 
 
-def test_stable_is_paper_but_for_rates_and_what_keeps_them_in_check():
+def test_stable_differs_from_paper_in_rates_and_their_safeguards():
     paper, stable = (load_recipe(FOLDER / f'{name}.yaml') for name in ('paper', 'stable'))
     common = {'groups': {}, 'warmup': 0, 'clip_norm': 0.0, 'ema': 0.0}
 
@@ -88,7 +88,7 @@ def test_stable_is_paper_but_for_rates_and_what_keeps_them_in_check():
 
 @pytest.fixture(scope='module')
 def imagenet(tmp_path_factory):
-    """Lay synthetic videos out as ImageNet VID, and one frame of each as DET, with their lists."""
+    """Write synthetic videos as ImageNet VID and one frame of each as DET, with their lists."""
     root = tmp_path_factory.mktemp('imagenet')
     made = root / 'made'
     path = write_synthetic_videos(made, seed=5, videos=2, frames=12, size=(64, 96))
@@ -108,7 +108,7 @@ def imagenet(tmp_path_factory):
 
 
 def write_imagenet(root, part, name, frame):
-    """Write a picture and its XML; the shapes go by the names of the first classes of VID."""
+    """Write a picture and its XML; the shapes have the names of the first classes of VID."""
     picture = root / f'ILSVRC2015/Data/{part}/{name}.JPEG'
     xml = root / f'ILSVRC2015/Annotations/{part}/{name}.xml'
     for path in (picture, xml):
@@ -125,8 +125,8 @@ def write_imagenet(root, part, name, frame):
 
 
 def shortened(path, text, network):
-    """Write a recipe with a smaller network and two iterations a stage, the scheduler in one."""
-    # What it extends lies in the folder of recipes.
+    """Write a recipe with a smaller network and two iterations a stage, one with the scheduler."""
+    # The recipe that it extends is in the folder of recipes.
     path.write_text(text.replace('extends: ', f'extends: {FOLDER}/'))
     values = read_recipe(path)
     values.update(workers=0, threads=1, network={**values.get('network', {}), **network})
@@ -140,7 +140,7 @@ def shortened(path, text, network):
 
 
 def run(recipe, data, output, caplog):
-    """Train; give the last log line of the last stage, and the card of what it leaves."""
+    """Train; return the last log line of the last stage, and the card of its checkpoint."""
     with caplog.at_level('INFO'):
         assert train([str(recipe), '--data', str(data), '--output', str(output)]) == 0
     last = [line for line in caplog.messages if re.match(r'joint 2/2 ', line)]
@@ -149,7 +149,7 @@ def run(recipe, data, output, caplog):
 
 
 @pytest.mark.parametrize('name, variant, network', [
-    # The first one with the paper's own channels, which need no projection.
+    # The first row has the paper's channels, which need no projection.
     ('paper', 'complete', SMALL_INPUT), ('paper', 'without_forecast', SMALL),
     ('paper', 'without_combination', SMALL), ('paper', 'recurrent', SMALL),
     ('stable', 'complete', SMALL)])
@@ -167,7 +167,7 @@ def test_a_row_of_table_2_is_one_line_and_trains(name, variant, network, imagene
         assert bool(re.search(rf'\b{loss} \d', line)) == forecasts, line
 
 
-def test_shapes_trains_on_the_synthetic_set_as_it_is_written(tmp_path, caplog):
+def test_shapes_trains_on_the_synthetic_set(tmp_path, caplog):
     write_synthetic_videos(tmp_path, seed=6, videos=2, frames=8, size=(64, 64))
     text = (FOLDER / 'shapes.yaml').read_text()
     assert text.count('variant: complete  # <- Table 2') == 1
@@ -195,10 +195,10 @@ def test_a_shipped_card_agrees_with_its_recipe(name):
 
 
 def test_the_shipped_recipes_follow_one_another(tmp_path):
-    """From the first iteration of `default` to the means of `small` and `large`."""
+    """Short trainings of `small` and `large` start from one of `default`, as those shipped do."""
     data = tmp_path / 'data'
     path = write_synthetic_videos(data, seed=6, videos=2, frames=12, size=(64, 64))
-    # A frame's boxes stand in the order of its objects.
+    # The boxes of a frame are in the order of its objects, which gives the tracks.
     values = json.loads(path.read_text())
     counts = Counter()
     for box in values['annotations']:

@@ -57,7 +57,7 @@ def test_groups_cover_every_parameter_once_and_freeze_the_rest():
                        if name.startswith('encoder')}
 
 
-def test_lstms_of_the_recurrent_detector_are_encoders_to_a_recipe():
+def test_lstms_of_the_recurrent_detector_are_in_the_encoder_group():
     network = ForecastDetector(replace(preset('features', 3), variant='recurrent'))
     this = stage(groups={'encoder': GroupConfig(1.0)})
     groups = group_parameters(network, this)
@@ -90,7 +90,7 @@ def test_moving_average_by_hand():
     average = MovingAverage(module, 0.5)
     module.weight.data.fill_(2.0)
     average.update(module)
-    # min(0.5, 2 / 11) of the old value.
+    # The weight of the old value is min(0.5, 2 / 11).
     first = 1.0 * 2 / 11 + 2.0 * 9 / 11
     assert float(average.state['weight']) == pytest.approx(first)
     for _ in range(100):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs on a tiny set: checkpoints of every stage, exact resume, divergence."""
+"""Trainings on a tiny set: checkpoints of every stage, exact resume, divergence."""
 
 from dataclasses import replace
 from datetime import date
@@ -76,7 +76,7 @@ def test_stages_train_only_their_groups(recipe, sources, tmp_path):
             assert torch.equal(value, two[key]), key
     assert any(not torch.equal(value, two[key]) for key, value in one.items()
                if key.startswith('head'))
-    # The counters of BatchNorm are no weights; frozen ones never count.
+    # The counters of BatchNorm are no weights; those of frozen norms do not change.
     for key, value in two.items():
         if key.endswith('num_batches_tracked'):
             continue
@@ -91,7 +91,7 @@ def test_resume_is_exact(recipe, sources, tmp_path, monkeypatch):
     from forecast_detector_ros.training import stage_run as module
     broken = tmp_path / 'broken'
     step, count = module.StageRun._step, 0
-    # Of twelve iterations, four a stage and two an epoch: in the middle of each, and at ends.
+    # A stage has four iterations, an epoch two. The stops are inside epochs and at their ends.
     stops = [1, 2, 3, 5, 7, 11]
 
     class Killed(BaseException):
@@ -107,11 +107,11 @@ def test_resume_is_exact(recipe, sources, tmp_path, monkeypatch):
     monkeypatch.setattr(module.StageRun, '_step', dying)
     while stops:
         with pytest.raises(Killed):
-            # A snapshot after every iteration.
+            # The trainer writes a snapshot after every iteration.
             Trainer(recipe, sources, broken).run(snapshot_every=0.0)
         assert count == stops.pop(0)
     assert Trainer(recipe, sources, broken).run()
-    # None was made again.
+    # No iteration was repeated.
     assert count == 12
     expected, found = (load_snapshot(folder / SNAPSHOT) for folder in (whole, broken))
     assert expected.iteration == found.iteration
@@ -125,7 +125,7 @@ def test_resume_is_exact(recipe, sources, tmp_path, monkeypatch):
 
 
 def test_resume_keeps_the_parts_that_a_stage_lacks(recipe_values, sources, tmp_path, caplog):
-    """Encoders of the first stage are those of the third, over a stage without, and a stop."""
+    """Encoders stay the same across a stage without encoders and across a resume."""
     one, two, three = recipe_values['stages']
     recipe = build_recipe({**recipe_values, 'stages': [
         {**two, 'name': 'encoders'}, {**one, 'name': 'detector'}, three]})
@@ -142,7 +142,7 @@ def test_resume_keeps_the_parts_that_a_stage_lacks(recipe_values, sources, tmp_p
     assert encoders and all(torch.equal(first[key], found[key]) for key in encoders)
 
 
-def test_batches_do_not_depend_on_where_they_start(recipe, sources):
+def test_batches_do_not_depend_on_the_start(recipe, sources):
     stage = recipe.stages[1]
     every = list(batches(ClipLoader(sources, recipe, stage), stage))
     late = list(batches(ClipLoader(sources, recipe, stage), stage, start=3))
@@ -165,11 +165,11 @@ def test_rare_classes_weigh_more(sources):
     short = replace(videos[1], frames=videos[1].frames[:1])
     flat = picture_weights([videos[0], short], 2, 0.0)
     assert flat == [8.0, 1.0]
-    # 8 and 1 pictures, counted from one.
+    # The classes have 8 and 1 pictures; the count adds one.
     assert picture_weights([videos[0], short], 2, 1.0) == pytest.approx([8 / 9, 1 / 2])
 
 
-def test_a_loss_that_is_no_number_ends_the_run_with_advice(recipe, sources, tmp_path):
+def test_a_loss_of_nan_ends_the_run_with_advice(recipe, sources, tmp_path):
     stage = replace(recipe.stages[0], groups={
         name: replace(group, lr=1e12) for name, group in recipe.stages[0].groups.items()},
         optimizer='sgd', epochs=20)
@@ -178,7 +178,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_advice(recipe, sources, tmp_
 
 
 @pytest.mark.parametrize('times', [1, 99])
-def test_a_broken_gradient_costs_its_step_and_many_end_the_run(
+def test_a_nan_gradient_is_skipped_and_many_end_the_run(
         recipe, sources, tmp_path, caplog, monkeypatch, times):
     from forecast_detector_ros.training.machine import Processes
     from forecast_detector_ros.training.stage_run import MOST_SKIPPED
@@ -208,8 +208,8 @@ def test_a_broken_gradient_costs_its_step_and_many_end_the_run(
     assert all(value.isfinite().all() for value in weights.values())
 
 
-def test_a_scheduler_with_nothing_to_learn_is_told_of(recipe, sources, tmp_path, caplog):
-    # Nothing is ever detected with such a score, so every forecast says what the frame says.
+def test_a_scheduler_with_nothing_to_learn_is_logged(recipe, sources, tmp_path, caplog):
+    # No detection reaches this score, so every forecast agrees with its frame.
     stage = replace(recipe.stages[2], epochs=18, loss=replace(
         recipe.stages[2].loss, reliable_against='read', reliable_score=0.999, reliable_margin=0.0))
     Trainer(replace(recipe, stages=(stage,)), sources, tmp_path).run()
@@ -320,7 +320,7 @@ def test_a_folder_belongs_to_one_recipe(recipe, sources, tmp_path, change, words
     assert not Trainer(change(recipe), sources, tmp_path).run(resume=False, stop_after=0.0)
 
 
-def test_another_machine_may_go_on(recipe, sources, tmp_path):
+def test_another_machine_may_resume(recipe, sources, tmp_path):
     assert not Trainer(recipe, sources, tmp_path).run(stop_after=0.0)
     other = replace(recipe, threads=2, workers=1, device='cpu', amp='bf16',
                     card={'description': 'longer'})
@@ -328,7 +328,7 @@ def test_another_machine_may_go_on(recipe, sources, tmp_path):
     assert load_snapshot(tmp_path / SNAPSHOT).iteration == 2
 
 
-def test_keys_that_an_older_version_did_not_know_have_their_defaults(recipe, sources, tmp_path):
+def test_keys_missing_from_an_older_version_have_defaults(recipe, sources, tmp_path):
     assert not Trainer(recipe, sources, tmp_path).run(stop_after=0.0)
     path = tmp_path / SNAPSHOT
     snapshot = load_snapshot(path)
@@ -358,7 +358,7 @@ def test_a_snapshot_without_its_recipe_is_refused(recipe, sources, tmp_path, spo
 
 
 def test_the_card_names_the_recipe_by_its_digest(recipe, sources, tmp_path):
-    # A date is one of YAML's values, and none of JSON's.
+    # YAML has a type for dates, but JSON does not.
     short = replace(recipe, stages=recipe.stages[:1],
                     card={'provenance': {'made': date(2026, 1, 2)}})
     Trainer(short, sources, tmp_path).run()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training may start from, and what is refused in one line."""
+"""Start weights of a training, and those that are refused in one line."""
 
 from dataclasses import replace
 import io
@@ -38,7 +38,7 @@ def recipe(recipe_file):
 
 @pytest.fixture
 def write(recipe, tmp_path):
-    """Give a function that writes a checkpoint of the recipe's network, or of a changed one."""
+    """Return a function that writes a checkpoint of the recipe's network, or of a changed one."""
     def checkpoint(variant='complete', classes=('yellow', 'blue'), more=0.0, **shape):
         changed = replace(recipe, classes=classes, network={**recipe.network, **shape})
         network = build_network(replace(changed.network_config(), variant=variant), 0)
@@ -78,7 +78,7 @@ def test_a_part_that_no_stage_has_is_named(write, recipe, caplog):
 
 
 def logits(recipe, weights):
-    """Give the outputs for random maps: ``(A, 1 + classes)``."""
+    """Return the head's logits for random maps, ``(A, 1 + classes)``."""
     network = build_network(replace(recipe.network_config(), variant='baseline'), 0,
                             weights).eval()
     maps = [torch.rand(1, channels, 4 >> level, 4 >> level,
@@ -88,7 +88,7 @@ def logits(recipe, weights):
         return network.head(maps).logits[0]
 
 
-def test_outputs_of_classes_are_taken_by_their_names(write, recipe, caplog):
+def test_class_outputs_are_matched_by_name(write, recipe, caplog):
     path, weights = write('baseline', classes=('red', 'blue', 'yellow'))
     three = logits(replace(recipe, classes=('red', 'blue', 'yellow')), weights)
     assert recipe.classes == ('yellow', 'blue')
@@ -104,17 +104,17 @@ def test_new_classes_start_with_random_outputs(write, recipe, caplog):
     assert torch.allclose(found[:, [0, 3, 2]], logits(recipe, weights), atol=1e-6)
     assert found[:, 1].std() > 0
     assert 'so they start with random weights: green' in caplog.text
-    # Every process of a run starts alike.
+    # All processes of a run start with the same weights.
     assert torch.equal(found, logits(more, load_start(path, more)))
 
 
 def weights_of(run, stage):
-    """Give the weights of a finished stage."""
+    """Return the weights of a finished stage."""
     return load_checkpoint(run / f'{stage}.safetensors')[0].state_dict()
 
 
 def souped(recipe, **first):
-    """Give a recipe of three short trainings and a stage that only takes their weighted mean."""
+    """Return a recipe of three short trainings and a stage that is only a weighted mean."""
     one, two, _ = recipe.stages
     one = replace(one, name='one', **first)
     return replace(recipe, stages=(
@@ -134,19 +134,19 @@ def test_a_stage_starts_from_the_mean_of_others(recipe, write, data_root, tmp_pa
         expected = start[key]
         if key.startswith(('extractor.', 'head.')) and value.is_floating_point():
             expected = (again[key] + 2 * start[key] + 5 * other[key]) / 8
-            # Checkpoints have half the precision.
+            # Checkpoints have half precision.
             torch.testing.assert_close(value, expected, atol=1e-4, rtol=1e-3)
         elif not key.startswith(('extractor.', 'head.')):
             torch.testing.assert_close(value, expected, atol=1e-4, rtol=1e-3)
-    # Three trainings, each of its own draws.
+    # The three trainings draw different clips.
     one = weights_of(run, 'one')
     key = 'extractor.stem.0.0.weight'
     assert not any(torch.equal(left[key], right[key]) for left, right in (
         (one, again), (again, other), (one, other)))
 
 
-def test_a_fork_goes_on_from_the_stage_that_it_names(recipe, data_root, tmp_path):
-    """With rates of zero, a stage hands on what it starts from."""
+def test_a_stage_starts_from_the_stage_that_it_names(recipe, data_root, tmp_path):
+    """With learning rates of 0, the checkpoint of a stage has its start weights."""
     recipe = souped(recipe)
     one, again, other, _ = recipe.stages
     still = {name: replace(group, lr=0.0) for name, group in one.groups.items()}
@@ -175,7 +175,7 @@ def test_a_mean_is_the_same_after_a_resume(recipe, write, data_root, tmp_path):
     assert all(torch.equal(value, expected[key]) for key, value in found.items())
 
 
-def test_a_mean_with_a_start_that_is_not_given(recipe, data_root, tmp_path):
+def test_a_mean_with_a_missing_start_is_refused(recipe, data_root, tmp_path):
     recipe = souped(recipe)
     with pytest.raises(RecipeError, match='stage mean: mean_of has start, so it needs'):
         Trainer(recipe, load_sources(recipe, data_root), tmp_path / 'run')
@@ -183,7 +183,7 @@ def test_a_mean_with_a_start_that_is_not_given(recipe, data_root, tmp_path):
 
 
 def test_stages_have_pictures_of_their_own_size(recipe, data_root, tmp_path):
-    """Anchors keep their size in pixels, so the larger picture has smaller ones in its units."""
+    """Anchors keep their size in pixels, so relative to a larger picture they are smaller."""
     recipe = souped(recipe, input_size=(96, 64))
     recipe = replace(recipe, stages=recipe.stages[:2])
     one, again = recipe.stages
@@ -200,7 +200,7 @@ def test_stages_have_pictures_of_their_own_size(recipe, data_root, tmp_path):
 
 @pytest.fixture
 def narrow(recipe, write):
-    """Give a recipe, and a checkpoint of its network whose first convolution was pruned."""
+    """Return a recipe, and a checkpoint of its network whose first convolution was pruned."""
     wide = replace(recipe, network={**recipe.network, 'width': 1.0})
     return wide, *write(width=1.0, expansion_channels=(16, *EXPANSIONS[1:]))
 
@@ -238,7 +238,7 @@ def test_a_snapshot(recipe, data_root, tmp_path):
     assert 'snapshot of a run' in refused(run / SNAPSHOT, recipe)
 
 
-def test_weights_that_have_no_place_or_are_missing_or_of_another_shape(write, recipe):
+def test_unknown_missing_and_misshapen_weights(write, recipe):
     more = {'extra_channels': [16, 16]}
     assert 'head.extra.1.0.0.weight has no place in the recipe' in refused(
         write(**more)[0], recipe)
@@ -258,12 +258,12 @@ def test_a_checkpoint_needs_its_card(write, recipe):
 
 @pytest.fixture(scope='module')
 def network():
-    """Give a network with random weights; not to be changed."""
+    """Return a network with random weights; tests must not change it."""
     return mobilenet_v2(weights=None)
 
 
 def flat_state(network):
-    """Give torchvision's random weights under the names of the published file."""
+    """Return torchvision's random weights under the names of the published file."""
     state = {key: value for key, value in network.state_dict().items()
              if key.startswith('features.')}
     groups = {'0.0': '0', '0.1': '1', '1.0': '3', '1.1': '4', '2': '6', '3': '7'}
@@ -323,7 +323,7 @@ def test_half_precision_becomes_float(network, tmp_path):
 
 @pytest.mark.parametrize('name', ['weights.pt', 'weights.safetensors', 'weights.whl'])
 @pytest.mark.parametrize('content', [b'', b'nothing of the kind'])
-def test_a_file_of_something_else(tmp_path, name, content):
+def test_a_file_of_another_format(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(BackboneError, match=f'{name}: cannot be read: .') as caught:
         load_backbone(tmp_path / name)
@@ -332,7 +332,7 @@ def test_a_file_of_something_else(tmp_path, name, content):
 
 @pytest.mark.parametrize('change', [
     lambda data: data[:-200],
-    # A name that is no text, and a tensor that is not there.
+    # A name that is no text, and a tensor that is missing
     lambda data: data.replace(b'features', b'\xffeatures'),
     lambda data: data[:120] + data[140:]])
 @pytest.mark.parametrize('zipped', [True, False])
@@ -346,13 +346,13 @@ def test_a_damaged_file(tmp_path, change, zipped):
     assert '\n' not in str(caught.value)
 
 
-def test_a_file_that_holds_no_weights_by_name(tmp_path):
+def test_a_file_without_named_weights(tmp_path):
     torch.save([torch.zeros(1)], tmp_path / 'weights.pt')
     with pytest.raises(BackboneError, match='weights.pt: holds no weights by name'):
         load_backbone(tmp_path / 'weights.pt')
 
 
-def test_weights_that_are_no_numbers(network, tmp_path):
+def test_weights_that_are_not_finite(network, tmp_path):
     state = {key: value.clone() for key, value in network.state_dict().items()}
     state['features.0.0.weight'][0, 0, 0, 0] = float('nan')
     torch.save(state, tmp_path / 'weights.pt')
