@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Give every test a ROS graph of its own."""
+"""Isolate the tests from each other; prepare networks for them."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -20,43 +20,45 @@ import pytest
 if TYPE_CHECKING:
     from torch import nn
 
-# A busy machine is no failure.
+# Slow examples on a busy machine are not a failure.
 settings.register_profile('unhurried', deadline=None,
                           suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile('unhurried')
 
 
 def pytest_configure() -> None:
-    """Let tests, and the programs that they start, be independent of how the suite was started."""
-    # A shell's background jobs ignore SIGINT, and so would all programs that are started here.
+    """Make tests and the programs that they start independent of the caller's environment."""
+    # Background jobs of a shell ignore SIGINT, and programs started by tests would inherit this.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    # What is cached between starts must not pass from one run of the tests into the next; but
-    # matplotlib's list of fonts takes seconds.
+    # Runs of the tests must not share a cache. Matplotlib's list of fonts is an exception, because
+    # it takes seconds.
     os.environ.setdefault('MPLCONFIGDIR', str(Path.home() / '.cache' / 'matplotlib'))
     os.environ['XDG_CACHE_HOME'] = tempfile.mkdtemp(prefix='forecast_detector_ros_cache_')
-    # Threads that wait must not spin: the cores are wanted elsewhere.
+    # Waiting threads must not spin, because other processes need the cores.
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 
 def pytest_unconfigure() -> None:
-    """Remove the cache of this run."""
+    """Remove the cache of this test run."""
     shutil.rmtree(os.environ['XDG_CACHE_HOME'], ignore_errors=True)
 
 
-#: Domains whose ports lie below those that Linux hands out to clients.
+#: Number of usable domains; the ports of higher ones are in Linux's range for clients.
 DOMAINS = 101
 
-# Neighbouring processes start at different places, and a domain is not used twice in a row.
+# Different processes start at different domains, and consecutive tests use different domains.
 _candidates = itertools.count(os.getpid())
 
 
 def claim_domain(holder: ExitStack) -> int:
     """
-    Return a ROS domain id that no other test holds, in this process or another.
+    Return a ROS domain id that no other test uses, in this process or another.
 
-    It is held until `holder` is closed: by a socket in Linux's abstract name space, which leaves
-    no file and ends with the process.
+    The domain is claimed until `holder` is closed. The claim is a socket in Linux's abstract name
+    space, which leaves no file and ends with the process.
+
+    :raises RuntimeError: if all domains are in use
     """
     for candidate in itertools.islice(_candidates, 2 * DOMAINS):
         domain = 1 + candidate % DOMAINS
@@ -73,7 +75,7 @@ def claim_domain(holder: ExitStack) -> int:
 
 @pytest.fixture
 def new_domain() -> Iterator[Callable[[], int]]:
-    """Return a function that claims a further ROS domain for the duration of the test."""
+    """Return a function that claims another ROS domain for the duration of the test."""
     with ExitStack() as holder:
         yield lambda: claim_domain(holder)
 
@@ -83,7 +85,7 @@ def ros_domain(
     new_domain: Callable[[], int], monkeypatch: pytest.MonkeyPatch,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> int:
-    """Put the test, and the processes that it starts, alone on a ROS graph; return its domain."""
+    """Give the test and its processes a ROS graph of their own; return the domain."""
     domain = new_domain()
     monkeypatch.setenv('ROS_DOMAIN_ID', str(domain))
     monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
@@ -94,11 +96,11 @@ def ros_domain(
 @pytest.fixture(scope='session')
 def settle() -> Callable[..., nn.Module]:
     """
-    Give a function that makes a detector's normalisation fit its weights, as after training.
+    Return a function that fits a network's BatchNorm statistics to its weights.
 
-    Weights drawn at random without it blow every rounding up on its way through fifty layers.
+    Without this, random weights amplify rounding errors through fifty layers.
     """
-    # Not above: its import takes seconds, and many a test needs none of it.
+    # Imported here, because the import takes seconds and many tests do not need PyTorch.
     import torch
     from torch import nn
 
@@ -108,15 +110,15 @@ def settle() -> Callable[..., nn.Module]:
             if isinstance(encoder.expand, nn.Conv2d):
                 nn.init.normal_(encoder.expand.weight, std=0.2)
         for predictor in network.head.classification:
-            # Scores that differ, so that no rounding decides which of two boxes is better.
+            # Scores must differ clearly, so that rounding does not decide which box is better.
             nn.init.normal_(predictor[1].weight, std=0.5)
         height, width = network.config.input_size
         images = torch.randint(0, 256, (8, height, width, 3), dtype=torch.uint8)
         norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
         momentum = [norm.momentum for norm in norms]
         for norm in norms:
-            # As after thirty times the same batch. What is left of the initial variance keeps
-            # channels that are almost constant from blowing roundings up.
+            # One step equals thirty steps on the same batch. The rest of the initial variance
+            # keeps channels that are almost constant from amplifying rounding errors.
             norm.momentum = 1.0 - (1.0 - norm.momentum) ** 30
         network.train()
         with torch.no_grad():
@@ -130,11 +132,11 @@ def settle() -> Callable[..., nn.Module]:
 
 @pytest.fixture(scope='session')
 def enliven() -> Callable[..., nn.Module]:
-    """Give a function that draws weights and statistics at random, the same for each seed."""
+    """Return a function that draws weights and statistics at random, from a seed."""
     import torch
     from torch import nn
 
-    # Fresh ones hide mistakes behind zeros and ones.
+    # The initial zeros and ones would hide mistakes.
     def draw(module: nn.Module, seed: int = 0) -> nn.Module:
         generator = torch.Generator().manual_seed(seed)
         for part in module.modules():
@@ -154,13 +156,13 @@ def enliven() -> Callable[..., nn.Module]:
 
 @pytest.fixture
 def write_onnx(tmp_path: Path) -> Callable[..., Path]:
-    """Give a function that writes a network that gives the same outputs whatever it sees."""
+    """Return a function that writes a network with constant outputs."""
     onnx = pytest.importorskip('onnx')
     pytest.importorskip('onnxruntime')
 
     def write(outputs: dict[str, np.ndarray], input_shape: list[Any],
               name: str = 'teacher.onnx', bright: bool = False) -> Path:
-        # With `bright`, floats are multiplied by the largest value of the input.
+        # With `bright`, outputs of type float are multiplied by the largest value of the input.
         helper, kinds = onnx.helper, onnx.TensorProto
         nodes = [helper.make_node('ReduceMax', ['images'], ['largest'], keepdims=0),
                  helper.make_node('Mul', ['largest', 'zero'], ['nought'])]

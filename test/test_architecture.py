@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hold the rooms of the package to their order: imports point one way, pair by pair."""
+"""Check which rooms of the package import from which."""
 import ast
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,13 +8,13 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / 'forecast_detector_ros'
 
-#: Modules beside the rooms, which every room may import; they import one another at most.
+#: Modules beside the rooms. Every room may import them; they import only one another.
 TOOLS = {'boxes', 'errors', 'files', 'layout', 'plain_values'}
 
-#: What programs and verbs are entered by; every one has them.
+#: Entry points of programs and verbs; their names may repeat.
 ENTRIES = {'main', 'make_parser', 'run'}
 
-#: What else each room may import from; the lowest stand first.
+#: Other rooms that each room may import from, lowest room first.
 ALLOWED = {
     'model': '',
     'images': '',
@@ -37,17 +37,17 @@ ALLOWED = {
            'labelling metrics model recording replay report training',
 }
 
-#: Below this a file seldom holds a concept of its own.
+#: A shorter file rarely holds a concept of its own.
 FEWEST_LINES = 40
 
-#: Shorter files beside those of packages, and why they stand alone.
+#: Files that may be shorter, with the reason; `__init__.py` always may.
 SHORT = {
     'cli/__main__.py': 'Python looks for this name',
     'node/camera_node.py': 'an executable, which takes signals before it imports ROS',
     'node/recorder_node.py': 'likewise',
 }
 
-#: What only node/ knows.
+#: Packages of ROS that only node/ imports.
 GRAPH = {
     'cv_bridge', 'diagnostic_msgs', 'lifecycle_msgs', 'rcl_interfaces', 'rclpy', 'sensor_msgs',
     'std_msgs', 'std_srvs', 'vision_msgs',
@@ -55,7 +55,7 @@ GRAPH = {
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Yield the absolute names of the modules that a file of the package imports."""
+    """Yield the absolute names of the modules that a file imports."""
     here = path.relative_to(PACKAGE.parent).with_suffix('').parts
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -73,7 +73,7 @@ def files_of(room: str) -> list[Path]:
 
 
 def rooms_of(names: Iterator[str]) -> set[str]:
-    """Return the rooms that modules of the package belong to."""
+    """Return the rooms of modules of the package."""
     parts = [name.split('.') for name in names]
     inner = {part[1] for part in parts if part[0] == PACKAGE.name and len(part) > 1}
     return inner & {*ALLOWED, *TOOLS}
@@ -85,8 +85,8 @@ def test_every_room_has_its_place_in_the_order() -> None:
     assert {path.stem for path in PACKAGE.glob('*.py')} - {'__init__'} == TOOLS
 
 
-def test_order_has_no_circle() -> None:
-    """A room may import only from rooms that stand before it in the list."""
+def test_order_has_no_cycle() -> None:
+    """A room may import only from rooms before it in `ALLOWED`."""
     order = list(ALLOWED)
     for room, below in ALLOWED.items():
         assert set(below.split()) <= set(order[:order.index(room)]), room
@@ -108,7 +108,7 @@ def test_tool_imports_no_room(tool: str) -> None:
 
 
 @pytest.mark.parametrize('room', [room for room in ALLOWED if room != 'node'])
-def test_room_knows_no_ros(room: str) -> None:
+def test_only_the_node_room_imports_ros(room: str) -> None:
     wrong = {
         f'{path.name}: {name}'
         for path in files_of(room) for name in imports(path)
@@ -117,8 +117,8 @@ def test_room_knows_no_ros(room: str) -> None:
     assert wrong == set()
 
 
-def test_a_name_stands_once() -> None:
-    """A class or function that others may import has its name for itself."""
+def test_public_names_are_unique() -> None:
+    """Public classes and functions have unique names, except entry points."""
     places: dict[str, list[str]] = {}
     for path in sorted(PACKAGE.rglob('*.py')):
         for node in ast.parse(path.read_text()).body:
@@ -136,13 +136,13 @@ def test_short_files_have_a_reason() -> None:
     assert short == set(SHORT)
 
 
-def test_the_documented_tree_is_that_of_the_code() -> None:
+def test_the_documented_tree_matches_the_code() -> None:
     text = (PACKAGE.parent / 'docs' / 'design' / 'rooms.md').read_text()
     assert tree() in text, f'docs/design/rooms.md must have this tree:\n{tree()}'
 
 
 def tree() -> str:
-    """Return rooms, highest first, and modules beside them, each with its docstring's line."""
+    """Return rooms, highest first, and modules, each with the first line of its docstring."""
     rows = [(f'{room}/', PACKAGE / room / '__init__.py') for room in reversed(ALLOWED)]
     rows += [(f'{tool}.py', PACKAGE / f'{tool}.py') for tool in sorted(TOOLS)]
     width = max(len(name) for name, _ in rows) + 2

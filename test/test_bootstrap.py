@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check the set-up of a machine: its steps, its messages and the messages package it makes."""
+"""Check the set-up of a machine: stages, error messages and the package of ROS messages."""
 from collections.abc import Callable
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Callable[..., Stage]:
-    """Return a maker of stages that write down in `runs` that they ran."""
+    """Return a function that makes stages; a stage notes its runs in `runs`."""
     def make(name: str, run: Callable[[], None] | None = None) -> Stage:
         source = tmp_path / f'{name}.txt'
         if not source.exists():
@@ -58,7 +58,7 @@ def test_interrupted_stage_is_resumed(tmp_path: Path, stage: Callable[..., Stage
     assert run_stages([stage('a'), stage('b'), stage('c')], stamps) == ['b', 'c']
 
 
-def test_failing_again_forgets_the_earlier_success(
+def test_failed_run_forgets_the_earlier_success(
     tmp_path: Path, stage: Callable[..., Stage],
 ) -> None:
     def fail() -> None:
@@ -74,7 +74,7 @@ def test_failing_again_forgets_the_earlier_success(
 
 
 def run_bootstrap(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run the set-up into a folder, as a user does: with the system's Python."""
+    """Run the set-up into a folder with the system's Python, as a user does."""
     python = Path(sys.base_prefix) / 'bin' / 'python3'
     return subprocess.run(
         [python, '-m', 'dev.bootstrap', folder], cwd=ROOT, env={**os.environ, **variables},
@@ -123,7 +123,7 @@ def test_missing_python_is_one_line_with_the_remedy() -> None:
 @pytest.mark.parametrize('code, words', [
     ('raise SystemExit(1)', 'failed, see above'),
     ('import os; os.kill(os.getpid(), 9)', 'was ended by SIGKILL')])
-def test_pip_that_fails_is_told_from_one_that_is_killed(
+def test_failed_and_killed_pip_have_different_messages(
     tmp_path: Path, code: str, words: str,
 ) -> None:
     python = tmp_path / 'bin' / 'python'
@@ -175,7 +175,7 @@ def test_half_copied_package_is_forgotten(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_environment_is_usable_only_where_it_was_made(tmp_path: Path) -> None:
+def test_moved_environment_is_not_usable(tmp_path: Path) -> None:
     made = Environment(tmp_path / 'made')
     assert not made.is_usable()
     made.create(with_system_packages=False)

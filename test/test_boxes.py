@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Areas, intersections, IoU and pairs of boxes by hand."""
+"""Compare areas, intersections, IoU and pairs of boxes with values computed by hand."""
 
 from forecast_detector_ros.boxes import (
     best_pairs,
@@ -36,10 +36,10 @@ def test_boxes_are_cut_to_the_picture():
     assert box_area(cut).tolist() == [25 * 18]
 
 
-def test_pairs_are_taken_from_the_best_overlap_on():
+def test_pairs_with_larger_overlap_go_first():
     overlap = np.array([[0.9, 0.8, 0.0], [0.95, 0.7, 0.0], [0.2, 0.6, 0.1]])
     rows, columns = best_pairs(overlap, 0.5)
-    # Row 0 would rather have column 0, and row 2 column 1, but both are gone by then.
+    # Row 0 overlaps column 0 more, and row 2 overlaps column 1, but both columns are taken.
     assert list(zip(rows.tolist(), columns.tolist())) == [(1, 0), (0, 1)]
     rows, columns = best_pairs(overlap, 0.1)
     assert list(zip(rows.tolist(), columns.tolist())) == [(1, 0), (0, 1), (2, 2)]

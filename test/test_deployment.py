@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layouts and container files: that they can be read, and name what exists."""
+"""Check that layouts and container files can be read and name existing things."""
 from collections.abc import Iterator
 import json
 from pathlib import Path
@@ -16,14 +16,14 @@ REFERENCE = ROOT / 'docs/reference/ros.md'
 
 
 def topics() -> set[str]:
-    """Return the full names of the topics that the reference lists, without a namespace."""
+    """Return the full topic names of the reference, without a namespace."""
     rows = re.findall(r'^\| (?:in|out) \|(.*?)\|', REFERENCE.read_text(), re.MULTILINE)
     names = {name for row in rows for name in re.findall(r'`([^`<]+)`', row)}
     return {name if name.startswith('/') else f'/{name}' for name in names} | {'/image_raw'}
 
 
 def strings(value: Any) -> Iterator[str]:
-    """Yield all texts in plain values."""
+    """Yield all strings in nested lists and dictionaries."""
     if isinstance(value, dict):
         value = value.values()
     if isinstance(value, str):
@@ -54,7 +54,7 @@ def test_container_copies_and_starts_what_exists() -> None:
     text = (ROOT / 'docker/Dockerfile').read_text()
     commands = re.sub('^(#|ARG DISTRO=).*', '', text, flags=re.MULTILINE)
     assert 'FROM ros:${DISTRO}-' in commands
-    # Of which distribution all is, the argument alone says.
+    # Only the argument names the distribution.
     assert not re.search('jazzy|kilted|humble', commands.lower())
     for source in re.findall(r'^COPY (\S+) ', text, re.MULTILINE):
         assert (ROOT / source).exists(), source
@@ -62,12 +62,12 @@ def test_container_copies_and_starts_what_exists() -> None:
     assert (ROOT / 'launch' / launch).is_file()
 
 
-def test_containers_are_built_from_what_git_would_keep() -> None:
+def test_containers_ignore_the_files_that_git_ignores() -> None:
     def patterns(name: str) -> list[str]:
         return [line for line in (ROOT / name).read_text().splitlines()
                 if line and not line.startswith('#')]
 
-    # Docker's patterns start at the root unless they say otherwise.
+    # Docker matches a pattern only at the root, unless it begins with `**/`.
     kept = [line[1:].rstrip('/') if line.startswith('/') else f"**/{line.rstrip('/')}"
             for line in patterns('.gitignore')]
     assert patterns('.dockerignore') == ['.git', *kept]

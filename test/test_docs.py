@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The documentation: its links, its pictures, its place in the site, and what other files name."""
+"""Check the documentation: links, pictures, pages of the site, and references to pages."""
 from pathlib import Path
 import re
 import subprocess
@@ -12,22 +12,22 @@ DOCS = ROOT / 'docs'
 PAGES = sorted(page for page in DOCS.rglob('*.md') if '_build' not in page.parts)
 MARKDOWN = [*PAGES, *sorted(ROOT.glob('*.md'))]
 
-#: Written by programs, or quoting them.
+#: Pages that programs write, or that quote the output of programs.
 GENERATED = {'commands.md', 'benchmark.md'}
 
-#: What a line of a block of bash begins with; a new program is added here.
+#: First words of lines in blocks of bash; a new program is added here.
 PROGRAMS = {'cd', 'colcon', 'dev/cuda_check.sh', 'docker', 'done', 'export', 'for',
             'forecast-detector', 'git', 'make', 'pip', 'python', 'ray', 'ros2', 'rosdep', 'source',
             'sudo', 'torchrun'}
 
 
 def prose(page: Path) -> str:
-    """Return the text of a page without its blocks of code."""
+    """Return the text of a page without blocks of code."""
     return re.sub(r'^```.*?^```', '', page.read_text(), flags=re.DOTALL | re.MULTILINE)
 
 
 def anchors(page: Path) -> set[str]:
-    """Return the anchors of a page's headings, as GitHub and MyST make them."""
+    """Return the anchors of a page's headings, named as by GitHub and MyST."""
     found: dict[str, int] = {}
     for heading in re.findall(r'^#+ (.*)$', prose(page), re.MULTILINE):
         text = re.sub(r'\[([^]]*)\]\([^)]*\)', r'\1', heading).strip().lower()
@@ -38,7 +38,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def broken_links(page: Path) -> list[str]:
-    """Return the links within the repository that lead nowhere."""
+    """Return the links of a page to missing files or anchors of the repository."""
     broken = []
     for link in re.findall(r'\]\(([^)\s]+)\)', prose(page)):
         name, _, anchor = link.partition('#')
@@ -50,7 +50,7 @@ def broken_links(page: Path) -> list[str]:
 
 
 @pytest.mark.parametrize('page', MARKDOWN, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_targets(page: Path) -> None:
     assert broken_links(page) == []
 
 
@@ -85,7 +85,7 @@ def test_lines_of_prose_have_at_most_99_columns(page: Path) -> None:
 
 
 def lines_without_command(page: Path) -> list[str]:
-    """Return the lines of blocks of bash that begin with something else than a program."""
+    """Return the lines of blocks of bash that do not begin with a program."""
     blocks = re.findall(r'^```bash\n(.*?)^```', page.read_text(), re.DOTALL | re.MULTILINE)
     lines = [re.sub(r'^(\w+=\S+ )+', '', line) for block in blocks
              for line in block.replace('\\\n', '').splitlines()]
@@ -98,7 +98,7 @@ def test_lines_of_bash_begin_with_a_command(page: Path) -> None:
     assert lines_without_command(page) == []
 
 
-def test_a_block_that_was_filled_like_prose_is_found(tmp_path: Path) -> None:
+def test_a_block_that_was_rewrapped_like_prose_is_found(tmp_path: Path) -> None:
     page = tmp_path / 'page.md'
     page.write_text('```bash\nA=1 B=2 cd x && make \\\n    y\n# note\ncd z pip install\n'
                     '--quiet that # as it is\nfaster\n```\n')
@@ -106,6 +106,6 @@ def test_a_block_that_was_filled_like_prose_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('name', draw_docs.PICTURES)
-def test_pictures_are_those_of_the_code(name: str) -> None:
+def test_pictures_match_the_code(name: str) -> None:
     assert (DOCS / 'images' / name).read_text() == draw_docs.PICTURES[name](), \
         f'docs/images/{name} is behind: python -m dev.draw_docs'

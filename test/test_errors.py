@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages of one line, and texts of others that are quoted."""
+"""Check messages of one line, and quoted texts from outside."""
 
 from time import process_time
 
@@ -27,7 +27,7 @@ def test_short_text_stays_and_long_text_keeps_both_ends() -> None:
     assert '100008 characters' in line
 
 
-def test_endless_text_takes_no_time() -> None:
+def test_very_long_text_takes_no_time() -> None:
     text = 'x' * 50_000_000
     start = process_time()
     cut(text)

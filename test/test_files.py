@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON files are written whole, and as the standard has them."""
+"""Check that JSON files are complete and follow the standard; walk through folders."""
 import json
 import math
 import os
@@ -27,7 +27,7 @@ def test_number_that_is_not_finite_leaves_the_file_as_it_was(tmp_path):
     assert math.isnan(json.loads((tmp_path / 'x.json').read_text())['a'])
 
 
-def test_walk_follows_links_but_in_no_circle_and_warns_of_what_it_cannot_read(
+def test_walk_visits_each_folder_once_and_warns_of_unreadable_ones(
         tmp_path, caplog):
     (tmp_path / 'root/a').mkdir(parents=True)
     (tmp_path / 'other/deep').mkdir(parents=True)

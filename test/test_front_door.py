@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the package itself offers, and the examples of README.md and docs/guide/python.md."""
+"""Check the names that the package exports, and the examples of README.md and python.md."""
 from importlib.util import find_spec
 from pathlib import Path
 import re
@@ -48,8 +48,8 @@ def test_import_and_loading_leave_the_process_as_it_is(backend: str) -> None:
     subprocess.run([sys.executable, '-c', NOTHING_HAPPENS, backend], check=True, cwd=ROOT)
 
 
-def test_a_folder_of_the_same_name_hides_nothing(tmp_path: Path) -> None:
-    """A script beside the checkout has one."""
+def test_a_folder_of_the_same_name_does_not_hide_the_package(tmp_path: Path) -> None:
+    """An empty folder of this name beside the script must not shadow the package."""
     (tmp_path / 'forecast_detector_ros').mkdir()
     (tmp_path / 'script.py').write_text('from forecast_detector_ros import Detector')
     subprocess.run([sys.executable, 'script.py'], check=True, cwd=tmp_path)
@@ -66,7 +66,7 @@ def test_every_offered_name_is_there() -> None:
 
 @pytest.fixture
 def recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put the files that the pages name into a folder, and work there."""
+    """Create the files that the pages name in a folder, and change to the folder."""
     monkeypatch.chdir(tmp_path)
     pictures = [np.random.default_rng(seed).integers(0, 256, (48, 64, 3), np.uint8)
                 for seed in range(6)]
@@ -97,6 +97,6 @@ def test_every_example_of_the_pages_runs(
               for place, text in printed.items()}
     assert frames.pop(('README', 0)) == 6
     assert {page for page, _ in frames} == {'python'} and len(frames) >= 6
-    # The clip, a picture, the bag, and two videos side by side: one line a frame.
+    # One line per frame: the clip, a picture, the bag, and two videos together.
     assert [frames['python', number] for number in range(4)] == [6, 1, 4, 6]
     assert all('read ' in printed['python', number] for number in range(4))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values as JSON has them, and tables of text."""
+"""Check values for JSON, and tables of text."""
 
 from forecast_detector_ros.layout import markdown, mean, plain, table
 import numpy as np
@@ -20,6 +20,6 @@ def test_tables_in_markdown():
     assert markdown(rows, right=True).splitlines()[1] == '| --- | ---: |'
 
 
-def test_what_is_not_known_is_none():
+def test_unknown_value_is_none():
     assert (plain(float('nan')), plain(np.float64(0.5))) == (None, 0.5)
     assert mean([1.0, None, float('nan'), 2.0]) == 1.5 and mean([None]) is None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hold the code to the style of ROS 2 and to the types it declares."""
+"""Check the code with the linters of ROS 2 and with a type checker."""
 from pathlib import Path
 import subprocess
 import sys
@@ -9,12 +9,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PLACES = ('dev', 'forecast_detector_ros', 'launch', 'setup.py', 'test')
 LICENCE = '# SPDX-License-Identifier: Apache-2.0'
-#: Above this a file seldom holds one concept.
+#: A longer file rarely holds only one concept.
 MOST_LINES = 400
 
 
 def python_files() -> list[Path]:
-    """Return all Python files of the checkout."""
+    """Return the Python files of the checkout."""
     return [
         path for place in PLACES for path in
         ([ROOT / place] if place.endswith('.py') else sorted((ROOT / place).rglob('*.py')))
@@ -22,7 +22,7 @@ def python_files() -> list[Path]:
 
 
 @pytest.mark.parametrize('command', [
-    # ament's own configuration: 99 columns, single quotes, google import order.
+    # The configuration of ament: 99 columns, single quotes, import order of Google.
     pytest.param(['ament_flake8.main', *PLACES], id='flake8'),
     pytest.param(['ament_pep257.main', *PLACES], id='pep257'),
     pytest.param(['ruff', 'check', *PLACES], id='ruff'),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check the package's descriptions against each other and against what is built from them."""
+"""Compare the package's metadata files with each other and with the built package."""
 import ast
 from importlib.metadata import Distribution, distribution, version
 import json
@@ -26,11 +26,11 @@ SOURCES = (
     'checkpoints', 'config', 'dev', 'launch', 'resource', NAME,
 )
 
-#: The rooms that the nodes and launch files import from, and what stands beside the rooms.
+#: Rooms that nodes and launch files import from, modules beside the rooms, and launch files.
 ROBOT = ('node', 'recording', 'detector', 'images', 'model', '*.py', '../launch')
 
-#: rosdep key for the modules whose key is not their own name. None: there is no key, or they are
-#: extras that are imported where they are used and whose absence is one clear line.
+#: rosdep keys of modules whose key differs from their name. None: there is no key, or the module
+#: is an extra that is imported where it is used; its absence is an error of one line.
 ROSDEP_KEYS = {
     'cv2': 'python3-opencv',
     'numpy': 'python3-numpy',
@@ -54,7 +54,7 @@ def manifest() -> Package:
 
 @pytest.fixture
 def source_copy(tmp_path: Path) -> Path:
-    """Return a workspace's source folder that holds the package, to be built without traces."""
+    """Copy the package into a new workspace, so that builds leave the checkout unchanged."""
     package = tmp_path / 'src' / NAME
     for name in SOURCES:
         source = ROOT / name
@@ -67,7 +67,7 @@ def source_copy(tmp_path: Path) -> Path:
 
 
 def imported_modules() -> set[str]:
-    """Return the top-level names of all modules that the nodes or launch files import."""
+    """Return the top-level names of the modules that nodes or launch files import."""
     names = set()
     for place in ROBOT:
         folder = ROOT / NAME / place
@@ -97,7 +97,7 @@ def test_versions_agree(manifest: Package) -> None:
     assert f'\n{manifest.version} (' in (ROOT / 'CHANGELOG.rst').read_text()
 
 
-def test_pip_brings_pytorch_only_where_it_is_asked_for() -> None:
+def test_pip_installs_pytorch_only_on_request() -> None:
     tomllib = pytest.importorskip('tomllib')
     project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
     extras = project['optional-dependencies']
@@ -115,7 +115,7 @@ def test_manifest_names_what_the_robot_imports(manifest: Package) -> None:
 
 
 def build_wheel(source: Path, folder: Path) -> Path:
-    """Build the package's wheel into a folder, and return its path."""
+    """Build the package's wheel in a folder and return its path."""
     subprocess.run(
         [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-build-isolation',
          '--wheel-dir', folder, source], check=True)
@@ -124,7 +124,7 @@ def build_wheel(source: Path, folder: Path) -> Path:
 
 
 def required(package: Distribution, extras: set[str]) -> set[str]:
-    """Return the distributions that a package with some extras declares, and these in turn."""
+    """Return the direct and indirect dependencies of a package with some extras."""
     found, waiting = set(), [(package, extras)]
     while waiting:
         one, its_extras = waiting.pop()
@@ -140,7 +140,7 @@ def required(package: Distribution, extras: set[str]) -> set[str]:
 
 @pytest.mark.slow
 def test_wheel_brings_what_the_first_example_needs(source_copy: Path, tmp_path: Path) -> None:
-    """A new environment holds the wheel and what its metadata declare, and nothing else."""
+    """The example runs in an environment of only the wheel and its declared dependencies."""
     wheel = build_wheel(source_copy, tmp_path)
     place = tmp_path / 'environment'
     venv.create(place, symlinks=True)
@@ -151,7 +151,7 @@ def test_wheel_brings_what_the_first_example_needs(source_copy: Path, tmp_path: 
     (metadata,) = packages.glob(f'{NAME}-*.dist-info')
     names = required(Distribution.at(metadata), {'openvino'})
     assert 'openvino' in names and 'torch' not in names
-    # Linked from here in place of a download: what is not declared cannot be imported.
+    # Links replace a download. Undeclared packages are not linked, so they cannot be imported.
     for name in names:
         here = distribution(name)
         for top in {file.parts[0] for file in here.files or []} - {'..', '__pycache__'}:
@@ -241,7 +241,7 @@ def test_colcon_builds_it_as_ament_python(source_copy: Path) -> None:
         assert result.returncode == 0, f'{result.stdout}\n{result.stderr}'
         return result.stdout
 
-    # Any other type here would hide the package from `ros2 launch`; vision_msgs must stay hidden.
+    # `ros2 launch` finds the package only with this type; vision_msgs must stay hidden.
     assert colcon('list').split() == [NAME, f'src/{NAME}', '(ros.ament_python)']
     colcon('build')
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plain values become dataclasses, or one line says why not."""
+"""Convert plain values to dataclasses, or raise an error of one line."""
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
@@ -39,7 +39,7 @@ def test_values_come_back_as_they_were(values):
     ('[1' + '0' * 400 + ']', 'an integer of 401 digits'),
     ('[' + '9' * 10_000 + ']', 'an integer of 10000 digits'),
     ('{"a": -9223372036854775808}', 'below 2'), ('[9223372036854775808]', 'below 2')])
-def test_what_cannot_be_used_is_one_line(tmp_path: Path, text: str, reason: str) -> None:
+def test_unusable_value_is_one_line(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(PlainJsonError, match=reason):
         parse_plain_json(text)
     path = tmp_path / 'odd.json'
@@ -50,11 +50,11 @@ def test_what_cannot_be_used_is_one_line(tmp_path: Path, text: str, reason: str)
     assert len(str(caught.value)) < 400 and '\n' not in str(caught.value)
 
 
-def test_long_digits_within_a_text_are_no_number() -> None:
+def test_long_digits_within_a_text_are_not_a_number() -> None:
     assert parse_plain_json(f'{{"{"1" * 400}": 1}}') == {'1' * 400: 1}
 
 
-def test_file_that_is_none_is_named(tmp_path: Path) -> None:
+def test_unreadable_file_gives_the_reason(tmp_path: Path) -> None:
     (tmp_path / 'binary').write_bytes(b'\xff\xfe')
     for name, reason in (('none', 'cannot be read: No such file'), ('', 'cannot be read: Is a'),
                          ('binary', 'not UTF-8 text')):
@@ -120,7 +120,7 @@ def test_a_part_may_be_built_already():
      'first.score is nan, must be a number'),
     ({'number': 1, 'free': {}, 'first': {**LEAF, 'name': 3}}, 'first.name is 3, must be a text'),
 ])
-def test_what_does_not_fit_is_named(value, words):
+def test_value_of_the_wrong_type_is_named(value, words):
     with pytest.raises(PlainValueError) as caught:
         build(Tree, value)
     assert words in str(caught.value) and '\n' not in str(caught.value)
@@ -130,7 +130,7 @@ def test_what_does_not_fit_is_named(value, words):
 @pytest.mark.parametrize('text', [
     '[' * 1000, '2020-99-99', '9' * 5000, '!!bool maybe', '!!timestamp soon', '!!int ""'])
 @pytest.mark.parametrize('aliases', [False, True])
-def test_yaml_that_is_none_is_one_line(tmp_path: Path, text: str, aliases: bool) -> None:
+def test_invalid_yaml_is_one_line(tmp_path: Path, text: str, aliases: bool) -> None:
     path = tmp_path / 'odd.yaml'
     path.write_text(text)
     with pytest.raises(PlainYamlError, match='^cannot be read as YAML: .{5,250}$'):
@@ -148,9 +148,9 @@ def test_aliases_are_followed_where_they_are_permitted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(('first', 'line'), [
     ('a0: &a0 [lol]', 'a{0}: &a{0} [*a{1}, *a{1}, *a{1}]'),
-    # Merged mappings multiply, too.
+    # Merged mappings also multiply.
     ('a0: &a0 {x: 1}', 'a{0}: &a{0} {{<<: [*a{1}, *a{1}, *a{1}]}}')])
-def test_aliases_may_stand_for_so_many_values(tmp_path: Path, first: str, line: str) -> None:
+def test_number_of_values_from_aliases_is_limited(tmp_path: Path, first: str, line: str) -> None:
     path = tmp_path / 'many.yaml'
     path.write_text('\n'.join([first, *(line.format(n, n - 1) for n in range(1, 30))]))
     with pytest.raises(PlainYamlError, match=f'aliases .* more than {MOST_VALUES} values'):
@@ -169,7 +169,7 @@ def test_depth_is_bounded(tmp_path: Path) -> None:
     path = tmp_path / 'deep.yaml'
     path.write_text('[' * MOST_LEVELS + ']' * MOST_LEVELS)
     assert isinstance(read_plain_yaml(path), list)
-    # No text is nested as deeply as what its aliases stand for.
+    # Aliases nest values more deeply than the text itself is nested.
     path.write_text('\n'.join(['a0: &a0 []', *(f'a{n}: &a{n} [*a{n - 1}]'
                                                for n in range(1, 400))]))
     with pytest.raises(PlainYamlError, match=f'more deeply than {MOST_LEVELS} levels'):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reference lists every key, name and default of the code, and none besides."""
+"""Check that the reference lists all keys, names and defaults of the code, and no others."""
 import ast
 from dataclasses import fields, is_dataclass, MISSING
 from fractions import Fraction
@@ -47,7 +47,7 @@ def names(kind: Any) -> list[str]:
     (RECIPES, 'Keys of a stage', StageConfig), (RECIPES, 'The losses', LossConfig),
     (RECIPES, 'Augmentation', AugmentConfig), (CARD, 'Keys of the network', NetworkConfig)])
 def test_page_lists_every_key(page: str, heading: str, kind: Any) -> None:
-    # Tables under smaller headings are those of other keys.
+    # Tables under subheadings list other keys.
     text = section(page, heading).split('\n### ')[0]
     assert sorted(keys(text)) == names(kind)
 
@@ -132,7 +132,7 @@ def test_api_page_shows_every_name() -> None:
 
 
 def undocumented(kind: type) -> list[str]:
-    """Return the public attributes of a class that have no comment for the page."""
+    """Return the public attributes of a class without a `#:` comment."""
     source = inspect.getsource(kind)
     lines = source.splitlines()
     found = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Graphs run, in Python, in the program and in the node, where PyTorch cannot be imported."""
+"""Run graphs without PyTorch: from Python, in the program and in the node."""
 from collections.abc import Callable
 import json
 import os
@@ -40,7 +40,7 @@ for library in ('onnx', 'onnxruntime', 'openvino'):
 
 ROOT = Path(__file__).resolve().parents[1]
 
-#: Python runs this file before anything else where it is found.
+#: Python runs this file at its start, if it is on the path.
 HOOK = """
 import sys
 sys.modules.update(torch=None, torchvision=None)
@@ -67,7 +67,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """Give the variables of a process that has no PyTorch."""
+    """Return the environment variables of a process that cannot import PyTorch."""
     hook = tmp_path / 'hook'
     hook.mkdir()
     (hook / 'sitecustomize.py').write_text(HOOK)
@@ -76,7 +76,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def run(environment: dict[str, str], tmp_path: Path) -> Run:
-    """Give a function that runs Python in such a process."""
+    """Return a function that runs Python without PyTorch."""
     def go(*arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, *map(str, arguments)], env=environment,
                               cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -86,7 +86,7 @@ def run(environment: dict[str, str], tmp_path: Path) -> Run:
 @pytest.fixture(scope='session')
 def exported(tmp_path_factory: pytest.TempPathFactory,
              settle: Callable[[ForecastDetector], ForecastDetector]) -> Path:
-    """Give a folder with a small network, as `export` writes it."""
+    """Return a folder with a small network, as written by `export`."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     network = settle(ForecastDetector(NetworkConfig(
@@ -101,14 +101,14 @@ def exported(tmp_path_factory: pytest.TempPathFactory,
 
 @pytest.fixture(scope='session')
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the annotations of a video of moving shapes; its pictures lie beside them."""
+    """Return the annotations of a video of moving shapes; its pictures are in the same folder."""
     return write_synthetic_videos(tmp_path_factory.mktemp('videos'), videos=1, frames=6,
                                   size=(240, 320), objects=4, extension='png')
 
 
 @pytest.fixture(scope='session')
 def clip(videos: Path) -> str:
-    """Give the folder of its pictures."""
+    """Return the folder of the video's pictures."""
     (folder,) = (path for path in videos.parent.iterdir() if path.is_dir())
     return str(folder)
 
@@ -116,7 +116,7 @@ def clip(videos: Path) -> str:
 @pytest.fixture(scope='session', params=['packaged', 'exported'])
 def expected(request: pytest.FixtureRequest, exported: Path, clip: str,
              tmp_path_factory: pytest.TempPathFactory) -> tuple[str, np.ndarray]:
-    """Give the name of a checkpoint, and what PyTorch finds in the clip with it."""
+    """Return the name of a checkpoint, and PyTorch's detections in the clip."""
     checkpoint = str(exported) if request.param == 'exported' else ''
     output = tmp_path_factory.mktemp('boxes') / 'boxes.npy'
     with pytest.MonkeyPatch.context() as patch:
@@ -139,7 +139,7 @@ def test_same_boxes_as_with_pytorch(backend: str, expected: tuple[str, np.ndarra
     assert done.returncode == 0, done.stderr
     found = np.load(output)
     assert len(wanted) > 10
-    # Frames and classes; scores; pixels of a picture of 320x240.
+    # In order: frames and classes; scores; boxes in pixels of a 320x240 picture.
     np.testing.assert_array_equal(found[:, :2], wanted[:, :2])
     np.testing.assert_allclose(found[:, 2], wanted[:, 2], atol=1e-4)
     np.testing.assert_allclose(found[:, 3:], wanted[:, 3:], atol=0.02)
@@ -161,7 +161,7 @@ def test_evaluate(exported: Path, videos: Path, run: Run) -> None:
     assert json.loads(done.stdout)['frames'] == 6
 
 
-def test_other_commands_say_in_one_line_what_they_lack(exported: Path, run: Run) -> None:
+def test_commands_that_need_pytorch_say_so_in_one_line(exported: Path, run: Run) -> None:
     done = run('-m', 'forecast_detector_ros.cli', 'summary', '--preset', 'default')
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
@@ -198,8 +198,8 @@ def test_node_becomes_active(environment: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize('name', SHIPPED)
-def test_the_packaged_graphs_are_those_of_the_code(name: str) -> None:
-    """After a change of the network: forecast-detector export --package --checkpoint NAME."""
+def test_the_packaged_graphs_match_the_code(name: str) -> None:
+    """If the network changed, run forecast-detector export --package --checkpoint NAME."""
     try:
         checkpoint = read_checkpoint(shipped_checkpoint(name))
     except CheckpointError:
@@ -209,7 +209,7 @@ def test_the_packaged_graphs_are_those_of_the_code(name: str) -> None:
     assert packaged.layout == state_layout(network)
     assert packaged.classes == len(checkpoint.card.classes)
     np.testing.assert_array_equal(packaged.anchors, network.anchors)
-    # What they compute; the largest difference is what sums in another order make.
+    # Outputs may differ only by the rounding of sums in another order.
     clip = [np.random.default_rng(seed).integers(0, 256, (*network.config.input_size, 3), np.uint8)
             for seed in range(3)]
     parity = compare_backends(TorchBackend(network), OnnxRuntimeBackend(packaged), [clip],

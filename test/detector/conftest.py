@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small detector with lively random weights, for the tests of the detector."""
+"""Make a small detector with random weights and many detections."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +22,7 @@ CONFIG = NetworkConfig(
     lstm_channels=(8, 10), extra_channels=(16, 8), scheduler_channels=8,
     forecast_mode='residual')
 
-#: What makes of it a configuration that forecasts motion.
+#: Changes of `CONFIG` for a network that forecasts motion.
 MOTION = {'forecast_mode': 'motion', 'levels': (8, 16, 32), 'feature_channels': (8, 12, 20),
           'lstm_channels': (4, 8, 10), 'motion_channels': 8}
 
@@ -36,7 +36,7 @@ def images(seed: int = 0, batch: int = 1) -> np.ndarray:
 
 def run(detector: Detector, frames: list[Frame], settings: DetectorSettings,
         state: StreamState | None = None) -> tuple[list[StepResult], StreamState]:
-    """Process frames one after the other; give the results and the last state."""
+    """Process frames one after the other; return the results and the last state."""
     state = StreamState.initial() if state is None else state
     results = []
     for frame in frames:
@@ -47,19 +47,19 @@ def run(detector: Detector, frames: list[Frame], settings: DetectorSettings,
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Keep results independent of the number of threads, and the machine usable."""
+    """Use one thread, because the number of threads changes results and loads the machine."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture
 def network(enliven) -> ForecastDetector:
-    """Give the network itself, as training has it."""
+    """Return the network as a PyTorch module."""
     return enliven(ForecastDetector(CONFIG)).eval()
 
 
 @pytest.fixture(scope='session')
 def checkpoint(tmp_path_factory: pytest.TempPathFactory, enliven) -> Path:
-    """Give the path of a checkpoint in full precision; not to be changed."""
+    """Return the path of a checkpoint in float32; tests must not change it."""
     path = tmp_path_factory.mktemp('checkpoint') / 'small.safetensors'
     network = enliven(ForecastDetector(CONFIG)).eval()
     save_checkpoint(path, network, Card('small', CLASSES, network.config), torch.float32)
@@ -68,14 +68,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, enliven) -> Path:
 
 @pytest.fixture
 def detector(checkpoint: Path) -> Detector:
-    """Give a detector whose network is run as it is, by eager PyTorch on the CPU."""
+    """Return a detector that runs the network by eager PyTorch on the CPU."""
     network, card = load_checkpoint(checkpoint)
     return Detector(TorchBackend(network), card)
 
 
 @pytest.fixture
 def mover(enliven) -> Detector:
-    """Give a detector whose forecast keeps the scores of the last read."""
+    """Return a detector that forecasts motion and keeps the scores of the last read."""
     config = replace(CONFIG, levels=(8, 16, 32), feature_channels=(8, 12, 20),
                      lstm_channels=(8, 8, 10), forecast_mode='motion', motion_channels=8)
     network = enliven(ForecastDetector(config)).eval()
@@ -84,7 +84,7 @@ def mover(enliven) -> Detector:
 
 @pytest.fixture
 def picture() -> Callable[..., Frame]:
-    """Give a function that makes frames with a random picture; load counts as it should."""
+    """Return a function that makes frames with a random picture that loads only once."""
     def make(seed: int = 0, size: tuple[int, int] = (48, 80), told: bool = True) -> Frame:
         array = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
         loaded = []
@@ -100,7 +100,7 @@ def picture() -> Callable[..., Frame]:
 
 @pytest.fixture
 def poison() -> Callable[..., Frame]:
-    """Give a function that makes frames nobody may load."""
+    """Return a function that makes frames that fail when they are loaded."""
     def load() -> Pixels:
         raise AssertionError('the picture of a forecast frame was looked at')
 

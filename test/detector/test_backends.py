@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All back-ends give what eager PyTorch gives, and say in one line what they cannot do."""
+"""Compare all back-ends with eager PyTorch; check their errors of one line."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -56,7 +56,7 @@ def refusal(function, *arguments, **values):
 
 
 def shallow(network):
-    """Put one convolution in the place of each part of the extractor; return the network."""
+    """Replace each part of the extractor by one convolution; return the network."""
     channels = (3, network.extractor.stem[-1].out_channels,
                 network.extractor.trunk[-1].out_channels)
     for name, inputs, outputs, stride in zip(('stem', 'trunk'), channels, channels[1:], (16, 2)):
@@ -67,7 +67,7 @@ def shallow(network):
 
 @pytest.fixture(scope='module')
 def shared(settle):
-    """Give a network of the runtime tests' shape, and a back-end of each kind, made once."""
+    """Return a small network and a back-end of each kind for it."""
     network = settle(ForecastDetector(replace(CONFIG, forecast_mode='direct')))
     return network, {name: make_backend(network, name) for name in ('torch', *GRAPHS)}
 
@@ -83,8 +83,8 @@ def test_same_output_and_boxes_as_the_network_itself(name, shared):
 
 
 @pytest.mark.slow
-def test_compiled_torch_gives_the_same(settle, monkeypatch):
-    # Otherwise the compiler first tries each of the processor's instruction sets for seconds.
+def test_compiled_torch_gives_the_same_outputs(settle, monkeypatch):
+    # Without this, the compiler first tries the processor's instruction sets for seconds.
     monkeypatch.setattr('torch._inductor.config.cpp.vec_isa_ok', True)
     network = ForecastDetector(NetworkConfig(
         classes=3, variant='recurrent', input_size=(64, 96), width=0.35, tail=False,
@@ -115,8 +115,8 @@ def test_every_variant_can_be_a_graph(values, shared, settle):
 
 
 @pytest.mark.parametrize('name', ['torch', *GRAPHS])
-def test_streams_of_a_batch_move_in_their_own_time(name, shared, settle):
-    """Where motion is forecast, each stream of a batch has its own time between frames."""
+def test_streams_of_a_batch_may_have_different_times(name, shared, settle):
+    """Streams of a batch may have different times between frames if motion is forecast."""
     network = settle(ForecastDetector(replace(shared[0].config, **MOTION)))
     for predictor in network.motion.encoder.predictors:
         torch.nn.init.normal_(predictor[2].weight, std=0.3)
@@ -147,7 +147,7 @@ def test_batch_gives_what_single_streams_give(name, shared):
     single = [backend.read_step(pictures[i:i + 1], backend.initial_state(1)) for i in range(3)]
     together = backend.read_step(pictures, backend.initial_state(3))
     alone = [backend.forecast_step(raw.state) for raw in single]
-    # The states of single steps, joined, and those of the batch, taken apart.
+    # The state of the batch, and the joined states of single steps.
     for state in (together.state, backend.stack([raw.state for raw in single])):
         after = backend.forecast_step(state)
         assert after.confidence.shape == (3,)
@@ -160,7 +160,7 @@ def test_batch_gives_what_single_streams_give(name, shared):
                                    atol=MAX_DIFFERENCE)
 
 
-def test_more_streams_than_a_graph_takes_go_in_pieces(shared):
+def test_more_streams_than_a_graph_takes_are_divided(shared):
     backend = shared[1]['openvino']
     count = FORECAST_TOGETHER + 1
     pictures = images(4, batch=count)
@@ -201,9 +201,9 @@ def test_precision_that_the_processor_may_lack(shared):
         return
     half = make_backend(network, 'openvino', precision='bf16')
     parity = compare_backends(backends['openvino'], half, CLIPS, card_of(network))
-    # 8 bits of mantissa show; exact equality would mean that fp32 computes in bf16, too.
+    # bf16 has 8 bits of mantissa. Equal logits would mean that fp32 also computes in bf16.
     assert MAX_DIFFERENCE < parity.logits < 1.0
-    # Four pictures in one graph, and one more.
+    # The graph takes four pictures, so the fifth needs a second run.
     pictures = images(5, batch=5)
     together = half.read_step(pictures, half.initial_state(5)).logits
     for i in (0, 3, 4):
@@ -214,7 +214,7 @@ def test_precision_that_the_processor_may_lack(shared):
 def test_other_weights_are_not_the_same(shared):
     network, backends = shared
     other = deepcopy(network)
-    # All of them: which anchors have the best scores is left to chance.
+    # All biases are changed, because the anchors with the best scores are random.
     biases = [level[1].bias for level in other.head.regression]
     for bias in biases:
         bias.data += 0.5
@@ -230,7 +230,7 @@ def test_graphs_are_folded_and_forecasting_needs_no_image(shared):
     graphs = make_graphs(network).graphs
     models = {step: onnx.load_from_string(graphs[step]) for step in STEPS}
     for model in models.values():
-        # The one behind the correlation follows no convolution.
+        # The BatchNorm after the correlation does not follow a convolution and stays.
         assert sum(node.op_type == 'BatchNormalization' for node in model.graph.node) <= 1
         assert all(value.type.tensor_type.shape.dim[0].dim_param == 'batch'
                    for value in (*model.graph.input, *model.graph.output))
@@ -247,7 +247,7 @@ def test_graphs_are_folded_and_forecasting_needs_no_image(shared):
     ({'backend': 'tensorrt', 'device': 'cpu'}, ['cuda', 'cpu']),
     ({'backend': 'tensorrt'}, ['tensorrt', 'CUDA alone']),
     ({'precision': 'int8'}, ['export', 'int8', 'small.int8.export.json'])])
-def test_what_cannot_be_had_is_one_line(values, words, checkpoint):
+def test_unavailable_back_end_is_one_line(values, words, checkpoint):
     message = refusal(Detector.load, checkpoint, **values)
     assert all(word in message for word in words), message
 
@@ -259,7 +259,7 @@ def test_missing_library_says_how_to_install_it(name, checkpoint, monkeypatch):
     assert f'{name} is not installed' in message and f'pip install {name}' in message
 
 
-def test_the_fastest_that_is_installed_is_taken(monkeypatch):
+def test_the_fastest_installed_back_end_is_used(monkeypatch):
     assert choose_backend('auto', 'cpu', 'fp32') == choose_backend('', 'cpu', 'fp32') \
         == CPU_ORDER[0]
     assert choose_backend('auto', 'cpu', 'fp16') in ('openvino', 'torch')

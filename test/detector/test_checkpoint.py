@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints: there and back, and every way in which one can be broken."""
+"""Write and read checkpoints; check the errors of damaged ones."""
 
 from dataclasses import fields, replace
 import hashlib
@@ -33,7 +33,7 @@ CLASSES = ('cat', 'dog', 'train')
 
 @pytest.fixture
 def path(checkpoint, tmp_path):
-    """Give a copy of the checkpoint that may be broken."""
+    """Return a copy of the checkpoint that a test may damage."""
     for source in (checkpoint, card_path(checkpoint)):
         shutil.copy(source, tmp_path)
     return tmp_path / checkpoint.name
@@ -43,7 +43,7 @@ def edit(path, change):
     """Change the values of a checkpoint's card in place."""
     values = yaml.safe_load(card_path(path).read_text())
     change(values)
-    # In C where there is one: a card of 100,000 classes takes Python seconds.
+    # The dumper in C is used if present: 100,000 classes take seconds in Python.
     dumper = getattr(yaml, 'CSafeDumper', yaml.SafeDumper)
     card_path(path).write_text(yaml.dump(values, Dumper=dumper))
 
@@ -135,7 +135,7 @@ def test_truncated_weights(path, keep):
     assert message.startswith(f'{path}: not a safetensors file, or truncated')
 
 
-def test_pickle_under_our_name(path):
+def test_pickle_with_the_suffix_of_weights(path):
     class Trap:
 
         def __reduce__(self):
@@ -173,7 +173,7 @@ def test_tensor_of_unknown_type(path):
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf'), float('-inf')])
-def test_weights_that_are_no_numbers(value, path):
+def test_weights_that_are_not_finite(value, path):
     tensors = load_file(path)
     key = next(name for name in sorted(tensors) if name.startswith('head.'))
     tensors[key].view(-1)[-1] = value
@@ -181,7 +181,7 @@ def test_weights_that_are_no_numbers(value, path):
     edit(path, lambda values: values.update(weights_sha256=''))
     message = failure(path)
     assert str(path) in message and key in message and 'infinite or no numbers' in message
-    # What the back-ends of exported steps read.
+    # The back-ends of exported steps read the weights in this way.
     with pytest.raises(CheckpointError) as error:
         read_checkpoint(path).arrays()
     assert str(error.value) == message
@@ -190,7 +190,7 @@ def test_weights_that_are_no_numbers(value, path):
 def test_weights_that_the_type_cannot_hold_are_not_written(network, tmp_path):
     card = Card('small', CLASSES, network.config)
     with torch.no_grad():
-        # Half precision ends at 65504.
+        # The largest number in half precision is 65504.
         network.extractor.stem[0][1].running_var[0] = 1e5
     with pytest.raises(CheckpointError, match='not written: extractor.stem.0.1.running_var'):
         save_checkpoint(tmp_path / 'large.safetensors', network, card)
@@ -198,7 +198,7 @@ def test_weights_that_the_type_cannot_hold_are_not_written(network, tmp_path):
     save_checkpoint(tmp_path / 'large.safetensors', network, card, torch.float32)
 
 
-def test_card_that_could_not_be_read_again_leaves_the_files_as_they_are(path, network):
+def test_unreadable_card_is_not_written_and_files_stay_unchanged(path, network):
     before = path.read_bytes(), card_path(path).read_text()
     for card, words in ((Card('small', CLASSES[:2], network.config), '2 names in classes'),
                         (Card('x' * 300, CLASSES, network.config), 'longer than 256 characters')):
@@ -207,7 +207,7 @@ def test_card_that_could_not_be_read_again_leaves_the_files_as_they_are(path, ne
         assert (path.read_bytes(), card_path(path).read_text()) == before
 
 
-def test_snapshot_of_a_run_is_no_checkpoint(path):
+def test_snapshot_of_a_run_is_not_a_checkpoint(path):
     snapshot = path.with_name('last.snapshot.safetensors')
     snapshot.write_bytes(path.read_bytes())
     assert failure(snapshot) == (f'{snapshot}: is the snapshot of a run; use a '
@@ -294,7 +294,7 @@ def test_every_key_of_the_card_is_read(path):
     (b'a: ' + b'9' * 5000, ('cannot be read as YAML',)),
     (b'a: ' + b'59:' * 50_000 + b'59.9', ('cannot be read as YAML',)),
     (b'!!python/object/apply:os.getcwd []', ('cannot be read as YAML',))])
-def test_card_that_is_no_card(text, words, path):
+def test_file_that_is_not_a_card(text, words, path):
     card_path(path).write_bytes(text)
     message = failure(path)
     assert message.startswith(f'{card_path(path)}: ')
@@ -339,7 +339,7 @@ def test_save_where_nothing_can_be_written(path, network):
         save_checkpoint(path.with_suffix('.pt'), network, card)
 
 
-def test_default_checkpoint_is_looked_for_in_the_prefixes(tmp_path, monkeypatch):
+def test_default_checkpoint_is_searched_in_the_prefixes(tmp_path, monkeypatch):
     source = tmp_path / 'source'
     monkeypatch.setattr(files, '__file__', str(source / 'package' / 'file.py'))
     monkeypatch.setattr(files.sys, 'prefix', str(tmp_path / 'python'))
@@ -350,7 +350,7 @@ def test_default_checkpoint_is_looked_for_in_the_prefixes(tmp_path, monkeypatch)
     assert '\n' not in str(error.value) and str(underlay) in str(error.value)
     share = 'share/forecast_detector_ros/checkpoints/default.safetensors'
     found = []
-    # From the last place to the first: each one goes before those behind it.
+    # From the last place to the first: an earlier place has priority.
     for place in (tmp_path / 'python' / share, underlay / share, overlay / share,
                   source / 'checkpoints' / 'default.safetensors'):
         place.parent.mkdir(parents=True)
@@ -364,7 +364,7 @@ def test_a_name_of_the_package_is_a_checkpoint(tmp_path, monkeypatch):
     for name in SHIPPED:
         checkpoint = read_checkpoint(name)
         assert (checkpoint.path, checkpoint.card.name) == (shipped_checkpoint(name), name)
-    # A folder of the user's comes first.
+    # A folder of the user has priority.
     (tmp_path / 'default').mkdir()
     with pytest.raises(CheckpointError, match='^default: must have one checkpoint, has none;'):
         read_checkpoint('default')
@@ -373,7 +373,7 @@ def test_a_name_of_the_package_is_a_checkpoint(tmp_path, monkeypatch):
 
 
 def test_card_of_aliases_is_refused_before_they_are_followed(path):
-    # Nine levels of nine aliases each: some 400 million values.
+    # Nine levels of nine aliases each expand to about 400 million values.
     lines = ['a0: &a0 [lol]']
     lines += [f'a{n}: &a{n} [{", ".join([f"*a{n - 1}"] * 9)}]' for n in range(1, 10)]
     card_path(path).write_text('\n'.join(lines))

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The CUDA back-end: rows of state, prepared sizes, captured graphs.
+Check the CUDA back-end: rows of state, prepared sizes, captured graphs.
 
-What needs no device runs on the CPU, uncaptured.  Everything stands in this file, as a machine
-with a device may have neither ROS nor the libraries of `conftest.py` (`dev/cuda_check.sh`).
+Tests that need no device run on the CPU without captured graphs. This file does not use
+`conftest.py`, because a machine with a device may lack ROS and other libraries
+(`dev/cuda_check.sh`).
 """
 
 from copy import deepcopy
@@ -61,20 +62,20 @@ VARIANTS = (
     {'levels': (8, 16, 32), 'feature_channels': (8, 12, 20), 'lstm_channels': (4, 8, 10),
      'forecast_mode': 'motion'})
 
-#: Differences from float32 on the CPU, in logits: 24, 11, 11 and 8 bits of mantissa.
+#: Largest differences of logits from float32 on the CPU, for 24, 11, 11 and 8 bits of mantissa.
 LARGEST = {'fp32': MAX_DIFFERENCE, 'tf32': 0.05, 'fp16': 0.1, 'bf16': 1.0}
 
 
 @pytest.fixture(autouse=True)
 def needs_a_device(request):
-    """Skip what is marked for CUDA where there is none; keep the processor usable."""
+    """Skip tests marked for CUDA if there is no device; use one thread."""
     torch.set_num_threads(1)
     if request.node.get_closest_marker('cuda') and not torch.cuda.is_available():
         pytest.skip('needs a CUDA device')
 
 
 def settled(config=CONFIG):
-    """Give a network whose normalisation fits its weights, as after training."""
+    """Return a network whose BatchNorm statistics fit its weights, as after training."""
     torch.manual_seed(0)
     network = ForecastDetector(config).train()
     for encoder in (*network.encoder1, *network.encoder2):
@@ -84,7 +85,7 @@ def settled(config=CONFIG):
         nn.init.normal_(predictor[1].weight, std=0.5)
     pictures = torch.randint(0, 256, (8, *config.input_size, 3), dtype=torch.uint8)
     for norm in (part for part in network.modules() if isinstance(part, nn.BatchNorm2d)):
-        # As after twenty times the same batch.
+        # One step equals twenty steps on the same batch.
         norm.momentum = 1.0 - (1.0 - norm.momentum) ** 20
     with torch.no_grad():
         network.read_step(pictures, network.initial_state(8))
@@ -93,7 +94,7 @@ def settled(config=CONFIG):
 
 @pytest.fixture(scope='module')
 def network():
-    """Give a settled network; not to be changed."""
+    """Return a settled network; tests must not change it."""
     return settled()
 
 
@@ -111,14 +112,14 @@ def card(network):
 
 
 @pytest.mark.parametrize('channels_last', [True, False])
-def test_rows_give_back_what_was_packed(network, channels_last):
+def test_unpacked_rows_equal_the_packed_state(network, channels_last):
     with torch.no_grad():
         state = network.read_step(torch.from_numpy(pictures(3)), network.initial_state(3)).state
         rows = StateRows(network.initial_state(1), channels_last)
         packed = rows.pack(state)
         assert packed.shape == (3, sum(part[0].numel() for part in state_parts(state)))
         torch.testing.assert_close(rows.unpack(packed), state, rtol=0, atol=0)
-        # A stream's row has nothing of the others.
+        # The row of a stream holds nothing of other streams.
         alone = rows.unpack(packed[1:2])
     for part, whole in zip(state_parts(alone), state_parts(state), strict=True):
         torch.testing.assert_close(part, whole[1:2], rtol=0, atol=0)
@@ -207,15 +208,15 @@ def test_further_arguments_of_a_step(device, options):
         rows = raw.state
 
 
-def test_sizes_are_prepared_once_for_all_between(network):
+def test_sizes_of_batches_are_rounded_up_and_prepared_once(network):
     backend = make(network, 'cpu', UNCAPTURED)
     for count in (3, 4, 3, 5):
         backend.read_step(pictures(count), backend.initial_state(count))
     assert sorted(backend._prepared) == [('read_step', 4), ('read_step', 8)]
 
 
-def test_half_precision_knows_nothing_of_a_first_frame(network):
-    # What was expected of it is zero everywhere, and so are the norms that cosines are made with.
+def test_first_frame_in_half_precision_is_finite(network):
+    # The expected features of a first frame are zero, so the norms of the cosines are also zero.
     raw = TorchBackend(deepcopy(network), 'cpu', 'fp16')
     found = raw.read_step(pictures(1), raw.initial_state(1))
     assert np.isfinite(found.confidence).all() and np.isfinite(found.logits).all()
@@ -241,7 +242,7 @@ def test_precisions_on_a_device(network, precision):
 
 
 @pytest.mark.cuda
-def test_launched_is_what_was_captured(network):
+def test_launched_graph_gives_the_captured_outputs(network):
     captured, launched = (make(network, 'cuda', CudaOptions(capture=capture))
                           for capture in (True, False))
     a, b = (backend.read_step(pictures(2), backend.initial_state(2))

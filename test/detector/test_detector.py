@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The running detector against the network itself, and what it does with its frames."""
+"""Compare the detector with the network; check its use of frames and its state."""
 
 from dataclasses import replace
 from math import isnan
@@ -34,7 +34,7 @@ SIZE = (48, 80)
 EAGER = DetectorSettings(ThresholdPolicy(0.0), score_threshold=0.3, max_consecutive_forecasts=3)
 
 
-def test_without_anything_to_compare_with_the_second_frame_is_read(enliven, detector, picture):
+def test_second_frame_is_read_if_nothing_was_expected(enliven, detector, picture):
     config = replace(detector.card.network, scheduler_reference='expected')
     network = enliven(ForecastDetector(config)).eval()
     detector = Detector(TorchBackend(network), replace(detector.card, network=config))
@@ -42,7 +42,7 @@ def test_without_anything_to_compare_with_the_second_frame_is_read(enliven, dete
     results, state = run(detector, frames[:3], EAGER)
     assert [result.decision.kind for result in results] == [READ, READ, FORECAST]
     assert isnan(results[1].decision.confidence) and results[2].decision.confidence > 0.0
-    # The state of another size is worth nothing, either.
+    # The state of another frame size cannot be compared, either.
     results, _ = run(detector, [picture(3, (60, 90)), picture(4, (60, 90)),
                                 picture(5, (60, 90))], EAGER, state)
     assert [result.decision.kind for result in results] == [READ, READ, FORECAST]
@@ -50,7 +50,7 @@ def test_without_anything_to_compare_with_the_second_frame_is_read(enliven, dete
     assert results[1].decision.reason == 'second_frame'
 
 
-def test_a_forecast_that_keeps_scores_does_not_choose_again(mover, picture, monkeypatch):
+def test_a_forecast_that_keeps_scores_does_not_choose_candidates(mover, picture, monkeypatch):
     settings = DetectorSettings(AlternatePolicy(2), score_threshold=0.25)
     _, state = run(mover, [picture(0), picture(1)], replace(settings, policy=AlwaysReadPolicy()))
     seen = []
@@ -65,10 +65,10 @@ def test_a_forecast_that_keeps_scores_does_not_choose_again(mover, picture, monk
 @pytest.mark.parametrize('change', [
     {'score_threshold': 0.8}, {'score_threshold': 0.2}, {'classes': ('dog',)},
     {'nms_threshold': 0.9}, {'vote_threshold': 0.5}, {'max_detections': 2}])
-def test_changed_settings_hold_for_a_forecast_at_once(change, mover, picture):
+def test_changed_settings_apply_to_the_next_forecast(change, mover, picture):
     lenient = DetectorSettings(AlternatePolicy(2), score_threshold=0.1, max_detections=1000)
     (result, *_), _ = run(mover, [picture(0)], lenient)
-    # Scores of random weights differ between machines: thresholds are quantiles of them.
+    # Thresholds are quantiles, because scores of random weights differ between machines.
     before, after = (
         replace(lenient, **{**keys, 'score_threshold': float(np.quantile(
             result.detections.scores, keys.get('score_threshold', 0.5)))})
@@ -90,7 +90,7 @@ def pixels(frame):
 @pytest.mark.parametrize('policy', [
     AlternatePolicy(2), ThresholdPolicy(0.5), ThresholdPolicy(0.0), AlwaysReadPolicy()])
 @pytest.mark.parametrize('wanted', [(), ('dog', 'train')])
-def test_what_the_network_gives(policy, wanted, detector, network, picture):
+def test_detector_gives_the_outputs_of_the_network(policy, wanted, detector, network, picture):
     settings = DetectorSettings(policy, score_threshold=0.25, max_detections=30, classes=wanted)
     results, _ = run(detector, [picture(seed) for seed in range(8)], settings)
     mask = torch.tensor([name in wanted for name in detector.labels]) if wanted else None
@@ -105,7 +105,7 @@ def test_what_the_network_gives(policy, wanted, detector, network, picture):
                 output = network.forecast_step(network_state)
             expected = postprocess(output.head.logits[0], output.head.offsets[0],
                                    network.anchors, (64, 96), 0.25, 0.45, 30, mask)
-        # NumPy's exponential and PyTorch's differ in the last place.
+        # The exponentials of NumPy and PyTorch differ in the last digit.
         np.testing.assert_allclose(result.detections.scores, expected.scores, atol=1e-6)
         np.testing.assert_array_equal(result.detections.labels, expected.labels)
         np.testing.assert_allclose(
@@ -130,7 +130,7 @@ def test_no_detection_is_an_empty_result(detector, picture):
     assert result.detections.boxes.shape == (0, 4) and len(result.detections) == 0
 
 
-def test_forecast_frames_are_never_looked_at(detector, picture, poison):
+def test_forecast_frames_are_never_loaded(detector, picture, poison):
     frames = [picture(0), poison(), poison(), poison(), picture(1), poison()]
     results, state = run(detector, frames, EAGER)
     assert [(r.decision.kind, r.decision.reason) for r in results] == [
@@ -155,20 +155,20 @@ def test_threshold_zero_forecasts_all_but_the_forced_reads(detector, picture):
     assert [r.decision.kind for r in results] == [READ, *[FORECAST] * 4] * 2 + [READ]
 
 
-def test_reset_starts_anew(detector, picture):
+def test_reset_forgets_the_state(detector, picture):
     first, state = run(detector, [picture(0), picture(1)], replace(EAGER,
                                                                    policy=AlwaysReadPolicy()))
     again, _ = run(detector, [picture(0)], EAGER, StreamState.initial('reset'))
     assert again[0].decision.reason == 'reset' and isnan(again[0].decision.confidence)
     np.testing.assert_array_equal(again[0].detections.boxes, first[0].detections.boxes)
-    # The same picture in a running stream is seen through its past.
+    # In a running stream, the scores of the same picture depend on earlier frames.
     late, _ = run(detector, [picture(0)], replace(EAGER, policy=AlwaysReadPolicy()), state)
     assert not np.array_equal(late[0].detections.scores, first[0].detections.scores)
 
 
 @pytest.mark.parametrize('told', [True, False])
-def test_size_change_reads_and_forgets(told, detector, picture):
-    """A compressed frame does not tell its size, so the change shows when it is read."""
+def test_size_change_forces_a_read_and_a_new_state(told, detector, picture):
+    """The size of a compressed frame is unknown, so only a read notices the change."""
     policy = EAGER if told else replace(EAGER, policy=AlwaysReadPolicy())
     _, state = run(detector, [picture(0, told=told)], EAGER)
     other = picture(1, size=(60, 40), told=told)
@@ -190,7 +190,7 @@ def test_frames_without_size_are_forecast(detector, picture, poison):
 
 @pytest.fixture(scope='module')
 def grey(checkpoint):
-    """Give a detector and its boxes on a grey picture of the network's own size."""
+    """Return a detector and its boxes on a grey picture of the network's input size."""
     detector = Detector.load(checkpoint, backend='torch')
     (result,), _ = run(detector, [grey_frame(64, 96)], EAGER)
     assert len(result.detections) > 5
@@ -205,7 +205,7 @@ def grey_frame(height, width):
 @settings(max_examples=40)
 @given(height=st.integers(2, 1000), width=st.integers(2, 1000))
 def test_boxes_are_in_pixels_of_the_incoming_picture(grey, height, width):
-    # Grey stays grey when it is resized, so the boxes differ by their scale alone.
+    # A resized grey picture stays grey, so only the scale of the boxes differs.
     detector, reference = grey
     (result,), _ = run(detector, [grey_frame(height, width)], EAGER)
     boxes = result.detections.boxes
@@ -230,7 +230,7 @@ def test_broken_frame_leaves_the_stream_as_it_was(detector, picture):
 
 
 @pytest.mark.parametrize('count', [2, 3])
-def test_a_batch_gives_what_single_steps_give(count, detector, picture):
+def test_a_batch_gives_the_results_of_single_steps(count, detector, picture):
     settings = replace(EAGER, policy=AlternatePolicy(1))
     single = [StreamState.initial()] * count
     joint = list(single)
@@ -329,7 +329,7 @@ def test_settings_change_from_frame_to_frame(detector, picture, poison):
     assert set(dogs.detections.labels.tolist()) == {1} < set(many.detections.labels.tolist())
 
 
-def test_detector_tells_what_it_is(detector):
+def test_detector_describes_itself(detector):
     assert detector.labels == ('cat', 'dog', 'train')
     assert (detector.input_size, detector.device, detector.precision, detector.backend) == (
         (64, 96), 'cpu', 'fp32', 'torch')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Graphs on the disk: what ties them to a checkpoint, and how each way of damage is told."""
+"""Write and read graphs; check that they belong to a checkpoint, and the errors of damage."""
 from dataclasses import replace
 import json
 import shutil
@@ -43,7 +43,7 @@ def initializers(graph):
     {}, WITH_NECK, {**WITH_NECK, 'motion_from_boxes': True}, {'scheduler_norm': False},
     {'variant': 'recurrent', 'forecast_mode': 'direct'}],
     ids=['features', 'motion', 'motion from boxes', 'without norm', 'recurrent'])
-def test_graph_is_the_same_after_its_weights_were_taken_out_and_put_back(changes, enliven):
+def test_graph_is_the_same_after_its_weights_were_removed_and_restored(changes, enliven):
     network = enliven(ForecastDetector(replace(CONFIG, **changes))).eval()
     weights = folded_weights({key: value.numpy() for key, value in network.state_dict().items()})
     for graph in make_graphs(network).graphs.values():
@@ -54,12 +54,12 @@ def test_graph_is_the_same_after_its_weights_were_taken_out_and_put_back(changes
         assert list(found) == list(expected) and len(found) >= 4
         for name, array in expected.items():
             assert found[name].dtype == array.dtype and found[name].shape == array.shape
-            # Roots and products may differ in the last digit.
+            # Square roots and products may differ in the last digit.
             np.testing.assert_allclose(found[name], array, rtol=1e-6, atol=1e-7, err_msg=name)
         onnx.checker.check_model(onnx.load_from_string(filled))
 
 
-def test_what_does_not_fit_is_named(checkpoint):
+def test_weight_that_does_not_fit_is_named(checkpoint):
     source = read_checkpoint(checkpoint)
     graphs = make_graphs(source.network()).graphs
     weights = folded_weights(source.arrays())
@@ -73,13 +73,13 @@ def test_what_does_not_fit_is_named(checkpoint):
 
 @pytest.fixture(scope='module')
 def model(checkpoint):
-    """Make the graphs of the small network once."""
+    """Return the graphs of the small network."""
     return make_graphs(read_checkpoint(checkpoint).network())
 
 
 @pytest.fixture
 def source(checkpoint, tmp_path):
-    """Give a copy of the checkpoint, as it was read."""
+    """Return a copy of the checkpoint after reading."""
     for path in (checkpoint, card_path(checkpoint)):
         shutil.copy(path, tmp_path)
     return read_checkpoint(tmp_path / checkpoint.name)
@@ -93,7 +93,7 @@ def failure(source, kind=FLOAT):
 
 
 @pytest.mark.parametrize('kind', [FLOAT, INT8, WEIGHTLESS])
-def test_there_and_back(kind, source, model):
+def test_round_trip(kind, source, model):
     record = write_graphs(source.path, source, model, kind, {'opset': 17})
     assert record == record_path(source.path, kind)
     assert json.loads(record.read_text())['opset'] == 17
@@ -145,7 +145,7 @@ def test_weights_of_another_shape_are_refused(source, model):
 
 @pytest.mark.parametrize('network', [
     {'width': 'wide'}, {'unheard': 1}, {'levels': [[8]]}, {'classes': 2**62}, {'input_size': {}}])
-def test_record_of_no_network_is_one_line(network, source, model):
+def test_record_of_an_invalid_network_is_one_line(network, source, model):
     write_graphs(source.path, source, model, WEIGHTLESS, {})
     record = record_path(source.path, WEIGHTLESS)
     values = json.loads(record.read_text())
@@ -174,21 +174,21 @@ def test_damage_is_one_line(damage, words, source, model):
 @pytest.mark.parametrize(('key', 'value'), [
     ('state', None), ('state', {'shapes': {'a': ['x']}}), ('classes', 'three'),
     ('classes', float('inf'))])
-def test_record_with_odd_values_is_none(key, value, source, model):
+def test_record_with_invalid_values_is_refused(key, value, source, model):
     write_graphs(source.path, source, model, FLOAT, {})
     values = json.loads(record_path(source.path).read_text())
     record_path(source.path).write_text(json.dumps({**values, key: value}))
     assert 'not a record' in failure(source)
 
 
-def test_weights_that_cannot_be_read_are_no_fault_of_the_record(source, model):
+def test_unreadable_weights_are_not_reported_as_a_bad_record(source, model):
     write_graphs(source.path, source, model, WEIGHTLESS, {})
     broken = replace(source, data=source.data[:-1])
     with pytest.raises(ExportError, match='small.safetensors: not a safetensors file'):
         read_graphs(source.path, broken, WEIGHTLESS)
 
 
-def test_layout_that_names_what_it_lacks_is_none(model):
+def test_layout_that_names_missing_parts_is_refused(model):
     values = model.layout.values()
     assert StateLayout.from_values(json.loads(json.dumps(values))) == model.layout
     values['inputs'][READ_STEP] = ['absent']

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Graphs are taken from where they are, kept where they are not, and made anew when broken."""
+"""Check which graphs are used: beside the checkpoint, packaged, cached, or made again."""
 
 from collections import Counter
 from copy import deepcopy
@@ -37,13 +37,13 @@ onnx = pytest.importorskip('onnx')
 
 @pytest.fixture(scope='module')
 def model(checkpoint):
-    """Make the graphs of the small network once."""
+    """Return the graphs of the small network."""
     return make_graphs(read_checkpoint(checkpoint).network())
 
 
 @pytest.fixture
 def made(monkeypatch, model):
-    """Count how often graphs are made; it takes no time."""
+    """Return a list of the calls that make graphs; the calls return `model`."""
     calls = []
 
     def count(network):
@@ -56,14 +56,14 @@ def made(monkeypatch, model):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """Give an empty cache of its own."""
+    """Return an empty cache folder."""
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
     return tmp_path / 'cache' / files.PACKAGE / CACHE
 
 
 @pytest.fixture
 def source(checkpoint, tmp_path):
-    """Give a copy of the checkpoint, as it was read."""
+    """Return a copy of the checkpoint after reading."""
     for path in (checkpoint, card_path(checkpoint)):
         shutil.copy(path, tmp_path)
     return read_checkpoint(tmp_path / checkpoint.name)
@@ -77,14 +77,14 @@ def test_made_once_and_kept(source, made, model, cache):
     assert names == ['anchors.npy', 'export.json', 'forecast_step.onnx', 'read_step.onnx']
 
 
-def test_the_same_weights_in_another_network_are_made_anew(source, made, cache):
+def test_graphs_of_the_same_weights_in_another_network_are_made_again(source, made, cache):
     graphs_for(source)
     network = replace(source.card.network, anchor_scales=(0.2, 0.8))
     graphs_for(replace(source, card=replace(source.card, network=network)))
     assert len(made) == 2
 
 
-def test_broken_cache_is_made_anew(source, made, model, cache, caplog):
+def test_graphs_of_a_damaged_cache_are_made_again(source, made, model, cache, caplog):
     graphs_for(source)
     (graph,) = cache.glob('*.read_step.onnx')
     graph.write_bytes(b'broken')
@@ -95,8 +95,8 @@ def test_broken_cache_is_made_anew(source, made, model, cache, caplog):
     assert len(made) == 2 and caplog.text == ''
 
 
-def test_cache_that_cannot_be_written_is_one_line_and_no_obstacle(source, made, model, tmp_path,
-                                                                  monkeypatch, caplog):
+def test_cache_that_cannot_be_written_is_reported_in_one_line(source, made, model, tmp_path,
+                                                              monkeypatch, caplog):
     (tmp_path / 'file').write_text('')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
     for _ in range(2):
@@ -106,7 +106,7 @@ def test_cache_that_cannot_be_written_is_one_line_and_no_obstacle(source, made, 
     assert 'nothing is cached' in record.message and '\n' not in record.message
 
 
-def test_changed_code_makes_graphs_anew(source, made, cache, monkeypatch, tmp_path):
+def test_changed_code_makes_graphs_again(source, made, cache, monkeypatch, tmp_path):
     graphs_for(source)
     folder = tmp_path / 'package' / 'detector' / 'backends'
     shutil.copytree(registry.Path(registry.__file__).parent, folder)
@@ -116,7 +116,7 @@ def test_changed_code_makes_graphs_anew(source, made, cache, monkeypatch, tmp_pa
     assert len(made) == 2
 
 
-def test_those_beside_the_checkpoint_come_first(source, made, model, cache, caplog):
+def test_graphs_beside_the_checkpoint_have_priority(source, made, model, cache, caplog):
     write_graphs(source.path, source, model, FLOAT, {})
     assert graphs_for(source).graphs == model.graphs
     assert not made and not cache.exists()
@@ -125,19 +125,19 @@ def test_those_beside_the_checkpoint_come_first(source, made, model, cache, capl
     assert 'read_step.onnx: differs' in caplog.text
 
 
-def test_the_default_needs_nothing_made(made, cache):
+def test_default_checkpoint_needs_no_new_graphs(made, cache):
     source = read_checkpoint(default_checkpoint())
     assert graphs_for(source).classes == len(source.card.classes)
     assert not made and not cache.exists()
 
 
-def test_without_pytorch_it_is_one_line(source, cache, monkeypatch):
+def test_missing_pytorch_is_one_line(source, cache, monkeypatch):
     monkeypatch.setattr(registry, 'find_spec', lambda name: None)
     with pytest.raises(ExportError, match='needs torch, which is not installed: run export'):
         graphs_for(source)
 
 
-def test_oldest_files_go_first(tmp_path):
+def test_oldest_files_are_removed_first(tmp_path):
     for age, name in enumerate('dcba'):
         path = tmp_path / name
         path.write_bytes(bytes(10))
@@ -146,10 +146,10 @@ def test_oldest_files_go_first(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ['a', 'b']
 
 
-def test_old_graphs_leave_the_cache_as_a_whole(source, made, cache, monkeypatch):
+def test_all_files_of_old_graphs_leave_the_cache_together(source, made, cache, monkeypatch):
     graphs_for(source)
     kept = sum(path.stat().st_size for path in cache.iterdir())
-    # Room for most of the first graphs beside the second ones.
+    # The cache has room for the second graphs and most of the first ones.
     monkeypatch.setattr(registry, 'MOST_CACHED', 2 * kept - 100)
     network = replace(source.card.network, anchor_scales=(0.2, 0.8))
     graphs_for(replace(source, card=replace(source.card, network=network)))
@@ -159,7 +159,7 @@ def test_old_graphs_leave_the_cache_as_a_whole(source, made, cache, monkeypatch)
 
 @pytest.fixture
 def work(source, monkeypatch):
-    """Count what is done with the network and the weights' file of the checkpoint."""
+    """Count how often the network is built and copied, and the weights' file read and hashed."""
     done = Counter()
     data = source.path.read_bytes()
     build, read_bytes, sha256 = ForecastDetector.__init__, Path.read_bytes, hashlib.sha256
@@ -193,7 +193,7 @@ def test_the_network_is_copied_and_its_file_read_and_hashed_once(source, work, c
     for backend in ('torch', 'onnxruntime', 'openvino'):
         if registry.missing_modules(backend):
             continue
-        # The first that runs graphs makes them; the next one finds them.
+        # The first back-end that runs graphs makes them; the next one finds them.
         network = {} if backend != 'torch' and cache.exists() else {'built': 1, 'copied': 1}
         work.clear()
         assert Detector.load(source.path, backend=backend).backend == backend
@@ -215,14 +215,14 @@ def test_shipped_graphs_in_int8_are_of_the_shipped_weights(name):
 
     quantised = [node for node in read.node if node.op_type == 'QuantizeLinear']
     assert sum(kind(source(node)) == 'Conv' for node in quantised) > 50
-    # What ReLU6 cuts off must not widen the range of a convolution's output.
+    # Values that ReLU6 clips must not widen the range of a convolution's output.
     for clip in (node for node in read.node if node.op_type == 'Clip'):
         before = source(clip)
         if kind(before) == 'DequantizeLinear':
             assert kind(source(source(before))) != 'Conv', clip.name
 
 
-def test_graphs_in_int8_are_taken_where_the_processor_multiplies_in_it(monkeypatch):
+def test_graphs_in_int8_are_used_if_the_processor_multiplies_int8(monkeypatch):
     pytest.importorskip('openvino')
     monkeypatch.setattr(host, 'multiplies_bf16', lambda: False)
     monkeypatch.setattr(host, 'multiplies_int8', lambda: True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The machine of a process: devices, threads, memory, and the processor's instructions."""
+"""Check devices, threads, memory and instructions of the processor."""
 import logging
 import platform
 import subprocess
@@ -31,7 +31,7 @@ import torch
 
 GLIBC = platform.libc_ver()[0] == 'glibc'
 
-# A megabyte lies above what is freed, so that the heap cannot shrink by itself.
+# A megabyte stays allocated above the freed memory, so that the heap cannot shrink by itself.
 MEMORY = """
 from pathlib import Path
 import numpy as np
@@ -72,7 +72,7 @@ def test_pools_have_the_sizes_asked_for():
         'assert torch.get_num_threads() == 2, torch.get_num_threads()\n'
         'assert torch.get_num_interop_threads() == 3\n'
         'assert cv2.getNumThreads() == 2\n'
-        # The second pool keeps its size; that is no reason to fail.
+        # The second pool keeps its size, without an error.
         'set_threads(1, 1)\n'
         'assert (torch.get_num_threads(), torch.get_num_interop_threads()) == (1, 3)\n')
     subprocess.run([sys.executable, '-c', script], check=True, timeout=600)
@@ -101,7 +101,7 @@ def test_flags(tmp_path, line, names, able):
 
 
 @pytest.mark.parametrize('text', ['', 'processor\t: 0\n', 'flags\t: fpu\n'])
-def test_without_them_the_architecture_is_named(tmp_path, text):
+def test_without_flags_the_architecture_is_named(tmp_path, text):
     path = tmp_path / 'cpuinfo'
     if text:
         path.write_text(text)
@@ -138,14 +138,14 @@ without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason='there is a 
 
 
 @pytest.mark.parametrize('name', ['cpu', 'cuda:1'])
-def test_what_is_asked_for_is_taken(name):
+def test_requested_device_is_used(name):
     choice = choose_device(name, 'openvino')
     assert (choice.device, choice.reason) == (name, 'asked for')
 
 
 @pytest.mark.parametrize('name', ['cpu:0', 'cuda:x', 'cuda:', 'cuda:-1', 'CPU', 'gpu', 'auto'])
 @pytest.mark.parametrize('installed', [True, False])
-def test_other_names_are_no_devices(name, installed, monkeypatch):
+def test_other_names_are_not_devices(name, installed, monkeypatch):
     if not installed:
         monkeypatch.setattr(host, 'find_spec', lambda module: None)
     with pytest.raises(DeviceError, match=f"^device is '{name}', must be auto, cpu,"):
@@ -154,7 +154,7 @@ def test_other_names_are_no_devices(name, installed, monkeypatch):
 
 @without_cuda
 @pytest.mark.parametrize('name', ['', 'auto'])
-def test_without_cuda_the_cpu_is_taken_and_the_reason_said(name):
+def test_without_cuda_the_cpu_is_used_and_the_reason_given(name):
     choice = choose_device(name)
     assert choice.device == 'cpu'
     assert 'NVIDIA driver' in choice.reason or 'PyTorch' in choice.reason
@@ -165,20 +165,20 @@ def test_without_cuda_the_cpu_is_taken_and_the_reason_said(name):
 @pytest.mark.parametrize(('backend', 'precision', 'words'), [
     ('openvino', 'fp32', 'openvino has no CUDA'), ('torch', 'int8', 'no precision int8'),
     ('auto', 'int8', 'torch has no precision int8')])
-def test_what_a_back_end_cannot_do_on_cuda_is_done_on_the_cpu(backend, precision, words):
+def test_back_end_or_precision_without_cuda_runs_on_the_cpu(backend, precision, words):
     choice = choose_device('auto', backend, precision)
     assert choice.device == 'cpu' and words in choice.reason
 
 
 @without_cuda
-def test_a_back_end_for_cuda_alone_says_that_there_is_none(network):
+def test_a_back_end_only_for_cuda_reports_a_missing_device(network):
     with pytest.raises(BackendError, match="backend is 'tensorrt', which runs on CUDA alone: .+"):
         make_backend(network, 'tensorrt', 'auto')
     assert provider_absence('Tensorrt')
 
 
 @without_cuda
-def test_log_says_device_and_reason(checkpoint, caplog):
+def test_log_has_device_and_reason(checkpoint, caplog):
     with caplog.at_level(logging.INFO):
         detector = Detector.load(checkpoint, backend='torch')
     assert detector.device == 'cpu' and detector.device_reason == cuda_absence()

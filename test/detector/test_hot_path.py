@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a frame may cost, counted instead of timed: copies, allocations, calls and lines."""
+"""Limit the cost of a frame by counts, not times: copies, allocations, calls and lines."""
 
 from array import array
 from collections import Counter
@@ -39,7 +39,7 @@ def jpeg():
 
 
 class Counting:
-    """Stands in for OpenCV in a module and notes which functions were called on which pictures."""
+    """Stand in for OpenCV in a module; note the functions and the sizes of their pictures."""
 
     def __init__(self):
         self.calls = []
@@ -50,7 +50,7 @@ class Counting:
             return found
 
         def call(first, *others, **named):
-            if np.asarray(first).dtype == np.uint8:  # Scores are no picture.
+            if np.asarray(first).dtype == np.uint8:  # Only pictures, not scores.
                 self.calls.append((name, np.shape(first)[:2]))
             return found(first, *others, **named)
         return call
@@ -58,7 +58,7 @@ class Counting:
 
 @pytest.fixture
 def opencv(monkeypatch):
-    """Watch every use of OpenCV on the way of a picture."""
+    """Return the list of OpenCV's calls while a picture is processed."""
     counting = Counting()
     for module in (frame_module, image_messages, processing, quiet_decoder):
         monkeypatch.setattr(module, 'cv2', counting)
@@ -66,7 +66,7 @@ def opencv(monkeypatch):
 
 
 class CountingBackend:
-    """Counts the steps of a back-end."""
+    """Count the steps of a back-end."""
 
     def __init__(self, backend):
         self._backend = backend
@@ -80,10 +80,10 @@ class CountingBackend:
 
 @pytest.mark.parametrize('message, work', [
     (raw('bgr8'), [('resize', (HEIGHT, WIDTH))]),
-    # Channels are swapped where there are few pixels left.
+    # Channels are swapped after the resize, when fewer pixels are left.
     (raw('rgb8'), [('resize', (HEIGHT, WIDTH)), ('cvtColor', (64, 96))]),
     (raw('mono8', 1), [('resize', (HEIGHT, WIDTH)), ('cvtColor', (64, 96))])])
-def test_a_read_is_one_resize_and_one_step_and_a_forecast_is_no_picture_at_all(
+def test_a_read_is_one_resize_and_one_step_and_a_forecast_uses_no_picture(
         message, work, detector, opencv, monkeypatch):
     backend = CountingBackend(detector._backend)
     monkeypatch.setattr(detector, '_backend', backend)
@@ -95,11 +95,11 @@ def test_a_read_is_one_resize_and_one_step_and_a_forecast_is_no_picture_at_all(
     assert opencv == [] and backend.steps == {'read_step': 1, 'forecast_step': 1}
 
 
-def test_a_jpeg_is_decoded_once_and_on_a_forecast_not_at_all(detector, opencv):
+def test_a_jpeg_is_decoded_once_and_not_for_a_forecast(detector, opencv):
     message = jpeg()
     _, state = detector.step(compressed_frame(message), StreamState.initial(), SETTINGS)
     assert [name for name, _ in opencv] == ['imdecode', 'resize']
-    # An eighth of 1080p still fills the network's 96x64.
+    # An eighth of 1080p is still larger than the network's 96x64.
     assert opencv[1] == ('resize', (135, 240))
     opencv.clear()
     detector.step(compressed_frame(message), state, SETTINGS)
@@ -118,7 +118,7 @@ def test_cameras_with_the_same_decision_share_a_step(detector, picture, monkeypa
 
 
 def peak_bytes(work):
-    """Return the most memory that was allocated at a time; NumPy tells tracemalloc of its own."""
+    """Return the peak of allocated memory in bytes; NumPy reports to tracemalloc."""
     work()
     tracemalloc.start()
     try:
@@ -128,7 +128,7 @@ def peak_bytes(work):
         tracemalloc.stop()
 
 
-def test_memory_of_a_full_size_copy_is_seen():
+def test_memory_of_a_full_size_copy_is_measured():
     assert peak_bytes(lambda: np.zeros((HEIGHT, WIDTH, 3), np.uint8).copy()) >= 2 * 3 * 1080 * 1920
     assert peak_bytes(lambda: cv2.flip(np.zeros((HEIGHT, WIDTH), np.uint8), 0)) >= 2 * 1080 * 1920
 
@@ -138,7 +138,7 @@ def test_memory_of_a_full_size_copy_is_seen():
 def test_a_raw_image_is_never_copied_in_full(encoding, channels):
     message = raw(encoding, channels)
     peak = peak_bytes(lambda: resize(image_frame(message).load_for((320, 320))[0], (320, 320)))
-    # The resized picture, at most twice when its channels are converted.
+    # The limit allows the resized picture, twice if its channels are converted.
     assert peak < 320 * 320 * 7 + 20_000 < HEIGHT * WIDTH
 
 
@@ -146,12 +146,12 @@ def test_a_jpeg_is_never_decoded_in_full():
     message = jpeg()
     peak = peak_bytes(lambda: resize(compressed_frame(message).load_for((320, 320))[0],
                                      (320, 320)))
-    # Half of the sides, a quarter of the pixels.
+    # Half of each side is a quarter of the pixels.
     assert peak < (HEIGHT * WIDTH / 4 + 320 * 320) * 3 + 20_000
 
 
 def lines_of(work):
-    """Count the lines of Python that run."""
+    """Return the number of executed lines of Python."""
     count = 0
 
     def trace(_frame, event, _argument):
@@ -168,7 +168,7 @@ def lines_of(work):
 
 
 def head_output(anchors, hits):
-    """Give logits, offsets and anchors of which so many, spread out, are detections."""
+    """Return logits, offsets and anchors, of which `hits` anchors are detections."""
     rng = np.random.default_rng(0)
     logits = np.zeros((anchors, 4), np.float32)
     logits[:, 0] = 8.0
@@ -191,10 +191,10 @@ def test_post_processing_runs_no_python_for_anchors_or_detections():
     assert few[0] == many[0]
 
 
-def test_a_step_runs_as_many_lines_whatever_is_found(detector, picture):
+def test_lines_of_a_step_do_not_depend_on_the_detections(detector, picture):
     def lines(score_threshold):
         settings = replace(SETTINGS, score_threshold=score_threshold)
-        for _ in range(2):  # Importing and caching are done in the first round.
+        for _ in range(2):  # The first round imports and fills caches.
             state, counts, found = StreamState.initial(), [], []
             for seed in range(2):
                 def step(seed=seed, state=state, found=found):
@@ -205,7 +205,7 @@ def test_a_step_runs_as_many_lines_whatever_is_found(detector, picture):
 
     nothing, something = lines(1.0), lines(0.2)
     assert max(nothing[1]) == 0 and min(something[1]) > 10
-    # NMS of nothing is left out; that is all.
+    # Without detections, NMS is skipped; nothing else differs.
     assert all(0 <= many - few < 30 for few, many in zip(nothing[0], something[0]))
 
 
@@ -231,5 +231,5 @@ def test_a_detection_costs_a_few_python_calls_in_a_message():
             sys.setprofile(None)
         return number
 
-    # With constructors that fill every field first it was more than 60.
+    # Constructors that fill every field would need more than 60 calls.
     assert (calls(101) - calls(1)) / 100 <= 30

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is expected before the next image exists: the period, and the forecast of it."""
+"""Check the detections expected at the next image: the period and the forecast."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ START = 1_700_000_000 * 10**9
 
 
 def period(stamps_ms, dropped=None, **options):
-    """Give the period after images with these stamps, counted from START."""
+    """Return the period after images with these stamps, in ms after START."""
     found = Period()
     for stamp, missing in zip(stamps_ms, dropped or [0] * len(stamps_ms), strict=True):
         found = found.after(START + round(stamp * MS), missing, **options)
@@ -47,14 +47,14 @@ def test_period_of_a_jittering_camera_is_close_to_its_own():
 
 @pytest.mark.parametrize('known', [True, False])
 def test_dropped_images_do_not_make_the_period_longer(known):
-    # Four of the nine last gaps hold a drop, whether or not somebody counts them.
+    # Four of the last nine gaps contain a drop, which is counted or not.
     frames = [0, 1, 3, 4, 6, 7, 9, 10, 12, 13]
     missing = [0, *(b - a - 1 for a, b in zip(frames, frames[1:]))] if known else None
     assert period([50 * frame for frame in frames], missing).known_ns == 50 * MS
 
 
 def test_drops_that_are_counted_may_be_in_every_gap():
-    # The median of the gaps alone would be 150 ms.
+    # Without the counts, the median of the gaps is 150 ms.
     assert period([150 * i for i in range(8)], [0] + [2] * 7).known_ns == 50 * MS
 
 
@@ -76,18 +76,18 @@ def test_jump_of_the_clock_forgets_the_period(jump):
     assert after.known_ns == 25 * MS
 
 
-def test_longest_gap_is_that_of_the_state():
+def test_longest_gap_is_max_gap_s():
     stamps = [2000 * i for i in range(5)]
     assert period(stamps).known_ns is None
     assert period(stamps, max_gap_s=2.0).known_ns == 2000 * MS
 
 
-def test_stamp_that_repeats_tells_nothing():
+def test_repeated_stamp_does_not_change_the_period():
     assert period([0, 0, 40, 40, 40, 80, 120, 120]) == period([0, 40, 80, 120])
 
 
 @pytest.mark.parametrize('stamps', [(0, 40, 80, 120, 160), (0, 40, 9000, 9040, 9080, 9120)])
-def test_state_has_the_period_of_its_images_also_of_those_that_were_not_processed(
+def test_period_counts_images_that_were_not_processed(
         detector, picture, stamps):
     state = StreamState()
     for number, stamp in enumerate(stamps):
@@ -101,7 +101,7 @@ def test_state_has_the_period_of_its_images_also_of_those_that_were_not_processe
 
 @pytest.fixture
 def moving(settle):
-    """Give a detector that forecasts motion, with boxes that do move."""
+    """Return a detector that forecasts motion that is not zero."""
     torch.manual_seed(0)
     network = settle(ForecastDetector(replace(CONFIG, **MOTION)))
     for predictor in network.motion.encoder.predictors:
@@ -110,8 +110,8 @@ def moving(settle):
 
 
 @pytest.mark.parametrize('kind', ['features', 'motion'])
-def test_it_is_what_a_forecast_frame_at_that_time_would_show(kind, detector, moving, picture,
-                                                             poison):
+def test_expected_detections_are_those_of_a_forecast_frame(kind, detector, moving, picture,
+                                                           poison):
     chosen = moving if kind == 'motion' else detector
     settings = DetectorSettings(AlwaysReadPolicy(), score_threshold=0.2)
     forced = replace(settings, policy=AlternatePolicy(3))
@@ -129,11 +129,11 @@ def test_it_is_what_a_forecast_frame_at_that_time_would_show(kind, detector, mov
                                           getattr(expected.detections, name))
         assert len(found.detections) and found.preprocess_ms == 0.0
         shown.append(found.detections.boxes)
-    # Only motion knows of the time.
+    # Only the forecast of motion depends on the time.
     assert np.array_equal(*shown) == (kind == 'features')
 
 
-def test_looking_ahead_leaves_the_stream_as_it_was(detector, picture):
+def test_looking_ahead_does_not_change_the_stream(detector, picture):
     settings = DetectorSettings(AlternatePolicy(1), score_threshold=0.2)
     states = [StreamState(), StreamState()]
     for number in range(5):
@@ -150,7 +150,7 @@ def test_looking_ahead_leaves_the_stream_as_it_was(detector, picture):
     assert states[0].tracks.next_id == states[1].tracks.next_id
 
 
-def test_objects_keep_their_numbers_and_what_is_new_has_none(moving, picture):
+def test_known_objects_keep_their_numbers_and_new_ones_have_none(moving, picture):
     settings = DetectorSettings(AlwaysReadPolicy(), score_threshold=0.2, max_detections=20)
     state = StreamState()
     for number in range(3):
@@ -165,7 +165,7 @@ def test_objects_keep_their_numbers_and_what_is_new_has_none(moving, picture):
     assert len(set(positive.tolist())) == len(positive)
 
 
-def test_long_row_of_forecasts_is_no_limit(detector, picture):
+def test_number_of_consecutive_forecasts_does_not_matter(detector, picture):
     settings = DetectorSettings(score_threshold=0.2)
     _, state = step_stamped(detector, picture(), START, StreamState(), settings)
     state = replace(state, consecutive_forecasts=5000)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stream against explicit steps."""
+"""Compare a stream with explicit steps."""
 
 from math import inf, nan
 
@@ -22,7 +22,7 @@ def same(found, expected):
     assert str(found.decision) == str(expected.decision)
 
 
-def test_a_stream_gives_what_explicit_steps_give(detector, picture):
+def test_a_stream_gives_the_results_of_explicit_steps(detector, picture):
     camera = detector.stream(threshold=0.0)
     settings, state = DetectorSettings(ThresholdPolicy(0.0)), StreamState.initial()
     assert camera.settings == settings
@@ -39,7 +39,7 @@ def test_names_are_those_of_the_labels(detector):
         detector.labels[label] for label in result.detections.labels)
 
 
-def test_the_card_gives_what_is_not_overridden(detector):
+def test_settings_of_the_card_hold_unless_overridden(detector):
     card = detector.card
     assert detector.stream().settings == DetectorSettings(
         ThresholdPolicy(card.threshold), card.score_threshold, card.nms_threshold,
@@ -60,7 +60,7 @@ def test_the_card_gives_what_is_not_overridden(detector):
     ({'max_gap_s': nan}, SettingsError, 'max_gap_s is nan'),
     ({'max_gap_s': -1.0}, SettingsError, 'max_gap_s is -1.0'),
 ])
-def test_what_a_stream_refuses(changes, error, message, detector):
+def test_invalid_options_of_a_stream_are_refused(changes, error, message, detector):
     with pytest.raises(error, match=message):
         detector.stream(**changes)
 
@@ -113,7 +113,7 @@ def test_a_forecast_frame_is_never_loaded(detector, picture, poison):
     assert camera(poison()).decision.kind == FORECAST
 
 
-def test_streams_together_are_streams_alone(detector, picture):
+def test_streams_together_give_the_results_of_single_streams(detector, picture):
     streams, alone = ([detector.stream(threshold=0.0) for _ in range(2)] for _ in range(2))
     for number in range(3):
         found = step_together(streams, [picture(seed) for seed in (number, 9 + number)],
@@ -127,7 +127,7 @@ def test_streams_together_are_streams_alone(detector, picture):
             assert found[place].decision.kind == expected.decision.kind
 
 
-def test_one_bad_picture_leaves_the_others(detector, picture):
+def test_one_bad_picture_does_not_affect_the_others(detector, picture):
     def broken():
         raise FrameError('is damaged')
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OpenVINO's compiled graphs come back as written, or not at all; what computes in bf16."""
+"""Check OpenVINO's cache of compiled graphs, and its computation in bf16."""
 
 import errno
 import os
@@ -21,7 +21,7 @@ MODEL = StepGraphs({step: step.encode() for step in STEPS}, StateLayout({}, {}, 
                    np.zeros((1, 4), np.float32), 1)
 
 
-def test_changed_files_go_and_others_stay(tmp_path):
+def test_changed_files_are_removed_and_others_stay(tmp_path):
     cache = CompiledCache(tmp_path, MODEL)
     for name in 'abc':
         (cache.folder / f'{name}.blob').write_bytes(bytes(100))
@@ -33,12 +33,12 @@ def test_changed_files_go_and_others_stay(tmp_path):
     assert sorted(path.name for path in again.folder.glob('*.blob')) == ['b.blob', 'c.blob']
 
 
-def test_every_network_has_its_own(tmp_path):
+def test_every_network_has_its_own_cache(tmp_path):
     other = StepGraphs({**MODEL.graphs, STEPS[0]: b'other'}, *list(vars(MODEL).values())[1:])
     assert CompiledCache(tmp_path, other).folder != CompiledCache(tmp_path, MODEL).folder
 
 
-def test_weights_that_the_disk_has_changed_are_compiled_anew(tmp_path, monkeypatch):
+def test_damaged_cache_is_compiled_again(tmp_path, monkeypatch):
     pytest.importorskip('openvino')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
 
@@ -76,7 +76,7 @@ def test_in_bf16_the_first_blocks_are_exact(monkeypatch, caplog):
         patch.setattr(openvino_backend, '_EXACT_LAYER', re.compile('no such layer'))
         without = logits('bf16')
     assert 0.0 < np.abs(half - exact).mean() < 0.5 * np.abs(without - exact).mean()
-    # A robot whose disk is read-only has no room for temporary files.
+    # A robot with a read-only disk cannot write temporary files.
     monkeypatch.setattr(tempfile, 'mkdtemp', refuse)
     np.testing.assert_array_equal(logits('bf16'), without)
     assert 'no temporary file' in caplog.text

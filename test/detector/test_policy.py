@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scheduling policies and their text."""
+"""Check scheduling policies and their text form."""
 
 from math import isnan, nextafter
 from time import process_time
@@ -32,7 +32,7 @@ def test_ends_of_the_threshold(confidence):
     assert ThresholdPolicy(0.0).forecast(confidence, 0) == (confidence > 0)
 
 
-def test_no_confidence_is_no_reason_to_forecast():
+def test_unknown_confidence_is_not_forecast():
     assert not ThresholdPolicy(0.0).forecast(float('nan'), 0)
 
 
@@ -43,7 +43,7 @@ def test_alternate_reads_one_frame_in_k_plus_one(k, confidence):
         forecast = policy.forecast(confidence, consecutive)
         consecutive = consecutive + 1 if forecast else 0
         kinds.append(forecast)
-    # Three times k forecasts and a read, as they come after the first frame's read.
+    # After the read of the first frame, k forecasts and a read follow, three times.
     assert kinds == ([True] * k + [False]) * 3
 
 
@@ -62,7 +62,7 @@ def test_text_round_trip(policy):
 
 
 @given(policies)
-def test_what_policies_tell_of_themselves(policy):
+def test_properties_of_policies(policy):
     assert policy.reason in REASONS
     if isinstance(policy, ThresholdPolicy):
         assert policy.threshold == policy.p

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures to the network's input, and raw output to boxes in the picture."""
+"""Check the conversion of pictures to the network's input, and of its output to boxes."""
 
 import warnings
 
@@ -26,7 +26,7 @@ SMALL = (32, 48)
 
 
 def draw(size, order, seed=0, padding=0):
-    """Draw a picture in a buffer whose rows end with some bytes that are no pixels."""
+    """Draw a picture whose rows end with padding bytes."""
     channels = CHANNELS[order]
     rows = np.random.default_rng(seed).integers(
         0, 256, (size[0], size[1] * channels + padding), dtype=np.uint8)
@@ -36,7 +36,7 @@ def draw(size, order, seed=0, padding=0):
 
 
 def to_bgr(array, order):
-    """Bring any order to BGR by hand."""
+    """Convert any channel order to BGR, without OpenCV."""
     if order == 'mono':
         return np.stack([array] * 3, 2)
     return array[..., [order.index(channel) for channel in 'bgr']]
@@ -49,7 +49,7 @@ def test_any_order_size_and_padding(order, height, width, padding, seed):
     array = draw((height, width), order, seed, padding)
     before = array.copy()
     out = resize(Pixels(array, order), SMALL)
-    # Whether channels are swapped before or after the resize must not matter.
+    # Swapping channels before or after the resize must give the same.
     bgr = np.ascontiguousarray(to_bgr(before, order))
     expected = bgr if (height, width) == SMALL else cv2.resize(bgr, SMALL[::-1])
     assert out.dtype == np.uint8 and out.flags.c_contiguous and out.flags.writeable
@@ -94,7 +94,7 @@ def test_views(view):
     (np.zeros((0, 4, 3), np.uint8), 'bgr', ('empty', '4x0')),
     (np.zeros((4, 0), np.uint8), 'mono', ('empty', '0x4')),
     (np.zeros((4, 4, 3), np.uint8), 'yuv', ("'yuv'", 'bgr'))])
-def test_pixels_that_are_none(array, order, words):
+def test_invalid_pixels_are_refused(array, order, words):
     with pytest.raises(FrameError) as error:
         Pixels(array, order)
     assert '\n' not in str(error.value) and all(word in str(error.value) for word in words)
@@ -109,7 +109,7 @@ LABELS = ('cat', 'dog', 'train')
 
 
 def raw(seed, anchors=300, spread=3.0):
-    """Give logits, offsets and anchors as a lively head would."""
+    """Return random logits, offsets and anchors."""
     rng = np.random.default_rng(seed)
     corners = rng.uniform(-10, 70, (anchors, 2)), rng.uniform(2, 60, (anchors, 2))
     return (rng.normal(0, spread, (anchors, 4)).astype(np.float32),
@@ -121,7 +121,7 @@ def raw(seed, anchors=300, spread=3.0):
 @given(seed=st.integers(0, 10**6), threshold=st.sampled_from([0.0, 0.05, 0.3, 0.6, 0.99]),
        nms=st.sampled_from([0.1, 0.45, 0.9, 1.0]), most=st.sampled_from([1, 7, 100]),
        classes=st.sampled_from([(), ('dog',), ('cat', 'train')]))
-def test_like_the_reference(seed, threshold, nms, most, classes):
+def test_results_match_the_reference(seed, threshold, nms, most, classes):
     logits, offsets, anchors = raw(seed)
     mask = torch.tensor([name in classes for name in LABELS]) if classes else None
     expected = postprocess(*map(torch.from_numpy, (logits, offsets, anchors)), INPUT, threshold,
@@ -129,7 +129,7 @@ def test_like_the_reference(seed, threshold, nms, most, classes):
     found = Postprocessor(anchors, INPUT, LABELS)(
         logits, offsets, INPUT, threshold, nms, most, classes)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
-    # Scores that differ by no more than rounding may change places.
+    # Detections whose scores differ only by rounding may change places.
     alike = ((found.labels[:, None] == expected.labels.numpy())
              & (np.abs(found.scores[:, None] - expected.scores.numpy()) < 1e-6)
              & (np.abs(found.boxes[:, None] - expected.boxes.numpy()).max(2, initial=0) < 1e-3))
@@ -156,7 +156,7 @@ def test_boxes_fill_the_incoming_picture():
 
 
 def slow_votes(kept, label, voters, threshold):
-    """Give the mean of the voters for one box, in the picture of the network's input size."""
+    """Return the weighted mean of the overlapping boxes of one box, in pixels of the input."""
     total, weight = np.zeros(4), 0.0
     for box, other, score in zip(voters.boxes, voters.labels, voters.scores):
         low, high = np.maximum(kept[:2], box[:2]), np.minimum(kept[2:], box[2:])
@@ -171,7 +171,7 @@ def slow_votes(kept, label, voters, threshold):
 @given(seed=st.integers(0, 10**6), threshold=st.sampled_from([0.3, 0.65, 0.9]))
 def test_votes_are_the_weighted_mean_of_overlapping_boxes(seed, threshold):
     logits, offsets, anchors = raw(seed)
-    offsets = offsets * 0.3 + np.float32([0, 0, 4, 4])  # Large boxes, of which many overlap
+    offsets = offsets * 0.3 + np.float32([0, 0, 4, 4])  # Large boxes, so that many overlap
     post = Postprocessor(anchors, INPUT, LABELS)
     plain = post(logits, offsets, INPUT, 0.6, 0.45, 100)
     found = post(logits, offsets, INPUT, 0.6, 0.45, 100, vote_threshold=threshold)
@@ -193,7 +193,7 @@ def test_a_box_does_not_depend_on_the_score_threshold():
     np.testing.assert_allclose(few.boxes, many.boxes[:len(few)], rtol=1e-6)
 
 
-def test_without_votes_boxes_below_the_score_change_nothing():
+def test_without_votes_boxes_below_the_score_have_no_effect():
     logits, offsets, anchors = raw(4)
     post = Postprocessor(anchors, INPUT, LABELS)
     chosen = post.choose(logits, 0.2)
@@ -204,7 +204,7 @@ def test_without_votes_boxes_below_the_score_change_nothing():
 
 
 @pytest.mark.parametrize('right, shown', [(-20, False), (0.9, False), (1.1, True)])
-def test_what_is_left_at_the_edge_of_an_object_that_went_away(right, shown):
+def test_thin_rest_of_an_object_at_the_edge_is_not_shown(right, shown):
     anchors = np.float32([[-40, 10, right, 30], [10, 10, 30, 30]])
     logits = np.float32([[0, 3, 0, 0], [0, 3, 0, 0]])
     offsets = np.zeros((2, 4), np.float32)
@@ -217,7 +217,7 @@ def test_what_is_left_at_the_edge_of_an_object_that_went_away(right, shown):
     assert sorted(reference.boxes.tolist()) == expected
 
 
-def test_output_is_left_as_it_was():
+def test_raw_output_is_not_changed():
     logits, offsets, anchors = raw(2)
     copies = logits.copy(), offsets.copy()
     Postprocessor(anchors, INPUT, LABELS)(logits, offsets, INPUT, 0.0, 0.45, 100)
@@ -228,7 +228,7 @@ def test_output_is_left_as_it_was():
 @settings(max_examples=60)
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 60), grid=st.sampled_from([1e-3, 8.0]),
        threshold=st.sampled_from([0.1, 0.45, 0.5, 1.0]))
-def test_suppresses_what_torchvision_does(seed, count, grid, threshold):
+def test_nms_matches_torchvision(seed, count, grid, threshold):
     rng = np.random.default_rng(seed)
     corner = rng.uniform(-30, 120, (count, 2))
     boxes = np.concatenate((corner, corner + rng.uniform(8, 80, (count, 2))), 1)
@@ -239,7 +239,7 @@ def test_suppresses_what_torchvision_does(seed, count, grid, threshold):
 
 
 def detections(*rows):
-    """Make detections of (x0, label, score): boxes of 10 by 10 pixels at the top."""
+    """Make detections from (x0, label, score): boxes of 10 by 10 pixels with y0 = 0."""
     return Detections(np.float32([(x, 0, x + 10, 10) for x, _, _ in rows]).reshape(-1, 4),
                       np.array([label for _, label, _ in rows], np.int64),
                       np.float32([score for _, _, score in rows]))
@@ -249,7 +249,7 @@ def test_scores_of_one_object_are_averaged():
     before = detections((0, 0, 0.9), (40, 1, 0.9), (80, 2, 0.2), (120, 0, 0.5), (122, 0, 0.8))
     found = detections((2, 0, 0.5), (40, 2, 0.5), (80, 2, 0.5), (121, 0, 0.4), (160, 1, 0.7),
                        (1, 0, 0.2))
-    # In order: moved; another class; too weak before; nearest of two; new; too weak now.
+    # In order: moved; other class; old score too low; nearest of two; new; new score too low.
     result = smoothed(found, before, 0.25)
     assert result.scores == pytest.approx([0.6, 0.5, 0.5, 0.425, 0.7, 0.2])
     np.testing.assert_array_equal(result.boxes, found.boxes)
@@ -257,7 +257,7 @@ def test_scores_of_one_object_are_averaged():
     assert smoothed(found, before, 1.0).scores[0] == np.float32(0.9)
     assert len(smoothed(detections(), before, 0.5)) == 0
     np.testing.assert_array_equal(smoothed(found, detections(), 0.5).scores, found.scores)
-    assert found.scores[0] == np.float32(0.5)  # Not changed in place
+    assert found.scores[0] == np.float32(0.5)  # The input is unchanged
 
 
 def test_the_best_detections_come_first():

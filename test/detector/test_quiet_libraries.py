@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The libraries of back-ends report nothing and leave nothing in the home folder."""
+"""Check that the back-ends' libraries send no reports and leave nothing at home."""
 from importlib.util import find_spec
 import os
 from pathlib import Path
@@ -30,7 +30,7 @@ assert onnxruntime.get_available_providers()
 def test_import_leaves_nothing_at_home(tmp_path: Path, library: str, code: str) -> None:
     if find_spec(library) is None:
         pytest.skip(f'{library} is not installed')
-    # In CI some are silent by themselves.
+    # In CI some libraries would be silent anyway.
     variables = {name: value for name, value in os.environ.items()
                  if name not in ('CI', 'ORT_DISABLE_TELEMETRY')}
     subprocess.run([sys.executable, '-c', code], check=True,

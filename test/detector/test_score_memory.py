@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores that are averaged over time, against a slow reference."""
+"""Compare scores averaged over time with a slow reference."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from .conftest import run
 
 
 def slowly_smoothed(frames, memory):
-    """Average scores of frames, box by box; give (box, label, score) of each."""
+    """Average scores over frames, box by box; return rows of (box, label, score) per frame."""
     before, result = [], []
     for frame in frames:
         rows = [[box, label, score]
@@ -28,7 +28,7 @@ def slowly_smoothed(frames, memory):
                 rows[i][2] = memory * before[j][2] + (1 - memory) * rows[i][2]
                 used[0].add(i)
                 used[1].add(j)
-        # What is weak now is not remembered.
+        # Boxes with a low averaged score are not remembered.
         before = [row for row in rows if row[2] > 0.2]
         result.append(rows)
     return result
@@ -68,7 +68,7 @@ def test_a_forecast_keeps_smoothed_scores(mover, picture):
     np.testing.assert_array_equal(same.scores, result.detections.scores)
     raw, _ = mover.step(picture(2), replace(state, remembered=None), settings)
     assert not np.array_equal(raw.detections.scores, result.detections.scores)
-    # A picture of another size, or a new start, has nothing to remember.
+    # After a new size or a new start there are no remembered scores.
     there, _ = mover.step(picture(3, (60, 90)), after, always)
     anew, _ = mover.step(picture(3, (60, 90)), StreamState.initial(), always)
     np.testing.assert_array_equal(there.detections.scores, anew.detections.scores)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ranges of what may change while a detector runs."""
+"""Check the ranges of settings that may change while a detector runs."""
 
 from math import inf, nan
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a camera carries: pace, decisions, and numbers that stay with objects."""
+"""Check the state of a stream: pace, decisions, and numbers of objects."""
 
 from math import inf, isnan, nan
 
@@ -32,14 +32,14 @@ import pytest
 
 
 def found(*boxes, labels=None):
-    """Give detections of some boxes, of class 0 unless said otherwise."""
+    """Return detections of some boxes; the default class is 0."""
     return Detections(np.array(boxes, np.float32).reshape(-1, 4),
                       np.array([0] * len(boxes) if labels is None else labels, np.int64),
                       np.linspace(0.9, 0.5, len(boxes), dtype=np.float32))
 
 
 def follow(frames, reads=None, elapsed=1.0):
-    """Follow the detections of some frames; give the numbers of each."""
+    """Follow the detections of some frames; return the numbers in each frame."""
     tracks, numbers = Tracks(), []
     for place, frame in enumerate(frames):
         ids, tracks = tracks.follow(frame, True if reads is None else reads[place], elapsed)
@@ -53,7 +53,7 @@ scenes = st.lists(st.tuples(st.lists(boxes, max_size=5), st.booleans()), max_siz
 
 
 @given(scenes)
-def test_numbers_are_unique_in_a_frame_and_never_given_to_another(scene):
+def test_numbers_are_unique_in_a_frame_and_never_reused(scene):
     tracks, labels, highest = Tracks(), {}, 0
     for rows, read in scene:
         frame = found(*((x, y, x + w, y + h) for x, y, w, h, _ in rows),
@@ -62,7 +62,7 @@ def test_numbers_are_unique_in_a_frame_and_never_given_to_another(scene):
         ids, tracks = before.follow(frame, read)
         assert len(set(ids.tolist())) == len(ids) == len(rows)
         for number, label in zip(ids.tolist(), frame.labels.tolist()):
-            # A number that nobody carried yet is higher than all before.
+            # A new number is higher than all earlier ones.
             assert number in before.ids or number > highest
             assert labels.setdefault(number, label) == label
         highest = max([highest, *ids.tolist()])
@@ -96,7 +96,7 @@ def test_order_of_detections_does_not_matter(order):
 
 
 def crossing(frame, speed=6):
-    """Give two persons that walk through each other; what is hidden is not detected."""
+    """Return the boxes of two persons who cross; the hidden person is not detected."""
     left = np.array([10 + speed * frame, 10, 40 + speed * frame, 80])
     right = np.array([160 - speed * frame, 12, 190 - speed * frame, 82])
     together = abs((10 + speed * frame) - (160 - speed * frame)) < 15
@@ -109,7 +109,7 @@ def test_a_crossing_pair_keeps_its_numbers():
     assert min(map(len, numbers)) == 1 and numbers[0] == [1, 2]
     for frame, ids in enumerate(numbers):
         assert ids == ([1, 2] if len(crossing(frame)) == 2 else ids)
-    # Both walked on to where the other had been.
+    # The persons have exchanged their places.
     assert numbers[-1] == [1, 2] and frames[-1].boxes[0, 0] > frames[-1].boxes[1, 0]
 
 
@@ -118,7 +118,7 @@ def test_a_crossing_pair_keeps_its_numbers_when_every_third_frame_is_read(carrie
     frames, reads = [], []
     for frame in range(27):
         read = frame % 3 == 0
-        # Forecast boxes move with the objects, or stay where they were read.
+        # Forecast boxes move with the objects, or stay at the place of the last read.
         frames.append(found(*crossing(frame if carried or read else frame - frame % 3, 2)))
         reads.append(read)
     assert all(ids == [1, 2] for ids in follow(frames, reads) if len(ids) == 2)
@@ -130,7 +130,7 @@ def test_classes_are_kept_apart():
     assert follow(frames) == [[1], [2], [2, 1]]
 
 
-def test_forecast_frames_give_nobody_up():
+def test_forecast_frames_end_no_track():
     box, nothing = (0, 0, 10, 10), found()
     away = [nothing] * (PATIENCE + 5)
     assert follow([found(box), *away, found(box)], [True, *[False] * len(away), True])[-1] == [1]
@@ -145,7 +145,7 @@ def test_the_better_overlap_goes_first():
     assert ids.tolist() == [2]
 
 
-def test_what_moves_faster_than_it_is_long_is_followed_once_its_speed_is_known():
+def test_fast_object_is_followed_once_its_speed_is_known():
     frames = [found((x, 0, x + 10, 10)) for x in (0, 5, 12, 21, 32, 45)]
     assert follow(frames) == [[1]] * 6
 
@@ -154,14 +154,14 @@ def test_time_counts_when_frames_are_missing():
     tracks = Tracks()
     for x, elapsed in ((0, 0.1), (5, 0.1), (10, 0.1)):
         ids, tracks = tracks.follow(found((x, 0, x + 10, 10)), True, elapsed)
-    # Half a second later it has gone 25 pixels; a tenth later that would be another object.
+    # The object moves 25 pixels in 0.5 s. After only 0.1 s, this box is another object.
     late, _ = tracks.follow(found((35, 0, 45, 10)), True, 0.5)
     soon, _ = tracks.follow(found((35, 0, 45, 10)), True, 0.1)
     assert (ids.tolist(), late.tolist(), soon.tolist()) == ([1], [1], [2])
 
 
 class OneBox:
-    """Finds the same box in every frame."""
+    """Find the same box in every frame."""
 
     def step_many(self, frames, states, settings, elapsed):
         outcomes = []
@@ -175,14 +175,14 @@ class OneBox:
         return self.step_many([frame], [state], settings, [elapsed])[0]
 
 
-def test_a_stream_numbers_its_objects_and_starts_anew_with_new_numbers():
+def test_a_stream_uses_new_numbers_after_a_reset():
     detector, settings, numbers = OneBox(), DetectorSettings(), []
     state = StreamState.initial()
     for stamp, size in ((0.0, 40), (0.1, 40), (0.2, 40), (5.0, 40), (5.1, 50), (5.2, 50)):
         frame = Frame((size, 60), lambda: None)
         result, state = step_stamped(detector, frame, round(stamp * 1e9), state, settings)
         numbers += result.detections.ids.tolist()
-    # After a gap, and in a picture of another size, nobody knows who is who.
+    # After a gap or a change of size, objects cannot be recognised.
     assert numbers == [1, 1, 1, 2, 3, 3]
     result, _ = step_stamped(detector, frame, round(5.3e9), state.anew('reset'), settings)
     assert (result.decision.reason, result.detections.ids.tolist()) == ('reset', [4])
@@ -202,7 +202,7 @@ HALF = ThresholdPolicy(0.5)
 
 
 def running(confidence=0.8, consecutive=0):
-    """Give the state of a stream that has read at least one frame."""
+    """Return the state of a stream that has read at least one frame."""
     return StreamState('a state', confidence, consecutive, SIZE)
 
 
@@ -247,7 +247,7 @@ def test_invariants(confidence, consecutive, p, limit, size):
         consecutive + 1 if decision.kind == FORECAST else 0)
 
 
-#: With 10 ms a frame, a read of 30 ms needs 20 ms that were saved.
+#: With a budget of 10 ms per frame, a read of 30 ms needs 20 ms of saved time.
 RICH, POOR = Pace(30.0, 5.0, 20.0), Pace(30.0, 5.0, 19.0)
 
 
@@ -285,9 +285,9 @@ def test_mean_cost_stays_within_the_budget(read_ms, forecast_ms, budget_ms, fram
         state = StreamState('a state', 0.9, 0, SIZE,
                             pace=state.pace.after(read, cost, budget_ms))
     if forecast_ms <= budget_ms:
-        # The first frame is read whatever it costs.
+        # The first frame is always read.
         assert spent <= frames * budget_ms + read_ms + 1e-6
-        # What is left over is never worth more than two reads.
+        # The unused time is never worth more than two reads.
         if reads < frames:
             possible = (frames * budget_ms - frames * forecast_ms) / max(
                 read_ms - forecast_ms, 1e-9)
@@ -324,8 +324,8 @@ def test_no_limit_affords_everything_and_saves_nothing():
     assert pace.affords_read(inf) and pace.saved_ms == 0.0
 
 
-def test_interruption_is_forgotten_soon():
-    # One second lost once must not forbid reads for the next hundred frames.
+def test_interruption_has_a_short_effect():
+    # One lost second must not prevent reads for the next hundred frames.
     pace = Pace(30.0, 5.0, 0.0).after(False, 1000.0, 10.0)
     assert pace.saved_ms == -30.0
 

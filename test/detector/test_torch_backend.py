@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Devices and precisions of the PyTorch back-end."""
+"""Check devices and precisions of the PyTorch back-end."""
 
 from copy import deepcopy
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images of bags, whole or broken off: whatever the storage and the compression."""
+"""Read images of complete and truncated bags, of every storage and compression."""
 from itertools import product
 from pathlib import Path
 import shutil
@@ -32,7 +32,7 @@ COUNT = 12
 
 @pytest.fixture(scope='module')
 def content(tmp_path_factory):
-    """Write messages in many small chunks; return the bytes of the file."""
+    """Return the bytes of a file with messages in many small chunks."""
     path = tmp_path_factory.mktemp('mcap') / 'whole.mcap'
     with path.open('wb') as stream:
         writer = McapWriter(stream, chunk_size=150)
@@ -53,7 +53,7 @@ def messages(path):
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_copy_holds_what_lies_before_the_cut(content, tmp_path, data):
+def test_copy_holds_all_messages_before_the_cut(content, tmp_path, data):
     cut = data.draw(st.integers(len(MAGIC), len(content)))
     file, copy = tmp_path / 'cut.mcap', tmp_path / 'copy.mcap'
     file.write_bytes(content[:cut])
@@ -61,9 +61,9 @@ def test_copy_holds_what_lies_before_the_cut(content, tmp_path, data):
     assert 0 <= lost <= cut
     assert file.read_bytes() == content[:cut]
     if cut - lost == len(MAGIC):
-        return  # Not even the header.
+        return  # Even the header is lost.
     found = messages(copy)
-    # Whatever the reference reader still finds in the file itself is there.
+    # The copy has at least all messages that the reference reader finds in the file.
     with file.open('rb') as stream:
         direct = []
         try:
@@ -90,7 +90,7 @@ def test_zeros_at_the_end_are_left_behind(content, tmp_path):
     assert messages(copy)
 
 
-def test_other_files_have_no_whole_record(tmp_path):
+def test_other_files_have_no_complete_record(tmp_path):
     (tmp_path / 'text').write_text('something else')
     (tmp_path / 'empty').write_bytes(b'')
     assert whole_length(tmp_path / 'text') == whole_length(tmp_path / 'empty') == 0
@@ -101,7 +101,7 @@ HEIGHT, WIDTH = 8, 12
 
 
 def image(number, encoding='bgr8', rows=None, frame_id='camera'):
-    """Make an image message whose header says `number` seconds and half of one."""
+    """Make an image message with a stamp of `number` + 0.5 seconds."""
     types = STORE.types
     if rows is None:
         rows = np.full((HEIGHT, 3 * WIDTH), number, np.uint8)
@@ -121,7 +121,7 @@ def compressed(number):
 
 
 def write(path, topics, storage=StoragePlugin.MCAP, compression=CompressionMode.NONE, start=1000):
-    """Write the messages of each topic, one a nanosecond; bytes are written as they are."""
+    """Write the messages of each topic, one per nanosecond; bytes are not serialised."""
     writer = Writer(path, version=9, storage_plugin=storage)
     writer.set_compression(compression, CompressionFormat.ZSTD)
     with writer:
@@ -163,7 +163,7 @@ def test_images_come_out_of_every_storage(tmp_path, storage, mode):
 
 
 @pytest.mark.parametrize('encoding', ENCODINGS)
-def test_every_encoding_is_decoded_as_if_it_came_live(tmp_path, encoding):
+def test_every_encoding_is_decoded_as_in_the_node(tmp_path, encoding):
     rows = HEIGHT * 3 // 2 if encoding in ('nv12', 'nv21') else HEIGHT
     data = np.random.default_rng(0).integers(0, 256, (rows, 4 * WIDTH + 3), dtype=np.uint8)
     path = write(tmp_path / 'bag', {'/camera': [image(0, encoding, data)]})
@@ -198,7 +198,7 @@ def test_topics_are_merged_by_the_time_of_recording(tmp_path):
         assert numbers(bag.images(['/right/compressed'])) == [10, 11, 12]
 
 
-def test_topic_is_chosen_where_there_is_a_choice(tmp_path):
+def test_topic_must_be_named_if_there_are_several(tmp_path):
     path = write(tmp_path / 'bag', {'/left': [image(0)], '/right': [image(0), image(1)],
                                     '/idle': []})
     with ImageBag(path) as bag:
@@ -210,7 +210,7 @@ def test_topic_is_chosen_where_there_is_a_choice(tmp_path):
         assert list(bag.images(['/idle'])) == []
 
 
-def test_topic_without_messages_is_no_choice(tmp_path):
+def test_topic_without_messages_is_ignored(tmp_path):
     assert numbers(read(write(tmp_path / 'bag', {'/a': [], '/b': [image(7)]}))[0]) == [7]
 
 
@@ -222,7 +222,7 @@ def test_bag_without_images_names_what_it_has(tmp_path):
 
 
 def test_split_bag_is_read_in_order_and_without_metadata(tmp_path):
-    # Without its metadata a bag is what a killed recorder leaves.
+    # A killed recorder leaves a bag without metadata.
     folder = tmp_path / 'bag'
     folder.mkdir()
     for part in (2, 10, 9):
@@ -234,9 +234,9 @@ def test_split_bag_is_read_in_order_and_without_metadata(tmp_path):
     assert len(losses) == 1 and 'metadata.yaml is missing' in losses[0]
 
 
-def test_broken_part_of_a_split_bag_is_named_and_the_rest_read(tmp_path):
+def test_broken_part_of_a_split_bag_is_named_and_the_rest_is_read(tmp_path):
     folder = write(tmp_path / 'bag', {'/camera': [image(5)]})
-    # The second file: its recorder was killed.
+    # The second file is truncated, as after a killed recorder.
     whole = (folder / 'bag.mcap').read_bytes()
     (folder / 'bag_1.mcap').write_bytes(whole[:700])
     text = (folder / 'metadata.yaml').read_text()
@@ -248,7 +248,7 @@ def test_broken_part_of_a_split_bag_is_named_and_the_rest_read(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['bag.mcap', 'bag.db3'])
-def test_bag_of_which_nothing_is_left(tmp_path, name):
+def test_bag_without_readable_content(tmp_path, name):
     storage = StoragePlugin.MCAP if name.endswith('mcap') else StoragePlugin.SQLITE3
     folder = write(tmp_path / 'bag', {'/camera': [image(5)]}, storage)
     (folder / name).write_bytes((folder / name).read_bytes()[:700])
@@ -279,28 +279,28 @@ def test_mcap_of_a_killed_recorder_is_read_up_to_its_end(tmp_path, mode, with_me
         assert f'{len(images)} messages are left' in losses[0]
 
 
-def test_bag_that_breaks_off_gives_what_came_before(tmp_path):
+def test_damaged_bag_gives_the_messages_before_the_damage(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, 50_000), dtype=np.uint8)
     noise[:, 0] = 7
     path = write(tmp_path / 'bag', {'/camera': [image(n, rows=noise) for n in range(9)]},
                  compression=CompressionMode.STORAGE)
     file = path / 'bag.mcap'
     content = bytearray(file.read_bytes())
-    content[-400_000:-100_000] = bytes(300_000)  # More than a block of zstd.
+    content[-400_000:-100_000] = bytes(300_000)  # More than a block of zstd
     file.write_bytes(content)
     images, losses = read(path)
     assert 0 < len(images) < 9 and set(numbers(images)) == {7}
     assert len(losses) == 1 and f'breaks off after {len(images)} messages' in losses[0]
 
 
-def test_broken_message_is_left_out_and_said(tmp_path):
+def test_broken_message_is_left_out_and_reported(tmp_path):
     path = write(tmp_path / 'bag', {'/camera': [image(0), b'\0\1\0\0nonsense', image(2)]})
     images, losses = read(path)
     assert numbers(images) == [0, 2]
     assert len(losses) == 1 and 'image 2 of /camera is broken' in losses[0]
 
 
-def test_image_that_contradicts_itself_is_refused_by_its_frame(tmp_path):
+def test_inconsistent_image_is_refused_by_its_frame(tmp_path):
     path = write(tmp_path / 'bag', {'/camera': [image(0, 'rgba8')]})
     (stored,), losses = read(path)
     assert losses == []
@@ -311,7 +311,7 @@ def test_image_that_contradicts_itself_is_refused_by_its_frame(tmp_path):
 @pytest.mark.parametrize('name, words', [
     ('none', 'no such bag'), ('clip.mp4', 'is no bag'), ('folder', 'is no bag'),
     ('bad.mcap', 'cannot be read'), ('bad.db3', 'cannot be read'), ('bad.bag', 'cannot be read')])
-def test_what_is_no_bag_is_one_line(tmp_path, name, words):
+def test_file_that_is_not_a_bag_is_one_line(tmp_path, name, words):
     (tmp_path / 'folder').mkdir()
     if '.' in name:
         (tmp_path / name).write_bytes(b'something else altogether')
@@ -340,7 +340,7 @@ ODD = list(product(StoragePlugin, ['unknown', '', 'nested', 'hash']))
 
 
 def write_odd(path, storage, odd, kind):
-    """Write a bag with an image and a flag; return folder and file. One definition is odd."""
+    """Write a bag with an image and a flag, one definition of which is unusual; return paths."""
     with Writer(path, version=9, storage_plugin=storage) as writer:
         for topic, name, data in (('/camera', IMAGE, STORE.serialize_cdr(image(7), IMAGE)),
                                   ('/flag', FLAG, b'\0\1\0\0\1')):
@@ -360,7 +360,7 @@ def write_odd(path, storage, odd, kind):
 
 
 @pytest.mark.parametrize('storage, odd', ODD)
-def test_odd_definition_of_a_type_takes_no_other_away(tmp_path, storage, odd):
+def test_unusual_definition_of_a_type_does_not_affect_other_types(tmp_path, storage, odd):
     for path in write_odd(tmp_path / 'bag', storage, odd, FLAG):
         assert numbers(read(path)[0]) == [7] and read(path)[1] == []
 
@@ -369,7 +369,7 @@ def test_odd_definition_of_a_type_takes_no_other_away(tmp_path, storage, odd):
 def test_images_without_a_usable_definition(tmp_path, storage, odd):
     with ImageBag(write_odd(tmp_path / 'bag', storage, odd, IMAGE)[0]) as bag:
         assert [message.data for message in bag.messages('/flag', FLAG)] == [True]
-        if odd != 'hash':  # The standard's definition has the hash of the topic.
+        if odd != 'hash':  # The standard definition has this topic's hash.
             assert numbers(bag.images([bag.choose()])) == [7] and bag.losses == []
             return
         for ask, *how in ((bag.choose,), (bag.choose, 'camera'), (bag.messages, '/camera', IMAGE)):
@@ -388,7 +388,7 @@ def test_sqlite3_of_a_killed_recorder_is_read_with_its_log(tmp_path, metadata, d
     base.executescript('PRAGMA journal_mode=WAL; INSERT INTO messages (topic_id, timestamp, data) '
                        'SELECT topic_id, timestamp + 9, data FROM messages')
     left = {file: file.read_bytes(), log: log.read_bytes()[:9 if damaged else None]}
-    base.close()  # Moves the log into the file.
+    base.close()  # Moves the log into the file
     for path, content in left.items():
         path.write_bytes(content)
     if not metadata:

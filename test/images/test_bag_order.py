@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags without an index, in folders of odd names, and with a file that breaks off."""
+"""Read bags without an index, with unusual folder names, and with a damaged file."""
 
 from forecast_detector_ros.images.bag_images import ImageBag
 from mcap.writer import Writer
@@ -13,7 +13,7 @@ TYPE = 'sensor_msgs/msg/Image'
 
 
 def write_unindexed(path):
-    """Write two cameras without chunks and summary, the second one 150 ms behind."""
+    """Write two cameras without chunks and summary; the second one is 150 ms later."""
     definition, _ = STORE.generate_msgdef(TYPE, ros_version=2)
     with path.open('wb') as stream:
         writer = Writer(stream, use_chunking=False, use_summary_offsets=False)
@@ -53,7 +53,7 @@ def test_folder_may_have_any_name(tmp_path, name):
 
 
 @pytest.mark.parametrize('with_metadata', [True, False])
-def test_file_that_breaks_off_costs_its_own_rest_alone(tmp_path, with_metadata):
+def test_damaged_file_loses_only_its_own_rest(tmp_path, with_metadata):
     folder = tmp_path / 'bag'
     folder.mkdir()
     for part in range(2):
@@ -67,7 +67,7 @@ def test_file_that_breaks_off_costs_its_own_rest_alone(tmp_path, with_metadata):
             text.replace('- part1.mcap', '- bag_0.mcap\n  - bag_1.mcap'))
     file = folder / 'bag_0.mcap'
     content = bytearray(file.read_bytes())
-    content[-400_000:-100_000] = bytes(300_000)  # More than a block of zstd.
+    content[-400_000:-100_000] = bytes(300_000)  # More than a block of zstd
     file.write_bytes(content)
     with ImageBag(folder) as bag:
         found = [round(RATE * (image.header_stamp_ns / 1e9 - 100)) for image in bag.images(['/a'])]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames of videos and bags as files, and what a second run does with them."""
+"""Extract frames of videos and bags to files; run the extraction again."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ STORE = get_typestore(Stores.LATEST)
 
 
 def video(path: Path, frames: int = 7) -> Path:
-    """Write pictures of 64x48 pixels that become brighter by 20 from frame to frame."""
+    """Write pictures of 64x48 pixels; each is brighter by 20 than the one before."""
     path.parent.mkdir(exist_ok=True)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'MJPG'), 25.0, (64, 48))
     for number in range(frames):
@@ -28,7 +28,7 @@ def video(path: Path, frames: int = 7) -> Path:
 
 
 def bag(path: Path, topics: tuple[str, ...] = ('/camera',), broken: int | None = None) -> Path:
-    """Write images that become brighter, RGB with red alone; one may contradict itself."""
+    """Write RGB images with increasing red and no green or blue; one may be inconsistent."""
     types = STORE.types
     with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         for topic in topics:
@@ -48,7 +48,7 @@ def bag(path: Path, topics: tuple[str, ...] = ('/camera',), broken: int | None =
 
 
 def greys(folder: Path) -> dict[str, list[int]]:
-    """Return the mean of each channel, blue first, by file name, rounded to tens."""
+    """Return the means of the channels in order BGR, rounded to tens, by file name."""
     return {path.name: [round(float(value), -1) for value in cv2.imread(str(path)).mean((0, 1))]
             for path in sorted(folder.glob('*.jpg'))}
 
@@ -75,7 +75,7 @@ def test_frames_of_a_bag_with_their_stamps(tmp_path):
                                      'header_stamp_ns': 2_000_000_007, 'frame_id': 'left_eye'}
 
 
-def test_topic_of_a_bag_is_named_where_there_are_several(tmp_path):
+def test_topic_of_a_bag_must_be_named_if_there_are_several(tmp_path):
     path = bag(tmp_path / 'drive', ('/left', '/right'))
     with pytest.raises(SourceError, match=r'/left \(5 Image\), /right \(5 Image\)'):
         extract_frames(path, tmp_path / 'frames')
@@ -83,13 +83,13 @@ def test_topic_of_a_bag_is_named_where_there_are_several(tmp_path):
     assert extract_frames(path, tmp_path / 'frames', topic='/right').frames == 5
 
 
-def test_image_that_cannot_be_decoded_is_left_out_and_said(tmp_path):
+def test_image_that_cannot_be_decoded_is_left_out_and_reported(tmp_path):
     made = extract_frames(bag(tmp_path / 'drive', broken=2), tmp_path / 'frames')
     assert sorted(greys(made.folder)) == ['000000.jpg', '000001.jpg', '000003.jpg', '000004.jpg']
     assert len(made.losses) == 1 and "image 2 of /camera: unknown encoding 'non" in made.losses[0]
 
 
-def test_image_that_is_too_wide_for_a_jpeg_is_left_out_and_said(tmp_path):
+def test_image_that_is_too_wide_for_a_jpeg_is_left_out_and_reported(tmp_path):
     path = write_bag(tmp_path / 'drive', {'/camera': [
         raw_message(0), raw_message(1, size=(1, 70_000))]})
     made = extract_frames(path, tmp_path / 'frames')
@@ -98,7 +98,7 @@ def test_image_that_is_too_wide_for_a_jpeg_is_left_out_and_said(tmp_path):
     assert list(greys(made.folder)) == ['000000.jpg']
 
 
-def test_second_run_is_refused_or_takes_what_is_there(tmp_path):
+def test_second_run_is_refused_or_keeps_existing_files(tmp_path):
     path = video(tmp_path / 'walk.avi')
     extract_frames(path, tmp_path / 'frames', 2)
     before = (tmp_path / 'frames/walk/000002.jpg').stat().st_mtime_ns
@@ -114,14 +114,14 @@ def test_second_run_is_refused_or_takes_what_is_there(tmp_path):
         extract_frames(longer, tmp_path / 'frames', 2, resume=True)
 
 
-def test_folder_of_other_things_is_refused(tmp_path):
+def test_folder_with_other_content_is_refused(tmp_path):
     (tmp_path / 'frames/walk').mkdir(parents=True)
     for resume in (True, False):
         with pytest.raises(SourceError, match='name another folder'):
             extract_frames(video(tmp_path / 'walk.avi'), tmp_path / 'frames', resume=resume)
 
 
-def test_interrupted_extraction_leaves_nothing_and_begins_anew(tmp_path):
+def test_interrupted_extraction_leaves_nothing_and_starts_again(tmp_path):
     def interrupt(done, total):
         if done == 3:
             raise KeyboardInterrupt
@@ -133,7 +133,7 @@ def test_interrupted_extraction_leaves_nothing_and_begins_anew(tmp_path):
     assert extract_frames(path, tmp_path / 'frames', resume=True).frames == 7
 
 
-def test_video_that_breaks_off_gives_what_it_has(tmp_path):
+def test_truncated_video_gives_its_readable_frames(tmp_path):
     path = video(tmp_path / 'walk.avi', 60)
     data = path.read_bytes()
     path.write_bytes(data[:len(data) // 2])

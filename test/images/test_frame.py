@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of pictures."""
+"""Decode and encode files of pictures."""
 from pathlib import Path
 
 import cv2
@@ -15,7 +15,7 @@ def test_a_picture_is_decoded_to_bgr(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('data', [b'', b'no picture', b'\x89PNG\r\n\x1a\n'])
-def test_what_is_no_picture_is_none(tmp_path: Path, data: bytes) -> None:
+def test_other_data_gives_none(tmp_path: Path, data: bytes) -> None:
     (tmp_path / 'a.png').write_bytes(data)
     assert decode_file(tmp_path / 'a.png') is None
 
@@ -32,6 +32,6 @@ def test_a_picture_is_encoded_as_jpeg() -> None:
 
 
 def test_a_picture_that_is_too_wide_for_a_jpeg_is_named() -> None:
-    # OpenCV 4.6 raises, later ones return False.
+    # OpenCV 4.6 raises an exception; later versions return False.
     with pytest.raises(FrameError, match='^70000x1 pixels do not fit into a JPEG$'):
         encode_jpeg(np.zeros((1, 70000, 3), np.uint8))

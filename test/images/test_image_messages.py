@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images of every encoding; what is refused, and that nobody looks before it is time."""
+"""Check images of every encoding, refused images, and that data are read only when needed."""
 from __future__ import annotations
 
 from array import array
@@ -25,7 +25,7 @@ HEIGHT, WIDTH = 6, 8
 
 
 class Poison:
-    """Data whose length may be asked for, and nothing else."""
+    """Image data that fails at every access except to its length."""
 
     def __init__(self, length: int) -> None:
         self._length = length
@@ -45,7 +45,7 @@ class Poison:
 
 def message(encoding: str, rows: np.ndarray, height: int = HEIGHT, width: int = WIDTH,
             padding: int = 0, big: bool = False) -> SimpleNamespace:
-    """Return a message whose rows of bytes are `rows`, each with some padding behind it."""
+    """Return a message with these rows of bytes, each followed by padding."""
     padded = np.pad(rows, ((0, 0), (0, padding)), constant_values=0xAA)
     return SimpleNamespace(encoding=encoding, height=height, width=width, is_bigendian=int(big),
                            step=padded.shape[1], data=array('B', padded.tobytes()))
@@ -59,8 +59,8 @@ def noise(*shape: int) -> np.ndarray:
 @pytest.mark.parametrize(('encoding', 'channels', 'order'), [
     ('rgb8', 3, 'rgb'), ('bgr8', 3, 'bgr'), ('rgba8', 4, 'rgba'), ('bgra8', 4, 'bgra'),
     ('mono8', 1, 'mono'), ('8UC1', 1, 'mono'), ('8UC3', 3, 'bgr'), ('8UC4', 4, 'bgra')])
-def test_8_bit_images_are_viewed_where_they_lie(encoding: str, channels: int, order: str,
-                                                padding: int) -> None:
+def test_8_bit_images_are_not_copied(encoding: str, channels: int, order: str,
+                                     padding: int) -> None:
     picture = noise(HEIGHT, WIDTH, channels)
     sent = message(encoding, picture.reshape(HEIGHT, -1), padding=padding)
     frame = image_frame(sent)
@@ -98,7 +98,7 @@ def test_bayer_patterns_are_told_apart(encoding: str, red_at: tuple[int, int],
 
 
 def yuv_planes() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return Y, U and V of a picture of one colour, and this colour in BGR."""
+    """Return the Y, U and V planes of a picture of one colour, and the colour in BGR."""
     bgr = np.full((HEIGHT, WIDTH, 3), (40, 80, 200), np.uint8)
     planar = cv2.cvtColor(bgr, cv2.COLOR_BGR2YUV_I420)
     luma = planar[:HEIGHT]
@@ -109,7 +109,7 @@ def yuv_planes() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 @pytest.mark.parametrize('padding', [0, 4])
 @pytest.mark.parametrize('encoding', [
     'yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv', 'nv12', 'nv21'])
-def test_yuv_becomes_the_colour_it_was(encoding: str, padding: int) -> None:
+def test_yuv_is_converted_to_the_original_colour(encoding: str, padding: int) -> None:
     luma, u, v, bgr = yuv_planes()
     if encoding in ('nv12', 'nv21'):
         first, second = (u, v) if encoding == 'nv12' else (v, u)
@@ -137,7 +137,7 @@ def test_yuv_becomes_the_colour_it_was(encoding: str, padding: int) -> None:
     ({'encoding': 'uyvy', 'width': 7}, ['7', 'even']),
     ({'encoding': 'nv12', 'height': 5}, ['5', 'even']),
     ({'encoding': 'mono16', 'step': 15, 'data': Poison(90)}, ['15', '16'])])
-def test_contradictions_are_refused_unseen(changes: dict[str, Any], words: list[str]) -> None:
+def test_contradictions_are_refused_unread(changes: dict[str, Any], words: list[str]) -> None:
     sent = SimpleNamespace(encoding='bgr8', height=HEIGHT, width=WIDTH, step=3 * WIDTH,
                            is_bigendian=0, data=Poison(3 * WIDTH * HEIGHT))
     image_frame(sent)
@@ -151,7 +151,7 @@ def test_contradictions_are_refused_unseen(changes: dict[str, Any], words: list[
 
 
 @pytest.mark.parametrize('encoding', ENCODINGS)
-def test_frame_is_made_without_looking_at_the_data(encoding: str) -> None:
+def test_frame_is_made_without_reading_the_data(encoding: str) -> None:
     step = 4 * WIDTH
     rows = HEIGHT * 3 // 2 if encoding in ('nv12', 'nv21') else HEIGHT
     sent = SimpleNamespace(encoding=encoding, height=HEIGHT, width=WIDTH, step=step,
@@ -168,13 +168,13 @@ def encoded(extension: str, picture: np.ndarray) -> bytes:
     return data.tobytes()
 
 
-def test_compressed_frame_is_made_without_looking_at_the_data() -> None:
+def test_compressed_frame_is_made_without_reading_the_data() -> None:
     assert compressed_frame(SimpleNamespace(data=Poison(9), format='jpeg')).size is None
 
 
 @pytest.mark.parametrize('extension', ['.png', '.jpg'])
 @pytest.mark.parametrize('padding', [0, 100, 1024, 100_000])
-def test_signature_decides_not_the_format_field(extension: str, padding: int) -> None:
+def test_format_is_recognised_by_the_signature(extension: str, padding: int) -> None:
     picture = cv2.resize(noise(3, 4, 3), (WIDTH * 4, HEIGHT * 4))
     data = encoded(extension, picture) + bytes(padding)
     pixels = compressed_frame(SimpleNamespace(data=array('B', data), format='h264')).load()
@@ -183,9 +183,9 @@ def test_signature_decides_not_the_format_field(extension: str, padding: int) ->
 
 
 @pytest.mark.parametrize('cut', [300, 3000])
-def test_the_end_of_a_thumbnail_is_not_that_of_the_picture(cut: int) -> None:
+def test_end_mark_of_a_thumbnail_does_not_end_the_picture(cut: int) -> None:
     thumbnail = encoded('.jpg', noise(8, 8, 3))
-    # An application segment before everything else (T.81, section B.2.4.6).
+    # An application segment comes first (T.81, section B.2.4.6).
     segment = b'\xff\xe1' + (len(thumbnail) + 2).to_bytes(2, 'big') + thumbnail
     whole = encoded('.jpg', noise(80, 80, 3))
     data = whole[:2] + segment + whole[2:]
@@ -195,10 +195,10 @@ def test_the_end_of_a_thumbnail_is_not_that_of_the_picture(cut: int) -> None:
             data=array('B', data[:-cut] + bytes(2000)), format='jpeg')).load()
 
 
-def test_what_lies_behind_the_end_may_be_anything() -> None:
+def test_bytes_after_the_end_mark_are_ignored() -> None:
     picture = cv2.resize(noise(3, 4, 3), (WIDTH * 4, HEIGHT * 4))
     data = encoded('.jpg', picture)
-    # What a longer picture before it has left in the camera's buffer, without its end.
+    # The rest of an earlier, longer picture in the camera's buffer, without its end mark.
     rest = encoded('.jpg', noise(80, 80, 3))[-4000:-2]
     pixels = compressed_frame(SimpleNamespace(data=array('B', data + rest), format='jpeg')).load()
     assert np.abs(pixels.array.astype(int) - picture).mean() < 12
@@ -242,7 +242,7 @@ def test_jpeg_is_decoded_no_larger_than_needed(
     assert pixels.size == (-(-height // scale), -(-width // scale)) and scale in (1, 2, 4, 8)
     fits = [all(-(-side // s) >= least for side, least in zip(size, wanted)) for s in (8, 4, 2)]
     assert scale == next((s for s, fit in zip((8, 4, 2), fits) if fit), 1)
-    # The same picture, averaged in blocks of `scale` pixels, but for JPEG's loss.
+    # Except for JPEG's loss, pixels are averages over blocks of `scale` pixels.
     rows, columns = pixels.size
     whole = np.pad(frame.load().array, ((0, rows * scale - height), (0, columns * scale - width),
                                         (0, 0)), 'edge')
@@ -250,7 +250,7 @@ def test_jpeg_is_decoded_no_larger_than_needed(
     assert np.abs(pixels.array - blocks).mean() < 2
 
 
-def test_png_comes_whole() -> None:
+def test_png_is_decoded_in_full_size() -> None:
     frame = compressed_frame(SimpleNamespace(data=encoded('.png', noise(64, 64, 3)), format=''))
     pixels, size = frame.load_for((8, 8))
     assert pixels.size == size == (64, 64)
@@ -264,26 +264,26 @@ def test_any_bytes_have_a_size_or_none(tail: bytes) -> None:
 
 @pytest.mark.parametrize('flags', [
     [], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 4],
-    # OpenCV 4.6 cannot choose.
+    # OpenCV 4.6 does not have this option.
     *([[cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]]
       if hasattr(cv2, 'IMWRITE_JPEG_SAMPLING_FACTOR') else [])])
 def test_size_of_every_kind_of_jpeg(flags: list[int]) -> None:
     _, data = cv2.imencode('.jpg', noise(50, 70, 3), flags)
     assert jpeg_size(data.tobytes()) == (50, 70)
-    # A thumbnail or a long comment before the frame header, and fill bytes.
+    # A long comment with false frame headers, and fill bytes, come before the frame header.
     comment = b'\xff\xfe' + (2 + 500).to_bytes(2, 'big') + b'\xff\xc0' * 250 + b'\xff\xff'
     assert jpeg_size(b'\xff\xd8' + comment + data.tobytes()[2:]) == (50, 70)
 
 
 @pytest.mark.parametrize('data', [
     encoded('.jpg', noise(80, 80, 3))[:-300], b'\xff\xd8\xff' + bytes(50) + b'\xff\xd9'])
-def test_broken_jpeg_is_refused_when_reduced_too(data: bytes) -> None:
+def test_broken_jpeg_is_also_refused_when_reduced(data: bytes) -> None:
     with pytest.raises(FrameError):
         compressed_frame(SimpleNamespace(data=array('B', data), format='jpeg')).load_for((8, 8))
 
 
 def png_that_says(width: int, height: int) -> bytes:
-    """Return the start and end of a PNG of one bit a pixel, without any."""
+    """Return a PNG of one bit per pixel that announces this size but lacks the pixels."""
     def chunk(name: bytes, body: bytes) -> bytes:
         return (len(body).to_bytes(4, 'big') + name + body
                 + zlib.crc32(name + body).to_bytes(4, 'big'))
@@ -317,7 +317,7 @@ def test_huge_compressed_image_is_refused_before_it_is_decoded(
 def test_png_chunk_beyond_the_end_takes_no_memory(
         monkeypatch: pytest.MonkeyPatch, place: int, reason: str, least: tuple[int, int] | None
         ) -> None:
-    # OpenCV makes room for what the chunk says of itself, 2 GB here, before it looks for it.
+    # OpenCV would allocate the announced size of the chunk, 2 GB here, before reading it.
     monkeypatch.setattr(cv2, 'imdecode', None)
     data = bytearray(encoded('.png', noise(40, 40, 3)))
     data[place] |= 0x80
@@ -326,7 +326,7 @@ def test_png_chunk_beyond_the_end_takes_no_memory(
         frame.load_for(least) if least else frame.load()
 
 
-def test_png_of_countless_chunks_is_refused() -> None:
+def test_png_of_too_many_chunks_is_refused() -> None:
     sound = encoded('.png', noise(4, 4, 3))
     empty = bytes(4) + b'tEXt' + zlib.crc32(b'tEXt').to_bytes(4, 'big')
     for count, fits in ((1000, True), (200_000, False)):
@@ -347,7 +347,7 @@ def test_limit_of_compressed_pixels_is_exact(extension: str) -> None:
         compressed_frame(sent, max_pixels=199).load()
 
 
-def test_huge_raw_image_is_refused_unseen() -> None:
+def test_huge_raw_image_is_refused_without_reading_data() -> None:
     sent = SimpleNamespace(encoding='mono8', height=10, width=20, step=20, is_bigendian=0,
                            data=Poison(200))
     image_frame(sent, max_pixels=200)
@@ -357,8 +357,8 @@ def test_huge_raw_image_is_refused_unseen() -> None:
 
 @pytest.mark.parametrize('lie', [b'\xff\xd0', b'\xff\x01', b'\xff\x00', b'\xff\xe0\x00\x00',
                                  b'\xff\xff\xd0', b'junk'])
-def test_no_second_size_hides_behind_the_first(lie: bytes) -> None:
-    # Read as a segment of 17 bytes, or none at all, the lie covers the decoder's header.
+def test_jpeg_cannot_hide_its_size_behind_a_false_header(lie: bytes) -> None:
+    # A wrong parser takes the inserted bytes as a segment that hides the decoder's header.
     small = b'\xff\xc0\x00\x11\x08\x00\x08\x00\x08'
     huge = jpeg_that_says(65_500, 65_500)
     data = huge[:2] + lie + small[2:4] + huge[2:] + small + bytes(20) + huge[-2:]
@@ -377,20 +377,20 @@ def test_compressed_image_without_its_second_half_is_refused(extension: str, red
         frame.load_for((64, 64)) if reduced else frame.load()
 
 
-def test_jpeg_that_is_gone_over_too_often_is_refused() -> None:
+def test_jpeg_with_too_many_scans_is_refused() -> None:
     _, data = cv2.imencode('.jpg', noise(40, 40, 3), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
     whole = data.tobytes()
     scans = whole.count(b'\xff\xda')
     assert scans > 1
     assert compressed_frame(SimpleNamespace(data=whole, format=''), 40 * 40).load()
-    # Empty scans: refinements without a bit, 11 bytes each.
+    # Empty scans, which refine no bit, of 11 bytes each.
     busy = whole[:-2] + b'\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x10\x00' * 1000 + whole[-2:]
     with pytest.raises(FrameError, match=f'{1000 + scans} scans'):
         compressed_frame(SimpleNamespace(data=busy, format=''), 40 * 40).load()
 
 
 @pytest.mark.parametrize('text', ['x' * 100_000, '\n' * 100_000, '\0' * 100_000, 'ö' * 100_000])
-def test_text_of_any_length_is_quoted_in_short(text: str) -> None:
+def test_long_text_is_quoted_in_short(text: str) -> None:
     with pytest.raises(FrameError, match='unknown encoding') as of_raw:
         image_frame(message(text, noise(HEIGHT, 3 * WIDTH)))
     with pytest.raises(FrameError, match='neither JPEG nor PNG') as of_compressed:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a decoder complains of is caught, and what others say is not."""
+"""Check that messages of the decoder are caught and other messages are not."""
 from __future__ import annotations
 
 import os
@@ -11,7 +11,7 @@ from forecast_detector_ros.images.quiet_decoder import decode_quietly
 import numpy as np
 import pytest
 
-#: Of OpenCV's core/utils/logger.defines.hpp.
+#: Values of OpenCV's core/utils/logger.defines.hpp.
 LOG_LEVEL_SILENT, LOG_LEVEL_WARNING = 0, 3
 
 
@@ -47,9 +47,9 @@ def test_png_that_lost_its_second_half_is_not_decoded(capfd: pytest.CaptureFixtu
     assert capfd.readouterr().err == ''
 
 
-# Newer versions say that IHDR is missing, OpenCV 4.6 that the checksum of JHDR is wrong.
+# Newer versions report a missing IHDR, OpenCV 4.6 a wrong checksum of JHDR.
 @pytest.mark.parametrize('level, word', [(LOG_LEVEL_WARNING, 'HDR'), (LOG_LEVEL_SILENT, '')])
-def test_png_without_its_header_is_damaged_without_a_word(
+def test_png_without_its_header_is_damaged_and_prints_nothing(
         capfd: pytest.CaptureFixture[str], level: int, word: str) -> None:
     # OpenCV is silent in a process that has opened a video.
     set_level = getattr(cv2, 'setLogLevel', None) or cv2.utils.logging.setLogLevel
@@ -65,7 +65,7 @@ def test_png_without_its_header_is_damaged_without_a_word(
     assert capfd.readouterr() == ('', '')
 
 
-def test_webcam_that_pads_its_scan_is_fine(capfd: pytest.CaptureFixture[str]) -> None:
+def test_padded_scan_of_a_webcam_is_accepted(capfd: pytest.CaptureFixture[str]) -> None:
     data = encoded('.jpg', (cv2.IMWRITE_JPEG_RST_INTERVAL, 1))
     sound, _ = decode(data)
     found, damage = decode(data[:-2] + bytes(8) + data[-2:])
@@ -75,7 +75,7 @@ def test_webcam_that_pads_its_scan_is_fine(capfd: pytest.CaptureFixture[str]) ->
     assert capfd.readouterr().err == ''
 
 
-def test_what_others_say_meanwhile_is_passed_on(
+def test_messages_of_others_are_passed_on(
         capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def imdecode(*_: Any) -> np.ndarray:
         os.write(2, b'the roof is on fire\nCorrupt JPEG data: bad Huffman code\n')
@@ -99,7 +99,7 @@ def test_closed_stream_stays_closed() -> None:
     np.testing.assert_array_equal(found, picture())
 
 
-def test_interrupt_gives_the_stream_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_restores_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     kept, dup2 = os.dup(2), os.dup2
 
     def interrupted(*arguments: Any, **named: Any) -> None:

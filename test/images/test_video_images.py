@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A video read as the images of a bag: its pictures, stamps, topic and losses."""
+"""Read a video like the images of a bag: pictures, stamps, topic and losses."""
 
 from contextlib import closing
 import re
@@ -19,7 +19,7 @@ COUNT = 12
 
 
 def write_clip(path, codec):
-    """Write noise at 25 Hz."""
+    """Write a video of noise at 25 Hz."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 25.0, (64, 48))
     rng = np.random.default_rng(0)
     for _ in range(COUNT):
@@ -30,7 +30,7 @@ def write_clip(path, codec):
 
 @pytest.fixture
 def clip(tmp_path):
-    """Write a video with the ending of a camera's file."""
+    """Return a video with the suffix of a camera's file."""
     return write_clip(tmp_path / 'clip.MP4', 'mp4v')
 
 
@@ -38,7 +38,7 @@ def test_pictures_and_stamps(clip):
     video = VideoFile(clip)
     with closing(open_images(clip)) as images:
         assert images.topics[VIDEO_TOPIC].count == COUNT
-        # A replay may look at a picture after the next one has come.
+        # A replay may use a picture after the next one was read.
         found = list(images.images([images.choose()]))
         for number, image in enumerate(found):
             pixels = image.frame().load()
@@ -47,7 +47,7 @@ def test_pictures_and_stamps(clip):
         assert number == COUNT - 1 and images.losses == []
 
 
-def test_a_video_that_breaks_off(tmp_path):
+def test_a_truncated_video(tmp_path):
     path = write_clip(tmp_path / 'clip.avi', 'MJPG')
     path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
     with closing(open_images(path)) as images:
@@ -62,7 +62,7 @@ def test_too_many_pixels_are_refused(clip):
             image.frame(max_pixels=10)
 
 
-def test_it_has_one_topic_and_no_messages(clip):
+def test_a_video_has_one_topic_and_no_messages(clip):
     with closing(open_images(clip)) as images:
         assert images.choose('image_raw') == VIDEO_TOPIC
         with pytest.raises(SourceError, match="only topic is /image_raw; there is no '/left'"):
@@ -71,7 +71,7 @@ def test_it_has_one_topic_and_no_messages(clip):
             images.messages('/truth', 'vision_msgs/msg/Detection2DArray')
 
 
-def test_a_bag_stays_a_bag(tmp_path):
+def test_a_bag_is_opened_as_a_bag(tmp_path):
     path = write_bag(tmp_path / 'walk.mp4', {'/left': [raw_message(0, seed=1)]})
     with closing(open_images(path)) as images:
         assert isinstance(images, ImageBag) and list(images.topics) == ['/left']

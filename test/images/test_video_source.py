@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check what is read from files and folders, and what is said when they cannot be read."""
+"""Read pictures from files and folders; check the errors of unreadable ones."""
 import os
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import pytest
 
 
 def write_video(path: Path, frames: int, codec: str = 'mp4v') -> None:
-    """Write pictures of 64 x 48 pixels, each a bit brighter than the one before."""
+    """Write pictures of 64 x 48 pixels, each brighter than the one before."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 25.0, (64, 48))
     rng = np.random.default_rng(0)
     for index in range(frames):
@@ -20,7 +20,7 @@ def write_video(path: Path, frames: int, codec: str = 'mp4v') -> None:
 
 
 def read_all(source) -> list[np.ndarray]:
-    """Read copies of all pictures."""
+    """Return copies of all pictures."""
     pictures = []
     while (picture := source.read()) is not None:
         pictures.append(picture.copy())
@@ -48,7 +48,7 @@ def test_video_can_be_played_again(tmp_path: Path) -> None:
     np.testing.assert_array_equal(first, read_all(source))
 
 
-def test_truncated_video_gives_what_is_readable_and_tells_the_loss(tmp_path: Path) -> None:
+def test_truncated_video_gives_readable_frames_and_reports_the_loss(tmp_path: Path) -> None:
     path = tmp_path / 'clip.avi'
     write_video(path, 40, 'MJPG')
     path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
@@ -62,7 +62,7 @@ def test_truncated_video_gives_what_is_readable_and_tells_the_loss(tmp_path: Pat
 
 
 @pytest.mark.parametrize('content', [b'', b'\0' * 5000, b'no video at all\n' * 100])
-def test_file_that_is_no_video_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+def test_file_that_is_not_a_video_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / 'clip.mp4'
     path.write_bytes(content)
     with pytest.raises(SourceError, match='damaged') as caught:
@@ -143,7 +143,7 @@ def test_device_that_stopped_is_freed_and_opened_with_the_same_settings(
 
 
 def test_folder_is_read_in_natural_order_and_unreadable_images_are_named(tmp_path: Path) -> None:
-    # A raised digit is no number.
+    # A superscript digit is not a number.
     for index, name in ((10, '10'), (9, '9'), (2, '2²4')):
         cv2.imwrite(str(tmp_path / f'{name}.png'), np.full((8, 8, 3), index, np.uint8))
     (tmp_path / '5.jpg').write_bytes(b'not an image')
@@ -168,8 +168,8 @@ def test_folder_with_nothing_readable_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('name', ['2026-01-01T12:30:00.mp4', 'cam:1.mp4'])
-def test_name_with_a_colon_is_no_protocol(tmp_path: Path, name: str,
-                                          monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_with_a_colon_is_not_a_protocol(tmp_path: Path, name: str,
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
     write_video(tmp_path / 'clip.mp4', 3)
     (tmp_path / 'clip.mp4').rename(tmp_path / name)
     monkeypatch.chdir(tmp_path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Ray cluster of this machine alone, for the tests of a file."""
+"""Start a Ray cluster on this machine for the tests of a file."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from ..helpers.clusters import started_cluster
 
 @pytest.fixture(scope='module')
 def ray_cluster():
-    """Start a cluster without room for work of its own; its workers find the tests' own work."""
+    """Start a cluster whose head runs no jobs; its workers can import the tests' work."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('PYTHONPATH', os.pathsep.join(
             [str(Path(__file__).parent), os.environ.get('PYTHONPATH', '')]))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Do the jobs of `many_work` by an engine and note what came of them.
+Run the jobs of `many_work` by an engine and return their outcomes.
 
-As a program it does them on Ray: a driver of Ray has a process of its own, as the verbs have.
+This file also runs as a program for Ray, because a driver of Ray needs its own process.
 """
 
 from dataclasses import asdict
@@ -14,7 +14,7 @@ import sys
 
 from forecast_detector_ros.jobs.engine import Engine, Interrupt, Job, run_many
 
-# By its name alone: `test` is a package of Python's own in a fresh process.
+# Not imported as `test.jobs.many_work`: in a new process, `test` is a package of Python.
 import many_work
 
 RESULT = 'result: '
@@ -27,10 +27,10 @@ def jobs_of(arguments):
 
 def do_jobs(engine, arguments, signal_at=None, expected=(many_work.WorkError,)):
     """
-    Do a job for each argument.
+    Run a job for each argument; send SIGINT once `signal_at` jobs have begun.
 
-    SIGINT comes once `signal_at` jobs have begun.  Return the outcomes by the job's number, what
-    was told, and whether the interrupt was set.
+    :returns: the outcomes by the job's number; the progress as (number, done, total); whether the
+        interrupt was set
     """
     told = []
 
@@ -48,13 +48,13 @@ def do_jobs(engine, arguments, signal_at=None, expected=(many_work.WorkError,)):
 
 
 def do_jobs_on_ray(engine, arguments, signal_at=None):
-    """Do the same in a process of its own; what it prints goes to stderr."""
+    """Call `do_jobs` in a process of its own and pass on its stderr."""
     done = subprocess.run(
         [sys.executable, __file__, json.dumps([asdict(engine), arguments, signal_at])],
         capture_output=True, text=True, timeout=600)
     print(done.stderr, end='', file=sys.stderr)
     assert done.returncode == 0, f'exit code {done.returncode}: {done.stderr}'
-    # Ray prints lines of its own.
+    # Ray also prints lines to stdout.
     line, = (line for line in done.stdout.splitlines() if line.startswith(RESULT))
     found, told, interrupted = json.loads(line.removeprefix(RESULT))
     return ({int(number): outcome for number, outcome in found.items()},

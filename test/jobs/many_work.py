@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work for other processes to do in tests; they import this file by its name alone."""
+"""Define work for other processes in tests; they import this file as `many_work`."""
 
 import os
 import time
@@ -8,11 +8,11 @@ from forecast_detector_ros.jobs.engine import StoppedError
 
 
 class WorkError(ValueError):
-    """An error of which the message says all."""
+    """An expected error, which needs no traceback."""
 
 
 def prepare():
-    """Give work that does what its argument says."""
+    """Return work whose behaviour depends on its argument."""
     def work(argument, progress, interrupt):
         if argument == 'fail':
             raise WorkError('this one\nfails')
@@ -21,7 +21,7 @@ def prepare():
         if argument == 'die':
             os._exit(7)
         if isinstance(argument, str) and os.sep in argument:
-            # Dies at its first attempt, and tells which one this is.
+            # Exits at its first attempt, and returns the number of attempts at the next.
             with open(argument, 'a+') as file:
                 file.write('x')
             attempts = os.path.getsize(argument)

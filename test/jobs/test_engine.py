@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same jobs here, in processes and on Ray: failures, lost processes, and an interrupt."""
+"""Run jobs in this process, in others and on Ray: failures, lost processes, an interrupt."""
 
 import importlib
 import os
@@ -14,7 +14,7 @@ import pytest
 
 from ..helpers.clusters import add_node, PATIENCE, patiently
 
-# Where a fresh process finds it: `test` is a package of Python's own there.
+# New processes find `many_work` there. They cannot import `test`, which is a package of Python.
 sys.path.append(str(Path(__file__).parent))
 many_work = importlib.import_module('many_work')
 many_jobs = importlib.import_module('many_jobs')
@@ -24,14 +24,14 @@ ONE, TWO = Engine(), Engine(processes=2)
 
 @pytest.fixture(scope='module')
 def ray_engine(ray_cluster):
-    """Name a cluster with room for two jobs."""
+    """Return the engine of a cluster with room for two jobs."""
     add_node(ray_cluster, cpus=2)
     return Engine(ray=ray_cluster.address)
 
 
 @pytest.fixture(params=['one', 'two', pytest.param('ray', marks=pytest.mark.slow)])
 def engine(request):
-    """Name each engine in turn."""
+    """Return each engine in turn."""
     if request.param == 'ray':
         return request.getfixturevalue('ray_engine')
     return {'one': ONE, 'two': TWO}[request.param]
@@ -39,7 +39,7 @@ def engine(request):
 
 @pytest.fixture(params=['two', pytest.param('ray', marks=pytest.mark.slow)])
 def other_processes(request):
-    """Name each engine that works beside this process."""
+    """Return each engine that uses other processes."""
     return request.getfixturevalue('ray_engine') if request.param == 'ray' else TWO
 
 
@@ -63,19 +63,19 @@ def test_failure_stays_with_its_job(engine, capfd):
         0: 2, 2: 4, 4: 6}
     assert (found[1]['error'], found[3]['error']) == (
         'this one fails', 'RuntimeError: a defect')
-    # What the message does not explain comes with its traceback, and only that.
+    # Only the unexpected error has a traceback.
     said = capfd.readouterr().err
     assert said.count('Traceback') == 1 and 'a defect' in said
     assert {(0, 1, 2), (2, 1, 2), (4, 1, 2)} <= {item for item in told if item[1]}
 
 
-def test_work_is_done_beside_this_process_by_as_many_as_asked_for(other_processes):
+def test_work_is_done_by_the_requested_number_of_other_processes(other_processes):
     found, *_ = do_jobs([1, 2, 3, 4, 5], other_processes)
     processes = {item['value'][1] for item in found.values()}
     assert len(found) == 5 and 1 <= len(processes) <= 2 and os.getpid() not in processes
 
 
-def test_job_whose_process_is_lost_is_begun_anew(other_processes, tmp_path):
+def test_job_whose_process_is_lost_is_started_again(other_processes, tmp_path):
     found, *_ = do_jobs(
         [str(tmp_path / 'first'), 1, str(tmp_path / 'second'), 2], other_processes)
     assert [found[number]['error'] for number in range(4)] == [None] * 4
@@ -89,10 +89,10 @@ def test_job_that_ends_every_process_is_named_and_the_rest_is_done(other_process
     assert found[1]['value'][0] == 2 and found[3]['value'][0] == 4
 
 
-def test_interrupt_ends_what_is_in_hand_and_begins_nothing(engine):
+def test_interrupt_ends_running_jobs_and_starts_no_others(engine):
     most = 1 if engine is ONE else 2
     found, _, interrupted = do_jobs(['wait'] * 4, engine, signal_at=most)
-    # Ray begins jobs in the order that it likes.
+    # Ray may begin jobs in any order.
     assert interrupted and len(found) == most
     assert {outcome['value'] for outcome in found.values()} == {'stopped'}
 
@@ -119,7 +119,7 @@ def test_second_interrupt_ends_at_once():
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_processes_end_with_a_run_that_is_broken_off():
+def test_processes_end_if_the_run_is_closed_early():
     from multiprocessing import active_children
     with Interrupt() as interrupt:
         run = run_many(TWO, many_work.prepare, many_jobs.jobs_of([1, 'wait', 'wait']), (),
@@ -127,7 +127,7 @@ def test_processes_end_with_a_run_that_is_broken_off():
         assert next(run).value[0] == 2
         busy = active_children()
         run.close()
-    # A thread of the pool waits for the same processes, and only one of both sees the end.
+    # The pool also waits for these processes, so their end may be noticed late.
     deadline = monotonic() + 120
     while (alive := [process for process in busy if process.is_alive()]) and (
             monotonic() < deadline):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files and folders at URLs: there and back, and what is said of those that cannot be used."""
+"""Copy files and folders to URLs and back; check the errors of unusable URLs."""
 
 import os
 from pathlib import Path
@@ -35,7 +35,7 @@ def folder(tmp_path):
 
 @pytest.fixture(params=['memory', 'file'])
 def root(request, tmp_path):
-    """Name a place at which nothing is yet."""
+    """Return the URL of a place that does not exist yet."""
     if request.param == 'file':
         return Url(f'file://{tmp_path}/store')
     fsspec = pytest.importorskip('fsspec')
@@ -57,14 +57,14 @@ def test_argument_is_a_path_or_a_url():
     assert Url('s3://bucket/night/').name == 'night'
 
 
-def test_folder_goes_there_and_comes_back(folder, root, tmp_path):
+def test_folder_is_copied_to_a_url_and_back(folder, root, tmp_path):
     put(folder, root)
     copy = fetch(root, tmp_path / 'copy')
     assert copy.name == 'store' and contents(copy) == contents(folder)
     assert list(list_files(root)) == sorted(contents(folder))
 
 
-def test_file_goes_there_and_comes_back(folder, root, tmp_path):
+def test_file_is_copied_to_a_url_and_back(folder, root, tmp_path):
     url = Url(f'{root}/a/b.json')
     put(folder / 'boxes.json', url)
     assert list(list_files(url)) == ['b.json']
@@ -73,7 +73,7 @@ def test_file_goes_there_and_comes_back(folder, root, tmp_path):
     assert not path.exists()
 
 
-def test_pictures_can_come_later(folder, root):
+def test_pictures_can_be_fetched_later(folder, root):
     picture_store.cache_clear()
     put(folder, root)
     store = picture_store(root)
@@ -91,7 +91,7 @@ def test_pictures_can_come_later(folder, root):
     assert str(caught.value) == f'{root}/walk/0.jpg: is broken'
 
 
-def test_copy_that_is_kept_is_made_once_with_the_card(folder, root, monkeypatch):
+def test_kept_copy_is_made_once_with_the_card(folder, root, monkeypatch):
     kept.cache_clear()
     for name in ('net.safetensors', 'net.yaml'):
         put(folder / 'boxes.json', Url(f'{root}/{name}'))
@@ -148,7 +148,7 @@ def test_missing_library_is_one_line(monkeypatch):
 
 
 def test_folder_is_packed_and_unpacked(folder, tmp_path):
-    # As on a machine whose clock begins anew at each start.
+    # Some machines have no clock at start, so their files have times of 1970.
     os.utime(folder / 'boxes.json', (0, 0))
     unpack(pack(folder), tmp_path / 'there')
     assert contents(tmp_path / 'there') == contents(folder)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stand in for `ros2 bag play`, whose options of these names it takes: images and clock alone."""
+"""Stand in for `ros2 bag play`, with some of its options: play images and the clock."""
 import argparse
 from pathlib import Path
 import time
@@ -14,7 +14,7 @@ CLASSES = {'sensor_msgs/msg/Image': Image, 'sensor_msgs/msg/CompressedImage': Co
 
 
 def main() -> None:
-    """Advertise what is in the bag, wait, publish it at its pace, and go."""
+    """Advertise the topics of the bag, wait, publish the messages in time, and exit."""
     parser = argparse.ArgumentParser()
     parser.add_argument('verbs', nargs=2)
     parser.add_argument('bag', type=Path)

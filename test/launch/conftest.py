@@ -15,7 +15,7 @@ FOLDER = Path(__file__).resolve().parents[2] / 'launch'
 
 @pytest.fixture
 def launch_file() -> Callable[[str], ModuleType]:
-    """Give a function that returns a launch file as a module."""
+    """Return a function that loads a launch file as a module."""
     def load(name: str) -> ModuleType:
         spec = importlib.util.spec_from_file_location(
             f'{name}_launch', FOLDER / f'{name}.launch.py')
@@ -28,7 +28,7 @@ def launch_file() -> Callable[[str], ModuleType]:
 
 @pytest.fixture
 def run_launch() -> Callable[..., str]:
-    """Give a function that launches a file until it ends and returns all that was said."""
+    """Return a function that runs a launch file to its end and returns the output."""
     ros2 = shutil.which('ros2')
     if ros2 is None:
         pytest.skip('ros2 is not installed')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check demo.launch.py where the launch system is installed."""
+"""Check demo.launch.py with the installed launch system."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ launch_ros_actions = pytest.importorskip('launch_ros.actions')
 
 @pytest.fixture
 def entities(launch_file: Callable[[str], ModuleType]) -> list[Any]:
-    """Return what the launch file describes."""
+    """Return the entities that the launch file describes."""
     return launch_file('demo').generate_launch_description().entities
 
 

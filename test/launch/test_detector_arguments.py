@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check what detector.launch.py refuses, without the launch system: with stand-ins for it."""
+"""Check the errors of detector.launch.py with stand-ins for the launch system."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ GIVEN = {
 
 
 class LaunchConfiguration:
-    """Looks a value up as that of launch does."""
+    """Look up a value, like the class of this name in launch."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -31,7 +31,7 @@ class LaunchConfiguration:
 @pytest.fixture
 def parameters(launch_file: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
                ) -> Callable[..., list[Any]]:
-    """Give a function that returns the parameters of the node that some arguments start."""
+    """Return a function that returns the node's parameters for some launch arguments."""
     names = {
         'launch': ('LaunchContext', 'LaunchDescription'), 'launch.action': ('Action',),
         'launch.actions': ('DeclareLaunchArgument', 'OpaqueFunction'),
@@ -45,7 +45,7 @@ def parameters(launch_file: Callable[[str], ModuleType], monkeypatch: pytest.Mon
             setattr(module, member, LaunchConfiguration if member == 'LaunchConfiguration'
                     else SimpleNamespace)
         monkeypatch.setitem(sys.modules, name, module)
-    # What it takes beside keywords.
+    # ParameterValue takes a positional argument.
     sys.modules['launch_ros.parameter_descriptions'].__dict__['ParameterValue'] = (
         lambda value, value_type: (value.name, value_type))
     module = launch_file('detector')
@@ -58,7 +58,7 @@ def parameters(launch_file: Callable[[str], ModuleType], monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize('text', ['abc', '0,5', 'half'])
-def test_threshold_that_is_no_number_names_the_argument(
+def test_threshold_that_is_not_a_number_names_the_argument(
         parameters: Callable[..., list[Any]], text: str) -> None:
     with pytest.raises(RuntimeError) as caught:
         parameters(threshold=text)
@@ -73,7 +73,7 @@ def test_file_of_parameters_that_is_missing_stops_the_launch(
     assert str(caught.value) == f'params_file: {path}: no such file'
 
 
-def test_what_is_right_starts_the_node(parameters: Callable[..., list[Any]]) -> None:
+def test_valid_arguments_start_the_node(parameters: Callable[..., list[Any]]) -> None:
     file, overrides = parameters(threshold='0.25', image_topic='/camera')
     assert file.name == 'params_file'
     assert overrides == {'autostart': True, 'image_topics': ['/camera'],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check detector.launch.py where the launch system is installed."""
+"""Check detector.launch.py with the installed launch system."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -37,11 +37,11 @@ def node_of(module: ModuleType, **given: str) -> Any:
 
 
 def overrides_of(module: ModuleType, **given: str) -> dict[str, Any]:
-    """Return the parameters that the node gets behind those of the file."""
+    """Return the parameters that the node gets after those of the file."""
     node = node_of(module, **given)
     files = [item[0] for item in node._Node__expanded_parameter_arguments]
     assert files[0] == str(PARAMETERS)
-    # launch_ros marks lists with a tag that ROS ignores.
+    # launch_ros adds a YAML tag to lists, which ROS ignores.
     text = Path(files[1]).read_text().replace('!!python/tuple', '')
     (section,) = yaml.safe_load(text).values()
     return section['ros__parameters']
@@ -55,7 +55,7 @@ def test_every_argument_is_described_and_on_the_page(module: ModuleType) -> None
         assert len(argument.description) > 10, argument.name
 
 
-def test_only_what_is_given_overrides_the_file(module: ModuleType) -> None:
+def test_only_given_arguments_override_the_file(module: ModuleType) -> None:
     assert overrides_of(module) == {'autostart': True}
 
 
@@ -69,7 +69,7 @@ def test_given_arguments_arrive_with_their_types(module: ModuleType) -> None:
             'use_sim_time': True, 'autostart': False}
 
 
-def test_threshold_that_is_no_number_is_refused(module: ModuleType) -> None:
+def test_threshold_that_is_not_a_number_is_refused(module: ModuleType) -> None:
     with pytest.raises(RuntimeError, match='^threshold: .*high'):
         overrides_of(module, threshold='high')
 
@@ -91,7 +91,7 @@ def test_node_is_started_as_asked(module: ModuleType, given: dict[str, str], nam
                                   level: str, respawns: bool) -> None:
     node = node_of(module, **given)
     assert node.node_name == f'{namespace.rstrip("/")}/forecast_detector'
-    # What else is in the command is known only once the process runs.
+    # Other parts of the command are known only when the process runs.
     command = [part.text for item in node.cmd for part in item if hasattr(part, 'text')]
     assert command[command.index('--log-level') + 1] == level
     assert node._ExecuteLocal__respawn is respawns
@@ -100,6 +100,6 @@ def test_node_is_started_as_asked(module: ModuleType, given: dict[str, str], nam
 @pytest.mark.parametrize('name, value', [
     ('image_transport', 'theora'), ('use_sim_time', 'yes'), ('autostart', 'no'),
     ('use_respawn', '1'), ('publish_ahead', 'yes')])
-def test_value_that_is_no_choice_is_refused(module: ModuleType, name: str, value: str) -> None:
+def test_value_that_is_not_a_choice_is_refused(module: ModuleType, name: str, value: str) -> None:
     with pytest.raises(RuntimeError, match=f'{name}.*{value}'):
         node_of(module, **{name: value})

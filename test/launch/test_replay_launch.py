@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check replay.launch.py where the launch system is installed."""
+"""Check replay.launch.py with the installed launch system."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def module(launch_file: Callable[[str], ModuleType]) -> ModuleType:
 
 @pytest.fixture
 def context(module: ModuleType) -> Any:
-    """Return a context with every argument at its default."""
+    """Return a launch context with the defaults of all arguments."""
     made = launch.LaunchContext()
     made.launch_configurations['params_file'] = 'parameters.yaml'
     for argument in module.arguments():
@@ -41,7 +41,7 @@ def context(module: ModuleType) -> Any:
 
 
 def started(module: ModuleType, context: Any, **given: Any) -> list[Any]:
-    """Return what the launch file starts with these arguments."""
+    """Return the entities that the launch file starts with these arguments."""
     context.launch_configurations.update({key: str(value) for key, value in given.items()})
     return module.replay(context)
 
@@ -59,7 +59,7 @@ def test_missing_bag_is_one_line(module: ModuleType, context: Any, tmp_path: Pat
         started(module, context, bag=tmp_path / 'none')
 
 
-# YAML takes the first three for numbers and the next for a date.
+# YAML would read the first three as numbers and the next as a date.
 @pytest.mark.parametrize('output', ['2026', '2024_10_05', '1.5', '2024-10-05', 'true', 'a: b'])
 def test_recorder_listens_to_the_topic_of_the_bag(module: ModuleType, context: Any,
                                                   tmp_path: Path, output: str) -> None:
@@ -112,7 +112,7 @@ def test_a_process_that_fails_ends_the_launch(module: ModuleType, context: Any, 
 
 @pytest.fixture
 def with_player(run_launch: Callable[..., str], tmp_path: Path) -> dict[str, str]:
-    """Return the environment in which `ros2 bag play` is there: rosbag2's, or else a stand-in."""
+    """Return the environment variables for `ros2 bag play`, or for a stand-in if it is missing."""
     help_ = subprocess.run(['ros2', 'bag', 'play', '--help'], capture_output=True, check=False)
     if help_.returncode == 0:
         return {}
@@ -125,7 +125,7 @@ def with_player(run_launch: Callable[..., str], tmp_path: Path) -> dict[str, str
 
 
 @pytest.mark.slow
-def test_all_of_a_bag_is_recorded_by_its_clock(
+def test_whole_bag_is_recorded_by_its_clock(
         run_launch: Callable[..., str], with_player: dict[str, str], tmp_path: Path) -> None:
     bag = write_bag(tmp_path / 'walk', {
         '/camera/image_raw/compressed': [jpeg_message(number) for number in range(4)]})
@@ -143,7 +143,7 @@ def test_all_of_a_bag_is_recorded_by_its_clock(
              for item in reader.deserialize(data, kind.msgtype).status[0].values}
             for kind, _, data in reader.messages() if kind.topic == '/robot/decision']
     assert len(decisions) == 4
-    # The images came into the bag 100 s after their stamps.
+    # The bag received the images 100 s after their stamps.
     assert all(99e3 < float(item['image_age_ms']) < 102e3 for item in decisions), decisions
 
 

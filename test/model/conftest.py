@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small networks whose every part does something, for the tests of the network."""
+"""Make small networks for the tests, with random weights in every part."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,14 +18,14 @@ SMALL: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Keep results independent of the number of threads, and the machine usable."""
+    """Use one thread, because the number of threads changes results and loads the machine."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
 
 
 @pytest.fixture
 def build(enliven: Callable[..., nn.Module]) -> Callable[..., ForecastDetector]:
-    """Give a function that builds a small network in evaluation mode; keys override SMALL."""
+    """Return a function that builds a small network in evaluation mode; keys override SMALL."""
     def builder(seed: int = 0, **values: Any) -> ForecastDetector:
         network = ForecastDetector(NetworkConfig(**{**SMALL, **values}))
         enliven(network, seed)
@@ -35,7 +35,7 @@ def build(enliven: Callable[..., nn.Module]) -> Callable[..., ForecastDetector]:
 
 @pytest.fixture
 def pictures() -> Callable[..., torch.Tensor]:
-    """Give a function that draws ``(B, H, W, 3)`` uint8 pictures."""
+    """Return a function that draws ``(B, H, W, 3)`` uint8 pictures."""
     def draw(batch: int = 1, size: tuple[int, int] = (64, 96), seed: int = 0) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
         return torch.randint(0, 256, (batch, *size, 3), generator=generator, dtype=torch.uint8)

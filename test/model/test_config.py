@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The configuration of the network and the presets: ranges, YAML, parameter counts."""
+"""Check the configuration of the network and the presets: ranges, YAML, parameter counts."""
 
 from dataclasses import fields
 
@@ -101,11 +101,11 @@ def test_bad_value_is_one_line_that_names_the_key(key, value):
     ({'motion_channels': 1}, 'motion_channels is 1, must be even where forecast_mode is motion'),
     ({'motion_channels': 33}, 'motion_channels is 33, must be even where'),
     ({'upsample_channels': 8, 'neck_channels': None}, 'upsample_channels is 8, must be null')])
-def test_what_the_motion_encoder_cannot_take(changes, words):
+def test_invalid_values_for_the_motion_encoder(changes, words):
     values = {**PRESETS['default'].to_dict(), **changes}
     with pytest.raises(ConfigError, match=f'^{words}'):
         NetworkConfig.from_dict(values)
-    # Nothing is made of it otherwise.
+    # A variant without a motion encoder accepts the values.
     assert NetworkConfig.from_dict({**values, 'variant': 'baseline'})
 
 
@@ -179,7 +179,7 @@ def test_parameter_counts(name):
         len(config.aspect_ratios))
     if config.forecasts_motion:
         assert not len(network.encoder1) and network.scheduler is None
-        # A small part of what is read: the forecast is to be cheap.
+        # The forecast must be cheap, so its part of the network is small.
         assert parameter_count(network.motion) < 0.1 * parameter_count(network)
         return
     encoders = sum(encoder(c, h, config.forecast_mode) for c, h in pairs)
@@ -208,7 +208,7 @@ def test_shapes(name):
             for stride, c in zip(config.levels, config.feature_channels)]
 
 
-def test_paper_is_the_papers():
+def test_preset_paper_is_that_of_the_paper():
     config = preset('paper', 30)
     assert config == NetworkConfig(
         classes=30, input_size=(320, 320), width=1.0, levels=(32,), feature_channels=(1280,),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The encoder, and its bottleneck LSTM against the equations of its paper."""
+"""Compare the encoder and its bottleneck LSTM with the equations of the papers."""
 
 from forecast_detector_ros.model.encoder import (
     BottleneckLSTM,
@@ -74,7 +74,7 @@ def test_equations_over_several_steps(enliven):
 def test_cell_stays_below_its_limit(enliven):
     lstm = enliven(BottleneckLSTM(CHANNELS, HIDDEN))
     with torch.no_grad():
-        lstm.gates[1].bias[:2 * HIDDEN] = 8.0     # remember everything and let everything in
+        lstm.gates[1].bias[:2 * HIDDEN] = 8.0     # forget gate and input gate open
         lstm.gates[1].bias[3 * HIDDEN:] = 8.0
         x = 6 * torch.rand(1, CHANNELS, HEIGHT, WIDTH)
         state = zero_state(lstm, x)
@@ -89,7 +89,7 @@ def test_remembers_at_the_start():
     bias = lstm.gates[1].bias.detach()
     assert bias[HIDDEN:2 * HIDDEN].tolist() == [1.0] * HIDDEN
     assert bias.sum() == HIDDEN
-    # With an input of zeros only the forget gate is left, sigmoid(1), and the output gate, 0.5.
+    # If the input is zero, the forget gate is sigmoid(1) and the output gate is 0.5.
     cell = torch.full((1, HIDDEN, HEIGHT, WIDTH), 2.0)
     with torch.no_grad():
         lstm.bottleneck[1].bias.zero_()
@@ -110,7 +110,7 @@ def test_state_passed_in_is_not_changed(enliven):
 
 
 def reference_attention(x, kernel, norm):
-    """Weight (C, h, w) as CBAM's equation 3 says, position by position."""
+    """Weight (C, h, w) by CBAM's equation 3, position by position."""
     pooled = np.stack((x.max(0), x.mean(0)))
     padded = np.pad(pooled, ((0, 0), (3, 3), (3, 3)))
     result = np.empty_like(x)
@@ -136,7 +136,7 @@ def test_attention_by_hand(enliven):
         np.testing.assert_allclose(out[i], expected, atol=1e-12)
 
 
-def test_untrained_residual_hands_its_input_on():
+def test_untrained_residual_returns_its_input():
     encoder = Encoder(6, 4, 'residual').eval()
     x = 6 * torch.rand(1, 6, 5, 5)
     with torch.no_grad():
@@ -174,7 +174,7 @@ def test_direct_of_the_same_width_is_the_lstm(enliven):
     assert torch.equal(state.cell, expected.cell)
 
 
-def test_direct_of_another_width_comes_back_to_the_channels(enliven):
+def test_direct_of_another_width_has_the_channels_of_the_feature(enliven):
     encoder = enliven(Encoder(6, 4, 'direct')).eval()
     x = 6 * torch.rand(2, 6, 5, 7)
     with torch.no_grad():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Both steps can be exported on their own, with fixed shapes."""
+"""Check that each step can be exported separately, with fixed shapes."""
 
 from forecast_detector_ros.model.network import NetworkState
 import pytest
@@ -51,7 +51,7 @@ def test_export(values, build, pictures):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
-def test_forecast_step_has_nothing_of_the_extractor(build):
+def test_forecast_step_has_no_part_of_the_extractor(build):
     network = build()
     with torch.no_grad():
         exported = torch.export.export(ForecastStep(network), (network.initial_state(),))

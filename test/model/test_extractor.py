@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The extractor against torchvision's MobileNetV2 with the same weights."""
+"""Compare the extractor with torchvision's MobileNetV2 of the same weights."""
 from forecast_detector_ros.model.extractor import (
     Extractor,
     feature_sizes,
@@ -13,14 +13,14 @@ import torch
 from torch import nn
 from torchvision.models import mobilenet_v2
 
-# Sandler et al. 2018, table 2, times alpha, rounded to multiples of 8 as the authors do it:
-# (expansion of block 13, last map).
+# (expansion of block 13, last map) of Sandler et al. 2018, table 2, times alpha, rounded to
+# multiples of 8 as in the authors' code.
 CHANNELS = {0.35: (192, 1280), 0.5: (288, 1280), 0.75: (432, 1280), 1.0: (576, 1280),
             1.4: (816, 1792)}
 
 
 @pytest.mark.parametrize('width', WIDTHS)
-def test_features_are_torchvisions(width, enliven):
+def test_features_are_those_of_torchvision(width, enliven):
     reference = enliven(mobilenet_v2(weights=None, width_mult=width)).eval()
     extractor = Extractor(width, (16, 32), CHANNELS[width]).eval()
     assert all(isinstance(part, nn.Identity) for part in extractor.projections)
@@ -45,7 +45,7 @@ def test_features_are_torchvisions(width, enliven):
     ((16, 32), (96, 1280))])
 def test_levels_and_channels(levels, channels, enliven):
     extractor = enliven(Extractor(0.35, levels, channels)).eval()
-    image = torch.randn(2, 3, 97, 65)       # sides that are no multiple of a stride
+    image = torch.randn(2, 3, 97, 65)       # sides are not multiples of a stride
     with torch.no_grad():
         feature = extractor(image)
     assert [tuple(x.shape) for x in feature] == [
@@ -109,7 +109,7 @@ def test_freeze_batch_norm_keeps_the_statistics():
 
 
 def trained_extractor() -> Extractor:
-    """Return an extractor whose BatchNorms have statistics and weights of their own."""
+    """Return an extractor whose BatchNorms have random statistics and weights."""
     torch.manual_seed(0)
     extractor = Extractor(0.35, (16, 32), (16, 24))
     for part in extractor.modules():

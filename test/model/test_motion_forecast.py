@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A forecast of motion: what it compares, where boxes go, and what its state says."""
+"""Check the forecast of motion: comparison of frames, moved boxes, state and scheduler."""
 from dataclasses import replace
 import math
 
@@ -30,13 +30,13 @@ SHAPE = NetworkConfig(
 
 @pytest.fixture(params=[False, True], ids=['features', 'boxes'])
 def shape(request):
-    """Give the shape with a comparison of features alone, and of boxes, too."""
+    """Return a configuration that compares only features, or also boxes."""
     return replace(SHAPE, motion_from_boxes=request.param)
 
 
 @pytest.fixture
 def network(shape):
-    """Give a small network whose motion is not zero."""
+    """Return a small network whose motion is not zero."""
     torch.manual_seed(3)
     result = ForecastDetector(shape).eval()
     for predictor in result.motion.encoder.predictors:
@@ -47,7 +47,7 @@ def network(shape):
 
 @pytest.fixture
 def pictures():
-    """Give a function that makes pictures of noise."""
+    """Return a function that makes pictures of noise."""
     generator = torch.Generator().manual_seed(5)
 
     def make(count=1):
@@ -56,8 +56,8 @@ def pictures():
     return make
 
 
-def test_displacement_is_a_lasting_and_a_passing_part():
-    """One motion goes on with time, the other comes to rest."""
+def test_displacement_has_a_lasting_and_a_passing_part():
+    """The lasting motion continues at constant speed; the passing motion comes to rest."""
     motion = torch.cat((torch.ones(1, 2, 4), torch.full((1, 2, 4), 10.0)), 2)
     assert motion.shape[2] == 4 * TERMS
     for time in (0.0, 0.5, 3.0):
@@ -67,13 +67,13 @@ def test_displacement_is_a_lasting_and_a_passing_part():
 
 
 def test_time_ahead_is_a_ratio_and_zero_before_the_second_read():
-    """Nothing is known of motion before two frames were read."""
+    """The motion is unknown before the second read."""
     times = torch.tensor([[0.0, 0.0, 3.0], [1.0, 0.0, 3.0], [1.0, 2.0, 3.0], [1.0, 1.0, 1e9]])
     assert ahead(times)[:, 0].tolist() == [0.0, 0.0, 1.5, LONGEST]
 
 
 def test_first_read_holds_boxes(network, pictures):
-    """After one read there is no motion: a forecast repeats it."""
+    """A forecast after only one read repeats the read."""
     read = network.read_step(pictures(), network.initial_state())
     forecast = network.forecast_step(read.state)
     assert torch.equal(forecast.head.logits, read.head.logits)
@@ -81,7 +81,7 @@ def test_first_read_holds_boxes(network, pictures):
 
 
 def test_forecast_moves_boxes_and_keeps_scores(network, pictures):
-    """Scores are the last read's; boxes move by the motion of their cells."""
+    """Scores are those of the last read; boxes move by the motion of their cells."""
     state = network.initial_state(2)
     state = network.read_step(pictures(2), state).state
     read = network.read_step(pictures(2), state, torch.tensor([[2.0], [1.0]]))
@@ -105,7 +105,7 @@ def test_forecast_moves_boxes_and_keeps_scores(network, pictures):
 
 
 def test_only_ratios_of_times_count(network, pictures):
-    """Seconds and frames give the same forecast."""
+    """Times in seconds or in frames give the same forecast."""
     first, second = pictures(), pictures()
     offsets = []
     for unit in (1.0, 0.04):
@@ -129,7 +129,7 @@ def test_state_is_a_value(network, pictures):
 
 
 def test_persistence_holds_boxes(pictures, shape):
-    """The variant that costs nothing does not move."""
+    """The forecast of `persistence` does not move boxes."""
     network = ForecastDetector(replace(shape, variant='persistence')).eval()
     for predictor in network.motion.encoder.predictors:
         torch.nn.init.ones_(predictor[2].bias)
@@ -139,7 +139,7 @@ def test_persistence_holds_boxes(pictures, shape):
 
 
 def test_untrained_forecast_holds_boxes(pictures, shape):
-    """Training starts at the last read."""
+    """Training starts with a forecast equal to the last read."""
     network = ForecastDetector(shape).eval()
     state = network.read_step(pictures(), network.initial_state()).state
     read = network.read_step(pictures(), state)
@@ -152,8 +152,8 @@ def test_motion_needs_three_levels():
         replace(SHAPE, levels=(16, 32), feature_channels=(12, 16), lstm_channels=(4, 4))
 
 
-def test_cells_see_the_box_of_their_best_anchor():
-    """The view is what the coder gives for that anchor, in cells from the cell's centre."""
+def test_view_of_a_cell_is_the_box_of_its_best_anchor():
+    """The view is the box decoded for that anchor, in cells, relative to the cell's centre."""
     network = ForecastDetector(replace(SHAPE, motion_from_boxes=True))
     motion = network.motion
     generator = torch.Generator().manual_seed(4)
@@ -176,8 +176,8 @@ def test_cells_see_the_box_of_their_best_anchor():
     torch.testing.assert_close(views[..., 0].sum(), torch.tensor(3.0))
 
 
-def test_boxes_of_the_read_before_change_the_motion(pictures):
-    """The comparison reaches the motion, through the parts that are trained."""
+def test_boxes_of_the_earlier_read_change_the_motion(pictures):
+    """The comparison of boxes affects the motion."""
     torch.manual_seed(6)
     network = ForecastDetector(replace(SHAPE, motion_from_boxes=True)).eval()
     for predictor in network.motion.encoder.predictors:
@@ -194,8 +194,8 @@ def test_boxes_of_the_read_before_change_the_motion(pictures):
     assert not torch.allclose(*motions)
 
 
-def test_changes_are_nothing_for_the_same_frame_and_one_without_any():
-    """A frame differs from itself by 0, from its negative by 2, and from none by 1."""
+def test_changes_are_zero_for_the_same_frame_and_one_without_any():
+    """A frame's change is 0 from itself, 2 from its negative, and 1 without an earlier frame."""
     generator = torch.Generator().manual_seed(7)
     maps = tuple(unit_vectors(torch.randn(2, 5, side, side + 1, generator=generator))
                  for side in (4, 3, 2))
@@ -206,7 +206,7 @@ def test_changes_are_nothing_for_the_same_frame_and_one_without_any():
 
 
 def test_scheduler_keeps_speeds_changes_and_scores_of_a_read(network, pictures):
-    """The summary is what its text says, cell by cell."""
+    """The summary equals a computation cell by cell."""
     state = network.read_step(pictures(), network.initial_state()).state.motion
     generator = torch.Generator().manual_seed(8)
     motion = torch.randn(state.motion.shape, generator=generator)
@@ -224,7 +224,7 @@ def test_scheduler_keeps_speeds_changes_and_scores_of_a_read(network, pictures):
 
 
 def test_scheduler_judges_each_time_ahead_by_itself():
-    """A later frame gets another score; what the read has seen is not computed again."""
+    """A later frame gets another score from the same summary."""
     torch.manual_seed(9)
     scheduler = MotionScheduler(8).eval()
     summary = torch.rand(1, scheduler.size).expand(2, -1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The assembled network: data flow of every variant, the two steps, explicit state."""
+"""Check the assembled network: data flow of every variant, the two steps, explicit state."""
 
 from dataclasses import replace
 
@@ -14,13 +14,13 @@ MODES = ('direct', 'residual')
 
 @pytest.fixture(autouse=True)
 def without_gradient():
-    """Run as inference does."""
+    """Run without gradients, as inference does."""
     with torch.no_grad():
         yield
 
 
 def flat(value):
-    """Give all tensors of a nested tuple."""
+    """Return all tensors of a nested tuple."""
     if isinstance(value, torch.Tensor):
         return [value]
     return [tensor for item in value for tensor in flat(item)]
@@ -38,22 +38,22 @@ def assert_close(a, b):
 
 
 def reference_recurrent(network, feature, state, kind):
-    """Do the same for the paper's baseline: Liu & Zhu's LSTM alone, and nothing but it."""
+    """Compute one step of the paper's baseline, which has only the LSTM of Liu & Zhu."""
     if kind == 'forecast':
-        # Nothing is forecast: the head sees what it saw last.
+        # The baseline does not forecast: the head gets the maps of the last read.
         return network.head(state.forecast), torch.zeros(len(feature[-1]), 2), state
     seen, memory = [], []
     for layer, f, before in zip(network.recurrent, feature, state.recurrent):
         after = layer.lstm(f, before)
         back = layer.expand(after.hidden)
-        # Where the LSTM is as wide as the feature, `direct` needs no way back.
+        # If the LSTM is as wide as the feature, `direct` has no expansion.
         seen.append((f + back).clamp(0, 6) if network.config.forecast_mode == 'residual' else back)
         memory.append(after)
     return network.head(seen), torch.zeros(len(feature[-1]), 2), (seen, memory)
 
 
 def reference_step(network, feature, state, kind):
-    """Put one step together from the modules, level by level, after the paper's Fig. 2."""
+    """Compute one step with the modules, level by level, as in the paper's Fig. 2."""
     variant = network.config.variant
     if variant == 'recurrent':
         return reference_recurrent(network, feature, state, kind)
@@ -80,7 +80,7 @@ def reference_step(network, feature, state, kind):
     return network.head(fused), decision, (forecast, states1, states2)
 
 
-def test_normalisation_is_torchvisions(build, pictures):
+def test_normalisation_is_that_of_torchvision(build, pictures):
     network = build()
     bgr = pictures(2)
     rgb = bgr[..., [2, 1, 0]].permute(0, 3, 1, 2)
@@ -122,7 +122,7 @@ def test_variants_have_the_modules_they_use(variant, build):
     assert len(network.encoder2) == (0 if plain else 2)
     assert (network.scheduler is None) == plain
     assert len(network.recurrent) == (2 if variant == 'recurrent' else 0)
-    # Only what has Encoder 1 tells of a frame more than the last read did.
+    # Only variants with Encoder 1 have forecasts that differ from the last read.
     assert network.config.forecasts == bool(len(network.encoder1))
     used = set()
     for name, module in network.named_modules():
@@ -138,7 +138,7 @@ def test_variants_have_the_modules_they_use(variant, build):
 @pytest.mark.parametrize('reference', REFERENCES)
 def test_scheduler_compares_with_the_configured_map(reference, build, pictures):
     network = build(scheduler_reference=reference)
-    # Of the second frame: before the first one nothing was expected.
+    # Use the second frame, because there is no expected map at the first one.
     state = network.read_step(pictures(), network.initial_state()).state
     image = pictures()
     maps, _ = network.encode(network.extract(network.normalise_bgr(image)), state)
@@ -149,7 +149,7 @@ def test_scheduler_compares_with_the_configured_map(reference, build, pictures):
     assert [name for name in REFERENCES if torch.equal(scores[name], decision)] == [reference]
 
 
-def test_expected_is_the_forecast_of_the_frame_that_was_read_last(build, pictures):
+def test_expected_is_the_earlier_forecast_of_the_last_read_frame(build, pictures):
     network = build(scheduler_reference='expected')
     state = network.initial_state()
     assert_same(state.expected, [torch.zeros_like(state.forecast[-1])])
@@ -162,7 +162,7 @@ def test_expected_is_the_forecast_of_the_frame_that_was_read_last(build, picture
     assert not build(scheduler_reference='temporal').initial_state().expected
 
 
-def test_streams_of_a_batch_are_read_and_forecast_side_by_side(build, pictures):
+def test_a_batch_may_mix_reads_and_forecasts(build, pictures):
     network = build(scheduler_reference='expected')
     start = network.read_step(pictures(2), network.initial_state(2)).state
     feature = network.extract(network.normalise_bgr(pictures(2)))
@@ -233,7 +233,7 @@ def test_state_and_image_passed_in_are_not_changed(variant, update, build, pictu
         assert_same(first, step())
 
 
-def test_batch_is_the_single_pictures_side_by_side(build, pictures):
+def test_batch_gives_the_results_of_single_pictures(build, pictures):
     network = build()
     images, later = pictures(2), pictures(2, seed=1)
     together = [network.read_step(images, network.initial_state(2))]
@@ -257,7 +257,7 @@ def test_initial_state_is_zero_and_fits(build, pictures):
     assert network.double().initial_state().forecast[0].dtype == torch.float64
 
 
-def test_upsampled_map_is_predicted_from(build, pictures):
+def test_upsampled_map_has_predictions(build, pictures):
     network = build(levels=(32,), feature_channels=(20,), lstm_channels=(10,),
                     upsample_channels=6)
     output = network.read_step(pictures(), network.initial_state())
@@ -269,7 +269,7 @@ def test_upsampled_map_is_predicted_from(build, pictures):
 
 
 @pytest.mark.parametrize('mode', MODES)
-def test_recurrent_detector_remembers_what_it_read_and_repeats_it(mode, build, pictures):
+def test_recurrent_detector_remembers_and_repeats_reads(mode, build, pictures):
     network = build(variant='recurrent', forecast_mode=mode)
     first, later = pictures(), pictures(seed=1)
     alone = network.read_step(later, network.initial_state())
@@ -282,7 +282,7 @@ def test_recurrent_detector_remembers_what_it_read_and_repeats_it(mode, build, p
     assert_same(behind, network.read_step(later, before.state))
 
 
-def test_recurrent_streams_of_a_batch_are_read_and_repeated_side_by_side(build, pictures):
+def test_a_batch_of_the_recurrent_variant_may_mix_reads_and_repetitions(build, pictures):
     network = build(variant='recurrent')
     start = network.read_step(pictures(2), network.initial_state(2)).state
     feature = network.extract(network.normalise_bgr(pictures(2, seed=3)))
@@ -331,7 +331,7 @@ def test_with_unknown_variant(build):
         build().with_variant('full')
 
 
-def test_weights_hold_nothing_that_can_be_computed(build):
+def test_weights_do_not_include_computable_tensors(build):
     keys = build().state_dict().keys()
     assert not [key for key in keys
                 if key.split('.')[-1] in ('anchors', 'mean', 'std', 'index', 'inside')]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Post-processing against torchvision's SSD and a slow loop, and properties it must have."""
+"""Compare post-processing with torchvision's SSD and with a slow loop; check its properties."""
 
 from forecast_detector_ros.model.ssdlite import box_coder, make_anchors, postprocess
 from hypothesis import given, settings
@@ -36,7 +36,7 @@ def iou(a, b):
 
 
 def slow(logits, offsets, score_threshold, nms_threshold, max_detections, candidates):
-    """Do the same box by box, in plain Python."""
+    """Compute the post-processing box by box, in plain Python."""
     probabilities = logits.softmax(1).tolist()
     boxes = box_coder().decode_single(offsets, ANCHORS)
     boxes[:, 0::2].clamp_(0, SIZE[1])
@@ -56,7 +56,7 @@ def slow(logits, offsets, score_threshold, nms_threshold, max_detections, candid
 @examples
 @given(seeds, st.sampled_from([0.05, 0.2, 0.4]), st.sampled_from([0.3, 0.45, 0.7]),
        st.sampled_from([3, 100]), st.sampled_from([10, 400]))
-def test_against_a_slow_loop(seed, score_threshold, nms_threshold, limit, candidates):
+def test_results_match_a_slow_loop(seed, score_threshold, nms_threshold, limit, candidates):
     logits, offsets = draw(seed)
     out = postprocess(logits, offsets, ANCHORS, SIZE, score_threshold, nms_threshold, limit,
                       candidates=candidates)
@@ -69,9 +69,9 @@ def test_against_a_slow_loop(seed, score_threshold, nms_threshold, limit, candid
 
 @examples
 @given(seeds, st.sampled_from([0.05, 0.2, 0.4]), st.sampled_from([0.3, 0.45, 0.7]))
-def test_against_torchvisions_ssd(seed, score_threshold, nms_threshold):
+def test_results_match_the_ssd_of_torchvision(seed, score_threshold, nms_threshold):
     logits, offsets = draw(seed)
-    # Few enough boxes for torchvision's limit of candidates per class not to matter.
+    # With so few boxes, torchvision's limit of candidates per class has no effect.
     ssd = SSD(nn.Identity(), nn.Identity(), SIZE, CLASSES + 1, head=nn.Identity(),
               score_thresh=score_threshold, nms_thresh=nms_threshold, detections_per_img=50,
               topk_candidates=len(ANCHORS))
@@ -106,7 +106,7 @@ def test_order_of_the_anchors_does_not_matter(seed, random):
     random.shuffle(order)
     a = postprocess(logits, offsets, ANCHORS, SIZE, 0.1, 0.45, 50)
     b = postprocess(logits[order], offsets[order], ANCHORS[order], SIZE, 0.1, 0.45, 50)
-    # Softmax may round differently in another row, hence not bit for bit.
+    # Not equal bit for bit, because softmax may round differently in another row.
     torch.testing.assert_close(a.boxes, b.boxes)
     torch.testing.assert_close(a.scores, b.scores)
     assert a.labels.tolist() == b.labels.tolist()
@@ -119,13 +119,13 @@ def test_wanted_classes_are_those_of_the_full_result(seed, mask):
     wanted = torch.tensor(mask)
     whole = postprocess(logits, offsets, ANCHORS, SIZE, 0.1, 0.45, 1000)
     part = postprocess(logits, offsets, ANCHORS, SIZE, 0.1, 0.45, 1000, classes=wanted)
-    # NMS works class by class, so the others' absence changes nothing.
+    # NMS works class by class, so removing other classes has no effect.
     keep = wanted[whole.labels]
     torch.testing.assert_close(part.boxes, whole.boxes[keep])
     assert part.labels.tolist() == whole.labels[keep].tolist()
 
 
-def test_threshold_is_exclusive_and_nothing_is_a_result():
+def test_threshold_is_exclusive_and_the_result_may_be_empty():
     logits = torch.zeros(len(ANCHORS), CLASSES + 1)
     offsets = torch.zeros(len(ANCHORS), 4)
     score = float(logits.softmax(1)[0, 0])

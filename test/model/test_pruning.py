@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dropping constant channels changes nothing but the price."""
+"""Check that dropping constant channels does not change the outputs."""
 from forecast_detector_ros.model.config import EXPANSIONS, NetworkConfig
 from forecast_detector_ros.model.extractor import expansion_channels, Extractor
 from forecast_detector_ros.model.network import ForecastDetector
@@ -12,13 +12,13 @@ LEVELS = (8, 16, 32)
 
 @pytest.fixture
 def extractor(enliven) -> Extractor:
-    # Exact numbers: random networks enlarge rounding errors.
+    # In float64, because random networks amplify rounding errors.
     return enliven(Extractor(0.35, LEVELS, (8, 12, 16), tail=False)).eval().double()
 
 
 @torch.no_grad()
 def silence(layer, channels, value: float) -> None:
-    """Let some outputs of convolution and BatchNorm be constant: `value`, before ReLU6."""
+    """Make some outputs of convolution and BatchNorm constant; `value` is before ReLU6."""
     layer[0].weight[channels] = 0.0
     norm = layer[1]
     scale = norm.weight[channels] / (norm.running_var[channels] + norm.eps).sqrt()
@@ -39,7 +39,7 @@ def assert_same(found, expected, tolerance: float = 1e-6) -> None:
 
 @pytest.mark.parametrize('place', range(len(EXPANSIONS)))
 @pytest.mark.parametrize('value', [-1.0, 2.5, 9.0])
-def test_constant_channels_go_and_the_features_stay(place, value, extractor):
+def test_constant_channels_are_dropped_and_features_stay(place, value, extractor):
     block = extractor.expansions()[place]
     gone, before = [1, 8, 11], used_channels(block)
     silence(block.expand, gone, 1.5)
@@ -51,7 +51,7 @@ def test_constant_channels_go_and_the_features_stay(place, value, extractor):
     assert_same(features(extractor), expected)
 
 
-def test_zeros_behind_the_expansion_have_no_border(extractor):
+def test_zeros_after_the_expansion_have_no_border_and_are_dropped(extractor):
     block = extractor.expansions()[4]
     before = used_channels(block)
     silence(block.expand, [2], -0.5)
@@ -70,7 +70,7 @@ def test_other_constants_have_a_border_and_stay(extractor):
     assert used_channels(block) == before
 
 
-def test_what_a_level_reads_stays(extractor):
+def test_channels_of_a_level_stay(extractor):
     block = extractor.expansions()[13]
     assert block.readers and used_channels(block) == block.channels
     silence(block.depthwise, [5], 2.0)
@@ -119,7 +119,7 @@ def test_features_that_are_an_expansion_keep_all_channels(enliven):
     assert extractor.expansions()[13].channels == 192
 
 
-def test_pruned_networks_train_as_others(extractor):
+def test_pruned_networks_can_be_trained(extractor):
     for block in extractor.expansions():
         silent = range(min(17, block.channels // 2))
         silence(block.depthwise, silent, 1.0)
@@ -138,12 +138,12 @@ def test_more_channels_than_mobilenet_has_are_refused():
             Extractor(0.35, expansion_channels=wrong)
 
 
-def test_mobilenets_own_channels():
+def test_channels_of_the_unpruned_mobilenet():
     found = tuple(block.channels for block in Extractor(1.0).expansions())
     assert found == EXPANSIONS
 
 
-def test_channels_are_told_by_the_weights():
+def test_channels_are_derived_from_the_weights():
     config = NetworkConfig(input_size=(64, 64), tail=False, feature_channels=(16,),
                            lstm_channels=(8,), extra_channels=(8,))
     network = ForecastDetector(config)

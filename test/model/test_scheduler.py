@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The correlation by loops, and the scheduler around it."""
+"""Compare the correlation with loops, and the scheduler with its formulas."""
 
 from math import exp, sqrt
 
@@ -43,7 +43,7 @@ def test_correlation_by_loops(size, d):
 
 def test_correlation_follows_a_shift():
     a = torch.randn(1, 16, 7, 7)
-    b = a.roll((1, -2), (2, 3))                  # what was at (y, x) is now at (y + 1, x - 2)
+    b = a.roll((1, -2), (2, 3))                  # (y, x) has moved to (y + 1, x - 2)
     out = Correlation((7, 7), 3)(a, b)[0, :, 3, 3]
     assert out.argmax() == (1 + 3) * 7 + (-2 + 3)
     assert out.max() == pytest.approx(1.0, abs=1e-6)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Anchors and decoding against torchvision and by formula; the head's layers and order."""
+"""Compare anchors and decoding with torchvision and with formulas; check the head."""
 
 from itertools import product
 from math import exp, sqrt
@@ -20,7 +20,7 @@ SSDLITE_MAPS = ((20, 20), (10, 10), (5, 5), (3, 3), (2, 2), (1, 1))
 
 
 def reference_anchors(input_size, map_sizes, low, high):
-    """Write SSD's default boxes (section 2.2) out as centres and sides in pixels."""
+    """Return SSD's default boxes (section 2.2) as centres and sides in pixels."""
     height, width = input_size
     count = len(map_sizes)
     scales = [low + (high - low) * k / (count - 1) for k in range(count)] + [1.0]
@@ -56,7 +56,7 @@ def test_anchors_are_those_of_torchvisions_ssdlite():
     image = ImageList(torch.zeros(1, 3, 320, 320), [(320, 320)])
     theirs, = generator(image, [torch.zeros(1, 1, *size) for size in SSDLITE_MAPS])
     ours = to_centres(make_anchors((320, 320), SSDLITE_MAPS))
-    # Theirs limit the sides to the picture's; ours leave that to the clipping of detections.
+    # Torchvision limits the anchors' sides to the picture; this package clips detections later.
     ours[:, 2:] = ours[:, 2:].clip(max=320)
     np.testing.assert_allclose(ours, to_centres(theirs), atol=1e-4)
 
@@ -78,7 +78,7 @@ def test_decoding_by_formula():
 
 @pytest.mark.parametrize('upsample', [None, 6])
 @pytest.mark.parametrize('sizes', [((10, 10),), ((6, 9), (3, 5))])
-def test_map_sizes_are_what_the_head_predicts_from(upsample, sizes):
+def test_map_sizes_are_those_of_the_head(upsample, sizes):
     channels = (8, 12)[-len(sizes):]
     head = SSDLiteHead(channels, 3, (10, 8), upsample).eval()
     seen = []
@@ -95,7 +95,7 @@ def test_map_sizes_are_what_the_head_predicts_from(upsample, sizes):
 
 
 def test_order_of_the_output(enliven):
-    """A cell's prediction stands where its anchors stand: map, row, column, anchor, class."""
+    """Predictions have the order of the anchors: map, row, column, anchor, class."""
     head = enliven(SSDLiteHead((8, 12), 3, (10,))).eval()
     sizes = ((3, 4), (2, 2))
     fused = [6 * torch.rand(1, c, *size) for c, size in zip((8, 12), sizes)]

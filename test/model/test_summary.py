@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counted multiply-accumulates against the layers' formulas."""
+"""Compare counted multiply-accumulates with the layers' formulas."""
 
 from forecast_detector_ros.model.config import NetworkConfig, preset, VARIANTS
 from forecast_detector_ros.model.summary import summarise
@@ -30,7 +30,7 @@ def test_paper():
     for name in ENCODERS:
         assert parts[name].read_macs == parts[name].forecast_macs == expected
     assert parts['scheduler'].read_macs == scheduler_macs(1280, 64, 100)
-    # 300 million at 224x224 (Sandler et al. 2018, table 4) of which 1.3 the classifier's.
+    # 300 million at 224x224 (Sandler et al. 2018, table 4), including 1.3 of the classifier.
     assert parts['extractor: backbone'].read_macs == pytest.approx(298.7e6 * (10 / 7) ** 2,
                                                                    rel=0.01)
 

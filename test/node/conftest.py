@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A detector node on a real graph, beside a client, in one process and one thread."""
+"""Run a detector node and a client on a real graph, in one process and one thread."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ CONFIG = NetworkConfig(
 
 @pytest.fixture(scope='session')
 def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a checkpoint with random weights that finds a lot; not to be changed."""
+    """Return a checkpoint with random weights and many detections; tests must not change it."""
     path = tmp_path_factory.mktemp('checkpoint') / 'small.safetensors'
     write_checkpoint(path, CLASSES)
     return path
@@ -46,7 +46,7 @@ def write_checkpoint(path: Path, classes: tuple[str, ...], seed: int = 0) -> Non
 
 @pytest.fixture
 def graph(ros_domain: int, small_checkpoint: Path) -> Iterator[Graph]:
-    """Give a graph with rclpy's default context on the domain of the test."""
+    """Return a graph with rclpy's default context on the domain of the test."""
     rclpy.init(args=[])
     made = Graph(small_checkpoint)
     yield made
@@ -56,7 +56,7 @@ def graph(ros_domain: int, small_checkpoint: Path) -> Iterator[Graph]:
 
 @pytest.fixture
 def active(graph: Graph) -> Callable[..., Graph]:
-    """Give a function that brings a detector with some parameters to active."""
+    """Return a function that activates a detector with some parameters."""
     def make(**parameters: object) -> Graph:
         graph.add_detector([Parameter(name, value=value) for name, value in parameters.items()])
         graph.activate()

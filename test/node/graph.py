@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The other side of the detector node in tests: a camera and somebody who listens."""
+"""Provide the counterpart of the detector node in tests: cameras and a listener."""
 from __future__ import annotations
 
 from array import array
@@ -19,7 +19,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
-#: For machines that are busy with something else; nothing waits so long on its own.
+#: Timeout in seconds, long enough for a busy machine.
 PATIENCE_S = 180.0
 
 _IMAGE_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -27,7 +27,7 @@ _IMAGE_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 def picture_message(index: int = 0, size: tuple[int, int] = (48, 80), seed: int | None = None,
                     stamp_ns: int | None = None) -> Image:
-    """Return a bgr8 image with random pixels; 10 images a second unless stamped otherwise."""
+    """Return a bgr8 image of random pixels; without `stamp_ns`, images are 0.1 s apart."""
     height, width = size
     message = Image(height=height, width=width, encoding='bgr8', step=3 * width)
     pixels = np.random.default_rng(index if seed is None else seed).bytes(3 * width * height)
@@ -45,10 +45,10 @@ def values_of(message: DiagnosticArray) -> dict[str, str]:
 
 
 class Graph:
-    """Executor, client node and, when added, the detector."""
+    """Executor and client node, with the detectors that were added."""
 
     def __init__(self, checkpoint: Path) -> None:
-        """Make the client; rclpy must be initialised."""
+        """Create the client; rclpy must be initialised."""
         self.checkpoint = checkpoint
         self.detector: DetectorNode
         self.client = Node('client')
@@ -60,7 +60,7 @@ class Graph:
 
     def add_detector(self, overrides: list[Parameter], *remappings: str) -> DetectorNode:
         """Make a detector node, unconfigured, with remappings such as ``left:=right``."""
-        # PyTorch, because it is there at once: the other back-ends first make graphs.
+        # PyTorch starts fastest, because the other back-ends first make graphs.
         given = {'checkpoint': str(self.checkpoint), 'diagnostics_period': 0.1,
                  'backend': 'torch'}
         given.update((item.name, item.value) for item in overrides)
@@ -72,7 +72,7 @@ class Graph:
         return self.detector
 
     def activate(self) -> None:
-        """Bring the detector to active and listen to what it says."""
+        """Activate the detector and subscribe to its detections and decisions."""
         assert self.detector.trigger_configure() == TransitionCallbackReturn.SUCCESS
         assert self.detector.trigger_activate() == TransitionCallbackReturn.SUCCESS
         for kind, topic, heard in ((Detection2DArray, 'detections', self.detections),
@@ -82,17 +82,17 @@ class Graph:
                             and self.detector.count_subscribers(topic) > 0)
 
     def camera(self, topic: str = 'image_raw') -> Any:
-        """Return a publisher that the detector listens to."""
+        """Return a publisher to which the detector is subscribed."""
         kind = CompressedImage if topic.endswith('/compressed') else Image
         publisher = self.client.create_publisher(kind, topic, _IMAGE_QOS)
         self.spin_until(lambda: publisher.get_subscription_count() > 0)
-        # The publisher knows the detector; the detector must know the publisher too.
+        # The publisher has found the detector; the detector must also find the publisher.
         self.spin_until(lambda: self.detector.count_publishers(topic) > 0)
         self.spin_for(0.1)
         return publisher
 
     def send(self, camera: Any, *messages: Any) -> list[dict[str, str]]:
-        """Send messages one after another, each when the one before has been answered."""
+        """Send messages, each after the answer to the one before."""
         before = len(self.decisions)
         for number, message in enumerate(messages, 1):
             camera.publish(message)
@@ -101,14 +101,14 @@ class Graph:
         return [values_of(message) for message in self.decisions[before:]]
 
     def spin_until(self, condition: Callable[[], bool]) -> None:
-        """Spin until `condition` holds; fail when it does not come to hold."""
+        """Spin until `condition` holds; fail if that takes too long."""
         deadline = monotonic() + PATIENCE_S
         while not condition():
             assert monotonic() < deadline, 'waited in vain'
             self.executor.spin_once(timeout_sec=0.02)
 
     def spin_for(self, seconds: float) -> None:
-        """Spin for a while, to see that nothing happens."""
+        """Spin for a while, to check that nothing happens."""
         deadline = monotonic() + seconds
         while monotonic() < deadline:
             self.executor.spin_once(timeout_sec=0.02)
@@ -123,7 +123,7 @@ class Graph:
         return future.result()
 
     def listen(self, kind: Any, topic: str, qos: QoSProfile | int = 10) -> list[Any]:
-        """Subscribe and return the list that fills."""
+        """Subscribe and return the list that receives the messages."""
         heard: list[Any] = []
         self.client.create_subscription(kind, topic, heard.append, qos)
         return heard

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Camera and detector for a recorder that runs as a process."""
+"""Act as camera and detector for a recorder that runs as a process."""
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,10 +32,10 @@ LABELS = ('bicycle',)
 
 
 class Stage(Node):
-    """Camera and detector in one node, moved by the test."""
+    """Camera and detector in one node, controlled by the test."""
 
     def __init__(self) -> None:
-        """Advertise what a camera and a detector advertise."""
+        """Advertise the topics of a camera and a detector."""
         super().__init__('stage')
         self.images = self.create_publisher(Image, 'image_raw', IMAGE_QOS)
         self.jpegs = self.create_publisher(CompressedImage, 'image_raw/compressed', IMAGE_QOS)
@@ -45,7 +45,7 @@ class Stage(Node):
         self._build = MessageBuilder()
 
     def wait_until(self, ready: Callable[[], bool]) -> None:
-        """Spin until something is true; fail when that takes too long."""
+        """Spin until a condition holds; fail if that takes too long."""
         end = time.monotonic() + PATIENCE_S
         while not ready():
             assert time.monotonic() < end, 'waited too long'
@@ -60,14 +60,14 @@ class Stage(Node):
         return header
 
     def show(self, index: int) -> None:
-        """Publish image `index`, raw, of a grey of its own."""
+        """Publish raw image `index`, whose grey value depends on `index`."""
         data = array('B', bytes([4 * index % 256]) * (WIDTH * HEIGHT * 3))
         self.images.publish(Image(
             header=self.header(index), width=WIDTH, height=HEIGHT, step=3 * WIDTH,
             encoding='bgr8', data=data))
 
     def show_jpeg(self, index: int, data: bytes | None = None) -> None:
-        """Publish image `index` as JPEG, or as the bytes given."""
+        """Publish image `index` as JPEG, or publish the given bytes."""
         if data is None:
             picture = np.full((HEIGHT, WIDTH, 3), 4 * index, np.uint8)
             data = cv2.imencode('.jpg', picture)[1].tobytes()
@@ -87,14 +87,14 @@ class Stage(Node):
             decision_values(StepResult(found, decision, 1.0, 10.0), 12.0, 15.0, 0)))
 
     def leave(self) -> None:
-        """Take the camera away."""
+        """Destroy the camera's publishers."""
         self.destroy_publisher(self.images)
         self.destroy_publisher(self.jpegs)
 
 
 @contextmanager
 def on_stage() -> Iterator[Stage]:
-    """Give camera and detector on the graph of the test."""
+    """Create camera and detector on the graph of the test."""
     rclpy.init()
     stage = Stage()
     yield stage
@@ -103,7 +103,7 @@ def on_stage() -> Iterator[Stage]:
 
 
 def start(output: Path, **parameters: object) -> subprocess.Popen:
-    """Start the recorder."""
+    """Start the recorder as a process."""
     command = [sys.executable, '-m', 'forecast_detector_ros.node.recorder_node', '--ros-args',
                '-p', f'output:={output}', '-p', "frame_log:='-'"]
     for name, value in parameters.items():
@@ -119,7 +119,7 @@ def finish(recorder: subprocess.Popen) -> tuple[int, list[RecordedFrame], str]:
 
 
 def play(stage: Stage, frames: int, dropped: tuple[int, ...] = ()) -> list[str]:
-    """Play so many frames, every other one a forecast; return the decisions."""
+    """Publish frames and answers, every other one a forecast; return the decisions."""
     kinds = []
     for index in range(frames):
         stage.show(index)

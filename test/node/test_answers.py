@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answers reach the camera that they are about, and no other."""
+"""Check that answers are assigned to the right camera."""
 from __future__ import annotations
 
 from forecast_detector_ros.node.recording import Answers
@@ -9,14 +9,14 @@ import pytest
 
 
 class Heard:
-    """Answers with what came out of them."""
+    """`Answers` with a list of its outputs."""
 
     def __init__(self) -> None:
         self.got: list[tuple] = []
         self.answers = Answers(lambda *answer: self.got.append(answer))
 
     def say(self, camera: str, stamp: int, frame_id: str = 'camera', lost: str = '') -> None:
-        """Answer to an image as the detector does, or lose a part of it."""
+        """Add the detections and the decision on an image, except the one that is lost."""
         if lost != 'detections':
             self.answers.add_detections((stamp, frame_id), f'd{camera}{stamp}')
         if lost != 'decision':
@@ -52,7 +52,7 @@ def test_cameras_out_of_step_get_their_own_answers() -> None:
     for stamp in range(0, 200, 10):
         heard.say('A', stamp)
         heard.say('B', stamp - 7)
-    # While the recording goes on no more than a few wait.
+    # Only a few answers wait before the flush.
     assert len(heard.got) >= 36
     heard.answers.flush()
     assert sorted(heard.got) == sorted(right(camera, stamp + shift) for camera, shift in
@@ -78,12 +78,12 @@ def test_frame_ids_of_detections_without_a_decision_are_not_remembered() -> None
 
 @given(st.lists(st.tuples(st.sampled_from(['', '', '', 'decision', 'detections']),
                           st.sampled_from(['', '', '', 'decision', 'detections'])), max_size=40))
-def test_no_camera_gets_anothers_answer_whatever_is_lost(losses: list[tuple[str, str]]) -> None:
+def test_no_camera_gets_an_answer_of_another_camera(losses: list[tuple[str, str]]) -> None:
     heard = Heard()
     heard.say('A', -1)
     heard.say('B', -1)
     for stamp, lost in enumerate(losses):
-        # One lost on either side of a pair could not be seen.
+        # If each camera loses a different part, the loss cannot be noticed.
         if sorted(lost) != ['decision', 'detections']:
             heard.say('A', stamp, lost=lost[0])
             heard.say('B', stamp, lost=lost[1])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check that a bag can be opened by readers that know nothing of this package."""
+"""Check that readers without this package can open a bag."""
 import errno
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.highlevel import AnyReader
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
-# Of vision_msgs 4.1.1; whoever has this hash speaks the same language.
+# Type hash of vision_msgs 4.1.1.
 DETECTIONS_HASH = 'RIHS01_214274120007f4a683866481336b70310268cfa107aebe9d594a6acf75bda968'
 BEST_EFFORT = QoSProfile(depth=3, reliability=ReliabilityPolicy.BEST_EFFORT)
 
@@ -82,11 +82,11 @@ def test_unfinished_bag_leaves_nothing_under_its_name(tmp_path: Path) -> None:
     BagWriter(tmp_path / 'bag')
     assert not (tmp_path / 'bag').exists()
     write_bag(tmp_path / 'bag')
-    # What was left of the first one is kept under another name.
+    # The first, unfinished bag is kept under another name.
     assert sorted(path.name for path in tmp_path.iterdir()) == ['bag', 'bag.unfinished-1']
 
 
-def test_remains_that_cannot_be_renamed_are_one_clear_line(
+def test_unfinished_bag_that_cannot_be_renamed_is_one_clear_line(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     BagWriter(tmp_path / 'bag')
 

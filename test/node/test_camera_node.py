@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the camera as a process and see what arrives; its schedule neither drifts nor bursts."""
+"""Run the camera as a process and check its images; check that its schedule does not drift."""
 from collections.abc import Iterator
 import json
 from pathlib import Path
@@ -50,13 +50,13 @@ def start(**parameters: object) -> subprocess.Popen:
 
 
 def finish(camera: subprocess.Popen) -> tuple[int, str]:
-    """Wait for the end of the camera; return its exit code and what it said."""
+    """Wait for the end of the camera; return its exit code and its messages."""
     said, _ = camera.communicate(timeout=PATIENCE_S)
     return camera.returncode, said
 
 
 def spin_while(node: Node, camera: subprocess.Popen) -> None:
-    """Serve the node until the camera has ended."""
+    """Spin the node until the camera has ended."""
     end = time.monotonic() + PATIENCE_S
     while camera.poll() is None and time.monotonic() < end:
         rclpy.spin_once(node, timeout_sec=0.05)
@@ -105,7 +105,7 @@ def test_compressed_frames_are_jpeg(node: Node, clip: Path) -> None:
     assert picture.mean() == pytest.approx(140, abs=4)
 
 
-def test_looping_camera_goes_on_until_it_is_interrupted(node: Node, clip: Path) -> None:
+def test_looping_camera_runs_until_it_is_interrupted(node: Node, clip: Path) -> None:
     messages: list[Image] = []
     node.create_subscription(Image, 'image_raw', messages.append, QoSProfile(depth=40))
     camera = start(source=clip, loop='true', rate='300.0', wait_for_subscribers=1)
@@ -134,7 +134,7 @@ def test_camera_that_waits_for_subscribers_can_be_interrupted(clip: Path) -> Non
     assert '0 frames published' in said
 
 
-def test_truncated_video_is_played_and_the_loss_told_in_one_line(tmp_path: Path) -> None:
+def test_truncated_video_is_played_and_the_loss_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / 'clip.avi'
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'MJPG'), 25.0, (64, 48))
     rng = np.random.default_rng(0)
@@ -193,7 +193,7 @@ def test_lateness_does_not_add_up() -> None:
     assert schedule.stalls == 0
 
 
-def test_stall_moves_the_frames_behind_it() -> None:
+def test_stall_delays_all_later_frames() -> None:
     schedule = FrameSchedule(10.0, origin=0.0)
     schedule.advance(0.0)
     assert schedule.advance(5.0) == 0.0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Let a device stop and come back while the camera publishes it."""
+"""Check the camera node while its device stops and comes back."""
 from collections.abc import Callable, Iterator
 import json
 from pathlib import Path
@@ -17,10 +17,11 @@ STOPPED = '/dev/null: the device stopped delivering pictures'
 
 class Driver:
     """
-    Stands in for cv2.VideoCapture and for the signal that ends the camera.
+    Stand in for cv2.VideoCapture and for the signal that ends the camera.
 
-    Each opening delivers so many pictures and then fails; None: the device cannot be opened. With
-    the last opening done comes the signal, or else the last one is repeated.
+    `openings` are the numbers of pictures that each opening delivers before it fails. None: the
+    device cannot be opened. After the last opening, the signal comes if `signal` is true;
+    otherwise the last opening is repeated.
     """
 
     def __init__(self, openings: list[int | None], signal: bool) -> None:
@@ -36,7 +37,7 @@ class Driver:
         return Capture(self, self._script[min(self.openings, len(self._script)) - 1])
 
     def __bool__(self) -> bool:
-        """Tell whether the signal has come."""
+        """Return whether the signal has come."""
         return self._signal and self.openings >= len(self._script) and not self.held
 
 
@@ -50,11 +51,11 @@ class Capture:
         assert self._driver.held <= 1, 'it was not released'
 
     def isOpened(self) -> bool:  # noqa: N802
-        """Tell whether it could be opened."""
+        """Return whether the device could be opened."""
         return self._pictures is not None
 
     def set(self, kind: int, value: float) -> None:  # noqa: A003
-        """Take a setting."""
+        """Ignore a setting."""
 
     def get(self, kind: int) -> float:
         """Return a rate."""
@@ -76,7 +77,7 @@ class Capture:
 @pytest.fixture
 def play(ros_domain: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
          capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., tuple[Driver, int, str]]]:
-    """Give a function that plays a device; it returns driver, published pictures and the log."""
+    """Return a function that runs the camera; it returns driver, number of pictures and log."""
     def run_with(*openings: int | None, signal: bool = True, **parameters: object
                  ) -> tuple[Driver, int, str]:
         driver: Any = Driver(list(openings), signal)
@@ -91,13 +92,13 @@ def play(ros_domain: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
     rclpy.try_shutdown()
 
 
-def test_device_that_comes_back_is_published_on(play: Callable[..., Any]) -> None:
+def test_device_that_comes_back_is_published_again(play: Callable[..., Any]) -> None:
     driver, published, log = play(3, None, 0, 2, None, 4, None)
     assert published == 9
     assert driver.openings == 7
     assert log.count(f'{STOPPED}; trying for 10 s to open it again') == 3, log
     assert log.count('/dev/null: delivers pictures again, after ') == 2, log
-    # Beside these: what is published where, and how much.
+    # The two other lines tell the topic and the number of pictures.
     assert len(log.splitlines()) == 7, log
 
 
@@ -112,7 +113,7 @@ def test_device_that_stays_away_ends_the_camera_with_the_reason(
 
 @pytest.mark.parametrize(('openings', 'parameters'), [
     ((3, 3), {'reconnect_s': 0.0}),
-    # The device works, but is no camera.
+    # The second time, the device opens but delivers no picture.
     ((0, 3), {}),
 ])
 def test_camera_gives_up_at_once(

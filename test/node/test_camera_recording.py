@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check that images meet their answers, in order, and that nothing waits for ever."""
+"""Check that images are joined with their answers in order, and that waiting is bounded."""
 from forecast_detector_ros.node.camera_recording import FrameJoin
 from hypothesis import given
 from hypothesis import strategies as st
 
 
 def released(frames) -> list[tuple]:
-    """Return stamp, detections and decision of the frames."""
+    """Return stamp, detections and decision of each frame."""
     return [(frame.stamp, frame.detections, frame.decision) for frame in frames]
 
 
 def answer(join: FrameJoin, stamp: int) -> None:
-    """Give both answers to the image with this stamp."""
+    """Add detections and decision for the image with this stamp."""
     join.add_detections(stamp, f'd{stamp}')
     join.add_decision(stamp, f'k{stamp}')
 
@@ -80,7 +80,7 @@ def test_answers_without_images_are_counted_and_do_not_pile_up() -> None:
     assert join.without_image == 19
 
 
-def test_stamps_that_step_back_begin_anew() -> None:
+def test_stamp_that_steps_back_releases_earlier_frames() -> None:
     join: FrameJoin = FrameJoin()
     join.add_image(100, 'image')
     answer(join, 100)
@@ -100,7 +100,7 @@ def test_answer_that_comes_before_the_image_of_a_step_back_is_kept() -> None:
     assert join.without_image == 0
 
 
-def test_answer_that_comes_behind_a_step_back_does_not_settle_what_follows() -> None:
+def test_late_answer_after_a_step_back_does_not_settle_later_frames() -> None:
     join: FrameJoin = FrameJoin()
     join.add_image(100, 'image')
     join.add_image(5, 'image')
@@ -113,7 +113,7 @@ def test_answer_that_comes_behind_a_step_back_does_not_settle_what_follows() -> 
 
 
 @given(st.lists(st.tuples(st.sampled_from('idk'), st.integers(0, 12)), max_size=80))
-def test_every_image_is_released_once_whatever_comes(events: list[tuple[str, int]]) -> None:
+def test_every_image_is_released_exactly_once(events: list[tuple[str, int]]) -> None:
     join: FrameJoin = FrameJoin(frame_limit=6)
     arrived, out = [], []
     for kind, stamp in events:

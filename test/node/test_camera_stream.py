@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One camera's stream: when its state survives, and who looks at the bytes of an image."""
+"""Check the stream of one camera: its state, dropped images, and accesses to image data."""
 from __future__ import annotations
 
 from array import array
@@ -34,12 +34,12 @@ def info(number: int | None, publisher: bytes | None = b'a') -> dict[str, Any]:
     return {'publication_sequence_number': number, 'publisher_gid': gid}
 
 
-def test_gap_counts_what_is_missing_and_a_late_start_does_not() -> None:
+def test_gap_counts_as_dropped_and_a_late_start_does_not() -> None:
     counter = DropCounter()
     assert [counter.dropped_before(info(number)) for number in (17, 18, 21, 22)] == [0, 0, 2, 0]
 
 
-def test_publishers_are_counted_apart() -> None:
+def test_publishers_are_counted_separately() -> None:
     counter = DropCounter()
     sent = [(5, b'a'), (100, b'b'), (6, b'a'), (103, b'b')]
     assert [counter.dropped_before(info(*item)) for item in sent] == [0, 0, 0, 2]
@@ -57,7 +57,7 @@ def test_middleware_without_numbers_drops_nothing(unknown: dict[str, Any]) -> No
     assert counter.dropped_before(unknown) == counter.dropped_before(unknown) == 0
 
 
-def test_forgotten_publisher_starts_anew() -> None:
+def test_forgotten_publisher_drops_nothing() -> None:
     counter = DropCounter()
     counter.dropped_before(info(1))
     counter.forget()
@@ -68,7 +68,7 @@ HEIGHT, WIDTH = 12, 16
 
 
 def image(encoding: str, row: int, padding: int = 0) -> Image:
-    """Return an image of random bytes; `row` are the bytes of a row without padding."""
+    """Return an image of random bytes; `row` is the length of a row in bytes without padding."""
     step = row + padding
     data = np.random.default_rng(3).integers(0, 256, HEIGHT * step, dtype=np.uint8)
     return Image(encoding=encoding, height=HEIGHT, width=WIDTH, step=step,
@@ -76,12 +76,12 @@ def image(encoding: str, row: int, padding: int = 0) -> Image:
 
 
 class CountingBridge:
-    """Stands for cv_bridge's class; answers with one colour, or fails."""
+    """Stand in for CvBridge: return a picture of one colour, or fail."""
 
     calls: list[str] = []
 
     def imgmsg_to_cv2(self, message, encoding):
-        """Answer as cv_bridge does."""
+        """Note the call; return BGR pixels, or raise KeyError for an unknown encoding."""
         self.calls.append(message.encoding)
         if message.encoding == 'yuyv':
             raise KeyError(message.encoding)
@@ -90,7 +90,7 @@ class CountingBridge:
 
 @pytest.fixture
 def counting(monkeypatch):
-    """Put a cv_bridge that counts in place of the real one."""
+    """Replace cv_bridge by one that notes its calls."""
     module = type(sys)('cv_bridge')
     module.CvBridge = CountingBridge
     monkeypatch.setitem(sys.modules, 'cv_bridge', module)
@@ -98,7 +98,7 @@ def counting(monkeypatch):
     return CountingBridge.calls
 
 
-def test_node_asks_cv_bridge_once_and_only_on_loading(counting):
+def test_node_calls_cv_bridge_once_and_only_on_loading(counting):
     stream = CameraStream('/camera', '/camera', False, 0.0)
     stream.put(image('bayer_rggb8', WIDTH), 0.0)
     assert counting == []
@@ -109,14 +109,14 @@ def test_node_asks_cv_bridge_once_and_only_on_loading(counting):
 
 @pytest.mark.parametrize(('encoding', 'row', 'padding'), [
     ('rgb8', 3 * WIDTH, 0), ('mono8', WIDTH, 0), ('bayer_rggb8', WIDTH, 4)])
-def test_views_and_padded_rows_do_not_go_through_it(counting, encoding, row, padding):
+def test_views_and_padded_rows_do_not_use_cv_bridge(counting, encoding, row, padding):
     message = image(encoding, row, padding)
     ours = image_frame(message, ImageBridge()).load()
     np.testing.assert_array_equal(ours.array, image_frame(message).load().array)
     assert counting == []
 
 
-def test_what_it_does_not_know_is_asked_once(counting):
+def test_encoding_unknown_to_cv_bridge_is_tried_once(counting):
     bridge, message = ImageBridge(), image('yuyv', 2 * WIDTH)
     for _ in range(2):
         pixels = image_frame(message, bridge).load()
@@ -124,14 +124,14 @@ def test_what_it_does_not_know_is_asked_once(counting):
     assert counting == ['yuyv']
 
 
-def test_does_without(monkeypatch):
+def test_works_without_cv_bridge(monkeypatch):
     monkeypatch.setitem(sys.modules, 'cv_bridge', None)
     message = image('bayer_gbrg8', WIDTH)
     np.testing.assert_array_equal(image_frame(message, ImageBridge()).load().array,
                                   image_frame(message).load().array)
 
 
-def test_the_real_one_gives_the_same_pixels():
+def test_real_cv_bridge_gives_the_same_pixels():
     pytest.importorskip('cv_bridge')
     for encoding in ('bayer_rggb8', 'bayer_bggr8', 'bayer_gbrg8', 'bayer_grbg8'):
         message = image(encoding, WIDTH)
@@ -143,7 +143,7 @@ SETTINGS = DetectorSettings(policy=AlternatePolicy(1))
 
 
 class Poison:
-    """Data whose length may be asked for, and nothing else."""
+    """Image data that fails at every access except to its length."""
 
     def __init__(self, length: int) -> None:
         self._length = length
@@ -166,7 +166,7 @@ def stream(compressed: bool = False) -> CameraStream:
 
 def step(camera: CameraStream, message: Any, detector: Detector, max_gap_s: float = 1.0
          ) -> StepResult:
-    """Process one message at once, as a node with a single camera does."""
+    """Process one message immediately, as a node with a single camera does."""
     camera.put(message, 0.0)
     ((_, _, result),) = step_waiting([camera], detector, SETTINGS, max_gap_s)
     if isinstance(result, Exception):
@@ -181,7 +181,7 @@ def poisoned(index: int) -> SimpleNamespace:
         step=image.step, is_bigendian=0, format='jpeg', data=Poison(len(image.data)))
 
 
-def test_poison_does_no_harm_on_a_forecast_frame(detector: Detector) -> None:
+def test_data_of_a_forecast_frame_is_not_read(detector: Detector) -> None:
     camera, twin = stream(), stream()
     for index in range(0, 6, 2):
         for each in (camera, twin):
@@ -196,7 +196,7 @@ def test_poison_does_no_harm_on_a_forecast_frame(detector: Detector) -> None:
         step(camera, poisoned(6), detector)
 
 
-def test_compressed_poison_does_no_harm_on_a_forecast_frame(detector: Detector) -> None:
+def test_compressed_data_of_a_forecast_frame_is_not_read(detector: Detector) -> None:
     camera = stream(compressed=True)
     _, data = cv2.imencode('.jpg', np.zeros((48, 80, 3), np.uint8))
     first = SimpleNamespace(
@@ -205,10 +205,10 @@ def test_compressed_poison_does_no_harm_on_a_forecast_frame(detector: Detector) 
     assert step(camera, poisoned(1), detector).decision.kind == 'forecast'
 
 
-def test_refused_image_leaves_no_trace(detector: Detector) -> None:
+def test_refused_image_does_not_change_the_state(detector: Detector) -> None:
     camera = stream()
     step(camera, picture_message(0), detector)
-    # Even one whose stamp, were it taken, would end the state.
+    # If the stamp of the refused image were used, it would reset the state.
     broken = picture_message(stamp_ns=5)
     broken.step = 1
     with pytest.raises(FrameError):
@@ -258,24 +258,24 @@ def test_waiting_cameras_share_a_batch_and_a_bad_one_stays_out(detector: Detecto
     expected = step(alone, pictures[2], detector)
     assert third.detections.labels.tolist() == expected.detections.labels.tolist()
     np.testing.assert_allclose(third.detections.boxes, expected.detections.boxes, atol=1e-2)
-    # The camera whose picture was broken still waits for its first one.
+    # The camera with the broken picture has not had a first frame.
     pictures[1].data = pictures[0].data
     assert step(cameras[1], pictures[1], detector).decision.reason == 'first_frame'
     assert step(cameras[0], pictures[1], detector).decision.kind == 'forecast'
 
 
 class WatchedImage:
-    """A message that one can watch."""
+    """A message that allows weak references."""
 
     format = 'jpeg'  # noqa: A003
     header = SimpleNamespace(stamp=SimpleNamespace(sec=1, nanosec=0))
     data = b'no picture'
 
 
-def test_refused_image_is_let_go_at_once(detector: Detector) -> None:
+def test_memory_of_a_refused_image_is_freed_at_once(detector: Detector) -> None:
     camera = stream(compressed=True)
     gc.collect()
-    gc.disable()  # Which comes seldom in a large process.
+    gc.disable()  # In a large process, garbage collection is rare.
     try:
         message = WatchedImage()
         alive = weakref.ref(message)

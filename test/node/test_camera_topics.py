@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The names of the cameras' topics: what none is, and which mean the same one."""
+"""Check the names of the cameras' topics: invalid names and two names of one topic."""
 from __future__ import annotations
 
 import pytest
@@ -11,7 +11,7 @@ from .graph import Graph, picture_message
 
 def refusal(graph: Graph, capfd: pytest.CaptureFixture[str], topics: list[str],
             *remappings: str, transport: str = 'raw') -> str:
-    """Return the one line with which the detector refuses to be configured."""
+    """Return the one line that tells why the detector cannot be configured."""
     node = graph.add_detector([Parameter('image_topics', value=topics),
                                Parameter('image_transport', value=transport)], *remappings)
     for _ in range(2):
@@ -28,7 +28,7 @@ def refusal(graph: Graph, capfd: pytest.CaptureFixture[str], topics: list[str],
     ('2nd_camera', 'must not start with a number'),
     ('{camera}/image', 'unknown substitution: {camera}'),
     ('a' * 256, 'length')])
-def test_no_topic_name_is_refused_with_its_reason(
+def test_invalid_topic_name_is_refused_with_its_reason(
         graph: Graph, capfd: pytest.CaptureFixture[str], topic: str, reason: str) -> None:
     line = refusal(graph, capfd, ['image_raw', topic])
     said = line.split('cannot configure: image_topics: ')[1]
@@ -37,7 +37,7 @@ def test_no_topic_name_is_refused_with_its_reason(
     assert reason in told and '.c:' not in told
 
 
-def test_name_that_only_its_compressed_sibling_makes_too_long_is_refused(
+def test_name_that_is_too_long_only_with_its_suffix_is_refused(
         graph: Graph, capfd: pytest.CaptureFixture[str]) -> None:
     assert 'is no topic name' in refusal(graph, capfd, ['a' * 240], transport='compressed')
 
@@ -65,7 +65,7 @@ def test_cameras_whose_names_are_swapped_keep_them(graph: Graph) -> None:
         assert (status.name, status.hardware_id) == (f'forecast_detector: /{topic}', f'/{topic}')
 
 
-def test_remapped_compressed_topic_is_the_one_that_is_told(graph: Graph) -> None:
+def test_remapped_compressed_topic_is_subscribed(graph: Graph) -> None:
     node = graph.add_detector([Parameter('image_transport', value='compressed')],
                               'image_raw/compressed:=jpeg')
     graph.activate()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node says what is expected one period later, once it knows the period."""
+"""Check /detections_ahead: the detections that are expected one period after an image."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ MS = 1_000_000
 
 
 def listen(graph: Graph) -> list[Detection2DArray]:
-    """Return the list that fills with what is expected."""
+    """Subscribe to /detections_ahead; return the list that receives the messages."""
     heard = graph.listen(Detection2DArray, 'detections_ahead')
     graph.spin_until(lambda: graph.detector.count_subscribers('detections_ahead') == 1
                      and graph.client.count_publishers('detections_ahead') == 1)
@@ -44,14 +44,14 @@ def told(message: Detection2DArray) -> list[Any]:
     return [(item.bbox, item.results, item.id) for item in message.detections]
 
 
-def test_what_is_expected_is_what_a_forecast_frame_then_shows(active: Active) -> None:
+def test_expected_detections_are_those_of_the_next_forecast_frame(active: Active) -> None:
     graph = active(publish_ahead=True, policy='alternate(1)', score_threshold=0.2,
                    max_detections=10)
     heard = listen(graph)
     images = [picture_message(number) for number in range(8)]
     decided = graph.send(graph.camera(), *images)
     graph.spin_until(lambda: len(heard) == 5)
-    # Three gaps have to be known: the first of them is for the fifth image.
+    # Three gaps must be known, so the first message is for the fifth image.
     assert [stamp_of(message) for message in heard] == [
         START + number * 100 * MS for number in range(4, 9)]
     assert [message.header.frame_id for message in heard] == [
@@ -68,7 +68,7 @@ def test_what_is_expected_is_what_a_forecast_frame_then_shows(active: Active) ->
     assert forecast == 2
 
 
-def test_period_stands_a_drop_and_is_forgotten_when_time_jumps_back(active: Active) -> None:
+def test_drop_keeps_the_period_and_a_jump_back_forgets_it(active: Active) -> None:
     graph = active(publish_ahead=True, policy='always_read')
     heard = listen(graph)
     graph.send(graph.camera(), *at(0, 50, 100, 150, 250, 300, 20, 120, 220, 320))
@@ -78,9 +78,8 @@ def test_period_stands_a_drop_and_is_forgotten_when_time_jumps_back(active: Acti
 
 
 @pytest.mark.parametrize('ahead', [True, False])
-def test_only_who_asks_has_the_topic_and_only_listeners_cost(active: Active, ahead: bool,
-                                                             monkeypatch: pytest.MonkeyPatch
-                                                             ) -> None:
+def test_topic_exists_on_request_and_costs_nothing_without_listeners(
+        active: Active, ahead: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     from forecast_detector_ros.node.camera_stream import CameraStream
     asked: list[bool] = []
     original = CameraStream.look_ahead
@@ -98,7 +97,7 @@ def test_only_who_asks_has_the_topic_and_only_listeners_cost(active: Active, ahe
         graph.spin_until(lambda: len(heard) == 1)
 
 
-def test_listener_of_what_is_expected_keeps_a_lazy_node_awake(active: Active) -> None:
+def test_listener_of_detections_ahead_keeps_a_lazy_node_awake(active: Active) -> None:
     graph = active(publish_ahead=True, lazy=True, lazy_timeout=0.5, policy='always_read')
     heard = listen(graph)
     camera = graph.camera()
@@ -114,7 +113,7 @@ def test_listener_of_what_is_expected_keeps_a_lazy_node_awake(active: Active) ->
 
 
 @pytest.mark.parametrize('variant', ['baseline', 'persistence'])
-def test_detector_that_forecasts_nothing_is_refused_in_one_line(
+def test_detector_without_forecasts_is_refused_in_one_line(
         graph: Graph, tmp_path: Path, capfd: pytest.CaptureFixture[str], variant: str) -> None:
     network, card = load_checkpoint(graph.checkpoint)
     plain = network.with_variant(variant)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The detector node on a real graph: what it answers to images."""
+"""Check the answers of the detector node to images, on a real graph."""
 from __future__ import annotations
 
 from array import array
@@ -90,7 +90,7 @@ def test_threshold_zero_forecasts_all_but_forced_reads(active: Active) -> None:
     assert [item['consecutive_forecasts'] for item in values] == list('0120120')
 
 
-def test_decision_tells_what_it_cost(active: Active) -> None:
+def test_decision_has_the_measured_times(active: Active) -> None:
     graph = active(policy='alternate(1)')
     read, forecast = graph.send(graph.camera(), picture_message(0), picture_message(1))
     assert float(read['preprocess_ms']) > 0.0
@@ -115,7 +115,7 @@ def test_bytes_of_a_forecast_frame_change_nothing(active: Active) -> None:
                              for index, seed in enumerate(seeds)))
         found = [message.detections for message in graph.detections[before:]]
         for detection in (one for frame in found for one in frame):
-            detection.id = ''  # Numbers of objects are never used again.
+            detection.id = ''  # Object numbers are never reused.
         outcomes.append(found)
         graph.call(Trigger, 'reset', Trigger.Request())
     assert outcomes[0] == outcomes[1]
@@ -146,7 +146,7 @@ def test_reset_forgets_the_state(active: Active) -> None:
     assert reasons(graph.send(camera, picture_message(1))) == ['reset']
 
 
-def test_enable_pauses_and_goes_on(active: Active) -> None:
+def test_enable_pauses_and_continues(active: Active) -> None:
     graph = active(threshold=0.0)
     camera = graph.camera()
     graph.send(camera, picture_message(0))
@@ -211,7 +211,7 @@ def jpeg_or_png(image: Image, extension: str, format_field: str = '') -> Compres
                            data=array('B', data.tobytes()))
 
 
-def test_compressed_image_gives_what_its_pixels_give(active: Active) -> None:
+def test_compressed_image_gives_the_boxes_of_its_pixels(active: Active) -> None:
     graph = active(policy='always_read', image_transport='compressed')
     image = picture_message(0)
     # The format field is wrong on purpose.
@@ -267,7 +267,7 @@ def test_labels_reach_a_late_joiner(active: Active) -> None:
     assert 'small' in vision[0].method
 
 
-def test_picture_is_drawn_for_those_who_watch_with_a_red_border_on_forecasts(
+def test_annotated_picture_has_a_red_border_on_forecasts(
         active: Active) -> None:
     graph = active(policy='alternate(1)')
     camera = graph.camera()
@@ -307,24 +307,24 @@ def test_cameras_that_wait_at_the_same_time_share_a_batch(active: Active) -> Non
     graph = active(policy='alternate(1)', image_topics=topics)
     cameras = [graph.camera(topic) for topic in topics]
     for index in range(3):
-        # While the detector is not spinning all three arrive.
+        # All three arrive while the detector does not spin.
         for camera in cameras:
             camera.publish(picture_message(index))
         graph.spin_until(lambda wanted=3 * index + 3: len(graph.decisions) == wanted
                          and len(graph.detections) == wanted)
     values = [values_of(message) for message in graph.decisions]
     assert kinds(values) == ['read'] * 3 + ['forecast'] * 3 + ['read'] * 3
-    # Images can come too late for a batch, but not always.
+    # Some images may arrive too late for a batch, but not all.
     assert max(int(item['batch']) for item in values) > 1
     for index in range(3):
         found = [message.detections for message in graph.detections[3 * index:3 * index + 3]]
         labels = [[item.results[0].hypothesis.class_id for item in each] for each in found]
-        # The same pictures: a batch gives each what it would get alone.
+        # The three pictures are equal, so their results must be equal.
         assert labels[0] == labels[1] == labels[2] and labels[0]
 
 
 def test_target_rate_makes_forecasts(active: Active) -> None:
-    # No machine reads a thousand images a second; the limit of forecasts stays.
+    # No machine reads 1000 images per second; the limit of forecasts still holds.
     graph = active(policy='always_read', target_rate=1000.0, max_consecutive_forecasts=2)
     camera = graph.camera()
     values = graph.send(camera, *(picture_message(index) for index in range(5)))
@@ -332,7 +332,7 @@ def test_target_rate_makes_forecasts(active: Active) -> None:
     assert kinds(values) == ['read', 'forecast', 'forecast', 'read', 'forecast']
 
 
-def test_silence_turns_diagnostics_to_warn_and_says_what_to_check(active: Active) -> None:
+def test_diagnostics_warn_of_missing_images_with_advice(active: Active) -> None:
     graph = active(no_image_timeout=0.3)
     heard = graph.listen(DiagnosticArray, '/diagnostics')
     graph.spin_until(lambda: bool(heard) and heard[-1].status[0].level
@@ -349,7 +349,7 @@ def test_silence_turns_diagnostics_to_warn_and_says_what_to_check(active: Active
 
 
 @pytest.mark.parametrize('backend', ['torch', 'onnxruntime', 'openvino'])
-def test_back_end_is_chosen_and_told(active: Active, backend: str) -> None:
+def test_back_end_is_chosen_and_reported(active: Active, backend: str) -> None:
     graph = active(backend=backend, policy='alternate(1)')
     heard = graph.listen(DiagnosticArray, '/diagnostics')
     values = graph.send(graph.camera(), picture_message(0), picture_message(1))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The detector as a process: exit codes, signals, one line for a mistake."""
+"""Run the detector as a process: exit codes, signals, and errors of one line."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-PATIENCE_S = 360.0  #: Importing PyTorch takes seconds, and many of them on a busy machine
+PATIENCE_S = 360.0  #: Importing PyTorch takes many seconds on a busy machine
 
 
 class Program:
@@ -37,7 +37,7 @@ class Program:
             self._queue.put(line)
 
     def wait_for(self, word: str) -> None:
-        """Wait until a line with this word was printed."""
+        """Wait until the program prints a line with this word."""
         deadline = monotonic() + PATIENCE_S
         while word not in self._queue.get(timeout=max(0.0, deadline - monotonic())):
             pass
@@ -58,7 +58,7 @@ class Program:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., Program]]:
-    """Give a function that starts the detector with some parameters; nothing survives."""
+    """Return a function that starts the detector; kill the process at the end of the test."""
     programs: list[Program] = []
 
     def run(*extra: str, **parameters: object) -> Program:
@@ -87,7 +87,7 @@ def test_signal_while_the_node_starts_ends_it_cleanly(start: Callable[..., Progr
     program = start('--log-level', 'debug', autostart='true', checkpoint=small_checkpoint)
     program.wait_for('')
     program.signal(signal.SIGINT)
-    # While libraries are imported, it is the system that ends it.
+    # During imports the signal ends the process directly.
     assert program.end() in (0, -signal.SIGINT)
     assert not any('Traceback' in line or 'ERROR' in line for line in program.lines)
 
@@ -108,7 +108,7 @@ sys.exit(main())
 """
 
 
-def test_distribution_without_what_the_node_needs_is_told_in_one_line(
+def test_unsupported_distribution_is_one_line(
         monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('ROS_DISTRO', 'humble')
     done = subprocess.run([sys.executable, '-c', HUMBLE], capture_output=True, text=True,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What /diagnostics says in which situation, under simulated time, too."""
+"""Check the messages of /diagnostics in several situations, also under simulated time."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from .graph import Graph, picture_message, values_of
 
 
 def filled(frames: int = 100, rate: float = 10.0, start: float = 100.0) -> CameraStatistics:
-    """Return statistics of `frames` frames; every fourth is read, every second one dropped."""
+    """Return statistics of `frames` frames; every fourth is read, and one drop precedes each."""
     statistics = CameraStatistics(start)
     for index in range(frames):
         now = start + index / rate
@@ -47,7 +47,7 @@ def test_latencies_are_percentiles() -> None:
     assert window.latency_max_ms == 100.0
 
 
-def test_window_forgets_and_counts_do_not() -> None:
+def test_window_forgets_old_frames_and_counts_keep_them() -> None:
     statistics = filled()
     window = statistics.summary(110.0 + 2 * WINDOW_S)
     assert (window.input_rate, window.output_rate) == (0.0, 0.0)
@@ -56,7 +56,7 @@ def test_window_forgets_and_counts_do_not() -> None:
     assert statistics.processed == 100
 
 
-def test_young_camera_is_not_slow() -> None:
+def test_rate_of_a_new_camera_is_right() -> None:
     assert filled(frames=10).summary(101.0).output_rate == pytest.approx(10.0)
 
 
@@ -83,7 +83,7 @@ def test_silence_is_counted_from_the_start_or_the_last_image() -> None:
     assert statistics.silent_for(51.0) == 1.0
 
 
-def test_error_is_remembered_and_worries_for_a_window() -> None:
+def test_error_is_remembered_and_reported_for_one_window() -> None:
     statistics = CameraStatistics(0.0)
     assert not statistics.had_error(1.0)
     statistics.add_error(1.0, 'step is 3')
@@ -100,7 +100,7 @@ def test_image_before_simulated_time_does_not_belong_to_the_window() -> None:
     assert statistics.received == 2
 
 
-def test_nothing_measured_is_not_a_number() -> None:
+def test_rate_without_a_measurement_is_nan() -> None:
     assert isnan(CameraStatistics(5.0).summary(5.0).input_rate)
 
 
@@ -143,7 +143,7 @@ def test_before_the_first_image_it_waits() -> None:
         DiagnosticStatus.OK, 'waiting for the first image')
 
 
-def test_values_tell_counts_and_figures() -> None:
+def test_values_have_counts_and_figures() -> None:
     values = dict(camera_values(busy(), 100.0))
     assert values['input_rate_hz'] == '0.40'
     assert values['output_rate_hz'] == '0.10'
@@ -157,7 +157,7 @@ def test_values_tell_counts_and_figures() -> None:
 @pytest.mark.parametrize(('resets', 'frames', 'level'), [
     (1, 1, DiagnosticStatus.OK), (2, 2, DiagnosticStatus.WARN), (2, 4, DiagnosticStatus.OK),
     (3, 5, DiagnosticStatus.WARN), (50, 100, DiagnosticStatus.OK)])
-def test_most_frames_of_the_window_must_be_resets_to_be_a_warning(
+def test_resets_of_most_frames_in_the_window_are_a_warning(
         resets: int, frames: int, level: bytes) -> None:
     statistics = CameraStatistics(80.0)
     for index in range(frames):
@@ -197,7 +197,7 @@ def test_rate_or_age_beyond_its_limit_is_a_warning(
 @pytest.mark.parametrize(('change', 'words'), [
     ({'stamp_ns': 0}, 'their stamps step back, or lie more than max_gap_s apart'),
     ({'size': (40, 60)}, 'their size changes')])
-def test_camera_whose_state_is_reset_again_and_again_is_no_camera_that_runs(
+def test_camera_whose_state_is_reset_repeatedly_is_a_warning(
         active: Callable[..., Graph], change: dict[str, Any], words: str) -> None:
     graph = active(policy='always_read')
     heard = graph.listen(DiagnosticArray, '/diagnostics')
@@ -226,7 +226,7 @@ def test_simulated_time_gives_ages(active: Callable[..., Graph]) -> None:
     assert float(values['latency_ms']) > 0.0
 
 
-def test_time_before_the_clock_is_no_silence(active: Callable[..., Graph]) -> None:
+def test_time_before_the_clock_is_not_silence(active: Callable[..., Graph]) -> None:
     graph = active(use_sim_time=True)
     heard = graph.listen(DiagnosticArray, '/diagnostics')
     graph.spin_until(lambda: bool(heard) and '/clock' in heard[-1].status[0].message)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What fails inside the node costs a frame or a transition, never the process."""
+"""Check that an error inside the node costs a frame or a transition, never the process."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -22,12 +22,12 @@ FAILURE, SUCCESS = TransitionCallbackReturn.FAILURE, TransitionCallbackReturn.SU
 
 
 class FlawError(Exception):
-    """Nothing that the node could know of."""
+    """An error that the node does not expect."""
 
 
 def breaking(graph: Graph, monkeypatch: pytest.MonkeyPatch, fails: Callable[[int], bool]
              ) -> list[int]:
-    """Let the back-end fail on those reads whose number satisfies `fails`; return the numbers."""
+    """Make reads fail whose number satisfies `fails`; return the list of all read numbers."""
     assert graph.detector._detector is not None
     backend = graph.detector._detector._backend
     read, numbers = backend.read_step, []
@@ -46,7 +46,7 @@ def state(graph: Graph) -> str:
     return str(graph.detector._state_machine.current_state[1])
 
 
-def test_frame_on_which_the_back_end_fails_is_dropped_and_told(
+def test_frame_on_which_the_back_end_fails_is_dropped_and_reported(
         active: Active, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
         ) -> None:
     graph = active(policy='always_read')
@@ -74,7 +74,7 @@ def test_node_deactivates_after_failures_in_a_row(
     graph = active(policy='always_read', max_failures=3)
     camera = graph.camera()
     heard = graph.listen(DiagnosticArray, '/diagnostics')
-    # Two, one that goes well, and then for good.
+    # Two reads fail, one succeeds, and all later ones fail.
     numbers = breaking(graph, monkeypatch, lambda number: number != 2)
     for index in range(6):
         camera.publish(picture_message(index))
@@ -95,7 +95,7 @@ def test_node_deactivates_after_failures_in_a_row(
 
 
 class LastingCamera:
-    """A signal to stop that sends an image whenever somebody asks for it."""
+    """A stop signal that publishes an image at each query."""
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
@@ -109,14 +109,14 @@ class LastingCamera:
         self._index += 1
         self._publisher.publish(picture_message(self._index))
         sleep(0.02)
-        # The signal comes when the node has been idle for a while.
+        # The signal comes after 20 queries with the node inactive.
         self._left -= state(self._graph) == 'inactive'
         assert monotonic() < self._deadline, 'waited in vain'
         return not self._left
 
 
 @pytest.mark.parametrize('autostart', [True, False])
-def test_program_that_gave_up_ends_only_if_nobody_manages_it(
+def test_program_ends_after_failures_only_with_autostart(
         graph: Graph, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
         autostart: bool) -> None:
     def fail(*_: Any) -> None:
@@ -138,7 +138,7 @@ def test_program_that_gave_up_ends_only_if_nobody_manages_it(
     assert said.count('the process ends with exit code 1') == int(autostart)
 
 
-def test_failure_of_one_camera_costs_the_others_nothing(
+def test_failure_of_one_camera_does_not_affect_the_others(
         active: Active, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = active(policy='always_read', image_topics=['left', 'right'])
     left, right = graph.camera('left'), graph.camera('right')
@@ -173,7 +173,7 @@ def test_failed_configure_leaves_no_publisher(graph: Graph) -> None:
         assert graph.client.count_publishers('/diagnostics') == 0
 
 
-def test_clean_up_goes_on_behind_what_fails(
+def test_clean_up_continues_after_a_failure(
         active: Active, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
         ) -> None:
     def fail(*_: Any) -> None:

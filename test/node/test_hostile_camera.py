@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one camera sends costs the others nothing, and no more than a short line."""
+"""Check that bad messages of one camera do not affect others, and give only short lines."""
 from __future__ import annotations
 
 from collections import Counter
@@ -24,14 +24,14 @@ ROUNDS = 5
 
 
 def picture(topic: str, index: int) -> Image:
-    """Return the `index`-th image of a camera, named after both."""
+    """Return image `index` of a camera; its frame_id names both."""
     message = picture_message(index, seed=100 * TOPICS.index(topic) + index)
     message.header.frame_id = f'{topic} {index}'
     return message
 
 
 def answer(result: StepResult, labels: tuple[str, ...]) -> Answer:
-    """Return what a clean run says about a picture, as `answer_of` does of messages."""
+    """Return the answer of a clean run, in the form of `answer_of`."""
     decision, found = result.decision, result.detections
     confidence = -1.0 if isnan(decision.confidence) else decision.confidence
     return ((decision.kind, decision.reason, *(labels[label] for label in found.labels)),
@@ -39,7 +39,7 @@ def answer(result: StepResult, labels: tuple[str, ...]) -> Answer:
 
 
 def clean_run(detector: Detector, topic: str) -> dict[str, Answer]:
-    """Return the answers to the images of a camera that is alone, by their names."""
+    """Return the answers to the images of a single camera, by frame_id."""
     stream, answers = detector.stream(policy='alternate(1)'), {}
     for index in range(ROUNDS):
         message = picture(topic, index)
@@ -50,9 +50,9 @@ def clean_run(detector: Detector, topic: str) -> dict[str, Answer]:
     return answers
 
 
-def test_hostile_camera_costs_seven_others_nothing(graph: Graph) -> None:
+def test_hostile_camera_does_not_affect_seven_others(graph: Graph) -> None:
     graph.executor.remove_node(graph.client)
-    # As the node has it: some of the messages cannot even be deserialised.
+    # The program uses this executor, too. Some of the messages cannot be deserialised.
     graph.executor = GuardedExecutor('hostile')
     graph.executor.add_node(graph.client)
     random = Random(1)
@@ -75,7 +75,7 @@ def test_hostile_camera_costs_seven_others_nothing(graph: Graph) -> None:
             for _ in range(random.randrange(3)):
                 trouble(random.random() < 0.5)
             camera.publish(picture(topic, index))
-        # What is no message at all may vanish in the middleware; what is none of an image counts.
+        # The middleware may drop bytes that are not a message. Bad images are always counted.
         trouble(garbage=True)
         graph.spin_for(0.02)
         before = refused()

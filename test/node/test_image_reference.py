@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What OpenCV converts looks as others make it: cv_bridge, and the library for bags."""
+"""Compare converted images with those of cv_bridge and rosbags.image."""
 from array import array
 
 from forecast_detector_ros.images.frame import as_bgr
@@ -20,7 +20,7 @@ def noisy(encoding: str, pixel_bytes: int, big: bool = False) -> Image:
 
 
 def converted(message: Image) -> np.ndarray:
-    """Return what the network is given of a message, as BGR."""
+    """Return the pixels of a message that the network gets, as BGR."""
     pixels = image_frame(message).load()
     return as_bgr(pixels.array, pixels.order)
 
@@ -39,7 +39,7 @@ def test_bayer_images_are_those_of_cv_bridge(encoding: str) -> None:
 @pytest.mark.parametrize(('encoding', 'pixel_bytes', 'big', 'tolerance'), [
     ('yuv422', 2, False, 0), ('uyvy', 2, False, 0), ('yuv422_yuy2', 2, False, 0),
     ('yuyv', 2, False, 0),
-    # It cuts what is rounded here.
+    # The reference truncates values, this package rounds them.
     ('mono16', 2, False, 1), ('mono16', 2, True, 1)])
 def test_other_images_are_those_of_rosbags_image(encoding: str, pixel_bytes: int, big: bool,
                                                  tolerance: int) -> None:

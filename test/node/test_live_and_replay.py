@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The live node and the replay of a bag give the same boxes and decisions on the same images."""
+"""Check that live node and replay give the same boxes and decisions on the same images."""
 from __future__ import annotations
 
 from array import array
@@ -27,12 +27,12 @@ from vision_msgs.msg import Detection2DArray
 from .graph import Graph, picture_message
 
 COUNT = 12
-#: What is measured, and so differs from run to run.
+#: Measured values, which differ from run to run.
 MEASURED = ('latency_ms', 'preprocess_ms', 'inference_ms', 'image_age_ms')
 
 
 def write(path: Path, sent: Sequence[tuple[str, Any]]) -> Path:
-    """Record messages as they are sent, ten a second."""
+    """Write messages into a bag, ten per second."""
     bag = BagFile(path)
     kinds = {topic: f'sensor_msgs/msg/{type(message).__name__}' for topic, message in sent}
     for topic, kind in kinds.items():
@@ -60,7 +60,7 @@ def read(path: Path, topics: Sequence[str] = ('/detections', '/decision')) -> li
 
 
 def told(messages: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-    """Return all that detections say, and all that decisions say but what was measured."""
+    """Return the contents of detections, and of decisions without measured values."""
     boxes, decisions = [], []
     for message in messages:
         header = (message.header.stamp.sec, message.header.stamp.nanosec, message.header.frame_id)
@@ -79,17 +79,17 @@ def told(messages: Sequence[Any]) -> tuple[list[Any], list[Any]]:
 
 
 def middle_policy(path: Path, checkpoint: Path) -> Any:
-    """Return a threshold that lets a forecast follow half of the read frames of a bag."""
+    """Return a threshold policy that forecasts after half of a bag's read frames."""
     decisions = [read_decision(message) for message in
                  replay(path, checkpoint, AlternatePolicy(1)) if hasattr(message, 'status')]
-    # A decision names the confidence that it was made with: that of the frame before.
+    # The confidence in a decision is that of the frame before.
     confidence = [after['confidence'] for before, after in zip(decisions, decisions[1:])
                   if before['kind'] == 'read' and after['confidence'] is not None]
     return parse_policy(f'threshold({np.median(confidence):.6f})')
 
 
 def compare(live: Sequence[Any], offline: Sequence[Any], answers: int) -> set[tuple[str, str]]:
-    """Hold both against each other; return the decisions with their reasons that occurred."""
+    """Assert that both are equal; return the pairs of decision and reason that occurred."""
     live_boxes, live_decisions = told(live)
     boxes, decisions = told(offline)
     assert len(live_decisions) == len(live_boxes) == answers
@@ -101,8 +101,8 @@ def compare(live: Sequence[Any], offline: Sequence[Any], answers: int) -> set[tu
 
 
 @pytest.mark.slow
-def test_recorder_and_replay_hold_the_same(active: Callable[..., Graph], tmp_path: Path) -> None:
-    # With a jump in time, another size, and an image that is none.
+def test_recorder_and_replay_are_equal(active: Callable[..., Graph], tmp_path: Path) -> None:
+    # The images have a jump in time, a change of size, and a malformed image.
     images = [picture_message(n, stamp_ns=10**12 + n * 10**8 + (n > 7) * 3 * 10**9,
                               size=(60, 90) if n > 9 else (48, 80)) for n in range(COUNT)]
     images[5].data = array('B', bytes(10))
@@ -122,16 +122,16 @@ def test_recorder_and_replay_hold_the_same(active: Callable[..., Graph], tmp_pat
                          and graph.detector.count_publishers('image_raw') > 0
                          and all(graph.detector.count_subscribers(topic) == 2
                                  for topic in ('detections', 'decision')))
-        # Endpoints are counted a moment before they are matched.
+        # Endpoints are counted shortly before they are matched.
         graph.spin_for(1.0)
         for number, message in enumerate(images):
             if number == 5:
-                # It is never answered, so the next one must not overtake it.
+                # The malformed image gets no answer, and the next one must not replace it.
                 camera.publish(message)
                 graph.spin_for(0.5)
             else:
                 graph.send(camera, message)
-        # It ends by itself when it has heard all that there was to hear.
+        # The recorder ends by itself after the last answers.
         graph.client.destroy_publisher(camera)
         graph.spin_until(lambda: recorder.poll() is not None)
         assert recorder.returncode == 0, recorder.stderr and recorder.stderr.read()
@@ -165,7 +165,7 @@ def test_two_compressed_cameras(active: Callable[..., Graph], tmp_path: Path) ->
         graph.send(cameras[topic], message)
     offline = replay(bag, graph.checkpoint, AlternatePolicy(2), ahead=True)
     reasons = compare([*graph.detections, *graph.decisions], offline, COUNT)
-    # Of each camera from its fourth image on.
+    # Each camera has a message from its fourth image on.
     graph.spin_until(lambda: len(heard) == COUNT - 6)
     foreseen = read(tmp_path / 'input alternate(2)' / 'bag', ['/detections_ahead'])
     assert told(heard) == told(foreseen)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A closed group keeps the executor from what is in it, and loses nothing."""
+"""Check the node's publishers: their events, the annotated picture, and a lazy node."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def test_images_close_the_publishers_events_and_diagnostics_open_them(
         return sum(SingleThreadedExecutor.can_execute(graph.executor, item)
                    for item in graph.detector.waitables if events.has_entity(item))
 
-    # Every publisher of ours has some.
+    # Every publisher of the node has events.
     assert waited_for() >= 7
     graph.send(graph.camera(), picture_message())
     assert waited_for() == 0
@@ -53,7 +53,7 @@ def test_images_close_the_publishers_events_and_diagnostics_open_them(
     assert waited_for() >= 7
 
 
-def test_subscriber_that_does_not_fit_is_warned_of_while_images_come(
+def test_incompatible_subscriber_is_warned_of_while_images_come(
         active: Callable[..., Graph], capfd: pytest.CaptureFixture[str]) -> None:
     graph = active()
     camera = graph.camera()
@@ -73,7 +73,7 @@ PICTURES = {'image_annotated': Image, 'image_annotated/compressed': CompressedIm
 
 
 @pytest.mark.parametrize('topic', PICTURES)
-def test_picture_reaches_both_kinds_of_viewers_and_waits_for_none(
+def test_picture_reaches_both_kinds_of_viewers_without_waiting(
         active: Active, topic: str) -> None:
     graph = active(policy='always_read')
     camera = graph.camera()
@@ -99,7 +99,7 @@ def test_reliability_of_the_picture_can_be_overridden(active: Active) -> None:
     assert offered.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
 
 
-def test_rest_begins_after_the_patience_and_ends_at_once() -> None:
+def test_rest_begins_after_the_timeout_and_ends_at_once() -> None:
     idle = Idle(5.0, now=100.0)
     assert not idle.rests(False, 104.9)
     assert idle.rests(False, 105.0)
@@ -128,7 +128,7 @@ def test_lazy_node_rests_and_wakes(active: Active) -> None:
     graph.spin_until(lambda: len(found) == 1)
 
 
-def test_node_works_on_unless_it_is_lazy(active: Active) -> None:
+def test_node_does_not_rest_unless_it_is_lazy(active: Active) -> None:
     graph = active(lazy=False, lazy_timeout=0.1)
     camera = graph.camera()
     for each in [each for each in graph.client.subscriptions

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parameters: descriptors, defaults, documentation; a refused change changes nothing."""
+"""Check parameters: descriptors, defaults, documentation, and refused changes."""
 from __future__ import annotations
 
 import ast
@@ -46,7 +46,7 @@ LIVE: dict[str, Any] = {
 
 Active = Callable[..., Graph]
 
-#: Headings of the reference, by the executables that they describe.
+#: Headings of the reference, by executable.
 PROGRAMS = {'camera_node': 'The node `camera` (executable `camera_node`)',
             'recorder_node': 'The node `recorder` (executable `recorder_node`)'}
 
@@ -86,7 +86,7 @@ def test_live_values_out_of_range_are_refused(key: str, value: Any) -> None:
     assert len(str(refusal.value)) < 400
 
 
-def test_threshold_is_checked_while_another_policy_rules() -> None:
+def test_threshold_is_checked_while_another_policy_is_set() -> None:
     with pytest.raises(SettingsError, match='threshold'):
         settings_of({**LIVE, 'policy': 'always_read', 'threshold': -1.0})
 
@@ -105,7 +105,7 @@ def test_every_parameter_is_described(graph: Graph) -> None:
             assert descriptor.integer_range, name
 
 
-def test_checkpoint_recommends_and_the_user_decides(graph: Graph) -> None:
+def test_user_overrides_the_recommendations_of_the_checkpoint(graph: Graph) -> None:
     node = graph.add_detector([Parameter('nms_threshold', value=0.6)])
     assert not node.has_parameter('score_threshold')
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
@@ -169,7 +169,7 @@ def test_bad_start_value_fails_configure_with_one_line(
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith('[ERROR]')]
     assert len(lines) == 1
     assert all(word in lines[0] for word in words), lines
-    # Nothing is left behind: the second attempt fails in the same way.
+    # The failed attempt has no effect: the second one fails in the same way.
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
 
 
@@ -220,7 +220,7 @@ def test_unknown_type_of_a_parameter_is_refused_and_the_node_lives(
     graph.send(graph.camera(), picture_message(0))
 
 
-def test_whole_number_is_taken_where_a_fraction_is_wanted(active: Active) -> None:
+def test_integer_is_accepted_for_a_float(active: Active) -> None:
     graph = active(score_threshold=1, max_gap_s=2)
     assert graph.detector.get_parameter('score_threshold').value == 1.0
     assert graph.detector.fixed.max_gap_s == 2.0
@@ -283,7 +283,7 @@ def test_page_lists_every_parameter_with_its_default(program: str) -> None:
 
 
 def number(text: str) -> float:
-    """Return the value of a number as the page writes it: 64000000, 2^30, 10^6."""
+    """Parse a number in the notation of the page: 64000000, 2^30, 10^6."""
     base, _, exponent = text.partition('^')
     return float(base) ** int(exponent or 1)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a callback raises does not end the process; what cannot be survived does."""
+"""Check that an error in a callback does not end the process, and that a fatal error does."""
 from collections.abc import Iterator
 
 from forecast_detector_ros.node import program
@@ -22,7 +22,7 @@ def fail() -> None:
     raise ValueError('of the callback\n' * 100)
 
 
-def test_node_goes_on_after_a_callback_that_fails(
+def test_node_continues_after_a_callback_fails(
         node: Node, capfd: pytest.CaptureFixture[str]) -> None:
     executor = GuardedExecutor('guarded')
     executor.add_node(node)
@@ -44,7 +44,7 @@ def test_node_goes_on_after_a_callback_that_fails(
     said = capfd.readouterr().err
     assert 'a callback failed, the node goes on: ValueError' in said
     assert __file__ in said
-    # In full once, however often it happens.
+    # The traceback is printed only once.
     assert said.count('in tick_and_fail') == 1
 
 
@@ -74,7 +74,7 @@ def test_fatal_errors_pass(node: Node) -> None:
     ('--unknown', "unknown arguments after --ros-args: ['--unknown']"),
     ('--log-level', 'failed to initialize rcl: '),
     ('caf\udce9', 'caf: arguments must be UTF-8')])
-def test_argument_of_ros_that_nobody_knows_is_one_line(
+def test_invalid_ros_argument_is_one_line(
         capfd: pytest.CaptureFixture[str], argument: str, complaint: str) -> None:
     assert run_program('guarded', lambda stop: 0, ['program', '--ros-args', argument]) == 2
     (line,) = [line for line in capfd.readouterr().err.splitlines() if '[guarded]' in line]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the recorder as a process beside a camera and a detector that the test plays."""
+"""Run the recorder as a process; the test acts as camera and detector."""
 from collections.abc import Iterator
 import json
 from pathlib import Path
@@ -37,7 +37,7 @@ def output(tmp_path: Path) -> Path:
 
 
 def pictures(path: Path) -> list[np.ndarray]:
-    """Read a video."""
+    """Return the pictures of a video."""
     capture = cv2.VideoCapture(str(path))
     found = []
     while (read := capture.read())[0]:
@@ -46,7 +46,7 @@ def pictures(path: Path) -> list[np.ndarray]:
 
 
 def is_red(picture: np.ndarray) -> bool:
-    """Tell whether a picture has a red border at its foot."""
+    """Return whether a picture has a red border at the bottom."""
     blue, green, red = picture[-2, WIDTH // 2].astype(int)
     return bool(red > 180 and blue < 90 and green < 90)
 
@@ -69,7 +69,7 @@ def test_recording_holds_every_frame_with_its_decision(stage: Stage, output: Pat
 
     video = pictures(output / 'annotated.mkv')
     assert [is_red(picture) for picture in video] == [kind == 'forecast' for kind in kinds]
-    # The background tells that no picture changed its place.
+    # The grey of the background shows that the pictures are in order.
     grey = [picture[100:110, 120:150].mean() for picture in video]
     np.testing.assert_allclose(grey, 4.0 * np.arange(20), atol=5)
     assert cv2.VideoCapture(str(output / 'annotated.mkv')).get(cv2.CAP_PROP_FPS) == RATE
@@ -83,18 +83,18 @@ def test_recording_holds_every_frame_with_its_decision(stage: Stage, output: Pat
     assert stamps == {'/detections': answered, '/decision': answered}
 
 
-def test_what_is_expected_is_recorded_from_when_it_comes(stage: Stage, output: Path) -> None:
+def test_detections_ahead_are_recorded_once_they_come(stage: Stage, output: Path) -> None:
     ahead = stage.create_publisher(Detection2DArray, 'detections_ahead', 10)
     recorder = start(output)
     stage.wait_until(lambda: stage.images.get_subscription_count() == 1
                      and ahead.get_subscription_count() == 1)
     play(stage, 3)
-    # The bag is in the middle of what it had from the start, and was flushed in between.
+    # By now the bag holds messages of other topics and has been flushed.
     time.sleep(1.5)
     for index in (3, 4):
         ahead.publish(Detection2DArray(header=stage.header(index)))
     ahead.wait_for_all_acked(rclpy.duration.Duration(seconds=5))
-    # What is published arrives within this time.
+    # Published messages arrive within this time.
     time.sleep(0.5)
     recorder.send_signal(signal.SIGINT)
     code, frames, log = finish(recorder)
@@ -105,7 +105,7 @@ def test_what_is_expected_is_recorded_from_when_it_comes(stage: Stage, output: P
                    if connection.topic == '/detections_ahead']
     assert [header.stamp.sec * 10**9 + header.stamp.nanosec for header in headers] == [
         10**12 + round(index * 1e9 / RATE) for index in (3, 4)]
-    # They belong to no image.
+    # The messages do not belong to an image.
     assert [frame.labels for frame in frames] == [('bicycle',)] * 3
     assert '2 /detections_ahead' in log
 
@@ -127,7 +127,7 @@ def test_bag_carries_the_type_hash_of_the_live_topic(stage: Stage, output: Path)
         assert recorded[topic].removeprefix('RIHS01_') in digest
 
 
-def test_interrupted_recording_is_whole_up_to_there(stage: Stage, output: Path) -> None:
+def test_interrupted_recording_is_complete_up_to_there(stage: Stage, output: Path) -> None:
     recorder = start(output)
     stage.wait_until(lambda: stage.images.get_subscription_count() == 1)
     play(stage, 6)
@@ -146,7 +146,7 @@ def test_interrupted_recording_is_whole_up_to_there(stage: Stage, output: Path) 
 
 
 def stamps_in(bag: Path) -> list[list[int]]:
-    """Return the stamps of the detections and of the decisions in a bag that was not closed."""
+    """Return the stamps of detections and decisions in an unfinished bag; empty: unreadable."""
     try:
         with ImageBag(bag) as opened:
             headers = [[message.header for message in opened.messages(topic, kind)]
@@ -158,7 +158,7 @@ def stamps_in(bag: Path) -> list[list[int]]:
             for each in headers]
 
 
-def test_bag_of_a_killed_recorder_has_what_came_before_the_last_flush(
+def test_bag_of_a_killed_recorder_has_all_messages_of_the_last_flush(
         stage: Stage, output: Path) -> None:
     recorder = start(output)
     stage.wait_until(lambda: stage.images.get_subscription_count() == 1)
@@ -170,7 +170,7 @@ def test_bag_of_a_killed_recorder_has_what_came_before_the_last_flush(
         sizes.append((bag / 'bag.mcap').stat().st_size)
         return sizes[-1] != sizes[-2] and stamps_in(bag) == expected
 
-    # So little fills no chunk: what brings it to the disk is that a second has passed.
+    # So few messages do not fill a chunk. They are flushed because a second has passed.
     try:
         stage.wait_until(all_there)
     finally:
@@ -248,11 +248,11 @@ def test_refused_recording_leaves_the_frame_log_of_an_earlier_one(
     assert log.read_text() == 'precious'
 
 
-def test_frame_log_that_cannot_be_written_costs_the_video_nothing(
+def test_frame_log_that_cannot_be_written_does_not_affect_the_video(
         stage: Stage, output: Path) -> None:
     recorder = start(output, frame_log='/dev/full')
     stage.wait_until(lambda: stage.images.get_subscription_count() == 1)
-    # With so many the rate is known, and the first is written.
+    # With this number of frames the rate is known, and the first frame is written.
     play(stage, RATE_FRAMES)
     stage.wait_until(lambda: recorder.poll() is not None)
     code, _, log = finish(recorder)
@@ -277,7 +277,7 @@ def test_frame_log_of_an_earlier_recording_is_replaced(
 def test_remapping_that_makes_two_topics_one_is_one_line(ros_domain: int, output: Path) -> None:
     rclpy.init(args=['--ros-args', '-p', f'output:={output}', '-r', 'decision:=detections'])
     try:
-        # The rest of the line is the middleware's, and differs between distributions.
+        # The middleware writes the rest of the line, which differs between distributions.
         with pytest.raises(RecordingError, match='^decision: [^\n]+$'):
             RecorderNode()
     finally:
@@ -303,11 +303,11 @@ def test_frame_lines_are_plain_json(stage: Stage, output: Path) -> None:
 
 def test_full_disk_is_one_line_and_exit_code_2(
         stage: Stage, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # coverage writes a file, too, which would not fit.
+    # coverage would also write a file, which would be too large.
     monkeypatch.delenv('COVERAGE_PROCESS_CONFIG', raising=False)
     recorder = start(output, rate=RATE)
     stage.wait_until(lambda: stage.images.get_subscription_count() == 1)
-    # From here on no file grows beyond it; before, Fast DDS makes its shared memory of files.
+    # The limit is set after the start, because Fast DDS uses files as shared memory.
     resource.prlimit(recorder.pid, resource.RLIMIT_FSIZE, (20_000, 20_000))
     index = 0
     while recorder.poll() is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Record cameras that publish reliably and others that publish best effort."""
+"""Record cameras that publish reliably or best effort."""
 from collections.abc import Iterator
 from pathlib import Path
 from select import select
@@ -17,26 +17,26 @@ LINE = '/image_raw: the camera publishes best effort'
 
 @pytest.fixture
 def stage(ros_domain: int) -> Iterator[Stage]:
-    """Return a detector on the graph of this test; its camera comes when the test calls it."""
+    """Return a detector, still without a camera, on the graph of this test."""
     with on_stage() as stage:
         stage.destroy_publisher(stage.images)
         yield stage
 
 
 def enter(stage: Stage, reliability: ReliabilityPolicy) -> None:
-    """Let a camera come that publishes in this way."""
+    """Add a camera that publishes with this reliability."""
     stage.images = stage.create_publisher(
         Image, 'image_raw', QoSProfile(depth=10, reliability=reliability))
 
 
 def asked(stage: Stage) -> list[ReliabilityPolicy]:
-    """Return how the images are subscribed."""
+    """Return the reliability of each subscription to the images."""
     return [info.qos_profile.reliability
             for info in stage.get_subscriptions_info_by_topic('/image_raw')]
 
 
 @pytest.mark.parametrize('first', ['camera', 'recorder'])
-def test_best_effort_camera_is_recorded_without_being_told(
+def test_best_effort_camera_is_recorded_without_an_override(
         stage: Stage, tmp_path: Path, first: str) -> None:
     if first == 'camera':
         enter(stage, ReliabilityPolicy.BEST_EFFORT)
@@ -45,9 +45,9 @@ def test_best_effort_camera_is_recorded_without_being_told(
         stage.wait_until(lambda: asked(stage) == [ReliabilityPolicy.RELIABLE])
         enter(stage, ReliabilityPolicy.BEST_EFFORT)
     stage.wait_until(lambda: stage.images.get_subscription_count() == 1)
-    # The graph may list the subscription that was given up a moment longer.
+    # The graph may list the first subscription for a moment after its end.
     stage.wait_until(lambda: asked(stage) == [ReliabilityPolicy.BEST_EFFORT])
-    # Best effort: one image or the other may be lost.
+    # With best effort, some images may be lost.
     index = 0
     while not select([recorder.stdout], [], [], 0.02)[0]:
         stage.show(index)
@@ -74,7 +74,7 @@ def test_reliable_camera_is_subscribed_reliably(stage: Stage, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize('first', ['camera', 'recorder'])
-def test_override_for_reliable_wins_and_the_log_says_what_it_costs(
+def test_override_for_reliable_has_priority_and_a_warning(
         stage: Stage, tmp_path: Path, first: str) -> None:
     if first == 'camera':
         enter(stage, ReliabilityPolicy.BEST_EFFORT)
@@ -92,7 +92,7 @@ def test_override_for_reliable_wins_and_the_log_says_what_it_costs(
     assert (code, frames) == (0, []), log
 
 
-def test_override_for_best_effort_wins(stage: Stage, tmp_path: Path) -> None:
+def test_override_for_best_effort_has_priority(stage: Stage, tmp_path: Path) -> None:
     enter(stage, ReliabilityPolicy.RELIABLE)
     recorder = start(tmp_path / 'there', **{OVERRIDE: 'best_effort'})
     stage.wait_until(lambda: stage.images.get_subscription_count() == 1)

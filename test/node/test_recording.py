@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A recording without a graph: whose answers are whose, what is foreign, and how it ends."""
+"""Check a recording without a graph: cameras and answers, foreign messages, and its end."""
 from __future__ import annotations
 
 from array import array
@@ -48,7 +48,7 @@ def image(index: int, level: int = 40) -> Image:
 
 
 def answer(recording: Recording, index: int, camera: str, label: str, **lost: bool) -> None:
-    """Give a detection of `label` and a decision on frame `index` of a camera."""
+    """Add a detection of `label` and a decision for frame `index` of a camera."""
     found = Detections(np.array([[10, 20, 30, 40]], np.float32), np.array([0]),
                        np.array([0.5], np.float32))
     decision = Decision('read', 'scheduler', 0.75, 0.5, 0)
@@ -85,7 +85,7 @@ class Recorded:
 
 
 def foreign() -> list[DiagnosticArray]:
-    """Return what others may publish on a topic of this type, with the stamp of frame 1."""
+    """Return messages of this type from other programs, with the stamp of frame 1."""
     def status(**values: str) -> DiagnosticArray:
         return DiagnosticArray(header=header(1), status=[DiagnosticStatus(
             name='node: /image_raw', hardware_id='/image_raw',
@@ -114,7 +114,7 @@ def test_foreign_messages_are_counted_and_harm_nothing(tmp_path: Path) -> None:
     assert pictures(tmp_path / 'out' / 'annotated.mkv') == 3
 
 
-def test_boxes_that_are_no_boxes_are_counted_and_left_out(tmp_path: Path) -> None:
+def test_invalid_boxes_are_counted_and_left_out(tmp_path: Path) -> None:
     recorded = Recorded(tmp_path / 'out')
     recording = recorded.recording
     recording.add_image('/image_raw', image(0))
@@ -142,13 +142,13 @@ def test_cameras_in_step_get_their_own_answers(
     for index in range(30):
         for camera in recorded_cameras:
             recorded.recording.add_image(camera, image(index))
-        # The detector serves both, whoever is recorded; all have the same stamp and frame_id.
+        # The detector always serves both cameras, with the same stamp and frame_id.
         answer(recorded.recording, index, '/left', 'cat')
         answer(recorded.recording, index, '/right', 'dog')
     recorded.recording.close()
     alone = len(recorded_cameras) == 1
     assert len(recorded.frames) == 30 * len(recorded_cameras)
-    # Before the second camera has said a word, nobody can know of it.
+    # The second camera is unknown until its first answer.
     for frame in recorded.frames[2:]:
         camera = recorded_cameras[0] if alone else frame.camera
         assert frame.labels == ('cat' if camera == '/left' else 'dog',)
@@ -157,7 +157,7 @@ def test_cameras_in_step_get_their_own_answers(
     assert [pictures(tmp_path / 'out' / name) for name in names] == [30] * len(names)
 
 
-def test_camera_of_another_name_is_the_only_one_there_is(tmp_path: Path) -> None:
+def test_answers_of_the_only_camera_may_have_another_name(tmp_path: Path) -> None:
     recorded = Recorded(tmp_path / 'out')
     for index in range(3):
         recorded.recording.add_image('/image_raw', image(index))
@@ -196,7 +196,7 @@ def test_killed_recording_can_be_read_and_is_kept(tmp_path: Path) -> None:
         [sys.executable, '-c', KILLED, str(out), __file__], check=False,
         env={**os.environ, 'PYTHONPATH': str(Path(__file__).resolve().parents[2])})
     assert process.returncode == -9
-    # All but the last second of 20 pictures, and the messages to the last flush.
+    # The last second, 20 pictures, may be lost; messages are kept up to the last flush.
     assert pictures(out / 'annotated.part.mkv') >= 75
     copy = shutil.copytree(out / '.bag.part' / 'bag', tmp_path / 'copy')
     with ImageBag(copy) as bag:
@@ -211,7 +211,7 @@ def test_killed_recording_can_be_read_and_is_kept(tmp_path: Path) -> None:
         'annotated.mkv', 'annotated.unfinished-1.mkv', 'bag', 'bag.unfinished-1']
     assert pictures(out / 'annotated.unfinished-1.mkv') >= 75
     assert pictures(out / 'annotated.mkv') == 20
-    # Ended properly: any reader takes it.
+    # The bag was completed, so that any reader can open it.
     with AnyReader([out / 'bag.unfinished-1' / 'bag.mcap']) as reader:
         assert reader.message_count == 100
     with pytest.raises(RecordingError, match='holds a recording already'):
@@ -220,7 +220,7 @@ def test_killed_recording_can_be_read_and_is_kept(tmp_path: Path) -> None:
 
 @contextmanager
 def full_disk(most: int) -> Iterator[None]:
-    """Let no file grow beyond so many bytes; CPython ignores the signal and gets an error."""
+    """Limit files to `most` bytes; CPython ignores the signal, so that writing fails."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
     try:
@@ -237,7 +237,7 @@ def test_full_disk_is_one_line_for_the_bag(tmp_path: Path) -> None:
             for index in range(1000):
                 recording.bag.write('/detections', bytes(1000), index)
                 recording.flush()
-        recording.close()  # What can be closed is; the bag has had its say.
+        recording.close()  # Closes the rest; does not repeat the bag's error.
     assert str(refusal.value) == (f'{tmp_path / "out" / "bag"}: cannot be written: '
                                   'File too large')
     assert not (tmp_path / 'out' / 'bag').exists()
@@ -256,5 +256,5 @@ def test_full_disk_is_one_line_for_the_video(tmp_path: Path) -> None:
     with pytest.raises(VideoError):
         recording.close()
     assert not (tmp_path / 'out' / 'annotated.mkv').exists()
-    # The bag was whole, and is.
+    # The bag is complete.
     assert (tmp_path / 'out' / 'bag' / 'metadata.yaml').is_file()

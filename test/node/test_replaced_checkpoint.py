@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whoever writes over the files of a checkpoint changes the node when it is configured again."""
+"""Check that an overwritten checkpoint takes effect when the node is configured again."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Answers = list[list[tuple[object, ...]]]
 
 
 def overwrite(weights: Path, new_weights: bytes, new_card: bytes) -> None:
-    """Write into the very files, so that whoever has them open or mapped sees it."""
+    """Write into the existing files, so that open or mapped files change."""
     for path, data in ((weights, new_weights), (card_path(weights), new_card)):
         with path.open('r+b') as file:
             file.write(data)
@@ -31,7 +31,7 @@ def overwrite(weights: Path, new_weights: bytes, new_card: bytes) -> None:
 
 
 def ask(graph: Graph, camera: object) -> Answers:
-    """Send the same pictures to a node that has forgotten all before; return the answers."""
+    """Reset the node, send the same pictures and return the answers."""
     graph.call(Trigger, 'reset', Trigger.Request())
     before = len(graph.detections)
     graph.send(camera, *map(picture_message, range(4)))
@@ -45,7 +45,7 @@ def names(answers: Answers) -> set[object]:
     return {item[0] for each in answers for item in each}
 
 
-def test_checkpoint_that_is_overwritten_counts_from_the_next_configure_on(
+def test_overwritten_checkpoint_takes_effect_at_the_next_configure(
         active: Callable[..., Graph], small_checkpoint: Path, tmp_path: Path,
         capfd: pytest.CaptureFixture[str]) -> None:
     live, other = tmp_path / 'live.safetensors', tmp_path / 'other.safetensors'
@@ -55,7 +55,7 @@ def test_checkpoint_that_is_overwritten_counts_from_the_next_configure_on(
     write_checkpoint(other, OTHERS, seed=1)
     anew = other.read_bytes(), card_path(other).read_bytes()
 
-    # The back-end of most installations, and one that could leave weights in their file.
+    # Most installations use this back-end. It could keep the weights mapped from their file.
     graph = active(checkpoint=str(live), backend='openvino', policy='alternate(1)')
     node, camera = graph.detector, graph.camera()
     first = ask(graph, camera)

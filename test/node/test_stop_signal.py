@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a signal does: end a program at once, or when it has finished what it holds."""
+"""Check that a signal ends a program at once, or after the program has finished its work."""
 from pathlib import Path
 import signal
 import subprocess
@@ -16,7 +16,7 @@ NODES = 'forecast_detector_ros.node'
     ('camera_node', 'cv2'), ('recorder_node', 'cv2'), ('detector_node', 'rclpy'),
     ('detector_node', 'numpy')])
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_signal_is_answered_while_libraries_are_imported(
+def test_signal_ends_the_program_during_imports(
         tmp_path: Path, node: str, library: str, number: int) -> None:
     code, said = signalled_while_importing(
         ['-m', f'{NODES}.{node}'], make_slow(tmp_path, library), number)
@@ -31,7 +31,7 @@ def in_child(code: str) -> subprocess.CompletedProcess[str]:
                           timeout=PATIENCE_S, check=False)
 
 
-def test_signal_is_noted_and_waits_for_the_work() -> None:
+def test_signal_is_noted_and_does_not_interrupt_work() -> None:
     done = in_child('stop = StopSignal()\n'
                     'print(bool(stop))\n'
                     'os.kill(os.getpid(), signal.SIGTERM)\n'
@@ -39,7 +39,7 @@ def test_signal_is_noted_and_waits_for_the_work() -> None:
     assert (done.returncode, done.stdout) == (0, 'False\nTrue\n')
 
 
-def test_signal_ends_what_has_nothing_to_finish() -> None:
+def test_signal_ends_a_program_that_has_nothing_to_finish() -> None:
     done = in_child('stop = StopSignal()\n'
                     'with stop.ending_at_once():\n'
                     '    os.kill(os.getpid(), signal.SIGINT)\n'
@@ -47,7 +47,7 @@ def test_signal_ends_what_has_nothing_to_finish() -> None:
     assert (done.returncode, done.stdout) == (0, '')
 
 
-def test_work_is_finished_again_behind_it() -> None:
+def test_signal_does_not_interrupt_work_after_the_block() -> None:
     done = in_child('stop = StopSignal()\n'
                     'with stop.ending_at_once():\n'
                     '    pass\n'
@@ -56,8 +56,8 @@ def test_work_is_finished_again_behind_it() -> None:
     assert (done.returncode, done.stdout) == (0, 'True\n')
 
 
-def test_program_that_ignored_signals_answers_them() -> None:
-    # As a shell's background job, which ignores SIGINT.
+def test_program_that_inherited_ignored_signals_is_ended() -> None:
+    # Background jobs of a shell ignore SIGINT.
     done = in_child('signal.signal(signal.SIGINT, signal.SIG_IGN)\n'
                     'end_at_once()\n'
                     'os.kill(os.getpid(), signal.SIGINT)\n')

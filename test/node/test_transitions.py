@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An exception in a transition is told once, the request is answered, and the state is known."""
+"""Check that an exception in a transition is logged once and leaves a known state."""
 from __future__ import annotations
 
 from typing import Any
@@ -16,11 +16,11 @@ SUCCESS = TransitionCallbackReturn.SUCCESS
 
 
 class FlawError(Exception):
-    """Nothing that the node could know of."""
+    """An error that the node does not expect."""
 
 
 def fail_once(patch: pytest.MonkeyPatch, holder: Any, name: str) -> None:
-    """Let the next call of a function fail, and no other."""
+    """Make only the next call of a function fail."""
     original, calls = getattr(holder, name), []
 
     def call(*arguments: Any) -> Any:
@@ -33,7 +33,7 @@ def fail_once(patch: pytest.MonkeyPatch, holder: Any, name: str) -> None:
 
 
 def request(graph: Graph, transition: str) -> bool:
-    """Ask for a transition, as a life-cycle manager does; tell whether it succeeded."""
+    """Request a transition, as a life-cycle manager does; return whether it succeeded."""
     wanted = ChangeState.Request()
     wanted.transition.label = transition
     return bool(graph.call(ChangeState, 'change_state', wanted).success)
@@ -50,7 +50,7 @@ def state(graph: Graph) -> str:
     ('configure cleanup', LifecycleNode, 'on_cleanup', 'cannot clean up'),
     ('configure cleanup', detector_lifecycle, 'give_back_free_blocks', 'cannot clean up'),
     ('configure activate shutdown', LifecycleNode, 'on_shutdown', 'cannot shut down')])
-def test_defect_in_a_transition_is_told_once_and_the_node_can_be_configured_again(
+def test_error_in_a_transition_is_logged_once_and_the_node_can_be_configured(
         graph: Graph, capfd: pytest.CaptureFixture[str], way: str, holder: Any, name: str,
         told: str) -> None:
     node = graph.add_detector([])
@@ -67,7 +67,7 @@ def test_defect_in_a_transition_is_told_once_and_the_node_can_be_configured_agai
     assert node.has_parameter('threshold')
 
 
-def test_node_answers_images_again_behind_a_defect(
+def test_node_answers_images_after_an_error(
         graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     graph.add_detector([])
     fail_once(monkeypatch, LifecycleNode, 'on_activate')
@@ -76,7 +76,7 @@ def test_node_answers_images_again_behind_a_defect(
     assert len(graph.send(graph.camera(), picture_message(0))) == 1
 
 
-def test_defect_behind_a_defect_finalises_the_node(
+def test_error_after_an_error_finalises_the_node(
         graph: Graph, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
         ) -> None:
     graph.add_detector([])
@@ -91,7 +91,7 @@ def test_defect_behind_a_defect_finalises_the_node(
     assert not request(graph, 'configure')
 
 
-def test_same_defect_is_told_each_time(
+def test_repeated_error_is_logged_each_time(
         graph: Graph, capfd: pytest.CaptureFixture[str]) -> None:
     node = graph.add_detector([])
     for _ in range(2):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Bags know the types of the installed packages without ROS.
+Check bags without ROS, and videos.
 
-A video holds what was written, and appears only when it is whole.
+Bags have the types of the installed packages. A video appears only when it is complete.
 """
 
 import errno
@@ -26,7 +26,7 @@ from forecast_detector_ros.recording.output_files import (
 import numpy as np
 import pytest
 
-# Of vision_msgs 4.1.1.
+# Type hash of vision_msgs 4.1.1.
 DETECTIONS_HASH = 'RIHS01_214274120007f4a683866481336b70310268cfa107aebe9d594a6acf75bda968'
 
 
@@ -94,7 +94,7 @@ def test_folder_that_does_not_exist_is_one_clear_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('kind', [VideoWriter, StreamedVideoWriter])
-def test_name_with_a_colon_is_no_protocol(
+def test_name_with_a_colon_is_not_a_protocol(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[VideoWriter]) -> None:
     monkeypatch.chdir(tmp_path)
     writer = kind('take:2.mkv', 10.0)
@@ -105,7 +105,7 @@ def test_name_with_a_colon_is_no_protocol(
 
 def test_name_that_is_not_utf_8_is_one_clear_line(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b'caf\xe9.mp4')
-    # In a process of its own, which OpenCV could end.
+    # OpenCV could end the process, so the test uses a separate one.
     code = ('import numpy as np, sys\n'
             'from forecast_detector_ros.recording.output_files import VideoWriter\n'
             'VideoWriter(sys.argv[1], 10.0).write(np.zeros((48, 64, 3), np.uint8))\n')

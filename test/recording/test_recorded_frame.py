@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check the figures of a recording, its frame lines and its picture."""
+"""Check the summary of a recording, its frame lines and its plot."""
 import json
 from pathlib import Path
 
@@ -56,13 +56,13 @@ def test_frame_line_is_read_back_as_written(frame: RecordedFrame) -> None:
 @pytest.mark.parametrize('line', [
     '', 'text', '{}', '[1]', '{"stamp_ns": 1, "kind": "read", "x": 1}',
     '{"stamp_ns": 1.5, "kind": "read"}', '{"stamp_ns": 1, "kind": "read", "labels": "dog"}'])
-def test_other_lines_are_no_frames(line: str) -> None:
+def test_other_lines_are_not_frames(line: str) -> None:
     with pytest.raises(ValueError, match='^not a frame record: '):
         RecordedFrame.from_line(line)
 
 
 def coloured(path: Path) -> tuple[int, int]:
-    """Return how many pixels of a picture are matplotlib's red and blue."""
+    """Return the numbers of pixels in matplotlib's red and blue."""
     picture = cv2.imread(str(path)).astype(int)
     red = np.abs(picture - (40, 39, 214)).max(axis=2) < 30
     blue = np.abs(picture - (180, 119, 31)).max(axis=2) < 30
@@ -73,18 +73,18 @@ def test_plot_shows_both_decisions(tmp_path: Path) -> None:
     plot_decisions(FRAMES[:1], tmp_path / 'empty.png', 'clip.mp4')
     plot_decisions(FRAMES, tmp_path / 'decisions.png', 'clip.mp4')
     assert sorted(path.name for path in tmp_path.iterdir()) == ['decisions.png', 'empty.png']
-    # Beyond the marks of the legend, which are always there.
+    # The legend also has pixels of these colours.
     red, blue = coloured(tmp_path / 'decisions.png')
     red_legend, blue_legend = coloured(tmp_path / 'empty.png')
     assert red > red_legend + 100
     assert blue > blue_legend + 100
 
 
-def test_dollars_in_a_title_are_no_formula(tmp_path: Path) -> None:
+def test_dollars_in_a_title_are_not_a_formula(tmp_path: Path) -> None:
     plot_decisions(FRAMES, tmp_path / 'decisions.png', '$x^$.mp4')
     assert cv2.imread(str(tmp_path / 'decisions.png')) is not None
 
 
-def test_plot_of_no_frames_is_a_picture_all_the_same(tmp_path: Path) -> None:
+def test_plot_without_frames_is_a_picture(tmp_path: Path) -> None:
     plot_decisions([], tmp_path / 'decisions.png', 'clip.mp4')
     assert cv2.imread(str(tmp_path / 'decisions.png')) is not None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Detections and decisions as messages of rclpy and of a bag library, written and read back."""
+"""Write and read detections and decisions as messages of rclpy and of a bag library."""
 from __future__ import annotations
 
 from dataclasses import replace
@@ -56,7 +56,7 @@ def test_numbers_of_objects_become_ids() -> None:
 def test_box_becomes_centre_and_size() -> None:
     message = MessageBuilder().detections(
         header(), found([(10, 20, 30, 60), (0, 0, 1, 1)], [1, 0], [0.75, 0.5]), LABELS)
-    # What counts is what arrives.
+    # Check the values that receivers get.
     message = deserialize_message(serialize_message(message), Detection2DArray)
     assert message.header == header()
     first, second = message.detections
@@ -77,7 +77,7 @@ def test_nothing_found_is_an_empty_array() -> None:
 
 def test_fields_are_of_the_types_that_the_definitions_demand(
         monkeypatch: pytest.MonkeyPatch) -> None:
-    # rclpy checks them only when asked to; unchecked, a wrong one fails in the middleware.
+    # rclpy checks types only on request; otherwise a wrong type fails in the middleware.
     script = (
         'import numpy as np\n'
         'from std_msgs.msg import Header\n'
@@ -98,7 +98,7 @@ def test_fields_are_of_the_types_that_the_definitions_demand(
     subprocess.run([sys.executable, '-c', script], check=True, timeout=600)
 
 
-def test_decision_tells_all_its_keys() -> None:
+def test_decision_has_all_its_keys() -> None:
     values = decision_values(result(Decision(FORECAST, 'scheduler', 0.875, 0.5, 2)), 31.5, 40.25,
                              7)
     assert dict(values) == {
@@ -109,7 +109,7 @@ def test_decision_tells_all_its_keys() -> None:
     assert len(values) == len(dict(values))
 
 
-def test_numbers_that_do_not_exist_are_nan() -> None:
+def test_missing_numbers_are_nan() -> None:
     values = dict(decision_values(result(Decision(READ, 'first_frame', nan, nan, 0))))
     assert values['confidence'] == values['threshold'] == values['latency_ms'] == 'nan'
 
@@ -194,6 +194,6 @@ def test_decision_is_read_as_built(confidence: float) -> None:
     DiagnosticArray(status=[DiagnosticStatus()]),
     DiagnosticArray(status=[DiagnosticStatus(values=[KeyValue(key='decision', value='read')])]),
 ])
-def test_other_diagnostics_are_no_decision(message: DiagnosticArray) -> None:
+def test_other_diagnostics_are_not_a_decision(message: DiagnosticArray) -> None:
     with pytest.raises(ValueError, match='a decision without'):
         read_decision(message)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small networks, short annotated videos, and a replay with given latencies."""
+"""Provide small networks, short annotated videos, and a replay with given latencies."""
 
 from forecast_detector_ros.detector.policy import AlternatePolicy
 from forecast_detector_ros.jobs.engine import Interrupt
@@ -17,7 +17,7 @@ OPTIONS = ReplayOptions(changes={'policy': AlternatePolicy(1), 'score_threshold'
 
 @pytest.fixture
 def replay(detector, tmp_path):
-    """Give a function that replays a bag into tmp_path / 'out' and returns the summary."""
+    """Return a function that replays a bag into tmp_path / 'out' and returns the summary."""
     def run(path, options=OPTIONS, interrupt=None, progress=lambda done, total: None):
         job = BagJob(path, path.stem, tmp_path / 'out' / path.stem)
         return replay_bag(detector, options, job, progress, interrupt or Interrupt())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images a busy detector gets, against a small simulation that ticks in nanoseconds."""
+"""Compare the images that a busy detector gets with a simulation by ticks."""
 
 from types import SimpleNamespace
 
@@ -20,7 +20,7 @@ MS = 10**6
 
 
 def arrivals(*images):
-    """Make arrivals of (topic, milliseconds)."""
+    """Make arrivals from pairs of (topic, milliseconds)."""
     counts = {}
     made = []
     for topic, time in images:
@@ -30,7 +30,7 @@ def arrivals(*images):
 
 
 def replay(images, latencies, mode=REAL_TIME):
-    """Return what happened: (topic, number, begin in ms) or, dropped, (topic, number, None)."""
+    """Return the events: (topic, number, begin in ms), or (topic, number, None) for a drop."""
     events, left = [], list(latencies)
 
     def step(arrival, start_ns):
@@ -47,18 +47,18 @@ def test_fast_detector_gets_everything():
         ('a', 0, 0), ('a', 1, 10), ('a', 2, 20)]
 
 
-def test_newest_replaces_what_waits():
-    # Busy from 0 to 35: of 10, 20 and 30 only the last is left.
+def test_newest_image_replaces_the_waiting_one():
+    # The detector is busy from 0 to 35, so only the last of 10, 20 and 30 is kept.
     assert replay([('a', t) for t in (0, 10, 20, 30, 40)], [35, 5]) == [
         ('a', 0, 0), ('a', 1, None), ('a', 2, None), ('a', 3, 35), ('a', 4, 40)]
 
 
-def test_every_camera_has_its_own_newest_and_the_longest_wait_wins():
+def test_each_camera_keeps_its_newest_image_and_the_longest_wait_is_first():
     assert replay([('a', 0), ('b', 1), ('a', 2), ('b', 3), ('a', 4)], [10, 10, 1]) == [
         ('a', 0, 0), ('b', 0, None), ('a', 1, None), ('b', 1, 10), ('a', 2, 20)]
 
 
-def test_every_frame_drops_nothing_however_slow():
+def test_mode_every_frame_drops_nothing():
     images = [('a', 0), ('a', 1), ('b', 1), ('a', 2)]
     assert replay(images, [1000], EVERY_FRAME) == [
         ('a', 0, 0), ('a', 1, 1), ('b', 0, 1), ('a', 2, 2)]
@@ -66,14 +66,14 @@ def test_every_frame_drops_nothing_however_slow():
 
 @given(st.lists(st.tuples(st.sampled_from('ab'), st.integers(0, 60)), max_size=25),
        st.integers(1, 30))
-def test_as_a_simulation_by_ticks(images, latency):
+def test_events_match_a_simulation_by_ticks(images, latency):
     images = sorted(images, key=lambda item: item[1])
     waiting, events, free = {}, [], 0
     queue = arrivals(*images)
     for tick in range(61 + 31 * 26):
         while True:
             ready = bool(waiting) and free <= tick
-            # What waits from before is taken first when the detector is free by then.
+            # If the detector is free, an image that waits is taken before a new one arrives.
             if not ready and queue and queue[0].image.stamp_ns <= tick * MS:
                 arrival = queue.pop(0)
                 old = waiting.pop(arrival.image.topic, None)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Replay small bags: the same boxes and decisions as frame by frame, whatever the storage."""
+"""Compare the replay of small bags with detection frame by frame, for every storage."""
 
 from dataclasses import replace
 import json
@@ -30,7 +30,7 @@ COUNT = 10
 
 
 def by_hand(detector, messages, numbers):
-    """Step through the messages with these numbers; return what came out of each."""
+    """Step through the messages with these numbers; return the result of each."""
     state, results = StreamState(), {}
     settings = OPTIONS.settings(detector.card)
     for number in numbers:
@@ -67,13 +67,13 @@ def of_topic(folder, topic):
 
 
 def head(message):
-    """Return stamp and frame_id, which are those of any type store."""
+    """Return stamp and frame_id, which do not depend on the type store."""
     stamp = message.header.stamp
     return stamp.sec, stamp.nanosec, message.header.frame_id
 
 
 def check(detector, folder, topic, messages, numbers):
-    """Hold a result against a walk through the frames by hand."""
+    """Compare the result of a replay with detection frame by frame."""
     wanted = by_hand(detector, messages, numbers)
     found = {item['frame_index']: item for item in lines(folder)
              if item['topic'] == topic and item['kind'] != 'dropped'}
@@ -97,7 +97,7 @@ def test_a_time_budget_counts_the_given_latencies(replay, tmp_path):
     options = replace(OPTIONS, changes={'policy': BudgetPolicy(6.0)})
     replay(path, options)
     kinds = [item['kind'] for item in lines(tmp_path / 'out/walk')]
-    # 167 ms a frame: 250 ms for a read and 60 ms for a forecast.
+    # The budget is 167 ms per frame; a read takes 250 ms and a forecast 60 ms.
     assert 0.5 < kinds.count('read') / 40 < 0.65
 
 
@@ -140,14 +140,14 @@ def test_every_frame_of_two_cameras(detector, replay, tmp_path):
         sent = [head(item) for item in messages]
         assert [head(item) for _, item in mine] == [head(item) for item in told] == sent
         assert {item.status[0].name for item in told} == {f'forecast_detector: /{camera}'}
-        # They are written when their image was.
+        # Messages have the recording time of their image.
         assert [time for time, _ in mine] == [200 * 10**9 + n * 10**8 for n in range(COUNT)]
         assert all(head(one) == head(item) for _, item in mine for one in item.detections)
     hardware = {item[1].status[0].hardware_id for item in decisions}
     assert hardware == {'/left', '/right/compressed'}
 
 
-def test_bag_and_coco_and_table_say_the_same(detector, replay, tmp_path):
+def test_bag_and_coco_and_table_have_the_same_boxes(detector, replay, tmp_path):
     path = write_bag(tmp_path / 'walk', {'/camera': [raw_message(n) for n in range(COUNT)]})
     replay(path)
     folder = tmp_path / 'out/walk'
@@ -192,7 +192,7 @@ def test_split_bag_keeps_its_state(replay, tmp_path):
     folder.mkdir()
     for part in range(2):
         write_bag(tmp_path / f'p{part}', {'/camera': messages[3 * part:3 * part + 3]})
-    # The second part begins where the first one ends.
+    # The second part begins at the end of the first one.
     with Reader(tmp_path / 'p1') as reader, Writer(
             tmp_path / 'later', version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         connection = writer.add_connection('/camera', 'sensor_msgs/msg/Image', typestore=STORE)
@@ -210,7 +210,7 @@ def test_real_time_drops_what_the_node_would_drop(detector, replay, tmp_path):
     path = write_bag(tmp_path / 'walk', {'/camera': messages})
     summary = replay(path, replace(OPTIONS, mode=REAL_TIME))
     folder = tmp_path / 'out/walk'
-    # 250 ms a read, 60 ms a forecast, an image every 100 ms.
+    # A read takes 250 ms, a forecast 60 ms; an image comes every 100 ms.
     check(detector, folder, '/camera', messages, [0, 2, 3, 5, 6, 8, 9])
     assert [(item['frame_index'], item['kind']) for item in lines(folder)] == [
         (0, 'read'), (1, 'dropped'), (2, 'forecast'), (3, 'read'), (4, 'dropped'),
@@ -219,7 +219,7 @@ def test_real_time_drops_what_the_node_would_drop(detector, replay, tmp_path):
     done = [0.25, 0.31, 0.56, 0.62, 0.87, 0.93, 1.18]
     assert [time / 1e9 - 200 for time, _ in detections] == pytest.approx(done)
     values = [{pair.key: pair.value for pair in item.status[0].values} for _, item in decisions]
-    # Images were received 100 s after they were taken, by the stamps of this bag.
+    # This bag received the images 100 s after their stamps.
     ages = [1e3 * (100 + end - n / 10) for end, n in zip(done, (0, 2, 3, 5, 6, 8, 9))]
     assert [float(item['image_age_ms']) for item in values] == pytest.approx(ages)
     assert [item['dropped_frames'] for item in values] == list('0112233')
@@ -230,7 +230,7 @@ def test_real_time_drops_what_the_node_would_drop(detector, replay, tmp_path):
 
 
 @pytest.mark.parametrize('mode', [EVERY_FRAME, REAL_TIME])
-def test_what_is_expected_stands_in_the_bag_and_takes_time(detector, replay, tmp_path, mode):
+def test_expected_detections_are_in_the_bag_and_take_time(detector, replay, tmp_path, mode):
     messages = [raw_message(n) for n in range(2 * COUNT)]
     path = write_bag(tmp_path / 'walk', {'/camera': messages})
     options = replace(OPTIONS, mode=mode, latency=GivenLatency(150.0, 30.0), ahead=True)
@@ -243,7 +243,7 @@ def test_what_is_expected_stands_in_the_bag_and_takes_time(detector, replay, tmp
     assert ('dropped' in kinds.values()) == (mode == REAL_TIME)
     stamps = [head(message) for message in messages]
     seen = [n for n in kinds if kinds[n] != 'dropped' and n >= 3]
-    # One period after each image, as soon as three gaps are known.
+    # Detections are expected one period after each image, once three gaps are known.
     assert list(expected)[:-1] == [stamps[n + 1] for n in seen if n + 1 < len(stamps)]
     same = 0
     for n in seen[1:]:
@@ -256,13 +256,13 @@ def test_what_is_expected_stands_in_the_bag_and_takes_time(detector, replay, tmp
             same += len(found[1].detections)
     assert same > 3
     if mode == REAL_TIME:
-        # It was ready a forecast later than the detections of its image.
+        # The expected detections are ready one forecast after those of the image.
         for n in seen:
             if n + 1 < len(stamps):
                 assert expected[stamps[n + 1]][0] - shown[stamps[n]][0] == 30 * 10**6
 
 
-def test_without_a_wish_nothing_is_expected(replay, tmp_path):
+def test_expected_detections_are_optional(replay, tmp_path):
     path = write_bag(tmp_path / 'walk', {'/camera': [raw_message(n) for n in range(COUNT)]})
     replay(path)
     assert of_topic(tmp_path / 'out/walk', '/detections_ahead') == []
@@ -275,7 +275,7 @@ def test_measured_latency_is_that_of_the_step(replay, tmp_path):
         assert line['latency_ms'] >= line['preprocess_ms'] + line['inference_ms'] > 0
 
 
-def test_image_that_cannot_be_read_is_refused_and_said(detector, replay, tmp_path):
+def test_image_that_cannot_be_read_is_refused_and_reported(detector, replay, tmp_path):
     messages = [jpeg_message(n) for n in range(6)]
     messages[2].data = messages[2].data[:40]
     path = write_bag(tmp_path / 'walk', {'/c/compressed': messages})
@@ -283,7 +283,7 @@ def test_image_that_cannot_be_read_is_refused_and_said(detector, replay, tmp_pat
     camera = summary['cameras']['/c/compressed']
     assert (camera['images'], camera['refused']) == (6, 1)
     assert camera['refusals'][0].startswith('image 2: ')
-    # As in the node: its state is as if the image had never come.
+    # As in the node, the refused image does not change the state.
     check(detector, tmp_path / 'out/walk', '/c/compressed', messages, range(6))
 
 
@@ -298,7 +298,7 @@ def test_images_above_the_limit_of_pixels_are_refused(detector, replay, tmp_path
         assert (camera['images'], camera['read'], camera['refused']) == (4, 3, 1)
         assert camera['refusals'] == [
             'image 1: image of 81x48 pixels is larger than max_image_pixels, 3840']
-    # A forecast frame is not decoded for the detector, but for the video.
+    # A forecast frame is decoded only for the video, not for the detector.
     shutil.rmtree(tmp_path / 'out')
     summary = replay(path, replace(OPTIONS, video=True, max_image_pixels=48 * 80))
     assert [item['refused'] for item in summary['cameras'].values()] == [1, 0]
@@ -322,7 +322,7 @@ def test_annotated_video_has_every_picture(replay, tmp_path):
         assert len(pictures) == count and pictures[0].shape == (48, 80, 3)
 
 
-def test_only_the_topics_that_are_wanted(replay, tmp_path):
+def test_only_the_chosen_topics_are_replayed(replay, tmp_path):
     path = write_bag(tmp_path / 'walk', {'/a': [raw_message(n) for n in range(3)],
                                          '/b': [raw_message(n) for n in range(3)]})
     summary = replay(path, replace(OPTIONS, topics=('b', '/b')))
@@ -332,7 +332,7 @@ def test_only_the_topics_that_are_wanted(replay, tmp_path):
     assert not (tmp_path / 'out/walk2').exists()
 
 
-def test_interrupt_leaves_a_whole_result_of_what_was_done(detector, replay, tmp_path):
+def test_interrupt_leaves_a_complete_result_of_the_processed_part(detector, replay, tmp_path):
     messages = [raw_message(n) for n in range(COUNT)]
     path = write_bag(tmp_path / 'walk', {'/camera': messages})
     interrupt = Interrupt()
@@ -348,7 +348,7 @@ def test_interrupt_leaves_a_whole_result_of_what_was_done(detector, replay, tmp_
     assert not [item for item in (tmp_path / 'out/walk').rglob('*') if '.part' in item.name]
 
 
-def test_interrupt_before_the_first_image_is_no_failure(replay, tmp_path):
+def test_interrupt_before_the_first_image_is_not_a_failure(replay, tmp_path):
     path = write_bag(tmp_path / 'walk', {'/camera': [raw_message(0)]})
     interrupt = Interrupt()
     interrupt.is_set = True
@@ -357,8 +357,8 @@ def test_interrupt_before_the_first_image_is_no_failure(replay, tmp_path):
     assert list((tmp_path / 'out').iterdir()) == []
 
 
-def test_bag_that_breaks_off_gives_what_is_left_of_it(detector, replay, tmp_path):
-    # Large, so that each fills a chunk of the file.
+def test_truncated_bag_gives_its_readable_part(detector, replay, tmp_path):
+    # Each image is so large that it fills a chunk of the file.
     messages = [raw_message(n, size=(500, 800)) for n in range(9)]
     path = write_bag(tmp_path / 'walk', {'/camera': messages})
     file = path / 'walk.mcap'
@@ -391,7 +391,7 @@ def test_detections_of_a_run_are_perfect_annotations_for_it(detector, replay, tm
         assert (camera['annotated_frames'], camera['annotations_without_image']) == (COUNT, 0)
         tables = load_tables(tmp_path / 'out' / match / 'tables.npz')['/camera']
         shown = tables['shown']
-        # At the border some have no area, and are no annotations.
+        # At the border some boxes have no area, so they are not annotations.
         shown = shown.select(np.all(shown.boxes[:, 2:] > shown.boxes[:, :2], axis=1))
         assert 10 < len(tables['truth']) == len(shown)
         np.testing.assert_array_equal(tables['truth'].frames, shown.frames)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many bags: their names, here and at URLs, and one summary of all."""
+"""Replay many bags: their names in folders and at URLs, and a common summary."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def head(labels):
 
 @pytest.fixture
 def bags(tmp_path):
-    """Write three bags that differ, each with annotations; the last is compressed video."""
+    """Write three different bags with annotations; the last has compressed images."""
     boxes = [[4, 4, 40, 40], [30, 10, 70, 44]]
     paths = {}
     for seed, name in enumerate(NAMES):
@@ -64,7 +64,7 @@ def bags(tmp_path):
 
 @pytest.fixture
 def run(detector, bags, tmp_path):
-    """Give a function that replays some of the bags into a folder of results."""
+    """Return a function that replays some of the bags into a folder of results."""
     def replay(folder, *names):
         states = [BagState(name, str(bags[name])) for name in NAMES]
         for place, name in enumerate(NAMES):
@@ -119,7 +119,7 @@ def test_bags_are_found_and_named(tmp_path):
      'folders of pictures, replay does not'),
     (['a/walk.mp4', '1.jpg'], 'holds 1 video and no bag; name the files')])
 @pytest.mark.parametrize('place', [Path, lambda path: Url(f'file://{path}')])
-def test_what_a_folder_without_bags_has_is_told(tmp_path, files, words, place):
+def test_content_of_a_folder_without_bags_is_reported(tmp_path, files, words, place):
     for name in files:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -128,7 +128,7 @@ def test_what_a_folder_without_bags_has_is_told(tmp_path, files, words, place):
     assert str(raised.value) == f'{place(tmp_path)}: {words}'
 
 
-def test_results_and_circles_are_passed_over_and_links_are_no_second_bag(tmp_path):
+def test_results_and_cycles_are_skipped_and_links_add_no_bag(tmp_path):
     bag = write_bag(tmp_path / 'bag', {'/camera': [raw_message(0)]})
     (tmp_path / 'latest').symlink_to(bag)
     (tmp_path / 'here').symlink_to(tmp_path)
@@ -195,8 +195,8 @@ HEAD = {'labels': ['cat', 'dog'], 'model': {}, 'machine': {'cores': 2}, 'device'
                                   'max_gap_s', 'annotations', 'truth_topic'))}
 
 
-def test_frames_at_which_boxes_come_carry_the_numbers_of_their_images():
-    # Image 1 was refused, so the second frame is image 2.
+def test_noted_frames_have_the_numbers_of_their_images():
+    # Image 1 is refused, so the second frame is image 2.
     camera = ReplayedCamera(
         'walk/camera', 'bags/walk', '/camera', (frame(0, READ), frame(2, FORECAST, 'dog', 'cat')),
         (0, 2), detections((2, 1, .8, A), (2, 0, .7, B)))
@@ -210,9 +210,9 @@ def test_frames_at_which_boxes_come_carry_the_numbers_of_their_images():
     assert record.machine == {'cores': 2, 'device': 'cpu'}
 
 
-def test_numbers_of_the_bag_are_held_against_known_objects():
+def test_object_numbers_of_the_bag_are_compared_with_annotations():
     pytest.importorskip('trackeval')
-    # Frame 4 was dropped; in frame 6 two objects have exchanged their numbers.
+    # Frame 4 is dropped; in frame 6 two objects have exchanged their numbers.
     numbers, ids = (3, 4, 5, 6), (('1', '2'), (), ('1', '2'), ('2', '1'))
     frames = tuple(RecordedFrame(n, READ if row else DROPPED, labels=('dog',) * len(row),
                                  scores=(0.5,) * len(row), ids=row)
@@ -234,6 +234,6 @@ def test_numbers_of_the_bag_are_held_against_known_objects():
     assert RunRecord.from_json(record.to_json()) == record
 
 
-def test_nothing_at_all_is_a_record_too():
+def test_record_may_be_empty():
     record = record_replay(HEAD, [], [])
     assert record.title == 'no bag' and record.frames == ()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of a replay: trouble with a video costs that video alone, and none stays open."""
+"""Check the files of a replay: a failed video affects only itself, and no file stays open."""
 
 from dataclasses import replace
 import os
@@ -22,7 +22,7 @@ def pictures(path):
     return count, video.get(cv2.CAP_PROP_FPS)
 
 
-def test_topics_of_one_name_have_videos_of_their_own(replay, tmp_path):
+def test_topics_of_the_same_name_have_separate_videos(replay, tmp_path):
     path = write_bag(tmp_path / 'walk', {'/a/b': [raw_message(n) for n in range(4)],
                                          '/a_b': [raw_message(n) for n in range(2)]})
     assert replay(path, replace(OPTIONS, video=True))['losses'] == []
@@ -30,7 +30,7 @@ def test_topics_of_one_name_have_videos_of_their_own(replay, tmp_path):
     assert [pictures(folder / f'annotated_a_b{end}.mp4')[0] for end in ('', '_')] == [4, 2]
 
 
-def test_images_in_a_burst_have_a_video_that_a_player_can_show(replay, tmp_path):
+def test_images_in_a_burst_give_a_playable_video(replay, tmp_path):
     messages = [raw_message(number) for number in range(12)]
     for number, message in enumerate(messages):
         message.header.stamp.sec, message.header.stamp.nanosec = 100, 312_321 * number
@@ -39,7 +39,7 @@ def test_images_in_a_burst_have_a_video_that_a_player_can_show(replay, tmp_path)
     assert pictures(tmp_path / 'out/walk/annotated.mp4') == (12, FASTEST)
 
 
-def test_video_that_cannot_be_written_is_a_loss_and_no_failure(replay, tmp_path):
+def test_video_that_cannot_be_written_is_a_loss_and_not_a_failure(replay, tmp_path):
     path = write_bag(tmp_path / 'walk', {'/a': [raw_message(n, size=(1, 1)) for n in range(3)]})
     summary = replay(path, replace(OPTIONS, video=True))
     (loss,) = summary['losses']

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Annotations find the images of a bag, by their order, their stamp or their header."""
+"""Match annotations with the images of a bag, by order, stamp or header."""
 
 import json
 
@@ -25,7 +25,7 @@ KEYS = [FrameKey(n, 1000 + n, 'camera') for n in range(5)]
 
 @pytest.fixture
 def annotations(tmp_path):
-    """Give a function that writes a COCO-video file with two boxes."""
+    """Return a function that writes a COCO-video file with two boxes."""
     def write(change=lambda document: None):
         document = {
             'categories': [{'id': 1, 'name': 'dog'}, {'id': 2, 'name': 'horse'}],
@@ -50,7 +50,7 @@ def test_boxes_of_a_file_by_order_and_by_stamp(annotations, match):
     assert truth.frames.tolist() == [1, 3] and truth.unmatched == 1
     assert truth.table.frames.tolist() == [3] and truth.table.labels.tolist() == [1]
     assert truth.table.boxes.tolist() == [[2, 3, 12, 23]]
-    # The detector does not know horses, so it must not be blamed for one.
+    # The detector has no class horse, so a missing horse is not an error.
     assert truth.table.ignore_frames.tolist() == [3]
     assert truth.table.ignore_boxes.tolist() == [[20, 3, 30, 23]]
 
@@ -60,7 +60,7 @@ def add_video(document):
                                'video': 'run'})
 
 
-def test_video_is_named_where_there_are_several(annotations):
+def test_video_must_be_named_if_there_are_several(annotations):
     path = annotations(add_video)
     assert load_annotated_camera(path, 'run', True, ORDER, LABELS, 0.4).record.name == 'run'
     with pytest.raises(DataError, match="no video 'bag'; there is .*run"):
@@ -137,7 +137,7 @@ def recorded(tmp_path, messages, topic='/truth', only=True):
 BOX = [[1, 2, 11, 22]]
 
 
-def test_numbers_of_a_topic_tell_which_boxes_show_one_object(tmp_path):
+def test_numbers_of_a_topic_identify_objects(tmp_path):
     messages = [truth_message(n, [*BOX, [3, 3, 9, 9]], ['dog', 'cat']) for n in range(3)]
     for message, ids in zip(messages, (('a', 'b'), ('b', 'a'), ('', 'a'))):
         for detection, number in zip(message.detections, ids):
@@ -150,7 +150,7 @@ def test_numbers_of_a_topic_tell_which_boxes_show_one_object(tmp_path):
     assert unknown.tolist() == [UNKNOWN_TRACK]
 
 
-def test_boxes_of_a_topic_go_by_the_header(tmp_path):
+def test_boxes_of_a_topic_are_matched_by_the_header(tmp_path):
     truth = recorded(tmp_path, [
         truth_message(0, [], []), truth_message(2, [*BOX, [3, 3, 9, 9]], ['dog', 'horse']),
         truth_message(9, BOX, ['dog']), truth_message(1, BOX, ['cat'], frame_id='other')])
@@ -172,7 +172,7 @@ def test_topics_that_do_not_fit_are_one_line(tmp_path, messages, topic, words):
     assert '\n' not in str(caught.value)
 
 
-def test_boxes_of_a_topic_that_cannot_be_used_are_left_out_and_told(tmp_path):
+def test_unusable_boxes_of_a_topic_are_left_out_and_reported(tmp_path):
     odd = [[float('nan'), 2, 11, 22], [1, 2, float('inf'), 22]]
     truth = recorded(tmp_path, [truth_message(0, [*odd, *BOX], ['horse', 'dog', 'dog'])])
     assert truth.table.boxes.tolist() == BOX and not len(truth.table.ignore_boxes)

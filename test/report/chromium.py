@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Open a page in headless Chromium, and ask it what a person would see."""
+"""Open a page in headless Chromium and query the displayed content."""
 from __future__ import annotations
 
 from base64 import b64decode
@@ -19,12 +19,12 @@ PROGRAM = shutil.which('chromium') or shutil.which('chromium-browser')
 MISSING = 'Chromium is not installed: sudo apt-get install chromium'
 PATIENCE_S = 180.0
 
-# Without a network of its own it must not look for one; as root it needs --no-sandbox.
+# Chromium must not use the network; as root it needs --no-sandbox.
 _FLAGS = ('--headless', '--disable-gpu', '--disable-quic', '--no-first-run',
           '--disable-background-networking', '--disable-component-update', '--disable-sync',
           '--disable-dev-shm-usage', '--hide-scrollbars', '--remote-debugging-pipe')
 
-# It reads commands from descriptor 3 and writes answers to 4; these may be taken.
+# Chromium reads commands from descriptor 3 and writes answers to 4, which may be in use.
 _CONNECT = (
     'import fcntl, os, sys\n'
     'ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]\n'
@@ -36,7 +36,7 @@ _CONNECT = (
 
 class Chromium:
     """
-    One tab, spoken to by the DevTools protocol over a pair of pipes.
+    One tab, controlled by the DevTools protocol over a pair of pipes.
 
     https://chromedevtools.github.io/devtools-protocol
     """
@@ -64,7 +64,7 @@ class Chromium:
             self.call(f'{domain}.enable')
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Send a command and return its result; what happens meanwhile goes to `events`."""
+        """Send a command and return its result; append events that come meanwhile to `events`."""
         self._number += 1
         message: dict[str, Any] = {'id': self._number, 'method': method, 'params': parameters}
         if self._session:
@@ -78,7 +78,7 @@ class Chromium:
             self.events.append(answer)
 
     def show(self, page: Path, width: int, height: int = 900) -> None:
-        """Load a file in a window of that size, and wait until it has loaded."""
+        """Load a file in a window of this size and wait for the end of loading."""
         self.call('Emulation.setDeviceMetricsOverride', width=width, height=height,
                   deviceScaleFactor=1, mobile=width < 600)
         self.events.clear()
@@ -87,21 +87,21 @@ class Chromium:
             self.events.append(self._receive())
 
     def ask(self, expression: str) -> Any:
-        """Return the value of a JavaScript expression, as JSON has it."""
+        """Return the value of a JavaScript expression, as a JSON value."""
         answer = self.call('Runtime.evaluate', expression=expression, returnByValue=True)
         assert 'exceptionDetails' not in answer, answer
         return answer['result'].get('value')
 
     def complaints(self) -> list[str]:
-        """Return what stands on the console: logs, exceptions, refusals, failed loads."""
-        self.ask('0')  # Whatever was on its way has come before the answer.
+        """Return the entries of the console: logs, exceptions, refusals, failed loads."""
+        self.ask('0')  # All earlier events arrive before the answer.
         names = ('Log.entryAdded', 'Runtime.consoleAPICalled', 'Runtime.exceptionThrown',
                  'Network.loadingFailed')
         return [json.dumps(item['params']) for item in self.events
                 if item.get('method') in names]
 
     def requests(self) -> list[str]:
-        """Return the addresses that were asked for, but for data in the page itself."""
+        """Return the requested addresses, except data in the page itself."""
         addresses = [item['params']['request']['url'] for item in self.events
                      if item.get('method') == 'Network.requestWillBeSent']
         return [address for address in addresses if not address.startswith('data:')]
@@ -114,7 +114,7 @@ class Chromium:
         return b64decode(answer['data'])
 
     def paper(self) -> bytes:
-        """Return the page as a PDF on A4, as it is printed."""
+        """Return the page as a PDF, as printed on A4."""
         return b64decode(self.call('Page.printToPDF', paperWidth=8.27, paperHeight=11.69,
                                    printBackground=True, preferCSSPageSize=True)['data'])
 
@@ -144,7 +144,7 @@ class Chromium:
 
 @contextmanager
 def chromium(profile: Path) -> Iterator[Chromium]:
-    """Give a browser that is gone afterwards."""
+    """Yield a browser that is closed afterwards."""
     browser = Chromium(profile)
     try:
         yield browser

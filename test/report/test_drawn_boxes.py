@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Boxes and their texts in pictures for people."""
+"""Check boxes and their texts in the pictures of the report."""
 import cv2
 from forecast_detector_ros.report.drawn_boxes import (
     draw,
@@ -36,7 +36,7 @@ def test_a_dashed_line_has_gaps():
     assert 0.3 < hits.mean() < 0.7
 
 
-def test_the_border_lies_on_top():
+def test_the_border_is_drawn_over_boxes():
     drawn = pixels(DrawnBox((0, 0, 99, 59), 'dog', RIGHT), border=FORECAST_BORDER)
     for y, x in ((0, 0), (119, 199), (0, 100), (60, 0)):
         assert tuple(drawn[y, x]) == ImageColor.getrgb(FORECAST_BORDER)
@@ -44,7 +44,7 @@ def test_the_border_lies_on_top():
 
 @settings(max_examples=30)
 @given(st.tuples(*[st.floats(-50, 250) for _ in range(4)]), st.text(max_size=40), st.booleans())
-def test_nothing_that_is_drawn_fails(corners, text, dashed):
+def test_every_box_can_be_drawn(corners, text, dashed):
     x0, y0, x1, y1 = corners
     box = DrawnBox((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), text, RIGHT, dashed)
     assert pixels(box).shape == (120, 200, 3)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report as text, and in a browser: complete, self-contained, readable on a phone."""
+"""Check the report as text and in a browser: complete, self-contained, readable on a phone."""
 
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -28,7 +28,7 @@ from ..helpers.runs import hostile, noted, run, two_sequences
 
 @pytest.fixture
 def loaded(tmp_path):
-    """Give a run with two noted frames, one of which has no picture any more."""
+    """Return a run with two noted frames; the picture of one is missing."""
     picture = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
     cv2.imwrite(str(tmp_path / 'a.png'), picture)
     return LoadedRun(run(noted=(noted('a.png'), noted('gone.png', number=3))), tmp_path, 'first')
@@ -36,7 +36,7 @@ def loaded(tmp_path):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Leave the drawing of figures to those tests that look at them."""
+    """Replace the figures, which take time, in tests that do not need them."""
     monkeypatch.setattr(html_report, 'as_svg', lambda draw, run, width: '<svg/>')
 
 
@@ -46,7 +46,7 @@ def other(loaded):
 
 
 class Outline(HTMLParser):
-    """Notes what a page refers to, which elements are open, and its text."""
+    """Note the references of a page, its open elements, and its text."""
 
     def __init__(self):
         super().__init__()
@@ -79,7 +79,7 @@ def test_one_run_has_every_part(quick, loaded):
     for name in ('decisions', 'latency', 'classes', 'accuracy', 'frames', 'ran'):
         assert f'#{name}' in parsed.references
     assert 'model small, policy threshold(0.5)' in words
-    # Overview, latencies by decision, accuracy by class, boxes by class.
+    # Rows of the overview, latencies by decision, accuracy by class, and boxes by class.
     for row in ('5 frames', '0.500 read ratio', '41.5 ms p50 of a read', '0.250 AP50',
                 'read 2 41.5 41.5 42.7 42.9 43.0 43.0', 'dog 3 3 0.500', 'train 0 1 –',
                 'walk 5 0.500 4 0.500', 'cores 2'):
@@ -87,10 +87,10 @@ def test_one_run_has_every_part(quick, loaded):
     assert 'no picture: ' in words and 'gone.png: is missing' in words
 
 
-def test_objects_are_counted_and_measured_where_they_are_known(quick, loaded):
+def test_objects_are_counted_and_measured_if_they_are_known(quick, loaded):
     parsed, words = outline(render_report([loaded]))
     assert '#objects' in parsed.references
-    # Frames show the numbers 7 and 8; nothing tells which objects there are.
+    # Frames have the object numbers 7 and 8, but the true objects are unknown.
     assert '2 objects numbered' in words and 'walk 2' in words and 'IDF1 HOTA' not in words
     known = Identities(40, 3, 2, -0.25, 0.5, 0.4, 0.3, 0.6)
     walk = loaded.record.sequences[0]
@@ -103,7 +103,7 @@ def test_objects_are_counted_and_measured_where_they_are_known(quick, loaded):
         assert row in words, row
 
 
-def test_run_without_numbers_says_nothing_of_objects(quick, loaded):
+def test_run_without_numbers_has_no_section_of_objects(quick, loaded):
     (walk,) = loaded.record.sequences
     frames = tuple(replace(frame, ids=()) for frame in walk.frames)
     record = replace(loaded.record, sequences=(replace(walk, frames=frames),))
@@ -111,15 +111,15 @@ def test_run_without_numbers_says_nothing_of_objects(quick, loaded):
     assert '#objects' not in parsed.references and 'objects numbered' not in words
 
 
-#: Ends an attribute and an element, runs a script by an element and by an attribute; and three
-#: characters that neither HTML nor SVG can hold.
+#: Text that ends an attribute and an element and runs scripts by an element and an attribute. Its
+#: last three characters are invalid in HTML and SVG.
 ATTACK = '"><img src=x onerror=alert(1)><script>alert(1)</script>\0\x1b\ud800'
 SHOWN = ATTACK[:-3] + '\ufffd' * 3
 
 
 @pytest.fixture
 def attack(loaded):
-    """Give a run with an attack in every string, also in names of files and of the run."""
+    """Return a run with an attack in every string, also in names of files and of the run."""
     walk = loaded.record.sequences[0]
     camera = tuple(replace(frame, camera='left') for frame in walk.frames)
     record = replace(
@@ -134,7 +134,7 @@ def test_names_are_text_and_never_markup(quick, loaded, attack, count):
     parsed, words = outline(text := render_report([attack, loaded][:count]))
     assert '<script' not in text and '<img src=x' not in text
     assert all(item.startswith(('data:', '#')) for item in parsed.references)
-    # Whatever is shown, is shown as it was written.
+    # Strings are shown literally.
     for name in ('a walk', 'dog', 'train', 'walk', 'again', 'bags', 'of', 'them', 'small',
                  'policy', 'threshold(0.5)', 'cores', 'forecast', '1 missed <b>', 'The worst.',
                  'gone.png', '/a', *(['first'] if count == 2 else [])):
@@ -144,7 +144,7 @@ def test_names_are_text_and_never_markup(quick, loaded, attack, count):
 def test_names_in_pictures_are_text_and_never_markup(attack):
     for name, draw in FIGURES.items():
         picture = as_svg(draw, attack.record, WIDE)
-        # Letters are drawn as paths, each text with a comment that says what it is.
+        # Letters are drawn as paths; each text also appears in a comment.
         assert '<script' not in picture and '<img' not in picture
         if name != 'latency':
             assert 'onerror=alert(1)&gt;' in picture, name
@@ -162,7 +162,7 @@ def test_two_runs_stand_side_by_side(quick, loaded):
     assert 'differs"><td>cores' not in text
 
 
-def test_runs_of_one_name_are_told_apart(quick, loaded):
+def test_runs_of_the_same_name_are_distinguished(quick, loaded):
     assert 'A: first B: first' in outline(render_report([loaded, loaded]))[1]
 
 
@@ -176,7 +176,7 @@ def test_folder_or_file_of_a_run(quick, loaded, tmp_path):
     assert [item.name for item in (tmp_path / 'new').iterdir()] == ['report.html']
 
 
-def test_folder_whose_name_is_no_text(quick, loaded, tmp_path):
+def test_folder_whose_name_is_not_text(quick, loaded, tmp_path):
     folder = tmp_path / os.fsdecode(b'caf\xe9')
     save_run(folder / 'run.json', loaded.record)
     write_report(folder / 'two.html', [load_for_report(folder), loaded])
@@ -196,7 +196,7 @@ def test_missing_jinja2_is_one_clear_line(loaded, monkeypatch):
 
 @pytest.fixture(scope='module')
 def browser(tmp_path_factory):
-    """Give a browser, or skip."""
+    """Return a browser; skip the test if Chromium is not installed."""
     if PROGRAM is None:
         pytest.skip(MISSING)
     with chromium(tmp_path_factory.mktemp('chromium') / 'profile') as opened:
@@ -215,7 +215,7 @@ def test_report_in_a_browser(browser, loaded, tmp_path, count):
                              'i.getBoundingClientRect().right])')
         assert len(images) == (5 if count == 1 else 8)
         assert all(complete and size and right <= width for complete, size, right in images)
-        # Nothing sticks out, on a phone either; wide tables scroll by themselves.
+        # The page is not wider than the window, also on a phone; wide tables scroll.
         assert browser.ask('document.documentElement.scrollWidth') == width
         assert browser.ask('document.title').startswith('a walk')
         shown = cv2.imdecode(np.frombuffer(browser.picture(), np.uint8), cv2.IMREAD_COLOR)
@@ -223,7 +223,7 @@ def test_report_in_a_browser(browser, loaded, tmp_path, count):
     assert browser.paper().startswith(b'%PDF')
 
 
-def test_the_browser_would_complain(browser, tmp_path):
+def test_complaints_of_the_browser_are_noticed(browser, tmp_path):
     page = tmp_path / 'page.html'
     page.write_text('<!DOCTYPE html><title>x</title><img src="none.png">'
                     '<script>console.error("spoken"); nothing()</script>')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames worth looking at: the worst, far enough apart, and said why."""
+"""Check the choice of noted frames: the worst, far enough apart, with a reason."""
 
 import cv2
 from forecast_detector_ros.detector.policy import READ
@@ -39,7 +39,7 @@ def test_chosen_frames_are_heavy_and_apart(weights, most, apart):
         assert all(sequence != other or abs(frame - place) >= apart
                    for other, place in chosen[:number])
     if len(chosen) < most:
-        # Whatever is left out lies beside something that was taken.
+        # Every frame that is left out is near a chosen one.
         assert all(value == 0 or any(sequence == other and abs(frame - place) < apart
                                      for other, place in chosen)
                    for sequence, row in enumerate(weights) for frame, value in enumerate(row))
@@ -62,7 +62,7 @@ def test_the_worst_frame_comes_first_with_its_boxes():
     assert worst.wrong == (MarkedBox('train', NOWHERE, 0.7),)
 
 
-def test_what_hits_nothing_is_no_mistake_where_not_all_is_annotated():
+def test_unmatched_box_is_not_wrong_if_annotations_are_incomplete():
     noted, rule = worst_frames([watched()], LABELS, complete=False)
     assert [item.number for item in noted] == [20] and rule == MISSED_RULE
     assert noted[0].note == '1 missed, 1 right, 1 that hit nothing annotated'
@@ -79,7 +79,7 @@ def frame(number, *labels):
     return RecordedFrame(number, READ, labels=labels, scores=(0.5,) * len(labels))
 
 
-def test_frames_at_which_boxes_come_and_go():
+def test_frames_at_which_boxes_appear_and_disappear():
     frames = [frame(0, 'dog'), RecordedFrame(1, DROPPED), frame(2, 'dog'),
               *(frame(n, 'dog') for n in range(3, 20)), frame(20, 'cat', 'cat'), frame(21, 'cat')]
     noted, rule = changed_frames('walk', frames, 'walk.mp4')
@@ -92,7 +92,7 @@ BARE = {'right': (), 'missed': (), 'wrong': (), 'kind': None}
 
 
 def grey(picture):
-    """Return the mean of a JPEG, of which nothing is drawn over."""
+    """Return the mean of a JPEG on which nothing is drawn."""
     return cv2.imdecode(np.frombuffer(picture.jpeg, np.uint8), cv2.IMREAD_COLOR).mean()
 
 
@@ -118,11 +118,11 @@ def test_boxes_and_border_are_drawn(tmp_path):
     (drawn,) = noted_pictures([noted('a.png')], tmp_path)
     picture = cv2.imdecode(np.frombuffer(drawn.jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert picture.shape == (120, 160, 3)
-    assert picture[0, 80, 2] > 150 > picture[0, 80, 1]  # The red border.
-    assert picture[46, 8, 1] > picture[46, 8, 2]  # The green box.
+    assert picture[0, 80, 2] > 150 > picture[0, 80, 1]  # The red border
+    assert picture[46, 8, 1] > picture[46, 8, 2]  # The green box
 
 
-def test_what_is_gone_costs_its_own_pictures_only(tmp_path):
+def test_missing_source_affects_only_its_own_pictures(tmp_path):
     cv2.imwrite(str(tmp_path / 'a.png'), np.full((40, 60, 3), 200, np.uint8))
     (tmp_path / 'broken.mp4').write_bytes(b'nothing')
     writer = VideoWriter(tmp_path / 'short.mp4', 10.0)
@@ -140,7 +140,7 @@ def test_what_is_gone_costs_its_own_pictures_only(tmp_path):
     assert 'no such bag' in found[4].missing
 
 
-def test_image_that_is_refused_costs_its_own_picture_only(tmp_path):
+def test_refused_image_affects_only_its_own_picture(tmp_path):
     messages = [raw_message(number, grey=20 * number) for number in range(4)]
     messages[1].encoding = 'nonsense'
     write_bag(tmp_path / 'c', {'/left': messages})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figures of the report: whole SVG of the size that was asked for, the same every time."""
+"""Check that the report's figures are complete SVG of the requested size, equal in each run."""
 
 from dataclasses import replace
 from xml.etree import ElementTree
@@ -29,8 +29,8 @@ def test_every_figure_of_every_run_is_drawn(name, record, width):
 
 
 @pytest.mark.parametrize('name', FIGURES)
-def test_names_with_dollars_are_no_formulas(name):
-    # Of these matplotlib's parser of formulas would raise an error.
+def test_names_with_dollars_are_not_formulas(name):
+    # Matplotlib's parser of formulas would raise an error for these texts.
     odd = ('$x^$', '$\\nothing$', '$', '\\$$\\frac{$')
     frames = tuple(frame(number, READ, *odd) for number in range(4))
     record = run(
@@ -40,8 +40,8 @@ def test_names_with_dollars_are_no_formulas(name):
     assert as_svg(FIGURES[name], record, 9.6).startswith('<svg')
 
 
-def test_latencies_below_zero_are_drawn_too():
-    # The decisions of another node may have them.
+def test_negative_latencies_are_drawn():
+    # Decisions of another node may have negative latencies.
     frames = tuple(replace(frame(number, READ), latency_ms=-1.0) for number in range(3))
     record = run(sequences=(SequenceRecord('walk', frames, True),))
     assert as_svg(FIGURES['latency'], record, 5.0).startswith('<svg')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The record of a run survives its file, and other files are refused in one line."""
+"""Write and read the record of a run; check that other files are refused in one line."""
 
 from dataclasses import replace
 from functools import reduce
@@ -41,7 +41,7 @@ RUN = RunRecord(
                 (MarkedBox('cat', (0., 1., 2., 3.), 0.4),)),), 'the worst')
 
 
-def test_it_survives_its_file(tmp_path):
+def test_record_is_read_as_written(tmp_path):
     path = tmp_path / 'new/run.json'
     save_run(path, RUN)
     assert load_run(path) == RUN
@@ -101,7 +101,7 @@ def test_characters_that_no_page_can_hold_are_replaced():
 
 
 @pytest.mark.parametrize('content', [b'{', b'\xff\xfe\xff', b'[' * 100_000])
-def test_what_is_no_json_is_one_line(tmp_path, content):
+def test_file_that_is_not_json_is_one_line(tmp_path, content):
     path = tmp_path / 'run.json'
     path.write_bytes(content)
     with pytest.raises(RunRecordError) as caught:
@@ -119,7 +119,7 @@ def of(kinds, *labels):
     return RunView.of(run(sequences=(SequenceRecord('walk', frames, True),)))
 
 
-def test_one_timed_sequence_lies_on_seconds():
+def test_axis_of_one_timed_sequence_is_in_seconds():
     view = RunView.of(run())
     np.testing.assert_allclose(view.x, [0, 0.1, 0.2, 0.3, 0.4])
     assert view.unit == 'time, s' and view.starts == (('walk', 0.0),)
@@ -127,13 +127,13 @@ def test_one_timed_sequence_lies_on_seconds():
     np.testing.assert_array_equal(view.values('confidence'), [0.4, 0.8, np.nan, 0.4, 0.8])
 
 
-def test_a_clock_that_was_set_back_does_not_fold_the_axis():
+def test_axis_increases_if_the_clock_is_set_back():
     frames = tuple(replace(frame(n), stamp_ns=stamp) for n, stamp in enumerate((7, 9, 3, 20)))
     view = RunView.of(run(sequences=(SequenceRecord('walk', frames, True),)))
     assert np.all(np.diff(view.x) >= 0)
 
 
-def test_several_sequences_lie_one_behind_the_other():
+def test_several_sequences_follow_each_other():
     view = RunView.of(two_sequences())
     assert view.x.tolist() == list(range(7)) and view.unit == 'frame'
     assert view.starts == (('a/long name', 0.0), ('b', 5.0))
@@ -157,7 +157,7 @@ def test_density_keeps_every_box(kinds, bins):
     edges, density = view.density(['dog', 'cat'], bins)
     assert len(edges) == density.shape[1] + 1 <= bins + 1 and np.all(np.diff(edges) > 0)
     known = density[:, ~np.isnan(density[0])]
-    # Whatever the bins, every answered frame has two dogs and a cat.
+    # Every answered frame has two dogs and a cat, for any number of bins.
     np.testing.assert_allclose(known, np.array([[2.0], [1.0]]) * np.ones(known.shape))
     assert known.shape[1] > 0 or READ not in kinds
 
