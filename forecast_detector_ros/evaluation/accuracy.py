@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .runs import LATENCIES, milliseconds, VideoRun
-from .sequences import EvaluationError, join_sequences, Video
+from .sequences import EvaluationError, Video
 from ..annotations.records import UNKNOWN_TRACK
 from ..detector.processing import Detections
 from ..detector.settings import DetectorSettings
@@ -23,7 +23,7 @@ from ..metrics.average_precision import (
     vid_average_precision,
 )
 from ..metrics.libraries import coco_average_precision, import_hotcoco, METRICS, tracking_figures
-from ..metrics.tables import DetectionTable, recall, TruthTable
+from ..metrics.tables import DetectionTable, join_sequences, recall, TruthTable
 from ..report.run_record import Identities
 
 #: Name of each protocol's figures in a result.
@@ -81,7 +81,7 @@ def _join(videos: Sequence[Video], collected: Sequence[DetectionTable]
           ) -> tuple[DetectionTable, TruthTable]:
     truths = [item.labelled for item in videos if item.labelled is not None]
     assert len(truths) == len(videos)
-    return join_sequences(videos, collected, truths)
+    return join_sequences([len(item.frames) for item in videos], collected, truths)
 
 
 def measure_thresholds(videos: Sequence[Video], collected: Sequence[DetectionTable],

@@ -9,13 +9,13 @@ import numpy as np
 
 from .accuracy import identity_records, number_detections
 from .runs import VideoRun
-from .sequences import join_sequences, Video
+from .sequences import Video
 from ..detector.checkpoint import Card
 from ..detector.policy import FORECAST, READ
 from ..detector.settings import DetectorSettings
 from ..layout import mean, plain
 from ..metrics.average_precision import average_precision, judge, PLAIN, precision_steps, RECALLS
-from ..metrics.tables import DetectionTable, recall, TruthTable
+from ..metrics.tables import DetectionTable, join_sequences, recall, TruthTable
 from ..recording.recorded_frame import RecordedFrame
 from ..report.noted_frames import Watched, worst_frames
 from ..report.run_record import Accuracy, ClassAccuracy, RunRecord, SequenceRecord
@@ -102,7 +102,8 @@ def _classes(videos: Sequence[Video], runs: Sequence[VideoRun], labels: Sequence
     collected = [run.collected for run in runs if run.collected is not None]
     if min(len(truths), len(collected)) < len(videos):
         return None, ()
-    return class_accuracies(*join_sequences(videos, collected, truths), labels)
+    return class_accuracies(*join_sequences(
+        [len(item.frames) for item in videos], collected, truths), labels)
 
 
 def class_accuracies(found: DetectionTable, truth: TruthTable, labels: Sequence[str]

@@ -9,14 +9,7 @@ import numpy as np
 
 from .forecast_backends import FeatureSource, SharedFeatureBackend
 from .runs import COLLECT_SCORE
-from .sequences import (
-    as_frame,
-    EvaluationError,
-    join_sequences,
-    picture,
-    truth_of,
-    Video,
-)
+from .sequences import as_frame, EvaluationError, picture, truth_of, Video
 from ..annotations.records import VideoRecord
 from ..annotations.sources import load_source
 from ..detector.checkpoint import Card
@@ -25,7 +18,7 @@ from ..detector.policy import AlternatePolicy, AlwaysReadPolicy, Policy, READ, T
 from ..detector.settings import DetectorSettings
 from ..detector.stream import StreamState
 from ..metrics.average_precision import average_precision
-from ..metrics.tables import DetectionTable, TruthTable
+from ..metrics.tables import DetectionTable, join_sequences, TruthTable
 from ..model.network import ForecastDetector
 from ..training.config import Recipe, ValidationConfig
 from ..training.loader import Sources
@@ -91,8 +84,8 @@ def check_untimed(policies: Sequence[Policy]) -> None:
 def join_runs(videos: Sequence[Video], runs: Sequence[PolicyRun]
               ) -> tuple[DetectionTable, TruthTable]:
     """Join one policy's detections in all sequences, and the annotated boxes."""
-    return join_sequences(videos, [run.collected for run in runs],
-                          [item.truth for item in videos])
+    return join_sequences([len(item.frames) for item in videos],
+                          [run.collected for run in runs], [item.truth for item in videos])
 
 
 def make_validation(recipe: Recipe, root: Path, sources: Sources) -> Validate | None:

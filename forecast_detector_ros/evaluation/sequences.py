@@ -17,7 +17,7 @@ from ..annotations.video_json import load_video_json
 from ..errors import InputError
 from ..images.frame import Frame, Pixels
 from ..jobs.locations import PictureStore
-from ..metrics.tables import DetectionTable, one_hot, TruthTable
+from ..metrics.tables import one_hot, TruthTable
 from ..plain_values import PlainJsonError, read_plain_json
 
 
@@ -148,18 +148,6 @@ def pick(videos: Sequence[Video], names: Sequence[str]) -> list[Video]:
         raise EvaluationError(f'sequence {name!r} is not there; there are '
                               f'{", ".join(sorted(known))}')
     return [item for item in videos if not names or item.name in met]
-
-
-def join_sequences(videos: Sequence[Video], found: Sequence[DetectionTable],
-                   truths: Sequence[TruthTable]) -> tuple[DetectionTable, TruthTable]:
-    """
-    Join the detections of several sequences, and their boxes.
-
-    :param found, truths: one table per sequence; frames are numbered through all sequences
-    """
-    starts = np.cumsum([0, *(len(item.frames) for item in videos)]).tolist()
-    return (DetectionTable.join([table.shift(start) for table, start in zip(found, starts)]),
-            TruthTable.join([table.shift(start) for table, start in zip(truths, starts)]))
 
 
 def thin(item: Video, stride: int) -> list[Video]:

@@ -115,6 +115,19 @@ class TruthTable:
                                          'ignore_boxes', 'tracks')))
 
 
+def join_sequences(lengths: Sequence[int], found: Sequence[DetectionTable],
+                   truths: Sequence[TruthTable]) -> tuple[DetectionTable, TruthTable]:
+    """
+    Join the detections of one or more sequences, and their boxes.
+
+    :param lengths: number of frames of each sequence
+    :param found, truths: one table per sequence; frames are numbered through all sequences
+    """
+    starts = np.cumsum([0, *lengths]).tolist()
+    return (DetectionTable.join([table.shift(start) for table, start in zip(found, starts)]),
+            TruthTable.join([table.shift(start) for table, start in zip(truths, starts)]))
+
+
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
     """Turn ``(M,)`` labels into ``(M, classes)`` bool; a negative label accepts no class."""
     return labels[:, None] == np.arange(classes)

@@ -29,7 +29,13 @@ from ..images.bag_images import is_bag, METADATA_NAME, STORAGE_SUFFIXES
 from ..images.video_images import VIDEO_SUFFIXES
 from ..jobs.locations import list_files, Location, PICTURES, Url
 from ..layout import mean, plain
-from ..metrics.tables import DetectionTable, load_tables, recall, TruthTable
+from ..metrics.tables import (
+    DetectionTable,
+    join_sequences,
+    load_tables,
+    recall,
+    TruthTable,
+)
 from ..plain_values import build, parse_plain_json, read_plain_json
 from ..recording.recorded_frame import RecordedFrame, summarise_frames
 from ..report.noted_frames import changed_frames, marked_box, Watched, worst_frames
@@ -259,16 +265,6 @@ class ScoredCamera:
     truth: TruthTable
 
 
-def join_scored(cameras: Sequence[ScoredCamera]) -> tuple[TruthTable, DetectionTable]:
-    """Join annotated boxes and `collected` detections of all cameras, at least one."""
-    truths, collected, start = [], [], 0
-    for item in cameras:
-        truths.append(item.truth.shift(start))
-        collected.append(item.collected.shift(start))
-        start += int(item.frames.max(initial=-1)) + 1
-    return TruthTable.join(truths), DetectionTable.join(collected)
-
-
 def record_replay(head: dict[str, Any], cameras: Sequence[ReplayedCamera],
                   scored: Sequence[ScoredCamera], losses: Sequence[str] = ()) -> RunRecord:
     """
@@ -294,8 +290,9 @@ def record_replay(head: dict[str, Any], cameras: Sequence[ReplayedCamera],
     accuracy, rule = None, ''
     noted: tuple[NotedFrame, ...] = ()
     if scored:
-        truth, collected = join_scored(scored)
-        ap50, classes = class_accuracies(collected, truth, labels)
+        ap50, classes = class_accuracies(*join_sequences(
+            [int(item.frames.max(initial=-1)) + 1 for item in scored],
+            [item.collected for item in scored], [item.truth for item in scored]), labels)
         accuracy = Accuracy(
             mean([item.recall for item in sequences if item.boxes is not None]), ap50, classes)
         kinds = {camera.name: {number: frame.kind for number, frame
