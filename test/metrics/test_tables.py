@@ -6,6 +6,7 @@ from forecast_detector_ros.annotations.findings import DataError
 from forecast_detector_ros.metrics.tables import (
     DetectionTable,
     frame_pairs,
+    join_sequences,
     load_tables,
     match,
     one_hot,
@@ -168,3 +169,14 @@ def test_no_box_is_taken_twice(found_list, truth_list):
     matched = match(detections(*found_list), truth(*truth_list), 0.3)
     taken = matched[matched >= 0]
     assert len(set(taken.tolist())) == len(taken)
+
+
+@given(st.lists(st.tuples(found_rows, truth_rows), min_size=1, max_size=3))
+def test_joined_sequences_match_as_each_alone(sequences):
+    tables = [(detections(*found), truth(*there)) for found, there in sequences]
+    joined = join_sequences([3] * len(tables), *zip(*tables))
+    alone, start = [], 0
+    for found, there in tables:
+        alone += [row + start if row >= 0 else -1 for row in match(found, there, 0.3).tolist()]
+        start += len(there)
+    assert match(*joined, 0.3).tolist() == alone
